@@ -1,0 +1,119 @@
+//! The `#[repr(C)]` headers that the assembly reads and writes, with their offsets checked at compile time.
+//!
+//! The assembly knows nothing of Rust types beyond these two structures. An embedder's code generator may rely on
+//! the offsets too: they are public constants.
+
+use core::ffi::c_void;
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicU64, AtomicUsize};
+
+/// How many words of [`GoroutineHeader::results`] a goroutine has.
+pub const RESULT_WORDS: usize = 16;
+
+/// Where a stopped goroutine stands: what `call_system` saves before it leaves the goroutine's stack.
+///
+/// `sp` and `fp` are addresses in the goroutine's stack as it lies *now*; whoever moves the stack rewrites them.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Sched {
+    /// The pc at which the goroutine goes on: a label inside `call_system`, never a barrier stub.
+    pub pc: AtomicUsize,
+    /// The stack pointer at that pc.
+    pub sp: AtomicUsize,
+    /// The frame pointer of the managed frame that called out.
+    pub fp: AtomicUsize,
+}
+
+/// The part of a goroutine that assembly and managed code address.
+///
+/// The words are atomics because a collector reads them from another thread while it holds the goroutine; the
+/// assembly uses plain moves, which on every supported architecture are relaxed accesses.
+#[repr(C)]
+#[derive(Debug)]
+pub struct GoroutineHeader {
+    /// The poll word: managed code whose stack pointer is below it calls out. `usize::MAX` asks for a safepoint.
+    pub stack_limit: AtomicUsize,
+    /// One past the highest address of the stack.
+    pub stack_hi: AtomicUsize,
+    /// The lowest address of the stack that may be used.
+    pub stack_lo: AtomicUsize,
+    /// Where the goroutine stands when it is not on its stack.
+    pub sched: Sched,
+    /// What `call_system` returns when the goroutine goes on after it was parked.
+    pub resume_value: AtomicUsize,
+    /// The managed function that `goroutine_entry` calls.
+    pub entry: AtomicUsize,
+    /// Its argument: a root until `goroutine_entry` has loaded and cleared it.
+    pub start_arg: AtomicUsize,
+    /// Native function that `goroutine_entry` calls, on the system stack, when the managed one has returned.
+    pub on_exit: AtomicUsize,
+    /// Set by `callback` while it is on the goroutine's stack: how many callbacks are nested.
+    pub callback_depth: AtomicUsize,
+    /// A word for the embedder.
+    pub user: AtomicUsize,
+    /// Words for results beyond the result registers and for arguments of native calls. Not roots: they are loaded
+    /// right after the call returns, before the next safepoint.
+    pub results: [AtomicU64; RESULT_WORDS],
+}
+
+/// The part of a machine that the assembly addresses. One OS thread's own.
+#[repr(C)]
+#[derive(Debug)]
+pub struct MachineHeader {
+    /// The goroutine that this machine runs, or null.
+    pub goroutine: AtomicUsize,
+    /// Where native code starts when managed code calls out: an address in the system stack.
+    pub system_sp: AtomicUsize,
+    /// Native function that a hit calls, on the system stack: `fn(machine, slot_address, stub_index)`.
+    pub on_hit: AtomicUsize,
+    /// A word for the host, for example a pointer to the rest of the machine.
+    pub host: AtomicUsize,
+}
+
+/// A native function as `call_system` calls it: two words in, one word out.
+pub type NativeFn = unsafe extern "C-unwind" fn(*mut c_void, usize) -> usize;
+
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $name:ident = $ty:ident . $($field:ident).+ @ $at:literal;)*) => {$(
+        $(#[$doc])*
+        pub const $name: usize = $at;
+        const _: () = assert!(offset_of!($ty, $($field).+) == $at);
+    )*};
+}
+
+offsets! {
+    /// Offset of [`GoroutineHeader::stack_limit`].
+    G_STACK_LIMIT = GoroutineHeader.stack_limit @ 0;
+    /// Offset of [`GoroutineHeader::stack_hi`].
+    G_STACK_HI = GoroutineHeader.stack_hi @ 8;
+    /// Offset of [`GoroutineHeader::stack_lo`].
+    G_STACK_LO = GoroutineHeader.stack_lo @ 16;
+    /// Offset of [`Sched::pc`] in a goroutine.
+    G_SCHED_PC = GoroutineHeader.sched.pc @ 24;
+    /// Offset of [`Sched::sp`] in a goroutine.
+    G_SCHED_SP = GoroutineHeader.sched.sp @ 32;
+    /// Offset of [`Sched::fp`] in a goroutine.
+    G_SCHED_FP = GoroutineHeader.sched.fp @ 40;
+    /// Offset of [`GoroutineHeader::resume_value`].
+    G_RESUME_VALUE = GoroutineHeader.resume_value @ 48;
+    /// Offset of [`GoroutineHeader::entry`].
+    G_ENTRY = GoroutineHeader.entry @ 56;
+    /// Offset of [`GoroutineHeader::start_arg`].
+    G_START_ARG = GoroutineHeader.start_arg @ 64;
+    /// Offset of [`GoroutineHeader::on_exit`].
+    G_ON_EXIT = GoroutineHeader.on_exit @ 72;
+    /// Offset of [`GoroutineHeader::callback_depth`].
+    G_CALLBACK_DEPTH = GoroutineHeader.callback_depth @ 80;
+    /// Offset of [`GoroutineHeader::user`].
+    G_USER = GoroutineHeader.user @ 88;
+    /// Offset of [`GoroutineHeader::results`].
+    G_RESULTS = GoroutineHeader.results @ 96;
+    /// Offset of [`MachineHeader::goroutine`].
+    M_GOROUTINE = MachineHeader.goroutine @ 0;
+    /// Offset of [`MachineHeader::system_sp`].
+    M_SYSTEM_SP = MachineHeader.system_sp @ 8;
+    /// Offset of [`MachineHeader::on_hit`].
+    M_ON_HIT = MachineHeader.on_hit @ 16;
+    /// Offset of [`MachineHeader::host`].
+    M_HOST = MachineHeader.host @ 24;
+}

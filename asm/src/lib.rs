@@ -1,0 +1,2 @@
+//! What only assembly can do for Stackmark.
+pub mod layout;

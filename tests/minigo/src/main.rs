@@ -1,0 +1,2 @@
+//! The minigo command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! From a pc to its caller.
