@@ -161,7 +161,8 @@ unsafe extern "C-unwind" fn on_exit(_a: *mut c_void, result: usize) -> usize {
 fn on_goroutine(f: unsafe extern "C-unwind" fn(usize, usize) -> usize, argument: usize) -> (usize, usize, usize) {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    (HITS.store(0, Relaxed), LEAPFROGGED.store(0, Relaxed));
+    HITS.store(0, Relaxed);
+    LEAPFROGGED.store(0, Relaxed);
     let mut stack = vec![0u128; 1 << 16];
     let (mut machine, goroutine) = (MachineHeader::new(), &mut GoroutineHeader::new());
     machine.on_hit.store(on_hit as *const () as usize, Relaxed);
