@@ -14,9 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam_epoch::{self as epoch, Atomic, Guard, Owned};
 
 use crate::image;
+use crate::jit_debug::SymbolFile;
 use crate::region::{CompiledRegion, Region, RegionError};
 use crate::rule::Rule;
 use crate::safepoint::SafepointRef;
+use crate::system_unwinder::SystemFrames;
 use crate::table::Table;
 
 /// What a frame is, and so what may be done with it.
@@ -189,10 +191,25 @@ impl Published {
     }
 }
 
-/// What registration must undo, besides the published tables.
+/// A region as others than this crate's lookups know it, until this is dropped.
 #[derive(Debug)]
 struct Announced {
+    /// Finds it among the published ones.
     start: usize,
+    /// None of these two for code of a loaded image, which debuggers and the system's unwinder know without us.
+    _debugger: Option<SymbolFile>,
+    _system: Option<SystemFrames>,
+}
+
+impl Announced {
+    fn new(region: &Region) -> Announced {
+        let jit = !image::loaded(region.start..region.start + region.len);
+        Announced {
+            start: region.start,
+            _debugger: jit.then(|| SymbolFile::announce(region)),
+            _system: jit.then(|| SystemFrames::register(&region.eh_frame)),
+        }
+    }
 }
 
 /// The registered code of a runtime. Shared by `Arc`; lookups go through [`Code::snapshot`] and take no lock.
@@ -227,7 +244,7 @@ impl Code {
         // Relaxed: only the numbers' being distinct matters.
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = RegionId(NEXT.fetch_add(1, Ordering::Relaxed));
-        announced.insert(id, Announced { start: region.start });
+        announced.insert(id, Announced::new(&region));
         Ok(id)
     }
 
@@ -235,7 +252,7 @@ impl Code {
     /// itself may go when no stack and no barrier refers to it, and no such snapshot lives.
     pub fn unregister(&self, id: RegionId) -> Result<(), CodeError> {
         let mut announced = self.lock();
-        let Announced { start } = announced.remove(&id).ok_or(CodeError::Unknown(id))?;
+        let Announced { start, .. } = announced.remove(&id).ok_or(CodeError::Unknown(id))?;
         self.replace(|next| next.regions.retain(|region| region.range().start != start));
         Ok(())
     }

@@ -49,6 +49,59 @@ pub(crate) fn functions(range: Range<usize>) -> Result<Vec<FunctionRows>, ImageE
     search.result
 }
 
+/// Whether a loaded image holds any of `range`.
+pub(crate) fn loaded(range: Range<usize>) -> bool {
+    let mut search = (range, false);
+    // SAFETY: as in `functions`.
+    unsafe { libc::dl_iterate_phdr(Some(visit_loaded), (&raw mut search).cast()) };
+    search.1
+}
+
+unsafe extern "C" fn visit_loaded(info: *mut libc::dl_phdr_info, _size: usize, data: *mut libc::c_void) -> i32 {
+    // SAFETY: `loaded` passes this type, and nobody else refers to it during the call.
+    let (range, found) = unsafe { &mut *data.cast::<(Range<usize>, bool)>() };
+    // SAFETY: the loader passes a valid structure.
+    let image = unsafe { Image::new(&*info) };
+    *found |= image.segments(libc::PT_LOAD).any(|segment| segment.start < range.end && range.start < segment.end);
+    i32::from(*found)
+}
+
+/// The program headers of a loaded image.
+struct Image<'a> {
+    base: usize,
+    headers: &'a [libc::Elf64_Phdr],
+}
+
+impl<'a> Image<'a> {
+    /// # Safety
+    ///
+    /// `info` is what the loader passes to a callback that is running for all of `'a`.
+    unsafe fn new(info: &'a libc::dl_phdr_info) -> Image<'a> {
+        let headers = match info.dlpi_phdr.is_null() {
+            true => &[],
+            // SAFETY: the loader's own array of program headers, valid for the call.
+            false => unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) },
+        };
+        Image { base: info.dlpi_addr as usize, headers }
+    }
+
+    /// Where its segments of a type lie.
+    fn segments(&self, kind: u32) -> impl Iterator<Item = Range<usize>> {
+        self.headers.iter().filter(move |header| header.p_type == kind).map(|header| {
+            let start = self.base.wrapping_add(header.p_vaddr as usize);
+            start..start.wrapping_add(header.p_memsz as usize)
+        })
+    }
+
+    /// The bytes from `start` to the end of the segment that holds it.
+    fn bytes(&self, start: usize) -> Option<&'a [u8]> {
+        let segment = self.segments(libc::PT_LOAD).find(|segment| segment.contains(&start))?;
+        // SAFETY: a loaded segment that holds read-only tables is mapped, readable and unchanging; it stays so while
+        // the loader's lock is held, which it is during the callback, that is for `'a`.
+        Some(unsafe { std::slice::from_raw_parts(start as *const u8, segment.end - start) })
+    }
+}
+
 struct Search {
     range: Range<usize>,
     result: Result<Vec<FunctionRows>, ImageError>,
@@ -58,41 +111,20 @@ unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _size: usize, data: *m
     // SAFETY: `functions` passes a `Search` that nobody else refers to during the call.
     let search = unsafe { &mut *data.cast::<Search>() };
     // SAFETY: the loader passes a valid structure, and keeps the image mapped while the callback runs.
-    let info = unsafe { &*info };
-    let headers = match info.dlpi_phdr.is_null() {
-        true => &[],
-        // SAFETY: the loader's own array of program headers, valid for the call.
-        false => unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) },
-    };
-    let base = info.dlpi_addr as usize;
-    let segment = |header: &libc::Elf64_Phdr| {
-        let start = base.wrapping_add(header.p_vaddr as usize);
-        start..start.wrapping_add(header.p_memsz as usize)
-    };
-    let loaded = |address: usize| {
-        headers.iter().filter(|h| h.p_type == libc::PT_LOAD).map(segment).find(|s| s.contains(&address))
-    };
+    let image = unsafe { Image::new(&*info) };
     let address = search.range.start;
-    if loaded(address).is_none() {
+    if !image.segments(libc::PT_LOAD).any(|segment| segment.contains(&address)) {
         return 0;
     }
     search.result = (|| {
         let missing = ImageError::NoCfi { address };
-        let header =
-            headers.iter().find(|h| h.p_type == libc::PT_GNU_EH_FRAME).map(segment).ok_or(missing.clone())?;
-        // The bytes from `start` to the end of what the loader mapped there.
-        let bytes = |start: usize| {
-            let readable = loaded(start)?;
-            // SAFETY: a loaded segment that holds read-only tables is mapped, readable and unchanging; it stays so
-            // while the loader's lock is held, which it is during this callback, and nothing borrowed leaves it.
-            Some(unsafe { std::slice::from_raw_parts(start as *const u8, readable.end - start) })
-        };
-        let header_bytes = bytes(header.start).ok_or(missing.clone())?;
+        let header = image.segments(libc::PT_GNU_EH_FRAME).next().ok_or(missing.clone())?;
+        let header_bytes = image.bytes(header.start).ok_or(missing.clone())?;
         let malformed = |source| ImageError::Header { address, source };
         let bases = BaseAddresses::default().set_eh_frame_hdr(header.start as u64);
         let parsed = EhFrameHdr::new(header_bytes, LittleEndian).parse(&bases, 8).map_err(malformed)?;
         let section_start = parsed.eh_frame_ptr().direct().map_err(malformed)? as usize;
-        let section = Section::at(bytes(section_start).ok_or(missing.clone())?, section_start as u64);
+        let section = Section::at(image.bytes(section_start).ok_or(missing.clone())?, section_start as u64);
         let table = parsed.table().ok_or(missing)?;
         collect(&table, &bases, &section, &search.range)
     })();

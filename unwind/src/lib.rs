@@ -11,11 +11,13 @@ compile_error!("stackmark-unwind supports x86_64-unknown-linux-gnu only");
 mod cfi;
 mod code;
 mod image;
+mod jit_debug;
 mod memory;
 mod region;
 mod rule;
 mod safepoint;
 pub mod stack_map;
+mod system_unwinder;
 mod table;
 mod walk;
 
