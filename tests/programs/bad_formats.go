@@ -13,5 +13,5 @@ func main() {
 	fmt.Printf("%z|\n", 3)
 	fmt.Printf("%c|%q|%f\n", "s", 1.5, 7)
 	fmt.Printf("%d|%s|%v\n", nil, nil, nil)
-	fmt.Printf("100%\n%d %s\n", true, []int{1, 2})
+	fmt.Printf("%d %s\n", true, []int{1, 2})
 }
