@@ -88,7 +88,7 @@ impl Machine {
         let shared = &*self.shared;
         let (runtime, entry) = (&*shared.runtime, &*shared.entry);
         runtime.world.enter(&entry.gate);
-        start_running(&goroutine, Status::Runnable);
+        goroutine.start_running(Status::Runnable);
         let header = (&raw const goroutine.header).cast_mut();
         entry.current.store(Arc::as_ptr(&goroutine).cast_mut(), Ordering::SeqCst);
         // Whoever asked this machine while it had no goroutine to ask has raised the flag before we look.
@@ -128,13 +128,6 @@ impl Drop for Machine {
         self.shared.runtime.machines.lock().retain(|m| !Arc::ptr_eq(m, entry));
         // SAFETY: no managed frame is on this thread: `run` borrows the machine.
         unsafe { asm::set_current(std::ptr::null_mut()) };
-    }
-}
-
-/// Makes the goroutine Running; waits while it is held.
-fn start_running(goroutine: &Goroutine, from: Status) {
-    while !goroutine.status.try_run(from) {
-        drop(goroutine.scan_lock());
     }
 }
 
@@ -230,7 +223,7 @@ impl<'m> Caller<'m> {
     /// Becomes Running on this thread again.
     fn back_inside(&self, from: Status) {
         self.shared.runtime.world.enter(&self.shared.entry.gate);
-        start_running(self.goroutine, from);
+        self.goroutine.start_running(from);
         self.goroutine.rewrite_limit();
         if self.shared.runtime.is_scanning() {
             self.shared.runtime.note_running(&self.handle());
