@@ -233,7 +233,7 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
             memory,
             returns,
             start: bounds.start,
-            end: bounds.end,
+            end: bounds.end & !(WORD - 1),
             registers,
             fp_slot: None,
             safepoint: None,
@@ -322,7 +322,7 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
     fn take(&mut self, step: Step) -> Result<Frame<'s>, WalkError> {
         let Registers { pc, sp, fp } = self.registers;
         let Step { kind, cfa, saved_fp, cfa_from_fp, oldest } = step;
-        if cfa <= sp || cfa > self.end || cfa % WORD != 0 || sp < self.start || oldest {
+        if cfa <= sp || cfa > self.end || sp < self.start || !(cfa | sp).is_multiple_of(WORD) || oldest {
             self.check_odd(step)?;
         }
         let mut frame = Frame {
@@ -373,13 +373,13 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
     fn check_odd(&self, step: Step) -> Result<(), WalkError> {
         let Registers { pc, sp, .. } = self.registers;
         let Step { cfa, oldest, .. } = step;
-        if sp < self.start || sp > self.end || sp % WORD != 0 {
+        if sp < self.start || sp > self.end || !sp.is_multiple_of(WORD) {
             Err(WalkError::StackPointer { pc, sp })
         } else if cfa < sp || cfa == sp && !oldest {
             Err(WalkError::NotIncreasing { pc, sp, cfa })
         } else if cfa > self.end {
             Err(WalkError::OutOfBounds { pc, cfa })
-        } else if cfa % WORD != 0 {
+        } else if !cfa.is_multiple_of(WORD) {
             Err(WalkError::Misaligned { pc, cfa })
         } else {
             Ok(())
