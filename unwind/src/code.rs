@@ -277,7 +277,7 @@ impl Code {
                 if functions.is_empty() {
                     return Err(CodeError::NotCovered { start, end });
                 }
-                let table = Table::build(start as u64..end as u64, functions)
+                let table = Table::build(functions)
                     .map_err(|source| failed(image::ImageError::Cfi { address: start, source }))?;
                 CompiledRule::Table(table)
             }
