@@ -137,8 +137,8 @@ pub struct Frame<'s> {
     pub pc: usize,
     /// Its stack pointer there.
     pub sp: usize,
-    /// Its canonical frame address: its caller's stack pointer. Of the oldest frame under [`NativeRule::End`]
-    /// (crate::NativeRule::End), which says nothing of it, the end of the bounds.
+    /// Its canonical frame address: its caller's stack pointer. For the oldest frame under
+    /// [`NativeRule::End`](crate::NativeRule::End), which says nothing of it, the end of the bounds.
     pub cfa: usize,
     /// The value of the frame pointer register in this frame.
     pub fp: usize,

@@ -9,7 +9,7 @@ use gimli::write::CallFrameInstruction as Cfi;
 use stackmark_unwind::{
     CfiError, Code, CodeError, FrameKind, Function, ImageError, NativeRule, Region, RegionError, Safepoint,
 };
-use support::{FUNCTION, eh_frame, frame_record, region};
+use support::{FUNCTION, eh_frame, region};
 
 const START: usize = 0x10_0000;
 
@@ -258,5 +258,4 @@ fn code_and_its_errors_can_cross_threads() {
     send_and_sync::<Code>();
     send_and_sync::<CodeError>();
     send_and_sync::<Safepoint>();
-    let _ = frame_record;
 }

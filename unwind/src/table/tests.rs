@@ -37,7 +37,7 @@ fn agrees(row: &UnwindTableRow<usize>, signal: bool, rule: Rule) -> bool {
                 !matches!(saved(X86_64::RA), Some(RegisterRule::Offset(-8) | RegisterRule::Undefined))
             }
             Unsupported::SavedFar => CALLEE_SAVED.into_iter().any(|register| {
-                matches!(saved(register), Some(RegisterRule::Offset(at)) if at > -8 || at < -504 || at % 8 != 0)
+                matches!(saved(register), Some(RegisterRule::Offset(at)) if !(-504..=-8).contains(&at) || at % 8 != 0)
             }),
             Unsupported::SavedByRule => CALLEE_SAVED.into_iter().any(|register| {
                 use RegisterRule::{Offset, SameValue, Undefined};
