@@ -137,8 +137,7 @@ pub struct Frame<'s> {
     pub pc: usize,
     /// Its stack pointer there.
     pub sp: usize,
-    /// Its canonical frame address: its caller's stack pointer. For the oldest frame under
-    /// [`NativeRule::End`](crate::NativeRule::End), which says nothing of it, the end of the bounds.
+    /// Its canonical frame address: its caller's stack pointer. For the oldest frame, the end of the bounds.
     pub cfa: usize,
     /// The value of the frame pointer register in this frame.
     pub fp: usize,
@@ -296,14 +295,10 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
             Found::Region(region) => (FrameKind::Managed, region.rule(at)),
             Found::Native(native) => match native.step(at) {
                 NativeStep::Rule(rule) => (native.kind, rule),
+                NativeStep::End => return Ok(self.oldest(native.kind)),
                 NativeStep::Fixed(offset) => {
-                    let (kind, cfa) = (native.kind, sp.wrapping_add(offset));
-                    let oldest = kind == FrameKind::Entry;
-                    return Ok(Step { kind, cfa, saved_fp: 0, cfa_from_fp: false, oldest });
-                }
-                NativeStep::End => {
-                    let (kind, cfa) = (native.kind, self.end);
-                    return Ok(Step { kind, cfa, saved_fp: 0, cfa_from_fp: false, oldest: true });
+                    let cfa = sp.wrapping_add(offset);
+                    return Ok(Step { kind: native.kind, cfa, saved_fp: 0, cfa_from_fp: false, oldest: false });
                 }
             },
         };
@@ -311,10 +306,17 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
             None => WalkError::NoRule { pc },
             Some(why) => WalkError::Unsupported { pc, why },
         })?;
+        if rule.is_oldest() {
+            return Ok(self.oldest(kind));
+        }
         let cfa_from_fp = base == Base::FramePointer;
         let cfa = if cfa_from_fp { fp } else { sp }.wrapping_add(offset);
-        let oldest = rule.is_oldest() || kind == FrameKind::Entry;
-        Ok(Step { kind, cfa, saved_fp: rule.saved_fp(), cfa_from_fp, oldest })
+        Ok(Step { kind, cfa, saved_fp: rule.saved_fp(), cfa_from_fp, oldest: false })
+    }
+
+    /// The step of the oldest frame, which returns nowhere. Its rule's CFA may lie beyond the stack and means nothing.
+    fn oldest(&self, kind: FrameKind) -> Step {
+        Step { kind, cfa: self.end, saved_fp: 0, cfa_from_fp: false, oldest: true }
     }
 
     /// Reads what the step names, moves on to the caller, and looks the caller up.

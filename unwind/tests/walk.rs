@@ -213,6 +213,22 @@ fn a_walk_crosses_a_system_call_a_callback_and_what_called_out() {
     assert_eq!(snapshot.kind(system_call.end), None);
 }
 
+#[test]
+fn cfi_that_leaves_the_return_address_undefined_ends_a_walk() {
+    use gimli::X86_64;
+    use gimli::write::CallFrameInstruction as Cfi;
+    let code = code();
+    let mut oldest = region(0x60_0000, &[&[]]);
+    oldest.eh_frame = support::eh_frame([(0x60_0000, FUNCTION as u32, vec![(1, Cfi::Undefined(X86_64::RA))])]);
+    code.register(oldest).unwrap();
+    let (mut memory, registers) = stack();
+    memory.words[21] = 0x60_0020;
+    // It stands at the very end of the stack, so that its CFA would lie above.
+    memory.words.truncate(22);
+    let frames = walk(&code, &memory, (), registers).unwrap();
+    assert_eq!(frames.last(), Some(&(FrameKind::Managed, 0x60_0020, 22)));
+}
+
 mod errors {
     use super::*;
     use gimli::X86_64;
@@ -382,7 +398,8 @@ mod corrupt {
             for _ in 0..=memory.words.len() + 1 {
                 match walker.next_frame() {
                     Ok(Some(frame)) => {
-                        prop_assert!(frame.cfa > last && frame.cfa <= memory.bounds().end);
+                        let up = frame.cfa > last || frame.return_slot.is_none() && frame.cfa == memory.bounds().end;
+                        prop_assert!(up && frame.cfa <= memory.bounds().end);
                         prop_assert!(frame.slots().all(|slot| slot < frame.cfa && slot >= frame.sp));
                         last = frame.cfa;
                     }
