@@ -3,7 +3,8 @@
 mod support;
 
 use stackmark_unwind::{
-    BarrierRefusal, Code, FrameKind, MemorySnapshot, NativeRule, Registers, ReturnAddresses, WalkError, Walker,
+    BarrierRefusal, Code, FrameKind, MemorySnapshot, NativeRule, Registers, ReturnAddresses, StackMemory, WalkError,
+    Walker,
 };
 use support::{FUNCTION, region};
 
@@ -211,6 +212,66 @@ fn a_walk_crosses_a_system_call_a_callback_and_what_called_out() {
 
     assert_eq!(snapshot.kind(label - 1), Some(SystemCall));
     assert_eq!(snapshot.kind(system_call.end), None);
+}
+
+#[test]
+fn frames_that_move_their_return_address_or_stand_at_no_safepoint_take_no_barrier() {
+    let code = Code::new();
+    let mut moving = region(CODE, &[&[(0x20, 32, &[])], &[(0x40, 48, &[])]]);
+    moving.functions[0].moves_return_address = true;
+    code.register(moving).unwrap();
+    let (memory, registers) = stack();
+    let snapshot = code.snapshot();
+    let refusal = |pc| {
+        let registers = Registers { pc, ..registers };
+        let mut walker = Walker::new(&snapshot, &memory, (), registers, memory.bounds());
+        walker.next_frame().unwrap().unwrap().barrier_slot()
+    };
+    assert_eq!(refusal(IN_F0), Err(BarrierRefusal::ReturnAddressMoves));
+    assert_eq!(refusal(IN_F0 + 1), Err(BarrierRefusal::NotAtSafepoint));
+}
+
+#[test]
+fn live_memory_is_walked_like_a_snapshot_of_it_a_million_frames_deep() {
+    const DEPTH: usize = 1_000_000;
+    let code = code();
+    // f0 DEPTH times, called by the entry.
+    let mut words = vec![0_usize; DEPTH * 6];
+    let start = words.as_ptr() as usize;
+    for frame in 0..DEPTH {
+        words[frame * 6 + 4] = start + (frame * 6 + 10) * 8;
+        words[frame * 6 + 5] = if frame + 1 < DEPTH { IN_F0 } else { IN_ENTRY };
+    }
+    let bounds = start..start + words.len() * 8;
+    // SAFETY: `words` lives to the end of the test.
+    let live = unsafe { StackMemory::new(bounds.clone()) };
+    assert_eq!(live.bounds(), bounds);
+    let memory = MemorySnapshot { start, words };
+    let registers = Registers { pc: IN_F0, sp: start, fp: start + 32 };
+    let snapshot = code.snapshot();
+    let mut by_live = Walker::new(&snapshot, live, (), registers, bounds.clone()).checked(true);
+    let mut by_copy = Walker::new(&snapshot, &memory, (), registers, bounds);
+    let mut frames = 0;
+    while let Some(frame) = by_live.next_frame().unwrap() {
+        let same = by_copy.next_frame().unwrap().unwrap();
+        assert_eq!((frame.pc, frame.sp, frame.fp, frame.fp_slot), (same.pc, same.sp, same.fp, same.fp_slot));
+        frames += 1;
+    }
+    assert_eq!(frames, DEPTH + 1);
+}
+
+#[test]
+fn live_memory_reads_whole_aligned_words_within_its_bounds_only() {
+    use stackmark_unwind::Memory;
+    let words = [1_usize, 2, 3];
+    let start = words.as_ptr() as usize;
+    // SAFETY: `words` lives to the end of the test.
+    let memory = unsafe { StackMemory::new(start + 1..start + 23) };
+    assert_eq!(memory.bounds(), start + 8..start + 16);
+    assert_eq!(memory.read(start + 8), Some(2));
+    for address in [start, start + 9, start + 16, 0, usize::MAX, usize::MAX - 7] {
+        assert_eq!(memory.read(address), None);
+    }
 }
 
 #[test]
