@@ -11,5 +11,5 @@ func deep(n int) int {
 
 func main() {
 	fmt.Println("before")
-	fmt.Println(deep(10000))
+	fmt.Println(deep(1000))
 }
