@@ -122,7 +122,11 @@ impl Block {
         self.descriptor.store(index, Relaxed);
         self.period.store(descriptor.period() as u32, Relaxed);
         self.places.store(descriptor.bits().unwrap_or(0), Relaxed);
-        let wide = if descriptor.bits().is_some() { std::ptr::null_mut() } else { std::ptr::from_ref(descriptor).cast_mut() };
+        let wide = if descriptor.bits().is_some() {
+            std::ptr::null_mut()
+        } else {
+            std::ptr::from_ref(descriptor).cast_mut()
+        };
         self.wide.store(wide, Relaxed);
     }
 

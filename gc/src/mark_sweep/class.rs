@@ -8,8 +8,8 @@ pub(super) const BLOCK_SHIFT: u32 = BLOCK.trailing_zeros();
 /// Cell sizes. Each is a multiple of 8; the step is at most a quarter from 64 bytes on, and what is left over at the
 /// end of a block is at most 6 %.
 pub(super) const SIZES: [u32; CLASSES] = [
-    8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280,
-    1536, 1792, 2048, 2304, 2720, 3264, 4096, 5456, 8192,
+    8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024,
+    1280, 1536, 1792, 2048, 2304, 2720, 3264, 4096, 5456, 8192,
 ];
 
 /// How many size classes there are.

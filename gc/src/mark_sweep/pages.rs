@@ -109,7 +109,8 @@ impl Pages {
             if excess == 0 {
                 return;
             }
-            let Some((start, len)) = free.by_start.range(..below).next_back().map(|(start, len)| (*start, *len)) else {
+            let Some((start, len)) = free.by_start.range(..below).next_back().map(|(start, len)| (*start, *len))
+            else {
                 return;
             };
             // The run's upper end, as far as it lies below what has been dealt with.

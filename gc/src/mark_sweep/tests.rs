@@ -148,14 +148,18 @@ fn objects_allocated_while_marking_survive_the_cycle_and_not_the_next() {
     let before = new(&allocator, references, 64);
     heap.finish_sweep();
     heap.begin_cycle();
-    let black: Vec<usize> = (0..1000).map(|i| new(&allocator, references, if i % 50 == 0 { 20_000 } else { 64 })).collect();
+    let black: Vec<usize> =
+        (0..1000).map(|i| new(&allocator, references, if i % 50 == 0 { 20_000 } else { 64 })).collect();
     assert!(black.iter().all(|object| heap.is_marked(heap.resolve(*object).expect("an object"))));
     assert!(!heap.is_marked(heap.resolve(before).expect("an object")), "handed out before the cycle");
     heap.end_cycle(Marked::default());
     heap.finish_sweep();
     assert_eq!(heap.resolve(before), None);
     assert!(black.iter().all(|object| heap.resolve(*object).is_some()));
-    assert_eq!(heap.counts().live_bytes, black.iter().map(|o| heap.size(heap.resolve(*o).expect("live")) as u64).sum());
+    assert_eq!(
+        heap.counts().live_bytes,
+        black.iter().map(|o| heap.size(heap.resolve(*o).expect("live")) as u64).sum()
+    );
     collect(&heap, &[]);
     assert!(black.iter().all(|object| heap.resolve(*object).is_none()));
 }
@@ -251,7 +255,9 @@ impl Model {
                 let (kind, words) = &self.objects[&object];
                 let references = words.iter().enumerate().filter(|(i, word)| places[*kind](*i) && **word != 0);
                 // Interior pointers: the object at or before.
-                rest.extend(references.map(|(_, word)| *self.objects.range(..=word).next_back().expect("an object").0));
+                rest.extend(
+                    references.map(|(_, word)| *self.objects.range(..=word).next_back().expect("an object").0),
+                );
             }
         }
         seen
