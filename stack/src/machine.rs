@@ -75,6 +75,7 @@ impl Machine {
         shared.header.on_leapfrog.store(crate::poll::on_leapfrog as *const () as usize, Ordering::Relaxed);
         shared.header.host.store(&raw const *shared as usize, Ordering::Relaxed);
         runtime.machines.lock().push(entry);
+        runtime.stacks.open_cache();
         // SAFETY: the box stays in place until drop, on this thread, detaches; no managed frame is here yet.
         unsafe { asm::set_current((&raw const shared.header).cast_mut()) };
         Ok(Machine { shared, _on_its_thread: PhantomData })
@@ -126,6 +127,7 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let entry = &self.shared.entry;
         self.shared.runtime.machines.lock().retain(|m| !Arc::ptr_eq(m, entry));
+        self.shared.runtime.stacks.close_cache();
         // SAFETY: no managed frame is on this thread: `run` borrows the machine.
         unsafe { asm::set_current(std::ptr::null_mut()) };
     }
