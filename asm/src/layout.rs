@@ -64,11 +64,18 @@ pub struct MachineHeader {
     pub goroutine: AtomicUsize,
     /// Where native code starts when managed code calls out: an address in the system stack.
     pub system_sp: AtomicUsize,
-    /// Native function that a hit calls, on the system stack: `fn(machine, slot_address, stub_index)`.
+    /// What a hit calls, on the system stack: a [`BarrierFn`]. It writes the saved return address over the slot.
     pub on_hit: AtomicUsize,
+    /// What is called, on the system stack, when an exception has passed a barrier: a [`BarrierFn`]. The slot holds
+    /// the saved return address already.
+    pub on_leapfrog: AtomicUsize,
     /// A word for the host, for example a pointer to the rest of the machine.
     pub host: AtomicUsize,
 }
+
+/// What a machine calls when a barrier is hit or leapfrogged: the machine, the address of the hijacked slot and the
+/// index of the stub.
+pub type BarrierFn = unsafe extern "C" fn(*mut MachineHeader, *mut usize, usize);
 
 /// A native function as `call_system` calls it: two words in, one word out.
 pub type NativeFn = unsafe extern "C-unwind" fn(*mut c_void, usize) -> usize;
@@ -114,6 +121,52 @@ offsets! {
     M_SYSTEM_SP = MachineHeader.system_sp @ 8;
     /// Offset of [`MachineHeader::on_hit`].
     M_ON_HIT = MachineHeader.on_hit @ 16;
+    /// Offset of [`MachineHeader::on_leapfrog`].
+    M_ON_LEAPFROG = MachineHeader.on_leapfrog @ 24;
     /// Offset of [`MachineHeader::host`].
-    M_HOST = MachineHeader.host @ 24;
+    M_HOST = MachineHeader.host @ 32;
+}
+
+impl GoroutineHeader {
+    /// A header with every word 0.
+    pub const fn new() -> Self {
+        GoroutineHeader {
+            stack_limit: AtomicUsize::new(0),
+            stack_hi: AtomicUsize::new(0),
+            stack_lo: AtomicUsize::new(0),
+            sched: Sched { pc: AtomicUsize::new(0), sp: AtomicUsize::new(0), fp: AtomicUsize::new(0) },
+            resume_value: AtomicUsize::new(0),
+            entry: AtomicUsize::new(0),
+            start_arg: AtomicUsize::new(0),
+            on_exit: AtomicUsize::new(0),
+            callback_depth: AtomicUsize::new(0),
+            user: AtomicUsize::new(0),
+            results: [const { AtomicU64::new(0) }; RESULT_WORDS],
+        }
+    }
+}
+
+impl MachineHeader {
+    /// A header with every word 0.
+    pub const fn new() -> Self {
+        MachineHeader {
+            goroutine: AtomicUsize::new(0),
+            system_sp: AtomicUsize::new(0),
+            on_hit: AtomicUsize::new(0),
+            on_leapfrog: AtomicUsize::new(0),
+            host: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Default for GoroutineHeader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Default for MachineHeader {
+    fn default() -> Self {
+        Self::new()
+    }
 }

@@ -1,0 +1,655 @@
+//! The primitives for x86-64 with the System V calling convention (Linux).
+//!
+//! # Two stacks
+//!
+//! Managed code runs on a goroutine stack, native code on the system stack of the machine. Every frame that belongs
+//! to both is drawn here; addresses grow upwards, `G` marks the goroutine stack and `S` the system stack.
+//!
+//! ```text
+//! call_system, G                           call_system, S
+//!   +56  ...managed caller   <- CFA          +32  ...older system frames
+//!   +48  return address                      +24  machine
+//!   +40  rbp                                 +16  machine.system_sp at the call
+//!   +32  rbx                                  +8  depth = stack_hi - rsp of the G part
+//!   +24  r12                                  +0  goroutine      <- rsp, 16-aligned
+//!   +16  r13
+//!    +8  r14
+//!    +0  r15   <- rsp = g.sched.sp
+//! ```
+//!
+//! The part on S keeps the *depth*, not the address, of the part on G: while native code runs, a callback may move
+//! the goroutine's stack (Go's issue 8696 was the address). Its CFA is `goroutine.stack_hi - depth + 56`, a DWARF
+//! expression, so that unwinders and debuggers follow the move too.
+//!
+//! ```text
+//! callback, S                              callback, G
+//!   +64  ...native caller    <- CFA          +40  call_system's part     = g.sched.sp
+//!   +56  return address                      +32  g.sched.pc: the return slot of this frame for walks of G
+//!   +48  rbp                                 +24  (pad)
+//!   +40  rbx                                 +16  (pad)
+//!   +32  r12                                  +8  goroutine
+//!   +24  r13                                  +0  rsp of the S part      <- rsp, 16-aligned
+//!   +16  r14
+//!    +8  r15
+//!    +0  machine.system_sp before
+//! ```
+//!
+//! A walk of the goroutine's stack leaves `callback` through its return slot, into `call_system` and on to the managed
+//! caller. The system unwinder leaves it to the native caller: CFA = word at rsp, plus 64. `callback` never *returns*
+//! through the return slot, it copies it back into `g.sched.pc`; hence no barrier may sit there (Go's issue 12238).
+//!
+//! ```text
+//! run, S                                   a goroutine that has not run yet, G
+//!   +72  ...scheduler        <- CFA          +72  stack_hi
+//!   +64  return address                      +64  0
+//!   +56  rbp                                 +56  0
+//!   +48  rbx                                 +48  goroutine_entry
+//!   +40  r12                                 +40  rbp = 0
+//!   +32  r13                                 +32  rbx = 0
+//!   +24  r14                                 +24  r12 = goroutine
+//!   +16  r15                                 +16  r13 = 0
+//!    +8  machine.system_sp before             +8  r14 = 0
+//!    +0  machine.goroutine before             +0  r15 = 0   <- g.sched.sp
+//! ```
+//!
+//! # `__morestack`
+//!
+//! gdb stops with "previous frame inner to this frame" where the older frame lies at lower addresses, as it does
+//! between two stacks in one of the two orders, unless the function is called `__morestack`: its exception for GCC's
+//! split stacks. So all code that runs after a switch lies side by side under one local symbol of that name.
+//!
+//! # The barrier pool
+//!
+//! [`BARRIER_PAGES`](crate::BARRIER_PAGES) pages of 4096 bytes. The first 8 bytes of each page hold `table - pool`; the others are stubs of
+//! 8 bytes. A hijacked slot holds stub + 1, so that the pc - 1 of unwinders stays inside the stub. The table has one
+//! word for every 8 bytes of the pool, thus the saved return address of the stub at `pc` lies *at*
+//! `(pc + (table - pool)) & -8`, at every instruction of the stub. One FDE says just that, without a relocation, TLS or a
+//! run-time call:
+//!
+//! ```text
+//! 80 00         DW_OP_breg16 0            pc
+//! 0b 00 f0      DW_OP_const2s -4096
+//! 1a            DW_OP_and                 the page
+//! 94 04         DW_OP_deref_size 4        table - pool
+//! 08 20 24 08 20 26                       shl 32, shra 32: sign-extended
+//! 80 00 22      DW_OP_breg16 0, plus
+//! 09 f8 1a      DW_OP_const1s -8, and
+//! ```
+//!
+//! The FDE is not a `.cfi_signal_frame`: personality routines would look up pc instead of pc - 1 and panics abort.
+
+use crate::layout::*;
+use core::arch::global_asm;
+
+global_asm!(
+    r#"
+    // The machine of this OS thread: initial-exec, so that reading it calls nothing and clobbers one register.
+    .section .tbss.stackmark_machine,"awT",@nobits
+    .p2align 3
+    .globl stackmark_machine
+    .hidden stackmark_machine
+    .type stackmark_machine,@object
+    .size stackmark_machine, 8
+stackmark_machine:
+    .zero 8
+
+    .text
+
+// ------------------------------------------------------------------------------------------------------------------
+// stackmark_current() -> machine header or null
+    .globl stackmark_current
+    .hidden stackmark_current
+    .type stackmark_current,@function
+stackmark_current:
+    .cfi_startproc
+    mov rax, qword ptr [rip + stackmark_machine@GOTTPOFF]
+    mov rax, qword ptr fs:[rax]
+    ret
+    .cfi_endproc
+    .size stackmark_current, .-stackmark_current
+
+// stackmark_set_current(rdi = machine header or null)
+    .globl stackmark_set_current
+    .hidden stackmark_set_current
+    .type stackmark_set_current,@function
+stackmark_set_current:
+    .cfi_startproc
+    mov rax, qword ptr [rip + stackmark_machine@GOTTPOFF]
+    mov qword ptr fs:[rax], rdi
+    ret
+    .cfi_endproc
+    .size stackmark_set_current, .-stackmark_set_current
+
+// ------------------------------------------------------------------------------------------------------------------
+// stackmark_run(rdi = machine, rsi = goroutine) -> the value given to stackmark_leave
+    .globl stackmark_run
+    .hidden stackmark_run
+    .type stackmark_run,@function
+stackmark_run:
+    .cfi_startproc
+    push rbp                                    // S: [return address][rbp]
+    .cfi_def_cfa_offset 16
+    .cfi_offset rbp, -16
+    push rbx                                    // S: ... [rbp][rbx]
+    .cfi_def_cfa_offset 24
+    .cfi_offset rbx, -24
+    push r12                                    // S: ... [rbx][r12]
+    .cfi_def_cfa_offset 32
+    .cfi_offset r12, -32
+    push r13                                    // S: ... [r12][r13]
+    .cfi_def_cfa_offset 40
+    .cfi_offset r13, -40
+    push r14                                    // S: ... [r13][r14]
+    .cfi_def_cfa_offset 48
+    .cfi_offset r14, -48
+    push r15                                    // S: ... [r14][r15]
+    .cfi_def_cfa_offset 56
+    .cfi_offset r15, -56
+    push qword ptr [rdi + {m_system_sp}]        // S: ... [r15][old system_sp]
+    .cfi_def_cfa_offset 64
+    push qword ptr [rdi + {m_goroutine}]        // S: ... [old system_sp][old goroutine]
+    .cfi_def_cfa_offset 72
+    mov qword ptr [rdi + {m_system_sp}], rsp
+    mov qword ptr [rdi + {m_goroutine}], rsi
+    mov rax, qword ptr [rsi + {g_resume_value}]
+    mov rsp, qword ptr [rsi + {g_sched_sp}]     // G: the part of call_system, whose saved registers lie as ours do
+    .cfi_def_cfa_offset 56
+    jmp stackmark_system_call_resume
+    .cfi_endproc
+    .size stackmark_run, .-stackmark_run
+
+// stackmark_leave(rdi = machine, rsi = value), on the system stack of a goroutine that is no longer running.
+// The frames between here and stackmark_run are dropped.
+    .globl stackmark_leave
+    .hidden stackmark_leave
+    .type stackmark_leave,@function
+stackmark_leave:
+    .cfi_startproc
+    mov rax, rsi
+    mov rsp, qword ptr [rdi + {m_system_sp}]    // S: the part of stackmark_run
+    .cfi_def_cfa_offset 72
+    .cfi_offset rbp, -16
+    .cfi_offset rbx, -24
+    .cfi_offset r12, -32
+    .cfi_offset r13, -40
+    .cfi_offset r14, -48
+    .cfi_offset r15, -56
+    pop qword ptr [rdi + {m_goroutine}]
+    .cfi_def_cfa_offset 64
+    pop qword ptr [rdi + {m_system_sp}]
+    .cfi_def_cfa_offset 56
+    pop r15
+    .cfi_def_cfa_offset 48
+    .cfi_restore r15
+    pop r14
+    .cfi_def_cfa_offset 40
+    .cfi_restore r14
+    pop r13
+    .cfi_def_cfa_offset 32
+    .cfi_restore r13
+    pop r12
+    .cfi_def_cfa_offset 24
+    .cfi_restore r12
+    pop rbx
+    .cfi_def_cfa_offset 16
+    .cfi_restore rbx
+    pop rbp
+    .cfi_def_cfa_offset 8
+    .cfi_restore rbp
+    ret
+    .cfi_endproc
+    .size stackmark_leave, .-stackmark_leave
+
+// ------------------------------------------------------------------------------------------------------------------
+// stackmark_call_system(rdi = f, rsi = a, rdx = b) -> f(a, b), called by managed code
+    .globl stackmark_call_system
+    .hidden stackmark_call_system
+    .type stackmark_call_system,@function
+stackmark_call_system:
+    .cfi_startproc
+    push rbp                                    // G: [return address][rbp]
+    .cfi_def_cfa_offset 16
+    .cfi_offset rbp, -16
+    push rbx                                    // G: ... [rbp][rbx]
+    .cfi_def_cfa_offset 24
+    .cfi_offset rbx, -24
+    push r12                                    // G: ... [rbx][r12]
+    .cfi_def_cfa_offset 32
+    .cfi_offset r12, -32
+    push r13                                    // G: ... [r12][r13]
+    .cfi_def_cfa_offset 40
+    .cfi_offset r13, -40
+    push r14                                    // G: ... [r13][r14]
+    .cfi_def_cfa_offset 48
+    .cfi_offset r14, -48
+    push r15                                    // G: ... [r14][r15]
+    .cfi_def_cfa_offset 56
+    .cfi_offset r15, -56
+    mov rax, qword ptr [rip + stackmark_machine@GOTTPOFF]
+    mov rbx, qword ptr fs:[rax]                 // rbx = machine
+    mov r12, qword ptr [rbx + {m_goroutine}]    // r12 = goroutine
+    lea rax, [rip + stackmark_system_call_resume]
+    mov qword ptr [r12 + {g_sched_pc}], rax
+    mov qword ptr [r12 + {g_sched_sp}], rsp
+    mov qword ptr [r12 + {g_sched_fp}], rbp
+    mov rax, rdi                                // rax = f
+    mov rdi, rsi
+    mov rsi, rdx
+    mov rcx, qword ptr [r12 + {g_stack_hi}]
+    sub rcx, rsp                                // rcx = depth
+    mov rdx, qword ptr [rbx + {m_system_sp}]
+    lea r8, [rdx - 32]
+    and r8, -16
+    mov qword ptr [r8], r12                     // S: [machine][system_sp][depth][goroutine]
+    mov qword ptr [r8 + 8], rcx
+    mov qword ptr [r8 + 16], rdx
+    mov qword ptr [r8 + 24], rbx
+    mov rsp, r8                                 // on the system stack from here
+    // CFA = *(*(rsp) + stack_hi) - *(rsp + 8) + 56
+    .cfi_escape 0x0f, 12, 0x77, 0, 0x06, 0x23, {g_stack_hi}, 0x06, 0x77, 8, 0x06, 0x1c, 0x23, 56
+    jmp __morestack
+    .cfi_endproc
+    .size stackmark_call_system, .-stackmark_call_system
+
+// ------------------------------------------------------------------------------------------------------------------
+// What runs after a switch of stacks. Three FDEs, one symbol.
+    .type __morestack,@function
+__morestack:
+// call_system, on S
+    .cfi_startproc
+    .cfi_escape 0x0f, 12, 0x77, 0, 0x06, 0x23, {g_stack_hi}, 0x06, 0x77, 8, 0x06, 0x1c, 0x23, 56
+    .cfi_offset rbp, -16
+    .cfi_offset rbx, -24
+    .cfi_offset r12, -32
+    .cfi_offset r13, -40
+    .cfi_offset r14, -48
+    .cfi_offset r15, -56
+    call rax
+    mov rbx, qword ptr [rsp + 24]               // machine and goroutine from our own frame, so that a longjmp in
+    mov r12, qword ptr [rsp]                    // native code over younger calls does no harm
+    mov rcx, qword ptr [rsp + 16]
+    mov qword ptr [rbx + {m_system_sp}], rcx
+    mov rcx, qword ptr [r12 + {g_stack_hi}]     // the stack may have moved: from depth to address
+    sub rcx, qword ptr [rsp + 8]
+    mov rsp, rcx                                // on the goroutine stack from here
+    .cfi_def_cfa rsp, 56
+    .globl stackmark_system_call_begin
+    .hidden stackmark_system_call_begin
+stackmark_system_call_begin:
+    nop                                         // pc - 1 of a walk that begins at g.sched.pc
+    .globl stackmark_system_call_resume
+    .hidden stackmark_system_call_resume
+stackmark_system_call_resume:                   // = g.sched.pc
+    pop r15
+    .cfi_def_cfa_offset 48
+    .cfi_restore r15
+    pop r14
+    .cfi_def_cfa_offset 40
+    .cfi_restore r14
+    pop r13
+    .cfi_def_cfa_offset 32
+    .cfi_restore r13
+    pop r12
+    .cfi_def_cfa_offset 24
+    .cfi_restore r12
+    pop rbx
+    .cfi_def_cfa_offset 16
+    .cfi_restore rbx
+    pop rbp
+    .cfi_def_cfa_offset 8
+    .cfi_restore rbp
+    ret
+    .globl stackmark_system_call_end
+    .hidden stackmark_system_call_end
+stackmark_system_call_end:
+    .cfi_endproc
+
+// callback, on G: rdi = argument, rsi = function
+    .globl stackmark_callback_begin
+    .hidden stackmark_callback_begin
+stackmark_callback_begin:
+    .cfi_startproc
+    // CFA = *(rsp) + 64
+    .cfi_escape 0x0f, 5, 0x77, 0, 0x06, 0x23, 64
+    .cfi_offset rbp, -16
+    .cfi_offset rbx, -24
+    .cfi_offset r12, -32
+    .cfi_offset r13, -40
+    .cfi_offset r14, -48
+    .cfi_offset r15, -56
+callback_on_goroutine:
+    call rsi
+    mov rdi, qword ptr [rsp + 8]                // goroutine
+    mov rcx, qword ptr [rsp + 32]               // the return slot goes back to where it came from
+    mov qword ptr [rdi + {g_sched_pc}], rcx
+    lea rcx, [rsp + 40]                         // call_system's part, where it lies now
+    mov qword ptr [rdi + {g_sched_sp}], rcx
+    mov rcx, qword ptr [rcx + 40]               // the rbp that it saved
+    mov qword ptr [rdi + {g_sched_fp}], rcx
+    dec qword ptr [rdi + {g_callback_depth}]
+    mov rsp, qword ptr [rsp]                    // on the system stack from here
+    .cfi_def_cfa rsp, 64
+    mov rcx, qword ptr [rip + stackmark_machine@GOTTPOFF]
+    mov rbx, qword ptr fs:[rcx]
+    pop qword ptr [rbx + {m_system_sp}]
+    .cfi_def_cfa_offset 56
+    pop r15
+    .cfi_def_cfa_offset 48
+    .cfi_restore r15
+    pop r14
+    .cfi_def_cfa_offset 40
+    .cfi_restore r14
+    pop r13
+    .cfi_def_cfa_offset 32
+    .cfi_restore r13
+    pop r12
+    .cfi_def_cfa_offset 24
+    .cfi_restore r12
+    pop rbx
+    .cfi_def_cfa_offset 16
+    .cfi_restore rbx
+    pop rbp
+    .cfi_def_cfa_offset 8
+    .cfi_restore rbp
+    ret
+    .cfi_endproc
+    .globl stackmark_callback_end
+    .hidden stackmark_callback_end
+stackmark_callback_end:
+
+// barrier_common, on S. r10 = address of the slot, r11 = stub + 6, rbx = machine
+//   S: +64  xsave area, 64-aligned       G: +96  CFA, the stack pointer of the frame returned to
+//       +8  depth                           +88  the slot: stub + 6, then the saved return address
+//       +0  goroutine <- rsp                 +0  r12 ... rax
+    .cfi_startproc
+    // CFA = *(*(rsp) + stack_hi) - *(rsp + 8) + 96
+    .cfi_escape 0x0f, 12, 0x77, 0, 0x06, 0x23, {g_stack_hi}, 0x06, 0x77, 8, 0x06, 0x1c, 0x23, 0x60
+    .cfi_offset rbx, -96
+    .cfi_offset r12, -88
+barrier_on_system:
+    cmp dword ptr [rip + stackmark_vector_mask], 0
+    je 2f
+    xor eax, eax                                // xsave wants its header zeroed: 64 bytes after the legacy area
+    mov qword ptr [rsp + 576], rax
+    mov qword ptr [rsp + 584], rax
+    mov qword ptr [rsp + 592], rax
+    mov qword ptr [rsp + 600], rax
+    mov qword ptr [rsp + 608], rax
+    mov qword ptr [rsp + 616], rax
+    mov qword ptr [rsp + 624], rax
+    mov qword ptr [rsp + 632], rax
+    mov eax, dword ptr [rip + stackmark_vector_mask]
+    xor edx, edx
+    xsave64 [rsp + 64]
+    jmp 3f
+2:  fxsave64 [rsp + 64]
+3:  lea rax, [rip + stackmark_barrier_pool]
+    sub r11, 6
+    sub r11, rax
+    shr r11, 3
+    mov rdi, rbx
+    mov rsi, r10
+    mov rdx, r11
+    call qword ptr [rbx + {m_on_hit}]
+    cmp dword ptr [rip + stackmark_vector_mask], 0
+    je 4f
+    mov eax, dword ptr [rip + stackmark_vector_mask]
+    xor edx, edx
+    xrstor64 [rsp + 64]
+    jmp 5f
+4:  fxrstor64 [rsp + 64]
+5:  mov rax, qword ptr [rsp]
+    mov rcx, qword ptr [rax + {g_stack_hi}]
+    sub rcx, qword ptr [rsp + 8]
+    mov rsp, rcx                                // on the goroutine stack from here
+    .cfi_def_cfa rsp, 96
+    pop rbx
+    .cfi_def_cfa_offset 88
+    .cfi_restore rbx
+    pop r12
+    .cfi_def_cfa_offset 80
+    .cfi_restore r12
+    pop r11
+    .cfi_def_cfa_offset 72
+    pop r10
+    .cfi_def_cfa_offset 64
+    pop r9
+    .cfi_def_cfa_offset 56
+    pop r8
+    .cfi_def_cfa_offset 48
+    pop rdi
+    .cfi_def_cfa_offset 40
+    pop rsi
+    .cfi_def_cfa_offset 32
+    pop rdx
+    .cfi_def_cfa_offset 24
+    pop rcx
+    .cfi_def_cfa_offset 16
+    pop rax
+    .cfi_def_cfa_offset 8
+    ret                                         // through the slot, which holds the saved return address again
+    .cfi_endproc
+    .size __morestack, .-__morestack
+
+// ------------------------------------------------------------------------------------------------------------------
+// stackmark_callback(rdi = goroutine, rsi = f, rdx = argument) -> f(argument), called by native code
+    .globl stackmark_callback
+    .hidden stackmark_callback
+    .type stackmark_callback,@function
+stackmark_callback:
+    .cfi_startproc
+    push rbp                                    // S: [return address][rbp]
+    .cfi_def_cfa_offset 16
+    .cfi_offset rbp, -16
+    push rbx                                    // S: ... [rbp][rbx]
+    .cfi_def_cfa_offset 24
+    .cfi_offset rbx, -24
+    push r12                                    // S: ... [rbx][r12]
+    .cfi_def_cfa_offset 32
+    .cfi_offset r12, -32
+    push r13                                    // S: ... [r12][r13]
+    .cfi_def_cfa_offset 40
+    .cfi_offset r13, -40
+    push r14                                    // S: ... [r13][r14]
+    .cfi_def_cfa_offset 48
+    .cfi_offset r14, -48
+    push r15                                    // S: ... [r14][r15]
+    .cfi_def_cfa_offset 56
+    .cfi_offset r15, -56
+    mov rax, qword ptr [rip + stackmark_machine@GOTTPOFF]
+    mov rbx, qword ptr fs:[rax]
+    push qword ptr [rbx + {m_system_sp}]        // S: ... [r15][old system_sp]
+    .cfi_def_cfa_offset 64
+    mov qword ptr [rbx + {m_system_sp}], rsp    // calls out of the callback run below this frame
+    mov rcx, qword ptr [rdi + {g_sched_sp}]
+    mov rax, qword ptr [rdi + {g_sched_pc}]
+    mov rbp, qword ptr [rdi + {g_sched_fp}]     // the chain of frame pointers runs on into the managed caller
+    mov qword ptr [rcx - 8], rax                // G: [sched.pc][pad][pad][goroutine][rsp of S]
+    mov qword ptr [rcx - 32], rdi
+    mov qword ptr [rcx - 40], rsp
+    inc qword ptr [rdi + {g_callback_depth}]
+    mov rdi, rdx
+    lea rsp, [rcx - 40]                         // on the goroutine stack from here
+    .cfi_escape 0x0f, 5, 0x77, 0, 0x06, 0x23, 64
+    jmp callback_on_goroutine
+    .cfi_endproc
+    .size stackmark_callback, .-stackmark_callback
+
+// ------------------------------------------------------------------------------------------------------------------
+// The oldest frame. A new goroutine begins at the label, with r12 = goroutine and rsp 16-aligned.
+    .globl stackmark_entry_begin
+    .hidden stackmark_entry_begin
+    .type goroutine_entry,@function
+goroutine_entry:
+stackmark_entry_begin:
+    .cfi_startproc
+    .cfi_undefined rip
+    .cfi_def_cfa rsp, 16
+    nop                                         // pc - 1 of a walk over a goroutine that has not run yet
+    .globl stackmark_goroutine_entry
+    .hidden stackmark_goroutine_entry
+stackmark_goroutine_entry:
+    mov rdi, r12
+    mov rsi, qword ptr [r12 + {g_start_arg}]
+    mov qword ptr [r12 + {g_start_arg}], 0
+    call qword ptr [r12 + {g_entry}]
+    mov rdi, qword ptr [r12 + {g_on_exit}]
+    mov rsi, r12
+    mov rdx, rax
+    call stackmark_call_system
+    ud2                                         // on_exit leaves to the scheduler
+    .globl stackmark_entry_end
+    .hidden stackmark_entry_end
+stackmark_entry_end:
+    .cfi_endproc
+    .size goroutine_entry, .-goroutine_entry
+
+// ------------------------------------------------------------------------------------------------------------------
+// Where every stub goes. The ret of the frame that was left has popped the slot, the stub's call has filled it again,
+// with stub + 6: the slot still names the stub, and the pool's CFI still finds the saved return address.
+    .type barrier_common,@function
+barrier_common:
+    .cfi_startproc
+    push rax                                    // G: [slot][rax]
+    .cfi_def_cfa_offset 16
+    push rcx                                    // G: ... [rax][rcx]
+    .cfi_def_cfa_offset 24
+    push rdx                                    // G: ... [rcx][rdx]
+    .cfi_def_cfa_offset 32
+    push rsi                                    // G: ... [rdx][rsi]
+    .cfi_def_cfa_offset 40
+    push rdi                                    // G: ... [rsi][rdi]
+    .cfi_def_cfa_offset 48
+    push r8                                     // G: ... [rdi][r8]
+    .cfi_def_cfa_offset 56
+    push r9                                     // G: ... [r8][r9]
+    .cfi_def_cfa_offset 64
+    push r10                                    // G: ... [r9][r10]
+    .cfi_def_cfa_offset 72
+    push r11                                    // G: ... [r10][r11]
+    .cfi_def_cfa_offset 80
+    push r12                                    // G: ... [r11][r12]
+    .cfi_def_cfa_offset 88
+    .cfi_offset r12, -88
+    push rbx                                    // G: ... [r12][rbx]
+    .cfi_def_cfa_offset 96
+    .cfi_offset rbx, -96
+    mov rax, qword ptr [rip + stackmark_machine@GOTTPOFF]
+    mov rbx, qword ptr fs:[rax]
+    mov r12, qword ptr [rbx + {m_goroutine}]
+    lea r10, [rsp + 88]                         // the slot
+    mov r11, qword ptr [r10]                    // stub + 6
+    mov rcx, qword ptr [r12 + {g_stack_hi}]
+    sub rcx, rsp                                // depth
+    mov r9, qword ptr [rbx + {m_system_sp}]
+    sub r9, qword ptr [rip + stackmark_vector_size]
+    sub r9, 64
+    and r9, -64
+    mov qword ptr [r9], r12                     // S: [xsave area][depth][goroutine]
+    mov qword ptr [r9 + 8], rcx
+    mov rsp, r9                                 // on the system stack from here
+    .cfi_escape 0x0f, 12, 0x77, 0, 0x06, 0x23, {g_stack_hi}, 0x06, 0x77, 8, 0x06, 0x1c, 0x23, 0x60
+    jmp barrier_on_system
+    .cfi_endproc
+    .size barrier_common, .-barrier_common
+
+// The landing pad of the pool: rax = exception, rdx = index of the stub, rsp = CFA of the frame that was left.
+// It makes the slot whole and goes on as if the frame returned to had called stackmark_call_system itself.
+    .type barrier_landing,@function
+    .globl stackmark_barrier_landing
+    .hidden stackmark_barrier_landing
+stackmark_barrier_landing:
+barrier_landing:
+    .cfi_startproc
+    .cfi_def_cfa rsp, 0
+    .cfi_undefined rip                          // for two instructions the slot is a dead word
+    lea rcx, [rip + stackmark_barrier_table]
+    push qword ptr [rcx + rdx*8]                // G: [slot = saved return address]
+    .cfi_def_cfa_offset 8
+    .cfi_restore rip
+    lea rdi, [rip + stackmark_barrier_resume]
+    mov rsi, rax
+    jmp stackmark_call_system
+    .cfi_endproc
+    .size barrier_landing, .-barrier_landing
+
+// ------------------------------------------------------------------------------------------------------------------
+    .p2align 12
+    .globl stackmark_barrier_pool
+    .hidden stackmark_barrier_pool
+    .type barrier_pool,@function
+barrier_pool:
+stackmark_barrier_pool:
+    .cfi_startproc
+    .cfi_personality 0x9b, DW.ref.stackmark_barrier_personality
+    .cfi_def_cfa rsp, 0
+    .cfi_escape 0x10, 16, 20, 0x80, 0x00, 0x0b, 0x00, 0xf0, 0x1a, 0x94, 0x04, 0x08, 0x20, 0x24, 0x08, 0x20, 0x26, 0x80, 0x00, 0x22, 0x09, 0xf8, 0x1a
+    .rept {pages}
+    .long stackmark_barrier_table - barrier_pool
+    .long 0
+    .rept {stubs_per_page}
+    nop
+    call barrier_common
+    .p2align 3, 0xcc
+    .endr
+    .endr
+    .cfi_endproc
+    .size barrier_pool, .-barrier_pool
+    .globl stackmark_barrier_pool_end
+    .hidden stackmark_barrier_pool_end
+stackmark_barrier_pool_end:
+
+    .section .data.rel.ro.stackmark_barrier_personality,"aw",@progbits
+    .p2align 3
+    .type DW.ref.stackmark_barrier_personality,@object
+    .size DW.ref.stackmark_barrier_personality, 8
+DW.ref.stackmark_barrier_personality:
+    .quad stackmark_barrier_personality
+    .text
+"#,
+    g_stack_hi = const G_STACK_HI,
+    g_sched_pc = const G_SCHED_PC,
+    g_sched_sp = const G_SCHED_SP,
+    g_sched_fp = const G_SCHED_FP,
+    g_resume_value = const G_RESUME_VALUE,
+    g_entry = const G_ENTRY,
+    g_start_arg = const G_START_ARG,
+    g_on_exit = const G_ON_EXIT,
+    g_callback_depth = const G_CALLBACK_DEPTH,
+    m_goroutine = const M_GOROUTINE,
+    m_system_sp = const M_SYSTEM_SP,
+    m_on_hit = const M_ON_HIT,
+    pages = const crate::BARRIER_PAGES,
+    stubs_per_page = const crate::STUBS_PER_PAGE,
+);
+
+/// The registers whose state `barrier_common` keeps: x87, SSE, AVX and AVX-512, where the CPU and the system have them.
+const KEPT_STATE: u64 = 0b1110_0111;
+
+/// Asks the CPU how the vector state is saved: (mask for xsave or 0 for fxsave, bytes of the area).
+pub(crate) fn vector_state() -> (u32, usize) {
+    use core::arch::x86_64::{__cpuid, __cpuid_count};
+    const FXSAVE_BYTES: usize = 512;
+    const OSXSAVE: u32 = 1 << 27;
+    if __cpuid(1).ecx & OSXSAVE == 0 {
+        return (0, FXSAVE_BYTES);
+    }
+    // SAFETY: OSXSAVE says that the system has enabled xgetbv.
+    let enabled = unsafe { core::arch::x86_64::_xgetbv(0) };
+    let kept = enabled & KEPT_STATE;
+    // Leaf 0xd: for each component its size (eax) and its offset (ebx) in the standard format.
+    let end = (2..8).filter(|i| kept & (1 << i) != 0).map(|i| {
+        let leaf = __cpuid_count(0xd, i);
+        (leaf.eax + leaf.ebx) as usize
+    });
+    (kept as u32, end.max().unwrap_or(0).max(FXSAVE_BYTES + 64))
+}
+
+/// Offset in a parked goroutine's `call_system` frame of the callee-saved `r12`, for [`crate::prepare`].
+pub(crate) const PARKED_R12: usize = 24;
+/// Offset of the return address in that frame.
+pub(crate) const PARKED_RETURN: usize = 48;
+/// Bytes of a stack that a goroutine which has not run yet occupies.
+pub(crate) const PREPARED_BYTES: usize = 72;
+/// See [`crate::CALLBACK_FRAME_BYTES`].
+pub(crate) const CALLBACK_BYTES: usize = 40;

@@ -1,0 +1,307 @@
+//! Barrier stubs: what survives a hit, and what unwinders see and do.
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "a test is one setting, stated where it is made: its headers and stacks are its own"
+)]
+
+use stackmark_asm::{self as asm, barrier, layout::*};
+use std::arch::global_asm;
+use std::ffi::c_void;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+// hijack(rdi = f, rsi = argument, rdx = what to put in the return slot, rcx = where to save what was there) -> f(argument)
+// fill(rdi = 64-byte patterns): fills every register that can carry a result and returns through its hijacked slot.
+// check(rdi = patterns in, rsi = patterns out, rdx = hijacked word, rcx = place to save): calls fill and stores all.
+global_asm!(
+    r#"
+    .type hijack,@function
+hijack:
+    .cfi_startproc
+    mov rax, [rsp]
+    mov [rcx], rax
+    mov [rsp], rdx
+    mov rax, rdi
+    mov rdi, rsi
+    sub rsp, 8
+    .cfi_adjust_cfa_offset 8
+    call rax
+    add rsp, 8
+    .cfi_adjust_cfa_offset -8
+    ret
+    .cfi_endproc
+    .size hijack, .-hijack
+
+    .type fill_and_check,@function
+fill_and_check:
+    .cfi_startproc
+    push rbx
+    .cfi_adjust_cfa_offset 8
+    push rbp
+    .cfi_adjust_cfa_offset 8
+    push r12
+    .cfi_adjust_cfa_offset 8
+    push r13
+    .cfi_adjust_cfa_offset 8
+    push r14
+    .cfi_adjust_cfa_offset 8
+    push r15
+    .cfi_adjust_cfa_offset 8
+    sub rsp, 24
+    .cfi_adjust_cfa_offset 24
+    mov [rsp], rsi
+    mov [rsp + 8], r8
+    call 5f
+    mov [rsp + 16], rax
+    mov rax, [rsp]
+    mov [rax + 8], rbx
+    mov [rax + 16], rcx
+    mov [rax + 24], rdx
+    mov [rax + 32], rsi
+    mov [rax + 40], rdi
+    mov [rax + 48], rbp
+    mov [rax + 56], r8
+    mov [rax + 64], r9
+    mov [rax + 72], r10
+    mov [rax + 80], r11
+    mov [rax + 88], r12
+    mov [rax + 96], r13
+    mov [rax + 104], r14
+    mov [rax + 112], r15
+    mov rcx, [rsp + 16]
+    mov [rax], rcx
+    fstp qword ptr [rax + 120]
+    .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+    movups [rax + 128 + 32*\r], xmm\r
+    .endr
+    cmp qword ptr [rsp + 8], 0
+    je 4f
+    .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+    vmovups [rax + 128 + 32*\r], ymm\r
+    .endr
+    vzeroupper
+4:  add rsp, 24
+    .cfi_adjust_cfa_offset -24
+    pop r15
+    .cfi_adjust_cfa_offset -8
+    pop r14
+    .cfi_adjust_cfa_offset -8
+    pop r13
+    .cfi_adjust_cfa_offset -8
+    pop r12
+    .cfi_adjust_cfa_offset -8
+    pop rbp
+    .cfi_adjust_cfa_offset -8
+    pop rbx
+    .cfi_adjust_cfa_offset -8
+    ret
+5:  mov rax, [rsp]          // the part that returns through a stub
+    mov [rcx], rax
+    mov [rsp], rdx
+    .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+    movups xmm\r, [rdi + 128 + 32*\r]
+    .endr
+    test r8, r8
+    je 6f
+    .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+    vmovups ymm\r, [rdi + 128 + 32*\r]
+    .endr
+6:  fld qword ptr [rdi + 120]
+    mov rax, [rdi]
+    mov rbx, [rdi + 8]
+    mov rcx, [rdi + 16]
+    mov rdx, [rdi + 24]
+    mov rsi, [rdi + 32]
+    mov rbp, [rdi + 48]
+    mov r8, [rdi + 56]
+    mov r9, [rdi + 64]
+    mov r10, [rdi + 72]
+    mov r11, [rdi + 80]
+    mov r12, [rdi + 88]
+    mov r13, [rdi + 96]
+    mov r14, [rdi + 104]
+    mov r15, [rdi + 112]
+    mov rdi, [rdi + 40]
+    ret
+    .cfi_endproc
+    .size fill_and_check, .-fill_and_check
+"#
+);
+
+type Function = unsafe extern "C-unwind" fn(usize) -> usize;
+unsafe extern "C-unwind" {
+    fn hijack(f: Function, argument: usize, word: usize, saved: *const AtomicUsize) -> usize;
+}
+unsafe extern "C" {
+    fn fill_and_check(input: *const u64, output: *mut u64, word: usize, saved: *const AtomicUsize, avx: usize);
+}
+
+static HITS: AtomicUsize = AtomicUsize::new(0);
+static LEAPFROGGED: AtomicUsize = AtomicUsize::new(0);
+
+unsafe extern "C" fn on_hit(_m: *mut MachineHeader, slot: *mut usize, index: usize) {
+    HITS.fetch_add(1, Relaxed);
+    // Clobber what a native function may: the stub must not have left results there.
+    unsafe {
+        std::arch::asm!("pxor xmm0, xmm0", "pxor xmm1, xmm1", "pxor xmm15, xmm15", out("xmm0") _, out("xmm1") _, out("xmm15") _);
+        *slot = barrier::saved(index).load(Relaxed);
+    }
+}
+
+unsafe extern "C" fn on_leapfrog(_m: *mut MachineHeader, slot: *mut usize, index: usize) {
+    LEAPFROGGED.fetch_add(1, Relaxed);
+    assert_eq!(unsafe { *slot }, barrier::saved(index).load(Relaxed), "the slot is whole again");
+}
+
+unsafe extern "C-unwind" fn on_exit(_a: *mut c_void, result: usize) -> usize {
+    unsafe { asm::leave(asm::current(), result) }
+}
+
+/// Runs `f(argument)` as managed code on a goroutine with a large stack; one test at a time, for the counters.
+fn on_goroutine(f: unsafe extern "C-unwind" fn(usize, usize) -> usize, argument: usize) -> (usize, usize, usize) {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    HITS.store(0, Relaxed);
+    LEAPFROGGED.store(0, Relaxed);
+    let mut stack = vec![0u128; 1 << 16];
+    let (mut machine, goroutine) = (MachineHeader::new(), &mut GoroutineHeader::new());
+    machine.on_hit.store(on_hit as *const () as usize, Relaxed);
+    machine.on_leapfrog.store(on_leapfrog as *const () as usize, Relaxed);
+    goroutine.stack_hi.store(stack.as_mut_ptr_range().end as usize, Relaxed);
+    goroutine.entry.store(f as *const () as usize, Relaxed);
+    goroutine.start_arg.store(argument, Relaxed);
+    goroutine.on_exit.store(on_exit as *const () as usize, Relaxed);
+    // SAFETY: headers and stack outlive the run and are ours alone.
+    let result = unsafe {
+        asm::prepare(goroutine);
+        asm::set_current(&mut machine);
+        let result = asm::run(&mut machine, goroutine);
+        asm::set_current(std::ptr::null_mut());
+        result
+    };
+    (result, HITS.load(Relaxed), LEAPFROGGED.load(Relaxed))
+}
+
+/// Calls `f(argument)` from a frame whose return slot is hijacked by stub `index`.
+unsafe fn behind_barrier(index: usize, f: Function, argument: usize) -> usize {
+    unsafe { hijack(f, argument, barrier::hijacked_word(index), barrier::saved(index)) }
+}
+
+#[test]
+fn a_hit_keeps_every_register_that_can_carry_a_result() {
+    unsafe extern "C-unwind" fn managed(_g: usize, _argument: usize) -> usize {
+        let avx = std::is_x86_feature_detected!("avx") as usize;
+        let mut input = [0u64; 128 / 8 + 16 * 4];
+        for (i, word) in input.iter_mut().enumerate() {
+            *word = 0x0101_0101_0101_0101u64.wrapping_mul(i as u64 + 3);
+        }
+        input[15] = 1.25f64.to_bits();
+        let mut output = [0u64; 128 / 8 + 16 * 4];
+        for index in [1, 511, 513, barrier::TABLE_WORDS - 1] {
+            output.fill(0);
+            let word = barrier::hijacked_word(index);
+            unsafe { fill_and_check(input.as_ptr(), output.as_mut_ptr(), word, barrier::saved(index), avx) };
+            for (i, (&want, &got)) in input.iter().zip(&output).enumerate() {
+                // Without AVX the upper halves of the vector registers are not compared.
+                if avx == 1 || i < 16 || i % 4 < 2 {
+                    assert_eq!(got, want, "word {i} through stub {index}");
+                }
+            }
+        }
+        7
+    }
+    assert_eq!(on_goroutine(managed, 0), (7, 4, 0));
+}
+
+#[test]
+fn every_stub_names_itself() {
+    for index in (0..barrier::TABLE_WORDS).filter(|&i| barrier::is_stub(i)) {
+        let word = barrier::hijacked_word(index);
+        assert_eq!(barrier::index_of(word), Some(index));
+        assert_eq!(barrier::index_of(word - 1), Some(index), "the pc - 1 of unwinders");
+        assert_eq!(barrier::index_of(word + 5), Some(index), "the stub's own return address");
+    }
+    assert_eq!(barrier::index_of(barrier::pool().end), None);
+    assert_eq!(barrier::index_of(barrier::pool().start - 1), None);
+}
+
+unsafe extern "C-unwind" fn native_panic(_a: *mut c_void, _b: usize) -> usize {
+    std::panic::resume_unwind(Box::new(99usize))
+}
+
+unsafe extern "C-unwind" fn call_native_panic(_argument: usize) -> usize {
+    unsafe { asm::call_system(native_panic, std::ptr::null_mut(), 0) }
+}
+
+unsafe extern "C-unwind" fn nested(depth: usize) -> usize {
+    if depth == 0 {
+        return unsafe { call_native_panic(0) };
+    }
+    unsafe { behind_barrier(10 + depth, nested, depth - 1) }
+}
+
+#[test]
+fn a_panic_passes_barriers_and_is_caught_behind_them() {
+    unsafe extern "C-unwind" fn managed(_g: usize, depth: usize) -> usize {
+        let caught = std::panic::catch_unwind(|| unsafe { nested(depth) });
+        *caught.unwrap_err().downcast::<usize>().unwrap()
+    }
+    for depth in [1, 2, 5] {
+        assert_eq!(on_goroutine(managed, depth), (99, 0, depth));
+    }
+}
+
+#[test]
+fn a_panic_is_caught_in_the_very_frame_that_the_barrier_returns_to() {
+    unsafe extern "C-unwind" fn managed(_g: usize, _argument: usize) -> usize {
+        let caught = std::panic::catch_unwind(|| unsafe { behind_barrier(20, call_native_panic, 0) });
+        let first = *caught.unwrap_err().downcast::<usize>().unwrap();
+        // The stub is as good as new.
+        unsafe extern "C-unwind" fn plain(argument: usize) -> usize {
+            argument + 1
+        }
+        first + unsafe { behind_barrier(20, plain, 0) }
+    }
+    assert_eq!(on_goroutine(managed, 0), (100, 1, 1));
+}
+
+unsafe extern "C" {
+    fn _Unwind_Backtrace(f: extern "C" fn(*mut c_void, *mut c_void) -> i32, argument: *mut c_void) -> i32;
+    fn _Unwind_GetIP(context: *mut c_void) -> usize;
+}
+
+extern "C" fn record(context: *mut c_void, argument: *mut c_void) -> i32 {
+    unsafe { (*argument.cast::<Vec<usize>>()).push(_Unwind_GetIP(context)) };
+    0
+}
+
+static SEEN: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
+unsafe extern "C-unwind" fn backtrace(_a: *mut c_void, _b: usize) -> usize {
+    let mut seen = Vec::new();
+    unsafe { _Unwind_Backtrace(record, (&raw mut seen).cast()) };
+    *SEEN.lock().unwrap() = seen;
+    5
+}
+
+#[test]
+fn the_system_unwinder_walks_through_stubs_to_the_oldest_frame() {
+    unsafe extern "C-unwind" fn leaf(_argument: usize) -> usize {
+        unsafe { asm::call_system(backtrace, std::ptr::null_mut(), 0) }
+    }
+    unsafe extern "C-unwind" fn rec(depth: usize) -> usize {
+        if depth == 0 {
+            return unsafe { leaf(0) };
+        }
+        unsafe { behind_barrier(30 + depth, rec, depth - 1) }
+    }
+    unsafe extern "C-unwind" fn managed(_g: usize, depth: usize) -> usize {
+        unsafe { rec(depth) }
+    }
+    assert_eq!(on_goroutine(managed, 4), (5, 4, 0));
+    let mut seen = SEEN.lock().unwrap().clone();
+    seen.retain(|&ip| ip != 0); // libgcc reports the undefined caller of the oldest frame as 0
+    let stubs: Vec<_> = seen.iter().filter_map(|&ip| barrier::index_of(ip)).collect();
+    assert_eq!(stubs, [31, 32, 33, 34]);
+    assert!(asm::entry_range().contains(seen.last().unwrap()), "ends at goroutine_entry: {seen:x?}");
+}

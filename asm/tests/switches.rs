@@ -1,0 +1,200 @@
+//! Switching stacks: calls out and callbacks in, nested, while the goroutine's stack moves between them.
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "a test is one setting, stated where it is made: its headers and stacks are its own"
+)]
+
+use stackmark_asm::{self as asm, layout::*};
+use std::arch::global_asm;
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+// Managed code without addresses of its own stack: it may be moved by copying bytes.
+// managed_old(rdi = goroutine, rsi = argument) keeps a value in every callee-saved register across a call out.
+// managed_young(rdi = argument): the same from a callback.
+global_asm!(
+    r#"
+    .macro keep_registers
+    push rbp
+    .cfi_adjust_cfa_offset 8
+    push rbx
+    .cfi_adjust_cfa_offset 8
+    push r12
+    .cfi_adjust_cfa_offset 8
+    push r13
+    .cfi_adjust_cfa_offset 8
+    push r14
+    .cfi_adjust_cfa_offset 8
+    push r15
+    .cfi_adjust_cfa_offset 8
+    sub rsp, 8
+    .cfi_adjust_cfa_offset 8
+    .endm
+    .macro drop_registers
+    add rsp, 8
+    .cfi_adjust_cfa_offset -8
+    pop r15
+    .cfi_adjust_cfa_offset -8
+    pop r14
+    .cfi_adjust_cfa_offset -8
+    pop r13
+    .cfi_adjust_cfa_offset -8
+    pop r12
+    .cfi_adjust_cfa_offset -8
+    pop rbx
+    .cfi_adjust_cfa_offset -8
+    pop rbp
+    .cfi_adjust_cfa_offset -8
+    .endm
+    .macro managed name, native, bias
+    .globl \name
+    .type \name,@function
+\name:
+    .cfi_startproc
+    keep_registers
+    lea rbp, [rdi + 1 + \bias]
+    lea rbx, [rdi + 2 + \bias]
+    lea r12, [rdi + 3 + \bias]
+    lea r13, [rdi + 4 + \bias]
+    lea r14, [rdi + 5 + \bias]
+    lea r15, [rdi + 6 + \bias]
+    mov rsi, rdi
+    mov rdx, rdi
+    mov rdi, [rip + \native@GOTPCREL]
+    call stackmark_call_system
+    add rax, rbp
+    add rax, rbx
+    add rax, r12
+    add rax, r13
+    add rax, r14
+    add rax, r15
+    drop_registers
+    ret
+    .cfi_endproc
+    .size \name, .-\name
+    .endm
+
+managed_entry:
+    .cfi_startproc
+    sub rsp, 8
+    .cfi_adjust_cfa_offset 8
+    mov rdi, rsi
+    call managed_old
+    add rsp, 8
+    .cfi_adjust_cfa_offset -8
+    ret
+    .cfi_endproc
+    managed managed_old, native_old, 10
+    managed managed_young, native_young, 20
+"#
+);
+
+unsafe extern "C-unwind" {
+    fn managed_entry(goroutine: *mut GoroutineHeader, argument: usize) -> usize;
+    fn managed_young(argument: usize) -> usize;
+}
+
+static MOVES: AtomicUsize = AtomicUsize::new(0);
+
+/// Moves the goroutine's stack to fresh memory, as a collector would, and poisons the old one.
+unsafe fn move_stack(goroutine: &GoroutineHeader) {
+    MOVES.fetch_add(1, Relaxed);
+    let (old_hi, sp) = (goroutine.stack_hi.load(Relaxed), goroutine.sched.sp.load(Relaxed));
+    let used = old_hi - sp;
+    let new = Box::leak(vec![0u128; 1024].into_boxed_slice());
+    let new_hi = new.as_mut_ptr_range().end as usize;
+    unsafe {
+        std::ptr::copy_nonoverlapping(sp as *const u8, (new_hi - used) as *mut u8, used);
+        std::ptr::write_bytes(sp as *mut u8, 0xdd, used);
+    }
+    goroutine.stack_hi.store(new_hi, Relaxed);
+    goroutine.sched.sp.store(new_hi - used, Relaxed);
+}
+
+unsafe fn goroutine() -> &'static GoroutineHeader {
+    unsafe { &*((*asm::current()).goroutine.load(Relaxed) as *const GoroutineHeader) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn native_old(_a: *mut c_void, b: usize) -> usize {
+    let g = unsafe { goroutine() };
+    assert_eq!(g.sched.pc.load(Relaxed), asm::resume_pc());
+    let mut sum = 0;
+    for round in 0..3 {
+        let fp = g.sched.fp.load(Relaxed);
+        sum += unsafe { asm::callback(std::ptr::from_ref(g).cast_mut(), managed_young, b + round) };
+        assert_eq!(g.sched.pc.load(Relaxed), asm::resume_pc(), "the return slot went back to sched.pc");
+        assert_eq!(g.sched.fp.load(Relaxed), fp, "the frame pointer of the caller, as call_system saved it");
+        assert_eq!(g.callback_depth.load(Relaxed), 0);
+    }
+    sum
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn native_young(_a: *mut c_void, b: usize) -> usize {
+    unsafe { move_stack(goroutine()) };
+    if b > 1000 {
+        // A callback inside a callback.
+        return unsafe { asm::callback(std::ptr::from_ref(goroutine()).cast_mut(), managed_young, b - 1000) };
+    }
+    b
+}
+
+unsafe extern "C-unwind" fn on_exit(_a: *mut c_void, result: usize) -> usize {
+    unsafe { asm::leave(asm::current(), result) }
+}
+
+/// What `managed_young(a)` returns: the kept registers, and the callback inside it.
+fn young(a: usize) -> usize {
+    let kept = (1..=6).map(|i| a + i + 20).sum::<usize>();
+    kept + if a > 1000 { young(a - 1000) } else { a }
+}
+
+#[test]
+fn calls_out_return_to_where_the_stack_has_moved() {
+    let mut stack = vec![0u128; 1024];
+    let mut machine = MachineHeader::new();
+    let g = GoroutineHeader::new();
+    g.stack_hi.store(stack.as_mut_ptr_range().end as usize, Relaxed);
+    g.entry.store(managed_entry as *const () as usize, Relaxed);
+    g.on_exit.store(on_exit as *const () as usize, Relaxed);
+    for argument in [1usize, 3000] {
+        g.start_arg.store(argument, Relaxed);
+        MOVES.store(0, Relaxed);
+        // SAFETY: headers and stacks outlive the run and are ours alone.
+        let result = unsafe {
+            asm::prepare(&g);
+            asm::set_current(&mut machine);
+            asm::run(&mut machine, std::ptr::from_ref(&g).cast_mut())
+        };
+        let want = (0..3).map(|round| young(argument + round)).sum::<usize>()
+            + (1..=6).map(|i| argument + i + 10).sum::<usize>();
+        assert_eq!(result, want);
+        assert_eq!(MOVES.load(Relaxed), if argument == 1 { 3 } else { 3 + 4 + 4 });
+        assert_eq!(machine.goroutine.load(Relaxed), 0);
+        assert_eq!(g.start_arg.load(Relaxed), 0, "the start argument is no root any more");
+    }
+    unsafe { asm::set_current(std::ptr::null_mut()) };
+}
+
+#[test]
+fn the_top_of_the_stack_is_told_to_native_code() {
+    unsafe extern "C-unwind" fn managed(_g: usize, _argument: usize) -> usize {
+        unsafe extern "C-unwind" fn native(_a: *mut c_void, _b: usize) -> usize {
+            unsafe { asm::stackmark_stack_top() }
+        }
+        unsafe { asm::call_system(native, std::ptr::null_mut(), 0) }
+    }
+    let mut stack = vec![0u128; 4096];
+    let (mut machine, g) = (MachineHeader::new(), GoroutineHeader::new());
+    let hi = stack.as_mut_ptr_range().end as usize;
+    g.stack_hi.store(hi, Relaxed);
+    g.entry.store(managed as *const () as usize, Relaxed);
+    g.on_exit.store(on_exit as *const () as usize, Relaxed);
+    unsafe {
+        asm::prepare(&g);
+        asm::set_current(&mut machine);
+        assert_eq!(asm::run(&mut machine, std::ptr::from_ref(&g).cast_mut()), hi);
+        asm::set_current(std::ptr::null_mut());
+    }
+}
