@@ -66,6 +66,11 @@ pub trait Host: Send + Sync {
         std::process::abort()
     }
 
+    /// Something is likely to go wrong later. The default writes it to standard error.
+    fn warn(&self, message: &str) {
+        eprintln!("stackmark: {message}");
+    }
+
     /// The goroutine is at a poll, everything that was asked of it is done. May park it.
     fn at_poll(&self, _goroutine: &Arc<Goroutine>) {}
 }
@@ -168,6 +173,12 @@ impl Runtime {
     /// If the frames of the assembly cannot be found in the program's image, or `code` is another runtime's.
     pub fn new(config: Config, code: Arc<Code>, host: Box<dyn Host>) -> Result<Arc<Runtime>, CodeError> {
         register_assembly(&code)?;
+        let handlers = crate::signal_stack::handlers_without_it();
+        if !handlers.is_empty() {
+            host.warn(&format!(
+                "handlers of signals {handlers:?} lack SA_ONSTACK and would overrun a goroutine's stack"
+            ));
+        }
         Ok(Arc::new(Runtime {
             stacks: StackPool::new(config.max_stack),
             config,
