@@ -171,8 +171,12 @@ impl Runtime {
     ///
     /// # Errors
     /// If the frames of the assembly cannot be found in the program's image, or `code` is another runtime's.
-    pub fn new(config: Config, code: Arc<Code>, host: Box<dyn Host>) -> Result<Arc<Runtime>, CodeError> {
+    pub fn new(mut config: Config, code: Arc<Code>, host: Box<dyn Host>) -> Result<Arc<Runtime>, CodeError> {
         register_assembly(&code)?;
+        if config.barriers != BarrierMode::Off && crate::return_protection::is_active() {
+            host.warn("the hardware protects return addresses: no barriers, stacks are rescanned whole");
+            config.barriers = BarrierMode::Off;
+        }
         let handlers = crate::signal_stack::handlers_without_it();
         if !handlers.is_empty() {
             host.warn(&format!(
@@ -223,7 +227,7 @@ impl Runtime {
         &self.code
     }
 
-    /// How this runtime was configured.
+    /// How this runtime was configured; without barriers where the hardware forbids them.
     pub fn config(&self) -> &Config {
         &self.config
     }
