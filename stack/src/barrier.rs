@@ -232,3 +232,333 @@ impl StubPool {
         self.exhausted.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(all(test, stackmark_loom))]
+mod loom_models {
+    use super::*;
+    use crate::status::{Status, StatusWord};
+    use crate::sync::AtomicUsize;
+    use loom::{cell::UnsafeCell, sync::Arc, thread};
+
+    const STUB_WORD: usize = 1 << 20;
+    const WORD: usize = 8;
+
+    /// The table and the return slots of one stack, all of them plain cells or relaxed atomics: whatever order there is
+    /// comes from the protocol.
+    struct Stack {
+        table: Vec<AtomicUsize>,
+        slots: Vec<UnsafeCell<usize>>,
+    }
+
+    impl Table for Stack {
+        fn save(&self, stub: u32, return_address: usize) {
+            self.table[stub as usize].store(return_address, Ordering::Relaxed);
+        }
+        fn saved(&self, stub: u32) -> usize {
+            self.table[stub as usize].load(Ordering::Relaxed)
+        }
+        fn hijacked_word(&self, stub: u32) -> usize {
+            STUB_WORD + stub as usize
+        }
+    }
+
+    struct View<'s>(&'s Stack);
+
+    impl Slots for View<'_> {
+        fn read(&self, depth: usize) -> usize {
+            // SAFETY: loom checks that nobody writes.
+            self.0.slots[depth / WORD].with(|slot| unsafe { *slot })
+        }
+        fn write(&mut self, depth: usize, word: usize) {
+            // SAFETY: loom checks that nobody else is there.
+            self.0.slots[depth / WORD].with_mut(|slot| unsafe { *slot = word })
+        }
+    }
+
+    struct Modelled {
+        status: StatusWord,
+        scan: Mutex<BarrierList>,
+        stack: Stack,
+        /// Depth of the goroutine's stack pointer.
+        sp: UnsafeCell<usize>,
+        pool: StubPool,
+    }
+
+    fn return_address(frame: usize) -> usize {
+        1000 + frame
+    }
+
+    /// A goroutine with `frames` frames; frame 0 is the oldest. With barriers in the slots of `barriers`.
+    fn modelled(status: Status, frames: usize, barriers: &[usize]) -> Arc<Modelled> {
+        let slots = (0..frames).map(|frame| UnsafeCell::new(return_address(frame))).collect();
+        let stack = Stack { table: (0..4).map(|_| AtomicUsize::new(0)).collect(), slots };
+        let pool = StubPool::new(0..4);
+        let mut list = BarrierList::default();
+        place(&mut list, &stack, &pool, barriers);
+        let sp = UnsafeCell::new(frames * WORD);
+        Arc::new(Modelled { status: StatusWord::new(status), scan: Mutex::new(list), stack, sp, pool })
+    }
+
+    fn place(list: &mut BarrierList, stack: &Stack, pool: &StubPool, frames: &[usize]) {
+        for &frame in frames.iter().rev() {
+            let stub = pool.take().expect("enough stubs");
+            list.place(&mut View(stack), stack, Barrier { depth: frame * WORD, stub, frames: 0 });
+        }
+        list.commit();
+    }
+
+    impl Modelled {
+        /// The goroutine returns from `frame`: as the ret instruction and the stub do.
+        fn return_from(&self, frame: usize) {
+            let depth = frame * WORD;
+            let found = View(&self.stack).read(depth);
+            let target = if found >= STUB_WORD {
+                let stub = (found - STUB_WORD) as u32;
+                let mut list = self.scan.lock();
+                list.hit(&mut View(&self.stack), &self.stack, &self.pool, depth, stub).expect("a known barrier");
+                View(&self.stack).read(depth)
+            } else {
+                found
+            };
+            assert_eq!(target, return_address(frame));
+            // SAFETY: loom checks that nobody else is there.
+            self.sp.with_mut(|sp| unsafe { *sp = depth });
+        }
+
+        /// A holder removes all barriers and places others, in the frames that are still there.
+        fn renew(&self, barriers: &[usize]) {
+            let Ok(mut held) = self.status.hold(&self.scan) else { return };
+            let foreign = held.status == Status::Foreign;
+            // SAFETY: loom checks that nobody writes.
+            let sp = self.sp.with(|sp| unsafe { *sp });
+            let list = &mut *held.state;
+            list.remove_all(&mut View(&self.stack), &self.stack, &self.pool, sp, foreign);
+            let there: Vec<_> = barriers.iter().copied().filter(|frame| frame * WORD < sp).collect();
+            place(list, &self.stack, &self.pool, &there);
+        }
+    }
+
+    fn bounded(bound: usize, model: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(bound);
+        builder.check(model);
+    }
+
+    #[test]
+    fn loom_a_return_meets_the_removal_of_its_barrier() {
+        // Go's issue 18206: the goroutine comes back from native code while another thread removes its barriers.
+        bounded(3, || {
+            let m = modelled(Status::Foreign, 3, &[0, 1, 2]);
+            let goroutine = m.clone();
+            let thread = thread::spawn(move || {
+                goroutine.status.start_running(Status::Foreign, &goroutine.scan);
+                for frame in (0..3).rev() {
+                    goroutine.return_from(frame);
+                }
+                goroutine.status.stop(Status::Dead);
+            });
+            m.renew(&[]);
+            thread.join().unwrap();
+            let mut list = m.scan.lock();
+            assert_eq!(list.lowest(), None);
+            list.settle_limbo(&m.pool);
+            assert_eq!(m.pool.available(), 4, "every stub came back");
+        });
+    }
+
+    #[test]
+    fn loom_a_return_meets_the_renewal_of_barriers() {
+        bounded(3, || {
+            let m = modelled(Status::Parked, 2, &[1]);
+            let goroutine = m.clone();
+            let thread = thread::spawn(move || {
+                goroutine.status.ready();
+                goroutine.status.start_running(Status::Runnable, &goroutine.scan);
+                goroutine.return_from(1);
+                goroutine.status.stop(Status::Parked);
+                goroutine.status.ready();
+                goroutine.status.start_running(Status::Runnable, &goroutine.scan);
+                goroutine.return_from(0);
+                goroutine.status.stop(Status::Dead);
+            });
+            m.renew(&[0]);
+            thread.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn loom_a_move_meets_a_scan() {
+        // The stack is one of two memories; `place` says which. A scan reads it held, a move copies under scan_lock.
+        struct Moving {
+            status: StatusWord,
+            scan: Mutex<BarrierList>,
+            memory: [Stack; 2],
+            place: UnsafeCell<usize>,
+            pool: StubPool,
+        }
+        bounded(3, || {
+            let stack = |first| Stack {
+                table: (0..2).map(|_| AtomicUsize::new(0)).collect(),
+                slots: (0..2).map(|frame| UnsafeCell::new(if first { return_address(frame) } else { 0 })).collect(),
+            };
+            let m = Arc::new(Moving {
+                status: StatusWord::new(Status::Running),
+                scan: Mutex::new(BarrierList::default()),
+                memory: [stack(true), stack(false)],
+                place: UnsafeCell::new(0),
+                pool: StubPool::new(0..2),
+            });
+            let goroutine = m.clone();
+            let thread = thread::spawn(move || {
+                let g = &*goroutine;
+                // Grows: copies to the other memory and poisons this one.
+                {
+                    let _scan_lock = g.scan.lock();
+                    for frame in 0..2 {
+                        let word = View(&g.memory[0]).read(frame * WORD);
+                        View(&g.memory[1]).write(frame * WORD, word);
+                        View(&g.memory[0]).write(frame * WORD, 0xdead);
+                    }
+                    // SAFETY: loom checks that nobody else is there.
+                    g.place.with_mut(|place| unsafe { *place = 1 });
+                }
+                g.status.stop(Status::Parked);
+            });
+            if let Ok(mut held) = m.status.hold(&m.scan) {
+                // SAFETY: loom checks that nobody writes.
+                let place = m.place.with(|place| unsafe { *place });
+                let stack = &m.memory[place];
+                held.state.remove_all(&mut View(stack), stack, &m.pool, 2 * WORD, false);
+                for frame in 0..2 {
+                    assert_eq!(View(stack).read(frame * WORD), return_address(frame));
+                }
+            }
+            thread.join().unwrap();
+        });
+    }
+}
+
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::{Cell, RefCell};
+
+    const STUBS: u32 = 8;
+
+    /// A stack of return slots, one every 8 bytes, oldest first, and the table.
+    #[derive(Default)]
+    struct Model {
+        slots: RefCell<Vec<usize>>,
+        table: [Cell<usize>; STUBS as usize],
+    }
+
+    impl Slots for &Model {
+        fn read(&self, depth: usize) -> usize {
+            self.slots.borrow()[depth / 8 - 1]
+        }
+        fn write(&mut self, depth: usize, word: usize) {
+            self.slots.borrow_mut()[depth / 8 - 1] = word;
+        }
+    }
+
+    impl Table for &Model {
+        fn save(&self, stub: u32, return_address: usize) {
+            self.table[stub as usize].set(return_address);
+        }
+        fn saved(&self, stub: u32) -> usize {
+            self.table[stub as usize].get()
+        }
+        fn hijacked_word(&self, stub: u32) -> usize {
+            1_000_000 + stub as usize
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Calls so many frames deep.
+        Call(u8),
+        /// Returns from so many frames, one by one.
+        Return(u8),
+        /// Leaves so many frames at once.
+        Unwind(u8),
+        /// Scans: renews the barriers, at every so many frames.
+        Scan { every: u8, foreign: bool },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (1..20u8).prop_map(Step::Call),
+            (1..12u8).prop_map(Step::Return),
+            (1..6u8).prop_map(Step::Unwind),
+            ((1..6u8), any::<bool>()).prop_map(|(every, foreign)| Step::Scan { every, foreign }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_return_reaches_its_caller_and_no_stub_is_lost(steps in prop::collection::vec(step(), 1..60)) {
+            let model = Model::default();
+            let (mut m, table) = (&model, &model);
+            let pool = StubPool::new(0..STUBS);
+            let mut list = BarrierList::default();
+            let mut true_returns: Vec<usize> = Vec::new();
+            let mut next = 1;
+            for step in steps {
+                match step {
+                    Step::Call(n) => for _ in 0..n {
+                        true_returns.push(next);
+                        model.slots.borrow_mut().push(next);
+                        next += 1;
+                    },
+                    Step::Return(n) => for _ in 0..n {
+                        let Some(want) = true_returns.pop() else { break };
+                        let depth = (true_returns.len() + 1) * 8;
+                        let found = m.read(depth);
+                        let target = if found >= 1_000_000 {
+                            let stub = (found - 1_000_000) as u32;
+                            list.hit(&mut m, &table, &pool, depth, stub).expect("a known barrier");
+                            m.read(depth)
+                        } else { found };
+                        prop_assert_eq!(target, want);
+                        model.slots.borrow_mut().pop();
+                    },
+                    Step::Unwind(n) => {
+                        let keep = true_returns.len().saturating_sub(n.into());
+                        true_returns.truncate(keep);
+                        model.slots.borrow_mut().truncate(keep);
+                        list.leave(&pool, keep * 8);
+                    }
+                    Step::Scan { every, foreign } => {
+                        let frames = true_returns.len();
+                        list.remove_all(&mut m, &table, &pool, frames * 8, foreign);
+                        prop_assert_eq!(&*model.slots.borrow(), &true_returns, "all slots are whole");
+                        for frame in (0..frames).rev().step_by(every.into()) {
+                            let Some(stub) = pool.take() else { break };
+                            let barrier = Barrier { depth: (frame + 1) * 8, stub, frames: (frames - frame) as u64 };
+                            list.place(&mut m, &table, barrier);
+                        }
+                        list.commit();
+                    }
+                }
+                let depths: Vec<_> = list.unhit().iter().map(|b| b.depth).collect();
+                prop_assert!(depths.is_sorted(), "oldest first");
+                prop_assert!(depths.iter().all(|d| *d <= true_returns.len() * 8), "none in a frame that was left");
+            }
+            list.leave(&pool, 0);
+            list.settle_limbo(&pool);
+            prop_assert_eq!(pool.available(), STUBS as usize);
+        }
+    }
+
+    #[test]
+    fn a_stub_that_the_list_does_not_name_is_an_error() {
+        let model = Model::default();
+        model.slots.borrow_mut().extend([1, 2]);
+        let (mut m, table, pool) = (&model, &model, StubPool::new(0..STUBS));
+        let mut list = BarrierList::default();
+        let error = list.hit(&mut m, &table, &pool, 16, 3).unwrap_err();
+        assert_eq!(error, UnknownHit { stub: 3, depth: 16, lowest: None });
+        assert!(error.to_string().contains("stub 3"));
+    }
+}

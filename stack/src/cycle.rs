@@ -76,20 +76,17 @@ impl Runtime {
             return Ok(true);
         }
         let begun = Instant::now();
-        let mut state = goroutine.scan_lock();
-        match goroutine.status.try_hold() {
-            Ok(status) => {
-                // SAFETY: the goroutine is held, by the bit and the lock.
-                let scanned = unsafe { self.first_scan(goroutine, &mut state, cycle, status != Status::Foreign) };
-                goroutine.status.release();
-                drop(state);
+        match goroutine.hold() {
+            Ok(mut held) => {
+                let may_move = held.status != Status::Foreign;
+                // SAFETY: the goroutine is held.
+                unsafe { self.first_scan(goroutine, &mut held.state, cycle, may_move)? };
+                drop(held);
                 self.note_hold(begun);
-                scanned?;
                 Ok(true)
             }
             Err(Status::Dead) => Ok(true),
             Err(_) => {
-                drop(state);
                 goroutine.request(Request::SCAN);
                 Ok(false)
             }

@@ -2,7 +2,7 @@
 
 use crate::barrier::BarrierList;
 use crate::memory::StackMemory;
-use crate::status::{Status, StatusWord};
+use crate::status::{Held, Status, StatusWord};
 use crate::sync::{Mutex, MutexGuard};
 use crate::{STACK_GUARD, memory::Origin};
 use stackmark_asm::layout::GoroutineHeader;
@@ -115,6 +115,19 @@ impl Goroutine {
     /// Locks `scan_lock`.
     pub(crate) fn scan_lock(&self) -> MutexGuard<'_, ScanState> {
         self.scan.lock()
+    }
+
+    /// Holds it if it stands still.
+    ///
+    /// # Errors
+    /// Its status, if that is Running or Dead.
+    pub(crate) fn hold(&self) -> Result<Held<'_, ScanState>, Status> {
+        self.status.hold(&self.scan)
+    }
+
+    /// Becomes Running; waits while it is held.
+    pub(crate) fn start_running(&self, from: Status) {
+        self.status.start_running(from, &self.scan);
     }
 
     /// The bounds of its stack.

@@ -35,6 +35,8 @@ compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
 pub mod barrier;
 mod cycle;
 mod goroutine;
+#[cfg(any(fuzzing, all(test, not(stackmark_loom))))]
+pub mod layout_model;
 mod machine;
 mod memory;
 mod moving;

@@ -75,6 +75,7 @@ impl Machine {
         shared.header.on_leapfrog.store(crate::poll::on_leapfrog as *const () as usize, Ordering::Relaxed);
         shared.header.host.store(&raw const *shared as usize, Ordering::Relaxed);
         runtime.machines.lock().push(entry);
+        runtime.stacks.open_cache();
         // SAFETY: the box stays in place until drop, on this thread, detaches; no managed frame is here yet.
         unsafe { asm::set_current((&raw const shared.header).cast_mut()) };
         Ok(Machine { shared, _on_its_thread: PhantomData })
@@ -88,7 +89,7 @@ impl Machine {
         let shared = &*self.shared;
         let (runtime, entry) = (&*shared.runtime, &*shared.entry);
         runtime.world.enter(&entry.gate);
-        start_running(&goroutine, Status::Runnable);
+        goroutine.start_running(Status::Runnable);
         let header = (&raw const goroutine.header).cast_mut();
         entry.current.store(Arc::as_ptr(&goroutine).cast_mut(), Ordering::SeqCst);
         // Whoever asked this machine while it had no goroutine to ask has raised the flag before we look.
@@ -126,15 +127,9 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let entry = &self.shared.entry;
         self.shared.runtime.machines.lock().retain(|m| !Arc::ptr_eq(m, entry));
+        self.shared.runtime.stacks.close_cache();
         // SAFETY: no managed frame is on this thread: `run` borrows the machine.
         unsafe { asm::set_current(std::ptr::null_mut()) };
-    }
-}
-
-/// Makes the goroutine Running; waits while it is held.
-fn start_running(goroutine: &Goroutine, from: Status) {
-    while !goroutine.status.try_run(from) {
-        drop(goroutine.scan_lock());
     }
 }
 
@@ -230,7 +225,7 @@ impl<'m> Caller<'m> {
     /// Becomes Running on this thread again.
     fn back_inside(&self, from: Status) {
         self.shared.runtime.world.enter(&self.shared.entry.gate);
-        start_running(self.goroutine, from);
+        self.goroutine.start_running(from);
         self.goroutine.rewrite_limit();
         if self.shared.runtime.is_scanning() {
             self.shared.runtime.note_running(&self.handle());

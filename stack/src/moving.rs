@@ -88,7 +88,6 @@ pub(crate) unsafe fn move_to(runtime: &Runtime, goroutine: &Goroutine, new: Stac
             }
         }
     }
-    drop(walk);
 
     sched.sp.store(new.hi - used, Ordering::Relaxed);
     sched.fp.store(fp, Ordering::Relaxed);

@@ -66,9 +66,13 @@ fn fail(runtime: &Runtime, goroutine: &Goroutine, error: GrowError) -> ! {
 pub(crate) unsafe extern "C" fn on_hit(_machine: *mut MachineHeader, slot: *mut usize, stub: usize) {
     // SAFETY: used within this function alone.
     let caller = unsafe { Caller::current() };
-    let (runtime, goroutine) = (&**caller.runtime(), caller.goroutine());
+    hit(caller.runtime(), caller.goroutine(), slot as usize, stub);
+}
+
+/// The goroutine, on whose thread this is, returns through the stub in `slot`.
+pub(crate) fn hit(runtime: &Runtime, goroutine: &Goroutine, slot: usize, stub: usize) {
     let bounds = goroutine.bounds();
-    let depth = bounds.end - slot as usize;
+    let depth = bounds.end - slot;
     let mut state = goroutine.scan_lock();
     // SAFETY: the goroutine is Running on this thread: it writes its own slots.
     let mut slots = unsafe { LiveSlots::new(bounds) };

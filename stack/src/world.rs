@@ -206,3 +206,109 @@ impl Default for World {
         Self::new()
     }
 }
+
+#[cfg(all(test, stackmark_loom))]
+mod loom_models {
+    use super::*;
+    use loom::{cell::UnsafeCell, sync::Arc, thread};
+
+    struct Modelled {
+        world: World,
+        gates: [Gate; 2],
+        /// What machines touch inside and the stopper touches while the world is stopped.
+        heap: UnsafeCell<u32>,
+        /// What the initiator of a handshake writes before it, and machines read inside.
+        barrier_on: AtomicBool,
+    }
+
+    fn modelled() -> Arc<Modelled> {
+        Arc::new(Modelled {
+            world: World::new(),
+            gates: [Gate::new(), Gate::new()],
+            heap: UnsafeCell::new(0),
+            barrier_on: AtomicBool::new(false),
+        })
+    }
+
+    fn bounded(bound: usize, model: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(bound);
+        builder.check(model);
+    }
+
+    #[test]
+    fn loom_nobody_runs_while_the_world_is_stopped() {
+        bounded(3, || {
+            let m = modelled();
+            let machine = m.clone();
+            let thread = thread::spawn(move || {
+                machine.world.enter(&machine.gates[0]);
+                // SAFETY: loom checks that nobody else is there.
+                machine.heap.with_mut(|heap| unsafe { *heap += 1 });
+                machine.world.safepoint(&machine.gates[0]);
+                // SAFETY: as above.
+                machine.heap.with_mut(|heap| unsafe { *heap += 1 });
+                machine.world.exit(&machine.gates[0]);
+            });
+            m.world.stop(|| vec![&m.gates[0]], |_| {});
+            // SAFETY: as above.
+            m.heap.with_mut(|heap| unsafe { *heap += 10 });
+            m.world.start();
+            thread.join().unwrap();
+            // SAFETY: as above.
+            m.heap.with(|heap| unsafe { assert_eq!(*heap, 12) });
+        });
+    }
+
+    #[test]
+    fn loom_a_handshake_makes_everyone_see_what_was_written_before() {
+        bounded(3, || {
+            let m = modelled();
+            let machine = m.clone();
+            let thread = thread::spawn(move || {
+                machine.world.enter(&machine.gates[0]);
+                for _ in 0..2 {
+                    if !machine.barrier_on.load(Ordering::Relaxed) {
+                        // Managed code that has not heard yet: nothing that the initiator does after the handshake
+                        // happens at the same time.
+                        // SAFETY: loom checks that nobody else is there.
+                        machine.heap.with_mut(|heap| unsafe { *heap += 1 });
+                    }
+                    machine.world.safepoint(&machine.gates[0]);
+                }
+                machine.world.exit(&machine.gates[0]);
+            });
+            m.barrier_on.store(true, Ordering::Relaxed);
+            m.world.handshake(|| vec![&m.gates[0]], |_| {});
+            // SAFETY: as above.
+            m.heap.with_mut(|heap| unsafe { *heap += 10 });
+            thread.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn loom_two_stoppers_and_a_machine() {
+        bounded(2, || {
+            let m = modelled();
+            let (machine, other) = (m.clone(), m.clone());
+            let runs = thread::spawn(move || {
+                machine.world.enter(&machine.gates[0]);
+                // SAFETY: loom checks that nobody else is there.
+                machine.heap.with_mut(|heap| unsafe { *heap += 1 });
+                machine.world.exit(&machine.gates[0]);
+            });
+            let stops = thread::spawn(move || {
+                other.world.stop(|| vec![&other.gates[0]], |_| {});
+                // SAFETY: loom checks that no machine is there.
+                other.heap.with(|heap| unsafe { assert!(*heap <= 1) });
+                other.world.start();
+            });
+            m.world.stop(|| vec![&m.gates[0]], |_| {});
+            // SAFETY: as above.
+            m.heap.with(|heap| unsafe { assert!(*heap <= 1) });
+            m.world.start();
+            stops.join().unwrap();
+            runs.join().unwrap();
+        });
+    }
+}

@@ -47,7 +47,8 @@ pub enum NativeRule {
         /// Bytes from the stack pointer to the CFA: at least 8, a multiple of 8.
         cfa_offset: u32,
     },
-    /// There is no caller.
+    /// There is no caller: the frame is the oldest of its stack. So is every [`FrameKind::Entry`] frame, and every
+    /// one whose CFI leaves the return address undefined.
     End,
 }
 
@@ -142,6 +143,7 @@ impl Native {
     /// The step for a frame that stands at `pc`, which lies in the range.
     pub(crate) fn step(&self, pc: usize) -> NativeStep {
         match &self.rule {
+            _ if self.kind == FrameKind::Entry => NativeStep::End,
             CompiledRule::Table(table) => NativeStep::Rule(table.rule(pc as u64)),
             CompiledRule::Fixed(offset) => NativeStep::Fixed(*offset),
             CompiledRule::End => NativeStep::End,
@@ -277,7 +279,7 @@ impl Code {
                 if functions.is_empty() {
                     return Err(CodeError::NotCovered { start, end });
                 }
-                let table = Table::build(start as u64..end as u64, functions)
+                let table = Table::build(functions)
                     .map_err(|source| failed(image::ImageError::Cfi { address: start, source }))?;
                 CompiledRule::Table(table)
             }

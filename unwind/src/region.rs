@@ -169,7 +169,7 @@ impl CompiledRegion {
             rows.push(function);
             Ok(())
         })?;
-        let rules = Table::build(range, rows)?;
+        let rules = Table::build(rows)?;
         let functions = functions(region, end)?;
         let safepoints = safepoints(region, &functions, &rules)?;
         Ok(CompiledRegion {

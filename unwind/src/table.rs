@@ -5,7 +5,6 @@
 //! head pair, a few adjacent words and the rule itself, and searches nothing.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 use crate::cfi::{CfiError, FunctionRows};
 use crate::rule::Rule;
@@ -35,9 +34,13 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Compiles `functions`, in any order, into a table over `range`, which holds them all.
-    pub(crate) fn build(range: Range<u64>, mut functions: Vec<FunctionRows>) -> Result<Table, CfiError> {
+    /// Compiles `functions`, in any order, into a table that reaches from the first to the last.
+    pub(crate) fn build(mut functions: Vec<FunctionRows>) -> Result<Table, CfiError> {
         functions.sort_by_key(|function| function.start);
+        let range = match (functions.first(), functions.last()) {
+            (Some(first), Some(last)) => first.start..last.end,
+            _ => 0..0,
+        };
         // Boundaries: where each rule begins, gaps between functions included.
         let mut rows: Vec<(u64, Rule)> = vec![(range.start, Rule::NONE)];
         let mut push = |at: u64, rule: Rule| match rows.last_mut() {
@@ -47,7 +50,6 @@ impl Table {
         };
         let mut covered = range.start;
         for function in functions {
-            debug_assert!(range.start <= function.start && function.end <= range.end);
             if function.start < covered {
                 return Err(CfiError::Overlap { pc: function.start });
             }
@@ -115,3 +117,6 @@ impl Table {
         self.rules[number as usize]
     }
 }
+
+#[cfg(test)]
+mod tests;

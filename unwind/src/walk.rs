@@ -137,8 +137,7 @@ pub struct Frame<'s> {
     pub pc: usize,
     /// Its stack pointer there.
     pub sp: usize,
-    /// Its canonical frame address: its caller's stack pointer. Of the oldest frame under [`NativeRule::End`]
-    /// (crate::NativeRule::End), which says nothing of it, the end of the bounds.
+    /// Its canonical frame address: its caller's stack pointer. For the oldest frame, the end of the bounds.
     pub cfa: usize,
     /// The value of the frame pointer register in this frame.
     pub fp: usize,
@@ -233,7 +232,7 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
             memory,
             returns,
             start: bounds.start,
-            end: bounds.end,
+            end: bounds.end & !(WORD - 1),
             registers,
             fp_slot: None,
             safepoint: None,
@@ -296,14 +295,10 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
             Found::Region(region) => (FrameKind::Managed, region.rule(at)),
             Found::Native(native) => match native.step(at) {
                 NativeStep::Rule(rule) => (native.kind, rule),
+                NativeStep::End => return Ok(self.oldest(native.kind)),
                 NativeStep::Fixed(offset) => {
-                    let (kind, cfa) = (native.kind, sp.wrapping_add(offset));
-                    let oldest = kind == FrameKind::Entry;
-                    return Ok(Step { kind, cfa, saved_fp: 0, cfa_from_fp: false, oldest });
-                }
-                NativeStep::End => {
-                    let (kind, cfa) = (native.kind, self.end);
-                    return Ok(Step { kind, cfa, saved_fp: 0, cfa_from_fp: false, oldest: true });
+                    let cfa = sp.wrapping_add(offset);
+                    return Ok(Step { kind: native.kind, cfa, saved_fp: 0, cfa_from_fp: false, oldest: false });
                 }
             },
         };
@@ -311,10 +306,17 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
             None => WalkError::NoRule { pc },
             Some(why) => WalkError::Unsupported { pc, why },
         })?;
+        if rule.is_oldest() {
+            return Ok(self.oldest(kind));
+        }
         let cfa_from_fp = base == Base::FramePointer;
         let cfa = if cfa_from_fp { fp } else { sp }.wrapping_add(offset);
-        let oldest = rule.is_oldest() || kind == FrameKind::Entry;
-        Ok(Step { kind, cfa, saved_fp: rule.saved_fp(), cfa_from_fp, oldest })
+        Ok(Step { kind, cfa, saved_fp: rule.saved_fp(), cfa_from_fp, oldest: false })
+    }
+
+    /// The step of the oldest frame, which returns nowhere. Its rule's CFA may lie beyond the stack and means nothing.
+    fn oldest(&self, kind: FrameKind) -> Step {
+        Step { kind, cfa: self.end, saved_fp: 0, cfa_from_fp: false, oldest: true }
     }
 
     /// Reads what the step names, moves on to the caller, and looks the caller up.
@@ -322,7 +324,7 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
     fn take(&mut self, step: Step) -> Result<Frame<'s>, WalkError> {
         let Registers { pc, sp, fp } = self.registers;
         let Step { kind, cfa, saved_fp, cfa_from_fp, oldest } = step;
-        if cfa <= sp || cfa > self.end || cfa % WORD != 0 || sp < self.start || oldest {
+        if cfa <= sp || cfa > self.end || sp < self.start || !(cfa | sp).is_multiple_of(WORD) || oldest {
             self.check_odd(step)?;
         }
         let mut frame = Frame {
@@ -373,13 +375,13 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
     fn check_odd(&self, step: Step) -> Result<(), WalkError> {
         let Registers { pc, sp, .. } = self.registers;
         let Step { cfa, oldest, .. } = step;
-        if sp < self.start || sp > self.end || sp % WORD != 0 {
+        if sp < self.start || sp > self.end || !sp.is_multiple_of(WORD) {
             Err(WalkError::StackPointer { pc, sp })
         } else if cfa < sp || cfa == sp && !oldest {
             Err(WalkError::NotIncreasing { pc, sp, cfa })
         } else if cfa > self.end {
             Err(WalkError::OutOfBounds { pc, cfa })
-        } else if cfa % WORD != 0 {
+        } else if !cfa.is_multiple_of(WORD) {
             Err(WalkError::Misaligned { pc, cfa })
         } else {
             Ok(())

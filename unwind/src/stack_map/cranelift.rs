@@ -2,31 +2,57 @@
 //!
 //! `user_stack_maps()` of a compiled function's buffer yields `(return offset, span, map)`: the offset of the return
 //! address in the function, the distance from the stack pointer to the frame pointer there, and the live slots as
-//! offsets from that stack pointer. Cranelift's x86-64 frames always save the frame pointer, so the CFA lies two
-//! words above it. This module takes the numbers, not the types, and so depends on no version of Cranelift:
+//! offsets from that stack pointer. It has an entry only for calls across which something is live; every other call
+//! is a safepoint too, without slots, or its frame could not be walked at table speed and would get no barrier.
+//! `call_sites()` names all calls, and `frame_layout()` their span, which is one for the whole function.
+//!
+//! Cranelift's x86-64 frames always save the frame pointer, so the CFA lies two words above it. This module takes
+//! numbers, not types, and so depends on no version of Cranelift:
 //!
 //! ```
-//! # let function_start = 0x1000;
-//! # let maps: Vec<(u32, u32, Vec<u32>)> = vec![(0x18, 16, vec![0])];
+//! # struct Buffer;
+//! # impl Buffer {
+//! #     fn call_sites(&self) -> Vec<u32> { vec![0x18, 0x24] }
+//! #     fn user_stack_maps(&self) -> Vec<(u32, u32, Vec<u32>)> { vec![(0x24, 16, vec![0])] }
+//! # }
+//! # let (function_start, buffer, frame_to_fp_offset) = (0x1000, Buffer, 16);
 //! use stackmark_unwind::stack_map::cranelift;
 //!
-//! // for (offset, span, map) in compiled.buffer.user_stack_maps() { (*offset, *span, map.entries().map(|e| e.1)) }
-//! let safepoints: Vec<_> = maps
-//!     .into_iter()
-//!     .map(|(offset, span, slots)| cranelift::safepoint(function_start, offset, span, slots))
-//!     .collect();
-//! assert_eq!((safepoints[0].return_address, safepoints[0].cfa_offset), (0x1018, 32));
+//! let safepoints = cranelift::safepoints(
+//!     function_start,
+//!     frame_to_fp_offset,         // buffer.frame_layout().unwrap().frame_to_fp_offset
+//!     buffer.call_sites(),        // .map(|call| call.ret_addr)
+//!     buffer.user_stack_maps(),   // .iter().map(|(at, span, map)| (*at, *span, map.entries().map(|entry| entry.1)))
+//! );
+//! let layouts: Vec<_> = safepoints.iter().map(|s| (s.return_address, s.cfa_offset, s.slots.len())).collect();
+//! assert_eq!(layouts, [(0x1018, 32, 0), (0x1024, 32, 1)]);
 //! ```
+
+use std::collections::BTreeMap;
 
 use crate::safepoint::Safepoint;
 
 /// What lies between the frame pointer and the CFA: the saved frame pointer and the return address.
 pub const FRAME_RECORD: u32 = 16;
 
-/// One entry of a function's user stack maps: the function's absolute start, then what Cranelift says.
-///
-/// Every call of managed code is a safepoint, also one without live slots: `buffer.call_sites()` names the calls, and
-/// the frame layout gives their span.
+/// The safepoints of a function whose first byte is at `function_start`: its `calls`, as offsets of their return
+/// addresses, and its `maps`, which add slots to calls. `span` is that of the calls without a map.
+pub fn safepoints<S: IntoIterator<Item = u32>>(
+    function_start: usize,
+    span: u32,
+    calls: impl IntoIterator<Item = u32>,
+    maps: impl IntoIterator<Item = (u32, u32, S)>,
+) -> Vec<Safepoint> {
+    let mut by_offset: BTreeMap<u32, Safepoint> =
+        calls.into_iter().map(|offset| (offset, safepoint(function_start, offset, span, []))).collect();
+    for (offset, span, slots) in maps {
+        by_offset.insert(offset, safepoint(function_start, offset, span, slots));
+    }
+    by_offset.into_values().collect()
+}
+
+/// One call: the offset of its return address, the distance from the stack pointer to the frame pointer there, and
+/// the live slots.
 pub fn safepoint(
     function_start: usize,
     return_offset: u32,
