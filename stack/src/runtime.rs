@@ -10,6 +10,7 @@ use crate::{MIN_STACK, STACK_GUARD};
 use parking_lot::Mutex;
 use stackmark_asm::{self as asm, barrier, layout::GoroutineHeader};
 use stackmark_unwind::{Code, CodeError, FrameKind, NativeRule};
+use std::ffi::c_void;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -63,6 +64,13 @@ pub trait Host: Send + Sync {
     /// Something is wrong that cannot be gone on with, as a frame without a rule: roots are never skipped.
     fn fatal(&self, error: &dyn std::error::Error) -> ! {
         eprintln!("stackmark: {error}");
+        std::process::abort()
+    }
+
+    /// A system exception, a Rust panic for example, has left the goroutine's oldest managed frame. It never runs again.
+    /// `exception` is the `_Unwind_Exception`.
+    fn uncaught(&self, goroutine: &Goroutine, _exception: *mut c_void) -> ! {
+        eprintln!("stackmark: an exception has left goroutine {}", goroutine.id());
         std::process::abort()
     }
 
@@ -250,6 +258,7 @@ impl Runtime {
         g.header.start_arg.store(argument, Ordering::Relaxed);
         g.header.resume_value.store(0, Ordering::Relaxed);
         g.header.on_exit.store(crate::machine::goroutine_exit as *const () as usize, Ordering::Relaxed);
+        g.header.on_uncaught.store(crate::machine::goroutine_uncaught as *const () as usize, Ordering::Relaxed);
         g.publish_bounds(&memory);
         // SAFETY: the stack is fresh and ours; stack sizes keep hi 16-aligned.
         unsafe { asm::prepare(&g.header) };
