@@ -1,1 +1,4 @@
 //! The collector.
+
+pub mod heap;
+pub mod mark_sweep;

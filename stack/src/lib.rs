@@ -1,1 +1,74 @@
-//! Goroutine stacks.
+//! Goroutine stacks that start small and grow by moving, calls out and callbacks in that survive the moves, exact
+//! roots from every frame, and return barriers that bound how much of a stack must be looked at again.
+//!
+//! A [`Runtime`] is shared by [`Machine`]s, OS threads that run [`Goroutine`]s. Managed code, made by the embedder's compiler
+//! and registered with [`stackmark_unwind::Code`], calls native functions through
+//! [`call_system`](stackmark_asm::call_system_address); there a [`Caller`] names its goroutine, parks it, or calls back. It
+//! calls [`poll`] when its stack pointer is below the poll word. A collector drives cycles with [`Runtime::handshake`],
+//! [`Runtime::begin_scanning`], [`Runtime::scan_goroutines`] and [`Runtime::stop_world`].
+//!
+//! ```
+//! use stackmark_stack::{Config, Goroutine, Host, Left, Machine, Runtime};
+//! use std::sync::Arc;
+//!
+//! struct Embedder;
+//! impl Host for Embedder {
+//!     fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
+//!         panic!("stack exceeds {limit} bytes")
+//!     }
+//! }
+//! // Managed code of the C convention that does nothing; a real embedder generates and registers it.
+//! extern "C-unwind" fn managed(_goroutine: usize, _argument: usize) {}
+//!
+//! let code = Arc::new(stackmark_unwind::Code::new());
+//! let runtime = Runtime::new(Config::default(), code, Box::new(Embedder))?;
+//! let machine = Machine::attach(&runtime)?;
+//! // SAFETY: the function makes no calls and uses less than the guard.
+//! let goroutine = unsafe { runtime.spawn(managed as *const () as usize, 0)? };
+//! assert!(matches!(machine.run(goroutine), Left::Exited));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64")))]
+compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
+
+pub mod barrier;
+mod cycle;
+mod goroutine;
+#[cfg(any(fuzzing, all(test, not(stackmark_loom))))]
+pub mod layout_model;
+mod machine;
+mod memory;
+mod moving;
+mod poll;
+mod runtime;
+mod scan;
+pub mod scheduler;
+mod signal_stack;
+pub mod stats;
+mod status;
+pub mod sync;
+mod world;
+
+pub use cycle::WorldStopped;
+pub use goroutine::{Goroutine, Request};
+pub use machine::{AlreadyAttached, Caller, Left, Machine};
+pub use memory::{StackError, StackPool};
+pub use moving::POISON;
+pub use poll::poll;
+pub use runtime::{BarrierMode, Collector, Config, Host, Runtime, Schedule};
+pub use scan::{ScanError, Visited};
+pub use stackmark_asm as asm;
+pub use stackmark_unwind as unwind;
+pub use status::Status;
+
+/// Bytes of a new goroutine's stack.
+pub const MIN_STACK: usize = 2 << 10;
+/// The largest stack that is cut from a span.
+const MAX_SMALL_STACK: usize = 32 << 10;
+/// The largest frame of managed code, in bytes with its return address, that needs no entry which asks for room first
+/// (contract C4).
+pub const MAX_FRAME: usize = 1024;
+/// Bytes above the low end of a stack at which the poll word lies: a frame may have been made before its own check runs, and
+/// a call out or a barrier stub comes on top of it.
+pub const STACK_GUARD: usize = MAX_FRAME + asm::CALL_BYTES + 64;

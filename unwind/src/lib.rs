@@ -1,1 +1,78 @@
-//! From a pc to its caller.
+//! From a pc to its caller and its live slots.
+//!
+//! Managed code is registered in a [`Code`] with its CFI and its safepoints, and becomes known to gdb and to the
+//! system's unwinder with that. CFI is compiled once into packed rules, each safepoint into one table entry; a
+//! [`Walker`] goes from frame to frame by them, within bounds, over live memory or a copy of it. Lookups take no
+//! lock and a walk allocates nothing. Every failure is a typed error that names the pc: nothing is guessed, and
+//! nothing skipped. The crate knows nothing of goroutines or of a collector.
+//!
+//! ```
+//! use stackmark_unwind::{
+//!     Code, FrameKind, Function, MemorySnapshot, NativeRule, Region, Registers, Safepoint, Walker,
+//! };
+//! # use gimli::write::{Address, CallFrameInstruction as Cfi, CommonInformationEntry, EhFrame, EndianVec,
+//! #     FrameDescriptionEntry, FrameTable};
+//! # use gimli::{Encoding, Format, LittleEndian, X86_64};
+//! # let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: 8 };
+//! # let mut cie = CommonInformationEntry::new(encoding, 1, -8, X86_64::RA);
+//! # cie.add_instruction(Cfi::Cfa(X86_64::RSP, 8));
+//! # cie.add_instruction(Cfi::Offset(X86_64::RA, -8));
+//! # let mut table = FrameTable::default();
+//! # let cie = table.add_cie(cie);
+//! # let mut fde = FrameDescriptionEntry::new(Address::Constant(0x1000), 0x40);
+//! # fde.add_instruction(4, Cfi::CfaOffset(32));
+//! # table.add_fde(cie, fde);
+//! # let mut section = EhFrame::from(EndianVec::new(LittleEndian));
+//! # table.write_eh_frame(&mut section).unwrap();
+//! # let eh_frame = section.0.into_vec();
+//! // One function at 0x1000 that calls something at 0x1018, with a frame of 32 bytes and one reference in it.
+//! let code = Code::new();
+//! code.register(Region {
+//!     name: "example".into(),
+//!     start: 0x1000,
+//!     len: 0x40,
+//!     eh_frame, // as the compiler wrote it
+//!     functions: vec![Function { name: "f".into(), start: 0x1000, len: 0x40, ..Function::default() }],
+//!     safepoints: vec![Safepoint { return_address: 0x101d, cfa_offset: 32, slots: vec![8] }],
+//!     max_frame: None,
+//! })?;
+//! code.register_native(0x2000..0x2010, FrameKind::Entry, NativeRule::End)?;
+//!
+//! // A stack on which f stands in that call, called by the entry.
+//! let stack = MemorySnapshot { start: 0x7000, words: vec![0, 0xabc0, 0, 0x2008] };
+//! let snapshot = code.snapshot();
+//! let registers = Registers { pc: 0x101d, sp: 0x7000, fp: 0 };
+//! let mut walker = Walker::new(&snapshot, &stack, (), registers, stack.bounds());
+//! let f = walker.next_frame()?.unwrap();
+//! assert_eq!(snapshot.function(f.pc - 1).unwrap().name, "f");
+//! assert_eq!(f.slots().collect::<Vec<_>>(), [0x7008]);
+//! assert_eq!(walker.next_frame()?.unwrap().kind, FrameKind::Entry);
+//! assert!(walker.next_frame()?.is_none());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![warn(missing_debug_implementations)]
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+compile_error!("stackmark-unwind supports x86_64-unknown-linux-gnu only");
+
+mod cfi;
+mod code;
+mod image;
+mod jit_debug;
+mod memory;
+mod region;
+mod rule;
+mod safepoint;
+pub mod stack_map;
+mod system_unwinder;
+mod table;
+mod walk;
+
+pub use cfi::CfiError;
+pub use code::{Code, CodeError, FrameKind, FunctionRef, NativeRule, RegionId, Snapshot};
+pub use image::ImageError;
+pub use memory::{Memory, MemorySnapshot, StackMemory};
+pub use region::{Function, Region, RegionError};
+pub use rule::Unsupported;
+pub use safepoint::{Safepoint, SafepointRef};
+pub use walk::{BarrierRefusal, Frame, Registers, ReturnAddresses, WalkError, Walker};

@@ -1,0 +1,390 @@
+//! What is known of a block: what it holds, how it is cut, and two bits for each cell.
+//!
+//! # The bits
+//!
+//! *handed out*: the cell belongs to an object, or to the run of cells that an allocator is handing out. Only who owns
+//! the block writes this bit: the allocator that has it, or who sweeps it. *marked*: set by markers and by the allocator,
+//! which sets it for a whole run while marking is on. Sweeping copies the marks to the other bits and clears them.
+//!
+//! An allocator zeroes a run, marks it if marking is on, and then publishes *handed out* with release ordering;
+//! [`Block::cell`] loads that bit with acquire. So whoever resolves a word to a cell sees zeros there or what was stored
+//! later, never the leavings of a dead object; cells of the run that are not yet objects are zero and refer to nothing.
+//!
+//! # Header fields
+//!
+//! They change only while the block is free (`kind` is `FREE`), and `kind` is stored last, with release ordering. During
+//! marking blocks only go from free to used. So a marker that has seen another kind than `FREE` sees the fields that
+//! belong to it. Outside marking a word may be resolved while its block changes hands; the answer is then worth nothing,
+//! but it is an address within the block all the same.
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
+
+use super::class::{self, BLOCK, MAX_CELLS};
+use super::descriptor::Descriptor;
+
+/// No objects.
+pub(super) const FREE: u8 = 0;
+/// Cells of one class.
+pub(super) const SMALL: u8 = 1;
+/// The first block of a large object.
+pub(super) const LARGE: u8 = 2;
+/// Another block of a large object.
+pub(super) const TAIL: u8 = 3;
+
+/// The side record of one block. All zeros is a free block that was never used.
+#[repr(C, align(64))]
+pub(super) struct Block {
+    kind: AtomicU8,
+    /// Whether the block's memory may be other than zero.
+    pub(super) dirty: AtomicBool,
+    cells: AtomicU16,
+    cell_size: AtomicU32,
+    reciprocal: AtomicU32,
+    /// Index of the descriptor.
+    pub(super) descriptor: AtomicU32,
+    /// Words after which the places of references repeat; 0 when there are none.
+    period: AtomicU32,
+    /// In a tail: index of the object's first block.
+    pub(super) head: AtomicU32,
+    /// The places within a period, when it has at most 64 words.
+    places: AtomicU64,
+    /// The descriptor, when its period is longer. Descriptors live as long as the heap.
+    wide: AtomicPtr<Descriptor>,
+    /// Bytes of a large object.
+    large_size: AtomicUsize,
+    bits: [Bits; WORDS],
+}
+
+const WORDS: usize = MAX_CELLS / 64;
+
+/// Sixty-four cells' bits, side by side because marking looks at both.
+#[repr(C)]
+struct Bits {
+    marked: AtomicU64,
+    handed_out: AtomicU64,
+}
+
+/// What a sweep found in a block.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Swept {
+    /// Cells that live on.
+    pub(super) live: u32,
+    /// Cells that were taken back.
+    pub(super) freed: u32,
+}
+
+impl Block {
+    /// What the block holds.
+    pub(super) fn kind(&self) -> u8 {
+        // Pairs with the release store of `set_kind`.
+        self.kind.load(Acquire)
+    }
+
+    /// Says what the block holds, after everything else about it has been set.
+    pub(super) fn set_kind(&self, kind: u8) {
+        // Publishes the header fields to `kind`.
+        self.kind.store(kind, Release);
+    }
+
+    /// Cells in the block.
+    pub(super) fn cells(&self) -> usize {
+        usize::from(self.cells.load(Relaxed))
+    }
+
+    /// Bytes of a cell.
+    pub(super) fn cell_size(&self) -> usize {
+        self.cell_size.load(Relaxed) as usize
+    }
+
+    /// Cuts a free block into cells of `class`. Not published yet.
+    pub(super) fn set_up_small(&self, class: usize, index: u32, descriptor: &Descriptor) {
+        // Relaxed: `set_kind` publishes.
+        self.cells.store(class::cells(class) as u16, Relaxed);
+        self.cell_size.store(class::SIZES[class], Relaxed);
+        self.reciprocal.store(class::reciprocal(class::SIZES[class]), Relaxed);
+        self.set_descriptor(index, descriptor);
+        self.clear_bits();
+    }
+
+    /// Makes a free block the first of a large object. Not published yet.
+    pub(super) fn set_up_large(&self, bytes: usize, marked: bool, index: u32, descriptor: &Descriptor) {
+        // Relaxed: `set_kind` publishes.
+        self.cells.store(1, Relaxed);
+        self.large_size.store(bytes, Relaxed);
+        self.set_descriptor(index, descriptor);
+        self.bits[0].marked.store(u64::from(marked), Relaxed);
+        self.bits[0].handed_out.store(1, Relaxed);
+    }
+
+    /// `descriptor` is one of the heap's registry, which lives as long as the records do.
+    fn set_descriptor(&self, index: u32, descriptor: &Descriptor) {
+        self.descriptor.store(index, Relaxed);
+        self.period.store(descriptor.period() as u32, Relaxed);
+        self.places.store(descriptor.bits().unwrap_or(0), Relaxed);
+        let wide = if descriptor.bits().is_some() {
+            std::ptr::null_mut()
+        } else {
+            std::ptr::from_ref(descriptor).cast_mut()
+        };
+        self.wide.store(wide, Relaxed);
+    }
+
+    fn clear_bits(&self) {
+        for bits in &self.bits {
+            bits.marked.store(0, Relaxed);
+            bits.handed_out.store(0, Relaxed);
+        }
+    }
+
+    /// The cell that `offset` lies in, if there is one and it is handed out.
+    #[inline]
+    pub(super) fn cell(&self, offset: usize) -> Option<usize> {
+        let cell = ((offset as u64 * u64::from(self.reciprocal.load(Relaxed))) >> 32) as usize;
+        if cell >= self.cells().min(MAX_CELLS) {
+            return None;
+        }
+        // Acquire: pairs with `hand_out`; see the file's head.
+        let bits = self.bits[cell / 64].handed_out.load(Acquire);
+        (bits >> (cell % 64) & 1 != 0).then_some(cell)
+    }
+
+    /// Whether a large object is there.
+    pub(super) fn large_is_handed_out(&self) -> bool {
+        self.bits[0].handed_out.load(Acquire) & 1 != 0
+    }
+
+    /// Bytes of the large object.
+    pub(super) fn large_size(&self) -> usize {
+        self.large_size.load(Relaxed)
+    }
+
+    /// The number of the cell that begins at or contains `offset`, without asking whether it is handed out.
+    #[inline]
+    pub(super) fn cell_number(&self, offset: usize) -> usize {
+        (((offset as u64 * u64::from(self.reciprocal.load(Relaxed))) >> 32) as usize).min(MAX_CELLS - 1)
+    }
+
+    /// Marks a cell; true if it was unmarked.
+    #[inline]
+    pub(super) fn mark(&self, cell: usize) -> bool {
+        let word = &self.bits[cell / 64].marked;
+        let bit = 1 << (cell % 64);
+        // Most words that are marked lead to objects that are marked already: look before paying for the exchange.
+        // Relaxed suffices for both: the bit says only who traces the object; what is in the object comes by the loads
+        // of `trace` and the write barrier, and the end of the cycle is ordered by the stopped world.
+        word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0
+    }
+
+    /// Whether a cell is marked.
+    #[inline]
+    pub(super) fn is_marked(&self, cell: usize) -> bool {
+        self.bits[cell / 64].marked.load(Relaxed) >> (cell % 64) & 1 != 0
+    }
+
+    /// Marks the cells `from..to`, without tracing: they are black.
+    pub(super) fn blacken(&self, from: usize, to: usize) {
+        for_words(from, to, |word, mask| {
+            // Relaxed: see `mark`.
+            self.bits[word].marked.fetch_or(mask, Relaxed);
+        });
+    }
+
+    /// The next run of cells at or after `from` that are not handed out. For the owner.
+    pub(super) fn next_free_run(&self, from: usize) -> Option<(usize, usize)> {
+        let cells = self.cells();
+        let first = self.next_with(from, cells, |bits| !bits)?;
+        let end = self.next_with(first, cells, |bits| bits).unwrap_or(cells);
+        Some((first, end))
+    }
+
+    /// The first cell in `from..cells` whose bit, after `pick`, is one.
+    fn next_with(&self, from: usize, cells: usize, pick: impl Fn(u64) -> u64) -> Option<usize> {
+        if from >= cells {
+            return None;
+        }
+        let mut word = from / 64;
+        let mut bits = pick(self.bits[word].handed_out.load(Relaxed)) & (!0 << (from % 64));
+        loop {
+            if bits != 0 {
+                let cell = word * 64 + bits.trailing_zeros() as usize;
+                return (cell < cells).then_some(cell);
+            }
+            word += 1;
+            if word * 64 >= cells {
+                return None;
+            }
+            bits = pick(self.bits[word].handed_out.load(Relaxed));
+        }
+    }
+
+    /// Publishes the cells `from..to`, which hold zeros. For the owner.
+    pub(super) fn hand_out(&self, from: usize, to: usize) {
+        for_words(from, to, |word, mask| {
+            let bits = &self.bits[word].handed_out;
+            // Only the owner writes, so a load and a store do. Release: publishes the zeros to `cell`.
+            bits.store(bits.load(Relaxed) | mask, Release);
+        });
+    }
+
+    /// Takes the cells `from..to` back, which were handed out to an allocator but became no objects. The world is stopped.
+    pub(super) fn take_back(&self, from: usize, to: usize) {
+        for_words(from, to, |word, mask| {
+            self.bits[word].handed_out.fetch_and(!mask, Relaxed);
+            self.bits[word].marked.fetch_and(!mask, Relaxed);
+        });
+    }
+
+    /// Keeps what is marked, frees the rest, clears the marks. For the owner. `freed` is told each cell that is freed.
+    pub(super) fn sweep(&self, mut freed: impl FnMut(usize)) -> Swept {
+        let mut swept = Swept::default();
+        for (word, bits) in self.bits[..self.cells().div_ceil(64)].iter().enumerate() {
+            // Relaxed, all of it: nobody marks now, and the block is the sweeper's own. It goes to another thread, or to
+            // markers of the next cycle, through a lock.
+            let marked = bits.marked.load(Relaxed);
+            let mut dead = bits.handed_out.load(Relaxed) & !marked;
+            bits.handed_out.store(marked, Relaxed);
+            bits.marked.store(0, Relaxed);
+            swept.live += marked.count_ones();
+            swept.freed += dead.count_ones();
+            while dead != 0 {
+                freed(word * 64 + dead.trailing_zeros() as usize);
+                dead &= dead - 1;
+            }
+        }
+        swept
+    }
+
+    /// Calls `visit` with the offsets in `from..to`, at most `size`, where references may lie in an object of this block.
+    #[inline]
+    pub(super) fn places(&self, size: usize, from: usize, to: usize, mut visit: impl FnMut(usize)) {
+        let period = self.period.load(Relaxed) as usize * 8;
+        // Only whole words: a large object's last bytes may be fewer than eight.
+        let to = to.min(size) & !7;
+        if period == 0 || from >= to {
+            return;
+        }
+        if period == 8 {
+            for offset in (from.next_multiple_of(8)..to).step_by(8) {
+                visit(offset);
+            }
+            return;
+        }
+        let wide = self.wide.load(Relaxed);
+        let mut element = from / period * period;
+        if wide.is_null() {
+            let places = self.places.load(Relaxed);
+            while element < to {
+                let mut rest = places;
+                while rest != 0 {
+                    let offset = element + rest.trailing_zeros() as usize * 8;
+                    rest &= rest - 1;
+                    if offset >= to {
+                        return;
+                    }
+                    if offset >= from {
+                        visit(offset);
+                    }
+                }
+                element += period;
+            }
+        } else {
+            // SAFETY: `set_descriptor` stored a descriptor of the heap's registry, which lives as long as the records.
+            let places = unsafe { &*wide }.places();
+            while element < to {
+                for place in places {
+                    let offset = element + *place as usize * 8;
+                    if offset >= to {
+                        return;
+                    }
+                    if offset >= from {
+                        visit(offset);
+                    }
+                }
+                element += period;
+            }
+        }
+    }
+
+    /// Sweeps a large object: whether it lives on. Clears its mark. For the owner.
+    pub(super) fn sweep_large(&self) -> bool {
+        // AcqRel is more than needed, as in `sweep`; it happens once for each large object.
+        let live = self.bits[0].marked.swap(0, AcqRel) & 1 != 0;
+        if !live {
+            self.bits[0].handed_out.store(0, Relaxed);
+        }
+        live
+    }
+}
+
+/// Calls `visit` with the words and masks of the bits `from..to`.
+fn for_words(from: usize, to: usize, mut visit: impl FnMut(usize, u64)) {
+    let mut at = from;
+    while at < to {
+        let end = to.min((at / 64 + 1) * 64);
+        visit(at / 64, (!0 >> (64 - (end - at))) << (at % 64));
+        at = end;
+    }
+}
+
+const _: () = assert!(BLOCK <= 1 << 16 && size_of::<Block>() == 64 + WORDS * 16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn block(class: usize) -> Box<Block> {
+        // SAFETY: all zeros is a valid block: it consists of atomics and a null pointer.
+        let block: Box<Block> = Box::new(unsafe { std::mem::zeroed() });
+        block.set_up_small(class, 0, Box::leak(Box::new(Descriptor::no_pointers())));
+        block
+    }
+
+    proptest! {
+        #[test]
+        fn runs_and_bits_agree_with_a_vector_of_flags(
+            class in 0..class::CLASSES,
+            ranges in prop::collection::vec((0.0..1.0f64, 0.0..0.2f64), 0..8),
+            start in 0.0..1.0f64,
+        ) {
+            let block = block(class);
+            let cells = block.cells();
+            let mut model = vec![false; cells];
+            for (from, len) in ranges {
+                let from = (from * cells as f64) as usize;
+                let to = (from + (len * cells as f64) as usize).min(cells);
+                block.hand_out(from, to);
+                model[from..to].fill(true);
+            }
+            for (cell, handed_out) in model.iter().enumerate() {
+                prop_assert_eq!(block.cell(cell * block.cell_size()).is_some(), *handed_out);
+                prop_assert_eq!(block.cell((cell + 1) * block.cell_size() - 1), handed_out.then_some(cell));
+            }
+            let from = (start * cells as f64) as usize;
+            let first = (from..cells).find(|i| !model[*i]);
+            let expected = first.map(|first| (first, (first..cells).find(|i| model[*i]).unwrap_or(cells)));
+            prop_assert_eq!(block.next_free_run(from), expected);
+        }
+
+        #[test]
+        fn places_in_pieces_are_the_places_of_the_whole(
+            period in 1usize..150,
+            seeds in prop::collection::vec(0usize..150, 1..6),
+            size in 0usize..4000,
+            cut in 0usize..4000,
+        ) {
+            let references: Vec<usize> = seeds.iter().map(|seed| seed % period).collect();
+            let descriptor = Descriptor::pattern(period, references.iter().copied()).expect("valid");
+            let block = block(0);
+            block.set_descriptor(0, Box::leak(Box::new(descriptor)));
+            let expected: Vec<usize> =
+                (0..size / 8).filter(|word| references.contains(&(word % period))).map(|word| word * 8).collect();
+            let mut seen = Vec::new();
+            let cut = cut & !7;
+            block.places(size, 0, cut, |offset| seen.push(offset));
+            block.places(size, cut, usize::MAX, |offset| seen.push(offset));
+            prop_assert_eq!(seen, expected);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Size classes: which cell an object of a given size gets.
+
+/// Bytes of a block. Blocks are cut into cells of one class, or make up a large object together.
+pub(super) const BLOCK: usize = 16 << 10;
+/// Log2 of [`BLOCK`].
+pub(super) const BLOCK_SHIFT: u32 = BLOCK.trailing_zeros();
+
+/// Cell sizes. Each is a multiple of 8; the step is at most a quarter from 64 bytes on, and what is left over at the
+/// end of a block is at most 6 %.
+pub(super) const SIZES: [u32; CLASSES] = [
+    8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024,
+    1280, 1536, 1792, 2048, 2304, 2720, 3264, 4096, 5456, 8192,
+];
+
+/// How many size classes there are.
+pub(super) const CLASSES: usize = 34;
+
+/// The largest object that lives in a cell.
+pub(super) const MAX_SMALL: usize = SIZES[CLASSES - 1] as usize;
+
+/// The most cells that a block can have.
+pub(super) const MAX_CELLS: usize = BLOCK / SIZES[0] as usize;
+
+/// For each number of words the smallest class that holds them.
+static CLASS_OF_WORDS: [u8; MAX_SMALL / 8 + 1] = {
+    let mut table = [0; MAX_SMALL / 8 + 1];
+    let mut words = 0;
+    let mut class = 0;
+    while words < table.len() {
+        if words * 8 > SIZES[class] as usize {
+            class += 1;
+        }
+        table[words] = class as u8;
+        words += 1;
+    }
+    table
+};
+
+/// The class of an object of `bytes` bytes, at most [`MAX_SMALL`].
+#[inline]
+pub(super) fn class_of(bytes: usize) -> usize {
+    CLASS_OF_WORDS[bytes.div_ceil(8)] as usize
+}
+
+/// Cells of a class in one block.
+pub(super) fn cells(class: usize) -> usize {
+    BLOCK / SIZES[class] as usize
+}
+
+/// The factor by which an offset within a block is divided by a cell size: `offset * reciprocal >> 32`.
+///
+/// With `reciprocal = ceil(2^32 / size)` the product is too large by less than `offset * size`, which is below 2^27, and
+/// so the quotient is exact.
+pub(super) fn reciprocal(size: u32) -> u32 {
+    (1u64 << 32).div_ceil(u64::from(size)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_size_gets_the_smallest_cell_that_holds_it() {
+        for bytes in 0..=MAX_SMALL {
+            let class = class_of(bytes);
+            assert!(SIZES[class] as usize >= bytes);
+            assert!(class == 0 || (SIZES[class - 1] as usize) < bytes);
+        }
+    }
+
+    #[test]
+    fn division_by_the_reciprocal_is_exact() {
+        for size in SIZES {
+            for offset in 0..BLOCK as u64 {
+                let quotient = (offset * u64::from(reciprocal(size))) >> 32;
+                assert_eq!(quotient, offset / u64::from(size));
+            }
+        }
+    }
+
+    #[test]
+    fn little_of_a_block_is_wasted() {
+        for (class, size) in SIZES.iter().enumerate() {
+            assert!(size % 8 == 0);
+            assert!(BLOCK - cells(class) * *size as usize <= BLOCK * 7 / 100);
+        }
+        for pair in SIZES.windows(2).filter(|pair| pair[0] >= 64) {
+            assert!(pair[1] * 3 <= pair[0] * 5, "{pair:?}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Free blocks: runs of them are handed out to spaces and large objects and come back merged.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering::Relaxed;
+
+use parking_lot::Mutex;
+
+use super::AllocationError;
+use super::arena::Arena;
+use super::class::{BLOCK, BLOCK_SHIFT};
+
+/// The most blocks that are given back to the system in one go, so that nobody waits long for the list.
+const DISCARD: usize = (4 << 20) / BLOCK;
+
+/// The free list. Locked after every other lock of the heap.
+pub(super) struct Pages {
+    limit: usize,
+    free: Mutex<Free>,
+}
+
+#[derive(Default)]
+struct Free {
+    /// Free runs by their first block, never adjacent to one another.
+    by_start: BTreeMap<usize, usize>,
+    /// The same, as (length, first block).
+    by_length: BTreeSet<(usize, usize)>,
+    /// Blocks from here on were never used.
+    frontier: usize,
+    /// Blocks in use.
+    used: usize,
+    /// Free blocks that hold memory.
+    dirty: usize,
+}
+
+impl Pages {
+    /// No free blocks, and at most `limit` to be used.
+    pub(super) fn new(limit: usize) -> Pages {
+        Pages { limit, free: Mutex::default() }
+    }
+
+    /// Takes `count` adjacent blocks; tells the first one. Their records' `dirty` says whether they hold zeros.
+    pub(super) fn take(&self, arena: &Arena, count: usize) -> Result<usize, AllocationError> {
+        let mut free = self.free.lock();
+        if count > self.limit.saturating_sub(free.used) {
+            return Err(self.out_of_memory(count, &free));
+        }
+        // One block comes from the lowest run, to keep the heap dense; more come from the run that fits best.
+        let run = match count {
+            1 => free.by_start.first_key_value().map(|(start, len)| (*start, *len)),
+            _ => free.by_length.range((count, 0)..).next().map(|(len, start)| (*start, *len)),
+        };
+        let start = match run {
+            Some((start, len)) => {
+                free.remove(start, len);
+                if len > count {
+                    free.insert(start + count, len - count);
+                }
+                start
+            }
+            None => {
+                let start = free.frontier;
+                if count > arena.capacity() - start || arena.make_accessible(start + count).is_err() {
+                    return Err(self.out_of_memory(count, &free));
+                }
+                free.frontier += count;
+                start
+            }
+        };
+        free.used += count;
+        // Relaxed: the flag of a free block is guarded by this lock.
+        free.dirty -= (start..start + count).filter(|i| arena.block(*i).dirty.load(Relaxed)).count();
+        Ok(start)
+    }
+
+    fn out_of_memory(&self, count: usize, free: &Free) -> AllocationError {
+        AllocationError::OutOfMemory {
+            requested: count << BLOCK_SHIFT,
+            used: free.used << BLOCK_SHIFT,
+            limit: self.limit << BLOCK_SHIFT,
+        }
+    }
+
+    /// Puts runs of blocks back, given as (first block, count).
+    pub(super) fn give_back(&self, arena: &Arena, runs: &mut Vec<(usize, usize)>) {
+        if runs.is_empty() {
+            return;
+        }
+        let mut free = self.free.lock();
+        for (start, count) in runs.drain(..) {
+            free.used -= count;
+            free.dirty += (start..start + count).filter(|i| arena.block(*i).dirty.load(Relaxed)).count();
+            free.merge(start, count);
+        }
+    }
+
+    /// Bytes in use and bytes in memory.
+    pub(super) fn bytes(&self) -> (usize, usize) {
+        let free = self.free.lock();
+        (free.used << BLOCK_SHIFT, (free.used + free.dirty) << BLOCK_SHIFT)
+    }
+
+    /// Gives free memory back to the system, from the top, until `keep` bytes or only used ones are resident.
+    pub(super) fn release(&self, arena: &Arena, keep: usize) {
+        let keep = keep >> BLOCK_SHIFT;
+        let mut below = usize::MAX;
+        loop {
+            let mut free = self.free.lock();
+            let excess = (free.used + free.dirty).saturating_sub(keep).min(free.dirty);
+            if excess == 0 {
+                return;
+            }
+            let Some((start, len)) = free.by_start.range(..below).next_back().map(|(start, len)| (*start, *len))
+            else {
+                return;
+            };
+            // The run's upper end, as far as it lies below what has been dealt with.
+            let end = (start + len).min(below);
+            let first = start.max(end.saturating_sub(DISCARD.min(excess)));
+            below = first;
+            let is_dirty = |i: &usize| arena.block(*i).dirty.load(Relaxed);
+            let dirty = (first..end).filter(is_dirty).count();
+            if dirty == 0 {
+                continue;
+            }
+            // Out of the list while the system works on it without the lock.
+            free.remove(start, len);
+            if first > start {
+                free.insert(start, first - start);
+            }
+            if start + len > end {
+                free.insert(end, start + len - end);
+            }
+            drop(free);
+            let discarded = arena.discard(first, end - first);
+            let mut free = self.free.lock();
+            if discarded {
+                (first..end).for_each(|i| arena.block(i).dirty.store(false, Relaxed));
+                free.dirty -= dirty;
+            }
+            free.merge(first, end - first);
+            if !discarded {
+                return;
+            }
+        }
+    }
+}
+
+impl Free {
+    fn insert(&mut self, start: usize, len: usize) {
+        self.by_start.insert(start, len);
+        self.by_length.insert((len, start));
+    }
+
+    fn remove(&mut self, start: usize, len: usize) {
+        self.by_start.remove(&start);
+        self.by_length.remove(&(len, start));
+    }
+
+    /// Inserts a run together with its neighbours.
+    fn merge(&mut self, mut start: usize, mut len: usize) {
+        if let Some((before, count)) = self.by_start.range(..start).next_back().map(|(s, l)| (*s, *l))
+            && before + count == start
+        {
+            self.remove(before, count);
+            start = before;
+            len += count;
+        }
+        if let Some(count) = self.by_start.get(&(start + len)).copied() {
+            self.remove(start + len, count);
+            len += count;
+        }
+        self.insert(start, len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn runs_never_overlap_and_everything_comes_back(steps in prop::collection::vec((1usize..40, any::<bool>(), 0usize..64), 1..80)) {
+            let arena = Arena::reserve(1024 * BLOCK, BLOCK).expect("address space");
+            let pages = Pages::new(512);
+            let mut held: Vec<(usize, usize)> = Vec::new();
+            for (count, take, pick) in steps {
+                if take {
+                    let used: usize = held.iter().map(|(_, len)| len).sum();
+                    match pages.take(&arena, count) {
+                        Ok(start) => {
+                            prop_assert!(held.iter().all(|(s, l)| start + count <= *s || s + l <= start));
+                            (start..start + count).for_each(|i| arena.block(i).dirty.store(true, Relaxed));
+                            held.push((start, count));
+                        }
+                        Err(_) => prop_assert!(used + count > 512 || pages.free.lock().frontier + count > 1024),
+                    }
+                } else if !held.is_empty() {
+                    let run = held.swap_remove(pick % held.len());
+                    pages.give_back(&arena, &mut vec![run]);
+                    if pick % 4 == 0 {
+                        let keep = pick * BLOCK;
+                        pages.release(&arena, keep);
+                        let (used, resident) = pages.bytes();
+                        prop_assert!(resident <= used.max(keep));
+                    }
+                }
+            }
+            pages.give_back(&arena, &mut held);
+            let free = pages.free.lock();
+            prop_assert_eq!(free.used, 0);
+            prop_assert!(free.by_start.len() <= 1);
+            prop_assert_eq!(free.by_start.values().sum::<usize>(), free.frontier);
+        }
+    }
+
+    #[test]
+    fn released_memory_reads_as_zero() {
+        let arena = Arena::reserve(64 * BLOCK, BLOCK).expect("address space");
+        let pages = Pages::new(64);
+        let start = pages.take(&arena, 8).expect("room");
+        arena.poison(arena.address_of(start), 8 * BLOCK);
+        (start..start + 8).for_each(|i| arena.block(i).dirty.store(true, Relaxed));
+        pages.give_back(&arena, &mut vec![(start, 8)]);
+        pages.release(&arena, 0);
+        assert_eq!(pages.bytes(), (0, 0));
+        let again = pages.take(&arena, 8).expect("room");
+        assert!(!arena.block(again).dirty.load(Relaxed));
+        // SAFETY: the blocks are taken, so accessible and nobody else's.
+        let bytes = unsafe { std::slice::from_raw_parts(arena.address_of(again) as *const u8, 8 * BLOCK) };
+        assert!(bytes.iter().all(|byte| *byte == 0));
+    }
+}

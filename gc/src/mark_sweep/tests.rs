@@ -1,0 +1,443 @@
+//! The heap against a model of it, and under threads.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::AtomicBool;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn heap() -> Arc<MarkSweep> {
+    MarkSweep::new(&Options { limit: 256 << 20, poison: true }).expect("a heap")
+}
+
+/// Marks from `roots`, as a collector would with the world stopped.
+fn mark(heap: &MarkSweep, roots: &[usize]) -> Marked {
+    let mut marked = Marked::default();
+    let mut grey = Vec::new();
+    let mut words = roots.to_vec();
+    loop {
+        for word in words.drain(..) {
+            if let Some(object) = heap.resolve(word)
+                && heap.mark(object)
+            {
+                marked.objects += 1;
+                marked.bytes += heap.size(object) as u64;
+                grey.push(object);
+            }
+        }
+        let Some(object) = grey.pop() else { return marked };
+        heap.trace(object, 0..usize::MAX, &mut |word| words.push(word));
+    }
+}
+
+fn collect(heap: &MarkSweep, roots: &[usize]) -> Marked {
+    heap.finish_sweep();
+    heap.begin_cycle();
+    let marked = mark(heap, roots);
+    heap.end_cycle(marked);
+    heap.finish_sweep();
+    marked
+}
+
+fn store(object: usize, word: usize, value: usize) {
+    // SAFETY: the tests store within objects that they have allocated and that are live.
+    unsafe { AtomicUsize::from_ptr((object + word * 8) as *mut usize) }.store(value, Relaxed);
+}
+
+fn load(object: usize, word: usize) -> usize {
+    // SAFETY: as in `store`.
+    unsafe { AtomicUsize::from_ptr((object + word * 8) as *mut usize) }.load(Relaxed)
+}
+
+fn new(allocator: &Allocator, descriptor: DescriptorId, bytes: usize) -> usize {
+    let object = allocator.allocate(descriptor, bytes).expect("room").as_ptr() as usize;
+    for word in 0..bytes / 8 {
+        assert_eq!(load(object, word), 0, "memory is handed out zeroed");
+    }
+    object
+}
+
+#[test]
+fn words_resolve_to_the_object_that_they_point_into() {
+    let heap = heap();
+    let allocator = heap.allocator().expect("an allocator");
+    let bytes = heap.register(Descriptor::no_pointers()).expect("a descriptor");
+    for size in [1, 8, 24, 100, 4096, 5000, 8192] {
+        let object = new(&allocator, bytes, size);
+        let cell = heap.size(heap.resolve(object).expect("an object"));
+        assert!(cell >= size);
+        for inside in [0, 1, cell / 2, cell - 1] {
+            assert_eq!(heap.resolve(object + inside).map(Object::address), Some(object));
+        }
+    }
+    for size in [8193, BLOCK, BLOCK + 1, 10 * BLOCK - 9] {
+        let object = new(&allocator, bytes, size);
+        assert_eq!(heap.size(heap.resolve(object).expect("an object")), size);
+        for inside in [0, size / 2, size - 1] {
+            assert_eq!(heap.resolve(object + inside).map(Object::address), Some(object));
+        }
+        if size % BLOCK != 0 {
+            assert_eq!(heap.resolve(object + size), None, "past the end");
+        }
+    }
+    let on_stack = 0usize;
+    for word in [0, 1, 8, usize::MAX, &raw const on_stack as usize, heap.arena.address_of(0).wrapping_sub(1)] {
+        assert_eq!(heap.resolve(word), None);
+    }
+}
+
+#[test]
+fn free_cells_and_leftovers_of_a_block_resolve_to_nothing() {
+    let heap = heap();
+    let allocator = heap.allocator().expect("an allocator");
+    let references = heap.register(Descriptor::references()).expect("a descriptor");
+    let dead = new(&allocator, references, 5456);
+    let live = new(&allocator, references, 5456);
+    store(dead, 0, live);
+    collect(&heap, &[live]);
+    assert_eq!(heap.resolve(dead), None);
+    assert_eq!(heap.resolve(live + 5455).map(Object::address), Some(live));
+    let block = heap.arena.index_of(live).expect("in the heap");
+    assert_eq!(heap.resolve(heap.arena.address_of(block) + BLOCK - 1), None, "after the last cell");
+}
+
+#[test]
+fn objects_that_nobody_refers_to_make_room() {
+    let heap = MarkSweep::new(&Options { limit: 4 << 20, poison: true }).expect("a heap");
+    let allocator = heap.allocator().expect("an allocator");
+    let bytes = heap.register(Descriptor::no_pointers()).expect("a descriptor");
+    for _ in 0..10 {
+        let mut count = 0;
+        let error = loop {
+            match allocator.allocate(bytes, if count % 10 == 0 { 100_000 } else { 1000 }) {
+                Ok(_) => count += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(count > 200, "{count}");
+        assert!(matches!(error, AllocationError::OutOfMemory { .. }));
+        // Not swept by hand: the allocator has to.
+        heap.finish_sweep();
+        heap.begin_cycle();
+        heap.end_cycle(mark(&heap, &[]));
+    }
+    heap.finish_sweep();
+    heap.release(0);
+    let counts = heap.counts();
+    assert_eq!((counts.live_bytes, counts.resident_bytes), (0, 0));
+}
+
+#[test]
+fn an_unregistered_descriptor_is_refused() {
+    let heap = heap();
+    let allocator = heap.allocator().expect("an allocator");
+    for index in [1, u32::MAX] {
+        let descriptor = DescriptorId::from_index(index);
+        for size in [8, 100_000] {
+            assert_eq!(allocator.allocate(descriptor, size), Err(AllocationError::UnknownDescriptor { descriptor }));
+        }
+    }
+}
+
+#[test]
+fn objects_allocated_while_marking_survive_the_cycle_and_not_the_next() {
+    let heap = heap();
+    let allocator = heap.allocator().expect("an allocator");
+    let references = heap.register(Descriptor::references()).expect("a descriptor");
+    let before = new(&allocator, references, 64);
+    heap.finish_sweep();
+    heap.begin_cycle();
+    let black: Vec<usize> =
+        (0..1000).map(|i| new(&allocator, references, if i % 50 == 0 { 20_000 } else { 64 })).collect();
+    assert!(black.iter().all(|object| heap.is_marked(heap.resolve(*object).expect("an object"))));
+    assert!(!heap.is_marked(heap.resolve(before).expect("an object")), "handed out before the cycle");
+    heap.end_cycle(Marked::default());
+    heap.finish_sweep();
+    assert_eq!(heap.resolve(before), None);
+    assert!(black.iter().all(|object| heap.resolve(*object).is_some()));
+    assert_eq!(
+        heap.counts().live_bytes,
+        black.iter().map(|o| heap.size(heap.resolve(*o).expect("live")) as u64).sum()
+    );
+    collect(&heap, &[]);
+    assert!(black.iter().all(|object| heap.resolve(*object).is_none()));
+}
+
+#[test]
+fn the_trigger_fires_once_and_after_the_growth() {
+    let heap = heap();
+    let fired = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&fired);
+    heap.on_growth(Box::new(move || {
+        counter.fetch_add(1, Relaxed);
+    }));
+    heap.set_trigger(1 << 20);
+    let allocator = heap.allocator().expect("an allocator");
+    let bytes = heap.register(Descriptor::no_pointers()).expect("a descriptor");
+    while heap.allocated_since_cycle() < (1 << 20) - 2 * BLOCK {
+        new(&allocator, bytes, 48);
+    }
+    assert_eq!(fired.load(Relaxed), 0);
+    (0..100_000).for_each(|_| _ = new(&allocator, bytes, 48));
+    assert_eq!(fired.load(Relaxed), 1);
+}
+
+#[test]
+fn inline_allocation_through_a_slot_is_allocation() {
+    let heap = heap();
+    let allocator = heap.allocator().expect("an allocator");
+    let bytes = heap.register(Descriptor::no_pointers()).expect("a descriptor");
+    let (offset, cell) = Allocator::slot_offset(bytes, 40).expect("a small object");
+    assert_eq!(cell, 40);
+    assert_eq!(Allocator::slot_offset(bytes, 10_000), None);
+    let first = new(&allocator, bytes, 40);
+    let slot = allocator.slots_address() + offset;
+    let cursor = load(slot, AllocationSlot::CURSOR / 8);
+    assert_eq!(cursor, first + 40);
+    assert!(cursor + cell <= load(slot, AllocationSlot::END / 8));
+    store(slot, AllocationSlot::CURSOR / 8, cursor + cell);
+    assert_eq!(heap.resolve(cursor).map(Object::address), Some(cursor));
+    assert_eq!(new(&allocator, bytes, 40), cursor + cell);
+}
+
+#[test]
+fn a_dropped_allocator_leaves_its_blocks_to_others() {
+    let heap = heap();
+    let bytes = heap.register(Descriptor::no_pointers()).expect("a descriptor");
+    for _ in 0..1000 {
+        let allocator = heap.allocator().expect("an allocator");
+        new(&allocator, bytes, 64);
+        drop(allocator);
+        collect(&heap, &[]);
+    }
+    assert!(heap.counts().resident_bytes <= 4 * BLOCK as u64);
+    assert!(heap.allocators.lock().is_empty());
+}
+
+/// What the property test does.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Allocate an object of a kind with about so many words.
+    New(usize, usize),
+    /// Store a reference (or null) to an object, or to its middle, into a place of another.
+    Link(usize, usize, usize, usize),
+    /// Forget a root.
+    Drop(usize),
+    Collect,
+    /// Begin a cycle, do these, and end it. Stores go through an insertion barrier.
+    CollectAround(Vec<Step>),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let simple = prop_oneof![
+        6 => (0usize..4, prop_oneof![8 => 1usize..40, 2 => 40usize..900, 1 => 900usize..9000]).prop_map(|(k, w)| Step::New(k, w)),
+        6 => any::<(usize, usize, usize, usize)>().prop_map(|(a, b, c, d)| Step::Link(a, b, c, d)),
+        2 => any::<usize>().prop_map(Step::Drop),
+    ];
+    let around = prop::collection::vec(simple.clone(), 0..20).prop_map(Step::CollectAround);
+    prop_oneof![20 => simple, 1 => Just(Step::Collect), 1 => around]
+}
+
+/// Objects by address: which descriptor, how many words, what they should hold.
+#[derive(Default)]
+struct Model {
+    objects: BTreeMap<usize, (usize, Vec<usize>)>,
+    roots: Vec<usize>,
+}
+
+impl Model {
+    fn reachable(&self, places: &[fn(usize) -> bool]) -> HashSet<usize> {
+        let mut seen = HashSet::new();
+        let mut rest = self.roots.clone();
+        while let Some(object) = rest.pop() {
+            if seen.insert(object) {
+                let (kind, words) = &self.objects[&object];
+                let references = words.iter().enumerate().filter(|(i, word)| places[*kind](*i) && **word != 0);
+                // Interior pointers: the object at or before.
+                rest.extend(
+                    references.map(|(_, word)| *self.objects.range(..=word).next_back().expect("an object").0),
+                );
+            }
+        }
+        seen
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn exactly_the_reachable_objects_survive_with_their_contents(steps in prop::collection::vec(step(), 1..300)) {
+        let heap = heap();
+        let allocator = heap.allocator().expect("an allocator");
+        let places: [fn(usize) -> bool; 4] = [|_| false, |_| true, |i| i % 3 == 1, |i| i % 100 == 99];
+        let kinds = [
+            Descriptor::no_pointers(),
+            Descriptor::references(),
+            Descriptor::pattern(3, [1]).expect("valid"),
+            Descriptor::pattern(100, [99]).expect("valid"),
+        ].map(|descriptor| heap.register(descriptor).expect("a descriptor"));
+        let mut model = Model::default();
+        // Flat: a cycle around steps becomes its begin, the steps and its end.
+        #[derive(Clone)]
+        enum Flat { Do(Step), Begin, End }
+        let flat: Vec<Flat> = steps.into_iter().flat_map(|step| match step {
+            Step::CollectAround(inner) => std::iter::once(Flat::Begin)
+                .chain(inner.into_iter().map(Flat::Do)).chain(std::iter::once(Flat::End)).collect(),
+            Step::Collect => vec![Flat::Begin, Flat::End],
+            other => vec![Flat::Do(other)],
+        }).collect();
+        let mut cycle: Option<Marked> = None;
+        let mut floating = HashSet::new();
+        for step in flat {
+            match step {
+                Flat::Begin => {
+                    heap.begin_cycle();
+                    cycle = Some(mark(&heap, &model.roots));
+                }
+                Flat::End => {
+                    let mut marked = cycle.take().expect("begun");
+                    let rest = mark(&heap, &model.roots);
+                    marked.objects += rest.objects;
+                    marked.bytes += rest.bytes;
+                    heap.end_cycle(marked);
+                    let reachable = model.reachable(&places);
+                    heap.finish_sweep();
+                    for object in &reachable {
+                        prop_assert_eq!(heap.resolve(*object).map(Object::address), Some(*object));
+                        let words = &model.objects[object].1;
+                        prop_assert!((0..words.len()).all(|i| load(*object, i) == words[i]));
+                    }
+                    // What became unreachable, or was born, in this cycle may float; nothing else.
+                    model.objects.retain(|object, _| {
+                        let survives = heap.resolve(*object).is_some();
+                        assert!(survives == reachable.contains(object) || floating.contains(object));
+                        survives
+                    });
+                    floating.clear();
+                }
+                Flat::Do(Step::New(kind, words)) => {
+                    let object = new(&allocator, kinds[kind], words * 8);
+                    let mut contents = vec![0; words];
+                    // Words that are no references hold noise that looks like one.
+                    for i in (0..words).filter(|i| !places[kind](*i)) {
+                        contents[i] = object ^ i;
+                        store(object, i, contents[i]);
+                    }
+                    model.objects.insert(object, (kind, contents));
+                    model.roots.push(object);
+                    if cycle.is_some() {
+                        floating.insert(object);
+                    }
+                }
+                Flat::Do(Step::Link(from, place, to, inside)) if !model.roots.is_empty() => {
+                    let from = model.roots[from % model.roots.len()];
+                    let to = model.roots[to % model.roots.len()];
+                    let value = to + inside % (model.objects[&to].1.len() * 8);
+                    let (kind, words) = model.objects.get_mut(&from).expect("a root is live");
+                    let candidates: Vec<usize> = (0..words.len()).filter(|i| places[*kind](*i)).collect();
+                    if !candidates.is_empty() {
+                        let place = candidates[place % candidates.len()];
+                        if let Some(marked) = &mut cycle {
+                            let shaded = mark(&heap, &[value]);
+                            marked.objects += shaded.objects;
+                            marked.bytes += shaded.bytes;
+                        }
+                        store(from, place, value);
+                        words[place] = value;
+                    }
+                }
+                Flat::Do(Step::Drop(root)) if !model.roots.is_empty() => {
+                    let root = model.roots.swap_remove(root % model.roots.len());
+                    // It and what it leads to may have been marked.
+                    if cycle.is_some() {
+                        floating.extend(model.objects.keys());
+                    }
+                    let _ = root;
+                }
+                Flat::Do(_) => {}
+            }
+            if cycle.is_some() {
+                floating.extend(model.objects.keys().copied().filter(|_| false));
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_allocate_while_others_mark_and_sweep() {
+    const THREADS: usize = 3;
+    const LIST: usize = 200;
+    let heap = heap();
+    let node = heap.register(Descriptor::pattern(3, [0]).expect("valid")).expect("a descriptor");
+    // Each thread publishes the head of a list here whenever it answers the collector. Layout of a node: next, owner, index.
+    let heads: Vec<AtomicUsize> = (0..THREADS).map(|_| AtomicUsize::new(0)).collect();
+    // Odd: the world is to stop; a thread answers with the same number.
+    let request = AtomicUsize::new(0);
+    let answers: Vec<AtomicUsize> = (0..THREADS).map(|_| AtomicUsize::new(0)).collect();
+    let stop = AtomicBool::new(false);
+    use std::sync::atomic::Ordering::SeqCst;
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (heap, heads, request, answers, stop) = (&heap, &heads, &request, &answers, &stop);
+            scope.spawn(move || {
+                let allocator = heap.allocator().expect("an allocator");
+                let mut head = 0;
+                let mut length = 0;
+                while !stop.load(SeqCst) {
+                    let now = request.load(SeqCst);
+                    if now != answers[thread].load(SeqCst) {
+                        heads[thread].store(head, SeqCst);
+                        answers[thread].store(now, SeqCst);
+                        while now % 2 == 1 && request.load(SeqCst) == now {
+                            std::thread::yield_now();
+                        }
+                        continue;
+                    }
+                    if length == LIST {
+                        // Check the list, then begin anew.
+                        let mut at = head;
+                        for index in (0..LIST).rev() {
+                            assert_eq!((load(at, 1), load(at, 2)), (thread, index));
+                            at = load(at, 0);
+                        }
+                        assert_eq!(at, 0);
+                        (head, length) = (0, 0);
+                    }
+                    let next = new(&allocator, node, 24 + length % 7 * 8);
+                    store(next, 0, head);
+                    store(next, 1, thread);
+                    store(next, 2, length);
+                    (head, length) = (next, length + 1);
+                }
+            });
+        }
+        let ask = |number: usize| {
+            request.store(number, SeqCst);
+            while answers.iter().any(|answer| answer.load(SeqCst) != number) {
+                std::thread::yield_now();
+            }
+        };
+        for cycle in 0..60 {
+            // A thread's objects are only ever reached from its own head, so a handshake stands for the write barrier: what
+            // is stored after it is stored into black objects and refers to black ones or to what the head led to then.
+            ask(4 * cycle + 2);
+            heap.finish_sweep();
+            heap.begin_cycle();
+            let mut marked = mark(&heap, &heads.iter().map(|head| head.load(SeqCst)).collect::<Vec<_>>());
+            ask(4 * cycle + 3);
+            let rest = mark(&heap, &heads.iter().map(|head| head.load(SeqCst)).collect::<Vec<_>>());
+            marked.objects += rest.objects;
+            marked.bytes += rest.bytes;
+            heap.end_cycle(marked);
+            request.store(4 * cycle + 4, SeqCst);
+            if cycle % 2 == 0 {
+                heap.finish_sweep();
+                heap.release(1 << 20);
+            }
+        }
+        stop.store(true, SeqCst);
+    });
+    let counts = heap.counts();
+    assert!(counts.objects_swept > 0 && counts.objects_marked > 0);
+}

@@ -1,0 +1,197 @@
+//! The record of a goroutine.
+
+use crate::barrier::BarrierList;
+use crate::memory::StackMemory;
+use crate::status::{Held, Status, StatusWord};
+use crate::sync::{Mutex, MutexGuard};
+use crate::{STACK_GUARD, memory::Origin};
+use stackmark_asm::layout::GoroutineHeader;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+/// Something that a goroutine is asked to do at its next poll. Bits of one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request(pub(crate) u32);
+
+impl Request {
+    /// Nothing.
+    pub const NONE: Request = Request(0);
+    /// Pass a safepoint: a handshake, or the world stops.
+    pub const SAFEPOINT: Request = Request(1);
+    /// Scan your own stack.
+    pub const SCAN: Request = Request(2);
+    /// Let others run.
+    pub const YIELD: Request = Request(4);
+
+    /// Whether all of `other` is asked for.
+    pub fn has(self, other: Request) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// What `scan_lock` guards.
+#[derive(Debug, Default)]
+pub(crate) struct ScanState {
+    pub(crate) barriers: BarrierList,
+    /// Frames that the last scan of this cycle visited.
+    pub(crate) frames: u64,
+}
+
+/// A managed thread of execution with a movable stack of its own.
+///
+/// The record stays in place and is reused for another goroutine when this one has ended and nobody refers to it.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Goroutine {
+    /// What assembly and managed code address. First, so that its address is the record's.
+    pub(crate) header: GoroutineHeader,
+    id: AtomicU64,
+    pub(crate) status: StatusWord,
+    /// The memory of the stack. Only the goroutine itself, or its holder, locks it; so it never waits long.
+    pub(crate) memory: Mutex<Option<StackMemory>>,
+    /// `scan_lock`.
+    scan: Mutex<ScanState>,
+    requests: AtomicU32,
+    /// Kept at `usize::MAX` by a debugging mode that wants to see every poll.
+    pub(crate) every_poll: AtomicBool,
+    /// The cycle in which the stack was scanned. Written under `scan_lock`, Release; read Acquire by who waits for it.
+    pub(crate) scanned_in: AtomicU64,
+    /// The cycle in which it has been put on the list of those that ran since. Relaxed: only itself changes it while
+    /// it runs, and the list is read when the world is stopped.
+    pub(crate) dirty_in: AtomicU64,
+    /// References that native code keeps for it: scanned as roots.
+    transfer: Mutex<Vec<usize>>,
+    /// A parked goroutine that must go on on its own OS thread (it is inside a callback) waits here.
+    pub(crate) woken: Mutex<bool>,
+    pub(crate) wake: crate::sync::Condvar,
+    /// A word for the scheduler.
+    pub scheduler_word: AtomicUsize,
+}
+
+impl Goroutine {
+    pub(crate) fn new() -> Self {
+        Goroutine {
+            header: GoroutineHeader::new(),
+            id: AtomicU64::new(0),
+            status: StatusWord::new(Status::Dead),
+            memory: Mutex::new(None),
+            scan: Mutex::new(ScanState::default()),
+            requests: AtomicU32::new(0),
+            every_poll: AtomicBool::new(false),
+            scanned_in: AtomicU64::new(0),
+            dirty_in: AtomicU64::new(0),
+            transfer: Mutex::new(Vec::new()),
+            woken: Mutex::new(false),
+            wake: crate::sync::Condvar::new(),
+            scheduler_word: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn begin_life(&self, id: u64) {
+        self.id.store(id, Ordering::Relaxed);
+        self.requests.store(0, Ordering::Relaxed);
+        self.scheduler_word.store(0, Ordering::Relaxed);
+    }
+
+    /// Its number: 1 for the first of a runtime, never reused.
+    pub fn id(&self) -> u64 {
+        self.id.load(Ordering::Relaxed)
+    }
+
+    /// What it is doing at this moment.
+    pub fn status(&self) -> Status {
+        self.status.get()
+    }
+
+    /// The address that managed code knows it by.
+    pub fn header(&self) -> &GoroutineHeader {
+        &self.header
+    }
+
+    /// Whether native code that it called out to has called back into managed code.
+    pub fn in_callback(&self) -> bool {
+        self.header.callback_depth.load(Ordering::Relaxed) != 0
+    }
+
+    /// Locks `scan_lock`.
+    pub(crate) fn scan_lock(&self) -> MutexGuard<'_, ScanState> {
+        self.scan.lock()
+    }
+
+    /// Holds it if it stands still.
+    ///
+    /// # Errors
+    /// Its status, if that is Running or Dead.
+    pub(crate) fn hold(&self) -> Result<Held<'_, ScanState>, Status> {
+        self.status.hold(&self.scan)
+    }
+
+    /// Becomes Running; waits while it is held.
+    pub(crate) fn start_running(&self, from: Status) {
+        self.status.start_running(from, &self.scan);
+    }
+
+    /// The bounds of its stack.
+    pub(crate) fn bounds(&self) -> std::ops::Range<usize> {
+        self.header.stack_lo.load(Ordering::Relaxed)..self.header.stack_hi.load(Ordering::Relaxed)
+    }
+
+    /// Asks it to do something at its next poll. If it is not running it meets the request when it runs.
+    pub fn request(&self, what: Request) {
+        // SeqCst with the fence: C6. The flag first, then its echo in the poll word.
+        self.requests.fetch_or(what.0, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.header.stack_limit.store(usize::MAX, Ordering::SeqCst);
+    }
+
+    /// Takes what has been asked, and makes the poll word say the limit again.
+    pub(crate) fn take_requests(&self) -> Request {
+        let taken = self.requests.swap(0, Ordering::SeqCst);
+        self.rewrite_limit();
+        Request(taken)
+    }
+
+    /// Writes the poll word from the stack's bounds, unless something is asked. Called by the goroutine itself or by its
+    /// holder, after anything that changed the bounds.
+    pub(crate) fn rewrite_limit(&self) {
+        let lo = self.header.stack_lo.load(Ordering::Relaxed);
+        let quiet = if self.every_poll.load(Ordering::Relaxed) { usize::MAX } else { lo + STACK_GUARD };
+        self.header.stack_limit.store(quiet, Ordering::SeqCst);
+        // C6: whoever rewrites the word stores, fences, and looks at the flag again.
+        fence(Ordering::SeqCst);
+        if self.requests.load(Ordering::SeqCst) != 0 {
+            self.header.stack_limit.store(usize::MAX, Ordering::SeqCst);
+        }
+    }
+
+    /// The header's view of `memory`, after the stack has changed.
+    pub(crate) fn publish_bounds(&self, memory: &StackMemory) {
+        self.header.stack_lo.store(memory.lo, Ordering::Relaxed);
+        self.header.stack_hi.store(memory.hi, Ordering::Relaxed);
+        self.rewrite_limit();
+    }
+
+    /// Whether its stack grows in place.
+    pub(crate) fn grows_in_place(memory: &StackMemory) -> bool {
+        matches!(memory.origin, Origin::Reserved { .. })
+    }
+
+    /// Replaces the words that native code keeps for it. They are roots until they are taken: a value on its way
+    /// from or to a parked goroutine. During marking the caller has passed references through the write barrier.
+    pub fn set_transfer(&self, words: &[usize]) {
+        let mut transfer = self.transfer.lock();
+        transfer.clear();
+        transfer.extend_from_slice(words);
+    }
+
+    /// Takes the words that [`Goroutine::set_transfer`] left into `into`, replacing its contents.
+    pub fn take_transfer(&self, into: &mut Vec<usize>) {
+        let mut transfer = self.transfer.lock();
+        into.clear();
+        into.append(&mut transfer);
+    }
+
+    /// Calls `f` with the words of the transfer.
+    pub fn with_transfer<R>(&self, f: impl FnOnce(&mut Vec<usize>) -> R) -> R {
+        f(&mut self.transfer.lock())
+    }
+}

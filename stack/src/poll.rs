@@ -1,0 +1,101 @@
+//! What happens at a poll and at a barrier hit: the native functions that managed code and the stubs call.
+
+use crate::barrier::ImageTable;
+use crate::goroutine::{Goroutine, Request};
+use crate::machine::Caller;
+use crate::memory::StackError;
+use crate::moving::{self, GrowError};
+use crate::runtime::{Runtime, stubs};
+use crate::scan::{self, LiveSlots};
+use crate::{STACK_GUARD, cycle};
+use stackmark_asm::{barrier, layout::MachineHeader};
+use std::ffi::c_void;
+use std::sync::atomic::Ordering;
+
+/// What managed code calls, through `call_system(poll, needed, 0)`, when its stack pointer is below the poll word, or when the
+/// word asks for a safepoint. `needed` is 0, or the bytes of a frame larger than [`MAX_FRAME`](crate::MAX_FRAME) that is about
+/// to be made. When it returns, the stack has room for a frame and everything that was asked is done.
+///
+/// # Safety
+/// Called by managed code through `call_system`, at a safepoint.
+pub unsafe extern "C-unwind" fn poll(needed: *mut c_void, _b: usize) -> usize {
+    // SAFETY: used within this function alone.
+    let caller = unsafe { Caller::current() };
+    let (runtime, goroutine) = (&**caller.runtime(), caller.goroutine());
+    let requests = goroutine.take_requests();
+    let sp = goroutine.header.sched.sp.load(Ordering::Relaxed);
+    if sp < goroutine.bounds().start + STACK_GUARD + needed as usize {
+        // SAFETY: the goroutine is at a poll on this thread.
+        let grown = unsafe { moving::grow(runtime, goroutine, needed as usize) };
+        grown.unwrap_or_else(|error| fail(runtime, goroutine, error));
+    }
+    if requests.has(Request::SCAN) {
+        // SAFETY: the goroutine is at a poll on this thread.
+        unsafe { cycle::scan_own_stack(runtime, &caller.handle()) };
+    }
+    caller.safepoint();
+    if runtime.config.move_every_poll {
+        // SAFETY: the goroutine is at a poll on this thread.
+        let moved = unsafe { moving::move_elsewhere(runtime, goroutine) };
+        moved.unwrap_or_else(|error| fail(runtime, goroutine, error));
+        let state = goroutine.scan_lock();
+        // SAFETY: as above; the lock is ours.
+        unsafe { scan::check_barriers(goroutine, &state) };
+    }
+    if goroutine.every_poll.load(Ordering::Relaxed) {
+        runtime.host.at_poll(&caller.handle());
+    }
+    if requests.has(Request::YIELD) {
+        // SAFETY: nothing here owns anything any more.
+        unsafe { caller.yield_now(0) };
+    }
+    0
+}
+
+fn fail(runtime: &Runtime, goroutine: &Goroutine, error: GrowError) -> ! {
+    match error {
+        GrowError::Stack(StackError::Overflow { limit }) => runtime.host.stack_overflow(goroutine, limit),
+        other => runtime.host.fatal(&other),
+    }
+}
+
+/// A return through a barrier. Not a safepoint: the result lives in registers only.
+///
+/// # Safety
+/// Called by the stubs alone.
+pub(crate) unsafe extern "C" fn on_hit(_machine: *mut MachineHeader, slot: *mut usize, stub: usize) {
+    // SAFETY: used within this function alone.
+    let caller = unsafe { Caller::current() };
+    hit(caller.runtime(), caller.goroutine(), slot as usize, stub);
+}
+
+/// The goroutine, on whose thread this is, returns through the stub in `slot`.
+pub(crate) fn hit(runtime: &Runtime, goroutine: &Goroutine, slot: usize, stub: usize) {
+    let bounds = goroutine.bounds();
+    let depth = bounds.end - slot;
+    let mut state = goroutine.scan_lock();
+    // SAFETY: the goroutine is Running on this thread: it writes its own slots.
+    let mut slots = unsafe { LiveSlots::new(bounds) };
+    match state.barriers.hit(&mut slots, &ImageTable, stubs(), depth, stub as u32) {
+        Ok(settled) => {
+            runtime.counters.hit.fetch_add(settled.hit.into(), Ordering::Relaxed);
+            runtime.counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
+        }
+        Err(error) => runtime.host.fatal(&error),
+    }
+}
+
+/// An exception has passed a barrier.
+///
+/// # Safety
+/// Called by the landing pad of the stubs alone.
+pub(crate) unsafe extern "C" fn on_leapfrog(_machine: *mut MachineHeader, slot: *mut usize, stub: usize) {
+    debug_assert!(barrier::is_stub(stub));
+    // SAFETY: used within this function alone.
+    let caller = unsafe { Caller::current() };
+    let (runtime, goroutine) = (&**caller.runtime(), caller.goroutine());
+    let depth = goroutine.bounds().end - slot as usize;
+    // The barrier in the slot itself too: the landing pad has made the slot whole.
+    let settled = goroutine.scan_lock().barriers.leave(stubs(), depth - 1);
+    runtime.counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
+}

@@ -1,0 +1,369 @@
+//! The runtime: what all goroutines and machines of an embedder share.
+
+use crate::barrier::StubPool;
+use crate::goroutine::{Goroutine, Request};
+use crate::memory::{StackError, StackPool};
+use crate::stats::{Counters, Histogram};
+use crate::status::Status;
+use crate::world::{Gate, World};
+use crate::{MIN_STACK, STACK_GUARD};
+use parking_lot::Mutex;
+use stackmark_asm::{self as asm, barrier, layout::GoroutineHeader};
+use stackmark_unwind::{Code, CodeError, FrameKind, NativeRule};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// Whether return addresses are hijacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum BarrierMode {
+    /// Mark barriers at 1 KiB, 2 KiB, 4 KiB ... from the stack pointer of a scan.
+    #[default]
+    Exponential,
+    /// For debugging: a barrier in every frame that may have one.
+    EveryFrame,
+    /// None: stacks that have run since their scan are rescanned whole.
+    Off,
+}
+
+/// How a runtime behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The largest stack, in bytes.
+    pub max_stack: usize,
+    /// A stack that outgrows this many bytes moves once more, into a reserved range, and grows in place from then on.
+    pub move_limit: usize,
+    /// Whether return addresses are hijacked.
+    pub barriers: BarrierMode,
+    /// For debugging: move the stack at every poll.
+    pub move_every_poll: bool,
+    /// For debugging: overwrite stack memory that is not used any more.
+    pub poison: bool,
+    /// For debugging: every stack check calls out, also where nothing is asked.
+    pub poll_always: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            max_stack: 1_000_000_000,
+            move_limit: 256 << 10,
+            barriers: BarrierMode::default(),
+            move_every_poll: false,
+            poison: false,
+            poll_always: false,
+        }
+    }
+}
+
+/// What the stack half asks of the embedder. Its methods run on system stacks.
+pub trait Host: Send + Sync {
+    /// The goroutine's stack would exceed its maximum. It never runs again.
+    fn stack_overflow(&self, goroutine: &Goroutine, limit: usize) -> !;
+
+    /// Something is wrong that cannot be gone on with, as a frame without a rule: roots are never skipped.
+    fn fatal(&self, error: &dyn std::error::Error) -> ! {
+        eprintln!("stackmark: {error}");
+        std::process::abort()
+    }
+
+    /// The goroutine is at a poll, everything that was asked of it is done. May park it.
+    fn at_poll(&self, _goroutine: &Arc<Goroutine>) {}
+}
+
+/// Who runs goroutines that are ready.
+pub trait Schedule: Send + Sync {
+    /// `goroutine` may run. Called from any thread, also from the collector's.
+    fn ready(&self, goroutine: Arc<Goroutine>);
+}
+
+/// What the stack half asks of the collector half.
+pub trait Collector: Send + Sync {
+    /// These words are roots: each may be a reference, or an integer, or an address outside the heap. Called under a
+    /// `scan_lock`: must not wait for goroutines.
+    fn roots(&self, words: &[usize]);
+}
+
+/// What the world knows of a machine.
+#[derive(Debug)]
+pub(crate) struct MachineEntry {
+    pub(crate) gate: Gate,
+    /// The goroutine that it runs. Records are never freed before the runtime is, so a stale pointer does no harm:
+    /// the wrong goroutine polls once.
+    pub(crate) current: AtomicPtr<Goroutine>,
+}
+
+impl AsRef<Gate> for MachineEntry {
+    fn as_ref(&self) -> &Gate {
+        &self.gate
+    }
+}
+
+impl MachineEntry {
+    pub(crate) fn ask(&self, what: Request) {
+        // Acquire: the record's memory before the pointer to it.
+        let current = self.current.load(Ordering::Acquire);
+        // SAFETY: the pointer is null or a record that lives as long as the runtime, see the field.
+        if let Some(goroutine) = unsafe { current.as_ref() } {
+            goroutine.request(what);
+        }
+    }
+}
+
+/// See the module.
+pub struct Runtime {
+    pub(crate) config: Config,
+    pub(crate) code: Arc<Code>,
+    pub(crate) host: Box<dyn Host>,
+    pub(crate) scheduler: OnceLock<Arc<dyn Schedule>>,
+    pub(crate) collector: OnceLock<Arc<dyn Collector>>,
+    pub(crate) world: World,
+    pub(crate) machines: Mutex<Vec<Arc<MachineEntry>>>,
+    /// Every record there is, dead ones too.
+    pub(crate) all: Mutex<Vec<Arc<Goroutine>>>,
+    /// Records of goroutines that have ended.
+    ended: Mutex<Vec<Arc<Goroutine>>>,
+    next_id: AtomicU64,
+    live: AtomicUsize,
+    pub(crate) stacks: StackPool,
+    /// The cycle whose stacks are being scanned, 0 outside of marking. Written while the world may run: Release, after
+    /// the handshake of the write barrier; goroutines read it when they begin to run.
+    pub(crate) scanning: AtomicU64,
+    /// Goroutines that have run since their scan in this cycle.
+    pub(crate) dirty: Mutex<Vec<Arc<Goroutine>>>,
+    pub(crate) scanned: (crate::sync::Mutex<()>, crate::sync::Condvar),
+    pub(crate) counters: Counters,
+    pub(crate) holds: Histogram,
+    /// The longest hold and the most frames of one stack since they were taken last.
+    pub(crate) longest_hold: AtomicU64,
+    pub(crate) deepest_frames: AtomicU64,
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").field("config", &self.config).field("live", &self.live).finish_non_exhaustive()
+    }
+}
+
+/// The stubs of the image, shared by all runtimes of the process.
+pub(crate) fn stubs() -> &'static StubPool {
+    static POOL: OnceLock<StubPool> = OnceLock::new();
+    POOL.get_or_init(|| {
+        let stubs = (0..barrier::TABLE_WORDS).rev().filter(|&i| barrier::is_stub(i));
+        StubPool::new(stubs.map(|i| i as u32))
+    })
+}
+
+/// Tells `code` the frames that assembly makes, so that walks know them.
+fn register_assembly(code: &Code) -> Result<(), CodeError> {
+    code.register_native(asm::system_call_range(), FrameKind::SystemCall, NativeRule::FromImage)?;
+    let cfa_offset = asm::CALLBACK_FRAME_BYTES as u32;
+    code.register_native(asm::callback_range(), FrameKind::Callback, NativeRule::Fixed { cfa_offset })?;
+    code.register_native(asm::entry_range(), FrameKind::Entry, NativeRule::End)
+}
+
+impl Runtime {
+    /// A runtime over the code registered in `code`, now or later.
+    ///
+    /// # Errors
+    /// If the frames of the assembly cannot be found in the program's image, or `code` is another runtime's.
+    pub fn new(config: Config, code: Arc<Code>, host: Box<dyn Host>) -> Result<Arc<Runtime>, CodeError> {
+        register_assembly(&code)?;
+        Ok(Arc::new(Runtime {
+            stacks: StackPool::new(config.max_stack),
+            config,
+            code,
+            host,
+            scheduler: OnceLock::new(),
+            collector: OnceLock::new(),
+            world: World::new(),
+            machines: Mutex::default(),
+            all: Mutex::default(),
+            ended: Mutex::default(),
+            next_id: AtomicU64::new(1),
+            live: AtomicUsize::new(0),
+            scanning: AtomicU64::new(0),
+            dirty: Mutex::default(),
+            scanned: (crate::sync::Mutex::new(()), crate::sync::Condvar::new()),
+            counters: Counters::default(),
+            holds: Histogram::default(),
+            longest_hold: AtomicU64::new(0),
+            deepest_frames: AtomicU64::new(0),
+        }))
+    }
+
+    /// Names who runs goroutines that are ready. Once.
+    ///
+    /// # Panics
+    /// The second time.
+    pub fn set_scheduler(&self, scheduler: Arc<dyn Schedule>) {
+        assert!(self.scheduler.set(scheduler).is_ok(), "a runtime has one scheduler");
+    }
+
+    /// Names who takes roots. Once.
+    ///
+    /// # Panics
+    /// The second time.
+    pub fn set_collector(&self, collector: Arc<dyn Collector>) {
+        assert!(self.collector.set(collector).is_ok(), "a runtime has one collector");
+    }
+
+    /// The code that walks know.
+    pub fn code(&self) -> &Arc<Code> {
+        &self.code
+    }
+
+    /// How this runtime was configured.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// A new goroutine that will call `entry(goroutine header, argument)`, managed code of the C convention. It is
+    /// Runnable and in no queue. `argument` is a root until `entry` has begun.
+    ///
+    /// # Errors
+    /// [`StackError::OutOfMemory`].
+    ///
+    /// # Safety
+    /// `entry` is managed code that keeps contracts C1 to C6.
+    pub unsafe fn spawn(&self, entry: usize, argument: usize) -> Result<Arc<Goroutine>, StackError> {
+        let memory = self.stacks.take(MIN_STACK)?;
+        let goroutine = self.record();
+        let g = &*goroutine;
+        g.begin_life(self.next_id.fetch_add(1, Ordering::Relaxed));
+        g.every_poll.store(self.config.poll_always || self.config.move_every_poll, Ordering::Relaxed);
+        g.header.entry.store(entry, Ordering::Relaxed);
+        g.header.start_arg.store(argument, Ordering::Relaxed);
+        g.header.resume_value.store(0, Ordering::Relaxed);
+        g.header.on_exit.store(crate::machine::goroutine_exit as *const () as usize, Ordering::Relaxed);
+        g.publish_bounds(&memory);
+        // SAFETY: the stack is fresh and ours; stack sizes keep hi 16-aligned.
+        unsafe { asm::prepare(&g.header) };
+        *g.memory.lock() = Some(memory);
+        // Acquire: with the handshake before it is set, the write barrier is on if a cycle is scanning.
+        let cycle = self.scanning.load(Ordering::Acquire);
+        if cycle != 0 {
+            self.roots(&[argument]);
+        }
+        g.scanned_in.store(cycle, Ordering::Release);
+        g.status.revive();
+        self.live.fetch_add(1, Ordering::Relaxed);
+        self.counters.started.fetch_add(1, Ordering::Relaxed);
+        Ok(goroutine)
+    }
+
+    fn record(&self) -> Arc<Goroutine> {
+        {
+            let mut ended = self.ended.lock();
+            // Two owners: the list of all and the list of ended ones. A few tries; somebody may still look at it.
+            let free = ended.iter().rev().take(4).position(|g| Arc::strong_count(g) == 2);
+            if let Some(back) = free {
+                let at = ended.len() - 1 - back;
+                return ended.swap_remove(at);
+            }
+        }
+        let goroutine = Arc::new(Goroutine::new());
+        self.all.lock().push(goroutine.clone());
+        goroutine
+    }
+
+    pub(crate) fn has_ended(&self, goroutine: Arc<Goroutine>) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
+        self.ended.lock().push(goroutine);
+    }
+
+    /// How many goroutines there are that have not ended.
+    pub fn live_goroutines(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Makes a parked goroutine ready; its call out returns `value`.
+    ///
+    /// # Panics
+    /// If it is not parked.
+    pub fn ready(&self, goroutine: Arc<Goroutine>, value: usize) {
+        goroutine.header.resume_value.store(value, Ordering::Relaxed);
+        let own_thread = goroutine.in_callback();
+        goroutine.status.ready();
+        if own_thread {
+            *goroutine.woken.lock() = true;
+            goroutine.wake.notify_one();
+        } else {
+            self.schedule(goroutine);
+        }
+    }
+
+    /// Hands a Runnable goroutine to the scheduler.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn schedule(&self, goroutine: Arc<Goroutine>) {
+        self.scheduler.get().expect("a runtime that makes goroutines ready has a scheduler").ready(goroutine);
+    }
+
+    /// Whether a cycle is scanning stacks or marking.
+    pub fn is_scanning(&self) -> bool {
+        self.scanning.load(Ordering::Acquire) != 0
+    }
+
+    pub(crate) fn roots(&self, words: &[usize]) {
+        if let Some(collector) = self.collector.get() {
+            collector.roots(words);
+        }
+    }
+
+    /// Called by whoever runs `goroutine`, when it has become Running: it is no longer as it was scanned.
+    pub(crate) fn note_running(&self, goroutine: &Arc<Goroutine>) {
+        let cycle = self.scanning.load(Ordering::Acquire);
+        if cycle != 0 && goroutine.dirty_in.swap(cycle, Ordering::Relaxed) != cycle {
+            self.dirty.lock().push(goroutine.clone());
+        }
+    }
+
+    /// Asks every machine's goroutine to let others run at its next poll.
+    pub fn preempt_all(&self) {
+        for machine in self.machines.lock().iter() {
+            machine.ask(Request::YIELD);
+        }
+    }
+
+    /// The running totals.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How long single goroutines were held.
+    pub fn holds(&self) -> &Histogram {
+        &self.holds
+    }
+
+    /// The memory of stacks.
+    pub fn stacks(&self) -> &StackPool {
+        &self.stacks
+    }
+
+    /// How often a barrier was not placed because all stubs were in use.
+    pub fn pool_exhausted(&self) -> u64 {
+        stubs().exhausted()
+    }
+
+    /// The goroutines that have not ended, at this moment.
+    pub fn goroutines(&self) -> Vec<Arc<Goroutine>> {
+        self.all.lock().iter().filter(|g| g.status() != Status::Dead).cloned().collect()
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        for goroutine in self.all.get_mut().drain(..) {
+            goroutine.scan_lock().barriers.leave(stubs(), 0);
+            if let Some(memory) = goroutine.memory.lock().take() {
+                self.stacks.give(memory);
+            }
+        }
+    }
+}
+
+/// A goroutine found its header's address unusable as a record's: the layout is wrong.
+const _: () = assert!(std::mem::offset_of!(Goroutine, header) == 0);
+const _: () = assert!(MIN_STACK > STACK_GUARD + asm::PREPARED_BYTES + 256);
+const _: () = assert!(align_of::<Goroutine>() >= align_of::<GoroutineHeader>());

@@ -1,0 +1,162 @@
+//! Counters of the stack half, and a histogram of durations. All relaxed: they order nothing.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Why a barrier was not placed in a frame's return slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Refusal {
+    /// The frame is `callback`'s, whose slot is copied into `g.sched.pc`.
+    Callback = 0,
+    /// The frame is `call_system`'s: the innermost one, or one that native code called out from.
+    SystemCall = 1,
+    /// The frame returns to `goroutine_entry` or is that.
+    Entry = 2,
+    /// The frame returns to a pc that is not a safepoint of managed code, or may move its return address.
+    NoSafepoint = 3,
+    /// The slot already holds a stub.
+    Stub = 4,
+}
+
+/// The names of the refusals, in the order of [`Counters::refused`].
+pub const REFUSALS: [&str; 5] = ["callback", "system_call", "entry", "no_safepoint", "stub"];
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Running totals.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: AtomicU64,)*
+            /// Barriers not placed, by [`Refusal`].
+            pub refused: [AtomicU64; REFUSALS.len()],
+        }
+    };
+}
+
+counters! {
+    /// Barriers placed.
+    placed,
+    /// Barriers returned through.
+    hit,
+    /// Barriers whose frames were left without returning.
+    leapfrogged,
+    /// Goroutines started.
+    started,
+    /// Growths of a stack, by moving or in place.
+    grown,
+    /// Shrinkings of a stack.
+    shrunk,
+    /// Bytes copied by moves.
+    moved_bytes,
+    /// The most that one growth copied.
+    largest_move_bytes,
+    /// The deepest stack seen, in bytes in use.
+    deepest_bytes,
+    /// Frames visited while their goroutine was held, by first scans.
+    scanned_stopped,
+    /// Frames visited while their goroutine ran.
+    scanned_running,
+    /// Frames visited again in mark termination.
+    rescanned,
+    /// Frames that mark termination did not need to visit again.
+    skipped,
+}
+
+impl Counters {
+    pub(crate) fn refuse(&self, why: Refusal) {
+        self.refused[why as usize].fetch_add(1, Relaxed);
+    }
+}
+
+const SUB_BITS: u32 = 5;
+const BUCKETS: usize = ((64 - SUB_BITS as usize) << SUB_BITS) + (1 << SUB_BITS);
+
+/// A histogram of nanoseconds with an error below 1/32, filled from any thread.
+pub struct Histogram {
+    buckets: Box<[AtomicU64]>,
+    max: AtomicU64,
+}
+
+/// What a [`Histogram`] holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// How many durations.
+    pub count: u64,
+    /// The median, in nanoseconds.
+    pub p50: u64,
+    /// The 99th percentile.
+    pub p99: u64,
+    /// The longest, exactly.
+    pub max: u64,
+}
+
+impl std::fmt::Debug for Histogram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.summary().fmt(f)
+    }
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Histogram { buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), max: AtomicU64::new(0) }
+    }
+}
+
+fn bucket(nanos: u64) -> usize {
+    let high = 63 - (nanos | 1 << SUB_BITS).leading_zeros();
+    let shift = high - SUB_BITS;
+    ((shift as usize) << SUB_BITS) + (nanos >> shift) as usize
+}
+
+fn upper_end(bucket: usize) -> u64 {
+    let shift = (bucket >> SUB_BITS).saturating_sub(1) as u32;
+    let mantissa = (bucket - ((shift as usize) << SUB_BITS)) as u64;
+    ((mantissa + 1) << shift) - 1
+}
+
+impl Histogram {
+    /// Adds one duration.
+    pub fn record(&self, nanos: u64) {
+        self.buckets[bucket(nanos)].fetch_add(1, Relaxed);
+        self.max.fetch_max(nanos, Relaxed);
+    }
+
+    /// Count, median, 99th percentile, maximum.
+    pub fn summary(&self) -> Summary {
+        let counts: Vec<u64> = self.buckets.iter().map(|b| b.load(Relaxed)).collect();
+        let count: u64 = counts.iter().sum();
+        let max = self.max.load(Relaxed);
+        let at = |share: f64| {
+            let rank = ((count as f64 * share).ceil() as u64).max(1);
+            let mut seen = 0;
+            let found = counts.iter().position(|&c| {
+                seen += c;
+                seen >= rank
+            });
+            found.map_or(0, |b| upper_end(b).min(max))
+        };
+        Summary { count, p50: at(0.50), p99: at(0.99), max }
+    }
+}
+
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_holds_what_rounds_to_its_upper_end() {
+        for n in (0..5000).chain((0..64).map(|i| (1u64 << i) - 1 + (1 << i) / 3)) {
+            let end = upper_end(bucket(n));
+            assert!(end >= n && end - n <= n / 32 + 1, "{n} in a bucket that ends at {end}");
+        }
+    }
+
+    #[test]
+    fn percentiles_are_within_a_thirtieth() {
+        let h = Histogram::default();
+        (1..=10_000).for_each(|n| h.record(n * 100));
+        let s = h.summary();
+        assert_eq!((s.count, s.max), (10_000, 1_000_000));
+        assert!(s.p50.abs_diff(500_000) < 17_000 && s.p99.abs_diff(990_000) < 33_000, "{s:?}");
+    }
+}

@@ -1,0 +1,314 @@
+//! Machines and the world: ragged handshakes and stopping, by one Dekker handshake per machine.
+//!
+//! A machine is *inside* while it runs managed code or native code that is atomic to the collector. Invariants:
+//!
+//! 1. A machine goes inside by: store `inside`, full fence, load `stopping`. A stopper does: store `stopping`, full fence,
+//!    load `inside`. So either the machine sees that it must wait, or the stopper sees that it must wait for the machine.
+//! 2. A machine that is inside passes [`World::safepoint`] soon after it is asked to (the asking is the caller's
+//!    business), and waits there while the world is stopped.
+//! 3. A ragged handshake ends when every machine has been outside, or at a safepoint, at some moment since it began.
+
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, fence};
+use std::ops::Deref;
+use std::time::Duration;
+
+/// The world's view of one machine.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    inside: AtomicBool,
+    /// The last handshake that this machine has answered.
+    answered: AtomicU64,
+}
+
+impl Gate {
+    /// A machine that is outside.
+    pub(crate) fn new() -> Self {
+        Gate { inside: AtomicBool::new(false), answered: AtomicU64::new(0) }
+    }
+
+    /// Whether the machine is inside.
+    pub(crate) fn is_inside(&self) -> bool {
+        // Acquire: what the machine did before it went outside is visible to who sees it outside.
+        self.inside.load(Ordering::Acquire)
+    }
+}
+
+impl AsRef<Gate> for Gate {
+    fn as_ref(&self) -> &Gate {
+        self
+    }
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct World {
+    /// How many stoppers want the world to stand still.
+    stopping: AtomicUsize,
+    /// The number of the last handshake begun.
+    handshake: AtomicU64,
+    /// Somebody waits for machines: those that go outside must notify.
+    watched: AtomicUsize,
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+/// How long a waiter sleeps before it asks the machines again: a request can meet a goroutine that was just leaving.
+const ASK_AGAIN: Duration = Duration::from_millis(1);
+
+impl World {
+    /// A world in which machines may run.
+    pub(crate) fn new() -> Self {
+        World {
+            stopping: AtomicUsize::new(0),
+            handshake: AtomicU64::new(0),
+            watched: AtomicUsize::new(0),
+            lock: Mutex::new(()),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Goes inside; waits while the world is stopped.
+    #[inline]
+    pub(crate) fn enter(&self, gate: &Gate) {
+        loop {
+            gate.inside.store(true, Ordering::Relaxed);
+            // Invariant 1: pairs with the fence in `stop`.
+            fence(Ordering::SeqCst);
+            if self.stopping.load(Ordering::Acquire) == 0 {
+                // Invariant 3: we were outside just now. Acquire and Release as in `safepoint`.
+                gate.answered.store(self.handshake.load(Ordering::Acquire), Ordering::Release);
+                return;
+            }
+            self.exit(gate);
+            self.wait_while_stopped();
+        }
+    }
+
+    /// Goes outside.
+    #[inline]
+    pub(crate) fn exit(&self, gate: &Gate) {
+        // Release: everything that the machine did inside is visible to the stopper.
+        gate.inside.store(false, Ordering::Release);
+        // Pairs with the fence in `wait_for`: either we see that we are watched, or the watcher sees us outside.
+        fence(Ordering::SeqCst);
+        if self.watched.load(Ordering::Relaxed) != 0 {
+            self.notify();
+        }
+    }
+
+    /// A safepoint of a machine that is inside: answers handshakes, waits while the world is stopped.
+    pub(crate) fn safepoint(&self, gate: &Gate) {
+        // Acquire: what the initiator wrote before the handshake (the write barrier's flag) holds from here on.
+        let handshake = self.handshake.load(Ordering::Acquire);
+        if gate.answered.load(Ordering::Relaxed) != handshake {
+            // Release: what the machine did before its answer is visible to the initiator.
+            gate.answered.store(handshake, Ordering::Release);
+            self.notify();
+        }
+        if self.stopping.load(Ordering::Acquire) != 0 {
+            self.exit(gate);
+            self.enter(gate);
+        }
+    }
+
+    /// Returns when each machine that `list` names has been outside or at a safepoint since the call. `ask` is called for
+    /// each that has not, again and again until it has. `list` is called after the handshake has begun: machines that
+    /// come later find it begun.
+    pub(crate) fn handshake<M: Deref<Target: AsRef<Gate>>>(
+        &self,
+        list: impl FnOnce() -> Vec<M>,
+        mut ask: impl FnMut(&M),
+    ) {
+        // AcqRel: publishes what the caller wrote before.
+        let number = self.handshake.fetch_add(1, Ordering::AcqRel) + 1;
+        fence(Ordering::SeqCst);
+        let mut waiting = list();
+        self.wait_for(|| {
+            waiting.retain(|machine| {
+                let gate: &Gate = (**machine).as_ref();
+                let waiting = gate.is_inside() && gate.answered.load(Ordering::Acquire) < number;
+                if waiting {
+                    ask(machine);
+                }
+                waiting
+            });
+            waiting.is_empty()
+        });
+    }
+
+    /// Returns when all machines that `list` names are outside; they stay so until [`World::start`]. `ask` and `list` as
+    /// for [`World::handshake`].
+    pub(crate) fn stop<M: Deref<Target: AsRef<Gate>>>(&self, list: impl FnOnce() -> Vec<M>, mut ask: impl FnMut(&M)) {
+        self.stopping.fetch_add(1, Ordering::AcqRel);
+        // Invariant 1: pairs with the fence in `enter`.
+        fence(Ordering::SeqCst);
+        let mut waiting = list();
+        self.wait_for(|| {
+            // A machine that was outside may look in again, but it does not stay: see `enter`. So nobody leaves the
+            // list before all are outside at once.
+            waiting.iter_mut().fold(true, |done, machine| {
+                let gate: &Gate = (**machine).as_ref();
+                if gate.is_inside() {
+                    ask(machine);
+                }
+                done && !gate.is_inside()
+            })
+        });
+    }
+
+    /// Lets the machines run again.
+    pub(crate) fn start(&self) {
+        // Release: what the stopper did is visible to machines that go inside.
+        self.stopping.fetch_sub(1, Ordering::Release);
+        self.notify();
+    }
+
+    /// Whether the machine has a safepoint to pass.
+    pub(crate) fn wants(&self, gate: &Gate) -> bool {
+        // Acquire: pairs with the AcqRel of `stop` and `handshake`; the caller has fenced.
+        self.stopping.load(Ordering::Acquire) != 0
+            || self.handshake.load(Ordering::Acquire) != gate.answered.load(Ordering::Relaxed)
+    }
+
+    fn wait_while_stopped(&self) {
+        let mut guard = self.lock.lock();
+        while self.stopping.load(Ordering::Acquire) != 0 {
+            guard = self.changed.wait(guard);
+        }
+    }
+
+    fn wait_for(&self, mut done: impl FnMut() -> bool) {
+        self.watched.fetch_add(1, Ordering::Relaxed);
+        // Pairs with the fence in `exit`.
+        fence(Ordering::SeqCst);
+        let mut guard = self.lock.lock();
+        while !done() {
+            guard = self.changed.wait_for(guard, ASK_AGAIN);
+        }
+        drop(guard);
+        self.watched.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn notify(&self) {
+        drop(self.lock.lock());
+        self.changed.notify_all();
+    }
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(all(test, stackmark_loom))]
+mod loom_models {
+    use super::*;
+    use loom::{cell::UnsafeCell, sync::Arc, thread};
+
+    struct Modelled {
+        world: World,
+        gates: [Gate; 2],
+        /// What machines touch inside and the stopper touches while the world is stopped.
+        heap: UnsafeCell<u32>,
+        /// What the initiator of a handshake writes before it, and machines read inside.
+        barrier_on: AtomicBool,
+    }
+
+    fn modelled() -> Arc<Modelled> {
+        Arc::new(Modelled {
+            world: World::new(),
+            gates: [Gate::new(), Gate::new()],
+            heap: UnsafeCell::new(0),
+            barrier_on: AtomicBool::new(false),
+        })
+    }
+
+    fn bounded(bound: usize, model: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(bound);
+        builder.check(model);
+    }
+
+    #[test]
+    fn loom_nobody_runs_while_the_world_is_stopped() {
+        bounded(3, || {
+            let m = modelled();
+            let machine = m.clone();
+            let thread = thread::spawn(move || {
+                machine.world.enter(&machine.gates[0]);
+                // SAFETY: loom checks that nobody else is there.
+                machine.heap.with_mut(|heap| unsafe { *heap += 1 });
+                machine.world.safepoint(&machine.gates[0]);
+                // SAFETY: as above.
+                machine.heap.with_mut(|heap| unsafe { *heap += 1 });
+                machine.world.exit(&machine.gates[0]);
+            });
+            m.world.stop(|| vec![&m.gates[0]], |_| {});
+            // SAFETY: as above.
+            m.heap.with_mut(|heap| unsafe { *heap += 10 });
+            m.world.start();
+            thread.join().unwrap();
+            // SAFETY: as above.
+            m.heap.with(|heap| unsafe { assert_eq!(*heap, 12) });
+        });
+    }
+
+    #[test]
+    fn loom_a_handshake_makes_everyone_see_what_was_written_before() {
+        bounded(3, || {
+            let m = modelled();
+            let machine = m.clone();
+            let thread = thread::spawn(move || {
+                machine.world.enter(&machine.gates[0]);
+                for _ in 0..2 {
+                    if !machine.barrier_on.load(Ordering::Relaxed) {
+                        // Managed code that has not heard yet: nothing that the initiator does after the handshake
+                        // happens at the same time.
+                        // SAFETY: loom checks that nobody else is there.
+                        machine.heap.with_mut(|heap| unsafe { *heap += 1 });
+                    }
+                    machine.world.safepoint(&machine.gates[0]);
+                }
+                machine.world.exit(&machine.gates[0]);
+            });
+            m.barrier_on.store(true, Ordering::Relaxed);
+            m.world.handshake(|| vec![&m.gates[0]], |_| {});
+            // SAFETY: as above.
+            m.heap.with_mut(|heap| unsafe { *heap += 10 });
+            thread.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn loom_two_stoppers_and_a_machine() {
+        bounded(2, || {
+            let m = modelled();
+            let (machine, other) = (m.clone(), m.clone());
+            let runs = thread::spawn(move || {
+                machine.world.enter(&machine.gates[0]);
+                // SAFETY: loom checks that nobody else is there.
+                machine.heap.with_mut(|heap| unsafe { *heap += 1 });
+                machine.world.exit(&machine.gates[0]);
+            });
+            let stops = thread::spawn(move || {
+                other.world.stop(|| vec![&other.gates[0]], |_| {});
+                // SAFETY: loom checks that no machine is there.
+                other.heap.with(|heap| unsafe { assert!(*heap <= 1) });
+                other.world.start();
+            });
+            m.world.stop(|| vec![&m.gates[0]], |_| {});
+            // SAFETY: as above.
+            m.heap.with(|heap| unsafe { assert!(*heap <= 1) });
+            m.world.start();
+            stops.join().unwrap();
+            runs.join().unwrap();
+        });
+    }
+}

@@ -1,0 +1,168 @@
+//! A deep recursion of compiled code: its stack grows by moving, then in place, is scanned and rescanned with barriers,
+//! and gives its memory back.
+
+mod jit;
+
+use parking_lot::Mutex;
+use stackmark_stack::unwind::Code;
+use stackmark_stack::{BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime};
+use std::ffi::c_void;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+struct Embedder;
+
+impl Host for Embedder {
+    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
+        panic!("stack exceeds {limit} bytes")
+    }
+}
+
+/// Counts the roots that are the one object, and others.
+#[derive(Default)]
+struct Counting {
+    object: AtomicUsize,
+    found: AtomicU64,
+    others: AtomicU64,
+}
+
+impl Collector for Counting {
+    fn roots(&self, words: &[usize]) {
+        let found = words.iter().filter(|&&word| word == self.object.load(Relaxed)).count() as u64;
+        self.found.fetch_add(found, Relaxed);
+        self.others.fetch_add(words.len() as u64 - found, Relaxed);
+    }
+}
+
+/// What the native function at the bottom does, for the test that runs.
+type AtBottom = Box<dyn FnMut(Caller<'_>) + Send>;
+static AT_BOTTOM: Mutex<Option<AtBottom>> = Mutex::new(None);
+/// One test at a time: they share AT_BOTTOM and the stubs.
+static ONE: Mutex<()> = Mutex::new(());
+
+unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
+    // SAFETY: used within this function alone.
+    let caller = unsafe { Caller::current() };
+    AT_BOTTOM.lock().as_mut().expect("the test has set it")(caller);
+    0
+}
+
+struct Run {
+    runtime: Arc<Runtime>,
+    collector: Arc<Counting>,
+}
+
+/// Recurses `n` deep and calls `at_bottom` there; checks the sum that comes back.
+fn recurse(config: Config, n: u64, pad: u32, at_bottom: impl FnOnce(&Run) -> AtBottom) -> Run {
+    let code = Arc::new(Code::new());
+    let compiled = jit::compile(&code, bottom, pad);
+    let runtime = Runtime::new(config, code, Box::new(Embedder)).expect("the assembly's frames");
+    let collector = Arc::new(Counting::default());
+    runtime.set_collector(collector.clone());
+    let run = Run { runtime, collector };
+    let object = Box::new(7u64);
+    run.collector.object.store(&raw const *object as usize, Relaxed);
+    *AT_BOTTOM.lock() = Some(at_bottom(&run));
+    let mut argument = [n, &raw const *object as u64, 0];
+    let machine = Machine::attach(&run.runtime).expect("a fresh thread");
+    // SAFETY: the entry is compiled code that keeps the contracts.
+    let goroutine = unsafe { run.runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
+    assert!(matches!(machine.run(goroutine), Left::Exited));
+    assert_eq!(argument[2], n * (n + 1) / 2 + 7 * n);
+    *AT_BOTTOM.lock() = None;
+    drop(compiled);
+    run
+}
+
+fn count(counter: &AtomicU64) -> u64 {
+    counter.load(Relaxed)
+}
+
+#[test]
+fn a_stack_grows_from_2_kib_to_a_million_frames_and_gives_its_memory_back() {
+    let _one = ONE.lock();
+    let config = Config { poison: true, ..Config::default() };
+    let run = recurse(config, 1_000_000, 0, |_| Box::new(|_| {}));
+    let counters = run.runtime.counters();
+    assert!(count(&counters.grown) >= 14, "{counters:?}");
+    assert!(count(&counters.largest_move_bytes) <= 256 << 10, "{counters:?}");
+    let peak = run.runtime.stacks().resident_peak_bytes();
+    assert!(peak >= 64 << 20, "{peak}");
+    run.runtime.stacks().trim();
+    assert!(run.runtime.stacks().resident_bytes() < peak / 4);
+}
+
+/// One cycle, driven by the goroutine's own thread while it is InForeign. Returns (frames, rescanned, skipped).
+fn cycle(caller: Caller<'_>, number: u64) -> (u64, u64, u64) {
+    let runtime = caller.runtime().clone();
+    caller.foreign(|| {
+        runtime.handshake();
+        runtime.begin_scanning(number);
+        runtime.scan_goroutines().expect("a stack that can be walked");
+    });
+    // Running again: dirty. Then the world stops, from another thread, while this one is InForeign.
+    caller.foreign(|| {
+        let mut world = runtime.stop_world();
+        let visited = world.rescan().expect("a stack that can be walked");
+        world.end_scanning();
+        let (_, frames) = runtime.take_cycle_maxima();
+        (frames, visited.frames, visited.skipped)
+    })
+}
+
+#[test]
+fn a_rescan_visits_only_the_frames_up_to_the_lowest_unhit_barrier() {
+    let _one = ONE.lock();
+    const N: u64 = 1_000_000;
+    let run = recurse(Config::default(), N, 0, |run| {
+        let collector = run.collector.clone();
+        Box::new(move |caller| {
+            for number in 1..=3 {
+                collector.found.store(0, Relaxed);
+                let (frames, rescanned, skipped) = cycle(caller, number);
+                assert!(frames > N, "{frames}");
+                assert!(rescanned < frames / 100, "{rescanned} of {frames}");
+                assert_eq!(rescanned + skipped, frames);
+                assert!(collector.found.load(Relaxed) > N, "every frame's root was found");
+            }
+        })
+    });
+    let counters = run.runtime.counters();
+    // Each cycle removes the barriers of the one before; those of the last are all returned through.
+    assert_eq!(count(&counters.placed), 3 * count(&counters.hit), "{counters:?}");
+    assert!(count(&counters.hit) >= 16, "{counters:?}");
+}
+
+#[test]
+fn without_barriers_a_rescan_visits_every_frame() {
+    let _one = ONE.lock();
+    let config = Config { barriers: BarrierMode::Off, ..Config::default() };
+    let run = recurse(config, 10_000, 0, |_| {
+        Box::new(|caller| {
+            let (frames, rescanned, skipped) = cycle(caller, 1);
+            assert_eq!((rescanned, skipped), (frames, 0));
+        })
+    });
+    assert_eq!(count(&run.runtime.counters().placed), 0);
+}
+
+#[test]
+fn stacks_move_with_a_barrier_in_every_frame() {
+    let _one = ONE.lock();
+    let config =
+        Config { barriers: BarrierMode::EveryFrame, move_every_poll: true, poison: true, ..Config::default() };
+    for (n, pad) in [(300, 0), (40, 800), (3000, 16)] {
+        let run = recurse(config.clone(), n, pad, |_| {
+            Box::new(|caller| {
+                for number in 1..=3 {
+                    cycle(caller, number);
+                }
+            })
+        });
+        let counters = run.runtime.counters();
+        // All frames but the innermost, the entry's and the two that the assembly makes.
+        assert_eq!(count(&counters.hit), n + 1, "{counters:?}");
+        assert_eq!(count(&counters.leapfrogged), 0);
+        assert_eq!(run.runtime.pool_exhausted(), 0);
+    }
+}

@@ -1,0 +1,262 @@
+//! Runs the minigo command over a Go program, within a limit of time, and looks at what it did.
+#![allow(dead_code, unused_macros, reason = "each file of tests uses its part of the runner")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Every item of `--stress`, together.
+pub(crate) const ALL_STRESS: &str = "collect-every-poll,barrier-every-frame,move-every-poll,poison,verify";
+
+/// More output than this is a program gone wild; its pipe is closed then.
+const OUTPUT_LIMIT: u64 = 64 << 20;
+
+/// Calls the macro `$tests` with the names of all programs that run to their end.
+macro_rules! for_each_program {
+    ($tests:ident) => {
+        $tests! {
+            arrays, backtrace, bad_formats, binary_trees, channels, closures, collections, constants, control,
+            deep_recursion, f128, float32s, floats, formats, formats_more, globals, goroutines, ints, linked_list,
+            mandelbrot, methods, multiple_results, nqueens, parked_goroutines, pointers, prime_sieve, shifts, slices,
+            stack_arrays, stack_shrinks, strings, structs,
+        }
+    };
+}
+
+/// The directory of the Go programs.
+pub(crate) fn programs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../programs")
+}
+
+/// The names of the Go programs in a directory, without `.go`, sorted.
+pub(crate) fn names_in(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| Some(entry.unwrap().file_name().to_str()?.strip_suffix(".go")?.to_owned()))
+        .collect();
+    names.sort();
+    names
+}
+
+/// What a run of minigo left behind.
+pub(crate) struct Outcome {
+    pub(crate) command: String,
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Outcome {
+    /// Asserts the exit status and the exact standard output.
+    #[track_caller]
+    pub(crate) fn expect(&self, status: i32, stdout: &str) -> &Self {
+        self.expect_status(status);
+        if self.stdout != stdout {
+            let line = self.stdout.lines().zip(stdout.lines()).take_while(|(ours, wanted)| ours == wanted).count();
+            panic!(
+                "{}\nstandard output differs from line {} on:\n  here:    {:?}\n  real Go: {:?}\n{}",
+                self.command,
+                line + 1,
+                self.stdout.lines().nth(line),
+                stdout.lines().nth(line),
+                self.stderr_tail(),
+            );
+        }
+        self
+    }
+
+    /// Asserts the exit status.
+    #[track_caller]
+    pub(crate) fn expect_status(&self, status: i32) -> &Self {
+        assert!(
+            self.status.code() == Some(status),
+            "{}\nended with {}, not with status {status}\n{}",
+            self.command,
+            self.status,
+            self.stderr_tail(),
+        );
+        self
+    }
+
+    /// Asserts that standard error contains a text.
+    #[track_caller]
+    pub(crate) fn expect_stderr(&self, wanted: &str) -> &Self {
+        assert!(
+            self.stderr.contains(wanted),
+            "{}\nstandard error lacks {wanted:?}\n{}",
+            self.command,
+            self.stderr_tail(),
+        );
+        self
+    }
+
+    fn stderr_tail(&self) -> String {
+        let lines: Vec<&str> = self.stderr.lines().collect();
+        let mut text = String::from("standard error:\n");
+        for line in &lines[..lines.len().min(10)] {
+            writeln!(text, "  {line}").unwrap();
+        }
+        if lines.len() > 30 {
+            writeln!(text, "  ... {} lines ...", lines.len() - 30).unwrap();
+        }
+        for line in &lines[lines.len().min(10).max(lines.len().saturating_sub(20))..] {
+            writeln!(text, "  {line}").unwrap();
+        }
+        text
+    }
+}
+
+/// The time that one run may take, settable for slow machines and for valgrind.
+fn time_limit() -> Duration {
+    let seconds = std::env::var("MINIGO_TEST_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(120);
+    Duration::from_secs(seconds)
+}
+
+/// Runs `minigo OPTIONS FILE`.
+pub(crate) fn minigo(options: &[&str], file: &Path) -> Outcome {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_minigo"));
+    command.args(options).arg(file);
+    run(command)
+}
+
+/// Runs a command to its end, or kills it when the time is over and fails.
+pub(crate) fn run(mut command: Command) -> Outcome {
+    let shown = format!("{command:?}");
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("{shown}: {e}"));
+    let stdout = collect(child.stdout.take().unwrap());
+    let stderr = collect(child.stderr.take().unwrap());
+    let limit = time_limit();
+    let deadline = Instant::now() + limit;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break Some(status);
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            break None;
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
+    let Some(status) = status else {
+        panic!(
+            "{shown}\nwas killed after {limit:?}; it printed {} bytes, and to standard error:\n{stderr}",
+            stdout.len()
+        )
+    };
+    Outcome { command: shown, status, stdout, stderr }
+}
+
+fn collect(pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.take(OUTPUT_LIMIT).read_to_end(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// Which of its two sizes a program runs with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Size {
+    /// As the file says.
+    Full,
+    /// The number after `// stress:`, small enough for a collection at every poll.
+    Stress,
+}
+
+/// A Go program of the collection.
+pub(crate) struct Program {
+    name: String,
+}
+
+impl Program {
+    pub(crate) fn new(name: &str) -> Program {
+        Program { name: name.to_owned() }
+    }
+
+    /// The file to run. With the stress size that is a copy with the one line changed.
+    pub(crate) fn file(&self, size: Size) -> PathBuf {
+        let original = programs().join(format!("{}.go", self.name));
+        if size == Size::Full {
+            return original;
+        }
+        // A directory for each process and thread, since tests with the same program run side by side.
+        let own = format!("stress-{}-{:?}", std::process::id(), thread::current().id());
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(own.replace(['(', ')'], "-"));
+        fs::create_dir_all(&directory).unwrap();
+        let copy = directory.join(format!("{}.go", self.name));
+        fs::write(&copy, self.stress_source(&original)).unwrap();
+        copy
+    }
+
+    /// The source with the number after `// stress:` in the place of the size.
+    fn stress_source(&self, original: &Path) -> String {
+        let source = fs::read_to_string(original).unwrap_or_else(|e| panic!("{}: {e}", original.display()));
+        let mut substituted = 0;
+        let lines: Vec<String> = source
+            .lines()
+            .map(|line| match line.strip_prefix("const size = ").and_then(|rest| rest.split_once(" // stress: ")) {
+                Some((_, small)) => {
+                    substituted += 1;
+                    format!("const size = {small}")
+                }
+                None => line.to_owned(),
+            })
+            .collect();
+        assert_eq!(substituted, 1, "{}: one line must be 'const size = N // stress: M'", original.display());
+        lines.join("\n") + "\n"
+    }
+
+    /// The number in the line that says the size.
+    pub(crate) fn full_size(&self) -> u64 {
+        let source = fs::read_to_string(self.file(Size::Full)).unwrap();
+        let line = source.lines().find_map(|line| line.strip_prefix("const size = ")).unwrap();
+        line.split(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// What real Go prints.
+    pub(crate) fn expected(&self, size: Size) -> String {
+        let suffix = if size == Size::Full { "out" } else { "stress.out" };
+        let file = programs().join(format!("{}.{suffix}", self.name));
+        fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+    }
+
+    /// Runs the program and asserts that it prints what real Go prints.
+    #[track_caller]
+    pub(crate) fn check(&self, options: &[&str], size: Size) -> Outcome {
+        let outcome = minigo(options, &self.file(size));
+        outcome.expect(0, &self.expected(size));
+        outcome
+    }
+
+    /// As `check`, and returns the statistics that the run wrote as JSON.
+    #[track_caller]
+    pub(crate) fn statistics(&self, options: &[&str], size: Size) -> serde_json::Value {
+        let own = format!("stats-{}-{}-{:?}.json", self.name, std::process::id(), thread::current().id());
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(own.replace(['(', ')'], "-"));
+        let mut with_stats = vec!["--stats", file.to_str().unwrap()];
+        with_stats.extend(options);
+        let outcome = self.check(&with_stats, size);
+        let text =
+            fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}\nwrote no statistics: {e}", outcome.command));
+        serde_json::from_str(&text)
+            .unwrap_or_else(|e| panic!("{}\nstatistics are not JSON: {e}\n{text}", outcome.command))
+    }
+}
+
+/// A number in statistics, named by the path to it: `number(&stats, "stacks.moved_bytes")`.
+#[track_caller]
+pub(crate) fn number(statistics: &serde_json::Value, path: &str) -> u64 {
+    let value = path.split('.').fold(statistics, |value, key| &value[key]);
+    value.as_u64().unwrap_or_else(|| panic!("statistics have no number {path}: {value}"))
+}

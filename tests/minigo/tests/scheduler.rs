@@ -1,0 +1,172 @@
+//! Many goroutines of compiled code on several threads, parking, yielding and ending, while cycles scan their stacks.
+
+mod jit;
+
+use parking_lot::{Condvar, Mutex};
+use stackmark_stack::scheduler::Scheduler;
+use stackmark_stack::unwind::Code;
+use stackmark_stack::{BarrierMode, Caller, Collector, Config, Goroutine, Host, Machine, Runtime};
+use std::ffi::c_void;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::thread;
+
+struct Embedder;
+
+impl Host for Embedder {
+    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
+        panic!("stack exceeds {limit} bytes")
+    }
+}
+
+/// Every root is one of these objects.
+struct Objects(Vec<u64>, AtomicU64);
+
+impl Collector for Objects {
+    fn roots(&self, words: &[usize]) {
+        let range = self.0.as_ptr_range();
+        for &word in words {
+            // Arguments of goroutines are roots too, in a table of their own.
+            if range.contains(&(word as *const u64)) {
+                self.1.fetch_add(1, Relaxed);
+            }
+        }
+    }
+}
+
+/// Goroutines that wait for a partner.
+static WAITING: Mutex<Vec<Arc<Goroutine>>> = Mutex::new(Vec::new());
+static TURNS: AtomicUsize = AtomicUsize::new(0);
+static PARKED: AtomicUsize = AtomicUsize::new(0);
+
+/// At the bottom of its recursion a goroutine yields, parks until another wakes it, or calls out to code that waits.
+unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
+    // SAFETY: used within this function alone.
+    let caller = unsafe { Caller::current() };
+    match TURNS.fetch_add(1, Relaxed) % 4 {
+        // SAFETY: nothing here owns anything.
+        0 => unsafe { caller.yield_now(0) },
+        1 => {
+            let mut waiting = WAITING.lock();
+            if let Some(partner) = waiting.pop() {
+                drop(waiting);
+                caller.runtime().ready(partner, 0);
+                return 0;
+            }
+            waiting.push(caller.handle());
+            PARKED.fetch_add(1, Relaxed);
+            // SAFETY: nothing here owns anything but the lock, which is given up when the goroutine counts as parked.
+            unsafe { caller.park(move || drop(waiting)) }
+        }
+        2 => caller.foreign(|| {
+            thread::yield_now();
+            0
+        }),
+        _ => 0,
+    }
+}
+
+/// What a test has: the arguments of its goroutines, where their results appear.
+struct Arguments(Vec<[u64; 3]>);
+
+fn run(threads: usize, goroutines: usize, config: Config) -> Arc<Runtime> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock();
+    let code = Arc::new(Code::new());
+    let compiled = jit::compile(&code, bottom, 16);
+    let runtime = Runtime::new(config, code, Box::new(Embedder)).expect("the assembly's frames");
+    let objects = Arc::new(Objects((0..64).collect(), AtomicU64::new(0)));
+    runtime.set_collector(objects.clone());
+    let idle = Arc::new((Mutex::new(false), Condvar::new()));
+    let at_idle = idle.clone();
+    let scheduler = Scheduler::new(
+        &runtime,
+        threads,
+        Box::new(move || {
+            *at_idle.0.lock() = true;
+            at_idle.1.notify_all();
+        }),
+    );
+    let mut arguments = Arguments(
+        (0..goroutines).map(|i| [(i % 90) as u64, &raw const objects.0[i % 64] as u64, u64::MAX]).collect(),
+    );
+    // All are there before the threads start: from then on "nothing to do" means that all have ended or wait.
+    for argument in &mut arguments.0 {
+        // SAFETY: compiled code that keeps the contracts; the argument outlives it.
+        let goroutine = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
+        runtime.schedule(goroutine);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let collecting = {
+        let (runtime, stop) = (runtime.clone(), stop.clone());
+        thread::spawn(move || {
+            let mut number = 0;
+            while !stop.load(SeqCst) {
+                number += 1;
+                runtime.handshake();
+                runtime.begin_scanning(number);
+                runtime.scan_goroutines().expect("stacks that can be walked");
+                thread::yield_now();
+                let mut world = runtime.stop_world();
+                world.rescan().expect("stacks that can be walked");
+                world.visit_all().expect("stacks that can be walked");
+                world.end_scanning();
+                drop(world);
+                runtime.stacks().trim();
+            }
+            number
+        })
+    };
+    let running = scheduler.start().expect("threads");
+    // A goroutine may be left waiting for a partner: wake it until all have ended.
+    while runtime.live_goroutines() > 0 {
+        let mut now = idle.0.lock();
+        while !*now {
+            idle.1.wait(&mut now);
+        }
+        *now = false;
+        drop(now);
+        for goroutine in std::mem::take(&mut *WAITING.lock()) {
+            runtime.ready(goroutine, 0);
+        }
+    }
+    stop.store(true, SeqCst);
+    assert!(collecting.join().expect("no panic") > 0);
+    running.stop();
+    for (i, [n, object, result]) in arguments.0.iter().enumerate() {
+        let read = (object - objects.0.as_ptr() as u64) / 8;
+        assert_eq!(*result, n * (n + 1) / 2 + read * n, "goroutine {i}");
+    }
+    drop(compiled);
+    runtime
+}
+
+#[test]
+fn goroutines_park_and_move_between_threads_while_their_stacks_are_scanned() {
+    for threads in [1, 2, 4] {
+        let runtime = run(threads, 3000, Config::default());
+        let counters = runtime.counters();
+        assert_eq!(counters.started.load(Relaxed), 3000);
+        assert!(counters.scanned_stopped.load(Relaxed) > 0);
+    }
+}
+
+#[test]
+fn the_same_with_a_barrier_in_every_frame_and_a_move_at_every_poll() {
+    let config =
+        Config { barriers: BarrierMode::EveryFrame, move_every_poll: true, poison: true, ..Config::default() };
+    let runtime = run(2, 1000, config);
+    let counters = runtime.counters();
+    let (placed, hit) = (counters.placed.load(Relaxed), counters.hit.load(Relaxed));
+    assert!(placed > 0 && hit > 0 && hit <= placed, "{counters:?}");
+    assert_eq!(counters.leapfrogged.load(Relaxed), 0);
+}
+
+#[test]
+fn a_thread_is_attached_once() {
+    let runtime = Runtime::new(Config::default(), Arc::new(Code::new()), Box::new(Embedder)).expect("frames");
+    let machine = Machine::attach(&runtime).expect("a fresh thread");
+    assert!(Machine::attach(&runtime).is_err());
+    drop(machine);
+    drop(Machine::attach(&runtime).expect("detached before"));
+}

@@ -1,0 +1,7 @@
+// Go refuses this.
+package main
+
+func main() {
+	n := 1
+	println(n / 0)
+}

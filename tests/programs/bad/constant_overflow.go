@@ -1,0 +1,7 @@
+// Go refuses this.
+package main
+
+func main() {
+	var b byte = 256
+	println(b)
+}

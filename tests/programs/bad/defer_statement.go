@@ -1,0 +1,7 @@
+// Go accepts this.
+package main
+
+func main() {
+	defer println("later")
+	println("now")
+}

@@ -1,0 +1,9 @@
+// Go accepts this.
+package main
+
+import "fmt"
+
+func main() {
+	var n int
+	fmt.Sscanf("5", "%d", &n)
+}

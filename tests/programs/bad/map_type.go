@@ -1,0 +1,11 @@
+// Go accepts this.
+package main
+
+type table struct {
+	names map[int]string
+}
+
+func main() {
+	var t table
+	println(t.names == nil)
+}

@@ -1,0 +1,4 @@
+// Go refuses this.
+package main
+
+func other() {}

@@ -1,0 +1,4 @@
+// Go refuses this as a program.
+package other
+
+func main() {}

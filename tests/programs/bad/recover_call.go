@@ -1,0 +1,7 @@
+// Go accepts this.
+package main
+
+func main() {
+	r := recover()
+	println(r == nil)
+}

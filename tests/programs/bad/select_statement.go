@@ -1,0 +1,11 @@
+// Go accepts this.
+package main
+
+func main() {
+	c := make(chan int)
+	select {
+	case v := <-c:
+		println(v)
+	default:
+	}
+}

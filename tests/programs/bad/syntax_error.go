@@ -1,0 +1,7 @@
+// Go refuses this.
+package main
+
+func main() {
+	x := := 1
+	println(x)
+}

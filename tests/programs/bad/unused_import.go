@@ -1,0 +1,7 @@
+// Go refuses this.
+package main
+
+import "fmt"
+
+func main() {
+}

@@ -1,0 +1,6 @@
+// Go refuses this.
+package main
+
+func main() {
+	x := 1
+}

@@ -1,0 +1,395 @@
+//! What is registered: regions of managed code and ranges of native code, published for lookups without locks.
+//!
+//! All of it hangs off one pointer. Whoever registers or unregisters holds a mutex, builds the next version (the
+//! compiled regions themselves are shared between versions) and swaps the pointer; a reader pins an epoch, loads the
+//! pointer once, and keeps what it points to for as long as its [`Snapshot`] lives.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_epoch::{self as epoch, Atomic, Guard, Owned};
+
+use crate::image;
+use crate::jit_debug::SymbolFile;
+use crate::region::{CompiledRegion, Region, RegionError};
+use crate::rule::Rule;
+use crate::safepoint::SafepointRef;
+use crate::system_unwinder::SystemFrames;
+use crate::table::Table;
+
+/// What a frame is, and so what may be done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FrameKind {
+    /// Compiler-generated code of a registered region.
+    Managed,
+    /// The frame through which native code called managed code; its return slot is rewritten by the call.
+    Callback,
+    /// The frame in which managed code has left its stack to call native code.
+    SystemCall,
+    /// The oldest frame of a stack.
+    Entry,
+    /// A return-address barrier's stub.
+    Stub,
+}
+
+/// How the callers of native frames are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NativeRule {
+    /// By the `.eh_frame` of the loaded image that holds the code.
+    FromImage,
+    /// CFA = stack pointer + `cfa_offset`, the return address at CFA-8; the frame pointer is the caller's own.
+    Fixed {
+        /// Bytes from the stack pointer to the CFA: at least 8, a multiple of 8.
+        cfa_offset: u32,
+    },
+    /// There is no caller: the frame is the oldest of its stack. So is every [`FrameKind::Entry`] frame, and every
+    /// one whose CFI leaves the return address undefined.
+    End,
+}
+
+/// A registered region of managed code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RegionId(u64);
+
+/// Why code was not registered or unregistered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodeError {
+    /// The range overlaps one that is registered already.
+    #[error("{name} at {start:#x}..{end:#x} overlaps {with}")]
+    Overlap {
+        /// What was to be registered.
+        name: String,
+        /// Its start.
+        start: usize,
+        /// Its end.
+        end: usize,
+        /// What it overlaps.
+        with: String,
+    },
+    /// The region contradicts itself.
+    #[error("region {region}: {source}")]
+    Region {
+        /// The region's name.
+        region: String,
+        /// What is wrong with it.
+        source: RegionError,
+    },
+    /// The native range is empty or wraps around.
+    #[error("native code at {start:#x}..{end:#x} is no range")]
+    NoRange {
+        /// Its start.
+        start: usize,
+        /// Its end.
+        end: usize,
+    },
+    /// The fixed rule's offset is no multiple of 8, 0, or too large.
+    #[error("native code at {start:#x}: a CFA at {cfa_offset} bytes from the stack pointer is impossible")]
+    FixedRule {
+        /// The range's start.
+        start: usize,
+        /// The offset.
+        cfa_offset: u32,
+    },
+    /// The image's CFI for a native range was not found or is malformed.
+    #[error("native code at {start:#x}: {source}")]
+    Image {
+        /// The range's start.
+        start: usize,
+        /// What is wrong.
+        source: image::ImageError,
+    },
+    /// The image's CFI covers nothing of the native range.
+    #[error("no CFI covers any of the native code at {start:#x}..{end:#x}")]
+    NotCovered {
+        /// The range's start.
+        start: usize,
+        /// The range's end.
+        end: usize,
+    },
+    /// No such region is registered (any more).
+    #[error("no region {0:?} is registered")]
+    Unknown(RegionId),
+}
+
+/// A native range, compiled.
+#[derive(Debug)]
+pub(crate) struct Native {
+    range: Range<usize>,
+    pub(crate) kind: FrameKind,
+    rule: CompiledRule,
+}
+
+#[derive(Debug)]
+enum CompiledRule {
+    Table(Table),
+    Fixed(usize),
+    End,
+}
+
+/// How to step over a native frame.
+pub(crate) enum NativeStep {
+    Rule(Rule),
+    Fixed(usize),
+    End,
+}
+
+impl Native {
+    /// The step for a frame that stands at `pc`, which lies in the range.
+    pub(crate) fn step(&self, pc: usize) -> NativeStep {
+        match &self.rule {
+            _ if self.kind == FrameKind::Entry => NativeStep::End,
+            CompiledRule::Table(table) => NativeStep::Rule(table.rule(pc as u64)),
+            CompiledRule::Fixed(offset) => NativeStep::Fixed(*offset),
+            CompiledRule::End => NativeStep::End,
+        }
+    }
+}
+
+/// One version of everything that is registered. Both lists are sorted by address and overlap nowhere.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    regions: Vec<Arc<CompiledRegion>>,
+    natives: Vec<Arc<Native>>,
+}
+
+/// What holds a pc.
+pub(crate) enum Found<'s> {
+    Region(&'s CompiledRegion),
+    Native(&'s Native),
+}
+
+impl Published {
+    pub(crate) fn find(&self, pc: usize) -> Option<Found<'_>> {
+        if let Some(region) = self.region(pc) {
+            return Some(Found::Region(region));
+        }
+        let i = self.natives.partition_point(|native| native.range.start <= pc);
+        let native = self.natives.get(i.checked_sub(1)?)?;
+        native.range.contains(&pc).then_some(Found::Native(native))
+    }
+
+    #[inline]
+    pub(crate) fn region(&self, pc: usize) -> Option<&CompiledRegion> {
+        let i = self.regions.partition_point(|region| region.range().start <= pc);
+        let region = self.regions.get(i.checked_sub(1)?)?;
+        region.range().contains(&pc).then_some(region)
+    }
+
+    fn overlapping(&self, range: &Range<usize>) -> Option<String> {
+        let meets = |other: &Range<usize>| other.start < range.end && range.start < other.end;
+        let region = self.regions.iter().find(|region| meets(&region.range()));
+        let native = self.natives.iter().find(|native| meets(&native.range));
+        match (region, native) {
+            (Some(region), _) => Some(format!("region {}", region.name())),
+            (_, Some(native)) => Some(format!("{:?} code at {:#x}", native.kind, native.range.start)),
+            _ => None,
+        }
+    }
+}
+
+/// A region as others than this crate's lookups know it, until this is dropped.
+#[derive(Debug)]
+struct Announced {
+    /// Finds it among the published ones.
+    start: usize,
+    /// None of these two for code of a loaded image, which debuggers and the system's unwinder know without us.
+    _debugger: Option<SymbolFile>,
+    _system: Option<SystemFrames>,
+}
+
+impl Announced {
+    fn new(region: &Region) -> Announced {
+        let jit = !image::loaded(region.start..region.start + region.len);
+        Announced {
+            start: region.start,
+            _debugger: jit.then(|| SymbolFile::announce(region)),
+            _system: jit.then(|| SystemFrames::register(&region.eh_frame)),
+        }
+    }
+}
+
+/// The registered code of a runtime. Shared by `Arc`; lookups go through [`Code::snapshot`] and take no lock.
+#[derive(Debug)]
+pub struct Code {
+    published: Atomic<Published>,
+    announced: Mutex<HashMap<RegionId, Announced>>,
+}
+
+impl Default for Code {
+    fn default() -> Code {
+        Code::new()
+    }
+}
+
+impl Code {
+    /// Nothing registered.
+    pub fn new() -> Code {
+        Code { published: Atomic::new(Published::default()), announced: Mutex::default() }
+    }
+
+    /// Registers managed code: compiles its CFI, builds its safepoint table, and makes it known to debuggers and to
+    /// the system's unwinder. The code itself must be in place, and stay until [`unregister`](Code::unregister).
+    pub fn register(&self, region: Region) -> Result<RegionId, CodeError> {
+        let compiled = CompiledRegion::compile(&region)
+            .map_err(|source| CodeError::Region { region: region.name.clone(), source })?;
+        let mut announced = self.lock();
+        self.publish(compiled.range(), &region.name, |next| {
+            let i = next.regions.partition_point(|other| other.range().start < compiled.range().start);
+            next.regions.insert(i, Arc::new(compiled));
+        })?;
+        // Relaxed: only the numbers' being distinct matters.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = RegionId(NEXT.fetch_add(1, Ordering::Relaxed));
+        announced.insert(id, Announced::new(&region));
+        Ok(id)
+    }
+
+    /// Forgets a region. Snapshots taken before still see it, in safety; those taken afterwards don't. The code
+    /// itself may go when no stack and no barrier refers to it, and no such snapshot lives.
+    pub fn unregister(&self, id: RegionId) -> Result<(), CodeError> {
+        let mut announced = self.lock();
+        let Announced { start, .. } = announced.remove(&id).ok_or(CodeError::Unknown(id))?;
+        self.replace(|next| next.regions.retain(|region| region.range().start != start));
+        Ok(())
+    }
+
+    /// Registers native code whose frames can stand on a goroutine's stack.
+    pub fn register_native(&self, range: Range<usize>, kind: FrameKind, rule: NativeRule) -> Result<(), CodeError> {
+        let Range { start, end } = range;
+        if start >= end {
+            return Err(CodeError::NoRange { start, end });
+        }
+        let rule = match rule {
+            NativeRule::End => CompiledRule::End,
+            NativeRule::Fixed { cfa_offset } => {
+                if cfa_offset == 0 || cfa_offset % 8 != 0 || cfa_offset > i32::MAX as u32 {
+                    return Err(CodeError::FixedRule { start, cfa_offset });
+                }
+                CompiledRule::Fixed(cfa_offset as usize)
+            }
+            NativeRule::FromImage => {
+                let failed = |source| CodeError::Image { start, source };
+                let functions = image::functions(start..end).map_err(failed)?;
+                if functions.is_empty() {
+                    return Err(CodeError::NotCovered { start, end });
+                }
+                let table = Table::build(functions)
+                    .map_err(|source| failed(image::ImageError::Cfi { address: start, source }))?;
+                CompiledRule::Table(table)
+            }
+        };
+        let _writer = self.lock();
+        self.publish(start..end, "native code", |next| {
+            let i = next.natives.partition_point(|other| other.range.start < start);
+            next.natives.insert(i, Arc::new(Native { range: start..end, kind, rule }));
+        })
+    }
+
+    /// What is registered now, for lookups and walks. It pins an epoch: keep it for a walk, not for a lifetime.
+    pub fn snapshot(&self) -> Snapshot<'_> {
+        let guard = epoch::pin();
+        // Acquire: pairs with the Release of `replace`, so that the version's contents are seen.
+        let published = self.published.load(Ordering::Acquire, &guard).as_raw();
+        Snapshot { published, _guard: guard, _code: PhantomData }
+    }
+
+    /// Serialises writers.
+    fn lock(&self) -> MutexGuard<'_, HashMap<RegionId, Announced>> {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, range: Range<usize>, name: &str, change: impl FnOnce(&mut Published)) -> Result<(), CodeError> {
+        let overlap = self.snapshot().published().overlapping(&range);
+        if let Some(with) = overlap {
+            return Err(CodeError::Overlap { name: name.into(), start: range.start, end: range.end, with });
+        }
+        self.replace(change);
+        Ok(())
+    }
+
+    /// Publishes a changed copy of the current version. The caller holds the writers' lock.
+    fn replace(&self, change: impl FnOnce(&mut Published)) {
+        let guard = epoch::pin();
+        let mut next = {
+            let snapshot = self.snapshot();
+            let now = snapshot.published();
+            Published { regions: now.regions.clone(), natives: now.natives.clone() }
+        };
+        change(&mut next);
+        // AcqRel: Release publishes the new version to `snapshot`; Acquire orders what is freed below after the
+        // writes of whoever published it.
+        let old = self.published.swap(Owned::new(next), Ordering::AcqRel, &guard);
+        // SAFETY: `old` came from `Owned`, is unreachable for new readers since the swap, and is retired once, because
+        // only the holder of the writers' lock swaps. Readers that loaded it before are pinned.
+        unsafe { guard.defer_destroy(old) };
+    }
+}
+
+impl Drop for Code {
+    fn drop(&mut self) {
+        // SAFETY: `&mut self` means that no snapshot, which borrows `self`, is left; the pointer is never null.
+        drop(unsafe { std::mem::replace(&mut self.published, Atomic::null()).into_owned() });
+    }
+}
+
+/// What was registered at one moment. While it lives, nothing that it shows is freed.
+pub struct Snapshot<'c> {
+    published: *const Published,
+    _guard: Guard,
+    _code: PhantomData<&'c Code>,
+}
+
+impl Snapshot<'_> {
+    #[inline]
+    pub(crate) fn published(&self) -> &Published {
+        // SAFETY: the pointer was loaded under `_guard`, is never null, and is retired only through the epoch that
+        // the guard pins, or by the drop of the `Code` that `'c` borrows.
+        unsafe { &*self.published }
+    }
+
+    /// The function of managed code that holds `pc`. For a return address, ask for the byte before it.
+    pub fn function(&self, pc: usize) -> Option<FunctionRef<'_>> {
+        let region = self.published().region(pc)?;
+        let (name, range, moves_return_address) = region.function(pc)?;
+        Some(FunctionRef { region: region.name(), name, range, moves_return_address })
+    }
+
+    /// The safepoint at a return address.
+    #[inline]
+    pub fn safepoint(&self, return_address: usize) -> Option<SafepointRef<'_>> {
+        self.published().region(return_address.wrapping_sub(1))?.safepoints().get(return_address)
+    }
+
+    /// What kind of code holds `pc`.
+    pub fn kind(&self, pc: usize) -> Option<FrameKind> {
+        Some(match self.published().find(pc)? {
+            Found::Region(_) => FrameKind::Managed,
+            Found::Native(native) => native.kind,
+        })
+    }
+}
+
+impl fmt::Debug for Snapshot<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.published().fmt(f)
+    }
+}
+
+/// A function of managed code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionRef<'s> {
+    /// The name of its region.
+    pub region: &'s str,
+    /// Its own name.
+    pub name: &'s str,
+    /// Where its code lies.
+    pub range: Range<usize>,
+    /// Whether it moves its return address.
+    pub moves_return_address: bool,
+}

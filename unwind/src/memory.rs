@@ -1,0 +1,87 @@
+//! Where a walk reads: live stack memory, or a snapshot of it. The only place that reads through raw addresses.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::rule::WORD;
+
+/// Memory that a walk reads, a word at a time.
+pub trait Memory {
+    /// The word at `address`, or `None` if it does not lie wholly within this memory or is not aligned.
+    fn read(&self, address: usize) -> Option<usize>;
+}
+
+impl<M: Memory + ?Sized> Memory for &M {
+    #[inline]
+    fn read(&self, address: usize) -> Option<usize> {
+        (**self).read(address)
+    }
+}
+
+/// Memory of this process within fixed bounds.
+#[derive(Clone, Debug)]
+pub struct StackMemory {
+    start: usize,
+    end: usize,
+}
+
+impl StackMemory {
+    /// Memory at `range`, its ends rounded inwards to words.
+    ///
+    /// # Safety
+    ///
+    /// The whole of `range` stays mapped and readable for as long as this value and its clones are in use. Other
+    /// threads may write to it meanwhile, by whole words or not: a read then yields some value, and a walk at worst
+    /// an error or a wrong frame, but no read outside of `range`.
+    pub unsafe fn new(range: Range<usize>) -> StackMemory {
+        let start = range.start.checked_next_multiple_of(WORD).unwrap_or(range.end);
+        StackMemory { start, end: (range.end & !(WORD - 1)).max(start) }
+    }
+
+    /// The bounds within which it reads.
+    pub fn bounds(&self) -> Range<usize> {
+        self.start..self.end
+    }
+}
+
+impl Memory for StackMemory {
+    #[inline]
+    fn read(&self, address: usize) -> Option<usize> {
+        if !address.is_multiple_of(WORD) || address < self.start || address >= self.end {
+            return None;
+        }
+        // SAFETY: `address` is aligned and lies within the bounds, which are whole words and, as `new` requires,
+        // mapped. The access is atomic because the stack's own thread may write other words of it at the same time.
+        let word = unsafe { AtomicUsize::from_ptr(address as *mut usize) };
+        // Relaxed: what the words of a stopped or frozen frame hold was ordered before this walk by whatever stopped
+        // it; nothing is published through the stack itself.
+        Some(word.load(Ordering::Relaxed))
+    }
+}
+
+/// A copy of stack memory, as in a core file or a test: `words[0]` stood at address `start`.
+#[derive(Clone, Debug)]
+pub struct MemorySnapshot {
+    /// The address of the first word.
+    pub start: usize,
+    /// The words, upwards from there.
+    pub words: Vec<usize>,
+}
+
+impl MemorySnapshot {
+    /// The addresses that it holds.
+    pub fn bounds(&self) -> Range<usize> {
+        self.start..self.start.saturating_add(self.words.len() * WORD)
+    }
+}
+
+impl Memory for MemorySnapshot {
+    #[inline]
+    fn read(&self, address: usize) -> Option<usize> {
+        let offset = address.checked_sub(self.start)?;
+        if offset % WORD != 0 {
+            return None;
+        }
+        self.words.get(offset / WORD).copied()
+    }
+}

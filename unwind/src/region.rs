@@ -1,0 +1,284 @@
+//! A region of managed code: what the embedder says of it, and what is compiled from that after checking.
+
+use std::ops::Range;
+
+use crate::cfi::{CfiError, Section};
+use crate::rule::{Base, Rule, Unsupported, WORD};
+use crate::safepoint::{Layout, Safepoint, SafepointTable};
+use crate::table::Table;
+
+/// Managed code to register: one JIT module, or one unit of ahead-of-time code.
+#[derive(Clone, Debug, Default)]
+pub struct Region {
+    /// Its name, for messages and debuggers.
+    pub name: String,
+    /// The address of its first byte.
+    pub start: usize,
+    /// Its length in bytes, less than 4 GiB.
+    pub len: usize,
+    /// `.eh_frame` bytes whose pcs are absolute pointers, as `gimli::write` emits for absolute addresses.
+    pub eh_frame: Vec<u8>,
+    /// Its functions.
+    pub functions: Vec<Function>,
+    /// Its safepoints: one for every call.
+    pub safepoints: Vec<Safepoint>,
+    /// The largest `cfa_offset` that a safepoint may have; a function with a larger frame is refused.
+    pub max_frame: Option<u32>,
+}
+
+/// A function of managed code.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Function {
+    /// Its name, as debuggers shall show it.
+    pub name: String,
+    /// The address of its first byte.
+    pub start: usize,
+    /// Its length in bytes.
+    pub len: usize,
+    /// Its return address does not stay where the call put it, or it pops more than that when it returns (tail
+    /// calls with argument areas of different size): its frames get no return-address barrier.
+    pub moves_return_address: bool,
+}
+
+/// What is wrong with a region.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegionError {
+    /// The region is empty, wraps around, or is 4 GiB and more.
+    #[error("{len:#x} bytes at {start:#x} are no region")]
+    Range {
+        /// The region's start.
+        start: usize,
+        /// Its length.
+        len: usize,
+    },
+    /// The region's CFI is malformed.
+    #[error("its CFI: {0}")]
+    Cfi(#[from] CfiError),
+    /// A function is empty or does not lie in the region.
+    #[error("function {function} at {start:#x} does not lie in it")]
+    FunctionOutside {
+        /// The function's name.
+        function: String,
+        /// The function's start.
+        start: usize,
+    },
+    /// Two functions overlap.
+    #[error("functions {first} and {second} overlap")]
+    FunctionsOverlap {
+        /// The name of the lower function.
+        first: String,
+        /// The name of the higher function.
+        second: String,
+    },
+    /// A return address does not lie in any function of the region.
+    #[error("safepoint {return_address:#x} lies in none of its functions")]
+    SafepointOutside {
+        /// The return address.
+        return_address: usize,
+    },
+    /// Two safepoints with one return address.
+    #[error("function {function}: two safepoints at {return_address:#x}")]
+    SafepointTwice {
+        /// The function.
+        function: String,
+        /// The return address.
+        return_address: usize,
+    },
+    /// No CFI covers the safepoint's call, so that no unwinder could find its caller.
+    #[error("function {function}: no CFI at safepoint {return_address:#x}")]
+    SafepointWithoutCfi {
+        /// The function.
+        function: String,
+        /// The return address.
+        return_address: usize,
+    },
+    /// The CFI at the safepoint is of a kind that managed code may not have.
+    #[error("function {function}: the frame at safepoint {return_address:#x} cannot be walked: {why}")]
+    SafepointUnsupported {
+        /// The function.
+        function: String,
+        /// The return address.
+        return_address: usize,
+        /// What is wrong with its CFI.
+        why: Unsupported,
+    },
+    /// The safepoint's frame and its CFI differ, or the frame cannot be written down.
+    #[error(
+        "function {function}: safepoint {return_address:#x} has its CFA {cfa_offset} bytes up, its CFI says {cfi}"
+    )]
+    SafepointLayout {
+        /// The function.
+        function: String,
+        /// The return address.
+        return_address: usize,
+        /// The safepoint's frame.
+        cfa_offset: u32,
+        /// The rule that its CFI has.
+        cfi: String,
+    },
+    /// A slot is not aligned, not in the frame, or there are more than 65535.
+    #[error("function {function}: safepoint {return_address:#x} has an impossible slot at {slot}")]
+    Slot {
+        /// The function.
+        function: String,
+        /// The return address.
+        return_address: usize,
+        /// The slot's offset.
+        slot: u32,
+    },
+    /// A frame is larger than the region allows.
+    #[error("function {function} has a frame of {frame} bytes; {limit} are allowed without a check of its own")]
+    FrameTooLarge {
+        /// The function.
+        function: String,
+        /// The size of its frame.
+        frame: u32,
+        /// The region's limit.
+        limit: u32,
+    },
+}
+
+/// A region as lookups use it.
+#[derive(Debug)]
+pub(crate) struct CompiledRegion {
+    name: String,
+    range: Range<usize>,
+    safepoints: SafepointTable,
+    rules: Table,
+    /// Sorted by start.
+    functions: Vec<Function>,
+}
+
+impl CompiledRegion {
+    pub(crate) fn compile(region: &Region) -> Result<CompiledRegion, RegionError> {
+        let &Region { start, len, .. } = region;
+        let bad_range = RegionError::Range { start, len };
+        let end = start.checked_add(len).ok_or(bad_range.clone())?;
+        if start == 0 || len == 0 || u32::try_from(len).is_err() {
+            return Err(bad_range);
+        }
+        let range = start as u64..end as u64;
+        let mut rows = Vec::new();
+        let section = Section::absolute(&region.eh_frame);
+        section.functions(|function, offset| {
+            let (start, end) = (function.start, function.end);
+            if start < range.start || end > range.end {
+                return Err(CfiError::Outside { offset, start, end });
+            }
+            rows.push(function);
+            Ok(())
+        })?;
+        let rules = Table::build(rows)?;
+        let functions = functions(region, end)?;
+        let safepoints = safepoints(region, &functions, &rules)?;
+        Ok(CompiledRegion {
+            name: region.name.clone(),
+            range: start..end,
+            safepoints: SafepointTable::build(start, len, &safepoints),
+            rules,
+            functions,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    #[inline]
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    #[inline]
+    pub(crate) fn safepoints(&self) -> &SafepointTable {
+        &self.safepoints
+    }
+
+    pub(crate) fn rule(&self, pc: usize) -> Rule {
+        self.rules.rule(pc as u64)
+    }
+
+    /// Name, code and `moves_return_address` of the function that holds `pc`.
+    pub(crate) fn function(&self, pc: usize) -> Option<(&str, Range<usize>, bool)> {
+        let function = holder(&self.functions, pc)?;
+        Some((&function.name, function.start..function.start + function.len, function.moves_return_address))
+    }
+}
+
+/// The function that holds `pc`, in a list sorted by start.
+fn holder(functions: &[Function], pc: usize) -> Option<&Function> {
+    let i = functions.partition_point(|function| function.start <= pc);
+    functions.get(i.checked_sub(1)?).filter(|function| pc - function.start < function.len)
+}
+
+fn functions(region: &Region, end: usize) -> Result<Vec<Function>, RegionError> {
+    let mut functions = region.functions.clone();
+    functions.sort_by_key(|function| function.start);
+    for function in &functions {
+        let function_end = function.start.checked_add(function.len);
+        if function.len == 0 || function.start < region.start || function_end.is_none_or(|e| e > end) {
+            return Err(RegionError::FunctionOutside { function: function.name.clone(), start: function.start });
+        }
+    }
+    for pair in functions.windows(2) {
+        if pair[0].start + pair[0].len > pair[1].start {
+            return Err(RegionError::FunctionsOverlap { first: pair[0].name.clone(), second: pair[1].name.clone() });
+        }
+    }
+    Ok(functions)
+}
+
+/// Checks the safepoints against functions and rules, and adds what those know.
+fn safepoints(
+    region: &Region,
+    functions: &[Function],
+    rules: &Table,
+) -> Result<Vec<(Safepoint, Layout)>, RegionError> {
+    let mut checked = Vec::with_capacity(region.safepoints.len());
+    for safepoint in &region.safepoints {
+        let return_address = safepoint.return_address;
+        // The byte before it belongs to the call.
+        let call = return_address.wrapping_sub(1);
+        let holder = holder(functions, call).ok_or(RegionError::SafepointOutside { return_address })?;
+        let function = || holder.name.clone();
+        let cfa_offset = safepoint.cfa_offset;
+        if let Some(limit) = region.max_frame.filter(|limit| cfa_offset > *limit) {
+            return Err(RegionError::FrameTooLarge { function: function(), frame: cfa_offset, limit });
+        }
+        let rule = rules.rule(call as u64);
+        let (base, offset) = rule.cfa().map_err(|why| match why {
+            None => RegionError::SafepointWithoutCfi { function: function(), return_address },
+            Some(why) => RegionError::SafepointUnsupported { function: function(), return_address, why },
+        })?;
+        let saved_fp = rule.saved_fp();
+        let cfa_from_fp = (base == Base::FramePointer).then_some(offset);
+        let fits = (cfa_offset as usize).is_multiple_of(WORD)
+            && (WORD..1 << 28).contains(&(cfa_offset as usize))
+            && (saved_fp == 0 || (2 * WORD..=cfa_offset as usize).contains(&saved_fp))
+            && cfa_from_fp.is_none_or(|from_fp| (1..256 * WORD).contains(&from_fp) && from_fp <= cfa_offset as usize)
+            && (base == Base::FramePointer || offset == cfa_offset as usize)
+            && !rule.is_oldest();
+        if !fits {
+            let cfi = format!("{rule:?}");
+            return Err(RegionError::SafepointLayout { function: function(), return_address, cfa_offset, cfi });
+        }
+        let bad_slot = safepoint.slots.iter().find(|slot| {
+            // The word below the CFA is the return address.
+            !(**slot as usize).is_multiple_of(WORD) || **slot as usize + 2 * WORD > cfa_offset as usize
+        });
+        let bad_slot = bad_slot.or(safepoint.slots.get(usize::from(u16::MAX)));
+        if let Some(slot) = bad_slot {
+            return Err(RegionError::Slot { function: function(), return_address, slot: *slot });
+        }
+        let moves_return_address = holder.moves_return_address;
+        checked.push((safepoint.clone(), Layout { saved_fp, cfa_from_fp, moves_return_address }));
+    }
+    checked.sort_by_key(|(safepoint, _)| safepoint.return_address);
+    if let Some(pair) = checked.windows(2).find(|pair| pair[0].0.return_address == pair[1].0.return_address) {
+        let return_address = pair[0].0.return_address;
+        let function = holder(functions, return_address - 1).map_or_else(String::new, |f| f.name.clone());
+        return Err(RegionError::SafepointTwice { function, return_address });
+    }
+    Ok(checked)
+}

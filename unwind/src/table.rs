@@ -1,0 +1,122 @@
+//! The table of one piece of code: from a pc to its packed rule, in one probe of a 64-byte bucket.
+//!
+//! Rows hold the pc's low six bits and the number of a rule, the rows of one 64-byte bucket lie side by side, and a
+//! head per bucket says where they begin and which rule is in force at the bucket's start. So a lookup reads one
+//! head pair, a few adjacent words and the rule itself, and searches nothing.
+
+use std::collections::HashMap;
+
+use crate::cfi::{CfiError, FunctionRows};
+use crate::rule::Rule;
+
+const BUCKET_SHIFT: u32 = 6;
+const BUCKET_MASK: u64 = (1 << BUCKET_SHIFT) - 1;
+
+#[derive(Debug)]
+struct Head {
+    /// Index of the first row that begins inside the bucket.
+    first: u32,
+    /// The rule in force at the bucket's first byte.
+    inherited: u16,
+}
+
+/// Compiled rules of the code in `start..end`.
+#[derive(Debug)]
+pub(crate) struct Table {
+    start: u64,
+    end: u64,
+    /// One a bucket, and one that closes the last bucket.
+    heads: Vec<Head>,
+    /// `(pc & 63) << 16 | rule number`, ascending within a bucket.
+    rows: Vec<u32>,
+    /// Each distinct rule once.
+    rules: Vec<Rule>,
+}
+
+impl Table {
+    /// Compiles `functions`, in any order, into a table that reaches from the first to the last.
+    pub(crate) fn build(mut functions: Vec<FunctionRows>) -> Result<Table, CfiError> {
+        functions.sort_by_key(|function| function.start);
+        let range = match (functions.first(), functions.last()) {
+            (Some(first), Some(last)) => first.start..last.end,
+            _ => 0..0,
+        };
+        // Boundaries: where each rule begins, gaps between functions included.
+        let mut rows: Vec<(u64, Rule)> = vec![(range.start, Rule::NONE)];
+        let mut push = |at: u64, rule: Rule| match rows.last_mut() {
+            Some(last) if last.0 == at => last.1 = rule,
+            Some(last) if last.1 == rule => {}
+            _ => rows.push((at, rule)),
+        };
+        let mut covered = range.start;
+        for function in functions {
+            if function.start < covered {
+                return Err(CfiError::Overlap { pc: function.start });
+            }
+            if function.start > covered {
+                push(covered, Rule::NONE);
+            }
+            for (at, rule) in function.rows {
+                push(at, rule);
+            }
+            covered = function.end;
+        }
+        push(covered, Rule::NONE);
+
+        let mut rules = Vec::new();
+        let mut numbers: HashMap<Rule, u16> = HashMap::new();
+        let mut number = |rule: Rule| match numbers.get(&rule) {
+            Some(number) => Ok(*number),
+            None => {
+                let number = u16::try_from(rules.len()).map_err(|_| CfiError::TooManyRules)?;
+                rules.push(rule);
+                numbers.insert(rule, number);
+                Ok(number)
+            }
+        };
+        let buckets = (range.end - range.start).div_ceil(1 << BUCKET_SHIFT);
+        let mut table = Table {
+            start: range.start,
+            end: range.end,
+            heads: Vec::with_capacity(buckets as usize + 1),
+            rows: Vec::with_capacity(rows.len()),
+            rules: Vec::new(),
+        };
+        let mut inherited = number(Rule::NONE)?;
+        let mut rows = rows.into_iter().peekable();
+        for bucket in 0..buckets {
+            table.heads.push(Head { first: table.rows.len() as u32, inherited });
+            while let Some((at, rule)) = rows.next_if(|row| (row.0 - range.start) >> BUCKET_SHIFT == bucket) {
+                inherited = number(rule)?;
+                table.rows.push((((at - range.start) & BUCKET_MASK) as u32) << 16 | u32::from(inherited));
+            }
+        }
+        table.heads.push(Head { first: table.rows.len() as u32, inherited });
+        table.rules = rules;
+        Ok(table)
+    }
+
+    /// The rule in force at `pc`; [`Rule::NONE`] where nothing covers it.
+    #[inline]
+    pub(crate) fn rule(&self, pc: u64) -> Rule {
+        if pc < self.start || pc >= self.end {
+            return Rule::NONE;
+        }
+        let at = pc - self.start;
+        let bucket = (at >> BUCKET_SHIFT) as usize;
+        let head = &self.heads[bucket];
+        let rows = &self.rows[head.first as usize..self.heads[bucket + 1].first as usize];
+        let limit = ((at & BUCKET_MASK) as u32) << 16 | 0xffff;
+        let mut number = head.inherited;
+        for row in rows {
+            if *row > limit {
+                break;
+            }
+            number = *row as u16;
+        }
+        self.rules[number as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests;

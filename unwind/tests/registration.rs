@@ -1,0 +1,261 @@
+//! What may be registered, what is refused and why, and that readers are safe while it changes.
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use gimli::X86_64;
+use gimli::write::CallFrameInstruction as Cfi;
+use stackmark_unwind::{
+    CfiError, Code, CodeError, FrameKind, Function, ImageError, NativeRule, Region, RegionError, Safepoint,
+};
+use support::{FUNCTION, eh_frame, region};
+
+const START: usize = 0x10_0000;
+
+/// One function with one safepoint.
+fn one() -> Region {
+    region(START, &[&[(0x20, 32, &[0, 8])]])
+}
+
+fn refused(change: impl FnOnce(&mut Region)) -> RegionError {
+    let code = Code::new();
+    let mut region = one();
+    change(&mut region);
+    match code.register(region).unwrap_err() {
+        CodeError::Region { region, source } => {
+            assert_eq!(region, "region at 0x100000");
+            assert!(code.snapshot().kind(START + 8).is_none(), "nothing of a refused region is registered");
+            source
+        }
+        other => panic!("{other}"),
+    }
+}
+
+fn with_cfi(instructions: Vec<(u32, Cfi)>) -> impl FnOnce(&mut Region) {
+    |region| region.eh_frame = eh_frame([(START, FUNCTION as u32, instructions)])
+}
+
+#[test]
+fn lookups_find_functions_and_safepoints_of_registered_regions_only() {
+    let code = Code::new();
+    let first = code.register(region(START, &[&[(0x20, 32, &[0, 8])], &[(FUNCTION, 16, &[])]])).unwrap();
+    let second = code.register(region(START + 2 * FUNCTION, &[&[(0x30, 48, &[40])]])).unwrap();
+    assert_ne!(first, second);
+    let snapshot = code.snapshot();
+    let safepoint = snapshot.safepoint(START + 0x20).unwrap();
+    assert_eq!((safepoint.cfa_offset(), safepoint.slots()), (48, &[0, 8][..]));
+    // A call may be a region's last instruction: its return address is the next region's first byte.
+    assert_eq!(snapshot.safepoint(START + 2 * FUNCTION).unwrap().cfa_offset(), 32);
+    assert_eq!(snapshot.safepoint(START + 2 * FUNCTION + 0x30).unwrap().slots(), [40]);
+    assert!(snapshot.safepoint(START + 0x21).is_none());
+    assert!(snapshot.safepoint(START).is_none());
+    let function = snapshot.function(START + FUNCTION).unwrap();
+    assert_eq!((function.region, function.name), ("region at 0x100000", "f1"));
+    assert_eq!(function.range, START + FUNCTION..START + 2 * FUNCTION);
+    assert!(snapshot.function(START - 1).is_none());
+    assert!(snapshot.function(START + 3 * FUNCTION).is_none());
+
+    code.unregister(first).unwrap();
+    assert!(snapshot.safepoint(START + 0x20).is_some(), "an older snapshot still sees it");
+    assert!(code.snapshot().safepoint(START + 0x20).is_none());
+    assert!(code.snapshot().safepoint(START + 2 * FUNCTION + 0x30).is_some());
+    assert_eq!(code.unregister(first), Err(CodeError::Unknown(first)));
+    let again = code.register(one()).unwrap();
+    assert_ne!(again, first);
+}
+
+#[test]
+fn a_region_of_another_code_is_unknown() {
+    let (code, other) = (Code::new(), Code::new());
+    let id = code.register(one()).unwrap();
+    assert_eq!(other.unregister(id), Err(CodeError::Unknown(id)));
+}
+
+#[test]
+fn overlaps_are_refused_by_name() {
+    let code = Code::new();
+    code.register(one()).unwrap();
+    code.register_native(START + 0x1000..START + 0x1100, FrameKind::Stub, NativeRule::End).unwrap();
+    let overlap = |start: usize, end: usize, name: &str, with: &str| {
+        Err(CodeError::Overlap { name: name.into(), start, end, with: with.into() })
+    };
+    let (start, end) = (START + FUNCTION - 8, START + FUNCTION + 8);
+    assert_eq!(
+        code.register_native(start..end, FrameKind::Entry, NativeRule::End),
+        overlap(start, end, "native code", "region region at 0x100000")
+    );
+    let start = START + 0x1080;
+    let name = format!("region at {start:#x}");
+    assert_eq!(
+        code.register(region(start, &[&[]])).map(|_| ()),
+        overlap(start, start + FUNCTION, &name, "Stub code at 0x101000")
+    );
+}
+
+#[test]
+fn impossible_ranges_are_refused() {
+    for (start, len) in [(0, 8), (START, 0), (usize::MAX - 4, 8), (START, 1 << 32)] {
+        assert_eq!(refused(|region| (region.start, region.len) = (start, len)), RegionError::Range { start, len });
+    }
+    let code = Code::new();
+    let (start, end) = (START, START);
+    let native = |rule| code.register_native(START..START + 8, FrameKind::Callback, rule);
+    assert_eq!(
+        code.register_native(start..end, FrameKind::Stub, NativeRule::End),
+        Err(CodeError::NoRange { start, end })
+    );
+    for cfa_offset in [0, 12, 1 << 31] {
+        let refusal = native(NativeRule::Fixed { cfa_offset });
+        assert_eq!(refusal, Err(CodeError::FixedRule { start: START, cfa_offset }));
+    }
+    let source = ImageError::NoImage { address: START };
+    assert_eq!(native(NativeRule::FromImage), Err(CodeError::Image { start: START, source }));
+}
+
+#[test]
+fn malformed_cfi_is_refused_with_its_place() {
+    let cut = refused(|region| region.eh_frame.truncate(region.eh_frame.len() - 1));
+    assert!(matches!(cut, RegionError::Cfi(CfiError::Entry { .. })), "{cut}");
+    let unbalanced = refused(with_cfi(vec![(1, Cfi::RestoreState)]));
+    assert!(matches!(unbalanced, RegionError::Cfi(CfiError::Instructions { pc: 0x10_0000, .. })), "{unbalanced}");
+    let outside = refused(|region| region.eh_frame = eh_frame([(START - 8, 16, vec![])]));
+    assert!(matches!(outside, RegionError::Cfi(CfiError::Outside { start: 0xf_fff8, .. })), "{outside}");
+    let empty = refused(|region| region.eh_frame = eh_frame([(START, 0, vec![])]));
+    assert!(matches!(empty, RegionError::Cfi(CfiError::Empty { .. })), "{empty}");
+    let twice = refused(|region| region.eh_frame = eh_frame([(START, 16, vec![]), (START + 8, 16, vec![])]));
+    assert_eq!(twice, RegionError::Cfi(CfiError::Overlap { pc: START as u64 + 8 }));
+}
+
+#[test]
+fn functions_must_lie_in_the_region_and_apart() {
+    let function = |name: &str, start, len| Function { name: name.into(), start, len, ..Function::default() };
+    for (start, len) in [(START - 8, 16), (START, 0), (START + FUNCTION - 8, 16), (START + 8, usize::MAX)] {
+        assert_eq!(
+            refused(|region| region.functions.push(function("stray", start, len))),
+            RegionError::FunctionOutside { function: "stray".into(), start }
+        );
+    }
+    assert_eq!(
+        refused(|region| region.functions.push(function("second", START + 8, 8))),
+        RegionError::FunctionsOverlap { first: "f0".into(), second: "second".into() }
+    );
+}
+
+#[test]
+fn safepoints_must_agree_with_functions_and_cfi() {
+    let at = |return_address| move |region: &mut Region| region.safepoints[0].return_address = return_address;
+    for return_address in [0, START, START + FUNCTION + 1] {
+        assert_eq!(refused(at(return_address)), RegionError::SafepointOutside { return_address });
+    }
+    let (function, return_address) = (String::from("f0"), START + 0x20);
+    assert_eq!(
+        refused(|region| region.safepoints.push(region.safepoints[0].clone())),
+        RegionError::SafepointTwice { function: function.clone(), return_address }
+    );
+    assert_eq!(
+        refused(|region| region.eh_frame = Vec::new()),
+        RegionError::SafepointWithoutCfi { function: function.clone(), return_address }
+    );
+    // The call's last byte still belongs to the row before.
+    let late = refused(with_cfi(vec![(0x20, Cfi::CfaOffset(48))]));
+    assert_eq!(
+        late.to_string(),
+        "function f0: safepoint 0x100020 has its CFA 48 bytes up, its CFI says cfa=sp+8 ra=[cfa-8]"
+    );
+    let far = refused(with_cfi(vec![(1, Cfi::CfaOffset(48)), (1, Cfi::Offset(X86_64::RBP, -56))]));
+    assert!(matches!(far, RegionError::SafepointLayout { .. }), "{far}");
+    let unaligned = refused(|region| region.safepoints[0].cfa_offset = 44);
+    assert!(matches!(unaligned, RegionError::SafepointLayout { cfa_offset: 44, .. }), "{unaligned}");
+    let by_rax = refused(with_cfi(vec![(1, Cfi::CfaRegister(X86_64::RAX))]));
+    assert!(matches!(by_rax, RegionError::SafepointUnsupported { .. }), "{by_rax}");
+}
+
+#[test]
+fn frames_without_a_frame_pointer_are_taken_from_their_cfi() {
+    let code = Code::new();
+    let mut region = one();
+    with_cfi(vec![(1, Cfi::CfaOffset(48))])(&mut region);
+    code.register(region).unwrap();
+    assert_eq!(code.snapshot().safepoint(START + 0x20).unwrap().cfa_offset(), 48);
+}
+
+#[test]
+fn slots_must_lie_in_the_frame() {
+    for slot in [4, 40, 48, u32::MAX - 7] {
+        let refusal = refused(|region| region.safepoints[0].slots.push(slot));
+        assert_eq!(refusal, RegionError::Slot { function: "f0".into(), return_address: START + 0x20, slot });
+    }
+}
+
+#[test]
+fn a_frame_over_the_limit_is_refused_by_the_name_of_its_function() {
+    let refusal = refused(|region| region.max_frame = Some(40));
+    assert_eq!(refusal, RegionError::FrameTooLarge { function: "f0".into(), frame: 48, limit: 40 });
+    assert_eq!(refusal.to_string(), "function f0 has a frame of 48 bytes; 40 are allowed without a check of its own");
+}
+
+#[test]
+fn native_rules_come_from_the_image_that_holds_the_code() {
+    let code = Code::new();
+    let start = native_rules_come_from_the_image_that_holds_the_code as *const () as usize;
+    code.register_native(start..start + 8, FrameKind::SystemCall, NativeRule::FromImage).unwrap();
+    assert_eq!(code.snapshot().kind(start), Some(FrameKind::SystemCall));
+    // The headers of an image hold no code.
+    let image_start = {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let end = maps.find('-').unwrap();
+        usize::from_str_radix(&maps[..end], 16).unwrap()
+    };
+    let (start, end) = (image_start, image_start + 8);
+    assert_eq!(
+        code.register_native(start..end, FrameKind::Stub, NativeRule::FromImage),
+        Err(CodeError::NotCovered { start, end })
+    );
+}
+
+#[test]
+fn readers_see_whole_versions_while_regions_come_and_go() {
+    const ROUNDS: usize = 2000;
+    let code = Code::new();
+    // Stays throughout.
+    code.register(region(START, &[&[(0x20, 32, &[0, 8])]])).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                // Relaxed: only ends the loop.
+                while !done.load(Ordering::Relaxed) {
+                    let snapshot = code.snapshot();
+                    let safepoint = snapshot.safepoint(START + 0x20).expect("the region that stays");
+                    assert_eq!(safepoint.slots(), [0, 8]);
+                    for i in 1..8_u32 {
+                        let return_address = START + i as usize * 0x1_0000 + 0x20;
+                        let Some(safepoint) = snapshot.safepoint(return_address) else { continue };
+                        assert_eq!((safepoint.cfa_offset(), safepoint.slots()), (32 + 8 * i as usize, &[8 * i][..]));
+                        let function = snapshot.function(return_address - 1).expect("one version has both");
+                        assert_eq!(function.name, "f0");
+                    }
+                }
+            });
+        }
+        let mut registered = std::collections::VecDeque::new();
+        for round in 0..ROUNDS {
+            let i = 1 + round as u32 % 7;
+            if registered.len() == 5 {
+                code.unregister(registered.pop_front().unwrap()).unwrap();
+            }
+            let start = START + i as usize * 0x1_0000;
+            registered.push_back(code.register(region(start, &[&[(0x20, 16 + 8 * i, &[8 * i])]])).unwrap());
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn code_and_its_errors_can_cross_threads() {
+    fn send_and_sync<T: Send + Sync>() {}
+    send_and_sync::<Code>();
+    send_and_sync::<CodeError>();
+    send_and_sync::<Safepoint>();
+}

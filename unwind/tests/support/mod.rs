@@ -1,0 +1,74 @@
+//! Made-up regions and stacks: no code of a region is run here, only its tables are used.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use gimli::write::{
+    Address, CallFrameInstruction as Cfi, CommonInformationEntry, EhFrame, EndianVec, FrameDescriptionEntry,
+    FrameTable,
+};
+use gimli::{Encoding, Format, LittleEndian, Register, X86_64};
+use stackmark_unwind::{Function, Region, Safepoint};
+
+/// The CIE that compilers emit: CFA = rsp+8, return address at CFA-8.
+pub(crate) fn cie() -> CommonInformationEntry {
+    let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: 8 };
+    let mut cie = CommonInformationEntry::new(encoding, 1, -8, X86_64::RA);
+    cie.add_instruction(Cfi::Cfa(X86_64::RSP, 8));
+    cie.add_instruction(Cfi::Offset(X86_64::RA, -8));
+    cie
+}
+
+/// `.eh_frame` of functions: start, length, and instructions at offsets.
+pub(crate) fn eh_frame(functions: impl IntoIterator<Item = (usize, u32, Vec<(u32, Cfi)>)>) -> Vec<u8> {
+    let mut table = FrameTable::default();
+    let cie = table.add_cie(cie());
+    for (start, len, instructions) in functions {
+        let mut fde = FrameDescriptionEntry::new(Address::Constant(start as u64), len);
+        for (offset, instruction) in instructions {
+            fde.add_instruction(offset, instruction);
+        }
+        table.add_fde(cie, fde);
+    }
+    let mut section = EhFrame::from(EndianVec::new(LittleEndian));
+    table.write_eh_frame(&mut section).expect("CFI that gimli can write");
+    section.0.into_vec()
+}
+
+/// `push rbp; mov rbp, rsp`, as Cranelift emits it.
+pub(crate) fn frame_record() -> Vec<(u32, Cfi)> {
+    vec![(1, Cfi::CfaOffset(16)), (1, Cfi::Offset(X86_64::RBP, -16)), (4, Cfi::CfaRegister(X86_64::RBP))]
+}
+
+/// `sub rsp, size` of a frame that keeps the frame pointer as it is, with one register pushed first.
+pub(crate) fn plain_frame(pushed: Register, size: i32) -> Vec<(u32, Cfi)> {
+    vec![(2, Cfi::CfaOffset(16)), (2, Cfi::Offset(pushed, -16)), (8, Cfi::CfaOffset(size))]
+}
+
+/// How long each function of [`region`] is.
+pub(crate) const FUNCTION: usize = 0x100;
+
+/// A region of functions of `FUNCTION` bytes in Cranelift's layout. `frames[i]`: the safepoints of function `i`, as
+/// offset in the function, distance from sp to fp, and slots.
+pub(crate) fn region(start: usize, frames: &[&[(usize, u32, &[u32])]]) -> Region {
+    let at = |i: usize| start + i * FUNCTION;
+    Region {
+        name: format!("region at {start:#x}"),
+        start,
+        len: frames.len() * FUNCTION,
+        eh_frame: eh_frame((0..frames.len()).map(|i| (at(i), FUNCTION as u32, frame_record()))),
+        functions: (0..frames.len())
+            .map(|i| Function { name: format!("f{i}"), start: at(i), len: FUNCTION, ..Function::default() })
+            .collect(),
+        safepoints: frames
+            .iter()
+            .enumerate()
+            .flat_map(|(i, safepoints)| {
+                safepoints.iter().map(move |(offset, span, slots)| Safepoint {
+                    return_address: at(i) + offset,
+                    cfa_offset: span + 16,
+                    slots: slots.to_vec(),
+                })
+            })
+            .collect(),
+        max_frame: None,
+    }
+}

@@ -1,0 +1,473 @@
+//! Walks over stacks that a test writes word by word.
+
+mod support;
+
+use stackmark_unwind::{
+    BarrierRefusal, Code, FrameKind, MemorySnapshot, NativeRule, Registers, ReturnAddresses, StackMemory, WalkError,
+    Walker,
+};
+use support::{FUNCTION, region};
+
+const STACK: usize = 0x7000_0000;
+const CODE: usize = 0x10_0000;
+const ENTRY: usize = 0x20_0000;
+const CALLBACK: usize = 0x30_0000;
+const STUBS: std::ops::Range<usize> = 0x40_0000..0x40_0800;
+
+/// Stubs of 8 bytes, hijacked slots hold stub+1, the saved addresses by index.
+struct Stubs(Vec<usize>);
+
+impl ReturnAddresses for Stubs {
+    fn original(&self, found: usize) -> Option<usize> {
+        STUBS.contains(&found).then(|| self.0[(found - STUBS.start) / 8])
+    }
+}
+
+/// Two managed functions, `f0` with a frame of 32 bytes and `f1` with one of 48, and the native ranges.
+fn code() -> Code {
+    let code = Code::new();
+    code.register(region(CODE, &[&[(0x20, 32, &[0, 8])], &[(0x40, 48, &[16]), (0x60, 48, &[])]])).unwrap();
+    code.register_native(ENTRY..ENTRY + 0x40, FrameKind::Entry, NativeRule::End).unwrap();
+    code.register_native(CALLBACK..CALLBACK + 0x40, FrameKind::Callback, NativeRule::Fixed { cfa_offset: 24 })
+        .unwrap();
+    code
+}
+
+const IN_F0: usize = CODE + 0x20;
+const IN_F1: usize = CODE + FUNCTION + 0x40;
+const IN_ENTRY: usize = ENTRY + 0x10;
+
+/// f0 called by f1 called by f1 called by the entry, whose frame has two words.
+fn stack() -> (MemorySnapshot, Registers) {
+    let at = |word: usize| STACK + word * 8;
+    let mut words = vec![0; 6 + 8 + 8 + 2];
+    // f0: 4 words, saved fp, return address.
+    words[4] = at(6 + 6);
+    words[5] = IN_F1;
+    // f1: 6 words, saved fp, return address.
+    words[12] = at(14 + 6);
+    words[13] = IN_F1;
+    words[20] = 0;
+    words[21] = IN_ENTRY;
+    (MemorySnapshot { start: STACK, words }, Registers { pc: IN_F0, sp: STACK, fp: at(4) })
+}
+
+fn walk<R: ReturnAddresses>(
+    code: &Code,
+    memory: &MemorySnapshot,
+    returns: R,
+    registers: Registers,
+) -> Result<Vec<(FrameKind, usize, usize)>, WalkError> {
+    let snapshot = code.snapshot();
+    let mut walker = Walker::new(&snapshot, memory, returns, registers, memory.bounds()).checked(true);
+    let mut frames = Vec::new();
+    while let Some(frame) = walker.next_frame()? {
+        frames.push((frame.kind, frame.pc, (frame.cfa - STACK) / 8));
+    }
+    assert_eq!(walker.next_frame().map(|frame| frame.is_none()), Ok(true), "the end stays the end");
+    Ok(frames)
+}
+
+#[test]
+fn a_walk_goes_through_managed_frames_to_the_entry() {
+    let code = code();
+    let (memory, registers) = stack();
+    let snapshot = code.snapshot();
+    let mut walker = Walker::new(&snapshot, &memory, (), registers, memory.bounds());
+    let f0 = walker.next_frame().unwrap().unwrap();
+    assert_eq!((f0.kind, f0.pc, f0.sp, f0.cfa), (FrameKind::Managed, IN_F0, STACK, STACK + 48));
+    assert_eq!((f0.fp, f0.fp_slot, f0.cfa_from_fp), (registers.fp, None, true));
+    assert_eq!((f0.return_slot, f0.return_address, f0.hijacked), (Some(STACK + 40), IN_F1, false));
+    assert_eq!(f0.slots().collect::<Vec<_>>(), [STACK, STACK + 8]);
+    assert_eq!(f0.barrier_slot(), Ok(STACK + 40));
+    let f1 = walker.next_frame().unwrap().unwrap();
+    assert_eq!((f1.fp, f1.fp_slot), (STACK + 12 * 8, Some(STACK + 4 * 8)));
+    assert_eq!(f1.slots().collect::<Vec<_>>(), [STACK + 48 + 16]);
+    assert_eq!(walker.registers(), Registers { pc: IN_F1, sp: STACK + 14 * 8, fp: STACK + 20 * 8 });
+    let oldest = walker.next_frame().unwrap().unwrap();
+    assert_eq!(oldest.barrier_slot(), Err(BarrierRefusal::CallerNotSafepoint));
+    let entry = walker.next_frame().unwrap().unwrap();
+    assert_eq!((entry.kind, entry.pc, entry.return_slot), (FrameKind::Entry, IN_ENTRY, None));
+    assert_eq!(entry.slots().len(), 0);
+    assert_eq!(entry.barrier_slot(), Err(BarrierRefusal::Kind(FrameKind::Entry)));
+    assert!(walker.next_frame().unwrap().is_none());
+}
+
+#[test]
+fn a_later_walk_goes_on_from_the_registers_of_an_earlier_one() {
+    let code = code();
+    let (memory, registers) = stack();
+    let all = walk(&code, &memory, (), registers).unwrap();
+    let snapshot = code.snapshot();
+    let mut first = Walker::new(&snapshot, &memory, (), registers, memory.bounds());
+    first.next_frame().unwrap();
+    first.next_frame().unwrap();
+    assert_eq!(walk(&code, &memory, (), first.registers()).unwrap(), all[2..]);
+}
+
+#[test]
+fn a_hijacked_slot_yields_the_saved_address_and_takes_no_second_barrier() {
+    let code = code();
+    let (mut memory, registers) = stack();
+    let plain = walk(&code, &memory, (), registers).unwrap();
+    let saved = vec![memory.words[5], memory.words[13], memory.words[21]];
+    for (i, slot) in [5, 13, 21].into_iter().enumerate() {
+        memory.words[slot] = STUBS.start + 8 * i + 1;
+    }
+    let stubs = Stubs(saved);
+    assert_eq!(walk(&code, &memory, &stubs, registers).unwrap(), plain);
+    let snapshot = code.snapshot();
+    let mut walker = Walker::new(&snapshot, &memory, &stubs, registers, memory.bounds());
+    let frame = walker.next_frame().unwrap().unwrap();
+    assert_eq!((frame.return_address, frame.hijacked), (IN_F1, true));
+    assert_eq!(frame.barrier_slot(), Err(BarrierRefusal::Hijacked));
+    // Without the table of saved addresses the stub is a pc like another, and unknown.
+    let lost = walk(&code, &memory, (), registers);
+    assert_eq!(lost, Err(WalkError::NoRule { pc: STUBS.start + 1 }));
+}
+
+// As an assembly routine that leaves the goroutine's stack has it: six callee-saved registers pushed.
+std::arch::global_asm!(
+    ".globl unwind_test_system_call, unwind_test_system_call_label, unwind_test_system_call_end",
+    "unwind_test_system_call:",
+    ".cfi_startproc",
+    "push rbp",
+    ".cfi_def_cfa_offset 16",
+    ".cfi_offset rbp, -16",
+    "push rbx",
+    ".cfi_def_cfa_offset 24",
+    ".cfi_offset rbx, -24",
+    "push r12",
+    ".cfi_def_cfa_offset 32",
+    "push r13",
+    ".cfi_def_cfa_offset 40",
+    "push r14",
+    ".cfi_def_cfa_offset 48",
+    "push r15",
+    ".cfi_def_cfa_offset 56",
+    "nop",
+    "unwind_test_system_call_label:",
+    "ud2",
+    ".cfi_endproc",
+    "unwind_test_system_call_end:",
+);
+
+unsafe extern "C" {
+    fn unwind_test_system_call();
+    fn unwind_test_system_call_label();
+    fn unwind_test_system_call_end();
+}
+
+#[test]
+fn a_walk_crosses_a_system_call_a_callback_and_what_called_out() {
+    let code = code();
+    let system_call =
+        unwind_test_system_call as *const () as usize..unwind_test_system_call_end as *const () as usize;
+    let label = unwind_test_system_call_label as *const () as usize;
+    code.register_native(system_call.clone(), FrameKind::SystemCall, NativeRule::FromImage).unwrap();
+
+    let (older, managed) = stack();
+    let older_start = 7 + 6 + 3 + 7;
+    let at = |word: usize| STACK + word * 8;
+    let mut words = vec![0; older_start];
+    // The system call that the goroutine stands in, called by f0.
+    words[5] = at(7 + 4);
+    words[6] = IN_F0;
+    // f0, called by native code.
+    words[7 + 4] = at(older_start + 4);
+    words[7 + 5] = CALLBACK + 0x18;
+    // The callback's frame: its slot holds the place where the older code called out.
+    words[13 + 2] = label;
+    // That older system call, and f0 that made it.
+    words[16 + 5] = at(older_start + 4);
+    words[16 + 6] = IN_F0;
+    let move_up = |word: usize| if older.bounds().contains(&word) { word + older_start * 8 } else { word };
+    words.extend(older.words.iter().map(|word| move_up(*word)));
+    let memory = MemorySnapshot { start: STACK, words };
+
+    let registers = Registers { pc: label, sp: STACK, fp: at(7 + 4) };
+    use FrameKind::{Callback, Entry, Managed, SystemCall};
+    let kinds = [SystemCall, Managed, Callback, SystemCall, Managed, Managed, Managed, Entry];
+    let frames = walk(&code, &memory, (), registers).unwrap();
+    assert_eq!(frames.iter().map(|frame| frame.0).collect::<Vec<_>>(), kinds);
+    assert_eq!(frames[4].2 * 8, older_start * 8 + 48);
+    assert_eq!(frames[4].1, managed.pc);
+
+    let snapshot = code.snapshot();
+    let mut walker = Walker::new(&snapshot, &memory, (), registers, memory.bounds());
+    let mut refusals = Vec::new();
+    let mut fp_slots = Vec::new();
+    while let Some(frame) = walker.next_frame().unwrap() {
+        refusals.push(frame.barrier_slot().err());
+        fp_slots.push(frame.fp_slot);
+    }
+    let kind = |kind| Some(BarrierRefusal::Kind(kind));
+    let no_caller = Some(BarrierRefusal::CallerNotSafepoint);
+    assert_eq!(
+        refusals,
+        [kind(SystemCall), no_caller, kind(Callback), kind(SystemCall), None, None, no_caller, kind(Entry)]
+    );
+    // f0's frame pointer was saved by the system call; the older f0's by the older system call.
+    assert_eq!((fp_slots[1], fp_slots[4]), (Some(at(5)), Some(at(21))));
+
+    assert_eq!(snapshot.kind(label - 1), Some(SystemCall));
+    assert_eq!(snapshot.kind(system_call.end), None);
+}
+
+#[test]
+fn frames_that_move_their_return_address_or_stand_at_no_safepoint_take_no_barrier() {
+    let code = Code::new();
+    let mut moving = region(CODE, &[&[(0x20, 32, &[])], &[(0x40, 48, &[])]]);
+    moving.functions[0].moves_return_address = true;
+    code.register(moving).unwrap();
+    let (memory, registers) = stack();
+    let snapshot = code.snapshot();
+    let refusal = |pc| {
+        let registers = Registers { pc, ..registers };
+        let mut walker = Walker::new(&snapshot, &memory, (), registers, memory.bounds());
+        walker.next_frame().unwrap().unwrap().barrier_slot()
+    };
+    assert_eq!(refusal(IN_F0), Err(BarrierRefusal::ReturnAddressMoves));
+    assert_eq!(refusal(IN_F0 + 1), Err(BarrierRefusal::NotAtSafepoint));
+}
+
+#[test]
+fn live_memory_is_walked_like_a_snapshot_of_it_a_million_frames_deep() {
+    const DEPTH: usize = 1_000_000;
+    let code = code();
+    // f0 DEPTH times, called by the entry.
+    let mut words = vec![0_usize; DEPTH * 6];
+    let start = words.as_ptr() as usize;
+    for frame in 0..DEPTH {
+        words[frame * 6 + 4] = start + (frame * 6 + 10) * 8;
+        words[frame * 6 + 5] = if frame + 1 < DEPTH { IN_F0 } else { IN_ENTRY };
+    }
+    let bounds = start..start + words.len() * 8;
+    // SAFETY: `words` lives to the end of the test.
+    let live = unsafe { StackMemory::new(bounds.clone()) };
+    assert_eq!(live.bounds(), bounds);
+    let memory = MemorySnapshot { start, words };
+    let registers = Registers { pc: IN_F0, sp: start, fp: start + 32 };
+    let snapshot = code.snapshot();
+    let mut by_live = Walker::new(&snapshot, live, (), registers, bounds.clone()).checked(true);
+    let mut by_copy = Walker::new(&snapshot, &memory, (), registers, bounds);
+    let mut frames = 0;
+    while let Some(frame) = by_live.next_frame().unwrap() {
+        let same = by_copy.next_frame().unwrap().unwrap();
+        assert_eq!((frame.pc, frame.sp, frame.fp, frame.fp_slot), (same.pc, same.sp, same.fp, same.fp_slot));
+        frames += 1;
+    }
+    assert_eq!(frames, DEPTH + 1);
+}
+
+#[test]
+fn live_memory_reads_whole_aligned_words_within_its_bounds_only() {
+    use stackmark_unwind::Memory;
+    let words = [1_usize, 2, 3];
+    let start = words.as_ptr() as usize;
+    // SAFETY: `words` lives to the end of the test.
+    let memory = unsafe { StackMemory::new(start + 1..start + 23) };
+    assert_eq!(memory.bounds(), start + 8..start + 16);
+    assert_eq!(memory.read(start + 8), Some(2));
+    for address in [start, start + 9, start + 16, 0, usize::MAX, usize::MAX - 7] {
+        assert_eq!(memory.read(address), None);
+    }
+}
+
+#[test]
+fn cfi_that_leaves_the_return_address_undefined_ends_a_walk() {
+    use gimli::X86_64;
+    use gimli::write::CallFrameInstruction as Cfi;
+    let code = code();
+    let mut oldest = region(0x60_0000, &[&[]]);
+    oldest.eh_frame = support::eh_frame([(0x60_0000, FUNCTION as u32, vec![(1, Cfi::Undefined(X86_64::RA))])]);
+    code.register(oldest).unwrap();
+    let (mut memory, registers) = stack();
+    memory.words[21] = 0x60_0020;
+    // It stands at the very end of the stack, so that its CFA would lie above.
+    memory.words.truncate(22);
+    let frames = walk(&code, &memory, (), registers).unwrap();
+    assert_eq!(frames.last(), Some(&(FrameKind::Managed, 0x60_0020, 22)));
+}
+
+mod errors {
+    use super::*;
+    use gimli::X86_64;
+    use gimli::write::{CallFrameInstruction as Cfi, Expression};
+    use stackmark_unwind::{Function, Region, Unsupported};
+    use support::{eh_frame, frame_record};
+
+    const ODD: usize = 0x50_0000;
+
+    /// `by_fp` has its CFA relative to the frame pointer and no safepoints; `by_expression` has a CFA that no rule
+    /// expresses; `red_zone` saves the frame pointer below its stack pointer; nothing describes the rest.
+    fn odd_code() -> Code {
+        let code = code();
+        let mut expression = Expression::new();
+        expression.op_breg(X86_64::RSP, 8);
+        code.register(Region {
+            name: "odd".into(),
+            start: ODD,
+            len: 0x400,
+            eh_frame: eh_frame([
+                (ODD, 0x100, frame_record()),
+                (ODD + 0x100, 0x100, vec![(1, Cfi::CfaExpression(expression))]),
+                (ODD + 0x200, 0x100, vec![(1, Cfi::Offset(X86_64::RBP, -16))]),
+            ]),
+            functions: vec![Function { name: "all".into(), start: ODD, len: 0x400, ..Function::default() }],
+            ..Region::default()
+        })
+        .unwrap();
+        code
+    }
+
+    fn first(registers: Registers) -> WalkError {
+        let code = odd_code();
+        let (memory, _) = stack();
+        let snapshot = code.snapshot();
+        let mut walker = Walker::new(&snapshot, &memory, (), registers, memory.bounds());
+        let error = walker.next_frame().unwrap_err();
+        assert_eq!(walker.next_frame().unwrap_err(), error, "the walk stands still");
+        assert_eq!(walker.registers(), registers);
+        error
+    }
+
+    #[test]
+    fn an_unknown_pc_has_no_rule() {
+        for pc in [0, 1, CODE, CODE + 2 * FUNCTION + 1, ODD + 0x301, usize::MAX] {
+            assert_eq!(first(Registers { pc, sp: STACK, fp: 0 }), WalkError::NoRule { pc });
+        }
+    }
+
+    #[test]
+    fn cfi_without_a_packed_rule_is_refused_with_the_reason() {
+        let pc = ODD + 0x180;
+        let why = Unsupported::CfaExpression;
+        assert_eq!(first(Registers { pc, sp: STACK, fp: 0 }), WalkError::Unsupported { pc, why });
+    }
+
+    #[test]
+    fn a_stack_pointer_outside_of_the_stack_or_unaligned_is_refused() {
+        let (memory, good) = stack();
+        for sp in [STACK - 8, memory.bounds().end + 8, STACK + 4, 0, usize::MAX - 7] {
+            for pc in [good.pc, ODD + 0x80] {
+                assert_eq!(first(Registers { pc, sp, fp: STACK + 32 }), WalkError::StackPointer { pc, sp });
+            }
+        }
+    }
+
+    #[test]
+    fn a_cfa_that_does_not_go_up_is_refused() {
+        let pc = ODD + 0x80;
+        let sp = STACK + 64;
+        for fp in [STACK, STACK + 48, usize::MAX - 15] {
+            let cfa = fp.wrapping_add(16);
+            assert_eq!(first(Registers { pc, sp, fp }), WalkError::NotIncreasing { pc, sp, cfa });
+        }
+    }
+
+    #[test]
+    fn a_cfa_above_the_stack_is_refused() {
+        let pc = ODD + 0x80;
+        let end = stack().0.bounds().end;
+        assert_eq!(first(Registers { pc, sp: STACK, fp: end }), WalkError::OutOfBounds { pc, cfa: end + 16 });
+    }
+
+    #[test]
+    fn an_unaligned_cfa_is_refused() {
+        let pc = ODD + 0x80;
+        let cfa = STACK + 36 + 16;
+        assert_eq!(first(Registers { pc, sp: STACK, fp: STACK + 36 }), WalkError::Misaligned { pc, cfa });
+    }
+
+    #[test]
+    fn a_slot_outside_of_the_stack_is_not_read() {
+        let pc = ODD + 0x280;
+        let address = STACK - 8;
+        assert_eq!(first(Registers { pc, sp: STACK, fp: 0 }), WalkError::Unreadable { pc, address });
+    }
+
+    #[test]
+    fn memory_that_ends_within_the_bounds_is_an_error_and_no_end() {
+        let code = code();
+        let (mut memory, registers) = stack();
+        let bounds = memory.bounds();
+        memory.words.truncate(13);
+        let snapshot = code.snapshot();
+        let mut walker = Walker::new(&snapshot, &memory, (), registers, bounds);
+        walker.next_frame().unwrap();
+        let error = walker.next_frame().unwrap_err();
+        assert_eq!(error, WalkError::Unreadable { pc: IN_F1, address: STACK + 13 * 8 });
+    }
+
+    #[test]
+    fn a_checked_walk_finds_a_frame_pointer_that_contradicts_the_safepoint() {
+        let (memory, registers) = stack();
+        let wrong = Registers { fp: registers.fp + 8, ..registers };
+        let (by_table, by_cfi) = (STACK + 48, STACK + 56);
+        let code = code();
+        let snapshot = code.snapshot();
+        let mut checked = Walker::new(&snapshot, &memory, (), wrong, memory.bounds()).checked(true);
+        let error = WalkError::Disagreement { pc: IN_F0, by_table, by_cfi };
+        assert_eq!(checked.next_frame().unwrap_err(), error);
+        let mut unchecked = Walker::new(&snapshot, &memory, (), wrong, memory.bounds());
+        assert_eq!(unchecked.next_frame().unwrap().unwrap().cfa, by_table);
+    }
+}
+
+mod corrupt {
+    use super::*;
+    use proptest::prelude::*;
+    use stackmark_unwind::Memory;
+
+    /// Fails the test on a read outside of the words or of an unaligned address.
+    struct Guarded<'a>(&'a MemorySnapshot);
+
+    impl Memory for Guarded<'_> {
+        fn read(&self, address: usize) -> Option<usize> {
+            assert!(self.0.bounds().contains(&address) && address.is_multiple_of(8), "read at {address:#x}");
+            self.0.read(address)
+        }
+    }
+
+    fn word() -> impl Strategy<Value = usize> {
+        prop_oneof![
+            3 => prop::sample::select(vec![IN_F0, IN_F1, IN_F1 + 0x20, IN_ENTRY, CALLBACK + 8, CODE + 2, CODE + 0x50]),
+            2 => (0..64_usize).prop_map(|word| STACK + word * 8),
+            1 => STUBS,
+            1 => any::<usize>(),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_walk_over_any_words_ends_and_reads_only_the_stack(
+            words in prop::collection::vec(word(), 0..64),
+            pc in word(),
+            sp in (0..70_usize).prop_map(|word| STACK - 16 + word * 8),
+            fp in word(),
+            checked: bool,
+        ) {
+            let code = code();
+            let memory = MemorySnapshot { start: STACK, words };
+            let stubs = Stubs((0..256).map(|i| if i % 3 == 0 { IN_F1 } else { IN_F0 }).collect());
+            let snapshot = code.snapshot();
+            let registers = Registers { pc, sp, fp };
+            let mut walker = Walker::new(&snapshot, Guarded(&memory), &stubs, registers, memory.bounds())
+                .checked(checked);
+            let mut last = 0;
+            for _ in 0..=memory.words.len() + 1 {
+                match walker.next_frame() {
+                    Ok(Some(frame)) => {
+                        let up = frame.cfa > last || frame.return_slot.is_none() && frame.cfa == memory.bounds().end;
+                        prop_assert!(up && frame.cfa <= memory.bounds().end);
+                        prop_assert!(frame.slots().all(|slot| slot < frame.cfa && slot >= frame.sp));
+                        last = frame.cfa;
+                    }
+                    Ok(None) | Err(_) => return Ok(()),
+                }
+            }
+            prop_assert!(false, "the walk does not end");
+        }
+    }
+}
