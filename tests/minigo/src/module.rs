@@ -29,7 +29,8 @@ pub(crate) struct Function {
 /// A return address with the frame's size and its slots, as Cranelift gives them.
 pub(crate) struct Safepoint {
     pub(crate) return_address: usize,
-    pub(crate) frame_size: u32,
+    /// From the stack pointer to the saved frame pointer.
+    pub(crate) span: u32,
     pub(crate) slots: Vec<u32>,
 }
 
@@ -67,6 +68,8 @@ pub(crate) struct Emitter {
     thunks: HashMap<FuncId, FuncId>,
     words: HashMap<Vec<bool>, &'static TypeInfo>,
     globals: Vec<(usize, usize)>,
+    /// Code of the function compiled last, on its way into the module.
+    pending: Option<(Vec<u8>, u64, Vec<ModuleReloc>)>,
 }
 
 impl Emitter {
@@ -109,6 +112,7 @@ impl Emitter {
             thunks: HashMap::new(),
             words: HashMap::new(),
             globals: vec![],
+            pending: None,
         }
     }
 
@@ -176,20 +180,139 @@ impl Emitter {
     /// Compiles a function. `refs` says which of its parameters are references.
     pub(crate) fn define(&mut self, id: FuncId, name: &str, func: ir::Function, refs: &[bool]) {
         let signature = func.signature.clone();
-        let frame = self.emit(id, name, func, true);
-        if frame > host::MAX_FRAME {
-            // The function proper gets another identity; under its own one goes an entry that makes room first.
-            let last = self.compiled.pop().expect("just compiled");
-            let body = self.declare(name, &signature);
-            self.compiled.push(Compiled { id: body, ..last });
-            let (bytes, align, relocs) = self.pending.take().expect("just compiled");
-            self.module.define_function_bytes(body, align, &bytes, &relocs).expect("a definition of a new function");
-            let entry = self.entry(id, body, &signature, refs, frame);
-            self.emit(id, name, entry, false);
+        let frame = self.emit(id, name, func);
+        if frame <= host::MAX_FRAME as u32 {
+            return self.place(id);
         }
-        let (bytes, align, relocs) = self.pending.take().unwrap_or_default();
-        if !bytes.is_empty() {
-            self.module.define_function_bytes(id, align, &bytes, &relocs).expect("a definition of a declared function");
+        // The function proper gets another identity; under its own one goes an entry that makes room first.
+        let body = self.declare(name, &signature);
+        self.compiled.last_mut().expect("just compiled").id = body;
+        self.place(body);
+        let entry = self.entry(id, body, &signature, refs, frame);
+        self.emit(id, name, entry);
+        self.place(id);
+    }
+
+    /// Compiles `func` and returns the size of its frame.
+    fn emit(&mut self, id: FuncId, name: &str, func: ir::Function) -> u32 {
+        let mut context = cranelift_codegen::Context::for_function(func);
+        if std::env::var_os("MINIGO_CLIF").is_some() {
+            eprintln!("{name}:\n{}", context.func.display());
         }
+        let code = match context.compile(&*self.isa, &mut ControlPlane::default()) {
+            Ok(code) => code,
+            Err(e) => unreachable!("{name} does not compile: {:?}", e.inner),
+        };
+        let maps: Vec<(u32, u32, Vec<u32>)> = code
+            .buffer
+            .user_stack_maps()
+            .iter()
+            .map(|(at, span, map)| (*at, *span, map.entries().map(|(_, offset)| offset).collect()))
+            .collect();
+        let unwind = code.create_unwind_info(&*self.isa).expect("unwind information for a supported machine");
+        let frame = maps.iter().map(|m| m.1).max().unwrap_or(0);
+        let frame = frame.max(code.buffer.frame_layout().map_or(0, |l| l.frame_to_fp_offset)) + 16;
+        let bytes = code.buffer.data().to_vec();
+        let alignment = u64::from(code.buffer.alignment).max(16);
+        let len = bytes.len();
+        let relocs: Vec<_> = code.buffer.relocs().to_vec();
+        let relocs = relocs.iter().map(|r| ModuleReloc::from_mach_reloc(r, &context.func, id)).collect();
+        self.pending = Some((bytes, alignment, relocs));
+        self.compiled.push(Compiled { id, name: name.to_string(), len, maps, unwind });
+        frame
+    }
+
+    /// Puts the code compiled last into the module, as `id`.
+    fn place(&mut self, id: FuncId) {
+        let (bytes, alignment, relocs) = self.pending.take().expect("a function has been compiled");
+        self.module
+            .define_function_bytes(id, alignment, &bytes, &relocs)
+            .expect("a function is defined once, in memory that is there");
+    }
+
+    /// The entry of a function with a large frame: makes room for the frame, then calls the function.
+    fn entry(&mut self, id: FuncId, body: FuncId, signature: &Signature, refs: &[bool], frame: u32) -> ir::Function {
+        let mut func =
+            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature.clone());
+        let mut fbc = FunctionBuilderContext::new();
+        let config = self.frontend_config();
+        let call_system = self.call_system(&mut func);
+        let body = self.reference(body, &mut func);
+        let mut b = FunctionBuilder::new(&mut func, &mut fbc);
+        let [start, poll, go_on] = [(); 3].map(|()| b.create_block());
+        b.append_block_params_for_function_params(start);
+        b.switch_to_block(start);
+        let params = b.block_params(start).to_vec();
+        for (p, is_ref) in params.iter().zip(refs) {
+            if *is_ref {
+                b.declare_value_needs_stack_map(*p);
+            }
+        }
+        let needed = i64::from(frame) + 64;
+        let g = b.ins().get_pinned_reg(clif::I64);
+        let sp = b.ins().get_stack_pointer(clif::I64);
+        let low = b.ins().iadd_imm_s(sp, -needed);
+        let limit =
+            b.ins().load(clif::I64, MemFlagsData::trusted(), g, stackmark_asm::layout::G_STACK_LIMIT as i32);
+        let short = b.ins().icmp(IntCC::UnsignedLessThan, low, limit);
+        b.set_cold_block(poll);
+        b.ins().brif(short, poll, &[], go_on, &[]);
+        b.switch_to_block(poll);
+        let f = b.ins().iconst(clif::I64, host::poll_address() as i64);
+        let needed = b.ins().iconst(clif::I64, needed);
+        let zero = b.ins().iconst(clif::I64, 0);
+        b.ins().call(call_system, &[f, needed, zero]);
+        b.ins().jump(go_on, &[]);
+        b.switch_to_block(go_on);
+        let call = b.ins().call(body, &params);
+        let results = b.inst_results(call).to_vec();
+        b.ins().return_(&results);
+        b.seal_all_blocks();
+        b.finalize(config);
+        func
+    }
+
+    /// Puts everything in its final place.
+    pub(crate) fn finish(mut self, start: FuncId, entry: FuncId) -> Code {
+        let start = self.static_closure(start);
+        self.module.finalize_definitions().expect("all functions are defined and in reach of each other");
+        let module = &self.module;
+        let address = |id: FuncId| module.get_finalized_function(id) as usize;
+        for (code, object) in &self.closures {
+            // SAFETY: the word was leaked in static_closure and no managed code runs yet.
+            unsafe { *(*object as *mut usize) = address(*code) };
+        }
+        let mut table = FrameTable::default();
+        let cie = self.isa.create_systemv_cie().expect("a System V machine");
+        let cie = table.add_cie(cie);
+        let (mut functions, mut safepoints) = (vec![], vec![]);
+        for f in &self.compiled {
+            let at = address(f.id);
+            functions.push(Function { name: f.name.clone(), start: at, len: f.len });
+            for (offset, span, slots) in &f.maps {
+                let return_address = at + *offset as usize;
+                safepoints.push(Safepoint { return_address, span: *span, slots: slots.clone() });
+            }
+            if let Some(UnwindInfo::SystemV(info)) = &f.unwind {
+                table.add_fde(cie, info.to_fde(Address::Constant(at as u64)));
+            }
+        }
+        let mut eh_frame = EhFrame::from(EndianVec::new(gimli::LittleEndian));
+        table.write_eh_frame(&mut eh_frame).expect("CFI with constant addresses");
+        let lo = functions.iter().map(|f| f.start).min().unwrap_or(0);
+        let hi = functions.iter().map(|f| f.start + f.len).max().unwrap_or(0);
+        let entry = address(entry);
+        let code = Code {
+            start,
+            entry,
+            range: lo..hi,
+            functions,
+            safepoints,
+            eh_frame: eh_frame.0.into_vec(),
+            globals: self.globals,
+        };
+        // The code lives as long as the process.
+        std::mem::forget(self.module);
+        code
     }
 }

@@ -109,7 +109,7 @@ impl FuncGen<'_, '_> {
         let (pointer, cap) = (self.ref_var(), self.b.declare_var(clif::I64));
         self.b.def_var(pointer, s.v[0]);
         self.b.def_var(cap, s.v[2]);
-        let needed = self.b.ins().iadd_imm(s.v[1], values.len() as i64);
+        let needed = self.b.ins().iadd_imm_s(s.v[1], values.len() as i64);
         let fits = self.b.ins().icmp(IntCC::SignedLessThanOrEqual, needed, s.v[2]);
         let (grow, store) = (self.b.create_block(), self.b.create_block());
         self.b.ins().brif(fits, store, &[], grow, &[]);
@@ -206,9 +206,11 @@ impl FuncGen<'_, '_> {
         let v = Val { ty: element, v: v.v };
         let g = self.goroutine();
         // Word 0 is the channel's; the elements follow.
-        let at = self.b.ins().iadd_imm(g, natives::ELEMENT_OFFSET as i64);
+        let at = self.b.ins().iadd_imm_s(g, natives::ELEMENT_OFFSET as i64);
         self.store_at(element, at, 0, &v, false);
-        self.native(natives::channel_send, &[ch]);
+        let closed = self.native(natives::channel_send, &[ch]);
+        let ok = self.b.ins().icmp_imm_s(IntCC::Equal, closed, 0);
+        self.check(ok, Failure::SendClosed, &[]);
         Ok(())
     }
 
@@ -228,11 +230,11 @@ impl FuncGen<'_, '_> {
         let s = self.native(natives::channel_receive, &[ch]);
         self.b.def_var(status, s);
         // A goroutine that was parked finds the element in its own words, which the collector scans.
-        let parked = self.b.ins().icmp_imm(IntCC::UnsignedGreaterThanOrEqual, s, natives::PARKED as i64);
+        let parked = self.b.ins().icmp_imm_s(IntCC::UnsignedGreaterThanOrEqual, s, natives::PARKED as i64);
         let (fetch, done) = (self.b.create_block(), self.b.create_block());
         self.b.ins().brif(parked, fetch, &[], done, &[]);
         self.b.switch_to_block(fetch);
-        let s = self.native(natives::channel_fetch, &[]);
+        let s = self.native(natives::channel_fetch, &[s]);
         self.b.def_var(status, s);
         self.b.ins().jump(done, &[]);
         self.b.switch_to_block(done);
@@ -245,7 +247,7 @@ impl FuncGen<'_, '_> {
         }
         // A closed channel gives no copy: the zero value stands in for it.
         let zero = self.zero(elem);
-        let is_nil = self.b.ins().icmp_imm(IntCC::Equal, v.v[0], 0);
+        let is_nil = self.b.ins().icmp_imm_s(IntCC::Equal, v.v[0], 0);
         let at = self.b.ins().select(is_nil, zero.v[0], v.v[0]);
         let at = self.refv(at);
         Ok((Val { ty: elem, v: vec![at] }, ok))

@@ -370,7 +370,7 @@ impl FuncGen<'_, '_> {
 
     /// Checks that a length or capacity is neither negative nor absurd.
     pub(crate) fn check_size(&mut self, n: Value, limit: i64, failure: Failure) {
-        let ok = self.b.ins().icmp_imm(IntCC::UnsignedLessThanOrEqual, n, limit);
+        let ok = self.b.ins().icmp_imm_s(IntCC::UnsignedLessThanOrEqual, n, limit);
         self.check(ok, failure, &[]);
     }
 }

@@ -258,7 +258,7 @@ impl FuncGen<'_, '_> {
         self.check(ok, if max.is_some() { Failure::Slice3Low } else { Failure::SliceLow }, &[low, new_len]);
         let length = self.b.ins().isub(new_len, low);
         let size = elem.map_or(1, |e| self.c.types.layout(e).size) as i64;
-        let delta = self.b.ins().imul_imm(low, size);
+        let delta = self.b.ins().imul_imm_s(low, size);
         match elem {
             None => {
                 let at = self.b.ins().iadd(pointer, delta);
@@ -268,7 +268,7 @@ impl FuncGen<'_, '_> {
             Some(_) => {
                 let capacity = self.b.ins().isub(new_cap, low);
                 // An empty rest keeps the base: a pointer past the end would refer to another object.
-                let some = self.b.ins().icmp_imm(IntCC::NotEqual, capacity, 0);
+                let some = self.b.ins().icmp_imm_s(IntCC::NotEqual, capacity, 0);
                 let zero = self.iconst(0);
                 let delta = self.b.ins().select(some, delta, zero);
                 let at = self.b.ins().iadd(pointer, delta);
@@ -295,7 +295,7 @@ impl FuncGen<'_, '_> {
                     (Token::SUB, Kind::Float { .. }, Some(x)) => self.b.ins().fneg(x),
                     (Token::SUB, _, Some(x)) => self.b.ins().ineg(x),
                     (Token::XOR, _, Some(x)) => self.b.ins().bnot(x),
-                    (Token::NOT, _, Some(x)) => self.b.ins().bxor_imm(x, 1),
+                    (Token::NOT, _, Some(x)) => self.b.ins().bxor_imm_s(x, 1),
                     _ => return Err(self.error(pos, "this operator is not supported")),
                 };
                 Ok(Val { ty: t, v: vec![r] })
@@ -338,7 +338,7 @@ impl FuncGen<'_, '_> {
 
     /// Bytes or a comparison from a native: 0 or not.
     pub(crate) fn as_bool(&mut self, word: Value) -> Value {
-        self.b.ins().icmp_imm(IntCC::NotEqual, word, 0)
+        self.b.ins().icmp_imm_s(IntCC::NotEqual, word, 0)
     }
 
     /// A value as the two words of an interface.

@@ -103,7 +103,9 @@ impl<'a, 'p> FuncGen<'a, 'p> {
             g.leave(s.body.r_brace)?;
             g.finish();
         }
-        c.emitter.define(s.id, &s.name, func);
+        let mut refs = vec![true; usize::from(s.captures.is_some())];
+        refs.extend(abi::parts_of(&mut c.types, &s.sig.params).iter().map(|p| p.is_ref));
+        c.emitter.define(s.id, &s.name, func, &refs);
         Ok(())
     }
 
@@ -126,7 +128,7 @@ impl<'a, 'p> FuncGen<'a, 'p> {
             g.enter();
             for (init, escapes) in program.info().init_order.iter().zip(escapes) {
                 g.escapes = escapes;
-                g.initialise_globals(init)?;
+                g.initialise_globals(&init.lhs, &init.rhs)?;
             }
             for f in inits.iter().chain([&main]) {
                 let f = g.c.emitter.reference(*f, g.b.func);
@@ -136,7 +138,7 @@ impl<'a, 'p> FuncGen<'a, 'p> {
             g.b.ins().return_(&[]);
             g.finish();
         }
-        c.emitter.define(id, "minigo.start", func);
+        c.emitter.define(id, "minigo.start", func, &[true]);
         Ok(())
     }
 
@@ -198,10 +200,10 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         let g = self.goroutine();
         let (poll, go_on) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(poll);
-        let at = self.b.ins().iadd_imm(g, G_STACK_LIMIT as i64);
+        let at = self.b.ins().iadd_imm_s(g, G_STACK_LIMIT as i64);
         // Atomic: the compiler must not take an earlier load for this one.
-        let limit = self.b.ins().atomic_load(clif::I64, MemFlagsData::trusted(), ir::AtomicOrdering::SeqCst, at);
-        let asked = self.b.ins().icmp_imm(IntCC::Equal, limit, -1);
+        let limit = self.b.ins().atomic_load(clif::I64, MemFlagsData::trusted(), at);
+        let asked = self.b.ins().icmp_imm_s(IntCC::Equal, limit, -1);
         self.b.ins().brif(asked, poll, &[], go_on, &[]);
         self.b.switch_to_block(poll);
         self.call_poll();
@@ -418,7 +420,7 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         if offset == 0 {
             return base;
         }
-        let v = self.b.ins().iadd_imm(base, offset);
+        let v = self.b.ins().iadd_imm_s(base, offset);
         self.refv(v)
     }
 
@@ -474,7 +476,7 @@ impl<'a, 'p> FuncGen<'a, 'p> {
     }
 
     pub(crate) fn check_nil(&mut self, pointer: Value) {
-        let ok = self.b.ins().icmp_imm(IntCC::NotEqual, pointer, 0);
+        let ok = self.b.ins().icmp_imm_s(IntCC::NotEqual, pointer, 0);
         self.check(ok, Failure::NilDereference, &[]);
     }
 

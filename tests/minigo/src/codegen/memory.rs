@@ -238,7 +238,7 @@ impl FuncGen<'_, '_> {
         let size = self.c.types.layout(elem).size as i64;
         let scaled = match size {
             1 => index,
-            _ => self.b.ins().imul_imm(index, size),
+            _ => self.b.ins().imul_imm_s(index, size),
         };
         let at = self.b.ins().iadd(base, scaled);
         let at = self.refv(at);
@@ -384,7 +384,7 @@ impl FuncGen<'_, '_> {
         self.b.ins().jump(head, &[]);
         self.b.switch_to_block(head);
         let n = self.b.use_var(left);
-        let n = self.b.ins().iadd_imm(n, -8);
+        let n = self.b.ins().iadd_imm_s(n, -8);
         self.b.def_var(left, n);
         let to = self.b.ins().iadd(at, n);
         self.b.ins().store(MemFlagsData::trusted(), zero, to, 0);

@@ -63,7 +63,7 @@ impl FuncGen<'_, '_> {
 
     fn divide(&mut self, a: Value, b: Value, bits: u8, signed: bool, rem: bool, divisor: Option<i64>) -> Value {
         if divisor.is_none_or(|d| d == 0) {
-            let ok = self.b.ins().icmp_imm(IntCC::NotEqual, b, 0);
+            let ok = self.b.ins().icmp_imm_s(IntCC::NotEqual, b, 0);
             self.check(ok, Failure::Divide, &[]);
         }
         if !signed {
@@ -74,7 +74,7 @@ impl FuncGen<'_, '_> {
         }
         // The machine traps on MIN / -1; Go wraps. Dividing by 1 instead is harmless there.
         let ty = int_type(bits);
-        let minus_one = self.b.ins().icmp_imm(IntCC::Equal, b, -1);
+        let minus_one = self.b.ins().icmp_imm_s(IntCC::Equal, b, -1);
         let one = self.b.ins().iconst(ty, 1);
         let by = self.b.ins().select(minus_one, one, b);
         if rem {
@@ -98,17 +98,17 @@ impl FuncGen<'_, '_> {
         let a = x.v[0];
         if let Some(n) = self.constant_divisor(count) {
             let r = match (op, n >= i64::from(bits) || n < 0) {
-                (Token::SHL, false) => self.b.ins().ishl_imm(a, n),
+                (Token::SHL, false) => self.b.ins().ishl_imm_s(a, n),
                 (Token::SHL, true) => self.b.ins().iconst(ty, 0),
-                (_, false) if signed => self.b.ins().sshr_imm(a, n),
-                (_, false) => self.b.ins().ushr_imm(a, n),
-                (_, true) if signed => self.b.ins().sshr_imm(a, i64::from(bits) - 1),
+                (_, false) if signed => self.b.ins().sshr_imm_s(a, n),
+                (_, false) => self.b.ins().ushr_imm_s(a, n),
+                (_, true) if signed => self.b.ins().sshr_imm_s(a, i64::from(bits) - 1),
                 (_, true) => self.b.ins().iconst(ty, 0),
             };
             return Ok(Val { ty: t, v: vec![r] });
         }
         let n = self.shift_count(count)?;
-        let in_range = self.b.ins().icmp_imm(IntCC::UnsignedLessThan, n, i64::from(bits));
+        let in_range = self.b.ins().icmp_imm_s(IntCC::UnsignedLessThan, n, i64::from(bits));
         let r = match op {
             Token::SHR if signed => {
                 let most = self.iconst(i64::from(bits) - 1);
@@ -139,7 +139,7 @@ impl FuncGen<'_, '_> {
         let v = self.expr(count)?;
         let n = self.widen(&v);
         if matches!(self.kind(v.ty), Kind::Int { signed: true, .. }) {
-            let ok = self.b.ins().icmp_imm(IntCC::SignedGreaterThanOrEqual, n, 0);
+            let ok = self.b.ins().icmp_imm_s(IntCC::SignedGreaterThanOrEqual, n, 0);
             self.check(ok, Failure::NegativeShift, &[]);
         }
         Ok(n)
@@ -189,7 +189,7 @@ impl FuncGen<'_, '_> {
             Token::EQL => self.equal(t, &x, &y),
             Token::NEQ => {
                 let r = self.equal(t, &x, &y);
-                self.b.ins().bxor_imm(r, 1)
+                self.b.ins().bxor_imm_s(r, 1)
             }
             _ => self.ordered(&b.op, t, &x, &y, b.op_pos)?,
         };
@@ -209,7 +209,7 @@ impl FuncGen<'_, '_> {
             Kind::Float { .. } => self.b.ins().fcmp(float_cc, x.v[0], y.v[0]),
             Kind::String => {
                 let order = self.native(natives::compare_strings, &[x.v[0], x.v[1], y.v[0], y.v[1]]);
-                self.b.ins().icmp_imm(signed_cc, order, 0)
+                self.b.ins().icmp_imm_s(signed_cc, order, 0)
             }
             _ => return Err(self.error(pos, "this comparison is not supported")),
         })
@@ -254,7 +254,7 @@ impl FuncGen<'_, '_> {
         self.b.ins().brif(same_length, compare, &[], done, &[]);
         self.b.switch_to_block(compare);
         let order = self.native(natives::compare_strings, &[x.v[0], x.v[1], y.v[0], y.v[1]]);
-        let r = self.b.ins().icmp_imm(IntCC::Equal, order, 0);
+        let r = self.b.ins().icmp_imm_s(IntCC::Equal, order, 0);
         self.b.def_var(out, r);
         self.b.ins().jump(done, &[]);
         self.b.switch_to_block(done);

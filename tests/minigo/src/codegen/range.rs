@@ -134,7 +134,7 @@ impl FuncGen<'_, '_> {
         self.b.ins().jump(post, &[]);
         self.b.switch_to_block(post);
         let i = self.b.use_var(at);
-        let next = self.b.ins().iadd_imm(i, 1);
+        let next = self.b.ins().iadd_imm_s(i, 1);
         self.b.def_var(at, next);
         self.b.ins().jump(head, &[]);
         self.b.switch_to_block(done);
@@ -162,11 +162,11 @@ impl FuncGen<'_, '_> {
         let p = self.b.ins().iadd(s.v[0], i);
         let byte = self.b.ins().load(clif::I8, MemFlagsData::trusted(), p, 0);
         let code = self.b.ins().uextend(clif::I32, byte);
-        let ascii = self.b.ins().icmp_imm(IntCC::UnsignedLessThan, code, 0x80);
+        let ascii = self.b.ins().icmp_imm_s(IntCC::UnsignedLessThan, code, 0x80);
         self.b.ins().brif(ascii, narrow, &[], wide, &[]);
         self.b.switch_to_block(narrow);
         self.b.def_var(decoded, code);
-        let one = self.b.ins().iadd_imm(i, 1);
+        let one = self.b.ins().iadd_imm_s(i, 1);
         self.b.def_var(next, one);
         self.b.ins().jump(ready, &[]);
         self.b.switch_to_block(wide);

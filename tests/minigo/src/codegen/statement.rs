@@ -7,7 +7,7 @@ use crate::types::{Kind, Ty};
 use cranelift_codegen::ir::{Block, InstBuilder, TrapCode};
 use go_parser::ast::{AssignStmt, BranchStmt, Decl, Expr, ForStmt, IfStmt, Node, ReturnStmt, Spec, Stmt, SwitchStmt};
 use go_parser::{IdentKey, Pos, Token};
-use go_types::check::Initializer;
+use go_types::ObjKey;
 
 impl FuncGen<'_, '_> {
     pub(crate) fn block(&mut self, list: &[Stmt]) -> Compiled<()> {
@@ -502,14 +502,14 @@ impl FuncGen<'_, '_> {
     }
 
     /// One initialiser of package-level variables.
-    pub(crate) fn initialise_globals(&mut self, init: &Initializer) -> Compiled<()> {
+    pub(crate) fn initialise_globals(&mut self, lhs: &[ObjKey], rhs: &Expr) -> Compiled<()> {
         let mut types = vec![];
-        for obj in &init.lhs {
+        for obj in lhs {
             let o = &self.c.program.tc.lobjs[*obj];
             types.push(if o.name() == "_" { None } else { Some(self.c.object_type(*obj, o.pos())?) });
         }
-        let values = self.values(std::slice::from_ref(&init.rhs), &types)?;
-        for (obj, v) in init.lhs.iter().zip(values) {
+        let values = self.values(std::slice::from_ref(rhs), &types)?;
+        for (obj, v) in lhs.iter().zip(values) {
             if let Some(at) = self.c.globals.get(obj).copied() {
                 let base = self.address(at);
                 self.store_at(v.ty, base, 0, &v, true);

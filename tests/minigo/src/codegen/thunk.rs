@@ -90,7 +90,9 @@ impl Compiler<'_> {
             g.b.ins().return_(&registers);
             g.finish_thunk();
         }
-        self.emitter.define(id, name, func);
+        let mut refs = vec![true];
+        refs.extend(param_parts.iter().map(|p| p.is_ref));
+        self.emitter.define(id, name, func, &refs);
         id
     }
 
@@ -118,7 +120,7 @@ impl Compiler<'_> {
             b.seal_all_blocks();
             b.finalize(self.emitter.frontend_config());
         }
-        self.emitter.define(id, name, func);
+        self.emitter.define(id, name, func, &[false, true]);
         id
     }
 }
@@ -174,7 +176,7 @@ impl FuncGen<'_, '_> {
     }
 
     fn check_go_nil(&mut self, f: Value) {
-        let ok = self.b.ins().icmp_imm(ir::condcodes::IntCC::NotEqual, f, 0);
+        let ok = self.b.ins().icmp_imm_s(ir::condcodes::IntCC::NotEqual, f, 0);
         self.check(ok, crate::runtime::natives::Failure::GoNil, &[]);
     }
 }
