@@ -91,12 +91,15 @@ impl WriteBarrier {
         self.on.store(0, Release);
     }
 
-    /// Hands over what all buffers hold.
-    pub(crate) fn take_buffers(&self) {
+    /// Hands over what all buffers hold; whether that is anything.
+    pub(crate) fn take_buffers(&self) -> bool {
+        let mut any = false;
         for buffer in self.buffers.lock().iter() {
             let words = std::mem::take(&mut *buffer.lock());
+            any |= !words.is_empty();
             self.sink.take(words);
         }
+        any
     }
 }
 
