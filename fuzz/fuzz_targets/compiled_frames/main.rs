@@ -187,7 +187,10 @@ fn run(input: &[u8]) {
 }
 
 #[cfg(fuzzing)]
-libfuzzer_sys::fuzz_target!(|input: &[u8]| run(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    stackmark_fuzz::signals_on_alternate_stack();
+    run(input);
+});
 
 /// Without coverage: runs the files that are named.
 #[cfg(not(fuzzing))]

@@ -2,15 +2,18 @@
 
 #![cfg_attr(fuzzing, no_main)]
 
+#[cfg(fuzzing)]
 use stackmark_stack::layout_model::run;
 
 #[cfg(fuzzing)]
-libfuzzer_sys::fuzz_target!(|input: &[u8]| run(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    stackmark_fuzz::signals_on_alternate_stack();
+    run(input);
+});
 
-/// Without coverage: runs the files that are named.
+/// The model is part of the library only under the flags that fuzzing sets.
 #[cfg(not(fuzzing))]
 fn main() {
-    for file in std::env::args().skip(1) {
-        run(&std::fs::read(&file).expect("a file with an input"));
-    }
+    eprintln!("build with --cfg fuzzing, as fuzz/run does");
+    std::process::exit(2);
 }
