@@ -196,6 +196,7 @@ impl Emitter {
     /// Compiles `func` and returns the size of its frame.
     fn emit(&mut self, id: FuncId, name: &str, func: ir::Function) -> u32 {
         let mut context = cranelift_codegen::Context::for_function(func);
+        keep_slot_addresses_out_of_registers(&mut context.func);
         if std::env::var_os("MINIGO_CLIF").is_some() {
             eprintln!("{name}:\n{}", context.func.display());
         }
@@ -314,5 +315,33 @@ impl Emitter {
         // The code lives as long as the process.
         std::mem::forget(self.module);
         code
+    }
+}
+
+/// Makes the reloads of spilled references atomic loads.
+///
+/// Around calls the front end of Cranelift spills references to stack slots and reloads them, through `stack_addr`. Those are
+/// pure: at `opt_level=speed` they are shared and hoisted out of loops. That does no harm as long as they become
+/// addressing modes; but a plain load that is merged into the instruction that uses it takes its address from a register
+/// (`lower_to_amode` of the x86-64 back end in 0.135), which then keeps an address in the frame across calls, where no
+/// stack map names it. An atomic load is the same instruction on its own, never merged.
+fn keep_slot_addresses_out_of_registers(func: &mut ir::Function) {
+    let blocks: Vec<_> = func.layout.blocks().collect();
+    for block in blocks {
+        let insts: Vec<_> = func.layout.block_insts(block).collect();
+        for inst in insts {
+            let ir::InstructionData::Load { opcode: ir::Opcode::Load, arg, flags, offset } = func.dfg.insts[inst] else {
+                continue;
+            };
+            let address = func.dfg.resolve_aliases(arg);
+            let is_slot = func.dfg.value_def(address).inst().is_some_and(|def| {
+                func.dfg.insts[def].opcode() == ir::Opcode::StackAddr
+            });
+            if is_slot && i32::from(offset) == 0 {
+                let ty = func.dfg.ctrl_typevar(inst);
+                let flags = func.dfg.mem_flags[flags];
+                func.replace(inst).atomic_load(ty, flags, address);
+            }
+        }
     }
 }
