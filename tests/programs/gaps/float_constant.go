@@ -1,4 +1,4 @@
-// Go accepts this, and prints 0.3: it computes constants exactly.
+// Go computes constants exactly: what it prints is not the sum of two float64s.
 package main
 
 import "fmt"
