@@ -2,9 +2,11 @@
 
 use crate::goroutine::{Goroutine, Request};
 use crate::runtime::{MachineEntry, Runtime, stubs};
+use crate::scan::{self, ScanError};
 use crate::status::Status;
 use crate::world::Gate;
 use stackmark_asm::{self as asm, layout::MachineHeader};
+use stackmark_unwind::FrameKind;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -290,6 +292,22 @@ impl<'m> Caller<'m> {
         let header = (&raw const self.goroutine.header).cast_mut();
         // SAFETY: the goroutine called out to us and is Running on this machine; the guard leaves room for the frame.
         unsafe { asm::callback(header, f, argument) }
+    }
+
+    /// Calls `visit` for each frame of the goroutine, youngest first, with its kind and its pc: a return address, so that
+    /// the function is looked up at the byte before it.
+    ///
+    /// # Errors
+    /// [`ScanError`]: the walk ends early.
+    pub fn backtrace(&self, mut visit: impl FnMut(FrameKind, usize)) -> Result<(), ScanError> {
+        let snapshot = self.shared.runtime.code.snapshot();
+        // SAFETY: the goroutine has called out to us: it stands still, and only itself moves its stack while it runs.
+        let mut walk = unsafe { scan::walker(&snapshot, self.goroutine) };
+        let fail = |error| ScanError { goroutine: self.goroutine.id(), error };
+        while let Some(frame) = walk.next_frame().map_err(fail)? {
+            visit(frame.kind, frame.pc);
+        }
+        Ok(())
     }
 
     /// Answers handshakes and waits while the world is stopped. The goroutine is at a safepoint.
