@@ -11,6 +11,7 @@ mod front;
 mod module;
 mod options;
 mod runtime;
+mod stack_addresses;
 mod types;
 mod walk;
 

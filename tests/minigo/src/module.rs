@@ -1,6 +1,7 @@
 //! Machine code and everything that is registered with it: addresses, names, CFI, safepoints, constant data.
 
 use crate::runtime::host;
+use crate::stack_addresses;
 use crate::runtime::typeinfo::TypeInfo;
 use crate::types::Layout;
 use cranelift_codegen::control::ControlPlane;
@@ -56,10 +57,31 @@ struct Compiled {
     unwind: Option<UnwindInfo>,
 }
 
+/// The machine that this program runs on.
+fn isa(opt_level: &str) -> OwnedTargetIsa {
+    let mut flags = settings::builder();
+    for (name, value) in [
+        ("opt_level", opt_level),
+        ("enable_pinned_reg", "true"),
+        ("preserve_frame_pointers", "true"),
+        ("unwind_info", "true"),
+        ("is_pic", "false"),
+        ("enable_probestack", "false"),
+    ] {
+        flags.set(name, value).expect("a known setting");
+    }
+    cranelift_native::builder()
+        .expect("the machine is supported, as the library's target check says")
+        .finish(settings::Flags::new(flags))
+        .expect("the settings fit together")
+}
+
 /// Collects the functions of a program.
 pub(crate) struct Emitter {
     module: JITModule,
     isa: OwnedTargetIsa,
+    /// The same machine, for code that is optimised already.
+    backend: OwnedTargetIsa,
     call_system: FuncId,
     names: HashMap<FuncId, String>,
     compiled: Vec<Compiled>,
@@ -74,21 +96,7 @@ pub(crate) struct Emitter {
 
 impl Emitter {
     pub(crate) fn new() -> Emitter {
-        let mut flags = settings::builder();
-        for (name, value) in [
-            ("opt_level", "speed"),
-            ("enable_pinned_reg", "true"),
-            ("preserve_frame_pointers", "true"),
-            ("unwind_info", "true"),
-            ("is_pic", "false"),
-            ("enable_probestack", "false"),
-        ] {
-            flags.set(name, value).expect("a known setting");
-        }
-        let isa = cranelift_native::builder()
-            .expect("the machine is supported, as the library's target check says")
-            .finish(settings::Flags::new(flags))
-            .expect("the settings fit together");
+        let (isa, backend) = (isa("speed"), isa("none"));
         let mut builder = JITBuilder::with_isa(isa.clone(), cranelift_module::default_libcall_names());
         builder.symbol("stackmark_call_system", stackmark_asm::call_system_address() as *const u8);
         // One range for all code: calls between functions are relative.
@@ -104,6 +112,7 @@ impl Emitter {
         Emitter {
             module,
             isa,
+            backend,
             call_system,
             names: HashMap::new(),
             compiled: vec![],
@@ -196,13 +205,15 @@ impl Emitter {
     /// Compiles `func` and returns the size of its frame.
     fn emit(&mut self, id: FuncId, name: &str, func: ir::Function) -> u32 {
         let mut context = cranelift_codegen::Context::for_function(func);
-        if std::env::var_os("MINIGO_CLIF").is_some() {
-            eprintln!("{name}:\n{}", context.func.display());
+        // In two steps, see `stack_addresses`: the second one optimises no more.
+        if let Err(e) = context.optimize(&*self.isa, &mut ControlPlane::default()) {
+            unreachable!("{name} cannot be optimised: {e:?}");
         }
-        let code = match context.compile(&*self.isa, &mut ControlPlane::default()) {
-            Ok(code) => code,
-            Err(e) => unreachable!("{name} does not compile: {:?}", e.inner),
-        };
+        stack_addresses::rematerialise(&mut context.func);
+        if let Err(e) = context.compile(&*self.backend, &mut ControlPlane::default()) {
+            unreachable!("{name} does not compile: {:?}", e.inner);
+        }
+        let code = context.compiled_code().expect("just compiled");
         let maps: Vec<(u32, u32, Vec<u32>)> = code
             .buffer
             .user_stack_maps()
