@@ -1,4 +1,12 @@
 //! The collector.
 
+mod crew;
+mod global;
+pub mod handle;
 pub mod heap;
+mod mark;
 pub mod mark_sweep;
+mod pace;
+pub mod stats;
+pub mod verify;
+pub mod write_barrier;

@@ -41,6 +41,7 @@ mod machine;
 mod memory;
 mod moving;
 mod poll;
+mod return_protection;
 mod runtime;
 mod scan;
 pub mod scheduler;

@@ -2,9 +2,11 @@
 
 use crate::goroutine::{Goroutine, Request};
 use crate::runtime::{MachineEntry, Runtime, stubs};
+use crate::scan::{self, ScanError};
 use crate::status::Status;
 use crate::world::Gate;
 use stackmark_asm::{self as asm, layout::MachineHeader};
+use stackmark_unwind::FrameKind;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -75,6 +77,7 @@ impl Machine {
         shared.header.on_leapfrog.store(crate::poll::on_leapfrog as *const () as usize, Ordering::Relaxed);
         shared.header.host.store(&raw const *shared as usize, Ordering::Relaxed);
         runtime.machines.lock().push(entry);
+        runtime.stacks.open_cache();
         // SAFETY: the box stays in place until drop, on this thread, detaches; no managed frame is here yet.
         unsafe { asm::set_current((&raw const shared.header).cast_mut()) };
         Ok(Machine { shared, _on_its_thread: PhantomData })
@@ -126,6 +129,7 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let entry = &self.shared.entry;
         self.shared.runtime.machines.lock().retain(|m| !Arc::ptr_eq(m, entry));
+        self.shared.runtime.stacks.close_cache();
         // SAFETY: no managed frame is on this thread: `run` borrows the machine.
         unsafe { asm::set_current(std::ptr::null_mut()) };
     }
@@ -246,16 +250,27 @@ impl<'m> Caller<'m> {
     }
 
     /// Native code that may wait: while `f` runs, the goroutine is InForeign. It may be scanned and its machine does not
-    /// keep the world from stopping; afterwards it waits while it is held.
+    /// keep the world from stopping; afterwards, also when `f` unwinds, it waits while it is held.
     pub fn foreign<R>(self, f: impl FnOnce() -> R) -> R {
-        self.goroutine.status.stop(Status::Foreign);
-        self.shared.runtime.world.exit(&self.shared.entry.gate);
-        let result = f();
-        self.back_inside(Status::Foreign);
-        result
+        struct BackInside<'m>(Caller<'m>);
+        impl Drop for BackInside<'_> {
+            fn drop(&mut self) {
+                self.0.back_inside(Status::Foreign);
+            }
+        }
+        self.go_outside();
+        let _back = BackInside(self);
+        f()
     }
 
-    /// Calls managed code `f(argument)` on the goroutine's stack, from within [`Caller::foreign`].
+    /// Becomes InForeign.
+    fn go_outside(&self) {
+        self.goroutine.status.stop(Status::Foreign);
+        self.shared.runtime.world.exit(&self.shared.entry.gate);
+    }
+
+    /// Calls managed code `f(argument)` on the goroutine's stack, from within [`Caller::foreign`]. An exception that
+    /// passes `f` passes this too.
     ///
     /// # Panics
     /// If the goroutine is not InForeign, or if a barrier stub has got into `sched.pc`.
@@ -263,16 +278,36 @@ impl<'m> Caller<'m> {
     /// # Safety
     /// `f` is managed code. Native code keeps no address in the goroutine's stack across the call.
     pub unsafe fn callback(self, f: asm::ManagedFn, argument: usize) -> usize {
+        struct GoOutside<'m>(Caller<'m>);
+        impl Drop for GoOutside<'_> {
+            fn drop(&mut self) {
+                let pc = self.0.goroutine.header.sched.pc.load(Ordering::Relaxed);
+                assert_eq!(pc, asm::resume_pc(), "a callback's return slot holds a place in call_system");
+                self.0.go_outside();
+            }
+        }
         assert_eq!(self.goroutine.status(), Status::Foreign, "callbacks are made from foreign calls");
         self.back_inside(Status::Foreign);
+        let _out = GoOutside(self);
         let header = (&raw const self.goroutine.header).cast_mut();
         // SAFETY: the goroutine called out to us and is Running on this machine; the guard leaves room for the frame.
-        let result = unsafe { asm::callback(header, f, argument) };
-        let pc = self.goroutine.header.sched.pc.load(Ordering::Relaxed);
-        assert_eq!(pc, asm::resume_pc(), "a callback's return slot holds a place in call_system");
-        self.goroutine.status.stop(Status::Foreign);
-        self.shared.runtime.world.exit(&self.shared.entry.gate);
-        result
+        unsafe { asm::callback(header, f, argument) }
+    }
+
+    /// Calls `visit` for each frame of the goroutine, youngest first, with its kind and its pc: a return address, so that
+    /// the function is looked up at the byte before it.
+    ///
+    /// # Errors
+    /// [`ScanError`]: the walk ends early.
+    pub fn backtrace(&self, mut visit: impl FnMut(FrameKind, usize)) -> Result<(), ScanError> {
+        let snapshot = self.shared.runtime.code.snapshot();
+        // SAFETY: the goroutine has called out to us: it stands still, and only itself moves its stack while it runs.
+        let mut walk = unsafe { scan::walker(&snapshot, self.goroutine) };
+        let fail = |error| ScanError { goroutine: self.goroutine.id(), error };
+        while let Some(frame) = walk.next_frame().map_err(fail)? {
+            visit(frame.kind, frame.pc);
+        }
+        Ok(())
     }
 
     /// Answers handshakes and waits while the world is stopped. The goroutine is at a safepoint.
@@ -308,4 +343,14 @@ pub(crate) unsafe extern "C-unwind" fn goroutine_exit(_header: *mut c_void, _res
     let machine = caller.machine();
     // SAFETY: the machine runs this goroutine; the frames here own nothing any more.
     unsafe { asm::leave(machine, EXITED) }
+}
+
+/// What `goroutine_entry` calls with an exception that nobody has caught.
+///
+/// # Safety
+/// Called by `goroutine_entry` alone.
+pub(crate) unsafe extern "C-unwind" fn goroutine_uncaught(exception: *mut c_void, _header: usize) -> usize {
+    // SAFETY: the host's method does not return.
+    let caller = unsafe { Caller::current() };
+    caller.runtime().host.uncaught(caller.goroutine, exception)
 }

@@ -1,12 +1,13 @@
 //! Stack memory: pooled powers of two from 2 KiB, and reserved ranges for large stacks.
 //!
 //! Small stacks (up to 32 KiB) are cut from 256 KiB spans, as Go does; a span that is wholly free is returned to the system by
-//! [`StackPool::trim`], which the collector calls when no cycle runs. Stacks from there to the threshold are mapped one
-//! by one. A large stack is a reserved range of the maximum size whose pages appear when they are touched: it grows and
+//! [`StackPool::trim`], which the collector calls when no cycle runs. Each machine keeps a few free ones for itself, so that
+//! starting and ending goroutines takes no lock. Stacks from there to the threshold are mapped one by one. A large stack is a reserved range of the maximum size whose pages appear when they are touched: it grows and
 //! shrinks in place.
 
 use crate::{MAX_SMALL_STACK, MIN_STACK};
 use parking_lot::Mutex;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -14,6 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 const SPAN_BYTES: usize = 256 << 10;
 const ORDERS: usize = (MAX_SMALL_STACK / MIN_STACK).ilog2() as usize + 1;
 const PAGE: usize = 4096;
+/// Bytes of free stacks of one size that a machine keeps for itself.
+const CACHED_BYTES: usize = 64 << 10;
 /// Freed reserved ranges that are kept for reuse, their pages given back.
 const KEPT_RANGES: usize = 16;
 /// Freed medium stacks of each size that are kept for reuse.
@@ -83,6 +86,29 @@ struct Small {
     candidates: [Vec<usize>; ORDERS],
 }
 
+/// The free small stacks of one machine.
+struct Cache {
+    /// Whose stacks they are.
+    pool: *const StackPool,
+    free: [Vec<StackMemory>; ORDERS],
+}
+
+thread_local! {
+    static CACHE: RefCell<Option<Cache>> = const { RefCell::new(None) };
+}
+
+/// Calls `f` with this thread's free stacks of `size`, if the thread has a cache for `pool`.
+fn cached<R>(pool: &StackPool, size: usize, f: impl FnOnce(&mut Vec<StackMemory>) -> R) -> Option<R> {
+    CACHE.with_borrow_mut(|cache| {
+        let cache = cache.as_mut().filter(|cache| ptr::eq(cache.pool, pool))?;
+        Some(f(&mut cache.free[order(size)]))
+    })
+}
+
+fn order(size: usize) -> usize {
+    (size / MIN_STACK).ilog2() as usize
+}
+
 /// All stack memory of a runtime.
 pub struct StackPool {
     small: Mutex<Small>,
@@ -145,7 +171,19 @@ impl StackPool {
     pub fn take(&self, size: usize) -> Result<StackMemory, StackError> {
         debug_assert!(size.is_power_of_two() && size >= MIN_STACK);
         if size <= MAX_SMALL_STACK {
-            return self.take_small(size);
+            if let Some(memory) = cached(self, size, Vec::pop).flatten() {
+                return Ok(memory);
+            }
+            let mut small = self.small.lock();
+            let memory = self.take_small(&mut small, size)?;
+            // Half a cache more, while we have the lock. That there is no memory for it is no error yet.
+            cached(self, size, |free| {
+                while free.len() * size < CACHED_BYTES / 2 {
+                    let Ok(memory) = self.take_small(&mut small, size) else { break };
+                    free.push(memory);
+                }
+            });
+            return Ok(memory);
         }
         let kept = self.medium.lock().get_mut(&size).and_then(Vec::pop);
         let lo = match kept {
@@ -159,10 +197,8 @@ impl StackPool {
         Ok(StackMemory { lo, hi: lo + size, origin: Origin::Medium })
     }
 
-    fn take_small(&self, size: usize) -> Result<StackMemory, StackError> {
-        let order = (size / MIN_STACK).ilog2() as usize;
-        let mut small = self.small.lock();
-        let small = &mut *small;
+    fn take_small(&self, small: &mut Small, size: usize) -> Result<StackMemory, StackError> {
+        let order = order(size);
         loop {
             let Some(&base) = small.candidates[order].last() else {
                 let base = map(SPAN_BYTES, false)?;
@@ -236,14 +272,16 @@ impl StackPool {
         let size = memory.size();
         match memory.origin {
             Origin::Small => {
-                let mut small = self.small.lock();
-                let small = &mut *small;
-                // Spans are not aligned to their size: the one that contains the stack is the last that begins below.
-                let (&base, span) = small.spans.range_mut(..=memory.lo).next_back().expect("a stack of a span");
-                if span.free.is_empty() {
-                    small.candidates[span.order].push(base);
+                let mut surplus = vec![memory];
+                cached(self, size, |free| {
+                    free.append(&mut surplus);
+                    if free.len() * size > CACHED_BYTES {
+                        surplus = free.split_off(free.len() / 2);
+                    }
+                });
+                if !surplus.is_empty() {
+                    self.give_small(surplus);
                 }
-                span.free.push(((memory.lo - base) / size) as u32);
             }
             Origin::Medium => {
                 let mut medium = self.medium.lock();
@@ -267,6 +305,31 @@ impl StackPool {
                     unmap(base - PAGE, self.range_bytes);
                 }
             }
+        }
+    }
+
+    fn give_small(&self, stacks: Vec<StackMemory>) {
+        let mut small = self.small.lock();
+        let small = &mut *small;
+        for memory in stacks {
+            // The span that contains the stack is the last that begins at or below it.
+            let (&base, span) = small.spans.range_mut(..=memory.lo).next_back().expect("a stack of a span");
+            if span.free.is_empty() {
+                small.candidates[span.order].push(base);
+            }
+            span.free.push(((memory.lo - base) / memory.size()) as u32);
+        }
+    }
+
+    /// Gives this thread a cache of its own; it has none.
+    pub(crate) fn open_cache(&self) {
+        CACHE.set(Some(Cache { pool: self, free: Default::default() }));
+    }
+
+    /// Takes this thread's cache back.
+    pub(crate) fn close_cache(&self) {
+        if let Some(cache) = CACHE.take() {
+            self.give_small(cache.free.into_iter().flatten().collect());
         }
     }
 

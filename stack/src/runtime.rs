@@ -10,6 +10,7 @@ use crate::{MIN_STACK, STACK_GUARD};
 use parking_lot::Mutex;
 use stackmark_asm::{self as asm, barrier, layout::GoroutineHeader};
 use stackmark_unwind::{Code, CodeError, FrameKind, NativeRule};
+use std::ffi::c_void;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -64,6 +65,18 @@ pub trait Host: Send + Sync {
     fn fatal(&self, error: &dyn std::error::Error) -> ! {
         eprintln!("stackmark: {error}");
         std::process::abort()
+    }
+
+    /// A system exception, a Rust panic for example, has left the goroutine's oldest managed frame. It never runs again.
+    /// `exception` is the `_Unwind_Exception`.
+    fn uncaught(&self, goroutine: &Goroutine, _exception: *mut c_void) -> ! {
+        eprintln!("stackmark: an exception has left goroutine {}", goroutine.id());
+        std::process::abort()
+    }
+
+    /// Something is likely to go wrong later. The default writes it to standard error.
+    fn warn(&self, message: &str) {
+        eprintln!("stackmark: {message}");
     }
 
     /// The goroutine is at a poll, everything that was asked of it is done. May park it.
@@ -166,8 +179,18 @@ impl Runtime {
     ///
     /// # Errors
     /// If the frames of the assembly cannot be found in the program's image, or `code` is another runtime's.
-    pub fn new(config: Config, code: Arc<Code>, host: Box<dyn Host>) -> Result<Arc<Runtime>, CodeError> {
+    pub fn new(mut config: Config, code: Arc<Code>, host: Box<dyn Host>) -> Result<Arc<Runtime>, CodeError> {
         register_assembly(&code)?;
+        if config.barriers != BarrierMode::Off && crate::return_protection::is_active() {
+            host.warn("the hardware protects return addresses: no barriers, stacks are rescanned whole");
+            config.barriers = BarrierMode::Off;
+        }
+        let handlers = crate::signal_stack::handlers_without_it();
+        if !handlers.is_empty() {
+            host.warn(&format!(
+                "handlers of signals {handlers:?} lack SA_ONSTACK and would overrun a goroutine's stack"
+            ));
+        }
         Ok(Arc::new(Runtime {
             stacks: StackPool::new(config.max_stack),
             config,
@@ -212,7 +235,7 @@ impl Runtime {
         &self.code
     }
 
-    /// How this runtime was configured.
+    /// How this runtime was configured; without barriers where the hardware forbids them.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -235,6 +258,7 @@ impl Runtime {
         g.header.start_arg.store(argument, Ordering::Relaxed);
         g.header.resume_value.store(0, Ordering::Relaxed);
         g.header.on_exit.store(crate::machine::goroutine_exit as *const () as usize, Ordering::Relaxed);
+        g.header.on_uncaught.store(crate::machine::goroutine_uncaught as *const () as usize, Ordering::Relaxed);
         g.publish_bounds(&memory);
         // SAFETY: the stack is fresh and ours; stack sizes keep hi 16-aligned.
         unsafe { asm::prepare(&g.header) };

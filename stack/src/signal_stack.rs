@@ -27,6 +27,23 @@ thread_local! {
     static OURS: RefCell<Option<Alternate>> = const { RefCell::new(None) };
 }
 
+/// The signals whose handlers run on whatever stack they interrupt: on a goroutine's they overrun it.
+pub(crate) fn handlers_without_it() -> Vec<libc::c_int> {
+    (1..=libc::SIGRTMAX())
+        .filter(|&signal| {
+            // SAFETY: all zeroes is a valid value, and the call only asks; it fails for numbers that are no signals.
+            let action = unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                (libc::sigaction(signal, ptr::null(), &mut action) == 0).then_some(action)
+            };
+            action.is_some_and(|action| {
+                let handled = action.sa_sigaction != libc::SIG_DFL && action.sa_sigaction != libc::SIG_IGN;
+                handled && action.sa_flags & libc::SA_ONSTACK == 0
+            })
+        })
+        .collect()
+}
+
 /// Gives this thread an alternate signal stack, unless it has one that is large enough.
 ///
 /// # Panics
@@ -51,5 +68,45 @@ pub(crate) fn ensure() {
         let set = libc::sigaltstack(&new, ptr::null_mut());
         assert_eq!(set, 0, "sigaltstack: {}", std::io::Error::last_os_error());
         OURS.with_borrow_mut(|ours| *ours = Some(Alternate { at, bytes }));
+    }
+}
+
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests {
+    use super::*;
+
+    extern "C" fn handler(_signal: libc::c_int) {}
+
+    #[test]
+    fn a_handler_without_an_alternate_stack_is_found() {
+        let signal = libc::SIGRTMAX() - 1;
+        let install = |flags| {
+            // SAFETY: the handler does nothing, and nobody sends this signal.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = handler as *const () as usize;
+                action.sa_flags = flags;
+                assert_eq!(libc::sigaction(signal, &action, ptr::null_mut()), 0);
+            }
+        };
+        install(libc::SA_ONSTACK);
+        assert!(!handlers_without_it().contains(&signal));
+        install(0);
+        assert!(handlers_without_it().contains(&signal));
+        install(libc::SA_ONSTACK);
+    }
+
+    #[test]
+    fn a_thread_gets_a_large_enough_alternate_stack() {
+        std::thread::spawn(|| {
+            ensure();
+            let mut now = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: 0, ss_size: 0 };
+            // SAFETY: only asks.
+            unsafe { libc::sigaltstack(ptr::null(), &mut now) };
+            assert_eq!(now.ss_flags & libc::SS_DISABLE, 0);
+            assert!(now.ss_size >= libc::MINSIGSTKSZ + HANDLER_BYTES);
+        })
+        .join()
+        .expect("no panic");
     }
 }

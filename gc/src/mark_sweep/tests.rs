@@ -294,6 +294,7 @@ proptest! {
                 Flat::Begin => {
                     heap.begin_cycle();
                     cycle = Some(mark(&heap, &model.roots));
+                    floating = model.reachable(&places);
                 }
                 Flat::End => {
                     let mut marked = cycle.take().expect("begun");
@@ -308,7 +309,7 @@ proptest! {
                         let words = &model.objects[object].1;
                         prop_assert!((0..words.len()).all(|i| load(*object, i) == words[i]));
                     }
-                    // What became unreachable, or was born, in this cycle may float; nothing else.
+                    // What was reachable when the cycle began, or was born since, may float; nothing else.
                     model.objects.retain(|object, _| {
                         let survives = heap.resolve(*object).is_some();
                         assert!(survives == reachable.contains(object) || floating.contains(object));
@@ -348,19 +349,20 @@ proptest! {
                     }
                 }
                 Flat::Do(Step::Drop(root)) if !model.roots.is_empty() => {
-                    let root = model.roots.swap_remove(root % model.roots.len());
-                    // It and what it leads to may have been marked.
-                    if cycle.is_some() {
-                        floating.extend(model.objects.keys());
-                    }
-                    let _ = root;
+                    model.roots.swap_remove(root % model.roots.len());
                 }
                 Flat::Do(_) => {}
             }
-            if cycle.is_some() {
-                floating.extend(model.objects.keys().copied().filter(|_| false));
-            }
         }
+    }
+}
+
+/// Ends the test when a thread ends, by a panic too.
+struct StopAll<'a>(&'a AtomicBool);
+
+impl Drop for StopAll<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
     }
 }
 
@@ -368,7 +370,7 @@ proptest! {
 fn threads_allocate_while_others_mark_and_sweep() {
     const THREADS: usize = 3;
     const LIST: usize = 200;
-    let heap = heap();
+    let heap = MarkSweep::new(&Options { limit: 8 << 20, poison: true }).expect("a heap");
     let node = heap.register(Descriptor::pattern(3, [0]).expect("valid")).expect("a descriptor");
     // Each thread publishes the head of a list here whenever it answers the collector. Layout of a node: next, owner, index.
     let heads: Vec<AtomicUsize> = (0..THREADS).map(|_| AtomicUsize::new(0)).collect();
@@ -376,11 +378,16 @@ fn threads_allocate_while_others_mark_and_sweep() {
     let request = AtomicUsize::new(0);
     let answers: Vec<AtomicUsize> = (0..THREADS).map(|_| AtomicUsize::new(0)).collect();
     let stop = AtomicBool::new(false);
+    // An insertion barrier: what is stored while it is on lands here.
+    let barrier = AtomicBool::new(false);
+    let shaded = Mutex::new(Vec::new());
     use std::sync::atomic::Ordering::SeqCst;
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let (heap, heads, request, answers, stop) = (&heap, &heads, &request, &answers, &stop);
+            let (barrier, shaded) = (&barrier, &shaded);
             scope.spawn(move || {
+                let _stop_all = StopAll(stop);
                 let allocator = heap.allocator().expect("an allocator");
                 let mut head = 0;
                 let mut length = 0;
@@ -389,7 +396,7 @@ fn threads_allocate_while_others_mark_and_sweep() {
                     if now != answers[thread].load(SeqCst) {
                         heads[thread].store(head, SeqCst);
                         answers[thread].store(now, SeqCst);
-                        while now % 2 == 1 && request.load(SeqCst) == now {
+                        while now % 2 == 1 && request.load(SeqCst) == now && !stop.load(SeqCst) {
                             std::thread::yield_now();
                         }
                         continue;
@@ -404,7 +411,13 @@ fn threads_allocate_while_others_mark_and_sweep() {
                         assert_eq!(at, 0);
                         (head, length) = (0, 0);
                     }
-                    let next = new(&allocator, node, 24 + length % 7 * 8);
+                    // Nothing slows allocation down here. Without room, wait for the collector.
+                    let Ok(next) = allocator.allocate(node, 24 + length % 7 * 8) else { continue };
+                    let next = next.as_ptr() as usize;
+                    assert_eq!((load(next, 0), load(next, 1), load(next, 2)), (0, 0, 0));
+                    if barrier.load(Relaxed) {
+                        shaded.lock().push(head);
+                    }
                     store(next, 0, head);
                     store(next, 1, thread);
                     store(next, 2, length);
@@ -412,23 +425,27 @@ fn threads_allocate_while_others_mark_and_sweep() {
                 }
             });
         }
+        let _stop_all = StopAll(&stop);
         let ask = |number: usize| {
             request.store(number, SeqCst);
             while answers.iter().any(|answer| answer.load(SeqCst) != number) {
+                assert!(!stop.load(SeqCst), "a thread failed");
                 std::thread::yield_now();
             }
         };
-        for cycle in 0..60 {
-            // A thread's objects are only ever reached from its own head, so a handshake stands for the write barrier: what
-            // is stored after it is stored into black objects and refers to black ones or to what the head led to then.
+        for cycle in 0..40 {
+            barrier.store(true, SeqCst);
             ask(4 * cycle + 2);
             heap.finish_sweep();
             heap.begin_cycle();
             let mut marked = mark(&heap, &heads.iter().map(|head| head.load(SeqCst)).collect::<Vec<_>>());
             ask(4 * cycle + 3);
-            let rest = mark(&heap, &heads.iter().map(|head| head.load(SeqCst)).collect::<Vec<_>>());
+            let mut roots = std::mem::take(&mut *shaded.lock());
+            roots.extend(heads.iter().map(|head| head.load(SeqCst)));
+            let rest = mark(&heap, &roots);
             marked.objects += rest.objects;
             marked.bytes += rest.bytes;
+            barrier.store(false, SeqCst);
             heap.end_cycle(marked);
             request.store(4 * cycle + 4, SeqCst);
             if cycle % 2 == 0 {
@@ -436,7 +453,6 @@ fn threads_allocate_while_others_mark_and_sweep() {
                 heap.release(1 << 20);
             }
         }
-        stop.store(true, SeqCst);
     });
     let counts = heap.counts();
     assert!(counts.objects_swept > 0 && counts.objects_marked > 0);

@@ -1,0 +1,192 @@
+//! What the frames hold, as plain data, and what the input asks for next.
+
+use crate::compiler::{LAYOUTS, action};
+
+/// Frames that may be alive at once.
+const DEEPEST: usize = 600;
+
+/// A frame of managed code.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    layout: usize,
+    /// The references, then the word in the array.
+    held: Vec<usize>,
+    /// Whether it has run since the last first scan of the stack.
+    touched: bool,
+}
+
+/// What native code does before managed code goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// Nothing.
+    None,
+    /// Begins a cycle, or ends the one that is under way.
+    Cycle,
+    /// Calls back into managed code.
+    Callback,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Model {
+    input: Vec<u8>,
+    at: usize,
+    frames: Vec<Frame>,
+    /// Calls still to be made in a row, and of which layout.
+    calls: (usize, usize),
+    /// Returns still to be made in a row.
+    returns: usize,
+    /// Callbacks under way.
+    callbacks: usize,
+    next_word: usize,
+    /// What the last frame returned.
+    returned: Option<usize>,
+}
+
+impl Model {
+    pub(crate) fn new(input: &[u8]) -> Model {
+        Model {
+            input: input.to_vec(),
+            at: 0,
+            frames: Vec::new(),
+            calls: (0, 0),
+            returns: 0,
+            callbacks: 0,
+            next_word: 0,
+            returned: None,
+        }
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let byte = self.input.get(self.at).copied();
+        self.at += 1;
+        byte
+    }
+
+    /// A word that no other frame holds and that is no address.
+    fn word(&mut self) -> usize {
+        self.next_word += 16;
+        0xf000_0000_0000_0000 + self.next_word
+    }
+
+    /// A frame begins.
+    pub(crate) fn begin(&mut self, layout: usize) {
+        self.frames.push(Frame { layout, held: Vec::new(), touched: true });
+    }
+
+    /// The innermost frame holds a new word at an index from now on.
+    pub(crate) fn fresh(&mut self, layout: usize, index: usize) -> usize {
+        let word = self.word();
+        let frame = self.frames.last_mut().expect("a frame has begun");
+        assert_eq!(frame.layout, layout);
+        match frame.held.get_mut(index) {
+            Some(held) => *held = word,
+            None => {
+                assert_eq!(frame.held.len(), index);
+                frame.held.push(word);
+            }
+        }
+        word
+    }
+
+    /// The innermost frame shows what it holds.
+    pub(crate) fn check(&mut self, word: usize, index: usize) {
+        let frame = self.frames.last().expect("a frame runs");
+        let wanted = match frame.held.get(index) {
+            Some(&held) => held,
+            None => self.returned.take().expect("a callee has returned"),
+        };
+        assert_eq!(word, wanted, "index {index} of frame {} {frame:?}", self.frames.len());
+    }
+
+    /// The innermost frame ends; what it returns.
+    pub(crate) fn leave(&mut self) -> usize {
+        self.frames.pop().expect("a frame runs");
+        if let Some(caller) = self.frames.last_mut() {
+            caller.touched = true;
+        }
+        let word = self.word();
+        self.returned = Some(word);
+        word
+    }
+
+    /// A callback has ended with this result.
+    pub(crate) fn callback_returned(&mut self, result: usize) {
+        assert_eq!(self.returned.take(), Some(result));
+        self.callbacks -= 1;
+    }
+
+    /// What happens next: an event, and then the action of managed code. The oldest frame stays while there is input.
+    pub(crate) fn next(&mut self) -> (Event, usize) {
+        match self.choose() {
+            (event, action::RETURN) if self.frames.len() == 1 && self.at < self.input.len() => {
+                self.returns = 0;
+                (event, action::NOTHING)
+            }
+            chosen => chosen,
+        }
+    }
+
+    fn choose(&mut self) -> (Event, usize) {
+        let full = self.frames.len() >= DEEPEST;
+        if self.calls.0 > 0 && !full {
+            self.calls.0 -= 1;
+            return (Event::None, action::CALL + self.calls.1);
+        }
+        self.calls = (0, 0);
+        if self.returns > 0 {
+            self.returns -= 1;
+            return (Event::None, action::RETURN);
+        }
+        let Some(byte) = self.byte() else { return (Event::None, action::RETURN) };
+        let argument = usize::from(byte >> 3);
+        match byte & 7 {
+            0 | 1 if !full => (Event::None, action::CALL + argument % LAYOUTS.len()),
+            2 if !full => {
+                let count = usize::from(self.byte().unwrap_or(0) % 64);
+                self.calls = (count, argument % LAYOUTS.len());
+                (Event::None, action::NOTHING)
+            }
+            3 => {
+                self.returns = argument;
+                (Event::None, action::RETURN)
+            }
+            4 => (Event::Cycle, action::NOTHING),
+            5 => (Event::None, action::POLL),
+            6 => (Event::None, action::REPLACE),
+            7 if !full && self.callbacks < 8 => {
+                self.callbacks += 1;
+                (Event::Callback, action::NOTHING)
+            }
+            _ => (Event::None, action::RETURN),
+        }
+    }
+
+    /// How many frames there are.
+    pub(crate) fn depth(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// The references of the youngest `count` frames, sorted.
+    pub(crate) fn references_of_youngest(&self, count: usize) -> Vec<usize> {
+        let youngest = &self.frames[self.frames.len() - count..];
+        let mut words: Vec<usize> =
+            youngest.iter().flat_map(|frame| &frame.held[..frame.held.len() - 1]).copied().collect();
+        words.sort_unstable();
+        words
+    }
+
+    /// How many of the youngest frames have run since the stack was scanned.
+    pub(crate) fn touched(&self) -> usize {
+        let untouched = self.frames.iter().take_while(|frame| !frame.touched).count();
+        self.frames.len() - untouched
+    }
+
+    /// The stack has been scanned; the innermost frame runs on.
+    pub(crate) fn scanned(&mut self) {
+        for frame in &mut self.frames {
+            frame.touched = false;
+        }
+        self.frames.last_mut().expect("a frame runs").touched = true;
+    }
+}
