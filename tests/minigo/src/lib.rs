@@ -8,6 +8,7 @@ mod codegen;
 mod error;
 mod escape;
 mod front;
+mod init_order;
 mod module;
 mod options;
 mod runtime;
