@@ -215,9 +215,8 @@ impl<'p> Analysis<'p> {
     }
 
     fn assign(&mut self, lhs: &Expr) {
-        if let Expr::Ident(i) = lhs
-            && let Some(v) = self.object(*i)
-        {
+        // A part of a variable counts too.
+        if let Some(v) = self.root(lhs) {
             *self.assigned.entry(v).or_default() += 1;
         }
     }

@@ -8,9 +8,11 @@ mod codegen;
 mod error;
 mod escape;
 mod front;
+mod init_order;
 mod module;
 mod options;
 mod runtime;
+mod stack_addresses;
 mod types;
 mod walk;
 

@@ -226,7 +226,7 @@ impl FuncGen<'_, '_> {
             }
             _ => return Err(self.error(pos, "this operand cannot be sliced")),
         };
-        let mut bound = |g: &mut Self, e: &Option<Expr>| e.as_ref().map(|e| g.index_value(e)).transpose();
+        let bound = |g: &mut Self, e: &Option<Expr>| e.as_ref().map(|e| g.index_value(e)).transpose();
         let low = bound(self, &s.low)?;
         let high = bound(self, &s.high)?;
         let max = bound(self, &s.max)?;

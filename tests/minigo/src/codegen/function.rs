@@ -3,6 +3,7 @@
 use super::{Compiler, abi};
 use crate::error::{CompileError, Compiled};
 use crate::escape::Escapes;
+use crate::init_order::Initialiser;
 use crate::runtime::natives::{self, Failure};
 use crate::types::{Kind, Sig, Ty};
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -115,7 +116,7 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         id: FuncId,
         name: String,
         sig: Rc<Sig>,
-        escapes: Vec<Rc<Escapes>>,
+        variables: Vec<(Initialiser, Rc<Escapes>)>,
         inits: &[FuncId],
         main: FuncId,
     ) -> Compiled<()> {
@@ -123,10 +124,9 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
         {
-            let program = c.program;
             let mut g = FuncGen::new(&mut *c, FunctionBuilder::new(&mut func, &mut fbc), &sig, &name, Rc::default(), 0);
             g.enter();
-            for (init, escapes) in program.info().init_order.iter().zip(escapes) {
+            for (init, escapes) in variables {
                 g.escapes = escapes;
                 g.initialise_globals(&init.lhs, &init.rhs)?;
             }

@@ -234,9 +234,11 @@ pub(crate) fn float_text(f: f64, single: bool, verb: u8, precision: Option<usize
                 }
             };
             let sign = if f.is_sign_negative() { "-" } else { "" };
+            let (nd, dp) = (digits.len() as i32, exponent + 1);
             let limit = match precision {
-                None => 21,
-                Some(p) => (p.max(1) as i32).max(if digits.len() as i32 > p.max(1) as i32 { digits.len() as i32 } else { 0 }),
+                None => 6,
+                Some(p) if p.max(1) as i32 > nd && nd >= dp => nd,
+                Some(p) => p.max(1) as i32,
             };
             if exponent < -4 || exponent >= limit {
                 let (first, rest) = digits.split_at(1);
