@@ -345,7 +345,10 @@ impl<'p> Analysis<'p> {
                                 _ => self.assign(l),
                             }
                         }
-                        _ => self.value_parts(l),
+                        _ => {
+                            self.value_parts(l);
+                            self.assign(l);
+                        }
                     }
                 }
                 for (i, r) in a.rhs.iter().enumerate() {

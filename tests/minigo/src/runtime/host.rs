@@ -1,11 +1,11 @@
 //! The library that minigo embeds: the one file of the runtime that knows its interface.
 
 use crate::module::Code;
-use crate::options::Options;
+use crate::options::{Options, Stress};
 use crate::runtime::{fail, output};
 use stackmark_stack::scheduler::Scheduler;
 use stackmark_stack::unwind::{self, stack_map};
-use stackmark_stack::{Caller, Config, Goroutine, Host, Runtime};
+use stackmark_stack::{BarrierMode, Caller, Config, Goroutine, Host, Runtime};
 use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep};
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -55,8 +55,21 @@ fn world() -> &'static World {
 
 /// Sets up heap and runtime; compiling needs the heap already.
 pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
-    let heap = MarkSweep::new(&stackmark::mark_sweep::Options::default())?;
-    let config = Config { max_stack: options.max_stack, ..Config::default() };
+    let poison = options.has(Stress::Poison);
+    let heap = MarkSweep::new(&stackmark::mark_sweep::Options { poison, ..Default::default() })?;
+    let barriers = match (options.barriers, options.has(Stress::BarrierEveryFrame)) {
+        (false, _) => BarrierMode::Off,
+        (true, true) => BarrierMode::EveryFrame,
+        (true, false) => BarrierMode::Exponential,
+    };
+    let config = Config {
+        max_stack: options.max_stack,
+        barriers,
+        move_every_poll: options.has(Stress::MoveEveryPoll),
+        poison: options.has(Stress::Poison),
+        poll_always: options.has(Stress::CollectEveryPoll),
+        ..Config::default()
+    };
     let runtime = Runtime::new(config, Arc::new(unwind::Code::new()), Box::new(Embedder))?;
     let _ = WORLD.set(World { heap, runtime, entry: AtomicUsize::new(0) });
     Ok(())
