@@ -7,9 +7,9 @@
 use crate::front::Program;
 use crate::types::{Kind, Types};
 use crate::walk::{Node, children};
+use go_parser::IdentKey;
 use go_parser::Token;
 use go_parser::ast::{Expr, Stmt};
-use go_parser::IdentKey;
 use go_types::{ObjKey, SelectionKind};
 use std::collections::{HashMap, HashSet};
 

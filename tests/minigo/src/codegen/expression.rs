@@ -123,7 +123,13 @@ impl FuncGen<'_, '_> {
     }
 
     /// Follows a path of fields from a value that is no variable.
-    pub(crate) fn field_of_value(&mut self, mut value: Val, base: Ty, path: &[usize], pos: go_parser::Pos) -> Compiled<Val> {
+    pub(crate) fn field_of_value(
+        &mut self,
+        mut value: Val,
+        base: Ty,
+        path: &[usize],
+        pos: go_parser::Pos,
+    ) -> Compiled<Val> {
         let mut t = base;
         for index in path {
             if let Kind::Pointer(inner) = self.kind(t) {
