@@ -11,6 +11,7 @@ mod front;
 mod init_order;
 mod module;
 mod options;
+mod report;
 mod runtime;
 mod stack_addresses;
 mod types;

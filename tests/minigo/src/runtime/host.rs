@@ -6,11 +6,12 @@ use crate::runtime::{fail, output};
 use stackmark_stack::scheduler::Scheduler;
 use stackmark_stack::unwind::{self, stack_map};
 use stackmark_stack::{BarrierMode, Caller, Config, Goroutine, Host, Runtime};
+use stackmark::Collector;
 use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep};
+use stackmark::write_barrier::BarrierBuffer;
 use std::cell::OnceCell;
-use std::ops::Range;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 pub(crate) const MAX_FRAME: usize = stackmark_stack::MAX_FRAME;
 
@@ -35,18 +36,44 @@ impl Host for Embedder {
         output::error(format!("minigo: {error}\n").as_bytes());
         std::process::abort()
     }
+
+    fn at_poll(&self, _goroutine: &Arc<Goroutine>) {
+        if world().options.has(Stress::CollectEveryPoll) {
+            collect();
+        }
+    }
 }
 
 struct World {
+    options: Options,
     heap: Arc<MarkSweep>,
     runtime: Arc<Runtime>,
+    collector: Collector<MarkSweep>,
+    scheduler: OnceLock<Arc<Scheduler>>,
+    /// Relaxed: written before the threads that read it start.
     entry: AtomicUsize,
 }
 
 static WORLD: OnceLock<World> = OnceLock::new();
 
+/// What an OS thread has of its own.
+struct Local {
+    allocator: Allocator,
+    stored: BarrierBuffer,
+}
+
 thread_local! {
-    static ALLOCATOR: OnceCell<Allocator> = const { OnceCell::new() };
+    static LOCAL: OnceCell<Local> = const { OnceCell::new() };
+}
+
+fn with_local<R>(f: impl FnOnce(&Local) -> R) -> R {
+    LOCAL.with(|l| {
+        f(l.get_or_init(|| {
+            let w = world();
+            let allocator = w.heap.allocator().unwrap_or_else(|e| Embedder.fatal(&e));
+            Local { allocator, stored: w.collector.write_barrier().buffer() }
+        }))
+    })
 }
 
 fn world() -> &'static World {
@@ -71,7 +98,21 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
         ..Config::default()
     };
     let runtime = Runtime::new(config, Arc::new(unwind::Code::new()), Box::new(Embedder))?;
-    let _ = WORLD.set(World { heap, runtime, entry: AtomicUsize::new(0) });
+    let config = stackmark::Config {
+        percent: u32::try_from(options.gc_percent).ok(),
+        verify: options.has(Stress::Verify),
+        ..stackmark::Config::default()
+    };
+    let collector = Collector::start(heap.clone(), runtime.clone(), &config)?;
+    let world = World {
+        options: options.clone(),
+        heap,
+        runtime,
+        collector,
+        scheduler: OnceLock::new(),
+        entry: AtomicUsize::new(0),
+    };
+    let _ = WORLD.set(world);
     Ok(())
 }
 
@@ -93,13 +134,17 @@ pub(crate) fn run(code: Code, options: &Options) -> Result<(), Box<dyn std::erro
         region.safepoints.push(unwind::Safepoint { return_address: s.return_address, cfa_offset, slots: s.slots });
     }
     w.runtime.code().register(region)?;
-    // Relaxed: the threads that read it start later.
+    for (at, bytes) in code.globals {
+        // SAFETY: leaked memory of package variables, which managed code accesses by words.
+        unsafe { w.collector.add_globals(at..at + bytes) };
+    }
     w.entry.store(code.entry, Ordering::Relaxed);
     let scheduler = Scheduler::new(
         &w.runtime,
         options.threads,
         Box::new(|| fail::die("fatal error: all goroutines are asleep - deadlock!")),
     );
+    let _ = w.scheduler.set(scheduler.clone());
     spawn(code.start);
     let threads = scheduler.start()?;
     // The program ends the process.
@@ -126,33 +171,26 @@ pub(crate) fn descriptor(words: usize, refs: &[bool]) -> usize {
 
 /// Zeroed memory.
 pub(crate) fn allocate(descriptor: usize, bytes: usize) -> usize {
-    ALLOCATOR.with(|a| {
-        let a = a.get_or_init(|| world().heap.allocator().unwrap_or_else(|e| Embedder.fatal(&e)));
-        match a.allocate(DescriptorId::from_index(descriptor as u32), bytes) {
-            Ok(at) => at.as_ptr() as usize,
-            Err(_) => fail::out_of_memory(),
-        }
+    with_local(|l| match l.allocator.allocate(DescriptorId::from_index(descriptor as u32), bytes) {
+        Ok(at) => at.as_ptr() as usize,
+        Err(_) => fail::out_of_memory(),
     })
 }
 
-static FLAG: AtomicU8 = AtomicU8::new(0);
-
 /// The byte that is not zero while stores of references must be reported.
 pub(crate) fn write_barrier_flag() -> *const u8 {
-    FLAG.as_ptr()
+    world().collector.write_barrier().flag_address() as *const u8
 }
 
 /// Whether stores of references must be reported.
 pub(crate) fn marking() -> bool {
-    // Relaxed: it changes while this goroutine is at a safepoint.
-    FLAG.load(Ordering::Relaxed) != 0
+    world().collector.write_barrier().is_on()
 }
 
 /// Reports a reference that is stored.
-pub(crate) fn shade(_word: usize) {}
-
-/// A range of memory, perhaps in a stack, is about to be written.
-pub(crate) fn note_bulk_write(_range: Range<usize>) {}
+pub(crate) fn shade(word: usize) {
+    with_local(|l| l.stored.shade(word));
+}
 
 /// A goroutine that waits in a queue.
 pub(crate) struct Waiter(Arc<Goroutine>);
@@ -205,16 +243,34 @@ pub(crate) fn goroutines() -> usize {
     world().runtime.live_goroutines()
 }
 
-/// A whole collection.
-pub(crate) fn collect() {}
+/// A whole collection. The goroutine parks until it is complete.
+pub(crate) fn collect() {
+    let w = world();
+    let scheduler = w.scheduler.get().expect("goroutines run");
+    scheduler.await_wakeup();
+    let me = Waiter::current();
+    let done = move || {
+        me.wake(0);
+        scheduler.wakeup_done();
+    };
+    // SAFETY: nothing here owns anything but what is moved into the request.
+    unsafe { Caller::current().park(move || w.collector.request(done)) };
+}
 
 /// The goroutine's traceback, innermost function first.
 pub(crate) fn traceback() -> String {
     String::from("goroutine 1 [running]:\n")
 }
 
-/// Ends the process without running destructors under the other threads.
+/// Ends the process without running destructors under the other threads; statistics are written before.
 pub(crate) fn exit(status: i32) -> ! {
+    static EXITING: Mutex<()> = Mutex::new(());
+    // Never given back: the first to come ends the process.
+    let guard = EXITING.lock();
+    if let Some(w) = WORLD.get() {
+        crate::report::at_exit(&w.options, &w.collector);
+    }
+    std::mem::forget(guard);
     // SAFETY: ends the process.
     unsafe { libc::_exit(status) }
 }
