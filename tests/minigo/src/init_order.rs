@@ -12,7 +12,8 @@ use std::collections::{HashMap, HashSet};
 /// One initialiser: the variables that it sets, and its expression.
 pub(crate) struct Initialiser {
     pub(crate) lhs: Vec<ObjKey>,
-    pub(crate) rhs: Expr,
+    /// None: the variable stays zero; but those that refer to it wait for its turn.
+    pub(crate) rhs: Option<Expr>,
 }
 
 /// The initialisers of the main package, in order.
@@ -29,10 +30,12 @@ pub(crate) fn initialisers(program: &Program) -> Vec<Initialiser> {
                         v.names.iter().filter_map(|i| info.defs.get(i).copied().flatten()).collect();
                     if v.values.len() == lhs.len() {
                         for (obj, e) in lhs.iter().zip(&v.values) {
-                            waiting.push(Initialiser { lhs: vec![*obj], rhs: e.clone() });
+                            waiting.push(Initialiser { lhs: vec![*obj], rhs: Some(e.clone()) });
                         }
                     } else if let [e] = &v.values[..] {
-                        waiting.push(Initialiser { lhs, rhs: e.clone() });
+                        waiting.push(Initialiser { lhs, rhs: Some(e.clone()) });
+                    } else {
+                        waiting.extend(lhs.iter().map(|obj| Initialiser { lhs: vec![*obj], rhs: None }));
                     }
                 }
             }
@@ -53,7 +56,9 @@ pub(crate) fn initialisers(program: &Program) -> Vec<Initialiser> {
         .iter()
         .map(|i| {
             let mut named = HashSet::new();
-            mentions(program, Node::Expr(&i.rhs), &mut named);
+            if let Some(e) = &i.rhs {
+                mentions(program, Node::Expr(e), &mut named);
+            }
             let mut seen = HashSet::new();
             let mut list: Vec<ObjKey> = named.into_iter().collect();
             while let Some(obj) = list.pop() {
@@ -75,6 +80,7 @@ pub(crate) fn initialisers(program: &Program) -> Vec<Initialiser> {
             .unwrap_or(0);
         out.push(waiting.remove(next).0);
     }
+    out.retain(|i| i.rhs.is_some());
     out
 }
 

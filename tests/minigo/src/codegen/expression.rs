@@ -348,9 +348,16 @@ impl FuncGen<'_, '_> {
     }
 
     /// A value as the two words of an interface.
-    pub(crate) fn to_interface(&mut self, v: Val, t: Ty, _pos: go_parser::Pos) -> Compiled<Val> {
+    pub(crate) fn to_interface(&mut self, v: Val, t: Ty, pos: go_parser::Pos) -> Compiled<Val> {
         if matches!(self.kind(v.ty), Kind::Nil) {
             return Ok(self.zero(t));
+        }
+        // Whoever prints it would have to call them through the interface.
+        if let Some(name) = self.c.types.printed_by_method(v.ty) {
+            let message = format!(
+                "a conversion to an interface of {name}, which has methods String or Error, is not supported"
+            );
+            return Err(self.error(pos, message));
         }
         let info = self.c.types.info(v.ty);
         let data = if info.direct {

@@ -3,7 +3,6 @@
 use super::{Compiler, abi};
 use crate::error::{CompileError, Compiled};
 use crate::escape::Escapes;
-use crate::init_order::Initialiser;
 use crate::runtime::natives::{self, Failure};
 use crate::types::{Kind, Sig, Ty};
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -14,7 +13,7 @@ use cranelift_codegen::ir::{
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use cranelift_module::FuncId;
 use go_parser::Pos;
-use go_parser::ast::BlockStmt;
+use go_parser::ast::{BlockStmt, Expr};
 use go_types::ObjKey;
 use stackmark_asm::layout::{G_RESULTS, G_STACK_LIMIT, NativeFn};
 use std::collections::HashMap;
@@ -117,7 +116,7 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         id: FuncId,
         name: String,
         sig: Rc<Sig>,
-        variables: Vec<(Initialiser, Rc<Escapes>)>,
+        variables: Vec<(Vec<ObjKey>, Expr, Rc<Escapes>)>,
         inits: &[FuncId],
         main: FuncId,
     ) -> Compiled<()> {
@@ -128,9 +127,9 @@ impl<'a, 'p> FuncGen<'a, 'p> {
             let mut g =
                 FuncGen::new(&mut *c, FunctionBuilder::new(&mut func, &mut fbc), &sig, &name, Rc::default(), 0);
             g.enter();
-            for (init, escapes) in variables {
+            for (lhs, rhs, escapes) in variables {
                 g.escapes = escapes;
-                g.initialise_globals(&init.lhs, &init.rhs)?;
+                g.initialise_globals(&lhs, &rhs)?;
             }
             for f in inits.iter().chain([&main]) {
                 let f = g.c.emitter.reference(*f, g.b.func);

@@ -250,9 +250,10 @@ impl<'p> Compiler<'p> {
         let program = self.program;
         let mut variables = vec![];
         for i in crate::init_order::initialisers(program) {
-            let statement = [go_parser::ast::Stmt::Expr(Box::new(i.rhs.clone()))];
+            let Some(rhs) = i.rhs else { continue };
+            let statement = [go_parser::ast::Stmt::Expr(Box::new(rhs.clone()))];
             let escapes = Rc::new(escape::analyse(program, &mut self.types, &[], &statement));
-            variables.push((i, escapes));
+            variables.push((i.lhs, rhs, escapes));
         }
         FuncGen::compile_start(self, id, name, sig, variables, inits, main)?;
         Ok(id)
