@@ -1,5 +1,6 @@
 //! The collector.
 
+mod collector;
 mod crew;
 mod global;
 pub mod handle;
@@ -10,3 +11,7 @@ mod pace;
 pub mod stats;
 pub mod verify;
 pub mod write_barrier;
+
+pub use collector::{Collector, Config};
+pub use stackmark_stack as stack;
+pub use stackmark_unwind as unwind;

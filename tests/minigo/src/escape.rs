@@ -7,9 +7,9 @@
 use crate::front::Program;
 use crate::types::{Kind, Types};
 use crate::walk::{Node, children};
+use go_parser::IdentKey;
 use go_parser::Token;
 use go_parser::ast::{Expr, Stmt};
-use go_parser::IdentKey;
 use go_types::{ObjKey, SelectionKind};
 use std::collections::{HashMap, HashSet};
 
@@ -215,9 +215,8 @@ impl<'p> Analysis<'p> {
     }
 
     fn assign(&mut self, lhs: &Expr) {
-        if let Expr::Ident(i) = lhs
-            && let Some(v) = self.object(*i)
-        {
+        // A part of a variable counts too.
+        if let Some(v) = self.root(lhs) {
             *self.assigned.entry(v).or_default() += 1;
         }
     }
@@ -346,7 +345,10 @@ impl<'p> Analysis<'p> {
                                 _ => self.assign(l),
                             }
                         }
-                        _ => self.value_parts(l),
+                        _ => {
+                            self.value_parts(l);
+                            self.assign(l);
+                        }
                     }
                 }
                 for (i, r) in a.rhs.iter().enumerate() {

@@ -2,6 +2,7 @@
 
 use crate::runtime::host;
 use crate::runtime::typeinfo::TypeInfo;
+use crate::stack_addresses;
 use crate::types::Layout;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -56,10 +57,31 @@ struct Compiled {
     unwind: Option<UnwindInfo>,
 }
 
+/// The machine that this program runs on.
+fn isa(opt_level: &str) -> OwnedTargetIsa {
+    let mut flags = settings::builder();
+    for (name, value) in [
+        ("opt_level", opt_level),
+        ("enable_pinned_reg", "true"),
+        ("preserve_frame_pointers", "true"),
+        ("unwind_info", "true"),
+        ("is_pic", "false"),
+        ("enable_probestack", "false"),
+    ] {
+        flags.set(name, value).expect("a known setting");
+    }
+    cranelift_native::builder()
+        .expect("the machine is supported, as the library's target check says")
+        .finish(settings::Flags::new(flags))
+        .expect("the settings fit together")
+}
+
 /// Collects the functions of a program.
 pub(crate) struct Emitter {
     module: JITModule,
     isa: OwnedTargetIsa,
+    /// The same machine, for code that is optimised already.
+    backend: OwnedTargetIsa,
     call_system: FuncId,
     names: HashMap<FuncId, String>,
     compiled: Vec<Compiled>,
@@ -74,21 +96,7 @@ pub(crate) struct Emitter {
 
 impl Emitter {
     pub(crate) fn new() -> Emitter {
-        let mut flags = settings::builder();
-        for (name, value) in [
-            ("opt_level", "speed"),
-            ("enable_pinned_reg", "true"),
-            ("preserve_frame_pointers", "true"),
-            ("unwind_info", "true"),
-            ("is_pic", "false"),
-            ("enable_probestack", "false"),
-        ] {
-            flags.set(name, value).expect("a known setting");
-        }
-        let isa = cranelift_native::builder()
-            .expect("the machine is supported, as the library's target check says")
-            .finish(settings::Flags::new(flags))
-            .expect("the settings fit together");
+        let (isa, backend) = (isa("speed"), isa("none"));
         let mut builder = JITBuilder::with_isa(isa.clone(), cranelift_module::default_libcall_names());
         builder.symbol("stackmark_call_system", stackmark_asm::call_system_address() as *const u8);
         // One range for all code: calls between functions are relative.
@@ -104,6 +112,7 @@ impl Emitter {
         Emitter {
             module,
             isa,
+            backend,
             call_system,
             names: HashMap::new(),
             compiled: vec![],
@@ -172,9 +181,9 @@ impl Emitter {
 
     /// The type of objects of whole words.
     pub(crate) fn words_info(&mut self, refs: Vec<bool>) -> &'static TypeInfo {
-        self.words.entry(refs.clone()).or_insert_with(|| {
-            Box::leak(Box::new(TypeInfo::new("words".into(), 8 * refs.len(), refs, false)))
-        })
+        self.words
+            .entry(refs.clone())
+            .or_insert_with(|| Box::leak(Box::new(TypeInfo::new("words".into(), 8 * refs.len(), refs, false))))
     }
 
     /// Compiles a function. `refs` says which of its parameters are references.
@@ -196,14 +205,15 @@ impl Emitter {
     /// Compiles `func` and returns the size of its frame.
     fn emit(&mut self, id: FuncId, name: &str, func: ir::Function) -> u32 {
         let mut context = cranelift_codegen::Context::for_function(func);
-        keep_slot_addresses_out_of_registers(&mut context.func);
-        if std::env::var_os("MINIGO_CLIF").is_some() {
-            eprintln!("{name}:\n{}", context.func.display());
+        // In two steps, see `stack_addresses`: the second one optimises no more.
+        if let Err(e) = context.optimize(&*self.isa, &mut ControlPlane::default()) {
+            unreachable!("{name} cannot be optimised: {e:?}");
         }
-        let code = match context.compile(&*self.isa, &mut ControlPlane::default()) {
-            Ok(code) => code,
-            Err(e) => unreachable!("{name} does not compile: {:?}", e.inner),
-        };
+        stack_addresses::rematerialise(&mut context.func);
+        if let Err(e) = context.compile(&*self.backend, &mut ControlPlane::default()) {
+            unreachable!("{name} does not compile: {:?}", e.inner);
+        }
+        let code = context.compiled_code().expect("just compiled");
         let maps: Vec<(u32, u32, Vec<u32>)> = code
             .buffer
             .user_stack_maps()
@@ -233,8 +243,7 @@ impl Emitter {
 
     /// The entry of a function with a large frame: makes room for the frame, then calls the function.
     fn entry(&mut self, id: FuncId, body: FuncId, signature: &Signature, refs: &[bool], frame: u32) -> ir::Function {
-        let mut func =
-            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature.clone());
+        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature.clone());
         let mut fbc = FunctionBuilderContext::new();
         let config = self.frontend_config();
         let call_system = self.call_system(&mut func);
@@ -253,8 +262,7 @@ impl Emitter {
         let g = b.ins().get_pinned_reg(clif::I64);
         let sp = b.ins().get_stack_pointer(clif::I64);
         let low = b.ins().iadd_imm_s(sp, -needed);
-        let limit =
-            b.ins().load(clif::I64, MemFlagsData::trusted(), g, stackmark_asm::layout::G_STACK_LIMIT as i32);
+        let limit = b.ins().load(clif::I64, MemFlagsData::trusted(), g, stackmark_asm::layout::G_STACK_LIMIT as i32);
         let short = b.ins().icmp(IntCC::UnsignedLessThan, low, limit);
         b.set_cold_block(poll);
         b.ins().brif(short, poll, &[], go_on, &[]);
@@ -315,33 +323,5 @@ impl Emitter {
         // The code lives as long as the process.
         std::mem::forget(self.module);
         code
-    }
-}
-
-/// Makes the reloads of spilled references atomic loads.
-///
-/// Around calls the front end of Cranelift spills references to stack slots and reloads them, through `stack_addr`. Those are
-/// pure: at `opt_level=speed` they are shared and hoisted out of loops. That does no harm as long as they become
-/// addressing modes; but a plain load that is merged into the instruction that uses it takes its address from a register
-/// (`lower_to_amode` of the x86-64 back end in 0.135), which then keeps an address in the frame across calls, where no
-/// stack map names it. An atomic load is the same instruction on its own, never merged.
-fn keep_slot_addresses_out_of_registers(func: &mut ir::Function) {
-    let blocks: Vec<_> = func.layout.blocks().collect();
-    for block in blocks {
-        let insts: Vec<_> = func.layout.block_insts(block).collect();
-        for inst in insts {
-            let ir::InstructionData::Load { opcode: ir::Opcode::Load, arg, flags, offset } = func.dfg.insts[inst] else {
-                continue;
-            };
-            let address = func.dfg.resolve_aliases(arg);
-            let is_slot = func.dfg.value_def(address).inst().is_some_and(|def| {
-                func.dfg.insts[def].opcode() == ir::Opcode::StackAddr
-            });
-            if is_slot && i32::from(offset) == 0 {
-                let ty = func.dfg.ctrl_typevar(inst);
-                let flags = func.dfg.mem_flags[flags];
-                func.replace(inst).atomic_load(ty, flags, address);
-            }
-        }
     }
 }

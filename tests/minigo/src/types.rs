@@ -40,8 +40,14 @@ pub(crate) struct Sig {
 pub(crate) enum Kind {
     Bool,
     /// `name` tells int from int64.
-    Int { bits: u8, signed: bool, name: &'static str },
-    Float { bits: u8 },
+    Int {
+        bits: u8,
+        signed: bool,
+        name: &'static str,
+    },
+    Float {
+        bits: u8,
+    },
     String,
     UnsafePointer,
     /// The type of `nil` where nothing else is known.
@@ -289,10 +295,16 @@ impl Types {
             Kind::Array(n, t) => format!("[{n}]{}", self.name(*t)),
             Kind::Struct(f) if f.is_empty() => "struct {}".into(),
             Kind::Struct(f) => {
-                let f: Vec<String> = f
-                    .iter()
-                    .map(|f| if f.embedded { self.name(f.ty).into() } else { format!("{} {}", f.name, self.name(f.ty)) })
-                    .collect();
+                let f: Vec<String> =
+                    f.iter()
+                        .map(|f| {
+                            if f.embedded {
+                                self.name(f.ty).into()
+                            } else {
+                                format!("{} {}", f.name, self.name(f.ty))
+                            }
+                        })
+                        .collect();
                 format!("struct {{ {} }}", f.join("; "))
             }
             Kind::Func(s) => {

@@ -32,7 +32,9 @@ impl FuncGen<'_, '_> {
                     _ => f64::NAN,
                 };
                 if !f.is_finite() {
-                    return Err(self.error(pos, "this floating-point constant is not supported: it has no finite value"));
+                    return Err(
+                        self.error(pos, "this floating-point constant is not supported: it has no finite value")
+                    );
                 }
                 vec![if bits == 32 { self.b.ins().f32const(f as f32) } else { self.b.ins().f64const(f) }]
             }

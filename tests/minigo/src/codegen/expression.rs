@@ -123,7 +123,13 @@ impl FuncGen<'_, '_> {
     }
 
     /// Follows a path of fields from a value that is no variable.
-    pub(crate) fn field_of_value(&mut self, mut value: Val, base: Ty, path: &[usize], pos: go_parser::Pos) -> Compiled<Val> {
+    pub(crate) fn field_of_value(
+        &mut self,
+        mut value: Val,
+        base: Ty,
+        path: &[usize],
+        pos: go_parser::Pos,
+    ) -> Compiled<Val> {
         let mut t = base;
         for index in path {
             if let Kind::Pointer(inner) = self.kind(t) {
@@ -226,7 +232,7 @@ impl FuncGen<'_, '_> {
             }
             _ => return Err(self.error(pos, "this operand cannot be sliced")),
         };
-        let mut bound = |g: &mut Self, e: &Option<Expr>| e.as_ref().map(|e| g.index_value(e)).transpose();
+        let bound = |g: &mut Self, e: &Option<Expr>| e.as_ref().map(|e| g.index_value(e)).transpose();
         let low = bound(self, &s.low)?;
         let high = bound(self, &s.high)?;
         let max = bound(self, &s.max)?;

@@ -3,12 +3,13 @@
 use super::{Compiler, abi};
 use crate::error::{CompileError, Compiled};
 use crate::escape::Escapes;
+use crate::init_order::Initialiser;
 use crate::runtime::natives::{self, Failure};
 use crate::types::{Kind, Sig, Ty};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    self, Block, InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, TrapCode, UserStackMapEntry, Value,
-    types as clif,
+    self, Block, InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, TrapCode, UserStackMapEntry,
+    Value, types as clif,
 };
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use cranelift_module::FuncId;
@@ -94,7 +95,8 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         let mut fbc = FunctionBuilderContext::new();
         // The builder borrows the function, the emitter takes it over afterwards: two steps.
         {
-            let mut g = FuncGen::new(&mut *c, FunctionBuilder::new(&mut func, &mut fbc), &s.sig, &s.name, s.escapes, s.depth);
+            let mut g =
+                FuncGen::new(&mut *c, FunctionBuilder::new(&mut func, &mut fbc), &s.sig, &s.name, s.escapes, s.depth);
             g.enter();
             g.slots_for(s.params.iter().chain(&s.results).flatten(), s.body)?;
             g.parameters(&s.params, s.captures)?;
@@ -115,7 +117,7 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         id: FuncId,
         name: String,
         sig: Rc<Sig>,
-        escapes: Vec<Rc<Escapes>>,
+        variables: Vec<(Initialiser, Rc<Escapes>)>,
         inits: &[FuncId],
         main: FuncId,
     ) -> Compiled<()> {
@@ -123,10 +125,10 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
         {
-            let program = c.program;
-            let mut g = FuncGen::new(&mut *c, FunctionBuilder::new(&mut func, &mut fbc), &sig, &name, Rc::default(), 0);
+            let mut g =
+                FuncGen::new(&mut *c, FunctionBuilder::new(&mut func, &mut fbc), &sig, &name, Rc::default(), 0);
             g.enter();
-            for (init, escapes) in program.info().init_order.iter().zip(escapes) {
+            for (init, escapes) in variables {
                 g.escapes = escapes;
                 g.initialise_globals(&init.lhs, &init.rhs)?;
             }
@@ -379,16 +381,7 @@ impl<'a, 'p> FuncGen<'a, 'p> {
 
     pub(crate) fn component_vars(&mut self, t: Ty) -> Vec<Variable> {
         let parts = abi::parts(&mut self.c.types, t);
-        parts
-            .iter()
-            .map(|p| {
-                if p.is_ref {
-                    self.ref_var()
-                } else {
-                    self.b.declare_var(p.clif)
-                }
-            })
-            .collect()
+        parts.iter().map(|p| if p.is_ref { self.ref_var() } else { self.b.declare_var(p.clif) }).collect()
     }
 
     pub(crate) fn define_vars(&mut self, vars: &[Variable], value: &Val) {

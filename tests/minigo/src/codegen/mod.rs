@@ -196,7 +196,10 @@ impl<'p> Compiler<'p> {
         let results = self.result_objects(decl.typ);
         let known: Vec<ObjKey> = params.iter().copied().flatten().collect();
         let escapes = Rc::new(escape::analyse(program, &mut self.types, &known, &body.list));
-        FuncGen::compile(self, function::Source { id, name, sig, params, results, body, escapes, depth: 0, captures: None })
+        FuncGen::compile(
+            self,
+            function::Source { id, name, sig, params, results, body, escapes, depth: 0, captures: None },
+        )
     }
 
     fn drain_literals(&mut self) -> Compiled<()> {
@@ -245,16 +248,13 @@ impl<'p> Compiler<'p> {
         let name = "main.init".to_string();
         let id = self.emitter.declare("minigo.start", &abi::signature(&mut self.types, &sig, true));
         let program = self.program;
-        let mut escapes = vec![];
-        for i in &program.info().init_order {
-            escapes.push(Rc::new(escape::analyse(
-                program,
-                &mut self.types,
-                &[],
-                &[go_parser::ast::Stmt::Expr(Box::new(i.rhs.clone()))],
-            )));
+        let mut variables = vec![];
+        for i in crate::init_order::initialisers(program) {
+            let statement = [go_parser::ast::Stmt::Expr(Box::new(i.rhs.clone()))];
+            let escapes = Rc::new(escape::analyse(program, &mut self.types, &[], &statement));
+            variables.push((i, escapes));
         }
-        FuncGen::compile_start(self, id, name, sig, escapes, inits, main)?;
+        FuncGen::compile_start(self, id, name, sig, variables, inits, main)?;
         Ok(id)
     }
 

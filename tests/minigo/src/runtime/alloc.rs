@@ -41,7 +41,6 @@ pub(crate) unsafe fn copy(info: &TypeInfo, to: usize, from: usize, count: usize)
         return;
     }
     if info.has_refs() {
-        host::note_bulk_write(to..to + bytes);
         if host::marking() {
             for i in 0..count {
                 for (w, _) in info.words.iter().enumerate().filter(|(_, is_ref)| **is_ref) {
