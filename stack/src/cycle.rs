@@ -5,6 +5,7 @@ use crate::moving;
 use crate::runtime::{MachineEntry, Runtime};
 use crate::scan::{self, Extent, ScanError, Visited};
 use crate::status::Status;
+use stackmark_unwind::FrameKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -119,6 +120,22 @@ impl Runtime {
         // Release: who sees the number sees the roots delivered.
         goroutine.scanned_in.store(cycle, Ordering::Release);
         Ok(())
+    }
+
+    /// Calls `visit` for each frame of a goroutine that stands still, youngest first, with its kind and its pc, as
+    /// [`Caller::backtrace`](crate::Caller::backtrace) does. False, without a visit, if it runs or has ended.
+    ///
+    /// # Errors
+    /// [`ScanError`]: the walk ends early.
+    pub fn backtrace(&self, goroutine: &Goroutine, visit: impl FnMut(FrameKind, usize)) -> Result<bool, ScanError> {
+        match goroutine.hold() {
+            Ok(_held) => {
+                // SAFETY: the goroutine is held.
+                unsafe { scan::backtrace(self, goroutine, visit)? };
+                Ok(true)
+            }
+            Err(_) => Ok(false),
+        }
     }
 
     fn note_hold(&self, begun: Instant) {

@@ -306,15 +306,9 @@ impl<'m> Caller<'m> {
     ///
     /// # Errors
     /// [`ScanError`]: the walk ends early.
-    pub fn backtrace(&self, mut visit: impl FnMut(FrameKind, usize)) -> Result<(), ScanError> {
-        let snapshot = self.shared.runtime.code.snapshot();
+    pub fn backtrace(&self, visit: impl FnMut(FrameKind, usize)) -> Result<(), ScanError> {
         // SAFETY: the goroutine has called out to us: it stands still, and only itself moves its stack while it runs.
-        let mut walk = unsafe { scan::walker(&snapshot, self.goroutine) };
-        let fail = |error| ScanError { goroutine: self.goroutine.id(), error };
-        while let Some(frame) = walk.next_frame().map_err(fail)? {
-            visit(frame.kind, frame.pc);
-        }
-        Ok(())
+        unsafe { scan::backtrace(&self.shared.runtime, self.goroutine, visit) }
     }
 
     /// Answers handshakes and waits while the world is stopped. The goroutine is at a safepoint.

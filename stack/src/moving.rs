@@ -129,10 +129,12 @@ pub(crate) unsafe fn grow(runtime: &Runtime, goroutine: &Goroutine, needed: usiz
         return Ok(());
     }
     // New memory before scan_lock.
-    let new = if size > config.move_limit {
-        let whole_pages = size.next_multiple_of(4096);
-        // Where no range can be reserved, doubling by moving goes on.
-        runtime.stacks.reserve(whole_pages).or_else(|_| runtime.stacks.take(size.next_power_of_two()))?
+    let new = if size > config.move_limit || !size.is_power_of_two() {
+        // A maximum that is no power of two is reached in place too. Where no range can be reserved, doubling by moving goes on.
+        runtime
+            .stacks
+            .reserve(size.next_multiple_of(4096))
+            .or_else(|_| runtime.stacks.take(size.next_power_of_two()))?
     } else {
         runtime.stacks.take(size)?
     };

@@ -29,6 +29,28 @@ pub(crate) enum Wait {
 
 /// Frames that a traceback shows at most.
 const TRACEBACK_FRAMES: usize = 100;
+/// Goroutines that are shown at most.
+const TRACEBACK_GOROUTINES: usize = 100;
+
+impl Wait {
+    const ALL: [Wait; 4] = [Wait::Send, Wait::Receive, Wait::SendNil, Wait::ReceiveNil];
+
+    /// What a goroutine waits for, if it waits in a queue of ours.
+    fn of(goroutine: &Goroutine) -> Option<Wait> {
+        // Relaxed: written before it parked.
+        Wait::ALL.get(goroutine.header().user.load(Ordering::Relaxed).wrapping_sub(1)).copied()
+    }
+
+    /// Go's words for it.
+    fn name(self) -> &'static str {
+        match self {
+            Wait::Send => "chan send",
+            Wait::Receive => "chan receive",
+            Wait::SendNil => "chan send (nil chan)",
+            Wait::ReceiveNil => "chan receive (nil chan)",
+        }
+    }
+}
 
 struct Embedder;
 
@@ -211,9 +233,13 @@ impl Waiter {
 }
 
 /// Parks the current goroutine; `publish` lets others wake it. The native ends here.
-pub(crate) fn park(_why: Wait, publish: impl FnOnce()) -> usize {
+pub(crate) fn park(why: Wait, publish: impl FnOnce()) -> usize {
     // SAFETY: the natives that park own nothing at that point, see their code.
-    unsafe { Caller::current().park(publish) }
+    unsafe {
+        let caller = Caller::current();
+        caller.goroutine().header().user.store(why as usize + 1, Ordering::Relaxed);
+        caller.park(publish)
+    }
 }
 
 pub(crate) fn yield_now() {
@@ -259,25 +285,59 @@ unsafe fn collect_for(caller: Caller<'_>) {
     unsafe { caller.park(publish) };
 }
 
+/// The functions of a stack, as they come, one a line.
+struct Lines {
+    text: String,
+    frames: usize,
+}
+
+impl Lines {
+    fn of(id: u64, state: &str) -> Lines {
+        Lines { text: format!("goroutine {id} [{state}]:\n"), frames: 0 }
+    }
+
+    fn frame(&mut self, kind: FrameKind, pc: usize) {
+        if kind != FrameKind::Managed {
+            return;
+        }
+        self.frames += 1;
+        if self.frames <= TRACEBACK_FRAMES {
+            let snapshot = world().runtime.code().snapshot();
+            let name = snapshot.function(pc - 1).map_or("?", |f| f.name);
+            let _ = writeln!(self.text, "{name}(...)");
+        }
+    }
+
+    fn finish<T>(mut self, walked: Result<T, impl std::fmt::Display>) -> String {
+        if self.frames > TRACEBACK_FRAMES {
+            let _ = writeln!(self.text, "...{} frames elided...", self.frames - TRACEBACK_FRAMES);
+        }
+        if let Err(error) = walked {
+            let _ = writeln!(self.text, "the traceback ends: {error}");
+        }
+        self.text
+    }
+}
+
 /// The current goroutine's traceback, innermost function first.
 pub(crate) fn traceback() -> String {
     // SAFETY: used here alone.
-    let Some(caller) = (unsafe { Caller::try_current() }) else { return String::new() };
-    let mut text = format!("goroutine {} [running]:\n", caller.goroutine().id());
-    let mut shown = 0;
-    let snapshot = world().runtime.code().snapshot();
-    let walked = caller.backtrace(|kind, pc| {
-        if kind == FrameKind::Managed && shown < TRACEBACK_FRAMES {
-            shown += 1;
-            let name = snapshot.function(pc - 1).map_or("?", |f| f.name);
-            let _ = writeln!(text, "{name}(...)");
-        }
-    });
-    if shown == TRACEBACK_FRAMES {
-        text.push_str("...additional frames elided...\n");
-    }
-    if let Err(error) = walked {
-        let _ = writeln!(text, "traceback ended: {error}");
+    let Some(caller) = (unsafe { Caller::try_current() }) else { return parked_goroutines() };
+    let mut lines = Lines::of(caller.goroutine().id(), "running");
+    let walked = caller.backtrace(|kind, pc| lines.frame(kind, pc));
+    lines.finish(walked)
+}
+
+/// The tracebacks of goroutines that wait, for a deadlock.
+fn parked_goroutines() -> String {
+    let runtime = &world().runtime;
+    let mut text = String::new();
+    for goroutine in runtime.goroutines().iter().take(TRACEBACK_GOROUTINES) {
+        let why = Wait::of(goroutine).map_or("waiting", Wait::name);
+        let mut lines = Lines::of(goroutine.id(), why);
+        let walked = runtime.backtrace(goroutine, |kind, pc| lines.frame(kind, pc));
+        text += &lines.finish(walked);
+        text.push('\n');
     }
     text
 }
