@@ -18,7 +18,10 @@ impl FuncGen<'_, '_> {
             && !(matches!(self.kind(to), Kind::String) && matches!(self.kind(from), Kind::Int { .. }))
             && matches!(self.kind(to), Kind::Bool | Kind::Int { .. } | Kind::Float { .. } | Kind::String)
         {
-            return self.constant(&c, to, pos);
+            return match self.float_constant(operand, to) {
+                Some(v) => Ok(v),
+                None => self.constant(&c, to, pos),
+            };
         }
         let v = self.expr(operand)?;
         let one = |v: Value| Val { ty: to, v: vec![v] };

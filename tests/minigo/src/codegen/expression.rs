@@ -24,7 +24,10 @@ impl FuncGen<'_, '_> {
         {
             let (c, typ) = (c.clone(), tv.typ);
             let t = self.c.supported(typ, pos)?;
-            return self.constant(&c, t, pos);
+            return match self.float_constant(e, t) {
+                Some(v) => Ok(v),
+                None => self.constant(&c, t, pos),
+            };
         }
         match e {
             Expr::Paren(p) => self.expr(&p.expr),
@@ -81,7 +84,10 @@ impl FuncGen<'_, '_> {
             && !self.c.types.is_interface(t)
         {
             let c = c.clone();
-            return self.constant(&c, t, pos);
+            return match self.float_constant(e, t) {
+                Some(v) => Ok(v),
+                None => self.constant(&c, t, pos),
+            };
         }
         let v = self.expr(e)?;
         self.assignable(v, t, pos)
