@@ -153,15 +153,22 @@ impl<'m> Caller<'m> {
     /// # Safety
     /// The value is not used after the native function has returned, parked or yielded.
     pub unsafe fn current() -> Caller<'m> {
-        let machine = asm::current();
-        assert!(!machine.is_null(), "this thread is not attached to a runtime");
+        // SAFETY: our contract is the same.
+        unsafe { Caller::try_current() }.expect("this thread runs a goroutine")
+    }
+
+    /// As [`Caller::current`]; `None` if this thread runs no goroutine.
+    ///
+    /// # Safety
+    /// As for [`Caller::current`].
+    pub unsafe fn try_current() -> Option<Caller<'m>> {
         // SAFETY: attach stored the address of Shared, which lives until the thread is detached, which is not
         // before the native function has ended; `running` keeps the goroutine alive as long.
         unsafe {
-            let shared = &*((*machine).host.load(Ordering::Relaxed) as *const Shared);
-            let goroutine = (*machine).goroutine.load(Ordering::Relaxed) as *const Goroutine;
-            let goroutine = goroutine.as_ref().expect("this thread runs no goroutine");
-            Caller { shared, goroutine }
+            let machine = asm::current().as_ref()?;
+            let goroutine = (machine.goroutine.load(Ordering::Relaxed) as *const Goroutine).as_ref()?;
+            let shared = &*(machine.host.load(Ordering::Relaxed) as *const Shared);
+            Some(Caller { shared, goroutine })
         }
     }
 

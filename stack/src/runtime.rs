@@ -2,6 +2,7 @@
 
 use crate::barrier::StubPool;
 use crate::goroutine::{Goroutine, Request};
+use crate::machine::Caller;
 use crate::memory::{StackError, StackPool};
 use crate::stats::{Counters, Histogram};
 use crate::status::Status;
@@ -79,8 +80,8 @@ pub trait Host: Send + Sync {
         eprintln!("stackmark: {message}");
     }
 
-    /// The goroutine is at a poll, everything that was asked of it is done. May park it.
-    fn at_poll(&self, _goroutine: &Arc<Goroutine>) {}
+    /// For debugging modes that see every poll: the goroutine is at one, and what was asked of it is done. May park it.
+    fn at_poll(&self, _caller: Caller<'_>) {}
 }
 
 /// Who runs goroutines that are ready.

@@ -113,7 +113,9 @@ impl<'p> Checker<'p> {
         let program = self.program;
         match n {
             // The expressions of constants are computed where the constants are used.
-            Node::Stmt(go_parser::ast::Stmt::Decl(d)) if matches!(&**d, Decl::Gen(g) if g.token == Token::CONST) => return,
+            Node::Stmt(go_parser::ast::Stmt::Decl(d)) if matches!(&**d, Decl::Gen(g) if g.token == Token::CONST) => {
+                return;
+            }
             Node::Expr(e) => {
                 self.refuse_bytes(e);
                 if let Some(value) = program.info().types.get(&e.id()).and_then(|tv| tv.get_const_val()) {
@@ -136,7 +138,8 @@ impl<'p> Checker<'p> {
             && has_byte_escape(t.as_str_str().0)
             && self.error.is_none()
         {
-            let message = "a string literal with an escape above \\x7f (a byte that is no UTF-8 by itself) is not supported";
+            let message =
+                "a string literal with an escape above \\x7f (a byte that is no UTF-8 by itself) is not supported";
             self.error = Some(self.program.error(l.pos, message));
         }
         if let Expr::Ident(_) | Expr::BasicLit(_) = e {
@@ -238,7 +241,9 @@ impl<'p> Checker<'p> {
                 t => Value::Number(from_front(&ConstValue::with_literal(t))?),
             },
             Expr::Ident(i) => {
-                if self.program.ast.idents[*i].name == "iota" && self.constant(e).is_some_and(|o| !self.declared.contains_key(&o)) {
+                if self.program.ast.idents[*i].name == "iota"
+                    && self.constant(e).is_some_and(|o| !self.declared.contains_key(&o))
+                {
                     return Some(Value::Number(BigRational::from_integer(iota.into())));
                 }
                 let obj = self.constant(e)?;
@@ -279,7 +284,9 @@ impl<'p> Checker<'p> {
                         // Integers divide as integers; whether they are is in the operands' types.
                         Token::QUO if self.is_integer_division(b) => Value::Number((x / y).trunc()),
                         Token::QUO => Value::Number(x / y),
-                        Token::SHL if x.is_integer() => Value::Number(x * BigInt::from(2).pow(y.to_u32().filter(|n| *n < 2000)?)),
+                        Token::SHL if x.is_integer() => {
+                            Value::Number(x * BigInt::from(2).pow(y.to_u32().filter(|n| *n < 2000)?))
+                        }
                         Token::EQL => Value::Bool(x == y),
                         Token::NEQ => Value::Bool(x != y),
                         Token::LSS => Value::Bool(x < y),
@@ -335,7 +342,9 @@ fn has_byte_escape(literal: &str) -> bool {
     while i + 1 < bytes.len() {
         if bytes[i] == b'\\' {
             match (bytes[i + 1], bytes.get(i + 2)) {
-                (b'x', Some(b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F')) | (b'2' | b'3', Some(b'0'..=b'7')) => return true,
+                (b'x', Some(b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F')) | (b'2' | b'3', Some(b'0'..=b'7')) => {
+                    return true;
+                }
                 _ => i += 1,
             }
         }

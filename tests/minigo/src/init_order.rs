@@ -26,7 +26,8 @@ pub(crate) fn initialisers(program: &Program) -> Vec<Initialiser> {
             Decl::Gen(g) if g.token == go_parser::Token::VAR => {
                 for s in &g.specs {
                     let Spec::Value(v) = &program.ast.specs[*s] else { continue };
-                    let lhs: Vec<ObjKey> = v.names.iter().filter_map(|i| info.defs.get(i).copied().flatten()).collect();
+                    let lhs: Vec<ObjKey> =
+                        v.names.iter().filter_map(|i| info.defs.get(i).copied().flatten()).collect();
                     if v.values.len() == lhs.len() {
                         for (obj, e) in lhs.iter().zip(&v.values) {
                             waiting.push(Initialiser { lhs: vec![*obj], rhs: Some(e.clone()) });

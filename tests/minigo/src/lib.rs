@@ -33,7 +33,7 @@ pub fn run(options: &Options) -> String {
         Ok(c) => c,
         Err(e) => return e.to_string(),
     };
-    match runtime::host::run(code, options) {
+    match runtime::host::run(code) {
         Ok(()) => String::new(),
         Err(e) => format!("minigo: {e}"),
     }

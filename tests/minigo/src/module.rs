@@ -1,8 +1,8 @@
 //! Machine code and everything that is registered with it: addresses, names, CFI, safepoints, constant data.
 
 use crate::runtime::host;
-use crate::stack_addresses;
 use crate::runtime::typeinfo::TypeInfo;
+use crate::stack_addresses;
 use crate::types::Layout;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -181,9 +181,9 @@ impl Emitter {
 
     /// The type of objects of whole words.
     pub(crate) fn words_info(&mut self, refs: Vec<bool>) -> &'static TypeInfo {
-        self.words.entry(refs.clone()).or_insert_with(|| {
-            Box::leak(Box::new(TypeInfo::new("words".into(), 8 * refs.len(), refs, false)))
-        })
+        self.words
+            .entry(refs.clone())
+            .or_insert_with(|| Box::leak(Box::new(TypeInfo::new("words".into(), 8 * refs.len(), refs, false))))
     }
 
     /// Compiles a function. `refs` says which of its parameters are references.
@@ -243,8 +243,7 @@ impl Emitter {
 
     /// The entry of a function with a large frame: makes room for the frame, then calls the function.
     fn entry(&mut self, id: FuncId, body: FuncId, signature: &Signature, refs: &[bool], frame: u32) -> ir::Function {
-        let mut func =
-            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature.clone());
+        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature.clone());
         let mut fbc = FunctionBuilderContext::new();
         let config = self.frontend_config();
         let call_system = self.call_system(&mut func);
@@ -263,8 +262,7 @@ impl Emitter {
         let g = b.ins().get_pinned_reg(clif::I64);
         let sp = b.ins().get_stack_pointer(clif::I64);
         let low = b.ins().iadd_imm_s(sp, -needed);
-        let limit =
-            b.ins().load(clif::I64, MemFlagsData::trusted(), g, stackmark_asm::layout::G_STACK_LIMIT as i32);
+        let limit = b.ins().load(clif::I64, MemFlagsData::trusted(), g, stackmark_asm::layout::G_STACK_LIMIT as i32);
         let short = b.ins().icmp(IntCC::UnsignedLessThan, low, limit);
         b.set_cold_block(poll);
         b.ins().brif(short, poll, &[], go_on, &[]);

@@ -1,56 +1,34 @@
-//! Statistics at exit: a summary to read, and JSON.
+//! What `--stats` writes and `--report` prints.
 
-use crate::options::Options;
-use crate::runtime::output;
 use serde_json::{Map, Value, json};
-use stackmark::Collector;
-use stackmark::mark_sweep::MarkSweep;
 use stackmark::stats::{Statistics, Summary};
+use std::fmt::Write as _;
 
-/// Writes what the options ask for.
-pub(crate) fn at_exit(options: &Options, collector: &Collector<MarkSweep>) {
-    if !options.report && options.stats.is_none() {
-        return;
-    }
-    let statistics = collector.statistics();
-    if let Some(file) = &options.stats {
-        let text = format!("{:#}\n", as_json(&statistics));
-        if let Err(e) = std::fs::write(file, text) {
-            output::error(format!("minigo: cannot write {}: {e}\n", file.display()).as_bytes());
-        }
-    }
-    if options.report {
-        output::error(summary(&statistics).as_bytes());
-    }
+fn times(t: &Summary) -> Value {
+    json!({ "count": t.count, "p50": t.p50, "p99": t.p99, "max": t.max })
 }
 
-fn times(s: &Summary) -> Value {
-    json!({ "count": s.count, "p50": s.p50, "p99": s.p99, "max": s.max })
-}
-
-fn as_json(s: &Statistics) -> Value {
-    let cycles: Vec<Value> = s
-        .cycles_detail
-        .iter()
-        .map(|c| {
-            json!({
-                "deepest_frames": c.deepest_frames,
-                "rescanned": c.rescanned,
-                "skipped": c.skipped,
-                "world_stop_ns": c.world_stop_ns,
-                "time_to_stop_ns": c.time_to_stop_ns,
-                "longest_hold_ns": c.longest_hold_ns,
-                "mark_ns": c.mark_ns,
-                "objects_marked": c.objects_marked,
-                "bytes_marked": c.bytes_marked,
-                "allocated_meanwhile": c.allocated_meanwhile,
-            })
+/// The statistics as JSON; all times in nanoseconds.
+pub(crate) fn json(s: &Statistics) -> Value {
+    let cycles = s.cycles_detail.iter().map(|c| {
+        json!({
+            "deepest_frames": c.deepest_frames,
+            "rescanned": c.rescanned,
+            "skipped": c.skipped,
+            "world_stop_ns": c.world_stop_ns,
+            "time_to_stop_ns": c.time_to_stop_ns,
+            "longest_hold_ns": c.longest_hold_ns,
+            "mark_ns": c.mark_ns,
+            "objects_marked": c.objects_marked,
+            "bytes_marked": c.bytes_marked,
+            "allocated_meanwhile": c.allocated_meanwhile,
         })
-        .collect();
-    let refused: Map<String, Value> = s.barriers.refused.iter().map(|(why, n)| ((*why).into(), json!(n))).collect();
+    });
+    let refused: Map<String, Value> =
+        s.barriers.refused.iter().map(|(reason, n)| ((*reason).to_string(), json!(n))).collect();
     json!({
         "cycles": s.cycles,
-        "cycles_detail": cycles,
+        "cycles_detail": cycles.collect::<Vec<_>>(),
         "pauses_ns": times(&s.pauses_ns),
         "holds_ns": times(&s.holds_ns),
         "frames": {
@@ -86,6 +64,7 @@ fn as_json(s: &Statistics) -> Value {
     })
 }
 
+/// A number of bytes, in the unit that keeps it short.
 fn bytes(n: u64) -> String {
     match n {
         0..10_240 => format!("{n} B"),
@@ -94,60 +73,111 @@ fn bytes(n: u64) -> String {
     }
 }
 
-fn micros(nanos: u64) -> String {
-    format!("{:.1} µs", nanos as f64 / 1000.0)
+/// A duration, in the unit that keeps it short.
+fn duration(nanos: u64) -> String {
+    match nanos {
+        0..10_000 => format!("{nanos} ns"),
+        10_000..10_000_000 => format!("{:.1} us", nanos as f64 / 1e3),
+        _ => format!("{:.1} ms", nanos as f64 / 1e6),
+    }
 }
 
-fn summary(s: &Statistics) -> String {
-    let line = |what: &str, text: String| format!("{what:<14}{text}\n");
-    let spread = |t: &Summary| {
-        format!("{} times: p50 {}, p99 {}, max {}", t.count, micros(t.p50), micros(t.p99), micros(t.max))
-    };
-    let deepest = s.cycles_detail.iter().map(|c| c.deepest_frames).max().unwrap_or(0);
-    let refused: u64 = s.barriers.refused.iter().map(|(_, n)| n).sum();
-    [
-        "\n".to_string(),
-        line("collections", format!("{}, deepest stack scanned {deepest} frames", s.cycles)),
-        line("world stopped", spread(&s.pauses_ns)),
-        line("held", spread(&s.holds_ns)),
-        line(
-            "frames",
-            format!(
-                "{} scanned while held, {} while running, {} rescanned, {} skipped",
-                s.frames.scanned_stopped, s.frames.scanned_running, s.frames.rescanned, s.frames.skipped
-            ),
-        ),
-        line(
-            "barriers",
-            format!(
-                "{} placed, {} hit, {} leapfrogged, {refused} refused, {} without a stub",
-                s.barriers.placed, s.barriers.hit, s.barriers.leapfrogged, s.barriers.pool_exhausted
-            ),
-        ),
-        line(
-            "stacks",
-            format!(
-                "{} started, {} grown, {} shrunk, {} moved (at most {} at once), deepest {}, resident {} (peak {})",
-                s.stacks.started,
-                s.stacks.grown,
-                s.stacks.shrunk,
-                bytes(s.stacks.moved_bytes),
-                bytes(s.stacks.largest_move_bytes),
-                bytes(s.stacks.deepest_bytes),
-                bytes(s.stacks.resident_bytes),
-                bytes(s.stacks.resident_peak_bytes),
-            ),
-        ),
-        line(
-            "heap",
-            format!(
-                "{} allocated, {} live, {} objects marked, {} swept",
-                bytes(s.heap.allocated_bytes),
-                bytes(s.heap.live_bytes),
-                s.heap.objects_marked,
-                s.heap.objects_swept
-            ),
-        ),
-    ]
-    .concat()
+/// The share of `part` in `whole`, in percent.
+fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
+}
+
+/// How many of the newest cycles the report lists.
+const LISTED: usize = 10;
+
+/// A summary to be read.
+pub(crate) fn text(s: &Statistics) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = write(&mut out, s);
+    out
+}
+
+fn write(out: &mut String, s: &Statistics) -> std::fmt::Result {
+    let (frames, barriers, stacks, heap) = (&s.frames, &s.barriers, &s.stacks, &s.heap);
+    writeln!(out, "collections      {}", s.cycles)?;
+    for (what, t) in [("world stops", &s.pauses_ns), ("goroutine holds", &s.holds_ns)] {
+        let (p50, p99, max) = (duration(t.p50), duration(t.p99), duration(t.max));
+        writeln!(out, "{what:<16} {}, median {p50}, 99th percentile {p99}, longest {max}", t.count)?;
+    }
+    let looked_at = frames.rescanned + frames.skipped;
+    writeln!(
+        out,
+        "frames           {} scanned with their goroutine held; {} of {looked_at} rescanned ({:.3} %)",
+        frames.scanned_stopped,
+        frames.rescanned,
+        percent(frames.rescanned, looked_at),
+    )?;
+    let refused: u64 = barriers.refused.iter().map(|(_, n)| n).sum();
+    writeln!(
+        out,
+        "barriers         {} placed, {} hit, {} leapfrogged, {refused} refused, {} for want of a stub",
+        barriers.placed, barriers.hit, barriers.leapfrogged, barriers.pool_exhausted,
+    )?;
+    writeln!(
+        out,
+        "stacks           {} started, {} grown, {} shrunk, {} moved, at most {} at once; deepest {}",
+        stacks.started,
+        stacks.grown,
+        stacks.shrunk,
+        bytes(stacks.moved_bytes),
+        bytes(stacks.largest_move_bytes),
+        bytes(stacks.deepest_bytes),
+    )?;
+    writeln!(
+        out,
+        "stack memory     {} now, {} at most",
+        bytes(stacks.resident_bytes),
+        bytes(stacks.resident_peak_bytes)
+    )?;
+    writeln!(
+        out,
+        "heap             {} allocated, {} live; {} objects marked, {} swept",
+        bytes(heap.allocated_bytes),
+        bytes(heap.live_bytes),
+        heap.objects_marked,
+        heap.objects_swept,
+    )?;
+    let newest = &s.cycles_detail[s.cycles_detail.len().saturating_sub(LISTED)..];
+    if !newest.is_empty() {
+        writeln!(out, "newest cycles    deepest stack      rescanned    world stop  longest hold")?;
+    }
+    for c in newest {
+        writeln!(
+            out,
+            "                 {:>13} {:>8} ({:>6.3} %) {:>9} {:>13}",
+            c.deepest_frames,
+            c.rescanned,
+            percent(c.rescanned, c.rescanned + c.skipped),
+            duration(c.world_stop_ns),
+            duration(c.longest_hold_ns),
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_names_every_subject_and_the_newest_cycles() {
+        let s = Statistics { cycles: 12, cycles_detail: vec![Default::default(); 12], ..Statistics::default() };
+        let text = text(&s);
+        for subject in ["collections", "world stops", "goroutine holds", "frames", "barriers", "stacks", "heap"] {
+            assert!(text.contains(subject), "{text}");
+        }
+        assert_eq!(text.lines().count(), 8 + 1 + LISTED);
+    }
+
+    #[test]
+    fn quantities_are_written_short() {
+        assert_eq!((bytes(9), bytes(20 << 10), bytes(64 << 20)), ("9 B".into(), "20 KiB".into(), "64 MiB".into()));
+        assert_eq!((duration(9_999), duration(10_000)), ("9999 ns".into(), "10.0 us".into()));
+    }
 }

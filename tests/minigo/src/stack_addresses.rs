@@ -13,7 +13,8 @@ use cranelift_codegen::ir::{Function, Inst, InstBuilder, InstructionData, StackS
 pub(crate) fn rematerialise(func: &mut Function) {
     let insts: Vec<Inst> = func.layout.blocks().flat_map(|b| func.layout.block_insts(b)).collect();
     for inst in insts {
-        let slots: Vec<Option<(StackSlot, i32)>> = func.dfg.inst_values(inst).map(|v| slot_address(func, v)).collect();
+        let slots: Vec<Option<(StackSlot, i32)>> =
+            func.dfg.inst_values(inst).map(|v| slot_address(func, v)).collect();
         if slots.iter().all(Option::is_none) {
             continue;
         }

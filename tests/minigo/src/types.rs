@@ -40,8 +40,14 @@ pub(crate) struct Sig {
 pub(crate) enum Kind {
     Bool,
     /// `name` tells int from int64.
-    Int { bits: u8, signed: bool, name: &'static str },
-    Float { bits: u8 },
+    Int {
+        bits: u8,
+        signed: bool,
+        name: &'static str,
+    },
+    Float {
+        bits: u8,
+    },
     String,
     UnsafePointer,
     /// The type of `nil` where nothing else is known.
@@ -111,46 +117,26 @@ pub(crate) struct Basic {
     pub(crate) bool: Ty,
     pub(crate) int: Ty,
     pub(crate) int32: Ty,
-    pub(crate) int64: Ty,
-    pub(crate) uint: Ty,
     pub(crate) uint8: Ty,
     pub(crate) float64: Ty,
     pub(crate) string: Ty,
     pub(crate) any: Ty,
-    pub(crate) nil: Ty,
-    pub(crate) empty: Ty,
 }
 
 impl Types {
     pub(crate) fn new() -> Types {
         let t = Ty(0);
-        let basic = Basic {
-            bool: t,
-            int: t,
-            int32: t,
-            int64: t,
-            uint: t,
-            uint8: t,
-            float64: t,
-            string: t,
-            any: t,
-            nil: t,
-            empty: t,
-        };
+        let basic = Basic { bool: t, int: t, int32: t, uint8: t, float64: t, string: t, any: t };
         let mut s =
             Types { all: vec![], by_kind: HashMap::new(), by_key: HashMap::new(), by_named: HashMap::new(), basic };
         s.basic = Basic {
             bool: s.intern(Kind::Bool),
             int: s.intern(int(64, true, "int")),
             int32: s.intern(int(32, true, "int32")),
-            int64: s.intern(int(64, true, "int64")),
-            uint: s.intern(int(64, false, "uint")),
             uint8: s.intern(int(8, false, "uint8")),
             float64: s.intern(Kind::Float { bits: 64 }),
             string: s.intern(Kind::String),
             any: s.intern(Kind::Interface(Rc::new([]))),
-            nil: s.intern(Kind::Nil),
-            empty: s.intern(Kind::Tuple(Rc::new([]))),
         };
         s
     }
@@ -227,9 +213,9 @@ impl Types {
                     let o = &tc.lobjs[*m];
                     if matches!(&o.name()[..], "String" | "Error" | "Format" | "GoString") {
                         let recv = o.typ().and_then(|t| tc.types[t].try_as_signature()).and_then(|s| *s.recv());
-                        let pointer = recv.and_then(|r| tc.lobjs[r].typ()).is_some_and(|t| {
-                            matches!(tc.types[t], Type::Pointer(_))
-                        });
+                        let pointer = recv
+                            .and_then(|r| tc.lobjs[r].typ())
+                            .is_some_and(|t| matches!(tc.types[t], Type::Pointer(_)));
                         let prints = &mut self.all[t.0 as usize].prints;
                         prints.0 |= !pointer;
                         prints.1 = true;
@@ -303,10 +289,16 @@ impl Types {
             Kind::Array(n, t) => format!("[{n}]{}", self.name(*t)),
             Kind::Struct(f) if f.is_empty() => "struct {}".into(),
             Kind::Struct(f) => {
-                let f: Vec<String> = f
-                    .iter()
-                    .map(|f| if f.embedded { self.name(f.ty).into() } else { format!("{} {}", f.name, self.name(f.ty)) })
-                    .collect();
+                let f: Vec<String> =
+                    f.iter()
+                        .map(|f| {
+                            if f.embedded {
+                                self.name(f.ty).into()
+                            } else {
+                                format!("{} {}", f.name, self.name(f.ty))
+                            }
+                        })
+                        .collect();
                 format!("struct {{ {} }}", f.join("; "))
             }
             Kind::Func(s) => {

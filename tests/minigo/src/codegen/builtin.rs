@@ -88,11 +88,7 @@ impl FuncGen<'_, '_> {
         let info = self.type_info(elem);
         if c.ellipsis.is_some() {
             let from = self.type_of(&c.args[1])?;
-            let more = if matches!(self.kind(from), Kind::Nil) {
-                self.zero(t)
-            } else {
-                self.expr(&c.args[1])?
-            };
+            let more = if matches!(self.kind(from), Kind::Nil) { self.zero(t) } else { self.expr(&c.args[1])? };
             let args = [info, s.v[0], s.v[1], s.v[2], more.v[0], more.v[1]];
             self.native(natives::append_slice, &args);
             return Ok(self.slice_result(t));
@@ -125,7 +121,9 @@ impl FuncGen<'_, '_> {
         let first = self.unchecked_element(at, 0, s.v[1], elem, true);
         let size = self.c.types.layout(elem).size as i64;
         for (i, v) in values.iter().enumerate() {
-            let Place::Memory { base, offset, barrier } = first.clone() else { unreachable!("an element is in memory") };
+            let Place::Memory { base, offset, barrier } = first.clone() else {
+                unreachable!("an element is in memory")
+            };
             self.store(&Place::Memory { base, offset: offset + size * i as i64, barrier }, v);
         }
         let cap = self.b.use_var(cap);

@@ -44,7 +44,9 @@ impl FuncGen<'_, '_> {
                     _ => f64::NAN,
                 };
                 if !f.is_finite() {
-                    return Err(self.error(pos, "this floating-point constant is not supported: it has no finite value"));
+                    return Err(
+                        self.error(pos, "this floating-point constant is not supported: it has no finite value")
+                    );
                 }
                 vec![if bits == 32 { self.b.ins().f32const(f as f32) } else { self.b.ins().f64const(f) }]
             }
@@ -56,7 +58,7 @@ impl FuncGen<'_, '_> {
                     _ => basic.float64,
                 };
                 let val = self.constant(value, own, pos)?;
-                return self.to_interface(val, t, pos);
+                return self.box_value(val, t, pos);
             }
             _ => return Err(self.error(pos, "this constant is not supported")),
         };

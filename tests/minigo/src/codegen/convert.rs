@@ -46,7 +46,7 @@ impl FuncGen<'_, '_> {
                 })
             }
             (Kind::Float { .. }, Kind::Int { bits, signed, .. }) => {
-                let f = self.to_f64(&v);
+                let f = self.double_of(&v);
                 let wide = if !signed && bits == 64 { self.float_to_u64(f) } else { self.float_to_i64(f) };
                 one(match bits {
                     64 => wide,
@@ -104,7 +104,7 @@ impl FuncGen<'_, '_> {
         Val { ty: t, v: vec![at, len, cap] }
     }
 
-    fn to_f64(&mut self, v: &Val) -> Value {
+    fn double_of(&mut self, v: &Val) -> Value {
         match self.kind(v.ty) {
             Kind::Float { bits: 32 } => self.b.ins().fpromote(clif::F64, v.v[0]),
             _ => v.v[0],

@@ -102,7 +102,7 @@ impl FuncGen<'_, '_> {
             return Ok(self.zero(t));
         }
         if self.c.types.is_interface(t) && !self.c.types.is_interface(v.ty) {
-            return self.to_interface(v, t, pos);
+            return self.box_value(v, t, pos);
         }
         Ok(Val { ty: t, v: v.v })
     }
@@ -129,7 +129,13 @@ impl FuncGen<'_, '_> {
     }
 
     /// Follows a path of fields from a value that is no variable.
-    pub(crate) fn field_of_value(&mut self, mut value: Val, base: Ty, path: &[usize], pos: go_parser::Pos) -> Compiled<Val> {
+    pub(crate) fn field_of_value(
+        &mut self,
+        mut value: Val,
+        base: Ty,
+        path: &[usize],
+        pos: go_parser::Pos,
+    ) -> Compiled<Val> {
         let mut t = base;
         for index in path {
             if let Kind::Pointer(inner) = self.kind(t) {
@@ -348,13 +354,15 @@ impl FuncGen<'_, '_> {
     }
 
     /// A value as the two words of an interface.
-    pub(crate) fn to_interface(&mut self, v: Val, t: Ty, pos: go_parser::Pos) -> Compiled<Val> {
+    pub(crate) fn box_value(&mut self, v: Val, t: Ty, pos: go_parser::Pos) -> Compiled<Val> {
         if matches!(self.kind(v.ty), Kind::Nil) {
             return Ok(self.zero(t));
         }
         // Whoever prints it would have to call them through the interface.
         if let Some(name) = self.c.types.printed_by_method(v.ty) {
-            let message = format!("a conversion to an interface of {name}, which has methods String or Error, is not supported");
+            let message = format!(
+                "a conversion to an interface of {name}, which has methods String or Error, is not supported"
+            );
             return Err(self.error(pos, message));
         }
         let info = self.c.types.info(v.ty);

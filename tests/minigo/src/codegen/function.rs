@@ -7,8 +7,8 @@ use crate::runtime::natives::{self, Failure};
 use crate::types::{Kind, Sig, Ty};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    self, Block, InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, TrapCode, UserStackMapEntry, Value,
-    types as clif,
+    self, Block, InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, TrapCode, UserStackMapEntry,
+    Value, types as clif,
 };
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use cranelift_module::FuncId;
@@ -94,7 +94,8 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         let mut fbc = FunctionBuilderContext::new();
         // The builder borrows the function, the emitter takes it over afterwards: two steps.
         {
-            let mut g = FuncGen::new(&mut *c, FunctionBuilder::new(&mut func, &mut fbc), &s.sig, &s.name, s.escapes, s.depth);
+            let mut g =
+                FuncGen::new(&mut *c, FunctionBuilder::new(&mut func, &mut fbc), &s.sig, &s.name, s.escapes, s.depth);
             g.enter();
             g.slots_for(s.params.iter().chain(&s.results).flatten(), s.body)?;
             g.parameters(&s.params, s.captures)?;
@@ -123,7 +124,8 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
         {
-            let mut g = FuncGen::new(&mut *c, FunctionBuilder::new(&mut func, &mut fbc), &sig, &name, Rc::default(), 0);
+            let mut g =
+                FuncGen::new(&mut *c, FunctionBuilder::new(&mut func, &mut fbc), &sig, &name, Rc::default(), 0);
             g.enter();
             for (lhs, rhs, escapes) in variables {
                 g.escapes = escapes;
@@ -378,16 +380,7 @@ impl<'a, 'p> FuncGen<'a, 'p> {
 
     pub(crate) fn component_vars(&mut self, t: Ty) -> Vec<Variable> {
         let parts = abi::parts(&mut self.c.types, t);
-        parts
-            .iter()
-            .map(|p| {
-                if p.is_ref {
-                    self.ref_var()
-                } else {
-                    self.b.declare_var(p.clif)
-                }
-            })
-            .collect()
+        parts.iter().map(|p| if p.is_ref { self.ref_var() } else { self.b.declare_var(p.clif) }).collect()
     }
 
     pub(crate) fn define_vars(&mut self, vars: &[Variable], value: &Val) {

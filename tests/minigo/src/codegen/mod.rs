@@ -199,7 +199,10 @@ impl<'p> Compiler<'p> {
         let results = self.result_objects(decl.typ);
         let known: Vec<ObjKey> = params.iter().copied().flatten().collect();
         let escapes = Rc::new(escape::analyse(program, &mut self.types, &known, &body.list));
-        FuncGen::compile(self, function::Source { id, name, sig, params, results, body, escapes, depth: 0, captures: None })
+        FuncGen::compile(
+            self,
+            function::Source { id, name, sig, params, results, body, escapes, depth: 0, captures: None },
+        )
     }
 
     fn drain_literals(&mut self) -> Compiled<()> {

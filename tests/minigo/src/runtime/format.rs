@@ -158,7 +158,15 @@ pub(crate) fn pad(out: &mut Vec<u8>, text: &[u8], spec: &Spec, zero: bool) {
 }
 
 /// An integer in a base.
-pub(crate) fn integer(out: &mut Vec<u8>, magnitude: u64, negative: bool, base: u32, upper: bool, verb: u8, spec: &Spec) {
+pub(crate) fn integer(
+    out: &mut Vec<u8>,
+    magnitude: u64,
+    negative: bool,
+    base: u32,
+    upper: bool,
+    verb: u8,
+    spec: &Spec,
+) {
     let mut digits = match base {
         2 => format!("{magnitude:b}"),
         8 => format!("{magnitude:o}"),
@@ -211,7 +219,8 @@ pub(crate) fn float_text(f: f64, single: bool, verb: u8, precision: Option<usize
         return if f > 0.0 { "+Inf" } else { "-Inf" }.into();
     }
     let exponent_form = |text: String| {
-        let (m, e) = text.split_once('e').map_or((text.clone(), 0), |(m, e)| (m.to_string(), e.parse::<i32>().unwrap_or(0)));
+        let (m, e) =
+            text.split_once('e').map_or((text.clone(), 0), |(m, e)| (m.to_string(), e.parse::<i32>().unwrap_or(0)));
         format!("{m}e{}{:02}", if e < 0 { '-' } else { '+' }, e.abs())
     };
     match verb {
@@ -301,5 +310,7 @@ pub(crate) fn quote_rune(out: &mut String, c: char, with: char, ascii: bool) {
 }
 
 fn printable(c: char) -> bool {
-    !(c.is_control() || (c.is_whitespace() && c != ' ') || matches!(c as u32, 0xad | 0xe000..=0xf8ff | 0xfeff | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f))
+    !(c.is_control()
+        || (c.is_whitespace() && c != ' ')
+        || matches!(c as u32, 0xad | 0xe000..=0xf8ff | 0xfeff | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f))
 }

@@ -2,18 +2,21 @@
 
 use crate::module::Code;
 use crate::options::{Options, Stress};
+use crate::report;
 use crate::runtime::{fail, output};
-use stackmark_stack::scheduler::Scheduler;
-use stackmark_stack::unwind::{self, stack_map};
-use stackmark_stack::{BarrierMode, Caller, Config, Goroutine, Host, Runtime};
+use parking_lot::Mutex;
 use stackmark::Collector;
 use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep};
+use stackmark::stack::scheduler::Scheduler;
+use stackmark::stack::{BarrierMode, Caller, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll};
+use stackmark::unwind::{self, FrameKind, stack_map};
 use stackmark::write_barrier::BarrierBuffer;
 use std::cell::OnceCell;
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
-pub(crate) const MAX_FRAME: usize = stackmark_stack::MAX_FRAME;
+pub(crate) const MAX_FRAME: usize = LIBRARY_MAX_FRAME;
 
 /// What a goroutine waits for, for the message of a deadlock.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +27,9 @@ pub(crate) enum Wait {
     ReceiveNil,
 }
 
+/// Frames that a traceback shows at most.
+const TRACEBACK_FRAMES: usize = 100;
+
 struct Embedder;
 
 impl Host for Embedder {
@@ -31,49 +37,34 @@ impl Host for Embedder {
         fail::die(&format!("runtime: goroutine stack exceeds {limit}-byte limit\nfatal error: stack overflow"))
     }
 
+    fn at_poll(&self, caller: Caller<'_>) {
+        if world().options.has(Stress::CollectEveryPoll) {
+            // SAFETY: the library's poll owns nothing when it calls this.
+            unsafe { collect_for(caller) };
+        }
+    }
+
     fn fatal(&self, error: &dyn std::error::Error) -> ! {
         output::flush();
         output::error(format!("minigo: {error}\n").as_bytes());
         std::process::abort()
     }
-
-    fn at_poll(&self, _goroutine: &Arc<Goroutine>) {
-        if world().options.has(Stress::CollectEveryPoll) {
-            collect();
-        }
-    }
 }
 
 struct World {
-    options: Options,
     heap: Arc<MarkSweep>,
     runtime: Arc<Runtime>,
     collector: Collector<MarkSweep>,
-    scheduler: OnceLock<Arc<Scheduler>>,
-    /// Relaxed: written before the threads that read it start.
+    scheduler: Arc<Scheduler>,
     entry: AtomicUsize,
+    options: Options,
 }
 
 static WORLD: OnceLock<World> = OnceLock::new();
 
-/// What an OS thread has of its own.
-struct Local {
-    allocator: Allocator,
-    stored: BarrierBuffer,
-}
-
 thread_local! {
-    static LOCAL: OnceCell<Local> = const { OnceCell::new() };
-}
-
-fn with_local<R>(f: impl FnOnce(&Local) -> R) -> R {
-    LOCAL.with(|l| {
-        f(l.get_or_init(|| {
-            let w = world();
-            let allocator = w.heap.allocator().unwrap_or_else(|e| Embedder.fatal(&e));
-            Local { allocator, stored: w.collector.write_barrier().buffer() }
-        }))
-    })
+    static ALLOCATOR: OnceCell<Allocator> = const { OnceCell::new() };
+    static STORES: OnceCell<BarrierBuffer> = const { OnceCell::new() };
 }
 
 fn world() -> &'static World {
@@ -98,26 +89,21 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
         ..Config::default()
     };
     let runtime = Runtime::new(config, Arc::new(unwind::Code::new()), Box::new(Embedder))?;
-    let config = stackmark::Config {
+    let collector = stackmark::Config {
         percent: u32::try_from(options.gc_percent).ok(),
         verify: options.has(Stress::Verify),
         ..stackmark::Config::default()
     };
-    let collector = Collector::start(heap.clone(), runtime.clone(), &config)?;
-    let world = World {
-        options: options.clone(),
-        heap,
-        runtime,
-        collector,
-        scheduler: OnceLock::new(),
-        entry: AtomicUsize::new(0),
-    };
-    let _ = WORLD.set(world);
+    let collector = Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &collector)?;
+    let on_deadlock = Box::new(|| fail::die("fatal error: all goroutines are asleep - deadlock!"));
+    let scheduler = Scheduler::new(&runtime, options.threads, on_deadlock);
+    let (entry, options) = (AtomicUsize::new(0), options.clone());
+    let _ = WORLD.set(World { heap, runtime, collector, scheduler, entry, options });
     Ok(())
 }
 
 /// Runs a program. It ends the process itself.
-pub(crate) fn run(code: Code, options: &Options) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn run(code: Code) -> Result<(), Box<dyn std::error::Error>> {
     let w = world();
     let mut region = unwind::Region {
         name: "minigo".into(),
@@ -127,26 +113,26 @@ pub(crate) fn run(code: Code, options: &Options) -> Result<(), Box<dyn std::erro
         ..unwind::Region::default()
     };
     for f in code.functions {
-        region.functions.push(unwind::Function { name: f.name, start: f.start, len: f.len, moves_return_address: false });
+        region.functions.push(unwind::Function {
+            name: f.name,
+            start: f.start,
+            len: f.len,
+            moves_return_address: false,
+        });
     }
     for s in code.safepoints {
         let cfa_offset = s.span + stack_map::cranelift::FRAME_RECORD;
         region.safepoints.push(unwind::Safepoint { return_address: s.return_address, cfa_offset, slots: s.slots });
     }
     w.runtime.code().register(region)?;
+    // Relaxed: the threads that read it start later.
+    w.entry.store(code.entry, Ordering::Relaxed);
     for (at, bytes) in code.globals {
-        // SAFETY: leaked memory of package variables, which managed code accesses by words.
+        // SAFETY: the compiler allocated whole words that are never freed; managed code accesses them word by word.
         unsafe { w.collector.add_globals(at..at + bytes) };
     }
-    w.entry.store(code.entry, Ordering::Relaxed);
-    let scheduler = Scheduler::new(
-        &w.runtime,
-        options.threads,
-        Box::new(|| fail::die("fatal error: all goroutines are asleep - deadlock!")),
-    );
-    let _ = w.scheduler.set(scheduler.clone());
     spawn(code.start);
-    let threads = scheduler.start()?;
+    let threads = w.scheduler.start()?;
     // The program ends the process.
     loop {
         std::thread::park();
@@ -156,7 +142,7 @@ pub(crate) fn run(code: Code, options: &Options) -> Result<(), Box<dyn std::erro
 
 /// The native function that managed code calls at a poll.
 pub(crate) fn poll_address() -> usize {
-    stackmark_stack::poll as *const () as usize
+    poll as *const () as usize
 }
 
 /// The heap's number for objects that repeat a pattern of words.
@@ -171,9 +157,12 @@ pub(crate) fn descriptor(words: usize, refs: &[bool]) -> usize {
 
 /// Zeroed memory.
 pub(crate) fn allocate(descriptor: usize, bytes: usize) -> usize {
-    with_local(|l| match l.allocator.allocate(DescriptorId::from_index(descriptor as u32), bytes) {
-        Ok(at) => at.as_ptr() as usize,
-        Err(_) => fail::out_of_memory(),
+    ALLOCATOR.with(|a| {
+        let a = a.get_or_init(|| world().heap.allocator().unwrap_or_else(|e| Embedder.fatal(&e)));
+        match a.allocate(DescriptorId::from_index(descriptor as u32), bytes) {
+            Ok(at) => at.as_ptr() as usize,
+            Err(_) => fail::out_of_memory(),
+        }
     })
 }
 
@@ -189,7 +178,7 @@ pub(crate) fn marking() -> bool {
 
 /// Reports a reference that is stored.
 pub(crate) fn shade(word: usize) {
-    with_local(|l| l.stored.shade(word));
+    STORES.with(|stores| stores.get_or_init(|| world().collector.write_barrier().buffer()).shade(word));
 }
 
 /// A goroutine that waits in a queue.
@@ -201,8 +190,11 @@ impl Waiter {
         Waiter(unsafe { Caller::current() }.handle())
     }
 
-    /// Replaces the words that are roots for the goroutine.
+    /// Replaces the words that are roots for the goroutine. Its stack may have been scanned: they are reported.
     pub(crate) fn set_transfer(&self, words: &[usize]) {
+        if marking() {
+            words.iter().for_each(|word| shade(*word));
+        }
         self.0.set_transfer(words);
     }
 
@@ -243,34 +235,70 @@ pub(crate) fn goroutines() -> usize {
     world().runtime.live_goroutines()
 }
 
-/// A whole collection. The goroutine parks until it is complete.
+/// A whole collection. The native ends here.
 pub(crate) fn collect() {
+    // SAFETY: natives run on behalf of a goroutine; what this owns moves into the request.
+    unsafe { collect_for(Caller::current()) }
+}
+
+/// Parks the goroutine until a collection that begins now is complete.
+///
+/// # Safety
+/// As for [`Caller::park`].
+unsafe fn collect_for(caller: Caller<'_>) {
     let w = world();
-    let scheduler = w.scheduler.get().expect("goroutines run");
-    scheduler.await_wakeup();
-    let me = Waiter::current();
-    let done = move || {
-        me.wake(0);
-        scheduler.wakeup_done();
+    let goroutine = caller.handle();
+    w.scheduler.await_wakeup();
+    let publish = move || {
+        w.collector.request(move || {
+            w.runtime.ready(goroutine, 0);
+            w.scheduler.wakeup_done();
+        });
     };
-    // SAFETY: nothing here owns anything but what is moved into the request.
-    unsafe { Caller::current().park(move || w.collector.request(done)) };
+    // SAFETY: by our contract.
+    unsafe { caller.park(publish) };
 }
 
-/// The goroutine's traceback, innermost function first.
+/// The current goroutine's traceback, innermost function first.
 pub(crate) fn traceback() -> String {
-    String::from("goroutine 1 [running]:\n")
+    // SAFETY: used here alone.
+    let Some(caller) = (unsafe { Caller::try_current() }) else { return String::new() };
+    let mut text = format!("goroutine {} [running]:\n", caller.goroutine().id());
+    let mut shown = 0;
+    let snapshot = world().runtime.code().snapshot();
+    let walked = caller.backtrace(|kind, pc| {
+        if kind == FrameKind::Managed && shown < TRACEBACK_FRAMES {
+            shown += 1;
+            let name = snapshot.function(pc - 1).map_or("?", |f| f.name);
+            let _ = writeln!(text, "{name}(...)");
+        }
+    });
+    if shown == TRACEBACK_FRAMES {
+        text.push_str("...additional frames elided...\n");
+    }
+    if let Err(error) = walked {
+        let _ = writeln!(text, "traceback ended: {error}");
+    }
+    text
 }
 
-/// Ends the process without running destructors under the other threads; statistics are written before.
+/// Ends the process without running destructors under the other threads.
 pub(crate) fn exit(status: i32) -> ! {
-    static EXITING: Mutex<()> = Mutex::new(());
-    // Never given back: the first to come ends the process.
-    let guard = EXITING.lock();
-    if let Some(w) = WORLD.get() {
-        crate::report::at_exit(&w.options, &w.collector);
-    }
-    std::mem::forget(guard);
+    // Only the first to come writes; the others wait for the end.
+    static ENDING: Mutex<()> = Mutex::new(());
+    std::mem::forget(ENDING.lock());
+    let failed = WORLD.get().is_some_and(|w| {
+        let statistics = w.collector.statistics();
+        if w.options.report {
+            output::error(report::text(&statistics).as_bytes());
+        }
+        let Some(file) = &w.options.stats else { return false };
+        let written = std::fs::write(file, format!("{:#}\n", report::json(&statistics)));
+        if let Err(error) = &written {
+            output::error(format!("minigo: {}: {error}\n", file.display()).as_bytes());
+        }
+        written.is_err()
+    });
     // SAFETY: ends the process.
-    unsafe { libc::_exit(status) }
+    unsafe { libc::_exit(if failed && status == 0 { 1 } else { status }) }
 }

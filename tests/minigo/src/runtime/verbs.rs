@@ -337,7 +337,10 @@ fn string_verb(out: &mut Vec<u8>, bytes: &[u8], verb: u8, spec: &Spec) {
     match verb {
         b'q' => {
             let text = cut(bytes);
-            let quoted = if spec.sharp && !text.contains(&b'`') && std::str::from_utf8(&text).is_ok_and(|t| !t.contains(|c: char| c.is_control() && c != '\t')) {
+            let quoted = if spec.sharp
+                && !text.contains(&b'`')
+                && std::str::from_utf8(&text).is_ok_and(|t| !t.contains(|c: char| c.is_control() && c != '\t'))
+            {
                 format!("`{}`", String::from_utf8_lossy(&text))
             } else {
                 quote(&text, '"', spec.plus)
