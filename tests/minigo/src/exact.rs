@@ -28,7 +28,8 @@ pub(crate) type Exact = BTreeMap<NodeId, Rounded>;
 
 #[derive(Clone, Debug, PartialEq)]
 enum Value {
-    Number(BigRational),
+    /// True: an integer, whose division drops the remainder.
+    Number(BigRational, bool),
     Bool(bool),
 }
 
@@ -160,7 +161,7 @@ impl<'p> Checker<'p> {
         let ours = self.compute(e, 0, 0);
         let float = self.basic(e).is_some_and(|b| b.0 == BasicInfo::IsFloat);
         let agrees = match (&ours, theirs) {
-            (Some(Value::Number(n)), _) if float => {
+            (Some(Value::Number(n, _)), _) if float => {
                 let rounded = Rounded { double: nearest(n, 53, -1074), single: nearest(n, 24, -149) as f32 };
                 if rounded.double.is_finite() {
                     self.out.insert(e.id(), rounded);
@@ -168,7 +169,7 @@ impl<'p> Checker<'p> {
                 }
                 false
             }
-            (Some(Value::Number(n)), v) => {
+            (Some(Value::Number(n, _)), v) => {
                 matches!(*v.to_int(), ConstValue::Int(_)) && n.is_integer() && n.to_string() == v.to_int().to_string()
             }
             (Some(Value::Bool(b)), ConstValue::Bool(t)) => b == t,
@@ -231,20 +232,20 @@ impl<'p> Checker<'p> {
             return None;
         }
         let number = |v: Option<Value>| match v {
-            Some(Value::Number(n)) => Some(n),
+            Some(Value::Number(n, _)) => Some(n),
             _ => None,
         };
         let value = match e {
             Expr::Paren(p) => return self.compute(&p.expr, iota, depth + 1),
             Expr::BasicLit(l) => match &l.token {
-                Token::FLOAT(t) => Value::Number(decimal(t)?),
-                t => Value::Number(from_front(&ConstValue::with_literal(t))?),
+                Token::FLOAT(t) => Value::Number(decimal(t)?, false),
+                t => Value::Number(from_front(&ConstValue::with_literal(t))?, true),
             },
             Expr::Ident(i) => {
                 if self.program.ast.idents[*i].name == "iota"
                     && self.constant(e).is_some_and(|o| !self.declared.contains_key(&o))
                 {
-                    return Some(Value::Number(BigRational::from_integer(iota.into())));
+                    return Some(Value::Number(BigRational::from_integer(iota.into()), true));
                 }
                 let obj = self.constant(e)?;
                 let o = &self.program.tc.lobjs[obj];
@@ -256,13 +257,13 @@ impl<'p> Checker<'p> {
                     }
                     None => match o.const_val() {
                         ConstValue::Bool(b) => Value::Bool(*b),
-                        v => Value::Number(from_front(v)?),
+                        v => Value::Number(from_front(v)?, true),
                     },
                 }
             }
             Expr::Unary(u) => match (&u.op, self.compute(&u.expr, iota, depth + 1)?) {
                 (Token::ADD, v) => v,
-                (Token::SUB, Value::Number(n)) => Value::Number(-n),
+                (Token::SUB, Value::Number(n, int)) => Value::Number(-n, int),
                 (Token::NOT, Value::Bool(b)) => Value::Bool(!b),
                 _ => return None,
             },
@@ -276,16 +277,16 @@ impl<'p> Checker<'p> {
                         Token::NEQ => x != y,
                         _ => return None,
                     }),
-                    (Value::Number(x), Value::Number(y)) => match b.op {
-                        Token::ADD => Value::Number(x + y),
-                        Token::SUB => Value::Number(x - y),
-                        Token::MUL => Value::Number(x * y),
+                    (Value::Number(x, i), Value::Number(y, j)) => match b.op {
+                        Token::ADD => Value::Number(x + y, i && j),
+                        Token::SUB => Value::Number(x - y, i && j),
+                        Token::MUL => Value::Number(x * y, i && j),
                         Token::QUO if y.is_zero() => return None,
-                        // Integers divide as integers; whether they are is in the operands' types.
-                        Token::QUO if self.is_integer_division(b) => Value::Number((x / y).trunc()),
-                        Token::QUO => Value::Number(x / y),
+                        Token::QUO if i && j => Value::Number((x / y).trunc(), true),
+                        Token::QUO => Value::Number(x / y, false),
                         Token::SHL if x.is_integer() => {
-                            Value::Number(x * BigInt::from(2).pow(y.to_u32().filter(|n| *n < 2000)?))
+                            let factor = BigInt::from(2).pow(y.to_u32().filter(|n| *n < 2000)?);
+                            Value::Number(x * factor, true)
                         }
                         Token::EQL => Value::Bool(x == y),
                         Token::NEQ => Value::Bool(x != y),
@@ -303,32 +304,54 @@ impl<'p> Checker<'p> {
                 if !matches!(tv.mode, OperandMode::TypeExpr) {
                     // len and its like are integers without floats.
                     let v = self.program.info().types.get(&e.id())?.get_const_val()?;
-                    return Some(Value::Number(from_front(v)?));
+                    return Some(Value::Number(from_front(v)?, true));
                 }
-                Value::Number(number(self.compute(c.args.first()?, iota, depth + 1))?)
+                let v = number(self.compute(c.args.first()?, iota, depth + 1))?;
+                return self.rounded(Value::Number(v, false), tv.typ);
             }
             _ => return None,
         };
-        match self.program.info().types.get(&e.id()) {
-            Some(tv) => self.rounded(value, tv.typ),
-            None => Some(value),
+        self.typed(e, value)
+    }
+
+    /// The result of an operation: rounded, if an operand has a type of its own, as the operands' types say.
+    fn typed(&self, e: &Expr, v: Value) -> Option<Value> {
+        match self.own_type(e, 0) {
+            Some(t) => self.rounded(v, t),
+            None => Some(v),
         }
     }
 
-    fn is_integer_division(&self, b: &go_parser::ast::BinaryExpr) -> bool {
-        let integer = |e: &Expr| self.basic(e).is_some_and(|b| b.0 == BasicInfo::IsInteger);
-        integer(&b.expr_a) && integer(&b.expr_b) && !self.has_float(&b.expr_a, 0) && !self.has_float(&b.expr_b, 0)
+    /// The type of a constant expression if it does not come from where the expression is used.
+    fn own_type(&self, e: &Expr, depth: usize) -> Option<TypeKey> {
+        if depth > 200 {
+            return None;
+        }
+        match e {
+            Expr::Paren(p) => self.own_type(&p.expr, depth + 1),
+            Expr::Unary(u) => self.own_type(&u.expr, depth + 1),
+            Expr::Binary(b) if matches!(b.op, Token::SHL | Token::SHR) => self.own_type(&b.expr_a, depth + 1),
+            Expr::Binary(b) => self.own_type(&b.expr_a, depth + 1).or_else(|| self.own_type(&b.expr_b, depth + 1)),
+            Expr::Call(c) => self.program.info().types.get(&c.func.id()).map(|tv| tv.typ),
+            Expr::Ident(_) => {
+                let t = self.program.tc.lobjs[self.constant(e)?].typ()?;
+                (!self.basic_type(t)?.1.is_untyped()).then_some(t)
+            }
+            _ => None,
+        }
     }
 
     /// A constant of a float type is rounded to it.
     fn rounded(&self, v: Value, t: TypeKey) -> Option<Value> {
-        let Value::Number(n) = v else { return Some(v) };
-        let rounded = match self.basic_type(t)?.1 {
+        let Value::Number(n, int) = v else { return Some(v) };
+        let (info, basic) = self.basic_type(t)?;
+        let rounded = match basic {
             BasicType::Float64 => nearest(&n, 53, -1074),
             BasicType::Float32 => nearest(&n, 24, -149),
-            _ => return Some(Value::Number(n)),
+            _ if basic.is_untyped() => return Some(Value::Number(n, int)),
+            _ => return Some(Value::Number(n, info == BasicInfo::IsInteger)),
         };
-        BigRational::from_float(rounded).map(Value::Number)
+        BigRational::from_float(rounded).map(|n| Value::Number(n, false))
     }
 }
 
