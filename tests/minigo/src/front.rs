@@ -227,6 +227,10 @@ fn check_text(path: &Path, text: &str, wrapped: &BTreeSet<usize>) -> Result<Prog
     if tc.pkgs[main].name().as_deref() != Some("main") {
         return Err(whole("the package is not main"));
     }
+    let unsafe_package = *tc.universe().unsafe_pkg();
+    if tc.pkgs[main].imports().contains(&unsafe_package) {
+        return Err(whole("package \"unsafe\" is not supported (only fmt and runtime are)"));
+    }
     let program = Program { files, ast, tc, results, main, wrapped: wrapped.clone() };
     Ok(program)
 }

@@ -7,6 +7,7 @@
 mod codegen;
 mod error;
 mod escape;
+mod exact;
 mod front;
 mod init_order;
 mod module;

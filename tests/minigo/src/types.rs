@@ -117,46 +117,26 @@ pub(crate) struct Basic {
     pub(crate) bool: Ty,
     pub(crate) int: Ty,
     pub(crate) int32: Ty,
-    pub(crate) int64: Ty,
-    pub(crate) uint: Ty,
     pub(crate) uint8: Ty,
     pub(crate) float64: Ty,
     pub(crate) string: Ty,
     pub(crate) any: Ty,
-    pub(crate) nil: Ty,
-    pub(crate) empty: Ty,
 }
 
 impl Types {
     pub(crate) fn new() -> Types {
         let t = Ty(0);
-        let basic = Basic {
-            bool: t,
-            int: t,
-            int32: t,
-            int64: t,
-            uint: t,
-            uint8: t,
-            float64: t,
-            string: t,
-            any: t,
-            nil: t,
-            empty: t,
-        };
+        let basic = Basic { bool: t, int: t, int32: t, uint8: t, float64: t, string: t, any: t };
         let mut s =
             Types { all: vec![], by_kind: HashMap::new(), by_key: HashMap::new(), by_named: HashMap::new(), basic };
         s.basic = Basic {
             bool: s.intern(Kind::Bool),
             int: s.intern(int(64, true, "int")),
             int32: s.intern(int(32, true, "int32")),
-            int64: s.intern(int(64, true, "int64")),
-            uint: s.intern(int(64, false, "uint")),
             uint8: s.intern(int(8, false, "uint8")),
             float64: s.intern(Kind::Float { bits: 64 }),
             string: s.intern(Kind::String),
             any: s.intern(Kind::Interface(Rc::new([]))),
-            nil: s.intern(Kind::Nil),
-            empty: s.intern(Kind::Tuple(Rc::new([]))),
         };
         s
     }

@@ -5,9 +5,21 @@ use crate::error::Compiled;
 use crate::types::{Kind, Ty};
 use cranelift_codegen::ir::{InstBuilder, types as clif};
 use go_parser::Pos;
+use go_parser::ast::{Expr, Node};
 use go_types::ConstValue;
 
 impl FuncGen<'_, '_> {
+    /// A float constant that has been computed exactly, as a value of float type `t`.
+    pub(crate) fn float_constant(&mut self, e: &Expr, t: Ty) -> Option<Val> {
+        let exact = *self.c.exact.get(&e.id())?;
+        let v = match self.kind(t) {
+            Kind::Float { bits: 32 } => self.b.ins().f32const(exact.single),
+            Kind::Float { .. } => self.b.ins().f64const(exact.double),
+            _ => return None,
+        };
+        Some(Val { ty: t, v: vec![v] })
+    }
+
     /// A constant as a value of type `t`.
     pub(crate) fn constant(&mut self, value: &ConstValue, t: Ty, pos: Pos) -> Compiled<Val> {
         let basic = self.c.types.basic;
@@ -46,7 +58,7 @@ impl FuncGen<'_, '_> {
                     _ => basic.float64,
                 };
                 let val = self.constant(value, own, pos)?;
-                return self.to_interface(val, t, pos);
+                return self.box_value(val, t, pos);
             }
             _ => return Err(self.error(pos, "this constant is not supported")),
         };

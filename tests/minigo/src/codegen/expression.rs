@@ -24,7 +24,10 @@ impl FuncGen<'_, '_> {
         {
             let (c, typ) = (c.clone(), tv.typ);
             let t = self.c.supported(typ, pos)?;
-            return self.constant(&c, t, pos);
+            return match self.float_constant(e, t) {
+                Some(v) => Ok(v),
+                None => self.constant(&c, t, pos),
+            };
         }
         match e {
             Expr::Paren(p) => self.expr(&p.expr),
@@ -81,7 +84,10 @@ impl FuncGen<'_, '_> {
             && !self.c.types.is_interface(t)
         {
             let c = c.clone();
-            return self.constant(&c, t, pos);
+            return match self.float_constant(e, t) {
+                Some(v) => Ok(v),
+                None => self.constant(&c, t, pos),
+            };
         }
         let v = self.expr(e)?;
         self.assignable(v, t, pos)
@@ -96,7 +102,7 @@ impl FuncGen<'_, '_> {
             return Ok(self.zero(t));
         }
         if self.c.types.is_interface(t) && !self.c.types.is_interface(v.ty) {
-            return self.to_interface(v, t, pos);
+            return self.box_value(v, t, pos);
         }
         Ok(Val { ty: t, v: v.v })
     }
@@ -348,7 +354,7 @@ impl FuncGen<'_, '_> {
     }
 
     /// A value as the two words of an interface.
-    pub(crate) fn to_interface(&mut self, v: Val, t: Ty, pos: go_parser::Pos) -> Compiled<Val> {
+    pub(crate) fn box_value(&mut self, v: Val, t: Ty, pos: go_parser::Pos) -> Compiled<Val> {
         if matches!(self.kind(v.ty), Kind::Nil) {
             return Ok(self.zero(t));
         }

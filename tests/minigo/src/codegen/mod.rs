@@ -36,6 +36,8 @@ pub(crate) struct Compiler<'p> {
     functions: HashMap<ObjKey, FuncId>,
     globals: HashMap<ObjKey, usize>,
     literals: VecDeque<Literal>,
+    /// Float constants.
+    exact: crate::exact::Exact,
 }
 
 /// A function literal that has been referred to and is yet to be compiled.
@@ -58,6 +60,7 @@ pub(crate) fn compile(program: &Program) -> Compiled<Code> {
         functions: HashMap::new(),
         globals: HashMap::new(),
         literals: VecDeque::new(),
+        exact: crate::exact::constants(program)?,
     };
     c.lay_out_globals()?;
     let (functions, inits, main) = c.declare_functions()?;
