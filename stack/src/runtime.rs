@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use stackmark_asm::{self as asm, barrier, layout::GoroutineHeader};
 use stackmark_unwind::{Code, CodeError, FrameKind, NativeRule};
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 /// Whether return addresses are hijacked.
@@ -264,13 +264,16 @@ impl Runtime {
         // SAFETY: the stack is fresh and ours; stack sizes keep hi 16-aligned.
         unsafe { asm::prepare(&g.header) };
         *g.memory.lock() = Some(memory);
+        g.scanned_in.store(0, Ordering::Relaxed);
+        g.status.revive();
+        // Pairs with the fence in begin_scanning: either the scan finds the goroutine alive, or we find the scan begun.
+        fence(Ordering::SeqCst);
         // Acquire: with the handshake before it is set, the write barrier is on if a cycle is scanning.
         let cycle = self.scanning.load(Ordering::Acquire);
         if cycle != 0 {
             self.roots(&[argument]);
+            g.scanned_in.store(cycle, Ordering::Release);
         }
-        g.scanned_in.store(cycle, Ordering::Release);
-        g.status.revive();
         self.live.fetch_add(1, Ordering::Relaxed);
         self.counters.started.fetch_add(1, Ordering::Relaxed);
         Ok(goroutine)
