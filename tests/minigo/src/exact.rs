@@ -2,7 +2,7 @@
 //!
 //! The front end computes untyped constants with floats as `f64`, Go with arbitrary precision. Each constant expression in
 //! which a float occurs is computed again here with rational numbers. Where its value is a float, the exact one is rounded
-//! once and used; where it is something else (an integer, a comparison) and the front end's differs, it is refused.
+//! once and used; so is the exact outcome of a comparison. Where the front end has come to another integer, it is refused.
 
 use crate::error::{CompileError, Compiled};
 use crate::front::Program;
@@ -16,15 +16,19 @@ use num_rational::BigRational;
 use num_traits::{Signed, ToPrimitive, Zero};
 use std::collections::BTreeMap;
 
-/// A float constant, rounded to each of the two types.
+/// A constant that has been computed exactly.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rounded {
-    pub(crate) double: f64,
-    pub(crate) single: f32,
+pub(crate) enum Computed {
+    /// Rounded to each of the two float types.
+    Float {
+        double: f64,
+        single: f32,
+    },
+    Bool(bool),
 }
 
-/// The float constants of a program, by expression.
-pub(crate) type Exact = BTreeMap<NodeId, Rounded>;
+/// The constants of a program in which floats occur, by expression.
+pub(crate) type Exact = BTreeMap<NodeId, Computed>;
 
 #[derive(Clone, Debug, PartialEq)]
 enum Value {
@@ -162,9 +166,9 @@ impl<'p> Checker<'p> {
         let float = self.basic(e).is_some_and(|b| b.0 == BasicInfo::IsFloat);
         let agrees = match (&ours, theirs) {
             (Some(Value::Number(n, _)), _) if float => {
-                let rounded = Rounded { double: nearest(n, 53, -1074), single: nearest(n, 24, -149) as f32 };
-                if rounded.double.is_finite() {
-                    self.out.insert(e.id(), rounded);
+                let (double, single) = (nearest(n, 53, -1074), nearest(n, 24, -149) as f32);
+                if double.is_finite() {
+                    self.out.insert(e.id(), Computed::Float { double, single });
                     return;
                 }
                 false
@@ -172,7 +176,10 @@ impl<'p> Checker<'p> {
             (Some(Value::Number(n, _)), v) => {
                 matches!(*v.to_int(), ConstValue::Int(_)) && n.is_integer() && n.to_string() == v.to_int().to_string()
             }
-            (Some(Value::Bool(b)), ConstValue::Bool(t)) => b == t,
+            (Some(Value::Bool(b)), ConstValue::Bool(_)) => {
+                self.out.insert(e.id(), Computed::Bool(*b));
+                return;
+            }
             _ => false,
         };
         if !agrees && self.error.is_none() {
@@ -269,6 +276,15 @@ impl<'p> Checker<'p> {
             },
             Expr::Binary(b) => {
                 let (x, y) = (self.compute(&b.expr_a, iota, depth + 1)?, self.compute(&b.expr_b, iota, depth + 1)?);
+                // An untyped operand takes the type of the other one first.
+                let t = match b.op {
+                    Token::SHL | Token::SHR => None,
+                    _ => self.own_type(&b.expr_a, 0).or_else(|| self.own_type(&b.expr_b, 0)),
+                };
+                let (x, y) = match t {
+                    Some(t) if self.basic_type(t).is_some() => (self.rounded(x, t)?, self.rounded(y, t)?),
+                    _ => (x, y),
+                };
                 match (x, y) {
                     (Value::Bool(x), Value::Bool(y)) => Value::Bool(match b.op {
                         Token::LAND => x && y,
