@@ -14,6 +14,7 @@ use go_types::{ConstValue, ObjKey, OperandMode, TypeKey};
 use num_bigint::{BigInt, BigUint, Sign};
 use num_rational::BigRational;
 use num_traits::{Signed, ToPrimitive, Zero};
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 /// A constant that has been computed exactly.
@@ -41,7 +42,13 @@ enum Value {
 struct Declared {
     value: Expr,
     iota: usize,
+    has_float: Cell<Option<bool>>,
+    /// Its value, once computed; None inside while that goes on.
+    computed: RefCell<Option<Option<Value>>>,
 }
+
+/// Constant expressions nested deeper than this are refused.
+const MAX_DEPTH: usize = 200;
 
 struct Checker<'p> {
     program: &'p Program,
@@ -100,7 +107,10 @@ impl<'p> Checker<'p> {
             }
             for (i, e) in v.names.iter().zip(&last) {
                 if let Some(Some(obj)) = program.info().defs.get(i) {
-                    self.declared.insert(*obj, Declared { value: e.clone(), iota });
+                    self.declared.insert(
+                        *obj,
+                        Declared { value: e.clone(), iota, has_float: Cell::new(None), computed: RefCell::new(None) },
+                    );
                 }
             }
         }
@@ -208,13 +218,22 @@ impl<'p> Checker<'p> {
 
     /// Whether a float occurs in a constant expression.
     fn has_float(&self, e: &Expr, depth: usize) -> bool {
-        if depth > 200 {
+        if depth > MAX_DEPTH {
             return true;
         }
         match e {
             Expr::BasicLit(l) => matches!(l.token, Token::FLOAT(_)),
             Expr::Ident(_) => match self.constant(e).and_then(|o| self.declared.get(&o)) {
-                Some(d) => self.has_float(&d.value, depth + 1),
+                Some(d) => {
+                    // Set first: a repeated expression may name the constant itself, of an outer scope.
+                    if let Some(known) = d.has_float.get() {
+                        return known;
+                    }
+                    d.has_float.set(Some(false));
+                    let found = self.has_float(&d.value, depth + 1);
+                    d.has_float.set(Some(found));
+                    found
+                }
                 None => false,
             },
             Expr::Call(c) => {
@@ -235,7 +254,7 @@ impl<'p> Checker<'p> {
     }
 
     fn compute(&self, e: &Expr, iota: usize, depth: usize) -> Option<Value> {
-        if depth > 200 {
+        if depth > MAX_DEPTH {
             return None;
         }
         let number = |v: Option<Value>| match v {
@@ -258,9 +277,15 @@ impl<'p> Checker<'p> {
                 let o = &self.program.tc.lobjs[obj];
                 match self.declared.get(&obj) {
                     Some(d) => {
-                        let v = self.compute(&d.value, d.iota, depth + 1)?;
+                        if let Some(known) = &*d.computed.borrow() {
+                            return known.clone();
+                        }
+                        *d.computed.borrow_mut() = Some(None);
+                        let v = self.compute(&d.value, d.iota, depth + 1);
                         // A type that is written rounds.
-                        return self.rounded(v, o.typ()?);
+                        let v = v.and_then(|v| self.rounded(v, o.typ()?));
+                        *d.computed.borrow_mut() = Some(v.clone());
+                        return v;
                     }
                     None => match o.const_val() {
                         ConstValue::Bool(b) => Value::Bool(*b),
@@ -340,7 +365,7 @@ impl<'p> Checker<'p> {
 
     /// The type of a constant expression if it does not come from where the expression is used.
     fn own_type(&self, e: &Expr, depth: usize) -> Option<TypeKey> {
-        if depth > 200 {
+        if depth > MAX_DEPTH {
             return None;
         }
         match e {
