@@ -218,12 +218,19 @@ impl Emitter {
             unreachable!("{name} does not compile: {:?}", e.inner);
         }
         let code = context.compiled_code().expect("just compiled");
-        let maps: Vec<(u32, u32, Vec<u32>)> = code
+        let mut maps: Vec<(u32, u32, Vec<u32>)> = code
             .buffer
             .user_stack_maps()
             .iter()
             .map(|(at, span, map)| (*at, *span, map.entries().map(|(_, offset)| offset).collect()))
             .collect();
+        // Calls over which nothing is live have no map, but are safepoints.
+        let span = code.buffer.frame_layout().map_or(0, |l| l.frame_to_fp_offset);
+        for site in code.buffer.call_sites() {
+            if !maps.iter().any(|(at, ..)| *at == site.ret_addr) {
+                maps.push((site.ret_addr, span, Vec::new()));
+            }
+        }
         let unwind = code.create_unwind_info(&*self.isa).expect("unwind information for a supported machine");
         let frame = maps.iter().map(|m| m.1).max().unwrap_or(0);
         let frame = frame.max(code.buffer.frame_layout().map_or(0, |l| l.frame_to_fp_offset)) + 16;
