@@ -2,7 +2,7 @@
 //!
 //! The front end computes untyped constants with floats as `f64`, Go with arbitrary precision. Each constant expression in
 //! which a float occurs is computed again here with rational numbers. Where its value is a float, the exact one is rounded
-//! once and used; where it is something else (an integer, a comparison) and the front end's differs, it is refused.
+//! once and used; so is the exact outcome of a comparison. Where the front end has come to another integer, it is refused.
 
 use crate::error::{CompileError, Compiled};
 use crate::front::Program;
@@ -14,17 +14,22 @@ use go_types::{ConstValue, ObjKey, OperandMode, TypeKey};
 use num_bigint::{BigInt, BigUint, Sign};
 use num_rational::BigRational;
 use num_traits::{Signed, ToPrimitive, Zero};
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-/// A float constant, rounded to each of the two types.
+/// A constant that has been computed exactly.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rounded {
-    pub(crate) double: f64,
-    pub(crate) single: f32,
+pub(crate) enum Computed {
+    /// Rounded to each of the two float types.
+    Float {
+        double: f64,
+        single: f32,
+    },
+    Bool(bool),
 }
 
-/// The float constants of a program, by expression.
-pub(crate) type Exact = BTreeMap<NodeId, Rounded>;
+/// The constants of a program in which floats occur, by expression.
+pub(crate) type Exact = BTreeMap<NodeId, Computed>;
 
 #[derive(Clone, Debug, PartialEq)]
 enum Value {
@@ -37,7 +42,13 @@ enum Value {
 struct Declared {
     value: Expr,
     iota: usize,
+    has_float: Cell<Option<bool>>,
+    /// Its value, once computed; None inside while that goes on.
+    computed: RefCell<Option<Option<Value>>>,
 }
+
+/// Constant expressions nested deeper than this are refused.
+const MAX_DEPTH: usize = 200;
 
 struct Checker<'p> {
     program: &'p Program,
@@ -96,7 +107,10 @@ impl<'p> Checker<'p> {
             }
             for (i, e) in v.names.iter().zip(&last) {
                 if let Some(Some(obj)) = program.info().defs.get(i) {
-                    self.declared.insert(*obj, Declared { value: e.clone(), iota });
+                    self.declared.insert(
+                        *obj,
+                        Declared { value: e.clone(), iota, has_float: Cell::new(None), computed: RefCell::new(None) },
+                    );
                 }
             }
         }
@@ -162,9 +176,9 @@ impl<'p> Checker<'p> {
         let float = self.basic(e).is_some_and(|b| b.0 == BasicInfo::IsFloat);
         let agrees = match (&ours, theirs) {
             (Some(Value::Number(n, _)), _) if float => {
-                let rounded = Rounded { double: nearest(n, 53, -1074), single: nearest(n, 24, -149) as f32 };
-                if rounded.double.is_finite() {
-                    self.out.insert(e.id(), rounded);
+                let (double, single) = (nearest(n, 53, -1074), nearest(n, 24, -149) as f32);
+                if double.is_finite() {
+                    self.out.insert(e.id(), Computed::Float { double, single });
                     return;
                 }
                 false
@@ -172,7 +186,10 @@ impl<'p> Checker<'p> {
             (Some(Value::Number(n, _)), v) => {
                 matches!(*v.to_int(), ConstValue::Int(_)) && n.is_integer() && n.to_string() == v.to_int().to_string()
             }
-            (Some(Value::Bool(b)), ConstValue::Bool(t)) => b == t,
+            (Some(Value::Bool(b)), ConstValue::Bool(_)) => {
+                self.out.insert(e.id(), Computed::Bool(*b));
+                return;
+            }
             _ => false,
         };
         if !agrees && self.error.is_none() {
@@ -201,13 +218,22 @@ impl<'p> Checker<'p> {
 
     /// Whether a float occurs in a constant expression.
     fn has_float(&self, e: &Expr, depth: usize) -> bool {
-        if depth > 200 {
+        if depth > MAX_DEPTH {
             return true;
         }
         match e {
             Expr::BasicLit(l) => matches!(l.token, Token::FLOAT(_)),
             Expr::Ident(_) => match self.constant(e).and_then(|o| self.declared.get(&o)) {
-                Some(d) => self.has_float(&d.value, depth + 1),
+                Some(d) => {
+                    // Set first: a repeated expression may name the constant itself, of an outer scope.
+                    if let Some(known) = d.has_float.get() {
+                        return known;
+                    }
+                    d.has_float.set(Some(false));
+                    let found = self.has_float(&d.value, depth + 1);
+                    d.has_float.set(Some(found));
+                    found
+                }
                 None => false,
             },
             Expr::Call(c) => {
@@ -228,7 +254,7 @@ impl<'p> Checker<'p> {
     }
 
     fn compute(&self, e: &Expr, iota: usize, depth: usize) -> Option<Value> {
-        if depth > 200 {
+        if depth > MAX_DEPTH {
             return None;
         }
         let number = |v: Option<Value>| match v {
@@ -251,9 +277,15 @@ impl<'p> Checker<'p> {
                 let o = &self.program.tc.lobjs[obj];
                 match self.declared.get(&obj) {
                     Some(d) => {
-                        let v = self.compute(&d.value, d.iota, depth + 1)?;
+                        if let Some(known) = &*d.computed.borrow() {
+                            return known.clone();
+                        }
+                        *d.computed.borrow_mut() = Some(None);
+                        let v = self.compute(&d.value, d.iota, depth + 1);
                         // A type that is written rounds.
-                        return self.rounded(v, o.typ()?);
+                        let v = v.and_then(|v| self.rounded(v, o.typ()?));
+                        *d.computed.borrow_mut() = Some(v.clone());
+                        return v;
                     }
                     None => match o.const_val() {
                         ConstValue::Bool(b) => Value::Bool(*b),
@@ -269,6 +301,15 @@ impl<'p> Checker<'p> {
             },
             Expr::Binary(b) => {
                 let (x, y) = (self.compute(&b.expr_a, iota, depth + 1)?, self.compute(&b.expr_b, iota, depth + 1)?);
+                // An untyped operand takes the type of the other one first.
+                let t = match b.op {
+                    Token::SHL | Token::SHR => None,
+                    _ => self.own_type(&b.expr_a, 0).or_else(|| self.own_type(&b.expr_b, 0)),
+                };
+                let (x, y) = match t {
+                    Some(t) if self.basic_type(t).is_some() => (self.rounded(x, t)?, self.rounded(y, t)?),
+                    _ => (x, y),
+                };
                 match (x, y) {
                     (Value::Bool(x), Value::Bool(y)) => Value::Bool(match b.op {
                         Token::LAND => x && y,
@@ -324,7 +365,7 @@ impl<'p> Checker<'p> {
 
     /// The type of a constant expression if it does not come from where the expression is used.
     fn own_type(&self, e: &Expr, depth: usize) -> Option<TypeKey> {
-        if depth > 200 {
+        if depth > MAX_DEPTH {
             return None;
         }
         match e {

@@ -252,14 +252,16 @@ impl FuncGen<'_, '_> {
     }
 
     fn print(&mut self, c: &CallExpr, line: bool) -> Compiled<()> {
-        for (i, a) in c.args.iter().enumerate() {
+        let values = match &c.args[..] {
+            [Expr::Call(inner)] if self.is_tuple(&c.args[0]) => self.call(inner, &c.args[0])?,
+            args => args.iter().map(|a| self.expr(a)).collect::<Compiled<_>>()?,
+        };
+        for (i, v) in values.into_iter().enumerate() {
             if line && i > 0 {
                 self.print_one(natives::Print::Space, &[]);
             }
-            let t = self.type_of(a)?;
-            let v = self.expr(a)?;
             use natives::Print;
-            match self.kind(t) {
+            match self.kind(v.ty) {
                 Kind::Bool => {
                     let w = self.widen(&v);
                     self.print_one(Print::Bool, &[w]);
@@ -278,8 +280,7 @@ impl FuncGen<'_, '_> {
                 Kind::Interface(_) => self.print_one(Print::Interface, &v.v),
                 _ if v.v.len() == 1 => self.print_one(Print::Pointer, &v.v),
                 _ => {
-                    let pos = a.pos(&self.c.program.ast);
-                    return Err(self.error(pos, "print of this type is not supported"));
+                    return Err(self.error(c.l_paren, "print of this type is not supported"));
                 }
             }
         }

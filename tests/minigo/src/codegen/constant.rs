@@ -2,6 +2,7 @@
 
 use super::function::{FuncGen, Val};
 use crate::error::Compiled;
+use crate::exact::Computed;
 use crate::types::{Kind, Ty};
 use cranelift_codegen::ir::{InstBuilder, types as clif};
 use go_parser::Pos;
@@ -9,12 +10,12 @@ use go_parser::ast::{Expr, Node};
 use go_types::ConstValue;
 
 impl FuncGen<'_, '_> {
-    /// A float constant that has been computed exactly, as a value of float type `t`.
-    pub(crate) fn float_constant(&mut self, e: &Expr, t: Ty) -> Option<Val> {
-        let exact = *self.c.exact.get(&e.id())?;
-        let v = match self.kind(t) {
-            Kind::Float { bits: 32 } => self.b.ins().f32const(exact.single),
-            Kind::Float { .. } => self.b.ins().f64const(exact.double),
+    /// A constant that has been computed exactly, as a value of type `t`.
+    pub(crate) fn exact_constant(&mut self, e: &Expr, t: Ty) -> Option<Val> {
+        let v = match (*self.c.exact.get(&e.id())?, self.kind(t)) {
+            (Computed::Float { single, .. }, Kind::Float { bits: 32 }) => self.b.ins().f32const(single),
+            (Computed::Float { double, .. }, Kind::Float { .. }) => self.b.ins().f64const(double),
+            (Computed::Bool(b), Kind::Bool) => self.b.ins().iconst(clif::I8, i64::from(b)),
             _ => return None,
         };
         Some(Val { ty: t, v: vec![v] })

@@ -18,7 +18,7 @@ impl FuncGen<'_, '_> {
             && !(matches!(self.kind(to), Kind::String) && matches!(self.kind(from), Kind::Int { .. }))
             && matches!(self.kind(to), Kind::Bool | Kind::Int { .. } | Kind::Float { .. } | Kind::String)
         {
-            return match self.float_constant(operand, to) {
+            return match self.exact_constant(operand, to) {
                 Some(v) => Ok(v),
                 None => self.constant(&c, to, pos),
             };

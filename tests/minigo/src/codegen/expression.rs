@@ -24,7 +24,7 @@ impl FuncGen<'_, '_> {
         {
             let (c, typ) = (c.clone(), tv.typ);
             let t = self.c.supported(typ, pos)?;
-            return match self.float_constant(e, t) {
+            return match self.exact_constant(e, t) {
                 Some(v) => Ok(v),
                 None => self.constant(&c, t, pos),
             };
@@ -84,7 +84,7 @@ impl FuncGen<'_, '_> {
             && !self.c.types.is_interface(t)
         {
             let c = c.clone();
-            return match self.float_constant(e, t) {
+            return match self.exact_constant(e, t) {
                 Some(v) => Ok(v),
                 None => self.constant(&c, t, pos),
             };

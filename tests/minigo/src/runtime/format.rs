@@ -147,10 +147,8 @@ pub(crate) fn pad(out: &mut Vec<u8>, text: &[u8], spec: &Spec, zero: bool) {
         out.extend_from_slice(text);
         out.extend(std::iter::repeat_n(b' ', missing));
     } else if zero {
-        let sign = usize::from(matches!(text.first(), Some(b'+' | b'-' | b' ')));
-        out.extend_from_slice(&text[..sign]);
         out.extend(std::iter::repeat_n(b'0', missing));
-        out.extend_from_slice(&text[sign..]);
+        out.extend_from_slice(text);
     } else {
         out.extend(std::iter::repeat_n(b' ', missing));
         out.extend_from_slice(text);
