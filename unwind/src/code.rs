@@ -13,11 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_epoch::{self as epoch, Atomic, Guard, Owned};
 
-use crate::image;
+use crate::image::{self, Image, ImageError};
 use crate::jit_debug::SymbolFile;
 use crate::region::{CompiledRegion, Region, RegionError};
 use crate::rule::Rule;
 use crate::safepoint::SafepointRef;
+use crate::slow::UnwindRule;
 use crate::system_unwinder::SystemFrames;
 use crate::table::Table;
 
@@ -127,7 +128,7 @@ pub(crate) struct Native {
 
 #[derive(Debug)]
 enum CompiledRule {
-    Table(Table),
+    Table(Box<Table>),
     Fixed(usize),
     End,
 }
@@ -156,15 +157,52 @@ impl Native {
 pub(crate) struct Published {
     regions: Vec<Arc<CompiledRegion>>,
     natives: Vec<Arc<Native>>,
+    /// Images may lie around natives; what is said of those comes first.
+    images: Vec<Arc<Image>>,
+    /// When the images of the process were noted.
+    generation: (u64, u64),
+    /// Different for every version of every table.
+    pub(crate) version: u64,
 }
 
 /// What holds a pc.
+#[derive(Clone, Copy)]
 pub(crate) enum Found<'s> {
     Region(&'s CompiledRegion),
     Native(&'s Native),
 }
 
+impl<'s> Found<'s> {
+    /// What a rule of this code stands for.
+    pub(crate) fn resolve(self, rule: Rule) -> Option<UnwindRule<'s>> {
+        match self {
+            Found::Region(region) => region.resolve(rule),
+            Found::Native(native) => match &native.rule {
+                CompiledRule::Table(table) => table.resolve(rule),
+                CompiledRule::Fixed(_) | CompiledRule::End => None,
+            },
+        }
+    }
+}
+
 impl Published {
+    /// The rule for a pc of any code. Takes neither memory nor a lock if it may not `read` images.
+    pub(crate) fn rule(&self, pc: usize, read: bool) -> Result<Option<UnwindRule<'_>>, ImageError> {
+        let rule = match self.find(pc) {
+            Some(found @ Found::Region(region)) => return Ok(found.resolve(region.rule(pc))),
+            Some(found @ Found::Native(native)) => match native.step(pc) {
+                NativeStep::Rule(rule) => return Ok(found.resolve(rule)),
+                NativeStep::Fixed(offset) => Rule::fixed(offset),
+                NativeStep::End => Rule::OLDEST,
+            },
+            None => {
+                let Some(image) = self.images.iter().find(|image| image.holds(pc)) else { return Ok(None) };
+                return if read { image.rule(pc) } else { image.rule_if_read(pc) };
+            }
+        };
+        Ok(Some(UnwindRule::packed(rule)))
+    }
+
     pub(crate) fn find(&self, pc: usize) -> Option<Found<'_>> {
         if let Some(region) = self.region(pc) {
             return Some(Found::Region(region));
@@ -205,7 +243,7 @@ struct Announced {
 
 impl Announced {
     fn new(region: &Region) -> Announced {
-        let jit = !image::loaded(region.start..region.start + region.len);
+        let jit = !image::process::loaded(region.start..region.start + region.len);
         Announced {
             start: region.start,
             _debugger: jit.then(|| SymbolFile::announce(region)),
@@ -275,13 +313,13 @@ impl Code {
             }
             NativeRule::FromImage => {
                 let failed = |source| CodeError::Image { start, source };
-                let functions = image::functions(start..end).map_err(failed)?;
+                let (functions, slow) = image::process::functions(start..end).map_err(failed)?;
                 if functions.is_empty() {
                     return Err(CodeError::NotCovered { start, end });
                 }
-                let table = Table::build(functions)
+                let table = Table::build(functions, slow)
                     .map_err(|source| failed(image::ImageError::Cfi { address: start, source }))?;
-                CompiledRule::Table(table)
+                CompiledRule::Table(Box::new(table))
             }
         };
         let _writer = self.lock();
@@ -289,6 +327,41 @@ impl Code {
             let i = next.natives.partition_point(|other| other.range.start < start);
             next.natives.insert(i, Arc::new(Native { range: start..end, kind, rule }));
         })
+    }
+
+    /// Notes the images of the running process, so that traces cross their code: what `dlopen` has added since the last
+    /// call, and what `dlclose` has taken away. Says whether anything has changed. Costs a fraction of a microsecond
+    /// if nothing has; reads no CFI.
+    pub fn refresh_images(&self) -> bool {
+        let _writer = self.lock();
+        let now = self.snapshot().published().generation;
+        if image::process::generation() == now {
+            return false;
+        }
+        self.replace(|next| {
+            let known = |loaded: &_| next.images.iter().find(|image| image.is(loaded)).cloned();
+            let (images, generation) = image::process::images(known, Arc::new);
+            next.images.retain(|image| !image.is_of_process());
+            next.images.extend(images);
+            next.generation = generation;
+        });
+        true
+    }
+
+    /// Adds an image that is not one of the running process: one from a file, for walks over another process's memory.
+    pub fn add_image(&self, image: Image) -> Result<(), CodeError> {
+        let _writer = self.lock();
+        for range in image.code() {
+            let snapshot = self.snapshot();
+            let mut others = snapshot.published().images.iter();
+            let overlaps = |other: &Range<usize>| other.start < range.end && range.start < other.end;
+            if let Some(other) = others.find(|other| other.code().iter().any(overlaps)) {
+                let (name, with) = (image.name().into(), other.name().into());
+                return Err(CodeError::Overlap { name, start: range.start, end: range.end, with });
+            }
+        }
+        self.replace(|next| next.images.push(Arc::new(image)));
+        Ok(())
     }
 
     /// What is registered now, for lookups and walks. It pins an epoch: keep it for a walk, not for a lifetime.
@@ -319,7 +392,15 @@ impl Code {
         let mut next = {
             let snapshot = self.snapshot();
             let now = snapshot.published();
-            Published { regions: now.regions.clone(), natives: now.natives.clone() }
+            // Relaxed: only the numbers' being distinct matters.
+            static NEXT: AtomicU64 = AtomicU64::new(1);
+            Published {
+                regions: now.regions.clone(),
+                natives: now.natives.clone(),
+                images: now.images.clone(),
+                generation: now.generation,
+                version: NEXT.fetch_add(1, Ordering::Relaxed),
+            }
         };
         change(&mut next);
         // AcqRel: Release publishes the new version to `snapshot`; Acquire orders what is freed below after the
@@ -366,7 +447,23 @@ impl Snapshot<'_> {
         self.published().region(return_address.wrapping_sub(1))?.safepoints().get(return_address)
     }
 
-    /// What kind of code holds `pc`.
+    /// The image that holds `pc`.
+    pub fn image(&self, pc: usize) -> Option<&Image> {
+        self.published().images.iter().find(|image| image.holds(pc)).map(|image| &**image)
+    }
+
+    /// Reads the CFI of all images, so that traces in signal handlers find it.
+    pub fn read_images(&self) -> Result<(), ImageError> {
+        self.published().images.iter().try_for_each(|image| image.read())
+    }
+
+    /// How the caller of a frame at `pc` is found. For a return address, ask for the byte before it. `None` if nothing
+    /// registered and no image covers it.
+    pub fn rule(&self, pc: usize) -> Result<Option<UnwindRule<'_>>, ImageError> {
+        self.published().rule(pc, true)
+    }
+
+    /// What kind of code holds `pc`; `None` for code that only an image describes.
     pub fn kind(&self, pc: usize) -> Option<FrameKind> {
         Some(match self.published().find(pc)? {
             Found::Region(_) => FrameKind::Managed,
