@@ -163,16 +163,16 @@ impl<'a> Section<'a> {
         Section { bytes, format, bases }
     }
 
-    /// Calls `each` for every function of the section and the offset of its entry, in the section's order. Rules that
-    /// cannot be packed go to `slow`.
+    /// Calls `each` for every function of the section, or what is wrong with its instructions, and the offset of its
+    /// entry, in the section's order. Rules that cannot be packed go to `slow`.
     pub(crate) fn functions(
         &self,
         slow: &mut SlowRules,
-        mut each: impl FnMut(FunctionRows, usize) -> Result<(), CfiError>,
+        mut each: impl FnMut(Result<FunctionRows, CfiError>, usize) -> Result<(), CfiError>,
     ) -> Result<(), CfiError> {
         let mut context = UnwindContext::new();
         with_frame!(self, frame => visit(&frame, &self.bases, |fde| {
-            each(rows(&frame, &self.bases, fde, &mut context, slow)?, fde.offset())
+            each(rows(&frame, &self.bases, fde, &mut context, slow), fde.offset())
         }))
     }
 
@@ -184,6 +184,14 @@ impl<'a> Section<'a> {
             Ok(())
         }))?;
         Ok(entries)
+    }
+
+    /// What the entry at `offset` covers.
+    pub(crate) fn entry(&self, offset: usize) -> Result<Entry, CfiError> {
+        with_frame!(self, frame => {
+            let fde = entry_at(&frame, &self.bases, offset)?;
+            Ok(Entry { start: fde.initial_address(), end: fde.end_address(), offset })
+        })
     }
 
     /// The function whose entry lies at `offset`.

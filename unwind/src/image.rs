@@ -15,6 +15,7 @@ use gimli::{BaseAddresses, EhFrameHdr, LittleEndian};
 use object::{Object, ObjectSection, ObjectSegment};
 
 use crate::cfi::{CfiError, Entry, FunctionRows, Section, SectionFormat};
+use crate::rule::Rule;
 use crate::slow::{SlowRules, UnwindRule};
 use crate::table::Table;
 
@@ -116,7 +117,7 @@ impl Source {
             Some(header) => Index::Header(header),
             None => {
                 let mut entries = Section::new(&bytes, format, bases.clone()).entries()?;
-                // Linkers leave entries of code that they have dropped behind, at 0.
+                // Linkers leave entries of code that they have dropped, at 0.
                 entries.retain(|entry| entry.start < entry.end && entry.start != 0);
                 entries.sort();
                 Index::Sorted(entries)
@@ -138,8 +139,10 @@ impl Source {
                 let malformed = |source| ImageError::Header { address, source };
                 let parsed = EhFrameHdr::new(header, LittleEndian).parse(&self.bases, 8).map_err(malformed)?;
                 let Some(table) = parsed.table() else { return Ok(None) };
-                let entry = table.lookup(pc, &self.bases).map_err(malformed)?;
-                table.pointer_to_offset(entry).map_err(malformed)?.0
+                let entry = table.lookup(pc, &self.bases).and_then(gimli::Pointer::direct).map_err(malformed)?;
+                let start = self.bases.eh_frame.section.unwrap_or(0);
+                // Below the section for a malformed table; gimli's own subtraction would overflow.
+                entry.checked_sub(start).ok_or(malformed(gimli::Error::OffsetOutOfBounds(entry)))? as usize
             }
             Index::Sorted(entries) => {
                 let i = entries.partition_point(|entry| entry.start <= pc);
@@ -152,20 +155,24 @@ impl Source {
         self.section().rule_at(offset, pc).map_err(|source| ImageError::Cfi { address, source })
     }
 
-    /// All functions, at their addresses in memory.
+    /// All functions, at their addresses in memory; those whose instructions are malformed without rows.
     fn functions(&self, slow: &mut SlowRules, mut each: impl FnMut(FunctionRows)) -> Result<(), CfiError> {
-        let mut add = |function: FunctionRows| each(function.moved(self.bias));
+        let mut add = |function: Result<FunctionRows, CfiError>, offset| {
+            match function {
+                Ok(function) => each(function.moved(self.bias)),
+                Err(CfiError::Instructions { .. } | CfiError::Empty { .. }) => {
+                    let Entry { start, end, .. } = self.section().entry(offset)?;
+                    each(FunctionRows { start, end, rows: vec![(start, Rule::NONE)] }.moved(self.bias));
+                }
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        };
         match &self.index {
-            Index::Header(_) => self.section().functions(slow, |function, _| {
-                add(function);
-                Ok(())
-            }),
+            Index::Header(_) => self.section().functions(slow, add),
             Index::Sorted(entries) => {
                 let section = self.section();
-                entries.iter().try_for_each(|entry| {
-                    add(section.function_at(entry.offset, slow)?);
-                    Ok(())
-                })
+                entries.iter().try_for_each(|entry| add(section.function_at(entry.offset, slow), entry.offset))
             }
         }
     }
@@ -258,7 +265,11 @@ impl Image {
     pub(crate) fn rule_if_read(&self, pc: usize) -> Result<Option<UnwindRule<'_>>, ImageError> {
         let pc = pc as u64;
         if let Some(tables) = self.tables.get() {
-            return Ok(tables.iter().find_map(|table| table.unwind_rule(pc)));
+            let rule = tables.iter().find_map(|table| table.unwind_rule(pc));
+            if rule.is_some() {
+                return Ok(rule);
+            }
+            // Nothing covers it, or its entry is malformed: that is said below.
         }
         // The name is not copied: an error may be made where nothing may be allocated.
         let sources = self.sources.get().ok_or(ImageError::NotRead { image: String::new() })?;
@@ -314,7 +325,8 @@ impl Image {
     }
 
     /// Compiles all of the image's CFI into tables, which later look-ups use, and yields their size in bytes. It pays
-    /// where very many distinct functions are met.
+    /// where very many distinct functions are met. A function whose entry is malformed is left out; a look-up in it still
+    /// says what is wrong.
     pub fn compile(&self) -> Result<usize, ImageError> {
         self.read()?;
         if self.tables.get().is_none() {
@@ -345,12 +357,14 @@ impl Image {
                 .functions(slow, |function| more.push(function))
                 .map_err(|source| ImageError::Cfi { address, source })?;
             // What an earlier source describes, a later one does not change.
-            more.retain(|function| {
+            more.retain(|function: &FunctionRows| {
                 let i = functions.partition_point(|known| known.end <= function.start);
                 functions.get(i).is_none_or(|known| function.end <= known.start)
             });
+            more.retain(|function| function.start < function.end);
             functions.append(&mut more);
             functions.sort_by_key(|function| function.start);
+            functions.dedup_by_key(|function| function.start);
         }
         Ok(functions)
     }

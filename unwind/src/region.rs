@@ -164,6 +164,7 @@ impl CompiledRegion {
         let section = Section::absolute(&region.eh_frame);
         let mut slow = SlowRules::default();
         section.functions(&mut slow, |function, offset| {
+            let function = function?;
             let (start, end) = (function.start, function.end);
             if start < range.start || end > range.end {
                 return Err(CfiError::Outside { offset, start, end });

@@ -82,7 +82,7 @@ fn functions_of(image: &Headers<'_>, range: &Range<usize>) -> Result<(Vec<Functi
     let section_start = parsed.eh_frame_ptr().direct().map_err(malformed)? as usize;
     let section = Section::at(image.bytes(section_start).ok_or(missing.clone())?, section_start as u64);
     let table = parsed.table().ok_or(missing)?;
-    collect(&table, &bases, &section, range)
+    collect(&table, &bases, &section, section_start as u64, range)
 }
 
 type Table<'a, 'd> = gimli::EhHdrTable<'a, EndianSlice<'d, LittleEndian>>;
@@ -91,6 +91,7 @@ fn collect(
     table: &Table<'_, '_>,
     bases: &BaseAddresses,
     section: &Section<'_>,
+    section_start: u64,
     range: &Range<usize>,
 ) -> Result<(Vec<FunctionRows>, SlowRules), ImageError> {
     let address = range.start;
@@ -119,7 +120,9 @@ fn collect(
         if start >= range.end {
             break;
         }
-        let offset = table.pointer_to_offset(pointer).map_err(malformed)?.0;
+        let entry = pointer.direct().map_err(malformed)?;
+        let offset =
+            entry.checked_sub(section_start).ok_or(malformed(gimli::Error::OffsetOutOfBounds(entry)))? as usize;
         let function = section.function_at(offset, &mut slow);
         let function = function.map_err(|source| ImageError::Cfi { address, source })?;
         functions.extend(function.clipped(&range));

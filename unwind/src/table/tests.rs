@@ -70,7 +70,7 @@ fn compare(bytes: &[u8], address: u64) -> Census {
     let mut slow = SlowRules::default();
     Section::at(bytes, address)
         .functions(&mut slow, |function, _| {
-            functions.push(function);
+            functions.push(function?);
             Ok(())
         })
         .unwrap();
@@ -169,7 +169,7 @@ fn the_rules_of_a_range_of_a_loaded_image_are_those_of_its_file() {
     let mut slow = SlowRules::default();
     Section::at(section.data().unwrap(), section.address().wrapping_add(bias as u64))
         .functions(&mut slow, |function, _| {
-            expected.extend(function.clipped(&(range.start as u64..range.end as u64)));
+            expected.extend(function?.clipped(&(range.start as u64..range.end as u64)));
             Ok(())
         })
         .unwrap();
@@ -193,7 +193,7 @@ fn overlapping_functions_are_refused() {
     let mut slow = SlowRules::default();
     Section::absolute(&section)
         .functions(&mut slow, |function, _| {
-            functions.push(function);
+            functions.push(function?);
             Ok(())
         })
         .unwrap();
@@ -349,7 +349,7 @@ proptest! {
         let range = 0x10_0000..0x20_0000;
         let mut slow = SlowRules::default();
         let read = Section::absolute(&section).functions(&mut slow, |function, _| {
-            functions.extend(function.clipped(&range));
+            functions.extend(function?.clipped(&range));
             Ok(())
         });
         if read.is_ok() && let Ok(table) = Table::build(functions, slow) {
