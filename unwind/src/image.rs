@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use gimli::{BaseAddresses, EhFrameHdr, LittleEndian};
+use gimli::BaseAddresses;
 use object::{Object, ObjectSection, ObjectSegment};
 
 use crate::cfi::{CfiError, Entry, FunctionRows, Section, SectionFormat};
@@ -94,8 +94,8 @@ pub(crate) struct Source {
 
 #[derive(Debug)]
 enum Index {
-    /// The bytes of `.eh_frame_hdr`.
-    Header(Vec<u8>),
+    /// The search table of `.eh_frame_hdr`: start and entry, both relative to the address of the header.
+    Header { address: u64, entries: Vec<(i32, i32)> },
     /// All entries, by start.
     Sorted(Vec<Entry>),
 }
@@ -109,12 +109,9 @@ impl Source {
         header: Option<Vec<u8>>,
         bias: u64,
     ) -> Result<Source, CfiError> {
-        let searchable = |header: &Vec<u8>| {
-            let parsed = EhFrameHdr::new(header, LittleEndian).parse(&bases, 8);
-            parsed.is_ok_and(|parsed| parsed.table().is_some())
-        };
-        let index = match header.filter(searchable) {
-            Some(header) => Index::Header(header),
+        let address = bases.eh_frame_hdr.section;
+        let index = match header.and_then(|header| Some((address?, search_table(&header)?))) {
+            Some((address, entries)) => Index::Header { address, entries },
             None => {
                 let mut entries = Section::new(&bytes, format, bases.clone()).entries()?;
                 // Linkers leave entries of code that they have dropped, at 0.
@@ -135,14 +132,14 @@ impl Source {
         let address = pc as usize;
         let pc = pc.wrapping_sub(self.bias);
         let offset = match &self.index {
-            Index::Header(header) => {
-                let malformed = |source| ImageError::Header { address, source };
-                let parsed = EhFrameHdr::new(header, LittleEndian).parse(&self.bases, 8).map_err(malformed)?;
-                let Some(table) = parsed.table() else { return Ok(None) };
-                let entry = table.lookup(pc, &self.bases).and_then(gimli::Pointer::direct).map_err(malformed)?;
+            Index::Header { address: header, entries } => {
+                let Ok(relative) = i32::try_from(pc.wrapping_sub(*header) as i64) else { return Ok(None) };
+                let i = entries.partition_point(|entry| entry.0 <= relative);
+                let Some((_, entry)) = i.checked_sub(1).map(|i| entries[i]) else { return Ok(None) };
                 let start = self.bases.eh_frame.section.unwrap_or(0);
-                // Below the section for a malformed table; gimli's own subtraction would overflow.
-                entry.checked_sub(start).ok_or(malformed(gimli::Error::OffsetOutOfBounds(entry)))? as usize
+                let entry = header.wrapping_add_signed(entry.into());
+                let malformed = ImageError::Header { address, source: gimli::Error::OffsetOutOfBounds(entry) };
+                entry.checked_sub(start).ok_or(malformed)? as usize
             }
             Index::Sorted(entries) => {
                 let i = entries.partition_point(|entry| entry.start <= pc);
@@ -169,13 +166,24 @@ impl Source {
             Ok(())
         };
         match &self.index {
-            Index::Header(_) => self.section().functions(slow, add),
+            Index::Header { .. } => self.section().functions(slow, add),
             Index::Sorted(entries) => {
                 let section = self.section();
                 entries.iter().try_for_each(|entry| add(section.function_at(entry.offset, slow), entry.offset))
             }
         }
     }
+}
+
+/// The table of an `.eh_frame_hdr` in the one form that linkers write: version 1, a pc-relative pointer, a count of four
+/// bytes, entries of two signed words relative to the header. In any other form the section itself is gone through.
+fn search_table(header: &[u8]) -> Option<Vec<(i32, i32)>> {
+    let (fixed, table) = header.split_first_chunk::<12>()?;
+    let [1, 0x1b, 0x03, 0x3b, _, _, _, _, count @ ..] = *fixed else { return None };
+    let (words, _) = table.as_chunks::<4>();
+    let (pairs, _) = words.as_chunks::<2>();
+    let pairs = pairs.get(..u32::from_le_bytes(count) as usize)?;
+    Some(pairs.iter().map(|[start, entry]| (i32::from_le_bytes(*start), i32::from_le_bytes(*entry))).collect())
 }
 
 /// An executable or a shared object.
