@@ -231,6 +231,15 @@ impl Rule {
         }
     }
 
+    /// Whether the CFA is relative to the frame pointer, rather than to the stack pointer, and how far it is from there;
+    /// `None` for the oldest frame and for all rules that read memory to find it.
+    #[inline]
+    pub(crate) fn simple(self) -> Option<(bool, usize)> {
+        const { assert!(KIND_SP == 0 && KIND_FP == 1 && WORD == 1 << OFFSET_SHIFT) };
+        let odd = (KIND_MASK & !KIND_FP) | OLDEST;
+        (self.0 & odd == 0).then_some((self.0 & KIND_FP != 0, (self.0 & OFFSET_MASK << OFFSET_SHIFT) as usize))
+    }
+
     /// What the CFA is relative to and how far it is from there, in bytes; otherwise why that is no answer.
     #[inline]
     pub(crate) fn cfa(self) -> Result<(Base, usize), Option<Unsupported>> {

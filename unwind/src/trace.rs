@@ -6,13 +6,15 @@
 
 pub(crate) mod cache;
 
+use std::ops::ControlFlow;
+
 use gimli::{Register, X86_64};
 
 use crate::code::{Published, Snapshot};
 use crate::context::Context;
 use crate::image::ImageError;
 use crate::memory::Memory;
-use crate::rule::{CALLEE_SAVED, FRAME_POINTER, RETURN_ADDRESS, Rule, STACK_POINTER, Shape, WORD};
+use crate::rule::{CALLEE_SAVED, FRAME_POINTER, RETURN_ADDRESS, Rule, STACK_POINTER, WORD};
 use crate::slow::{Recovered, UnwindRule};
 use crate::walk::{ReturnAddresses, WalkError};
 use cache::TraceCache;
@@ -136,33 +138,123 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
     /// The next frame; `None` behind the oldest one. After an error the trace stands still.
     #[inline]
     pub fn next_frame(&mut self) -> Result<Option<TraceFrame>, WalkError> {
-        let rule = match self.cache.find(self.at) {
+        let mut next = None;
+        self.for_each(|frame| {
+            next = Some(frame);
+            ControlFlow::Break(())
+        })?;
+        Ok(next)
+    }
+
+    /// Calls `each` for every frame until it breaks, or behind the oldest one; yields what it broke with. The fastest way
+    /// to go through a deep stack: the state of the walk stays in the machine's registers.
+    #[inline]
+    pub fn for_each<B>(
+        &mut self,
+        mut each: impl FnMut(TraceFrame) -> ControlFlow<B>,
+    ) -> Result<Option<B>, WalkError> {
+        loop {
+            // As many simple steps as there are, of pcs that the cache holds.
+            let mut cursor = self.cache.cursor();
+            let (mut at, mut sp, mut fp, mut exact) = (self.at, self.sp, self.fp, self.exact);
+            let mut saved = self.saved;
+            let mut moved = false;
+            let outcome = loop {
+                let Some(rule) = cursor.find(at) else { break None };
+                let Some((from_fp, offset)) = rule.simple() else { break None };
+                let base = if from_fp { fp } else { sp };
+                let cfa = base.wrapping_add(offset);
+                if cfa <= sp || !cfa.is_multiple_of(WORD) {
+                    break None;
+                }
+                self.memory.prefetch(cfa.wrapping_add(PREFETCH));
+                let return_slot = cfa - WORD;
+                let Some(found) = self.memory.read(return_slot) else { break None };
+                let saved_fp = rule.saved_fp();
+                if saved_fp != 0 {
+                    // From the base, not from the CFA: one addition less between a frame pointer and the next.
+                    let slot = base.wrapping_add(offset.wrapping_sub(saved_fp));
+                    let Some(value) = self.memory.read(slot) else { break None };
+                    fp = value;
+                }
+                if REGISTERS {
+                    for (i, saved) in saved.iter_mut().enumerate() {
+                        let below = rule.saved(i);
+                        *saved = if below == 0 { *saved } else { cfa.wrapping_sub(below) };
+                    }
+                }
+                let return_address = self.returns.original(found).unwrap_or(found);
+                let frame = TraceFrame {
+                    pc: at.wrapping_add(usize::from(!exact)),
+                    exact,
+                    sp,
+                    cfa,
+                    return_slot: Some(return_slot),
+                    return_address,
+                    signal_frame: false,
+                };
+                (at, sp, exact, moved) = (return_address.wrapping_sub(1), cfa, false, true);
+                if let ControlFlow::Break(result) = each(frame) {
+                    break Some(result);
+                }
+            };
+            let memo = cursor.memo();
+            self.cache.remember(memo);
+            (self.at, self.sp, self.fp, self.exact, self.saved) = (at, sp, fp, exact, saved);
+            self.fresh &= !moved;
+            if outcome.is_some() {
+                return Ok(outcome);
+            }
+            // Then whatever stopped them.
+            match self.step()? {
+                None => return Ok(None),
+                Some(frame) => {
+                    if let ControlFlow::Break(result) = each(frame) {
+                        return Ok(Some(result));
+                    }
+                }
+            }
+        }
+    }
+
+    /// One step of any kind.
+    #[cold]
+    #[inline(never)]
+    fn step(&mut self) -> Result<Option<TraceFrame>, WalkError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let rule = match self.cache.cursor().find(self.at).filter(|rule| *rule != Rule::NONE) {
             Some(rule) => rule,
-            None => match self.look_up()? {
-                Some(rule) => rule,
-                None => return self.step_slowly(None),
-            },
+            None => {
+                let rule = self.unwind_rule()?;
+                match rule.as_packed() {
+                    Some(rule) => {
+                        self.cache.insert(self.at, rule);
+                        rule
+                    }
+                    None => return self.step_slowly(rule),
+                }
+            }
         };
         let sp = self.sp;
-        let cfa = match rule.simple() {
-            Some((true, offset)) => self.fp.wrapping_add(offset),
-            Some((false, offset)) => sp.wrapping_add(offset),
-            None => return self.step_slowly(Some(rule)),
+        let (from_fp, offset) = match rule.simple() {
+            Some(simple) => simple,
+            None => return self.step_slowly(UnwindRule::packed(rule)),
         };
+        let cfa = if from_fp { self.fp } else { sp }.wrapping_add(offset);
         if cfa <= sp || !cfa.is_multiple_of(WORD) {
             return Err(self.bad_cfa(cfa));
         }
-        self.memory.prefetch(cfa.wrapping_add(PREFETCH));
         let return_slot = cfa - WORD;
         let found = self.read(return_slot)?;
-        let saved_fp = rule.saved_fp();
-        if saved_fp != 0 {
-            self.fp = self.read(cfa.wrapping_sub(saved_fp))?;
-        }
+        let fp = match rule.saved_fp() {
+            0 => self.fp,
+            below => self.read(cfa.wrapping_sub(below))?,
+        };
         if REGISTERS {
-            for (i, saved) in self.saved.iter_mut().enumerate() {
-                let below = rule.saved(i);
-                *saved = if below == 0 { *saved } else { cfa.wrapping_sub(below) };
+            for (i, saved) in self.saved.iter_mut().enumerate().filter(|(i, _)| rule.saved(*i) != 0) {
+                *saved = cfa.wrapping_sub(rule.saved(i));
             }
         }
         let return_address = self.returns.original(found).unwrap_or(found);
@@ -175,10 +267,8 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
             return_address,
             signal_frame: false,
         };
-        self.sp = cfa;
-        self.at = return_address.wrapping_sub(1);
-        self.exact = false;
-        self.fresh = false;
+        (self.at, self.sp, self.fp) = (return_address.wrapping_sub(1), cfa, fp);
+        (self.exact, self.fresh) = (false, false);
         Ok(Some(frame))
     }
 
@@ -220,16 +310,6 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
         if cfa <= sp { WalkError::NotIncreasing { pc, sp, cfa } } else { WalkError::Misaligned { pc, cfa } }
     }
 
-    /// The rule for a pc that the cache does not hold; `None` if it is a slow one.
-    #[cold]
-    fn look_up(&mut self) -> Result<Option<Rule>, WalkError> {
-        if self.ended {
-            return Ok(None);
-        }
-        let rule = self.unwind_rule()?;
-        Ok(rule.as_packed().inspect(|rule| self.cache.insert(self.at, *rule)))
-    }
-
     fn unwind_rule(&self) -> Result<UnwindRule<'t>, WalkError> {
         let pc = self.pc();
         let failed = |error| match error {
@@ -241,15 +321,8 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
 
     /// A step by a rule that is not one of the two simple forms.
     #[cold]
-    fn step_slowly(&mut self, packed: Option<Rule>) -> Result<Option<TraceFrame>, WalkError> {
-        if self.ended {
-            return Ok(None);
-        }
+    fn step_slowly(&mut self, rule: UnwindRule<'t>) -> Result<Option<TraceFrame>, WalkError> {
         let (pc, sp, exact) = (self.pc(), self.sp, self.exact);
-        let rule = match packed.filter(|rule| *rule != Rule::NONE) {
-            Some(rule) => UnwindRule::packed(rule),
-            None => self.unwind_rule()?,
-        };
         let failed = |source| WalkError::Expression { pc, source };
         let context = self.all_registers();
         let recovery = rule.evaluate(&context, &self.memory).map_err(failed)?;
@@ -297,19 +370,5 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
             }
         }
         context
-    }
-}
-
-impl Rule {
-    /// Whether the CFA is relative to the frame pointer, and how far it is; `None` for the oldest frame and for all rules
-    /// that read memory to find it.
-    #[inline]
-    fn simple(self) -> Option<(bool, usize)> {
-        match self.shape() {
-            _ if self.is_oldest() => None,
-            Shape::StackPointer(offset) => Some((false, offset)),
-            Shape::FramePointer(offset) => Some((true, offset)),
-            _ => None,
-        }
     }
 }

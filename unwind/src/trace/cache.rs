@@ -105,64 +105,23 @@ impl TraceCache {
         }
     }
 
-    #[inline]
     fn home(&self, at: usize) -> usize {
-        at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift
+        home(at, self.shift)
     }
 
-    /// The rule for a pc, if it has been met.
+    /// Where look-ups go on from the last one.
     #[inline]
-    pub(crate) fn find(&mut self, at: usize) -> Option<Rule> {
-        // A recursion stands where it has stood.
-        let entry = &self.entries[self.current & (self.entries.len() - 1)];
-        if entry.at == at {
-            return Some(entry.rule);
-        }
-        if self.trust > 0 {
-            let next = self.links[self.current & (self.links.len() - 1)] as usize;
-            let entry = &self.entries[next & (self.entries.len() - 1)];
-            if entry.at == at {
-                self.current = next;
-                self.trust = (self.trust + 1).min(TRUST);
-                return Some(entry.rule);
-            }
-            return self.mislinked(at);
-        }
-        self.pause = self.pause.wrapping_sub(1);
-        if self.pause == 0 {
-            self.trust = WRONG * 2;
-        }
-        self.search(at)
+    pub(crate) fn cursor(&mut self) -> Cursor<'_> {
+        let current = self.current & (self.entries.len() - 1);
+        let Entry { at, rule } = self.entries[current];
+        let memo = Memo { current, trust: self.trust, pause: self.pause };
+        Cursor { entries: &self.entries, links: &mut self.links, shift: self.shift, at, rule, memo }
     }
 
-    #[inline(never)]
-    fn mislinked(&mut self, at: usize) -> Option<Rule> {
-        self.trust -= WRONG;
-        if self.trust <= 0 {
-            self.pause = PAUSE;
-        }
-        let from = self.current;
-        let found = self.search(at);
-        self.links[from & (self.entries.len() - 1)] = self.current as u32;
-        found
-    }
-
+    /// Notes where a cursor has come to.
     #[inline]
-    fn search(&mut self, at: usize) -> Option<Rule> {
-        let mask = self.entries.len() - 1;
-        let mut i = self.home(at);
-        loop {
-            // At most half of the entries are taken, so that the search meets the pc or a free entry.
-            let entry = &self.entries[i & mask];
-            if entry.at == at {
-                self.current = i & mask;
-                return Some(entry.rule);
-            }
-            if entry.at == FREE {
-                return None;
-            }
-            i += 1;
-        }
+    pub(crate) fn remember(&mut self, memo: Memo) {
+        Memo { current: self.current, trust: self.trust, pause: self.pause } = memo;
     }
 
     /// Remembers the rule for a pc that is not yet in the cache.
@@ -202,5 +161,91 @@ impl TraceCache {
         }
         larger.version = self.version;
         *self = larger;
+    }
+}
+
+#[inline]
+fn home(at: usize, shift: u32) -> usize {
+    at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> shift
+}
+
+/// What a cursor leaves behind in its cache.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memo {
+    current: usize,
+    trust: i32,
+    pause: u32,
+}
+
+/// A run of look-ups, whose state can stay in registers.
+pub(crate) struct Cursor<'c> {
+    entries: &'c [Entry],
+    links: &'c mut [u32],
+    shift: u32,
+    /// The entry that the last look-up has found.
+    at: usize,
+    rule: Rule,
+    memo: Memo,
+}
+
+impl Cursor<'_> {
+    pub(crate) fn memo(self) -> Memo {
+        self.memo
+    }
+
+    /// The rule for a pc, if it has been met.
+    #[inline(always)]
+    pub(crate) fn find(&mut self, at: usize) -> Option<Rule> {
+        // A recursion stands where it has stood.
+        if self.at == at {
+            return Some(self.rule);
+        }
+        if self.memo.trust > 0 {
+            let next = self.links[self.memo.current & (self.links.len() - 1)] as usize & (self.entries.len() - 1);
+            let entry = self.entries[next];
+            if entry.at == at {
+                self.memo = Memo { current: next, trust: (self.memo.trust + 1).min(TRUST), pause: self.memo.pause };
+                (self.at, self.rule) = (entry.at, entry.rule);
+                return Some(entry.rule);
+            }
+            return self.find_elsewhere(at);
+        }
+        self.memo.pause = self.memo.pause.wrapping_sub(1);
+        if self.memo.pause == 0 {
+            self.memo.trust = WRONG * 2;
+        }
+        self.search(at)
+    }
+
+    /// The link was wrong.
+    #[inline]
+    fn find_elsewhere(&mut self, at: usize) -> Option<Rule> {
+        self.memo.trust -= WRONG;
+        if self.memo.trust <= 0 {
+            self.memo.pause = PAUSE;
+        }
+        let from = self.memo.current;
+        let found = self.search(at);
+        self.links[from & (self.entries.len() - 1)] = self.memo.current as u32;
+        found
+    }
+
+    #[inline]
+    fn search(&mut self, at: usize) -> Option<Rule> {
+        let mask = self.entries.len() - 1;
+        let mut i = home(at, self.shift) & mask;
+        loop {
+            // At most half of the entries are taken, so that the search meets the pc or a free entry.
+            let entry = self.entries[i];
+            if entry.at == at {
+                self.memo.current = i;
+                (self.at, self.rule) = (entry.at, entry.rule);
+                return Some(entry.rule);
+            }
+            if entry.at == FREE {
+                return None;
+            }
+            i = (i + 1) & mask;
+        }
     }
 }
