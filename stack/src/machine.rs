@@ -2,9 +2,11 @@
 
 use crate::goroutine::{Goroutine, Request};
 use crate::runtime::{MachineEntry, Runtime, stubs};
+use crate::scan::{self, ScanError};
 use crate::status::Status;
 use crate::world::Gate;
 use stackmark_asm::{self as asm, layout::MachineHeader};
+use stackmark_unwind::FrameKind;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -151,15 +153,22 @@ impl<'m> Caller<'m> {
     /// # Safety
     /// The value is not used after the native function has returned, parked or yielded.
     pub unsafe fn current() -> Caller<'m> {
-        let machine = asm::current();
-        assert!(!machine.is_null(), "this thread is not attached to a runtime");
+        // SAFETY: our contract is the same.
+        unsafe { Caller::try_current() }.expect("this thread runs a goroutine")
+    }
+
+    /// As [`Caller::current`]; `None` if this thread runs no goroutine.
+    ///
+    /// # Safety
+    /// As for [`Caller::current`].
+    pub unsafe fn try_current() -> Option<Caller<'m>> {
         // SAFETY: attach stored the address of Shared, which lives until the thread is detached, which is not
         // before the native function has ended; `running` keeps the goroutine alive as long.
         unsafe {
-            let shared = &*((*machine).host.load(Ordering::Relaxed) as *const Shared);
-            let goroutine = (*machine).goroutine.load(Ordering::Relaxed) as *const Goroutine;
-            let goroutine = goroutine.as_ref().expect("this thread runs no goroutine");
-            Caller { shared, goroutine }
+            let machine = asm::current().as_ref()?;
+            let goroutine = (machine.goroutine.load(Ordering::Relaxed) as *const Goroutine).as_ref()?;
+            let shared = &*(machine.host.load(Ordering::Relaxed) as *const Shared);
+            Some(Caller { shared, goroutine })
         }
     }
 
@@ -290,6 +299,16 @@ impl<'m> Caller<'m> {
         let header = (&raw const self.goroutine.header).cast_mut();
         // SAFETY: the goroutine called out to us and is Running on this machine; the guard leaves room for the frame.
         unsafe { asm::callback(header, f, argument) }
+    }
+
+    /// Calls `visit` for each frame of the goroutine, youngest first, with its kind and its pc: a return address, so that
+    /// the function is looked up at the byte before it.
+    ///
+    /// # Errors
+    /// [`ScanError`]: the walk ends early.
+    pub fn backtrace(&self, visit: impl FnMut(FrameKind, usize)) -> Result<(), ScanError> {
+        // SAFETY: the goroutine has called out to us: it stands still, and only itself moves its stack while it runs.
+        unsafe { scan::backtrace(&self.shared.runtime, self.goroutine, visit) }
     }
 
     /// Answers handshakes and waits while the world is stopped. The goroutine is at a safepoint.

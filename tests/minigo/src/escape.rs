@@ -7,9 +7,9 @@
 use crate::front::Program;
 use crate::types::{Kind, Types};
 use crate::walk::{Node, children};
+use go_parser::IdentKey;
 use go_parser::Token;
 use go_parser::ast::{Expr, Stmt};
-use go_parser::IdentKey;
 use go_types::{ObjKey, SelectionKind};
 use std::collections::{HashMap, HashSet};
 
@@ -17,7 +17,6 @@ use std::collections::{HashMap, HashSet};
 #[derive(Default)]
 pub(crate) struct Escapes {
     heap: HashSet<ObjKey>,
-    captured_values: HashSet<ObjKey>,
     depth: HashMap<ObjKey, u32>,
 }
 
@@ -25,16 +24,6 @@ impl Escapes {
     /// The variable lives in an object of its own in the heap.
     pub(crate) fn in_heap(&self, obj: ObjKey) -> bool {
         self.heap.contains(&obj)
-    }
-
-    /// Literals capture the variable's value, which never changes, instead of its address.
-    pub(crate) fn by_value(&self, obj: ObjKey) -> bool {
-        self.captured_values.contains(&obj)
-    }
-
-    /// How many function literals surround the variable's declaration.
-    pub(crate) fn depth(&self, obj: ObjKey) -> u32 {
-        self.depth.get(&obj).copied().unwrap_or(0)
     }
 }
 
@@ -76,9 +65,8 @@ pub(crate) fn analyse(program: &Program, types: &mut Types, params: &[ObjKey], b
     let assigned = |v: &ObjKey| counts.get(v).copied().unwrap_or(0);
     a.out.heap.extend(a.addressed.iter().copied());
     for v in a.captured.clone() {
-        if a.defined.contains(&v) && assigned(&v) == 1 && !a.addressed.contains(&v) && !a.is_memory(v) {
-            a.out.captured_values.insert(v);
-        } else {
+        // A variable that never changes after its definition is captured by value.
+        if !a.defined.contains(&v) || assigned(&v) != 1 || a.is_memory(v) {
             a.out.heap.insert(v);
         }
     }
@@ -215,9 +203,8 @@ impl<'p> Analysis<'p> {
     }
 
     fn assign(&mut self, lhs: &Expr) {
-        if let Expr::Ident(i) = lhs
-            && let Some(v) = self.object(*i)
-        {
+        // A part of a variable counts too.
+        if let Some(v) = self.root(lhs) {
             *self.assigned.entry(v).or_default() += 1;
         }
     }
@@ -346,7 +333,10 @@ impl<'p> Analysis<'p> {
                                 _ => self.assign(l),
                             }
                         }
-                        _ => self.value_parts(l),
+                        _ => {
+                            self.value_parts(l);
+                            self.assign(l);
+                        }
                     }
                 }
                 for (i, r) in a.rhs.iter().enumerate() {

@@ -100,10 +100,9 @@ impl SourceRead for Reader<'_> {
         }
         match STANDARD.iter().find(|(name, _)| *name == key.path) {
             Some((name, _)) => Ok((format!("std/{name}.go").into(), (*name).into())),
-            None => Err(io::Error::other(format!(
-                "package {:?} is not supported (only fmt and runtime are)",
-                key.path
-            ))),
+            None => {
+                Err(io::Error::other(format!("package {:?} is not supported (only fmt and runtime are)", key.path)))
+            }
         }
     }
 }
@@ -167,10 +166,17 @@ fn wrap(text: &mut String, wrapped: &mut BTreeSet<usize>, mut counts: Vec<(usize
     }
     inserts.sort_by_key(|(at, what)| (*at, what.len()));
     let shift = |old: usize| {
-        old + inserts.iter().filter(|(at, what)| *at < old || (*at == old && what.len() == 1)).map(|i| i.1.len()).sum::<usize>()
+        old + inserts
+            .iter()
+            .filter(|(at, what)| *at < old || (*at == old && what.len() == 1))
+            .map(|i| i.1.len())
+            .sum::<usize>()
     };
     let before: Vec<usize> = wrapped.iter().copied().collect();
-    *wrapped = before.into_iter().map(|o| o + inserts.iter().filter(|(at, _)| *at <= o).map(|i| i.1.len()).sum::<usize>()).collect();
+    *wrapped = before
+        .into_iter()
+        .map(|o| o + inserts.iter().filter(|(at, _)| *at <= o).map(|i| i.1.len()).sum::<usize>())
+        .collect();
     wrapped.extend(counts.iter().map(|(from, _)| shift(*from)));
     let mut out = String::with_capacity(text.len() + 6 * counts.len());
     let mut next = 0;
@@ -190,10 +196,9 @@ fn check_text(path: &Path, text: &str, wrapped: &BTreeSet<usize>) -> Result<Prog
     let (mut packages, mut results) = (Map::new(), Map::new());
     let errors = ErrorList::new();
     let key = ImportKey::new("main", "main");
-    let main = Importer::new(
-        &config, &reader, &mut files, &mut packages, &mut results, &mut ast, &mut tc, &errors, 0,
-    )
-    .import(&key);
+    let main =
+        Importer::new(&config, &reader, &mut files, &mut packages, &mut results, &mut ast, &mut tc, &errors, 0)
+            .import(&key);
     if errors.len() > 0 {
         let counts = signed_counts(path, text, &errors);
         if !counts.is_empty() {
@@ -221,6 +226,10 @@ fn check_text(path: &Path, text: &str, wrapped: &BTreeSet<usize>) -> Result<Prog
     let main = main.map_err(|()| whole("the front end refuses this program without saying why"))?;
     if tc.pkgs[main].name().as_deref() != Some("main") {
         return Err(whole("the package is not main"));
+    }
+    let unsafe_package = *tc.universe().unsafe_pkg();
+    if tc.pkgs[main].imports().contains(&unsafe_package) {
+        return Err(whole("package \"unsafe\" is not supported (only fmt and runtime are)"));
     }
     let program = Program { files, ast, tc, results, main, wrapped: wrapped.clone() };
     Ok(program)

@@ -7,10 +7,14 @@
 mod codegen;
 mod error;
 mod escape;
+mod exact;
 mod front;
+mod init_order;
 mod module;
 mod options;
+mod report;
 mod runtime;
+mod stack_addresses;
 mod types;
 mod walk;
 
@@ -29,7 +33,7 @@ pub fn run(options: &Options) -> String {
         Ok(c) => c,
         Err(e) => return e.to_string(),
     };
-    match runtime::host::run(code, options) {
+    match runtime::host::run(code) {
         Ok(()) => String::new(),
         Err(e) => format!("minigo: {e}"),
     }

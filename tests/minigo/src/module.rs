@@ -2,6 +2,7 @@
 
 use crate::runtime::host;
 use crate::runtime::typeinfo::TypeInfo;
+use crate::stack_addresses;
 use crate::types::Layout;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -13,6 +14,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleReloc};
 use gimli::write::{Address, EhFrame, EndianVec, FrameTable};
+use stackmark_asm::layout;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -56,10 +58,31 @@ struct Compiled {
     unwind: Option<UnwindInfo>,
 }
 
+/// The machine that this program runs on.
+fn isa(opt_level: &str) -> OwnedTargetIsa {
+    let mut flags = settings::builder();
+    for (name, value) in [
+        ("opt_level", opt_level),
+        ("enable_pinned_reg", "true"),
+        ("preserve_frame_pointers", "true"),
+        ("unwind_info", "true"),
+        ("is_pic", "false"),
+        ("enable_probestack", "false"),
+    ] {
+        flags.set(name, value).expect("a known setting");
+    }
+    cranelift_native::builder()
+        .expect("the machine is supported, as the library's target check says")
+        .finish(settings::Flags::new(flags))
+        .expect("the settings fit together")
+}
+
 /// Collects the functions of a program.
 pub(crate) struct Emitter {
     module: JITModule,
     isa: OwnedTargetIsa,
+    /// The same machine, for code that is optimised already.
+    backend: OwnedTargetIsa,
     call_system: FuncId,
     names: HashMap<FuncId, String>,
     compiled: Vec<Compiled>,
@@ -74,21 +97,7 @@ pub(crate) struct Emitter {
 
 impl Emitter {
     pub(crate) fn new() -> Emitter {
-        let mut flags = settings::builder();
-        for (name, value) in [
-            ("opt_level", "speed"),
-            ("enable_pinned_reg", "true"),
-            ("preserve_frame_pointers", "true"),
-            ("unwind_info", "true"),
-            ("is_pic", "false"),
-            ("enable_probestack", "false"),
-        ] {
-            flags.set(name, value).expect("a known setting");
-        }
-        let isa = cranelift_native::builder()
-            .expect("the machine is supported, as the library's target check says")
-            .finish(settings::Flags::new(flags))
-            .expect("the settings fit together");
+        let (isa, backend) = (isa("speed"), isa("none"));
         let mut builder = JITBuilder::with_isa(isa.clone(), cranelift_module::default_libcall_names());
         builder.symbol("stackmark_call_system", stackmark_asm::call_system_address() as *const u8);
         // One range for all code: calls between functions are relative.
@@ -104,6 +113,7 @@ impl Emitter {
         Emitter {
             module,
             isa,
+            backend,
             call_system,
             names: HashMap::new(),
             compiled: vec![],
@@ -172,9 +182,9 @@ impl Emitter {
 
     /// The type of objects of whole words.
     pub(crate) fn words_info(&mut self, refs: Vec<bool>) -> &'static TypeInfo {
-        self.words.entry(refs.clone()).or_insert_with(|| {
-            Box::leak(Box::new(TypeInfo::new("words".into(), 8 * refs.len(), refs, false)))
-        })
+        self.words
+            .entry(refs.clone())
+            .or_insert_with(|| Box::leak(Box::new(TypeInfo::new("words".into(), 8 * refs.len(), refs, false))))
     }
 
     /// Compiles a function. `refs` says which of its parameters are references.
@@ -188,27 +198,39 @@ impl Emitter {
         let body = self.declare(name, &signature);
         self.compiled.last_mut().expect("just compiled").id = body;
         self.place(body);
-        let entry = self.entry(id, body, &signature, refs, frame);
-        self.emit(id, name, entry);
-        self.place(id);
+        let with_room = self.declare(name, &signature);
+        for (id, first) in [(with_room, false), (id, true)] {
+            let entry = self.entry(id, body, with_room, &signature, refs, frame, first);
+            self.emit(id, name, entry);
+            self.place(id);
+        }
     }
 
     /// Compiles `func` and returns the size of its frame.
     fn emit(&mut self, id: FuncId, name: &str, func: ir::Function) -> u32 {
         let mut context = cranelift_codegen::Context::for_function(func);
-        if std::env::var_os("MINIGO_CLIF").is_some() {
-            eprintln!("{name}:\n{}", context.func.display());
+        // In two steps, see `stack_addresses`: the second one optimises no more.
+        if let Err(e) = context.optimize(&*self.isa, &mut ControlPlane::default()) {
+            unreachable!("{name} cannot be optimised: {e:?}");
         }
-        let code = match context.compile(&*self.isa, &mut ControlPlane::default()) {
-            Ok(code) => code,
-            Err(e) => unreachable!("{name} does not compile: {:?}", e.inner),
-        };
-        let maps: Vec<(u32, u32, Vec<u32>)> = code
+        stack_addresses::rematerialise(&mut context.func);
+        if let Err(e) = context.compile(&*self.backend, &mut ControlPlane::default()) {
+            unreachable!("{name} does not compile: {:?}", e.inner);
+        }
+        let code = context.compiled_code().expect("just compiled");
+        let mut maps: Vec<(u32, u32, Vec<u32>)> = code
             .buffer
             .user_stack_maps()
             .iter()
             .map(|(at, span, map)| (*at, *span, map.entries().map(|(_, offset)| offset).collect()))
             .collect();
+        // Calls over which nothing is live have no map, but are safepoints.
+        let span = code.buffer.frame_layout().map_or(0, |l| l.frame_to_fp_offset);
+        for site in code.buffer.call_sites() {
+            if !maps.iter().any(|(at, ..)| *at == site.ret_addr) {
+                maps.push((site.ret_addr, span, Vec::new()));
+            }
+        }
         let unwind = code.create_unwind_info(&*self.isa).expect("unwind information for a supported machine");
         let frame = maps.iter().map(|m| m.1).max().unwrap_or(0);
         let frame = frame.max(code.buffer.frame_layout().map_or(0, |l| l.frame_to_fp_offset)) + 16;
@@ -230,14 +252,29 @@ impl Emitter {
             .expect("a function is defined once, in memory that is there");
     }
 
-    /// The entry of a function with a large frame: makes room for the frame, then calls the function.
-    fn entry(&mut self, id: FuncId, body: FuncId, signature: &Signature, refs: &[bool], frame: u32) -> ir::Function {
-        let mut func =
-            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature.clone());
+    /// An entry of a function with a large frame: makes room for the frame, then calls the function.
+    ///
+    /// A goroutine that yields at the poll, or is parked there, may be scanned, and its stack, of which little is in use,
+    /// shrunk; so what comes after the poll is `with_room`, which looks at the stack's real bounds. It is a function of its
+    /// own because the stack pointer is read once in a function (the compiler takes it for a constant).
+    #[allow(clippy::too_many_arguments, reason = "used twice, right above")]
+    fn entry(
+        &mut self,
+        id: FuncId,
+        body: FuncId,
+        with_room: FuncId,
+        signature: &Signature,
+        refs: &[bool],
+        frame: u32,
+        first: bool,
+    ) -> ir::Function {
+        let name = ir::UserFuncName::user(0, id.as_u32());
+        let mut func = ir::Function::with_name_signature(name, signature.clone());
         let mut fbc = FunctionBuilderContext::new();
         let config = self.frontend_config();
         let call_system = self.call_system(&mut func);
         let body = self.reference(body, &mut func);
+        let with_room = self.reference(with_room, &mut func);
         let mut b = FunctionBuilder::new(&mut func, &mut fbc);
         let [start, poll, go_on] = [(); 3].map(|()| b.create_block());
         b.append_block_params_for_function_params(start);
@@ -249,24 +286,44 @@ impl Emitter {
             }
         }
         let needed = i64::from(frame) + 64;
+        let flags = MemFlagsData::trusted();
+        let (below, bound) = match first {
+            true => (needed, layout::G_STACK_LIMIT),
+            false => (needed + host::STACK_GUARD as i64, layout::G_STACK_LO),
+        };
         let g = b.ins().get_pinned_reg(clif::I64);
         let sp = b.ins().get_stack_pointer(clif::I64);
-        let low = b.ins().iadd_imm_s(sp, -needed);
-        let limit =
-            b.ins().load(clif::I64, MemFlagsData::trusted(), g, stackmark_asm::layout::G_STACK_LIMIT as i32);
-        let short = b.ins().icmp(IntCC::UnsignedLessThan, low, limit);
+        let low = b.ins().iadd_imm_s(sp, -below);
+        let bound = b.ins().load(clif::I64, flags, g, bound as i32);
+        let short = b.ins().icmp(IntCC::UnsignedLessThan, low, bound);
         b.set_cold_block(poll);
         b.ins().brif(short, poll, &[], go_on, &[]);
+
         b.switch_to_block(poll);
+        // Tells `host` that this poll is for room alone.
+        let set_user = |b: &mut FunctionBuilder<'_>, value: i64| {
+            let g = b.ins().get_pinned_reg(clif::I64);
+            let v = b.ins().iconst(clif::I64, value);
+            b.ins().store(flags, v, g, layout::G_USER as i32);
+        };
+        if !first {
+            set_user(&mut b, 1);
+        }
         let f = b.ins().iconst(clif::I64, host::poll_address() as i64);
-        let needed = b.ins().iconst(clif::I64, needed);
+        let bytes = b.ins().iconst(clif::I64, needed);
         let zero = b.ins().iconst(clif::I64, 0);
-        b.ins().call(call_system, &[f, needed, zero]);
-        b.ins().jump(go_on, &[]);
-        b.switch_to_block(go_on);
-        let call = b.ins().call(body, &params);
-        let results = b.inst_results(call).to_vec();
-        b.ins().return_(&results);
+        b.ins().call(call_system, &[f, bytes, zero]);
+        if !first {
+            set_user(&mut b, 0);
+        }
+        for (block, callee) in [(poll, with_room), (go_on, body)] {
+            if block == go_on {
+                b.switch_to_block(go_on);
+            }
+            let call = b.ins().call(callee, &params);
+            let results = b.inst_results(call).to_vec();
+            b.ins().return_(&results);
+        }
         b.seal_all_blocks();
         b.finalize(config);
         func

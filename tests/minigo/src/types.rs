@@ -40,8 +40,14 @@ pub(crate) struct Sig {
 pub(crate) enum Kind {
     Bool,
     /// `name` tells int from int64.
-    Int { bits: u8, signed: bool, name: &'static str },
-    Float { bits: u8 },
+    Int {
+        bits: u8,
+        signed: bool,
+        name: &'static str,
+    },
+    Float {
+        bits: u8,
+    },
     String,
     UnsafePointer,
     /// The type of `nil` where nothing else is known.
@@ -90,6 +96,8 @@ struct Data {
     name: String,
     /// The declared type's object, if it is a named type.
     named: Option<ObjKey>,
+    /// Methods of a declared type with which package fmt prints it: of the value, of the pointer to it.
+    prints: (bool, bool),
     layout: Option<Rc<Layout>>,
     info: Option<&'static TypeInfo>,
 }
@@ -109,46 +117,26 @@ pub(crate) struct Basic {
     pub(crate) bool: Ty,
     pub(crate) int: Ty,
     pub(crate) int32: Ty,
-    pub(crate) int64: Ty,
-    pub(crate) uint: Ty,
     pub(crate) uint8: Ty,
     pub(crate) float64: Ty,
     pub(crate) string: Ty,
     pub(crate) any: Ty,
-    pub(crate) nil: Ty,
-    pub(crate) empty: Ty,
 }
 
 impl Types {
     pub(crate) fn new() -> Types {
         let t = Ty(0);
-        let basic = Basic {
-            bool: t,
-            int: t,
-            int32: t,
-            int64: t,
-            uint: t,
-            uint8: t,
-            float64: t,
-            string: t,
-            any: t,
-            nil: t,
-            empty: t,
-        };
+        let basic = Basic { bool: t, int: t, int32: t, uint8: t, float64: t, string: t, any: t };
         let mut s =
             Types { all: vec![], by_kind: HashMap::new(), by_key: HashMap::new(), by_named: HashMap::new(), basic };
         s.basic = Basic {
             bool: s.intern(Kind::Bool),
             int: s.intern(int(64, true, "int")),
             int32: s.intern(int(32, true, "int32")),
-            int64: s.intern(int(64, true, "int64")),
-            uint: s.intern(int(64, false, "uint")),
             uint8: s.intern(int(8, false, "uint8")),
             float64: s.intern(Kind::Float { bits: 64 }),
             string: s.intern(Kind::String),
             any: s.intern(Kind::Interface(Rc::new([]))),
-            nil: s.intern(Kind::Nil),
-            empty: s.intern(Kind::Tuple(Rc::new([]))),
         };
         s
     }
@@ -164,7 +152,7 @@ impl Types {
     }
 
     fn push(&mut self, kind: Kind, name: String, named: Option<ObjKey>) -> Ty {
-        self.all.push(Data { kind, name, named, layout: None, info: None });
+        self.all.push(Data { kind, name, named, prints: (false, false), layout: None, info: None });
         Ty(self.all.len() as u32 - 1)
     }
 
@@ -221,6 +209,18 @@ impl Types {
                 let under = go_types::typ::deep_underlying_type(key, tc);
                 let under = self.of(under, tc);
                 self.all[t.0 as usize].kind = self.kind(under).clone();
+                for m in n.methods() {
+                    let o = &tc.lobjs[*m];
+                    if matches!(&o.name()[..], "String" | "Error" | "Format" | "GoString") {
+                        let recv = o.typ().and_then(|t| tc.types[t].try_as_signature()).and_then(|s| *s.recv());
+                        let pointer = recv
+                            .and_then(|r| tc.lobjs[r].typ())
+                            .is_some_and(|t| matches!(tc.types[t], Type::Pointer(_)));
+                        let prints = &mut self.all[t.0 as usize].prints;
+                        prints.0 |= !pointer;
+                        prints.1 = true;
+                    }
+                }
                 return t;
             }
             Type::Pointer(p) => Kind::Pointer(self.of(p.base(), tc)),
@@ -289,10 +289,16 @@ impl Types {
             Kind::Array(n, t) => format!("[{n}]{}", self.name(*t)),
             Kind::Struct(f) if f.is_empty() => "struct {}".into(),
             Kind::Struct(f) => {
-                let f: Vec<String> = f
-                    .iter()
-                    .map(|f| if f.embedded { self.name(f.ty).into() } else { format!("{} {}", f.name, self.name(f.ty)) })
-                    .collect();
+                let f: Vec<String> =
+                    f.iter()
+                        .map(|f| {
+                            if f.embedded {
+                                self.name(f.ty).into()
+                            } else {
+                                format!("{} {}", f.name, self.name(f.ty))
+                            }
+                        })
+                        .collect();
                 format!("struct {{ {} }}", f.join("; "))
             }
             Kind::Func(s) => {
@@ -325,6 +331,30 @@ impl Types {
             Kind::Tuple(l) => format!("({})", list(l)),
             Kind::Unsupported(what) => (*what).into(),
         }
+    }
+
+    /// The part of a value of type `t` that package fmt, or a panic, would print by calling its methods.
+    pub(crate) fn printed_by_method(&self, t: Ty) -> Option<&str> {
+        fn go(s: &Types, t: Ty, top: bool, seen: &mut Vec<Ty>) -> Option<Ty> {
+            if seen.contains(&t) {
+                return None;
+            }
+            seen.push(t);
+            if s.all[t.0 as usize].prints.0 {
+                return Some(t);
+            }
+            match s.kind(t) {
+                Kind::Pointer(e) if s.all[e.0 as usize].prints.1 => Some(t),
+                Kind::Pointer(e) if top => go(s, *e, false, seen),
+                Kind::Slice(e) | Kind::Array(_, e) => go(s, *e, false, seen),
+                Kind::Struct(fields) => fields
+                    .iter()
+                    .filter(|f| f.embedded || f.name.starts_with(char::is_uppercase))
+                    .find_map(|f| go(s, f.ty, false, seen)),
+                _ => None,
+            }
+        }
+        go(self, t, true, &mut vec![]).map(|t| self.name(t))
     }
 
     /// The first part of `t` that this back end cannot represent.

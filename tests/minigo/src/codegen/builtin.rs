@@ -88,11 +88,7 @@ impl FuncGen<'_, '_> {
         let info = self.type_info(elem);
         if c.ellipsis.is_some() {
             let from = self.type_of(&c.args[1])?;
-            let more = if matches!(self.kind(from), Kind::Nil) {
-                self.zero(t)
-            } else {
-                self.expr(&c.args[1])?
-            };
+            let more = if matches!(self.kind(from), Kind::Nil) { self.zero(t) } else { self.expr(&c.args[1])? };
             let args = [info, s.v[0], s.v[1], s.v[2], more.v[0], more.v[1]];
             self.native(natives::append_slice, &args);
             return Ok(self.slice_result(t));
@@ -125,7 +121,9 @@ impl FuncGen<'_, '_> {
         let first = self.unchecked_element(at, 0, s.v[1], elem, true);
         let size = self.c.types.layout(elem).size as i64;
         for (i, v) in values.iter().enumerate() {
-            let Place::Memory { base, offset, barrier } = first.clone() else { unreachable!("an element is in memory") };
+            let Place::Memory { base, offset, barrier } = first.clone() else {
+                unreachable!("an element is in memory")
+            };
             self.store(&Place::Memory { base, offset: offset + size * i as i64, barrier }, v);
         }
         let cap = self.b.use_var(cap);
@@ -254,14 +252,16 @@ impl FuncGen<'_, '_> {
     }
 
     fn print(&mut self, c: &CallExpr, line: bool) -> Compiled<()> {
-        for (i, a) in c.args.iter().enumerate() {
+        let values = match &c.args[..] {
+            [Expr::Call(inner)] if self.is_tuple(&c.args[0]) => self.call(inner, &c.args[0])?,
+            args => args.iter().map(|a| self.expr(a)).collect::<Compiled<_>>()?,
+        };
+        for (i, v) in values.into_iter().enumerate() {
             if line && i > 0 {
                 self.print_one(natives::Print::Space, &[]);
             }
-            let t = self.type_of(a)?;
-            let v = self.expr(a)?;
             use natives::Print;
-            match self.kind(t) {
+            match self.kind(v.ty) {
                 Kind::Bool => {
                     let w = self.widen(&v);
                     self.print_one(Print::Bool, &[w]);
@@ -280,8 +280,7 @@ impl FuncGen<'_, '_> {
                 Kind::Interface(_) => self.print_one(Print::Interface, &v.v),
                 _ if v.v.len() == 1 => self.print_one(Print::Pointer, &v.v),
                 _ => {
-                    let pos = a.pos(&self.c.program.ast);
-                    return Err(self.error(pos, "print of this type is not supported"));
+                    return Err(self.error(c.l_paren, "print of this type is not supported"));
                 }
             }
         }

@@ -174,7 +174,7 @@ impl FuncGen<'_, '_> {
             }
             args => args.iter().map(Err).collect(),
         };
-        let mut take = |g: &mut Self, v: &Result<Val, &Expr>, t: Ty| match v {
+        let take = |g: &mut Self, v: &Result<Val, &Expr>, t: Ty| match v {
             Ok(v) => g.assignable(v.clone(), t, pos),
             Err(e) => g.expr_as(e, t),
         };

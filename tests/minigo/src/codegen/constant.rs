@@ -2,12 +2,25 @@
 
 use super::function::{FuncGen, Val};
 use crate::error::Compiled;
+use crate::exact::Computed;
 use crate::types::{Kind, Ty};
 use cranelift_codegen::ir::{InstBuilder, types as clif};
 use go_parser::Pos;
+use go_parser::ast::{Expr, Node};
 use go_types::ConstValue;
 
 impl FuncGen<'_, '_> {
+    /// A constant that has been computed exactly, as a value of type `t`.
+    pub(crate) fn exact_constant(&mut self, e: &Expr, t: Ty) -> Option<Val> {
+        let v = match (*self.c.exact.get(&e.id())?, self.kind(t)) {
+            (Computed::Float { single, .. }, Kind::Float { bits: 32 }) => self.b.ins().f32const(single),
+            (Computed::Float { double, .. }, Kind::Float { .. }) => self.b.ins().f64const(double),
+            (Computed::Bool(b), Kind::Bool) => self.b.ins().iconst(clif::I8, i64::from(b)),
+            _ => return None,
+        };
+        Some(Val { ty: t, v: vec![v] })
+    }
+
     /// A constant as a value of type `t`.
     pub(crate) fn constant(&mut self, value: &ConstValue, t: Ty, pos: Pos) -> Compiled<Val> {
         let basic = self.c.types.basic;
@@ -32,7 +45,9 @@ impl FuncGen<'_, '_> {
                     _ => f64::NAN,
                 };
                 if !f.is_finite() {
-                    return Err(self.error(pos, "this floating-point constant is not supported: it has no finite value"));
+                    return Err(
+                        self.error(pos, "this floating-point constant is not supported: it has no finite value")
+                    );
                 }
                 vec![if bits == 32 { self.b.ins().f32const(f as f32) } else { self.b.ins().f64const(f) }]
             }
@@ -44,7 +59,7 @@ impl FuncGen<'_, '_> {
                     _ => basic.float64,
                 };
                 let val = self.constant(value, own, pos)?;
-                return self.to_interface(val, t, pos);
+                return self.box_value(val, t, pos);
             }
             _ => return Err(self.error(pos, "this constant is not supported")),
         };

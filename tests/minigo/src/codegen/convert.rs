@@ -18,7 +18,10 @@ impl FuncGen<'_, '_> {
             && !(matches!(self.kind(to), Kind::String) && matches!(self.kind(from), Kind::Int { .. }))
             && matches!(self.kind(to), Kind::Bool | Kind::Int { .. } | Kind::Float { .. } | Kind::String)
         {
-            return self.constant(&c, to, pos);
+            return match self.exact_constant(operand, to) {
+                Some(v) => Ok(v),
+                None => self.constant(&c, to, pos),
+            };
         }
         let v = self.expr(operand)?;
         let one = |v: Value| Val { ty: to, v: vec![v] };
@@ -43,7 +46,7 @@ impl FuncGen<'_, '_> {
                 })
             }
             (Kind::Float { .. }, Kind::Int { bits, signed, .. }) => {
-                let f = self.to_f64(&v);
+                let f = self.double_of(&v);
                 let wide = if !signed && bits == 64 { self.float_to_u64(f) } else { self.float_to_i64(f) };
                 one(match bits {
                     64 => wide,
@@ -101,7 +104,7 @@ impl FuncGen<'_, '_> {
         Val { ty: t, v: vec![at, len, cap] }
     }
 
-    fn to_f64(&mut self, v: &Val) -> Value {
+    fn double_of(&mut self, v: &Val) -> Value {
         match self.kind(v.ty) {
             Kind::Float { bits: 32 } => self.b.ins().fpromote(clif::F64, v.v[0]),
             _ => v.v[0],

@@ -24,7 +24,10 @@ impl FuncGen<'_, '_> {
         {
             let (c, typ) = (c.clone(), tv.typ);
             let t = self.c.supported(typ, pos)?;
-            return self.constant(&c, t, pos);
+            return match self.exact_constant(e, t) {
+                Some(v) => Ok(v),
+                None => self.constant(&c, t, pos),
+            };
         }
         match e {
             Expr::Paren(p) => self.expr(&p.expr),
@@ -81,7 +84,10 @@ impl FuncGen<'_, '_> {
             && !self.c.types.is_interface(t)
         {
             let c = c.clone();
-            return self.constant(&c, t, pos);
+            return match self.exact_constant(e, t) {
+                Some(v) => Ok(v),
+                None => self.constant(&c, t, pos),
+            };
         }
         let v = self.expr(e)?;
         self.assignable(v, t, pos)
@@ -96,7 +102,7 @@ impl FuncGen<'_, '_> {
             return Ok(self.zero(t));
         }
         if self.c.types.is_interface(t) && !self.c.types.is_interface(v.ty) {
-            return self.to_interface(v, t, pos);
+            return self.box_value(v, t, pos);
         }
         Ok(Val { ty: t, v: v.v })
     }
@@ -123,7 +129,13 @@ impl FuncGen<'_, '_> {
     }
 
     /// Follows a path of fields from a value that is no variable.
-    pub(crate) fn field_of_value(&mut self, mut value: Val, base: Ty, path: &[usize], pos: go_parser::Pos) -> Compiled<Val> {
+    pub(crate) fn field_of_value(
+        &mut self,
+        mut value: Val,
+        base: Ty,
+        path: &[usize],
+        pos: go_parser::Pos,
+    ) -> Compiled<Val> {
         let mut t = base;
         for index in path {
             if let Kind::Pointer(inner) = self.kind(t) {
@@ -226,7 +238,7 @@ impl FuncGen<'_, '_> {
             }
             _ => return Err(self.error(pos, "this operand cannot be sliced")),
         };
-        let mut bound = |g: &mut Self, e: &Option<Expr>| e.as_ref().map(|e| g.index_value(e)).transpose();
+        let bound = |g: &mut Self, e: &Option<Expr>| e.as_ref().map(|e| g.index_value(e)).transpose();
         let low = bound(self, &s.low)?;
         let high = bound(self, &s.high)?;
         let max = bound(self, &s.max)?;
@@ -342,9 +354,16 @@ impl FuncGen<'_, '_> {
     }
 
     /// A value as the two words of an interface.
-    pub(crate) fn to_interface(&mut self, v: Val, t: Ty, _pos: go_parser::Pos) -> Compiled<Val> {
+    pub(crate) fn box_value(&mut self, v: Val, t: Ty, pos: go_parser::Pos) -> Compiled<Val> {
         if matches!(self.kind(v.ty), Kind::Nil) {
             return Ok(self.zero(t));
+        }
+        // Whoever prints it would have to call them through the interface.
+        if let Some(name) = self.c.types.printed_by_method(v.ty) {
+            let message = format!(
+                "a conversion to an interface of {name}, which has methods String or Error, is not supported"
+            );
+            return Err(self.error(pos, message));
         }
         let info = self.c.types.info(v.ty);
         let data = if info.direct {

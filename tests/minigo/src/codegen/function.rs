@@ -7,13 +7,13 @@ use crate::runtime::natives::{self, Failure};
 use crate::types::{Kind, Sig, Ty};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    self, Block, InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, TrapCode, UserStackMapEntry, Value,
-    types as clif,
+    self, Block, InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, TrapCode, UserStackMapEntry,
+    Value, types as clif,
 };
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use cranelift_module::FuncId;
 use go_parser::Pos;
-use go_parser::ast::BlockStmt;
+use go_parser::ast::{BlockStmt, Expr};
 use go_types::ObjKey;
 use stackmark_asm::layout::{G_RESULTS, G_STACK_LIMIT, NativeFn};
 use std::collections::HashMap;
@@ -94,7 +94,8 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         let mut fbc = FunctionBuilderContext::new();
         // The builder borrows the function, the emitter takes it over afterwards: two steps.
         {
-            let mut g = FuncGen::new(&mut *c, FunctionBuilder::new(&mut func, &mut fbc), &s.sig, &s.name, s.escapes, s.depth);
+            let mut g =
+                FuncGen::new(&mut *c, FunctionBuilder::new(&mut func, &mut fbc), &s.sig, &s.name, s.escapes, s.depth);
             g.enter();
             g.slots_for(s.params.iter().chain(&s.results).flatten(), s.body)?;
             g.parameters(&s.params, s.captures)?;
@@ -115,7 +116,7 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         id: FuncId,
         name: String,
         sig: Rc<Sig>,
-        escapes: Vec<Rc<Escapes>>,
+        variables: Vec<(Vec<ObjKey>, Expr, Rc<Escapes>)>,
         inits: &[FuncId],
         main: FuncId,
     ) -> Compiled<()> {
@@ -123,12 +124,12 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
         {
-            let program = c.program;
-            let mut g = FuncGen::new(&mut *c, FunctionBuilder::new(&mut func, &mut fbc), &sig, &name, Rc::default(), 0);
+            let mut g =
+                FuncGen::new(&mut *c, FunctionBuilder::new(&mut func, &mut fbc), &sig, &name, Rc::default(), 0);
             g.enter();
-            for (init, escapes) in program.info().init_order.iter().zip(escapes) {
+            for (lhs, rhs, escapes) in variables {
                 g.escapes = escapes;
-                g.initialise_globals(&init.lhs, &init.rhs)?;
+                g.initialise_globals(&lhs, &rhs)?;
             }
             for f in inits.iter().chain([&main]) {
                 let f = g.c.emitter.reference(*f, g.b.func);
@@ -379,16 +380,7 @@ impl<'a, 'p> FuncGen<'a, 'p> {
 
     pub(crate) fn component_vars(&mut self, t: Ty) -> Vec<Variable> {
         let parts = abi::parts(&mut self.c.types, t);
-        parts
-            .iter()
-            .map(|p| {
-                if p.is_ref {
-                    self.ref_var()
-                } else {
-                    self.b.declare_var(p.clif)
-                }
-            })
-            .collect()
+        parts.iter().map(|p| if p.is_ref { self.ref_var() } else { self.b.declare_var(p.clif) }).collect()
     }
 
     pub(crate) fn define_vars(&mut self, vars: &[Variable], value: &Val) {

@@ -22,7 +22,11 @@ const INLINE_BYTES: u64 = 64;
 pub(crate) enum Place {
     Vars(Vec<Variable>),
     /// `barrier`: not a slot of this very frame.
-    Memory { base: Value, offset: i64, barrier: bool },
+    Memory {
+        base: Value,
+        offset: i64,
+        barrier: bool,
+    },
     Blank,
 }
 
@@ -234,7 +238,14 @@ impl FuncGen<'_, '_> {
         self.unchecked_element(base, offset, index, elem, barrier)
     }
 
-    pub(crate) fn unchecked_element(&mut self, base: Value, offset: i64, index: Value, elem: Ty, barrier: bool) -> Place {
+    pub(crate) fn unchecked_element(
+        &mut self,
+        base: Value,
+        offset: i64,
+        index: Value,
+        elem: Ty,
+        barrier: bool,
+    ) -> Place {
         let size = self.c.types.layout(elem).size as i64;
         let scaled = match size {
             1 => index,

@@ -36,6 +36,8 @@ pub(crate) struct Compiler<'p> {
     functions: HashMap<ObjKey, FuncId>,
     globals: HashMap<ObjKey, usize>,
     literals: VecDeque<Literal>,
+    /// Float constants.
+    exact: crate::exact::Exact,
 }
 
 /// A function literal that has been referred to and is yet to be compiled.
@@ -58,6 +60,7 @@ pub(crate) fn compile(program: &Program) -> Compiled<Code> {
         functions: HashMap::new(),
         globals: HashMap::new(),
         literals: VecDeque::new(),
+        exact: crate::exact::constants(program)?,
     };
     c.lay_out_globals()?;
     let (functions, inits, main) = c.declare_functions()?;
@@ -196,7 +199,10 @@ impl<'p> Compiler<'p> {
         let results = self.result_objects(decl.typ);
         let known: Vec<ObjKey> = params.iter().copied().flatten().collect();
         let escapes = Rc::new(escape::analyse(program, &mut self.types, &known, &body.list));
-        FuncGen::compile(self, function::Source { id, name, sig, params, results, body, escapes, depth: 0, captures: None })
+        FuncGen::compile(
+            self,
+            function::Source { id, name, sig, params, results, body, escapes, depth: 0, captures: None },
+        )
     }
 
     fn drain_literals(&mut self) -> Compiled<()> {
@@ -245,16 +251,14 @@ impl<'p> Compiler<'p> {
         let name = "main.init".to_string();
         let id = self.emitter.declare("minigo.start", &abi::signature(&mut self.types, &sig, true));
         let program = self.program;
-        let mut escapes = vec![];
-        for i in &program.info().init_order {
-            escapes.push(Rc::new(escape::analyse(
-                program,
-                &mut self.types,
-                &[],
-                &[go_parser::ast::Stmt::Expr(Box::new(i.rhs.clone()))],
-            )));
+        let mut variables = vec![];
+        for i in crate::init_order::initialisers(program) {
+            let Some(rhs) = i.rhs else { continue };
+            let statement = [go_parser::ast::Stmt::Expr(Box::new(rhs.clone()))];
+            let escapes = Rc::new(escape::analyse(program, &mut self.types, &[], &statement));
+            variables.push((i.lhs, rhs, escapes));
         }
-        FuncGen::compile_start(self, id, name, sig, escapes, inits, main)?;
+        FuncGen::compile_start(self, id, name, sig, variables, inits, main)?;
         Ok(id)
     }
 

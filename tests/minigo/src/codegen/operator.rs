@@ -174,7 +174,8 @@ impl FuncGen<'_, '_> {
         let out = self.type_of(e)?;
         let (tx, ty) = (self.type_of(&b.expr_a)?, self.type_of(&b.expr_b)?);
         // One side may have to be converted: an untyped constant, nil, or a value compared with an interface.
-        let is_const = |g: &Self, e: &Expr| g.c.program.info().types.get(&e.id()).is_some_and(|t| t.get_const_val().is_some());
+        let is_const =
+            |g: &Self, e: &Expr| g.c.program.info().types.get(&e.id()).is_some_and(|t| t.get_const_val().is_some());
         let t = match (self.kind(tx), self.kind(ty)) {
             (Kind::Nil, _) => ty,
             (_, Kind::Nil) => tx,

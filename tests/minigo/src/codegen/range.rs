@@ -53,7 +53,9 @@ impl FuncGen<'_, '_> {
             Kind::String => self.range_string(r, label),
             Kind::Chan(_, elem) => self.range_channel(r, label, elem),
             Kind::Map(..) => Err(self.error(pos, "map types are not supported")),
-            Kind::Int { .. } => Err(self.error(pos, format!("range over an integer ({}) is not Go 1.19", self.c.types.name(int)))),
+            Kind::Int { .. } => {
+                Err(self.error(pos, format!("range over an integer ({}) is not Go 1.19", self.c.types.name(int))))
+            }
             _ => Err(self.error(pos, "range over this operand is not supported")),
         }
     }

@@ -125,11 +125,8 @@ impl FuncGen<'_, '_> {
             let values = match &v.values[..] {
                 [] => vec![],
                 list => {
-                    let types: Vec<Option<Ty>> = v
-                        .names
-                        .iter()
-                        .map(|i| self.ident_type(*i))
-                        .collect::<Compiled<_>>()?;
+                    let types: Vec<Option<Ty>> =
+                        v.names.iter().map(|i| self.ident_type(*i)).collect::<Compiled<_>>()?;
                     // One literal for one variable is built in place.
                     if let ([name], [Expr::CompositeLit(_)], Some(obj)) =
                         (&v.names[..], list, v.names.first().and_then(|i| self.c.definition(*i)))
@@ -175,7 +172,8 @@ impl FuncGen<'_, '_> {
     /// Whether an expression names a variable; in a loop the variable of the last round may be meant.
     fn mentions(&self, e: &Expr, obj: go_types::ObjKey) -> bool {
         fn go(g: &FuncGen<'_, '_>, n: crate::walk::Node<'_>, obj: go_types::ObjKey) -> bool {
-            let mut found = matches!(n, crate::walk::Node::Expr(Expr::Ident(i)) if g.c.program.info().uses.get(i) == Some(&obj));
+            let mut found =
+                matches!(n, crate::walk::Node::Expr(Expr::Ident(i)) if g.c.program.info().uses.get(i) == Some(&obj));
             crate::walk::children(n, &g.c.program.ast, &mut |c| found |= go(g, c, obj));
             found
         }
@@ -479,9 +477,7 @@ impl FuncGen<'_, '_> {
         let label = b.label.map(|i| self.c.program.ast.idents[i].name.clone());
         let to = match (&b.token, &label) {
             (Token::GOTO, Some(l)) => Some(self.label_block(l)),
-            (Token::BREAK, None) => {
-                self.targets.iter().rev().find(|t| !t.plain).map(|t| t.break_to)
-            }
+            (Token::BREAK, None) => self.targets.iter().rev().find(|t| !t.plain).map(|t| t.break_to),
             (Token::BREAK, Some(l)) => {
                 self.targets.iter().rev().find(|t| t.label.as_ref() == Some(l)).map(|t| t.break_to)
             }

@@ -59,7 +59,8 @@ impl Compiler<'_> {
         let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
         {
-            let mut g = FuncGen::new(&mut *self, FunctionBuilder::new(&mut func, &mut fbc), &own, name, Rc::default(), 0);
+            let mut g =
+                FuncGen::new(&mut *self, FunctionBuilder::new(&mut func, &mut fbc), &own, name, Rc::default(), 0);
             g.enter();
             let entry = g.b.func.layout.entry_block().expect("entered");
             let params = g.b.block_params(entry).to_vec();
@@ -147,7 +148,11 @@ impl FuncGen<'_, '_> {
     }
 
     /// `go f(x)`: a function object with everything that the call needs, handed to a new goroutine.
-    pub(crate) fn go_statement(&mut self, c: &go_parser::ast::CallExpr, pos: go_parser::Pos) -> crate::error::Compiled<()> {
+    pub(crate) fn go_statement(
+        &mut self,
+        c: &go_parser::ast::CallExpr,
+        pos: go_parser::Pos,
+    ) -> crate::error::Compiled<()> {
         if self.package_function(&c.func).is_some() || self.is_builtin_or_type(&c.func) {
             return Err(self.error(pos, "go with a builtin, a conversion or a library function is not supported"));
         }

@@ -40,14 +40,12 @@ pub(crate) unsafe fn copy(info: &TypeInfo, to: usize, from: usize, count: usize)
     if bytes == 0 {
         return;
     }
-    if info.has_refs() {
-        host::note_bulk_write(to..to + bytes);
-        if host::marking() {
-            for i in 0..count {
-                for (w, _) in info.words.iter().enumerate().filter(|(_, is_ref)| **is_ref) {
-                    // SAFETY: word `w` of value `i` lies in the source range.
-                    host::shade(unsafe { *((from + i * info.size + 8 * w) as *const usize) });
-                }
+    // The destination may lie in an older frame of this very stack (contract C3): what is stored there is shaded too.
+    if info.has_refs() && host::marking() {
+        for i in 0..count {
+            for (w, _) in info.words.iter().enumerate().filter(|(_, is_ref)| **is_ref) {
+                // SAFETY: word `w` of value `i` lies in the source range.
+                host::shade(unsafe { *((from + i * info.size + 8 * w) as *const usize) });
             }
         }
     }

@@ -39,6 +39,7 @@ struct Channel {
 }
 
 /// Goroutines in the order in which they came; null when there was never one.
+#[allow(clippy::box_collection, reason = "one word in the channel, null for an empty queue")]
 #[repr(transparent)]
 struct Queue(Option<Box<VecDeque<host::Waiter>>>);
 

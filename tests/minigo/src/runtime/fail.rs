@@ -83,10 +83,8 @@ fn report(failure: Failure, a: &Arguments<'_>) -> ! {
     match failure {
         Failure::Divide => runtime_error("integer divide by zero"),
         Failure::NegativeShift => runtime_error("negative shift amount"),
-        Failure::NilDereference => die(
-            "panic: runtime error: invalid memory address or nil pointer dereference\n\
-             [signal SIGSEGV: segmentation violation code=0x1 addr=0x0 pc=0x0]",
-        ),
+        Failure::NilDereference => die("panic: runtime error: invalid memory address or nil pointer dereference\n\
+             [signal SIGSEGV: segmentation violation code=0x1 addr=0x0 pc=0x0]"),
         Failure::MakeLen => runtime_error("makeslice: len out of range"),
         Failure::MakeCap => runtime_error("makeslice: cap out of range"),
         Failure::MakeChan => die("panic: makechan: size out of range"),
@@ -121,9 +119,7 @@ unsafe fn panic_text(ty: usize, data: usize) -> Vec<u8> {
         };
         match (plain, basic, info.shape()) {
             (Some(text), true, _) => text,
-            (Some(text), false, Shape::String) => {
-                [info.name.as_bytes(), b"(\"", &text, b"\")"].concat()
-            }
+            (Some(text), false, Shape::String) => [info.name.as_bytes(), b"(\"", &text, b"\")"].concat(),
             (Some(text), false, _) => [info.name.as_bytes(), b"(", &text, b")"].concat(),
             (None, ..) => format!("({}) {data:#x}", info.name).into_bytes(),
         }

@@ -147,10 +147,8 @@ pub(crate) fn pad(out: &mut Vec<u8>, text: &[u8], spec: &Spec, zero: bool) {
         out.extend_from_slice(text);
         out.extend(std::iter::repeat_n(b' ', missing));
     } else if zero {
-        let sign = usize::from(matches!(text.first(), Some(b'+' | b'-' | b' ')));
-        out.extend_from_slice(&text[..sign]);
         out.extend(std::iter::repeat_n(b'0', missing));
-        out.extend_from_slice(&text[sign..]);
+        out.extend_from_slice(text);
     } else {
         out.extend(std::iter::repeat_n(b' ', missing));
         out.extend_from_slice(text);
@@ -158,7 +156,15 @@ pub(crate) fn pad(out: &mut Vec<u8>, text: &[u8], spec: &Spec, zero: bool) {
 }
 
 /// An integer in a base.
-pub(crate) fn integer(out: &mut Vec<u8>, magnitude: u64, negative: bool, base: u32, upper: bool, verb: u8, spec: &Spec) {
+pub(crate) fn integer(
+    out: &mut Vec<u8>,
+    magnitude: u64,
+    negative: bool,
+    base: u32,
+    upper: bool,
+    verb: u8,
+    spec: &Spec,
+) {
     let mut digits = match base {
         2 => format!("{magnitude:b}"),
         8 => format!("{magnitude:o}"),
@@ -211,7 +217,8 @@ pub(crate) fn float_text(f: f64, single: bool, verb: u8, precision: Option<usize
         return if f > 0.0 { "+Inf" } else { "-Inf" }.into();
     }
     let exponent_form = |text: String| {
-        let (m, e) = text.split_once('e').map_or((text.clone(), 0), |(m, e)| (m.to_string(), e.parse::<i32>().unwrap_or(0)));
+        let (m, e) =
+            text.split_once('e').map_or((text.clone(), 0), |(m, e)| (m.to_string(), e.parse::<i32>().unwrap_or(0)));
         format!("{m}e{}{:02}", if e < 0 { '-' } else { '+' }, e.abs())
     };
     match verb {
@@ -234,9 +241,11 @@ pub(crate) fn float_text(f: f64, single: bool, verb: u8, precision: Option<usize
                 }
             };
             let sign = if f.is_sign_negative() { "-" } else { "" };
+            let (nd, dp) = (digits.len() as i32, exponent + 1);
             let limit = match precision {
-                None => 21,
-                Some(p) => (p.max(1) as i32).max(if digits.len() as i32 > p.max(1) as i32 { digits.len() as i32 } else { 0 }),
+                None => 6,
+                Some(p) if p.max(1) as i32 > nd && nd >= dp => nd,
+                Some(p) => p.max(1) as i32,
             };
             if exponent < -4 || exponent >= limit {
                 let (first, rest) = digits.split_at(1);
@@ -299,5 +308,7 @@ pub(crate) fn quote_rune(out: &mut String, c: char, with: char, ascii: bool) {
 }
 
 fn printable(c: char) -> bool {
-    !(c.is_control() || (c.is_whitespace() && c != ' ') || matches!(c as u32, 0xad | 0xe000..=0xf8ff | 0xfeff | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f))
+    !(c.is_control()
+        || (c.is_whitespace() && c != ' ')
+        || matches!(c as u32, 0xad | 0xe000..=0xf8ff | 0xfeff | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f))
 }

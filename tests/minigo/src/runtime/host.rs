@@ -1,18 +1,26 @@
 //! The library that minigo embeds: the one file of the runtime that knows its interface.
 
 use crate::module::Code;
-use crate::options::Options;
+use crate::options::{Options, Stress};
+use crate::report;
 use crate::runtime::{fail, output};
-use stackmark_stack::scheduler::Scheduler;
-use stackmark_stack::unwind::{self, stack_map};
-use stackmark_stack::{Caller, Config, Goroutine, Host, Runtime};
+use parking_lot::Mutex;
+use stackmark::Collector;
 use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep};
+use stackmark::stack::scheduler::Scheduler;
+use stackmark::stack::{
+    BarrierMode, Caller, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime,
+    STACK_GUARD as LIBRARY_STACK_GUARD, poll,
+};
+use stackmark::unwind::{self, FrameKind, stack_map};
+use stackmark::write_barrier::BarrierBuffer;
 use std::cell::OnceCell;
-use std::ops::Range;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-pub(crate) const MAX_FRAME: usize = stackmark_stack::MAX_FRAME;
+pub(crate) const MAX_FRAME: usize = LIBRARY_MAX_FRAME;
+pub(crate) const STACK_GUARD: usize = LIBRARY_STACK_GUARD;
 
 /// What a goroutine waits for, for the message of a deadlock.
 #[derive(Clone, Copy, Debug)]
@@ -23,11 +31,45 @@ pub(crate) enum Wait {
     ReceiveNil,
 }
 
+/// Frames that a traceback shows at most.
+const TRACEBACK_FRAMES: usize = 100;
+/// Goroutines that are shown at most.
+const TRACEBACK_GOROUTINES: usize = 100;
+
+impl Wait {
+    const ALL: [Wait; 4] = [Wait::Send, Wait::Receive, Wait::SendNil, Wait::ReceiveNil];
+
+    /// What a goroutine waits for, if it waits in a queue of ours.
+    fn of(goroutine: &Goroutine) -> Option<Wait> {
+        // Relaxed: written before it parked.
+        Wait::ALL.get(goroutine.header().user.load(Ordering::Relaxed).wrapping_sub(1)).copied()
+    }
+
+    /// Go's words for it.
+    fn name(self) -> &'static str {
+        match self {
+            Wait::Send => "chan send",
+            Wait::Receive => "chan receive",
+            Wait::SendNil => "chan send (nil chan)",
+            Wait::ReceiveNil => "chan receive (nil chan)",
+        }
+    }
+}
+
 struct Embedder;
 
 impl Host for Embedder {
     fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
         fail::die(&format!("runtime: goroutine stack exceeds {limit}-byte limit\nfatal error: stack overflow"))
+    }
+
+    fn at_poll(&self, caller: Caller<'_>) {
+        // Not where a function only makes room for its frame: each collection may shrink the stack again.
+        let room_only = caller.goroutine().header().user.load(Ordering::Relaxed) != 0;
+        if world().options.has(Stress::CollectEveryPoll) && !room_only {
+            // SAFETY: the library's poll owns nothing when it calls this.
+            unsafe { collect_for(caller) };
+        }
     }
 
     fn fatal(&self, error: &dyn std::error::Error) -> ! {
@@ -40,13 +82,17 @@ impl Host for Embedder {
 struct World {
     heap: Arc<MarkSweep>,
     runtime: Arc<Runtime>,
+    collector: Collector<MarkSweep>,
+    scheduler: Arc<Scheduler>,
     entry: AtomicUsize,
+    options: Options,
 }
 
 static WORLD: OnceLock<World> = OnceLock::new();
 
 thread_local! {
     static ALLOCATOR: OnceCell<Allocator> = const { OnceCell::new() };
+    static STORES: OnceCell<BarrierBuffer> = const { OnceCell::new() };
 }
 
 fn world() -> &'static World {
@@ -55,15 +101,37 @@ fn world() -> &'static World {
 
 /// Sets up heap and runtime; compiling needs the heap already.
 pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
-    let heap = MarkSweep::new(&stackmark::mark_sweep::Options::default())?;
-    let config = Config { max_stack: options.max_stack, ..Config::default() };
+    let poison = options.has(Stress::Poison);
+    let heap = MarkSweep::new(&stackmark::mark_sweep::Options { poison, ..Default::default() })?;
+    let barriers = match (options.barriers, options.has(Stress::BarrierEveryFrame)) {
+        (false, _) => BarrierMode::Off,
+        (true, true) => BarrierMode::EveryFrame,
+        (true, false) => BarrierMode::Exponential,
+    };
+    let config = Config {
+        max_stack: options.max_stack,
+        barriers,
+        move_every_poll: options.has(Stress::MoveEveryPoll),
+        poison: options.has(Stress::Poison),
+        poll_always: options.has(Stress::CollectEveryPoll),
+        ..Config::default()
+    };
     let runtime = Runtime::new(config, Arc::new(unwind::Code::new()), Box::new(Embedder))?;
-    let _ = WORLD.set(World { heap, runtime, entry: AtomicUsize::new(0) });
+    let collector = stackmark::Config {
+        percent: u32::try_from(options.gc_percent).ok(),
+        verify: options.has(Stress::Verify),
+        ..stackmark::Config::default()
+    };
+    let collector = Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &collector)?;
+    let on_deadlock = Box::new(|| fail::die("fatal error: all goroutines are asleep - deadlock!"));
+    let scheduler = Scheduler::new(&runtime, options.threads, on_deadlock);
+    let (entry, options) = (AtomicUsize::new(0), options.clone());
+    let _ = WORLD.set(World { heap, runtime, collector, scheduler, entry, options });
     Ok(())
 }
 
 /// Runs a program. It ends the process itself.
-pub(crate) fn run(code: Code, options: &Options) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn run(code: Code) -> Result<(), Box<dyn std::error::Error>> {
     let w = world();
     let mut region = unwind::Region {
         name: "minigo".into(),
@@ -73,7 +141,12 @@ pub(crate) fn run(code: Code, options: &Options) -> Result<(), Box<dyn std::erro
         ..unwind::Region::default()
     };
     for f in code.functions {
-        region.functions.push(unwind::Function { name: f.name, start: f.start, len: f.len, moves_return_address: false });
+        region.functions.push(unwind::Function {
+            name: f.name,
+            start: f.start,
+            len: f.len,
+            moves_return_address: false,
+        });
     }
     for s in code.safepoints {
         let cfa_offset = s.span + stack_map::cranelift::FRAME_RECORD;
@@ -82,13 +155,12 @@ pub(crate) fn run(code: Code, options: &Options) -> Result<(), Box<dyn std::erro
     w.runtime.code().register(region)?;
     // Relaxed: the threads that read it start later.
     w.entry.store(code.entry, Ordering::Relaxed);
-    let scheduler = Scheduler::new(
-        &w.runtime,
-        options.threads,
-        Box::new(|| fail::die("fatal error: all goroutines are asleep - deadlock!")),
-    );
+    for (at, bytes) in code.globals {
+        // SAFETY: the compiler allocated whole words that are never freed; managed code accesses them word by word.
+        unsafe { w.collector.add_globals(at..at + bytes) };
+    }
     spawn(code.start);
-    let threads = scheduler.start()?;
+    let threads = w.scheduler.start()?;
     // The program ends the process.
     loop {
         std::thread::park();
@@ -98,7 +170,7 @@ pub(crate) fn run(code: Code, options: &Options) -> Result<(), Box<dyn std::erro
 
 /// The native function that managed code calls at a poll.
 pub(crate) fn poll_address() -> usize {
-    stackmark_stack::poll as *const () as usize
+    poll as *const () as usize
 }
 
 /// The heap's number for objects that repeat a pattern of words.
@@ -122,24 +194,20 @@ pub(crate) fn allocate(descriptor: usize, bytes: usize) -> usize {
     })
 }
 
-static FLAG: AtomicU8 = AtomicU8::new(0);
-
 /// The byte that is not zero while stores of references must be reported.
 pub(crate) fn write_barrier_flag() -> *const u8 {
-    FLAG.as_ptr()
+    world().collector.write_barrier().flag_address() as *const u8
 }
 
 /// Whether stores of references must be reported.
 pub(crate) fn marking() -> bool {
-    // Relaxed: it changes while this goroutine is at a safepoint.
-    FLAG.load(Ordering::Relaxed) != 0
+    world().collector.write_barrier().is_on()
 }
 
 /// Reports a reference that is stored.
-pub(crate) fn shade(_word: usize) {}
-
-/// A range of memory, perhaps in a stack, is about to be written.
-pub(crate) fn note_bulk_write(_range: Range<usize>) {}
+pub(crate) fn shade(word: usize) {
+    STORES.with(|stores| stores.get_or_init(|| world().collector.write_barrier().buffer()).shade(word));
+}
 
 /// A goroutine that waits in a queue.
 pub(crate) struct Waiter(Arc<Goroutine>);
@@ -150,8 +218,11 @@ impl Waiter {
         Waiter(unsafe { Caller::current() }.handle())
     }
 
-    /// Replaces the words that are roots for the goroutine.
+    /// Replaces the words that are roots for the goroutine. Its stack may have been scanned: they are reported.
     pub(crate) fn set_transfer(&self, words: &[usize]) {
+        if marking() {
+            words.iter().for_each(|word| shade(*word));
+        }
         self.0.set_transfer(words);
     }
 
@@ -168,9 +239,13 @@ impl Waiter {
 }
 
 /// Parks the current goroutine; `publish` lets others wake it. The native ends here.
-pub(crate) fn park(_why: Wait, publish: impl FnOnce()) -> usize {
+pub(crate) fn park(why: Wait, publish: impl FnOnce()) -> usize {
     // SAFETY: the natives that park own nothing at that point, see their code.
-    unsafe { Caller::current().park(publish) }
+    unsafe {
+        let caller = Caller::current();
+        caller.goroutine().header().user.store(why as usize + 1, Ordering::Relaxed);
+        caller.park(publish)
+    }
 }
 
 pub(crate) fn yield_now() {
@@ -192,16 +267,104 @@ pub(crate) fn goroutines() -> usize {
     world().runtime.live_goroutines()
 }
 
-/// A whole collection.
-pub(crate) fn collect() {}
+/// A whole collection. The native ends here.
+pub(crate) fn collect() {
+    // SAFETY: natives run on behalf of a goroutine; what this owns moves into the request.
+    unsafe { collect_for(Caller::current()) }
+}
 
-/// The goroutine's traceback, innermost function first.
+/// Parks the goroutine until a collection that begins now is complete.
+///
+/// # Safety
+/// As for [`Caller::park`].
+unsafe fn collect_for(caller: Caller<'_>) {
+    let w = world();
+    let goroutine = caller.handle();
+    w.scheduler.await_wakeup();
+    let publish = move || {
+        w.collector.request(move || {
+            w.runtime.ready(goroutine, 0);
+            w.scheduler.wakeup_done();
+        });
+    };
+    // SAFETY: by our contract.
+    unsafe { caller.park(publish) };
+}
+
+/// The functions of a stack, as they come, one a line.
+struct Lines {
+    text: String,
+    frames: usize,
+}
+
+impl Lines {
+    fn of(id: u64, state: &str) -> Lines {
+        Lines { text: format!("goroutine {id} [{state}]:\n"), frames: 0 }
+    }
+
+    fn frame(&mut self, kind: FrameKind, pc: usize) {
+        if kind != FrameKind::Managed {
+            return;
+        }
+        self.frames += 1;
+        if self.frames <= TRACEBACK_FRAMES {
+            let snapshot = world().runtime.code().snapshot();
+            let name = snapshot.function(pc - 1).map_or("?", |f| f.name);
+            let _ = writeln!(self.text, "{name}(...)");
+        }
+    }
+
+    fn finish<T>(mut self, walked: Result<T, impl std::fmt::Display>) -> String {
+        if self.frames > TRACEBACK_FRAMES {
+            let _ = writeln!(self.text, "...{} frames elided...", self.frames - TRACEBACK_FRAMES);
+        }
+        if let Err(error) = walked {
+            let _ = writeln!(self.text, "the traceback ends: {error}");
+        }
+        self.text
+    }
+}
+
+/// The current goroutine's traceback, innermost function first.
 pub(crate) fn traceback() -> String {
-    String::from("goroutine 1 [running]:\n")
+    // SAFETY: used here alone.
+    let Some(caller) = (unsafe { Caller::try_current() }) else { return parked_goroutines() };
+    let mut lines = Lines::of(caller.goroutine().id(), "running");
+    let walked = caller.backtrace(|kind, pc| lines.frame(kind, pc));
+    lines.finish(walked)
+}
+
+/// The tracebacks of goroutines that wait, for a deadlock.
+fn parked_goroutines() -> String {
+    let runtime = &world().runtime;
+    let mut text = String::new();
+    for goroutine in runtime.goroutines().iter().take(TRACEBACK_GOROUTINES) {
+        let why = Wait::of(goroutine).map_or("waiting", Wait::name);
+        let mut lines = Lines::of(goroutine.id(), why);
+        let walked = runtime.backtrace(goroutine, |kind, pc| lines.frame(kind, pc));
+        text += &lines.finish(walked);
+        text.push('\n');
+    }
+    text
 }
 
 /// Ends the process without running destructors under the other threads.
 pub(crate) fn exit(status: i32) -> ! {
+    // Only the first to come writes; the others wait for the end.
+    static ENDING: Mutex<()> = Mutex::new(());
+    std::mem::forget(ENDING.lock());
+    let failed = WORLD.get().is_some_and(|w| {
+        let statistics = w.collector.statistics();
+        if w.options.report {
+            output::error(report::text(&statistics).as_bytes());
+        }
+        let Some(file) = &w.options.stats else { return false };
+        let written = std::fs::write(file, format!("{:#}\n", report::json(&statistics)));
+        if let Err(error) = &written {
+            output::error(format!("minigo: {}: {error}\n", file.display()).as_bytes());
+        }
+        written.is_err()
+    });
     // SAFETY: ends the process.
-    unsafe { libc::_exit(status) }
+    unsafe { libc::_exit(if failed && status == 0 { 1 } else { status }) }
 }

@@ -151,4 +151,3 @@ natives! {
         string::return_string(&a, &[&out])
     }
 }
-

@@ -123,7 +123,7 @@ fn number(format: &[u8], i: &mut usize) -> Option<usize> {
 fn one(out: &mut Vec<u8>, operand: &Any, verb: char, spec: &Spec) {
     let Some(v) = operand.value() else {
         match verb {
-            'T' | 'v' => pad(out, b"<nil>", spec, false),
+            'T' | 'v' => pad(out, b"<nil>", spec, spec.zero),
             _ => out.extend_from_slice(format!("%!{verb}(<nil>)").as_bytes()),
         }
         return;
@@ -132,13 +132,14 @@ fn one(out: &mut Vec<u8>, operand: &Any, verb: char, spec: &Spec) {
         'T' => string_verb(out, v.ty.name.as_bytes(), b's', spec),
         'p' => pointer(out, &v, b'p', spec),
         c if c.is_ascii() => format(out, &v, c as u8, spec, 0),
-        c => bad_verb(out, &v, c, 0),
+        c => bad_verb(out, &v, c, spec),
     }
 }
 
-fn bad_verb(out: &mut Vec<u8>, v: &Value, verb: char, _depth: usize) {
+/// A verb that does not fit the value. The flags stay in force, as in Go.
+fn bad_verb(out: &mut Vec<u8>, v: &Value, verb: char, spec: &Spec) {
     out.extend_from_slice(format!("%!{verb}({}=", v.ty.name).as_bytes());
-    format(out, v, b'v', &Spec::default(), 0);
+    format(out, v, b'v', spec, 0);
     out.push(b')');
 }
 
@@ -146,8 +147,8 @@ fn bad_verb(out: &mut Vec<u8>, v: &Value, verb: char, _depth: usize) {
 pub(crate) fn format(out: &mut Vec<u8>, v: &Value, verb: u8, spec: &Spec, depth: usize) {
     match v.ty.shape() {
         Shape::Bool => match verb {
-            b't' | b'v' => pad(out, if v.bool() { b"true" } else { b"false" }, spec, false),
-            _ => bad_verb(out, v, verb as char, depth),
+            b't' | b'v' => pad(out, if v.bool() { b"true" } else { b"false" }, spec, spec.zero),
+            _ => bad_verb(out, v, verb as char, spec),
         },
         Shape::Int => {
             let n = v.signed();
@@ -156,12 +157,12 @@ pub(crate) fn format(out: &mut Vec<u8>, v: &Value, verb: u8, spec: &Spec, depth:
         Shape::Uint => int_verb(out, v, v.unsigned(), false, verb, spec),
         Shape::Float => match verb {
             b'v' | b'g' | b'G' | b'e' | b'E' | b'f' | b'F' => float_verb(out, v, verb, spec),
-            _ => bad_verb(out, v, verb as char, depth),
+            _ => bad_verb(out, v, verb as char, spec),
         },
         Shape::String => match verb {
             b'v' if spec.sharp_v => pad(out, quote(v.bytes(), '"', false).as_bytes(), spec, false),
             b'v' | b's' | b'q' | b'x' | b'X' => string_verb(out, v.bytes(), verb, spec),
-            _ => bad_verb(out, v, verb as char, depth),
+            _ => bad_verb(out, v, verb as char, spec),
         },
         Shape::Slice(e) | Shape::Array(_, e) => {
             if Value::is_byte(e) && matches!(verb, b's' | b'q' | b'x' | b'X') {
@@ -246,7 +247,7 @@ fn list<'v>(
 fn pointer(out: &mut Vec<u8>, v: &Value, verb: u8, spec: &Spec) {
     let at = v.word(0);
     match verb {
-        b'v' if at == 0 => pad(out, b"<nil>", spec, false),
+        b'v' if at == 0 => pad(out, b"<nil>", spec, spec.zero),
         b'v' | b'p' => {
             let with_prefix = Spec { sharp: verb == b'v' || !spec.sharp, ..spec.clone() };
             integer(out, at as u64, false, 16, false, b'x', &with_prefix);
@@ -277,17 +278,17 @@ fn int_verb(out: &mut Vec<u8>, v: &Value, magnitude: u64, negative: bool, verb: 
             let code = if negative { -1 } else { i64::try_from(magnitude).unwrap_or(-1) };
             let c = string::rune_or_replacement(code);
             return match verb {
-                b'c' => pad(out, c.encode_utf8(&mut [0; 4]).as_bytes(), spec, false),
+                b'c' => pad(out, c.encode_utf8(&mut [0; 4]).as_bytes(), spec, spec.zero),
                 b'q' => {
                     let mut text = String::from("'");
                     quote_rune(&mut text, c, '\'', spec.plus);
                     text.push('\'');
-                    pad(out, text.as_bytes(), spec, false);
+                    pad(out, text.as_bytes(), spec, spec.zero);
                 }
                 _ => pad(out, format!("U+{magnitude:04X}").as_bytes(), spec, false),
             };
         }
-        _ => return bad_verb(out, v, verb as char, 0),
+        _ => return bad_verb(out, v, verb as char, spec),
     };
     integer(out, magnitude, negative, base, verb == b'X', verb, spec);
 }
@@ -317,7 +318,15 @@ fn float_verb(out: &mut Vec<u8>, v: &Value, verb: u8, spec: &Spec) {
             text.remove(0);
         }
     }
-    pad(out, text.as_bytes(), spec, spec.zero && f.is_finite());
+    let zero = spec.zero && f.is_finite();
+    match text.as_bytes() {
+        // Zeroes come between the sign and the digits.
+        [sign @ (b'+' | b'-' | b' '), digits @ ..] if zero && !spec.minus => {
+            out.push(*sign);
+            pad(out, digits, &Spec { width: spec.width.map(|w| w.saturating_sub(1)), ..spec.clone() }, true);
+        }
+        text => pad(out, text, spec, zero),
+    }
 }
 
 fn string_verb(out: &mut Vec<u8>, bytes: &[u8], verb: u8, spec: &Spec) {
@@ -337,7 +346,10 @@ fn string_verb(out: &mut Vec<u8>, bytes: &[u8], verb: u8, spec: &Spec) {
     match verb {
         b'q' => {
             let text = cut(bytes);
-            let quoted = if spec.sharp && !text.contains(&b'`') && std::str::from_utf8(&text).is_ok_and(|t| !t.contains(|c: char| c.is_control() && c != '\t')) {
+            let quoted = if spec.sharp
+                && !text.contains(&b'`')
+                && std::str::from_utf8(&text).is_ok_and(|t| !t.contains(|c: char| c.is_control() && c != '\t'))
+            {
                 format!("`{}`", String::from_utf8_lossy(&text))
             } else {
                 quote(&text, '"', spec.plus)
