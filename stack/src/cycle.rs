@@ -7,7 +7,7 @@ use crate::scan::{self, Extent, ScanError, Visited};
 use crate::status::Status;
 use stackmark_unwind::FrameKind;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 /// A goroutine that was asked to scan itself may park instead of polling: how often that is looked for.
@@ -29,6 +29,8 @@ impl Runtime {
     pub fn begin_scanning(&self, cycle: u64) {
         // Release: the write barrier's flag and the handshake before it.
         self.scanning.store(cycle, Ordering::Release);
+        // Pairs with the fence in spawn: a goroutine that the scan finds dead finds the scan begun when it comes to life.
+        fence(Ordering::SeqCst);
     }
 
     /// Scans the stack of every goroutine, once: those that stand still from this thread, the others ask themselves.

@@ -79,7 +79,7 @@ mod world;
 pub use cycle::WorldStopped;
 pub use goroutine::{Goroutine, Request};
 pub use machine::{AlreadyAttached, Caller, Left, Machine};
-pub use memory::{StackError, StackPool};
+pub use memory::{StackError, StackKind, StackPool};
 pub use moving::POISON;
 pub use poll::poll;
 pub use runtime::{BarrierMode, Collector, Config, Host, Runtime, Schedule};

@@ -1,15 +1,19 @@
-//! From the bytes of `.eh_frame` to rows of packed rules.
+//! From the bytes of `.eh_frame` or `.debug_frame` to rows of rules, all of them or the one for a pc.
 
 use std::ops::Range;
 
-use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindContext, UnwindSection};
+use gimli::{
+    BaseAddresses, CieOrFde, DebugFrame, EhFrame, LittleEndian, Register, RegisterRule, UnwindContext,
+    UnwindContextStorage, UnwindExpression, UnwindOffset, UnwindSection, UnwindTableRow,
+};
 
 use crate::rule::{Rule, Unsupported};
+use crate::slow::{SlowRule, SlowRules, UnwindRule};
 
 type Reader<'a> = gimli::EndianSlice<'a, LittleEndian>;
 
 /// What is wrong with a section of CFI, and where.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CfiError {
     /// An entry cannot be read.
@@ -85,87 +89,222 @@ impl FunctionRows {
         }
         Some(FunctionRows { start, end, rows: self.rows })
     }
+
+    /// The same function, so many bytes further up.
+    pub(crate) fn moved(mut self, by: u64) -> FunctionRows {
+        (self.start, self.end) = (self.start.wrapping_add(by), self.end.wrapping_add(by));
+        self.rows.iter_mut().for_each(|row| row.0 = row.0.wrapping_add(by));
+        self
+    }
 }
 
-/// An `.eh_frame` section, and where it lies in memory if its pointers are relative to themselves.
-#[derive(Clone)]
+/// A section of CFI, and where it lies in memory if its pointers are relative to themselves.
+#[derive(Clone, Debug)]
 pub(crate) struct Section<'a> {
-    frame: EhFrame<Reader<'a>>,
+    bytes: &'a [u8],
+    format: SectionFormat,
     bases: BaseAddresses,
+}
+
+/// Which of the two encodings of CFI a section has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SectionFormat {
+    EhFrame,
+    DebugFrame,
+}
+
+/// Where a function's entry lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Entry {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) offset: usize,
+}
+
+/// Storage for evaluating one function's instructions without allocation: compilers nest two states, and mention the
+/// integer and the ten callee-saved vector registers of the other calling convention.
+struct FixedStorage;
+
+impl UnwindContextStorage<usize> for FixedStorage {
+    type Rules = [(Register, RegisterRule<usize>); 40];
+    type Stack = [UnwindTableRow<usize, FixedStorage>; 6];
+}
+
+/// Runs `$body` with `$frame` as the section in its format.
+macro_rules! with_frame {
+    ($section:expr, $frame:ident => $body:expr) => {
+        match $section.format {
+            SectionFormat::EhFrame => {
+                let mut $frame = EhFrame::new($section.bytes, LittleEndian);
+                $frame.set_address_size(8);
+                $body
+            }
+            SectionFormat::DebugFrame => {
+                let mut $frame = DebugFrame::new($section.bytes, LittleEndian);
+                $frame.set_address_size(8);
+                $body
+            }
+        }
+    };
+}
+
+impl<'a> Section<'a> {
+    /// An `.eh_frame` all of whose pointers are absolute.
+    pub(crate) fn absolute(bytes: &'a [u8]) -> Section<'a> {
+        Section::new(bytes, SectionFormat::EhFrame, BaseAddresses::default())
+    }
+
+    /// An `.eh_frame` that lies at `address`.
+    pub(crate) fn at(bytes: &'a [u8], address: u64) -> Section<'a> {
+        Section::new(bytes, SectionFormat::EhFrame, BaseAddresses::default().set_eh_frame(address))
+    }
+
+    pub(crate) fn new(bytes: &'a [u8], format: SectionFormat, bases: BaseAddresses) -> Section<'a> {
+        Section { bytes, format, bases }
+    }
+
+    /// Calls `each` for every function of the section, or what is wrong with its instructions, and the offset of its
+    /// entry, in the section's order. Rules that cannot be packed go to `slow`.
+    pub(crate) fn functions(
+        &self,
+        slow: &mut SlowRules,
+        mut each: impl FnMut(Result<FunctionRows, CfiError>, usize) -> Result<(), CfiError>,
+    ) -> Result<(), CfiError> {
+        let mut context = UnwindContext::new();
+        with_frame!(self, frame => visit(&frame, &self.bases, |fde| {
+            each(rows(&frame, &self.bases, fde, &mut context, slow), fde.offset())
+        }))
+    }
+
+    /// Where all entries lie, in the section's order. Nothing is evaluated.
+    pub(crate) fn entries(&self) -> Result<Vec<Entry>, CfiError> {
+        let mut entries = Vec::new();
+        with_frame!(self, frame => visit(&frame, &self.bases, |fde| {
+            entries.push(Entry { start: fde.initial_address(), end: fde.end_address(), offset: fde.offset() });
+            Ok(())
+        }))?;
+        Ok(entries)
+    }
+
+    /// What the entry at `offset` covers.
+    pub(crate) fn entry(&self, offset: usize) -> Result<Entry, CfiError> {
+        with_frame!(self, frame => {
+            let fde = entry_at(&frame, &self.bases, offset)?;
+            Ok(Entry { start: fde.initial_address(), end: fde.end_address(), offset })
+        })
+    }
+
+    /// The function whose entry lies at `offset`.
+    pub(crate) fn function_at(&self, offset: usize, slow: &mut SlowRules) -> Result<FunctionRows, CfiError> {
+        with_frame!(self, frame => {
+            let fde = entry_at(&frame, &self.bases, offset)?;
+            rows(&frame, &self.bases, &fde, &mut UnwindContext::new(), slow)
+        })
+    }
+
+    /// The rule for `pc` by the entry at `offset`; `None` if that is the entry of other code. Nothing is allocated.
+    pub(crate) fn rule_at(&self, offset: usize, pc: u64) -> Result<Option<UnwindRule<'a>>, CfiError> {
+        with_frame!(self, frame => {
+            let fde = entry_at(&frame, &self.bases, offset)?;
+            if !fde.contains(pc) {
+                return Ok(None);
+            }
+            let mut context = UnwindContext::<usize, FixedStorage>::new_in();
+            let row = fde
+                .unwind_info_for_address(&frame, &self.bases, &mut context, pc)
+                .map_err(|source| CfiError::Instructions { offset, pc: fde.initial_address(), source })?;
+            let signal_frame = fde.is_signal_trampoline();
+            Ok(Some(match pack(row, signal_frame, |at| expression(&frame, at)) {
+                Ok(rule) => UnwindRule::packed(rule),
+                Err(_) => UnwindRule::slow(SlowRule::in_section(row, signal_frame), self.bytes),
+            }))
+        })
+    }
 }
 
 type Fde<'a> = gimli::FrameDescriptionEntry<Reader<'a>>;
 
-impl<'a> Section<'a> {
-    /// A section all of whose pointers are absolute.
-    pub(crate) fn absolute(bytes: &'a [u8]) -> Section<'a> {
-        Section::new(bytes, BaseAddresses::default())
-    }
+fn expression<'a, S: UnwindSection<Reader<'a>>>(frame: &S, at: UnwindExpression<usize>) -> Option<&'a [u8]>
+where
+    S::Offset: UnwindOffset<usize>,
+{
+    Some(at.get(frame).ok()?.0.slice())
+}
 
-    /// A section that lies at `address`.
-    pub(crate) fn at(bytes: &'a [u8], address: u64) -> Section<'a> {
-        Section::new(bytes, BaseAddresses::default().set_eh_frame(address))
-    }
+fn pack<'a, S: UnwindContextStorage<usize>>(
+    row: &UnwindTableRow<usize, S>,
+    signal_frame: bool,
+    bytes: impl Fn(UnwindExpression<usize>) -> Option<&'a [u8]>,
+) -> Result<Rule, Unsupported> {
+    if signal_frame { Err(Unsupported::SignalFrame) } else { Rule::pack(row, bytes) }
+}
 
-    fn new(bytes: &'a [u8], bases: BaseAddresses) -> Section<'a> {
-        let mut frame = EhFrame::new(bytes, LittleEndian);
-        frame.set_address_size(8);
-        Section { frame, bases }
-    }
+fn entry_at<'a, S: UnwindSection<Reader<'a>>>(
+    frame: &S,
+    bases: &BaseAddresses,
+    offset: usize,
+) -> Result<Fde<'a>, CfiError>
+where
+    S::Offset: UnwindOffset<usize>,
+{
+    frame
+        .fde_from_offset(bases, offset.into(), S::cie_from_offset)
+        .map_err(|source| CfiError::Entry { offset, source })
+}
 
-    /// Calls `each` for every function of the section and the offset of its entry, in the section's order.
-    pub(crate) fn functions(
-        &self,
-        mut each: impl FnMut(FunctionRows, usize) -> Result<(), CfiError>,
-    ) -> Result<(), CfiError> {
-        let mut context = UnwindContext::new();
-        let mut entries = self.frame.entries(&self.bases);
-        let mut offset = 0;
-        while let Some(entry) = entries.next().map_err(|source| CfiError::Entry { offset, source })? {
-            let partial = match entry {
-                CieOrFde::Cie(cie) => {
-                    offset = cie.offset();
-                    continue;
-                }
-                CieOrFde::Fde(partial) => partial,
-            };
-            offset = partial.offset();
-            let fde = partial.parse(EhFrame::cie_from_offset).map_err(|source| CfiError::Entry { offset, source })?;
-            each(self.rows(&fde, &mut context)?, offset)?;
-        }
-        Ok(())
-    }
-
-    /// The function whose entry lies at `offset`.
-    pub(crate) fn function_at(&self, offset: usize) -> Result<FunctionRows, CfiError> {
-        let fde = self
-            .frame
-            .fde_from_offset(&self.bases, offset.into(), EhFrame::cie_from_offset)
-            .map_err(|source| CfiError::Entry { offset, source })?;
-        self.rows(&fde, &mut UnwindContext::new())
-    }
-
-    fn rows(&self, fde: &Fde<'a>, context: &mut UnwindContext<usize>) -> Result<FunctionRows, CfiError> {
-        let (offset, start, end) = (fde.offset(), fde.initial_address(), fde.end_address());
-        if end <= start {
-            return Err(CfiError::Empty { offset, start, end });
-        }
-        let malformed = |source| CfiError::Instructions { offset, pc: start, source };
-        let mut rows: Vec<(u64, Rule)> = Vec::new();
-        let mut table = fde.rows(&self.frame, &self.bases, context).map_err(malformed)?;
-        while let Some(row) = table.next_row().map_err(malformed)? {
-            let rule = if fde.is_signal_trampoline() { Err(Unsupported::SignalFrame) } else { Rule::pack(row) };
-            let rule = rule.unwrap_or_else(Rule::unsupported);
-            let at = row.start_address();
-            if at >= end {
-                break;
+fn visit<'a, S: UnwindSection<Reader<'a>>>(
+    frame: &S,
+    bases: &BaseAddresses,
+    mut each: impl FnMut(&Fde<'a>) -> Result<(), CfiError>,
+) -> Result<(), CfiError> {
+    let mut entries = frame.entries(bases);
+    let mut offset = 0;
+    while let Some(entry) = entries.next().map_err(|source| CfiError::Entry { offset, source })? {
+        let partial = match entry {
+            CieOrFde::Cie(cie) => {
+                offset = cie.offset();
+                continue;
             }
-            match rows.last_mut() {
-                Some(last) if last.1 == rule => {}
-                Some(last) if last.0 == at => last.1 = rule,
-                _ => rows.push((at, rule)),
-            }
-        }
-        Ok(FunctionRows { start, end, rows })
+            CieOrFde::Fde(partial) => partial,
+        };
+        offset = partial.offset();
+        let fde = partial.parse(S::cie_from_offset).map_err(|source| CfiError::Entry { offset, source })?;
+        each(&fde)?;
     }
+    Ok(())
+}
+
+fn rows<'a, S: UnwindSection<Reader<'a>>>(
+    frame: &S,
+    bases: &BaseAddresses,
+    fde: &Fde<'a>,
+    context: &mut UnwindContext<usize>,
+    slow: &mut SlowRules,
+) -> Result<FunctionRows, CfiError>
+where
+    S::Offset: UnwindOffset<usize>,
+{
+    let (offset, start, end) = (fde.offset(), fde.initial_address(), fde.end_address());
+    if end <= start {
+        return Err(CfiError::Empty { offset, start, end });
+    }
+    let malformed = |source| CfiError::Instructions { offset, pc: start, source };
+    let signal_frame = fde.is_signal_trampoline();
+    let mut rows: Vec<(u64, Rule)> = Vec::new();
+    let mut table = fde.rows(frame, bases, context).map_err(malformed)?;
+    while let Some(row) = table.next_row().map_err(malformed)? {
+        let bytes = |at| expression(frame, at);
+        let rule =
+            pack(row, signal_frame, bytes).unwrap_or_else(|why| Rule::slow(why, slow.add(row, signal_frame, bytes)));
+        let at = row.start_address();
+        if at >= end {
+            break;
+        }
+        match rows.last_mut() {
+            Some(last) if last.1 == rule => {}
+            Some(last) if last.0 == at => last.1 = rule,
+            _ => rows.push((at, rule)),
+        }
+    }
+    Ok(FunctionRows { start, end, rows })
 }

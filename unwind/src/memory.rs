@@ -9,12 +9,21 @@ use crate::rule::WORD;
 pub trait Memory {
     /// The word at `address`, or `None` if it does not lie wholly within this memory or is not aligned.
     fn read(&self, address: usize) -> Option<usize>;
+
+    /// Says that the word at `address` may soon be read; any address will do.
+    #[inline]
+    fn prefetch(&self, _address: usize) {}
 }
 
 impl<M: Memory + ?Sized> Memory for &M {
     #[inline]
     fn read(&self, address: usize) -> Option<usize> {
         (**self).read(address)
+    }
+
+    #[inline]
+    fn prefetch(&self, address: usize) {
+        (**self).prefetch(address);
     }
 }
 
@@ -56,6 +65,27 @@ impl Memory for StackMemory {
         // Relaxed: what the words of a stopped or frozen frame hold was ordered before this walk by whatever stopped
         // it; nothing is published through the stack itself.
         Some(word.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    fn prefetch(&self, address: usize) {
+        // SAFETY: a prefetch reads nothing and faults at no address.
+        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address as *const i8) };
+    }
+}
+
+/// Several memories as one: the stacks that a trace goes through. The first that holds a word answers.
+impl<M: Memory, const N: usize> Memory for [M; N] {
+    #[inline]
+    fn read(&self, address: usize) -> Option<usize> {
+        self.iter().find_map(|memory| memory.read(address))
+    }
+
+    #[inline]
+    fn prefetch(&self, address: usize) {
+        if let Some(memory) = self.first() {
+            memory.prefetch(address);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::cfi::{CfiError, Section};
 use crate::rule::{Base, Rule, Unsupported, WORD};
 use crate::safepoint::{Layout, Safepoint, SafepointTable};
+use crate::slow::{SlowRules, UnwindRule};
 use crate::table::Table;
 
 /// Managed code to register: one JIT module, or one unit of ahead-of-time code.
@@ -161,7 +162,9 @@ impl CompiledRegion {
         let range = start as u64..end as u64;
         let mut rows = Vec::new();
         let section = Section::absolute(&region.eh_frame);
-        section.functions(|function, offset| {
+        let mut slow = SlowRules::default();
+        section.functions(&mut slow, |function, offset| {
+            let function = function?;
             let (start, end) = (function.start, function.end);
             if start < range.start || end > range.end {
                 return Err(CfiError::Outside { offset, start, end });
@@ -169,7 +172,7 @@ impl CompiledRegion {
             rows.push(function);
             Ok(())
         })?;
-        let rules = Table::build(rows)?;
+        let rules = Table::build(rows, slow)?;
         let functions = functions(region, end)?;
         let safepoints = safepoints(region, &functions, &rules)?;
         Ok(CompiledRegion {
@@ -197,6 +200,11 @@ impl CompiledRegion {
 
     pub(crate) fn rule(&self, pc: usize) -> Rule {
         self.rules.rule(pc as u64)
+    }
+
+    /// What one of the region's rules stands for.
+    pub(crate) fn resolve(&self, rule: Rule) -> Option<UnwindRule<'_>> {
+        self.rules.resolve(rule)
     }
 
     /// Name, code and `moves_return_address` of the function that holds `pc`.

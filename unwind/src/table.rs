@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use crate::cfi::{CfiError, FunctionRows};
 use crate::rule::Rule;
+use crate::slow::{SlowRules, UnwindRule};
 
 const BUCKET_SHIFT: u32 = 6;
 const BUCKET_MASK: u64 = (1 << BUCKET_SHIFT) - 1;
@@ -31,11 +32,13 @@ pub(crate) struct Table {
     rows: Vec<u32>,
     /// Each distinct rule once.
     rules: Vec<Rule>,
+    slow: SlowRules,
 }
 
 impl Table {
     /// Compiles `functions`, in any order, into a table that reaches from the first to the last.
-    pub(crate) fn build(mut functions: Vec<FunctionRows>) -> Result<Table, CfiError> {
+    /// `slow` holds the slow rules that they name.
+    pub(crate) fn build(mut functions: Vec<FunctionRows>, slow: SlowRules) -> Result<Table, CfiError> {
         functions.sort_by_key(|function| function.start);
         let range = match (functions.first(), functions.last()) {
             (Some(first), Some(last)) => first.start..last.end,
@@ -81,6 +84,7 @@ impl Table {
             heads: Vec::with_capacity(buckets as usize + 1),
             rows: Vec::with_capacity(rows.len()),
             rules: Vec::new(),
+            slow: slow.closed(),
         };
         let mut inherited = number(Rule::NONE)?;
         let mut rows = rows.into_iter().peekable();
@@ -94,6 +98,22 @@ impl Table {
         table.heads.push(Head { first: table.rows.len() as u32, inherited });
         table.rules = rules;
         Ok(table)
+    }
+
+    /// The rule in force at `pc`, to be evaluated; `None` where nothing covers it.
+    pub(crate) fn unwind_rule(&self, pc: u64) -> Option<UnwindRule<'_>> {
+        self.resolve(self.rule(pc))
+    }
+
+    /// What one of the table's rules stands for.
+    pub(crate) fn resolve(&self, rule: Rule) -> Option<UnwindRule<'_>> {
+        self.slow.resolve(rule)
+    }
+
+    /// Bytes of memory that the table takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let Table { heads, rows, rules, slow, .. } = self;
+        size_of_val(&**heads) + size_of_val(&**rows) + size_of_val(&**rules) + slow.bytes()
     }
 
     /// The rule in force at `pc`; [`Rule::NONE`] where nothing covers it.

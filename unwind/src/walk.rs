@@ -2,10 +2,16 @@
 
 use std::ops::Range;
 
+use gimli::X86_64;
+
+use crate::cfi::CfiError;
 use crate::code::{Found, FrameKind, NativeStep, Published, Snapshot};
+use crate::context::Context;
+use crate::expression::ExpressionError;
 use crate::memory::Memory;
-use crate::rule::{Base, Unsupported, WORD};
+use crate::rule::{FRAME_POINTER, Rule, Shape, WORD};
 use crate::safepoint::{SafepointRef, SafepointTable};
+use crate::slow::{Recovered, UnwindRule};
 
 /// Where a frame stands: all that a walk needs of the machine's registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,13 +57,39 @@ pub enum WalkError {
         /// The frame's pc.
         pc: usize,
     },
-    /// There is CFI, of a kind that the tables do not express.
-    #[error("the rule for pc {pc:#x} is unsupported: {why}")]
-    Unsupported {
+    /// The rule needs an expression, or a register that the walk does not know, and cannot be evaluated.
+    #[error("the rule for pc {pc:#x} cannot be evaluated: {source}")]
+    Expression {
         /// The frame's pc.
         pc: usize,
-        /// The kind.
-        why: Unsupported,
+        /// What is wrong.
+        source: ExpressionError,
+    },
+    /// The image that holds the pc has CFI that cannot be read.
+    #[error("the CFI for pc {pc:#x} is malformed: {source}")]
+    Cfi {
+        /// The frame's pc.
+        pc: usize,
+        /// What is wrong.
+        source: CfiError,
+    },
+    /// The image that holds the pc has CFI that cannot be used, or that has not been read yet.
+    #[error("the image that holds pc {pc:#x} has no readable CFI")]
+    Image {
+        /// The frame's pc.
+        pc: usize,
+    },
+    /// The rule does not say where the frame returns to, or not in the stack.
+    #[error("the rule for pc {pc:#x} does not say where in the stack the return address is")]
+    ReturnAddress {
+        /// The frame's pc.
+        pc: usize,
+    },
+    /// The walk has gone back and forth between stacks too often.
+    #[error("the walk goes in circles at pc {pc:#x}")]
+    Circles {
+        /// The frame's pc.
+        pc: usize,
     },
     /// The stack pointer is not aligned to a word or lies outside of the bounds.
     #[error("the stack pointer {sp:#x} at pc {pc:#x} is outside of the stack or unaligned")]
@@ -291,7 +323,8 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
     fn step_by_rule(&self) -> Result<Step, WalkError> {
         let Registers { pc, sp, fp } = self.registers;
         let at = pc.wrapping_sub(1);
-        let (kind, rule) = match self.code.find(at).ok_or(WalkError::NoRule { pc })? {
+        let found = self.code.find(at).ok_or(WalkError::NoRule { pc })?;
+        let (kind, rule) = match found {
             Found::Region(region) => (FrameKind::Managed, region.rule(at)),
             Found::Native(native) => match native.step(at) {
                 NativeStep::Rule(rule) => (native.kind, rule),
@@ -302,16 +335,40 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
                 }
             },
         };
-        let (base, offset) = rule.cfa().map_err(|why| match why {
-            None => WalkError::NoRule { pc },
-            Some(why) => WalkError::Unsupported { pc, why },
-        })?;
         if rule.is_oldest() {
             return Ok(self.oldest(kind));
         }
-        let cfa_from_fp = base == Base::FramePointer;
-        let cfa = if cfa_from_fp { fp } else { sp }.wrapping_add(offset);
+        let (cfa, cfa_from_fp) = match rule.shape() {
+            Shape::StackPointer(offset) => (sp.wrapping_add(offset), false),
+            Shape::FramePointer(offset) => (fp.wrapping_add(offset), true),
+            _ => return self.step_slowly(kind, found.resolve(rule).ok_or(WalkError::NoRule { pc })?),
+        };
         Ok(Step { kind, cfa, saved_fp: rule.saved_fp(), cfa_from_fp, oldest: false })
+    }
+
+    /// The step of a frame whose rule reads memory.
+    fn step_slowly(&self, kind: FrameKind, rule: UnwindRule<'_>) -> Result<Step, WalkError> {
+        let Registers { pc, sp, fp } = self.registers;
+        let bounded = Bounded(self);
+        let context = Context::new(pc, sp, fp);
+        let recovery = rule.evaluate(&context, &bounded).map_err(|source| WalkError::Expression { pc, source })?;
+        if recovery.oldest {
+            return Ok(self.oldest(kind));
+        }
+        let cfa = recovery.cfa;
+        if recovery.return_slot() != Some(cfa.wrapping_sub(WORD))
+            || recovery.register(X86_64::RSP) != Recovered::Value(cfa)
+            || recovery.signal_frame
+        {
+            return Err(WalkError::ReturnAddress { pc });
+        }
+        let saved_fp = match recovery.register(FRAME_POINTER) {
+            Recovered::Same => 0,
+            Recovered::At(address) => cfa.wrapping_sub(address),
+            Recovered::Unknown | Recovered::Value(_) => return Err(WalkError::ReturnAddress { pc }),
+        };
+        let cfa_from_fp = rule.as_packed().map(Rule::shape).is_some_and(|shape| matches!(shape, Shape::Realigned(_)));
+        Ok(Step { kind, cfa, saved_fp, cfa_from_fp, oldest: false })
     }
 
     /// The step of the oldest frame, which returns nowhere. Its rule's CFA may lie beyond the stack and means nothing.
@@ -410,5 +467,14 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
         let table = self.code.region(return_address.wrapping_sub(1))?.safepoints();
         self.table = Some(table);
         table.get(return_address)
+    }
+}
+
+/// The memory of a walk, within its bounds.
+struct Bounded<'w, 's, M, R>(&'w Walker<'s, M, R>);
+
+impl<M: Memory, R: ReturnAddresses> Memory for Bounded<'_, '_, M, R> {
+    fn read(&self, address: usize) -> Option<usize> {
+        self.0.read(address).ok()
     }
 }

@@ -294,17 +294,22 @@ mod errors {
     use super::*;
     use gimli::X86_64;
     use gimli::write::{CallFrameInstruction as Cfi, Expression};
-    use stackmark_unwind::{Function, Region, Unsupported};
+    use stackmark_unwind::{ExpressionError, Function, Region};
     use support::{eh_frame, frame_record};
 
     const ODD: usize = 0x50_0000;
 
-    /// `by_fp` has its CFA relative to the frame pointer and no safepoints; `by_expression` has a CFA that no rule
-    /// expresses; `red_zone` saves the frame pointer below its stack pointer; nothing describes the rest.
+    /// `by_fp` has its CFA relative to the frame pointer and no safepoints; `by_expression` has its CFA by an
+    /// expression; `red_zone` saves the frame pointer below its stack pointer; `realigned` is as GCC does it.
     fn odd_code() -> Code {
         let code = code();
         let mut expression = Expression::new();
-        expression.op_breg(X86_64::RSP, 8);
+        expression.op_breg(X86_64::RSP, 16);
+        let mut spilled = Expression::new();
+        spilled.op_breg(X86_64::RBP, -8);
+        let mut saved_fp = Expression::new();
+        saved_fp.op_breg(X86_64::RBP, 0);
+        spilled.op_deref();
         code.register(Region {
             name: "odd".into(),
             start: ODD,
@@ -313,6 +318,11 @@ mod errors {
                 (ODD, 0x100, frame_record()),
                 (ODD + 0x100, 0x100, vec![(1, Cfi::CfaExpression(expression))]),
                 (ODD + 0x200, 0x100, vec![(1, Cfi::Offset(X86_64::RBP, -16))]),
+                (
+                    ODD + 0x300,
+                    0x100,
+                    vec![(1, Cfi::CfaExpression(spilled)), (1, Cfi::Expression(X86_64::RBP, saved_fp))],
+                ),
             ]),
             functions: vec![Function { name: "all".into(), start: ODD, len: 0x400, ..Function::default() }],
             ..Region::default()
@@ -334,16 +344,39 @@ mod errors {
 
     #[test]
     fn an_unknown_pc_has_no_rule() {
-        for pc in [0, 1, CODE, CODE + 2 * FUNCTION + 1, ODD + 0x301, usize::MAX] {
+        for pc in [0, 1, CODE, CODE + 2 * FUNCTION + 1, ODD + 0x401, usize::MAX] {
             assert_eq!(first(Registers { pc, sp: STACK, fp: 0 }), WalkError::NoRule { pc });
         }
     }
 
     #[test]
-    fn cfi_without_a_packed_rule_is_refused_with_the_reason() {
-        let pc = ODD + 0x180;
-        let why = Unsupported::CfaExpression;
-        assert_eq!(first(Registers { pc, sp: STACK, fp: 0 }), WalkError::Unsupported { pc, why });
+    fn an_expression_that_cannot_be_evaluated_is_refused_with_the_reason() {
+        let (pc, sp) = (ODD + 0x380, STACK);
+        let source = ExpressionError::Unreadable(0x10);
+        assert_eq!(first(Registers { pc, sp, fp: 0x18 }), WalkError::Expression { pc, source });
+    }
+
+    #[test]
+    fn expressions_and_realigned_frames_are_walked_by_what_they_yield() {
+        let code = odd_code();
+        let mut memory = MemorySnapshot { start: STACK, words: vec![0; 16] };
+        memory.words[2] = IN_ENTRY;
+        // The realigned frame keeps its CFA in the word below the saved frame pointer.
+        memory.words[6] = STACK + 14 * 8;
+        memory.words[7] = 0x123;
+        memory.words[13] = ODD + 0x180;
+        memory.words[15] = IN_ENTRY;
+        let snapshot = code.snapshot();
+        let registers = Registers { pc: ODD + 0x380, sp: STACK + 8, fp: STACK + 7 * 8 };
+        let mut walker = Walker::new(&snapshot, &memory, (), registers, memory.bounds());
+        let realigned = walker.next_frame().unwrap().unwrap();
+        assert_eq!((realigned.cfa, realigned.return_slot), (STACK + 14 * 8, Some(STACK + 13 * 8)));
+        assert_eq!((realigned.cfa_from_fp, realigned.return_address), (true, ODD + 0x180));
+        let by_expression = walker.next_frame().unwrap().unwrap();
+        assert_eq!((by_expression.fp, by_expression.fp_slot), (0x123, Some(STACK + 7 * 8)));
+        assert_eq!((by_expression.cfa, by_expression.return_address), (STACK + 16 * 8, IN_ENTRY));
+        assert_eq!(walker.next_frame().unwrap().unwrap().kind, FrameKind::Entry);
+        assert!(walker.next_frame().unwrap().is_none());
     }
 
     #[test]

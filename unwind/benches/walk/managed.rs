@@ -1,0 +1,92 @@
+//! Managed frames at safepoints, as a collector walks them: a stack of one function, and of 1,024 in random order.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use gimli::write::{
+    Address, CallFrameInstruction as Cfi, CommonInformationEntry, EhFrame, EndianVec, FrameDescriptionEntry,
+    FrameTable,
+};
+use gimli::{Encoding, Format, LittleEndian, X86_64};
+use stackmark_unwind::{Code, FrameKind, Function, NativeRule, Region, Registers, Safepoint, StackMemory, Walker};
+
+const CODE: usize = 0x7000_0000_0000;
+const ENTRY: usize = 0x7000_1000_0000;
+const FUNCTIONS: usize = 1024;
+const FUNCTION: usize = 0x100;
+const FRAMES: usize = 100_000;
+const WORDS: usize = 6;
+
+fn code() -> Code {
+    let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: 8 };
+    let mut cie = CommonInformationEntry::new(encoding, 1, -8, X86_64::RA);
+    cie.add_instruction(Cfi::Cfa(X86_64::RSP, 8));
+    cie.add_instruction(Cfi::Offset(X86_64::RA, -8));
+    let mut table = FrameTable::default();
+    let cie = table.add_cie(cie);
+    for i in 0..FUNCTIONS {
+        let mut fde = FrameDescriptionEntry::new(Address::Constant((CODE + i * FUNCTION) as u64), FUNCTION as u32);
+        fde.add_instruction(1, Cfi::CfaOffset(16));
+        fde.add_instruction(1, Cfi::Offset(X86_64::RBP, -16));
+        fde.add_instruction(4, Cfi::CfaRegister(X86_64::RBP));
+        table.add_fde(cie, fde);
+    }
+    let mut section = EhFrame::from(EndianVec::new(LittleEndian));
+    table.write_eh_frame(&mut section).expect("CFI");
+    let at = |i: usize| CODE + i * FUNCTION;
+    let code = Code::new();
+    code.register(Region {
+        name: "managed".into(),
+        start: CODE,
+        len: FUNCTIONS * FUNCTION,
+        eh_frame: section.0.into_vec(),
+        functions: (0..FUNCTIONS)
+            .map(|i| Function { name: format!("f{i}"), start: at(i), len: FUNCTION, ..Function::default() })
+            .collect(),
+        safepoints: (0..FUNCTIONS)
+            .map(|i| Safepoint { return_address: at(i) + 0x40, cfa_offset: WORDS as u32 * 8, slots: vec![0, 8] })
+            .collect(),
+        max_frame: None,
+    })
+    .expect("a correct region");
+    code.register_native(ENTRY..ENTRY + 64, FrameKind::Entry, NativeRule::End).expect("a range");
+    code
+}
+
+/// Nanoseconds a frame, for one function and for many.
+pub(crate) fn measure(rounds: usize) -> [f64; 2] {
+    let code = code();
+    [1, FUNCTIONS].map(|functions| {
+        let mut state = 1_u64;
+        let mut stack = vec![0_usize; FRAMES * WORDS + 2];
+        let base = stack.as_ptr() as usize;
+        for frame in 0..FRAMES {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            let next = (state >> 33) as usize % functions;
+            stack[frame * WORDS + WORDS - 2] = base + (frame * WORDS + 2 * WORDS - 2) * 8;
+            let last = frame + 1 == FRAMES;
+            stack[frame * WORDS + WORDS - 1] = if last { ENTRY + 16 } else { CODE + next * FUNCTION + 0x40 };
+        }
+        let mut times: Vec<f64> = (0..rounds)
+            .map(|_| {
+                let snapshot = code.snapshot();
+                let bounds = base..base + stack.len() * 8;
+                // SAFETY: the vector, which stays in place.
+                let memory = unsafe { StackMemory::new(bounds.clone()) };
+                let registers = Registers { pc: CODE + 0x40, sp: base, fp: base + (WORDS - 2) * 8 };
+                let begun = Instant::now();
+                let mut walker = Walker::new(&snapshot, &memory, (), registers, bounds);
+                let mut slots = 0;
+                let mut frames = 0;
+                while let Some(frame) = walker.next_frame().expect("a whole stack") {
+                    slots += frame.slots().sum::<usize>();
+                    frames += 1;
+                }
+                assert_eq!(frames, FRAMES + 1);
+                black_box(slots);
+                begun.elapsed().as_nanos() as f64 / FRAMES as f64
+            })
+            .collect();
+        super::median(&mut times)
+    })
+}

@@ -1,0 +1,298 @@
+//! Shows what an ELF file's CFI becomes: `inspect [--check] [--pc ADDR] [--table] FILE...`
+//!
+//! Without options, a summary of each file: functions, rules by form, bytes of CFI against bytes of compiled tables,
+//! LLVM safepoints, code that no CFI covers. `--table` lists all functions, `--pc` prints the rule for an address of the
+//! file in words, `--check` evaluates every row as gimli does and exits with 1 if any differs.
+
+#[path = "../tests/support/reference.rs"]
+mod reference;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use gimli::{BaseAddresses, CieOrFde, DebugFrame, EhFrame, EndianSlice, LittleEndian, Register, UnwindSection};
+use object::{Object, ObjectSection, ObjectSymbol};
+use reference::{Outcome, State};
+use stackmark_unwind::{Context, Image, Memory, Recovered, UnwindRule};
+
+type Failure = Box<dyn std::error::Error>;
+type Reader<'a> = EndianSlice<'a, LittleEndian>;
+
+#[derive(Default)]
+struct Options {
+    check: bool,
+    table: bool,
+    pc: Option<usize>,
+    files: Vec<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let options = match options() {
+        Ok(options) => options,
+        Err(message) => {
+            eprintln!("{message}\nusage: inspect [--check] [--table] [--pc ADDR] FILE...");
+            return ExitCode::from(2);
+        }
+    };
+    let mut differences = 0;
+    let mut failed = false;
+    for file in &options.files {
+        match inspect(file, &options) {
+            Ok(found) => differences += found,
+            Err(error) => {
+                eprintln!("{}: {error}", file.display());
+                failed = true;
+            }
+        }
+    }
+    ExitCode::from(u8::from(differences > 0 || failed))
+}
+
+fn options() -> Result<Options, String> {
+    let mut options = Options::default();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match &*argument {
+            "--check" => options.check = true,
+            "--table" => options.table = true,
+            "--pc" => {
+                let address = arguments.next().ok_or("--pc needs an address")?;
+                let digits = address.strip_prefix("0x").unwrap_or(&address);
+                options.pc = Some(usize::from_str_radix(digits, 16).map_err(|error| format!("{address}: {error}"))?);
+            }
+            option if option.starts_with('-') => return Err(format!("unknown option {option}")),
+            file => options.files.push(file.into()),
+        }
+    }
+    if options.files.is_empty() {
+        return Err("no file".into());
+    }
+    Ok(options)
+}
+
+/// Prints what was asked for, and yields how many rows differ.
+fn inspect(path: &Path, options: &Options) -> Result<usize, Failure> {
+    let bytes = std::fs::read(path)?;
+    let file = object::File::parse(&*bytes)?;
+    let image = Image::open(path, 0, &[PathBuf::from("/usr/lib/debug")])?;
+    if let Some(pc) = options.pc {
+        match image.rule(pc)? {
+            Some(rule) => println!("{pc:#x}: {rule}"),
+            None => println!("{pc:#x}: no CFI covers it"),
+        }
+        return Ok(0);
+    }
+    let begun = Instant::now();
+    let compiled = image.compile()?;
+    let time = begun.elapsed();
+    let functions = image.functions()?;
+    if options.table {
+        print_table(&file, &image, &functions)?;
+    }
+    let mut rows = Census::default();
+    let differences = census(&file, &image, options.check, &mut rows)?;
+    let uncovered: Vec<Range<usize>> = uncovered(&file, &functions);
+    println!(
+        "{}: {} functions, {} rows ({} slow), {} bytes of CFI -> {compiled} ({:.2}), {:.1} ms/MiB, {} uncovered \
+         ranges of code ({} bytes)",
+        path.display(),
+        functions.len(),
+        rows.rows,
+        rows.slow,
+        image.cfi_bytes(),
+        compiled as f64 / image.cfi_bytes().max(1) as f64,
+        time.as_secs_f64() * 1e3 / (image.cfi_bytes().max(1) as f64 / f64::from(1 << 20)),
+        uncovered.len(),
+        uncovered.iter().map(ExactSizeIterator::len).sum::<usize>(),
+    );
+    if options.table {
+        for range in &uncovered {
+            println!("  uncovered {range:#x?}");
+        }
+    }
+    if options.check {
+        println!(
+            "  checked: {} rows equal, {differences} differ, {} that gimli refuses too",
+            rows.rows - rows.refused,
+            rows.refused
+        );
+    }
+    Ok(differences)
+}
+
+fn print_table(file: &object::File<'_>, image: &Image, functions: &[Range<usize>]) -> Result<(), Failure> {
+    let mut names: Vec<(u64, &str)> = file
+        .symbols()
+        .chain(file.dynamic_symbols())
+        .filter_map(|symbol| Some((symbol.address(), symbol.name().ok()?)))
+        .collect();
+    names.sort_unstable();
+    for function in functions {
+        let i = names.partition_point(|name| name.0 < function.start as u64);
+        let name = names.get(i).filter(|name| name.0 == function.start as u64).map_or("?", |name| name.1);
+        println!("  {:#x}..{:#x} {name}", function.start, function.end);
+        let mut last: Option<UnwindRule<'_>> = None;
+        for pc in function.clone() {
+            let rule = image.rule(pc).unwrap_or(None);
+            if rule != last {
+                match &rule {
+                    Some(rule) => println!("    +{:#x} {rule}", pc - function.start),
+                    None => println!("    +{:#x} no rule", pc - function.start),
+                }
+                last = rule;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The parts of `.text` that no function covers, padding between functions aside.
+fn uncovered(file: &object::File<'_>, functions: &[Range<usize>]) -> Vec<Range<usize>> {
+    let Some(text) = file.section_by_name(".text") else { return Vec::new() };
+    let (start, contents) = (text.address() as usize, text.uncompressed_data().unwrap_or_default());
+    let end = start + contents.len();
+    let mut ranges = Vec::new();
+    let mut covered = start;
+    for function in functions.iter().filter(|function| function.start < end).chain([&(end..end)]) {
+        if function.start > covered {
+            let gap = &contents[covered - start..function.start - start];
+            // Compilers fill with nops of any length, and with traps.
+            if gap.len() >= 16 && gap.iter().any(|byte| !matches!(byte, 0xcc | 0x90 | 0x66 | 0x2e | 0x0f | 0x1f | 0))
+            {
+                ranges.push(covered..function.start);
+            }
+        }
+        covered = covered.max(function.end);
+    }
+    ranges
+}
+
+#[derive(Default)]
+struct Census {
+    rows: usize,
+    slow: usize,
+    refused: usize,
+}
+
+/// Goes through the rows of the file's own sections, and compares each, if asked to.
+fn census(file: &object::File<'_>, image: &Image, check: bool, census: &mut Census) -> Result<usize, Failure> {
+    let start = |name| file.section_by_name(name).map_or(0, |section| section.address());
+    let bases = BaseAddresses::default()
+        .set_text(start(".text"))
+        .set_got(start(".got"))
+        .set_eh_frame(start(".eh_frame"))
+        .set_eh_frame_hdr(start(".eh_frame_hdr"));
+    let contents = |name| match file.section_by_name(name) {
+        Some(section) => section.uncompressed_data(),
+        None => Ok(Default::default()),
+    };
+    let (eh_frame, debug_frame) = (contents(".eh_frame")?, contents(".debug_frame")?);
+    let mut differences = 0;
+    let mut section = EhFrame::new(&eh_frame, LittleEndian);
+    section.set_address_size(8);
+    differences += rows(&section, &bases, image, check, census)?;
+    // What both describe is taken from the other.
+    if eh_frame.is_empty() {
+        let mut section = DebugFrame::new(&debug_frame, LittleEndian);
+        section.set_address_size(8);
+        differences += rows(&section, &bases, image, check, census)?;
+    }
+    Ok(differences)
+}
+
+fn rows<'a, S: UnwindSection<Reader<'a>>>(
+    section: &S,
+    bases: &BaseAddresses,
+    image: &Image,
+    check: bool,
+    census: &mut Census,
+) -> Result<usize, Failure>
+where
+    S::Offset: gimli::UnwindOffset<usize>,
+{
+    let mut differences = 0;
+    let mut context = gimli::UnwindContext::new();
+    let mut entries = section.entries(bases);
+    while let Some(entry) = entries.next()? {
+        let CieOrFde::Fde(partial) = entry else { continue };
+        let fde = partial.parse(S::cie_from_offset)?;
+        if !image.holds(fde.initial_address() as usize) {
+            continue;
+        }
+        let mut rows = fde.rows(section, bases, &mut context)?;
+        loop {
+            let row = match rows.next_row() {
+                Ok(Some(row)) => row,
+                Ok(None) => break,
+                Err(error) => {
+                    // What gimli refuses is refused by the image, too.
+                    println!("  entry at {:#x} for {:#x}: {error}", fde.offset(), fde.initial_address());
+                    census.rows += 1;
+                    census.refused += 1;
+                    differences += usize::from(image.rule(fde.end_address() as usize - 1).is_ok());
+                    break;
+                }
+            };
+            let (first, behind) = (row.start_address(), row.end_address().min(fde.end_address()));
+            if first >= behind {
+                continue;
+            }
+            census.rows += 1;
+            let signal_frame = fde.is_signal_trampoline();
+            let mut equal = true;
+            let mut refused = false;
+            for pc in [first, first + (behind - first) / 2, behind - 1] {
+                let rule = image.rule(pc as usize).unwrap_or(None);
+                census.slow += usize::from(pc == first && rule.as_ref().is_some_and(UnwindRule::is_slow));
+                if !check {
+                    break;
+                }
+                for seed in [pc, !pc] {
+                    let values = reference::registers(seed);
+                    let expected = reference::evaluate(section, row, signal_frame, &values);
+                    match (expected, rule.as_ref().and_then(|rule| outcome(rule, &values))) {
+                        (Ok(expected), Some(outcome)) => equal &= expected == outcome,
+                        (Err(_), None) => refused = true,
+                        _ => equal = false,
+                    }
+                }
+                if !equal {
+                    println!("  {pc:#x}: {row:?}\n    became {}", rule.map_or("nothing".into(), |r| r.to_string()));
+                    break;
+                }
+            }
+            census.refused += usize::from(refused);
+            differences += usize::from(!equal);
+        }
+    }
+    Ok(differences)
+}
+
+/// A memory that holds something at every address.
+struct Everywhere;
+
+impl Memory for Everywhere {
+    fn read(&self, address: usize) -> Option<usize> {
+        Some(reference::memory(address as u64) as usize)
+    }
+}
+
+/// What a rule yields, in the words of the reference; `None` if it cannot be evaluated.
+fn outcome(rule: &UnwindRule<'_>, values: &[u64; reference::REGISTERS]) -> Option<Outcome> {
+    let mut context = Context::new(0, 0, 0);
+    for (number, value) in values.iter().enumerate() {
+        context.set(Register(number as u16), *value as usize);
+    }
+    let recovery = rule.evaluate(&context, &Everywhere).ok()?;
+    let registers = std::array::from_fn(|number| match recovery.register(Register(number as u16)) {
+        _ if recovery.oldest => State::Unknown,
+        Recovered::Unknown => State::Unknown,
+        Recovered::Same => State::Same,
+        Recovered::At(address) => State::At(address as u64),
+        Recovered::Value(value) => State::Value(value as u64),
+    });
+    let (cfa, oldest, signal_frame) = (recovery.cfa as u64, recovery.oldest, recovery.signal_frame);
+    Some(Outcome { cfa, oldest, signal_frame, registers })
+}

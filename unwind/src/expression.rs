@@ -1,0 +1,214 @@
+//! DWARF expressions, as CFI uses them: evaluated in fixed storage, without allocation, in a bounded number of steps.
+
+use gimli::{Encoding, EndianSlice, Format, LittleEndian, Operation, Register};
+
+use crate::context::Context;
+use crate::memory::Memory;
+
+type Reader<'a> = EndianSlice<'a, LittleEndian>;
+
+const ENCODING: Encoding = Encoding { format: Format::Dwarf32, version: 4, address_size: 8 };
+/// How deep the stack may get. What compilers emit needs four.
+const STACK: usize = 64;
+/// How many operations are carried out: backward branches exist.
+const STEPS: usize = 4096;
+
+/// Why an expression has no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExpressionError {
+    /// It cannot be read.
+    #[error("malformed: {0}")]
+    Malformed(gimli::Error),
+    /// It has an operation that has no meaning in CFI.
+    #[error("the operation at offset {offset} has no meaning in CFI")]
+    Operation {
+        /// Where in the expression.
+        offset: usize,
+    },
+    /// It pops what was not pushed, or pushes more than an evaluation holds.
+    #[error("the stack of the evaluation is too small at offset {offset}")]
+    Stack {
+        /// Where in the expression.
+        offset: usize,
+    },
+    /// It needs a register that the walk does not know.
+    #[error("register {} is not known", .0.0)]
+    UnknownRegister(Register),
+    /// It reads memory that cannot be read.
+    #[error("the word at {0:#x} cannot be read")]
+    Unreadable(usize),
+    /// It divides by zero.
+    #[error("division by zero at offset {offset}")]
+    Division {
+        /// Where in the expression.
+        offset: usize,
+    },
+    /// It goes on for too long.
+    #[error("more than {STEPS} operations")]
+    Endless,
+}
+
+/// The stack of an evaluation.
+struct Stack {
+    words: [u64; STACK],
+    len: usize,
+    /// Where the current operation lies.
+    offset: usize,
+}
+
+impl Stack {
+    fn push(&mut self, word: u64) -> Result<(), ExpressionError> {
+        *self.words.get_mut(self.len).ok_or(ExpressionError::Stack { offset: self.offset })? = word;
+        self.len += 1;
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Result<u64, ExpressionError> {
+        self.len = self.len.checked_sub(1).ok_or(ExpressionError::Stack { offset: self.offset })?;
+        Ok(self.words[self.len])
+    }
+
+    fn pick(&self, depth: usize) -> Result<u64, ExpressionError> {
+        let at = self.len.checked_sub(depth + 1).ok_or(ExpressionError::Stack { offset: self.offset })?;
+        Ok(self.words[at])
+    }
+
+    fn unary(&mut self, of: impl FnOnce(u64) -> u64) -> Result<(), ExpressionError> {
+        let word = self.pop()?;
+        self.push(of(word))
+    }
+
+    /// `of(second, top)`.
+    fn binary(&mut self, of: impl FnOnce(u64, u64) -> u64) -> Result<(), ExpressionError> {
+        let top = self.pop()?;
+        let second = self.pop()?;
+        self.push(of(second, top))
+    }
+
+    fn compare(&mut self, of: impl FnOnce(i64, i64) -> bool) -> Result<(), ExpressionError> {
+        self.binary(|a, b| u64::from(of(a as i64, b as i64)))
+    }
+
+    fn divide(&mut self, of: impl FnOnce(u64, u64) -> Option<u64>) -> Result<(), ExpressionError> {
+        let divisor = self.pop()?;
+        let word = self.pop()?;
+        let result = of(word, divisor).ok_or(ExpressionError::Division { offset: self.offset })?;
+        self.push(result)
+    }
+}
+
+/// The value of an expression for a frame's registers. `initial` is on the stack at the start, if given.
+pub(crate) fn evaluate(
+    bytes: &[u8],
+    initial: Option<usize>,
+    context: &Context,
+    memory: &impl Memory,
+) -> Result<usize, ExpressionError> {
+    let mut stack = Stack { words: [0; STACK], len: 0, offset: 0 };
+    if let Some(word) = initial {
+        stack.push(word as u64)?;
+    }
+    let mut reader = Reader::new(bytes, LittleEndian);
+    for _ in 0..STEPS {
+        if reader.is_empty() {
+            return Ok(stack.pop()? as usize);
+        }
+        let offset = bytes.len() - reader.len();
+        stack.offset = offset;
+        match Operation::parse(&mut reader, ENCODING).map_err(ExpressionError::Malformed)? {
+            Operation::Nop => {}
+            Operation::UnsignedConstant { value } | Operation::Address { address: value } => stack.push(value)?,
+            Operation::SignedConstant { value } => stack.push(value as u64)?,
+            Operation::RegisterOffset { register, offset, base_type } if base_type.0 == 0 => {
+                let value = context.get(register).ok_or(ExpressionError::UnknownRegister(register))?;
+                stack.push((value as u64).wrapping_add(offset as u64))?;
+            }
+            Operation::Deref { base_type, size, space: false }
+                if base_type.0 == 0 && matches!(size, 1 | 2 | 4 | 8) =>
+            {
+                let address = stack.pop()?;
+                stack.push(read(memory, address, size)?)?;
+            }
+            Operation::Drop => drop(stack.pop()?),
+            Operation::Pick { index } => stack.push(stack.pick(index.into())?)?,
+            Operation::Swap => {
+                let (top, second) = (stack.pop()?, stack.pop()?);
+                stack.push(top)?;
+                stack.push(second)?;
+            }
+            Operation::Rot => {
+                let (top, second, third) = (stack.pop()?, stack.pop()?, stack.pop()?);
+                stack.push(top)?;
+                stack.push(third)?;
+                stack.push(second)?;
+            }
+            Operation::Abs => stack.unary(|a| (a as i64).wrapping_abs() as u64)?,
+            Operation::Neg => stack.unary(u64::wrapping_neg)?,
+            Operation::Not => stack.unary(|a| !a)?,
+            Operation::PlusConstant { value } => stack.unary(|a| a.wrapping_add(value))?,
+            Operation::And => stack.binary(|a, b| a & b)?,
+            Operation::Or => stack.binary(|a, b| a | b)?,
+            Operation::Xor => stack.binary(|a, b| a ^ b)?,
+            Operation::Plus => stack.binary(u64::wrapping_add)?,
+            Operation::Minus => stack.binary(u64::wrapping_sub)?,
+            Operation::Mul => stack.binary(u64::wrapping_mul)?,
+            Operation::Div => {
+                stack.divide(|a, b| (b != 0).then(|| (a as i64).wrapping_div(b as i64) as u64))?;
+            }
+            Operation::Mod => stack.divide(u64::checked_rem)?,
+            Operation::Shl => stack.binary(|a, b| if b < 64 { a << b } else { 0 })?,
+            Operation::Shr => stack.binary(|a, b| if b < 64 { a >> b } else { 0 })?,
+            Operation::Shra => stack.binary(|a, b| (a as i64 >> b.min(63)) as u64)?,
+            Operation::Eq => stack.compare(|a, b| a == b)?,
+            Operation::Ne => stack.compare(|a, b| a != b)?,
+            Operation::Ge => stack.compare(|a, b| a >= b)?,
+            Operation::Gt => stack.compare(|a, b| a > b)?,
+            Operation::Le => stack.compare(|a, b| a <= b)?,
+            Operation::Lt => stack.compare(|a, b| a < b)?,
+            Operation::Skip { target } => reader = jump(bytes, reader, target)?,
+            Operation::Bra { target } => {
+                if stack.pop()? != 0 {
+                    reader = jump(bytes, reader, target)?;
+                }
+            }
+            _ => return Err(ExpressionError::Operation { offset }),
+        }
+    }
+    Err(ExpressionError::Endless)
+}
+
+fn jump<'a>(bytes: &'a [u8], reader: Reader<'a>, target: i16) -> Result<Reader<'a>, ExpressionError> {
+    let here = bytes.len() - reader.len();
+    here.checked_add_signed(target.into())
+        .and_then(|there| bytes.get(there..))
+        .map(|rest| Reader::new(rest, LittleEndian))
+        .ok_or(ExpressionError::Malformed(gimli::Error::BadBranchTarget(here as u64)))
+}
+
+/// Reads `size` bytes, which may lie across two words.
+fn read(memory: &impl Memory, address: u64, size: u8) -> Result<u64, ExpressionError> {
+    let address = address as usize;
+    let (aligned, shift) = (address & !7, (address & 7) as u32 * 8);
+    let word = |at: usize| memory.read(at).ok_or(ExpressionError::Unreadable(at));
+    let mut value = word(aligned)? as u64 >> shift;
+    if shift + u32::from(size) * 8 > 64 {
+        value |= (word(aligned.wrapping_add(8))? as u64) << (64 - shift);
+    }
+    Ok(value & u64::MAX >> (64 - u32::from(size) * 8))
+}
+
+/// The register and the offset of an expression that is just their sum, or the word there.
+pub(crate) fn register_plus(bytes: &[u8], dereferenced: bool) -> Option<(Register, i64)> {
+    let mut reader = Reader::new(bytes, LittleEndian);
+    let Ok(Operation::RegisterOffset { register, offset, base_type }) = Operation::parse(&mut reader, ENCODING)
+    else {
+        return None;
+    };
+    if dereferenced
+        && !matches!(Operation::parse(&mut reader, ENCODING), Ok(Operation::Deref { size: 8, space: false, base_type }) if base_type.0 == 0)
+    {
+        return None;
+    }
+    (reader.is_empty() && base_type.0 == 0).then_some((register, offset))
+}

@@ -1,0 +1,62 @@
+//! Separate debug files: found by build id, or by the name and checksum in `.gnu_debuglink`.
+
+use std::path::{Path, PathBuf};
+
+use object::Object;
+
+/// The debug file that belongs to `file`, which lies at `path`; below one of `directories`, or beside it.
+pub(crate) fn find(file: &object::File<'_>, path: &Path, directories: &[PathBuf]) -> Option<PathBuf> {
+    by_build_id(file, directories).or_else(|| by_link(file, path, directories))
+}
+
+fn by_build_id(file: &object::File<'_>, directories: &[PathBuf]) -> Option<PathBuf> {
+    let id = file.build_id().ok()??;
+    let hex: Vec<String> = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (first, rest) = hex.split_first()?;
+    let relative = PathBuf::from(".build-id").join(first).join(format!("{}.debug", rest.concat()));
+    directories.iter().map(|directory| directory.join(&relative)).find(|candidate| {
+        let Ok(bytes) = std::fs::read(candidate) else { return false };
+        object::File::parse(&*bytes).is_ok_and(|debug| debug.build_id() == Ok(Some(id)))
+    })
+}
+
+fn by_link(file: &object::File<'_>, path: &Path, directories: &[PathBuf]) -> Option<PathBuf> {
+    let (name, checksum) = file.gnu_debuglink().ok()??;
+    let name = Path::new(std::str::from_utf8(name).ok()?);
+    let directory = std::path::absolute(path).ok()?.parent()?.to_path_buf();
+    let beside = [directory.join(name), directory.join(".debug").join(name)];
+    let below =
+        directories.iter().map(|root| root.join(directory.strip_prefix("/").unwrap_or(&directory)).join(name));
+    beside.into_iter().chain(below).find(|candidate| {
+        // A file may be linked to a name that it has itself.
+        candidate != path && std::fs::read(candidate).is_ok_and(|bytes| crc32(&bytes) == checksum)
+    })
+}
+
+/// The checksum of `.gnu_debuglink`: CRC-32 with the reflected polynomial 0xedb88320.
+fn crc32(bytes: &[u8]) -> u32 {
+    const TABLE: [u32; 256] = {
+        let mut table = [0; 256];
+        let mut i = 0;
+        while i < 256 {
+            let mut value = i as u32;
+            let mut bit = 0;
+            while bit < 8 {
+                value = if value & 1 != 0 { value >> 1 ^ 0xedb8_8320 } else { value >> 1 };
+                bit += 1;
+            }
+            table[i] = value;
+            i += 1;
+        }
+        table
+    };
+    !bytes.iter().fold(!0, |value: u32, byte| value >> 8 ^ TABLE[usize::from(value as u8 ^ byte)])
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_checksum_is_that_of_the_standard() {
+        assert_eq!(super::crc32(b"123456789"), 0xcbf4_3926);
+    }
+}

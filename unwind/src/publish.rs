@@ -1,0 +1,243 @@
+//! A value that readers see without ever waiting, and that writers replace.
+//!
+//! Readers count themselves in and out; a value that was replaced is freed by a later writer, once each counter has
+//! been seen at zero since. Counting is all that a reader does: no thread-local state, no memory, no lock, so it may
+//! be done in a signal handler, also in one that has interrupted a reader or a writer. (Epochs of crossbeam may not:
+//! a handler may interrupt the pinning, and a reader may be made to free memory.)
+
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering, fence, fence_behind_rmw};
+
+/// Readers on different stacks mostly count in different places.
+const STRIPES: usize = if cfg!(all(test, stackmark_loom)) { 1 } else { 8 };
+/// Two places a stripe, which take turns: one drains while new readers come to the other.
+const COUNTERS: usize = 2 * STRIPES;
+
+#[derive(Debug)]
+#[repr(align(128))]
+struct Counter(AtomicUsize);
+
+/// The value, shared with readers.
+#[derive(Debug)]
+pub(crate) struct Shared<T> {
+    current: AtomicPtr<T>,
+    readers: [Counter; COUNTERS],
+    /// Its lowest bit says where new readers count.
+    turn: AtomicUsize,
+    _owned: PhantomData<T>,
+}
+
+/// Values that were replaced and may still be read. Whoever has it is the only writer.
+#[derive(Debug)]
+pub(crate) struct Retired<T>(Vec<(*mut T, u32)>);
+
+// SAFETY: it owns the values, which readers of any thread see by reference; the last owner frees them.
+unsafe impl<T: Send + Sync> Send for Retired<T> {}
+
+impl<T> Default for Retired<T> {
+    fn default() -> Retired<T> {
+        Retired(Vec::new())
+    }
+}
+
+impl<T> Shared<T> {
+    pub(crate) fn new(value: T) -> Shared<T> {
+        Shared {
+            current: AtomicPtr::new(Box::into_raw(Box::new(value))),
+            readers: std::array::from_fn(|_| Counter(AtomicUsize::new(0))),
+            turn: AtomicUsize::new(0),
+            _owned: PhantomData,
+        }
+    }
+
+    /// The current value, which stays as long as the result lives. Wait-free and signal-safe.
+    #[inline]
+    pub(crate) fn read(&self) -> Reading<'_, T> {
+        let here = 0_u8;
+        let stripe = (&raw const here as usize >> 13).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        // Relaxed: where a reader counts matters to progress alone.
+        let turn = self.turn.load(Ordering::Relaxed) & 1;
+        let counter = &self.readers[2 * (stripe % STRIPES) + turn].0;
+        // Relaxed: the fence orders it. Either the writer, which looks at the counters behind its own fence, sees this
+        // reader, or this reader sees the writer's value below.
+        counter.fetch_add(1, Ordering::Relaxed);
+        fence_behind_rmw();
+        // Acquire: pairs with the Release of `replace`, so that the value's contents are seen.
+        let value = self.current.load(Ordering::Acquire);
+        Reading { value, counter, _shared: PhantomData }
+    }
+
+    /// Replaces the value, and frees those replaced earlier that nobody reads any more.
+    pub(crate) fn replace(&self, retired: &mut Retired<T>, value: T) {
+        let value = Box::into_raw(Box::new(value));
+        // AcqRel: Release publishes the value to `read`; Acquire orders what is freed below after the writes of whoever
+        // made it.
+        let old = self.current.swap(value, Ordering::AcqRel);
+        retired.0.push((old, (1 << COUNTERS) - 1));
+        // Relaxed: see `read`.
+        self.turn.fetch_add(1, Ordering::Relaxed);
+        // Against the one in `read`: who counts itself in later than the looks below loads the new value.
+        fence(Ordering::SeqCst);
+        self.free_unread(retired);
+    }
+
+    fn free_unread(&self, retired: &mut Retired<T>) {
+        let mut at_zero = 0;
+        for (i, counter) in self.readers.iter().enumerate() {
+            // Acquire: pairs with the Release of the readers' leaving: what they have read, they read before it is freed.
+            if counter.0.load(Ordering::Acquire) == 0 {
+                at_zero |= 1 << i;
+            }
+        }
+        retired.0.retain_mut(|(value, unseen)| {
+            *unseen &= !at_zero;
+            if *unseen == 0 {
+                // SAFETY: it came from a box and is in the list once. Each counter has been zero at some time since it
+                // was replaced: readers that counted before that have left, those that came later saw a later value.
+                drop(unsafe { Box::from_raw(*value) });
+            }
+            *unseen != 0
+        });
+    }
+}
+
+impl<T> Drop for Shared<T> {
+    fn drop(&mut self) {
+        // Relaxed: `&mut self` orders it after everything.
+        let value = self.current.load(Ordering::Relaxed);
+        // SAFETY: it came from a box; readers borrow `self`, so that none is left.
+        drop(unsafe { Box::from_raw(value) });
+    }
+}
+
+impl<T> Retired<T> {
+    /// Frees all of them.
+    ///
+    /// # Safety
+    ///
+    /// No reader of the values' [`Shared`] is left.
+    pub(crate) unsafe fn free(&mut self) {
+        for (value, _) in self.0.drain(..) {
+            // SAFETY: it came from a box and is in the list once; nobody reads it.
+            drop(unsafe { Box::from_raw(value) });
+        }
+    }
+}
+
+/// A value that stays as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Reading<'s, T> {
+    value: *const T,
+    counter: &'s AtomicUsize,
+    _shared: PhantomData<&'s T>,
+}
+
+impl<T> Deref for Reading<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the value was current after the counter had counted this reader, so that no writer frees it before the
+        // counter is seen at zero, or before the `Shared` that `'s` borrows is gone.
+        unsafe { &*self.value }
+    }
+}
+
+impl<T> Drop for Reading<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        // Release: pairs with the Acquire in `free_unread`.
+        self.counter.fetch_sub(1, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_value_lives_as_long_as_it_is_read() {
+        let value = Arc::new(());
+        let shared = Shared::new(value.clone());
+        let mut retired = Retired::default();
+        let reading = shared.read();
+        for _ in 0..5 {
+            shared.replace(&mut retired, Arc::new(()));
+        }
+        assert_eq!(Arc::strong_count(&value), 2, "it is still being read");
+        assert_eq!(Arc::strong_count(&reading), 2);
+        // What later readers see does not keep it.
+        let later = shared.read();
+        drop(reading);
+        shared.replace(&mut retired, Arc::new(()));
+        shared.replace(&mut retired, Arc::new(()));
+        assert_eq!(Arc::strong_count(&value), 1, "nobody reads it any more");
+        drop(later);
+        // SAFETY: all readers are gone.
+        unsafe { retired.free() };
+    }
+}
+
+#[cfg(all(test, stackmark_loom))]
+mod models {
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// Says when it is freed.
+    struct Value(Arc<AtomicBool>);
+
+    impl Drop for Value {
+        fn drop(&mut self) {
+            assert!(!self.0.swap(true, Ordering::Relaxed), "freed once");
+        }
+    }
+
+    fn value() -> Value {
+        Value(Arc::new(AtomicBool::new(false)))
+    }
+
+    /// Readers that come and go while a writer replaces `writes` times.
+    fn model(readers: usize, reads: usize, writes: usize, bound: Option<usize>) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = bound;
+        builder.check(move || {
+            let shared = Arc::new(Shared::new(value()));
+            let threads: Vec<_> = (0..readers)
+                .map(|_| {
+                    let shared = shared.clone();
+                    loom::thread::spawn(move || {
+                        for _ in 0..reads {
+                            let reading = shared.read();
+                            assert!(!reading.0.load(Ordering::Relaxed), "read after it was freed");
+                            loom::thread::yield_now();
+                            assert!(!reading.0.load(Ordering::Relaxed), "freed while it was read");
+                        }
+                    })
+                })
+                .collect();
+            let mut retired = Retired::default();
+            for _ in 0..writes {
+                shared.replace(&mut retired, value());
+            }
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            shared.replace(&mut retired, value());
+            assert!(retired.0.is_empty(), "with no reader left, everything is freed");
+        });
+    }
+
+    #[test]
+    fn a_reader_never_sees_a_freed_table_while_code_comes_and_goes() {
+        model(1, 2, 2, None);
+    }
+
+    #[test]
+    fn two_readers_and_a_writer() {
+        model(2, 1, 2, Some(2));
+    }
+}

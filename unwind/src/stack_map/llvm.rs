@@ -1,0 +1,299 @@
+//! LLVM's `.llvm_stackmaps` section, version 3, and the statepoints in it.
+//!
+//! The section is one blob for each object that was linked, each with functions, constants and records; a record's
+//! address is the return address of its call. `gc.statepoint` writes a record as the calling convention, flags and the
+//! number of deoptimisation values, those values, and then a pair of base and derived pointer for each live reference.
+//!
+//! The section must be loaded or read from the file after relocation, since functions stand in it as addresses:
+//! `llvm-objcopy --set-section-flags .llvm_stackmaps=alloc,data`.
+
+use gimli::Register;
+
+use super::{Location, Root, StackMap};
+use crate::rule::{FRAME_POINTER, STACK_POINTER, WORD};
+use crate::safepoint::Safepoint;
+
+/// What is wrong with a section of stack maps, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LlvmError {
+    /// The section ends in the middle of something.
+    #[error("the stack maps end at offset {offset:#x}, in the middle of a record")]
+    Truncated {
+        /// Where it ends.
+        offset: usize,
+    },
+    /// A version of the format that this is no reader for.
+    #[error("the stack maps at offset {offset:#x} have version {version}, not 3")]
+    Version {
+        /// Where the blob begins.
+        offset: usize,
+        /// Its version.
+        version: u8,
+    },
+    /// A location of a kind that the format does not have, or with a constant that is not there.
+    #[error("the location at offset {offset:#x} is of no known kind")]
+    Location {
+        /// Where it lies.
+        offset: usize,
+    },
+    /// The functions have fewer or more records than there are.
+    #[error("the functions of the blob at offset {offset:#x} do not have as many records as it has")]
+    Count {
+        /// Where the blob begins.
+        offset: usize,
+    },
+    /// The record is not one of a statepoint.
+    #[error("the record for {return_address:#x} is no statepoint")]
+    NoStatepoint {
+        /// Its address.
+        return_address: usize,
+    },
+    /// A root stands where none can be visited.
+    #[error("the statepoint at {return_address:#x} has a root at a place that cannot be visited")]
+    Root {
+        /// Its address.
+        return_address: usize,
+    },
+    /// The roots do not all stand in the frame, or one is derived.
+    #[error("the statepoint at {return_address:#x} has roots in registers or derived ones")]
+    NotPlain {
+        /// Its address.
+        return_address: usize,
+    },
+    /// The frame's size is not fixed.
+    #[error("the frame at {return_address:#x} has no fixed size")]
+    DynamicFrame {
+        /// Its address.
+        return_address: usize,
+    },
+}
+
+/// Where a value of a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// In a register.
+    Register {
+        /// Which.
+        register: Register,
+        /// Its size in bytes.
+        size: u16,
+    },
+    /// The address `register + offset` itself: that of a stack slot of this size.
+    Direct {
+        /// What the address is relative to.
+        register: Register,
+        /// How far.
+        offset: i32,
+        /// The size of what stands there.
+        size: u16,
+    },
+    /// In memory at `register + offset`: spilled.
+    Indirect {
+        /// What the address is relative to.
+        register: Register,
+        /// How far.
+        offset: i32,
+        /// Its size in bytes.
+        size: u16,
+    },
+    /// A constant.
+    Constant(u64),
+}
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The number that the call was given.
+    pub id: u64,
+    /// The address behind the call.
+    pub return_address: usize,
+    /// The size of the frame without the return address; `None` if it varies.
+    pub stack_size: Option<u64>,
+    /// The values that the call names.
+    pub values: Vec<Value>,
+}
+
+struct Input<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Input<'a> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], LlvmError> {
+        let bytes = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk());
+        self.at += N;
+        bytes.copied().ok_or(LlvmError::Truncated { offset: self.bytes.len() })
+    }
+
+    fn u8(&mut self) -> Result<u8, LlvmError> {
+        self.take::<1>().map(|[byte]| byte)
+    }
+
+    fn u16(&mut self) -> Result<u16, LlvmError> {
+        self.take().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, LlvmError> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, LlvmError> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    /// Goes on to the next multiple of eight bytes from `start`.
+    fn align(&mut self, start: usize) -> Result<(), LlvmError> {
+        self.at = start + (self.at - start).next_multiple_of(8);
+        if self.at > self.bytes.len() { Err(LlvmError::Truncated { offset: self.bytes.len() }) } else { Ok(()) }
+    }
+}
+
+/// All records of a section.
+pub fn records(section: &[u8]) -> Result<Vec<Record>, LlvmError> {
+    let mut input = Input { bytes: section, at: 0 };
+    let mut records = Vec::new();
+    while input.at < section.len() {
+        blob(&mut input, &mut records)?;
+    }
+    Ok(records)
+}
+
+fn blob(input: &mut Input<'_>, records: &mut Vec<Record>) -> Result<(), LlvmError> {
+    let start = input.at;
+    let version = input.u8()?;
+    if version != 3 {
+        return Err(LlvmError::Version { offset: start, version });
+    }
+    let _reserved = (input.u8()?, input.u16()?);
+    let (functions, constants, count) = (input.u32()?, input.u32()?, input.u32()?);
+    // Nothing is reserved for these numbers before what they count has been read.
+    let mut owners = Vec::new();
+    for _ in 0..functions {
+        owners.push((input.u64()?, input.u64()?, input.u64()?));
+    }
+    let mut pool = Vec::new();
+    for _ in 0..constants {
+        pool.push(input.u64()?);
+    }
+    let mut left = u64::from(count);
+    for (address, size, count) in owners {
+        left = left.checked_sub(count).ok_or(LlvmError::Count { offset: start })?;
+        for _ in 0..count {
+            records.push(record(input, start, address, size, &pool)?);
+        }
+    }
+    if left != 0 {
+        return Err(LlvmError::Count { offset: start });
+    }
+    Ok(())
+}
+
+fn record(
+    input: &mut Input<'_>,
+    start: usize,
+    function: u64,
+    stack_size: u64,
+    pool: &[u64],
+) -> Result<Record, LlvmError> {
+    let id = input.u64()?;
+    let return_address = function.wrapping_add(input.u32()?.into()) as usize;
+    let _flags = input.u16()?;
+    let count = input.u16()?;
+    let mut values = Vec::new();
+    for _ in 0..count {
+        let offset = input.at;
+        let (kind, _, size) = (input.u8()?, input.u8()?, input.u16()?);
+        let (register, _, number) = (Register(input.u16()?), input.u16()?, input.u32()? as i32);
+        values.push(match kind {
+            1 => Value::Register { register, size },
+            2 => Value::Direct { register, offset: number, size },
+            3 => Value::Indirect { register, offset: number, size },
+            4 => Value::Constant(number as u64),
+            5 => Value::Constant(*pool.get(number as u32 as usize).ok_or(LlvmError::Location { offset })?),
+            _ => return Err(LlvmError::Location { offset }),
+        });
+    }
+    input.align(start)?;
+    let _padding = input.u16()?;
+    for _ in 0..input.u16()? {
+        let _live_out = input.u32()?;
+    }
+    input.align(start)?;
+    let stack_size = (stack_size != u64::MAX).then_some(stack_size);
+    Ok(Record { id, return_address, stack_size, values })
+}
+
+impl Record {
+    /// The live references, if the record is one of a statepoint.
+    pub fn statepoint(&self) -> Result<StackMap, LlvmError> {
+        let return_address = self.return_address;
+        let no_statepoint = LlvmError::NoStatepoint { return_address };
+        let [Value::Constant(_), Value::Constant(_), Value::Constant(count), rest @ ..] = &*self.values else {
+            return Err(no_statepoint);
+        };
+        let rest = usize::try_from(*count).ok().and_then(|count| rest.get(count..)).ok_or(no_statepoint)?;
+        let (pairs, []) = rest.as_chunks::<2>() else { return Err(no_statepoint) };
+        let mut roots: Vec<Root> = Vec::new();
+        for [base, derived] in pairs {
+            // A reference known to be null.
+            if matches!((base, derived), (Value::Constant(_), Value::Constant(_))) {
+                continue;
+            }
+            let unvisitable = LlvmError::Root { return_address };
+            let (bases, deriveds) = (words(base).ok_or(unvisitable)?, words(derived).ok_or(unvisitable)?);
+            if bases.len() != deriveds.len() {
+                return Err(unvisitable);
+            }
+            roots.extend(bases.into_iter().zip(deriveds).map(|(base, derived)| Root { base, derived }));
+        }
+        // The same value may be named more than once.
+        let mut seen = std::collections::HashSet::new();
+        roots.retain(|root| seen.insert(*root));
+        let cfa_offset = match self.stack_size {
+            None => None,
+            Some(size) => {
+                let size = u32::try_from(size).ok().and_then(|size| size.checked_add(WORD as u32));
+                Some(size.ok_or(LlvmError::DynamicFrame { return_address })?)
+            }
+        };
+        Ok(StackMap { return_address, cfa_offset, roots })
+    }
+
+    /// A statepoint whose roots all stand in the frame and of which none is derived, as a safepoint of a region.
+    pub fn safepoint(&self) -> Result<Safepoint, LlvmError> {
+        let map = self.statepoint()?;
+        let return_address = map.return_address;
+        let cfa_offset = map.cfa_offset.ok_or(LlvmError::DynamicFrame { return_address })?;
+        let slot = |root: &Root| match root.base {
+            Location::Stack(offset) if root.base == root.derived => u32::try_from(offset).ok(),
+            _ => None,
+        };
+        let slots: Option<Vec<u32>> = map.roots.iter().map(slot).collect();
+        let mut slots = slots.ok_or(LlvmError::NotPlain { return_address })?;
+        slots.sort_unstable();
+        Ok(Safepoint { return_address, cfa_offset, slots })
+    }
+}
+
+/// The words of a value, which may be a vector of references or a stack slot with several of them.
+fn words(value: &Value) -> Option<Vec<Location>> {
+    let (register, offset, size) = match *value {
+        Value::Register { register, size } => {
+            return (size == WORD as u16).then(|| vec![Location::Register(register)]);
+        }
+        Value::Direct { register, offset, size } | Value::Indirect { register, offset, size } => {
+            (register, offset, size)
+        }
+        Value::Constant(_) => return None,
+    };
+    let place = match register {
+        STACK_POINTER => Location::Stack,
+        FRAME_POINTER => Location::Frame,
+        _ => return None,
+    };
+    if size == 0 || !size.is_multiple_of(WORD as u16) {
+        return None;
+    }
+    (0..i32::from(size / WORD as u16)).map(|i| Some(place(offset.checked_add(i * WORD as i32)?))).collect()
+}

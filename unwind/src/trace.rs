@@ -1,0 +1,374 @@
+//! Traces: walks over any stack, native and managed frames alike, by the rule for each pc.
+//!
+//! What a frame's pc means was compiled the first time that it was met: a [`TraceCache`] keeps the packed rule of each
+//! pc that its traces have seen, and guesses the next one from the last. Rules too rare to be packed are evaluated each
+//! time. A pc without a rule is an error; a trace never falls back to frame pointers.
+
+pub(crate) mod cache;
+
+use std::ops::ControlFlow;
+
+use gimli::{Register, X86_64};
+
+use crate::code::{Published, Snapshot};
+use crate::context::Context;
+use crate::image::ImageError;
+use crate::memory::Memory;
+use crate::rule::{CALLEE_SAVED, FRAME_POINTER, RETURN_ADDRESS, Rule, STACK_POINTER, WORD};
+use crate::slow::{Recovered, UnwindRule};
+use crate::walk::{ReturnAddresses, WalkError};
+use cache::TraceCache;
+
+/// How far ahead of the CFA the stack is fetched into the cache: about what eight frames take.
+const PREFETCH: usize = 768;
+/// How often a trace may go from one stack to another.
+const JUMPS: u32 = 256;
+
+/// One frame of a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceFrame {
+    /// Where it stands: a return address, or exact.
+    pub pc: usize,
+    /// The pc is no return address: the frame is the innermost one, or was interrupted by a signal.
+    pub exact: bool,
+    /// Its stack pointer there.
+    pub sp: usize,
+    /// Its canonical frame address.
+    pub cfa: usize,
+    /// Where its return address stands; `None` for the oldest frame, and where it stands in no memory.
+    pub return_slot: Option<usize>,
+    /// The address that it returns to, the original one if the slot is hijacked; 0 for the oldest frame.
+    pub return_address: usize,
+    /// It is the frame that the kernel made to deliver a signal.
+    pub signal_frame: bool,
+}
+
+impl TraceFrame {
+    /// The pc to look a name or a line up by: the byte before a return address belongs to the call.
+    pub fn lookup_pc(&self) -> usize {
+        self.pc.wrapping_sub(usize::from(!self.exact))
+    }
+}
+
+/// A walk over any stack, from younger frames to older ones. With `REGISTERS`, it knows where each callee-saved register
+/// of each frame is; without, a rule that needs one of them is an error.
+///
+/// It allocates nothing and takes no lock if its cache is [fixed](TraceCache::fixed).
+#[derive(Debug)]
+pub struct Trace<'t, M, R, const REGISTERS: bool> {
+    code: &'t Published,
+    cache: &'t mut TraceCache,
+    memory: M,
+    returns: R,
+    /// What the rule is looked up by: the pc, or the byte before it.
+    at: usize,
+    exact: bool,
+    sp: usize,
+    fp: usize,
+    /// Where each callee-saved register of this frame was saved; 0: it is still what `context` says.
+    saved: [usize; CALLEE_SAVED.len()],
+    context: Context,
+    /// `context` is that of this very frame.
+    fresh: bool,
+    jumps: u32,
+    ended: bool,
+}
+
+impl<'t, M: Memory, R: ReturnAddresses> Trace<'t, M, R, true> {
+    /// A trace that begins at the frame with these registers, whose pc is exact, and reads `memory`.
+    pub fn new(
+        snapshot: &'t Snapshot<'_>,
+        cache: &'t mut TraceCache,
+        memory: M,
+        returns: R,
+        context: Context,
+    ) -> Trace<'t, M, R, true> {
+        Trace::start(snapshot, cache, memory, returns, context)
+    }
+}
+
+impl<'t, M: Memory, R: ReturnAddresses> Trace<'t, M, R, false> {
+    /// A trace that follows stack and frame pointer alone, and fails at the rare frames that need another register.
+    pub fn lean(
+        snapshot: &'t Snapshot<'_>,
+        cache: &'t mut TraceCache,
+        memory: M,
+        returns: R,
+        context: Context,
+    ) -> Trace<'t, M, R, false> {
+        Trace::start(snapshot, cache, memory, returns, context)
+    }
+}
+
+impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, REGISTERS> {
+    fn start(
+        snapshot: &'t Snapshot<'_>,
+        cache: &'t mut TraceCache,
+        memory: M,
+        returns: R,
+        context: Context,
+    ) -> Trace<'t, M, R, REGISTERS> {
+        let code = snapshot.published();
+        cache.belongs_to(code.version);
+        Trace {
+            code,
+            cache,
+            memory,
+            returns,
+            at: context.pc(),
+            exact: true,
+            sp: context.sp(),
+            fp: context.get(FRAME_POINTER).unwrap_or(0),
+            saved: [0; CALLEE_SAVED.len()],
+            context,
+            fresh: true,
+            jumps: 0,
+            ended: false,
+        }
+    }
+
+    /// The pc that the trace begins with is a return address, as that of a parked thread may be.
+    pub fn at_return_address(mut self) -> Self {
+        if self.exact {
+            (self.exact, self.at) = (false, self.at.wrapping_sub(1));
+        }
+        self
+    }
+
+    /// The next frame; `None` behind the oldest one. After an error the trace stands still.
+    #[inline]
+    pub fn next_frame(&mut self) -> Result<Option<TraceFrame>, WalkError> {
+        let mut next = None;
+        self.for_each(|frame| {
+            next = Some(frame);
+            ControlFlow::Break(())
+        })?;
+        Ok(next)
+    }
+
+    /// Calls `each` for every frame until it breaks, or behind the oldest one; yields what it broke with. The fastest way
+    /// to go through a deep stack: the state of the walk stays in the machine's registers.
+    #[inline]
+    pub fn for_each<B>(
+        &mut self,
+        mut each: impl FnMut(TraceFrame) -> ControlFlow<B>,
+    ) -> Result<Option<B>, WalkError> {
+        loop {
+            // As many simple steps as there are, of pcs that the cache holds.
+            let mut cursor = self.cache.cursor();
+            let (mut at, mut sp, mut fp, mut exact) = (self.at, self.sp, self.fp, self.exact);
+            let mut saved = self.saved;
+            let mut moved = false;
+            let outcome = loop {
+                let Some(rule) = cursor.find(at) else { break None };
+                let Some((from_fp, offset)) = rule.simple() else { break None };
+                let base = if from_fp { fp } else { sp };
+                let cfa = base.wrapping_add(offset);
+                if cfa <= sp || !cfa.is_multiple_of(WORD) {
+                    break None;
+                }
+                self.memory.prefetch(cfa.wrapping_add(PREFETCH));
+                let return_slot = cfa - WORD;
+                let Some(found) = self.memory.read(return_slot) else { break None };
+                let saved_fp = rule.saved_fp();
+                if saved_fp != 0 {
+                    // From the base, not from the CFA: one addition less between a frame pointer and the next.
+                    let slot = base.wrapping_add(offset.wrapping_sub(saved_fp));
+                    let Some(value) = self.memory.read(slot) else { break None };
+                    fp = value;
+                }
+                if REGISTERS {
+                    for (i, saved) in saved.iter_mut().enumerate() {
+                        let below = rule.saved(i);
+                        *saved = if below == 0 { *saved } else { cfa.wrapping_sub(below) };
+                    }
+                }
+                let return_address = self.returns.original(found).unwrap_or(found);
+                let frame = TraceFrame {
+                    pc: at.wrapping_add(usize::from(!exact)),
+                    exact,
+                    sp,
+                    cfa,
+                    return_slot: Some(return_slot),
+                    return_address,
+                    signal_frame: false,
+                };
+                (at, sp, exact, moved) = (return_address.wrapping_sub(1), cfa, false, true);
+                if let ControlFlow::Break(result) = each(frame) {
+                    break Some(result);
+                }
+            };
+            let memo = cursor.memo();
+            self.cache.remember(memo);
+            (self.at, self.sp, self.fp, self.exact, self.saved) = (at, sp, fp, exact, saved);
+            self.fresh &= !moved;
+            if outcome.is_some() {
+                return Ok(outcome);
+            }
+            // Then whatever stopped them.
+            match self.step()? {
+                None => return Ok(None),
+                Some(frame) => {
+                    if let ControlFlow::Break(result) = each(frame) {
+                        return Ok(Some(result));
+                    }
+                }
+            }
+        }
+    }
+
+    /// One step of any kind.
+    #[cold]
+    #[inline(never)]
+    fn step(&mut self) -> Result<Option<TraceFrame>, WalkError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let rule = match self.cache.cursor().find(self.at).filter(|rule| *rule != Rule::NONE) {
+            Some(rule) => rule,
+            None => {
+                let rule = self.unwind_rule()?;
+                match rule.as_packed() {
+                    Some(rule) => {
+                        self.cache.insert(self.at, rule);
+                        rule
+                    }
+                    None => return self.step_slowly(rule),
+                }
+            }
+        };
+        let sp = self.sp;
+        let (from_fp, offset) = match rule.simple() {
+            Some(simple) => simple,
+            None => return self.step_slowly(UnwindRule::packed(rule)),
+        };
+        let cfa = if from_fp { self.fp } else { sp }.wrapping_add(offset);
+        if cfa <= sp || !cfa.is_multiple_of(WORD) {
+            return Err(self.bad_cfa(cfa));
+        }
+        let return_slot = cfa - WORD;
+        let found = self.read(return_slot)?;
+        let fp = match rule.saved_fp() {
+            0 => self.fp,
+            below => self.read(cfa.wrapping_sub(below))?,
+        };
+        if REGISTERS {
+            for (i, saved) in self.saved.iter_mut().enumerate().filter(|(i, _)| rule.saved(*i) != 0) {
+                *saved = cfa.wrapping_sub(rule.saved(i));
+            }
+        }
+        let return_address = self.returns.original(found).unwrap_or(found);
+        let frame = TraceFrame {
+            pc: self.pc(),
+            exact: self.exact,
+            sp,
+            cfa,
+            return_slot: Some(return_slot),
+            return_address,
+            signal_frame: false,
+        };
+        (self.at, self.sp, self.fp) = (return_address.wrapping_sub(1), cfa, fp);
+        (self.exact, self.fresh) = (false, false);
+        Ok(Some(frame))
+    }
+
+    /// The pc of the frame that the trace stands at.
+    #[inline]
+    fn pc(&self) -> usize {
+        self.at.wrapping_add(usize::from(!self.exact))
+    }
+
+    /// A register of the frame that the trace stands at, which is the caller of the one last yielded: its value, if it is
+    /// known.
+    pub fn register(&self, register: Register) -> Option<usize> {
+        match register {
+            RETURN_ADDRESS => Some(self.pc()),
+            STACK_POINTER => Some(self.sp),
+            FRAME_POINTER => Some(self.fp),
+            _ => match self.register_slot(register) {
+                Some(slot) => self.memory.read(slot),
+                None if self.fresh || REGISTERS && CALLEE_SAVED.contains(&register) => self.context.get(register),
+                None => None,
+            },
+        }
+    }
+
+    /// Where in memory a callee-saved register of that frame was saved; `None` if it is still in the register.
+    pub fn register_slot(&self, register: Register) -> Option<usize> {
+        let i = CALLEE_SAVED.into_iter().position(|saved| saved == register)?;
+        (self.saved[i] != 0).then_some(self.saved[i])
+    }
+
+    #[inline]
+    fn read(&self, address: usize) -> Result<usize, WalkError> {
+        self.memory.read(address).ok_or(WalkError::Unreadable { pc: self.pc(), address })
+    }
+
+    #[cold]
+    fn bad_cfa(&self, cfa: usize) -> WalkError {
+        let (pc, sp) = (self.pc(), self.sp);
+        if cfa <= sp { WalkError::NotIncreasing { pc, sp, cfa } } else { WalkError::Misaligned { pc, cfa } }
+    }
+
+    fn unwind_rule(&self) -> Result<UnwindRule<'t>, WalkError> {
+        let pc = self.pc();
+        let failed = |error| match error {
+            ImageError::Cfi { source, .. } => WalkError::Cfi { pc, source },
+            _ => WalkError::Image { pc },
+        };
+        self.code.rule(self.at, self.cache.grows()).map_err(failed)?.ok_or(WalkError::NoRule { pc })
+    }
+
+    /// A step by a rule that is not one of the two simple forms.
+    #[cold]
+    fn step_slowly(&mut self, rule: UnwindRule<'t>) -> Result<Option<TraceFrame>, WalkError> {
+        let (pc, sp, exact) = (self.pc(), self.sp, self.exact);
+        let failed = |source| WalkError::Expression { pc, source };
+        let context = self.all_registers();
+        let recovery = rule.evaluate(&context, &self.memory).map_err(failed)?;
+        let cfa = recovery.cfa;
+        let signal_frame = recovery.signal_frame;
+        if recovery.oldest {
+            self.ended = true;
+            let frame = TraceFrame { pc, exact, sp, cfa: sp, return_slot: None, return_address: 0, signal_frame };
+            return Ok(Some(frame));
+        }
+        let caller = recovery.caller(&context, &self.memory).map_err(failed)?;
+        let (Some(found), Some(caller_sp)) = (caller.get(RETURN_ADDRESS), caller.get(X86_64::RSP)) else {
+            return Err(WalkError::ReturnAddress { pc });
+        };
+        if caller_sp <= sp {
+            // On to another stack, as a signal handler on its own stack or a call between stacks goes.
+            self.jumps += 1;
+            if self.jumps > JUMPS {
+                return Err(WalkError::Circles { pc });
+            }
+        }
+        let return_address = self.returns.original(found).unwrap_or(found);
+        let return_slot = recovery.return_slot();
+        for (i, register) in CALLEE_SAVED.into_iter().enumerate() {
+            match recovery.register(register) {
+                Recovered::At(address) => self.saved[i] = address,
+                Recovered::Same => {}
+                Recovered::Unknown | Recovered::Value(_) => self.saved[i] = 0,
+            }
+        }
+        self.context = caller;
+        self.sp = caller_sp;
+        self.fp = caller.get(FRAME_POINTER).unwrap_or(0);
+        self.exact = signal_frame;
+        self.at = if signal_frame { return_address } else { return_address.wrapping_sub(1) };
+        self.fresh = true;
+        Ok(Some(TraceFrame { pc, exact, sp, cfa, return_slot, return_address, signal_frame }))
+    }
+
+    fn all_registers(&self) -> Context {
+        let mut context = if self.fresh { self.context } else { Context::unknown() };
+        for register in CALLEE_SAVED.into_iter().chain([RETURN_ADDRESS, STACK_POINTER]) {
+            if let Some(value) = self.register(register) {
+                context.set(register, value);
+            }
+        }
+        context
+    }
+}

@@ -1,0 +1,201 @@
+//! Images: of this process while libraries come and go, from files with separate and compressed debug data, and broken.
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use object::{Object, ObjectSymbol};
+use proptest::prelude::*;
+use stackmark_unwind::{Code, CodeError, Context, Image, ImageError, MemorySnapshot, Trace, TraceCache, UnwindRule};
+
+/// A directory of its own for a test, removed at its end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Directory {
+        let path = std::env::temp_dir().join(format!("stackmark-unwind-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Directory(path)
+    }
+
+    /// Runs a tool here; false if it is missing.
+    fn run(&self, tool: &str, arguments: &[&str]) -> bool {
+        match Command::new(tool).args(arguments).current_dir(&self.0).status() {
+            Ok(status) => {
+                assert!(status.success(), "{tool} {arguments:?}");
+                true
+            }
+            Err(_) => {
+                eprintln!("skipped: {tool} is missing");
+                false
+            }
+        }
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const SOURCE: &str = "int through(int (*f)(void)) { volatile int a[100]; a[3] = f(); return a[3] + 1; }";
+
+fn symbol(path: &Path, name: &str) -> usize {
+    let bytes = std::fs::read(path).unwrap();
+    let file = object::File::parse(&*bytes).unwrap();
+    let address = file.dynamic_symbols().find(|symbol| symbol.name() == Ok(name)).unwrap().address();
+    address as usize
+}
+
+#[test]
+fn libraries_that_come_and_go_are_noticed() {
+    let directory = Directory::new("dlopen");
+    std::fs::write(directory.0.join("a.c"), SOURCE).unwrap();
+    if !directory.run("cc", &["-O1", "-shared", "-fPIC", "-o", "a.so", "a.c"]) {
+        return;
+    }
+    let code = Code::new();
+    assert!(code.refresh_images());
+    let path = CString::new(directory.0.join("a.so").to_str().unwrap()).unwrap();
+    // SAFETY: a library without initialisers.
+    let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
+    assert!(!library.is_null());
+    // SAFETY: a library that is open.
+    let through = unsafe { libc::dlsym(library, c"through".as_ptr()) } as usize;
+    assert!(code.snapshot().image(through).is_none());
+    assert!(code.refresh_images());
+    let before = code.snapshot();
+    assert!(before.image(through).unwrap().name().ends_with("a.so"));
+    let rule = before.rule(through).unwrap().unwrap();
+    assert_eq!(rule.to_string(), "cfa=sp+8 ra=[cfa-8]");
+    // SAFETY: nothing of the library is running or referred to.
+    assert_eq!(unsafe { libc::dlclose(library) }, 0);
+    // Other tests of this process may have loaded something meanwhile, but this library is gone.
+    assert!(code.refresh_images());
+    assert!(code.snapshot().image(through).is_none());
+    assert!(matches!(code.snapshot().rule(through), Ok(None)));
+    // The older snapshot has a copy.
+    assert_eq!(before.rule(through).unwrap(), Some(rule));
+}
+
+#[test]
+fn debug_files_are_found_by_link_and_by_build_id_and_may_be_compressed() {
+    let directory = Directory::new("debug");
+    std::fs::write(directory.0.join("a.c"), SOURCE).unwrap();
+    let no_tables = "-fno-asynchronous-unwind-tables";
+    if !directory.run("cc", &["-g", no_tables, "-fPIC", "-shared", "-Wl,--build-id", "-o", "whole.so", "a.c"])
+        || !directory.run("objcopy", &["--compress-debug-sections=zlib", "whole.so", "compressed.so"])
+    {
+        return;
+    }
+    let pc = symbol(&directory.0.join("whole.so"), "through") + 1;
+    let open = |name: &str, roots: &[PathBuf]| Image::open(&directory.0.join(name), 0x10_0000, roots).unwrap();
+    let rule = |image: &Image| image.rule(0x10_0000 + pc).unwrap().map(|rule: UnwindRule<'_>| rule.to_string());
+    let expected = rule(&open("whole.so", &[])).expect("`.debug_frame` covers it");
+    assert!(expected.starts_with("cfa=sp+16 rbp=[cfa-16]"), "{expected}");
+    assert_eq!(rule(&open("compressed.so", &[])), Some(expected.clone()));
+
+    directory.run("objcopy", &["--only-keep-debug", "compressed.so", "a.debug"]);
+    directory.run("strip", &["-g", "-o", "stripped.so", "whole.so"]);
+    assert_eq!(rule(&open("stripped.so", &[])), None);
+    directory.run("objcopy", &["--add-gnu-debuglink=a.debug", "stripped.so", "linked.so"]);
+    assert_eq!(rule(&open("linked.so", &[])), Some(expected.clone()));
+
+    let bytes = std::fs::read(directory.0.join("whole.so")).unwrap();
+    let id = object::File::parse(&*bytes).unwrap().build_id().unwrap().unwrap().to_vec();
+    let hex: String = id[1..].iter().map(|byte| format!("{byte:02x}")).collect();
+    let by_id = directory.0.join("root/.build-id").join(format!("{:02x}", id[0]));
+    std::fs::create_dir_all(&by_id).unwrap();
+    std::fs::rename(directory.0.join("a.debug"), by_id.join(format!("{hex}.debug"))).unwrap();
+    assert_eq!(rule(&open("linked.so", &[])), None, "what the link names is gone");
+    assert_eq!(rule(&open("stripped.so", &[directory.0.join("root")])), Some(expected));
+}
+
+#[test]
+fn a_compiled_image_says_what_its_entries_say() {
+    let path = std::env::current_exe().unwrap();
+    let (single, compiled) = (Image::open(&path, 0, &[]).unwrap(), Image::open(&path, 0, &[]).unwrap());
+    let size = compiled.compile().unwrap();
+    assert!(size > 0 && size < 4 * compiled.cfi_bytes(), "{size}");
+    let functions = compiled.functions().unwrap();
+    assert!(functions.len() > 100);
+    for function in functions.iter().step_by(7) {
+        for pc in [function.start, function.start + function.len() / 2, function.end - 1] {
+            assert_eq!(single.rule(pc), compiled.rule(pc));
+            assert!(single.rule(pc).unwrap().is_some());
+        }
+    }
+    let outside = compiled.code()[0].end + 0x1000_0000;
+    assert_eq!(compiled.rule(outside), Ok(None));
+}
+
+#[test]
+fn images_of_another_process_are_traced_over_its_memory() {
+    let path = Path::new("/usr/lib/x86_64-linux-gnu/libc.so.6");
+    let bias = 0x5555_0000_0000;
+    let code = Code::new();
+    code.add_image(Image::open(path, bias, &[]).unwrap()).unwrap();
+    let again = code.add_image(Image::open(path, bias + 0x1000, &[]).unwrap());
+    assert!(matches!(again, Err(CodeError::Overlap { .. })), "{again:?}");
+    // A frame of `abort` that has just been called by itself.
+    let abort = bias + symbol(path, "abort");
+    let stack = MemorySnapshot { start: 0x7000, words: vec![abort + 1, 0] };
+    let snapshot = code.snapshot();
+    let mut cache = TraceCache::new();
+    let mut trace = Trace::new(&snapshot, &mut cache, &stack, (), Context::new(abort, 0x7000, 0));
+    let frame = trace.next_frame().unwrap().unwrap();
+    assert_eq!((frame.pc, frame.return_slot, frame.return_address), (abort, Some(0x7000), abort + 1));
+}
+
+#[test]
+fn what_is_no_image_is_refused() {
+    assert!(matches!(Image::from_elf("empty", &[], 0), Err(ImageError::Elf { .. })));
+    assert!(matches!(Image::open(Path::new("/nonexistent"), 0, &[]), Err(ImageError::File { .. })));
+}
+
+/// A small library, with all that images have.
+fn small() -> Vec<u8> {
+    std::fs::read("/usr/lib/x86_64-linux-gnu/libdl.so.2").unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #[test]
+    fn broken_images_yield_errors_or_rules_and_never_a_panic(
+        mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        targeted in prop::collection::vec((0..64_usize, any::<u8>()), 0..3),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+        bias in any::<usize>(),
+    ) {
+        let mut bytes = small();
+        // The interesting part is small: sections of CFI, their table, the headers.
+        let interesting: Vec<usize> = {
+            let file = object::File::parse(&*bytes).unwrap();
+            let sections = [".eh_frame", ".eh_frame_hdr"].map(|name| {
+                object::ObjectSection::file_range(&file.section_by_name(name).unwrap()).unwrap()
+            });
+            sections.iter().flat_map(|(at, len)| *at as usize..(at + len) as usize).collect()
+        };
+        for (at, byte) in mutations {
+            bytes[interesting[at.index(interesting.len())]] = byte;
+        }
+        for (at, byte) in targeted {
+            bytes[at] = byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        if let Ok(image) = Image::from_elf("broken", &bytes, bias) {
+            for range in image.code().to_vec() {
+                for pc in range.step_by(61) {
+                    if let Ok(Some(rule)) = image.rule(pc) {
+                        let stack = MemorySnapshot { start: 0x1000, words: vec![0x1000; 16] };
+                        let _ = (rule.evaluate(&Context::new(pc, 0x1000, 0x1000), &stack), rule.to_string());
+                    }
+                }
+            }
+            let _ = (image.compile(), image.functions());
+        }
+    }
+}

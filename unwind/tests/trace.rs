@@ -1,0 +1,238 @@
+//! Traces of this process, compared with the system's unwinder frame by frame.
+
+mod support;
+
+use std::cell::RefCell;
+use std::ffi::c_void;
+use std::hint::black_box;
+
+use gimli::X86_64;
+use stackmark_unwind::{Code, Context, StackMemory, Trace, TraceCache, TraceFrame, WalkError};
+
+#[repr(C)]
+struct Opaque(c_void);
+
+unsafe extern "C" {
+    fn _Unwind_Backtrace(visit: extern "C" fn(*mut Opaque, *mut c_void) -> i32, data: *mut c_void) -> i32;
+    fn _Unwind_GetIP(context: *mut Opaque) -> usize;
+    fn _Unwind_GetCFA(context: *mut Opaque) -> usize;
+}
+
+extern "C" fn visit(context: *mut Opaque, data: *mut c_void) -> i32 {
+    // SAFETY: `system` passes a vector, and the unwinder a valid context.
+    unsafe { (*data.cast::<Vec<(usize, usize)>>()).push((_Unwind_GetIP(context), _Unwind_GetCFA(context))) };
+    0
+}
+
+/// Pc and stack pointer of every frame, as the system's unwinder sees them, from the caller of this function on.
+#[inline(never)]
+fn system() -> Vec<(usize, usize)> {
+    let mut frames: Vec<(usize, usize)> = Vec::new();
+    // SAFETY: `visit` is such a callback, and expects a vector.
+    unsafe { _Unwind_Backtrace(visit, (&raw mut frames).cast()) };
+    frames.remove(0);
+    frames
+}
+
+/// The memory of the calling thread's stack.
+fn thread_stack() -> StackMemory {
+    // SAFETY: the attributes are initialised by the first call and destroyed once; the range is this thread's stack,
+    // mapped from its lowest touched page on, which is above the current frame.
+    unsafe {
+        let mut attributes = std::mem::zeroed();
+        assert_eq!(libc::pthread_getattr_np(libc::pthread_self(), &raw mut attributes), 0);
+        let (mut start, mut size) = (std::ptr::null_mut(), 0);
+        assert_eq!(libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size), 0);
+        libc::pthread_attr_destroy(&raw mut attributes);
+        let end = start as usize + size;
+        StackMemory::new((&raw const end as usize).max(start as usize)..end)
+    }
+}
+
+fn frames<const N: usize>(
+    code: &Code,
+    cache: &mut TraceCache,
+    memory: [StackMemory; N],
+    context: Context,
+) -> Result<Vec<TraceFrame>, WalkError> {
+    let snapshot = code.snapshot();
+    let mut trace = Trace::new(&snapshot, cache, memory, (), context);
+    let mut frames = Vec::new();
+    while let Some(frame) = trace.next_frame()? {
+        frames.push(frame);
+    }
+    Ok(frames)
+}
+
+/// Recursion through frames of several sizes, some of which save registers, then `leaf`.
+#[inline(never)]
+fn recurse(depth: usize, leaf: &mut dyn FnMut()) -> usize {
+    let (a, b, c) = (black_box(depth * 3), black_box(depth ^ 5), black_box(depth + 9));
+    let below = match depth {
+        0 => {
+            leaf();
+            1
+        }
+        _ if depth.is_multiple_of(2) => recurse(depth - 1, leaf),
+        _ => through_a_large_frame(depth - 1, leaf),
+    };
+    black_box(below) + a + b + c
+}
+
+#[inline(never)]
+fn through_a_large_frame(depth: usize, leaf: &mut dyn FnMut()) -> usize {
+    let mut large = [0_u64; 700];
+    black_box(&mut large);
+    recurse(depth, leaf)
+}
+
+#[test]
+fn a_trace_sees_the_frames_that_the_system_sees() {
+    let code = Code::new();
+    assert!(code.refresh_images());
+    assert!(!code.refresh_images(), "nothing has been loaded meanwhile");
+    let mut leaf = || {
+        let mut cache = TraceCache::new();
+        for _ in 0..3 {
+            let stack = thread_stack();
+            let context = Context::capture();
+            let expected = system();
+            let traced = frames(&code, &mut cache, [stack], context).unwrap();
+            // The leaf's own pc differs: the two calls stand at different places.
+            let pcs: Vec<usize> = traced[1..].iter().map(|frame| frame.pc).collect();
+            let stacks: Vec<usize> = traced[1..].iter().map(|frame| frame.sp).collect();
+            assert!(traced.len() > 60);
+            assert_eq!(pcs, expected[1..].iter().map(|frame| frame.0).take_while(|pc| *pc != 0).collect::<Vec<_>>());
+            assert_eq!(stacks[..50], expected[1..51].iter().map(|frame| frame.1).collect::<Vec<_>>());
+            assert!(traced[0].exact && !traced[1].exact);
+        }
+        assert!(cache.len() > 10);
+    };
+    recurse(50, &mut leaf);
+}
+
+#[test]
+fn a_pc_that_nothing_describes_is_refused() {
+    let code = Code::new();
+    let mut cache = TraceCache::new();
+    let context = Context::capture();
+    let result = frames(&code, &mut cache, [thread_stack()], context);
+    assert_eq!(result, Err(WalkError::NoRule { pc: context.pc() }));
+    // Images that are known, but not read, and a cache for signal handlers.
+    code.refresh_images();
+    let mut fixed = TraceCache::fixed(100);
+    let result = frames(&code, &mut fixed, [thread_stack()], context);
+    assert_eq!(result, Err(WalkError::Image { pc: context.pc() }));
+    code.snapshot().read_images().unwrap();
+    assert!(frames(&code, &mut fixed, [thread_stack()], context).is_ok());
+}
+
+#[test]
+fn callee_saved_registers_are_recovered() {
+    let code = Code::new();
+    code.refresh_images();
+    let mut cache = TraceCache::new();
+    let markers = [0x1111, 0x2222, 0x3333, 0x4444_usize];
+    let registers = [X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
+    extern "C" fn leaf(data: *mut &mut dyn FnMut()) {
+        // Uses all callee-saved registers itself, at any level of optimisation.
+        // SAFETY: writes registers that it declares as written.
+        unsafe {
+            std::arch::asm!(
+                "mov r12, 1", "mov r13, 2", "mov r14, 3", "mov r15, 4",
+                out("r12") _, out("r13") _, out("r14") _, out("r15") _
+            );
+            (*data)();
+        }
+    }
+    let mut look = || {
+        let context = Context::capture();
+        let snapshot = code.snapshot();
+        let mut trace = Trace::new(&snapshot, &mut cache, thread_stack(), (), context);
+        let mut seen = false;
+        while let Some(frame) = trace.next_frame().unwrap() {
+            let values: Vec<_> = registers.iter().map(|register| trace.register(*register)).collect();
+            let found = values == markers.map(Some);
+            if found {
+                let slot = trace.register_slot(X86_64::R13).expect("it was saved by a younger frame");
+                assert!(slot < frame.cfa);
+            }
+            seen |= found;
+        }
+        assert!(seen, "no frame had the markers in its registers");
+    };
+    let mut look: &mut dyn FnMut() = &mut look;
+    // SAFETY: calls a C function with its argument, and restores the registers that the compiler may be using.
+    unsafe {
+        std::arch::asm!(
+            "mov r12, 0x1111", "mov r13, 0x2222", "mov r14, 0x3333", "mov r15, 0x4444",
+            "call {leaf}",
+            leaf = sym leaf, in("rdi") &raw mut look,
+            out("r12") _, out("r13") _, out("r14") _, out("r15") _, clobber_abi("C")
+        );
+    }
+}
+
+/// What a signal handler saw: the frames from its own on, and from the interrupted one on.
+type Seen = (Vec<TraceFrame>, Vec<(usize, usize)>, Vec<TraceFrame>);
+
+struct Handler {
+    code: Code,
+    cache: TraceCache,
+    memory: [StackMemory; 2],
+    seen: Option<Seen>,
+}
+
+thread_local! {
+    static HANDLER: RefCell<Option<Handler>> = const { RefCell::new(None) };
+}
+
+extern "C" fn on_signal(_signal: i32, _info: *mut libc::siginfo_t, interrupted: *mut libc::ucontext_t) {
+    HANDLER.with_borrow_mut(|handler| {
+        let Handler { code, cache, memory, seen } = handler.as_mut().expect("set before the signal is raised");
+        let context = Context::capture();
+        let expected = system();
+        let own = frames(code, cache, memory.clone(), context).unwrap();
+        // SAFETY: the kernel passes the context that it has interrupted.
+        let interrupted = Context::interrupted(unsafe { &*interrupted });
+        *seen = Some((own, expected, frames(code, cache, memory.clone(), interrupted).unwrap()));
+    });
+}
+
+#[test]
+fn a_trace_goes_through_a_signal_frame_on_another_stack() {
+    let alternate = vec![0_u64; 1 << 17];
+    let start = alternate.as_ptr() as usize;
+    let code = Code::new();
+    code.refresh_images();
+    code.snapshot().read_images().unwrap();
+    // SAFETY: the handler runs on memory that outlives it, and the vector stays in place.
+    let memory = unsafe {
+        let stack = libc::stack_t { ss_sp: start as *mut c_void, ss_flags: 0, ss_size: alternate.len() * 8 };
+        assert_eq!(libc::sigaltstack(&raw const stack, std::ptr::null_mut()), 0);
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_signal as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        assert_eq!(libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()), 0);
+        [thread_stack(), StackMemory::new(start..start + alternate.len() * 8)]
+    };
+    let mut code = Some(code);
+    let mut leaf = || {
+        let memory = [thread_stack(), memory[1].clone()];
+        let code = code.take().expect("one call");
+        HANDLER.set(Some(Handler { code, cache: TraceCache::fixed(1000), memory, seen: None }));
+        // SAFETY: the handler is installed.
+        unsafe { libc::raise(libc::SIGUSR1) };
+    };
+    recurse(20, &mut leaf);
+    let (own, expected, interrupted) = HANDLER.take().unwrap().seen.unwrap();
+    let signal = own.iter().position(|frame| frame.signal_frame).expect("a signal frame");
+    assert!(own[signal + 1].exact, "what was interrupted stands at an exact pc");
+    assert_eq!(own[signal + 1].pc, interrupted[0].pc);
+    let pcs = |frames: &[TraceFrame]| frames.iter().map(|frame| frame.pc).collect::<Vec<_>>();
+    assert_eq!(pcs(&own[signal + 1..]), pcs(&interrupted));
+    // The handler's own closures stand at different places for the two.
+    let common = own.len() - signal;
+    let expected: Vec<usize> = expected.iter().map(|frame| frame.0).filter(|pc| *pc != 0).collect();
+    assert_eq!(pcs(&own[signal..]), expected[expected.len() - common..]);
+}
