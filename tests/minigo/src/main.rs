@@ -35,6 +35,9 @@ struct Arguments {
     /// OS threads that run goroutines.
     #[arg(long, value_name = "N", default_value_t = default_threads(), value_parser = positive)]
     threads: usize,
+    /// OS threads that mark objects [default: a quarter of the cores, at least one].
+    #[arg(long, value_name = "N", value_parser = positive)]
+    mark_workers: Option<usize>,
     /// How much the heap may grow before the next collection, in percent of what was live; negative: no collections.
     #[arg(long, value_name = "N", default_value_t = 100, allow_negative_numbers = true)]
     gc_percent: i64,
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         report: a.report,
         stats: a.stats,
         threads: a.threads,
+        mark_workers: a.mark_workers,
         gc_percent: a.gc_percent,
         max_stack: a.max_stack,
         stress: stress.collect(),

@@ -28,6 +28,8 @@ pub struct Options {
     pub stats: Option<PathBuf>,
     /// OS threads that run goroutines.
     pub threads: usize,
+    /// OS threads that mark; `None`: as the library chooses.
+    pub mark_workers: Option<usize>,
     /// The heap may grow by this part of what was live before the next collection; negative: none happens by itself.
     pub gc_percent: i64,
     /// The largest stack of a goroutine, in bytes.

@@ -20,6 +20,11 @@ macro_rules! tests {
             }
 
             #[test]
+            fn with_three_mark_workers() {
+                Program::new(stringify!($name)).check(&["--mark-workers", "3", "--gc-percent", "20"], Size::Full);
+            }
+
+            #[test]
             fn small() {
                 Program::new(stringify!($name)).check(&[], Size::Stress);
             }

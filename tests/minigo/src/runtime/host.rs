@@ -117,10 +117,11 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
         ..Config::default()
     };
     let runtime = Runtime::new(config, Arc::new(unwind::Code::new()), Box::new(Embedder))?;
+    let defaults = stackmark::Config::default();
     let collector = stackmark::Config {
+        workers: options.mark_workers.unwrap_or(defaults.workers),
         percent: u32::try_from(options.gc_percent).ok(),
         verify: options.has(Stress::Verify),
-        ..stackmark::Config::default()
     };
     let collector = Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &collector)?;
     let on_deadlock = Box::new(|| fail::die("fatal error: all goroutines are asleep - deadlock!"));
