@@ -1,8 +1,8 @@
-//! The pool of barrier stubs, its table of saved return addresses, and what happens when an exception passes a stub.
+//! The pool of barrier stubs, its table of saved return addresses, and what is done when an exception has passed a stub.
 
 use crate::layout::{BarrierFn, GoroutineHeader};
 use crate::{arch, current};
-use core::ffi::{c_int, c_void};
+use core::ffi::c_void;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::Once;
@@ -31,14 +31,7 @@ static stackmark_vector_size: AtomicUsize = AtomicUsize::new(0);
 unsafe extern "C-unwind" {
     static stackmark_barrier_pool: u8;
     static stackmark_barrier_pool_end: u8;
-    fn stackmark_barrier_landing();
     fn _Unwind_Resume(exception: *mut c_void) -> !;
-}
-
-unsafe extern "C" {
-    fn _Unwind_SetIP(context: *mut c_void, ip: usize);
-    fn _Unwind_SetGR(context: *mut c_void, register: c_int, value: usize);
-    fn _Unwind_GetIP(context: *mut c_void) -> usize;
 }
 
 /// Asks the CPU once how the vector state is to be saved.
@@ -93,36 +86,6 @@ pub fn saved(index: usize) -> &'static AtomicUsize {
 pub fn original(found: usize) -> Option<usize> {
     // Relaxed: whoever walks holds the goroutine or is its own thread, and so has seen the placing.
     index_of(found).map(|index| saved(index).load(Relaxed))
-}
-
-const URC_INSTALL_CONTEXT: c_int = 7;
-const URC_CONTINUE_UNWIND: c_int = 8;
-const UA_CLEANUP_PHASE: c_int = 2;
-/// The DWARF registers in which libgcc hands two words to a landing pad: rax and rdx.
-const EH_RETURN: (c_int, c_int) = (0, 1);
-
-/// The personality of the pool (Itanium C++ ABI, level I). Phase 1 goes on; in the cleanup phase the landing pad is
-/// entered. `_URC_CONTINUE_UNWIND` there aborts when the catching frame is directly behind the barrier: the
-/// stub and that frame have the same CFA, and libgcc takes the one for the other.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn stackmark_barrier_personality(
-    _version: c_int,
-    actions: c_int,
-    _class: u64,
-    exception: *mut c_void,
-    context: *mut c_void,
-) -> c_int {
-    if actions & UA_CLEANUP_PHASE == 0 {
-        return URC_CONTINUE_UNWIND;
-    }
-    // SAFETY: libgcc calls a personality with a valid context, and the stub's frame lets registers be set.
-    unsafe {
-        let index = index_of(_Unwind_GetIP(context)).expect("the personality of the pool runs for its stubs");
-        _Unwind_SetGR(context, EH_RETURN.0, exception as usize);
-        _Unwind_SetGR(context, EH_RETURN.1, index);
-        _Unwind_SetIP(context, stackmark_barrier_landing as *const () as usize);
-    }
-    URC_INSTALL_CONTEXT
 }
 
 /// Where the landing pad calls out to: tells the host and goes on unwinding, on the system stack.

@@ -54,6 +54,9 @@ pub struct GoroutineHeader {
     /// Words for results beyond the result registers and for arguments of native calls. Not roots: they are loaded
     /// right after the call returns, before the next safepoint.
     pub results: [AtomicU64; RESULT_WORDS],
+    /// Native function that `goroutine_entry` calls, on the system stack, with an exception that nobody has caught:
+    /// `fn(exception, goroutine)`, which does not return. 0: exceptions find no handler.
+    pub on_uncaught: AtomicUsize,
 }
 
 /// The part of a machine that the assembly addresses. One OS thread's own.
@@ -115,6 +118,8 @@ offsets! {
     G_USER = GoroutineHeader.user @ 88;
     /// Offset of [`GoroutineHeader::results`].
     G_RESULTS = GoroutineHeader.results @ 96;
+    /// Offset of [`GoroutineHeader::on_uncaught`].
+    G_ON_UNCAUGHT = GoroutineHeader.on_uncaught @ 224;
     /// Offset of [`MachineHeader::goroutine`].
     M_GOROUTINE = MachineHeader.goroutine @ 0;
     /// Offset of [`MachineHeader::system_sp`].
@@ -142,6 +147,7 @@ impl GoroutineHeader {
             callback_depth: AtomicUsize::new(0),
             user: AtomicUsize::new(0),
             results: [const { AtomicU64::new(0) }; RESULT_WORDS],
+            on_uncaught: AtomicUsize::new(0),
         }
     }
 }

@@ -43,6 +43,7 @@ compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
 
 pub mod barrier;
 pub mod layout;
+mod personality;
 mod x86_64;
 
 pub use barrier::{BARRIER_PAGES, STUBS_PER_PAGE};

@@ -309,6 +309,7 @@ stackmark_system_call_end:
     .hidden stackmark_callback_begin
 stackmark_callback_begin:
     .cfi_startproc
+    .cfi_personality 0x9b, DW.ref.stackmark_callback_personality
     // CFA = *(rsp) + 64
     .cfi_escape 0x0f, 5, 0x77, 0, 0x06, 0x23, 64
     .cfi_offset rbp, -16
@@ -352,6 +353,54 @@ callback_on_goroutine:
     .cfi_def_cfa_offset 8
     .cfi_restore rbp
     ret
+
+// The landing pad of callback, on G: rax = exception. Does what a return does, and goes on unwinding as if the native
+// caller had called _Unwind_Resume itself.
+    .globl stackmark_callback_landing
+    .hidden stackmark_callback_landing
+stackmark_callback_landing:
+    // CFA = *(rsp) + 64, as before the switch
+    .cfi_escape 0x0f, 5, 0x77, 0, 0x06, 0x23, 64
+    .cfi_offset rbp, -16
+    .cfi_offset rbx, -24
+    .cfi_offset r12, -32
+    .cfi_offset r13, -40
+    .cfi_offset r14, -48
+    .cfi_offset r15, -56
+    mov rdi, qword ptr [rsp + 8]
+    mov rcx, qword ptr [rsp + 32]
+    mov qword ptr [rdi + {g_sched_pc}], rcx
+    lea rcx, [rsp + 40]
+    mov qword ptr [rdi + {g_sched_sp}], rcx
+    mov rcx, qword ptr [rcx + 40]
+    mov qword ptr [rdi + {g_sched_fp}], rcx
+    dec qword ptr [rdi + {g_callback_depth}]
+    mov rsp, qword ptr [rsp]                    // on the system stack from here
+    .cfi_def_cfa rsp, 64
+    mov rcx, qword ptr [rip + stackmark_machine@GOTTPOFF]
+    mov rbx, qword ptr fs:[rcx]
+    pop qword ptr [rbx + {m_system_sp}]
+    .cfi_def_cfa_offset 56
+    pop r15
+    .cfi_def_cfa_offset 48
+    .cfi_restore r15
+    pop r14
+    .cfi_def_cfa_offset 40
+    .cfi_restore r14
+    pop r13
+    .cfi_def_cfa_offset 32
+    .cfi_restore r13
+    pop r12
+    .cfi_def_cfa_offset 24
+    .cfi_restore r12
+    pop rbx
+    .cfi_def_cfa_offset 16
+    .cfi_restore rbx
+    pop rbp
+    .cfi_def_cfa_offset 8
+    .cfi_restore rbp
+    mov rdi, rax
+    jmp _Unwind_Resume@PLT
     .cfi_endproc
     .globl stackmark_callback_end
     .hidden stackmark_callback_end
@@ -483,6 +532,7 @@ stackmark_callback:
 goroutine_entry:
 stackmark_entry_begin:
     .cfi_startproc
+    .cfi_personality 0x9b, DW.ref.stackmark_entry_personality
     .cfi_undefined rip
     .cfi_def_cfa rsp, 16
     nop                                         // pc - 1 of a walk over a goroutine that has not run yet
@@ -498,6 +548,17 @@ stackmark_goroutine_entry:
     mov rdx, rax
     call stackmark_call_system
     ud2                                         // on_exit leaves to the scheduler
+// The landing pad of goroutine_entry: rax = exception
+    .globl stackmark_entry_landing
+    .hidden stackmark_entry_landing
+stackmark_entry_landing:
+    mov rsi, rax
+    mov rax, qword ptr [rip + stackmark_machine@GOTTPOFF]
+    mov rax, qword ptr fs:[rax]
+    mov rdx, qword ptr [rax + {m_goroutine}]
+    mov rdi, qword ptr [rdx + {g_on_uncaught}]
+    call stackmark_call_system
+    ud2                                         // on_uncaught does not return
     .globl stackmark_entry_end
     .hidden stackmark_entry_end
 stackmark_entry_end:
@@ -599,12 +660,18 @@ stackmark_barrier_pool:
     .hidden stackmark_barrier_pool_end
 stackmark_barrier_pool_end:
 
-    .section .data.rel.ro.stackmark_barrier_personality,"aw",@progbits
+    // Personalities are named through words, so that the image stays position independent. The words are global: GNU ld
+    // takes two CIEs for the same when their personalities are local symbols of one section.
+    .section .data.rel.ro.stackmark_personalities,"aw",@progbits
     .p2align 3
-    .type DW.ref.stackmark_barrier_personality,@object
-    .size DW.ref.stackmark_barrier_personality, 8
-DW.ref.stackmark_barrier_personality:
-    .quad stackmark_barrier_personality
+    .irp name, barrier, callback, entry
+    .globl DW.ref.stackmark_\name\()_personality
+    .hidden DW.ref.stackmark_\name\()_personality
+    .type DW.ref.stackmark_\name\()_personality,@object
+    .size DW.ref.stackmark_\name\()_personality, 8
+DW.ref.stackmark_\name\()_personality:
+    .quad stackmark_\name\()_personality
+    .endr
     .text
 "#,
     g_stack_hi = const G_STACK_HI,
@@ -616,6 +683,7 @@ DW.ref.stackmark_barrier_personality:
     g_start_arg = const G_START_ARG,
     g_on_exit = const G_ON_EXIT,
     g_callback_depth = const G_CALLBACK_DEPTH,
+    g_on_uncaught = const G_ON_UNCAUGHT,
     m_goroutine = const M_GOROUTINE,
     m_system_sp = const M_SYSTEM_SP,
     m_on_hit = const M_ON_HIT,

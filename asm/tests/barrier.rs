@@ -265,6 +265,47 @@ fn a_panic_is_caught_in_the_very_frame_that_the_barrier_returns_to() {
     assert_eq!(on_goroutine(managed, 0), (100, 1, 1));
 }
 
+static UNCAUGHT: AtomicUsize = AtomicUsize::new(0);
+
+unsafe extern "C-unwind" fn on_uncaught(exception: *mut c_void, goroutine: usize) -> usize {
+    assert!(!exception.is_null());
+    assert_eq!(goroutine, unsafe { (*asm::current()).goroutine.load(Relaxed) });
+    UNCAUGHT.fetch_add(1, Relaxed);
+    unsafe { asm::leave(asm::current(), 55) }
+}
+
+#[test]
+fn an_exception_that_nobody_catches_ends_at_the_oldest_frame() {
+    unsafe extern "C-unwind" fn managed(g: usize, depth: usize) -> usize {
+        unsafe { (*(g as *const GoroutineHeader)).on_uncaught.store(on_uncaught as *const () as usize, Relaxed) };
+        unsafe { nested(depth) }
+    }
+    assert_eq!(on_goroutine(managed, 3), (55, 0, 3));
+    assert_eq!(UNCAUGHT.load(Relaxed), 1);
+}
+
+#[test]
+fn an_exception_passes_a_callback_and_leaves_the_goroutine_where_it_called_out() {
+    unsafe extern "C-unwind" fn native(_a: *mut c_void, depth: usize) -> usize {
+        let machine = asm::current();
+        let goroutine = unsafe { (*machine).goroutine.load(Relaxed) as *mut GoroutineHeader };
+        let state = || unsafe {
+            let g = &*goroutine;
+            let sched = [&g.sched.pc, &g.sched.sp, &g.sched.fp].map(|word| word.load(Relaxed));
+            (sched, g.callback_depth.load(Relaxed), (*machine).system_sp.load(Relaxed))
+        };
+        let before = state();
+        let caught = std::panic::catch_unwind(|| unsafe { asm::callback(goroutine, nested, depth) });
+        assert_eq!(state(), before);
+        assert_eq!(before.1, 0);
+        *caught.unwrap_err().downcast::<usize>().unwrap()
+    }
+    unsafe extern "C-unwind" fn managed(_g: usize, depth: usize) -> usize {
+        unsafe { asm::call_system(native, std::ptr::null_mut(), depth) + 1 }
+    }
+    assert_eq!(on_goroutine(managed, 4), (100, 0, 4));
+}
+
 unsafe extern "C" {
     fn _Unwind_Backtrace(f: extern "C" fn(*mut c_void, *mut c_void) -> i32, argument: *mut c_void) -> i32;
     fn _Unwind_GetIP(context: *mut c_void) -> usize;

@@ -1,4 +1,69 @@
-//! The collector.
+//! A concurrent collector over moving goroutine stacks, with a replaceable heap.
+//!
+//! A [`Collector`] marks the objects of a [`heap::Heap`] while goroutines run, finds their roots in the stacks of a
+//! [`stack::Runtime`], and rescans of each stack only the frames that have run since its scan. [`mark_sweep::MarkSweep`] is
+//! the heap that comes with it.
+//!
+//! ```
+//! use stackmark::mark_sweep::{Descriptor, MarkSweep, Options};
+//! use stackmark::stack::{self, Goroutine, Host, Left, Machine, Runtime};
+//! use stackmark::{Collector, Config, unwind::Code};
+//! use std::sync::Arc;
+//!
+//! struct Embedder;
+//! impl Host for Embedder {
+//!     fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
+//!         panic!("stack exceeds {limit} bytes")
+//!     }
+//! }
+//! // Managed code of the C convention that makes no calls; a real embedder generates and registers it.
+//! extern "C-unwind" fn managed(_goroutine: usize, list: *mut usize) {
+//!     // SAFETY: the start argument is an object of two words.
+//!     unsafe { *list.add(1) = 7 }
+//! }
+//!
+//! let runtime = Runtime::new(stack::Config::default(), Arc::new(Code::new()), Box::new(Embedder))?;
+//! let heap = MarkSweep::new(&Options::default())?;
+//! let collector = Collector::start(heap.clone(), runtime.clone(), &Config::default())?;
+//! let pair = heap.register(Descriptor::references())?;
+//! let allocator = heap.allocator()?;
+//! let kept = collector.handles().create(allocator.allocate(pair, 16)?.as_ptr() as usize);
+//! let _garbage = allocator.allocate(pair, 16)?;
+//!
+//! let machine = Machine::attach(&runtime)?;
+//! // SAFETY: `managed` keeps the contracts: it makes no calls and has a small frame.
+//! let goroutine = unsafe { runtime.spawn(managed as *const () as usize, kept.get())? };
+//! assert!(matches!(machine.run(goroutine), Left::Exited));
+//! drop(machine);
+//!
+//! collector.collect();
+//! collector.collect();
+//! assert_eq!(collector.statistics().heap.objects_swept, 1);
+//! // SAFETY: the handle keeps the object.
+//! assert_eq!(unsafe { *(kept.get() as *const usize).add(1) }, 7);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64")))]
+compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
+
+mod collector;
+mod crew;
+mod global;
+pub mod handle;
 pub mod heap;
+mod mark;
 pub mod mark_sweep;
+mod pace;
+pub mod stats;
+pub mod verify;
+pub mod write_barrier;
+
+pub use collector::{Collector, Config};
+pub use stackmark_stack as stack;
+pub use stackmark_unwind as unwind;
+
+/// The code in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -5,8 +5,9 @@ use crate::moving;
 use crate::runtime::{MachineEntry, Runtime};
 use crate::scan::{self, Extent, ScanError, Visited};
 use crate::status::Status;
+use stackmark_unwind::FrameKind;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 /// A goroutine that was asked to scan itself may park instead of polling: how often that is looked for.
@@ -28,6 +29,8 @@ impl Runtime {
     pub fn begin_scanning(&self, cycle: u64) {
         // Release: the write barrier's flag and the handshake before it.
         self.scanning.store(cycle, Ordering::Release);
+        // Pairs with the fence in spawn: a goroutine that the scan finds dead finds the scan begun when it comes to life.
+        fence(Ordering::SeqCst);
     }
 
     /// Scans the stack of every goroutine, once: those that stand still from this thread, the others ask themselves.
@@ -119,6 +122,22 @@ impl Runtime {
         // Release: who sees the number sees the roots delivered.
         goroutine.scanned_in.store(cycle, Ordering::Release);
         Ok(())
+    }
+
+    /// Calls `visit` for each frame of a goroutine that stands still, youngest first, with its kind and its pc, as
+    /// [`Caller::backtrace`](crate::Caller::backtrace) does. False, without a visit, if it runs or has ended.
+    ///
+    /// # Errors
+    /// [`ScanError`]: the walk ends early.
+    pub fn backtrace(&self, goroutine: &Goroutine, visit: impl FnMut(FrameKind, usize)) -> Result<bool, ScanError> {
+        match goroutine.hold() {
+            Ok(_held) => {
+                // SAFETY: the goroutine is held.
+                unsafe { scan::backtrace(self, goroutine, visit)? };
+                Ok(true)
+            }
+            Err(_) => Ok(false),
+        }
     }
 
     fn note_hold(&self, begun: Instant) {

@@ -1,7 +1,7 @@
 //! The record of a goroutine.
 
 use crate::barrier::BarrierList;
-use crate::memory::StackMemory;
+use crate::memory::{StackKind, StackMemory};
 use crate::status::{Held, Status, StatusWord};
 use crate::sync::{Mutex, MutexGuard};
 use crate::{STACK_GUARD, memory::Origin};
@@ -48,6 +48,8 @@ pub struct Goroutine {
     pub(crate) status: StatusWord,
     /// The memory of the stack. Only the goroutine itself, or its holder, locks it; so it never waits long.
     pub(crate) memory: Mutex<Option<StackMemory>>,
+    /// The stack stays where it is. Relaxed: written before the goroutine comes to life.
+    fixed: AtomicBool,
     /// `scan_lock`.
     scan: Mutex<ScanState>,
     requests: AtomicU32,
@@ -74,6 +76,7 @@ impl Goroutine {
             id: AtomicU64::new(0),
             status: StatusWord::new(Status::Dead),
             memory: Mutex::new(None),
+            fixed: AtomicBool::new(false),
             scan: Mutex::new(ScanState::default()),
             requests: AtomicU32::new(0),
             every_poll: AtomicBool::new(false),
@@ -86,8 +89,9 @@ impl Goroutine {
         }
     }
 
-    pub(crate) fn begin_life(&self, id: u64) {
+    pub(crate) fn begin_life(&self, id: u64, kind: StackKind) {
         self.id.store(id, Ordering::Relaxed);
+        self.fixed.store(kind == StackKind::Fixed, Ordering::Relaxed);
         self.requests.store(0, Ordering::Relaxed);
         self.scheduler_word.store(0, Ordering::Relaxed);
     }
@@ -168,6 +172,11 @@ impl Goroutine {
         self.header.stack_lo.store(memory.lo, Ordering::Relaxed);
         self.header.stack_hi.store(memory.hi, Ordering::Relaxed);
         self.rewrite_limit();
+    }
+
+    /// Whether its stack may move.
+    pub(crate) fn stack_kind(&self) -> StackKind {
+        if self.fixed.load(Ordering::Relaxed) { StackKind::Fixed } else { StackKind::Moving }
     }
 
     /// Whether its stack grows in place.

@@ -28,6 +28,31 @@
 //! assert!(matches!(machine.run(goroutine), Left::Exited));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Contracts with managed code
+//!
+//! - **C1**: a frame's layout is what its CFI says at every safepoint, and every live reference is in the stack map of that
+//!   safepoint. From call to return a return address stays in one place; a function that moves it is registered as
+//!   such and gets no barrier.
+//! - **C2**: a pointer into the goroutine's own stack is live at a safepoint only in a stack-map slot. A move rewrites slots
+//!   whose value lies within the old stack, and the saved frame pointers of frames that compute their CFA from theirs;
+//!   nothing else. With Cranelift at `opt_level=speed` that needs care twice: take each stack slot's address once, in the
+//!   entry block, and declare it; and make the reloads of spilled references atomic loads, since `stack_addr` is
+//!   shared and hoisted, and a plain load that is merged into its user keeps the address in a register across calls.
+//! - **C3**: a store through a pointer that may point into an older frame goes through the collector's write barrier, bulk
+//!   stores too. Stack slots that hold references are zeroed before the first safepoint that maps them. Nobody holds an
+//!   address in another goroutine's stack across a safepoint.
+//! - **C4**: a frame of more than [`MAX_FRAME`] bytes is entered through a function that asks [`poll`] for the room first. Native
+//!   code runs on the system stack only, through `call_system`.
+//! - **C5**: managed code finds its goroutine by its header's address, which stays the same, not by its thread: it may go on
+//!   on another after any safepoint.
+//! - **C6**: a function calls [`poll`] when its stack pointer is below the word `stack_limit` of its goroutine's header; a loop when
+//!   the word is `usize::MAX`.
+//! - **C7**: signal handlers run on the alternate stack that attaching a thread gives it. Handlers without `SA_ONSTACK` are
+//!   reported to [`Host::warn`].
+//!
+//! Native code that managed code calls is atomic to a collector until it returns, parks, yields or enters
+//! [`Caller::foreign`]: its goroutine is not scanned, so it may hold references in plain words that long.
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64")))]
 compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
@@ -54,7 +79,7 @@ mod world;
 pub use cycle::WorldStopped;
 pub use goroutine::{Goroutine, Request};
 pub use machine::{AlreadyAttached, Caller, Left, Machine};
-pub use memory::{StackError, StackPool};
+pub use memory::{StackError, StackKind, StackPool};
 pub use moving::POISON;
 pub use poll::poll;
 pub use runtime::{BarrierMode, Collector, Config, Host, Runtime, Schedule};

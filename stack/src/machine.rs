@@ -2,9 +2,11 @@
 
 use crate::goroutine::{Goroutine, Request};
 use crate::runtime::{MachineEntry, Runtime, stubs};
+use crate::scan::{self, ScanError};
 use crate::status::Status;
 use crate::world::Gate;
 use stackmark_asm::{self as asm, layout::MachineHeader};
+use stackmark_unwind::FrameKind;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -151,15 +153,22 @@ impl<'m> Caller<'m> {
     /// # Safety
     /// The value is not used after the native function has returned, parked or yielded.
     pub unsafe fn current() -> Caller<'m> {
-        let machine = asm::current();
-        assert!(!machine.is_null(), "this thread is not attached to a runtime");
+        // SAFETY: our contract is the same.
+        unsafe { Caller::try_current() }.expect("this thread runs a goroutine")
+    }
+
+    /// As [`Caller::current`]; `None` if this thread runs no goroutine.
+    ///
+    /// # Safety
+    /// As for [`Caller::current`].
+    pub unsafe fn try_current() -> Option<Caller<'m>> {
         // SAFETY: attach stored the address of Shared, which lives until the thread is detached, which is not
         // before the native function has ended; `running` keeps the goroutine alive as long.
         unsafe {
-            let shared = &*((*machine).host.load(Ordering::Relaxed) as *const Shared);
-            let goroutine = (*machine).goroutine.load(Ordering::Relaxed) as *const Goroutine;
-            let goroutine = goroutine.as_ref().expect("this thread runs no goroutine");
-            Caller { shared, goroutine }
+            let machine = asm::current().as_ref()?;
+            let goroutine = (machine.goroutine.load(Ordering::Relaxed) as *const Goroutine).as_ref()?;
+            let shared = &*(machine.host.load(Ordering::Relaxed) as *const Shared);
+            Some(Caller { shared, goroutine })
         }
     }
 
@@ -248,16 +257,27 @@ impl<'m> Caller<'m> {
     }
 
     /// Native code that may wait: while `f` runs, the goroutine is InForeign. It may be scanned and its machine does not
-    /// keep the world from stopping; afterwards it waits while it is held.
+    /// keep the world from stopping; afterwards, also when `f` unwinds, it waits while it is held.
     pub fn foreign<R>(self, f: impl FnOnce() -> R) -> R {
-        self.goroutine.status.stop(Status::Foreign);
-        self.shared.runtime.world.exit(&self.shared.entry.gate);
-        let result = f();
-        self.back_inside(Status::Foreign);
-        result
+        struct BackInside<'m>(Caller<'m>);
+        impl Drop for BackInside<'_> {
+            fn drop(&mut self) {
+                self.0.back_inside(Status::Foreign);
+            }
+        }
+        self.go_outside();
+        let _back = BackInside(self);
+        f()
     }
 
-    /// Calls managed code `f(argument)` on the goroutine's stack, from within [`Caller::foreign`].
+    /// Becomes InForeign.
+    fn go_outside(&self) {
+        self.goroutine.status.stop(Status::Foreign);
+        self.shared.runtime.world.exit(&self.shared.entry.gate);
+    }
+
+    /// Calls managed code `f(argument)` on the goroutine's stack, from within [`Caller::foreign`]. An exception that
+    /// passes `f` passes this too.
     ///
     /// # Panics
     /// If the goroutine is not InForeign, or if a barrier stub has got into `sched.pc`.
@@ -265,16 +285,30 @@ impl<'m> Caller<'m> {
     /// # Safety
     /// `f` is managed code. Native code keeps no address in the goroutine's stack across the call.
     pub unsafe fn callback(self, f: asm::ManagedFn, argument: usize) -> usize {
+        struct GoOutside<'m>(Caller<'m>);
+        impl Drop for GoOutside<'_> {
+            fn drop(&mut self) {
+                let pc = self.0.goroutine.header.sched.pc.load(Ordering::Relaxed);
+                assert_eq!(pc, asm::resume_pc(), "a callback's return slot holds a place in call_system");
+                self.0.go_outside();
+            }
+        }
         assert_eq!(self.goroutine.status(), Status::Foreign, "callbacks are made from foreign calls");
         self.back_inside(Status::Foreign);
+        let _out = GoOutside(self);
         let header = (&raw const self.goroutine.header).cast_mut();
         // SAFETY: the goroutine called out to us and is Running on this machine; the guard leaves room for the frame.
-        let result = unsafe { asm::callback(header, f, argument) };
-        let pc = self.goroutine.header.sched.pc.load(Ordering::Relaxed);
-        assert_eq!(pc, asm::resume_pc(), "a callback's return slot holds a place in call_system");
-        self.goroutine.status.stop(Status::Foreign);
-        self.shared.runtime.world.exit(&self.shared.entry.gate);
-        result
+        unsafe { asm::callback(header, f, argument) }
+    }
+
+    /// Calls `visit` for each frame of the goroutine, youngest first, with its kind and its pc: a return address, so that
+    /// the function is looked up at the byte before it.
+    ///
+    /// # Errors
+    /// [`ScanError`]: the walk ends early.
+    pub fn backtrace(&self, visit: impl FnMut(FrameKind, usize)) -> Result<(), ScanError> {
+        // SAFETY: the goroutine has called out to us: it stands still, and only itself moves its stack while it runs.
+        unsafe { scan::backtrace(&self.shared.runtime, self.goroutine, visit) }
     }
 
     /// Answers handshakes and waits while the world is stopped. The goroutine is at a safepoint.
@@ -310,4 +344,14 @@ pub(crate) unsafe extern "C-unwind" fn goroutine_exit(_header: *mut c_void, _res
     let machine = caller.machine();
     // SAFETY: the machine runs this goroutine; the frames here own nothing any more.
     unsafe { asm::leave(machine, EXITED) }
+}
+
+/// What `goroutine_entry` calls with an exception that nobody has caught.
+///
+/// # Safety
+/// Called by `goroutine_entry` alone.
+pub(crate) unsafe extern "C-unwind" fn goroutine_uncaught(exception: *mut c_void, _header: usize) -> usize {
+    // SAFETY: the host's method does not return.
+    let caller = unsafe { Caller::current() };
+    caller.runtime().host.uncaught(caller.goroutine, exception)
 }

@@ -41,6 +41,18 @@ pub enum StackError {
     },
 }
 
+/// What a goroutine's stack may do, decided when it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum StackKind {
+    /// Starts small, moves. For managed code that keeps contracts C1 to C3.
+    #[default]
+    Moving,
+    /// Stays in one place: a reserved range of the maximum size, grown and shrunk in place. Exact, with barriers. For managed
+    /// code that keeps C1 and C3 but lets addresses of its own frames live where no stack map names them, as LLVM's
+    /// does.
+    Fixed,
+}
+
 /// Where a stack's bytes come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {

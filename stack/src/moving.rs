@@ -5,7 +5,7 @@
 //! from theirs. Return slots and barriers are position independent and are copied as they are.
 
 use crate::goroutine::Goroutine;
-use crate::memory::{Origin, StackError, StackMemory};
+use crate::memory::{Origin, StackError, StackKind, StackMemory};
 use crate::runtime::Runtime;
 use crate::scan::{ScanError, walker};
 use crate::{MIN_STACK, STACK_GUARD};
@@ -49,6 +49,7 @@ pub(crate) unsafe fn move_to(runtime: &Runtime, goroutine: &Goroutine, new: Stac
     let sp = sched.sp.load(Ordering::Relaxed);
     let used = old.end - sp.max(old.start);
     assert!(used <= new.size(), "the new stack has room");
+    assert_eq!(goroutine.stack_kind(), StackKind::Moving, "a fixed stack stays where it is");
     let delta = new.hi.wrapping_sub(old.end);
     // SAFETY: both ranges are mapped stacks of ours: `used` bytes below hi are in use here and free there.
     unsafe { std::ptr::copy_nonoverlapping((old.end - used) as *const u8, (new.hi - used) as *mut u8, used) };
@@ -129,10 +130,12 @@ pub(crate) unsafe fn grow(runtime: &Runtime, goroutine: &Goroutine, needed: usiz
         return Ok(());
     }
     // New memory before scan_lock.
-    let new = if size > config.move_limit {
-        let whole_pages = size.next_multiple_of(4096);
-        // Where no range can be reserved, doubling by moving goes on.
-        runtime.stacks.reserve(whole_pages).or_else(|_| runtime.stacks.take(size.next_power_of_two()))?
+    let new = if size > config.move_limit || !size.is_power_of_two() {
+        // A maximum that is no power of two is reached in place too. Where no range can be reserved, doubling by moving goes on.
+        runtime
+            .stacks
+            .reserve(size.next_multiple_of(4096))
+            .or_else(|_| runtime.stacks.take(size.next_power_of_two()))?
     } else {
         runtime.stacks.take(size)?
     };
@@ -186,7 +189,7 @@ pub(crate) unsafe fn shrink(runtime: &Runtime, goroutine: &Goroutine) -> Result<
     Ok(())
 }
 
-/// Moves the stack to other memory of the same size: for debugging.
+/// Moves the stack to other memory of the same size, unless it is fixed: for debugging.
 ///
 /// # Errors
 /// No memory, or a stack that cannot be walked.
@@ -194,6 +197,9 @@ pub(crate) unsafe fn shrink(runtime: &Runtime, goroutine: &Goroutine) -> Result<
 /// # Safety
 /// The goroutine is at a poll on this thread.
 pub(crate) unsafe fn move_elsewhere(runtime: &Runtime, goroutine: &Goroutine) -> Result<(), GrowError> {
+    if goroutine.stack_kind() == StackKind::Fixed {
+        return Ok(());
+    }
     let (size, in_place) = {
         let memory = goroutine.memory.lock();
         let memory = memory.as_ref().expect("a goroutine at a poll has a stack");

@@ -43,7 +43,7 @@ pub unsafe extern "C-unwind" fn poll(needed: *mut c_void, _b: usize) -> usize {
         unsafe { scan::check_barriers(goroutine, &state) };
     }
     if goroutine.every_poll.load(Ordering::Relaxed) {
-        runtime.host.at_poll(&caller.handle());
+        runtime.host.at_poll(caller);
     }
     if requests.has(Request::YIELD) {
         // SAFETY: nothing here owns anything any more.

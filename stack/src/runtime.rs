@@ -2,7 +2,8 @@
 
 use crate::barrier::StubPool;
 use crate::goroutine::{Goroutine, Request};
-use crate::memory::{StackError, StackPool};
+use crate::machine::Caller;
+use crate::memory::{StackError, StackKind, StackPool};
 use crate::stats::{Counters, Histogram};
 use crate::status::Status;
 use crate::world::{Gate, World};
@@ -10,7 +11,8 @@ use crate::{MIN_STACK, STACK_GUARD};
 use parking_lot::Mutex;
 use stackmark_asm::{self as asm, barrier, layout::GoroutineHeader};
 use stackmark_unwind::{Code, CodeError, FrameKind, NativeRule};
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 /// Whether return addresses are hijacked.
@@ -55,6 +57,10 @@ impl Default for Config {
     }
 }
 
+const PAGE: usize = 4096;
+/// Bytes in use of a new fixed stack.
+const FIXED_STACK: usize = 16 << 10;
+
 /// What the stack half asks of the embedder. Its methods run on system stacks.
 pub trait Host: Send + Sync {
     /// The goroutine's stack would exceed its maximum. It never runs again.
@@ -66,13 +72,20 @@ pub trait Host: Send + Sync {
         std::process::abort()
     }
 
+    /// A system exception, a Rust panic for example, has left the goroutine's oldest managed frame. It never runs again.
+    /// `exception` is the `_Unwind_Exception`.
+    fn uncaught(&self, goroutine: &Goroutine, _exception: *mut c_void) -> ! {
+        eprintln!("stackmark: an exception has left goroutine {}", goroutine.id());
+        std::process::abort()
+    }
+
     /// Something is likely to go wrong later. The default writes it to standard error.
     fn warn(&self, message: &str) {
         eprintln!("stackmark: {message}");
     }
 
-    /// The goroutine is at a poll, everything that was asked of it is done. May park it.
-    fn at_poll(&self, _goroutine: &Arc<Goroutine>) {}
+    /// For debugging modes that see every poll: the goroutine is at one, and what was asked of it is done. May park it.
+    fn at_poll(&self, _caller: Caller<'_>) {}
 }
 
 /// Who runs goroutines that are ready.
@@ -232,8 +245,8 @@ impl Runtime {
         &self.config
     }
 
-    /// A new goroutine that will call `entry(goroutine header, argument)`, managed code of the C convention. It is
-    /// Runnable and in no queue. `argument` is a root until `entry` has begun.
+    /// A new goroutine that will call `entry(goroutine header, argument)`, managed code of the C convention, on a moving
+    /// stack. It is Runnable and in no queue. `argument` is a root until `entry` has begun.
     ///
     /// # Errors
     /// [`StackError::OutOfMemory`].
@@ -241,26 +254,50 @@ impl Runtime {
     /// # Safety
     /// `entry` is managed code that keeps contracts C1 to C6.
     pub unsafe fn spawn(&self, entry: usize, argument: usize) -> Result<Arc<Goroutine>, StackError> {
-        let memory = self.stacks.take(MIN_STACK)?;
+        // SAFETY: the caller's contract is that of a moving stack.
+        unsafe { self.spawn_on(StackKind::Moving, entry, argument) }
+    }
+
+    /// As [`Runtime::spawn`], on a stack of this kind.
+    ///
+    /// # Errors
+    /// [`StackError::OutOfMemory`], also where no range can be reserved for a fixed stack.
+    ///
+    /// # Safety
+    /// `entry` is managed code that keeps the contracts which the kind asks for.
+    pub unsafe fn spawn_on(
+        &self,
+        kind: StackKind,
+        entry: usize,
+        argument: usize,
+    ) -> Result<Arc<Goroutine>, StackError> {
+        let memory = match kind {
+            StackKind::Moving => self.stacks.take(MIN_STACK)?,
+            StackKind::Fixed => self.stacks.reserve(FIXED_STACK.min(self.config.max_stack.next_multiple_of(PAGE)))?,
+        };
         let goroutine = self.record();
         let g = &*goroutine;
-        g.begin_life(self.next_id.fetch_add(1, Ordering::Relaxed));
+        g.begin_life(self.next_id.fetch_add(1, Ordering::Relaxed), kind);
         g.every_poll.store(self.config.poll_always || self.config.move_every_poll, Ordering::Relaxed);
         g.header.entry.store(entry, Ordering::Relaxed);
         g.header.start_arg.store(argument, Ordering::Relaxed);
         g.header.resume_value.store(0, Ordering::Relaxed);
         g.header.on_exit.store(crate::machine::goroutine_exit as *const () as usize, Ordering::Relaxed);
+        g.header.on_uncaught.store(crate::machine::goroutine_uncaught as *const () as usize, Ordering::Relaxed);
         g.publish_bounds(&memory);
         // SAFETY: the stack is fresh and ours; stack sizes keep hi 16-aligned.
         unsafe { asm::prepare(&g.header) };
         *g.memory.lock() = Some(memory);
+        g.scanned_in.store(0, Ordering::Relaxed);
+        g.status.revive();
+        // Pairs with the fence in begin_scanning: either the scan finds the goroutine alive, or we find the scan begun.
+        fence(Ordering::SeqCst);
         // Acquire: with the handshake before it is set, the write barrier is on if a cycle is scanning.
         let cycle = self.scanning.load(Ordering::Acquire);
         if cycle != 0 {
             self.roots(&[argument]);
+            g.scanned_in.store(cycle, Ordering::Release);
         }
-        g.scanned_in.store(cycle, Ordering::Release);
-        g.status.revive();
         self.live.fetch_add(1, Ordering::Relaxed);
         self.counters.started.fetch_add(1, Ordering::Relaxed);
         Ok(goroutine)

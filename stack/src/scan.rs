@@ -268,6 +268,28 @@ fn refusal(frame: &Frame<'_>) -> Option<Refusal> {
     })
 }
 
+/// Calls `visit` for each frame, youngest first, with its kind and its pc, a return address.
+///
+/// # Errors
+/// [`ScanError`]: the walk ends early.
+///
+/// # Safety
+/// The goroutine stands still meanwhile.
+pub(crate) unsafe fn backtrace(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    mut visit: impl FnMut(FrameKind, usize),
+) -> Result<(), ScanError> {
+    let snapshot = runtime.code.snapshot();
+    // SAFETY: by our contract.
+    let mut walk = unsafe { walker(&snapshot, goroutine) };
+    let fail = |error| ScanError { goroutine: goroutine.id(), error };
+    while let Some(frame) = walk.next_frame().map_err(fail)? {
+        visit(frame.kind, frame.pc);
+    }
+    Ok(())
+}
+
 /// Checks every barrier of a stopped stack against the table: for debugging.
 ///
 /// # Safety

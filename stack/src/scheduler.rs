@@ -30,6 +30,8 @@ struct Local {
 struct Idle {
     threads: usize,
     stopped: bool,
+    /// That there is nothing to do has been told, and nothing has been done since.
+    told: bool,
 }
 
 /// What happens when no goroutine can ever run again.
@@ -67,7 +69,7 @@ pub struct Threads {
 
 impl Scheduler {
     /// A scheduler with `threads` threads, which is the runtime's from now on. `on_deadlock` is called when all of them have
-    /// nothing to do, no goroutine is ready and no wake-up is [awaited](Scheduler::await_wakeup), by one of them.
+    /// nothing to do, no goroutine is ready and no wake-up is [awaited](Scheduler::await_wakeup), once, by one of them.
     ///
     /// # Panics
     /// If `threads` is 0 or the runtime has a scheduler.
@@ -183,18 +185,18 @@ impl Scheduler {
         fence(Ordering::SeqCst);
         while !idle.stopped && !self.has_work(local) {
             // SeqCst: whoever ends a wait has made its goroutine ready before, so that is seen as work.
-            if idle.threads == self.threads && self.awaited.load(Ordering::SeqCst) == 0 && !self.has_work(local) {
+            let quiet = idle.threads == self.threads && !idle.told && self.awaited.load(Ordering::SeqCst) == 0;
+            if quiet && !self.has_work(local) {
+                idle.told = true;
                 drop(idle);
                 (self.on_deadlock)();
                 idle = self.idle.lock();
-                if !idle.stopped {
-                    self.work.wait(&mut idle);
-                }
                 continue;
             }
             self.work.wait(&mut idle);
         }
         idle.threads -= 1;
+        idle.told = false;
         self.sleeping.store(idle.threads, Ordering::Relaxed);
         (!idle.stopped).then_some(())
     }

@@ -329,7 +329,7 @@ fn for_words(from: usize, to: usize, mut visit: impl FnMut(usize, u64)) {
 
 const _: () = assert!(BLOCK <= 1 << 16 && size_of::<Block>() == 64 + WORDS * 16);
 
-#[cfg(test)]
+#[cfg(all(test, not(stackmark_loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -55,7 +55,7 @@ pub(super) fn reciprocal(size: u32) -> u32 {
     (1u64 << 32).div_ceil(u64::from(size)) as u32
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(stackmark_loom)))]
 mod tests {
     use super::*;
 

@@ -128,7 +128,7 @@ impl Descriptor {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(stackmark_loom)))]
 mod tests {
     use super::*;
 

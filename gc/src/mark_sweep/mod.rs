@@ -26,7 +26,7 @@ mod descriptor;
 mod pages;
 mod registry;
 mod sweep;
-#[cfg(test)]
+#[cfg(all(test, not(stackmark_loom)))]
 mod tests;
 
 use std::num::NonZeroUsize;

@@ -173,7 +173,7 @@ impl Free {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(stackmark_loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -1,1 +1,40 @@
-//! The example language.
+//! minigo: a subset of Go 1.19, compiled with Cranelift, that embeds Stackmark. It is the language runtime through which
+//! the library is tested.
+//!
+//! `front` reads and checks a program, `codegen` compiles it, `module` holds the machine code with its CFI and stack
+//! maps, `runtime` is what compiled code calls.
+
+mod codegen;
+mod error;
+mod escape;
+mod exact;
+mod front;
+mod init_order;
+mod module;
+mod options;
+mod report;
+mod runtime;
+mod stack_addresses;
+mod types;
+mod walk;
+
+pub use options::{Options, Stress};
+
+/// Compiles and runs a program, which ends the process. Returns, with a message, only if it cannot be run.
+pub fn run(options: &Options) -> String {
+    let program = match front::check(&options.file) {
+        Ok(p) => p,
+        Err(e) => return e.to_string(),
+    };
+    if let Err(e) = runtime::host::init(options) {
+        return format!("minigo: {e}");
+    }
+    let code = match codegen::compile(&program) {
+        Ok(c) => c,
+        Err(e) => return e.to_string(),
+    };
+    match runtime::host::run(code) {
+        Ok(()) => String::new(),
+        Err(e) => format!("minigo: {e}"),
+    }
+}

@@ -1,2 +1,84 @@
-//! The minigo command.
-fn main() {}
+//! The command `minigo [options] FILE.go`.
+
+use clap::{Parser, ValueEnum};
+use minigo::{Options, Stress};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Clone, Copy, ValueEnum)]
+enum StressName {
+    CollectEveryPoll,
+    BarrierEveryFrame,
+    MoveEveryPoll,
+    Poison,
+    Verify,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Barriers {
+    On,
+    Off,
+}
+
+/// Compiles and runs a Go program on moving stacks, under a concurrent collector with return barriers.
+#[derive(Parser)]
+#[command(name = "minigo", version)]
+struct Arguments {
+    /// The program.
+    file: PathBuf,
+    /// Print a summary of the collections at exit.
+    #[arg(long)]
+    report: bool,
+    /// Write the statistics as JSON to this file at exit.
+    #[arg(long, value_name = "FILE")]
+    stats: Option<PathBuf>,
+    /// OS threads that run goroutines.
+    #[arg(long, value_name = "N", default_value_t = default_threads(), value_parser = positive)]
+    threads: usize,
+    /// How much the heap may grow before the next collection, in percent of what was live; negative: no collections.
+    #[arg(long, value_name = "N", default_value_t = 100, allow_negative_numbers = true)]
+    gc_percent: i64,
+    /// The largest stack of a goroutine.
+    #[arg(long, value_name = "BYTES", default_value_t = 1_000_000_000)]
+    max_stack: usize,
+    /// Debugging modes, separated by commas.
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
+    stress: Vec<StressName>,
+    /// Whether return barriers bound the rescans.
+    #[arg(long, value_enum, default_value_t = Barriers::On)]
+    barriers: Barriers,
+}
+
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if (1..=1024).contains(&n) => Ok(n),
+        _ => Err("a number from 1 to 1024 is needed".into()),
+    }
+}
+
+fn main() -> ExitCode {
+    let a = Arguments::parse();
+    let stress = a.stress.iter().map(|s| match s {
+        StressName::CollectEveryPoll => Stress::CollectEveryPoll,
+        StressName::BarrierEveryFrame => Stress::BarrierEveryFrame,
+        StressName::MoveEveryPoll => Stress::MoveEveryPoll,
+        StressName::Poison => Stress::Poison,
+        StressName::Verify => Stress::Verify,
+    });
+    let options = Options {
+        file: a.file,
+        report: a.report,
+        stats: a.stats,
+        threads: a.threads,
+        gc_percent: a.gc_percent,
+        max_stack: a.max_stack,
+        stress: stress.collect(),
+        barriers: a.barriers == Barriers::On,
+    };
+    eprintln!("{}", minigo::run(&options));
+    ExitCode::FAILURE
+}

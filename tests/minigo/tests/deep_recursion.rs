@@ -11,13 +11,20 @@ const SWING: u64 = 150;
 /// A stack moves as a whole only up to this size; larger ones grow in place.
 const LARGEST_MOVE: u64 = 256 << 10;
 
-/// The cycles that ran wholly at the bottom: those that met the stack at its full depth, but for the first, which
-/// may have begun during the descent. The program waits there for 20 cycles, the first of which may be that one.
+/// The cycles that ran wholly at the bottom: those that met the stack at its full depth, both when they scanned it and when
+/// they looked again, but for the first, which may have begun during the descent. The program waits there for 20
+/// cycles, the first of which may be that one. (A cycle in whose course the goroutine has left the bottom finds the stack
+/// shorter when it looks again; one in whose course it has not run does not look again at all.)
 fn cycles_at_the_bottom(statistics: &Value, size: u64) -> Vec<&Value> {
     let cycles = statistics["cycles_detail"].as_array().expect("statistics have cycles_detail");
     assert_eq!(cycles.len() as u64, number(statistics, "cycles"));
-    let at_bottom: Vec<&Value> =
-        cycles.iter().filter(|cycle| number(cycle, "deepest_frames") + SWING >= size).skip(1).collect();
+    let at_the_bottom = |cycle: &&Value| {
+        let (rescanned, skipped) = (number(cycle, "rescanned"), number(cycle, "skipped"));
+        let at_the_end = rescanned + skipped;
+        let stood_still = skipped == 0 && rescanned < SWING;
+        number(cycle, "deepest_frames") + SWING >= size && (stood_still || at_the_end + SWING >= size)
+    };
+    let at_bottom: Vec<&Value> = cycles.iter().filter(at_the_bottom).skip(1).collect();
     assert!(at_bottom.len() >= 18, "only {} cycles met the stack at the bottom", at_bottom.len());
     at_bottom
 }

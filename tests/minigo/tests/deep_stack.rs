@@ -5,7 +5,7 @@ mod jit;
 
 use parking_lot::Mutex;
 use stackmark_stack::unwind::Code;
-use stackmark_stack::{BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime};
+use stackmark_stack::{BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime, StackKind};
 use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -52,8 +52,12 @@ struct Run {
     collector: Arc<Counting>,
 }
 
-/// Recurses `n` deep and calls `at_bottom` there; checks the sum that comes back.
+/// Recurses `n` deep on a moving stack and calls `at_bottom` there; checks the sum that comes back.
 fn recurse(config: Config, n: u64, pad: u32, at_bottom: impl FnOnce(&Run) -> AtBottom) -> Run {
+    recurse_on(StackKind::Moving, config, n, pad, at_bottom)
+}
+
+fn recurse_on(kind: StackKind, config: Config, n: u64, pad: u32, at_bottom: impl FnOnce(&Run) -> AtBottom) -> Run {
     let code = Arc::new(Code::new());
     let compiled = jit::compile(&code, bottom, pad);
     let runtime = Runtime::new(config, code, Box::new(Embedder)).expect("the assembly's frames");
@@ -66,7 +70,8 @@ fn recurse(config: Config, n: u64, pad: u32, at_bottom: impl FnOnce(&Run) -> AtB
     let mut argument = [n, &raw const *object as u64, 0];
     let machine = Machine::attach(&run.runtime).expect("a fresh thread");
     // SAFETY: the entry is compiled code that keeps the contracts.
-    let goroutine = unsafe { run.runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
+    let goroutine =
+        unsafe { run.runtime.spawn_on(kind, compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
     assert!(matches!(machine.run(goroutine), Left::Exited));
     assert_eq!(argument[2], n * (n + 1) / 2 + 7 * n);
     *AT_BOTTOM.lock() = None;
@@ -165,4 +170,20 @@ fn stacks_move_with_a_barrier_in_every_frame() {
         assert_eq!(count(&counters.leapfrogged), 0);
         assert_eq!(run.runtime.pool_exhausted(), 0);
     }
+}
+
+#[test]
+fn a_fixed_stack_grows_in_place_and_keeps_its_addresses() {
+    let _one = ONE.lock();
+    // Debugging modes that move stacks leave it alone.
+    let config = Config { move_every_poll: true, poison: true, ..Config::default() };
+    let run = recurse_on(StackKind::Fixed, config, 100_000, 0, |_| {
+        Box::new(|caller| {
+            cycle(caller, 1);
+        })
+    });
+    let counters = run.runtime.counters();
+    assert_eq!(count(&counters.moved_bytes), 0);
+    assert!(count(&counters.grown) >= 8, "{counters:?}");
+    assert!(count(&counters.hit) >= 10, "barriers lie in fixed stacks too: {counters:?}");
 }

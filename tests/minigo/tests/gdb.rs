@@ -6,8 +6,8 @@ mod runner;
 use runner::{Outcome, Program, Size, run};
 use std::process::Command;
 
-/// A function of the runtime that is behind `runtime.Gosched`, which the program calls in its innermost frame only.
-const BREAKPOINT: &str = r"^minigo::runtime::.*gosched$";
+/// The function of the runtime that is behind `runtime.Gosched`, which the program calls in its innermost frame only.
+const BREAKPOINT: &str = "minigo::runtime::goroutine::gosched";
 
 /// Whether there is a gdb. The tests say so and pass where there is none.
 fn gdb_is_missing() -> bool {
@@ -27,8 +27,11 @@ fn backtrace(options: &[&str]) -> Outcome {
         "set pagination off",
         "set width 0",
         "set debuginfod enabled off",
+        // It takes main.descend for a name of another language and shows main[descend].
+        "set print demangle off",
+        "set breakpoint pending on",
         "set print thread-events off",
-        &format!("rbreak {BREAKPOINT}"),
+        &format!("break {BREAKPOINT}"),
         "run",
         "backtrace -frame-arguments none",
         "kill",
@@ -56,6 +59,7 @@ fn frames(outcome: &Outcome) -> Vec<String> {
 fn check(outcome: &Outcome) -> Vec<String> {
     let frames = frames(outcome);
     let shown = || format!("{}\n{}\n{}", outcome.command, outcome.stdout, outcome.stderr);
+    assert!(outcome.stdout.contains("Breakpoint 1,"), "{BREAKPOINT} was not reached: {}", shown());
     let last = frames.last().unwrap_or_else(|| panic!("no backtrace: {}", shown()));
     assert!(last.contains("goroutine_entry"), "the backtrace ends at {last}: {}", shown());
     let managed = frames.iter().filter(|name| name.contains("main.descend")).count();

@@ -122,7 +122,7 @@ fn options_that_make_no_sense_are_refused() {
         (&["--stress", ""][..], "--stress"),
         (&["--threads", "0"][..], "threads"),
         (&["--threads", "many"][..], "many"),
-        (&["--gc-percent", "-5"][..], "-5"),
+        (&["--gc-percent", "few"][..], "few"),
         (&["--max-stack", "lots"][..], "lots"),
         (&["--barriers", "sideways"][..], "sideways"),
         (&["--no-such-option"][..], "--no-such-option"),

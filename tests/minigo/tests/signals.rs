@@ -18,7 +18,7 @@ fn library(test: &str) -> PathBuf {
 }
 
 fn check(name: &str, options: &[&str], size: Size) {
-    let test = format!("{name}_{}", options.len());
+    let test = format!("{name}{}", options.concat().replace([',', '-'], "_"));
     let counts = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("signals_{test}"));
     let _ = fs::remove_file(&counts);
     let program = Program::new(name);

@@ -2,7 +2,7 @@
 #[macro_use]
 mod runner;
 
-use runner::{ALL_STRESS, Program, Size};
+use runner::{ALL_STRESS, Program, Size, number};
 
 fn check(name: &str, options: &[&str]) {
     Program::new(name).check(options, Size::Stress);
@@ -39,6 +39,16 @@ macro_rules! tests {
             }
 
             #[test]
+            fn collect_with_barriers_in_every_frame() {
+                check(stringify!($name), &["--stress", "collect-every-poll,barrier-every-frame"]);
+            }
+
+            #[test]
+            fn collect_and_verify() {
+                check(stringify!($name), &["--stress", "collect-every-poll,verify"]);
+            }
+
+            #[test]
             fn move_and_poison() {
                 check(stringify!($name), &["--stress", "move-every-poll,poison"]);
             }
@@ -63,3 +73,28 @@ macro_rules! tests {
 }
 
 for_each_program!(tests);
+
+/// The statistics of a small recursion with an array in each frame.
+fn statistics(stress: &[&str]) -> serde_json::Value {
+    Program::new("f128").statistics(stress, Size::Stress)
+}
+
+#[test]
+fn collecting_at_every_poll_collects_at_every_call() {
+    // 12 goroutines, 129 calls of each.
+    assert!(number(&statistics(&["--stress", "collect-every-poll"]), "cycles") >= 12 * 129);
+}
+
+#[test]
+fn moving_at_every_poll_moves_at_every_call() {
+    let (moving, growing) = (statistics(&["--stress", "move-every-poll"]), statistics(&[]));
+    assert!(number(&moving, "stacks.moved_bytes") > 10 * number(&growing, "stacks.moved_bytes"));
+}
+
+#[test]
+fn barriers_in_every_frame_are_more_than_a_few() {
+    let every = statistics(&["--stress", "collect-every-poll,barrier-every-frame"]);
+    let doubling = statistics(&["--stress", "collect-every-poll"]);
+    assert!(number(&every, "barriers.placed") > 5 * number(&doubling, "barriers.placed"));
+    assert!(number(&every, "barriers.hit") > 0);
+}

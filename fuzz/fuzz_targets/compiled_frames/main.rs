@@ -1,0 +1,201 @@
+//! Stacks of compiled frames that call, return, poll, move, call back and are scanned, against a simple model of what
+//! they hold.
+//!
+//! The first byte of the input chooses how the runtime behaves, each further one what the innermost frame does next.
+//! Checked are: every word that a frame holds, after everything that it did; every result, also when it comes through a
+//! barrier; that a first scan finds exactly the references of all frames; that a rescan finds those of the
+//! youngest frames and of no others, all that have run since the scan among them; and that a verifying walk finds all again.
+
+#![cfg_attr(fuzzing, no_main)]
+mod compiler;
+mod model;
+
+use compiler::{Compiled, Natives};
+use model::{Event, Model};
+use parking_lot::Mutex;
+use stackmark_stack::unwind::Code;
+use stackmark_stack::{BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime};
+use std::ffi::c_void;
+use std::sync::{Arc, LazyLock};
+
+/// Everything here runs on one thread; the lock is never waited for, and not held while managed code runs.
+static RUN: Mutex<Option<Run>> = Mutex::new(None);
+
+/// The words of the last scan.
+static FOUND: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
+static COMPILED: LazyLock<Shared> = LazyLock::new(|| Shared(Compiled::new(NATIVES)));
+
+/// Compiled code, in a static.
+struct Shared(Compiled);
+// SAFETY: the module is not touched after compilation, only addresses and tables are read.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+const NATIVES: Natives = Natives { begin, fresh, step, check, leave };
+
+struct Run {
+    model: Model,
+    /// The number of the last cycle begun.
+    cycle: u64,
+    /// Whether it is under way.
+    scanning: bool,
+}
+
+fn with_model<R>(f: impl FnOnce(&mut Model) -> R) -> R {
+    f(&mut RUN.lock().as_mut().expect("a run is under way").model)
+}
+
+unsafe extern "C-unwind" fn begin(_: *mut c_void, layout: usize) -> usize {
+    with_model(|model| model.begin(layout));
+    0
+}
+
+unsafe extern "C-unwind" fn fresh(layout: *mut c_void, index: usize) -> usize {
+    with_model(|model| model.fresh(layout as usize, index))
+}
+
+unsafe extern "C-unwind" fn check(word: *mut c_void, index: usize) -> usize {
+    with_model(|model| model.check(word as usize, index));
+    0
+}
+
+unsafe extern "C-unwind" fn leave(_: *mut c_void, _layout: usize) -> usize {
+    with_model(Model::leave)
+}
+
+unsafe extern "C-unwind" fn step(_: *mut c_void, _layout: usize) -> usize {
+    let (event, action) = with_model(Model::next);
+    // SAFETY: used within this function alone.
+    let caller = unsafe { Caller::current() };
+    match event {
+        Event::None => {}
+        Event::Cycle => cycle(caller),
+        Event::Callback => {
+            let goroutine = caller.goroutine().header() as *const _ as usize;
+            // SAFETY: the entry for callbacks is a function of one word, in the convention of managed code.
+            let callback: stackmark_stack::asm::ManagedFn = unsafe { std::mem::transmute(COMPILED.0.callback) };
+            // SAFETY: nothing here points into the goroutine's stack.
+            let result = caller.foreign(|| unsafe { caller.callback(callback, goroutine) });
+            with_model(|model| model.callback_returned(result));
+        }
+    }
+    action
+}
+
+/// Takes the words that the last scans have found, without those that are no references of the model.
+fn found() -> Vec<usize> {
+    let mut words = std::mem::take(&mut *FOUND.lock());
+    words.sort_unstable();
+    words
+}
+
+/// Begins a cycle with a first scan, or ends it with a rescan, as its thread would while the goroutine is in C.
+fn cycle(caller: Caller<'_>) {
+    let runtime = caller.runtime();
+    let (number, ends) = {
+        let mut run = RUN.lock();
+        let run = run.as_mut().expect("a run is under way");
+        let ends = run.scanning;
+        run.scanning = !ends;
+        run.cycle += u64::from(!ends);
+        (run.cycle, ends)
+    };
+    FOUND.lock().clear();
+    if !ends {
+        caller.foreign(|| {
+            runtime.handshake();
+            runtime.begin_scanning(number);
+            runtime.scan_goroutines().expect("a stack that can be walked");
+        });
+        with_model(|model| {
+            assert_eq!(found(), model.references_of_youngest(model.depth()), "the first scan");
+            model.scanned();
+        });
+        return;
+    }
+    caller.foreign(|| {
+        let mut world = runtime.stop_world();
+        let visited = world.rescan().expect("a stack that can be walked");
+        let rescanned = found();
+        let all = world.visit_all().expect("a stack that can be walked");
+        assert_eq!(visited.frames + visited.skipped, all.frames, "frames are visited or skipped");
+        with_model(|model| {
+            let depth = model.depth();
+            assert_eq!(found(), model.references_of_youngest(depth), "the verifying walk");
+            let enough =
+                (model.touched()..=depth).find(|&count| model.references_of_youngest(count).len() >= rescanned.len());
+            let count = enough.unwrap_or_else(|| panic!("{} references in the rescan are too many", rescanned.len()));
+            assert_eq!(rescanned, model.references_of_youngest(count), "the rescan of {depth} frames");
+            assert!(visited.frames >= model.touched() as u64);
+        });
+        world.end_scanning();
+    });
+}
+
+/// Gathers the words of scans.
+struct Gather;
+
+impl Collector for Gather {
+    fn roots(&self, words: &[usize]) {
+        FOUND.lock().extend(words);
+    }
+}
+
+struct Embedder;
+
+impl Host for Embedder {
+    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
+        panic!("the stack exceeds {limit} bytes")
+    }
+    fn fatal(&self, error: &dyn std::error::Error) -> ! {
+        panic!("{error}")
+    }
+}
+
+fn config(choice: u8) -> Config {
+    Config {
+        max_stack: 16 << 20,
+        move_limit: if choice & 1 == 0 { 16 << 10 } else { 256 << 10 },
+        barriers: match choice >> 1 & 3 {
+            0 | 1 => BarrierMode::Exponential,
+            2 => BarrierMode::EveryFrame,
+            _ => BarrierMode::Off,
+        },
+        move_every_poll: choice & 8 != 0,
+        poison: choice & 16 != 0,
+        poll_always: choice & 32 != 0,
+    }
+}
+
+/// Runs one input.
+fn run(input: &[u8]) {
+    let Some((&choice, input)) = input.split_first() else { return };
+    let code = Arc::new(Code::new());
+    let region = code.register(COMPILED.0.region()).expect("a correct region");
+    let runtime = Runtime::new(config(choice), code.clone(), Box::new(Embedder)).expect("the frames of the assembly");
+    runtime.set_collector(Arc::new(Gather));
+    *RUN.lock() = Some(Run { model: Model::new(input), cycle: 0, scanning: false });
+    let machine = Machine::attach(&runtime).expect("a thread of its own");
+    // SAFETY: the entry is managed code that keeps the contracts.
+    let goroutine = unsafe { runtime.spawn(COMPILED.0.entry, 0) }.expect("memory");
+    assert!(matches!(machine.run(goroutine), Left::Exited));
+    assert_eq!(with_model(|model| model.depth()), 0);
+    drop((machine, runtime));
+    code.unregister(region).expect("registered above");
+}
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    stackmark_fuzz::signals_on_alternate_stack();
+    run(input);
+});
+
+/// Without coverage: runs the files that are named.
+#[cfg(not(fuzzing))]
+fn main() {
+    for file in std::env::args().skip(1) {
+        run(&std::fs::read(&file).expect("a file with an input"));
+    }
+}

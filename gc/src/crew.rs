@@ -1,0 +1,199 @@
+//! Who marks, and when there is nothing left to mark: the protocol by which mark workers rest, are woken, and are found
+//! to have finished. Nobody spins.
+//!
+//! Work lies in queues that this file knows nothing of; `has_work` looks into them. Invariants:
+//!
+//! 1. A worker counts as idle only when its own queue is empty and what it counted is published.
+//! 2. A worker stores that it is idle, fences, and looks at the queues; who adds to a shared queue from outside stores,
+//!    fences, and looks whether a worker is idle ([`Crew::announce`]). So one of the two sees the other.
+//! 3. It is *quiet* when all workers are idle and the shared queues are empty, both seen under the lock. Only a worker that
+//!    is not idle, or somebody from outside, adds work; so as long as nobody outside does, quiet stays quiet.
+
+use stackmark_stack::sync::{AtomicUsize, Condvar, Mutex, Ordering, fence};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    state: Mutex<State>,
+    /// A copy of `State::idle`, for those who add work.
+    idle: AtomicUsize,
+    /// Workers wait here.
+    work: Condvar,
+    /// Who waits for quiet waits here.
+    quiet: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    workers: usize,
+    idle: usize,
+    /// Whether workers may take work.
+    open: bool,
+    over: bool,
+}
+
+impl Crew {
+    /// A crew of so many workers, none of which may work yet.
+    pub(crate) fn new(workers: usize) -> Crew {
+        Crew {
+            state: Mutex::new(State { workers, idle: 0, open: false, over: false }),
+            idle: AtomicUsize::new(0),
+            work: Condvar::new(),
+            quiet: Condvar::new(),
+        }
+    }
+
+    /// A worker has found nothing to do. Returns when there may be something, or with false when it shall end.
+    pub(crate) fn rest(&self, has_work: impl Fn() -> bool) -> bool {
+        let mut state = self.state.lock();
+        state.idle += 1;
+        self.idle.store(state.idle, Ordering::Relaxed);
+        // Invariant 2: pairs with the fence in `announce`.
+        fence(Ordering::SeqCst);
+        loop {
+            if state.over {
+                return false;
+            }
+            if state.open && has_work() {
+                state.idle -= 1;
+                self.idle.store(state.idle, Ordering::Relaxed);
+                return true;
+            }
+            if state.idle == state.workers {
+                self.quiet.notify_all();
+            }
+            state = self.work.wait(state);
+        }
+    }
+
+    /// Work has been added to a shared queue: wakes a worker if one is idle.
+    pub(crate) fn announce(&self) {
+        // Invariant 2: pairs with the fence in `rest`.
+        fence(Ordering::SeqCst);
+        if self.idle.load(Ordering::Relaxed) > 0 {
+            // A worker that has looked before we added holds the lock until it waits.
+            drop(self.state.lock());
+            self.work.notify_one();
+        }
+    }
+
+    /// Whether some worker has nothing to do: a hint for those that have plenty.
+    pub(crate) fn wants_work(&self) -> bool {
+        // Relaxed: a hint.
+        self.idle.load(Ordering::Relaxed) > 0
+    }
+
+    /// From now on the workers work.
+    pub(crate) fn open(&self) {
+        self.state.lock().open = true;
+        self.work.notify_all();
+    }
+
+    /// Returns when it is quiet.
+    pub(crate) fn wait_until_quiet(&self, has_work: impl Fn() -> bool) {
+        let mut state = self.state.lock();
+        while state.idle < state.workers || has_work() {
+            state = self.quiet.wait(state);
+        }
+    }
+
+    /// From now on workers that rest do not begin again. Called when it is quiet.
+    pub(crate) fn close(&self) {
+        self.state.lock().open = false;
+    }
+
+    /// Ends the workers.
+    pub(crate) fn dismiss(&self) {
+        self.state.lock().over = true;
+        self.work.notify_all();
+    }
+}
+
+#[cfg(all(test, stackmark_loom))]
+mod loom_models {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// A shared queue of numbers: to process `n` is to add `n` items of `n - 1`.
+    struct Modelled {
+        crew: Crew,
+        queue: Mutex<Vec<u32>>,
+        processed: AtomicUsize,
+    }
+
+    impl Modelled {
+        fn has_work(&self) -> bool {
+            !self.queue.lock().is_empty()
+        }
+
+        fn push(&self, item: u32) {
+            self.queue.lock().push(item);
+            self.crew.announce();
+        }
+
+        fn work(&self) {
+            loop {
+                let item = self.queue.lock().pop();
+                match item {
+                    Some(item) => {
+                        (0..item).for_each(|_| self.push(item - 1));
+                        self.processed.fetch_add(1, Ordering::Relaxed);
+                    }
+                    None if self.crew.rest(|| self.has_work()) => {}
+                    None => return,
+                }
+            }
+        }
+    }
+
+    fn model(workers: usize, bound: usize, run: impl Fn(&Arc<Modelled>) + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(bound);
+        builder.check(move || {
+            let modelled = Arc::new(Modelled {
+                crew: Crew::new(workers),
+                queue: Mutex::new(Vec::new()),
+                processed: AtomicUsize::new(0),
+            });
+            let threads: Vec<_> = (0..workers)
+                .map(|_| {
+                    let modelled = modelled.clone();
+                    thread::spawn(move || modelled.work())
+                })
+                .collect();
+            run(&modelled);
+            modelled.crew.dismiss();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn loom_quiet_means_that_everything_is_processed() {
+        model(2, 2, |m| {
+            m.queue.lock().push(2);
+            m.crew.open();
+            m.crew.wait_until_quiet(|| m.has_work());
+            // 2 leads to two 1s, each of which leads to a 0.
+            assert_eq!(m.processed.load(Ordering::Relaxed), 5);
+            m.crew.close();
+        });
+    }
+
+    #[test]
+    fn loom_work_from_outside_wakes_a_resting_worker() {
+        model(1, 3, |m| {
+            m.crew.open();
+            let mutator = {
+                let m = m.clone();
+                thread::spawn(move || m.push(1))
+            };
+            m.crew.wait_until_quiet(|| m.has_work());
+            mutator.join().unwrap();
+            // The mutator has stopped: what it added is found now at the latest.
+            m.crew.wait_until_quiet(|| m.has_work());
+            assert_eq!(m.processed.load(Ordering::Relaxed), 2);
+            m.crew.close();
+        });
+    }
+}

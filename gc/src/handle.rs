@@ -1,0 +1,171 @@
+//! Handles: roots that native code holds.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
+use parking_lot::Mutex;
+
+use crate::write_barrier::WriteBarrier;
+
+/// Parts of the table, each with a lock of its own.
+const SHARDS: usize = 16;
+
+/// The handles of one collector.
+///
+/// A value is stored, and the write barrier's flag looked at, under the lock of the handle's part of the table; the collector
+/// visits that part under the same lock after it has set the flag. So a store is seen by the visit, or shades its value,
+/// on whatever thread and in whatever state it happens.
+pub struct Handles {
+    shards: [Mutex<Shard>; SHARDS],
+    next: AtomicUsize,
+    barrier: Arc<WriteBarrier>,
+}
+
+#[derive(Default)]
+struct Shard {
+    words: Vec<usize>,
+    free: Vec<usize>,
+}
+
+impl std::fmt::Debug for Handles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handles").field("live", &self.live()).finish_non_exhaustive()
+    }
+}
+
+/// A reference to an object, held by native code. The object lives as long as the handle, or until the handle is set to
+/// something else. The word may also point into an object.
+pub struct Handle {
+    handles: Arc<Handles>,
+    shard: usize,
+    index: usize,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Handle").field(&format_args!("{:#x}", self.get())).finish()
+    }
+}
+
+impl Handles {
+    pub(crate) fn new(barrier: Arc<WriteBarrier>) -> Arc<Handles> {
+        Arc::new(Handles { shards: std::array::from_fn(|_| Mutex::default()), next: AtomicUsize::new(0), barrier })
+    }
+
+    /// A handle on what `word` refers to. The caller's goroutine is Running, or `word` comes from another handle that it holds:
+    /// otherwise the object may be gone already.
+    pub fn create(self: &Arc<Self>, word: usize) -> Handle {
+        // Relaxed: spreads threads over the shards, nothing more.
+        let number = self.next.fetch_add(1, Relaxed) % SHARDS;
+        let mut shard = self.shards[number].lock();
+        let index = shard.free.pop().unwrap_or(shard.words.len());
+        if index == shard.words.len() {
+            shard.words.push(0);
+        }
+        self.store(&mut shard, index, word);
+        drop(shard);
+        Handle { handles: Arc::clone(self), shard: number, index }
+    }
+
+    fn store(&self, shard: &mut Shard, index: usize, word: usize) {
+        shard.words[index] = word;
+        if self.barrier.is_on() {
+            self.barrier.shade(word);
+        }
+    }
+
+    /// How many handles there are.
+    pub fn live(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock()).map(|shard| shard.words.len() - shard.free.len()).sum()
+    }
+
+    /// Calls `visit` with the words of all handles.
+    pub(crate) fn visit(&self, mut visit: impl FnMut(&[usize])) {
+        for shard in &self.shards {
+            visit(&shard.lock().words);
+        }
+    }
+}
+
+impl Handle {
+    /// The word that it holds.
+    pub fn get(&self) -> usize {
+        self.handles.shards[self.shard].lock().words[self.index]
+    }
+
+    /// Makes it hold another word. See [`Handles::create`].
+    pub fn set(&self, word: usize) {
+        self.handles.store(&mut self.handles.shards[self.shard].lock(), self.index, word);
+    }
+}
+
+impl Clone for Handle {
+    fn clone(&self) -> Handle {
+        self.handles.create(self.get())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // With an insertion barrier what is dropped needs no shading: whoever has loaded it is scanned after this, or
+        // again, or stores it through the barrier.
+        let mut shard = self.handles.shards[self.shard].lock();
+        shard.words[self.index] = 0;
+        shard.free.push(self.index);
+    }
+}
+
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests {
+    use super::*;
+    use crate::write_barrier::Sink;
+
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<usize>>);
+
+    impl Sink for Recorder {
+        fn wants(&self, _word: usize) -> bool {
+            true
+        }
+        fn take(&self, words: Vec<usize>) {
+            self.0.lock().extend(words);
+        }
+    }
+
+    fn visited(handles: &Handles) -> Vec<usize> {
+        let mut words = Vec::new();
+        handles.visit(|part| words.extend(part.iter().filter(|word| **word != 0)));
+        words.sort_unstable();
+        words
+    }
+
+    #[test]
+    fn what_handles_hold_is_visited_and_what_they_held_is_not() {
+        let handles = Handles::new(WriteBarrier::new(Arc::new(Recorder::default())));
+        let mut held: Vec<Handle> = (1..=100).map(|word| handles.create(word)).collect();
+        assert_eq!(visited(&handles), (1..=100).collect::<Vec<_>>());
+        held.retain(|handle| handle.get() % 2 == 0);
+        held[0].set(1000);
+        let copy = held[1].clone();
+        assert_eq!((copy.get(), handles.live()), (4, 51));
+        drop(held);
+        assert_eq!(visited(&handles), [4]);
+        let slots: usize = handles.shards.iter().map(|shard| shard.lock().words.len()).sum();
+        assert!(slots <= 102, "places are used again");
+    }
+
+    #[test]
+    fn stores_are_shaded_while_the_barrier_is_on() {
+        let recorder = Arc::new(Recorder::default());
+        let barrier = WriteBarrier::new(recorder.clone());
+        let handles = Handles::new(Arc::clone(&barrier));
+        let handle = handles.create(1);
+        barrier.turn_on();
+        handle.set(2);
+        let _other = handles.create(3);
+        barrier.turn_off();
+        handle.set(4);
+        assert_eq!(*recorder.0.lock(), [2, 3]);
+    }
+}

@@ -1,0 +1,178 @@
+//! The insertion barrier: while a cycle marks, the reference that a store puts into memory is shaded.
+//!
+//! Managed code tests one byte, [`WriteBarrier::flag_address`], before a store of a reference through a pointer, and calls
+//! its slow path when it is not zero; the slow path ends in [`BarrierBuffer::shade`] of the thread's buffer. A buffer holds
+//! plain words: nothing is marked by the mutator, so that the flag may be on before marking begins. Full buffers go to the
+//! mark workers; the collector takes the others when it likes, also those of threads in native code.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::{Acquire, Release};
+
+use parking_lot::Mutex;
+
+/// Words in a buffer before it is handed over.
+const CAPACITY: usize = 512;
+
+/// Where the words of full buffers go.
+pub(crate) trait Sink: Send + Sync {
+    /// Whether `word` refers to an object that is not marked.
+    fn wants(&self, word: usize) -> bool;
+    /// Takes words that may refer to unmarked objects, to be looked at when marking runs.
+    fn take(&self, words: Vec<usize>);
+}
+
+/// The write barrier of one collector.
+pub struct WriteBarrier {
+    on: AtomicU8,
+    buffers: Mutex<Vec<Arc<Buffer>>>,
+    sink: Arc<dyn Sink>,
+}
+
+type Buffer = Mutex<Vec<usize>>;
+
+impl std::fmt::Debug for WriteBarrier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteBarrier").field("on", &self.is_on()).finish_non_exhaustive()
+    }
+}
+
+/// What one thread has stored while marking runs. Each machine has one.
+pub struct BarrierBuffer {
+    words: Arc<Buffer>,
+    barrier: Arc<WriteBarrier>,
+}
+
+impl std::fmt::Debug for BarrierBuffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BarrierBuffer").field("words", &self.words.lock().len()).finish()
+    }
+}
+
+impl WriteBarrier {
+    pub(crate) fn new(sink: Arc<dyn Sink>) -> Arc<WriteBarrier> {
+        Arc::new(WriteBarrier { on: AtomicU8::new(0), buffers: Mutex::default(), sink })
+    }
+
+    /// The address of the byte that is not zero while stores must be shaded. It stays the same as long as the barrier.
+    pub fn flag_address(&self) -> usize {
+        self.on.as_ptr() as usize
+    }
+
+    /// Whether stores must be shaded, for native code that a collector waits for. (Others shade under a lock that the
+    /// collector takes too, as [`Handles`](crate::handle::Handles) do.)
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        // Acquire: pairs with `turn_on`. What orders the byte for managed code is the handshake.
+        self.on.load(Acquire) != 0
+    }
+
+    /// A buffer for one more thread.
+    pub fn buffer(self: &Arc<Self>) -> BarrierBuffer {
+        let words = Arc::new(Mutex::new(Vec::with_capacity(CAPACITY)));
+        self.buffers.lock().push(Arc::clone(&words));
+        BarrierBuffer { words, barrier: Arc::clone(self) }
+    }
+
+    /// Shades a word on behalf of a thread that has no buffer.
+    pub(crate) fn shade(&self, word: usize) {
+        if self.sink.wants(word) {
+            self.sink.take(vec![word]);
+        }
+    }
+
+    pub(crate) fn turn_on(&self) {
+        // Release: pairs with `is_on`; whoever sees it may shade.
+        self.on.store(1, Release);
+    }
+
+    /// With the world stopped.
+    pub(crate) fn turn_off(&self) {
+        self.on.store(0, Release);
+    }
+
+    /// Hands over what all buffers hold; whether that is anything.
+    pub(crate) fn take_buffers(&self) -> bool {
+        let mut any = false;
+        for buffer in self.buffers.lock().iter() {
+            let words = std::mem::take(&mut *buffer.lock());
+            any |= !words.is_empty();
+            self.sink.take(words);
+        }
+        any
+    }
+}
+
+impl BarrierBuffer {
+    /// Notes that a reference to what `word` refers to is about to be stored. `word` may be anything: null, a pointer into
+    /// an object, an integer. Called while the flag is set; when it is not, the call is harmless.
+    pub fn shade(&self, word: usize) {
+        let barrier = &*self.barrier;
+        if !barrier.is_on() || !barrier.sink.wants(word) {
+            return;
+        }
+        let mut words = self.words.lock();
+        words.push(word);
+        if words.len() >= CAPACITY {
+            let full = std::mem::replace(&mut *words, Vec::with_capacity(CAPACITY));
+            drop(words);
+            barrier.sink.take(full);
+        }
+    }
+
+    /// The barrier that this is a buffer of.
+    pub fn barrier(&self) -> &Arc<WriteBarrier> {
+        &self.barrier
+    }
+}
+
+impl Drop for BarrierBuffer {
+    fn drop(&mut self) {
+        self.barrier.buffers.lock().retain(|other| !Arc::ptr_eq(other, &self.words));
+        let words = std::mem::take(&mut *self.words.lock());
+        self.barrier.sink.take(words);
+    }
+}
+
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<usize>>);
+
+    impl Sink for Recorder {
+        fn wants(&self, word: usize) -> bool {
+            word.is_multiple_of(2)
+        }
+        fn take(&self, words: Vec<usize>) {
+            self.0.lock().extend(words);
+        }
+    }
+
+    #[test]
+    fn every_word_shaded_while_it_is_on_arrives_once() {
+        let recorder = Arc::new(Recorder::default());
+        let barrier = WriteBarrier::new(recorder.clone());
+        let (one, other) = (barrier.buffer(), barrier.buffer());
+        one.shade(2);
+        barrier.turn_on();
+        // SAFETY: the byte lives as long as the barrier.
+        assert_ne!(unsafe { std::ptr::read_volatile(barrier.flag_address() as *const u8) }, 0);
+        (0..2 * CAPACITY * 3).for_each(|word| one.shade(word));
+        other.shade(100_000);
+        barrier.take_buffers();
+        assert_eq!(recorder.0.lock().len(), CAPACITY * 3 + 1);
+        other.shade(100_002);
+        drop(other);
+        let mut words = std::mem::take(&mut *recorder.0.lock());
+        words.sort_unstable();
+        let expected = (0..2 * CAPACITY * 3).step_by(2).chain([100_000, 100_002]);
+        assert!(words.into_iter().eq(expected));
+        assert_eq!(barrier.buffers.lock().len(), 1);
+        barrier.turn_off();
+        one.shade(4);
+        barrier.take_buffers();
+        assert!(recorder.0.lock().is_empty());
+    }
+}

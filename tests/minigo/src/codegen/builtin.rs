@@ -1,0 +1,305 @@
+//! The predeclared functions.
+
+use super::function::{FuncGen, Val};
+use super::memory::Place;
+use crate::error::Compiled;
+use crate::runtime::natives::{self, Failure};
+use crate::types::{Kind, Ty};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types as clif};
+use go_parser::ast::{CallExpr, Expr, Node};
+use go_types::Builtin;
+
+impl FuncGen<'_, '_> {
+    pub(crate) fn builtin(&mut self, b: Builtin, c: &CallExpr, e: &Expr) -> Compiled<Vec<Val>> {
+        let pos = e.pos(&self.c.program.ast);
+        let int = self.c.types.basic.int;
+        Ok(match b {
+            Builtin::Len | Builtin::Cap => {
+                let n = self.length(&c.args[0], b == Builtin::Cap)?;
+                vec![Val { ty: int, v: vec![n] }]
+            }
+            Builtin::Append => vec![self.append(c, e)?],
+            Builtin::Copy => vec![self.copy(c)?],
+            Builtin::Make => vec![self.make(c, e)?],
+            Builtin::New => {
+                let t = self.type_of(e)?;
+                let Kind::Pointer(inner) = self.kind(t) else { return Err(self.error(pos, "new of this type")) };
+                let at = self.allocate(inner);
+                vec![Val { ty: t, v: vec![at] }]
+            }
+            Builtin::Close => {
+                let ch = self.expr(&c.args[0])?;
+                self.native(natives::channel_close, &[ch.v[0]]);
+                vec![]
+            }
+            Builtin::Panic => {
+                let any = self.c.types.basic.any;
+                let v = self.expr_as(&c.args[0], any)?;
+                self.native(natives::panic_value, &[v.v[0], v.v[1]]);
+                vec![]
+            }
+            Builtin::Print | Builtin::Println => {
+                self.print(c, b == Builtin::Println)?;
+                vec![]
+            }
+            Builtin::Delete => return Err(self.error(pos, "map types are not supported")),
+            Builtin::Recover => return Err(self.error(pos, "recover is not supported")),
+            Builtin::Complex | Builtin::Real | Builtin::Imag => {
+                return Err(self.error(pos, "complex numbers are not supported"));
+            }
+            _ => return Err(self.error(pos, "this builtin is not supported")),
+        })
+    }
+
+    fn length(&mut self, e: &Expr, cap: bool) -> Compiled<Value> {
+        let pos = e.pos(&self.c.program.ast);
+        let t = self.type_of(e)?;
+        Ok(match self.kind(t) {
+            Kind::String => self.expr(e)?.v[1],
+            Kind::Slice(_) => self.expr(e)?.v[if cap { 2 } else { 1 }],
+            Kind::Array(n, _) => {
+                if self.try_place(e)?.is_none() {
+                    self.expr(e)?;
+                }
+                self.iconst(n as i64)
+            }
+            Kind::Pointer(inner) => {
+                let Kind::Array(n, _) = self.kind(inner) else {
+                    return Err(self.error(pos, "the length of this operand is not supported"));
+                };
+                self.expr(e)?;
+                self.iconst(n as i64)
+            }
+            Kind::Chan(..) => {
+                let ch = self.expr(e)?.v[0];
+                let which = self.iconst(i64::from(cap));
+                self.native(natives::channel_length, &[ch, which])
+            }
+            _ => return Err(self.error(pos, "the length of this operand is not supported")),
+        })
+    }
+
+    fn append(&mut self, c: &CallExpr, e: &Expr) -> Compiled<Val> {
+        let pos = e.pos(&self.c.program.ast);
+        let t = self.type_of(e)?;
+        let Kind::Slice(elem) = self.kind(t) else { return Err(self.error(pos, "append to this type")) };
+        c.args.iter().try_for_each(|a| self.hoist(a))?;
+        let s = self.expr_as(&c.args[0], t)?;
+        let info = self.type_info(elem);
+        if c.ellipsis.is_some() {
+            let from = self.type_of(&c.args[1])?;
+            let more = if matches!(self.kind(from), Kind::Nil) { self.zero(t) } else { self.expr(&c.args[1])? };
+            let args = [info, s.v[0], s.v[1], s.v[2], more.v[0], more.v[1]];
+            self.native(natives::append_slice, &args);
+            return Ok(self.slice_result(t));
+        }
+        let mut values = vec![];
+        for a in &c.args[1..] {
+            let v = self.expr_as(a, elem)?;
+            values.push(if c.args.len() > 2 { self.snapshot(v) } else { v });
+        }
+        if values.is_empty() {
+            return Ok(s);
+        }
+        // Room for all of them first, then one store after the other.
+        let (pointer, cap) = (self.ref_var(), self.b.declare_var(clif::I64));
+        self.b.def_var(pointer, s.v[0]);
+        self.b.def_var(cap, s.v[2]);
+        let needed = self.b.ins().iadd_imm_s(s.v[1], values.len() as i64);
+        let fits = self.b.ins().icmp(IntCC::SignedLessThanOrEqual, needed, s.v[2]);
+        let (grow, store) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(fits, store, &[], grow, &[]);
+        self.b.switch_to_block(grow);
+        self.native(natives::grow_slice, &[info, s.v[0], s.v[1], s.v[2], needed]);
+        let new = self.result_ref(0);
+        let new_cap = self.result_word(2, clif::I64);
+        self.b.def_var(pointer, new);
+        self.b.def_var(cap, new_cap);
+        self.b.ins().jump(store, &[]);
+        self.b.switch_to_block(store);
+        let at = self.b.use_var(pointer);
+        let first = self.unchecked_element(at, 0, s.v[1], elem, true);
+        let size = self.c.types.layout(elem).size as i64;
+        for (i, v) in values.iter().enumerate() {
+            let Place::Memory { base, offset, barrier } = first.clone() else {
+                unreachable!("an element is in memory")
+            };
+            self.store(&Place::Memory { base, offset: offset + size * i as i64, barrier }, v);
+        }
+        let cap = self.b.use_var(cap);
+        let at = self.b.use_var(pointer);
+        Ok(Val { ty: t, v: vec![at, needed, cap] })
+    }
+
+    fn copy(&mut self, c: &CallExpr) -> Compiled<Val> {
+        let to_type = self.type_of(&c.args[0])?;
+        let Kind::Slice(elem) = self.kind(to_type) else {
+            return Err(self.error(c.l_paren, "copy to this type is not supported"));
+        };
+        let to = self.expr(&c.args[0])?;
+        let from = self.expr(&c.args[1])?;
+        let info = self.type_info(elem);
+        let n = self.native(natives::copy_slice, &[info, to.v[0], to.v[1], from.v[0], from.v[1]]);
+        Ok(Val { ty: self.c.types.basic.int, v: vec![n] })
+    }
+
+    fn make(&mut self, c: &CallExpr, e: &Expr) -> Compiled<Val> {
+        let pos = e.pos(&self.c.program.ast);
+        let t = self.type_of(e)?;
+        match self.kind(t) {
+            Kind::Slice(elem) => {
+                let len = self.index_value(&c.args[1])?;
+                let cap = match c.args.get(2) {
+                    Some(e) => self.index_value(e)?,
+                    None => len,
+                };
+                let size = self.c.types.layout(elem).size.max(1) as i64;
+                let limit = (1i64 << 47) / size;
+                self.check_size(len, limit, Failure::MakeLen);
+                if c.args.len() > 2 {
+                    self.check_size(cap, limit, Failure::MakeCap);
+                    let ok = self.b.ins().icmp(IntCC::UnsignedLessThanOrEqual, len, cap);
+                    self.check(ok, Failure::MakeCap, &[]);
+                }
+                let info = self.type_info(elem);
+                let at = self.native(natives::allocate, &[info, cap]);
+                let at = self.refv(at);
+                Ok(Val { ty: t, v: vec![at, len, cap] })
+            }
+            Kind::Chan(_, elem) => {
+                let cap = match c.args.get(1) {
+                    Some(e) => self.index_value(e)?,
+                    None => self.iconst(0),
+                };
+                self.check_size(cap, 1 << 40, Failure::MakeChan);
+                let elem = self.channel_element(elem);
+                let info = self.type_info(elem);
+                let at = self.native(natives::channel_make, &[info, cap]);
+                let at = self.refv(at);
+                Ok(Val { ty: t, v: vec![at] })
+            }
+            Kind::Map(..) => Err(self.error(pos, "map types are not supported")),
+            _ => Err(self.error(pos, "make of this type is not supported")),
+        }
+    }
+
+    /// What a channel's buffer holds: the element, or a pointer to a copy of it if it is large.
+    fn channel_element(&mut self, elem: Ty) -> Ty {
+        match self.c.types.layout(elem).components.is_some() {
+            true => elem,
+            false => self.c.types.pointer_to(elem),
+        }
+    }
+
+    /// `ch <- v`: the element travels in the result words, in its memory layout.
+    pub(crate) fn send(&mut self, channel: &Expr, value: &Expr) -> Compiled<()> {
+        let t = self.type_of(channel)?;
+        let Kind::Chan(_, elem) = self.kind(t) else {
+            return Err(self.error(channel.pos(&self.c.program.ast), "a send to this operand"));
+        };
+        self.hoist(channel)?;
+        self.hoist(value)?;
+        let ch = self.expr(channel)?.v[0];
+        let v = self.expr_as(value, elem)?;
+        let v = self.snapshot(v);
+        let element = self.channel_element(elem);
+        let v = Val { ty: element, v: v.v };
+        let g = self.goroutine();
+        // Word 0 is the channel's; the elements follow.
+        let at = self.b.ins().iadd_imm_s(g, natives::ELEMENT_OFFSET as i64);
+        self.store_at(element, at, 0, &v, false);
+        let closed = self.native(natives::channel_send, &[ch]);
+        let ok = self.b.ins().icmp_imm_s(IntCC::Equal, closed, 0);
+        self.check(ok, Failure::SendClosed, &[]);
+        Ok(())
+    }
+
+    /// `<-ch`: the value, and whether the channel was open.
+    pub(crate) fn receive(&mut self, channel: &Expr) -> Compiled<(Val, Value)> {
+        let t = self.type_of(channel)?;
+        let Kind::Chan(_, elem) = self.kind(t) else {
+            return Err(self.error(channel.pos(&self.c.program.ast), "a receive from this operand"));
+        };
+        let ch = self.expr(channel)?.v[0];
+        self.receive_value(ch, elem)
+    }
+
+    pub(crate) fn receive_value(&mut self, ch: Value, elem: Ty) -> Compiled<(Val, Value)> {
+        let element = self.channel_element(elem);
+        let status = self.b.declare_var(clif::I64);
+        let s = self.native(natives::channel_receive, &[ch]);
+        self.b.def_var(status, s);
+        // A goroutine that was parked finds the element in its own words, which the collector scans.
+        let parked = self.b.ins().icmp_imm_s(IntCC::UnsignedGreaterThanOrEqual, s, natives::PARKED as i64);
+        let (fetch, done) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(parked, fetch, &[], done, &[]);
+        self.b.switch_to_block(fetch);
+        let s = self.native(natives::channel_fetch, &[s]);
+        self.b.def_var(status, s);
+        self.b.ins().jump(done, &[]);
+        self.b.switch_to_block(done);
+        let open = self.b.use_var(status);
+        let g = self.goroutine();
+        let v = self.load_at(element, g, natives::ELEMENT_OFFSET as i64);
+        let ok = self.as_bool(open);
+        if element == elem {
+            return Ok((v, ok));
+        }
+        // A closed channel gives no copy: the zero value stands in for it.
+        let zero = self.zero(elem);
+        let is_nil = self.b.ins().icmp_imm_s(IntCC::Equal, v.v[0], 0);
+        let at = self.b.ins().select(is_nil, zero.v[0], v.v[0]);
+        let at = self.refv(at);
+        Ok((Val { ty: elem, v: vec![at] }, ok))
+    }
+
+    fn print(&mut self, c: &CallExpr, line: bool) -> Compiled<()> {
+        let values = match &c.args[..] {
+            [Expr::Call(inner)] if self.is_tuple(&c.args[0]) => self.call(inner, &c.args[0])?,
+            args => {
+                args.iter().try_for_each(|a| self.hoist(a))?;
+                args.iter().map(|a| self.expr(a)).collect::<Compiled<_>>()?
+            }
+        };
+        for (i, v) in values.into_iter().enumerate() {
+            if line && i > 0 {
+                self.print_one(natives::Print::Space, &[]);
+            }
+            use natives::Print;
+            match self.kind(v.ty) {
+                Kind::Bool => {
+                    let w = self.widen(&v);
+                    self.print_one(Print::Bool, &[w]);
+                }
+                Kind::Int { signed, .. } => {
+                    let w = self.widen(&v);
+                    self.print_one(if signed { Print::Int } else { Print::Uint }, &[w]);
+                }
+                Kind::Float { bits } => {
+                    let f = if bits == 32 { self.b.ins().fpromote(clif::F64, v.v[0]) } else { v.v[0] };
+                    let w = self.b.ins().bitcast(clif::I64, MemFlagsData::new(), f);
+                    self.print_one(Print::Float, &[w]);
+                }
+                Kind::String => self.print_one(Print::String, &v.v),
+                Kind::Slice(_) => self.print_one(Print::Slice, &v.v),
+                Kind::Interface(_) => self.print_one(Print::Interface, &v.v),
+                _ if v.v.len() == 1 => self.print_one(Print::Pointer, &v.v),
+                _ => {
+                    return Err(self.error(c.l_paren, "print of this type is not supported"));
+                }
+            }
+        }
+        if line {
+            self.print_one(natives::Print::Newline, &[]);
+        }
+        Ok(())
+    }
+
+    fn print_one(&mut self, what: natives::Print, words: &[Value]) {
+        let which = self.iconst(what as i64);
+        let mut args = vec![which];
+        args.extend_from_slice(words);
+        self.native(natives::print, &args);
+    }
+}

@@ -1,0 +1,386 @@
+//! Calls: of declared functions, methods, function values and the functions of the standard packages.
+
+use super::abi::{self, ResultPlace, Results};
+use super::function::{FuncGen, Val};
+use super::memory::Place;
+use crate::error::Compiled;
+use crate::runtime::natives::{self, Failure};
+use crate::types::{Kind, Sig, Ty};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types as clif};
+use cranelift_module::FuncId;
+use go_parser::Pos;
+use go_parser::ast::{CallExpr, Expr, Node, SelectorExpr};
+use go_types::{ObjKey, OperandMode, Selection, SelectionKind};
+use stackmark_asm::layout::{G_RESULTS, NativeFn};
+use std::rc::Rc;
+
+/// What is called.
+#[derive(Clone, Debug)]
+pub(crate) enum Callee {
+    Direct(FuncId),
+    /// A function object.
+    Object(Value),
+}
+
+/// A call whose operands have been evaluated.
+pub(crate) struct Prepared {
+    pub(crate) callee: Callee,
+    pub(crate) sig: Rc<Sig>,
+    pub(crate) args: Vec<Val>,
+}
+
+impl FuncGen<'_, '_> {
+    pub(crate) fn call(&mut self, c: &CallExpr, e: &Expr) -> Compiled<Vec<Val>> {
+        let pos = e.pos(&self.c.program.ast);
+        if let Some(tv) = self.c.program.info().types.get(&c.func.id()) {
+            match &tv.mode {
+                OperandMode::TypeExpr => {
+                    let t = self.c.supported(tv.typ, pos)?;
+                    return Ok(vec![self.conversion(&c.args[0], t)?]);
+                }
+                OperandMode::Builtin(b) => return self.builtin(*b, c, e),
+                _ => {}
+            }
+        }
+        if let Some((package, name)) = self.package_function(&c.func) {
+            return self.standard(&package, &name, c, pos);
+        }
+        let p = self.prepare(c)?;
+        Ok(self.emit_call(&p.callee, &p.sig, &p.args))
+    }
+
+    /// `fmt.Println`: the package and the name.
+    pub(crate) fn package_function(&self, f: &Expr) -> Option<(String, String)> {
+        match f {
+            Expr::Paren(p) => self.package_function(&p.expr),
+            Expr::Selector(s) => {
+                let Expr::Ident(i) = &s.expr else { return None };
+                let obj = *self.c.program.info().uses.get(i)?;
+                let o = &self.c.program.tc.lobjs[obj];
+                if !o.entity_type().is_pkg_name() {
+                    return None;
+                }
+                let package = self.c.program.tc.pkgs[o.pkg_name_imported()].path().clone();
+                Some((package, self.c.program.ast.idents[s.sel].name.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Evaluates the callee and the arguments.
+    pub(crate) fn prepare(&mut self, c: &CallExpr) -> Compiled<Prepared> {
+        let pos = c.func.pos(&self.c.program.ast);
+        let mut func = &c.func;
+        while let Expr::Paren(p) = func {
+            func = &p.expr;
+        }
+        self.hoist_callee(func)?;
+        self.hoist_arguments(c)?;
+        if let Expr::Ident(i) = func
+            && let Some(obj) = self.c.program.info().uses.get(i).copied()
+            && let Some(id) = self.c.functions.get(&obj).copied()
+        {
+            let sig = self.c.function_sig(obj, pos)?;
+            let args = self.arguments(&sig.params, sig.variadic, c)?;
+            return Ok(Prepared { callee: Callee::Direct(id), sig, args });
+        }
+        if let Expr::Selector(s) = func
+            && let Some(sel) = self.c.program.info().selections.get(&s.id()).cloned()
+            && matches!(sel.kind(), SelectionKind::MethodVal)
+        {
+            let (id, sig) = self.method(&sel, pos)?;
+            let receiver = self.receiver(s, &sel, sig.params[0])?;
+            let mut args = vec![receiver];
+            args.extend(self.arguments(&sig.params[1..], sig.variadic, c)?);
+            return Ok(Prepared { callee: Callee::Direct(id), sig, args });
+        }
+        let t = self.type_of(func)?;
+        let Kind::Func(sig) = self.kind(t) else { return Err(self.error(pos, "this operand cannot be called")) };
+        let f = self.expr(func)?.v[0];
+        let args = self.arguments(&sig.params, sig.variadic, c)?;
+        Ok(Prepared { callee: Callee::Object(f), sig, args })
+    }
+
+    /// The declared method that a selection denotes.
+    pub(crate) fn method(&mut self, sel: &Selection, pos: Pos) -> Compiled<(FuncId, Rc<Sig>)> {
+        let obj: ObjKey = sel.obj();
+        match self.c.functions.get(&obj).copied() {
+            Some(id) => Ok((id, self.c.function_sig(obj, pos)?)),
+            None => Err(self.error(pos, "method calls through interfaces are not supported")),
+        }
+    }
+
+    /// The receiver argument of the method call `s`.
+    pub(crate) fn receiver(&mut self, s: &SelectorExpr, sel: &Selection, want: Ty) -> Compiled<Val> {
+        let pos = s.expr.pos(&self.c.program.ast);
+        let base = self.type_of(&s.expr)?;
+        let path = &sel.indices()[..sel.indices().len() - 1];
+        let mut t = base;
+        for i in path {
+            let inner = match self.kind(t) {
+                Kind::Pointer(p) => p,
+                _ => t,
+            };
+            let Kind::Struct(fields) = self.kind(inner) else {
+                return Err(self.error(pos, "this selector is not supported"));
+            };
+            t = fields[*i].ty;
+        }
+        // `t` is the type of the operand that has the method; bring it to the receiver's.
+        if t == want {
+            let place = self.operand_place(&s.expr, base, path)?;
+            return match place {
+                Some(p) => Ok(self.load(&p, t)),
+                None => {
+                    let v = self.expr(&s.expr)?;
+                    self.field_of_value(v, base, path, pos)
+                }
+            };
+        }
+        if let Kind::Pointer(inner) = self.kind(t)
+            && inner == want
+        {
+            let place = self.operand_place(&s.expr, base, path)?;
+            let p = match place {
+                Some(p) => self.load(&p, t).v[0],
+                None => {
+                    let v = self.expr(&s.expr)?;
+                    self.field_of_value(v, base, path, pos)?.v[0]
+                }
+            };
+            self.check_nil(p);
+            return Ok(self.load_at(want, p, 0));
+        }
+        let place = self.operand_place(&s.expr, base, path)?;
+        match place.and_then(|p| self.place_address(&p)) {
+            Some(at) => Ok(Val { ty: want, v: vec![at] }),
+            None => Err(self.error(pos, "a pointer method cannot be called on this operand")),
+        }
+    }
+
+    fn operand_place(&mut self, e: &Expr, t: Ty, path: &[usize]) -> Compiled<Option<Place>> {
+        match path {
+            [] => self.try_place(e),
+            _ => self.path_place(e, t, path),
+        }
+    }
+
+    fn hoist_arguments(&mut self, c: &CallExpr) -> Compiled<()> {
+        match &c.args[..] {
+            [a] if self.is_tuple(a) => Ok(()),
+            args => args.iter().try_for_each(|a| self.hoist(a)),
+        }
+    }
+
+    /// Evaluates the arguments of a call, as the parameters' types.
+    pub(crate) fn arguments(&mut self, params: &[Ty], variadic: bool, c: &CallExpr) -> Compiled<Vec<Val>> {
+        let pos = c.func.pos(&self.c.program.ast);
+        self.hoist_arguments(c)?;
+        // f(g()) with several results.
+        let values: Vec<Result<Val, &Expr>> = match &c.args[..] {
+            [Expr::Call(inner)] if self.is_tuple(&c.args[0]) => {
+                self.call(inner, &c.args[0])?.into_iter().map(Ok).collect()
+            }
+            args => args.iter().map(Err).collect(),
+        };
+        let take = |g: &mut Self, v: &Result<Val, &Expr>, t: Ty| match v {
+            Ok(v) => g.assignable(v.clone(), t, pos),
+            Err(e) => g.expr_as(e, t),
+        };
+        let fixed = if variadic { params.len() - 1 } else { params.len() };
+        let mut out = vec![];
+        if !variadic || c.ellipsis.is_some() {
+            for (v, t) in values.iter().zip(params) {
+                out.push(take(self, v, *t)?);
+            }
+            return Ok(out);
+        }
+        for (v, t) in values[..fixed].iter().zip(params) {
+            out.push(take(self, v, *t)?);
+        }
+        let slice = params[fixed];
+        let Kind::Slice(elem) = self.kind(slice) else {
+            return Err(self.error(pos, "a variadic parameter that is not a slice"));
+        };
+        let rest = &values[fixed..];
+        if rest.is_empty() {
+            out.push(self.zero(slice));
+            return Ok(out);
+        }
+        let info = self.type_info(elem);
+        let n = self.iconst(rest.len() as i64);
+        let mut evaluated = vec![];
+        for v in rest {
+            evaluated.push(take(self, v, elem)?);
+        }
+        let at = self.native(natives::allocate, &[info, n]);
+        let at = self.refv(at);
+        let size = self.c.types.layout(elem).size as i64;
+        for (i, v) in evaluated.iter().enumerate() {
+            self.store_at(elem, at, size * i as i64, v, true);
+        }
+        out.push(Val { ty: slice, v: vec![at, n, n] });
+        Ok(out)
+    }
+
+    /// Whether an expression is a call with other than one result.
+    pub(crate) fn is_tuple(&mut self, e: &Expr) -> bool {
+        match self.c.program.info().types.get(&e.id()) {
+            Some(tv) => {
+                let typ = tv.typ;
+                let t = self.c.types.of(typ, &self.c.program.tc);
+                matches!(self.kind(t), Kind::Tuple(_))
+            }
+            None => false,
+        }
+    }
+
+    pub(crate) fn emit_call(&mut self, callee: &Callee, sig: &Sig, args: &[Val]) -> Vec<Val> {
+        let flat: Vec<Value> = args.iter().flat_map(|a| a.v.iter().copied()).collect();
+        let call = match callee {
+            Callee::Direct(id) => {
+                let f = self.c.emitter.reference(*id, self.b.func);
+                self.b.ins().call(f, &flat)
+            }
+            Callee::Object(object) => {
+                self.check_nil(*object);
+                let code = self.b.ins().load(clif::I64, MemFlagsData::trusted(), *object, 0);
+                let signature = abi::signature(&mut self.c.types, sig, true);
+                let signature = self.b.import_signature(signature);
+                let mut all = vec![*object];
+                all.extend(flat);
+                self.b.ins().call_indirect(signature, code, &all)
+            }
+        };
+        let registers = self.b.inst_results(call).to_vec();
+        self.collect_results(&registers, &sig.results)
+    }
+
+    fn collect_results(&mut self, registers: &[Value], list: &[Ty]) -> Vec<Val> {
+        let parts = abi::parts_of(&mut self.c.types, list);
+        let mut next = registers.iter();
+        let mut values: Vec<Value> = vec![];
+        match abi::results(&parts) {
+            Results::Parts(places) => {
+                for (part, place) in parts.iter().zip(places) {
+                    let v = match place {
+                        ResultPlace::Register => *next.next().expect("a register for each"),
+                        ResultPlace::Word(i) => self.result_word(i, part.clif),
+                    };
+                    values.push(if part.is_ref { self.refv(v) } else { v });
+                }
+            }
+            Results::Object => {
+                let object = self.refv(registers[0]);
+                for (i, part) in parts.iter().enumerate() {
+                    let v = self.b.ins().load(part.clif, MemFlagsData::trusted(), object, 8 * i as i32);
+                    values.push(if part.is_ref { self.refv(v) } else { v });
+                }
+            }
+        }
+        let mut rest = values.into_iter();
+        list.iter()
+            .map(|t| {
+                let n = abi::parts(&mut self.c.types, *t).len();
+                Val { ty: *t, v: rest.by_ref().take(n).collect() }
+            })
+            .collect()
+    }
+
+    /// Returns values: the first in registers, the others in the goroutine's result words.
+    pub(crate) fn emit_return(&mut self, values: Vec<Val>) {
+        // A value in memory is copied to the heap: this frame's slots end here.
+        let mut flat = vec![];
+        for v in values {
+            flat.extend(self.snapshot(v).v);
+        }
+        let sig = self.sig.clone();
+        let parts = abi::parts_of(&mut self.c.types, &sig.results);
+        match abi::results(&parts) {
+            Results::Parts(places) => {
+                let mut registers = vec![];
+                let g = self.goroutine();
+                for (v, place) in flat.iter().zip(places) {
+                    match place {
+                        ResultPlace::Register => registers.push(*v),
+                        ResultPlace::Word(i) => {
+                            self.b.ins().store(MemFlagsData::trusted(), *v, g, (G_RESULTS + 8 * i) as i32);
+                        }
+                    }
+                }
+                self.b.ins().return_(&registers);
+            }
+            Results::Object => {
+                let object = self.words_object(&parts, &flat);
+                self.b.ins().return_(&[object]);
+            }
+        }
+    }
+
+    /// A heap object with one word for each value.
+    fn words_object(&mut self, parts: &[abi::Part], values: &[Value]) -> Value {
+        let info = self.c.words_info(parts.iter().map(|p| p.is_ref).collect());
+        let info = self.address(std::ptr::from_ref(info) as usize);
+        let one = self.iconst(1);
+        let object = self.native(natives::allocate, &[info, one]);
+        let object = self.refv(object);
+        let refs: Vec<Value> = parts.iter().zip(values).filter(|(p, _)| p.is_ref).map(|(_, v)| *v).collect();
+        self.write_barrier(&refs);
+        for (i, v) in values.iter().enumerate() {
+            self.b.ins().store(MemFlagsData::trusted(), *v, object, 8 * i as i32);
+        }
+        object
+    }
+
+    /// A call of a function of a standard package.
+    fn standard(&mut self, package: &str, name: &str, c: &CallExpr, pos: Pos) -> Compiled<Vec<Val>> {
+        let basic = self.c.types.basic;
+        let any_slice = self.c.types.intern(Kind::Slice(basic.any));
+        let print: Option<(NativeFn, bool, bool)> = match (package, name) {
+            ("fmt", "Print") => Some((natives::fmt_print, false, false)),
+            ("fmt", "Println") => Some((natives::fmt_println, false, false)),
+            ("fmt", "Printf") => Some((natives::fmt_printf, true, false)),
+            ("fmt", "Sprint") => Some((natives::fmt_sprint, false, true)),
+            ("fmt", "Sprintln") => Some((natives::fmt_sprintln, false, true)),
+            ("fmt", "Sprintf") => Some((natives::fmt_sprintf, true, true)),
+            _ => None,
+        };
+        if let Some((f, format, to_string)) = print {
+            let params = if format { vec![basic.string, any_slice] } else { vec![any_slice] };
+            let args = self.arguments(&params, true, c)?;
+            let list = args.last().expect("the variadic argument");
+            let mut words = vec![list.v[0], list.v[1]];
+            if format {
+                words.extend([args[0].v[0], args[0].v[1]]);
+            }
+            let n = self.native(f, &words);
+            if to_string {
+                return Ok(vec![self.string_result(basic.string)]);
+            }
+            let error = self.zero(basic.any);
+            return Ok(vec![Val { ty: basic.int, v: vec![n] }, error]);
+        }
+        match (package, name) {
+            ("runtime", "GC") => {
+                self.native(natives::collect, &[]);
+                Ok(vec![])
+            }
+            ("runtime", "Gosched") => {
+                self.native(natives::gosched, &[]);
+                Ok(vec![])
+            }
+            ("runtime", "NumGoroutine") => {
+                let n = self.native(natives::num_goroutine, &[]);
+                Ok(vec![Val { ty: basic.int, v: vec![n] }])
+            }
+            _ => Err(self.error(pos, format!("{package}.{name} is not supported"))),
+        }
+    }
+
+    /// Checks that a length or capacity is neither negative nor absurd.
+    pub(crate) fn check_size(&mut self, n: Value, limit: i64, failure: Failure) {
+        let ok = self.b.ins().icmp_imm_s(IntCC::UnsignedLessThanOrEqual, n, limit);
+        self.check(ok, failure, &[]);
+    }
+}

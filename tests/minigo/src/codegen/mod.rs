@@ -1,0 +1,283 @@
+//! The back end: from the checked syntax tree to Cranelift's IR and on to machine code, one function at a time.
+
+mod abi;
+mod builtin;
+mod call;
+mod closure;
+mod composite;
+mod constant;
+mod convert;
+mod expression;
+mod function;
+mod hoist;
+mod memory;
+mod operator;
+mod range;
+mod statement;
+mod thunk;
+
+use crate::error::Compiled;
+use crate::escape::{self, Escapes};
+use crate::front::Program;
+use crate::module::{Code, Emitter};
+use crate::types::{Kind, Sig, Ty, Types};
+use cranelift_module::FuncId;
+use function::FuncGen;
+use go_parser::ast::{Decl, Expr, FuncLit, Spec};
+use go_parser::{FuncDeclKey, IdentKey, Pos};
+use go_types::ObjKey;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+/// Everything that outlives the compilation of one function.
+pub(crate) struct Compiler<'p> {
+    pub(crate) program: &'p Program,
+    pub(crate) types: Types,
+    pub(crate) emitter: Emitter,
+    functions: HashMap<ObjKey, FuncId>,
+    globals: HashMap<ObjKey, usize>,
+    literals: VecDeque<Literal>,
+    /// Float constants.
+    exact: crate::exact::Exact,
+}
+
+/// A function literal that has been referred to and is yet to be compiled.
+struct Literal {
+    lit: Rc<FuncLit>,
+    id: FuncId,
+    name: String,
+    sig: Rc<Sig>,
+    captures: Vec<ObjKey>,
+    escapes: Rc<Escapes>,
+    depth: u32,
+}
+
+/// Compiles a program. What runs first is `Code::start`.
+pub(crate) fn compile(program: &Program) -> Compiled<Code> {
+    let mut c = Compiler {
+        program,
+        types: Types::new(),
+        emitter: Emitter::new(),
+        functions: HashMap::new(),
+        globals: HashMap::new(),
+        literals: VecDeque::new(),
+        exact: crate::exact::constants(program)?,
+    };
+    c.lay_out_globals()?;
+    let (functions, inits, main) = c.declare_functions()?;
+    for (decl, id, name, obj) in functions {
+        c.function(decl, id, name, obj)?;
+        c.drain_literals()?;
+    }
+    let start = c.start(&inits, main)?;
+    c.drain_literals()?;
+    let entry = c.goroutine_start();
+    Ok(c.emitter.finish(start, entry))
+}
+
+impl<'p> Compiler<'p> {
+    pub(crate) fn object_type(&mut self, obj: ObjKey, pos: Pos) -> Compiled<Ty> {
+        match self.program.tc.lobjs[obj].typ() {
+            Some(t) => self.supported(t, pos),
+            None => Err(self.program.error(pos, "a variable without a type")),
+        }
+    }
+
+    /// The back end's view of a type, or an error that names the part it cannot represent.
+    pub(crate) fn supported(&mut self, key: go_types::TypeKey, pos: Pos) -> Compiled<Ty> {
+        let t = self.types.of(key, &self.program.tc);
+        match self.types.unsupported(t) {
+            Some(what) => Err(self.program.error(pos, format!("{what} are not supported"))),
+            None => Ok(t),
+        }
+    }
+
+    fn file_decls(&self) -> impl Iterator<Item = &'p Decl> + use<'p> {
+        self.program.info().ast_files.iter().flat_map(|f| &f.decls)
+    }
+
+    fn lay_out_globals(&mut self) -> Compiled<()> {
+        let program = self.program;
+        for d in self.file_decls() {
+            let Decl::Gen(g) = d else { continue };
+            for s in &g.specs {
+                match &program.ast.specs[*s] {
+                    Spec::Value(v) if g.token == go_parser::Token::VAR => {
+                        for i in &v.names {
+                            if let Some(Some(obj)) = program.info().defs.get(i) {
+                                let pos = program.ast.idents[*i].pos;
+                                let t = self.object_type(*obj, pos)?;
+                                let layout = self.types.layout(t);
+                                if layout.size > 1 << 28 {
+                                    return Err(program.error(pos, "a variable of this size is not supported"));
+                                }
+                                let at = self.emitter.global(&layout);
+                                self.globals.insert(*obj, at);
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::type_complexity, reason = "used once, right above")]
+    fn declare_functions(&mut self) -> Compiled<(Vec<(FuncDeclKey, FuncId, String, ObjKey)>, Vec<FuncId>, FuncId)> {
+        let program = self.program;
+        let (mut all, mut inits, mut main) = (vec![], vec![], None);
+        for d in self.file_decls() {
+            let Decl::Func(key) = d else { continue };
+            let decl = &program.ast.fdecls[*key];
+            let ident = &program.ast.idents[decl.name];
+            if decl.body.is_none() {
+                return Err(program.error(ident.pos, format!("missing function body of {}", ident.name)));
+            }
+            let Some(obj) = self.definition(decl.name) else { continue };
+            let sig = self.function_sig(obj, ident.pos)?;
+            let mut name = format!("main.{}", ident.name);
+            if let Some(recv) = self.receiver_type(obj) {
+                let recv = self.supported(recv, ident.pos)?;
+                name = match self.types.kind(recv) {
+                    Kind::Pointer(_) if !self.types.is_named(recv) => {
+                        format!("main.(*{}).{}", self.types.name(recv).trim_start_matches("*main."), ident.name)
+                    }
+                    _ => format!("{}.{}", self.types.name(recv), ident.name),
+                };
+            }
+            let id = self.emitter.declare(&name, &abi::signature(&mut self.types, &sig, false));
+            self.functions.insert(obj, id);
+            if decl.recv.is_none() && ident.name == "init" {
+                inits.push(id);
+            } else if decl.recv.is_none() && ident.name == "main" {
+                main = Some(id);
+            }
+            all.push((*key, id, name, obj));
+        }
+        let Some(main) = main else {
+            let pos = program.info().ast_files.first().map_or(0, |f| f.package);
+            return Err(program.error(pos, "function main is undeclared in the main package"));
+        };
+        Ok((all, inits, main))
+    }
+
+    /// The object that an identifier declares.
+    pub(crate) fn definition(&self, ident: IdentKey) -> Option<ObjKey> {
+        self.program.info().defs.get(&ident).copied().flatten()
+    }
+
+    fn receiver_type(&self, func: ObjKey) -> Option<go_types::TypeKey> {
+        let tc = &self.program.tc;
+        let sig = tc.types[tc.lobjs[func].typ()?].try_as_signature()?;
+        tc.lobjs[(*sig.recv())?].typ()
+    }
+
+    /// The signature of a declared function; the receiver of a method is its first parameter.
+    pub(crate) fn function_sig(&mut self, func: ObjKey, pos: Pos) -> Compiled<Rc<Sig>> {
+        let t = self.object_type(func, pos)?;
+        let Kind::Func(sig) = self.types.kind(t).clone() else {
+            return Err(self.program.error(pos, "not a function"));
+        };
+        match self.receiver_type(func) {
+            None => Ok(sig),
+            Some(recv) => {
+                let mut sig = (*sig).clone();
+                sig.params.insert(0, self.supported(recv, pos)?);
+                Ok(Rc::new(sig))
+            }
+        }
+    }
+
+    fn function(&mut self, key: FuncDeclKey, id: FuncId, name: String, obj: ObjKey) -> Compiled<()> {
+        let program = self.program;
+        let decl = &program.ast.fdecls[key];
+        let Some(body) = &decl.body else { return Ok(()) };
+        let sig = self.function_sig(obj, program.ast.idents[decl.name].pos)?;
+        let typ = &program.ast.ftypes[decl.typ];
+        let params = decl.recv.iter().flat_map(|r| &r.list).chain(&typ.params.list);
+        let params: Vec<Option<ObjKey>> = self.parameter_objects(params.copied());
+        let results = self.result_objects(decl.typ);
+        let known: Vec<ObjKey> = params.iter().copied().flatten().collect();
+        let escapes = Rc::new(escape::analyse(program, &mut self.types, &known, &body.list));
+        FuncGen::compile(
+            self,
+            function::Source { id, name, sig, params, results, body, escapes, depth: 0, captures: None },
+        )
+    }
+
+    fn drain_literals(&mut self) -> Compiled<()> {
+        while let Some(l) = self.literals.pop_front() {
+            let typ = &self.program.ast.ftypes[l.lit.typ];
+            let params = self.parameter_objects(typ.params.list.iter().copied());
+            let results = self.result_objects(l.lit.typ);
+            let source = function::Source {
+                id: l.id,
+                name: l.name,
+                sig: l.sig,
+                params,
+                results,
+                body: &l.lit.body,
+                escapes: l.escapes,
+                depth: l.depth,
+                captures: Some(&l.captures),
+            };
+            FuncGen::compile(self, source)?;
+        }
+        Ok(())
+    }
+
+    /// One entry for each parameter; None for those without a name.
+    fn parameter_objects(&self, fields: impl Iterator<Item = go_parser::FieldKey>) -> Vec<Option<ObjKey>> {
+        let mut out = vec![];
+        for f in fields {
+            let f = &self.program.ast.fields[f];
+            if f.names.is_empty() {
+                out.push(None);
+            }
+            out.extend(f.names.iter().map(|i| self.definition(*i)));
+        }
+        out
+    }
+
+    /// The named results, if they have names.
+    fn result_objects(&self, typ: go_parser::FuncTypeKey) -> Vec<Option<ObjKey>> {
+        let fields = self.program.ast.ftypes[typ].results.iter().flat_map(|r| r.list.iter().copied());
+        self.parameter_objects(fields)
+    }
+
+    /// Compiles what the first goroutine runs: the initialisation of the package, then `main`.
+    fn start(&mut self, inits: &[FuncId], main: FuncId) -> Compiled<FuncId> {
+        let sig = Rc::new(Sig { params: vec![], results: vec![], variadic: false });
+        let name = "main.init".to_string();
+        let id = self.emitter.declare("minigo.start", &abi::signature(&mut self.types, &sig, true));
+        let program = self.program;
+        let mut variables = vec![];
+        for i in crate::init_order::initialisers(program) {
+            let Some(rhs) = i.rhs else { continue };
+            let statement = [go_parser::ast::Stmt::Expr(Box::new(rhs.clone()))];
+            let escapes = Rc::new(escape::analyse(program, &mut self.types, &[], &statement));
+            variables.push((i.lhs, rhs, escapes));
+        }
+        FuncGen::compile_start(self, id, name, sig, variables, inits, main)?;
+        Ok(id)
+    }
+
+    /// The function object of a function that captures nothing.
+    pub(crate) fn type_of_expr(&mut self, e: &Expr) -> Compiled<Ty> {
+        let pos = go_parser::ast::Node::pos(e, &self.program.ast);
+        match self.program.info().types.get(&go_parser::ast::Node::id(e)) {
+            Some(tv) => self.supported(tv.typ, pos),
+            None => match e {
+                Expr::Ident(i) => {
+                    let info = self.program.info();
+                    match info.uses.get(i).copied().or_else(|| info.defs.get(i).copied().flatten()) {
+                        Some(obj) => self.object_type(obj, pos),
+                        None => Err(self.program.error(pos, "an expression without a type")),
+                    }
+                }
+                _ => Err(self.program.error(pos, "an expression without a type")),
+            },
+        }
+    }
+}

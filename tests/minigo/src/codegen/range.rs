@@ -1,0 +1,214 @@
+//! `for … range`.
+
+use super::function::{FuncGen, Target, Val};
+use super::memory::Place;
+use crate::error::Compiled;
+use crate::runtime::natives;
+use crate::types::{Kind, Ty};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types as clif};
+use go_parser::Token;
+use go_parser::ast::{Expr, Node, RangeStmt};
+
+/// Where the key or the value of a round goes.
+enum Sink<'s> {
+    None,
+    /// A variable that the statement declares.
+    Declared(Place, Ty),
+    Assigned(&'s Expr),
+}
+
+impl FuncGen<'_, '_> {
+    pub(crate) fn range_statement(&mut self, r: &RangeStmt, label: Option<String>) -> Compiled<()> {
+        let pos = r.expr.pos(&self.c.program.ast);
+        let t = self.type_of(&r.expr)?;
+        let wants_value = matches!(&r.val, Some(e) if !self.is_blank(e));
+        let int = self.c.types.basic.int;
+        match self.kind(t) {
+            Kind::Slice(elem) => {
+                let s = self.expr(&r.expr)?;
+                self.range_elements(r, label, s.v[0], s.v[1], elem)
+            }
+            Kind::Array(n, elem) => {
+                let base = if wants_value {
+                    let v = self.expr(&r.expr)?;
+                    self.snapshot(v).v[0]
+                } else {
+                    self.iconst(0)
+                };
+                let n = self.iconst(n as i64);
+                self.range_elements(r, label, base, n, elem)
+            }
+            Kind::Pointer(array) => {
+                let Kind::Array(n, elem) = self.kind(array) else {
+                    return Err(self.error(pos, "range over this operand is not supported"));
+                };
+                let p = self.expr(&r.expr)?.v[0];
+                if wants_value && n > 0 {
+                    self.check_nil(p);
+                }
+                let n = self.iconst(n as i64);
+                self.range_elements(r, label, p, n, elem)
+            }
+            Kind::String => self.range_string(r, label),
+            Kind::Chan(_, elem) => self.range_channel(r, label, elem),
+            Kind::Map(..) => Err(self.error(pos, "map types are not supported")),
+            Kind::Int { .. } => {
+                Err(self.error(pos, format!("range over an integer ({}) is not Go 1.19", self.c.types.name(int))))
+            }
+            _ => Err(self.error(pos, "range over this operand is not supported")),
+        }
+    }
+
+    fn is_blank(&self, e: &Expr) -> bool {
+        matches!(e, Expr::Ident(i) if self.c.program.ast.idents[*i].name == "_")
+    }
+
+    fn sink<'s>(&mut self, e: &'s Option<Expr>, define: bool) -> Compiled<Sink<'s>> {
+        let Some(e) = e else { return Ok(Sink::None) };
+        if self.is_blank(e) {
+            return Ok(Sink::None);
+        }
+        match e {
+            Expr::Ident(i) if define => match self.c.definition(*i) {
+                // One variable for all rounds, as Go 1.19 has it.
+                Some(obj) => {
+                    let t = self.c.object_type(obj, e.pos(&self.c.program.ast))?;
+                    let storage = self.declare_variable(obj, None)?;
+                    Ok(Sink::Declared(self.storage_place(&storage), t))
+                }
+                None => Ok(Sink::Assigned(e)),
+            },
+            e => Ok(Sink::Assigned(e)),
+        }
+    }
+
+    fn put(&mut self, sink: &Sink<'_>, value: Val) -> Compiled<()> {
+        match sink {
+            Sink::None => Ok(()),
+            Sink::Declared(place, t) => {
+                let v = self.assignable(value, *t, 0)?;
+                self.store(place, &v);
+                Ok(())
+            }
+            Sink::Assigned(e) => {
+                let pos = e.pos(&self.c.program.ast);
+                let t = self.type_of(e)?;
+                let v = self.assignable(value, t, pos)?;
+                let place = self.place(e)?;
+                self.store(&place, &v);
+                Ok(())
+            }
+        }
+    }
+
+    fn range_elements(
+        &mut self,
+        r: &RangeStmt,
+        label: Option<String>,
+        base: Value,
+        len: Value,
+        elem: Ty,
+    ) -> Compiled<()> {
+        let define = r.token == Token::DEFINE;
+        let int = self.c.types.basic.int;
+        let (key, val) = (self.sink(&r.key, define)?, self.sink(&r.val, define)?);
+        let at = self.b.declare_var(clif::I64);
+        let zero = self.iconst(0);
+        self.b.def_var(at, zero);
+        let [head, body, post, done] = [(); 4].map(|()| self.b.create_block());
+        self.b.ins().jump(head, &[]);
+        self.b.switch_to_block(head);
+        self.poll();
+        let i = self.b.use_var(at);
+        let more = self.b.ins().icmp(IntCC::SignedLessThan, i, len);
+        self.b.ins().brif(more, body, &[], done, &[]);
+        self.b.switch_to_block(body);
+        self.put(&key, Val { ty: int, v: vec![i] })?;
+        if !matches!(val, Sink::None) {
+            let p = self.unchecked_element(base, 0, i, elem, true);
+            let v = self.load(&p, elem);
+            self.put(&val, v)?;
+        }
+        self.targets.push(Target { label, break_to: done, continue_to: Some(post), plain: false });
+        self.block(&r.body.list)?;
+        self.targets.pop();
+        self.b.ins().jump(post, &[]);
+        self.b.switch_to_block(post);
+        let i = self.b.use_var(at);
+        let next = self.b.ins().iadd_imm_s(i, 1);
+        self.b.def_var(at, next);
+        self.b.ins().jump(head, &[]);
+        self.b.switch_to_block(done);
+        Ok(())
+    }
+
+    fn range_string(&mut self, r: &RangeStmt, label: Option<String>) -> Compiled<()> {
+        let define = r.token == Token::DEFINE;
+        let (int, rune) = (self.c.types.basic.int, self.c.types.basic.int32);
+        let s = self.expr(&r.expr)?;
+        let (key, val) = (self.sink(&r.key, define)?, self.sink(&r.val, define)?);
+        let (at, next) = (self.b.declare_var(clif::I64), self.b.declare_var(clif::I64));
+        let zero = self.iconst(0);
+        self.b.def_var(at, zero);
+        self.b.def_var(next, zero);
+        let [head, body, wide, narrow, ready, post, done] = [(); 7].map(|()| self.b.create_block());
+        self.b.ins().jump(head, &[]);
+        self.b.switch_to_block(head);
+        self.poll();
+        let i = self.b.use_var(at);
+        let more = self.b.ins().icmp(IntCC::SignedLessThan, i, s.v[1]);
+        self.b.ins().brif(more, body, &[], done, &[]);
+        self.b.switch_to_block(body);
+        let decoded = self.b.declare_var(clif::I32);
+        let p = self.b.ins().iadd(s.v[0], i);
+        let byte = self.b.ins().load(clif::I8, MemFlagsData::trusted(), p, 0);
+        let code = self.b.ins().uextend(clif::I32, byte);
+        let ascii = self.b.ins().icmp_imm_s(IntCC::UnsignedLessThan, code, 0x80);
+        self.b.ins().brif(ascii, narrow, &[], wide, &[]);
+        self.b.switch_to_block(narrow);
+        self.b.def_var(decoded, code);
+        let one = self.b.ins().iadd_imm_s(i, 1);
+        self.b.def_var(next, one);
+        self.b.ins().jump(ready, &[]);
+        self.b.switch_to_block(wide);
+        let after = self.native(natives::decode_rune, &[s.v[0], s.v[1], i]);
+        let code = self.result_word(0, clif::I32);
+        self.b.def_var(decoded, code);
+        self.b.def_var(next, after);
+        self.b.ins().jump(ready, &[]);
+        self.b.switch_to_block(ready);
+        self.put(&key, Val { ty: int, v: vec![i] })?;
+        let code = self.b.use_var(decoded);
+        self.put(&val, Val { ty: rune, v: vec![code] })?;
+        self.targets.push(Target { label, break_to: done, continue_to: Some(post), plain: false });
+        self.block(&r.body.list)?;
+        self.targets.pop();
+        self.b.ins().jump(post, &[]);
+        self.b.switch_to_block(post);
+        let n = self.b.use_var(next);
+        self.b.def_var(at, n);
+        self.b.ins().jump(head, &[]);
+        self.b.switch_to_block(done);
+        Ok(())
+    }
+
+    fn range_channel(&mut self, r: &RangeStmt, label: Option<String>, elem: Ty) -> Compiled<()> {
+        let ch = self.expr(&r.expr)?.v[0];
+        let key = self.sink(&r.key, r.token == Token::DEFINE)?;
+        let [head, body, done] = [(); 3].map(|()| self.b.create_block());
+        self.b.ins().jump(head, &[]);
+        self.b.switch_to_block(head);
+        self.poll();
+        let (v, open) = self.receive_value(ch, elem)?;
+        self.b.ins().brif(open, body, &[], done, &[]);
+        self.b.switch_to_block(body);
+        self.put(&key, v)?;
+        self.targets.push(Target { label, break_to: done, continue_to: Some(head), plain: false });
+        self.block(&r.body.list)?;
+        self.targets.pop();
+        self.b.ins().jump(head, &[]);
+        self.b.switch_to_block(done);
+        Ok(())
+    }
+}

@@ -1,0 +1,526 @@
+//! Statements.
+
+use super::function::{FuncGen, Target, Val};
+use super::memory::Place;
+use crate::error::Compiled;
+use crate::types::{Kind, Ty};
+use cranelift_codegen::ir::{Block, InstBuilder, TrapCode};
+use go_parser::ast::{AssignStmt, BranchStmt, Decl, Expr, ForStmt, IfStmt, Node, ReturnStmt, Spec, Stmt, SwitchStmt};
+use go_parser::{IdentKey, Pos, Token};
+use go_types::ObjKey;
+
+impl FuncGen<'_, '_> {
+    pub(crate) fn block(&mut self, list: &[Stmt]) -> Compiled<()> {
+        list.iter().try_for_each(|s| self.stmt(s))
+    }
+
+    /// The end of the body: a return, unless there are results (then control cannot get here).
+    pub(crate) fn leave(&mut self, _end: Pos) -> Compiled<()> {
+        if self.sig.results.is_empty() {
+            self.emit_return(vec![]);
+        } else {
+            self.b.ins().trap(TrapCode::unwrap_user(2));
+        }
+        Ok(())
+    }
+
+    fn stmt(&mut self, s: &Stmt) -> Compiled<()> {
+        let pos = s.pos(&self.c.program.ast);
+        let program = self.c.program;
+        let label = match s {
+            Stmt::For(_) | Stmt::Range(_) | Stmt::Switch(_) => self.pending_label.take(),
+            _ => {
+                self.pending_label = None;
+                None
+            }
+        };
+        match s {
+            Stmt::Empty(_) => Ok(()),
+            Stmt::Block(b) => self.block(&b.list),
+            Stmt::Expr(e) => self.expression_statement(e),
+            Stmt::Decl(d) => self.declaration(d),
+            Stmt::Assign(a) => self.assignment(&program.ast.a_stmts[*a], pos),
+            Stmt::IncDec(i) => {
+                let t = self.type_of(&i.expr)?;
+                let place = self.place(&i.expr)?;
+                let x = self.load(&place, t);
+                let one = match self.kind(t) {
+                    Kind::Float { bits: 32 } => self.b.ins().f32const(1.0),
+                    Kind::Float { .. } => self.b.ins().f64const(1.0),
+                    Kind::Int { bits, .. } => self.b.ins().iconst(super::constant::int_type(bits), 1),
+                    _ => return Err(self.error(pos, "this operand cannot be counted")),
+                };
+                let op = if i.token == Token::INC { Token::ADD } else { Token::SUB };
+                let r = self.arithmetic(&op, x, Val { ty: t, v: vec![one] }, None, pos)?;
+                self.store(&place, &r);
+                Ok(())
+            }
+            Stmt::Send(s) => self.send(&s.chan, &s.val),
+            Stmt::Go(g) => match &g.call {
+                Expr::Call(c) => self.go_statement(c, pos),
+                _ => Err(self.error(pos, "go needs a call")),
+            },
+            Stmt::Return(r) => self.return_statement(r),
+            Stmt::If(i) => self.if_statement(i),
+            Stmt::For(f) => self.for_statement(f, label),
+            Stmt::Range(r) => self.range_statement(r, label),
+            Stmt::Switch(s) => self.switch_statement(s, label),
+            Stmt::Branch(b) => self.branch(b),
+            Stmt::Labeled(l) => {
+                let l = &program.ast.l_stmts[*l];
+                let name = program.ast.idents[l.label].name.clone();
+                let block = self.label_block(&name);
+                self.b.ins().jump(block, &[]);
+                self.b.switch_to_block(block);
+                self.poll();
+                self.pending_label = Some(name.clone());
+                if matches!(l.stmt, Stmt::For(_) | Stmt::Range(_) | Stmt::Switch(_)) {
+                    return self.stmt(&l.stmt);
+                }
+                // `break` out of a labelled block.
+                self.pending_label = None;
+                let done = self.b.create_block();
+                self.targets.push(Target { label: Some(name), break_to: done, continue_to: None, plain: true });
+                self.stmt(&l.stmt)?;
+                self.targets.pop();
+                self.b.ins().jump(done, &[]);
+                self.b.switch_to_block(done);
+                Ok(())
+            }
+            Stmt::Defer(_) => Err(self.error(pos, "defer statements are not supported")),
+            Stmt::Select(_) => Err(self.error(pos, "select statements are not supported")),
+            Stmt::TypeSwitch(_) => Err(self.error(pos, "type switch statements are not supported")),
+            _ => Err(self.error(pos, "this statement is not supported")),
+        }
+    }
+
+    fn label_block(&mut self, name: &str) -> Block {
+        if let Some(b) = self.labels.get(name) {
+            return *b;
+        }
+        let b = self.b.create_block();
+        self.labels.insert(name.to_string(), b);
+        b
+    }
+
+    fn expression_statement(&mut self, e: &Expr) -> Compiled<()> {
+        let mut inner = e;
+        while let Expr::Paren(p) = inner {
+            inner = &p.expr;
+        }
+        match inner {
+            Expr::Call(c) => self.call(c, inner).map(|_| ()),
+            e => self.expr(e).map(|_| ()),
+        }
+    }
+
+    fn declaration(&mut self, d: &Decl) -> Compiled<()> {
+        let program = self.c.program;
+        let Decl::Gen(g) = d else { return Ok(()) };
+        for s in &g.specs {
+            let Spec::Value(v) = &program.ast.specs[*s] else { continue };
+            if g.token != Token::VAR {
+                continue;
+            }
+            let values = match &v.values[..] {
+                [] => vec![],
+                list => {
+                    let types: Vec<Option<Ty>> =
+                        v.names.iter().map(|i| self.ident_type(*i)).collect::<Compiled<_>>()?;
+                    // One literal for one variable is built in place.
+                    if let ([name], [Expr::CompositeLit(_)], Some(obj)) =
+                        (&v.names[..], list, v.names.first().and_then(|i| self.c.definition(*i)))
+                        && types[0].is_some()
+                        && self.define_literal(*name, obj, &list[0])?
+                    {
+                        continue;
+                    }
+                    self.values(list, &types)?
+                }
+            };
+            let mut values = values.into_iter();
+            for i in &v.names {
+                let value = values.next();
+                if program.ast.idents[*i].name == "_" {
+                    continue;
+                }
+                if let Some(obj) = self.c.definition(*i) {
+                    self.declare_variable(obj, value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `x := T{…}` of a memory type: the literal is built in the new variable. False: it was not done.
+    fn define_literal(&mut self, name: IdentKey, obj: go_types::ObjKey, e: &Expr) -> Compiled<bool> {
+        let pos = self.c.program.ast.idents[name].pos;
+        let t = self.c.object_type(obj, pos)?;
+        if self.c.program.ast.idents[name].name == "_"
+            || self.type_of(e)? != t
+            || self.c.types.layout(t).components.is_some()
+            || self.mentions(e, obj)
+        {
+            return Ok(false);
+        }
+        self.hoist(e)?;
+        let storage = self.declare_variable(obj, None)?;
+        let place = self.storage_place(&storage);
+        self.composite_at(e, &place)?;
+        Ok(true)
+    }
+
+    /// Whether an expression names a variable; in a loop the variable of the last round may be meant.
+    fn mentions(&self, e: &Expr, obj: go_types::ObjKey) -> bool {
+        fn go(g: &FuncGen<'_, '_>, n: crate::walk::Node<'_>, obj: go_types::ObjKey) -> bool {
+            let mut found =
+                matches!(n, crate::walk::Node::Expr(Expr::Ident(i)) if g.c.program.info().uses.get(i) == Some(&obj));
+            crate::walk::children(n, &g.c.program.ast, &mut |c| found |= go(g, c, obj));
+            found
+        }
+        go(self, crate::walk::Node::Expr(e), obj)
+    }
+
+    /// The type of the variable that an identifier on the left denotes; None for `_`.
+    fn ident_type(&mut self, i: IdentKey) -> Compiled<Option<Ty>> {
+        let ident = &self.c.program.ast.idents[i];
+        if ident.name == "_" {
+            return Ok(None);
+        }
+        let info = self.c.program.info();
+        match info.defs.get(&i).copied().flatten().or_else(|| info.uses.get(&i).copied()) {
+            Some(obj) => self.c.object_type(obj, ident.pos).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Evaluates the right side of an assignment or definition; copies are made where later stores could interfere.
+    fn values(&mut self, list: &[Expr], types: &[Option<Ty>]) -> Compiled<Vec<Val>> {
+        if list.len() == 1 && types.len() > 1 {
+            let results = self.multiple(&list[0])?;
+            let pos = list[0].pos(&self.c.program.ast);
+            let mut out = vec![];
+            for (v, t) in results.into_iter().zip(types) {
+                out.push(match t {
+                    Some(t) => self.assignable(v, *t, pos)?,
+                    None => v,
+                });
+            }
+            return Ok(out);
+        }
+        list.iter().try_for_each(|e| self.hoist(e))?;
+        let mut out = vec![];
+        for (e, t) in list.iter().zip(types) {
+            let v = match t {
+                Some(t) => self.expr_as(e, *t)?,
+                None => self.expr(e)?,
+            };
+            out.push(if list.len() > 1 { self.snapshot(v) } else { v });
+        }
+        Ok(out)
+    }
+
+    /// The values of a call with several results or of a comma-ok form.
+    fn multiple(&mut self, e: &Expr) -> Compiled<Vec<Val>> {
+        let pos = e.pos(&self.c.program.ast);
+        match e {
+            Expr::Paren(p) => self.multiple(&p.expr),
+            Expr::Call(c) => self.call(c, e),
+            Expr::Unary(u) if u.op == Token::ARROW => {
+                let (v, ok) = self.receive(&u.expr)?;
+                Ok(vec![v, Val { ty: self.c.types.basic.bool, v: vec![ok] }])
+            }
+            Expr::TypeAssert(_) => Err(self.error(pos, "type assertions are not supported")),
+            _ => Err(self.error(pos, "this comma-ok form is not supported")),
+        }
+    }
+
+    fn assignment(&mut self, a: &AssignStmt, pos: Pos) -> Compiled<()> {
+        match &a.token {
+            Token::DEFINE => self.define(a),
+            Token::ASSIGN => self.assign(a),
+            op => {
+                let op = match op {
+                    Token::ADD_ASSIGN => Token::ADD,
+                    Token::SUB_ASSIGN => Token::SUB,
+                    Token::MUL_ASSIGN => Token::MUL,
+                    Token::QUO_ASSIGN => Token::QUO,
+                    Token::REM_ASSIGN => Token::REM,
+                    Token::AND_ASSIGN => Token::AND,
+                    Token::OR_ASSIGN => Token::OR,
+                    Token::XOR_ASSIGN => Token::XOR,
+                    Token::SHL_ASSIGN => Token::SHL,
+                    Token::SHR_ASSIGN => Token::SHR,
+                    Token::AND_NOT_ASSIGN => Token::AND_NOT,
+                    _ => return Err(self.error(pos, "this assignment is not supported")),
+                };
+                let t = self.type_of(&a.lhs[0])?;
+                self.hoist(&a.lhs[0])?;
+                self.hoist(&a.rhs[0])?;
+                let place = self.place(&a.lhs[0])?;
+                let r = if matches!(op, Token::SHL | Token::SHR) {
+                    let x = self.load(&place, t);
+                    self.shift(&op, x, &a.rhs[0])?
+                } else {
+                    let y = self.expr_as(&a.rhs[0], t)?;
+                    let x = self.load(&place, t);
+                    self.arithmetic(&op, x, y, self.constant_divisor(&a.rhs[0]), pos)?
+                };
+                self.store(&place, &r);
+                Ok(())
+            }
+        }
+    }
+
+    fn define(&mut self, a: &AssignStmt) -> Compiled<()> {
+        let mut types = vec![];
+        for l in &a.lhs {
+            types.push(match l {
+                Expr::Ident(i) => self.ident_type(*i)?,
+                _ => None,
+            });
+        }
+        if let ([Expr::Ident(i)], [Expr::CompositeLit(_)]) = (&a.lhs[..], &a.rhs[..])
+            && let Some(obj) = self.c.definition(*i)
+            && self.define_literal(*i, obj, &a.rhs[0])?
+        {
+            return Ok(());
+        }
+        let values = self.values(&a.rhs, &types)?;
+        for (l, v) in a.lhs.iter().zip(values) {
+            let Expr::Ident(i) = l else { continue };
+            if self.c.program.ast.idents[*i].name == "_" {
+                continue;
+            }
+            match self.c.definition(*i) {
+                Some(obj) => {
+                    self.declare_variable(obj, Some(v))?;
+                }
+                None => {
+                    let place = self.place(l)?;
+                    self.store(&place, &v);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn assign(&mut self, a: &AssignStmt) -> Compiled<()> {
+        a.lhs.iter().try_for_each(|e| self.hoist(e))?;
+        if a.lhs.len() == a.rhs.len() {
+            a.rhs.iter().try_for_each(|e| self.hoist(e))?;
+        }
+        let mut places = vec![];
+        let mut types = vec![];
+        for l in &a.lhs {
+            let place = self.place(l)?;
+            types.push(match place {
+                Place::Blank => None,
+                _ => Some(self.type_of(l)?),
+            });
+            places.push(place);
+        }
+        let values = self.values(&a.rhs, &types)?;
+        for (p, v) in places.iter().zip(values) {
+            self.store(p, &v);
+        }
+        Ok(())
+    }
+
+    fn return_statement(&mut self, r: &ReturnStmt) -> Compiled<()> {
+        let sig = self.sig.clone();
+        let values = if r.results.is_empty() {
+            match self.result_vars.clone() {
+                Some(vars) => {
+                    let mut out = vec![];
+                    for (s, t) in vars.iter().zip(&sig.results) {
+                        let p = self.storage_place(s);
+                        out.push(self.load(&p, *t));
+                    }
+                    out
+                }
+                None => vec![],
+            }
+        } else {
+            let types: Vec<Option<Ty>> = sig.results.iter().map(|t| Some(*t)).collect();
+            self.values(&r.results, &types)?
+        };
+        self.emit_return(values);
+        self.start_dead_block();
+        Ok(())
+    }
+
+    fn if_statement(&mut self, i: &IfStmt) -> Compiled<()> {
+        if let Some(init) = &i.init {
+            self.stmt(init)?;
+        }
+        let (then, done) = (self.b.create_block(), self.b.create_block());
+        let otherwise = if i.els.is_some() { self.b.create_block() } else { done };
+        self.condition(&i.cond, then, otherwise)?;
+        self.b.switch_to_block(then);
+        self.block(&i.body.list)?;
+        self.b.ins().jump(done, &[]);
+        if let Some(e) = &i.els {
+            self.b.switch_to_block(otherwise);
+            self.stmt(e)?;
+            self.b.ins().jump(done, &[]);
+        }
+        self.b.switch_to_block(done);
+        Ok(())
+    }
+
+    /// Jumps to `yes` or `no`; `&&` and `||` branch directly.
+    pub(crate) fn condition(&mut self, e: &Expr, yes: Block, no: Block) -> Compiled<()> {
+        let is_const = self.c.program.info().types.get(&e.id()).is_some_and(|t| t.get_const_val().is_some());
+        match e {
+            Expr::Paren(p) => return self.condition(&p.expr, yes, no),
+            Expr::Binary(b) if !is_const && matches!(b.op, Token::LAND | Token::LOR) => {
+                let next = self.b.create_block();
+                match b.op {
+                    Token::LAND => self.condition(&b.expr_a, next, no)?,
+                    _ => self.condition(&b.expr_a, yes, next)?,
+                }
+                self.b.switch_to_block(next);
+                return self.condition(&b.expr_b, yes, no);
+            }
+            Expr::Unary(u) if !is_const && u.op == Token::NOT => return self.condition(&u.expr, no, yes),
+            _ => {}
+        }
+        self.hoist(e)?;
+        let c = self.expr(e)?.v[0];
+        self.b.ins().brif(c, yes, &[], no, &[]);
+        Ok(())
+    }
+
+    fn for_statement(&mut self, f: &ForStmt, label: Option<String>) -> Compiled<()> {
+        if let Some(init) = &f.init {
+            self.stmt(init)?;
+        }
+        let [head, body, post, done] = [(); 4].map(|()| self.b.create_block());
+        self.b.ins().jump(head, &[]);
+        self.b.switch_to_block(head);
+        self.poll();
+        match &f.cond {
+            Some(c) => self.condition(c, body, done)?,
+            None => {
+                self.b.ins().jump(body, &[]);
+            }
+        }
+        self.b.switch_to_block(body);
+        self.targets.push(Target { label, break_to: done, continue_to: Some(post), plain: false });
+        self.block(&f.body.list)?;
+        self.targets.pop();
+        self.b.ins().jump(post, &[]);
+        self.b.switch_to_block(post);
+        if let Some(p) = &f.post {
+            self.stmt(p)?;
+        }
+        self.b.ins().jump(head, &[]);
+        self.b.switch_to_block(done);
+        Ok(())
+    }
+
+    fn switch_statement(&mut self, s: &SwitchStmt, label: Option<String>) -> Compiled<()> {
+        if let Some(init) = &s.init {
+            self.stmt(init)?;
+        }
+        let tag = match &s.tag {
+            Some(e) => {
+                let t = self.type_of(e)?;
+                self.hoist(e)?;
+                let v = self.expr(e)?;
+                Some((t, self.snapshot(v)))
+            }
+            None => None,
+        };
+        let done = self.b.create_block();
+        let clauses: Vec<_> = s
+            .body
+            .list
+            .iter()
+            .filter_map(|s| match s {
+                Stmt::Case(c) => Some(c.clone()),
+                _ => None,
+            })
+            .collect();
+        let bodies: Vec<Block> = clauses.iter().map(|_| self.b.create_block()).collect();
+        let mut default = done;
+        for (clause, body) in clauses.iter().zip(&bodies) {
+            let Some(list) = &clause.list else {
+                default = *body;
+                continue;
+            };
+            for e in list {
+                let next = self.b.create_block();
+                match &tag {
+                    None => self.condition(e, *body, next)?,
+                    Some((t, tag)) => {
+                        let own = self.type_of(e)?;
+                        // A case may be an interface where the tag is none, or the other way round.
+                        let t = if self.c.types.is_interface(own) { own } else { *t };
+                        let pos = e.pos(&self.c.program.ast);
+                        let x = self.assignable(tag.clone(), t, pos)?;
+                        let y = self.expr_as(e, t)?;
+                        let same = self.equal(t, &x, &y);
+                        self.b.ins().brif(same, *body, &[], next, &[]);
+                    }
+                }
+                self.b.switch_to_block(next);
+            }
+        }
+        self.b.ins().jump(default, &[]);
+        self.targets.push(Target { label, break_to: done, continue_to: None, plain: false });
+        for (i, clause) in clauses.iter().enumerate() {
+            self.b.switch_to_block(bodies[i]);
+            let falls = matches!(clause.body.last(), Some(Stmt::Branch(b)) if b.token == Token::FALLTHROUGH);
+            let list = if falls { &clause.body[..clause.body.len() - 1] } else { &clause.body[..] };
+            self.block(list)?;
+            let to = if falls { bodies.get(i + 1).copied().unwrap_or(done) } else { done };
+            self.b.ins().jump(to, &[]);
+        }
+        self.targets.pop();
+        self.b.switch_to_block(done);
+        Ok(())
+    }
+
+    fn branch(&mut self, b: &BranchStmt) -> Compiled<()> {
+        let label = b.label.map(|i| self.c.program.ast.idents[i].name.clone());
+        let to = match (&b.token, &label) {
+            (Token::GOTO, Some(l)) => Some(self.label_block(l)),
+            (Token::BREAK, None) => self.targets.iter().rev().find(|t| !t.plain).map(|t| t.break_to),
+            (Token::BREAK, Some(l)) => {
+                self.targets.iter().rev().find(|t| t.label.as_ref() == Some(l)).map(|t| t.break_to)
+            }
+            (Token::CONTINUE, None) => self.targets.iter().rev().find_map(|t| t.continue_to),
+            (Token::CONTINUE, Some(l)) => {
+                self.targets.iter().rev().find(|t| t.label.as_ref() == Some(l)).and_then(|t| t.continue_to)
+            }
+            _ => None,
+        };
+        match to {
+            Some(block) => {
+                self.b.ins().jump(block, &[]);
+                self.start_dead_block();
+                Ok(())
+            }
+            None => Err(self.error(b.token_pos, "this jump is not supported")),
+        }
+    }
+
+    /// One initialiser of package-level variables.
+    pub(crate) fn initialise_globals(&mut self, lhs: &[ObjKey], rhs: &Expr) -> Compiled<()> {
+        let mut types = vec![];
+        for obj in lhs {
+            let o = &self.c.program.tc.lobjs[*obj];
+            types.push(if o.name() == "_" { None } else { Some(self.c.object_type(*obj, o.pos())?) });
+        }
+        let values = self.values(std::slice::from_ref(rhs), &types)?;
+        for (obj, v) in lhs.iter().zip(values) {
+            if let Some(at) = self.c.globals.get(obj).copied() {
+                let base = self.address(at);
+                self.store_at(v.ty, base, 0, &v, true);
+            }
+        }
+        Ok(())
+    }
+}

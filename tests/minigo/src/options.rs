@@ -1,0 +1,46 @@
+//! What the command line asks for.
+
+use std::path::PathBuf;
+
+/// A debugging mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stress {
+    /// A collection at every poll.
+    CollectEveryPoll,
+    /// A return barrier in every frame that may have one.
+    BarrierEveryFrame,
+    /// The stack moves at every poll.
+    MoveEveryPoll,
+    /// Memory that is free is overwritten.
+    Poison,
+    /// After each mark everything is walked again with the world stopped.
+    Verify,
+}
+
+/// How a program is compiled and run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The program.
+    pub file: PathBuf,
+    /// Print a summary of the collections at exit.
+    pub report: bool,
+    /// Write the statistics as JSON to this file at exit.
+    pub stats: Option<PathBuf>,
+    /// OS threads that run goroutines.
+    pub threads: usize,
+    /// The heap may grow by this part of what was live before the next collection; negative: none happens by itself.
+    pub gc_percent: i64,
+    /// The largest stack of a goroutine, in bytes.
+    pub max_stack: usize,
+    /// Debugging modes.
+    pub stress: Vec<Stress>,
+    /// Return barriers bound the rescans.
+    pub barriers: bool,
+}
+
+impl Options {
+    /// Whether a debugging mode is on.
+    pub fn has(&self, s: Stress) -> bool {
+        self.stress.contains(&s)
+    }
+}

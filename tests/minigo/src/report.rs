@@ -1,0 +1,183 @@
+//! What `--stats` writes and `--report` prints.
+
+use serde_json::{Map, Value, json};
+use stackmark::stats::{Statistics, Summary};
+use std::fmt::Write as _;
+
+fn times(t: &Summary) -> Value {
+    json!({ "count": t.count, "p50": t.p50, "p99": t.p99, "max": t.max })
+}
+
+/// The statistics as JSON; all times in nanoseconds.
+pub(crate) fn json(s: &Statistics) -> Value {
+    let cycles = s.cycles_detail.iter().map(|c| {
+        json!({
+            "deepest_frames": c.deepest_frames,
+            "rescanned": c.rescanned,
+            "skipped": c.skipped,
+            "world_stop_ns": c.world_stop_ns,
+            "time_to_stop_ns": c.time_to_stop_ns,
+            "longest_hold_ns": c.longest_hold_ns,
+            "mark_ns": c.mark_ns,
+            "objects_marked": c.objects_marked,
+            "bytes_marked": c.bytes_marked,
+            "allocated_meanwhile": c.allocated_meanwhile,
+        })
+    });
+    let refused: Map<String, Value> =
+        s.barriers.refused.iter().map(|(reason, n)| ((*reason).to_string(), json!(n))).collect();
+    json!({
+        "cycles": s.cycles,
+        "cycles_detail": cycles.collect::<Vec<_>>(),
+        "pauses_ns": times(&s.pauses_ns),
+        "holds_ns": times(&s.holds_ns),
+        "frames": {
+            "scanned_stopped": s.frames.scanned_stopped,
+            "scanned_running": s.frames.scanned_running,
+            "rescanned": s.frames.rescanned,
+            "skipped": s.frames.skipped,
+        },
+        "barriers": {
+            "placed": s.barriers.placed,
+            "hit": s.barriers.hit,
+            "leapfrogged": s.barriers.leapfrogged,
+            "refused": refused,
+            "pool_exhausted": s.barriers.pool_exhausted,
+        },
+        "stacks": {
+            "started": s.stacks.started,
+            "grown": s.stacks.grown,
+            "shrunk": s.stacks.shrunk,
+            "moved_bytes": s.stacks.moved_bytes,
+            "largest_move_bytes": s.stacks.largest_move_bytes,
+            "deepest_bytes": s.stacks.deepest_bytes,
+            "resident_bytes": s.stacks.resident_bytes,
+            "resident_peak_bytes": s.stacks.resident_peak_bytes,
+        },
+        "heap": {
+            "allocated_bytes": s.heap.allocated_bytes,
+            "objects_marked": s.heap.objects_marked,
+            "objects_swept": s.heap.objects_swept,
+            "live_bytes": s.heap.live_bytes,
+            "resident_bytes": s.heap.resident_bytes,
+        },
+    })
+}
+
+/// A number of bytes, in the unit that keeps it short.
+fn bytes(n: u64) -> String {
+    match n {
+        0..10_240 => format!("{n} B"),
+        10_240..10_485_760 => format!("{} KiB", n >> 10),
+        _ => format!("{} MiB", n >> 20),
+    }
+}
+
+/// A duration, in the unit that keeps it short.
+fn duration(nanos: u64) -> String {
+    match nanos {
+        0..10_000 => format!("{nanos} ns"),
+        10_000..10_000_000 => format!("{:.1} us", nanos as f64 / 1e3),
+        _ => format!("{:.1} ms", nanos as f64 / 1e6),
+    }
+}
+
+/// The share of `part` in `whole`, in percent.
+fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
+}
+
+/// How many of the newest cycles the report lists.
+const LISTED: usize = 10;
+
+/// A summary to be read.
+pub(crate) fn text(s: &Statistics) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = write(&mut out, s);
+    out
+}
+
+fn write(out: &mut String, s: &Statistics) -> std::fmt::Result {
+    let (frames, barriers, stacks, heap) = (&s.frames, &s.barriers, &s.stacks, &s.heap);
+    writeln!(out, "collections      {}", s.cycles)?;
+    for (what, t) in [("world stops", &s.pauses_ns), ("goroutine holds", &s.holds_ns)] {
+        let (p50, p99, max) = (duration(t.p50), duration(t.p99), duration(t.max));
+        writeln!(out, "{what:<16} {}, median {p50}, 99th percentile {p99}, longest {max}", t.count)?;
+    }
+    let looked_at = frames.rescanned + frames.skipped;
+    writeln!(
+        out,
+        "frames           {} scanned with their goroutine held; {} of {looked_at} rescanned ({:.3} %)",
+        frames.scanned_stopped,
+        frames.rescanned,
+        percent(frames.rescanned, looked_at),
+    )?;
+    let refused: u64 = barriers.refused.iter().map(|(_, n)| n).sum();
+    writeln!(
+        out,
+        "barriers         {} placed, {} hit, {} leapfrogged, {refused} refused, {} for want of a stub",
+        barriers.placed, barriers.hit, barriers.leapfrogged, barriers.pool_exhausted,
+    )?;
+    writeln!(
+        out,
+        "stacks           {} started, {} grown, {} shrunk, {} moved, at most {} at once; deepest {}",
+        stacks.started,
+        stacks.grown,
+        stacks.shrunk,
+        bytes(stacks.moved_bytes),
+        bytes(stacks.largest_move_bytes),
+        bytes(stacks.deepest_bytes),
+    )?;
+    writeln!(
+        out,
+        "stack memory     {} now, {} at most",
+        bytes(stacks.resident_bytes),
+        bytes(stacks.resident_peak_bytes)
+    )?;
+    writeln!(
+        out,
+        "heap             {} allocated, {} live; {} objects marked, {} swept",
+        bytes(heap.allocated_bytes),
+        bytes(heap.live_bytes),
+        heap.objects_marked,
+        heap.objects_swept,
+    )?;
+    let newest = &s.cycles_detail[s.cycles_detail.len().saturating_sub(LISTED)..];
+    if !newest.is_empty() {
+        writeln!(out, "newest cycles    deepest stack      rescanned    world stop  longest hold")?;
+    }
+    for c in newest {
+        writeln!(
+            out,
+            "                 {:>13} {:>8} ({:>6.3} %) {:>9} {:>13}",
+            c.deepest_frames,
+            c.rescanned,
+            percent(c.rescanned, c.rescanned + c.skipped),
+            duration(c.world_stop_ns),
+            duration(c.longest_hold_ns),
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_names_every_subject_and_the_newest_cycles() {
+        let s = Statistics { cycles: 12, cycles_detail: vec![Default::default(); 12], ..Statistics::default() };
+        let text = text(&s);
+        for subject in ["collections", "world stops", "goroutine holds", "frames", "barriers", "stacks", "heap"] {
+            assert!(text.contains(subject), "{text}");
+        }
+        assert_eq!(text.lines().count(), 8 + 1 + LISTED);
+    }
+
+    #[test]
+    fn quantities_are_written_short() {
+        assert_eq!((bytes(9), bytes(20 << 10), bytes(64 << 20)), ("9 B".into(), "20 KiB".into(), "64 MiB".into()));
+        assert_eq!((duration(9_999), duration(10_000)), ("9999 ns".into(), "10.0 us".into()));
+    }
+}

@@ -1,0 +1,81 @@
+//! Objects: allocation, copies with the write barrier, the descriptors of the heap.
+
+use super::arguments::natives;
+use super::host;
+use super::typeinfo::TypeInfo;
+
+/// Bytes of zeroes that may be read as the zero value of any type of at most this size.
+pub(crate) const ZEROES: usize = 64 << 10;
+
+static ZERO: [u64; ZEROES / 8] = [0; ZEROES / 8];
+
+/// Where values without size are, and zero values that are only read.
+pub(crate) fn zero_size_address() -> usize {
+    ZERO.as_ptr() as usize
+}
+
+/// The heap's name for arrays of elements of `size` bytes with references in `words`.
+pub(crate) fn descriptor(size: usize, words: &[bool]) -> usize {
+    match words.iter().any(|w| *w) {
+        true => host::descriptor(size / 8, words),
+        false => host::descriptor(1, &[false]),
+    }
+}
+
+/// Zeroed memory for `count` values of type `info`.
+pub(crate) fn array(info: &TypeInfo, count: usize) -> usize {
+    match info.size.checked_mul(count) {
+        Some(0) => zero_size_address(),
+        Some(bytes) => host::allocate(info.descriptor, bytes),
+        None => super::fail::out_of_memory(),
+    }
+}
+
+/// Copies `count` values between memory that may overlap; references that are stored go through the write barrier.
+///
+/// # Safety
+/// Both ranges hold that many values of type `info`.
+pub(crate) unsafe fn copy(info: &TypeInfo, to: usize, from: usize, count: usize) {
+    let bytes = info.size * count;
+    if bytes == 0 {
+        return;
+    }
+    // The destination may lie in an older frame of this very stack (contract C3): what is stored there is shaded too.
+    if info.has_refs() && host::marking() {
+        for i in 0..count {
+            for (w, _) in info.words.iter().enumerate().filter(|(_, is_ref)| **is_ref) {
+                // SAFETY: word `w` of value `i` lies in the source range.
+                host::shade(unsafe { *((from + i * info.size + 8 * w) as *const usize) });
+            }
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) };
+}
+
+natives! {
+    /// (type, count) -> address of zeroed memory.
+    fn allocate(a) {
+        array(a.info(0), a.get(1))
+    }
+
+    /// (type, to, from): copies one value.
+    fn copy_value(a) {
+        // SAFETY: compiled code passes addresses of values of that type.
+        unsafe { copy(a.info(0), a.get(1), a.get(2), 1) };
+        0
+    }
+
+    /// (address, bytes): zeroes memory.
+    fn zero_memory(a) {
+        // SAFETY: compiled code passes a variable of its own.
+        unsafe { std::ptr::write_bytes(a.get(0) as *mut u8, 0, a.get(1)) };
+        0
+    }
+
+    /// (word): a reference is about to be stored while marking runs.
+    fn write_barrier(a) {
+        host::shade(a.get(0));
+        0
+    }
+}

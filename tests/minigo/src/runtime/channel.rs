@@ -1,0 +1,283 @@
+//! Channels. A channel is a heap object; the goroutines that wait at it are in two queues that it points to, outside of
+//! the heap.
+//!
+//! A waiting sender's element, and one handed to a waiting receiver, is in the goroutine's transfer words, which the
+//! collector scans as roots. A channel that nobody refers to any more may be collected while goroutines wait at it: they
+//! wait for ever, as in Go.
+
+use super::arguments::{Arguments, natives};
+use super::typeinfo::TypeInfo;
+use super::{alloc, fail, host};
+use stackmark_asm::layout::G_RESULTS;
+use std::collections::VecDeque;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Where, from the goroutine's header, an element that is sent or received lies.
+pub(crate) const ELEMENT_OFFSET: usize = G_RESULTS + 8;
+
+/// What `channel_receive` returns, or more, to a goroutine that was parked: 1 more if an element was handed to it.
+pub(crate) const PARKED: usize = 2;
+
+/// Most words of an element; larger ones are sent as pointers to copies.
+const ELEMENT_WORDS: usize = 8;
+
+#[repr(C)]
+struct Channel {
+    /// Held for a few dozen instructions. Acquire and Release order the other fields.
+    lock: AtomicBool,
+    closed: bool,
+    elem: &'static TypeInfo,
+    cap: usize,
+    len: usize,
+    head: usize,
+    /// The one reference: `cap` elements.
+    buffer: usize,
+    /// Waiting receivers or senders; there are never both.
+    receivers: Queue,
+    senders: Queue,
+}
+
+/// Goroutines in the order in which they came; null when there was never one.
+#[allow(clippy::box_collection, reason = "one word in the channel, null for an empty queue")]
+#[repr(transparent)]
+struct Queue(Option<Box<VecDeque<host::Waiter>>>);
+
+impl Queue {
+    fn push(&mut self, w: host::Waiter) {
+        self.0.get_or_insert_default().push_back(w);
+    }
+
+    fn pop(&mut self) -> Option<host::Waiter> {
+        let list = self.0.as_mut()?;
+        let first = list.pop_front();
+        // The channel has no finaliser: an empty queue is not kept.
+        if list.is_empty() {
+            self.0 = None;
+        }
+        first
+    }
+}
+
+fn channel_info() -> &'static TypeInfo {
+    static INFO: OnceLock<TypeInfo> = OnceLock::new();
+    INFO.get_or_init(|| {
+        let words = size_of::<Channel>() / 8;
+        let refs = (0..words).map(|w| w == std::mem::offset_of!(Channel, buffer) / 8).collect();
+        TypeInfo::new("channel".into(), size_of::<Channel>(), refs, false)
+    })
+}
+
+/// # Safety
+/// `at` is a channel.
+unsafe fn locked<'c>(at: usize) -> &'c mut Channel {
+    let channel = at as *mut Channel;
+    // SAFETY: the lock is a field of its own; the exclusive reference is made under it. A channel that a native works
+    // on is not collected.
+    unsafe {
+        while (*channel).lock.swap(true, Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        &mut *channel
+    }
+}
+
+impl Channel {
+    fn unlock(&self) {
+        self.lock.store(false, Ordering::Release);
+    }
+
+    fn slot(&self, index: usize) -> usize {
+        self.buffer + (self.head + index) % self.cap * self.elem.size
+    }
+
+    fn words(&self) -> usize {
+        self.elem.size.div_ceil(8)
+    }
+
+    /// The element in the result words, padded with zeroes.
+    fn take_element(&self, a: &Arguments<'_>) -> [usize; ELEMENT_WORDS] {
+        let mut words = [0; ELEMENT_WORDS];
+        // SAFETY: an element has at most ELEMENT_WORDS words, and as many result words follow the first.
+        unsafe { std::ptr::copy_nonoverlapping(a.element(), words.as_mut_ptr().cast(), self.elem.size) };
+        self.shade(&words);
+        words
+    }
+
+    /// Elements that are stored where the collector may have looked already.
+    fn shade(&self, words: &[usize]) {
+        if host::marking() {
+            for (w, _) in self.elem.words.iter().enumerate().filter(|(_, is_ref)| **is_ref) {
+                host::shade(words[w]);
+            }
+        }
+    }
+
+    fn put_buffered(&mut self, words: &[usize]) {
+        let to = self.slot(self.len);
+        // SAFETY: the slot is in the buffer, the words hold one element.
+        unsafe { std::ptr::copy_nonoverlapping(words.as_ptr().cast::<u8>(), to as *mut u8, self.elem.size) };
+        self.len += 1;
+    }
+}
+
+/// A nil channel: nobody ever wakes the goroutine.
+fn forever(what: host::Wait) -> usize {
+    host::park(what, || {})
+}
+
+natives! {
+    /// (element type, capacity) -> a channel.
+    fn channel_make(a) {
+        let (elem, cap) = (a.info(0), a.get(1));
+        debug_assert!(elem.size <= 8 * ELEMENT_WORDS);
+        let at = alloc::array(channel_info(), 1);
+        let buffer = alloc::array(elem, cap);
+        if host::marking() {
+            host::shade(buffer);
+        }
+        let new = Channel {
+            lock: AtomicBool::new(false),
+            closed: false,
+            elem,
+            cap,
+            len: 0,
+            head: 0,
+            buffer,
+            receivers: Queue(None),
+            senders: Queue(None),
+        };
+        // SAFETY: a new object of this very size.
+        unsafe { (at as *mut Channel).write(new) };
+        at
+    }
+
+    /// (channel); the element is in the result words from the second on. -> 1 if the channel was closed meanwhile.
+    fn channel_send(a) {
+        if a.get(0) == 0 {
+            return forever(host::Wait::SendNil);
+        }
+        // SAFETY: compiled code passes a channel.
+        let c = unsafe { locked(a.get(0)) };
+        if c.closed {
+            c.unlock();
+            return 1;
+        }
+        let element = c.take_element(&a);
+        if let Some(receiver) = c.receivers.pop() {
+            receiver.set_transfer(&element[..c.words()]);
+            c.unlock();
+            receiver.wake(PARKED + 1);
+            return 0;
+        }
+        if c.len < c.cap {
+            c.put_buffered(&element);
+            c.unlock();
+            return 0;
+        }
+        let me = host::Waiter::current();
+        me.set_transfer(&element[..c.words()]);
+        c.senders.push(me);
+        host::park(host::Wait::Send, move || c.unlock())
+    }
+
+    /// (channel) -> 1 with an element in the result words, 0 with zeroes there, or PARKED and more.
+    fn channel_receive(a) {
+        if a.get(0) == 0 {
+            return forever(host::Wait::ReceiveNil);
+        }
+        // SAFETY: compiled code passes a channel.
+        let c = unsafe { locked(a.get(0)) };
+        let (to, size) = (a.element(), c.elem.size);
+        if c.len > 0 {
+            // SAFETY: the slot holds an element; the result words have room for one.
+            unsafe {
+                let slot = c.slot(0);
+                std::ptr::copy_nonoverlapping(slot as *const u8, to, size);
+                std::ptr::write_bytes(slot as *mut u8, 0, size);
+            }
+            c.head = (c.head + 1) % c.cap;
+            c.len -= 1;
+            let sender = c.senders.pop();
+            if let Some(s) = &sender {
+                let words = s.take_transfer();
+                c.shade(&words);
+                c.put_buffered(&words);
+            }
+            c.unlock();
+            if let Some(s) = sender {
+                s.wake(0);
+            }
+            return 1;
+        }
+        if let Some(s) = c.senders.pop() {
+            let words = s.take_transfer();
+            // SAFETY: the transfer holds one element; the result words have room for it.
+            unsafe { std::ptr::copy_nonoverlapping(words.as_ptr().cast::<u8>(), to, size) };
+            c.unlock();
+            s.wake(0);
+            return 1;
+        }
+        if c.closed {
+            // SAFETY: the result words have room for an element.
+            unsafe { std::ptr::write_bytes(to, 0, size) };
+            c.unlock();
+            return 0;
+        }
+        let me = host::Waiter::current();
+        c.receivers.push(me);
+        host::park(host::Wait::Receive, move || c.unlock())
+    }
+
+    /// (status of a receive that was parked) -> whether an element was handed over; it is in the result words.
+    fn channel_fetch(a) {
+        let words = host::Waiter::current().take_transfer();
+        for i in 0..ELEMENT_WORDS {
+            a.set(1 + i, words.get(i).copied().unwrap_or(0));
+        }
+        a.get(0) - PARKED
+    }
+
+    /// (channel): closes it.
+    fn channel_close(a) {
+        if a.get(0) == 0 {
+            fail::die("panic: close of nil channel");
+        }
+        // SAFETY: compiled code passes a channel.
+        let c = unsafe { locked(a.get(0)) };
+        if c.closed {
+            fail::die("panic: close of closed channel");
+        }
+        c.closed = true;
+        let mut receivers = vec![];
+        let mut senders = vec![];
+        while let Some(w) = c.receivers.pop() {
+            receivers.push(w);
+        }
+        while let Some(w) = c.senders.pop() {
+            senders.push(w);
+        }
+        c.unlock();
+        for r in receivers {
+            r.set_transfer(&[]);
+            r.wake(PARKED);
+        }
+        for s in senders {
+            s.set_transfer(&[]);
+            s.wake(1);
+        }
+        0
+    }
+
+    /// (channel, 0 or 1) -> its length or capacity.
+    fn channel_length(a) {
+        if a.get(0) == 0 {
+            return 0;
+        }
+        // SAFETY: compiled code passes a channel.
+        let c = unsafe { locked(a.get(0)) };
+        let n = if a.get(1) == 0 { c.len } else { c.cap };
+        c.unlock();
+        n
+    }
+}

@@ -1,0 +1,35 @@
+//! `go`, and the functions of package runtime.
+
+use super::arguments::natives;
+use super::{host, output};
+
+natives! {
+    /// (function object): a new goroutine calls it.
+    fn go(a) {
+        host::spawn(a.get(0));
+        0
+    }
+
+    /// A collection, from start to end. The goroutine parks meanwhile.
+    fn collect(a) {
+        host::collect();
+        0
+    }
+
+    /// Lets others run.
+    fn gosched(a) {
+        host::yield_now();
+        0
+    }
+
+    /// How many goroutines there are.
+    fn num_goroutine(a) {
+        host::goroutines()
+    }
+
+    /// The program is done.
+    fn exit(a) {
+        output::flush();
+        host::exit(0)
+    }
+}

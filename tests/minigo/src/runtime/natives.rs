@@ -1,0 +1,17 @@
+//! The names that compiled code knows.
+
+pub(crate) use super::alloc::{ZEROES, allocate, copy_value, write_barrier, zero_memory, zero_size_address};
+pub(crate) use super::channel::{
+    ELEMENT_OFFSET, PARKED, channel_close, channel_fetch, channel_length, channel_make, channel_receive, channel_send,
+};
+pub(crate) use super::compare::{compare_strings, equal_interfaces, equal_memory};
+pub(crate) use super::fail::{Failure, fail, panic_value};
+pub(crate) use super::goroutine::{collect, exit, go, gosched, num_goroutine};
+pub(crate) use super::host::poll_address;
+pub(crate) use super::print::{
+    Print, fmt_print, fmt_printf, fmt_println, fmt_sprint, fmt_sprintf, fmt_sprintln, print,
+};
+pub(crate) use super::slice::{append_slice, copy_slice, grow_slice};
+pub(crate) use super::string::{
+    bytes_of_string, concatenate, decode_rune, runes_of_string, string_of_bytes, string_of_rune, string_of_runes,
+};
