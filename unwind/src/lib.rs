@@ -3,7 +3,7 @@
 //! Managed code is registered in a [`Code`] with its CFI and its safepoints, and becomes known to gdb and to the
 //! system's unwinder with that. CFI is compiled once into packed rules, each safepoint into one table entry; a
 //! [`Walker`] goes from frame to frame by them, within bounds, over live memory or a copy of it. Lookups take no
-//! lock and a walk allocates nothing. Every failure is a typed error that names the pc: nothing is guessed, and
+//! lock, a walk allocates nothing, and both may be done in signal handlers. Every failure is a typed error that names the pc: nothing is guessed, and
 //! nothing skipped. The crate knows nothing of goroutines or of a collector.
 //!
 //! ```
@@ -48,6 +48,24 @@
 //! assert_eq!(f.slots().collect::<Vec<_>>(), [0x7008]);
 //! assert_eq!(walker.next_frame()?.unwrap().kind, FrameKind::Entry);
 //! assert!(walker.next_frame()?.is_none());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A [`Trace`] goes over any stack, that of a profiled thread for instance, by the CFI of the images of the process:
+//!
+//! ```no_run
+//! use stackmark_unwind::{Code, Context, StackMemory, Trace, TraceCache};
+//!
+//! let code = Code::new();
+//! code.refresh_images(); // again after each `dlopen`; costs next to nothing otherwise
+//! let mut cache = TraceCache::new(); // one for each thread that traces
+//! let context = Context::capture(); // or `Context::interrupted` in a signal handler
+//! // SAFETY: a part of this thread's stack, in which it is mapped.
+//! let stack = unsafe { StackMemory::new(context.sp()..context.sp() + 4096) };
+//! let snapshot = code.snapshot();
+//! let mut trace = Trace::new(&snapshot, &mut cache, stack, (), context);
+//! let here = trace.next_frame()?.expect("this very function");
+//! assert_eq!(here.pc, context.pc());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![warn(missing_debug_implementations)]

@@ -166,12 +166,10 @@ extern "C" fn on_trap(_signal: i32, _info: *mut libc::siginfo_t, interrupted: *m
     let mut trace = Trace::new(&snapshot, &mut cache, memory, (), context);
     let (mut managed, mut out) = (0, false);
     while let Ok(Some(frame)) = trace.next_frame() {
-        match stepping.region.contains(&frame.pc) {
-            true => managed += 1,
-            false => {
-                out = true;
-                break;
-            }
+        managed += 1;
+        out = !stepping.region.contains(&frame.return_address);
+        if out {
+            break;
         }
     }
     if stepping.steps.len() < stepping.steps.capacity() {
