@@ -1,0 +1,241 @@
+//! Declarations and assignments.
+
+use super::function::{FuncGen, Val};
+use super::memory::Place;
+use crate::error::Compiled;
+use crate::types::Ty;
+use go_parser::ast::{AssignStmt, Decl, Expr, Node, Spec};
+use go_parser::{IdentKey, Pos, Token};
+use go_types::ObjKey;
+
+impl FuncGen<'_, '_> {
+    pub(crate) fn declaration(&mut self, d: &Decl) -> Compiled<()> {
+        let program = self.c.program;
+        let Decl::Gen(g) = d else { return Ok(()) };
+        for s in &g.specs {
+            let Spec::Value(v) = &program.ast.specs[*s] else { continue };
+            if g.token != Token::VAR {
+                continue;
+            }
+            let values = match &v.values[..] {
+                [] => vec![],
+                list => {
+                    let types: Vec<Option<Ty>> =
+                        v.names.iter().map(|i| self.ident_type(*i)).collect::<Compiled<_>>()?;
+                    // One literal for one variable is built in place.
+                    if let ([name], [Expr::CompositeLit(_)], Some(obj)) =
+                        (&v.names[..], list, v.names.first().and_then(|i| self.c.definition(*i)))
+                        && types[0].is_some()
+                        && self.define_literal(*name, obj, &list[0])?
+                    {
+                        continue;
+                    }
+                    self.values(list, &types)?
+                }
+            };
+            let mut values = values.into_iter();
+            for i in &v.names {
+                let value = values.next();
+                if program.ast.idents[*i].name == "_" {
+                    continue;
+                }
+                if let Some(obj) = self.c.definition(*i) {
+                    self.declare_variable(obj, value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `x := T{…}` of a memory type: the literal is built in the new variable. False: it was not done.
+    fn define_literal(&mut self, name: IdentKey, obj: go_types::ObjKey, e: &Expr) -> Compiled<bool> {
+        let pos = self.c.program.ast.idents[name].pos;
+        let t = self.c.object_type(obj, pos)?;
+        if self.c.program.ast.idents[name].name == "_"
+            || self.type_of(e)? != t
+            || self.c.types.layout(t).components.is_some()
+            || self.mentions(e, obj)
+        {
+            return Ok(false);
+        }
+        self.hoist(e)?;
+        let storage = self.declare_variable(obj, None)?;
+        let place = self.storage_place(&storage);
+        self.composite_at(e, &place)?;
+        Ok(true)
+    }
+
+    /// Whether an expression names a variable; in a loop the variable of the last round may be meant.
+    fn mentions(&self, e: &Expr, obj: go_types::ObjKey) -> bool {
+        fn go(g: &FuncGen<'_, '_>, n: crate::walk::Node<'_>, obj: go_types::ObjKey) -> bool {
+            let mut found =
+                matches!(n, crate::walk::Node::Expr(Expr::Ident(i)) if g.c.program.info().uses.get(i) == Some(&obj));
+            crate::walk::children(n, &g.c.program.ast, &mut |c| found |= go(g, c, obj));
+            found
+        }
+        go(self, crate::walk::Node::Expr(e), obj)
+    }
+
+    /// The type of the variable that an identifier on the left denotes; None for `_`.
+    fn ident_type(&mut self, i: IdentKey) -> Compiled<Option<Ty>> {
+        let ident = &self.c.program.ast.idents[i];
+        if ident.name == "_" {
+            return Ok(None);
+        }
+        let info = self.c.program.info();
+        match info.defs.get(&i).copied().flatten().or_else(|| info.uses.get(&i).copied()) {
+            Some(obj) => self.c.object_type(obj, ident.pos).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Evaluates the right side of an assignment or definition; copies are made where later stores could interfere.
+    pub(crate) fn values(&mut self, list: &[Expr], types: &[Option<Ty>]) -> Compiled<Vec<Val>> {
+        if list.len() == 1 && types.len() > 1 {
+            let results = self.multiple(&list[0])?;
+            let pos = list[0].pos(&self.c.program.ast);
+            let mut out = vec![];
+            for (v, t) in results.into_iter().zip(types) {
+                out.push(match t {
+                    Some(t) => self.assignable(v, *t, pos)?,
+                    None => v,
+                });
+            }
+            return Ok(out);
+        }
+        list.iter().try_for_each(|e| self.hoist(e))?;
+        let mut out = vec![];
+        for (e, t) in list.iter().zip(types) {
+            let v = match t {
+                Some(t) => self.expr_as(e, *t)?,
+                None => self.expr(e)?,
+            };
+            out.push(if list.len() > 1 { self.snapshot(v) } else { v });
+        }
+        Ok(out)
+    }
+
+    /// The values of a call with several results or of a comma-ok form.
+    fn multiple(&mut self, e: &Expr) -> Compiled<Vec<Val>> {
+        let pos = e.pos(&self.c.program.ast);
+        match e {
+            Expr::Paren(p) => self.multiple(&p.expr),
+            Expr::Call(c) => self.call(c, e),
+            Expr::Unary(u) if u.op == Token::ARROW => {
+                let (v, ok) = self.receive(&u.expr)?;
+                Ok(vec![v, Val { ty: self.c.types.basic.bool, v: vec![ok] }])
+            }
+            Expr::TypeAssert(_) => Err(self.error(pos, "type assertions are not supported")),
+            _ => Err(self.error(pos, "this comma-ok form is not supported")),
+        }
+    }
+
+    pub(crate) fn assignment(&mut self, a: &AssignStmt, pos: Pos) -> Compiled<()> {
+        match &a.token {
+            Token::DEFINE => self.define(a),
+            Token::ASSIGN => self.assign(a),
+            op => {
+                let op = match op {
+                    Token::ADD_ASSIGN => Token::ADD,
+                    Token::SUB_ASSIGN => Token::SUB,
+                    Token::MUL_ASSIGN => Token::MUL,
+                    Token::QUO_ASSIGN => Token::QUO,
+                    Token::REM_ASSIGN => Token::REM,
+                    Token::AND_ASSIGN => Token::AND,
+                    Token::OR_ASSIGN => Token::OR,
+                    Token::XOR_ASSIGN => Token::XOR,
+                    Token::SHL_ASSIGN => Token::SHL,
+                    Token::SHR_ASSIGN => Token::SHR,
+                    Token::AND_NOT_ASSIGN => Token::AND_NOT,
+                    _ => return Err(self.error(pos, "this assignment is not supported")),
+                };
+                let t = self.type_of(&a.lhs[0])?;
+                self.hoist(&a.lhs[0])?;
+                self.hoist(&a.rhs[0])?;
+                let place = self.place(&a.lhs[0])?;
+                let r = if matches!(op, Token::SHL | Token::SHR) {
+                    let x = self.load(&place, t);
+                    self.shift(&op, x, &a.rhs[0])?
+                } else {
+                    let y = self.expr_as(&a.rhs[0], t)?;
+                    let x = self.load(&place, t);
+                    self.arithmetic(&op, x, y, self.constant_divisor(&a.rhs[0]), pos)?
+                };
+                self.store(&place, &r);
+                Ok(())
+            }
+        }
+    }
+
+    fn define(&mut self, a: &AssignStmt) -> Compiled<()> {
+        let mut types = vec![];
+        for l in &a.lhs {
+            types.push(match l {
+                Expr::Ident(i) => self.ident_type(*i)?,
+                _ => None,
+            });
+        }
+        if let ([Expr::Ident(i)], [Expr::CompositeLit(_)]) = (&a.lhs[..], &a.rhs[..])
+            && let Some(obj) = self.c.definition(*i)
+            && self.define_literal(*i, obj, &a.rhs[0])?
+        {
+            return Ok(());
+        }
+        let values = self.values(&a.rhs, &types)?;
+        for (l, v) in a.lhs.iter().zip(values) {
+            let Expr::Ident(i) = l else { continue };
+            if self.c.program.ast.idents[*i].name == "_" {
+                continue;
+            }
+            match self.c.definition(*i) {
+                Some(obj) => {
+                    self.declare_variable(obj, Some(v))?;
+                }
+                None => {
+                    let place = self.place(l)?;
+                    self.store(&place, &v);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn assign(&mut self, a: &AssignStmt) -> Compiled<()> {
+        a.lhs.iter().try_for_each(|e| self.hoist(e))?;
+        if a.lhs.len() == a.rhs.len() {
+            a.rhs.iter().try_for_each(|e| self.hoist(e))?;
+        }
+        let mut places = vec![];
+        let mut types = vec![];
+        for l in &a.lhs {
+            let place = self.place(l)?;
+            types.push(match place {
+                Place::Blank => None,
+                _ => Some(self.type_of(l)?),
+            });
+            places.push(place);
+        }
+        let values = self.values(&a.rhs, &types)?;
+        for (p, v) in places.iter().zip(values) {
+            self.store(p, &v);
+        }
+        Ok(())
+    }
+
+    /// One initialiser of package-level variables.
+    pub(crate) fn initialise_globals(&mut self, lhs: &[ObjKey], rhs: &Expr) -> Compiled<()> {
+        let mut types = vec![];
+        for obj in lhs {
+            let o = &self.c.program.tc.lobjs[*obj];
+            types.push(if o.name() == "_" { None } else { Some(self.c.object_type(*obj, o.pos())?) });
+        }
+        let values = self.values(std::slice::from_ref(rhs), &types)?;
+        for (obj, v) in lhs.iter().zip(values) {
+            if let Some(at) = self.c.globals.get(obj).copied() {
+                let base = self.address(at);
+                self.store_at(v.ty, base, 0, &v, true);
+            }
+        }
+        Ok(())
+    }
+}
