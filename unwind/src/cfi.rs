@@ -121,13 +121,13 @@ pub(crate) struct Entry {
     pub(crate) offset: usize,
 }
 
-/// Storage for evaluating one function's instructions without allocation: compilers nest two states, and mention the
-/// integer and the ten callee-saved vector registers of the other calling convention.
+/// Storage for evaluating one function's instructions without allocation: as many nested states as gimli has otherwise,
+/// and the integer and the ten callee-saved vector registers of the other calling convention. 5 KiB of stack.
 struct FixedStorage;
 
 impl UnwindContextStorage<usize> for FixedStorage {
     type Rules = [(Register, RegisterRule<usize>); 40];
-    type Stack = [UnwindTableRow<usize, FixedStorage>; 6];
+    type Stack = [UnwindTableRow<usize, FixedStorage>; 4];
 }
 
 /// Runs `$body` with `$frame` as the section in its format.

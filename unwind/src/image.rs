@@ -73,6 +73,12 @@ pub enum ImageError {
         /// What the reader found.
         source: object::Error,
     },
+    /// A compressed section says that it is far larger than its contents can be.
+    #[error("image {image} has a compressed section of an impossible size")]
+    Compressed {
+        /// The image's name.
+        image: String,
+    },
     /// The file is for another machine.
     #[error("image {image} is not for x86-64")]
     Machine {
@@ -390,6 +396,9 @@ fn parse<'a>(name: &str, bytes: &'a [u8]) -> Result<object::File<'a>, ImageError
     }
 }
 
+/// What deflate can compress at best; CFI is compressed to a third.
+const RATIO: u64 = 1032;
+
 /// The sections of CFI of a file; sections without contents, as debug files have them, do not count.
 fn file_sources(name: &str, file: &object::File<'_>, bias: usize, address: usize) -> Result<Vec<Source>, ImageError> {
     let section_start = |section: &str| file.section_by_name(section).map_or(0, |section| section.address());
@@ -399,7 +408,12 @@ fn file_sources(name: &str, file: &object::File<'_>, bias: usize, address: usize
             return Ok(None);
         }
         let malformed = |source| ImageError::Elf { image: name.into(), source };
-        let bytes = section.uncompressed_data().map_err(malformed)?;
+        let compressed = section.compressed_data().map_err(malformed)?;
+        // What is written there is allocated before it is found to be wrong.
+        if compressed.uncompressed_size > compressed.data.len() as u64 * RATIO {
+            return Err(ImageError::Compressed { image: name.into() });
+        }
+        let bytes = compressed.decompress().map_err(malformed)?;
         Ok((!bytes.is_empty()).then(|| bytes.into_owned()))
     };
     let bases = BaseAddresses::default()

@@ -1,8 +1,9 @@
-//! The table of one piece of code: from a pc to its packed rule, in one probe of a 64-byte bucket.
+//! The table of one piece of code: from a pc to its packed rule, in one probe of a bucket of 512 bytes of code.
 //!
-//! Rows hold the pc's low six bits and the number of a rule, the rows of one 64-byte bucket lie side by side, and a
-//! head per bucket says where they begin and which rule is in force at the bucket's start. So a lookup reads one
-//! head pair, a few adjacent words and the rule itself, and searches nothing.
+//! Rows hold the pc's low bits and the number of a rule, the rows of one bucket lie side by side, and a head per
+//! bucket says where they begin and which rule is in force at the bucket's start. So a lookup reads one head pair, some
+//! adjacent words and the rule itself. Real code has eight rows in a bucket; with smaller ones the heads would take
+//! more memory than the rows, and what is met often is found in a safepoint table or a trace's cache before.
 
 use std::collections::HashMap;
 
@@ -10,7 +11,7 @@ use crate::cfi::{CfiError, FunctionRows};
 use crate::rule::Rule;
 use crate::slow::{SlowRules, UnwindRule};
 
-const BUCKET_SHIFT: u32 = 6;
+const BUCKET_SHIFT: u32 = 9;
 const BUCKET_MASK: u64 = (1 << BUCKET_SHIFT) - 1;
 
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub(crate) struct Table {
     end: u64,
     /// One a bucket, and one that closes the last bucket.
     heads: Vec<Head>,
-    /// `(pc & 63) << 16 | rule number`, ascending within a bucket.
+    /// `(pc & BUCKET_MASK) << 16 | rule number`, ascending within a bucket.
     rows: Vec<u32>,
     /// Each distinct rule once.
     rules: Vec<Rule>,
@@ -127,13 +128,8 @@ impl Table {
         let head = &self.heads[bucket];
         let rows = &self.rows[head.first as usize..self.heads[bucket + 1].first as usize];
         let limit = ((at & BUCKET_MASK) as u32) << 16 | 0xffff;
-        let mut number = head.inherited;
-        for row in rows {
-            if *row > limit {
-                break;
-            }
-            number = *row as u16;
-        }
+        let behind = rows.partition_point(|row| *row <= limit);
+        let number = behind.checked_sub(1).map_or(head.inherited, |last| rows[last] as u16);
         self.rules[number as usize]
     }
 }

@@ -5,8 +5,17 @@ mod support;
 use std::ffi::c_void;
 use std::process::Command;
 
-use stackmark_unwind::{Code, Function, Region, RegionId};
+use gimli::X86_64;
+use gimli::write::CallFrameInstruction as Cfi;
+use stackmark_unwind::{Code, Context, Function, Region, RegionId, StackMemory, Trace, TraceCache};
 use support::{eh_frame, frame_record};
+
+/// The frame of the code below, its epilogue included.
+fn frame() -> Vec<(u32, Cfi)> {
+    let mut frame = frame_record();
+    frame.extend([(LEN as u32 - 1, Cfi::Cfa(X86_64::RSP, 8)), (LEN as u32 - 1, Cfi::SameValue(X86_64::RBP))]);
+    frame
+}
 
 /// `push rbp; mov rbp, rsp; mov rax, imm64; call rax; pop rbp; ret`, twice: `outer` calls `inner` calls a native
 /// function.
@@ -46,7 +55,7 @@ impl Jit {
                 name: name.into(),
                 start,
                 len: PAGE,
-                eh_frame: eh_frame(functions.map(|(_, at)| (start + at, LEN as u32, frame_record()))),
+                eh_frame: eh_frame(functions.map(|(_, at)| (start + at, LEN as u32, frame()))),
                 functions: functions
                     .map(|(function, at)| Function {
                         name: format!("{name}_{function}"),
@@ -71,14 +80,14 @@ impl Jit {
 }
 
 #[repr(C)]
-struct Context(c_void);
+struct Opaque(c_void);
 
 unsafe extern "C" {
-    fn _Unwind_Backtrace(visit: extern "C" fn(*mut Context, *mut c_void) -> i32, data: *mut c_void) -> i32;
-    fn _Unwind_GetIP(context: *mut Context) -> usize;
+    fn _Unwind_Backtrace(visit: extern "C" fn(*mut Opaque, *mut c_void) -> i32, data: *mut c_void) -> i32;
+    fn _Unwind_GetIP(context: *mut Opaque) -> usize;
 }
 
-extern "C" fn visit(context: *mut Context, data: *mut c_void) -> i32 {
+extern "C" fn visit(context: *mut Opaque, data: *mut c_void) -> i32 {
     // SAFETY: `pcs` passes a vector, and the unwinder a valid context.
     unsafe { (*data.cast::<Vec<usize>>()).push(_Unwind_GetIP(context)) };
     0
@@ -125,6 +134,84 @@ fn a_panic_crosses_managed_frames() {
     let jit = Jit::new(panics, "crossed");
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| jit.run()));
     assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"through managed frames"));
+}
+
+/// What a traced thread does while it is stopped at each instruction.
+struct Stepping {
+    code: *const Code,
+    region: std::ops::Range<usize>,
+    stack: std::ops::Range<usize>,
+    /// Pc of each step in the region, and how many managed frames the trace has seen, and whether it got out of them.
+    steps: Vec<(usize, usize, bool)>,
+}
+
+static STEPPING: std::sync::atomic::AtomicPtr<Stepping> = std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
+
+extern "C" fn on_trap(_signal: i32, _info: *mut libc::siginfo_t, interrupted: *mut libc::ucontext_t) {
+    // Relaxed: the same thread has stored it.
+    let stepping = STEPPING.load(std::sync::atomic::Ordering::Relaxed);
+    if stepping.is_null() {
+        return;
+    }
+    // SAFETY: the test keeps it alive while traps are taken, on its own thread, and looks at it only afterwards.
+    let (stepping, interrupted) = unsafe { (&mut *stepping, &*interrupted) };
+    let context = Context::interrupted(interrupted);
+    if !stepping.region.contains(&context.pc()) {
+        return;
+    }
+    // SAFETY: as above; the stack is this thread's own, and mapped from here on.
+    let (code, memory) = unsafe { (&*stepping.code, StackMemory::new(stepping.stack.clone())) };
+    let snapshot = code.snapshot();
+    let mut cache = TraceCache::fixed(64);
+    let mut trace = Trace::new(&snapshot, &mut cache, memory, (), context);
+    let (mut managed, mut out) = (0, false);
+    while let Ok(Some(frame)) = trace.next_frame() {
+        match stepping.region.contains(&frame.pc) {
+            true => managed += 1,
+            false => {
+                out = true;
+                break;
+            }
+        }
+    }
+    if stepping.steps.len() < stepping.steps.capacity() {
+        stepping.steps.push((context.pc(), managed, out));
+    }
+}
+
+extern "C-unwind" fn nothing() {}
+
+#[test]
+fn a_signal_at_any_instruction_of_managed_code_finds_its_callers() {
+    let jit = Jit::new(nothing, "stepped");
+    jit.code.refresh_images();
+    jit.code.snapshot().read_images().unwrap();
+    let here = 0_usize;
+    let here = &raw const here as usize;
+    let mut stepping = Stepping {
+        code: &raw const jit.code,
+        region: jit.start..jit.start + PAGE,
+        stack: here - 0x4000..here + 0x400,
+        steps: Vec::with_capacity(100),
+    };
+    // SAFETY: the handler does what may be done in one; the trap flag is set and cleared around the run.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_trap as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        assert_eq!(libc::sigaction(libc::SIGTRAP, &raw const action, std::ptr::null_mut()), 0);
+        STEPPING.store(&raw mut stepping, std::sync::atomic::Ordering::Relaxed);
+        std::arch::asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq");
+        jit.run();
+        std::arch::asm!("pushfq", "and qword ptr [rsp], ~0x100", "popfq");
+        STEPPING.store(std::ptr::null_mut(), std::sync::atomic::Ordering::Relaxed);
+    }
+    // push, mov, mov, call, pop, ret, in both functions.
+    assert_eq!(stepping.steps.len(), 12, "{:x?}", stepping.steps);
+    for (pc, managed, out) in stepping.steps {
+        let expected = 1 + usize::from(pc >= jit.start + INNER);
+        assert!(out && managed == expected, "at {:#x}: {managed} frames, {out}", pc - jit.start);
+    }
 }
 
 extern "C-unwind" fn gdb_stops_here() {

@@ -259,3 +259,33 @@ fn code_and_its_errors_can_cross_threads() {
     send_and_sync::<CodeError>();
     send_and_sync::<Safepoint>();
 }
+
+#[test]
+fn epilogues_that_cranelift_leaves_undescribed_are_added() {
+    use gimli::write::{Address, EhFrame, EndianVec, FrameDescriptionEntry, FrameTable};
+    const START: usize = 0x10_0000;
+    // Two returns, and a body behind the first.
+    let mut code = vec![0x90; 32];
+    code[10..15].copy_from_slice(&[0x48, 0x89, 0xec, 0x5d, 0xc3]);
+    code[27..32].copy_from_slice(&[0x48, 0x89, 0xec, 0x5d, 0xc3]);
+    let mut entry = FrameDescriptionEntry::new(Address::Constant(START as u64), code.len() as u32);
+    for (offset, instruction) in support::frame_record() {
+        entry.add_instruction(offset, instruction);
+    }
+    stackmark_unwind::stack_map::cranelift::describe_epilogues(&mut entry, &code);
+    let mut table = FrameTable::default();
+    let cie = table.add_cie(support::cie());
+    table.add_fde(cie, entry);
+    let mut section = EhFrame::from(EndianVec::new(gimli::LittleEndian));
+    table.write_eh_frame(&mut section).unwrap();
+    let registered = Code::new();
+    let eh_frame = section.0.into_vec();
+    registered.register(Region { name: "f".into(), start: START, len: 32, eh_frame, ..Region::default() }).unwrap();
+    let snapshot = registered.snapshot();
+    let rule = |at: usize| snapshot.rule(START + at).unwrap().unwrap().to_string();
+    let body = "cfa=fp+16 rbp=[cfa-16] ra=[cfa-8]";
+    let gone = "cfa=sp+8 ra=[cfa-8]";
+    for (at, expected) in [(13, body), (14, gone), (15, body), (30, body), (31, gone)] {
+        assert_eq!(rule(at), expected, "at {at}");
+    }
+}

@@ -305,3 +305,39 @@ fn end_of(e: &Expr, ast: &AstObjects) -> Option<Pos> {
         _ => e.end(ast),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(name: &str, text: &str) -> Compiled<Program> {
+        let dir = std::env::temp_dir().join(format!("minigo-front-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a temporary directory");
+        let path = dir.join(format!("{name}.go"));
+        std::fs::write(&path, text).expect("a temporary file");
+        check(&path)
+    }
+
+    #[test]
+    fn signed_shift_counts_are_accepted() {
+        let text = "package main\n\nfunc main() {\n\tn := 3\n\tprintln(1<<n, 8>>(n-1), 1<<(n<<n))\n}\n";
+        let program = checked("shifts", text).expect("Go accepts it");
+        assert_eq!(program.wrapped.len(), 4);
+    }
+
+    #[test]
+    fn errors_behind_a_wrapped_count_keep_their_column() {
+        let text = "package main\n\nfunc main() {\n\tn := 3\n\tprintln(1<<n, undefined)\n}\n";
+        let Err(e) = checked("column", text) else { panic!("an undefined name") };
+        assert!(e.place.ends_with("column.go:5:16"), "{e}");
+    }
+
+    #[test]
+    fn an_unknown_package_is_named_with_its_line() {
+        let Err(e) = checked("imports", "package main\n\nimport \"os\"\n\nfunc main() { os.Exit(0) }\n") else {
+            panic!("package os is not supported")
+        };
+        assert!(e.message.contains("\"os\""), "{e}");
+        assert!(e.place.contains("imports.go:3"), "{e}");
+    }
+}

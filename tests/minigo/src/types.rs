@@ -546,3 +546,38 @@ fn basic(b: BasicType) -> Kind {
         BasicType::Invalid => Kind::Unsupported("an invalid type"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn structs_are_laid_out_as_in_go() {
+        let mut types = Types::new();
+        let Basic { uint8, int, string, bool, .. } = types.basic;
+        let field = |name: &str, ty: Ty| Field { name: name.into(), ty, embedded: false };
+        let inner = types.intern(Kind::Struct([field("a", uint8), field("s", string), field("b", bool)].into()));
+        let layout = types.layout(inner);
+        assert_eq!((layout.size, layout.align), (32, 8));
+        assert_eq!(layout.words[..], [false, true, false, false]);
+        assert_eq!(layout.components.as_ref().map(|c| c.len()), Some(4));
+        let large = types.intern(Kind::Array(3, inner));
+        let layout = types.layout(large);
+        assert_eq!((layout.size, layout.components.is_none()), (96, true));
+        let empty = types.intern(Kind::Struct([].into()));
+        let padded = types.intern(Kind::Struct([field("n", int), field("e", empty)].into()));
+        assert_eq!(types.layout(padded).size, 16, "the address of a last field without size lies inside");
+    }
+
+    #[test]
+    fn identical_types_are_one() {
+        let mut types = Types::new();
+        let int = types.basic.int;
+        let (a, b) = (types.pointer_to(int), types.pointer_to(int));
+        assert_eq!(a, b);
+        assert_eq!(types.name(a), "*int");
+        let signature = Kind::Func(Rc::new(Sig { params: vec![a], results: vec![int, int], variadic: false }));
+        let f = types.intern(signature);
+        assert_eq!(types.name(f), "func(*int) (int, int)");
+    }
+}

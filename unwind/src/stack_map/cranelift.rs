@@ -30,6 +30,9 @@
 
 use std::collections::BTreeMap;
 
+use gimli::X86_64;
+use gimli::write::{CallFrameInstruction, FrameDescriptionEntry};
+
 use crate::safepoint::Safepoint;
 
 /// What lies between the frame pointer and the CFA: the saved frame pointer and the return address.
@@ -67,4 +70,31 @@ pub fn safepoint(
         cfa_offset: span.saturating_add(FRAME_RECORD),
         slots,
     }
+}
+
+/// `mov rsp, rbp; pop rbp; ret`: how every function of Cranelift's that returns ends.
+const EPILOGUE: [u8; 5] = [0x48, 0x89, 0xec, 0x5d, 0xc3];
+
+/// Adds to a function's entry what Cranelift leaves out of it: that at the `ret` of an epilogue the frame is gone. Without
+/// that, an asynchronous trace, a profiler's say, that finds a thread there goes astray. `code` is the function.
+///
+/// The system's unwinder and debuggers get it with the entry. Bytes in the middle of an instruction that look like an
+/// epilogue do no harm: no thread stands there, and no call ends there.
+pub fn describe_epilogues(entry: &mut FrameDescriptionEntry, code: &[u8]) {
+    for start in epilogues(code) {
+        let ret = (start + EPILOGUE.len() - 1) as u32;
+        entry.add_instruction(ret, CallFrameInstruction::RememberState);
+        entry.add_instruction(ret, CallFrameInstruction::Cfa(X86_64::RSP, 8));
+        for saved in [X86_64::RBP, X86_64::RBX, X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15] {
+            entry.add_instruction(ret, CallFrameInstruction::SameValue(saved));
+        }
+        // Whatever follows is in the body again.
+        if (ret as usize) + 1 < code.len() {
+            entry.add_instruction(ret + 1, CallFrameInstruction::RestoreState);
+        }
+    }
+}
+
+fn epilogues(code: &[u8]) -> impl Iterator<Item = usize> {
+    code.windows(EPILOGUE.len()).enumerate().filter(|(_, bytes)| *bytes == EPILOGUE).map(|(start, _)| start)
 }

@@ -84,6 +84,7 @@ impl FuncGen<'_, '_> {
         let pos = e.pos(&self.c.program.ast);
         let t = self.type_of(e)?;
         let Kind::Slice(elem) = self.kind(t) else { return Err(self.error(pos, "append to this type")) };
+        c.args.iter().try_for_each(|a| self.hoist(a))?;
         let s = self.expr_as(&c.args[0], t)?;
         let info = self.type_info(elem);
         if c.ellipsis.is_some() {
@@ -197,6 +198,8 @@ impl FuncGen<'_, '_> {
         let Kind::Chan(_, elem) = self.kind(t) else {
             return Err(self.error(channel.pos(&self.c.program.ast), "a send to this operand"));
         };
+        self.hoist(channel)?;
+        self.hoist(value)?;
         let ch = self.expr(channel)?.v[0];
         let v = self.expr_as(value, elem)?;
         let v = self.snapshot(v);
@@ -254,7 +257,10 @@ impl FuncGen<'_, '_> {
     fn print(&mut self, c: &CallExpr, line: bool) -> Compiled<()> {
         let values = match &c.args[..] {
             [Expr::Call(inner)] if self.is_tuple(&c.args[0]) => self.call(inner, &c.args[0])?,
-            args => args.iter().map(|a| self.expr(a)).collect::<Compiled<_>>()?,
+            args => {
+                args.iter().try_for_each(|a| self.hoist(a))?;
+                args.iter().map(|a| self.expr(a)).collect::<Compiled<_>>()?
+            }
         };
         for (i, v) in values.into_iter().enumerate() {
             if line && i > 0 {

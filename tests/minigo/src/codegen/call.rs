@@ -75,6 +75,8 @@ impl FuncGen<'_, '_> {
         while let Expr::Paren(p) = func {
             func = &p.expr;
         }
+        self.hoist_callee(func)?;
+        self.hoist_arguments(c)?;
         if let Expr::Ident(i) = func
             && let Some(obj) = self.c.program.info().uses.get(i).copied()
             && let Some(id) = self.c.functions.get(&obj).copied()
@@ -164,9 +166,17 @@ impl FuncGen<'_, '_> {
         }
     }
 
+    fn hoist_arguments(&mut self, c: &CallExpr) -> Compiled<()> {
+        match &c.args[..] {
+            [a] if self.is_tuple(a) => Ok(()),
+            args => args.iter().try_for_each(|a| self.hoist(a)),
+        }
+    }
+
     /// Evaluates the arguments of a call, as the parameters' types.
     pub(crate) fn arguments(&mut self, params: &[Ty], variadic: bool, c: &CallExpr) -> Compiled<Vec<Val>> {
         let pos = c.func.pos(&self.c.program.ast);
+        self.hoist_arguments(c)?;
         // f(g()) with several results.
         let values: Vec<Result<Val, &Expr>> = match &c.args[..] {
             [Expr::Call(inner)] if self.is_tuple(&c.args[0]) => {

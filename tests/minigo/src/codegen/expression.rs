@@ -29,6 +29,9 @@ impl FuncGen<'_, '_> {
                 None => self.constant(&c, t, pos),
             };
         }
+        if let Some(v) = self.hoisted.remove(&e.id()) {
+            return Ok(v);
+        }
         match e {
             Expr::Paren(p) => self.expr(&p.expr),
             Expr::Ident(i) => {

@@ -13,10 +13,10 @@ use cranelift_codegen::ir::{
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use cranelift_module::FuncId;
 use go_parser::Pos;
-use go_parser::ast::{BlockStmt, Expr};
+use go_parser::ast::{BlockStmt, Expr, NodeId};
 use go_types::ObjKey;
 use stackmark_asm::layout::{G_RESULTS, G_STACK_LIMIT, NativeFn};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 /// A value: the components of its type, or the address of memory that nobody changes while the value is in use.
@@ -76,6 +76,8 @@ pub(crate) struct FuncGen<'a, 'p> {
     pub(crate) pending_label: Option<String>,
     /// Result variables, if the results have names.
     pub(crate) result_vars: Option<Vec<Storage>>,
+    /// Results of calls that have been made before their statement's other operands.
+    pub(crate) hoisted: BTreeMap<NodeId, Val>,
     /// Stack slots of variables declared in this function.
     slots: HashMap<ObjKey, Value>,
     /// Slots that hold references: address, slot, their words.
@@ -164,6 +166,7 @@ impl<'a, 'p> FuncGen<'a, 'p> {
             labels: HashMap::new(),
             pending_label: None,
             result_vars: None,
+            hoisted: BTreeMap::new(),
             slots: HashMap::new(),
             ref_slots: vec![],
             prologue_poll: None,

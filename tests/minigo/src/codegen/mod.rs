@@ -9,6 +9,7 @@ mod constant;
 mod convert;
 mod expression;
 mod function;
+mod hoist;
 mod memory;
 mod operator;
 mod range;

@@ -155,6 +155,7 @@ impl FuncGen<'_, '_> {
     fn short_circuit(&mut self, b: &BinaryExpr, e: &Expr) -> Compiled<Val> {
         let t = self.type_of(e)?;
         let out = self.b.declare_var(clif::I8);
+        self.hoist(&b.expr_a)?;
         let x = self.expr(&b.expr_a)?.v[0];
         self.b.def_var(out, x);
         let (rest, done) = (self.b.create_block(), self.b.create_block());
@@ -163,6 +164,7 @@ impl FuncGen<'_, '_> {
             _ => self.b.ins().brif(x, done, &[], rest, &[]),
         };
         self.b.switch_to_block(rest);
+        self.hoist(&b.expr_b)?;
         let y = self.expr(&b.expr_b)?.v[0];
         self.b.def_var(out, y);
         self.b.ins().jump(done, &[]);

@@ -163,6 +163,7 @@ impl FuncGen<'_, '_> {
         {
             return Ok(false);
         }
+        self.hoist(e)?;
         let storage = self.declare_variable(obj, None)?;
         let place = self.storage_place(&storage);
         self.composite_at(e, &place)?;
@@ -207,6 +208,7 @@ impl FuncGen<'_, '_> {
             }
             return Ok(out);
         }
+        list.iter().try_for_each(|e| self.hoist(e))?;
         let mut out = vec![];
         for (e, t) in list.iter().zip(types) {
             let v = match t {
@@ -253,6 +255,8 @@ impl FuncGen<'_, '_> {
                     _ => return Err(self.error(pos, "this assignment is not supported")),
                 };
                 let t = self.type_of(&a.lhs[0])?;
+                self.hoist(&a.lhs[0])?;
+                self.hoist(&a.rhs[0])?;
                 let place = self.place(&a.lhs[0])?;
                 let r = if matches!(op, Token::SHL | Token::SHR) {
                     let x = self.load(&place, t);
@@ -302,6 +306,10 @@ impl FuncGen<'_, '_> {
     }
 
     fn assign(&mut self, a: &AssignStmt) -> Compiled<()> {
+        a.lhs.iter().try_for_each(|e| self.hoist(e))?;
+        if a.lhs.len() == a.rhs.len() {
+            a.rhs.iter().try_for_each(|e| self.hoist(e))?;
+        }
         let mut places = vec![];
         let mut types = vec![];
         for l in &a.lhs {
@@ -378,6 +386,7 @@ impl FuncGen<'_, '_> {
             Expr::Unary(u) if !is_const && u.op == Token::NOT => return self.condition(&u.expr, no, yes),
             _ => {}
         }
+        self.hoist(e)?;
         let c = self.expr(e)?.v[0];
         self.b.ins().brif(c, yes, &[], no, &[]);
         Ok(())
@@ -418,6 +427,7 @@ impl FuncGen<'_, '_> {
         let tag = match &s.tag {
             Some(e) => {
                 let t = self.type_of(e)?;
+                self.hoist(e)?;
                 let v = self.expr(e)?;
                 Some((t, self.snapshot(v)))
             }

@@ -312,3 +312,36 @@ fn printable(c: char) -> bool {
         || (c.is_whitespace() && c != ' ')
         || matches!(c as u32, 0xad | 0xe000..=0xf8ff | 0xfeff | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{float_text, quote};
+
+    #[test]
+    fn floats_look_as_in_go() {
+        let shortest = |f: f64| float_text(f, false, b'g', None);
+        for (f, text) in [
+            (0.0, "0"),
+            (100_000.0, "100000"),
+            (1e6, "1e+06"),
+            (1e20, "1e+20"),
+            (2_147_483_000.75, "2.14748300075e+09"),
+            (1e21, "1e+21"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (-1.5, "-1.5"),
+            (f64::INFINITY, "+Inf"),
+        ] {
+            assert_eq!(shortest(f), text);
+        }
+        assert_eq!(float_text(f64::from(0.1f32), true, b'g', None), "0.1");
+        assert_eq!(float_text(123_456.789, false, b'e', None), "1.234568e+05");
+        assert_eq!(float_text(123_456.789, false, b'g', Some(3)), "1.23e+05");
+    }
+
+    #[test]
+    fn quoted_strings_escape_what_is_not_printable() {
+        assert_eq!(quote(b"a\"\n\xff", '"', false), r#""a\"\n\xff""#);
+        assert_eq!(quote("é".as_bytes(), '"', true), r#""\u00e9""#);
+    }
+}

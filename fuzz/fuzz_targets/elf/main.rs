@@ -1,0 +1,33 @@
+//! ELF files of any content: an image that is read yields rules or typed errors, and each rule can be evaluated.
+
+#![cfg_attr(fuzzing, no_main)]
+
+use stackmark_unwind::{Context, Image, MemorySnapshot};
+
+/// Looks up what there is, and compiles it.
+fn run(input: &[u8]) {
+    let Ok(image) = Image::from_elf("fuzzed", input, 0x10_0000) else { return };
+    let stack = MemorySnapshot { start: 0x1000, words: vec![0x1000; 16] };
+    for range in image.code().to_vec() {
+        let step = (range.len() / 64).max(1);
+        for pc in range.step_by(step) {
+            if let Ok(Some(rule)) = image.rule(pc) {
+                let _ = rule.evaluate(&Context::new(pc, 0x1000, 0x1008), &stack);
+                let _ = rule.to_string();
+            }
+        }
+    }
+    let _ = image.functions();
+    let _ = image.compile();
+}
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|input: &[u8]| run(input));
+
+/// Runs the inputs in the files that are named.
+#[cfg(not(fuzzing))]
+fn main() {
+    for path in std::env::args().skip(1) {
+        run(&std::fs::read(path).expect("an input"));
+    }
+}
