@@ -11,9 +11,9 @@
 //! The tricolour invariant is that of Dijkstra, Lamport et al. ("On-the-fly garbage collection", 1978): a black object does not
 //! refer to a white one, since the reference that a store puts into memory is shaded. Stacks are grey until step 4.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -33,6 +33,10 @@ use crate::write_barrier::{Sink, WriteBarrier};
 
 /// How many cycles [`Statistics::cycles_detail`] keeps.
 const KEPT_CYCLES: usize = 100_000;
+
+/// How often the buffers of the write barrier are emptied, at most, before the world stops all the same: what is traced
+/// before need not be traced then.
+const ROUNDS: usize = 4;
 
 /// How a collector behaves.
 #[derive(Clone, Debug)]
@@ -99,16 +103,18 @@ struct Inner<H: Heap> {
 /// What scans deliver roots to.
 struct Roots<H: Heap> {
     marking: Arc<Shared<H>>,
-    /// Roots go to `verified` instead. Relaxed: changes only while the world is stopped, by the thread that scans then.
-    verifying: AtomicBool,
-    verified: Mutex<Vec<usize>>,
+}
+
+thread_local! {
+    /// While this thread verifies, roots that it finds go here and are not marked. Others go on marking: a thread in native
+    /// code may start a goroutine meanwhile.
+    static VERIFIED: RefCell<Option<Vec<usize>>> = const { RefCell::new(None) };
 }
 
 impl<H: Heap> stackmark_stack::Collector for Roots<H> {
     fn roots(&self, words: &[usize]) {
-        if self.verifying.load(Relaxed) {
-            self.verified.lock().extend_from_slice(words);
-        } else {
+        let verifies = VERIFIED.with_borrow_mut(|roots| roots.as_mut().map(|roots| roots.extend_from_slice(words)));
+        if verifies.is_none() {
             self.marking.shade(words);
         }
     }
@@ -138,12 +144,7 @@ impl<H: Heap> Collector<H> {
         let marker = Marker::start(Arc::clone(&heap), config.workers)?;
         let marking = Arc::clone(marker.shared());
         let barrier = WriteBarrier::new(Arc::clone(&marking) as Arc<dyn Sink>);
-        let roots = Arc::new(Roots {
-            marking: Arc::clone(&marking),
-            verifying: AtomicBool::new(false),
-            verified: Mutex::default(),
-        });
-        runtime.set_collector(Arc::clone(&roots) as Arc<dyn stackmark_stack::Collector>);
+        runtime.set_collector(Arc::new(Roots { marking: Arc::clone(&marking) }));
         let pace = Pace::new(config.percent);
         heap.set_trigger(pace.trigger());
         let inner = Arc::new(Inner {
@@ -165,7 +166,7 @@ impl<H: Heap> Collector<H> {
                 inner.request(None);
             }
         }));
-        let driver = Driver { inner: Arc::clone(&inner), marker, roots, pace };
+        let driver = Driver { inner: Arc::clone(&inner), marker, pace };
         let thread = std::thread::Builder::new().name("stackmark-cycle".into());
         let thread = Some(thread.spawn(move || driver.run())?);
         Ok(Collector { inner, thread })
@@ -288,7 +289,6 @@ impl<H: Heap> Inner<H> {
 struct Driver<H: Heap> {
     inner: Arc<Inner<H>>,
     marker: Marker<H>,
-    roots: Arc<Roots<H>>,
     pace: Pace,
 }
 
@@ -341,8 +341,13 @@ impl<H: Heap> Driver<H> {
         inner.globals.visit(|words| inner.marking.shade(words));
         inner.handles.visit(|words| inner.marking.shade(words));
         runtime.scan_goroutines()?;
-        inner.barrier.take_buffers();
-        self.marker.drain();
+        for _ in 0..ROUNDS {
+            let more = inner.barrier.take_buffers();
+            self.marker.drain();
+            if !more {
+                break;
+            }
+        }
 
         let stopping = Instant::now();
         let mut world = runtime.stop_world();
@@ -392,10 +397,9 @@ impl<H: Heap> Driver<H> {
         let mut verifier = Verifier::new(&*self.inner.heap);
         self.inner.globals.visit(|words| verifier.roots(words));
         self.inner.handles.visit(|words| verifier.roots(words));
-        self.roots.verifying.store(true, Relaxed);
+        VERIFIED.set(Some(Vec::new()));
         let visited = world.visit_all();
-        self.roots.verifying.store(false, Relaxed);
-        verifier.roots(&std::mem::take(&mut *self.roots.verified.lock()));
+        verifier.roots(&VERIFIED.take().expect("set just now"));
         visited?;
         verifier.finish().map_err(|error| CycleError::Unmarked { cycle, error })?;
         Ok(())

@@ -76,6 +76,7 @@ pub(super) struct Swept {
 
 impl Block {
     /// What the block holds.
+    #[inline]
     pub(super) fn kind(&self) -> u8 {
         // Pairs with the release store of `set_kind`.
         self.kind.load(Acquire)
@@ -88,11 +89,13 @@ impl Block {
     }
 
     /// Cells in the block.
+    #[inline]
     pub(super) fn cells(&self) -> usize {
         usize::from(self.cells.load(Relaxed))
     }
 
     /// Bytes of a cell.
+    #[inline]
     pub(super) fn cell_size(&self) -> usize {
         self.cell_size.load(Relaxed) as usize
     }
@@ -150,11 +153,13 @@ impl Block {
     }
 
     /// Whether a large object is there.
+    #[inline]
     pub(super) fn large_is_handed_out(&self) -> bool {
         self.bits[0].handed_out.load(Acquire) & 1 != 0
     }
 
     /// Bytes of the large object.
+    #[inline]
     pub(super) fn large_size(&self) -> usize {
         self.large_size.load(Relaxed)
     }

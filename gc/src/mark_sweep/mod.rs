@@ -252,6 +252,7 @@ impl MarkSweep {
         }
     }
 
+    #[inline]
     fn resolve_large(&self, word: usize, index: usize) -> Option<Object> {
         let block = self.arena.block(index);
         let start = self.arena.address_of(index);
@@ -260,6 +261,7 @@ impl MarkSweep {
     }
 }
 
+#[inline]
 fn object_at(address: usize) -> Object {
     let address = NonZeroUsize::new(address).expect("the heap does not begin at zero");
     // SAFETY: the callers have found a handed-out cell or a large object to begin there.

@@ -1,0 +1,131 @@
+//! Cycles over native roots: handles, globals, requests.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep, Options};
+use stackmark::stack::{self, Goroutine, Host, Runtime};
+use stackmark::{Collector, Config, heap::Heap, unwind::Code};
+
+struct Embedder;
+
+impl Host for Embedder {
+    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
+        panic!("stack exceeds {limit} bytes")
+    }
+}
+
+struct World {
+    collector: Collector<MarkSweep>,
+    allocator: Allocator,
+    references: DescriptorId,
+}
+
+fn world(percent: Option<u32>) -> World {
+    let runtime =
+        Runtime::new(stack::Config::default(), Arc::new(Code::new()), Box::new(Embedder)).expect("a runtime");
+    let heap = MarkSweep::new(&Options { limit: 256 << 20, poison: true }).expect("a heap");
+    let config = Config { workers: 2, percent, verify: true };
+    let collector = Collector::start(Arc::clone(&heap), runtime, &config).expect("threads");
+    let references = heap.register(Descriptor::references()).expect("a descriptor");
+    World { collector, allocator: heap.allocator().expect("an allocator"), references }
+}
+
+impl World {
+    /// A list of so many objects. No cycle runs meanwhile.
+    fn list(&self, length: usize) -> usize {
+        (0..length).fold(0, |next, _| {
+            let node = self.allocator.allocate(self.references, 16).expect("room").as_ptr() as usize;
+            // SAFETY: within an object that was just allocated.
+            unsafe { (node as *mut usize).write(next) };
+            node
+        })
+    }
+
+    fn is_live(&self, word: usize) -> bool {
+        self.collector.heap().resolve(word).is_some()
+    }
+}
+
+#[test]
+fn what_a_handle_or_a_global_refers_to_stays_until_it_does_no_more() {
+    static GLOBAL: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
+    let world = world(None);
+    let start = GLOBAL.as_ptr() as usize;
+    // SAFETY: a static of atomic words.
+    unsafe { world.collector.add_globals(start..start + 32) };
+    let (held, global, garbage) = (world.list(1000), world.list(1000), world.list(1000));
+    let handle = world.collector.handles().create(held + 8);
+    GLOBAL[3].store(global, SeqCst);
+    // What a cycle finds dead is swept when the next one begins at the latest.
+    let collect = || (0..2).for_each(|_| world.collector.collect());
+    collect();
+    assert_eq!([held, global, garbage].map(|word| world.is_live(word)), [true, true, false]);
+    assert_eq!(world.collector.statistics().cycles_detail[0].objects_marked, 2000);
+    drop(handle);
+    collect();
+    assert_eq!([held, global].map(|word| world.is_live(word)), [false, true]);
+    GLOBAL[3].store(0, SeqCst);
+    collect();
+    assert!(!world.is_live(global));
+    let statistics = world.collector.statistics();
+    assert_eq!((statistics.heap.objects_swept, statistics.heap.live_bytes), (3000, 0));
+    assert_eq!((statistics.cycles, statistics.pauses_ns.count, statistics.cycles_detail.len()), (6, 6, 6));
+}
+
+#[test]
+fn every_request_is_answered_once_by_a_cycle_that_began_after_it() {
+    let world = world(None);
+    let answered = Arc::new(AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let before = world.collector.statistics().cycles;
+                    let answered = Arc::clone(&answered);
+                    world.collector.request(move || _ = answered.fetch_add(1, SeqCst));
+                    world.collector.collect();
+                    assert!(world.collector.statistics().cycles > before);
+                }
+            });
+        }
+    });
+    assert_eq!(answered.load(SeqCst), 80);
+}
+
+#[test]
+fn handles_come_and_go_on_many_threads_while_cycles_run() {
+    let world = world(None);
+    let shared = world.collector.handles().create(world.list(10));
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                let mut mine = shared.clone();
+                scope.spawn(move || {
+                    for _ in 0..20_000 {
+                        let copy = mine.clone();
+                        mine = copy;
+                    }
+                    mine
+                })
+            })
+            .collect();
+        let expected = shared.get();
+        drop(shared);
+        for _ in 0..20 {
+            world.collector.collect();
+            assert!(world.is_live(expected), "some thread holds it at any time");
+        }
+        threads.into_iter().for_each(|thread| drop(thread.join().expect("no panic")));
+    });
+    assert_eq!(world.collector.handles().live(), 0);
+}
+
+#[test]
+fn a_dropped_collector_ends_its_threads_and_leaves_the_heap() {
+    let World { collector, allocator, references } = world(Some(100));
+    let heap = Arc::clone(collector.heap());
+    drop(collector);
+    let object = allocator.allocate(references, 16).expect("room").as_ptr() as usize;
+    assert!(heap.resolve(object).is_some());
+}
