@@ -48,6 +48,9 @@ pub struct Goroutine {
     pub(crate) status: StatusWord,
     /// The memory of the stack. Only the goroutine itself, or its holder, locks it; so it never waits long.
     pub(crate) memory: Mutex<Option<StackMemory>>,
+    /// What its last poll asked room for, in bytes: a shrink leaves that much, also when the goroutine has parked in that
+    /// poll. Relaxed: written by itself before it stops.
+    pub(crate) room: AtomicUsize,
     /// The stack stays where it is. Relaxed: written before the goroutine comes to life.
     fixed: AtomicBool,
     /// `scan_lock`.
@@ -76,6 +79,7 @@ impl Goroutine {
             id: AtomicU64::new(0),
             status: StatusWord::new(Status::Dead),
             memory: Mutex::new(None),
+            room: AtomicUsize::new(0),
             fixed: AtomicBool::new(false),
             scan: Mutex::new(ScanState::default()),
             requests: AtomicU32::new(0),
@@ -93,6 +97,7 @@ impl Goroutine {
         self.id.store(id, Ordering::Relaxed);
         self.fixed.store(kind == StackKind::Fixed, Ordering::Relaxed);
         self.requests.store(0, Ordering::Relaxed);
+        self.room.store(0, Ordering::Relaxed);
         self.scheduler_word.store(0, Ordering::Relaxed);
     }
 

@@ -146,7 +146,7 @@ pub(crate) unsafe fn grow(runtime: &Runtime, goroutine: &Goroutine, needed: usiz
     Ok(())
 }
 
-/// Halves the stack if less than a quarter of it is used.
+/// Halves the stack if less than a quarter of it is used or asked for.
 ///
 /// # Errors
 /// [`ScanError`].
@@ -157,7 +157,8 @@ pub(crate) unsafe fn shrink(runtime: &Runtime, goroutine: &Goroutine) -> Result<
     let bounds = goroutine.bounds();
     let size = bounds.end - bounds.start;
     let used = bounds.end - goroutine.header.sched.sp.load(Ordering::Relaxed);
-    if size <= MIN_STACK || used + STACK_GUARD >= size / 4 {
+    let wanted = used + goroutine.room.load(Ordering::Relaxed) + STACK_GUARD;
+    if size <= MIN_STACK || wanted >= size / 4 {
         return Ok(());
     }
     let origin = goroutine.memory.lock().as_ref().map(|memory| memory.origin);
@@ -168,7 +169,7 @@ pub(crate) unsafe fn shrink(runtime: &Runtime, goroutine: &Goroutine) -> Result<
             let mut memory = goroutine.memory.lock();
             let memory = memory.as_mut().expect("just looked");
             let mut smaller = size / 2;
-            while used + STACK_GUARD < smaller / 4 && smaller > runtime.config.move_limit {
+            while wanted < smaller / 4 && smaller > runtime.config.move_limit {
                 smaller /= 2;
             }
             if smaller < runtime.config.move_limit {

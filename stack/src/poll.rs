@@ -22,6 +22,7 @@ pub unsafe extern "C-unwind" fn poll(needed: *mut c_void, _b: usize) -> usize {
     // SAFETY: used within this function alone.
     let caller = unsafe { Caller::current() };
     let (runtime, goroutine) = (&**caller.runtime(), caller.goroutine());
+    goroutine.room.store(needed as usize, Ordering::Relaxed);
     let requests = goroutine.take_requests();
     let sp = goroutine.header.sched.sp.load(Ordering::Relaxed);
     if sp < goroutine.bounds().start + STACK_GUARD + needed as usize {
