@@ -95,6 +95,55 @@ stackmark_machine:
 
     .text
 
+// What every primitive saves, in the order of the pictures above: rbp at CFA - 16 down to r15 at CFA - 56.
+    .macro stackmark_saved_at_cfa
+    .cfi_offset rbp, -16
+    .cfi_offset rbx, -24
+    .cfi_offset r12, -32
+    .cfi_offset r13, -40
+    .cfi_offset r14, -48
+    .cfi_offset r15, -56
+    .endm
+    .macro stackmark_pop_saved
+    pop r15
+    .cfi_def_cfa_offset 48
+    .cfi_restore r15
+    pop r14
+    .cfi_def_cfa_offset 40
+    .cfi_restore r14
+    pop r13
+    .cfi_def_cfa_offset 32
+    .cfi_restore r13
+    pop r12
+    .cfi_def_cfa_offset 24
+    .cfi_restore r12
+    pop rbx
+    .cfi_def_cfa_offset 16
+    .cfi_restore rbx
+    pop rbp
+    .cfi_def_cfa_offset 8
+    .cfi_restore rbp
+    .endm
+
+// The end of callback, on G, after a return and when an exception passes: the goroutine stands in its call out again, and
+// the stack is the system's with callback's part at rsp + 8.
+    .macro stackmark_leave_callback
+    mov rdi, qword ptr [rsp + 8]                // goroutine
+    mov rcx, qword ptr [rsp + 32]               // the return slot goes back to where it came from
+    mov qword ptr [rdi + {g_sched_pc}], rcx
+    lea rcx, [rsp + 40]                         // call_system's part, where it lies now
+    mov qword ptr [rdi + {g_sched_sp}], rcx
+    mov rcx, qword ptr [rcx + 40]               // the rbp that it saved
+    mov qword ptr [rdi + {g_sched_fp}], rcx
+    dec qword ptr [rdi + {g_callback_depth}]
+    mov rsp, qword ptr [rsp]                    // on the system stack from here
+    .cfi_def_cfa rsp, 64
+    mov rcx, qword ptr [rip + stackmark_machine@GOTTPOFF]
+    mov rbx, qword ptr fs:[rcx]
+    pop qword ptr [rbx + {m_system_sp}]
+    .cfi_def_cfa_offset 56
+    .endm
+
 // ------------------------------------------------------------------------------------------------------------------
 // stackmark_current() -> machine header or null
     .globl stackmark_current
@@ -168,34 +217,12 @@ stackmark_leave:
     mov rax, rsi
     mov rsp, qword ptr [rdi + {m_system_sp}]    // S: the part of stackmark_run
     .cfi_def_cfa_offset 72
-    .cfi_offset rbp, -16
-    .cfi_offset rbx, -24
-    .cfi_offset r12, -32
-    .cfi_offset r13, -40
-    .cfi_offset r14, -48
-    .cfi_offset r15, -56
+    stackmark_saved_at_cfa
     pop qword ptr [rdi + {m_goroutine}]
     .cfi_def_cfa_offset 64
     pop qword ptr [rdi + {m_system_sp}]
     .cfi_def_cfa_offset 56
-    pop r15
-    .cfi_def_cfa_offset 48
-    .cfi_restore r15
-    pop r14
-    .cfi_def_cfa_offset 40
-    .cfi_restore r14
-    pop r13
-    .cfi_def_cfa_offset 32
-    .cfi_restore r13
-    pop r12
-    .cfi_def_cfa_offset 24
-    .cfi_restore r12
-    pop rbx
-    .cfi_def_cfa_offset 16
-    .cfi_restore rbx
-    pop rbp
-    .cfi_def_cfa_offset 8
-    .cfi_restore rbp
+    stackmark_pop_saved
     ret
     .cfi_endproc
     .size stackmark_leave, .-stackmark_leave
@@ -258,12 +285,7 @@ __morestack:
 // call_system, on S
     .cfi_startproc
     .cfi_escape 0x0f, 12, 0x77, 0, 0x06, 0x23, {g_stack_hi}, 0x06, 0x77, 8, 0x06, 0x1c, 0x23, 56
-    .cfi_offset rbp, -16
-    .cfi_offset rbx, -24
-    .cfi_offset r12, -32
-    .cfi_offset r13, -40
-    .cfi_offset r14, -48
-    .cfi_offset r15, -56
+    stackmark_saved_at_cfa
     call rax
     mov rbx, qword ptr [rsp + 24]               // machine and goroutine from our own frame, so that a longjmp in
     mov r12, qword ptr [rsp]                    // native code over younger calls does no harm
@@ -280,24 +302,7 @@ stackmark_system_call_begin:
     .globl stackmark_system_call_resume
     .hidden stackmark_system_call_resume
 stackmark_system_call_resume:                   // = g.sched.pc
-    pop r15
-    .cfi_def_cfa_offset 48
-    .cfi_restore r15
-    pop r14
-    .cfi_def_cfa_offset 40
-    .cfi_restore r14
-    pop r13
-    .cfi_def_cfa_offset 32
-    .cfi_restore r13
-    pop r12
-    .cfi_def_cfa_offset 24
-    .cfi_restore r12
-    pop rbx
-    .cfi_def_cfa_offset 16
-    .cfi_restore rbx
-    pop rbp
-    .cfi_def_cfa_offset 8
-    .cfi_restore rbp
+    stackmark_pop_saved
     ret
     .globl stackmark_system_call_end
     .hidden stackmark_system_call_end
@@ -312,46 +317,11 @@ stackmark_callback_begin:
     .cfi_personality 0x9b, DW.ref.stackmark_callback_personality
     // CFA = *(rsp) + 64
     .cfi_escape 0x0f, 5, 0x77, 0, 0x06, 0x23, 64
-    .cfi_offset rbp, -16
-    .cfi_offset rbx, -24
-    .cfi_offset r12, -32
-    .cfi_offset r13, -40
-    .cfi_offset r14, -48
-    .cfi_offset r15, -56
+    stackmark_saved_at_cfa
 callback_on_goroutine:
     call rsi
-    mov rdi, qword ptr [rsp + 8]                // goroutine
-    mov rcx, qword ptr [rsp + 32]               // the return slot goes back to where it came from
-    mov qword ptr [rdi + {g_sched_pc}], rcx
-    lea rcx, [rsp + 40]                         // call_system's part, where it lies now
-    mov qword ptr [rdi + {g_sched_sp}], rcx
-    mov rcx, qword ptr [rcx + 40]               // the rbp that it saved
-    mov qword ptr [rdi + {g_sched_fp}], rcx
-    dec qword ptr [rdi + {g_callback_depth}]
-    mov rsp, qword ptr [rsp]                    // on the system stack from here
-    .cfi_def_cfa rsp, 64
-    mov rcx, qword ptr [rip + stackmark_machine@GOTTPOFF]
-    mov rbx, qword ptr fs:[rcx]
-    pop qword ptr [rbx + {m_system_sp}]
-    .cfi_def_cfa_offset 56
-    pop r15
-    .cfi_def_cfa_offset 48
-    .cfi_restore r15
-    pop r14
-    .cfi_def_cfa_offset 40
-    .cfi_restore r14
-    pop r13
-    .cfi_def_cfa_offset 32
-    .cfi_restore r13
-    pop r12
-    .cfi_def_cfa_offset 24
-    .cfi_restore r12
-    pop rbx
-    .cfi_def_cfa_offset 16
-    .cfi_restore rbx
-    pop rbp
-    .cfi_def_cfa_offset 8
-    .cfi_restore rbp
+    stackmark_leave_callback
+    stackmark_pop_saved
     ret
 
 // The landing pad of callback, on G: rax = exception. Does what a return does, and goes on unwinding as if the native
@@ -361,44 +331,9 @@ callback_on_goroutine:
 stackmark_callback_landing:
     // CFA = *(rsp) + 64, as before the switch
     .cfi_escape 0x0f, 5, 0x77, 0, 0x06, 0x23, 64
-    .cfi_offset rbp, -16
-    .cfi_offset rbx, -24
-    .cfi_offset r12, -32
-    .cfi_offset r13, -40
-    .cfi_offset r14, -48
-    .cfi_offset r15, -56
-    mov rdi, qword ptr [rsp + 8]
-    mov rcx, qword ptr [rsp + 32]
-    mov qword ptr [rdi + {g_sched_pc}], rcx
-    lea rcx, [rsp + 40]
-    mov qword ptr [rdi + {g_sched_sp}], rcx
-    mov rcx, qword ptr [rcx + 40]
-    mov qword ptr [rdi + {g_sched_fp}], rcx
-    dec qword ptr [rdi + {g_callback_depth}]
-    mov rsp, qword ptr [rsp]                    // on the system stack from here
-    .cfi_def_cfa rsp, 64
-    mov rcx, qword ptr [rip + stackmark_machine@GOTTPOFF]
-    mov rbx, qword ptr fs:[rcx]
-    pop qword ptr [rbx + {m_system_sp}]
-    .cfi_def_cfa_offset 56
-    pop r15
-    .cfi_def_cfa_offset 48
-    .cfi_restore r15
-    pop r14
-    .cfi_def_cfa_offset 40
-    .cfi_restore r14
-    pop r13
-    .cfi_def_cfa_offset 32
-    .cfi_restore r13
-    pop r12
-    .cfi_def_cfa_offset 24
-    .cfi_restore r12
-    pop rbx
-    .cfi_def_cfa_offset 16
-    .cfi_restore rbx
-    pop rbp
-    .cfi_def_cfa_offset 8
-    .cfi_restore rbp
+    stackmark_saved_at_cfa
+    stackmark_leave_callback
+    stackmark_pop_saved
     mov rdi, rax
     jmp _Unwind_Resume@PLT
     .cfi_endproc

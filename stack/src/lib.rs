@@ -37,8 +37,9 @@
 //! - **C2**: a pointer into the goroutine's own stack is live at a safepoint only in a stack-map slot. A move rewrites slots
 //!   whose value lies within the old stack, and the saved frame pointers of frames that compute their CFA from theirs;
 //!   nothing else. With Cranelift at `opt_level=speed` that needs care twice: take each stack slot's address once, in the
-//!   entry block, and declare it; and make the reloads of spilled references atomic loads, since `stack_addr` is
-//!   shared and hoisted, and a plain load that is merged into its user keeps the address in a register across calls.
+//!   entry block, and declare it; and undo the sharing of `stack_addr` after optimisation, also for the slots that
+//!   references are spilled to: a load that is merged into its user takes the address from a register, which may
+//!   hold it across calls. (`tests/minigo/src/stack_addresses.rs` does that.)
 //! - **C3**: a store through a pointer that may point into an older frame goes through the collector's write barrier, bulk
 //!   stores too. Stack slots that hold references are zeroed before the first safepoint that maps them. Nobody holds an
 //!   address in another goroutine's stack across a safepoint.
