@@ -183,7 +183,7 @@ mod tests {
 }
 
 #[cfg(all(test, stackmark_loom))]
-mod models {
+mod loom_models {
     use loom::sync::Arc;
     use loom::sync::atomic::{AtomicBool, Ordering};
 

@@ -9,7 +9,11 @@ mod real {
     /// Orders a read-modify-write before it with all accesses behind it. On x86-64 the former is a full barrier itself.
     #[inline]
     pub(crate) fn fence_behind_rmw() {
-        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        if cfg!(target_arch = "x86_64") {
+            std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        } else {
+            fence(Ordering::SeqCst);
+        }
     }
 }
 
