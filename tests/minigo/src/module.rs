@@ -198,12 +198,9 @@ impl Emitter {
         let body = self.declare(name, &signature);
         self.compiled.last_mut().expect("just compiled").id = body;
         self.place(body);
-        let with_room = self.declare(name, &signature);
-        for (id, first) in [(with_room, false), (id, true)] {
-            let entry = self.entry(id, body, with_room, &signature, refs, frame, first);
-            self.emit(id, name, entry);
-            self.place(id);
-        }
+        let entry = self.entry(id, body, &signature, refs, frame);
+        self.emit(id, name, entry);
+        self.place(id);
     }
 
     /// Compiles `func` and returns the size of its frame.
@@ -252,29 +249,15 @@ impl Emitter {
             .expect("a function is defined once, in memory that is there");
     }
 
-    /// An entry of a function with a large frame: makes room for the frame, then calls the function.
-    ///
-    /// A goroutine that yields at the poll, or is parked there, may be scanned, and its stack, of which little is in use,
-    /// shrunk; so what comes after the poll is `with_room`, which looks at the stack's real bounds. It is a function of its
-    /// own because the stack pointer is read once in a function (the compiler takes it for a constant).
-    #[allow(clippy::too_many_arguments, reason = "used twice, right above")]
-    fn entry(
-        &mut self,
-        id: FuncId,
-        body: FuncId,
-        with_room: FuncId,
-        signature: &Signature,
-        refs: &[bool],
-        frame: u32,
-        first: bool,
-    ) -> ir::Function {
+    /// The entry of a function with a large frame: makes room for the frame, then calls the function. The room is there also
+    /// if the goroutine was parked in the poll: the library does not shrink a stack below what a poll asked for.
+    fn entry(&mut self, id: FuncId, body: FuncId, signature: &Signature, refs: &[bool], frame: u32) -> ir::Function {
         let name = ir::UserFuncName::user(0, id.as_u32());
         let mut func = ir::Function::with_name_signature(name, signature.clone());
         let mut fbc = FunctionBuilderContext::new();
         let config = self.frontend_config();
         let call_system = self.call_system(&mut func);
         let body = self.reference(body, &mut func);
-        let with_room = self.reference(with_room, &mut func);
         let mut b = FunctionBuilder::new(&mut func, &mut fbc);
         let [start, poll, go_on] = [(); 3].map(|()| b.create_block());
         b.append_block_params_for_function_params(start);
@@ -286,44 +269,23 @@ impl Emitter {
             }
         }
         let needed = i64::from(frame) + 64;
-        let flags = MemFlagsData::trusted();
-        let (below, bound) = match first {
-            true => (needed, layout::G_STACK_LIMIT),
-            false => (needed + host::STACK_GUARD as i64, layout::G_STACK_LO),
-        };
         let g = b.ins().get_pinned_reg(clif::I64);
         let sp = b.ins().get_stack_pointer(clif::I64);
-        let low = b.ins().iadd_imm_s(sp, -below);
-        let bound = b.ins().load(clif::I64, flags, g, bound as i32);
-        let short = b.ins().icmp(IntCC::UnsignedLessThan, low, bound);
+        let low = b.ins().iadd_imm_s(sp, -needed);
+        let limit = b.ins().load(clif::I64, MemFlagsData::trusted(), g, layout::G_STACK_LIMIT as i32);
+        let short = b.ins().icmp(IntCC::UnsignedLessThan, low, limit);
         b.set_cold_block(poll);
         b.ins().brif(short, poll, &[], go_on, &[]);
-
         b.switch_to_block(poll);
-        // Tells `host` that this poll is for room alone.
-        let set_user = |b: &mut FunctionBuilder<'_>, value: i64| {
-            let g = b.ins().get_pinned_reg(clif::I64);
-            let v = b.ins().iconst(clif::I64, value);
-            b.ins().store(flags, v, g, layout::G_USER as i32);
-        };
-        if !first {
-            set_user(&mut b, 1);
-        }
         let f = b.ins().iconst(clif::I64, host::poll_address() as i64);
         let bytes = b.ins().iconst(clif::I64, needed);
         let zero = b.ins().iconst(clif::I64, 0);
         b.ins().call(call_system, &[f, bytes, zero]);
-        if !first {
-            set_user(&mut b, 0);
-        }
-        for (block, callee) in [(poll, with_room), (go_on, body)] {
-            if block == go_on {
-                b.switch_to_block(go_on);
-            }
-            let call = b.ins().call(callee, &params);
-            let results = b.inst_results(call).to_vec();
-            b.ins().return_(&results);
-        }
+        b.ins().jump(go_on, &[]);
+        b.switch_to_block(go_on);
+        let call = b.ins().call(body, &params);
+        let results = b.inst_results(call).to_vec();
+        b.ins().return_(&results);
         b.seal_all_blocks();
         b.finalize(config);
         func

@@ -146,3 +146,18 @@ fn statistics_that_cannot_be_written_are_reported() {
 fn a_small_maximum_is_enough_for_a_small_stack() {
     Program::new("nqueens").check(&["--max-stack", "65536"], Size::Full);
 }
+
+#[test]
+fn collect_every_poll_goes_on_after_a_goroutine_has_waited() {
+    let file = written(
+        "waited.go",
+        "package main\n\nfunc f(n int) int {\n\tif n == 0 {\n\t\treturn 0\n\t}\n\treturn f(n-1) + 1\n}\n\n\
+         func main() {\n\tc := make(chan int)\n\tgo func() { c <- 1 }()\n\tprintln(<-c + f(300))\n}\n",
+    );
+    let report = file.with_extension("json");
+    let options = ["--stress", "collect-every-poll", "--stats", report.to_str().unwrap()];
+    minigo(&options, &file).expect(0, "").expect_stderr("301");
+    let statistics = serde_json::from_str(&fs::read_to_string(&report).unwrap()).unwrap();
+    // Each of the 301 calls of f polls, and all of them come after the wait.
+    assert!(number(&statistics, "cycles") > 300, "{} cycles", number(&statistics, "cycles"));
+}

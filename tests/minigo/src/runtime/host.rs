@@ -8,10 +8,7 @@ use parking_lot::Mutex;
 use stackmark::Collector;
 use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep};
 use stackmark::stack::scheduler::Scheduler;
-use stackmark::stack::{
-    BarrierMode, Caller, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime,
-    STACK_GUARD as LIBRARY_STACK_GUARD, poll,
-};
+use stackmark::stack::{BarrierMode, Caller, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll};
 use stackmark::unwind::{self, FrameKind, stack_map};
 use stackmark::write_barrier::BarrierBuffer;
 use std::cell::OnceCell;
@@ -20,7 +17,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 pub(crate) const MAX_FRAME: usize = LIBRARY_MAX_FRAME;
-pub(crate) const STACK_GUARD: usize = LIBRARY_STACK_GUARD;
 
 /// What a goroutine waits for, for the message of a deadlock.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +60,7 @@ impl Host for Embedder {
     }
 
     fn at_poll(&self, caller: Caller<'_>) {
-        // Not where a function only makes room for its frame: each collection may shrink the stack again.
-        let room_only = caller.goroutine().header().user.load(Ordering::Relaxed) != 0;
-        if world().options.has(Stress::CollectEveryPoll) && !room_only {
+        if world().options.has(Stress::CollectEveryPoll) {
             // SAFETY: the library's poll owns nothing when it calls this.
             unsafe { collect_for(caller) };
         }
