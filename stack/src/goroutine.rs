@@ -68,8 +68,6 @@ pub struct Goroutine {
     /// A parked goroutine that must go on on its own OS thread (it is inside a callback) waits here.
     pub(crate) woken: Mutex<bool>,
     pub(crate) wake: crate::sync::Condvar,
-    /// A word for the scheduler.
-    pub scheduler_word: AtomicUsize,
 }
 
 impl Goroutine {
@@ -89,7 +87,6 @@ impl Goroutine {
             transfer: Mutex::new(Vec::new()),
             woken: Mutex::new(false),
             wake: crate::sync::Condvar::new(),
-            scheduler_word: AtomicUsize::new(0),
         }
     }
 
@@ -98,7 +95,6 @@ impl Goroutine {
         self.fixed.store(kind == StackKind::Fixed, Ordering::Relaxed);
         self.requests.store(0, Ordering::Relaxed);
         self.room.store(0, Ordering::Relaxed);
-        self.scheduler_word.store(0, Ordering::Relaxed);
     }
 
     /// Its number: 1 for the first of a runtime, never reused.

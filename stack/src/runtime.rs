@@ -415,7 +415,7 @@ impl Drop for Runtime {
     }
 }
 
-/// A goroutine found its header's address unusable as a record's: the layout is wrong.
+// A goroutine's header has the address of its record; a new stack has room above the guard.
 const _: () = assert!(std::mem::offset_of!(Goroutine, header) == 0);
 const _: () = assert!(MIN_STACK > STACK_GUARD + asm::PREPARED_BYTES + 256);
 const _: () = assert!(align_of::<Goroutine>() >= align_of::<GoroutineHeader>());

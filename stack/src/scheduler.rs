@@ -148,7 +148,7 @@ impl Scheduler {
             if let Some(goroutine) = self.find(local, number, turn) {
                 return Some(goroutine);
             }
-            self.sleep(local, number, turn)?;
+            self.sleep(local)?;
         }
     }
 
@@ -177,7 +177,7 @@ impl Scheduler {
     }
 
     /// Sleeps until there may be work. `None`: the scheduler stops.
-    fn sleep(&self, local: &Local, _number: usize, _turn: usize) -> Option<()> {
+    fn sleep(&self, local: &Local) -> Option<()> {
         let mut idle = self.idle.lock();
         idle.threads += 1;
         self.sleeping.store(idle.threads, Ordering::Relaxed);
