@@ -5,12 +5,13 @@
 //! its stack into the deque when somebody has nothing to do; popping from the deque costs a fence, popping from the stack
 //! does not.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
+use stackmark_stack::Runtime;
 
 use crate::crew::Crew;
 use crate::heap::{Heap, Marked, Object};
@@ -43,6 +44,8 @@ pub(crate) struct Shared<H> {
     heap: Arc<H>,
     queue: Injector<Work>,
     stealers: Vec<Stealer<Object>>,
+    /// Whose frozen frames the workers visit. It refers to us.
+    stacks: Weak<Runtime>,
     crew: Crew,
     // Counted by each worker for itself and added before it rests, so exact when it is quiet.
     objects: AtomicU64,
@@ -50,13 +53,14 @@ pub(crate) struct Shared<H> {
 }
 
 impl<H: Heap> Marker<H> {
-    /// Starts `workers` threads, at least one, which wait for [`open`](Marker::open).
-    pub(crate) fn start(heap: Arc<H>, workers: usize) -> std::io::Result<Marker<H>> {
+    /// Starts `workers` threads, at least one, which wait for [`open`](Marker::open). They visit frozen frames of `stacks`, too.
+    pub(crate) fn start(heap: Arc<H>, stacks: Weak<Runtime>, workers: usize) -> std::io::Result<Marker<H>> {
         let deques: Vec<_> = (0..workers.max(1)).map(|_| Worker::new_lifo()).collect();
         let shared = Arc::new(Shared {
             heap,
             queue: Injector::new(),
             stealers: deques.iter().map(Worker::stealer).collect(),
+            stacks,
             crew: Crew::new(deques.len()),
             objects: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -110,7 +114,20 @@ impl<H> Drop for Marker<H> {
 impl<H: Heap> Shared<H> {
     fn has_work(&self) -> bool {
         // The last object of a deque is its owner's, who is not idle: going after it would only keep two threads busy.
-        !self.queue.is_empty() || self.stealers.iter().any(|stealer| stealer.len() > 1)
+        !self.queue.is_empty()
+            || self.stealers.iter().any(|stealer| stealer.len() > 1)
+            || self.stacks.upgrade().is_some_and(|stacks| stacks.has_frozen())
+    }
+
+    /// There is a stack to go on with.
+    pub(crate) fn stack_waits(&self) {
+        self.crew.announce();
+    }
+
+    /// Visits a chunk of some stack's frozen frames. False if there are none.
+    fn scan_frozen(&self) -> bool {
+        let Some(stacks) = self.stacks.upgrade() else { return false };
+        stacks.scan_frozen().unwrap_or_else(|error| stacks.fatal(&error))
     }
 
     /// Marks what the words refer to and leaves it to the workers. For threads that find roots, after `begin_cycle`.
@@ -175,7 +192,7 @@ impl<H: Heap> MarkWorker<H> {
             }
             if let Some(object) = self.deque.pop() {
                 self.stack.push(object);
-            } else if !self.take_shared() && !self.steal() {
+            } else if !self.take_shared() && !self.steal() && !self.shared.scan_frozen() {
                 // The counters of the crew order these: it is quiet only after a lock that we take next.
                 self.shared.objects.fetch_add(std::mem::take(&mut self.counted.objects), Relaxed);
                 self.shared.bytes.fetch_add(std::mem::take(&mut self.counted.bytes), Relaxed);
@@ -298,7 +315,7 @@ mod tests {
     fn any_number_of_workers_marks_exactly_what_is_reachable() {
         for workers in [1, 2, 5] {
             let (heap, roots, objects, bytes) = graph();
-            let marker = Marker::start(Arc::clone(&heap), workers).expect("threads");
+            let marker = Marker::start(Arc::clone(&heap), Weak::new(), workers).expect("threads");
             for _ in 0..3 {
                 heap.begin_cycle();
                 marker.open();
@@ -318,7 +335,7 @@ mod tests {
     #[test]
     fn words_that_arrive_before_the_cycle_wait_for_it() {
         let (heap, roots, objects, _) = graph();
-        let marker = Marker::start(Arc::clone(&heap), 2).expect("threads");
+        let marker = Marker::start(Arc::clone(&heap), Weak::new(), 2).expect("threads");
         marker.shared().take(roots.clone());
         assert!(marker.shared().wants(roots[0]));
         heap.begin_cycle();

@@ -1,6 +1,6 @@
 //! The record of a goroutine.
 
-use crate::barrier::BarrierList;
+use crate::frontier::StackScan;
 use crate::memory::{StackKind, StackMemory};
 use crate::status::{Held, Status, StatusWord};
 use crate::sync::{Mutex, MutexGuard};
@@ -28,14 +28,6 @@ impl Request {
     }
 }
 
-/// What `scan_lock` guards.
-#[derive(Debug, Default)]
-pub(crate) struct ScanState {
-    pub(crate) barriers: BarrierList,
-    /// Frames that the last scan of this cycle visited.
-    pub(crate) frames: u64,
-}
-
 /// A managed thread of execution with a movable stack of its own.
 ///
 /// The record stays in place and is reused for another goroutine when this one has ended and nobody refers to it.
@@ -54,12 +46,16 @@ pub struct Goroutine {
     /// The stack stays where it is. Relaxed: written before the goroutine comes to life.
     fixed: AtomicBool,
     /// `scan_lock`.
-    scan: Mutex<ScanState>,
+    scan: Mutex<StackScan>,
     requests: AtomicU32,
     /// Kept at `usize::MAX` by a debugging mode that wants to see every poll.
     pub(crate) every_poll: AtomicBool,
-    /// The cycle in which the stack was scanned. Written under `scan_lock`, Release; read Acquire by who waits for it.
+    /// The round of scans that has come to this stack last: what is not visited is blocked. Written under `scan_lock`, Release;
+    /// read Acquire by who waits for it.
     pub(crate) scanned_in: AtomicU64,
+    /// Native code has called back since this thread's last return from a foreign call. Relaxed: only the goroutine's own
+    /// thread uses it.
+    pub(crate) called_back: AtomicBool,
     /// The cycle in which it has been put on the list of those that ran since. Relaxed: only itself changes it while
     /// it runs, and the list is read when the world is stopped.
     pub(crate) dirty_in: AtomicU64,
@@ -79,10 +75,11 @@ impl Goroutine {
             memory: Mutex::new(None),
             room: AtomicUsize::new(0),
             fixed: AtomicBool::new(false),
-            scan: Mutex::new(ScanState::default()),
+            scan: Mutex::new(StackScan::default()),
             requests: AtomicU32::new(0),
             every_poll: AtomicBool::new(false),
             scanned_in: AtomicU64::new(0),
+            called_back: AtomicBool::new(false),
             dirty_in: AtomicU64::new(0),
             transfer: Mutex::new(Vec::new()),
             woken: Mutex::new(false),
@@ -118,7 +115,7 @@ impl Goroutine {
     }
 
     /// Locks `scan_lock`.
-    pub(crate) fn scan_lock(&self) -> MutexGuard<'_, ScanState> {
+    pub(crate) fn scan_lock(&self) -> MutexGuard<'_, StackScan> {
         self.scan.lock()
     }
 
@@ -126,7 +123,7 @@ impl Goroutine {
     ///
     /// # Errors
     /// Its status, if that is Running or Dead.
-    pub(crate) fn hold(&self) -> Result<Held<'_, ScanState>, Status> {
+    pub(crate) fn hold(&self) -> Result<Held<'_, StackScan>, Status> {
         self.status.hold(&self.scan)
     }
 

@@ -60,6 +60,7 @@ compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
 
 pub mod barrier;
 mod cycle;
+pub mod frontier;
 mod goroutine;
 #[cfg(any(fuzzing, all(test, not(stackmark_loom))))]
 pub mod layout_model;

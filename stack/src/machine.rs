@@ -1,6 +1,7 @@
 //! Machines: OS threads that run goroutines, and how a goroutine leaves its machine.
 
 use crate::goroutine::{Goroutine, Request};
+use crate::poll;
 use crate::runtime::{MachineEntry, Runtime, stubs};
 use crate::scan::{self, ScanError};
 use crate::status::Status;
@@ -73,8 +74,8 @@ impl Machine {
             runtime: runtime.clone(),
             running: Cell::new(None),
         });
-        shared.header.on_hit.store(crate::poll::on_hit as *const () as usize, Ordering::Relaxed);
-        shared.header.on_leapfrog.store(crate::poll::on_leapfrog as *const () as usize, Ordering::Relaxed);
+        shared.header.on_hit.store(poll::on_hit as *const () as usize, Ordering::Relaxed);
+        shared.header.on_leapfrog.store(poll::on_leapfrog as *const () as usize, Ordering::Relaxed);
         shared.header.host.store(&raw const *shared as usize, Ordering::Relaxed);
         runtime.machines.lock().push(entry);
         runtime.stacks.open_cache();
@@ -241,6 +242,11 @@ impl<'m> Caller<'m> {
         }
     }
 
+    /// Depth of the frame of `call_system` that called out to us.
+    fn depth(&self) -> usize {
+        self.goroutine.bounds().end - self.goroutine.header.sched.sp.load(Ordering::Relaxed)
+    }
+
     /// Lets others run: the goroutine goes back to the scheduler, [`Left::Yielded`]. Its call returns `value`. Inside a
     /// callback it keeps its thread and returns at once.
     ///
@@ -263,6 +269,10 @@ impl<'m> Caller<'m> {
         impl Drop for BackInside<'_> {
             fn drop(&mut self) {
                 self.0.back_inside(Status::Foreign);
+                if self.0.goroutine.called_back.swap(false, Ordering::Relaxed) {
+                    // A frontier may rest here, where there can be no stub, or have rested.
+                    poll::come_back(&self.0.shared.runtime, self.0.goroutine, self.0.depth());
+                }
             }
         }
         self.go_outside();
@@ -290,15 +300,37 @@ impl<'m> Caller<'m> {
             fn drop(&mut self) {
                 let pc = self.0.goroutine.header.sched.pc.load(Ordering::Relaxed);
                 assert_eq!(pc, asm::resume_pc(), "a callback's return slot holds a place in call_system");
+                self.0.goroutine.called_back.store(true, Ordering::Relaxed);
                 self.0.go_outside();
             }
         }
         assert_eq!(self.goroutine.status(), Status::Foreign, "callbacks are made from foreign calls");
         self.back_inside(Status::Foreign);
+        if self.shared.runtime.is_scanning() {
+            self.goroutine.scan_lock().calls_back(self.depth());
+        }
         let _out = GoOutside(self);
         let header = (&raw const self.goroutine.header).cast_mut();
         // SAFETY: the goroutine called out to us and is Running on this machine; the guard leaves room for the frame.
         unsafe { asm::callback(header, f, argument) }
+    }
+
+    /// The native function is about to write to words of the goroutine's own stack that may hold references, without
+    /// the write barrier: from now until its call returns it may, in the frame that `words`, addresses, lie in. Nothing happens if
+    /// they lie elsewhere.
+    ///
+    /// # Errors
+    /// [`ScanError`]: the stack cannot be walked.
+    pub fn note_stack_write(&self, words: std::ops::Range<usize>) -> Result<(), ScanError> {
+        let (runtime, bounds) = (&self.shared.runtime, self.goroutine.bounds());
+        if words.is_empty() || !bounds.contains(&words.start) || !bounds.contains(&(words.end - 1)) {
+            return Ok(());
+        }
+        let mut scan = self.goroutine.scan_lock();
+        // The word of the oldest byte that changes.
+        let depth = bounds.end - (words.end - 1) / size_of::<usize>() * size_of::<usize>();
+        // SAFETY: the goroutine has called out to us, on this thread.
+        unsafe { scan::thaw(runtime, self.goroutine, &mut scan, depth) }.map(drop)
     }
 
     /// Calls `visit` for each frame of the goroutine, youngest first, with its kind and its pc: a return address, so that
@@ -326,10 +358,7 @@ pub(crate) unsafe extern "C-unwind" fn goroutine_exit(_header: *mut c_void, _res
     let caller = unsafe { Caller::current() };
     let (goroutine, runtime) = (caller.goroutine, caller.runtime());
     {
-        let mut state = goroutine.scan_lock();
-        let settled = state.barriers.leave(stubs(), 0);
-        state.barriers.settle_limbo(stubs());
-        state.frames = 0;
+        let settled = goroutine.scan_lock().end(stubs());
         runtime.counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
         let memory = goroutine.memory.lock().take().expect("a goroutine that runs has a stack");
         crate::moving::release(runtime, memory);

@@ -106,4 +106,62 @@ mod real {
     }
 }
 
+/// What a model may leave out of a protocol on purpose, to show that the model would notice. Each is asked for at the very
+/// place that it breaks, by [`left_out`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    /// The table's word is written before the slot's.
+    SavedFirst,
+    /// Stubs removed under a goroutine that is InForeign are kept for a while.
+    Limbo,
+    /// Something blocks the way to what nobody has visited.
+    Frontier,
+    /// A worker looks at the number of the cycle.
+    Epoch,
+    /// `scan_lock` on the way that the model is about.
+    ScanLock,
+    /// A held goroutine does not run.
+    Held,
+    /// What a goroutine does before it stops is visible to its holder.
+    StopRelease,
+    /// The fence between the poll word and the request flag.
+    RequestFence,
+    /// The handshake before the first stack is scanned.
+    Handshake,
+    /// The fence between `inside` and `stopping`.
+    WorldFence,
+    /// A leapfrogged frontier moves on.
+    LeaveProtects,
+}
+
+/// Whether the running model leaves this out. Never, outside of models.
+#[cfg(not(stackmark_loom))]
+#[inline(always)]
+pub const fn left_out(_what: LeftOut) -> bool {
+    false
+}
+
+#[cfg(stackmark_loom)]
+mod leaving_out {
+    use super::LeftOut;
+    use std::cell::Cell;
+
+    // All of a model's threads are coroutines of one OS thread, and each test has an OS thread of its own.
+    std::thread_local! {
+        static LEFT_OUT: Cell<Option<LeftOut>> = const { Cell::new(None) };
+    }
+
+    /// Whether the running model leaves this out.
+    pub fn left_out(what: LeftOut) -> bool {
+        LEFT_OUT.get() == Some(what)
+    }
+
+    /// Lets the models that this thread runs leave it out.
+    pub fn leave_out(what: LeftOut) {
+        LEFT_OUT.set(Some(what));
+    }
+}
+
+#[cfg(stackmark_loom)]
+pub use leaving_out::{leave_out, left_out};
 pub use real::*;

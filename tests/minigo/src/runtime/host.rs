@@ -100,7 +100,7 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
     let barriers = match (options.barriers, options.has(Stress::BarrierEveryFrame)) {
         (false, _) => BarrierMode::Off,
         (true, true) => BarrierMode::EveryFrame,
-        (true, false) => BarrierMode::Exponential,
+        (true, false) => BarrierMode::Incremental,
     };
     let config = Config {
         max_stack: options.max_stack,
