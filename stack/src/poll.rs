@@ -97,6 +97,11 @@ pub(crate) unsafe extern "C" fn on_leapfrog(_machine: *mut MachineHeader, slot: 
     let (runtime, goroutine) = (&**caller.runtime(), caller.goroutine());
     let depth = goroutine.bounds().end - slot as usize;
     // The barrier in the slot itself too: the landing pad has made the slot whole.
-    let settled = goroutine.scan_lock().barriers.leave(stubs(), depth - 1);
+    leave_frames(runtime, goroutine, depth - 1);
+}
+
+/// The running goroutine leaves all frames with return slots deeper than `depth` without returning through them.
+pub(crate) fn leave_frames(runtime: &Runtime, goroutine: &Goroutine, depth: usize) {
+    let settled = goroutine.scan_lock().barriers.leave(stubs(), depth);
     runtime.counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
 }
