@@ -20,8 +20,9 @@ pub enum NativeException {
 /// An exception that is not Rust's. Dropping it deletes it.
 pub struct ForeignException(*mut c_void);
 
-/// "MOZ\0RUST" and "GNUCC++\0", of which C++ uses the last byte for itself.
-const RUST_CLASS: u64 = u64::from_be_bytes(*b"MOZ\0RUST");
+/// As Rust's standard library marks its own: the bytes in memory order.
+const RUST_CLASS: u64 = u64::from_ne_bytes(*b"MOZ\0RUST");
+/// As C++ does: the first byte is the highest, and the last one tells kinds apart.
 const CXX_CLASS: u64 = u64::from_be_bytes(*b"GNUCC++\0");
 
 unsafe extern "C-unwind" {
