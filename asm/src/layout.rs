@@ -76,6 +76,32 @@ pub struct MachineHeader {
     pub host: AtomicUsize,
 }
 
+/// Where a managed frame goes on, for [`continue_at`](crate::continue_at).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Continuation {
+    /// The place in its code.
+    pub pc: usize,
+    /// Its stack pointer there.
+    pub sp: usize,
+    /// The callee-saved registers that it expects.
+    pub rbp: usize,
+    /// See `rbp`.
+    pub rbx: usize,
+    /// See `rbp`.
+    pub r12: usize,
+    /// See `rbp`.
+    pub r13: usize,
+    /// See `rbp`.
+    pub r14: usize,
+    /// See `rbp`.
+    pub r15: usize,
+    /// The two words that its landing pad gets, in the registers in which exceptions come.
+    pub rax: usize,
+    /// See `rax`.
+    pub rdx: usize,
+}
+
 /// What a machine calls when a barrier is hit or leapfrogged: the machine, the address of the hijacked slot and the
 /// index of the stub.
 pub type BarrierFn = unsafe extern "C" fn(*mut MachineHeader, *mut usize, usize);
@@ -120,6 +146,26 @@ offsets! {
     G_RESULTS = GoroutineHeader.results @ 96;
     /// Offset of [`GoroutineHeader::on_uncaught`].
     G_ON_UNCAUGHT = GoroutineHeader.on_uncaught @ 224;
+    /// Offset of [`Continuation::pc`]. These offsets are below 64: the assembly's CFI holds each in one byte.
+    C_PC = Continuation.pc @ 0;
+    /// Offset of [`Continuation::sp`].
+    C_SP = Continuation.sp @ 8;
+    /// Offset of [`Continuation::rbp`].
+    C_RBP = Continuation.rbp @ 16;
+    /// Offset of [`Continuation::rbx`].
+    C_RBX = Continuation.rbx @ 24;
+    /// Offset of [`Continuation::r12`].
+    C_R12 = Continuation.r12 @ 32;
+    /// Offset of [`Continuation::r13`].
+    C_R13 = Continuation.r13 @ 40;
+    /// Offset of [`Continuation::r14`].
+    C_R14 = Continuation.r14 @ 48;
+    /// Offset of [`Continuation::r15`].
+    C_R15 = Continuation.r15 @ 56;
+    /// Offset of [`Continuation::rax`].
+    C_RAX = Continuation.rax @ 64;
+    /// Offset of [`Continuation::rdx`].
+    C_RDX = Continuation.rdx @ 72;
     /// Offset of [`MachineHeader::goroutine`].
     M_GOROUTINE = MachineHeader.goroutine @ 0;
     /// Offset of [`MachineHeader::system_sp`].

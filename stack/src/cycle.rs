@@ -2,11 +2,12 @@
 
 use crate::frontier::StackScan;
 use crate::goroutine::{Goroutine, Request};
+use crate::leaving::FrameAt;
 use crate::moving;
 use crate::runtime::{BarrierMode, MachineEntry, Runtime};
 use crate::scan::{self, Extent, ScanError, Visited};
 use crate::status::Status;
-use stackmark_unwind::FrameKind;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
@@ -193,16 +194,20 @@ impl Runtime {
         Ok(true)
     }
 
-    /// Calls `visit` for each frame of a goroutine that stands still, youngest first, with its kind and its pc, as
-    /// [`Caller::backtrace`](crate::Caller::backtrace) does. False, without a visit, if it runs or has ended.
+    /// Calls `visit` for each frame of a goroutine that stands still, youngest first, until it breaks, as
+    /// [`Caller::frames`](crate::Caller::frames) does. False, without a visit, if it runs or has ended.
     ///
     /// # Errors
     /// [`ScanError`]: the walk ends early.
-    pub fn backtrace(&self, goroutine: &Goroutine, visit: impl FnMut(FrameKind, usize)) -> Result<bool, ScanError> {
+    pub fn frames(
+        &self,
+        goroutine: &Goroutine,
+        visit: impl FnMut(FrameAt) -> ControlFlow<()>,
+    ) -> Result<bool, ScanError> {
         match goroutine.hold() {
             Ok(_held) => {
                 // SAFETY: the goroutine is held.
-                unsafe { scan::backtrace(self, goroutine, visit)? };
+                unsafe { scan::frames(self, goroutine, visit)? };
                 Ok(true)
             }
             Err(_) => Ok(false),

@@ -60,10 +60,12 @@ compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
 
 pub mod barrier;
 mod cycle;
+mod exception;
 pub mod frontier;
 mod goroutine;
 #[cfg(any(fuzzing, all(test, not(stackmark_loom))))]
 pub mod layout_model;
+mod leaving;
 mod machine;
 mod memory;
 mod moving;
@@ -76,10 +78,13 @@ mod signal_stack;
 pub mod stats;
 mod status;
 pub mod sync;
+mod traceback;
 mod world;
 
 pub use cycle::WorldStopped;
+pub use exception::{ForeignException, NativeException};
 pub use goroutine::{Goroutine, Request};
+pub use leaving::{FrameAt, UnwindToError};
 pub use machine::{AlreadyAttached, Caller, Left, Machine};
 pub use memory::{StackError, StackKind, StackPool};
 pub use moving::POISON;
@@ -89,6 +94,7 @@ pub use scan::{ScanError, Visited};
 pub use stackmark_asm as asm;
 pub use stackmark_unwind as unwind;
 pub use status::Status;
+pub use traceback::{die_of_panic, full_backtrace, traceback};
 
 /// Bytes of a new goroutine's stack.
 pub const MIN_STACK: usize = 2 << 10;

@@ -1,5 +1,6 @@
 //! Machines: OS threads that run goroutines, and how a goroutine leaves its machine.
 
+use crate::exception::NativeException;
 use crate::goroutine::{Goroutine, Request};
 use crate::poll;
 use crate::runtime::{MachineEntry, Runtime, stubs};
@@ -7,7 +8,6 @@ use crate::scan::{self, ScanError};
 use crate::status::Status;
 use crate::world::Gate;
 use stackmark_asm::{self as asm, layout::MachineHeader};
-use stackmark_unwind::FrameKind;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -233,7 +233,7 @@ impl<'m> Caller<'m> {
     }
 
     /// Becomes Running on this thread again.
-    fn back_inside(&self, from: Status) {
+    pub(crate) fn back_inside(&self, from: Status) {
         self.shared.runtime.world.enter(&self.shared.entry.gate);
         self.goroutine.start_running(from);
         self.goroutine.rewrite_limit();
@@ -333,16 +333,6 @@ impl<'m> Caller<'m> {
         unsafe { scan::thaw(runtime, self.goroutine, &mut scan, depth) }.map(drop)
     }
 
-    /// Calls `visit` for each frame of the goroutine, youngest first, with its kind and its pc: a return address, so that
-    /// the function is looked up at the byte before it.
-    ///
-    /// # Errors
-    /// [`ScanError`]: the walk ends early.
-    pub fn backtrace(&self, visit: impl FnMut(FrameKind, usize)) -> Result<(), ScanError> {
-        // SAFETY: the goroutine has called out to us: it stands still, and only itself moves its stack while it runs.
-        unsafe { scan::backtrace(&self.shared.runtime, self.goroutine, visit) }
-    }
-
     /// Answers handshakes and waits while the world is stopped. The goroutine is at a safepoint.
     pub(crate) fn safepoint(&self) {
         self.shared.runtime.world.safepoint(&self.shared.entry.gate);
@@ -380,7 +370,7 @@ pub(crate) unsafe extern "C-unwind" fn goroutine_exit(_header: *mut c_void, _res
 /// # Safety
 /// Called by `goroutine_entry` alone.
 pub(crate) unsafe extern "C-unwind" fn goroutine_uncaught(exception: *mut c_void, _header: usize) -> usize {
-    // SAFETY: the host's method does not return.
-    let caller = unsafe { Caller::current() };
-    caller.runtime().host.uncaught(caller.goroutine, exception)
+    // SAFETY: the host's method does not return; nobody else has caught the exception.
+    let (caller, exception) = unsafe { (Caller::current(), NativeException::new(exception)) };
+    caller.runtime().host.uncaught(caller, exception)
 }

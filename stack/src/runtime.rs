@@ -1,6 +1,7 @@
 //! The runtime: what all goroutines and machines of an embedder share.
 
 use crate::barrier::StubPool;
+use crate::exception::NativeException;
 use crate::goroutine::{Goroutine, Request};
 use crate::machine::Caller;
 use crate::memory::{StackError, StackKind, StackPool};
@@ -12,7 +13,6 @@ use parking_lot::Mutex;
 use stackmark_asm::{self as asm, barrier, layout::GoroutineHeader};
 use stackmark_unwind::{Code, CodeError, FrameKind, NativeRule};
 use std::collections::VecDeque;
-use std::ffi::c_void;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
@@ -77,11 +77,15 @@ pub trait Host: Send + Sync {
         std::process::abort()
     }
 
-    /// A system exception, a Rust panic for example, has left the goroutine's oldest managed frame. It never runs again.
-    /// `exception` is the `_Unwind_Exception`.
-    fn uncaught(&self, goroutine: &Goroutine, _exception: *mut c_void) -> ! {
-        eprintln!("stackmark: an exception has left goroutine {}", goroutine.id());
-        std::process::abort()
+    /// An exception of native code, a Rust panic for example, has left the goroutine's oldest managed frame. It never runs
+    /// again. The default makes it an unrecovered panic.
+    fn uncaught(&self, caller: Caller<'_>, exception: NativeException) -> ! {
+        crate::die_of_panic(caller.runtime(), &exception.to_string())
+    }
+
+    /// The file and line of the managed code at `pc`, a pc within a call's instruction, for tracebacks.
+    fn source(&self, _pc: usize) -> Option<(String, u32)> {
+        None
     }
 
     /// Something is likely to go wrong later. The default writes it to standard error.

@@ -7,6 +7,7 @@
 use crate::barrier::{ImageTable, Slots};
 use crate::frontier::{Budget, FramePointer, Frames, Means, Position, Spacing, StackScan, Tally};
 use crate::goroutine::Goroutine;
+use crate::leaving::FrameAt;
 use crate::runtime::{BarrierMode, Runtime, stubs};
 use crate::stats::Refusal;
 use crate::status::Status;
@@ -14,7 +15,7 @@ use stackmark_unwind::{
     BarrierRefusal, Frame, FrameKind, Registers, ReturnAddresses, Snapshot, StackMemory, WalkError, Walker,
 };
 use std::cell::OnceCell;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A stack could not be walked. Roots are never skipped: the host aborts.
@@ -437,24 +438,28 @@ fn refusal(frame: &Frame<'_>) -> Option<Refusal> {
     })
 }
 
-/// Calls `visit` for each frame, youngest first, with its kind and its pc, a return address.
+/// Calls `visit` for each frame, youngest first, until it breaks.
 ///
 /// # Errors
 /// [`ScanError`]: the walk ends early.
 ///
 /// # Safety
 /// The goroutine stands still meanwhile.
-pub(crate) unsafe fn backtrace(
+pub(crate) unsafe fn frames(
     runtime: &Runtime,
     goroutine: &Goroutine,
-    mut visit: impl FnMut(FrameKind, usize),
+    mut visit: impl FnMut(FrameAt) -> ControlFlow<()>,
 ) -> Result<(), ScanError> {
     let snapshot = runtime.code.snapshot();
+    let hi = goroutine.bounds().end;
     // SAFETY: by our contract.
     let mut walk = unsafe { walker(&snapshot, goroutine) };
     let fail = |error| ScanError { goroutine: goroutine.id(), error };
     while let Some(frame) = walk.next_frame().map_err(fail)? {
-        visit(frame.kind, frame.pc);
+        let at = FrameAt { kind: frame.kind, pc: frame.pc, depth: hi - frame.sp, cfa_depth: hi - frame.cfa };
+        if visit(at).is_break() {
+            break;
+        }
     }
     Ok(())
 }

@@ -8,11 +8,14 @@ use parking_lot::Mutex;
 use stackmark::Collector;
 use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep};
 use stackmark::stack::scheduler::Scheduler;
-use stackmark::stack::{BarrierMode, Caller, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll};
+use stackmark::stack::{
+    BarrierMode, Caller, Config, FrameAt, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll,
+};
 use stackmark::unwind::{self, FrameKind, stack_map};
 use stackmark::write_barrier::BarrierBuffer;
 use std::cell::OnceCell;
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -297,16 +300,16 @@ impl Lines {
         Lines { text: format!("goroutine {id} [{state}]:\n"), frames: 0 }
     }
 
-    fn frame(&mut self, kind: FrameKind, pc: usize) {
-        if kind != FrameKind::Managed {
-            return;
+    fn frame(&mut self, frame: FrameAt) -> ControlFlow<()> {
+        if frame.kind == FrameKind::Managed {
+            self.frames += 1;
+            if self.frames <= TRACEBACK_FRAMES {
+                let snapshot = world().runtime.code().snapshot();
+                let name = snapshot.function(frame.pc - 1).map_or("?", |f| f.name);
+                let _ = writeln!(self.text, "{name}(...)");
+            }
         }
-        self.frames += 1;
-        if self.frames <= TRACEBACK_FRAMES {
-            let snapshot = world().runtime.code().snapshot();
-            let name = snapshot.function(pc - 1).map_or("?", |f| f.name);
-            let _ = writeln!(self.text, "{name}(...)");
-        }
+        ControlFlow::Continue(())
     }
 
     fn finish<T>(mut self, walked: Result<T, impl std::fmt::Display>) -> String {
@@ -325,7 +328,7 @@ pub(crate) fn traceback() -> String {
     // SAFETY: used here alone.
     let Some(caller) = (unsafe { Caller::try_current() }) else { return parked_goroutines() };
     let mut lines = Lines::of(caller.goroutine().id(), "running");
-    let walked = caller.backtrace(|kind, pc| lines.frame(kind, pc));
+    let walked = caller.frames(|frame| lines.frame(frame));
     lines.finish(walked)
 }
 
@@ -336,7 +339,7 @@ fn parked_goroutines() -> String {
     for goroutine in runtime.goroutines().iter().take(TRACEBACK_GOROUTINES) {
         let why = Wait::of(goroutine).map_or("waiting", Wait::name);
         let mut lines = Lines::of(goroutine.id(), why);
-        let walked = runtime.backtrace(goroutine, |kind, pc| lines.frame(kind, pc));
+        let walked = runtime.frames(goroutine, |frame| lines.frame(frame));
         text += &lines.finish(walked);
         text.push('\n');
     }
