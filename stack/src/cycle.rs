@@ -1,9 +1,10 @@
 //! What a collector asks of all stacks in a cycle: handshakes, the first scans, the stopped world and its rescans.
 
 use crate::frontier::StackScan;
-use crate::goroutine::{Goroutine, Request};
+use crate::goroutine::Goroutine;
 use crate::leaving::FrameAt;
 use crate::moving;
+use crate::request::Request;
 use crate::runtime::{BarrierMode, MachineEntry, Runtime};
 use crate::scan::{self, Extent, ScanError, Visited};
 use crate::status::Status;

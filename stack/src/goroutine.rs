@@ -2,31 +2,12 @@
 
 use crate::frontier::StackScan;
 use crate::memory::{StackKind, StackMemory};
+use crate::request::{Request, Requests};
 use crate::status::{Held, Status, StatusWord};
 use crate::sync::{Mutex, MutexGuard};
 use crate::{STACK_GUARD, memory::Origin};
 use stackmark_asm::layout::GoroutineHeader;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
-
-/// Something that a goroutine is asked to do at its next poll. Bits of one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request(pub(crate) u32);
-
-impl Request {
-    /// Nothing.
-    pub const NONE: Request = Request(0);
-    /// Pass a safepoint: a handshake, or the world stops.
-    pub const SAFEPOINT: Request = Request(1);
-    /// Scan your own stack.
-    pub const SCAN: Request = Request(2);
-    /// Let others run.
-    pub const YIELD: Request = Request(4);
-
-    /// Whether all of `other` is asked for.
-    pub fn has(self, other: Request) -> bool {
-        self.0 & other.0 == other.0
-    }
-}
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// A managed thread of execution with a movable stack of its own.
 ///
@@ -47,7 +28,7 @@ pub struct Goroutine {
     fixed: AtomicBool,
     /// `scan_lock`.
     scan: Mutex<StackScan>,
-    requests: AtomicU32,
+    requests: Requests,
     /// Kept at `usize::MAX` by a debugging mode that wants to see every poll.
     pub(crate) every_poll: AtomicBool,
     /// The round of scans that has come to this stack last: what is not visited is blocked. Written under `scan_lock`, Release;
@@ -76,7 +57,7 @@ impl Goroutine {
             room: AtomicUsize::new(0),
             fixed: AtomicBool::new(false),
             scan: Mutex::new(StackScan::default()),
-            requests: AtomicU32::new(0),
+            requests: Requests::new(),
             every_poll: AtomicBool::new(false),
             scanned_in: AtomicU64::new(0),
             called_back: AtomicBool::new(false),
@@ -90,7 +71,7 @@ impl Goroutine {
     pub(crate) fn begin_life(&self, id: u64, kind: StackKind) {
         self.id.store(id, Ordering::Relaxed);
         self.fixed.store(kind == StackKind::Fixed, Ordering::Relaxed);
-        self.requests.store(0, Ordering::Relaxed);
+        self.requests.forget();
         self.room.store(0, Ordering::Relaxed);
     }
 
@@ -139,17 +120,14 @@ impl Goroutine {
 
     /// Asks it to do something at its next poll. If it is not running it meets the request when it runs.
     pub fn request(&self, what: Request) {
-        // SeqCst with the fence: C6. The flag first, then its echo in the poll word.
-        self.requests.fetch_or(what.0, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        self.header.stack_limit.store(usize::MAX, Ordering::SeqCst);
+        self.requests.ask(what, &self.header.stack_limit);
     }
 
     /// Takes what has been asked, and makes the poll word say the limit again.
     pub(crate) fn take_requests(&self) -> Request {
-        let taken = self.requests.swap(0, Ordering::SeqCst);
+        let taken = self.requests.take();
         self.rewrite_limit();
-        Request(taken)
+        taken
     }
 
     /// Writes the poll word from the stack's bounds, unless something is asked. Called by the goroutine itself or by its
@@ -157,12 +135,7 @@ impl Goroutine {
     pub(crate) fn rewrite_limit(&self) {
         let lo = self.header.stack_lo.load(Ordering::Relaxed);
         let quiet = if self.every_poll.load(Ordering::Relaxed) { usize::MAX } else { lo + STACK_GUARD };
-        self.header.stack_limit.store(quiet, Ordering::SeqCst);
-        // C6: whoever rewrites the word stores, fences, and looks at the flag again.
-        fence(Ordering::SeqCst);
-        if self.requests.load(Ordering::SeqCst) != 0 {
-            self.header.stack_limit.store(usize::MAX, Ordering::SeqCst);
-        }
+        self.requests.rewrite(&self.header.stack_limit, quiet);
     }
 
     /// The header's view of `memory`, after the stack has changed.

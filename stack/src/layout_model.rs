@@ -148,10 +148,17 @@ struct Model {
 }
 
 impl Model {
-    fn new(mode: BarrierMode, move_limit: usize) -> Model {
+    fn new(mode: BarrierMode, scan_few_frames: bool, move_limit: usize) -> Model {
         let code = Arc::new(Code::new());
         register(&code);
-        let config = Config { barriers: mode, move_limit, max_stack: 8 << 20, poison: true, ..Config::default() };
+        let config = Config {
+            barriers: mode,
+            scan_few_frames,
+            move_limit,
+            max_stack: 8 << 20,
+            poison: true,
+            ..Config::default()
+        };
         let runtime = Runtime::new(config, code, Box::new(NoHost)).expect("the assembly's frames");
         let collected = Arc::new(Collected::default());
         runtime.set_collector(collected.clone());
@@ -463,7 +470,7 @@ pub fn run(bytes: &[u8]) {
     let Some(first) = bytes.next() else { return };
     let mode =
         [BarrierMode::Incremental, BarrierMode::EveryFrame, BarrierMode::RescanLimit, BarrierMode::Off][first % 4];
-    let mut model = Model::new(mode, if first & 0x80 == 0 { 256 << 10 } else { 8 << 10 });
+    let mut model = Model::new(mode, first & 0x40 != 0, if first & 0x80 == 0 { 256 << 10 } else { 8 << 10 });
     model.call_out();
     let free = stubs().available();
     while let (Some(step), Some(by)) = (bytes.next(), bytes.next()) {

@@ -1,8 +1,9 @@
 //! Machines: OS threads that run goroutines, and how a goroutine leaves its machine.
 
 use crate::exception::NativeException;
-use crate::goroutine::{Goroutine, Request};
+use crate::goroutine::Goroutine;
 use crate::poll;
+use crate::request::Request;
 use crate::runtime::{MachineEntry, Runtime, stubs};
 use crate::scan::{self, ScanError};
 use crate::status::Status;

@@ -2,10 +2,11 @@
 
 use crate::barrier::ImageTable;
 use crate::frontier::{Means, StackScan};
-use crate::goroutine::{Goroutine, Request};
+use crate::goroutine::Goroutine;
 use crate::machine::Caller;
 use crate::memory::StackError;
 use crate::moving::{self, GrowError};
+use crate::request::Request;
 use crate::runtime::{Runtime, stubs};
 use crate::scan::{self, LiveSlots};
 use crate::{STACK_GUARD, cycle};

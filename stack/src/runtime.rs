@@ -2,9 +2,10 @@
 
 use crate::barrier::StubPool;
 use crate::exception::NativeException;
-use crate::goroutine::{Goroutine, Request};
+use crate::goroutine::Goroutine;
 use crate::machine::Caller;
 use crate::memory::{StackError, StackKind, StackPool};
+use crate::request::Request;
 use crate::stats::{Counters, Histogram};
 use crate::status::Status;
 use crate::world::{Gate, World};
@@ -25,8 +26,7 @@ pub enum BarrierMode {
     Incremental,
     /// A stack is scanned whole while its goroutine waits; mark barriers bound the rescan.
     RescanLimit,
-    /// For debugging: as [`BarrierMode::Incremental`], by very few frames at a time, with a barrier in every frame that may have
-    /// one.
+    /// For debugging: as [`BarrierMode::RescanLimit`], with a barrier in every frame that may have one.
     EveryFrame,
     /// None: stacks that have run since their scan are rescanned whole.
     Off,
@@ -41,6 +41,8 @@ pub struct Config {
     pub move_limit: usize,
     /// Whether return addresses are hijacked.
     pub barriers: BarrierMode,
+    /// For debugging: scan very few frames at a time, in every mode but [`BarrierMode::Off`].
+    pub scan_few_frames: bool,
     /// For debugging: move the stack at every poll.
     pub move_every_poll: bool,
     /// For debugging: overwrite stack memory that is not used any more.
@@ -55,6 +57,7 @@ impl Default for Config {
             max_stack: 1_000_000_000,
             move_limit: 256 << 10,
             barriers: BarrierMode::default(),
+            scan_few_frames: false,
             move_every_poll: false,
             poison: false,
             poll_always: false,

@@ -8,7 +8,7 @@ use crate::barrier::{ImageTable, Slots};
 use crate::frontier::{Budget, FramePointer, Frames, Means, Position, Spacing, StackScan, Tally};
 use crate::goroutine::Goroutine;
 use crate::leaving::FrameAt;
-use crate::runtime::{BarrierMode, Runtime, stubs};
+use crate::runtime::{BarrierMode, Config, Runtime, stubs};
 use crate::stats::Refusal;
 use crate::status::Status;
 use stackmark_unwind::{
@@ -53,8 +53,8 @@ const FIRST_BARRIER: usize = 1024;
 const OWN_CHUNK: Budget = Budget { frames: 96, bytes: 16 << 10 };
 /// What a worker visits while it may keep the goroutine waiting.
 const WORKER_CHUNK: Budget = Budget { frames: 384, bytes: 64 << 10 };
-/// What either visits where there is a barrier in every frame, so that much happens.
-const DEBUG_CHUNK: Budget = Budget { frames: 6, bytes: 1 << 10 };
+/// What either visits when that is asked for, so that much happens.
+const FEW_FRAMES: Budget = Budget { frames: 6, bytes: 1 << 10 };
 
 impl BarrierMode {
     fn spacing(self) -> Spacing {
@@ -64,13 +64,17 @@ impl BarrierMode {
             BarrierMode::Off => Spacing::Never,
         }
     }
+}
 
-    fn chunk(self, by_worker: bool) -> Budget {
-        match self {
+impl Config {
+    /// How much is visited at once, by the goroutine or a worker.
+    fn chunk(&self, by_worker: bool) -> Budget {
+        match self.barriers {
+            BarrierMode::Off => Budget::WHOLE,
+            _ if self.scan_few_frames => FEW_FRAMES,
             BarrierMode::Incremental if by_worker => WORKER_CHUNK,
             BarrierMode::Incremental => OWN_CHUNK,
-            BarrierMode::EveryFrame => DEBUG_CHUNK,
-            BarrierMode::RescanLimit | BarrierMode::Off => Budget::WHOLE,
+            BarrierMode::EveryFrame | BarrierMode::RescanLimit => Budget::WHOLE,
         }
     }
 }
@@ -312,7 +316,7 @@ pub(crate) unsafe fn protect(
     let (bounds, snapshot) = (goroutine.bounds(), OnceCell::new());
     // SAFETY: by our contract nobody else writes slots.
     let mut means = Means { slots: unsafe { LiveSlots::new(bounds.clone()) }, table: ImageTable, pool: stubs() };
-    let tally = scan.protect(&mut means, depth, runtime.config.barriers.chunk(false), |at| {
+    let tally = scan.protect(&mut means, depth, runtime.config.chunk(false), |at| {
         let snapshot = snapshot.get_or_init(|| runtime.code.snapshot());
         // SAFETY: the frames stand still by our contract.
         unsafe { LiveFrames::new(runtime, snapshot, bounds.clone(), at) }
@@ -381,7 +385,7 @@ pub(crate) fn finish(runtime: &Runtime, goroutine: &Goroutine, scan: &mut StackS
 impl Runtime {
     /// A worker's share of a scan.
     pub(crate) fn worker_chunk(&self) -> Budget {
-        self.config.barriers.chunk(true)
+        self.config.chunk(true)
     }
 }
 

@@ -100,14 +100,15 @@ fn world() -> &'static World {
 pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let poison = options.has(Stress::Poison);
     let heap = MarkSweep::new(&stackmark::mark_sweep::Options { poison, ..Default::default() })?;
-    let barriers = match (options.barriers, options.has(Stress::BarrierEveryFrame)) {
-        (false, _) => BarrierMode::Off,
-        (true, true) => BarrierMode::EveryFrame,
-        (true, false) => BarrierMode::Incremental,
+    let barriers = match options.barriers {
+        BarrierMode::Off => BarrierMode::Off,
+        _ if options.has(Stress::BarrierEveryFrame) => BarrierMode::EveryFrame,
+        mode => mode,
     };
     let config = Config {
         max_stack: options.max_stack,
         barriers,
+        scan_few_frames: options.has(Stress::ScanFewFrames),
         move_every_poll: options.has(Stress::MoveEveryPoll),
         poison: options.has(Stress::Poison),
         poll_always: options.has(Stress::CollectEveryPoll),

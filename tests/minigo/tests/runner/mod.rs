@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Every item of `--stress`, together.
-pub(crate) const ALL_STRESS: &str = "collect-every-poll,barrier-every-frame,move-every-poll,poison,verify";
+pub(crate) const ALL_STRESS: &str =
+    "collect-every-poll,barrier-every-frame,move-every-poll,poison,verify,scan-few-frames";
 
 /// More output than this is a program gone wild; its pipe is closed then.
 const OUTPUT_LIMIT: u64 = 64 << 20;
