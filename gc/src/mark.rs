@@ -4,6 +4,10 @@
 //! lie on a worker's own stack, in its deque, where others steal, or in batches in the shared queue. A worker puts part of
 //! its stack into the deque when somebody has nothing to do; popping from the deque costs a fence, popping from the stack
 //! does not.
+//!
+//! The references that a worker finds pass through a short queue, first in, first out, on their way to being looked at: what
+//! will be needed of their objects comes into the cache meanwhile (Cher, Hosking and Vitek, "Software prefetching for
+//! mark-sweep garbage collection", 2004).
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,6 +27,10 @@ const PIECE: usize = 64 << 10;
 const STRETCH: usize = 64;
 /// Objects that a worker shares at a time.
 const SHARE: usize = 32;
+/// References whose objects are being brought into the cache, at most.
+const COMING: usize = 32;
+/// As long as the stack has something to give, so many references are left on their way.
+const UNDER_WAY: usize = 16;
 
 /// What lies in the shared queue.
 enum Work {
@@ -68,7 +76,8 @@ impl<H: Heap> Marker<H> {
         let mut marker = Marker { shared, threads: Vec::new() };
         for (number, deque) in deques.into_iter().enumerate() {
             let shared = Arc::clone(&marker.shared);
-            let worker = MarkWorker { number, deque, stack: Vec::new(), counted: Marked::default(), shared };
+            let (coming, counted) = (Coming::default(), Marked::default());
+            let worker = MarkWorker { number, deque, stack: Vec::new(), coming, counted, shared };
             let thread = std::thread::Builder::new().name(format!("stackmark-mark-{number}"));
             marker.threads.push(thread.spawn(move || worker.run())?);
         }
@@ -165,8 +174,44 @@ struct MarkWorker<H> {
     deque: Worker<Object>,
     /// Grey objects that nobody else sees.
     stack: Vec<Object>,
+    coming: Coming,
     counted: Marked,
     shared: Arc<Shared<H>>,
+}
+
+/// A queue of references whose objects are on their way into the cache.
+#[derive(Default)]
+struct Coming {
+    words: [usize; COMING],
+    /// Counts what was taken and what was put: the places are these, modulo the length.
+    taken: usize,
+    put: usize,
+}
+
+impl Coming {
+    #[inline]
+    fn len(&self) -> usize {
+        self.put.wrapping_sub(self.taken)
+    }
+
+    /// Adds a word; gives the oldest one if there was no room.
+    #[inline]
+    fn exchange(&mut self, word: usize) -> Option<usize> {
+        let oldest = if self.len() == COMING { self.take() } else { None };
+        self.words[self.put % COMING] = word;
+        self.put = self.put.wrapping_add(1);
+        oldest
+    }
+
+    #[inline]
+    fn take(&mut self) -> Option<usize> {
+        if self.taken == self.put {
+            return None;
+        }
+        let word = self.words[self.taken % COMING];
+        self.taken = self.taken.wrapping_add(1);
+        Some(word)
+    }
 }
 
 /// A collector's thread that panics would leave everybody waiting for it.
@@ -184,8 +229,7 @@ impl<H: Heap> MarkWorker<H> {
     fn run(mut self) {
         let _guard = AbortOnPanic;
         loop {
-            while let Some(object) = self.stack.pop() {
-                self.trace_stretch(object);
+            while self.trace_stretch() {
                 if self.shared.crew.wants_work() {
                     self.share();
                 }
@@ -203,31 +247,48 @@ impl<H: Heap> MarkWorker<H> {
         }
     }
 
-    /// Traces `first` and what comes next.
-    fn trace_stretch(&mut self, first: Object) {
-        let mut next = Some(first);
+    /// Traces some objects; whether there may be more.
+    fn trace_stretch(&mut self) -> bool {
         for _ in 0..STRETCH {
-            let Some(object) = next else { return };
+            let Some(object) = self.next_object() else { return false };
             let size = self.shared.heap.size(object);
             self.counted.objects += 1;
             self.counted.bytes += size as u64;
             self.trace(object, 0, size);
-            next = self.stack.pop();
         }
-        self.stack.extend(next);
+        true
+    }
+
+    /// A grey object of this worker's, rather one that is in the cache by now.
+    #[inline]
+    fn next_object(&mut self) -> Option<Object> {
+        let heap = &*self.shared.heap;
+        while self.coming.len() > UNDER_WAY || self.stack.is_empty() {
+            let word = self.coming.take()?;
+            if let Some(object) = heap.resolve(word)
+                && heap.mark(object)
+            {
+                return Some(object);
+            }
+        }
+        self.stack.pop()
     }
 
     /// Traces the piece of an object that begins at `from`; puts what follows it, if there is something, into the queue first.
+    #[inline]
     fn trace(&mut self, object: Object, from: usize, size: usize) {
         let shared = &*self.shared;
-        let stack = &mut self.stack;
+        let (stack, coming) = (&mut self.stack, &mut self.coming);
         if size - from > PIECE {
             shared.queue.push(Work::Piece(object, from + PIECE));
             shared.crew.announce();
         }
-        shared.heap.trace(object, from..from + PIECE, &mut |word| {
-            if let Some(object) = shared.heap.resolve(word)
-                && shared.heap.mark(object)
+        let heap = &*shared.heap;
+        heap.trace(object, from..from + PIECE, &mut |word| {
+            if heap.prefetch(word)
+                && let Some(oldest) = coming.exchange(word)
+                && let Some(object) = heap.resolve(oldest)
+                && heap.mark(object)
             {
                 stack.push(object);
             }

@@ -45,6 +45,8 @@ struct Shared {
     runtime: Arc<Runtime>,
     /// The goroutine that runs here, owned. Touched by this thread alone.
     running: Cell<Option<Arc<Goroutine>>>,
+    /// What the host wants managed code to find here.
+    word: usize,
 }
 
 impl std::fmt::Debug for Shared {
@@ -74,6 +76,7 @@ impl Machine {
             entry: entry.clone(),
             runtime: runtime.clone(),
             running: Cell::new(None),
+            word: runtime.host.machine_word(),
         });
         shared.header.on_hit.store(poll::on_hit as *const () as usize, Ordering::Relaxed);
         shared.header.on_leapfrog.store(poll::on_leapfrog as *const () as usize, Ordering::Relaxed);
@@ -94,6 +97,8 @@ impl Machine {
         let (runtime, entry) = (&*shared.runtime, &*shared.entry);
         runtime.world.enter(&entry.gate);
         goroutine.start_running(Status::Runnable);
+        // Relaxed: the goroutine is ours; managed code on this thread reads it.
+        goroutine.header.machine_word.store(shared.word, Ordering::Relaxed);
         let header = (&raw const goroutine.header).cast_mut();
         entry.current.store(Arc::as_ptr(&goroutine).cast_mut(), Ordering::SeqCst);
         // Whoever asked this machine while it had no goroutine to ask has raised the flag before we look.

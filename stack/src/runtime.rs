@@ -96,6 +96,12 @@ pub trait Host: Send + Sync {
         eprintln!("stackmark: {message}");
     }
 
+    /// A thread is being attached, and this is called there: what it returns is the word that each goroutine finds in
+    /// [`GoroutineHeader::machine_word`] as long as it runs on that machine.
+    fn machine_word(&self) -> usize {
+        0
+    }
+
     /// For debugging modes that see every poll: the goroutine is at one, and what was asked of it is done. May park it.
     fn at_poll(&self, _caller: Caller<'_>) {}
 }

@@ -43,6 +43,23 @@ pub struct Options {
     pub barriers: BarrierMode,
 }
 
+impl Default for Options {
+    /// What the command does when nothing is asked; one thread.
+    fn default() -> Options {
+        Options {
+            file: PathBuf::new(),
+            report: false,
+            stats: None,
+            threads: 1,
+            mark_workers: None,
+            gc_percent: 100,
+            max_stack: 1_000_000_000,
+            stress: Vec::new(),
+            barriers: true,
+        }
+    }
+}
+
 impl Options {
     /// Whether a debugging mode is on.
     pub fn has(&self, s: Stress) -> bool {
