@@ -129,6 +129,7 @@ impl Compiler {
             functions,
             safepoints,
             max_frame: Some(stackmark_stack::MAX_FRAME as u32),
+            ..Region::default()
         })
         .expect("a correct region");
         Compiled { entry: self.module.get_finalized_function(entry) as usize, _module: self.module }
