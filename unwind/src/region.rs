@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::cfi::{CfiError, Section};
+use crate::image::{ImageError, process};
 use crate::rule::{Base, Rule, Unsupported, WORD};
 use crate::safepoint::{Safepoint, SafepointTable};
 use crate::slow::{SlowRules, UnwindRule};
@@ -19,7 +20,8 @@ pub struct Region {
     pub start: usize,
     /// Its length in bytes, less than 4 GiB.
     pub len: usize,
-    /// `.eh_frame` bytes whose pcs are absolute pointers, as `gimli::write` emits for absolute addresses.
+    /// `.eh_frame` bytes whose pcs are absolute pointers, as `gimli::write` emits for absolute addresses. Empty for code of
+    /// a loaded image, whose own CFI is used then.
     pub eh_frame: Vec<u8>,
     /// Its functions.
     pub functions: Vec<Function>,
@@ -61,6 +63,9 @@ pub enum RegionError {
     /// The region's CFI is malformed.
     #[error("its CFI: {0}")]
     Cfi(#[from] CfiError),
+    /// The CFI of the image that holds the region was not found or is malformed.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// A function is empty or does not lie in the region.
     #[error("function {function} at {start:#x} does not lie in it")]
     FunctionOutside {
@@ -177,18 +182,23 @@ impl CompiledRegion {
             return Err(bad_range);
         }
         let range = start as u64..end as u64;
-        let mut rows = Vec::new();
-        let section = Section::absolute(&region.eh_frame);
-        let mut slow = SlowRules::default();
-        section.functions(&mut slow, |function, offset| {
-            let function = function?;
-            let (start, end) = (function.start, function.end);
-            if start < range.start || end > range.end {
-                return Err(CfiError::Outside { offset, start, end });
-            }
-            rows.push(function);
-            Ok(())
-        })?;
+        let (rows, slow) = if region.eh_frame.is_empty() && process::loaded(start..end) {
+            process::functions(start..end)?
+        } else {
+            let mut rows = Vec::new();
+            let section = Section::absolute(&region.eh_frame);
+            let mut slow = SlowRules::default();
+            section.functions(&mut slow, |function, offset| {
+                let function = function?;
+                let (start, end) = (function.start, function.end);
+                if start < range.start || end > range.end {
+                    return Err(CfiError::Outside { offset, start, end });
+                }
+                rows.push(function);
+                Ok(())
+            })?;
+            (rows, slow)
+        };
         let rules = Table::build(rows, slow)?;
         let functions = functions(region, end)?;
         let safepoints = safepoints(region, &functions, &rules)?;
