@@ -80,6 +80,7 @@ fn register(code: &Code) {
         functions: functions.collect(),
         safepoints: safepoints.collect(),
         max_frame: Some(MAX_FRAME as u32),
+        ..Region::default()
     })
     .expect("a correct region");
 }
