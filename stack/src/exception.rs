@@ -20,8 +20,9 @@ pub enum NativeException {
 /// An exception that is not Rust's. Dropping it deletes it.
 pub struct ForeignException(*mut c_void);
 
-/// "MOZ\0RUST" and "GNUCC++\0", of which C++ uses the last byte for itself.
-const RUST_CLASS: u64 = u64::from_be_bytes(*b"MOZ\0RUST");
+/// As Rust's standard library marks its own: the bytes in memory order.
+const RUST_CLASS: u64 = u64::from_ne_bytes(*b"MOZ\0RUST");
+/// As C++ does: the first byte is the highest, and the last one tells kinds apart.
 const CXX_CLASS: u64 = u64::from_be_bytes(*b"GNUCC++\0");
 
 unsafe extern "C-unwind" {
@@ -89,18 +90,33 @@ impl fmt::Debug for NativeException {
     }
 }
 
-/// A function of the C++ runtime, if the program has one loaded.
-fn cxx_function(name: &CStr) -> Option<*mut c_void> {
-    // SAFETY: a plain look-up.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-    (!found.is_null()).then_some(found)
-}
-
 impl ForeignException {
     /// The number by which its language marks its exceptions.
     pub fn class(&self) -> u64 {
         // SAFETY: an exception begins with its class, and we own it.
         unsafe { *(self.0 as *const u64) }
+    }
+
+    /// A function of the library that made the exception, which need not be visible to the program: the exception's second
+    /// word is a function of it.
+    fn runtime_function(&self, name: &CStr) -> Option<*mut c_void> {
+        // SAFETY: the words of an exception are its class and its cleanup function; dladdr fills `info` or fails, and
+        // dlopen of a loaded library only counts.
+        unsafe {
+            let cleanup = *(self.0 as *const *const c_void).add(1);
+            let mut info: libc::Dl_info = std::mem::zeroed();
+            if cleanup.is_null() || libc::dladdr(cleanup, &mut info) == 0 {
+                return None;
+            }
+            let library = libc::dlopen(info.dli_fname, libc::RTLD_NOW | libc::RTLD_NOLOAD);
+            if library.is_null() {
+                return None;
+            }
+            let found = libc::dlsym(library, name.as_ptr());
+            // The exception's own code keeps it loaded.
+            libc::dlclose(library);
+            (!found.is_null()).then_some(found)
+        }
     }
 
     /// The type of a C++ exception.
@@ -121,7 +137,7 @@ impl ForeignException {
         };
         type Demangle = unsafe extern "C" fn(*const c_char, *mut c_char, *mut usize, *mut c_int) -> *mut c_char;
         let mut text = std::ptr::null_mut();
-        if let Some(demangle) = cxx_function(c"__cxa_demangle") {
+        if let Some(demangle) = self.runtime_function(c"__cxa_demangle") {
             // SAFETY: the function's type is fixed by the ABI; null asks for memory of malloc's.
             unsafe {
                 let demangle = std::mem::transmute::<*mut c_void, Demangle>(demangle);
