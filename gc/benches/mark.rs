@@ -140,7 +140,8 @@ fn main() {
     let read: Vec<f64> = [1, 2].map(|threads| bandwidth(threads, if quick { 16 << 20 } else { 512 << 20 })).into();
     println!("streaming read: {:.1} GB/s by one thread, {:.1} by two", read[0] / 1e9, read[1] / 1e9);
     println!("{:<8} {:>7} {:>14} {:>12} {:>10}", "graph", "workers", "million/s", "MB/s", "of read");
-    let mut figures = vec![("read_1".to_owned(), read[0] / 1e6, "MB/s"), ("read_2".to_owned(), read[1] / 1e6, "MB/s")];
+    let mut figures =
+        vec![("read_1".to_owned(), read[0] / 1e6, "MB/s"), ("read_2".to_owned(), read[1] / 1e6, "MB/s")];
     let graphs: [(&str, &dyn Fn(&Graph<'_>) -> usize); 4] = [
         ("tree", &|graph| graph.tree(objects)),
         ("lists", &|graph| graph.lists(objects)),

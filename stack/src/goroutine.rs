@@ -73,6 +73,7 @@ impl Goroutine {
         self.fixed.store(kind == StackKind::Fixed, Ordering::Relaxed);
         self.requests.forget();
         self.room.store(0, Ordering::Relaxed);
+        self.header.language.iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 
     /// Its number: 1 for the first of a runtime, never reused.

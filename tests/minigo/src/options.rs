@@ -55,7 +55,7 @@ impl Default for Options {
             gc_percent: 100,
             max_stack: 1_000_000_000,
             stress: Vec::new(),
-            barriers: true,
+            barriers: BarrierMode::Incremental,
         }
     }
 }
