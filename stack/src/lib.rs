@@ -58,6 +58,7 @@
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64")))]
 compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
 
+mod attach;
 pub mod barrier;
 mod cycle;
 mod exception;
@@ -65,6 +66,7 @@ mod goroutine;
 #[cfg(any(fuzzing, all(test, not(stackmark_loom))))]
 pub mod layout_model;
 mod leaving;
+mod lib_call;
 mod machine;
 mod memory;
 mod moving;
@@ -74,16 +76,19 @@ mod runtime;
 mod scan;
 pub mod scheduler;
 mod signal_stack;
+mod spare;
 pub mod stats;
 mod status;
 pub mod sync;
 mod traceback;
 mod world;
 
+pub use attach::CallInError;
 pub use cycle::WorldStopped;
 pub use exception::{ForeignException, NativeException};
 pub use goroutine::{Goroutine, Request};
 pub use leaving::{FrameAt, UnwindToError};
+pub use lib_call::LibCall;
 pub use machine::{AlreadyAttached, Caller, Left, Machine};
 pub use memory::{StackError, StackKind, StackPool};
 pub use moving::POISON;

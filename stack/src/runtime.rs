@@ -1,10 +1,12 @@
 //! The runtime: what all goroutines and machines of an embedder share.
 
+use crate::attach::Spare;
 use crate::barrier::StubPool;
 use crate::exception::NativeException;
 use crate::goroutine::{Goroutine, Request};
 use crate::machine::Caller;
-use crate::memory::{StackError, StackKind, StackPool};
+use crate::memory::{StackError, StackKind, StackMemory, StackPool};
+use crate::spare::SpareList;
 use crate::stats::{Counters, Histogram};
 use crate::status::Status;
 use crate::world::{Gate, World};
@@ -121,6 +123,10 @@ impl AsRef<Gate> for MachineEntry {
 }
 
 impl MachineEntry {
+    pub(crate) fn new() -> MachineEntry {
+        MachineEntry { gate: Gate::new(), current: AtomicPtr::default() }
+    }
+
     pub(crate) fn ask(&self, what: Request) {
         // Acquire: the record's memory before the pointer to it.
         let current = self.current.load(Ordering::Acquire);
@@ -140,6 +146,8 @@ pub struct Runtime {
     pub(crate) collector: OnceLock<Arc<dyn Collector>>,
     pub(crate) world: World,
     pub(crate) machines: Mutex<Vec<Arc<MachineEntry>>>,
+    /// Machines for threads that call in by themselves.
+    pub(crate) spare: SpareList<Spare>,
     /// Every record there is, dead ones too.
     pub(crate) all: Mutex<Vec<Arc<Goroutine>>>,
     /// Records of goroutines that have ended.
@@ -209,6 +217,7 @@ impl Runtime {
             collector: OnceLock::new(),
             world: World::new(),
             machines: Mutex::default(),
+            spare: SpareList::new(),
             all: Mutex::default(),
             ended: Mutex::default(),
             next_id: AtomicU64::new(1),
@@ -280,11 +289,16 @@ impl Runtime {
             StackKind::Fixed => self.stacks.reserve(FIXED_STACK.min(self.config.max_stack.next_multiple_of(PAGE)))?,
         };
         let goroutine = self.record();
-        let g = &*goroutine;
+        goroutine.header.entry.store(entry, Ordering::Relaxed);
+        goroutine.header.start_arg.store(argument, Ordering::Relaxed);
+        self.bring_to_life(&goroutine, kind, memory, Status::Runnable);
+        Ok(goroutine)
+    }
+
+    /// A dead goroutine that nobody else refers to gets a stack on which it has not run yet.
+    pub(crate) fn bring_to_life(&self, g: &Goroutine, kind: StackKind, memory: StackMemory, status: Status) {
         g.begin_life(self.next_id.fetch_add(1, Ordering::Relaxed), kind);
         g.every_poll.store(self.config.poll_always || self.config.move_every_poll, Ordering::Relaxed);
-        g.header.entry.store(entry, Ordering::Relaxed);
-        g.header.start_arg.store(argument, Ordering::Relaxed);
         g.header.resume_value.store(0, Ordering::Relaxed);
         g.header.on_exit.store(crate::machine::goroutine_exit as *const () as usize, Ordering::Relaxed);
         g.header.on_uncaught.store(crate::machine::goroutine_uncaught as *const () as usize, Ordering::Relaxed);
@@ -293,21 +307,20 @@ impl Runtime {
         unsafe { asm::prepare(&g.header) };
         *g.memory.lock() = Some(memory);
         g.scanned_in.store(0, Ordering::Relaxed);
-        g.status.revive();
+        g.status.revive(status);
         // Pairs with the fence in begin_scanning: either the scan finds the goroutine alive, or we find the scan begun.
         fence(Ordering::SeqCst);
         // Acquire: with the handshake before it is set, the write barrier is on if a cycle is scanning.
         let cycle = self.scanning.load(Ordering::Acquire);
         if cycle != 0 {
-            self.roots(&[argument]);
+            self.roots(&[g.header.start_arg.load(Ordering::Relaxed)]);
             g.scanned_in.store(cycle, Ordering::Release);
         }
         self.live.fetch_add(1, Ordering::Relaxed);
         self.counters.started.fetch_add(1, Ordering::Relaxed);
-        Ok(goroutine)
     }
 
-    fn record(&self) -> Arc<Goroutine> {
+    pub(crate) fn record(&self) -> Arc<Goroutine> {
         {
             let mut ended = self.ended.lock();
             // Two owners: the list of all and the list of ended ones. A few tries; somebody may still look at it.
@@ -323,8 +336,13 @@ impl Runtime {
     }
 
     pub(crate) fn has_ended(&self, goroutine: Arc<Goroutine>) {
-        self.live.fetch_sub(1, Ordering::Relaxed);
+        self.count_ended();
         self.ended.lock().push(goroutine);
+    }
+
+    /// A goroutine has ended whose record is kept.
+    pub(crate) fn count_ended(&self) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// How many goroutines there are that have not ended.

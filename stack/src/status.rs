@@ -141,10 +141,10 @@ impl StatusWord {
     }
 
     /// A dead goroutine's record begins a new life.
-    pub(crate) fn revive(&self) {
+    pub(crate) fn revive(&self, as_what: Status) {
         debug_assert_eq!(self.get(), Status::Dead);
         // Release: the new life's header before its status.
-        self.0.store(Status::Runnable as u32, Ordering::Release);
+        self.0.store(as_what as u32, Ordering::Release);
     }
 }
 

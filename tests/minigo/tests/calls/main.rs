@@ -7,6 +7,7 @@ mod jit;
 mod exceptions;
 mod leaving;
 mod native;
+mod threads;
 
 use cranelift_codegen::ir::{
     BlockArg, BlockCall, ExceptionTableData, ExceptionTableItem, InstBuilder, MemFlagsData, types::I64,
@@ -196,7 +197,7 @@ impl Setting {
         unsafe {
             let caller = Caller::current();
             let argument = Inner { goroutine: caller.goroutine().header() as *const _ as usize, n, object: &object };
-            caller.callback(self.managed(name), &raw const argument as usize) as u64
+            caller.callback(self.managed(name), &raw const argument as usize).expect("in a foreign call") as u64
         }
     }
 
