@@ -126,7 +126,7 @@ impl Shared {
         // SAFETY: by our contract no managed frame is on this thread.
         unsafe { asm::set_current(std::ptr::null_mut()) };
         attach::set_key(std::ptr::null());
-        if let Some(signal_stack) = &this.signal_stack {
+        if let Some(signal_stack) = &mut this.signal_stack {
             signal_stack.give_up();
         }
         match this.spare.take() {
