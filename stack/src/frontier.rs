@@ -472,3 +472,6 @@ impl StackScan {
         }
     }
 }
+
+#[cfg(all(test, stackmark_loom))]
+mod models;

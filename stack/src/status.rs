@@ -170,6 +170,7 @@ impl<T> Drop for Held<'_, T> {
 #[cfg(all(test, stackmark_loom))]
 mod loom_models {
     use super::*;
+    use crate::sync::leave_out;
     use loom::{cell::UnsafeCell, sync::Arc, thread};
 
     /// A goroutine whose frames are one cell: loom reports any two accesses that nothing orders.
@@ -228,6 +229,17 @@ mod loom_models {
 
     #[test]
     fn loom_a_request_meets_a_goroutine_that_parks() {
+        a_goroutine_parks();
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_twin_of_a_park_that_publishes_nothing() {
+        leave_out(LeftOut::StopRelease);
+        a_goroutine_parks();
+    }
+
+    fn a_goroutine_parks() {
         loom::model(|| {
             let g = Modelled::new(Status::Running);
             let goroutine = g.clone();
@@ -266,6 +278,17 @@ mod loom_models {
 
     #[test]
     fn loom_two_holders_and_a_foreign_return() {
+        a_foreign_return_meets_two_holders();
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_twin_of_a_foreign_return_that_nobody_can_hold() {
+        leave_out(LeftOut::Held);
+        a_foreign_return_meets_two_holders();
+    }
+
+    fn a_foreign_return_meets_two_holders() {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(3);
         model.check(|| {

@@ -215,6 +215,7 @@ impl Default for World {
 #[cfg(all(test, stackmark_loom))]
 mod loom_models {
     use super::*;
+    use crate::sync::leave_out;
     use loom::{cell::UnsafeCell, sync::Arc, thread};
 
     struct Modelled {
@@ -243,6 +244,17 @@ mod loom_models {
 
     #[test]
     fn loom_nobody_runs_while_the_world_is_stopped() {
+        the_world_stops();
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_twin_of_a_stop_without_fences() {
+        leave_out(LeftOut::WorldFence);
+        the_world_stops();
+    }
+
+    fn the_world_stops() {
         bounded(3, || {
             let m = modelled();
             let machine = m.clone();
@@ -289,6 +301,53 @@ mod loom_models {
             m.heap.with_mut(|heap| unsafe { *heap += 10 });
             thread.join().unwrap();
         });
+    }
+
+    /// A cycle begins. The goroutine hides the object that its only root refers to: it stores the reference into an object
+    /// that is black, and forgets its own. Either it shades it, or the collector finds it in one of the two places.
+    fn a_cycle_begins_while_a_goroutine_hides_an_object() {
+        const OBJECT: usize = 7;
+        bounded(3, || {
+            let m = modelled();
+            let (root, field) = (Arc::new(UnsafeCell::new(OBJECT)), Arc::new(AtomicUsize::new(0)));
+            let shaded = Arc::new(AtomicBool::new(false));
+            let (machine, own_root, own_field, shades) = (m.clone(), root.clone(), field.clone(), shaded.clone());
+            let thread = thread::spawn(move || {
+                machine.world.enter(&machine.gates[0]);
+                machine.world.safepoint(&machine.gates[0]);
+                if machine.barrier_on.load(Ordering::Relaxed) {
+                    shades.store(true, Ordering::Relaxed);
+                }
+                own_field.store(OBJECT, Ordering::Relaxed);
+                // SAFETY: loom checks that nobody else is there.
+                own_root.with_mut(|root| unsafe { *root = 0 });
+                machine.world.exit(&machine.gates[0]);
+            });
+            // The first round: the write barrier is on everywhere.
+            m.barrier_on.store(true, Ordering::Relaxed);
+            m.world.handshake(|| vec![&m.gates[0]], |_| {});
+            // The object that the field is in is visited, and black from now on.
+            let in_field = field.load(Ordering::Relaxed) == OBJECT;
+            // The second round: the goroutine's stack is scanned while it stands still.
+            m.world.stop(|| vec![&m.gates[0]], |_| {});
+            // SAFETY: as above.
+            let on_stack = root.with(|root| unsafe { *root == OBJECT });
+            m.world.start();
+            thread.join().unwrap();
+            assert!(in_field || on_stack || shaded.load(Ordering::Relaxed), "the object is hidden");
+        });
+    }
+
+    #[test]
+    fn loom_no_object_hides_behind_a_goroutine_that_has_not_heard() {
+        a_cycle_begins_while_a_goroutine_hides_an_object();
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_twin_of_a_cycle_that_begins_with_one_round() {
+        leave_out(LeftOut::Handshake);
+        a_cycle_begins_while_a_goroutine_hides_an_object();
     }
 
     #[test]
