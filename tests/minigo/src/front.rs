@@ -16,8 +16,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 /// The standard packages: what they declare; the runtime implements it.
-const STANDARD: &[(&str, &str)] =
-    &[("fmt", include_str!("../std/fmt.go")), ("runtime", include_str!("../std/runtime.go"))];
+const STANDARD: &[(&str, &str)] = &[
+    ("fmt", include_str!("../std/fmt.go")),
+    ("runtime", include_str!("../std/runtime.go")),
+    ("time", include_str!("../std/time.go")),
+];
 
 /// A checked program.
 pub(crate) struct Program {
