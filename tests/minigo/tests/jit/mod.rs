@@ -1,7 +1,7 @@
 //! A very small compiler: one recursive function, on Cranelift, as an embedder's would be.
 //!
 //! `rec(n, object)` recurses `n` deep with `object` in a stack-map slot of every frame, calls out at the bottom, and returns
-//! the sum of what it reads through `object` on the way back.
+//! the sum of what it reads through `object` on the way back. `entry` calls it on a new goroutine, `back` in a callback.
 
 use cranelift_codegen::ir::{
     AbiParam, InstBuilder, MemFlagsData, Signature, StackSlotData, StackSlotKind, Value, condcodes::IntCC, types::I64,
@@ -24,6 +24,10 @@ pub(crate) struct Compiled {
     _module: JITModule,
     /// `entry(goroutine, argument)`, where the argument points to `[n, object, result]`.
     pub(crate) entry: usize,
+    /// `back(argument)`, for callbacks: recurses as `entry` does. The argument points to `[n, object, result, goroutine]`,
+    /// outside of the goroutine's stack.
+    #[allow(dead_code, reason = "each test uses its part")]
+    pub(crate) back: usize,
 }
 
 struct Made {
@@ -103,7 +107,7 @@ impl Compiler {
         id
     }
 
-    fn finish(mut self, entry: FuncId, code: &Code) -> Compiled {
+    fn finish(mut self, entry: FuncId, back: FuncId, code: &Code) -> Compiled {
         self.module.finalize_definitions().expect("memory for code");
         let mut table = gimli::write::FrameTable::default();
         let cie = table.add_cie(self.module.isa().create_systemv_cie().expect("System V"));
@@ -111,7 +115,11 @@ impl Compiler {
         for made in &self.made {
             let start = self.module.get_finalized_function(made.id) as usize;
             let cranelift_codegen::isa::unwind::UnwindInfo::SystemV(info) = &made.unwind else { panic!("System V") };
-            table.add_fde(cie, info.to_fde(gimli::write::Address::Constant(start as u64)));
+            let mut entry = info.to_fde(gimli::write::Address::Constant(start as u64));
+            // SAFETY: the function's code, in its final place, where it is readable as long as the module lives.
+            let bytes = unsafe { std::slice::from_raw_parts(start as *const u8, made.len) };
+            stack_map::cranelift::describe_epilogues(&mut entry, bytes);
+            table.add_fde(cie, entry);
             functions.push(Function { name: made.name.into(), start, len: made.len, moves_return_address: false });
             for (at, size, slots) in &made.maps {
                 safepoints.push(stack_map::cranelift::safepoint(start, *at, *size, slots.iter().copied()));
@@ -132,7 +140,8 @@ impl Compiler {
             ..Region::default()
         })
         .expect("a correct region");
-        Compiled { entry: self.module.get_finalized_function(entry) as usize, _module: self.module }
+        let [entry, back] = [entry, back].map(|id| self.module.get_finalized_function(id) as usize);
+        Compiled { entry, back, _module: self.module }
     }
 }
 
@@ -208,5 +217,17 @@ pub(crate) fn compile(code: &Code, bottom: Bottom, pad: u32) -> Compiled {
         b.ins().store(MemFlagsData::trusted(), result, argument, 16);
         b.ins().return_(&[result]);
     });
-    compiler.finish(entry, code)
+    let back = compiler.function("back", 1, |b, module, params, calls| {
+        let goroutine = b.ins().load(I64, MemFlagsData::trusted(), params[0], 24);
+        b.ins().set_pinned_reg(goroutine);
+        calls.poll(b);
+        let rec = module.declare_func_in_func(rec, b.func);
+        let n = b.ins().load(I64, MemFlagsData::trusted(), params[0], 0);
+        let object = b.ins().load(I64, MemFlagsData::trusted(), params[0], 8);
+        let call = b.ins().call(rec, &[n, object]);
+        let result = b.inst_results(call)[0];
+        b.ins().store(MemFlagsData::trusted(), result, params[0], 16);
+        b.ins().return_(&[result]);
+    });
+    compiler.finish(entry, back, code)
 }
