@@ -69,6 +69,7 @@ mod moving;
 mod poll;
 mod return_protection;
 mod runtime;
+pub mod sample;
 mod scan;
 pub mod scheduler;
 mod signal_stack;

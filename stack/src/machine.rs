@@ -5,11 +5,15 @@ use crate::runtime::{MachineEntry, Runtime, stubs};
 use crate::scan::{self, ScanError};
 use crate::status::Status;
 use crate::world::Gate;
-use stackmark_asm::{self as asm, layout::MachineHeader};
+use stackmark_asm::{
+    self as asm,
+    layout::{GoroutineHeader, MachineHeader},
+};
 use stackmark_unwind::FrameKind;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering, fence};
 
@@ -41,6 +45,8 @@ struct Shared {
     header: MachineHeader,
     entry: Arc<MachineEntry>,
     runtime: Arc<Runtime>,
+    /// Where the thread's own stack lies.
+    system: Range<usize>,
     /// The goroutine that runs here, owned. Touched by this thread alone.
     running: Cell<Option<Arc<Goroutine>>>,
 }
@@ -71,6 +77,7 @@ impl Machine {
             header: MachineHeader::new(),
             entry: entry.clone(),
             runtime: runtime.clone(),
+            system: thread_stack(),
             running: Cell::new(None),
         });
         shared.header.on_hit.store(crate::poll::on_hit as *const () as usize, Ordering::Relaxed);
@@ -110,6 +117,9 @@ impl Machine {
         runtime.world.exit(&entry.gate);
         match left {
             EXITED => {
+                // Not before: a signal handler may have walked the stack until now.
+                let memory = goroutine.memory.lock().take().expect("a goroutine that has run has a stack");
+                crate::moving::release(runtime, memory);
                 runtime.has_ended(goroutine);
                 Left::Exited
             }
@@ -170,6 +180,22 @@ impl<'m> Caller<'m> {
             let shared = &*(machine.host.load(Ordering::Relaxed) as *const Shared);
             Some(Caller { shared, goroutine })
         }
+    }
+
+    /// Where the stack of this thread lies, if it is attached. Signal-safe.
+    pub(crate) fn system_stack() -> Option<Range<usize>> {
+        // SAFETY: the thread's own machine, which lives until it is detached; only the range is read, which nobody changes.
+        unsafe {
+            let machine = asm::current().as_ref()?;
+            let shared = machine.host.load(Ordering::Relaxed) as *const Shared;
+            Some((*shared).system.clone())
+        }
+    }
+
+    /// The header of the goroutine that this thread runs. Signal-safe.
+    pub(crate) fn goroutine_header() -> Option<&'m GoroutineHeader> {
+        // SAFETY: the thread's own machine, see above; records of goroutines live as long as the runtime.
+        unsafe { (asm::current().as_ref()?.goroutine.load(Ordering::Relaxed) as *const GoroutineHeader).as_ref() }
     }
 
     /// The goroutine.
@@ -317,6 +343,23 @@ impl<'m> Caller<'m> {
     }
 }
 
+/// Where the calling thread's stack lies, as far as the system knows.
+fn thread_stack() -> Range<usize> {
+    let mut range = 0..0;
+    // SAFETY: the attributes are initialised by the first call, read, and given back.
+    unsafe {
+        let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
+        if libc::pthread_getattr_np(libc::pthread_self(), &raw mut attributes) == 0 {
+            let (mut start, mut size) = (std::ptr::null_mut(), 0);
+            if libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size) == 0 {
+                range = start as usize..start as usize + size;
+            }
+            libc::pthread_attr_destroy(&raw mut attributes);
+        }
+    }
+    range
+}
+
 /// What `goroutine_entry` calls when the managed function has returned.
 ///
 /// # Safety
@@ -331,8 +374,6 @@ pub(crate) unsafe extern "C-unwind" fn goroutine_exit(_header: *mut c_void, _res
         state.barriers.settle_limbo(stubs());
         state.frames = 0;
         runtime.counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
-        let memory = goroutine.memory.lock().take().expect("a goroutine that runs has a stack");
-        crate::moving::release(runtime, memory);
         goroutine.status.stop(Status::Dead);
     }
     // Release: those who wait for it to be scanned see it dead.
