@@ -203,7 +203,7 @@ const SMALL: Size = Size { trees: 5, height: 4, depth: 600 };
 
 #[test]
 fn is_collected_at_every_safepoint() {
-    let Some(statistics) = run("every-poll", &[], BarrierMode::Exponential, When::EveryPoll, SMALL) else { return };
+    let Some(statistics) = run("every-poll", &[], BarrierMode::Incremental, When::EveryPoll, SMALL) else { return };
     check(&statistics, SMALL);
     assert!(statistics.cycles > 2000, "{} cycles", statistics.cycles);
     let deepest = statistics.cycles_detail.iter().map(|cycle| cycle.objects_marked).max();

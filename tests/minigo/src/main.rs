@@ -1,7 +1,7 @@
 //! The command `minigo [options] FILE.go`.
 
 use clap::{Parser, ValueEnum};
-use minigo::{Options, Stress};
+use minigo::{BarrierMode, Options, Stress};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,11 +12,13 @@ enum StressName {
     MoveEveryPoll,
     Poison,
     Verify,
+    ScanFewFrames,
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
+#[derive(Clone, Copy, ValueEnum)]
 enum Barriers {
-    On,
+    Incremental,
+    RescanLimit,
     Off,
 }
 
@@ -32,6 +34,9 @@ struct Arguments {
     /// Write the statistics as JSON to this file at exit.
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
+    /// Sample where the program is, a thousand times a second, and write a profile to this file at exit.
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
     /// OS threads that run goroutines.
     #[arg(long, value_name = "N", default_value_t = default_threads(), value_parser = positive)]
     threads: usize,
@@ -47,8 +52,9 @@ struct Arguments {
     /// Debugging modes, separated by commas.
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
     stress: Vec<StressName>,
-    /// Whether return barriers bound the rescans.
-    #[arg(long, value_enum, default_value_t = Barriers::On)]
+    /// What return barriers are for: a stack is scanned a little at a time; or whole, and they limit the rescan; or there
+    /// are none.
+    #[arg(long, value_enum, default_value_t = Barriers::Incremental)]
     barriers: Barriers,
 }
 
@@ -71,17 +77,23 @@ fn main() -> ExitCode {
         StressName::MoveEveryPoll => Stress::MoveEveryPoll,
         StressName::Poison => Stress::Poison,
         StressName::Verify => Stress::Verify,
+        StressName::ScanFewFrames => Stress::ScanFewFrames,
     });
     let options = Options {
         file: a.file,
         report: a.report,
         stats: a.stats,
+        profile: a.profile,
         threads: a.threads,
         mark_workers: a.mark_workers,
         gc_percent: a.gc_percent,
         max_stack: a.max_stack,
         stress: stress.collect(),
-        barriers: a.barriers == Barriers::On,
+        barriers: match a.barriers {
+            Barriers::Incremental => BarrierMode::Incremental,
+            Barriers::RescanLimit => BarrierMode::RescanLimit,
+            Barriers::Off => BarrierMode::Off,
+        },
     };
     eprintln!("{}", minigo::run(&options));
     ExitCode::FAILURE

@@ -260,7 +260,7 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
             // SAFETY: the callee is compiled code of one word in, one word out.
             caller.foreign(|| unsafe {
                 let back = std::mem::transmute::<usize, asm::ManagedFn>(back);
-                caller.callback(back, argument.as_mut_ptr() as usize);
+                caller.callback(back, argument.as_mut_ptr() as usize).expect("no exception");
             });
             assert_eq!(argument[2], 3 * 4 / 2 + 3 * 7);
         }
@@ -291,7 +291,7 @@ fn step_through(config: Config, n: u64, what: Bottom) {
         let machine = Machine::attach(&runtime).expect("a fresh thread");
         let mut argument = [n, &raw const OBJECT as u64, 0];
         let mut spawn = || {
-            BACK.store(if what == Bottom::Callback { compiled.back } else { 0 }, Relaxed);
+            BACK.store(if what == Bottom::Callback { compiled.functions["back"] } else { 0 }, Relaxed);
             // SAFETY: the entry is compiled code that keeps the contracts.
             unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory")
         };
