@@ -75,6 +75,7 @@ mod poll;
 mod request;
 mod return_protection;
 mod runtime;
+pub mod sample;
 mod scan;
 pub mod scheduler;
 mod signal_stack;

@@ -10,7 +10,10 @@ use crate::runtime::{MachineEntry, Runtime, stubs};
 use crate::scan::{self, ScanError};
 use crate::signal_stack::{self, SignalStack};
 use crate::status::Status;
-use stackmark_asm::{self as asm, layout::MachineHeader};
+use stackmark_asm::{
+    self as asm,
+    layout::{GoroutineHeader, MachineHeader},
+};
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -47,6 +50,8 @@ pub(crate) struct Shared {
     header: MachineHeader,
     pub(crate) entry: Arc<MachineEntry>,
     pub(crate) runtime: Arc<Runtime>,
+    /// Where the thread's own stack lies.
+    system: Range<usize>,
     /// The goroutine that runs here, owned. Touched by this thread alone.
     running: Cell<Option<Arc<Goroutine>>>,
     /// What the host wants managed code to find here.
@@ -87,6 +92,7 @@ impl Shared {
             header: MachineHeader::new(),
             entry,
             runtime: runtime.clone(),
+            system: thread_stack(),
             running: Cell::new(None),
             word: runtime.host.machine_word(),
             lib_call: Cell::default(),
@@ -149,6 +155,8 @@ impl Shared {
             }
             goroutine.header.callback_depth.store(0, Ordering::Relaxed);
             caller.end();
+            self.header.goroutine.store(0, Ordering::Relaxed);
+            give_stack_back(&self.runtime, &goroutine);
             self.entry.current.store(std::ptr::null_mut(), Ordering::Release);
             self.runtime.world.exit(&self.entry.gate);
             self.running.set(None);
@@ -214,6 +222,8 @@ impl Machine {
         runtime.world.exit(&entry.gate);
         match left {
             EXITED => {
+                // Not before: a signal handler may have walked the stack until now.
+                give_stack_back(runtime, &goroutine);
                 runtime.has_ended(goroutine);
                 Left::Exited
             }
@@ -276,6 +286,22 @@ impl<'m> Caller<'m> {
             let shared = &*(machine.host.load(Ordering::Relaxed) as *const Shared);
             Some(Caller { shared, goroutine })
         }
+    }
+
+    /// Where the stack of this thread lies, if it is attached. Signal-safe.
+    pub(crate) fn system_stack() -> Option<Range<usize>> {
+        // SAFETY: the thread's own machine, which lives until it is detached; only the range is read, which nobody changes.
+        unsafe {
+            let machine = asm::current().as_ref()?;
+            let shared = machine.host.load(Ordering::Relaxed) as *const Shared;
+            Some((*shared).system.clone())
+        }
+    }
+
+    /// The header of the goroutine that this thread runs. Signal-safe.
+    pub(crate) fn goroutine_header() -> Option<&'m GoroutineHeader> {
+        // SAFETY: the thread's own machine, see above; records of goroutines live as long as the runtime.
+        unsafe { (asm::current().as_ref()?.goroutine.load(Ordering::Relaxed) as *const GoroutineHeader).as_ref() }
     }
 
     /// The goroutine.
@@ -465,8 +491,6 @@ impl Caller<'_> {
         {
             let settled = goroutine.scan_lock().end(stubs());
             runtime.counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
-            let memory = goroutine.memory.lock().take().expect("a goroutine that runs has a stack");
-            crate::moving::release(runtime, memory);
             goroutine.status.stop(Status::Dead);
         }
         // Release: those who wait for it to be scanned see it dead.
@@ -476,6 +500,29 @@ impl Caller<'_> {
             changed.notify_all();
         }
     }
+}
+
+/// Gives back the stack of a goroutine that has ended.
+fn give_stack_back(runtime: &Runtime, goroutine: &Goroutine) {
+    let memory = goroutine.memory.lock().take().expect("a goroutine that has run has a stack");
+    crate::moving::release(runtime, memory);
+}
+
+/// Where the calling thread's stack lies, as far as the system knows.
+fn thread_stack() -> Range<usize> {
+    let mut range = 0..0;
+    // SAFETY: the attributes are initialised by the first call, read, and given back.
+    unsafe {
+        let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
+        if libc::pthread_getattr_np(libc::pthread_self(), &raw mut attributes) == 0 {
+            let (mut start, mut size) = (std::ptr::null_mut(), 0);
+            if libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size) == 0 {
+                range = start as usize..start as usize + size;
+            }
+            libc::pthread_attr_destroy(&raw mut attributes);
+        }
+    }
+    range
 }
 
 /// What `goroutine_entry` calls when the managed function has returned.

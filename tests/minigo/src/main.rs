@@ -34,6 +34,9 @@ struct Arguments {
     /// Write the statistics as JSON to this file at exit.
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
+    /// Sample where the program is, a thousand times a second, and write a profile to this file at exit.
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
     /// OS threads that run goroutines.
     #[arg(long, value_name = "N", default_value_t = default_threads(), value_parser = positive)]
     threads: usize,
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         file: a.file,
         report: a.report,
         stats: a.stats,
+        profile: a.profile,
         threads: a.threads,
         mark_workers: a.mark_workers,
         gc_percent: a.gc_percent,

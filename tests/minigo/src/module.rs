@@ -15,6 +15,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleReloc};
 use gimli::write::{Address, EhFrame, EndianVec, FrameTable};
+use stackmark::unwind::stack_map::cranelift;
 use stackmark_asm::layout;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -392,7 +393,11 @@ impl Emitter {
                 safepoints.push(Safepoint { return_address, span: *span, slots: slots.clone() });
             }
             if let Some(UnwindInfo::SystemV(info)) = &f.unwind {
-                table.add_fde(cie, info.to_fde(Address::Constant(at as u64)));
+                let mut entry = info.to_fde(Address::Constant(at as u64));
+                // SAFETY: the function's code, in its final place, where it stays and is readable.
+                let code = unsafe { std::slice::from_raw_parts(at as *const u8, f.len) };
+                cranelift::describe_epilogues(&mut entry, code);
+                table.add_fde(cie, entry);
             }
         }
         let mut eh_frame = EhFrame::from(EndianVec::new(gimli::LittleEndian));

@@ -29,6 +29,8 @@ pub struct Options {
     pub report: bool,
     /// Write the statistics as JSON to this file at exit.
     pub stats: Option<PathBuf>,
+    /// Sample where the program is, and write a profile to this file at exit.
+    pub profile: Option<PathBuf>,
     /// OS threads that run goroutines.
     pub threads: usize,
     /// OS threads that mark; `None`: as the library chooses.
@@ -50,6 +52,7 @@ impl Default for Options {
             file: PathBuf::new(),
             report: false,
             stats: None,
+            profile: None,
             threads: 1,
             mark_workers: None,
             gc_percent: 100,

@@ -3,7 +3,7 @@
 use crate::module::{Code, Role};
 use crate::options::{Options, Stress};
 use crate::report;
-use crate::runtime::{fail, output, panic, traceback};
+use crate::runtime::{fail, output, panic, profile, traceback};
 use parking_lot::Mutex;
 use stackmark::Collector;
 use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep};
@@ -14,6 +14,7 @@ use stackmark::write_barrier::BarrierBuffer;
 use std::cell::OnceCell;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -167,6 +168,9 @@ pub(crate) fn run(code: Code) -> Result<(), Box<dyn std::error::Error>> {
     for (at, bytes) in code.globals {
         // SAFETY: the compiler allocated whole words that are never freed; managed code accesses them word by word.
         unsafe { w.collector.add_globals(at..at + bytes) };
+    }
+    if w.options.profile.is_some() {
+        profile::start(w.runtime.code())?;
     }
     spawn(code.start);
     let threads = w.scheduler.start()?;
@@ -442,12 +446,20 @@ pub(crate) fn end(status: i32, last_words: impl FnOnce()) -> ! {
         if w.options.report {
             output::error(report::text(&statistics).as_bytes());
         }
-        let Some(file) = &w.options.stats else { return false };
-        let written = std::fs::write(file, format!("{:#}\n", report::json(&statistics)));
-        if let Err(error) = &written {
-            output::error(format!("minigo: {}: {error}\n", file.display()).as_bytes());
+        let mut failed = false;
+        let mut wrote = |file: &Path, written: std::io::Result<()>| {
+            if let Err(error) = written {
+                output::error(format!("minigo: {}: {error}\n", file.display()).as_bytes());
+                failed = true;
+            }
+        };
+        if let Some(file) = &w.options.stats {
+            wrote(file, std::fs::write(file, format!("{:#}\n", report::json(&statistics))));
         }
-        written.is_err()
+        if let Some(file) = &w.options.profile {
+            wrote(file, profile::write(file));
+        }
+        failed
     });
     // SAFETY: ends the process.
     unsafe { libc::_exit(if failed && status == 0 { 1 } else { status }) }
