@@ -3,10 +3,10 @@
 use crate::barrier::BarrierList;
 use crate::memory::{StackKind, StackMemory};
 use crate::status::{Held, Status, StatusWord};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, heavy_fence, light_fence};
 use crate::{STACK_GUARD, memory::Origin};
 use stackmark_asm::layout::GoroutineHeader;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Something that a goroutine is asked to do at its next poll. Bits of one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,8 +131,15 @@ impl Goroutine {
     }
 
     /// Becomes Running; waits while it is held.
+    #[inline]
     pub(crate) fn start_running(&self, from: Status) {
         self.status.start_running(from, &self.scan);
+    }
+
+    /// Bytes of its stack, used or not, at this moment.
+    pub fn stack_size(&self) -> usize {
+        let bounds = self.bounds();
+        bounds.end - bounds.start
     }
 
     /// The bounds of its stack.
@@ -144,7 +151,7 @@ impl Goroutine {
     pub fn request(&self, what: Request) {
         // SeqCst with the fence: C6. The flag first, then its echo in the poll word.
         self.requests.fetch_or(what.0, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        heavy_fence();
         self.header.stack_limit.store(usize::MAX, Ordering::SeqCst);
     }
 
@@ -160,9 +167,9 @@ impl Goroutine {
     pub(crate) fn rewrite_limit(&self) {
         let lo = self.header.stack_lo.load(Ordering::Relaxed);
         let quiet = if self.every_poll.load(Ordering::Relaxed) { usize::MAX } else { lo + STACK_GUARD };
-        self.header.stack_limit.store(quiet, Ordering::SeqCst);
+        self.header.stack_limit.store(quiet, Ordering::Relaxed);
         // C6: whoever rewrites the word stores, fences, and looks at the flag again.
-        fence(Ordering::SeqCst);
+        light_fence();
         if self.requests.load(Ordering::SeqCst) != 0 {
             self.header.stack_limit.store(usize::MAX, Ordering::SeqCst);
         }
