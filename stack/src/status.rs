@@ -16,7 +16,7 @@
 //! The park happens before whatever makes the goroutine visible to those who may wake it (its author's duty), so
 //! [`StatusWord::ready`] never meets Running.
 
-use crate::sync::{AtomicU32, Mutex, MutexGuard, Ordering, heavy_fence, light_fence};
+use crate::sync::{AtomicU32, LeftOut, Mutex, MutexGuard, Ordering, heavy_fence, left_out, light_fence};
 
 /// What a goroutine is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +126,9 @@ impl StatusWord {
         assert_ne!(self.foreign.load(Ordering::Relaxed), 0, "a goroutine returns twice");
         self.foreign.store(0, Ordering::Relaxed);
         // Invariant 3: pairs with the fence in try_hold_foreign.
-        light_fence();
+        if !left_out(LeftOut::ForeignFence) {
+            light_fence();
+        }
         // Acquire: what the last holder wrote (slots) is visible to the goroutine.
         if self.held.load(Ordering::Acquire) == 0 {
             return true;
@@ -141,9 +143,11 @@ impl StatusWord {
         if !self.is_foreign() {
             return Err(Status::Running);
         }
-        self.held.store(1, Ordering::Relaxed);
+        self.held.store(u32::from(!left_out(LeftOut::Held)), Ordering::Relaxed);
         // Invariant 3: pairs with the fence in try_return.
-        heavy_fence();
+        if !left_out(LeftOut::ForeignFence) {
+            heavy_fence();
+        }
         if self.is_foreign() {
             return Ok(Status::Foreign);
         }
@@ -162,7 +166,8 @@ impl StatusWord {
                 _ => {}
             }
             // Acquire: what the goroutine wrote before it stopped (its frames, `sched`) is visible to the holder.
-            match self.word.compare_exchange_weak(word, word | HELD, Ordering::Acquire, Ordering::Relaxed) {
+            let held = if left_out(LeftOut::Held) { word } else { word | HELD };
+            match self.word.compare_exchange_weak(word, held, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Ok(Status::of(word)),
                 Err(now) => word = now,
             }
@@ -198,9 +203,10 @@ impl StatusWord {
     pub(crate) fn stop(&self, to: Status) {
         debug_assert!(Status::of(self.word.load(Ordering::Relaxed)) == Status::Running && !self.is_foreign());
         // Release: frames and `sched` before the status. A Running goroutine is not held, so a store is enough.
+        let order = if left_out(LeftOut::StopRelease) { Ordering::Relaxed } else { Ordering::Release };
         match to {
-            Status::Foreign => self.foreign.store(1, Ordering::Release),
-            to => self.word.store(to as u32, Ordering::Release),
+            Status::Foreign => self.foreign.store(1, order),
+            to => self.word.store(to as u32, order),
         }
     }
 
@@ -252,6 +258,7 @@ impl<T> Drop for Held<'_, T> {
 #[cfg(all(test, stackmark_loom))]
 mod loom_models {
     use super::*;
+    use crate::sync::leave_out;
     use loom::{cell::UnsafeCell, sync::Arc, thread};
 
     /// A goroutine whose frames are one cell: loom reports any two accesses that nothing orders.
@@ -346,8 +353,7 @@ mod loom_models {
         });
     }
 
-    #[test]
-    fn loom_two_holders_and_a_foreign_return() {
+    fn two_holders_and_a_foreign_return() {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(3);
         model.check(|| {
@@ -366,5 +372,17 @@ mod loom_models {
             runs.join().unwrap();
             assert!(*g.scan.lock() <= 1);
         });
+    }
+
+    #[test]
+    fn loom_two_holders_and_a_foreign_return() {
+        two_holders_and_a_foreign_return();
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_twin_without_fences_runs_a_goroutine_that_is_held_in_a_foreign_call() {
+        leave_out(LeftOut::ForeignFence);
+        two_holders_and_a_foreign_return();
     }
 }
