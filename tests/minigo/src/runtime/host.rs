@@ -371,7 +371,9 @@ pub(crate) fn call_back_to_panic(raised: usize) -> ! {
     unsafe {
         let f = std::mem::transmute::<usize, stackmark_asm::ManagedFn>(f);
         let caller = Caller::current();
-        caller.foreign(|| caller.callback(f, raised));
+        if let Err(error) = caller.foreign(|| caller.callback(f, raised)) {
+            Embedder.fatal(&error);
+        }
     }
     unreachable!("a panic does not return")
 }
