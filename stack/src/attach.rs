@@ -63,7 +63,11 @@ impl SpareMachine {
         let entry = Arc::new(MachineEntry::new());
         let goroutine = runtime.record();
         runtime.machines.lock().push(entry.clone());
-        SpareMachine(runtime.spare.make(Spare { entry, goroutine, signal_stack: Cell::new(Some(SignalStack::new())) }))
+        SpareMachine(runtime.spare.make(Spare {
+            entry,
+            goroutine,
+            signal_stack: Cell::new(Some(SignalStack::new())),
+        }))
     }
 
     fn spare(&self) -> &Spare {

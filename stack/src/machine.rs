@@ -168,7 +168,8 @@ impl Machine {
             return Err(AlreadyAttached);
         }
         let mut signal_stack = None;
-        let handlers_run_in = signal_stack::ensure(&mut signal_stack).expect("no thread is attached in a signal handler");
+        let handlers_run_in =
+            signal_stack::ensure(&mut signal_stack).expect("no thread is attached in a signal handler");
         let entry = Arc::new(MachineEntry::new());
         runtime.machines.lock().push(entry.clone());
         runtime.stacks.open_cache();

@@ -8,6 +8,7 @@ pub(crate) mod arguments;
 pub(crate) mod channel;
 pub(crate) mod compare;
 pub(crate) mod fail;
+pub(crate) mod foreign;
 pub(crate) mod format;
 pub(crate) mod goroutine;
 pub(crate) mod host;

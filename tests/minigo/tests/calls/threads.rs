@@ -363,7 +363,10 @@ fn go_8588_an_unrecovered_panic_on_any_thread_prints_its_traceback_and_ends_with
             let lines: Vec<&str> = text[begin..].lines().collect();
             assert!(lines[2].ends_with(" [running]:"), "{text}");
             let at = |function: &str| {
-                lines.iter().position(|line| line.starts_with(function)).unwrap_or_else(|| panic!("{function}: {text}"))
+                lines
+                    .iter()
+                    .position(|line| line.starts_with(function))
+                    .unwrap_or_else(|| panic!("{function}: {text}"))
             };
             // Managed frames first, then the C code that called them, each with its source.
             let (rec, outer) = (at("rec(...)"), if what == "own" { at("entry(...)") } else { at("inner(...)") });
