@@ -44,7 +44,7 @@ func goNothing() {}
 func goGrowAndCollect() {
 	grow(200)
 	var garbage *list
-	for i := 0; i < 1000; i++ {
+	for i := 0; i < 100; i++ {
 		garbage = &list{garbage, i}
 	}
 	runtime.GC()
