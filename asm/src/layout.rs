@@ -57,6 +57,9 @@ pub struct GoroutineHeader {
     /// Native function that `goroutine_entry` calls, on the system stack, with an exception that nobody has caught:
     /// `fn(exception, goroutine)`, which does not return. 0: exceptions find no handler.
     pub on_uncaught: AtomicUsize,
+    /// The host's word of the machine that runs the goroutine, rewritten whenever it begins to run on one. For managed code that
+    /// needs something of its thread, as an allocator's fields: to be loaded anew after each call.
+    pub machine_word: AtomicUsize,
     /// More words for the embedder, 0 when a goroutine begins. Not roots, and addresses in the stack do not stay right there.
     pub language: [AtomicUsize; 2],
 }
@@ -168,8 +171,10 @@ offsets! {
     C_RAX = Continuation.rax @ 64;
     /// Offset of [`Continuation::rdx`].
     C_RDX = Continuation.rdx @ 72;
+    /// Offset of [`GoroutineHeader::machine_word`].
+    G_MACHINE_WORD = GoroutineHeader.machine_word @ 232;
     /// Offset of [`GoroutineHeader::language`].
-    G_LANGUAGE = GoroutineHeader.language @ 232;
+    G_LANGUAGE = GoroutineHeader.language @ 240;
     /// Offset of [`MachineHeader::goroutine`].
     M_GOROUTINE = MachineHeader.goroutine @ 0;
     /// Offset of [`MachineHeader::system_sp`].
@@ -198,6 +203,7 @@ impl GoroutineHeader {
             user: AtomicUsize::new(0),
             results: [const { AtomicU64::new(0) }; RESULT_WORDS],
             on_uncaught: AtomicUsize::new(0),
+            machine_word: AtomicUsize::new(0),
             language: [const { AtomicUsize::new(0) }; 2],
         }
     }

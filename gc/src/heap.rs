@@ -77,6 +77,12 @@ pub unsafe trait Heap: Send + Sync + 'static {
     /// neighbour, which cannot be told from a reference to that neighbour; retaining it is harmless.)
     fn resolve(&self, word: usize) -> Option<Object>;
 
+    /// Whether `word` may refer to an object at all, as far as can be told without touching memory. If it may, what
+    /// [`resolve`](Heap::resolve), [`mark`](Heap::mark) and [`trace`](Heap::trace) will soon need is asked into the cache.
+    fn prefetch(&self, word: usize) -> bool {
+        word != 0
+    }
+
     /// Marks `object`; true if it was unmarked. Of several threads that mark it at the same time, one is told true.
     fn mark(&self, object: Object) -> bool;
 

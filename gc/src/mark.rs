@@ -4,13 +4,18 @@
 //! lie on a worker's own stack, in its deque, where others steal, or in batches in the shared queue. A worker puts part of
 //! its stack into the deque when somebody has nothing to do; popping from the deque costs a fence, popping from the stack
 //! does not.
+//!
+//! The references that a worker finds pass through a short queue, first in, first out, on their way to being looked at: what
+//! will be needed of their objects comes into the cache meanwhile (Cher, Hosking and Vitek, "Software prefetching for
+//! mark-sweep garbage collection", 2004).
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
+use stackmark_stack::Runtime;
 
 use crate::crew::Crew;
 use crate::heap::{Heap, Marked, Object};
@@ -22,6 +27,10 @@ const PIECE: usize = 64 << 10;
 const STRETCH: usize = 64;
 /// Objects that a worker shares at a time.
 const SHARE: usize = 32;
+/// References whose objects are being brought into the cache, at most.
+const COMING: usize = 32;
+/// As long as the stack has something to give, so many references are left on their way.
+const UNDER_WAY: usize = 16;
 
 /// What lies in the shared queue.
 enum Work {
@@ -43,6 +52,8 @@ pub(crate) struct Shared<H> {
     heap: Arc<H>,
     queue: Injector<Work>,
     stealers: Vec<Stealer<Object>>,
+    /// Whose frozen frames the workers visit. It refers to us.
+    stacks: Weak<Runtime>,
     crew: Crew,
     // Counted by each worker for itself and added before it rests, so exact when it is quiet.
     objects: AtomicU64,
@@ -50,13 +61,14 @@ pub(crate) struct Shared<H> {
 }
 
 impl<H: Heap> Marker<H> {
-    /// Starts `workers` threads, at least one, which wait for [`open`](Marker::open).
-    pub(crate) fn start(heap: Arc<H>, workers: usize) -> std::io::Result<Marker<H>> {
+    /// Starts `workers` threads, at least one, which wait for [`open`](Marker::open). They visit frozen frames of `stacks`, too.
+    pub(crate) fn start(heap: Arc<H>, stacks: Weak<Runtime>, workers: usize) -> std::io::Result<Marker<H>> {
         let deques: Vec<_> = (0..workers.max(1)).map(|_| Worker::new_lifo()).collect();
         let shared = Arc::new(Shared {
             heap,
             queue: Injector::new(),
             stealers: deques.iter().map(Worker::stealer).collect(),
+            stacks,
             crew: Crew::new(deques.len()),
             objects: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -64,7 +76,8 @@ impl<H: Heap> Marker<H> {
         let mut marker = Marker { shared, threads: Vec::new() };
         for (number, deque) in deques.into_iter().enumerate() {
             let shared = Arc::clone(&marker.shared);
-            let worker = MarkWorker { number, deque, stack: Vec::new(), counted: Marked::default(), shared };
+            let (coming, counted) = (Coming::default(), Marked::default());
+            let worker = MarkWorker { number, deque, stack: Vec::new(), coming, counted, shared };
             let thread = std::thread::Builder::new().name(format!("stackmark-mark-{number}"));
             marker.threads.push(thread.spawn(move || worker.run())?);
         }
@@ -110,7 +123,20 @@ impl<H> Drop for Marker<H> {
 impl<H: Heap> Shared<H> {
     fn has_work(&self) -> bool {
         // The last object of a deque is its owner's, who is not idle: going after it would only keep two threads busy.
-        !self.queue.is_empty() || self.stealers.iter().any(|stealer| stealer.len() > 1)
+        !self.queue.is_empty()
+            || self.stealers.iter().any(|stealer| stealer.len() > 1)
+            || self.stacks.upgrade().is_some_and(|stacks| stacks.has_frozen())
+    }
+
+    /// There is a stack to go on with.
+    pub(crate) fn stack_waits(&self) {
+        self.crew.announce();
+    }
+
+    /// Visits a chunk of some stack's frozen frames. False if there are none.
+    fn scan_frozen(&self) -> bool {
+        let Some(stacks) = self.stacks.upgrade() else { return false };
+        stacks.scan_frozen().unwrap_or_else(|error| stacks.fatal(&error))
     }
 
     /// Marks what the words refer to and leaves it to the workers. For threads that find roots, after `begin_cycle`.
@@ -148,8 +174,44 @@ struct MarkWorker<H> {
     deque: Worker<Object>,
     /// Grey objects that nobody else sees.
     stack: Vec<Object>,
+    coming: Coming,
     counted: Marked,
     shared: Arc<Shared<H>>,
+}
+
+/// A queue of references whose objects are on their way into the cache.
+#[derive(Default)]
+struct Coming {
+    words: [usize; COMING],
+    /// Counts what was taken and what was put: the places are these, modulo the length.
+    taken: usize,
+    put: usize,
+}
+
+impl Coming {
+    #[inline]
+    fn len(&self) -> usize {
+        self.put.wrapping_sub(self.taken)
+    }
+
+    /// Adds a word; gives the oldest one if there was no room.
+    #[inline]
+    fn exchange(&mut self, word: usize) -> Option<usize> {
+        let oldest = if self.len() == COMING { self.take() } else { None };
+        self.words[self.put % COMING] = word;
+        self.put = self.put.wrapping_add(1);
+        oldest
+    }
+
+    #[inline]
+    fn take(&mut self) -> Option<usize> {
+        if self.taken == self.put {
+            return None;
+        }
+        let word = self.words[self.taken % COMING];
+        self.taken = self.taken.wrapping_add(1);
+        Some(word)
+    }
 }
 
 /// A collector's thread that panics would leave everybody waiting for it.
@@ -167,15 +229,14 @@ impl<H: Heap> MarkWorker<H> {
     fn run(mut self) {
         let _guard = AbortOnPanic;
         loop {
-            while let Some(object) = self.stack.pop() {
-                self.trace_stretch(object);
+            while self.trace_stretch() {
                 if self.shared.crew.wants_work() {
                     self.share();
                 }
             }
             if let Some(object) = self.deque.pop() {
                 self.stack.push(object);
-            } else if !self.take_shared() && !self.steal() {
+            } else if !self.take_shared() && !self.steal() && !self.shared.scan_frozen() {
                 // The counters of the crew order these: it is quiet only after a lock that we take next.
                 self.shared.objects.fetch_add(std::mem::take(&mut self.counted.objects), Relaxed);
                 self.shared.bytes.fetch_add(std::mem::take(&mut self.counted.bytes), Relaxed);
@@ -186,31 +247,48 @@ impl<H: Heap> MarkWorker<H> {
         }
     }
 
-    /// Traces `first` and what comes next.
-    fn trace_stretch(&mut self, first: Object) {
-        let mut next = Some(first);
+    /// Traces some objects; whether there may be more.
+    fn trace_stretch(&mut self) -> bool {
         for _ in 0..STRETCH {
-            let Some(object) = next else { return };
+            let Some(object) = self.next_object() else { return false };
             let size = self.shared.heap.size(object);
             self.counted.objects += 1;
             self.counted.bytes += size as u64;
             self.trace(object, 0, size);
-            next = self.stack.pop();
         }
-        self.stack.extend(next);
+        true
+    }
+
+    /// A grey object of this worker's, rather one that is in the cache by now.
+    #[inline]
+    fn next_object(&mut self) -> Option<Object> {
+        let heap = &*self.shared.heap;
+        while self.coming.len() > UNDER_WAY || self.stack.is_empty() {
+            let word = self.coming.take()?;
+            if let Some(object) = heap.resolve(word)
+                && heap.mark(object)
+            {
+                return Some(object);
+            }
+        }
+        self.stack.pop()
     }
 
     /// Traces the piece of an object that begins at `from`; puts what follows it, if there is something, into the queue first.
+    #[inline]
     fn trace(&mut self, object: Object, from: usize, size: usize) {
         let shared = &*self.shared;
-        let stack = &mut self.stack;
+        let (stack, coming) = (&mut self.stack, &mut self.coming);
         if size - from > PIECE {
             shared.queue.push(Work::Piece(object, from + PIECE));
             shared.crew.announce();
         }
-        shared.heap.trace(object, from..from + PIECE, &mut |word| {
-            if let Some(object) = shared.heap.resolve(word)
-                && shared.heap.mark(object)
+        let heap = &*shared.heap;
+        heap.trace(object, from..from + PIECE, &mut |word| {
+            if heap.prefetch(word)
+                && let Some(oldest) = coming.exchange(word)
+                && let Some(object) = heap.resolve(oldest)
+                && heap.mark(object)
             {
                 stack.push(object);
             }
@@ -298,7 +376,7 @@ mod tests {
     fn any_number_of_workers_marks_exactly_what_is_reachable() {
         for workers in [1, 2, 5] {
             let (heap, roots, objects, bytes) = graph();
-            let marker = Marker::start(Arc::clone(&heap), workers).expect("threads");
+            let marker = Marker::start(Arc::clone(&heap), Weak::new(), workers).expect("threads");
             for _ in 0..3 {
                 heap.begin_cycle();
                 marker.open();
@@ -318,7 +396,7 @@ mod tests {
     #[test]
     fn words_that_arrive_before_the_cycle_wait_for_it() {
         let (heap, roots, objects, _) = graph();
-        let marker = Marker::start(Arc::clone(&heap), 2).expect("threads");
+        let marker = Marker::start(Arc::clone(&heap), Weak::new(), 2).expect("threads");
         marker.shared().take(roots.clone());
         assert!(marker.shared().wants(roots[0]));
         heap.begin_cycle();

@@ -2,9 +2,12 @@
 
 use crate::attach::{self, CallInError, SpareMachine};
 use crate::exception::NativeException;
-use crate::goroutine::{Goroutine, Request};
+use crate::goroutine::Goroutine;
 use crate::lib_call::LibCall;
+use crate::poll;
+use crate::request::Request;
 use crate::runtime::{MachineEntry, Runtime, stubs};
+use crate::scan::{self, ScanError};
 use crate::signal_stack::{self, SignalStack};
 use crate::status::Status;
 use stackmark_asm::{self as asm, layout::MachineHeader};
@@ -46,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) runtime: Arc<Runtime>,
     /// The goroutine that runs here, owned. Touched by this thread alone.
     running: Cell<Option<Arc<Goroutine>>>,
+    /// What the host wants managed code to find here.
+    word: usize,
     /// The library call under way.
     pub(crate) lib_call: Cell<LibCall>,
     /// Where this thread's signal handlers run.
@@ -83,6 +88,7 @@ impl Shared {
             entry,
             runtime: runtime.clone(),
             running: Cell::new(None),
+            word: runtime.host.machine_word(),
             lib_call: Cell::default(),
             handlers_run_in,
             signal_stack,
@@ -101,6 +107,7 @@ impl Shared {
     /// The goroutine `goroutine` is this thread's from now on, InForeign.
     pub(crate) fn bind(&self, goroutine: Arc<Goroutine>) {
         let record = Arc::as_ptr(&goroutine);
+        goroutine.header.machine_word.store(self.word, Ordering::Relaxed);
         self.header.goroutine.store(record as usize, Ordering::Relaxed);
         // Release: who asks it finds the record whole.
         self.entry.current.store(record.cast_mut(), Ordering::Release);
@@ -119,7 +126,7 @@ impl Shared {
         // SAFETY: by our contract no managed frame is on this thread.
         unsafe { asm::set_current(std::ptr::null_mut()) };
         attach::set_key(std::ptr::null());
-        if let Some(signal_stack) = &this.signal_stack {
+        if let Some(signal_stack) = &mut this.signal_stack {
             signal_stack.give_up();
         }
         match this.spare.take() {
@@ -187,6 +194,8 @@ impl Machine {
         let (runtime, entry) = (&*shared.runtime, &*shared.entry);
         runtime.world.enter(&entry.gate);
         goroutine.start_running(Status::Runnable);
+        // Relaxed: the goroutine is ours; managed code on this thread reads it.
+        goroutine.header.machine_word.store(shared.word, Ordering::Relaxed);
         let header = (&raw const goroutine.header).cast_mut();
         entry.current.store(Arc::as_ptr(&goroutine).cast_mut(), Ordering::SeqCst);
         // Whoever asked this machine while it had no goroutine to ask has raised the flag before we look.
@@ -338,6 +347,11 @@ impl<'m> Caller<'m> {
         }
     }
 
+    /// Depth of the frame of `call_system` that called out to us.
+    fn depth(&self) -> usize {
+        self.goroutine.bounds().end - self.goroutine.header.sched.sp.load(Ordering::Relaxed)
+    }
+
     /// Lets others run: the goroutine goes back to the scheduler, [`Left::Yielded`]. Its call returns `value`. Inside a
     /// callback it keeps its thread and returns at once.
     ///
@@ -360,6 +374,10 @@ impl<'m> Caller<'m> {
         impl Drop for BackInside<'_> {
             fn drop(&mut self) {
                 self.0.back_inside(Status::Foreign);
+                if self.0.goroutine.called_back.swap(false, Ordering::Relaxed) {
+                    // A frontier may rest here, where there can be no stub, or have rested.
+                    poll::come_back(&self.0.shared.runtime, self.0.goroutine, self.0.depth());
+                }
             }
         }
         self.go_outside();
@@ -394,6 +412,7 @@ impl<'m> Caller<'m> {
                 let pc = self.caller.goroutine.header.sched.pc.load(Ordering::Relaxed);
                 assert_eq!(pc, asm::resume_pc(), "a callback's return slot holds a place in call_system");
                 self.caller.shared.lib_call.set(self.lib_call);
+                self.caller.goroutine.called_back.store(true, Ordering::Relaxed);
                 self.caller.go_outside();
             }
         }
@@ -406,10 +425,31 @@ impl<'m> Caller<'m> {
             status => return Err(CallInError::NotForeign { goroutine: self.goroutine.id(), status }),
         }
         self.back_inside(Status::Foreign);
+        if self.shared.runtime.is_scanning() {
+            self.goroutine.scan_lock().calls_back(self.depth());
+        }
         let _out = GoOutside { caller: self, lib_call: self.shared.lib_call.get() };
         let header = (&raw const self.goroutine.header).cast_mut();
         // SAFETY: the goroutine called out to us and is Running on this machine; the guard leaves room for the frame.
         Ok(unsafe { asm::callback(header, f, argument) })
+    }
+
+    /// The native function is about to write to words of the goroutine's own stack that may hold references, without
+    /// the write barrier: from now until its call returns it may, in the frame that `words`, addresses, lie in. Nothing happens if
+    /// they lie elsewhere.
+    ///
+    /// # Errors
+    /// [`ScanError`]: the stack cannot be walked.
+    pub fn note_stack_write(&self, words: std::ops::Range<usize>) -> Result<(), ScanError> {
+        let (runtime, bounds) = (&self.shared.runtime, self.goroutine.bounds());
+        if words.is_empty() || !bounds.contains(&words.start) || !bounds.contains(&(words.end - 1)) {
+            return Ok(());
+        }
+        let mut scan = self.goroutine.scan_lock();
+        // The word of the oldest byte that changes.
+        let depth = bounds.end - (words.end - 1) / size_of::<usize>() * size_of::<usize>();
+        // SAFETY: the goroutine has called out to us, on this thread.
+        unsafe { scan::thaw(runtime, self.goroutine, &mut scan, depth) }.map(drop)
     }
 
     /// Answers handshakes and waits while the world is stopped. The goroutine is at a safepoint.
@@ -423,10 +463,7 @@ impl Caller<'_> {
     fn end(self) {
         let (goroutine, runtime) = (self.goroutine, self.runtime());
         {
-            let mut state = goroutine.scan_lock();
-            let settled = state.barriers.leave(stubs(), 0);
-            state.barriers.settle_limbo(stubs());
-            state.frames = 0;
+            let settled = goroutine.scan_lock().end(stubs());
             runtime.counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
             let memory = goroutine.memory.lock().take().expect("a goroutine that runs has a stack");
             crate::moving::release(runtime, memory);

@@ -3,9 +3,10 @@
 use crate::attach::Spare;
 use crate::barrier::StubPool;
 use crate::exception::NativeException;
-use crate::goroutine::{Goroutine, Request};
+use crate::goroutine::Goroutine;
 use crate::machine::Caller;
 use crate::memory::{StackError, StackKind, StackMemory, StackPool};
+use crate::request::Request;
 use crate::spare::SpareList;
 use crate::stats::{Counters, Histogram};
 use crate::status::Status;
@@ -14,16 +15,20 @@ use crate::{MIN_STACK, STACK_GUARD};
 use parking_lot::Mutex;
 use stackmark_asm::{self as asm, barrier, layout::GoroutineHeader};
 use stackmark_unwind::{Code, CodeError, FrameKind, NativeRule};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 /// Whether return addresses are hijacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum BarrierMode {
-    /// Mark barriers at 1 KiB, 2 KiB, 4 KiB ... from the stack pointer of a scan.
+    /// A stack is scanned a little at a time, behind a frontier, while its goroutine runs; mark barriers at 1 KiB, 2 KiB,
+    /// 4 KiB ... from the stack pointer of a scan bound the rescan.
     #[default]
-    Exponential,
-    /// For debugging: a barrier in every frame that may have one.
+    Incremental,
+    /// A stack is scanned whole while its goroutine waits; mark barriers bound the rescan.
+    RescanLimit,
+    /// For debugging: as [`BarrierMode::RescanLimit`], with a barrier in every frame that may have one.
     EveryFrame,
     /// None: stacks that have run since their scan are rescanned whole.
     Off,
@@ -38,6 +43,8 @@ pub struct Config {
     pub move_limit: usize,
     /// Whether return addresses are hijacked.
     pub barriers: BarrierMode,
+    /// For debugging: scan very few frames at a time, in every mode but [`BarrierMode::Off`].
+    pub scan_few_frames: bool,
     /// For debugging: move the stack at every poll.
     pub move_every_poll: bool,
     /// For debugging: overwrite stack memory that is not used any more.
@@ -52,6 +59,7 @@ impl Default for Config {
             max_stack: 1_000_000_000,
             move_limit: 256 << 10,
             barriers: BarrierMode::default(),
+            scan_few_frames: false,
             move_every_poll: false,
             poison: false,
             poll_always: false,
@@ -90,6 +98,12 @@ pub trait Host: Send + Sync {
         eprintln!("stackmark: {message}");
     }
 
+    /// A thread is being attached, and this is called there: what it returns is the word that each goroutine finds in
+    /// [`GoroutineHeader::machine_word`] as long as it runs on that machine.
+    fn machine_word(&self) -> usize {
+        0
+    }
+
     /// For debugging modes that see every poll: the goroutine is at one, and what was asked of it is done. May park it.
     fn at_poll(&self, _caller: Caller<'_>) {}
 }
@@ -105,6 +119,10 @@ pub trait Collector: Send + Sync {
     /// These words are roots: each may be a reference, or an integer, or an address outside the heap. Called under a
     /// `scan_lock`: must not wait for goroutines.
     fn roots(&self, words: &[usize]);
+
+    /// There is a stack that [`Runtime::scan_frozen`] may go on with, from whatever thread. If nobody does,
+    /// [`WorldStopped::rescan`](crate::WorldStopped::rescan) finishes it.
+    fn stack_waits(&self) {}
 }
 
 /// What the world knows of a machine.
@@ -158,6 +176,11 @@ pub struct Runtime {
     /// The cycle whose stacks are being scanned, 0 outside of marking. Written while the world may run: Release, after
     /// the handshake of the write barrier; goroutines read it when they begin to run.
     pub(crate) scanning: AtomicU64,
+    /// The number of the last round of scans. Written by who drives the cycle, before the goroutines are asked: SeqCst with the
+    /// request.
+    pub(crate) round: AtomicU64,
+    /// Goroutines parts of whose stacks nobody has visited in this cycle.
+    pub(crate) unscanned: Mutex<VecDeque<Arc<Goroutine>>>,
     /// Goroutines that have run since their scan in this cycle.
     pub(crate) dirty: Mutex<Vec<Arc<Goroutine>>>,
     pub(crate) scanned: (crate::sync::Mutex<()>, crate::sync::Condvar),
@@ -223,6 +246,8 @@ impl Runtime {
             next_id: AtomicU64::new(1),
             live: AtomicUsize::new(0),
             scanning: AtomicU64::new(0),
+            round: AtomicU64::new(0),
+            unscanned: Mutex::default(),
             dirty: Mutex::default(),
             scanned: (crate::sync::Mutex::new(()), crate::sync::Condvar::new()),
             counters: Counters::default(),
@@ -314,7 +339,7 @@ impl Runtime {
         let cycle = self.scanning.load(Ordering::Acquire);
         if cycle != 0 {
             self.roots(&[g.header.start_arg.load(Ordering::Relaxed)]);
-            g.scanned_in.store(cycle, Ordering::Release);
+            g.scanned_in.store(self.round.load(Ordering::Relaxed), Ordering::Release);
         }
         self.live.fetch_add(1, Ordering::Relaxed);
         self.counters.started.fetch_add(1, Ordering::Relaxed);
@@ -393,6 +418,11 @@ impl Runtime {
         }
     }
 
+    /// Gives up, by way of [`Host::fatal`].
+    pub fn fatal(&self, error: &dyn std::error::Error) -> ! {
+        self.host.fatal(error)
+    }
+
     /// Asks every machine's goroutine to let others run at its next poll.
     pub fn preempt_all(&self) {
         for machine in self.machines.lock().iter() {
@@ -429,7 +459,7 @@ impl Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         for goroutine in self.all.get_mut().drain(..) {
-            goroutine.scan_lock().barriers.leave(stubs(), 0);
+            goroutine.scan_lock().end(stubs());
             if let Some(memory) = goroutine.memory.lock().take() {
                 self.stacks.give(memory);
             }

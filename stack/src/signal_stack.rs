@@ -11,6 +11,8 @@ const HANDLER_BYTES: usize = 32 << 10;
 pub(crate) struct SignalStack {
     at: usize,
     bytes: usize,
+    /// What the thread had before: address, flags, bytes.
+    before: Option<(usize, libc::c_int, usize)>,
 }
 
 /// The thread runs on its alternate stack: in a signal handler.
@@ -43,15 +45,17 @@ impl SignalStack {
             libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
         };
         assert_ne!(at, libc::MAP_FAILED, "no memory for a signal stack: {}", std::io::Error::last_os_error());
-        SignalStack { at: at as usize, bytes }
+        SignalStack { at: at as usize, bytes, before: None }
     }
 
-    /// The thread that has been given this stack gives it up.
-    pub(crate) fn give_up(&self) {
-        if current().ss_sp as usize == self.at {
-            let off = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
-            // SAFETY: it fails if the thread is on it; the memory is there then, too.
-            unsafe { libc::sigaltstack(&off, ptr::null_mut()) };
+    /// The thread that has been given this stack goes back to the one that it had before.
+    pub(crate) fn give_up(&mut self) {
+        if current().ss_sp as usize == self.at
+            && let Some((at, ss_flags, ss_size)) = self.before.take()
+        {
+            let before = libc::stack_t { ss_sp: at as *mut libc::c_void, ss_flags, ss_size };
+            // SAFETY: the stack's owner, the thread, has not taken it back meanwhile. It fails if the thread is on ours.
+            unsafe { libc::sigaltstack(&before, ptr::null_mut()) };
         }
     }
 }
@@ -76,7 +80,9 @@ pub(crate) fn ensure(ours: &mut Option<SignalStack>) -> Result<Range<usize>, InH
     if now.ss_flags & libc::SS_DISABLE == 0 && now.ss_size >= wanted() {
         return Ok(now.ss_sp as usize..now.ss_sp as usize + now.ss_size);
     }
-    let SignalStack { at, bytes } = *ours.get_or_insert_with(SignalStack::new);
+    let ours = ours.get_or_insert_with(SignalStack::new);
+    ours.before = Some((now.ss_sp as usize, now.ss_flags, now.ss_size));
+    let (at, bytes) = (ours.at, ours.bytes);
     let new = libc::stack_t { ss_sp: at as *mut libc::c_void, ss_flags: 0, ss_size: bytes };
     // SAFETY: memory of ours that stays until the thread has given it up.
     let set = unsafe { libc::sigaltstack(&new, ptr::null_mut()) };
@@ -130,6 +136,7 @@ mod tests {
     fn a_thread_gets_a_large_enough_alternate_stack_and_gives_it_up() {
         std::thread::spawn(|| {
             // The standard library's own is too small.
+            let before = current();
             let mut ours = None;
             let range = ensure(&mut ours).expect("not in a handler");
             let now = current();
@@ -138,7 +145,7 @@ mod tests {
             assert!(now.ss_size >= libc::MINSIGSTKSZ + HANDLER_BYTES);
             assert_eq!(ensure(&mut None).expect("not in a handler"), range, "it has one");
             ours.expect("it was made").give_up();
-            assert_ne!(current().ss_flags & libc::SS_DISABLE, 0);
+            assert_eq!((current().ss_sp, current().ss_size), (before.ss_sp, before.ss_size));
         })
         .join()
         .expect("no panic");

@@ -290,6 +290,11 @@ unsafe impl Heap for MarkSweep {
     }
 
     #[inline]
+    fn prefetch(&self, word: usize) -> bool {
+        self.arena.prefetch(word)
+    }
+
+    #[inline]
     fn mark(&self, object: Object) -> bool {
         let (index, block) = self.locate(object);
         block.mark(self.cell(object, index, block))

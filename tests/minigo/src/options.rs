@@ -1,5 +1,6 @@
 //! What the command line asks for.
 
+pub use stackmark::stack::BarrierMode;
 use std::path::PathBuf;
 
 /// A debugging mode.
@@ -15,6 +16,8 @@ pub enum Stress {
     Poison,
     /// After each mark everything is walked again with the world stopped.
     Verify,
+    /// Stacks are scanned by very few frames at a time.
+    ScanFewFrames,
 }
 
 /// How a program is compiled and run.
@@ -36,8 +39,25 @@ pub struct Options {
     pub max_stack: usize,
     /// Debugging modes.
     pub stress: Vec<Stress>,
-    /// Return barriers bound the rescans.
-    pub barriers: bool,
+    /// What return barriers are for, where no debugging mode says otherwise.
+    pub barriers: BarrierMode,
+}
+
+impl Default for Options {
+    /// What the command does when nothing is asked; one thread.
+    fn default() -> Options {
+        Options {
+            file: PathBuf::new(),
+            report: false,
+            stats: None,
+            threads: 1,
+            mark_workers: None,
+            gc_percent: 100,
+            max_stack: 1_000_000_000,
+            stress: Vec::new(),
+            barriers: BarrierMode::Incremental,
+        }
+    }
 }
 
 impl Options {

@@ -163,9 +163,8 @@ impl FuncGen<'_, '_> {
                     let ok = self.b.ins().icmp(IntCC::UnsignedLessThanOrEqual, len, cap);
                     self.check(ok, Failure::MakeCap, &[]);
                 }
-                let info = self.type_info(elem);
-                let at = self.native(natives::allocate, &[info, cap]);
-                let at = self.refv(at);
+                let info = self.c.types.info(elem);
+                let at = self.allocate_counted(info, cap);
                 Ok(Val { ty: t, v: vec![at, len, cap] })
             }
             Kind::Chan(_, elem) => {

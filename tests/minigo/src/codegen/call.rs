@@ -5,7 +5,7 @@ use super::foreign::CFunction;
 use super::function::{FuncGen, Val};
 use super::memory::Place;
 use crate::error::Compiled;
-use crate::runtime::natives::{self, Failure};
+use crate::runtime::natives::Failure;
 use crate::types::{Kind, Sig, Ty};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types as clif};
@@ -227,14 +227,13 @@ impl FuncGen<'_, '_> {
             out.push(self.zero(slice));
             return Ok(out);
         }
-        let info = self.type_info(elem);
+        let info = self.c.types.info(elem);
         let n = self.iconst(rest.len() as i64);
         let mut evaluated = vec![];
         for v in rest {
             evaluated.push(take(self, v, elem)?);
         }
-        let at = self.native(natives::allocate, &[info, n]);
-        let at = self.refv(at);
+        let at = self.allocate_values(info, rest.len());
         let size = self.c.types.layout(elem).size as i64;
         for (i, v) in evaluated.iter().enumerate() {
             self.store_at(elem, at, size * i as i64, v, true);
@@ -352,10 +351,7 @@ impl FuncGen<'_, '_> {
     /// A heap object with one word for each value.
     fn words_object(&mut self, parts: &[abi::Part], values: &[Value]) -> Value {
         let info = self.c.words_info(parts.iter().map(|p| p.is_ref).collect());
-        let info = self.address(std::ptr::from_ref(info) as usize);
-        let one = self.iconst(1);
-        let object = self.native(natives::allocate, &[info, one]);
-        let object = self.refv(object);
+        let object = self.allocate_values(info, 1);
         let refs: Vec<Value> = parts.iter().zip(values).filter(|(p, _)| p.is_ref).map(|(_, v)| *v).collect();
         self.write_barrier(&refs);
         for (i, v) in values.iter().enumerate() {

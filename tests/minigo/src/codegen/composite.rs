@@ -4,7 +4,6 @@ use super::constant::integer;
 use super::function::{FuncGen, Val};
 use super::memory::Place;
 use crate::error::Compiled;
-use crate::runtime::natives;
 use crate::types::{Kind, Ty};
 use go_parser::ast::{CompositeLit, Expr, Node};
 
@@ -22,10 +21,9 @@ impl FuncGen<'_, '_> {
             }
             Kind::Slice(elem) => {
                 let n = self.element_count(lit)?;
-                let info = self.type_info(elem);
+                let info = self.c.types.info(elem);
+                let at = self.allocate_values(info, n as usize);
                 let n = self.iconst(n as i64);
-                let at = self.native(natives::allocate, &[info, n]);
-                let at = self.refv(at);
                 self.fill_elements(lit, elem, at, 0, true)?;
                 Ok(Val { ty: t, v: vec![at, n, n] })
             }

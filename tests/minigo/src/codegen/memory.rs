@@ -408,17 +408,6 @@ impl FuncGen<'_, '_> {
         self.address(info)
     }
 
-    /// A new, zeroed object for one value of type `t`.
-    pub(crate) fn allocate(&mut self, t: Ty) -> Value {
-        if self.c.types.layout(t).size == 0 {
-            return self.address(natives::zero_size_address());
-        }
-        let info = self.type_info(t);
-        let one = self.iconst(1);
-        let v = self.native(natives::allocate, &[info, one]);
-        self.refv(v)
-    }
-
     /// The zero value.
     pub(crate) fn zero(&mut self, t: Ty) -> Val {
         let layout = self.c.types.layout(t);

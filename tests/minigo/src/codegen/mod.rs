@@ -1,6 +1,7 @@
 //! The back end: from the checked syntax tree to Cranelift's IR and on to machine code, one function at a time.
 
 mod abi;
+mod allocation;
 mod assignment;
 mod builtin;
 mod call;

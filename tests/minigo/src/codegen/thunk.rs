@@ -134,10 +134,7 @@ impl FuncGen<'_, '_> {
         let mut refs = vec![false];
         refs.extend(parts.iter().map(|p| p.is_ref));
         let info = self.c.words_info(refs);
-        let info = self.address(std::ptr::from_ref(info) as usize);
-        let one = self.iconst(1);
-        let object = self.native(crate::runtime::natives::allocate, &[info, one]);
-        let object = self.refv(object);
+        let object = self.allocate_values(info, 1);
         let f = self.c.emitter.reference(code, self.b.func);
         let code = self.b.ins().func_addr(clif::I64, f);
         self.b.ins().store(MemFlagsData::trusted(), code, object, 0);

@@ -59,6 +59,10 @@ impl Host for Embedder {
         fail::die(&format!("runtime: goroutine stack exceeds {limit}-byte limit\nfatal error: stack overflow"))
     }
 
+    fn machine_word(&self) -> usize {
+        with_allocator(Allocator::slots_address)
+    }
+
     fn at_poll(&self, caller: Caller<'_>) {
         if world().options.has(Stress::CollectEveryPoll) {
             // SAFETY: the library's poll owns nothing when it calls this.
@@ -102,14 +106,15 @@ fn world() -> &'static World {
 pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let poison = options.has(Stress::Poison);
     let heap = MarkSweep::new(&stackmark::mark_sweep::Options { poison, ..Default::default() })?;
-    let barriers = match (options.barriers, options.has(Stress::BarrierEveryFrame)) {
-        (false, _) => BarrierMode::Off,
-        (true, true) => BarrierMode::EveryFrame,
-        (true, false) => BarrierMode::Exponential,
+    let barriers = match options.barriers {
+        BarrierMode::Off => BarrierMode::Off,
+        _ if options.has(Stress::BarrierEveryFrame) => BarrierMode::EveryFrame,
+        mode => mode,
     };
     let config = Config {
         max_stack: options.max_stack,
         barriers,
+        scan_few_frames: options.has(Stress::ScanFewFrames),
         move_every_poll: options.has(Stress::MoveEveryPoll),
         poison: options.has(Stress::Poison),
         poll_always: options.has(Stress::CollectEveryPoll),
@@ -193,15 +198,22 @@ pub(crate) fn descriptor(words: usize, refs: &[bool]) -> usize {
     }
 }
 
+fn with_allocator<T>(f: impl FnOnce(&Allocator) -> T) -> T {
+    ALLOCATOR.with(|a| f(a.get_or_init(|| world().heap.allocator().unwrap_or_else(|e| Embedder.fatal(&e)))))
+}
+
 /// Zeroed memory.
 pub(crate) fn allocate(descriptor: usize, bytes: usize) -> usize {
-    ALLOCATOR.with(|a| {
-        let a = a.get_or_init(|| world().heap.allocator().unwrap_or_else(|e| Embedder.fatal(&e)));
-        match a.allocate(DescriptorId::from_index(descriptor as u32), bytes) {
-            Ok(at) => at.as_ptr() as usize,
-            Err(_) => fail::out_of_memory(),
-        }
-    })
+    match with_allocator(|a| a.allocate(DescriptorId::from_index(descriptor as u32), bytes)) {
+        Ok(at) => at.as_ptr() as usize,
+        Err(_) => fail::out_of_memory(),
+    }
+}
+
+/// Where, behind the word that the goroutine has from its machine, the allocator's fields for such objects lie, and the size
+/// of their cells. None: they are too large.
+pub(crate) fn allocation_slot(descriptor: usize, bytes: usize) -> Option<(usize, usize)> {
+    Allocator::slot_offset(DescriptorId::from_index(descriptor as u32), bytes)
 }
 
 /// The byte that is not zero while stores of references must be reported.

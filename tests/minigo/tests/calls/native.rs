@@ -21,13 +21,12 @@ impl Library {
 
     fn compile(name: &str) -> Option<usize> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/calls").join(name);
-        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.{}.so", std::process::id()));
+        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("calls_{name}.so"));
+        // Other processes may be loading the last one: it is replaced whole.
+        let new = library.with_extension(format!("{}", std::process::id()));
         let compiler = if name.ends_with(".cc") { "g++" } else { "cc" };
         let mut command = Command::new(compiler);
-        command
-            .args(["-g", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread", "-o"])
-            .arg(&library)
-            .arg(source);
+        command.args(["-g", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread", "-o"]).arg(&new).arg(source);
         match command.status() {
             Ok(status) => assert!(status.success(), "{command:?}"),
             Err(error) => {
@@ -35,10 +34,10 @@ impl Library {
                 return None;
             }
         }
+        std::fs::rename(&new, &library).expect("a directory of ours");
         let path = CString::new(library.to_str().expect("a path of this crate")).expect("no NUL");
         // SAFETY: the library's initialisers are the C and C++ runtimes' own.
         let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
-        let _ = std::fs::remove_file(&library);
         assert!(!handle.is_null(), "{} cannot be loaded", library.display());
         Some(handle as usize)
     }

@@ -159,7 +159,8 @@ fn go_59294_a_call_in_from_deep_c_recursion() {
         let inner = Entry(&inner);
         // First at the surface, then deep: nothing about the thread's stack was noted the first time.
         // SAFETY: `enter` is called with its entry.
-        unsafe { (c.from_depth)(0, enter, inner.argument()) + (c.from_depth)(1000, enter, inner.argument()) };
+        let results = unsafe { [0, 1000].map(|depth| (c.from_depth)(depth, enter, inner.argument()) as u64) };
+        assert_eq!(results, [guarded_result(rec_result(20, 2)); 2]);
         7
     };
     let entry = Entry(&body);
@@ -185,13 +186,13 @@ fn a_thread_that_exits_in_a_call_out_ends_its_goroutine() {
         let body = || call_in(&s, 10, &exits);
         let entry = Entry(&body);
         // SAFETY: `enter` is called with its entry.
-        unsafe { (c.on_threads)(3, enter, entry.argument()) };
+        unsafe { (c.on_threads)(1, enter, entry.argument()) };
         assert_eq!(s.runtime.live_goroutines(), 0, "the goroutines have ended");
         // A thread that runs goroutines.
         let body = || s.run(10, &exits);
         let entry = Entry(&body);
         // SAFETY: as above.
-        unsafe { (c.on_threads)(3, enter, entry.argument()) };
+        unsafe { (c.on_threads)(1, enter, entry.argument()) };
         let counters = s.runtime.counters();
         let [placed, hit, left] = [&counters.placed, &counters.hit, &counters.leapfrogged].map(|c| c.load(Relaxed));
         assert_eq!(placed, hit + left, "every barrier is settled");
@@ -413,10 +414,12 @@ fn go_8588_an_unrecovered_panic_on_any_thread_prints_its_traceback_and_ends_with
 fn a_machine_that_is_dropped_leaves_a_thread_that_may_call_in() {
     let s = Setting::new(configs()[0].clone());
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let thread = scope.spawn(|| {
             drop(Machine::attach(&s.runtime).expect("a fresh thread"));
             assert_eq!(call_in(&s, 1, &|_| 1), guarded_result(rec_result(1, 1)));
         });
+        // A scope does not wait for the end of its threads.
+        thread.join().expect("no panic");
     });
     s.check_at_end();
 }

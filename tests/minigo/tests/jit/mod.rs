@@ -148,6 +148,7 @@ impl Compiler {
             functions,
             safepoints,
             max_frame: Some(stackmark_stack::MAX_FRAME as u32),
+            ..Region::default()
         })
         .expect("a correct region");
         Compiled {

@@ -1,0 +1,167 @@
+//! Marking speed against the machine's memory bandwidth.
+//!
+//! `cargo bench -p stackmark --bench mark [-- --quick]`. Graphs of small objects in several shapes, marked by one and by
+//! two workers, with nothing else running; and a streaming read of as much memory, by one and by two threads. Ends with lines
+//! `figure NAME VALUE UNIT`.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep, Options};
+use stackmark::stack::{self, Goroutine, Host, Runtime};
+use stackmark::unwind::Code;
+use stackmark::{Collector, Config};
+
+struct NoGoroutines;
+
+impl Host for NoGoroutines {
+    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
+        panic!("a stack of {limit} bytes, without goroutines")
+    }
+}
+
+/// A linear congruential generator.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % bound
+    }
+}
+
+/// Objects to be linked.
+struct Graph<'a> {
+    allocator: &'a Allocator,
+    references: DescriptorId,
+    leaves: DescriptorId,
+}
+
+impl Graph<'_> {
+    fn object(&self, words: usize) -> usize {
+        self.allocator.allocate(self.references, words * 8).expect("room").as_ptr() as usize
+    }
+
+    fn link(&self, from: usize, word: usize, to: usize) {
+        // SAFETY: `word` lies in the object, which only this thread knows.
+        unsafe { ((from + word * 8) as *mut usize).write(to) }
+    }
+
+    /// A binary tree of so many objects, in the order of allocation.
+    fn tree(&self, objects: usize) -> usize {
+        let root = self.object(2);
+        let rest = objects - 1;
+        if rest > 0 {
+            self.link(root, 0, self.tree(rest.div_ceil(2)));
+        }
+        if rest > 1 {
+            self.link(root, 1, self.tree(rest / 2));
+        }
+        root
+    }
+
+    /// Lists of ten whose nodes lie anywhere, in a table.
+    fn lists(&self, objects: usize) -> usize {
+        let lists = objects / 10;
+        let table = self.object(lists);
+        let mut heads = vec![0; lists];
+        let mut random = Random(1);
+        for _ in 0..objects {
+            let at = random.below(lists);
+            let node = self.object(3);
+            self.link(node, 0, heads[at]);
+            heads[at] = node;
+        }
+        heads.iter().enumerate().for_each(|(at, head)| self.link(table, at, *head));
+        table
+    }
+
+    /// Objects of four references each to any of the others, all in a table.
+    fn mesh(&self, objects: usize) -> usize {
+        let table = self.object(objects);
+        let all: Vec<usize> = (0..objects).map(|_| self.object(4)).collect();
+        let mut random = Random(2);
+        for (at, object) in all.iter().enumerate() {
+            self.link(table, at, all[random.below(objects)]);
+            (0..4).for_each(|word| self.link(*object, word, all[random.below(objects)]));
+        }
+        table
+    }
+
+    /// A table of objects without references, in the order of allocation.
+    fn leaves(&self, objects: usize) -> usize {
+        let table = self.object(objects);
+        for at in 0..objects {
+            let leaf = self.allocator.allocate(self.leaves, 32).expect("room").as_ptr() as usize;
+            self.link(table, at, leaf);
+        }
+        table
+    }
+}
+
+/// Objects, bytes and the seconds of the fastest of some cycles.
+fn mark(workers: usize, cycles: usize, build: impl Fn(&Graph<'_>) -> usize) -> (u64, u64, f64) {
+    let code = Arc::new(Code::new());
+    let runtime = Runtime::new(stack::Config::default(), code, Box::new(NoGoroutines)).expect("a runtime");
+    let heap = MarkSweep::new(&Options::default()).expect("address space");
+    let config = Config { workers, percent: None, ..Config::default() };
+    let collector = Collector::start(heap.clone(), runtime, &config).expect("threads");
+    let allocator = heap.allocator().expect("address space");
+    let references = heap.register(Descriptor::references()).expect("a descriptor");
+    let leaves = heap.register(Descriptor::no_pointers()).expect("a descriptor");
+    let root = build(&Graph { allocator: &allocator, references, leaves });
+    let _root = collector.handles().create(root);
+    (0..=cycles).for_each(|_| collector.collect());
+    let cycles = collector.statistics().cycles_detail;
+    let best = cycles[1..].iter().min_by_key(|cycle| cycle.mark_ns).expect("a cycle");
+    (best.objects_marked, best.bytes_marked, best.mark_ns as f64 / 1e9)
+}
+
+/// Bytes a second of `threads` threads that read memory of their own from end to end.
+fn bandwidth(threads: usize, bytes: usize) -> f64 {
+    let words: Vec<u64> = (0..bytes as u64 / 8).collect();
+    let part = words.len() / threads;
+    let best = (0..5).map(|_| {
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            for part in words.chunks(part) {
+                scope.spawn(move || black_box(part.iter().fold(0, |sum: u64, word| sum ^ word)));
+            }
+        });
+        begun.elapsed().as_secs_f64()
+    });
+    bytes as f64 / best.fold(f64::MAX, f64::min)
+}
+
+fn main() {
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    let (objects, cycles) = if quick { (50_000, 2) } else { (2_000_000, 5) };
+    let read: Vec<f64> = [1, 2].map(|threads| bandwidth(threads, if quick { 16 << 20 } else { 512 << 20 })).into();
+    println!("streaming read: {:.1} GB/s by one thread, {:.1} by two", read[0] / 1e9, read[1] / 1e9);
+    println!("{:<8} {:>7} {:>14} {:>12} {:>10}", "graph", "workers", "million/s", "MB/s", "of read");
+    let mut figures =
+        vec![("read_1".to_owned(), read[0] / 1e6, "MB/s"), ("read_2".to_owned(), read[1] / 1e6, "MB/s")];
+    let graphs: [(&str, &dyn Fn(&Graph<'_>) -> usize); 4] = [
+        ("tree", &|graph| graph.tree(objects)),
+        ("lists", &|graph| graph.lists(objects)),
+        ("mesh", &|graph| graph.mesh(objects)),
+        ("leaves", &|graph| graph.leaves(objects)),
+    ];
+    for (name, build) in graphs {
+        let mut speeds = Vec::new();
+        for workers in [1, 2] {
+            let (objects, bytes, seconds) = mark(workers, cycles, build);
+            let (objects, bytes) = (objects as f64 / seconds, bytes as f64 / seconds);
+            let share = bytes / read[workers - 1];
+            println!("{name:<8} {workers:>7} {:>14.1} {:>12.0} {share:>10.3}", objects / 1e6, bytes / 1e6);
+            figures.push((format!("mark_{name}_{workers}_objects"), objects / 1e6, "million/s"));
+            figures.push((format!("mark_{name}_{workers}_bytes"), bytes / 1e6, "MB/s"));
+            speeds.push(objects);
+        }
+        figures.push((format!("mark_{name}_2_vs_1"), speeds[1] / speeds[0], "ratio"));
+    }
+    for (name, value, unit) in figures {
+        println!("figure {name} {value:.3} {unit}");
+    }
+}
