@@ -39,11 +39,6 @@ macro_rules! each_option {
             }
 
             #[test]
-            fn on_one_thread() {
-                $check(stringify!($name), &["--threads", "1"]);
-            }
-
-            #[test]
             fn collect_every_poll() {
                 $check(stringify!($name), &["--stress", "collect-every-poll"]);
             }
@@ -149,7 +144,8 @@ fn every_free_amount(step: usize) -> PathBuf {
         .unwrap();
         writeln!(calls, "\tgo func() {{ done <- stack{bytes}() - {bytes} }}()\n\tsum += int(<-done)").unwrap();
     }
-    writeln!(source, "func main() {{\n\tdone := make(chan C.int)\n\tsum := 0\n{calls}\tfmt.Println(sum)\n}}").unwrap();
+    writeln!(source, "func main() {{\n\tdone := make(chan C.int)\n\tsum := 0\n{calls}\tfmt.Println(sum)\n}}")
+        .unwrap();
     let own = directory(&format!("callback_stack_{step}"));
     let c = "#include \"_cgo_export.h\"\n\nvoid callBack(int *n)\n{\n    *n = goCallback(*n);\n}\n";
     fs::write(own.join("callback_stack.c"), c).unwrap();
@@ -175,16 +171,52 @@ fn callback_stack_under_stress() {
 fn mistakes_in_c_are_errors_with_their_place() {
     for (name, source, wanted) in [
         ("syntax", "package main\n\n// int f(;\nimport \"C\"\n\nfunc main() { C.f() }\n", "syntax.go:3:"),
-        ("missing", "package main\n\nimport \"C\"\n\nfunc main() {\n\tC.nothing()\n}\n", "missing.go:6:3: C.nothing is not"),
-        ("variable", "package main\n\n// int v;\nimport \"C\"\n\nfunc main() { C.v() }\n", "variable.go:6:16: C.v is a C variable"),
-        ("variadic", "package main\n\n// #include <stdio.h>\nimport \"C\"\n\nfunc main() { C.printf(nil) }\n", "variadic.go:6:16: C.printf: a C function with a variable number"),
-        ("types", "package main\n\n// static int f(int x) { return x; }\nimport \"C\"\n\nfunc main() { C.f(\"x\") }\n", "types.go:6:"),
-        ("count", "package main\n\n// static int f(int x) { return x; }\nimport \"C\"\n\nfunc main() { C.f() }\n", "count.go:6:"),
-        ("include", "package main\n\n// #include <no_such_file.h>\nimport \"C\"\n\nfunc main() {}\n", "include.go:3:"),
+        (
+            "missing",
+            "package main\n\nimport \"C\"\n\nfunc main() {\n\tC.nothing()\n}\n",
+            "missing.go:6:3: C.nothing is not",
+        ),
+        (
+            "variable",
+            "package main\n\n// int v;\nimport \"C\"\n\nfunc main() { C.v() }\n",
+            "variable.go:6:16: C.v is a C variable",
+        ),
+        (
+            "variadic",
+            "package main\n\n// #include <stdio.h>\nimport \"C\"\n\nfunc main() { C.printf(nil) }\n",
+            "variadic.go:6:16: C.printf: a C function with a variable number",
+        ),
+        (
+            "types",
+            "package main\n\n// static int f(int x) { return x; }\nimport \"C\"\n\nfunc main() { C.f(\"x\") }\n",
+            "types.go:6:",
+        ),
+        (
+            "count",
+            "package main\n\n// static int f(int x) { return x; }\nimport \"C\"\n\nfunc main() { C.f() }\n",
+            "count.go:6:",
+        ),
+        (
+            "include",
+            "package main\n\n// #include <no_such_file.h>\nimport \"C\"\n\nfunc main() {}\n",
+            "include.go:3:",
+        ),
         ("undefined", "package main\n\n// int f(void);\nimport \"C\"\n\nfunc main() { C.f() }\n", "undefined"),
-        ("export", "package main\n\nimport \"C\"\n\n//export f\n\nfunc main() {}\n", "export.go:5: export comment refers to a missing function f"),
-        ("exported", "package main\n\nimport \"C\"\n\n//export f\nfunc f(x []int) {}\n\nfunc main() {}\n", "exported.go:5: f: C has no type for one"),
-        ("directive", "package main\n\n// #cgo NOTHING: x\nimport \"C\"\n\nfunc main() {}\n", "directive.go:3: unknown directive"),
+        (
+            "export",
+            "package main\n\nimport \"C\"\n\n//export f\n\nfunc main() {}\n",
+            "export.go:5: export comment refers to a missing function f",
+        ),
+        (
+            "exported",
+            "package main\n\nimport \"C\"\n\n//export f\nfunc f(x []int) {}\n\nfunc main() {}\n",
+            "exported.go:5: f: C has no type for one",
+        ),
+        (
+            "directive",
+            "package main\n\n// #cgo NOTHING: x\nimport \"C\"\n\nfunc main() {}\n",
+            "directive.go:3: unknown directive",
+        ),
     ] {
         let file = directory(&format!("mistake_{name}")).join(format!("{name}.go"));
         fs::write(&file, source).unwrap();

@@ -14,6 +14,7 @@ mod expression;
 mod foreign;
 mod function;
 mod hoist;
+mod map;
 mod memory;
 mod operator;
 mod panicking;

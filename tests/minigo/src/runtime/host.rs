@@ -4,15 +4,13 @@ use crate::cgo::library::Hooks;
 use crate::module::{Code, Role};
 use crate::options::{Options, Stress};
 use crate::report;
-use crate::runtime::{fail, foreign, output, panic, traceback};
+use crate::runtime::{fail, foreign, output, panic, thread, traceback};
 use parking_lot::Mutex;
 use stackmark::Collector;
 use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep};
 use stackmark::stack::scheduler::Scheduler;
 use stackmark::stack::{BarrierMode, Caller, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll};
 use stackmark::unwind::{self, FrameKind, stack_map};
-use stackmark::write_barrier::BarrierBuffer;
-use std::cell::OnceCell;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -92,11 +90,6 @@ struct World {
 }
 
 static WORLD: OnceLock<World> = OnceLock::new();
-
-thread_local! {
-    static ALLOCATOR: OnceCell<Allocator> = const { OnceCell::new() };
-    static STORES: OnceCell<BarrierBuffer> = const { OnceCell::new() };
-}
 
 fn world() -> &'static World {
     WORLD.get().expect("the runtime is set up before anything is compiled")
@@ -199,7 +192,9 @@ pub(crate) fn descriptor(words: usize, refs: &[bool]) -> usize {
 }
 
 fn with_allocator<T>(f: impl FnOnce(&Allocator) -> T) -> T {
-    ALLOCATOR.with(|a| f(a.get_or_init(|| world().heap.allocator().unwrap_or_else(|e| Embedder.fatal(&e)))))
+    thread::with(|local| {
+        f(local.allocator.get_or_init(|| world().heap.allocator().unwrap_or_else(|e| Embedder.fatal(&e))))
+    })
 }
 
 /// Zeroed memory.
@@ -228,7 +223,7 @@ pub(crate) fn marking() -> bool {
 
 /// Reports a reference that is stored.
 pub(crate) fn shade(word: usize) {
-    STORES.with(|stores| stores.get_or_init(|| world().collector.write_barrier().buffer()).shade(word));
+    thread::with(|local| local.stores.get_or_init(|| world().collector.write_barrier().buffer()).shade(word));
 }
 
 /// A goroutine that waits in a queue.
