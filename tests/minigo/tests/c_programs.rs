@@ -174,17 +174,17 @@ fn mistakes_in_c_are_errors_with_their_place() {
         (
             "missing",
             "package main\n\nimport \"C\"\n\nfunc main() {\n\tC.nothing()\n}\n",
-            "missing.go:6:3: C.nothing is not",
+            "missing.go:6:2: C.nothing is not",
         ),
         (
             "variable",
             "package main\n\n// int v;\nimport \"C\"\n\nfunc main() { C.v() }\n",
-            "variable.go:6:16: C.v is a C variable",
+            "variable.go:6:15: C.v is a C variable",
         ),
         (
             "variadic",
             "package main\n\n// #include <stdio.h>\nimport \"C\"\n\nfunc main() { C.printf(nil) }\n",
-            "variadic.go:6:16: C.printf: a C function with a variable number",
+            "variadic.go:6:15: C.printf: a C function with a variable number",
         ),
         (
             "types",
