@@ -116,8 +116,11 @@ thread_local! {
 
 impl<H: Heap> stackmark_stack::Collector for Roots<H> {
     fn roots(&self, words: &[usize]) {
-        let verifies = VERIFIED.with_borrow_mut(|roots| roots.as_mut().map(|roots| roots.extend_from_slice(words)));
-        if verifies.is_none() {
+        // A thread that ends has lost the variable, and does not verify.
+        let verifies = VERIFIED.try_with(|roots| {
+            roots.borrow_mut().as_mut().map(|roots| roots.extend_from_slice(words))
+        });
+        if !matches!(verifies, Ok(Some(()))) {
             self.marking.shade(words);
         }
     }

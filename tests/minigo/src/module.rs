@@ -23,6 +23,18 @@ use std::ops::Range;
 /// Address space for the machine code of a program.
 const CODE_BYTES: usize = 256 << 20;
 
+/// The functions of a program that are known by their parts.
+pub(crate) struct Entries {
+    /// What the first goroutine runs.
+    pub(crate) start: FuncId,
+    /// What every goroutine starts with.
+    pub(crate) goroutine: FuncId,
+    /// What native code calls back to panic.
+    pub(crate) raise: FuncId,
+    /// What C may call; None: there is no C code.
+    pub(crate) exports: Option<Vec<FuncId>>,
+}
+
 /// What a function is to tracebacks and to `recover`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) enum Role {
@@ -69,6 +81,10 @@ pub(crate) struct Code {
     pub(crate) raise: usize,
     /// The source.
     pub(crate) file: String,
+    /// The managed functions that C may call, by number.
+    pub(crate) exports: Vec<usize>,
+    /// Whether there is C code.
+    pub(crate) calls_c: bool,
     pub(crate) range: Range<usize>,
     pub(crate) functions: Vec<Function>,
     pub(crate) safepoints: Vec<Safepoint>,
@@ -366,8 +382,8 @@ impl Emitter {
     }
 
     /// Puts everything in its final place.
-    pub(crate) fn finish(mut self, start: FuncId, entry: FuncId, raise: FuncId, file: String) -> Code {
-        let start = self.static_closure(start);
+    pub(crate) fn finish(mut self, entries: &Entries, file: String) -> Code {
+        let start = self.static_closure(entries.start);
         self.module.finalize_definitions().expect("all functions are defined and in reach of each other");
         let module = &self.module;
         let address = |id: FuncId| module.get_finalized_function(id) as usize;
@@ -404,12 +420,15 @@ impl Emitter {
         table.write_eh_frame(&mut eh_frame).expect("CFI with constant addresses");
         let lo = functions.iter().map(|f| f.start).min().unwrap_or(0);
         let hi = functions.iter().map(|f| f.start + f.len).max().unwrap_or(0);
-        let (entry, raise) = (address(entry), address(raise));
+        let (entry, raise) = (address(entries.goroutine), address(entries.raise));
+        let exports = entries.exports.iter().flatten().map(|id| address(*id)).collect();
         let code = Code {
             start,
             entry,
             raise,
             file,
+            exports,
+            calls_c: entries.exports.is_some(),
             range: lo..hi,
             functions,
             safepoints,

@@ -1,5 +1,6 @@
 //! Types as the back end sees them: interned by identity, with Go's memory layout and the words that hold references.
 
+use crate::runtime::map::MapType;
 use crate::runtime::typeinfo::{FieldInfo, Shape, TypeInfo};
 use cranelift_codegen::ir::{self, types as clif};
 use go_types::typ::{BasicType, Type};
@@ -347,6 +348,7 @@ impl Types {
                 Kind::Pointer(e) if s.all[e.0 as usize].prints.1 => Some(t),
                 Kind::Pointer(e) if top => go(s, *e, false, seen),
                 Kind::Slice(e) | Kind::Array(_, e) => go(s, *e, false, seen),
+                Kind::Map(k, v) => go(s, *k, false, seen).or_else(|| go(s, *v, false, seen)),
                 Kind::Struct(fields) => fields
                     .iter()
                     .filter(|f| f.embedded || f.name.starts_with(char::is_uppercase))
@@ -366,7 +368,7 @@ impl Types {
             seen.push(t);
             match s.kind(t) {
                 Kind::Unsupported(what) => Some(what),
-                Kind::Map(..) => Some("map types"),
+                Kind::Map(k, v) => go(s, *k, seen).or_else(|| go(s, *v, seen)),
                 Kind::Pointer(e) | Kind::Slice(e) | Kind::Array(_, e) | Kind::Chan(_, e) => go(s, *e, seen),
                 Kind::Struct(f) => f.iter().find_map(|f| go(s, f.ty, seen)),
                 Kind::Func(sig) => sig.params.iter().chain(&sig.results).find_map(|t| go(s, *t, seen)),
@@ -509,6 +511,7 @@ impl Types {
             }
             Kind::Interface(_) => Shape::Interface,
             Kind::Chan(..) => Shape::Chan,
+            Kind::Map(k, v) => Shape::Map(Box::new(MapType::new(self.info(k), self.info(v)))),
             Kind::Func(_) => Shape::Func,
             _ => Shape::Opaque,
         };

@@ -125,6 +125,10 @@ impl FuncGen<'_, '_> {
                 let (v, ok) = self.receive(&u.expr)?;
                 Ok(vec![v, Val { ty: self.c.types.basic.bool, v: vec![ok] }])
             }
+            Expr::Index(i) => {
+                let (v, ok) = self.map_index(i)?;
+                Ok(vec![v, Val { ty: self.c.types.basic.bool, v: vec![ok] }])
+            }
             Expr::TypeAssert(_) => Err(self.error(pos, "type assertions are not supported")),
             _ => Err(self.error(pos, "this comma-ok form is not supported")),
         }

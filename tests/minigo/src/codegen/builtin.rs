@@ -44,7 +44,11 @@ impl FuncGen<'_, '_> {
                 self.emit_print(values, b == Builtin::Println, c.l_paren)?;
                 vec![]
             }
-            Builtin::Delete => return Err(self.error(pos, "map types are not supported")),
+            Builtin::Delete => {
+                c.args.iter().try_for_each(|a| self.hoist(a))?;
+                self.map_delete(&c.args[0], &c.args[1])?;
+                vec![]
+            }
             Builtin::Recover => vec![self.recover()],
             Builtin::Complex | Builtin::Real | Builtin::Imag => {
                 return Err(self.error(pos, "complex numbers are not supported"));
@@ -71,6 +75,10 @@ impl FuncGen<'_, '_> {
                 };
                 self.expr(e)?;
                 self.iconst(n as i64)
+            }
+            Kind::Map(..) => {
+                let m = self.expr(e)?.v[0];
+                self.map_length(m)
             }
             Kind::Chan(..) => {
                 let ch = self.expr(e)?.v[0];
@@ -179,7 +187,13 @@ impl FuncGen<'_, '_> {
                 let at = self.refv(at);
                 Ok(Val { ty: t, v: vec![at] })
             }
-            Kind::Map(..) => Err(self.error(pos, "map types are not supported")),
+            Kind::Map(..) => {
+                let hint = match c.args.get(1) {
+                    Some(e) => self.index_value(e)?,
+                    None => self.iconst(0),
+                };
+                Ok(self.map_make(t, hint))
+            }
             _ => Err(self.error(pos, "make of this type is not supported")),
         }
     }

@@ -1,6 +1,7 @@
 //! Calls: of declared functions, methods, function values and the functions of the standard packages.
 
 use super::abi::{self, ResultPlace, Results};
+use super::foreign::CFunction;
 use super::function::{FuncGen, Val};
 use super::memory::Place;
 use crate::error::Compiled;
@@ -21,6 +22,7 @@ pub(crate) enum Callee {
     Direct(FuncId),
     /// A function object.
     Object(Value),
+    C(CFunction),
 }
 
 /// A call whose operands have been evaluated.
@@ -93,6 +95,14 @@ impl FuncGen<'_, '_> {
             let sig = self.c.function_sig(obj, pos)?;
             let args = self.arguments(&sig.params, sig.variadic, c)?;
             return Ok(Prepared { callee: Callee::Direct(id), sig, args });
+        }
+        if let Expr::Ident(i) = func
+            && let Some(obj) = self.c.program.info().uses.get(i).copied()
+            && let Some(f) = self.c.c_functions.get(&obj).cloned()
+        {
+            let sig = self.c.function_sig(obj, pos)?;
+            let args = self.arguments(&sig.params, sig.variadic, c)?;
+            return Ok(Prepared { callee: Callee::C(f), sig, args });
         }
         if let Expr::Selector(s) = func
             && let Some(sel) = self.c.program.info().selections.get(&s.id()).cloned()
@@ -247,6 +257,7 @@ impl FuncGen<'_, '_> {
     pub(crate) fn emit_call(&mut self, callee: &Callee, sig: &Sig, args: &[Val]) -> Vec<Val> {
         let flat: Vec<Value> = args.iter().flat_map(|a| a.v.iter().copied()).collect();
         let call = match callee {
+            Callee::C(f) => return self.c_call(f, sig, args),
             Callee::Direct(id) => {
                 let f = self.c.emitter.reference(*id, self.b.func);
                 self.b.ins().call(f, &flat)

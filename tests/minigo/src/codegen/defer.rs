@@ -217,6 +217,10 @@ impl FuncGen<'_, '_> {
                     false => self.prepared_later(Callee::Object(f), &p.sig, p.args, what),
                 }
             }
+            Callee::C(f) => self.late_thunk(what, p.args, |g, args| {
+                g.c_call(&f, &p.sig, &args);
+                Ok(())
+            }),
             callee => self.prepared_later(callee, &p.sig, p.args, what),
         }
     }
@@ -231,6 +235,7 @@ impl FuncGen<'_, '_> {
                 values.push(f);
                 None
             }
+            Callee::C(_) => unreachable!("a C function has a thunk of its own"),
         };
         for (t, v) in sig.params.iter().zip(args) {
             parts.extend(abi::parts(&mut self.c.types, *t));

@@ -192,7 +192,7 @@ impl FuncGen<'_, '_> {
                 let p = self.unchecked_element(s.v[0], 0, index, byte, true);
                 Ok(self.load(&p, byte))
             }
-            Kind::Map(..) => Err(self.error(pos, "map types are not supported")),
+            Kind::Map(..) => Ok(self.map_index(i)?.0),
             _ => {
                 let t = self.type_of(e)?;
                 if let Some(p) = self.try_place(e)? {

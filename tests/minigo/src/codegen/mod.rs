@@ -11,8 +11,10 @@ mod constant;
 mod convert;
 mod defer;
 mod expression;
+mod foreign;
 mod function;
 mod hoist;
+mod map;
 mod memory;
 mod operator;
 mod panicking;
@@ -21,10 +23,11 @@ mod standard;
 mod statement;
 mod thunk;
 
+use crate::cgo::library::Symbols;
 use crate::error::Compiled;
 use crate::escape::{self, Escapes};
 use crate::front::Program;
-use crate::module::{Code, Emitter};
+use crate::module::{Code, Emitter, Entries};
 use crate::types::{Kind, Sig, Ty, Types};
 use cranelift_module::FuncId;
 use function::FuncGen;
@@ -43,6 +46,9 @@ pub(crate) struct Compiler<'p> {
     globals: HashMap<ObjKey, usize>,
     literals: VecDeque<Literal>,
     panicking: panicking::Panicking,
+    /// Where C functions are.
+    c_symbols: Option<&'p Symbols>,
+    c_functions: HashMap<ObjKey, foreign::CFunction>,
     /// Float constants.
     exact: crate::exact::Exact,
 }
@@ -59,7 +65,7 @@ struct Literal {
 }
 
 /// Compiles a program. What runs first is `Code::start`.
-pub(crate) fn compile(program: &Program) -> Compiled<Code> {
+pub(crate) fn compile(program: &Program, c_symbols: Option<&Symbols>) -> Compiled<Code> {
     let types = Types::new();
     let mut emitter = Emitter::new();
     let panicking = panicking::declare(&mut emitter);
@@ -68,6 +74,8 @@ pub(crate) fn compile(program: &Program) -> Compiled<Code> {
         types,
         emitter,
         panicking,
+        c_symbols,
+        c_functions: HashMap::new(),
         functions: HashMap::new(),
         globals: HashMap::new(),
         literals: VecDeque::new(),
@@ -82,10 +90,10 @@ pub(crate) fn compile(program: &Program) -> Compiled<Code> {
     let start = c.start(&inits, main)?;
     c.drain_literals()?;
     c.define_panicking();
-    let raise = c.panicking.raise;
-    let entry = c.goroutine_start();
-    let file = program.file_name();
-    Ok(c.emitter.finish(start, entry, raise, file))
+    let exports = c.export_thunks()?;
+    let goroutine = c.goroutine_start();
+    let (raise, exports) = (c.panicking.raise, c_symbols.map(|_| exports));
+    Ok(c.emitter.finish(&Entries { start, goroutine, raise, exports }, program.file_name()))
 }
 
 impl<'p> Compiler<'p> {
@@ -125,6 +133,10 @@ impl<'p> Compiler<'p> {
                                     return Err(program.error(pos, "a variable of this size is not supported"));
                                 }
                                 let at = self.emitter.global(&layout);
+                                if let Some(function) = self.c_address(&program.ast.idents[*i].name) {
+                                    // SAFETY: a new variable of one word, and no managed code runs yet.
+                                    unsafe { *(at as *mut usize) = function };
+                                }
                                 self.globals.insert(*obj, at);
                             }
                         }
@@ -145,6 +157,12 @@ impl<'p> Compiler<'p> {
             let decl = &program.ast.fdecls[*key];
             let ident = &program.ast.idents[decl.name];
             if decl.body.is_none() {
+                if let (Some(f), Some(obj)) =
+                    (foreign::CFunction::declared_as(&ident.name), self.definition(decl.name))
+                {
+                    self.c_functions.insert(obj, f);
+                    continue;
+                }
                 return Err(program.error(ident.pos, format!("missing function body of {}", ident.name)));
             }
             let Some(obj) = self.definition(decl.name) else { continue };

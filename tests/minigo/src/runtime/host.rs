@@ -1,17 +1,16 @@
 //! The library that minigo embeds: the one file of the runtime that knows its interface.
 
+use crate::cgo::library::Hooks;
 use crate::module::{Code, Role};
 use crate::options::{Options, Stress};
 use crate::report;
-use crate::runtime::{fail, output, panic, profile, traceback};
+use crate::runtime::{fail, foreign, output, panic, profile, thread, traceback};
 use parking_lot::Mutex;
 use stackmark::Collector;
 use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep};
 use stackmark::stack::scheduler::Scheduler;
 use stackmark::stack::{BarrierMode, Caller, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll};
 use stackmark::unwind::{self, FrameKind, stack_map};
-use stackmark::write_barrier::BarrierBuffer;
-use std::cell::OnceCell;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -93,11 +92,6 @@ struct World {
 
 static WORLD: OnceLock<World> = OnceLock::new();
 
-thread_local! {
-    static ALLOCATOR: OnceCell<Allocator> = const { OnceCell::new() };
-    static STORES: OnceCell<BarrierBuffer> = const { OnceCell::new() };
-}
-
 fn world() -> &'static World {
     WORLD.get().expect("the runtime is set up before anything is compiled")
 }
@@ -165,6 +159,11 @@ pub(crate) fn run(code: Code) -> Result<(), Box<dyn std::error::Error>> {
     w.entry.store(code.entry, Ordering::Relaxed);
     w.raise.store(code.raise, Ordering::Relaxed);
     traceback::set_functions(code.functions, code.file);
+    if code.calls_c {
+        // A thread that C has made may call in at any time: that all goroutines wait is no deadlock.
+        w.scheduler.await_wakeup();
+    }
+    foreign::set_exports(code.exports);
     for (at, bytes) in code.globals {
         // SAFETY: the compiler allocated whole words that are never freed; managed code accesses them word by word.
         unsafe { w.collector.add_globals(at..at + bytes) };
@@ -197,7 +196,9 @@ pub(crate) fn descriptor(words: usize, refs: &[bool]) -> usize {
 }
 
 fn with_allocator<T>(f: impl FnOnce(&Allocator) -> T) -> T {
-    ALLOCATOR.with(|a| f(a.get_or_init(|| world().heap.allocator().unwrap_or_else(|e| Embedder.fatal(&e)))))
+    thread::with(|local| {
+        f(local.allocator.get_or_init(|| world().heap.allocator().unwrap_or_else(|e| Embedder.fatal(&e))))
+    })
 }
 
 /// Zeroed memory.
@@ -226,7 +227,7 @@ pub(crate) fn marking() -> bool {
 
 /// Reports a reference that is stored.
 pub(crate) fn shade(word: usize) {
-    STORES.with(|stores| stores.get_or_init(|| world().collector.write_barrier().buffer()).shade(word));
+    thread::with(|local| local.stores.get_or_init(|| world().collector.write_barrier().buffer()).shade(word));
 }
 
 /// A goroutine that waits in a queue.
@@ -371,11 +372,48 @@ pub(crate) fn call_back_to_panic(raised: usize) -> ! {
     unsafe {
         let f = std::mem::transmute::<usize, stackmark_asm::ManagedFn>(f);
         let caller = Caller::current();
-        if let Err(error) = caller.foreign(|| caller.callback(f, raised)) {
-            Embedder.fatal(&error);
+        match caller.foreign(|| caller.callback(f, raised)) {
+            Ok(_) => unreachable!("a panic does not return"),
+            Err(error) => Embedder.fatal(&error),
         }
     }
-    unreachable!("a panic does not return")
+}
+
+/// Calls C code at `wrapper` with `block`; others go on meanwhile.
+///
+/// # Errors
+/// What it has thrown, as a text.
+pub(crate) fn foreign(wrapper: usize, block: usize) -> Result<(), String> {
+    // SAFETY: the address of a wrapper that the C compiler has made, with this type.
+    let f = unsafe { std::mem::transmute::<usize, unsafe extern "C-unwind" fn(usize)>(wrapper) };
+    // SAFETY: used here alone.
+    let caller = unsafe { Caller::current() };
+    // SAFETY: the block is as the wrapper expects it.
+    let called = caller.catch_native(|| caller.foreign(|| unsafe { f(block) }));
+    called.map_err(|exception| exception.to_string())
+}
+
+/// Calls the managed function at `thunk` from native code, on whatever thread.
+pub(crate) fn call_in(thunk: usize, block: usize) {
+    // SAFETY: the address of a managed function that the compiler made for this.
+    let f = unsafe { std::mem::transmute::<usize, stackmark_asm::ManagedFn>(thunk) };
+    let called = world().runtime.call_in(|caller| {
+        let incoming = [std::ptr::from_ref(caller.goroutine().header()) as usize, block];
+        // SAFETY: the function takes the address of these two words; native code keeps no address in the stack.
+        unsafe { caller.callback(f, incoming.as_ptr() as usize) }
+    });
+    match called {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) | Err(error) => fail::die(&format!("fatal error: {error}")),
+    }
+}
+
+/// What native code calls to learn where the goroutine's stack ends.
+pub(crate) fn hooks() -> Hooks {
+    Hooks {
+        stack_top: stackmark_asm::stackmark_stack_top as *const () as usize,
+        export: foreign::export as *const () as usize,
+    }
 }
 
 /// The address of the current goroutine's header.

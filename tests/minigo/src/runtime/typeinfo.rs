@@ -16,6 +16,7 @@ pub(crate) enum Shape {
     Struct(Vec<FieldInfo>),
     Interface,
     Chan,
+    Map(Box<super::map::MapType>),
     Func,
     /// The text of a run-time error: a string, printed as it is.
     Error,
