@@ -140,17 +140,15 @@ fn main() {
     let read: Vec<f64> = [1, 2].map(|threads| bandwidth(threads, if quick { 16 << 20 } else { 512 << 20 })).into();
     println!("streaming read: {:.1} GB/s by one thread, {:.1} by two", read[0] / 1e9, read[1] / 1e9);
     println!("{:<8} {:>7} {:>14} {:>12} {:>10}", "graph", "workers", "million/s", "MB/s", "of read");
-    let mut figures = vec![("read_1".to_owned(), read[0] / 1e6, "MB/s"), ("read_2".to_owned(), read[1] / 1e6, "MB/s")];
-    let graphs: [(&str, &dyn Fn(&Graph<'_>) -> usize); 4] = [
-        ("tree", &|graph| graph.tree(objects)),
-        ("lists", &|graph| graph.lists(objects)),
-        ("mesh", &|graph| graph.mesh(objects)),
-        ("leaves", &|graph| graph.leaves(objects)),
-    ];
+    let mut figures =
+        vec![("read_1".to_owned(), read[0] / 1e6, "MB/s"), ("read_2".to_owned(), read[1] / 1e6, "MB/s")];
+    type Build = fn(&Graph<'_>, usize) -> usize;
+    let graphs: [(&str, Build); 4] =
+        [("tree", Graph::tree), ("lists", Graph::lists), ("mesh", Graph::mesh), ("leaves", Graph::leaves)];
     for (name, build) in graphs {
         let mut speeds = Vec::new();
         for workers in [1, 2] {
-            let (objects, bytes, seconds) = mark(workers, cycles, build);
+            let (objects, bytes, seconds) = mark(workers, cycles, |graph| build(graph, objects));
             let (objects, bytes) = (objects as f64 / seconds, bytes as f64 / seconds);
             let share = bytes / read[workers - 1];
             println!("{name:<8} {workers:>7} {:>14.1} {:>12.0} {share:>10.3}", objects / 1e6, bytes / 1e6);

@@ -13,8 +13,8 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -22,11 +22,12 @@ use parking_lot::{Condvar, Mutex};
 use stackmark_stack::stats::{Histogram, REFUSALS};
 use stackmark_stack::{Runtime, ScanError};
 
+use crate::assist::Schedule;
 use crate::global::Globals;
 use crate::handle::Handles;
-use crate::heap::Heap;
+use crate::heap::{Growth, Heap};
 use crate::mark::{AbortOnPanic, Marker, Shared};
-use crate::pace::Pace;
+use crate::pace::{Measured, Pace};
 use crate::stats::{BarrierStats, CycleStats, FrameStats, StackStats, Statistics};
 use crate::verify::{UnmarkedObject, Verifier};
 use crate::write_barrier::{Sink, WriteBarrier};
@@ -46,6 +47,9 @@ pub struct Config {
     /// How much the heap may grow before the next cycle, in percent of what was live after the last; `None`: cycles only on
     /// request.
     pub percent: Option<u32>,
+    /// How much memory objects and stacks should use together, in bytes: near it cycles come more often than `percent` asks for.
+    /// It is exceeded where more than that is live; what a heap refuses beyond its own limit is another matter.
+    pub memory_limit: Option<usize>,
     /// For debugging: after each mark, with the world stopped, walk everything again and abort if a reachable object is
     /// unmarked.
     pub verify: bool,
@@ -55,7 +59,7 @@ impl Default for Config {
     /// As Go: a quarter of the cores, at least one; 100 percent.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Config { workers: (cores / 4).max(1), percent: Some(100), verify: false }
+        Config { workers: (cores / 4).max(1), percent: Some(100), memory_limit: None, verify: false }
     }
 }
 
@@ -93,6 +97,7 @@ struct Inner<H: Heap> {
     barrier: Arc<WriteBarrier>,
     handles: Arc<Handles>,
     globals: Globals,
+    schedule: Schedule,
     verify: bool,
     requests: Mutex<Requests>,
     changed: Condvar,
@@ -145,7 +150,7 @@ impl<H: Heap> Collector<H> {
         let marking = Arc::clone(marker.shared());
         let barrier = WriteBarrier::new(Arc::clone(&marking) as Arc<dyn Sink>);
         runtime.set_collector(Arc::new(Roots { marking: Arc::clone(&marking) }));
-        let pace = Pace::new(config.percent);
+        let pace = Pace::new(config.percent, config.memory_limit);
         heap.set_trigger(pace.trigger());
         let inner = Arc::new(Inner {
             heap,
@@ -154,18 +159,14 @@ impl<H: Heap> Collector<H> {
             handles: Handles::new(Arc::clone(&barrier)),
             barrier,
             globals: Globals::default(),
+            schedule: Schedule::default(),
             verify: config.verify,
             requests: Mutex::default(),
             changed: Condvar::new(),
             history: Mutex::default(),
             pauses: Histogram::default(),
         });
-        let growing = Arc::downgrade(&inner);
-        inner.heap.on_growth(Box::new(move || {
-            if let Some(inner) = growing.upgrade() {
-                inner.request(None);
-            }
-        }));
+        inner.heap.on_growth(Box::new(Growing(Arc::downgrade(&inner))));
         let driver = Driver { inner: Arc::clone(&inner), marker, pace };
         let thread = std::thread::Builder::new().name("stackmark-cycle".into());
         let thread = Some(thread.spawn(move || driver.run())?);
@@ -285,6 +286,23 @@ impl<H: Heap> Inner<H> {
     }
 }
 
+/// Who is told of the heap's growth.
+struct Growing<H: Heap>(Weak<Inner<H>>);
+
+impl<H: Heap> Growth for Growing<H> {
+    fn reached_trigger(&self) {
+        if let Some(inner) = self.0.upgrade() {
+            inner.request(None);
+        }
+    }
+
+    fn handed_out(&self, bytes: usize) {
+        if let Some(inner) = self.0.upgrade() {
+            inner.schedule.assist(&inner.marking, bytes);
+        }
+    }
+}
+
 /// The thread that runs cycles.
 struct Driver<H: Heap> {
     inner: Arc<Inner<H>>,
@@ -319,21 +337,30 @@ impl<H: Heap> Driver<H> {
             let ready: Vec<(u64, Waiter)> = ready;
             ready.into_iter().for_each(|(_, waiter)| waiter());
             inner.heap.finish_sweep();
+            self.learn_live();
             inner.heap.release(self.pace.goal());
         }
     }
 
+    /// What lives is known exactly when the sweep is complete.
+    fn learn_live(&mut self) {
+        let live = self.inner.heap.counts().live_bytes as usize;
+        self.pace.set_live(live, self.inner.runtime.stacks().resident_bytes());
+    }
+
     fn cycle(&mut self, number: u64) -> Result<(), CycleError> {
+        self.inner.heap.finish_sweep();
+        self.learn_live();
         let inner = &*self.inner;
         let (heap, runtime) = (&*inner.heap, &inner.runtime);
-        heap.finish_sweep();
-        self.pace.set_live(heap.counts().live_bytes as usize);
         runtime.take_cycle_maxima();
         let begun = Instant::now();
 
         inner.barrier.turn_on();
         runtime.handshake();
         let allocated_before = heap.allocated_since_cycle();
+        let size = heap.counts().live_bytes as usize + allocated_before;
+        inner.schedule.begin(size, self.pace.expected(), self.pace.goal());
         heap.begin_cycle();
         self.marker.open();
 
@@ -363,8 +390,8 @@ impl<H: Heap> Driver<H> {
         let allocated_meanwhile = heap.allocated_since_cycle().saturating_sub(allocated_before);
         heap.end_cycle(marked);
         world.end_scanning();
-        let live = marked.bytes as usize + allocated_meanwhile;
-        self.pace.cycle(live, allocated_meanwhile);
+        let mark_ns = begun.elapsed().as_nanos() as u64;
+        self.pace.cycle(&Measured { marked: marked.bytes as usize, allocated: allocated_meanwhile, mark_ns });
         heap.set_trigger(self.pace.trigger());
         let (longest_hold_ns, deepest_frames) = runtime.take_cycle_maxima();
         drop(world);
@@ -384,10 +411,11 @@ impl<H: Heap> Driver<H> {
             world_stop_ns,
             time_to_stop_ns: time_to_stop.as_nanos() as u64,
             longest_hold_ns,
-            mark_ns: begun.elapsed().as_nanos() as u64,
+            mark_ns,
             objects_marked: marked.objects,
             bytes_marked: marked.bytes,
             allocated_meanwhile: allocated_meanwhile as u64,
+            assisted: inner.schedule.assisted(),
         });
         Ok(())
     }

@@ -27,6 +27,8 @@ pub struct CycleStats {
     pub bytes_marked: u64,
     /// Bytes allocated while the cycle ran, all of them black.
     pub allocated_meanwhile: u64,
+    /// Bytes of objects that threads which allocate have traced, because marking was behind.
+    pub assisted: u64,
 }
 
 /// Frames visited, in all cycles.

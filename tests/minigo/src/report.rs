@@ -22,6 +22,7 @@ pub(crate) fn json(s: &Statistics) -> Value {
             "objects_marked": c.objects_marked,
             "bytes_marked": c.bytes_marked,
             "allocated_meanwhile": c.allocated_meanwhile,
+            "assisted": c.assisted,
         })
     });
     let refused: Map<String, Value> =
