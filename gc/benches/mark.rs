@@ -143,8 +143,12 @@ fn main() {
     let mut figures =
         vec![("read_1".to_owned(), read[0] / 1e6, "MB/s"), ("read_2".to_owned(), read[1] / 1e6, "MB/s")];
     type Build = fn(&Graph<'_>, usize) -> usize;
-    let graphs: [(&str, Build); 4] =
-        [("tree", Graph::tree), ("lists", Graph::lists), ("mesh", Graph::mesh), ("leaves", Graph::leaves)];
+    let graphs: [(&str, Build); 4] = [
+        ("tree", |graph, objects| graph.tree(objects)),
+        ("lists", |graph, objects| graph.lists(objects)),
+        ("mesh", |graph, objects| graph.mesh(objects)),
+        ("leaves", |graph, objects| graph.leaves(objects)),
+    ];
     for (name, build) in graphs {
         let mut speeds = Vec::new();
         for workers in [1, 2] {

@@ -63,7 +63,7 @@ impl Default for Config {
     }
 }
 
-/// A cycle that cannot be completed. The collector aborts with it: roots are never skipped.
+/// A cycle that cannot be completed. The host is told and ends the process: roots are never skipped.
 #[derive(Debug, thiserror::Error)]
 enum CycleError {
     #[error(transparent)]
@@ -326,8 +326,7 @@ impl<H: Heap> Driver<H> {
             let number = requests.begun;
             drop(requests);
             if let Err(error) = self.cycle(number) {
-                eprintln!("stackmark: {error}");
-                std::process::abort();
+                inner.runtime.fatal(&error);
             }
             let mut requests = inner.requests.lock();
             requests.done = number;
@@ -357,7 +356,7 @@ impl<H: Heap> Driver<H> {
         let begun = Instant::now();
 
         inner.barrier.turn_on();
-        runtime.handshake();
+        let answered_last = runtime.handshake();
         let allocated_before = heap.allocated_since_cycle();
         let size = heap.counts().live_bytes as usize + allocated_before;
         inner.schedule.begin(size, self.pace.expected(), self.pace.goal());
@@ -379,6 +378,7 @@ impl<H: Heap> Driver<H> {
         let stopping = Instant::now();
         let mut world = runtime.stop_world();
         let time_to_stop = stopping.elapsed();
+        let stopped_last = world.straggler();
         inner.barrier.take_buffers();
         let rescanned = world.rescan()?;
         self.marker.drain();
@@ -410,6 +410,8 @@ impl<H: Heap> Driver<H> {
             skipped: rescanned.skipped,
             world_stop_ns,
             time_to_stop_ns: time_to_stop.as_nanos() as u64,
+            stopped_last,
+            answered_last,
             longest_hold_ns,
             mark_ns,
             objects_marked: marked.objects,

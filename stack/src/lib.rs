@@ -77,7 +77,7 @@ mod status;
 pub mod sync;
 mod world;
 
-pub use cycle::WorldStopped;
+pub use cycle::{Straggler, WorldStopped};
 pub use goroutine::{Goroutine, Request};
 pub use machine::{AlreadyAttached, Caller, Left, Machine};
 pub use memory::{StackError, StackKind, StackPool};

@@ -123,11 +123,16 @@ impl AsRef<Gate> for MachineEntry {
 }
 
 impl MachineEntry {
-    pub(crate) fn ask(&self, what: Request) {
+    /// The goroutine that the machine runs, or ran a moment ago.
+    pub(crate) fn current(&self) -> Option<&Goroutine> {
         // Acquire: the record's memory before the pointer to it.
         let current = self.current.load(Ordering::Acquire);
         // SAFETY: the pointer is null or a record that lives as long as the runtime, see the field.
-        if let Some(goroutine) = unsafe { current.as_ref() } {
+        unsafe { current.as_ref() }
+    }
+
+    pub(crate) fn ask(&self, what: Request) {
+        if let Some(goroutine) = self.current() {
             goroutine.request(what);
         }
     }
@@ -375,6 +380,11 @@ impl Runtime {
         if cycle != 0 && goroutine.dirty_in.swap(cycle, Ordering::Relaxed) != cycle {
             self.dirty.lock().push(goroutine.clone());
         }
+    }
+
+    /// Ends with an error that cannot be gone on with, in the host's way: [`Host::fatal`].
+    pub fn fatal(&self, error: &dyn std::error::Error) -> ! {
+        self.host.fatal(error)
     }
 
     /// Asks every machine's goroutine to let others run at its next poll.

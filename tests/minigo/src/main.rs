@@ -56,6 +56,9 @@ struct Arguments {
     /// Whether return barriers bound the rescans.
     #[arg(long, value_enum, default_value_t = Barriers::On)]
     barriers: Barriers,
+    /// For tests of verification: stores are not reported to the collector.
+    #[arg(long, hide = true)]
+    break_write_barrier: bool,
 }
 
 fn default_threads() -> usize {
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         max_stack: a.max_stack,
         stress: stress.collect(),
         barriers: a.barriers == Barriers::On,
+        break_write_barrier: a.break_write_barrier,
     };
     eprintln!("{}", minigo::run(&options));
     ExitCode::FAILURE

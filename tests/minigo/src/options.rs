@@ -42,6 +42,8 @@ pub struct Options {
     pub stress: Vec<Stress>,
     /// Return barriers bound the rescans.
     pub barriers: bool,
+    /// For tests of verification: stores are not reported to the collector.
+    pub break_write_barrier: bool,
 }
 
 impl Default for Options {
@@ -59,6 +61,7 @@ impl Default for Options {
             max_stack: 1_000_000_000,
             stress: Vec::new(),
             barriers: true,
+            break_write_barrier: false,
         }
     }
 }

@@ -213,6 +213,9 @@ pub(crate) fn marking() -> bool {
 
 /// Reports a reference that is stored.
 pub(crate) fn shade(word: usize) {
+    if world().options.break_write_barrier {
+        return;
+    }
     STORES.with(|stores| stores.get_or_init(|| world().collector.write_barrier().buffer()).shade(word));
 }
 
