@@ -24,12 +24,13 @@ use stackmark_stack::{Runtime, ScanError};
 
 use crate::assist::Schedule;
 use crate::global::Globals;
-use crate::handle::Handles;
+use crate::handle::{Handle, Handles};
 use crate::heap::{Growth, Heap};
 use crate::mark::{AbortOnPanic, Marker, Shared};
 use crate::pace::{Measured, Pace};
 use crate::stats::{BarrierStats, CycleStats, FrameStats, StackStats, Statistics};
 use crate::verify::{UnmarkedObject, Verifier};
+use crate::weak::{Callback, WeakReferences};
 use crate::write_barrier::{Sink, WriteBarrier};
 
 /// How many cycles [`Statistics::cycles_detail`] keeps.
@@ -96,6 +97,7 @@ struct Inner<H: Heap> {
     marking: Arc<Shared<H>>,
     barrier: Arc<WriteBarrier>,
     handles: Arc<Handles>,
+    weak: Arc<WeakReferences>,
     globals: Globals,
     schedule: Schedule,
     verify: bool,
@@ -152,11 +154,13 @@ impl<H: Heap> Collector<H> {
         runtime.set_collector(Arc::new(Roots { marking: Arc::clone(&marking) }));
         let pace = Pace::new(config.percent, config.memory_limit);
         heap.set_trigger(pace.trigger());
+        let handles = Handles::new(Arc::clone(&barrier));
         let inner = Arc::new(Inner {
             heap,
             runtime,
             marking,
-            handles: Handles::new(Arc::clone(&barrier)),
+            weak: WeakReferences::new(Arc::clone(&handles), Arc::clone(&barrier)),
+            handles,
             barrier,
             globals: Globals::default(),
             schedule: Schedule::default(),
@@ -211,6 +215,11 @@ impl<H: Heap> Collector<H> {
         &self.inner.handles
     }
 
+    /// Weak references, finalisation callbacks and weak maps.
+    pub fn weak_references(&self) -> &Arc<WeakReferences> {
+        &self.inner.weak
+    }
+
     /// Adds global variables: every whole word in `range` is a root from the next cycle on. References are stored there with
     /// the write barrier.
     ///
@@ -246,6 +255,11 @@ impl<H: Heap> Inner<H> {
         requests.waiters.extend(waiter.map(|waiter| (number, waiter)));
         drop(requests);
         self.changed.notify_all();
+    }
+
+    /// Whether what `word` refers to is marked, or no object at all.
+    fn is_marked(&self, word: usize) -> bool {
+        self.heap.resolve(word).is_none_or(|object| self.heap.is_marked(object))
     }
 
     fn statistics(&self) -> Statistics {
@@ -325,15 +339,14 @@ impl<H: Heap> Driver<H> {
             requests.begun += 1;
             let number = requests.begun;
             drop(requests);
-            if let Err(error) = self.cycle(number) {
-                inner.runtime.fatal(&error);
-            }
+            let due = self.cycle(number).unwrap_or_else(|error| inner.runtime.fatal(&error));
             let mut requests = inner.requests.lock();
             requests.done = number;
             let (ready, waiting) = requests.waiters.drain(..).partition(|(wanted, _)| *wanted <= number);
             requests.waiters = waiting;
             drop(requests);
             let ready: Vec<(u64, Waiter)> = ready;
+            due.into_iter().for_each(|(object, callback)| callback(object));
             ready.into_iter().for_each(|(_, waiter)| waiter());
             inner.heap.finish_sweep();
             self.learn_live();
@@ -347,7 +360,8 @@ impl<H: Heap> Driver<H> {
         self.pace.set_live(live, self.inner.runtime.stacks().resident_bytes());
     }
 
-    fn cycle(&mut self, number: u64) -> Result<(), CycleError> {
+    /// Runs a cycle; returns the callbacks of objects that it has found unreachable.
+    fn cycle(&mut self, number: u64) -> Result<Vec<(Handle, Callback)>, CycleError> {
         self.inner.heap.finish_sweep();
         self.learn_live();
         let inner = &*self.inner;
@@ -368,7 +382,7 @@ impl<H: Heap> Driver<H> {
         inner.handles.visit(|words| inner.marking.shade(words));
         runtime.scan_goroutines()?;
         for _ in 0..ROUNDS {
-            let more = inner.barrier.take_buffers();
+            let more = inner.barrier.take_buffers() | inner.weak.shade_values(|word| inner.is_marked(word));
             self.marker.drain();
             if !more {
                 break;
@@ -382,6 +396,7 @@ impl<H: Heap> Driver<H> {
         inner.barrier.take_buffers();
         let rescanned = world.rescan()?;
         self.marker.drain();
+        let due = inner.weak.settle(|word| inner.is_marked(word), || self.marker.drain());
         if inner.verify {
             self.verify(&mut world, number)?;
         }
@@ -419,7 +434,7 @@ impl<H: Heap> Driver<H> {
             allocated_meanwhile: allocated_meanwhile as u64,
             assisted: inner.schedule.assisted(),
         });
-        Ok(())
+        Ok(due)
     }
 
     /// Walks everything again from all roots.
@@ -427,6 +442,7 @@ impl<H: Heap> Driver<H> {
         let mut verifier = Verifier::new(&*self.inner.heap);
         self.inner.globals.visit(|words| verifier.roots(words));
         self.inner.handles.visit(|words| verifier.roots(words));
+        self.inner.weak.visit_values(|word| verifier.roots(&[word]));
         VERIFIED.set(Some(Vec::new()));
         let visited = world.visit_all();
         verifier.roots(&VERIFIED.take().expect("set just now"));

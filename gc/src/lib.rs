@@ -58,6 +58,7 @@ pub mod mark_sweep;
 mod pace;
 pub mod stats;
 pub mod verify;
+pub mod weak;
 pub mod write_barrier;
 
 pub use collector::{Collector, Config};
