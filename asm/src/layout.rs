@@ -60,6 +60,8 @@ pub struct GoroutineHeader {
     /// The host's word of the machine that runs the goroutine, rewritten whenever it begins to run on one. For managed code that
     /// needs something of its thread, as an allocator's fields: to be loaded anew after each call.
     pub machine_word: AtomicUsize,
+    /// More words for the embedder, 0 when a goroutine begins. Not roots, and addresses in the stack do not stay right there.
+    pub language: [AtomicUsize; 2],
 }
 
 /// The part of a machine that the assembly addresses. One OS thread's own.
@@ -77,6 +79,32 @@ pub struct MachineHeader {
     pub on_leapfrog: AtomicUsize,
     /// A word for the host, for example a pointer to the rest of the machine.
     pub host: AtomicUsize,
+}
+
+/// Where a managed frame goes on, for [`continue_at`](crate::continue_at).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Continuation {
+    /// The place in its code.
+    pub pc: usize,
+    /// Its stack pointer there.
+    pub sp: usize,
+    /// The callee-saved registers that it expects.
+    pub rbp: usize,
+    /// See `rbp`.
+    pub rbx: usize,
+    /// See `rbp`.
+    pub r12: usize,
+    /// See `rbp`.
+    pub r13: usize,
+    /// See `rbp`.
+    pub r14: usize,
+    /// See `rbp`.
+    pub r15: usize,
+    /// The two words that its landing pad gets, in the registers in which exceptions come.
+    pub rax: usize,
+    /// See `rax`.
+    pub rdx: usize,
 }
 
 /// What a machine calls when a barrier is hit or leapfrogged: the machine, the address of the hijacked slot and the
@@ -123,8 +151,30 @@ offsets! {
     G_RESULTS = GoroutineHeader.results @ 96;
     /// Offset of [`GoroutineHeader::on_uncaught`].
     G_ON_UNCAUGHT = GoroutineHeader.on_uncaught @ 224;
+    /// Offset of [`Continuation::pc`]. These offsets are below 64: the assembly's CFI holds each in one byte.
+    C_PC = Continuation.pc @ 0;
+    /// Offset of [`Continuation::sp`].
+    C_SP = Continuation.sp @ 8;
+    /// Offset of [`Continuation::rbp`].
+    C_RBP = Continuation.rbp @ 16;
+    /// Offset of [`Continuation::rbx`].
+    C_RBX = Continuation.rbx @ 24;
+    /// Offset of [`Continuation::r12`].
+    C_R12 = Continuation.r12 @ 32;
+    /// Offset of [`Continuation::r13`].
+    C_R13 = Continuation.r13 @ 40;
+    /// Offset of [`Continuation::r14`].
+    C_R14 = Continuation.r14 @ 48;
+    /// Offset of [`Continuation::r15`].
+    C_R15 = Continuation.r15 @ 56;
+    /// Offset of [`Continuation::rax`].
+    C_RAX = Continuation.rax @ 64;
+    /// Offset of [`Continuation::rdx`].
+    C_RDX = Continuation.rdx @ 72;
     /// Offset of [`GoroutineHeader::machine_word`].
     G_MACHINE_WORD = GoroutineHeader.machine_word @ 232;
+    /// Offset of [`GoroutineHeader::language`].
+    G_LANGUAGE = GoroutineHeader.language @ 240;
     /// Offset of [`MachineHeader::goroutine`].
     M_GOROUTINE = MachineHeader.goroutine @ 0;
     /// Offset of [`MachineHeader::system_sp`].
@@ -154,6 +204,7 @@ impl GoroutineHeader {
             results: [const { AtomicU64::new(0) }; RESULT_WORDS],
             on_uncaught: AtomicUsize::new(0),
             machine_word: AtomicUsize::new(0),
+            language: [const { AtomicUsize::new(0) }; 2],
         }
     }
 }

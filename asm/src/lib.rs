@@ -51,7 +51,7 @@ pub use barrier::{BARRIER_PAGES, STUBS_PER_PAGE};
 use core::ffi::c_void;
 use core::ops::Range;
 use core::sync::atomic::Ordering::Relaxed;
-use layout::{GoroutineHeader, MachineHeader, NativeFn};
+use layout::{Continuation, GoroutineHeader, MachineHeader, NativeFn};
 use x86_64 as arch;
 
 unsafe extern "C-unwind" {
@@ -59,8 +59,12 @@ unsafe extern "C-unwind" {
     fn stackmark_leave(machine: *mut MachineHeader, value: usize) -> !;
     fn stackmark_call_system(f: NativeFn, a: *mut c_void, b: usize) -> usize;
     fn stackmark_callback(goroutine: *mut GoroutineHeader, f: ManagedFn, argument: usize) -> usize;
+    fn stackmark_leave_callback_by(f: ContinueFn, argument: *mut c_void, frame: usize) -> !;
+    fn stackmark_continue(at: *const Continuation) -> !;
+    fn stackmark_catch(f: CaughtFn, argument: *mut c_void) -> *mut c_void;
     fn stackmark_goroutine_entry();
     fn stackmark_system_call_resume();
+    fn stackmark_system_call_returned();
     safe fn stackmark_current() -> *mut MachineHeader;
     fn stackmark_set_current(machine: *mut MachineHeader);
     static stackmark_system_call_begin: u8;
@@ -73,6 +77,12 @@ unsafe extern "C-unwind" {
 
 /// Managed code as [`callback`] calls it: one word in, one word out.
 pub type ManagedFn = unsafe extern "C-unwind" fn(usize) -> usize;
+
+/// What [`leave_callback_by`] goes on with.
+pub type ContinueFn = unsafe extern "C-unwind" fn(*mut c_void) -> !;
+
+/// What [`catch`] calls.
+pub type CaughtFn = unsafe extern "C-unwind" fn(*mut c_void);
 
 /// Bytes of `callback`'s frame on the goroutine's stack, from its stack pointer to its CFA. Its return slot, which holds
 /// `g.sched.pc`, is the word below that CFA.
@@ -152,6 +162,36 @@ pub unsafe fn callback(goroutine: *mut GoroutineHeader, f: ManagedFn, argument: 
     unsafe { stackmark_callback(goroutine, f, argument) }
 }
 
+/// Leaves the callback whose part on the goroutine's stack lies at `frame`, as a return from it would, and calls
+/// `f(argument)` on the system stack as if the callback's native caller had called it. What is younger is dropped.
+///
+/// # Safety
+/// The calling thread's machine runs a goroutine that has called out to the caller; `frame` is the stack pointer of the
+/// youngest `callback` frame on its stack. No frame in between owns anything that must be released.
+pub unsafe fn leave_callback_by(f: ContinueFn, argument: *mut c_void, frame: usize) -> ! {
+    // SAFETY: the caller's contract is that of the assembly.
+    unsafe { stackmark_leave_callback_by(f, argument, frame) }
+}
+
+/// Goes on in a managed frame of the goroutine that this thread's machine runs; everything younger is dropped.
+///
+/// # Safety
+/// `at` is a place in the code of a managed frame, with the registers that the frame expects there. No `callback` frame and
+/// nothing that must be released is younger.
+pub unsafe fn continue_at(at: &Continuation) -> ! {
+    // SAFETY: the caller's contract is that of the assembly.
+    unsafe { stackmark_continue(at) }
+}
+
+/// Calls `f(argument)`; returns null, or the `_Unwind_Exception` that has left it. Forced unwinding passes.
+///
+/// # Safety
+/// `f` may be called with `argument`, and may be left by exceptions.
+pub unsafe fn catch(f: CaughtFn, argument: *mut c_void) -> *mut c_void {
+    // SAFETY: the caller's contract is that of the assembly.
+    unsafe { stackmark_catch(f, argument) }
+}
+
 /// The machine of this OS thread, or null.
 #[inline]
 pub fn current() -> *mut MachineHeader {
@@ -184,6 +224,11 @@ pub unsafe extern "C" fn stackmark_stack_top() -> usize {
 /// The pc at which every goroutine that has called out goes on: the only value that `sched.pc` ever has.
 pub fn resume_pc() -> usize {
     stackmark_system_call_resume as *const () as usize
+}
+
+/// The pc of `call_system`'s part on the system stack while native code runs: the oldest frame of a call out there.
+pub fn native_return_pc() -> usize {
+    stackmark_system_call_returned as *const () as usize
 }
 
 fn range(begin: *const u8, end: *const u8) -> Range<usize> {

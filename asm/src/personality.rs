@@ -13,6 +13,7 @@ const URC_INSTALL_CONTEXT: c_int = 7;
 const URC_CONTINUE_UNWIND: c_int = 8;
 const UA_SEARCH_PHASE: c_int = 1;
 const UA_HANDLER_FRAME: c_int = 4;
+const UA_FORCE_UNWIND: c_int = 8;
 /// The DWARF registers in which libgcc hands two words to a landing pad: rax and rdx.
 const EH_RETURN: (c_int, c_int) = (0, 1);
 
@@ -23,6 +24,7 @@ unsafe extern "C" {
     fn stackmark_barrier_landing();
     fn stackmark_callback_landing();
     fn stackmark_entry_landing();
+    fn stackmark_catch_landing();
 }
 
 /// Enters a landing pad with the exception and a second word.
@@ -100,7 +102,8 @@ unsafe extern "C" fn stackmark_entry_personality(
         let goroutine = (*machine).goroutine.load(Relaxed) as *const crate::layout::GoroutineHeader;
         (*goroutine).on_uncaught.load(Relaxed) != 0
     };
-    if !wanted {
+    if !wanted || actions & UA_FORCE_UNWIND != 0 {
+        // A thread that ends: its machine ends the goroutine when it is detached.
         return URC_CONTINUE_UNWIND;
     }
     if actions & UA_SEARCH_PHASE != 0 {
@@ -109,4 +112,26 @@ unsafe extern "C" fn stackmark_entry_personality(
     debug_assert_ne!(actions & UA_HANDLER_FRAME, 0);
     // SAFETY: the unwinder's context, in phase 2.
     unsafe { land(context, exception, 0, stackmark_entry_landing) }
+}
+
+/// `catch`'s: catches every exception, but lets forced unwinding pass (a thread that ends, frames that are left for a recover).
+///
+/// # Safety
+/// Called by the unwinder.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn stackmark_catch_personality(
+    _version: c_int,
+    actions: c_int,
+    _class: u64,
+    exception: *mut c_void,
+    context: *mut c_void,
+) -> c_int {
+    if actions & UA_SEARCH_PHASE != 0 {
+        return URC_HANDLER_FOUND;
+    }
+    if actions & UA_HANDLER_FRAME == 0 {
+        return URC_CONTINUE_UNWIND;
+    }
+    // SAFETY: the unwinder's context, in phase 2.
+    unsafe { land(context, exception, 0, stackmark_catch_landing) }
 }

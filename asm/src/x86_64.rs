@@ -287,6 +287,9 @@ __morestack:
     .cfi_escape 0x0f, 12, 0x77, 0, 0x06, 0x23, {g_stack_hi}, 0x06, 0x77, 8, 0x06, 0x1c, 0x23, 56
     stackmark_saved_at_cfa
     call rax
+    .globl stackmark_system_call_returned
+    .hidden stackmark_system_call_returned
+stackmark_system_call_returned:                 // the pc of this part while native code runs
     mov rbx, qword ptr [rsp + 24]               // machine and goroutine from our own frame, so that a longjmp in
     mov r12, qword ptr [rsp]                    // native code over younger calls does no harm
     mov rcx, qword ptr [rsp + 16]
@@ -460,6 +463,77 @@ stackmark_callback:
     .size stackmark_callback, .-stackmark_callback
 
 // ------------------------------------------------------------------------------------------------------------------
+// stackmark_leave_callback_by(rdi = f, rsi = argument, rdx = callback's part on G): does what a return from that callback
+// does, and calls f(argument) as if its native caller had. What is younger is dropped.
+    .globl stackmark_leave_callback_by
+    .hidden stackmark_leave_callback_by
+    .type stackmark_leave_callback_by,@function
+stackmark_leave_callback_by:
+    .cfi_startproc
+    mov rax, rdi
+    mov rsp, rdx                                // on the goroutine stack from here
+    .cfi_escape 0x0f, 5, 0x77, 0, 0x06, 0x23, 64
+    stackmark_saved_at_cfa
+    stackmark_leave_callback
+    stackmark_pop_saved
+    mov rdi, rsi
+    jmp rax
+    .cfi_endproc
+    .size stackmark_leave_callback_by, .-stackmark_leave_callback_by
+
+// stackmark_continue(rdi = Continuation), on S: goes on in a managed frame. What is younger is dropped.
+    .globl stackmark_continue
+    .hidden stackmark_continue
+    .type stackmark_continue,@function
+stackmark_continue:
+    .cfi_startproc
+    // CFA = *(rdi + sp), and every register of the caller in its word, at each instruction
+    .cfi_escape 0x0f, 3, 0x75, {c_sp}, 0x06
+    .cfi_escape 0x10, 16, 2, 0x75, {c_pc}
+    .cfi_escape 0x10, 6, 2, 0x75, {c_rbp}
+    .cfi_escape 0x10, 3, 2, 0x75, {c_rbx}
+    .cfi_escape 0x10, 12, 2, 0x75, {c_r12}
+    .cfi_escape 0x10, 13, 2, 0x75, {c_r13}
+    .cfi_escape 0x10, 14, 2, 0x75, {c_r14}
+    .cfi_escape 0x10, 15, 2, 0x75, {c_r15}
+    mov rbp, qword ptr [rdi + {c_rbp}]
+    mov rbx, qword ptr [rdi + {c_rbx}]
+    mov r12, qword ptr [rdi + {c_r12}]
+    mov r13, qword ptr [rdi + {c_r13}]
+    mov r14, qword ptr [rdi + {c_r14}]
+    mov r15, qword ptr [rdi + {c_r15}]
+    mov rax, qword ptr [rdi + {c_rax}]
+    mov rdx, qword ptr [rdi + {c_rdx}]
+    mov rsp, qword ptr [rdi + {c_sp}]           // on the goroutine stack from here
+    jmp qword ptr [rdi + {c_pc}]
+    .cfi_endproc
+    .size stackmark_continue, .-stackmark_continue
+
+// stackmark_catch(rdi = f, rsi = argument) -> the exception that has left f(argument), or null
+    .globl stackmark_catch
+    .hidden stackmark_catch
+    .type stackmark_catch,@function
+stackmark_catch:
+    .cfi_startproc
+    .cfi_personality 0x9b, DW.ref.stackmark_catch_personality
+    push rbx                                    // S: [return address][rbx]
+    .cfi_def_cfa_offset 16
+    .cfi_offset rbx, -16
+    mov rax, rdi
+    mov rdi, rsi
+    call rax
+    xor eax, eax
+    .globl stackmark_catch_landing
+    .hidden stackmark_catch_landing
+stackmark_catch_landing:                        // rax = exception
+    pop rbx
+    .cfi_def_cfa_offset 8
+    .cfi_restore rbx
+    ret
+    .cfi_endproc
+    .size stackmark_catch, .-stackmark_catch
+
+// ------------------------------------------------------------------------------------------------------------------
 // The oldest frame. A new goroutine begins at the label, with r12 = goroutine and rsp 16-aligned.
     .globl stackmark_entry_begin
     .hidden stackmark_entry_begin
@@ -599,7 +673,7 @@ stackmark_barrier_pool_end:
     // takes two CIEs for the same when their personalities are local symbols of one section.
     .section .data.rel.ro.stackmark_personalities,"aw",@progbits
     .p2align 3
-    .irp name, barrier, callback, entry
+    .irp name, barrier, callback, entry, catch
     .globl DW.ref.stackmark_\name\()_personality
     .hidden DW.ref.stackmark_\name\()_personality
     .type DW.ref.stackmark_\name\()_personality,@object
@@ -622,6 +696,16 @@ DW.ref.stackmark_\name\()_personality:
     m_goroutine = const M_GOROUTINE,
     m_system_sp = const M_SYSTEM_SP,
     m_on_hit = const M_ON_HIT,
+    c_pc = const C_PC,
+    c_sp = const C_SP,
+    c_rbp = const C_RBP,
+    c_rbx = const C_RBX,
+    c_r12 = const C_R12,
+    c_r13 = const C_R13,
+    c_r14 = const C_R14,
+    c_r15 = const C_R15,
+    c_rax = const C_RAX,
+    c_rdx = const C_RDX,
     pages = const crate::BARRIER_PAGES,
     stubs_per_page = const crate::STUBS_PER_PAGE,
 );

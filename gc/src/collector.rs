@@ -2,14 +2,17 @@
 //!
 //! 1. The last cycle's sweep is completed.
 //! 2. The write barrier goes on, everywhere: a handshake; then allocation is black.
-//! 3. Roots are shaded while the world runs: globals, handles, and each goroutine's stack once, by this thread if it stands
-//!    still, else by itself at its next poll. The crew marks meanwhile.
-//! 4. When there is nothing left to trace the world stops: the write barrier's buffers are taken, stacks that have run since
+//! 3. Roots are shaded while the world runs: globals, handles, and of each goroutine's stack the youngest frames, by this thread
+//!    if it stands still, else by itself at its next poll. The crew visits the others, which a frontier keeps the goroutine out
+//!    of, and marks.
+//! 4. When there is nothing left to trace, stacks that have run since their scan are scanned again up to their lowest unhit
+//!    barrier, in the same way, and what that finds is traced.
+//! 5. When there is nothing left to trace the world stops: the write barrier's buffers are taken, stacks that have run since
 //!    their scan are rescanned up to their lowest unhit barrier, and the rest is traced. The barrier goes off.
-//! 5. The world runs again; what was not marked is swept.
+//! 6. The world runs again; what was not marked is swept.
 //!
 //! The tricolour invariant is that of Dijkstra, Lamport et al. ("On-the-fly garbage collection", 1978): a black object does not
-//! refer to a white one, since the reference that a store puts into memory is shaded. Stacks are grey until step 4.
+//! refer to a white one, since the reference that a store puts into memory is shaded. Stacks are grey until step 5.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -125,6 +128,10 @@ impl<H: Heap> stackmark_stack::Collector for Roots<H> {
             self.marking.shade(words);
         }
     }
+
+    fn stack_waits(&self) {
+        self.marking.stack_waits();
+    }
 }
 
 /// A concurrent collector over a heap. Dropping it ends its threads, after the cycle that runs.
@@ -148,7 +155,7 @@ impl<H: Heap> Collector<H> {
     /// # Panics
     /// If the runtime has a collector.
     pub fn start(heap: Arc<H>, runtime: Arc<Runtime>, config: &Config) -> std::io::Result<Collector<H>> {
-        let marker = Marker::start(Arc::clone(&heap), config.workers)?;
+        let marker = Marker::start(Arc::clone(&heap), Arc::downgrade(&runtime), config.workers)?;
         let marking = Arc::clone(marker.shared());
         let barrier = WriteBarrier::new(Arc::clone(&marking) as Arc<dyn Sink>);
         runtime.set_collector(Arc::new(Roots { marking: Arc::clone(&marking) }));
@@ -275,6 +282,7 @@ impl<H: Heap> Inner<H> {
             frames: FrameStats {
                 scanned_stopped: counters.scanned_stopped.load(Relaxed),
                 scanned_running: counters.scanned_running.load(Relaxed),
+                scanned_returning: counters.scanned_returning.load(Relaxed),
                 rescanned: counters.rescanned.load(Relaxed),
                 skipped: counters.skipped.load(Relaxed),
             },
@@ -381,13 +389,10 @@ impl<H: Heap> Driver<H> {
         inner.globals.visit(|words| inner.marking.shade(words));
         inner.handles.visit(|words| inner.marking.shade(words));
         runtime.scan_goroutines()?;
-        for _ in 0..ROUNDS {
-            let more = inner.barrier.take_buffers() | inner.weak.shade_values(|word| inner.is_marked(word));
-            self.marker.drain();
-            if !more {
-                break;
-            }
-        }
+        self.mark_on();
+        // What has changed since, so that the stopped world has little to look at.
+        runtime.rescan_goroutines()?;
+        self.mark_on();
 
         let stopping = Instant::now();
         let mut world = runtime.stop_world();
@@ -435,6 +440,18 @@ impl<H: Heap> Driver<H> {
             assisted: inner.schedule.assisted(),
         });
         Ok(due)
+    }
+
+    /// Marks until there is nothing left to trace, or nearly.
+    fn mark_on(&self) {
+        for _ in 0..ROUNDS {
+            let inner = &*self.inner;
+            let more = inner.barrier.take_buffers() | inner.weak.shade_values(|word| inner.is_marked(word));
+            self.marker.drain();
+            if !more {
+                break;
+            }
+        }
     }
 
     /// Walks everything again from all roots.

@@ -9,12 +9,13 @@
 //! will be needed of their objects comes into the cache meanwhile (Cher, Hosking and Vitek, "Software prefetching for
 //! mark-sweep garbage collection", 2004).
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
+use stackmark_stack::Runtime;
 
 use crate::crew::Crew;
 use crate::heap::{Heap, Marked, Object};
@@ -53,6 +54,8 @@ pub(crate) struct Shared<H> {
     heap: Arc<H>,
     queue: Injector<Work>,
     stealers: Vec<Stealer<Object>>,
+    /// Whose frozen frames the workers visit. It refers to us.
+    stacks: Weak<Runtime>,
     crew: Crew,
     // Counted by each thread for itself and added from time to time, and before it rests, so exact when it is quiet.
     objects: AtomicU64,
@@ -60,13 +63,14 @@ pub(crate) struct Shared<H> {
 }
 
 impl<H: Heap> Marker<H> {
-    /// Starts `workers` threads, at least one, which wait for [`open`](Marker::open).
-    pub(crate) fn start(heap: Arc<H>, workers: usize) -> std::io::Result<Marker<H>> {
+    /// Starts `workers` threads, at least one, which wait for [`open`](Marker::open). They visit frozen frames of `stacks`, too.
+    pub(crate) fn start(heap: Arc<H>, stacks: Weak<Runtime>, workers: usize) -> std::io::Result<Marker<H>> {
         let deques: Vec<_> = (0..workers.max(1)).map(|_| Worker::new_lifo()).collect();
         let shared = Arc::new(Shared {
             heap,
             queue: Injector::new(),
             stealers: deques.iter().map(Worker::stealer).collect(),
+            stacks,
             crew: Crew::new(deques.len()),
             objects: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -120,7 +124,20 @@ impl<H> Drop for Marker<H> {
 impl<H: Heap> Shared<H> {
     fn has_work(&self) -> bool {
         // The last object of a deque is its owner's, who is not idle: going after it would only keep two threads busy.
-        !self.queue.is_empty() || self.stealers.iter().any(|stealer| stealer.len() > 1)
+        !self.queue.is_empty()
+            || self.stealers.iter().any(|stealer| stealer.len() > 1)
+            || self.stacks.upgrade().is_some_and(|stacks| stacks.has_frozen())
+    }
+
+    /// There is a stack to go on with.
+    pub(crate) fn stack_waits(&self) {
+        self.crew.announce();
+    }
+
+    /// Visits a chunk of some stack's frozen frames. False if there are none.
+    fn scan_frozen(&self) -> bool {
+        let Some(stacks) = self.stacks.upgrade() else { return false };
+        stacks.scan_frozen().unwrap_or_else(|error| stacks.fatal(&error))
     }
 
     /// Marks what the words refer to and leaves it to the workers. For threads that find roots, after `begin_cycle`.
@@ -343,7 +360,7 @@ impl<H: Heap> MarkWorker<H> {
             }
             if let Some(object) = self.deque.pop() {
                 self.tracer.stack.push(object);
-            } else if !self.tracer.take_shared(&shared) && !self.steal() {
+            } else if !self.tracer.take_shared(&shared) && !self.steal() && !shared.scan_frozen() {
                 // Before it rests: see the crew's first invariant.
                 self.tracer.publish(&shared);
                 if !shared.crew.rest(|| shared.has_work()) {
@@ -419,7 +436,7 @@ mod tests {
     fn any_number_of_workers_marks_exactly_what_is_reachable() {
         for workers in [1, 2, 5] {
             let (heap, roots, objects, bytes) = graph();
-            let marker = Marker::start(Arc::clone(&heap), workers).expect("threads");
+            let marker = Marker::start(Arc::clone(&heap), Weak::new(), workers).expect("threads");
             for _ in 0..3 {
                 heap.begin_cycle();
                 marker.open();
@@ -439,7 +456,7 @@ mod tests {
     #[test]
     fn helpers_mark_with_the_workers() {
         let (heap, roots, objects, bytes) = graph();
-        let marker = Marker::start(Arc::clone(&heap), 1).expect("threads");
+        let marker = Marker::start(Arc::clone(&heap), Weak::new(), 1).expect("threads");
         assert_eq!(marker.shared().help(1 << 20), 0);
         let mut helped = 0;
         for _ in 0..20 {
@@ -465,7 +482,7 @@ mod tests {
     #[test]
     fn words_that_arrive_before_the_cycle_wait_for_it() {
         let (heap, roots, objects, _) = graph();
-        let marker = Marker::start(Arc::clone(&heap), 2).expect("threads");
+        let marker = Marker::start(Arc::clone(&heap), Weak::new(), 2).expect("threads");
         marker.shared().take(roots.clone());
         assert!(marker.shared().wants(roots[0]));
         heap.begin_cycle();

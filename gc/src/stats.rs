@@ -41,8 +41,10 @@ pub struct CycleStats {
 pub struct FrameStats {
     /// While their goroutine was held.
     pub scanned_stopped: u64,
-    /// While it ran.
+    /// By workers, while it ran or could have.
     pub scanned_running: u64,
+    /// By itself, on its way into them.
+    pub scanned_returning: u64,
     /// Again, in mark termination.
     pub rescanned: u64,
     /// Not again, thanks to barriers.

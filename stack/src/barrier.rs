@@ -15,7 +15,7 @@
 //!    goroutine is not InForeign; when it has left the frame.
 //! 5. A slot is named by its depth (stack_hi - address), so a move of the stack changes nothing here.
 
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, LeftOut, Mutex, Ordering, left_out};
 
 /// The return slots of one stack, by depth.
 pub trait Slots {
@@ -90,8 +90,6 @@ pub struct UnknownHit {
 pub struct BarrierList {
     /// Oldest first (invariant 1).
     unhit: Vec<Barrier>,
-    /// Barriers being placed by a scan, youngest first, until [`BarrierList::commit`].
-    placing: Vec<Barrier>,
     /// Stubs of removed barriers that may not be given back yet (invariant 4).
     limbo: Vec<u32>,
 }
@@ -107,19 +105,17 @@ impl BarrierList {
         &self.unhit
     }
 
-    /// Hijacks the slot at `depth`, which holds `return_address`. Called from young to old, between [`BarrierList::remove_all`]
-    /// and [`BarrierList::commit`].
+    /// Hijacks the slot at the barrier's depth, which holds a return address.
     pub fn place(&mut self, slots: &mut impl Slots, table: &impl Table, barrier: Barrier) {
-        debug_assert!(self.unhit.is_empty() && self.placing.last().is_none_or(|b| b.depth > barrier.depth));
+        let at = self.unhit.partition_point(|b| b.depth < barrier.depth);
+        debug_assert!(self.unhit.get(at).is_none_or(|b| b.depth != barrier.depth), "one barrier per slot");
         let return_address = slots.read(barrier.depth);
+        if left_out(LeftOut::SavedFirst) {
+            slots.write(barrier.depth, table.hijacked_word(barrier.stub));
+        }
         table.save(barrier.stub, return_address);
         slots.write(barrier.depth, table.hijacked_word(barrier.stub));
-        self.placing.push(barrier);
-    }
-
-    /// Ends placing: the list is whole again.
-    pub fn commit(&mut self) {
-        self.unhit.extend(self.placing.drain(..).rev());
+        self.unhit.insert(at, barrier);
     }
 
     /// The goroutine returns through `stub` in the slot at `depth`: the slot gets its return address back.
@@ -170,21 +166,62 @@ impl BarrierList {
         foreign: bool,
     ) -> Settled {
         let settled = self.leave(pool, sp_depth);
-        for b in self.unhit.drain(..) {
-            // A slot that no longer holds its stub is left alone and its index stays taken.
-            if slots.read(b.depth) == table.hijacked_word(b.stub) {
-                slots.write(b.depth, table.saved(b.stub));
-                if foreign {
-                    self.limbo.push(b.stub);
-                } else {
-                    pool.give(b.stub);
-                }
-            }
+        for b in std::mem::take(&mut self.unhit) {
+            self.remove(slots, table, pool, b, foreign);
         }
         if !foreign {
             self.settle_limbo(pool);
         }
         settled
+    }
+
+    /// Restores the slots at `depth` and deeper. For the goroutine itself.
+    pub fn remove_younger(&mut self, slots: &mut impl Slots, table: &impl Table, pool: &StubPool, depth: usize) {
+        let at = self.unhit.partition_point(|b| b.depth < depth);
+        for b in self.unhit.split_off(at) {
+            self.remove(slots, table, pool, b, false);
+        }
+    }
+
+    /// Removes barriers that several scans have left closer together than is needed: the lowest stays, and no gap
+    /// gets longer than the distance from `from`, a stack pointer's depth, to its younger end.
+    pub fn thin_out(
+        &mut self,
+        slots: &mut impl Slots,
+        table: &impl Table,
+        pool: &StubPool,
+        from: usize,
+        foreign: bool,
+    ) {
+        let Some(mut kept) = self.lowest() else { return };
+        for i in (1..self.unhit.len().saturating_sub(1)).rev() {
+            let (b, next) = (self.unhit[i], self.unhit[i - 1]);
+            if from - next.depth <= 2 * (from - kept.depth) {
+                self.unhit.remove(i);
+                self.remove(slots, table, pool, b, foreign);
+            } else {
+                kept = b;
+            }
+        }
+    }
+
+    /// The barriers at `depth` and older ones are `more` frames farther from where frames are counted from. Wraps around.
+    pub fn count_from(&mut self, depth: usize, more: u64) {
+        for b in self.unhit.iter_mut().filter(|b| b.depth <= depth) {
+            b.frames = b.frames.wrapping_add(more);
+        }
+    }
+
+    fn remove(&mut self, slots: &mut impl Slots, table: &impl Table, pool: &StubPool, b: Barrier, foreign: bool) {
+        // A slot that no longer holds its stub is left alone and its index stays taken.
+        if slots.read(b.depth) == table.hijacked_word(b.stub) {
+            slots.write(b.depth, table.saved(b.stub));
+            if foreign && !left_out(LeftOut::Limbo) {
+                self.limbo.push(b.stub);
+            } else {
+                pool.give(b.stub);
+            }
+        }
     }
 
     /// The goroutine has run managed code, or has ended: stubs in limbo may be used again.
@@ -199,6 +236,8 @@ impl BarrierList {
 #[derive(Debug)]
 pub struct StubPool {
     free: Mutex<Vec<u32>>,
+    /// So many are kept for frontiers and lowest barriers.
+    reserve: usize,
     /// How often somebody went away empty-handed. Relaxed everywhere: a statistic.
     exhausted: AtomicU64,
 }
@@ -206,12 +245,23 @@ pub struct StubPool {
 impl StubPool {
     /// A pool of these stubs.
     pub fn new(stubs: impl IntoIterator<Item = u32>) -> Self {
-        StubPool { free: Mutex::new(stubs.into_iter().collect()), exhausted: AtomicU64::new(0) }
+        let free: Vec<_> = stubs.into_iter().collect();
+        StubPool { reserve: free.len() / 8, free: Mutex::new(free), exhausted: AtomicU64::new(0) }
     }
 
     /// A free stub, or `None`, which is counted.
     pub fn take(&self) -> Option<u32> {
-        let stub = self.free.lock().pop();
+        self.take_beyond(0)
+    }
+
+    /// As [`StubPool::take`], for a barrier that can wait: leaves the last eighth of the stubs alone.
+    pub fn take_if_plenty(&self) -> Option<u32> {
+        self.take_beyond(self.reserve)
+    }
+
+    fn take_beyond(&self, reserve: usize) -> Option<u32> {
+        let mut free = self.free.lock();
+        let stub = if free.len() > reserve { free.pop() } else { None };
         if stub.is_none() {
             self.exhausted.fetch_add(1, Ordering::Relaxed);
         }
@@ -304,7 +354,6 @@ mod loom_models {
             let stub = pool.take().expect("enough stubs");
             list.place(&mut View(stack), stack, Barrier { depth: frame * WORD, stub, frames: 0 });
         }
-        list.commit();
     }
 
     impl Modelled {
@@ -538,7 +587,6 @@ mod tests {
                             let barrier = Barrier { depth: (frame + 1) * 8, stub, frames: (frames - frame) as u64 };
                             list.place(&mut m, &table, barrier);
                         }
-                        list.commit();
                     }
                 }
                 let depths: Vec<_> = list.unhit().iter().map(|b| b.depth).collect();

@@ -1,11 +1,14 @@
 //! What a collector asks of all stacks in a cycle: handshakes, the first scans, the stopped world and its rescans.
 
-use crate::goroutine::{Goroutine, Request, ScanState};
+use crate::frontier::StackScan;
+use crate::goroutine::Goroutine;
+use crate::leaving::FrameAt;
 use crate::moving;
-use crate::runtime::{MachineEntry, Runtime};
+use crate::request::Request;
+use crate::runtime::{BarrierMode, MachineEntry, Runtime};
 use crate::scan::{self, Extent, ScanError, Visited};
 use crate::status::Status;
-use stackmark_unwind::FrameKind;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
@@ -36,14 +39,14 @@ impl Runtime {
         fence(Ordering::SeqCst);
     }
 
-    /// Scans the stack of every goroutine, once: those that stand still from this thread, the others ask themselves.
-    /// Returns when all are scanned. Their roots have gone to the collector.
+    /// Begins to scan the stack of every goroutine: of those that stand still from this thread, the others do it themselves. Returns
+    /// when all have begun: nobody runs a frame whose roots have not gone to the collector. What lies beyond is for
+    /// [`Runtime::scan_frozen`].
     ///
     /// # Errors
     /// [`ScanError`].
     pub fn scan_goroutines(self: &Arc<Self>) -> Result<(), ScanError> {
-        let cycle = self.scanning.load(Ordering::Relaxed);
-        assert_ne!(cycle, 0, "begin_scanning comes first");
+        self.begin_round();
         let mut waiting = Vec::new();
         let mut at = 0;
         loop {
@@ -54,16 +57,48 @@ impl Runtime {
             }
             at += portion.len();
             for goroutine in portion {
-                if !self.try_scan(&goroutine, cycle)? {
+                if !self.try_scan(&goroutine)? {
                     waiting.push(goroutine);
                 }
             }
         }
+        self.wait_for_scans(waiting)
+    }
+
+    /// Begins to scan again, of every goroutine that has run since its scan, what has changed: so that little is left for the
+    /// stopped world. As [`Runtime::scan_goroutines`], which comes first, with all that it leaves to
+    /// [`Runtime::scan_frozen`].
+    ///
+    /// # Errors
+    /// [`ScanError`].
+    pub fn rescan_goroutines(self: &Arc<Self>) -> Result<(), ScanError> {
+        if self.config.barriers == BarrierMode::Off {
+            // Nothing would bound it, nor what is left for the stopped world.
+            return Ok(());
+        }
+        self.begin_round();
+        let dirty = std::mem::take(&mut *self.dirty.lock());
+        let mut waiting = Vec::new();
+        for goroutine in dirty {
+            if !self.try_scan(&goroutine)? {
+                waiting.push(goroutine);
+            }
+        }
+        self.wait_for_scans(waiting)
+    }
+
+    fn begin_round(&self) {
+        assert!(self.is_scanning(), "begin_scanning comes first");
+        // SeqCst: before any goroutine is asked to scan itself.
+        self.round.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn wait_for_scans(&self, mut waiting: Vec<Arc<Goroutine>>) -> Result<(), ScanError> {
         let (lock, changed) = &self.scanned;
         while !waiting.is_empty() {
             let mut still = Vec::new();
             for goroutine in waiting {
-                if !self.try_scan(&goroutine, cycle)? {
+                if !self.try_scan(&goroutine)? {
                     still.push(goroutine);
                 }
             }
@@ -75,10 +110,12 @@ impl Runtime {
         Ok(())
     }
 
-    /// Scans the goroutine if it stands still, asks it if it runs. Whether it is scanned.
-    fn try_scan(&self, goroutine: &Arc<Goroutine>, cycle: u64) -> Result<bool, ScanError> {
+    /// Begins the goroutine's scan if it stands still, asks it if it runs. Whether it has begun.
+    fn try_scan(&self, goroutine: &Arc<Goroutine>) -> Result<bool, ScanError> {
         // Acquire: the scan itself, done by its own thread.
-        if goroutine.scanned_in.load(Ordering::Acquire) == cycle || goroutine.status() == Status::Dead {
+        if goroutine.scanned_in.load(Ordering::Acquire) == self.round.load(Ordering::Relaxed)
+            || goroutine.status() == Status::Dead
+        {
             return Ok(true);
         }
         let begun = Instant::now();
@@ -86,7 +123,7 @@ impl Runtime {
             Ok(mut held) => {
                 let may_move = held.status != Status::Foreign;
                 // SAFETY: the goroutine is held.
-                unsafe { self.first_scan(goroutine, &mut held.state, cycle, may_move)? };
+                unsafe { self.begin_scan(goroutine, &mut held.state, may_move)? };
                 drop(held);
                 self.note_hold(begun);
                 Ok(true)
@@ -99,18 +136,18 @@ impl Runtime {
         }
     }
 
-    /// The first scan of a cycle: shrinks where that is allowed, scans, places barriers.
+    /// Begins a scan: shrinks where that is allowed, visits the youngest frames, blocks the way to the others.
     ///
     /// # Safety
-    /// As for [`scan::scan`]; `may_move` only if as for [`moving::move_to`].
-    unsafe fn first_scan(
+    /// As for [`scan::begin`]; `may_move` only if as for [`moving::move_to`].
+    unsafe fn begin_scan(
         &self,
-        goroutine: &Goroutine,
-        state: &mut ScanState,
-        cycle: u64,
+        goroutine: &Arc<Goroutine>,
+        scan: &mut StackScan,
         may_move: bool,
     ) -> Result<(), ScanError> {
-        if goroutine.scanned_in.load(Ordering::Relaxed) == cycle {
+        let round = self.round.load(Ordering::Relaxed);
+        if goroutine.scanned_in.load(Ordering::Relaxed) == round {
             return Ok(());
         }
         let used = goroutine.bounds().end - goroutine.header.sched.sp.load(Ordering::Relaxed);
@@ -119,24 +156,62 @@ impl Runtime {
             // SAFETY: by our contract.
             unsafe { moving::shrink(self, goroutine)? };
         }
+        let cycle = self.scanning.load(Ordering::Acquire);
         // SAFETY: by our contract.
-        let visited = unsafe { scan::scan(self, goroutine, state, Extent::First)? };
-        self.counters.scanned_stopped.fetch_add(visited.frames, Ordering::Relaxed);
+        let visited = unsafe { scan::begin(self, goroutine, scan, cycle)? };
+        self.counters.scanned_stopped.fetch_add(visited, Ordering::Relaxed);
+        if !scan.is_complete() {
+            self.unscanned.lock().push_back(goroutine.clone());
+            if let Some(collector) = self.collector.get() {
+                collector.stack_waits();
+            }
+        }
+        self.deepest_frames.fetch_max(visited, Ordering::Relaxed);
+        // If it runs from now on, it has changed. Its own thread says so at once.
+        goroutine.dirty_in.store(0, Ordering::Relaxed);
         // Release: who sees the number sees the roots delivered.
-        goroutine.scanned_in.store(cycle, Ordering::Release);
+        goroutine.scanned_in.store(round, Ordering::Release);
         Ok(())
     }
 
-    /// Calls `visit` for each frame of a goroutine that stands still, youngest first, with its kind and its pc, as
-    /// [`Caller::backtrace`](crate::Caller::backtrace) does. False, without a visit, if it runs or has ended.
+    /// Whether there is something for [`Runtime::scan_frozen`] to do.
+    pub fn has_frozen(&self) -> bool {
+        !self.unscanned.lock().is_empty()
+    }
+
+    /// Visits a chunk of frames that their goroutine cannot get at before; its roots go to the collector. From any thread, also
+    /// several at once. False if there was nothing to do.
+    ///
+    /// # Errors
+    /// [`ScanError`].
+    pub fn scan_frozen(&self) -> Result<bool, ScanError> {
+        let Some(goroutine) = self.unscanned.lock().pop_front() else { return Ok(false) };
+        let cycle = self.scanning.load(Ordering::Acquire);
+        let mut scan = goroutine.scan_lock();
+        let visited = scan::visit_frozen(self, &goroutine, &mut scan, cycle, self.worker_chunk())?;
+        self.counters.scanned_running.fetch_add(visited, Ordering::Relaxed);
+        let more = !scan.is_complete();
+        drop(scan);
+        if more {
+            self.unscanned.lock().push_back(goroutine);
+        }
+        Ok(true)
+    }
+
+    /// Calls `visit` for each frame of a goroutine that stands still, youngest first, until it breaks, as
+    /// [`Caller::frames`](crate::Caller::frames) does. False, without a visit, if it runs or has ended.
     ///
     /// # Errors
     /// [`ScanError`]: the walk ends early.
-    pub fn backtrace(&self, goroutine: &Goroutine, visit: impl FnMut(FrameKind, usize)) -> Result<bool, ScanError> {
+    pub fn frames(
+        &self,
+        goroutine: &Goroutine,
+        visit: impl FnMut(FrameAt) -> ControlFlow<()>,
+    ) -> Result<bool, ScanError> {
         match goroutine.hold() {
             Ok(_held) => {
                 // SAFETY: the goroutine is held.
-                unsafe { scan::backtrace(self, goroutine, visit)? };
+                unsafe { scan::frames(self, goroutine, visit)? };
                 Ok(true)
             }
             Err(_) => Ok(false),
@@ -196,22 +271,21 @@ impl Waiting {
     }
 }
 
-/// The goroutine of this thread scans its own stack, as it was asked to.
+/// The goroutine of this thread begins to scan its own stack, as it was asked to.
 ///
 /// # Safety
 /// It is at a poll on this thread.
 pub(crate) unsafe fn scan_own_stack(runtime: &Runtime, goroutine: &Arc<Goroutine>) {
-    let cycle = runtime.scanning.load(Ordering::Acquire);
-    if cycle == 0 {
+    if !runtime.is_scanning() {
         return;
     }
     let begun = Instant::now();
-    let mut state = goroutine.scan_lock();
+    let mut scan = goroutine.scan_lock();
     // SAFETY: at a poll on this thread, with the lock.
-    if let Err(error) = unsafe { runtime.first_scan(goroutine, &mut state, cycle, true) } {
+    if let Err(error) = unsafe { runtime.begin_scan(goroutine, &mut scan, true) } {
         runtime.host.fatal(&error);
     }
-    drop(state);
+    drop(scan);
     runtime.note_running(goroutine);
     runtime.note_hold(begun);
     let (lock, changed) = &runtime.scanned;
@@ -233,12 +307,13 @@ impl WorldStopped {
     }
 
     /// Visits again, of each goroutine that has run since its scan, the frames up to and including the owner of its lowest
-    /// unhit barrier. Their roots go to the collector.
+    /// unhit barrier. Their roots go to the collector. First what [`Runtime::scan_frozen`] has not come to is finished.
     ///
     /// # Errors
     /// [`ScanError`].
     pub fn rescan(&mut self) -> Result<Visited, ScanError> {
         let runtime = &*self.runtime;
+        while runtime.scan_frozen()? {}
         let dirty = std::mem::take(&mut *runtime.dirty.lock());
         let mut total = Visited::default();
         for goroutine in dirty {
@@ -264,16 +339,16 @@ impl WorldStopped {
     }
 
     fn visit(&self, goroutine: &Goroutine, extent: Extent) -> Result<Visited, ScanError> {
-        let mut state = goroutine.scan_lock();
+        let scan = goroutine.scan_lock();
         if goroutine.status() == Status::Dead {
             return Ok(Visited::default());
         }
         if extent == Extent::Verify {
             // SAFETY: the world is stopped, so the goroutine stands still, and the lock is ours.
-            unsafe { scan::check_barriers(goroutine, &state) };
+            unsafe { scan::check(goroutine, &scan) };
         }
         // SAFETY: as above.
-        unsafe { scan::scan(&self.runtime, goroutine, &mut state, extent) }
+        unsafe { scan::visit(&self.runtime, goroutine, &scan, extent) }
     }
 
     /// The cycle's stacks are done: goroutines that run from now on need not be looked at again.

@@ -1,40 +1,13 @@
 //! The record of a goroutine.
 
-use crate::barrier::BarrierList;
+use crate::frontier::StackScan;
 use crate::memory::{StackKind, StackMemory};
+use crate::request::{Request, Requests};
 use crate::status::{Held, Status, StatusWord};
 use crate::sync::{Mutex, MutexGuard};
 use crate::{STACK_GUARD, memory::Origin};
 use stackmark_asm::layout::GoroutineHeader;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
-
-/// Something that a goroutine is asked to do at its next poll. Bits of one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request(pub(crate) u32);
-
-impl Request {
-    /// Nothing.
-    pub const NONE: Request = Request(0);
-    /// Pass a safepoint: a handshake, or the world stops.
-    pub const SAFEPOINT: Request = Request(1);
-    /// Scan your own stack.
-    pub const SCAN: Request = Request(2);
-    /// Let others run.
-    pub const YIELD: Request = Request(4);
-
-    /// Whether all of `other` is asked for.
-    pub fn has(self, other: Request) -> bool {
-        self.0 & other.0 == other.0
-    }
-}
-
-/// What `scan_lock` guards.
-#[derive(Debug, Default)]
-pub(crate) struct ScanState {
-    pub(crate) barriers: BarrierList,
-    /// Frames that the last scan of this cycle visited.
-    pub(crate) frames: u64,
-}
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// A managed thread of execution with a movable stack of its own.
 ///
@@ -54,12 +27,16 @@ pub struct Goroutine {
     /// The stack stays where it is. Relaxed: written before the goroutine comes to life.
     fixed: AtomicBool,
     /// `scan_lock`.
-    scan: Mutex<ScanState>,
-    requests: AtomicU32,
+    scan: Mutex<StackScan>,
+    requests: Requests,
     /// Kept at `usize::MAX` by a debugging mode that wants to see every poll.
     pub(crate) every_poll: AtomicBool,
-    /// The cycle in which the stack was scanned. Written under `scan_lock`, Release; read Acquire by who waits for it.
+    /// The round of scans that has come to this stack last: what is not visited is blocked. Written under `scan_lock`, Release;
+    /// read Acquire by who waits for it.
     pub(crate) scanned_in: AtomicU64,
+    /// Native code has called back since this thread's last return from a foreign call. Relaxed: only the goroutine's own
+    /// thread uses it.
+    pub(crate) called_back: AtomicBool,
     /// The cycle in which it has been put on the list of those that ran since. Relaxed: only itself changes it while
     /// it runs, and the list is read when the world is stopped.
     pub(crate) dirty_in: AtomicU64,
@@ -79,10 +56,11 @@ impl Goroutine {
             memory: Mutex::new(None),
             room: AtomicUsize::new(0),
             fixed: AtomicBool::new(false),
-            scan: Mutex::new(ScanState::default()),
-            requests: AtomicU32::new(0),
+            scan: Mutex::new(StackScan::default()),
+            requests: Requests::new(),
             every_poll: AtomicBool::new(false),
             scanned_in: AtomicU64::new(0),
+            called_back: AtomicBool::new(false),
             dirty_in: AtomicU64::new(0),
             transfer: Mutex::new(Vec::new()),
             woken: Mutex::new(false),
@@ -93,8 +71,9 @@ impl Goroutine {
     pub(crate) fn begin_life(&self, id: u64, kind: StackKind) {
         self.id.store(id, Ordering::Relaxed);
         self.fixed.store(kind == StackKind::Fixed, Ordering::Relaxed);
-        self.requests.store(0, Ordering::Relaxed);
+        self.requests.forget();
         self.room.store(0, Ordering::Relaxed);
+        self.header.language.iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 
     /// Its number: 1 for the first of a runtime, never reused.
@@ -118,7 +97,7 @@ impl Goroutine {
     }
 
     /// Locks `scan_lock`.
-    pub(crate) fn scan_lock(&self) -> MutexGuard<'_, ScanState> {
+    pub(crate) fn scan_lock(&self) -> MutexGuard<'_, StackScan> {
         self.scan.lock()
     }
 
@@ -126,7 +105,7 @@ impl Goroutine {
     ///
     /// # Errors
     /// Its status, if that is Running or Dead.
-    pub(crate) fn hold(&self) -> Result<Held<'_, ScanState>, Status> {
+    pub(crate) fn hold(&self) -> Result<Held<'_, StackScan>, Status> {
         self.status.hold(&self.scan)
     }
 
@@ -142,17 +121,14 @@ impl Goroutine {
 
     /// Asks it to do something at its next poll. If it is not running it meets the request when it runs.
     pub fn request(&self, what: Request) {
-        // SeqCst with the fence: C6. The flag first, then its echo in the poll word.
-        self.requests.fetch_or(what.0, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        self.header.stack_limit.store(usize::MAX, Ordering::SeqCst);
+        self.requests.ask(what, &self.header.stack_limit);
     }
 
     /// Takes what has been asked, and makes the poll word say the limit again.
     pub(crate) fn take_requests(&self) -> Request {
-        let taken = self.requests.swap(0, Ordering::SeqCst);
+        let taken = self.requests.take();
         self.rewrite_limit();
-        Request(taken)
+        taken
     }
 
     /// Writes the poll word from the stack's bounds, unless something is asked. Called by the goroutine itself or by its
@@ -160,12 +136,7 @@ impl Goroutine {
     pub(crate) fn rewrite_limit(&self) {
         let lo = self.header.stack_lo.load(Ordering::Relaxed);
         let quiet = if self.every_poll.load(Ordering::Relaxed) { usize::MAX } else { lo + STACK_GUARD };
-        self.header.stack_limit.store(quiet, Ordering::SeqCst);
-        // C6: whoever rewrites the word stores, fences, and looks at the flag again.
-        fence(Ordering::SeqCst);
-        if self.requests.load(Ordering::SeqCst) != 0 {
-            self.header.stack_limit.store(usize::MAX, Ordering::SeqCst);
-        }
+        self.requests.rewrite(&self.header.stack_limit, quiet);
     }
 
     /// The header's view of `memory`, after the stack has changed.

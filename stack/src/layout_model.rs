@@ -3,6 +3,7 @@
 //! Bytes become steps: calls and returns of invented functions, scans, rescans, moves, growth, exceptions. After each step every
 //! frame of the real stack is compared with the model. The property tests and the fuzz target feed it.
 
+use crate::frontier::Budget;
 use crate::goroutine::Goroutine;
 use crate::runtime::{BarrierMode, Collector, Config, Host, Runtime, stubs};
 use crate::scan::{self, Extent};
@@ -79,6 +80,7 @@ fn register(code: &Code) {
         functions: functions.collect(),
         safepoints: safepoints.collect(),
         max_frame: Some(MAX_FRAME as u32),
+        ..Region::default()
     })
     .expect("a correct region");
 }
@@ -117,11 +119,16 @@ enum Local {
     Dead(usize),
 }
 
-struct Frame {
-    function: usize,
-    /// Depth of the frame's stack pointer.
-    depth: usize,
-    locals: Vec<Local>,
+/// A managed frame, or that of a callback that one of its callees' natives made.
+enum Frame {
+    Managed {
+        function: usize,
+        /// Depth of the frame's stack pointer.
+        depth: usize,
+        locals: Vec<Local>,
+    },
+    /// With the frame of `call_system` under it, whose stack pointer is at this depth.
+    Callback { call_out: usize },
 }
 
 struct Model {
@@ -131,19 +138,45 @@ struct Model {
     /// Oldest first.
     frames: Vec<Frame>,
     next_reference: usize,
+    cycle: u64,
+    /// What the scan that is not complete yet must have found at its end.
+    expected: Option<Vec<usize>>,
+    /// Frames from this index on have run, or were written to, since they were visited.
+    touched: usize,
+    /// Depth of the stack pointer that the last scan began at, and the smallest since.
+    scanned_at: usize,
+    reached: usize,
 }
 
 impl Model {
-    fn new(mode: BarrierMode, move_limit: usize) -> Model {
+    fn new(mode: BarrierMode, scan_few_frames: bool, move_limit: usize) -> Model {
         let code = Arc::new(Code::new());
         register(&code);
-        let config = Config { barriers: mode, move_limit, max_stack: 8 << 20, poison: true, ..Config::default() };
+        let config = Config {
+            barriers: mode,
+            scan_few_frames,
+            move_limit,
+            max_stack: 8 << 20,
+            poison: true,
+            ..Config::default()
+        };
         let runtime = Runtime::new(config, code, Box::new(NoHost)).expect("the assembly's frames");
         let collected = Arc::new(Collected::default());
         runtime.set_collector(collected.clone());
         // SAFETY: the goroutine never runs.
         let goroutine = unsafe { runtime.spawn(0, 0) }.expect("memory");
-        Model { runtime, collected, goroutine, frames: Vec::new(), next_reference: REFERENCE }
+        Model {
+            runtime,
+            collected,
+            goroutine,
+            frames: Vec::new(),
+            next_reference: REFERENCE,
+            cycle: 0,
+            expected: None,
+            touched: 0,
+            scanned_at: 0,
+            reached: 0,
+        }
     }
 
     fn hi(&self) -> usize {
@@ -162,20 +195,33 @@ impl Model {
 
     /// Depth of the managed stack pointer: of the youngest frame, or of the bottom under `goroutine_entry`.
     fn sp(&self) -> usize {
-        self.frames.last().map_or(asm::PREPARED_BYTES - CALL_SYSTEM, |f| f.depth)
+        match self.frames.last() {
+            None => asm::PREPARED_BYTES - CALL_SYSTEM,
+            Some(Frame::Managed { depth, .. }) => *depth,
+            Some(Frame::Callback { call_out }) => call_out + asm::CALLBACK_FRAME_BYTES,
+        }
     }
 
-    /// Depth of the saved frame pointer of frame `i`: where its frame pointer points.
+    /// Depth of the saved frame pointer of managed frame `i`: where its frame pointer points.
     fn fp(&self, i: usize) -> usize {
-        self.frames[i].depth - self.frames[i].locals.len() * WORD
+        match &self.frames[i] {
+            Frame::Managed { depth, locals, .. } => depth - locals.len() * WORD,
+            Frame::Callback { .. } => unreachable!("a callback has no frame pointer of its own"),
+        }
     }
 
+    /// What the frame pointer register holds when `count` frames are there.
     fn fp_value(&self, count: usize) -> usize {
-        if count == 0 { 0 } else { self.hi() - self.fp(count - 1) }
+        let youngest = self.frames[..count].iter().rposition(|frame| matches!(frame, Frame::Managed { .. }));
+        youngest.map_or(0, |i| self.hi() - self.fp(i))
     }
 
     fn return_of(&self, count: usize) -> usize {
-        if count == 0 { asm::entry_range().start + 1 } else { return_address(self.frames[count - 1].function) }
+        match self.frames[..count].last() {
+            None => asm::entry_range().start + 1,
+            Some(Frame::Managed { function, .. }) => return_address(*function),
+            Some(Frame::Callback { .. }) => asm::callback_range().end - 1,
+        }
     }
 
     /// Lets the goroutine stand in `call_system`, called by the youngest frame.
@@ -195,10 +241,16 @@ impl Model {
             return;
         }
         let (words, live) = shape(function);
-        if self.sp() + RECORD + words * WORD + CALL_SYSTEM + STACK_GUARD > self.hi() - self.goroutine.bounds().start {
+        let room = RECORD + words * WORD + CALL_SYSTEM + STACK_GUARD;
+        if self.sp() + room > self.hi() - self.goroutine.bounds().start {
             // SAFETY: the goroutine stands still in its call out.
             unsafe { moving::grow(&self.runtime, &self.goroutine, 0) }.expect("room");
         }
+        self.push(function, words, live, seed);
+        self.call_out();
+    }
+
+    fn push(&mut self, function: usize, words: usize, live: impl Iterator<Item = usize>, seed: usize) {
         let count = self.frames.len();
         let caller_sp = self.sp();
         self.write(caller_sp + WORD, self.return_of(count));
@@ -209,16 +261,32 @@ impl Model {
             locals[i] = match (seed + i) % 4 {
                 0 => Local::Reference(0),
                 1 if depth > 64 => Local::Own((depth - (seed * 24) % (depth - 32)) / WORD * WORD),
-                _ => {
-                    self.next_reference += WORD;
-                    Local::Reference(self.next_reference)
-                }
+                _ => self.reference(),
             };
         }
         for (i, local) in locals.iter().enumerate() {
             self.write(depth - i * WORD, self.word(*local));
         }
-        self.frames.push(Frame { function, depth, locals });
+        self.frames.push(Frame::Managed { function, depth, locals });
+    }
+
+    fn reference(&mut self) -> Local {
+        self.next_reference += WORD;
+        Local::Reference(self.next_reference)
+    }
+
+    /// The native code that the youngest frame called out to calls back `function`, a small one.
+    fn call_back(&mut self, function: usize, seed: usize) {
+        if self.frames.is_empty() || self.frames.len() + 2 > MOST_FRAMES {
+            return;
+        }
+        let call_out = self.sp() + CALL_SYSTEM;
+        self.goroutine.scan_lock().calls_back(call_out);
+        self.write(call_out + WORD, self.goroutine.header.sched.pc.load(Relaxed));
+        (2..=5).for_each(|i| self.write(call_out + i * WORD, self.hi()));
+        self.frames.push(Frame::Callback { call_out });
+        let (words, live) = shape(function);
+        self.push(function, words, live, seed);
         self.call_out();
     }
 
@@ -237,37 +305,142 @@ impl Model {
         }
         assert_eq!(self.read(slot), self.return_of(count), "the return reaches the caller");
         self.frames.pop();
-        self.call_out();
+        if let Some(Frame::Callback { call_out }) = self.frames.last() {
+            assert_eq!(self.read(call_out + WORD), asm::resume_pc(), "no barrier in a callback's slot");
+            poll::come_back(&self.runtime, &self.goroutine, *call_out);
+            self.frames.pop();
+        }
+        self.runs_older_frames();
     }
 
     /// An exception leaves `n` frames.
     fn unwind(&mut self, n: usize) {
-        let keep = self.frames.len().saturating_sub(n);
-        self.frames.truncate(keep);
-        self.goroutine.scan_lock().barriers.leave(stubs(), self.sp());
+        self.frames.truncate(self.frames.len().saturating_sub(n));
+        while let Some(Frame::Callback { .. }) = self.frames.last() {
+            self.frames.pop();
+        }
+        poll::leave_frames(&self.runtime, &self.goroutine, self.sp());
+        self.runs_older_frames();
+    }
+
+    fn runs_older_frames(&mut self) {
+        self.touched = self.touched.min(self.frames.len().saturating_sub(1));
+        self.reached = self.reached.min(self.sp());
         self.call_out();
     }
 
-    /// Scans and compares what was found with what the model has.
-    fn scan(&self, extent: Extent) {
-        let mut state = self.goroutine.scan_lock();
-        let lowest = state.barriers.lowest();
-        self.collected.0.lock().clear();
-        // SAFETY: the lock is ours, the goroutine stands still.
-        let visited =
-            unsafe { scan::scan(&self.runtime, &self.goroutine, &mut state, extent) }.expect("a true stack");
-        let owner = |i: usize| extent == Extent::Rescan && lowest.is_some_and(|b| b.depth == self.fp(i) - WORD);
-        let first = (0..self.frames.len()).rev().find(|i| owner(*i)).unwrap_or(0);
-        let mut want: Vec<_> = self.frames[first..].iter().flat_map(|f| &f.locals).collect::<Vec<_>>();
-        want.retain(|local| matches!(local, Local::Reference(1..)));
-        let mut want: Vec<_> = want.into_iter().map(|local| self.word(*local)).collect();
+    /// Changes a reference in some frame without the write barrier.
+    fn write_in_bulk(&mut self, by: usize) {
+        let Some(i) = by.checked_rem(self.frames.len()) else { return };
+        let new = self.reference();
+        let Frame::Managed { depth, locals, .. } = &mut self.frames[i] else { return };
+        let Some(at) = locals.iter().position(|local| matches!(local, Local::Reference(_))) else { return };
+        locals[at] = new;
+        let word = *depth - at * WORD;
+        // SAFETY: the goroutine stands still in its call out, and the lock is ours.
+        unsafe { scan::thaw(&self.runtime, &self.goroutine, &mut self.goroutine.scan_lock(), word) }
+            .expect("a true stack");
+        self.write(word, self.word(new));
+        self.touched = self.touched.min(i);
+        self.reached = self.reached.min(word);
+    }
+
+    /// The references in the frames from `first` on.
+    fn references(&self, first: usize) -> Vec<usize> {
+        let locals = self.frames[first..].iter().flat_map(|frame| match frame {
+            Frame::Managed { locals, .. } => &locals[..],
+            Frame::Callback { .. } => &[],
+        });
+        let mut words: Vec<_> =
+            locals.filter(|l| matches!(l, Local::Reference(1..))).map(|local| self.word(*local)).collect();
+        words.sort_unstable();
+        words
+    }
+
+    fn take_collected(&self) -> Vec<usize> {
         let mut found = std::mem::take(&mut *self.collected.0.lock());
-        want.sort_unstable();
         found.sort_unstable();
-        assert_eq!(found, want);
-        // call_system's frame, and goroutine_entry's if the walk came so far.
-        let ends = if extent == Extent::Rescan && lowest.is_some() { 1 } else { 2 };
-        assert_eq!(visited.frames as usize, self.frames.len() - first + ends);
+        found
+    }
+
+    /// A cycle begins and scans, or scans what has changed since again.
+    fn begin(&mut self, again: bool) {
+        self.finish();
+        let first = if again && self.cycle > 0 {
+            self.rescan()
+        } else {
+            self.cycle += 1;
+            0
+        };
+        self.expected = Some(self.references(first));
+        // SAFETY: the lock is ours, the goroutine stands still.
+        unsafe { scan::begin(&self.runtime, &self.goroutine, &mut self.goroutine.scan_lock(), self.cycle) }
+            .expect("a true stack");
+        self.touched = self.frames.len().saturating_sub(1);
+        (self.scanned_at, self.reached) = (self.sp(), self.sp());
+        self.compare();
+    }
+
+    /// A worker visits a few frames.
+    fn visit_frozen(&mut self, budget: Budget) {
+        let mut scan = self.goroutine.scan_lock();
+        scan::visit_frozen(&self.runtime, &self.goroutine, &mut scan, self.cycle, budget).expect("a true stack");
+    }
+
+    fn finish(&mut self) {
+        self.visit_frozen(Budget::WHOLE);
+        self.compare();
+        assert_eq!(self.expected, None, "the scan is complete");
+    }
+
+    /// When the scan is complete, it has visited every frame once.
+    fn compare(&mut self) {
+        if self.goroutine.scan_lock().is_complete()
+            && let Some(expected) = self.expected.take()
+        {
+            assert_eq!(self.take_collected(), expected);
+        }
+    }
+
+    /// Visits what has changed since the scan; the index of the oldest frame visited.
+    fn rescan(&mut self) -> usize {
+        self.finish();
+        let scan = self.goroutine.scan_lock();
+        self.take_collected();
+        // SAFETY: the lock is ours, the goroutine stands still.
+        let visited = unsafe { scan::visit(&self.runtime, &self.goroutine, &scan, Extent::Rescan) };
+        let mut left = visited.expect("a true stack").frames - 1;
+        let mut first = self.frames.len();
+        while left > 0 && first > 0 {
+            first -= 1;
+            left -= match self.frames[first] {
+                Frame::Managed { .. } => 1,
+                // The scan may end between the callback and the call out under it.
+                Frame::Callback { .. } => left.min(2),
+            };
+        }
+        assert!(left == 0 || (left, first) == (1, 0), "{left} frames besides goroutine_entry");
+        assert_eq!(self.take_collected(), self.references(first));
+        assert!(first <= self.touched || self.cycle == 0, "all that has run is visited again");
+        let limit = scan.limit();
+        let marks = self.runtime.config().barriers != BarrierMode::Off && self.cycle > 0;
+        let plain = |frame: &Frame| matches!(frame, Frame::Managed { function, .. } if *function != FUNCTIONS - 1);
+        if marks && self.frames.iter().all(plain) {
+            let touched = self.scanned_at.saturating_sub(self.reached);
+            let bound = 2 * touched + 2 * MAX_FRAME + 1024;
+            let visited = self.scanned_at.saturating_sub(limit.map_or(0, |(depth, _)| depth));
+            assert!(visited <= bound || limit.is_none() && self.reached < 4096, "{visited} for {touched} touched");
+        }
+        first
+    }
+
+    /// Visits all frames.
+    fn verify(&mut self) {
+        self.finish();
+        let scan = self.goroutine.scan_lock();
+        // SAFETY: the lock is ours, the goroutine stands still.
+        unsafe { scan::visit(&self.runtime, &self.goroutine, &scan, Extent::Verify) }.expect("a true stack");
+        assert_eq!(self.take_collected(), self.references(0));
     }
 
     fn check(&self) {
@@ -277,18 +450,15 @@ impl Model {
         let true_return = |found| asm::barrier::original(found).unwrap_or(found);
         assert_eq!(self.read(self.sp() + WORD), self.return_of(self.frames.len()), "no barrier under call_system");
         for (i, frame) in self.frames.iter().enumerate() {
-            for (at, local) in frame.locals.iter().enumerate() {
-                assert_eq!(
-                    self.read(frame.depth - at * WORD),
-                    self.word(*local),
-                    "local {at} of frame {i}: {local:?}"
-                );
+            let Frame::Managed { depth, locals, .. } = frame else { continue };
+            for (at, local) in locals.iter().enumerate() {
+                assert_eq!(self.read(depth - at * WORD), self.word(*local), "local {at} of frame {i}: {local:?}");
             }
             assert_eq!(self.read(self.fp(i)), self.fp_value(i), "the saved frame pointer of frame {i}");
             assert_eq!(true_return(self.read(self.fp(i) - WORD)), self.return_of(i), "the return slot of frame {i}");
         }
         // SAFETY: the lock is ours, the goroutine stands still.
-        unsafe { scan::check_barriers(&self.goroutine, &self.goroutine.scan_lock()) };
+        unsafe { scan::check(&self.goroutine, &self.goroutine.scan_lock()) };
     }
 }
 
@@ -299,16 +469,18 @@ impl Model {
 pub fn run(bytes: &[u8]) {
     let mut bytes = bytes.iter().map(|b| usize::from(*b));
     let Some(first) = bytes.next() else { return };
-    let mode = [BarrierMode::Exponential, BarrierMode::EveryFrame, BarrierMode::Off][first % 3];
-    let mut model = Model::new(mode, if first & 0x80 == 0 { 256 << 10 } else { 8 << 10 });
+    let mode =
+        [BarrierMode::Incremental, BarrierMode::EveryFrame, BarrierMode::RescanLimit, BarrierMode::Off][first % 4];
+    let mut model = Model::new(mode, first & 0x40 != 0, if first & 0x80 == 0 { 256 << 10 } else { 8 << 10 });
     model.call_out();
     let free = stubs().available();
     while let (Some(step), Some(by)) = (bytes.next(), bytes.next()) {
-        match step % 8 {
+        match step % 12 {
             0..=2 => (0..=by % 8).for_each(|i| model.call((step + i) % FUNCTIONS, by + i)),
             3 => (0..=by % 16).for_each(|_| model.return_once()),
-            4 => model.scan(Extent::First),
-            5 => model.scan(if by.is_multiple_of(4) { Extent::Verify } else { Extent::Rescan }),
+            4 => model.begin(false),
+            5 if by % 4 == 0 => model.verify(),
+            5 => drop(model.rescan()),
             // SAFETY: the goroutine stands still in its call out.
             6 if by.is_multiple_of(2) => unsafe {
                 moving::move_elsewhere(&model.runtime, &model.goroutine).expect("memory");
@@ -318,14 +490,20 @@ pub fn run(bytes: &[u8]) {
                 // SAFETY: as above, and the lock is ours.
                 unsafe { moving::shrink(&model.runtime, &model.goroutine) }.expect("a true stack");
             }
-            _ => model.unwind(by % 6),
+            7 => model.unwind(by % 6),
+            8 => model.visit_frozen(Budget { frames: by as u64 % 8, bytes: by * 64 }),
+            9 => model.begin(true),
+            10 => model.call_back([0, 1, 2, 7][by % 4], by),
+            _ => model.write_in_bulk(by),
         }
+        model.compare();
         model.check();
     }
     while !model.frames.is_empty() {
         model.return_once();
     }
-    assert_eq!(model.goroutine.scan_lock().barriers.lowest(), None, "every barrier was hit or settled");
+    model.finish();
+    assert_eq!(model.goroutine.scan_lock().barriers().lowest(), None, "every barrier was hit or settled");
     if cfg!(fuzzing) {
         assert_eq!(stubs().available(), free, "no stub is lost");
     }

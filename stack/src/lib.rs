@@ -58,36 +58,50 @@
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64")))]
 compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
 
+mod attach;
 pub mod barrier;
 mod cycle;
+mod exception;
+pub mod frontier;
 mod goroutine;
 #[cfg(any(fuzzing, all(test, not(stackmark_loom))))]
 pub mod layout_model;
+mod leaving;
+mod lib_call;
 mod machine;
 mod memory;
 mod moving;
 mod poll;
+mod request;
 mod return_protection;
 mod runtime;
 mod scan;
 pub mod scheduler;
 mod signal_stack;
+mod spare;
 pub mod stats;
 mod status;
 pub mod sync;
+mod traceback;
 mod world;
 
+pub use attach::CallInError;
 pub use cycle::{Straggler, WorldStopped};
-pub use goroutine::{Goroutine, Request};
+pub use exception::{ForeignException, NativeException};
+pub use goroutine::Goroutine;
+pub use leaving::{FrameAt, UnwindToError};
+pub use lib_call::LibCall;
 pub use machine::{AlreadyAttached, Caller, Left, Machine};
 pub use memory::{StackError, StackKind, StackPool};
 pub use moving::POISON;
 pub use poll::poll;
+pub use request::Request;
 pub use runtime::{BarrierMode, Collector, Config, Host, Runtime, Schedule};
 pub use scan::{ScanError, Visited};
 pub use stackmark_asm as asm;
 pub use stackmark_unwind as unwind;
 pub use status::Status;
+pub use traceback::{die_of_panic, full_backtrace, traceback};
 
 /// Bytes of a new goroutine's stack.
 pub const MIN_STACK: usize = 2 << 10;

@@ -1,17 +1,23 @@
 //! Machines: OS threads that run goroutines, and how a goroutine leaves its machine.
 
-use crate::goroutine::{Goroutine, Request};
+use crate::attach::{self, CallInError, SpareMachine};
+use crate::exception::NativeException;
+use crate::goroutine::Goroutine;
+use crate::lib_call::LibCall;
+use crate::poll;
+use crate::request::Request;
 use crate::runtime::{MachineEntry, Runtime, stubs};
 use crate::scan::{self, ScanError};
+use crate::signal_stack::{self, SignalStack};
 use crate::status::Status;
-use crate::world::Gate;
 use stackmark_asm::{self as asm, layout::MachineHeader};
-use stackmark_unwind::FrameKind;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
+use std::ops::Range;
+use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 
 /// Why a goroutine came back from [`Machine::run`].
 #[derive(Debug)]
@@ -31,20 +37,27 @@ const YIELDED: usize = 2;
 /// An OS thread attached to a runtime. Stays on its thread; dropping it detaches the thread.
 #[derive(Debug)]
 pub struct Machine {
-    /// Boxed: the thread's TLS word points to it.
-    shared: Box<Shared>,
+    shared: NonNull<Shared>,
     _on_its_thread: PhantomData<*mut ()>,
 }
 
+/// A thread's own. Found through the TLS word of the assembly, and through a pthread key when the thread ends.
 #[repr(C)]
-struct Shared {
+pub(crate) struct Shared {
     header: MachineHeader,
-    entry: Arc<MachineEntry>,
-    runtime: Arc<Runtime>,
+    pub(crate) entry: Arc<MachineEntry>,
+    pub(crate) runtime: Arc<Runtime>,
     /// The goroutine that runs here, owned. Touched by this thread alone.
     running: Cell<Option<Arc<Goroutine>>>,
     /// What the host wants managed code to find here.
     word: usize,
+    /// The library call under way.
+    pub(crate) lib_call: Cell<LibCall>,
+    /// Where this thread's signal handlers run.
+    handlers_run_in: Range<usize>,
+    signal_stack: Option<SignalStack>,
+    /// What a thread that came by itself was attached with.
+    spare: Option<SpareMachine>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -58,31 +71,117 @@ impl std::fmt::Debug for Shared {
 #[error("this thread is attached to a runtime already")]
 pub struct AlreadyAttached;
 
+impl Shared {
+    /// A machine of the calling thread, which is attached with that. The thread has the key to it.
+    ///
+    /// # Safety
+    /// The thread is not attached. It gives the value to [`Shared::detach`], or ends and leaves that to the key.
+    pub(crate) unsafe fn attach(
+        runtime: &Arc<Runtime>,
+        entry: Arc<MachineEntry>,
+        handlers_run_in: Range<usize>,
+        signal_stack: Option<SignalStack>,
+        spare: Option<SpareMachine>,
+    ) -> NonNull<Shared> {
+        let shared = Box::leak(Box::new(Shared {
+            header: MachineHeader::new(),
+            entry,
+            runtime: runtime.clone(),
+            running: Cell::new(None),
+            word: runtime.host.machine_word(),
+            lib_call: Cell::default(),
+            handlers_run_in,
+            signal_stack,
+            spare,
+        }));
+        let header = &shared.header;
+        header.on_hit.store(crate::poll::on_hit as *const () as usize, Ordering::Relaxed);
+        header.on_leapfrog.store(crate::poll::on_leapfrog as *const () as usize, Ordering::Relaxed);
+        header.host.store(&raw const *shared as usize, Ordering::Relaxed);
+        attach::set_key((&raw const *shared).cast());
+        // SAFETY: it stays in place until the thread is detached; no managed frame is here yet.
+        unsafe { asm::set_current((&raw const shared.header).cast_mut()) };
+        NonNull::from(shared)
+    }
+
+    /// The goroutine `goroutine` is this thread's from now on, InForeign.
+    pub(crate) fn bind(&self, goroutine: Arc<Goroutine>) {
+        let record = Arc::as_ptr(&goroutine);
+        goroutine.header.machine_word.store(self.word, Ordering::Relaxed);
+        self.header.goroutine.store(record as usize, Ordering::Relaxed);
+        // Release: who asks it finds the record whole.
+        self.entry.current.store(record.cast_mut(), Ordering::Release);
+        self.running.set(Some(goroutine));
+    }
+
+    /// The thread is no machine any more. A goroutine that still runs here, because its thread ends in a call out, ends
+    /// with it.
+    ///
+    /// # Safety
+    /// On the machine's own thread, on which no managed code runs any more; the value is not used again.
+    pub(crate) unsafe fn detach(this: NonNull<Shared>) {
+        // SAFETY: leaked by attach; nobody else frees it.
+        let mut this = unsafe { Box::from_raw(this.as_ptr()) };
+        this.end_goroutine();
+        // SAFETY: by our contract no managed frame is on this thread.
+        unsafe { asm::set_current(std::ptr::null_mut()) };
+        attach::set_key(std::ptr::null());
+        if let Some(signal_stack) = &mut this.signal_stack {
+            signal_stack.give_up();
+        }
+        match this.spare.take() {
+            Some(spare) => spare.give_back(&this.runtime, this.signal_stack.take()),
+            None => {
+                this.runtime.machines.lock().retain(|m| !Arc::ptr_eq(m, &this.entry));
+                this.runtime.stacks.close_cache();
+            }
+        }
+    }
+
+    /// A goroutine that still stands in a call out ends with its thread.
+    fn end_goroutine(&self) {
+        if let Some(goroutine) = self.running.take() {
+            self.running.set(Some(goroutine.clone()));
+            // SAFETY: the thread's goroutine; not used after this block.
+            let caller = unsafe { Caller::current() };
+            if goroutine.status() == Status::Foreign {
+                caller.back_inside(Status::Foreign);
+            }
+            goroutine.header.callback_depth.store(0, Ordering::Relaxed);
+            caller.end();
+            self.entry.current.store(std::ptr::null_mut(), Ordering::Release);
+            self.runtime.world.exit(&self.entry.gate);
+            self.running.set(None);
+            match &self.spare {
+                // Its record stays with the spare machine.
+                Some(_) => self.runtime.count_ended(),
+                None => self.runtime.has_ended(goroutine),
+            }
+        }
+    }
+}
+
 impl Machine {
-    /// Attaches the calling thread.
+    /// Attaches the calling thread. If the thread ends without dropping the value, as by `pthread_exit` in a call out, it is
+    /// detached then, and the goroutine that called out ends.
     ///
     /// # Errors
     /// [`AlreadyAttached`].
+    ///
+    /// # Panics
+    /// In a signal handler.
     pub fn attach(runtime: &Arc<Runtime>) -> Result<Machine, AlreadyAttached> {
         if !asm::current().is_null() {
             return Err(AlreadyAttached);
         }
-        crate::signal_stack::ensure();
-        let entry = Arc::new(MachineEntry { gate: Gate::new(), current: AtomicPtr::default() });
-        let shared = Box::new(Shared {
-            header: MachineHeader::new(),
-            entry: entry.clone(),
-            runtime: runtime.clone(),
-            running: Cell::new(None),
-            word: runtime.host.machine_word(),
-        });
-        shared.header.on_hit.store(crate::poll::on_hit as *const () as usize, Ordering::Relaxed);
-        shared.header.on_leapfrog.store(crate::poll::on_leapfrog as *const () as usize, Ordering::Relaxed);
-        shared.header.host.store(&raw const *shared as usize, Ordering::Relaxed);
-        runtime.machines.lock().push(entry);
+        let mut signal_stack = None;
+        let handlers_run_in =
+            signal_stack::ensure(&mut signal_stack).expect("no thread is attached in a signal handler");
+        let entry = Arc::new(MachineEntry::new());
+        runtime.machines.lock().push(entry.clone());
         runtime.stacks.open_cache();
-        // SAFETY: the box stays in place until drop, on this thread, detaches; no managed frame is here yet.
-        unsafe { asm::set_current((&raw const shared.header).cast_mut()) };
+        // SAFETY: not attached; Machine detaches on drop, on its thread.
+        let shared = unsafe { Shared::attach(runtime, entry, handlers_run_in, signal_stack, None) };
         Ok(Machine { shared, _on_its_thread: PhantomData })
     }
 
@@ -91,7 +190,7 @@ impl Machine {
     /// # Panics
     /// If it is not Runnable.
     pub fn run(&self, goroutine: Arc<Goroutine>) -> Left {
-        let shared = &*self.shared;
+        let shared = self.shared();
         let (runtime, entry) = (&*shared.runtime, &*shared.entry);
         runtime.world.enter(&entry.gate);
         goroutine.start_running(Status::Runnable);
@@ -126,17 +225,19 @@ impl Machine {
 
     /// The runtime that this thread is attached to.
     pub fn runtime(&self) -> &Arc<Runtime> {
-        &self.shared.runtime
+        &self.shared().runtime
+    }
+
+    fn shared(&self) -> &Shared {
+        // SAFETY: it lives until drop.
+        unsafe { self.shared.as_ref() }
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let entry = &self.shared.entry;
-        self.shared.runtime.machines.lock().retain(|m| !Arc::ptr_eq(m, entry));
-        self.shared.runtime.stacks.close_cache();
-        // SAFETY: no managed frame is on this thread: `run` borrows the machine.
-        unsafe { asm::set_current(std::ptr::null_mut()) };
+        // SAFETY: a machine stays on its thread; `run` borrows it, so that no managed frame is here.
+        unsafe { Shared::detach(self.shared) };
     }
 }
 
@@ -145,7 +246,7 @@ impl Drop for Machine {
 /// A value of this type is used within one native function, on the thread that it was made on.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller<'m> {
-    shared: &'m Shared,
+    pub(crate) shared: &'m Shared,
     goroutine: &'m Goroutine,
 }
 
@@ -237,13 +338,18 @@ impl<'m> Caller<'m> {
     }
 
     /// Becomes Running on this thread again.
-    fn back_inside(&self, from: Status) {
+    pub(crate) fn back_inside(&self, from: Status) {
         self.shared.runtime.world.enter(&self.shared.entry.gate);
         self.goroutine.start_running(from);
         self.goroutine.rewrite_limit();
         if self.shared.runtime.is_scanning() {
             self.shared.runtime.note_running(&self.handle());
         }
+    }
+
+    /// Depth of the frame of `call_system` that called out to us.
+    fn depth(&self) -> usize {
+        self.goroutine.bounds().end - self.goroutine.header.sched.sp.load(Ordering::Relaxed)
     }
 
     /// Lets others run: the goroutine goes back to the scheduler, [`Left::Yielded`]. Its call returns `value`. Inside a
@@ -268,6 +374,10 @@ impl<'m> Caller<'m> {
         impl Drop for BackInside<'_> {
             fn drop(&mut self) {
                 self.0.back_inside(Status::Foreign);
+                if self.0.goroutine.called_back.swap(false, Ordering::Relaxed) {
+                    // A frontier may rest here, where there can be no stub, or have rested.
+                    poll::come_back(&self.0.shared.runtime, self.0.goroutine, self.0.depth());
+                }
             }
         }
         self.go_outside();
@@ -281,44 +391,90 @@ impl<'m> Caller<'m> {
         self.shared.runtime.world.exit(&self.shared.entry.gate);
     }
 
-    /// Calls managed code `f(argument)` on the goroutine's stack, from within [`Caller::foreign`]. An exception that
-    /// passes `f` passes this too.
+    /// Calls managed code `f(argument)` on the goroutine's stack, from within [`Caller::foreign`] or
+    /// [`Runtime::call_in`]. An exception that passes `f` passes this too. The machine's [`LibCall`] is what it was afterwards.
+    ///
+    /// # Errors
+    /// [`CallInError::SignalHandler`]; [`CallInError::NotForeign`].
     ///
     /// # Panics
-    /// If the goroutine is not InForeign, or if a barrier stub has got into `sched.pc`.
+    /// If a barrier stub has got into `sched.pc`.
     ///
     /// # Safety
     /// `f` is managed code. Native code keeps no address in the goroutine's stack across the call.
-    pub unsafe fn callback(self, f: asm::ManagedFn, argument: usize) -> usize {
-        struct GoOutside<'m>(Caller<'m>);
+    pub unsafe fn callback(self, f: asm::ManagedFn, argument: usize) -> Result<usize, CallInError> {
+        struct GoOutside<'m> {
+            caller: Caller<'m>,
+            lib_call: LibCall,
+        }
         impl Drop for GoOutside<'_> {
             fn drop(&mut self) {
-                let pc = self.0.goroutine.header.sched.pc.load(Ordering::Relaxed);
+                let pc = self.caller.goroutine.header.sched.pc.load(Ordering::Relaxed);
                 assert_eq!(pc, asm::resume_pc(), "a callback's return slot holds a place in call_system");
-                self.0.go_outside();
+                self.caller.shared.lib_call.set(self.lib_call);
+                self.caller.goroutine.called_back.store(true, Ordering::Relaxed);
+                self.caller.go_outside();
             }
         }
-        assert_eq!(self.goroutine.status(), Status::Foreign, "callbacks are made from foreign calls");
+        let here = 0u8;
+        if self.shared.handlers_run_in.contains(&(&raw const here as usize)) {
+            return Err(CallInError::SignalHandler);
+        }
+        match self.goroutine.status() {
+            Status::Foreign => {}
+            status => return Err(CallInError::NotForeign { goroutine: self.goroutine.id(), status }),
+        }
         self.back_inside(Status::Foreign);
-        let _out = GoOutside(self);
+        if self.shared.runtime.is_scanning() {
+            self.goroutine.scan_lock().calls_back(self.depth());
+        }
+        let _out = GoOutside { caller: self, lib_call: self.shared.lib_call.get() };
         let header = (&raw const self.goroutine.header).cast_mut();
         // SAFETY: the goroutine called out to us and is Running on this machine; the guard leaves room for the frame.
-        unsafe { asm::callback(header, f, argument) }
+        Ok(unsafe { asm::callback(header, f, argument) })
     }
 
-    /// Calls `visit` for each frame of the goroutine, youngest first, with its kind and its pc: a return address, so that
-    /// the function is looked up at the byte before it.
+    /// The native function is about to write to words of the goroutine's own stack that may hold references, without
+    /// the write barrier: from now until its call returns it may, in the frame that `words`, addresses, lie in. Nothing happens if
+    /// they lie elsewhere.
     ///
     /// # Errors
-    /// [`ScanError`]: the walk ends early.
-    pub fn backtrace(&self, visit: impl FnMut(FrameKind, usize)) -> Result<(), ScanError> {
-        // SAFETY: the goroutine has called out to us: it stands still, and only itself moves its stack while it runs.
-        unsafe { scan::backtrace(&self.shared.runtime, self.goroutine, visit) }
+    /// [`ScanError`]: the stack cannot be walked.
+    pub fn note_stack_write(&self, words: std::ops::Range<usize>) -> Result<(), ScanError> {
+        let (runtime, bounds) = (&self.shared.runtime, self.goroutine.bounds());
+        if words.is_empty() || !bounds.contains(&words.start) || !bounds.contains(&(words.end - 1)) {
+            return Ok(());
+        }
+        let mut scan = self.goroutine.scan_lock();
+        // The word of the oldest byte that changes.
+        let depth = bounds.end - (words.end - 1) / size_of::<usize>() * size_of::<usize>();
+        // SAFETY: the goroutine has called out to us, on this thread.
+        unsafe { scan::thaw(runtime, self.goroutine, &mut scan, depth) }.map(drop)
     }
 
     /// Answers handshakes and waits while the world is stopped. The goroutine is at a safepoint.
     pub(crate) fn safepoint(&self) {
         self.shared.runtime.world.safepoint(&self.shared.entry.gate);
+    }
+}
+
+impl Caller<'_> {
+    /// The goroutine ends: nothing older is run any more. It is Running.
+    fn end(self) {
+        let (goroutine, runtime) = (self.goroutine, self.runtime());
+        {
+            let settled = goroutine.scan_lock().end(stubs());
+            runtime.counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
+            let memory = goroutine.memory.lock().take().expect("a goroutine that runs has a stack");
+            crate::moving::release(runtime, memory);
+            goroutine.status.stop(Status::Dead);
+        }
+        // Release: those who wait for it to be scanned see it dead.
+        let (lock, changed) = &runtime.scanned;
+        if runtime.is_scanning() {
+            drop(lock.lock());
+            changed.notify_all();
+        }
     }
 }
 
@@ -329,23 +485,7 @@ impl<'m> Caller<'m> {
 pub(crate) unsafe extern "C-unwind" fn goroutine_exit(_header: *mut c_void, _result: usize) -> usize {
     // SAFETY: not used after leave.
     let caller = unsafe { Caller::current() };
-    let (goroutine, runtime) = (caller.goroutine, caller.runtime());
-    {
-        let mut state = goroutine.scan_lock();
-        let settled = state.barriers.leave(stubs(), 0);
-        state.barriers.settle_limbo(stubs());
-        state.frames = 0;
-        runtime.counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
-        let memory = goroutine.memory.lock().take().expect("a goroutine that runs has a stack");
-        crate::moving::release(runtime, memory);
-        goroutine.status.stop(Status::Dead);
-    }
-    // Release: those who wait for it to be scanned see it dead.
-    let (lock, changed) = &runtime.scanned;
-    if runtime.is_scanning() {
-        drop(lock.lock());
-        changed.notify_all();
-    }
+    caller.end();
     let machine = caller.machine();
     // SAFETY: the machine runs this goroutine; the frames here own nothing any more.
     unsafe { asm::leave(machine, EXITED) }
@@ -356,7 +496,7 @@ pub(crate) unsafe extern "C-unwind" fn goroutine_exit(_header: *mut c_void, _res
 /// # Safety
 /// Called by `goroutine_entry` alone.
 pub(crate) unsafe extern "C-unwind" fn goroutine_uncaught(exception: *mut c_void, _header: usize) -> usize {
-    // SAFETY: the host's method does not return.
-    let caller = unsafe { Caller::current() };
-    caller.runtime().host.uncaught(caller.goroutine, exception)
+    // SAFETY: the host's method does not return; nobody else has caught the exception.
+    let (caller, exception) = unsafe { (Caller::current(), NativeException::new(exception)) };
+    caller.runtime().host.uncaught(caller, exception)
 }

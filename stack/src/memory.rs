@@ -111,10 +111,21 @@ thread_local! {
 
 /// Calls `f` with this thread's free stacks of `size`, if the thread has a cache for `pool`.
 fn cached<R>(pool: &StackPool, size: usize, f: impl FnOnce(&mut Vec<StackMemory>) -> R) -> Option<R> {
-    CACHE.with_borrow_mut(|cache| {
+    // A thread that ends has no cache any more.
+    let with = CACHE.try_with(|cache| {
+        let mut cache = cache.borrow_mut();
         let cache = cache.as_mut().filter(|cache| ptr::eq(cache.pool, pool))?;
         Some(f(&mut cache.free[order(size)]))
-    })
+    });
+    with.ok().flatten()
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        let free: Vec<_> = self.free.iter_mut().flat_map(std::mem::take).collect();
+        // SAFETY: the thread is attached, or ends without having been detached: its machine keeps the runtime.
+        unsafe { &*self.pool }.give_small(free);
+    }
 }
 
 fn order(size: usize) -> usize {
@@ -340,9 +351,8 @@ impl StackPool {
 
     /// Takes this thread's cache back.
     pub(crate) fn close_cache(&self) {
-        if let Some(cache) = CACHE.take() {
-            self.give_small(cache.free.into_iter().flatten().collect());
-        }
+        // A thread that ends has given it back already.
+        let _ = CACHE.try_with(RefCell::take);
     }
 
     /// Returns memory that no stack uses to the system. Called when no marking runs: until then stack memory is not

@@ -1,10 +1,12 @@
 //! What happens at a poll and at a barrier hit: the native functions that managed code and the stubs call.
 
 use crate::barrier::ImageTable;
-use crate::goroutine::{Goroutine, Request};
+use crate::frontier::{Means, StackScan};
+use crate::goroutine::Goroutine;
 use crate::machine::Caller;
 use crate::memory::StackError;
 use crate::moving::{self, GrowError};
+use crate::request::Request;
 use crate::runtime::{Runtime, stubs};
 use crate::scan::{self, LiveSlots};
 use crate::{STACK_GUARD, cycle};
@@ -39,9 +41,9 @@ pub unsafe extern "C-unwind" fn poll(needed: *mut c_void, _b: usize) -> usize {
         // SAFETY: the goroutine is at a poll on this thread.
         let moved = unsafe { moving::move_elsewhere(runtime, goroutine) };
         moved.unwrap_or_else(|error| fail(runtime, goroutine, error));
-        let state = goroutine.scan_lock();
+        let scan = goroutine.scan_lock();
         // SAFETY: as above; the lock is ours.
-        unsafe { scan::check_barriers(goroutine, &state) };
+        unsafe { scan::check(goroutine, &scan) };
     }
     if goroutine.every_poll.load(Ordering::Relaxed) {
         runtime.host.at_poll(caller);
@@ -74,16 +76,34 @@ pub(crate) unsafe extern "C" fn on_hit(_machine: *mut MachineHeader, slot: *mut 
 pub(crate) fn hit(runtime: &Runtime, goroutine: &Goroutine, slot: usize, stub: usize) {
     let bounds = goroutine.bounds();
     let depth = bounds.end - slot;
-    let mut state = goroutine.scan_lock();
+    let mut scan = goroutine.scan_lock();
     // SAFETY: the goroutine is Running on this thread: it writes its own slots.
-    let mut slots = unsafe { LiveSlots::new(bounds) };
-    match state.barriers.hit(&mut slots, &ImageTable, stubs(), depth, stub as u32) {
-        Ok(settled) => {
-            runtime.counters.hit.fetch_add(settled.hit.into(), Ordering::Relaxed);
-            runtime.counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
-        }
-        Err(error) => runtime.host.fatal(&error),
-    }
+    let mut means = Means { slots: unsafe { LiveSlots::new(bounds) }, table: ImageTable, pool: stubs() };
+    let settled = scan.hit(&mut means, depth, stub as u32).unwrap_or_else(|error| runtime.host.fatal(&error));
+    runtime.counters.hit.fetch_add(settled.hit.into(), Ordering::Relaxed);
+    runtime.counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
+    protect(runtime, goroutine, &mut scan, depth - size_of::<usize>());
+}
+
+/// The goroutine, on whose thread this is, goes on with the frame whose stack pointer is at `depth`, and has left all younger
+/// ones, without returning from them.
+pub(crate) fn leave_frames(runtime: &Runtime, goroutine: &Goroutine, depth: usize) {
+    let mut scan = goroutine.scan_lock();
+    let settled = scan.leave(stubs(), depth);
+    runtime.counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
+    protect(runtime, goroutine, &mut scan, depth);
+}
+
+/// The goroutine, on whose thread this is, comes back to the frame of its foreign call, whose stack pointer is at `depth`.
+pub(crate) fn come_back(runtime: &Runtime, goroutine: &Goroutine, depth: usize) {
+    protect(runtime, goroutine, &mut goroutine.scan_lock(), depth);
+}
+
+fn protect(runtime: &Runtime, goroutine: &Goroutine, scan: &mut StackScan, depth: usize) {
+    // SAFETY: the goroutine is on its way out of frames, on this thread.
+    let visited = unsafe { scan::protect(runtime, goroutine, scan, depth) };
+    let visited = visited.unwrap_or_else(|error| runtime.host.fatal(&error));
+    runtime.counters.scanned_returning.fetch_add(visited, Ordering::Relaxed);
 }
 
 /// An exception has passed a barrier.
@@ -97,6 +117,5 @@ pub(crate) unsafe extern "C" fn on_leapfrog(_machine: *mut MachineHeader, slot: 
     let (runtime, goroutine) = (&**caller.runtime(), caller.goroutine());
     let depth = goroutine.bounds().end - slot as usize;
     // The barrier in the slot itself too: the landing pad has made the slot whole.
-    let settled = goroutine.scan_lock().barriers.leave(stubs(), depth - 1);
-    runtime.counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
+    leave_frames(runtime, goroutine, depth - size_of::<usize>());
 }

@@ -1,9 +1,13 @@
 //! The runtime: what all goroutines and machines of an embedder share.
 
+use crate::attach::Spare;
 use crate::barrier::StubPool;
-use crate::goroutine::{Goroutine, Request};
+use crate::exception::NativeException;
+use crate::goroutine::Goroutine;
 use crate::machine::Caller;
-use crate::memory::{StackError, StackKind, StackPool};
+use crate::memory::{StackError, StackKind, StackMemory, StackPool};
+use crate::request::Request;
+use crate::spare::SpareList;
 use crate::stats::{Counters, Histogram};
 use crate::status::Status;
 use crate::world::{Gate, World};
@@ -11,17 +15,20 @@ use crate::{MIN_STACK, STACK_GUARD};
 use parking_lot::Mutex;
 use stackmark_asm::{self as asm, barrier, layout::GoroutineHeader};
 use stackmark_unwind::{Code, CodeError, FrameKind, NativeRule};
-use std::ffi::c_void;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 /// Whether return addresses are hijacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum BarrierMode {
-    /// Mark barriers at 1 KiB, 2 KiB, 4 KiB ... from the stack pointer of a scan.
+    /// A stack is scanned a little at a time, behind a frontier, while its goroutine runs; mark barriers at 1 KiB, 2 KiB,
+    /// 4 KiB ... from the stack pointer of a scan bound the rescan.
     #[default]
-    Exponential,
-    /// For debugging: a barrier in every frame that may have one.
+    Incremental,
+    /// A stack is scanned whole while its goroutine waits; mark barriers bound the rescan.
+    RescanLimit,
+    /// For debugging: as [`BarrierMode::RescanLimit`], with a barrier in every frame that may have one.
     EveryFrame,
     /// None: stacks that have run since their scan are rescanned whole.
     Off,
@@ -36,6 +43,8 @@ pub struct Config {
     pub move_limit: usize,
     /// Whether return addresses are hijacked.
     pub barriers: BarrierMode,
+    /// For debugging: scan very few frames at a time, in every mode but [`BarrierMode::Off`].
+    pub scan_few_frames: bool,
     /// For debugging: move the stack at every poll.
     pub move_every_poll: bool,
     /// For debugging: overwrite stack memory that is not used any more.
@@ -50,6 +59,7 @@ impl Default for Config {
             max_stack: 1_000_000_000,
             move_limit: 256 << 10,
             barriers: BarrierMode::default(),
+            scan_few_frames: false,
             move_every_poll: false,
             poison: false,
             poll_always: false,
@@ -72,11 +82,15 @@ pub trait Host: Send + Sync {
         std::process::abort()
     }
 
-    /// A system exception, a Rust panic for example, has left the goroutine's oldest managed frame. It never runs again.
-    /// `exception` is the `_Unwind_Exception`.
-    fn uncaught(&self, goroutine: &Goroutine, _exception: *mut c_void) -> ! {
-        eprintln!("stackmark: an exception has left goroutine {}", goroutine.id());
-        std::process::abort()
+    /// An exception of native code, a Rust panic for example, has left the goroutine's oldest managed frame. It never runs
+    /// again. The default makes it an unrecovered panic.
+    fn uncaught(&self, caller: Caller<'_>, exception: NativeException) -> ! {
+        crate::die_of_panic(caller.runtime(), &exception.to_string())
+    }
+
+    /// The file and line of the managed code at `pc`, a pc within a call's instruction, for tracebacks.
+    fn source(&self, _pc: usize) -> Option<(String, u32)> {
+        None
     }
 
     /// Something is likely to go wrong later. The default writes it to standard error.
@@ -105,6 +119,10 @@ pub trait Collector: Send + Sync {
     /// These words are roots: each may be a reference, or an integer, or an address outside the heap. Called under a
     /// `scan_lock`: must not wait for goroutines.
     fn roots(&self, words: &[usize]);
+
+    /// There is a stack that [`Runtime::scan_frozen`] may go on with, from whatever thread. If nobody does,
+    /// [`WorldStopped::rescan`](crate::WorldStopped::rescan) finishes it.
+    fn stack_waits(&self) {}
 }
 
 /// What the world knows of a machine.
@@ -123,6 +141,10 @@ impl AsRef<Gate> for MachineEntry {
 }
 
 impl MachineEntry {
+    pub(crate) fn new() -> MachineEntry {
+        MachineEntry { gate: Gate::new(), current: AtomicPtr::default() }
+    }
+
     /// The goroutine that the machine runs, or ran a moment ago.
     pub(crate) fn current(&self) -> Option<&Goroutine> {
         // Acquire: the record's memory before the pointer to it.
@@ -147,6 +169,8 @@ pub struct Runtime {
     pub(crate) collector: OnceLock<Arc<dyn Collector>>,
     pub(crate) world: World,
     pub(crate) machines: Mutex<Vec<Arc<MachineEntry>>>,
+    /// Machines for threads that call in by themselves.
+    pub(crate) spare: SpareList<Spare>,
     /// Every record there is, dead ones too.
     pub(crate) all: Mutex<Vec<Arc<Goroutine>>>,
     /// Records of goroutines that have ended.
@@ -157,6 +181,11 @@ pub struct Runtime {
     /// The cycle whose stacks are being scanned, 0 outside of marking. Written while the world may run: Release, after
     /// the handshake of the write barrier; goroutines read it when they begin to run.
     pub(crate) scanning: AtomicU64,
+    /// The number of the last round of scans. Written by who drives the cycle, before the goroutines are asked: SeqCst with the
+    /// request.
+    pub(crate) round: AtomicU64,
+    /// Goroutines parts of whose stacks nobody has visited in this cycle.
+    pub(crate) unscanned: Mutex<VecDeque<Arc<Goroutine>>>,
     /// Goroutines that have run since their scan in this cycle.
     pub(crate) dirty: Mutex<Vec<Arc<Goroutine>>>,
     pub(crate) scanned: (crate::sync::Mutex<()>, crate::sync::Condvar),
@@ -216,11 +245,14 @@ impl Runtime {
             collector: OnceLock::new(),
             world: World::new(),
             machines: Mutex::default(),
+            spare: SpareList::new(),
             all: Mutex::default(),
             ended: Mutex::default(),
             next_id: AtomicU64::new(1),
             live: AtomicUsize::new(0),
             scanning: AtomicU64::new(0),
+            round: AtomicU64::new(0),
+            unscanned: Mutex::default(),
             dirty: Mutex::default(),
             scanned: (crate::sync::Mutex::new(()), crate::sync::Condvar::new()),
             counters: Counters::default(),
@@ -287,11 +319,16 @@ impl Runtime {
             StackKind::Fixed => self.stacks.reserve(FIXED_STACK.min(self.config.max_stack.next_multiple_of(PAGE)))?,
         };
         let goroutine = self.record();
-        let g = &*goroutine;
+        goroutine.header.entry.store(entry, Ordering::Relaxed);
+        goroutine.header.start_arg.store(argument, Ordering::Relaxed);
+        self.bring_to_life(&goroutine, kind, memory, Status::Runnable);
+        Ok(goroutine)
+    }
+
+    /// A dead goroutine that nobody else refers to gets a stack on which it has not run yet.
+    pub(crate) fn bring_to_life(&self, g: &Goroutine, kind: StackKind, memory: StackMemory, status: Status) {
         g.begin_life(self.next_id.fetch_add(1, Ordering::Relaxed), kind);
         g.every_poll.store(self.config.poll_always || self.config.move_every_poll, Ordering::Relaxed);
-        g.header.entry.store(entry, Ordering::Relaxed);
-        g.header.start_arg.store(argument, Ordering::Relaxed);
         g.header.resume_value.store(0, Ordering::Relaxed);
         g.header.on_exit.store(crate::machine::goroutine_exit as *const () as usize, Ordering::Relaxed);
         g.header.on_uncaught.store(crate::machine::goroutine_uncaught as *const () as usize, Ordering::Relaxed);
@@ -300,21 +337,20 @@ impl Runtime {
         unsafe { asm::prepare(&g.header) };
         *g.memory.lock() = Some(memory);
         g.scanned_in.store(0, Ordering::Relaxed);
-        g.status.revive();
+        g.status.revive(status);
         // Pairs with the fence in begin_scanning: either the scan finds the goroutine alive, or we find the scan begun.
         fence(Ordering::SeqCst);
         // Acquire: with the handshake before it is set, the write barrier is on if a cycle is scanning.
         let cycle = self.scanning.load(Ordering::Acquire);
         if cycle != 0 {
-            self.roots(&[argument]);
-            g.scanned_in.store(cycle, Ordering::Release);
+            self.roots(&[g.header.start_arg.load(Ordering::Relaxed)]);
+            g.scanned_in.store(self.round.load(Ordering::Relaxed), Ordering::Release);
         }
         self.live.fetch_add(1, Ordering::Relaxed);
         self.counters.started.fetch_add(1, Ordering::Relaxed);
-        Ok(goroutine)
     }
 
-    fn record(&self) -> Arc<Goroutine> {
+    pub(crate) fn record(&self) -> Arc<Goroutine> {
         {
             let mut ended = self.ended.lock();
             // Two owners: the list of all and the list of ended ones. A few tries; somebody may still look at it.
@@ -330,8 +366,13 @@ impl Runtime {
     }
 
     pub(crate) fn has_ended(&self, goroutine: Arc<Goroutine>) {
-        self.live.fetch_sub(1, Ordering::Relaxed);
+        self.count_ended();
         self.ended.lock().push(goroutine);
+    }
+
+    /// A goroutine has ended whose record is kept.
+    pub(crate) fn count_ended(&self) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// How many goroutines there are that have not ended.
@@ -382,7 +423,7 @@ impl Runtime {
         }
     }
 
-    /// Ends with an error that cannot be gone on with, in the host's way: [`Host::fatal`].
+    /// Gives up, by way of [`Host::fatal`].
     pub fn fatal(&self, error: &dyn std::error::Error) -> ! {
         self.host.fatal(error)
     }
@@ -423,7 +464,7 @@ impl Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         for goroutine in self.all.get_mut().drain(..) {
-            goroutine.scan_lock().barriers.leave(stubs(), 0);
+            goroutine.scan_lock().end(stubs());
             if let Some(memory) = goroutine.memory.lock().take() {
                 self.stacks.give(memory);
             }

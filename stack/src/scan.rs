@@ -1,17 +1,22 @@
-//! Scanning one stack: its roots, and the barriers that bound the next look at it.
+//! Scanning one stack: how the protocol of [`frontier`](crate::frontier) reads and writes the real one, and the visits that
+//! change nothing.
 //!
-//! The stack is held, or its goroutine is at a poll, or the world is stopped; the `scan_lock` is ours.
+//! The `scan_lock` is ours. Who begins a scan or protects holds the goroutine, or is it, at a poll or on its way out of frames;
+//! who visits frozen frames needs no more than the lock.
 
-use crate::barrier::{Barrier, BarrierList, ImageTable, Slots, Table};
-use crate::goroutine::{Goroutine, ScanState};
-use crate::runtime::{BarrierMode, Runtime, stubs};
+use crate::barrier::{ImageTable, Slots};
+use crate::frontier::{Budget, FramePointer, Frames, Means, Position, Spacing, StackScan, Tally};
+use crate::goroutine::Goroutine;
+use crate::leaving::FrameAt;
+use crate::runtime::{BarrierMode, Config, Runtime, stubs};
 use crate::stats::Refusal;
 use crate::status::Status;
 use stackmark_unwind::{
     BarrierRefusal, Frame, FrameKind, Registers, ReturnAddresses, Snapshot, StackMemory, WalkError, Walker,
 };
-use std::ops::Range;
-use std::sync::atomic::Ordering;
+use std::cell::OnceCell;
+use std::ops::{ControlFlow, Range};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A stack could not be walked. Roots are never skipped: the host aborts.
 #[derive(Debug, thiserror::Error)]
@@ -24,14 +29,12 @@ pub struct ScanError {
     pub error: WalkError,
 }
 
-/// How much of a stack is visited.
+/// How much of a stack is visited when nothing about it is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// All of it, for the first time in this cycle: old barriers go, new ones are placed.
-    First,
     /// Up to and including the frame that owns the lowest unhit barrier.
     Rescan,
-    /// All of it, changing nothing.
+    /// All of it.
     Verify,
 }
 
@@ -46,6 +49,35 @@ pub struct Visited {
 
 /// Mark barriers lie at this many bytes from the stack pointer, and at its doublings.
 const FIRST_BARRIER: usize = 1024;
+/// What a goroutine visits itself before it goes on: some microseconds.
+const OWN_CHUNK: Budget = Budget { frames: 96, bytes: 16 << 10 };
+/// What a worker visits while it may keep the goroutine waiting.
+const WORKER_CHUNK: Budget = Budget { frames: 384, bytes: 64 << 10 };
+/// What either visits when that is asked for, so that much happens.
+const FEW_FRAMES: Budget = Budget { frames: 6, bytes: 1 << 10 };
+
+impl BarrierMode {
+    fn spacing(self) -> Spacing {
+        match self {
+            BarrierMode::Incremental | BarrierMode::RescanLimit => Spacing::Doubling(FIRST_BARRIER),
+            BarrierMode::EveryFrame => Spacing::EveryFrame,
+            BarrierMode::Off => Spacing::Never,
+        }
+    }
+}
+
+impl Config {
+    /// How much is visited at once, by the goroutine or a worker.
+    fn chunk(&self, by_worker: bool) -> Budget {
+        match self.barriers {
+            BarrierMode::Off => Budget::WHOLE,
+            _ if self.scan_few_frames => FEW_FRAMES,
+            BarrierMode::Incremental if by_worker => WORKER_CHUNK,
+            BarrierMode::Incremental => OWN_CHUNK,
+            BarrierMode::EveryFrame | BarrierMode::RescanLimit => Budget::WHOLE,
+        }
+    }
+}
 
 /// The original return addresses behind the stubs of the image.
 #[derive(Clone, Copy, Debug)]
@@ -92,18 +124,43 @@ impl Slots for LiveSlots {
     }
 }
 
+/// Where a goroutine that stands still has its youngest frame.
+fn youngest(goroutine: &Goroutine, bounds: &Range<usize>) -> Position {
+    let sched = &goroutine.header.sched;
+    let fp = sched.fp.load(Ordering::Relaxed);
+    position(bounds, Registers { pc: sched.pc.load(Ordering::Relaxed), sp: sched.sp.load(Ordering::Relaxed), fp })
+}
+
+fn position(bounds: &Range<usize>, registers: Registers) -> Position {
+    let Registers { pc, sp, fp } = registers;
+    let fp = if bounds.contains(&fp) { FramePointer::Depth(bounds.end - fp) } else { FramePointer::Word(fp) };
+    Position { pc, depth: bounds.end - sp, fp }
+}
+
 /// A walk over the goroutine's stack, from where it stands.
 ///
 /// # Safety
 /// The goroutine stands still, and its stack does not move, while the walker lives.
 pub(crate) unsafe fn walker<'s>(snapshot: &'s Snapshot<'s>, goroutine: &Goroutine) -> Walker<'s, StackMemory, Stubs> {
-    let sched = &goroutine.header.sched;
-    let registers = Registers {
-        pc: sched.pc.load(Ordering::Relaxed),
-        sp: sched.sp.load(Ordering::Relaxed),
-        fp: sched.fp.load(Ordering::Relaxed),
-    };
     let bounds = goroutine.bounds();
+    let from = youngest(goroutine, &bounds);
+    // SAFETY: our contract is the same.
+    unsafe { walker_from(snapshot, bounds, from) }
+}
+
+/// # Safety
+/// The frames from `from` on stay as they are, but for words that are written atomically, and where they are, while the walker
+/// lives.
+unsafe fn walker_from<'s>(
+    snapshot: &'s Snapshot<'s>,
+    bounds: Range<usize>,
+    from: Position,
+) -> Walker<'s, StackMemory, Stubs> {
+    let fp = match from.fp {
+        FramePointer::Depth(depth) => bounds.end - depth,
+        FramePointer::Word(word) => word,
+    };
+    let registers = Registers { pc: from.pc, sp: bounds.end - from.depth, fp };
     // SAFETY: the stack is mapped and, by our contract, stands still.
     let memory = unsafe { StackMemory::new(bounds.clone()) };
     Walker::new(snapshot, memory, Stubs, registers, bounds)
@@ -138,120 +195,237 @@ impl<'r> Roots<'r> {
     }
 }
 
-/// Where the next barrier goes.
-struct Placing {
-    mode: BarrierMode,
-    /// Bytes from the stack pointer at which the next barrier is due.
-    due: usize,
-}
-
-impl Placing {
-    fn is_due(&self, above_sp: usize) -> bool {
-        match self.mode {
-            BarrierMode::Exponential => above_sp >= self.due,
-            BarrierMode::EveryFrame => true,
-            BarrierMode::Off => false,
-        }
-    }
-
-    /// One barrier per slot, also where one huge frame spans several doublings: the ones passed are used up.
-    fn placed(&mut self, above_sp: usize) {
-        while self.due <= above_sp {
-            self.due *= 2;
-        }
+impl Drop for Roots<'_> {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 
-/// Visits the roots of a stack. They go to the runtime's collector.
+/// The frames of a real stack.
+struct LiveFrames<'s> {
+    walker: Walker<'s, StackMemory, Stubs>,
+    bounds: Range<usize>,
+    roots: Roots<'s>,
+    last: Option<Frame<'s>>,
+}
+
+impl<'s> LiveFrames<'s> {
+    /// # Safety
+    /// As for [`walker_from`].
+    unsafe fn new(runtime: &'s Runtime, snapshot: &'s Snapshot<'s>, bounds: Range<usize>, from: Position) -> Self {
+        // SAFETY: our contract is the same.
+        let walker = unsafe { walker_from(snapshot, bounds.clone(), from) };
+        LiveFrames { walker, bounds, roots: Roots::new(runtime), last: None }
+    }
+}
+
+impl Frames for LiveFrames<'_> {
+    type Error = WalkError;
+
+    #[inline]
+    fn visit(&mut self) -> Result<Option<usize>, WalkError> {
+        let Some(frame) = self.walker.next_frame()? else { return Ok(None) };
+        for slot in frame.slots() {
+            // The goroutine may be storing there, through a pointer, while a worker reads; the write barrier takes care of
+            // what the load misses. Relaxed: the object that a reference names was shaded before it was stored.
+            // SAFETY: the walker has checked that the frame lies within the stack, and registration that the slots of
+            // a safepoint lie within its frame.
+            let word = unsafe { AtomicUsize::from_ptr(slot as *mut usize) }.load(Ordering::Relaxed);
+            // Pointers into the own stack are the mover's business.
+            if !self.bounds.contains(&word) {
+                self.roots.push(word);
+            }
+        }
+        let depth = frame.return_slot.map_or(0, |slot| self.bounds.end - slot);
+        self.last = Some(frame);
+        Ok(Some(depth))
+    }
+
+    fn refusal(&self) -> Option<Refusal> {
+        let refusal = self.last.as_ref().and_then(refusal);
+        if let Some(why) = refusal {
+            self.roots.runtime.counters.refuse(why);
+        }
+        refusal
+    }
+
+    fn may_rest(&self) -> bool {
+        self.last.is_some_and(|frame| frame.kind == FrameKind::Callback)
+    }
+
+    fn position(&self) -> Position {
+        position(&self.bounds, self.walker.registers())
+    }
+}
+
+/// Begins to scan a stack, or, if the last scan belongs to the same cycle, to scan again what has changed since; and does as
+/// much of it as the goroutine may be kept waiting for. The roots go to the runtime's collector. Frames visited.
 ///
 /// # Errors
 /// [`ScanError`]: the stack cannot be walked; roots may be missing.
 ///
 /// # Safety
-/// `state` is the goroutine's own, under its `scan_lock`; the goroutine is held, or at a poll on this thread, or the world is
-/// stopped.
-pub(crate) unsafe fn scan(
+/// `scan` is the goroutine's own, under its `scan_lock`; the goroutine is held, or at a poll on this thread.
+pub(crate) unsafe fn begin(
     runtime: &Runtime,
     goroutine: &Goroutine,
-    state: &mut ScanState,
-    extent: Extent,
-) -> Result<Visited, ScanError> {
+    scan: &mut StackScan,
+    cycle: u64,
+) -> Result<u64, ScanError> {
     let bounds = goroutine.bounds();
-    let sp = goroutine.header.sched.sp.load(Ordering::Relaxed);
+    let at = youngest(goroutine, &bounds);
     let foreign = goroutine.status() == Status::Foreign;
+    let spacing = runtime.config.barriers.spacing();
     // SAFETY: by our contract nobody else writes slots.
-    let mut slots = unsafe { LiveSlots::new(bounds.clone()) };
-    let counters = &runtime.counters;
-    if extent == Extent::First {
-        let settled = state.barriers.remove_all(&mut slots, &ImageTable, stubs(), bounds.end - sp, foreign);
-        counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
-    }
-    let last = match extent {
-        Extent::Rescan => state.barriers.lowest(),
-        Extent::First | Extent::Verify => None,
+    let mut means = Means { slots: unsafe { LiveSlots::new(bounds) }, table: ImageTable, pool: stubs() };
+    let settled = if scan.epoch() == cycle {
+        if !scan.is_complete() {
+            finish(runtime, goroutine, scan)?;
+        }
+        scan.begin_again(&mut means, cycle, at, spacing, foreign)
+    } else {
+        scan.begin(&mut means, cycle, at, spacing, foreign)
     };
-    let mut roots = Roots::new(runtime);
+    runtime.counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
+    visit_words(goroutine, &mut Roots::new(runtime));
+    // SAFETY: as ours.
+    unsafe { protect(runtime, goroutine, scan, at.depth) }
+}
+
+/// The roots of a goroutine that lie in no frame.
+fn visit_words(goroutine: &Goroutine, roots: &mut Roots<'_>) {
     for word in [&goroutine.header.start_arg, &goroutine.header.resume_value] {
         roots.push(word.load(Ordering::Relaxed));
     }
     goroutine.with_transfer(|words| words.iter().for_each(|&word| roots.push(word)));
+}
 
-    let mut placing = Placing { mode: runtime.config.barriers, due: FIRST_BARRIER };
+/// The goroutine is about to run the frame whose stack pointer is at `depth`: sees to it that it can. Frames visited.
+///
+/// # Errors
+/// [`ScanError`].
+///
+/// # Safety
+/// As for [`begin`], or the goroutine is on its way out of frames, on this thread.
+pub(crate) unsafe fn protect(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &mut StackScan,
+    depth: usize,
+) -> Result<u64, ScanError> {
+    let (bounds, snapshot) = (goroutine.bounds(), OnceCell::new());
+    // SAFETY: by our contract nobody else writes slots.
+    let mut means = Means { slots: unsafe { LiveSlots::new(bounds.clone()) }, table: ImageTable, pool: stubs() };
+    let tally = scan.protect(&mut means, depth, runtime.config.chunk(false), |at| {
+        let snapshot = snapshot.get_or_init(|| runtime.code.snapshot());
+        // SAFETY: the frames stand still by our contract.
+        unsafe { LiveFrames::new(runtime, snapshot, bounds.clone(), at) }
+    });
+    count(runtime, goroutine, tally)
+}
+
+fn count(runtime: &Runtime, goroutine: &Goroutine, tally: Result<Tally, WalkError>) -> Result<u64, ScanError> {
+    let tally = tally.map_err(|error| ScanError { goroutine: goroutine.id(), error })?;
+    runtime.counters.placed.fetch_add(tally.placed, Ordering::Relaxed);
+    runtime.counters.finished_whole.fetch_add(tally.whole, Ordering::Relaxed);
+    Ok(tally.frames)
+}
+
+/// See [`StackScan::thaw`].
+///
+/// # Errors
+/// [`ScanError`].
+///
+/// # Safety
+/// The goroutine has called out, on this thread, and the caller has its `scan_lock`.
+pub(crate) unsafe fn thaw(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &mut StackScan,
+    word: usize,
+) -> Result<u64, ScanError> {
+    let (bounds, snapshot) = (goroutine.bounds(), OnceCell::new());
+    let depth = youngest(goroutine, &bounds).depth;
+    // SAFETY: by our contract nobody else writes slots.
+    let mut means = Means { slots: unsafe { LiveSlots::new(bounds.clone()) }, table: ImageTable, pool: stubs() };
+    let tally = scan.thaw(&mut means, depth, word, |at| {
+        let snapshot = snapshot.get_or_init(|| runtime.code.snapshot());
+        // SAFETY: the goroutine stands still by our contract.
+        unsafe { LiveFrames::new(runtime, snapshot, bounds.clone(), at) }
+    });
+    count(runtime, goroutine, tally)
+}
+
+/// Visits a chunk of frozen frames. Frames visited; 0 if there is nothing left to do in this cycle.
+///
+/// # Errors
+/// [`ScanError`].
+pub(crate) fn visit_frozen(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &mut StackScan,
+    cycle: u64,
+    budget: Budget,
+) -> Result<u64, ScanError> {
     let snapshot = runtime.code.snapshot();
+    let bounds = goroutine.bounds();
+    // SAFETY: invariant 8: frozen frames, and the lock keeps them where they are.
+    let frames = |at| unsafe { LiveFrames::new(runtime, &snapshot, bounds, at) };
+    scan.visit_frozen(cycle, budget, frames).map_err(|error| ScanError { goroutine: goroutine.id(), error })
+}
+
+/// As [`visit_frozen`], to the end.
+///
+/// # Errors
+/// [`ScanError`].
+pub(crate) fn finish(runtime: &Runtime, goroutine: &Goroutine, scan: &mut StackScan) -> Result<u64, ScanError> {
+    visit_frozen(runtime, goroutine, scan, scan.epoch(), Budget::WHOLE)
+}
+
+impl Runtime {
+    /// A worker's share of a scan.
+    pub(crate) fn worker_chunk(&self) -> Budget {
+        self.config.chunk(true)
+    }
+}
+
+/// Visits roots of a stack, changing nothing. They go to the runtime's collector.
+///
+/// # Errors
+/// [`ScanError`]: the stack cannot be walked; roots may be missing.
+///
+/// # Safety
+/// `scan` is the goroutine's own, under its `scan_lock`; the world is stopped.
+pub(crate) unsafe fn visit(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &StackScan,
+    extent: Extent,
+) -> Result<Visited, ScanError> {
+    let snapshot = runtime.code.snapshot();
+    let bounds = goroutine.bounds();
+    let from = youngest(goroutine, &bounds);
     // SAFETY: the goroutine stands still by our contract.
-    let mut walker = unsafe { walker(&snapshot, goroutine) };
-    let fail = |error| ScanError { goroutine: goroutine.id(), error };
+    let mut frames = unsafe { LiveFrames::new(runtime, &snapshot, bounds, from) };
+    visit_words(goroutine, &mut frames.roots);
+    let last = match extent {
+        Extent::Rescan => scan.limit(),
+        Extent::Verify => None,
+    };
     let mut visited = Visited::default();
-    while let Some(frame) = walker.next_frame().map_err(fail)? {
+    let fail = |error| ScanError { goroutine: goroutine.id(), error };
+    while let Some(slot) = frames.visit().map_err(fail)? {
         visited.frames += 1;
-        for slot in frame.slots() {
-            // SAFETY: the walker has checked that the frame lies within the stack, and registration that the slots of
-            // a safepoint lie within its frame.
-            let word = unsafe { *(slot as *const usize) };
-            // Pointers into the own stack are the mover's business.
-            if !bounds.contains(&word) {
-                roots.push(word);
-            }
-        }
-        let Some(slot) = frame.return_slot else { continue };
-        let depth = bounds.end - slot;
-        if last.is_some_and(|b| b.depth == depth) {
-            visited.skipped = state.frames.saturating_sub(last.map_or(0, |b| b.frames));
+        if let Some((_, beyond)) = last.filter(|(depth, _)| *depth == slot) {
+            visited.skipped = beyond;
             break;
         }
-        if extent == Extent::First && placing.is_due(slot - sp) {
-            let frames = visited.frames;
-            if place(runtime, &mut state.barriers, &mut slots, &frame, depth, frames) {
-                placing.placed(slot - sp);
-            }
+        if extent == Extent::Rescan && frames.may_rest() && scan.is_frozen(frames.position().depth) {
+            break;
         }
-    }
-    roots.flush();
-    if extent == Extent::First {
-        state.barriers.commit();
-        state.frames = visited.frames;
     }
     runtime.deepest_frames.fetch_max(visited.frames + visited.skipped, Ordering::Relaxed);
     Ok(visited)
-}
-
-/// Places a barrier in the frame's return slot where that is legal; a refusal does not consume the threshold.
-fn place(
-    runtime: &Runtime,
-    barriers: &mut BarrierList,
-    slots: &mut LiveSlots,
-    frame: &Frame<'_>,
-    depth: usize,
-    frames: u64,
-) -> bool {
-    if let Some(why) = refusal(frame) {
-        runtime.counters.refuse(why);
-        return false;
-    }
-    let Some(stub) = stubs().take() else { return false };
-    barriers.place(slots, &ImageTable, Barrier { depth, stub, frames });
-    runtime.counters.placed.fetch_add(1, Ordering::Relaxed);
-    true
 }
 
 /// Why no barrier may lie in the frame's return slot.
@@ -268,43 +442,42 @@ fn refusal(frame: &Frame<'_>) -> Option<Refusal> {
     })
 }
 
-/// Calls `visit` for each frame, youngest first, with its kind and its pc, a return address.
+/// Calls `visit` for each frame, youngest first, until it breaks.
 ///
 /// # Errors
 /// [`ScanError`]: the walk ends early.
 ///
 /// # Safety
 /// The goroutine stands still meanwhile.
-pub(crate) unsafe fn backtrace(
+pub(crate) unsafe fn frames(
     runtime: &Runtime,
     goroutine: &Goroutine,
-    mut visit: impl FnMut(FrameKind, usize),
+    mut visit: impl FnMut(FrameAt) -> ControlFlow<()>,
 ) -> Result<(), ScanError> {
     let snapshot = runtime.code.snapshot();
+    let hi = goroutine.bounds().end;
     // SAFETY: by our contract.
     let mut walk = unsafe { walker(&snapshot, goroutine) };
     let fail = |error| ScanError { goroutine: goroutine.id(), error };
     while let Some(frame) = walk.next_frame().map_err(fail)? {
-        visit(frame.kind, frame.pc);
+        let at = FrameAt { kind: frame.kind, pc: frame.pc, depth: hi - frame.sp, cfa_depth: hi - frame.cfa };
+        if visit(at).is_break() {
+            break;
+        }
     }
     Ok(())
 }
 
-/// Checks every barrier of a stopped stack against the table: for debugging.
+/// Checks every barrier of a stopped stack against the table, and that what nobody has visited is blocked: for debugging.
+///
+/// # Panics
+/// If something is wrong.
 ///
 /// # Safety
-/// As for [`scan`].
-pub(crate) unsafe fn check_barriers(goroutine: &Goroutine, state: &ScanState) {
+/// As for [`begin`], or the world is stopped.
+pub(crate) unsafe fn check(goroutine: &Goroutine, scan: &StackScan) {
+    let bounds = goroutine.bounds();
+    let depth = youngest(goroutine, &bounds).depth;
     // SAFETY: by our contract nobody writes slots.
-    let slots = unsafe { LiveSlots::new(goroutine.bounds()) };
-    let sp_depth = goroutine.bounds().end - goroutine.header.sched.sp.load(Ordering::Relaxed);
-    for barrier in state.barriers.unhit().iter().filter(|b| b.depth <= sp_depth) {
-        let found = slots.read(barrier.depth);
-        assert_eq!(
-            found,
-            ImageTable.hijacked_word(barrier.stub),
-            "the slot of {barrier:?} of goroutine {}",
-            goroutine.id()
-        );
-    }
+    scan.check(&unsafe { LiveSlots::new(bounds) }, &ImageTable, depth);
 }

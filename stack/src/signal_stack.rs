@@ -1,30 +1,93 @@
 //! Alternate signal stacks (contract C7): a signal frame is larger than a small goroutine stack.
 
-use std::cell::RefCell;
+use std::ops::Range;
 use std::ptr;
 
 /// Room for a handler's own frames beyond the kernel's signal frame.
 const HANDLER_BYTES: usize = 32 << 10;
 
-/// A mapping that is this thread's alternate stack, undone when the thread ends.
-struct Alternate {
-    at: *mut libc::c_void,
+/// Memory for a thread's alternate stack.
+#[derive(Debug)]
+pub(crate) struct SignalStack {
+    at: usize,
     bytes: usize,
+    /// What the thread had before: address, flags, bytes.
+    before: Option<(usize, libc::c_int, usize)>,
 }
 
-impl Drop for Alternate {
-    fn drop(&mut self) {
-        let off = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
-        // SAFETY: the thread ends: it is not on the stack that it gives up; the mapping is ours.
-        unsafe {
-            libc::sigaltstack(&off, ptr::null_mut());
-            libc::munmap(self.at, self.bytes);
+/// The thread runs on its alternate stack: in a signal handler.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InHandler;
+
+/// Bytes that an alternate stack must have.
+fn wanted() -> usize {
+    // SAFETY: a plain question to the system.
+    let frame = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
+    (frame.max(libc::MINSIGSTKSZ) + HANDLER_BYTES).next_multiple_of(4096)
+}
+
+/// The thread's alternate stack as it is now.
+fn current() -> libc::stack_t {
+    let mut now = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: 0, ss_size: 0 };
+    // SAFETY: only asks.
+    unsafe { libc::sigaltstack(ptr::null(), &mut now) };
+    now
+}
+
+impl SignalStack {
+    /// # Panics
+    /// If the system gives no memory for it.
+    pub(crate) fn new() -> SignalStack {
+        let bytes = wanted();
+        // SAFETY: a fresh mapping.
+        let at = unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK;
+            libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
+        };
+        assert_ne!(at, libc::MAP_FAILED, "no memory for a signal stack: {}", std::io::Error::last_os_error());
+        SignalStack { at: at as usize, bytes, before: None }
+    }
+
+    /// The thread that has been given this stack goes back to the one that it had before.
+    pub(crate) fn give_up(&mut self) {
+        if current().ss_sp as usize == self.at
+            && let Some((at, ss_flags, ss_size)) = self.before.take()
+        {
+            let before = libc::stack_t { ss_sp: at as *mut libc::c_void, ss_flags, ss_size };
+            // SAFETY: the stack's owner, the thread, has not taken it back meanwhile. It fails if the thread is on ours.
+            unsafe { libc::sigaltstack(&before, ptr::null_mut()) };
         }
     }
 }
 
-thread_local! {
-    static OURS: RefCell<Option<Alternate>> = const { RefCell::new(None) };
+impl Drop for SignalStack {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no thread has it as its alternate stack any more.
+        unsafe { libc::munmap(self.at as *mut libc::c_void, self.bytes) };
+    }
+}
+
+/// Sees to it that this thread has an alternate signal stack that is large enough: its own, or the one in `ours`, made if
+/// there is none. Returns where it lies.
+///
+/// # Errors
+/// [`InHandler`].
+pub(crate) fn ensure(ours: &mut Option<SignalStack>) -> Result<Range<usize>, InHandler> {
+    let now = current();
+    if now.ss_flags & libc::SS_ONSTACK != 0 {
+        return Err(InHandler);
+    }
+    if now.ss_flags & libc::SS_DISABLE == 0 && now.ss_size >= wanted() {
+        return Ok(now.ss_sp as usize..now.ss_sp as usize + now.ss_size);
+    }
+    let ours = ours.get_or_insert_with(SignalStack::new);
+    ours.before = Some((now.ss_sp as usize, now.ss_flags, now.ss_size));
+    let (at, bytes) = (ours.at, ours.bytes);
+    let new = libc::stack_t { ss_sp: at as *mut libc::c_void, ss_flags: 0, ss_size: bytes };
+    // SAFETY: memory of ours that stays until the thread has given it up.
+    let set = unsafe { libc::sigaltstack(&new, ptr::null_mut()) };
+    assert_eq!(set, 0, "sigaltstack: {}", std::io::Error::last_os_error());
+    Ok(at..at + bytes)
 }
 
 /// The signals whose handlers run on whatever stack they interrupt: on a goroutine's they overrun it.
@@ -42,33 +105,6 @@ pub(crate) fn handlers_without_it() -> Vec<libc::c_int> {
             })
         })
         .collect()
-}
-
-/// Gives this thread an alternate signal stack, unless it has one that is large enough.
-///
-/// # Panics
-/// If the system gives no memory for it.
-pub(crate) fn ensure() {
-    // SAFETY: a plain question to the system.
-    let frame = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
-    let bytes = frame.max(libc::MINSIGSTKSZ) + HANDLER_BYTES;
-    let mut now = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: 0, ss_size: 0 };
-    // SAFETY: only asks.
-    unsafe { libc::sigaltstack(ptr::null(), &mut now) };
-    if now.ss_flags & libc::SS_DISABLE == 0 && now.ss_size >= bytes {
-        return;
-    }
-    let bytes = bytes.next_multiple_of(4096);
-    // SAFETY: a fresh mapping; it stays until the thread ends.
-    unsafe {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK;
-        let at = libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
-        assert_ne!(at, libc::MAP_FAILED, "no memory for a signal stack: {}", std::io::Error::last_os_error());
-        let new = libc::stack_t { ss_sp: at, ss_flags: 0, ss_size: bytes };
-        let set = libc::sigaltstack(&new, ptr::null_mut());
-        assert_eq!(set, 0, "sigaltstack: {}", std::io::Error::last_os_error());
-        OURS.with_borrow_mut(|ours| *ours = Some(Alternate { at, bytes }));
-    }
 }
 
 #[cfg(all(test, not(stackmark_loom)))]
@@ -97,14 +133,19 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_gets_a_large_enough_alternate_stack() {
+    fn a_thread_gets_a_large_enough_alternate_stack_and_gives_it_up() {
         std::thread::spawn(|| {
-            ensure();
-            let mut now = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: 0, ss_size: 0 };
-            // SAFETY: only asks.
-            unsafe { libc::sigaltstack(ptr::null(), &mut now) };
+            // The standard library's own is too small.
+            let before = current();
+            let mut ours = None;
+            let range = ensure(&mut ours).expect("not in a handler");
+            let now = current();
             assert_eq!(now.ss_flags & libc::SS_DISABLE, 0);
+            assert_eq!(range, now.ss_sp as usize..now.ss_sp as usize + now.ss_size);
             assert!(now.ss_size >= libc::MINSIGSTKSZ + HANDLER_BYTES);
+            assert_eq!(ensure(&mut None).expect("not in a handler"), range, "it has one");
+            ours.expect("it was made").give_up();
+            assert_eq!((current().ss_sp, current().ss_size), (before.ss_sp, before.ss_size));
         })
         .join()
         .expect("no panic");

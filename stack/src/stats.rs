@@ -52,10 +52,14 @@ counters! {
     largest_move_bytes,
     /// The deepest stack seen, in bytes in use.
     deepest_bytes,
-    /// Frames visited while their goroutine was held, by first scans.
+    /// Frames visited while their goroutine was held, or by itself at a poll.
     scanned_stopped,
-    /// Frames visited while their goroutine ran.
+    /// Frames visited by workers, while their goroutine ran or could have.
     scanned_running,
+    /// Frames visited by their goroutine on its way into them.
+    scanned_returning,
+    /// Scans finished in one go because no stub was left for a frontier.
+    finished_whole,
     /// Frames visited again in mark termination.
     rescanned,
     /// Frames that mark termination did not need to visit again.

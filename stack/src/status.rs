@@ -11,7 +11,7 @@
 //! The park happens before whatever makes the goroutine visible to those who may wake it (its author's duty), so
 //! [`StatusWord::ready`] never meets Running.
 
-use crate::sync::{AtomicU32, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU32, LeftOut, Mutex, MutexGuard, Ordering, left_out};
 
 /// What a goroutine is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,8 @@ impl StatusWord {
                 return Err(status);
             }
             // Acquire: what the goroutine wrote before it stopped (its frames, `sched`) is visible to the holder.
-            match self.0.compare_exchange_weak(word, word | HELD, Ordering::Acquire, Ordering::Relaxed) {
+            let held = if left_out(LeftOut::Held) { word } else { word | HELD };
+            match self.0.compare_exchange_weak(word, held, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Ok(status),
                 Err(now) => word = now,
             }
@@ -120,7 +121,8 @@ impl StatusWord {
     pub(crate) fn stop(&self, to: Status) {
         debug_assert_eq!(self.get(), Status::Running);
         // Release: frames and `sched` before the status. A Running goroutine is not held, so a store is enough.
-        self.0.store(to as u32, Ordering::Release);
+        let order = if left_out(LeftOut::StopRelease) { Ordering::Relaxed } else { Ordering::Release };
+        self.0.store(to as u32, order);
     }
 
     /// From Parked to Runnable, held or not.
@@ -141,10 +143,10 @@ impl StatusWord {
     }
 
     /// A dead goroutine's record begins a new life.
-    pub(crate) fn revive(&self) {
+    pub(crate) fn revive(&self, as_what: Status) {
         debug_assert_eq!(self.get(), Status::Dead);
         // Release: the new life's header before its status.
-        self.0.store(Status::Runnable as u32, Ordering::Release);
+        self.0.store(as_what as u32, Ordering::Release);
     }
 }
 

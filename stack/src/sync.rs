@@ -58,23 +58,61 @@ mod real {
 
 #[cfg(stackmark_loom)]
 mod real {
+    use super::{LeftOut, left_out};
     pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+    use std::ops::{Deref, DerefMut};
     use std::time::Duration;
 
-    /// loom's mutex with the interface of the real one.
+    /// loom's mutex with the interface of the real one. The value lies beside the lock in a cell that loom watches, so that a
+    /// model which leaves the lock out is caught.
     #[derive(Debug)]
-    pub struct Mutex<T>(loom::sync::Mutex<T>);
+    pub struct Mutex<T> {
+        lock: loom::sync::Mutex<()>,
+        value: loom::cell::UnsafeCell<T>,
+    }
+
+    // SAFETY: the lock orders all accesses; where a model leaves it out, loom finds the accesses that nothing orders.
+    unsafe impl<T: Send> Sync for Mutex<T> {}
+
     /// The right to the value of a [`Mutex`].
-    pub type MutexGuard<'a, T> = loom::sync::MutexGuard<'a, T>;
+    #[derive(Debug)]
+    pub struct MutexGuard<'a, T> {
+        // Dropped in this order.
+        value: Option<loom::cell::MutPtr<T>>,
+        locked: Option<loom::sync::MutexGuard<'a, ()>>,
+        mutex: &'a Mutex<T>,
+    }
 
     impl<T> Mutex<T> {
         /// A new, unlocked mutex.
         pub fn new(value: T) -> Self {
-            Mutex(loom::sync::Mutex::new(value))
+            Mutex { lock: loom::sync::Mutex::new(()), value: loom::cell::UnsafeCell::new(value) }
         }
         /// Blocks until the lock is ours.
         pub fn lock(&self) -> MutexGuard<'_, T> {
-            self.0.lock().expect("a model that panics is over")
+            let locked = (!left_out(LeftOut::Lock)).then(|| self.lock.lock().expect("a model that panics is over"));
+            MutexGuard { value: Some(self.value.get_mut()), locked, mutex: self }
+        }
+    }
+
+    impl<T: Default> Default for Mutex<T> {
+        fn default() -> Self {
+            Mutex::new(T::default())
+        }
+    }
+
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+        fn deref(&self) -> &T {
+            // SAFETY: the guard has the lock, or loom says otherwise.
+            unsafe { self.value.as_ref().expect("only missing while waiting").deref() }
+        }
+    }
+
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            // SAFETY: as above.
+            unsafe { self.value.as_ref().expect("only missing while waiting").deref() }
         }
     }
 
@@ -88,8 +126,13 @@ mod real {
             Condvar(loom::sync::Condvar::new())
         }
         /// Gives up the lock until notified.
-        pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-            self.0.wait(guard).expect("a model that panics is over")
+        pub fn wait<'a, T>(&self, mut guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+            guard.value = None;
+            if let Some(locked) = guard.locked.take() {
+                guard.locked = Some(self.0.wait(locked).expect("a model that panics is over"));
+            }
+            guard.value = Some(guard.mutex.value.get_mut());
+            guard
         }
         /// loom has no time: waits until notified.
         pub fn wait_for<'a, T>(&self, guard: MutexGuard<'a, T>, _timeout: Duration) -> MutexGuard<'a, T> {
@@ -106,4 +149,60 @@ mod real {
     }
 }
 
+/// What a model may leave out of a protocol on purpose, to show that the model would notice. Each is asked for at the very
+/// place that it breaks, by [`left_out`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    /// The table's word is written before the slot's.
+    SavedFirst,
+    /// Stubs removed under a goroutine that is InForeign are kept for a while.
+    Limbo,
+    /// Something blocks the way to what nobody has visited.
+    Frontier,
+    /// A worker looks at the number of the cycle.
+    Epoch,
+    /// Every lock.
+    Lock,
+    /// A held goroutine does not run.
+    Held,
+    /// What a goroutine does before it stops is visible to its holder.
+    StopRelease,
+    /// The fences between the poll word and the request flag.
+    RequestFence,
+    /// The handshake before the first stack is scanned.
+    Handshake,
+    /// The fence between `inside` and `stopping`.
+    WorldFence,
+}
+
+/// Whether the running model leaves this out. Never, outside of models.
+#[cfg(not(stackmark_loom))]
+#[inline(always)]
+pub const fn left_out(_what: LeftOut) -> bool {
+    false
+}
+
+#[cfg(stackmark_loom)]
+mod leaving_out {
+    use super::LeftOut;
+    use std::cell::Cell;
+
+    // All of a model's threads are coroutines of one OS thread, and each test has an OS thread of its own.
+    std::thread_local! {
+        static LEFT_OUT: Cell<Option<LeftOut>> = const { Cell::new(None) };
+    }
+
+    /// Whether the running model leaves this out.
+    pub fn left_out(what: LeftOut) -> bool {
+        LEFT_OUT.get() == Some(what)
+    }
+
+    /// Lets the models that this thread runs leave it out.
+    pub fn leave_out(what: LeftOut) {
+        LEFT_OUT.set(Some(what));
+    }
+}
+
+#[cfg(stackmark_loom)]
+pub use leaving_out::{leave_out, left_out};
 pub use real::*;

@@ -448,6 +448,12 @@ impl Snapshot<'_> {
         self.published().region(return_address.wrapping_sub(1))?.safepoints().get(return_address)
     }
 
+    /// How many safepoints the regions have, and the bytes of memory that their tables take.
+    pub fn safepoint_tables(&self) -> (usize, usize) {
+        let sizes = self.published().regions.iter().map(|region| region.safepoints().size());
+        sizes.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
+    }
+
     /// The image that holds `pc`.
     pub fn image(&self, pc: usize) -> Option<&Image> {
         self.published().images.iter().find(|image| image.holds(pc)).map(|image| &**image)

@@ -35,6 +35,7 @@
 //!     functions: vec![Function { name: "f".into(), start: 0x1000, len: 0x40, ..Function::default() }],
 //!     safepoints: vec![Safepoint { return_address: 0x101d, cfa_offset: 32, slots: vec![8] }],
 //!     max_frame: None,
+//!     ..Region::default()
 //! })?;
 //! code.register_native(0x2000..0x2010, FrameKind::Entry, NativeRule::End)?;
 //!

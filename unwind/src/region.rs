@@ -3,9 +3,12 @@
 use std::ops::Range;
 
 use crate::cfi::{CfiError, Section};
+use crate::image::{ImageError, process};
 use crate::rule::{Base, Rule, Unsupported, WORD};
-use crate::safepoint::{Layout, Safepoint, SafepointTable};
+use crate::safepoint::{Safepoint, SafepointTable};
 use crate::slow::{SlowRules, UnwindRule};
+use crate::stack_map::compact::{Layout, offset};
+use crate::stack_map::{Location, Root, StackMap, StackMapError};
 use crate::table::Table;
 
 /// Managed code to register: one JIT module, or one unit of ahead-of-time code.
@@ -17,12 +20,16 @@ pub struct Region {
     pub start: usize,
     /// Its length in bytes, less than 4 GiB.
     pub len: usize,
-    /// `.eh_frame` bytes whose pcs are absolute pointers, as `gimli::write` emits for absolute addresses.
+    /// `.eh_frame` bytes whose pcs are absolute pointers, as `gimli::write` emits for absolute addresses. Empty for code of
+    /// a loaded image, whose own CFI is used then.
     pub eh_frame: Vec<u8>,
     /// Its functions.
     pub functions: Vec<Function>,
-    /// Its safepoints: one for every call.
+    /// Its safepoints, together with `stack_maps`: one for every call.
     pub safepoints: Vec<Safepoint>,
+    /// More safepoints, in the general form: those of LLVM, or of a host. Roots in registers are refused. Where a map does not
+    /// have the CFA, its function's CFI must give it relative to the stack pointer.
+    pub stack_maps: Vec<StackMap>,
     /// The largest `cfa_offset` that a safepoint may have; a function with a larger frame is refused.
     pub max_frame: Option<u32>,
 }
@@ -56,6 +63,9 @@ pub enum RegionError {
     /// The region's CFI is malformed.
     #[error("its CFI: {0}")]
     Cfi(#[from] CfiError),
+    /// The CFI of the image that holds the region was not found or is malformed.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// A function is empty or does not lie in the region.
     #[error("function {function} at {start:#x} does not lie in it")]
     FunctionOutside {
@@ -106,28 +116,40 @@ pub enum RegionError {
     },
     /// The safepoint's frame and its CFI differ, or the frame cannot be written down.
     #[error(
-        "function {function}: safepoint {return_address:#x} has its CFA {cfa_offset} bytes up, its CFI says {cfi}"
+        "function {function}: safepoint {return_address:#x} has its CFA {} bytes up, its CFI says {cfi}",
+        cfa_offset.map_or("unknown".into(), |bytes| bytes.to_string())
     )]
     SafepointLayout {
         /// The function.
         function: String,
         /// The return address.
         return_address: usize,
-        /// The safepoint's frame.
-        cfa_offset: u32,
+        /// The safepoint's frame, if it says how large it is.
+        cfa_offset: Option<u32>,
         /// The rule that its CFI has.
         cfi: String,
     },
-    /// A slot is not aligned, not in the frame, or there are more than 65535.
+    /// A slot is not aligned, or not in the frame.
     #[error("function {function}: safepoint {return_address:#x} has an impossible slot at {slot}")]
     Slot {
         /// The function.
         function: String,
         /// The return address.
         return_address: usize,
-        /// The slot's offset.
-        slot: u32,
+        /// The slot's offset from the stack pointer.
+        slot: i64,
     },
+    /// A root is in a register: walks of a region do not recover those.
+    #[error("function {function}: safepoint {return_address:#x} has a root in a register")]
+    RegisterRoot {
+        /// The function.
+        function: String,
+        /// The return address.
+        return_address: usize,
+    },
+    /// The stack maps cannot be written down.
+    #[error(transparent)]
+    StackMap(#[from] StackMapError),
     /// A frame is larger than the region allows.
     #[error("function {function} has a frame of {frame} bytes; {limit} are allowed without a check of its own")]
     FrameTooLarge {
@@ -160,25 +182,30 @@ impl CompiledRegion {
             return Err(bad_range);
         }
         let range = start as u64..end as u64;
-        let mut rows = Vec::new();
-        let section = Section::absolute(&region.eh_frame);
-        let mut slow = SlowRules::default();
-        section.functions(&mut slow, |function, offset| {
-            let function = function?;
-            let (start, end) = (function.start, function.end);
-            if start < range.start || end > range.end {
-                return Err(CfiError::Outside { offset, start, end });
-            }
-            rows.push(function);
-            Ok(())
-        })?;
+        let (rows, slow) = if region.eh_frame.is_empty() && process::loaded(start..end) {
+            process::functions(start..end)?
+        } else {
+            let mut rows = Vec::new();
+            let section = Section::absolute(&region.eh_frame);
+            let mut slow = SlowRules::default();
+            section.functions(&mut slow, |function, offset| {
+                let function = function?;
+                let (start, end) = (function.start, function.end);
+                if start < range.start || end > range.end {
+                    return Err(CfiError::Outside { offset, start, end });
+                }
+                rows.push(function);
+                Ok(())
+            })?;
+            (rows, slow)
+        };
         let rules = Table::build(rows, slow)?;
         let functions = functions(region, end)?;
         let safepoints = safepoints(region, &functions, &rules)?;
         Ok(CompiledRegion {
             name: region.name.clone(),
             range: start..end,
-            safepoints: SafepointTable::build(start, len, &safepoints),
+            safepoints: SafepointTable::build(start, len, &safepoints)?,
             rules,
             functions,
         })
@@ -242,51 +269,95 @@ fn safepoints(
     region: &Region,
     functions: &[Function],
     rules: &Table,
-) -> Result<Vec<(Safepoint, Layout)>, RegionError> {
-    let mut checked = Vec::with_capacity(region.safepoints.len());
+) -> Result<Vec<(StackMap, Layout)>, RegionError> {
+    let mut checked = Vec::with_capacity(region.safepoints.len() + region.stack_maps.len());
     for safepoint in &region.safepoints {
-        let return_address = safepoint.return_address;
-        // The byte before it belongs to the call.
-        let call = return_address.wrapping_sub(1);
-        let holder = holder(functions, call).ok_or(RegionError::SafepointOutside { return_address })?;
-        let function = || holder.name.clone();
-        let cfa_offset = safepoint.cfa_offset;
-        if let Some(limit) = region.max_frame.filter(|limit| cfa_offset > *limit) {
-            return Err(RegionError::FrameTooLarge { function: function(), frame: cfa_offset, limit });
-        }
-        let rule = rules.rule(call as u64);
-        let (base, offset) = rule.cfa().map_err(|why| match why {
-            None => RegionError::SafepointWithoutCfi { function: function(), return_address },
-            Some(why) => RegionError::SafepointUnsupported { function: function(), return_address, why },
-        })?;
-        let saved_fp = rule.saved_fp();
-        let cfa_from_fp = (base == Base::FramePointer).then_some(offset);
-        let fits = (cfa_offset as usize).is_multiple_of(WORD)
-            && (WORD..1 << 28).contains(&(cfa_offset as usize))
-            && (saved_fp == 0 || (2 * WORD..=cfa_offset as usize).contains(&saved_fp))
-            && cfa_from_fp.is_none_or(|from_fp| (1..256 * WORD).contains(&from_fp) && from_fp <= cfa_offset as usize)
-            && (base == Base::FramePointer || offset == cfa_offset as usize)
-            && !rule.is_oldest();
-        if !fits {
-            let cfi = format!("{rule:?}");
-            return Err(RegionError::SafepointLayout { function: function(), return_address, cfa_offset, cfi });
-        }
-        let bad_slot = safepoint.slots.iter().find(|slot| {
-            // The word below the CFA is the return address.
-            !(**slot as usize).is_multiple_of(WORD) || **slot as usize + 2 * WORD > cfa_offset as usize
-        });
-        let bad_slot = bad_slot.or(safepoint.slots.get(usize::from(u16::MAX)));
-        if let Some(slot) = bad_slot {
-            return Err(RegionError::Slot { function: function(), return_address, slot: *slot });
-        }
-        let moves_return_address = holder.moves_return_address;
-        checked.push((safepoint.clone(), Layout { saved_fp, cfa_from_fp, moves_return_address }));
+        let &Safepoint { return_address, cfa_offset, .. } = safepoint;
+        let roots = safepoint.slots.iter().map(|slot| Root::plain(Location::Stack(*slot as i32))).collect();
+        // Offsets beyond i32 have become negative, and are refused as they were.
+        checked.push(check(
+            region,
+            functions,
+            rules,
+            StackMap { return_address, cfa_offset: Some(cfa_offset), roots },
+        )?);
     }
-    checked.sort_by_key(|(safepoint, _)| safepoint.return_address);
+    for map in &region.stack_maps {
+        checked.push(check(region, functions, rules, map.clone())?);
+    }
+    checked.sort_by_key(|(map, _)| map.return_address);
     if let Some(pair) = checked.windows(2).find(|pair| pair[0].0.return_address == pair[1].0.return_address) {
         let return_address = pair[0].0.return_address;
         let function = holder(functions, return_address - 1).map_or_else(String::new, |f| f.name.clone());
         return Err(RegionError::SafepointTwice { function, return_address });
     }
     Ok(checked)
+}
+
+/// One safepoint: checked, completed with its CFA, its roots as offsets from the stack pointer in order.
+fn check(
+    region: &Region,
+    functions: &[Function],
+    rules: &Table,
+    mut map: StackMap,
+) -> Result<(StackMap, Layout), RegionError> {
+    let return_address = map.return_address;
+    // The byte before it belongs to the call.
+    let call = return_address.wrapping_sub(1);
+    let holder = holder(functions, call).ok_or(RegionError::SafepointOutside { return_address })?;
+    let function = || holder.name.clone();
+    let rule = rules.rule(call as u64);
+    let (base, from_base) = rule.cfa().map_err(|why| match why {
+        None => RegionError::SafepointWithoutCfi { function: function(), return_address },
+        Some(why) => RegionError::SafepointUnsupported { function: function(), return_address, why },
+    })?;
+    let by_cfi = (base == Base::StackPointer).then_some(from_base as u32);
+    let bad_layout = || RegionError::SafepointLayout {
+        function: function(),
+        return_address,
+        cfa_offset: map.cfa_offset,
+        cfi: format!("{rule:?}"),
+    };
+    let cfa_offset = map.cfa_offset.or(by_cfi).ok_or_else(bad_layout)?;
+    if let Some(limit) = region.max_frame.filter(|limit| cfa_offset > *limit) {
+        return Err(RegionError::FrameTooLarge { function: function(), frame: cfa_offset, limit });
+    }
+    let saved_fp = rule.saved_fp();
+    let cfa_from_fp = (base == Base::FramePointer).then_some(from_base);
+    let fits = (cfa_offset as usize).is_multiple_of(WORD)
+        && (WORD..1 << 28).contains(&(cfa_offset as usize))
+        && (saved_fp == 0 || (2 * WORD..=cfa_offset as usize).contains(&saved_fp))
+        && cfa_from_fp.is_none_or(|from_fp| (1..256 * WORD).contains(&from_fp) && from_fp <= cfa_offset as usize)
+        && by_cfi.is_none_or(|by_cfi| by_cfi == cfa_offset)
+        && !rule.is_oldest();
+    if !fits {
+        return Err(bad_layout());
+    }
+    // Relative to the stack pointer, aligned, and below the return address.
+    let in_frame = |location| {
+        let slot = match location {
+            Location::Stack(slot) => i64::from(slot),
+            Location::Frame(slot) => {
+                let from_fp = cfa_from_fp.ok_or_else(bad_layout)?;
+                i64::from(slot) + i64::from(cfa_offset) - from_fp as i64
+            }
+            Location::Register(_) => {
+                return Err(RegionError::RegisterRoot { function: function(), return_address });
+            }
+        };
+        if slot % WORD as i64 != 0 || slot < 0 || slot + 2 * WORD as i64 > i64::from(cfa_offset) {
+            // What was given as an unsigned offset is shown as one.
+            let slot = if matches!(location, Location::Stack(_)) { i64::from(slot as u32) } else { slot };
+            return Err(RegionError::Slot { function: function(), return_address, slot });
+        }
+        Ok(Location::Stack(slot as i32))
+    };
+    let mut roots = Vec::with_capacity(map.roots.len());
+    for root in &map.roots {
+        roots.push(Root { base: in_frame(root.base)?, derived: in_frame(root.derived)? });
+    }
+    roots.sort_unstable_by_key(|root| (offset(root.base), offset(root.derived)));
+    roots.dedup();
+    (map.cfa_offset, map.roots) = (Some(cfa_offset), roots);
+    Ok((map, Layout { saved_fp, cfa_from_fp, moves_return_address: holder.moves_return_address }))
 }

@@ -1,15 +1,18 @@
 //! Stack maps: where the live references of a frame are, by its return address.
 //!
-//! Compilers write them in forms of their own: [`cranelift`], [`llvm`]. Those whose roots all stand in the frame become
-//! [`Safepoint`](crate::Safepoint)s of a region, which walks find in one probe. The general form, [`StackMap`], has derived
-//! pointers and registers as well; [`StackMaps`] keeps any number of them in a few bytes each.
+//! Compilers write them in forms of their own: [`cranelift`], [`llvm`]; [`from_source`] asks a host that keeps its own. All
+//! become [`StackMap`]s, and are kept in one compact form, about five bytes each: in a [`Region`](crate::Region), whose
+//! frames a [`Walker`](crate::Walker) finds by them, or in a [`StackMaps`], for code that is walked by its CFI. Only there
+//! may roots be in registers.
 
+pub(crate) mod compact;
 pub mod cranelift;
 pub mod llvm;
 
-use std::collections::HashMap;
-
 use gimli::Register;
+
+pub use compact::Roots;
+use compact::{Index, Layout, MapRef, Maps, MapsBuilder};
 
 /// Where a value stands at a safepoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,6 +90,34 @@ impl StackMapSource for StackMaps {
     }
 }
 
+/// The maps of a host that keeps its own: `source` is asked for each of these return addresses, which come with their
+/// frame's CFA minus its stack pointer, in bytes, where the host knows it. What is no safepoint to it is left out.
+///
+/// It is asked now, not while stacks are walked: a walk takes no locks and runs in signal handlers.
+///
+/// ```
+/// use stackmark_unwind::stack_map::{self, Location, Root};
+///
+/// let live = |return_address: usize, each: &mut dyn FnMut(Root)| {
+///     each(Root::plain(Location::Stack(8)));
+///     return_address != 0x1030
+/// };
+/// let maps = stack_map::from_source(&live, [(0x1018, Some(32)), (0x1030, None)]);
+/// assert_eq!(maps.len(), 1);
+/// assert_eq!(maps[0].roots, [Root::plain(Location::Stack(8))]);
+/// ```
+pub fn from_source(
+    source: &(impl StackMapSource + ?Sized),
+    return_addresses: impl IntoIterator<Item = (usize, Option<u32>)>,
+) -> Vec<StackMap> {
+    let map = |(return_address, cfa_offset)| {
+        let mut roots = Vec::new();
+        let known = source.roots(return_address, &mut |root| roots.push(root));
+        known.then_some(StackMap { return_address, cfa_offset, roots })
+    };
+    return_addresses.into_iter().filter_map(map).collect()
+}
+
 /// Why stack maps cannot be written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -103,23 +134,25 @@ pub enum StackMapError {
         /// The return address.
         return_address: usize,
     },
+    /// The distinct lists of roots take 4 GiB and more.
+    #[error("no room for the stack map for {return_address:#x}: there are too many")]
+    TooMany {
+        /// The return address.
+        return_address: usize,
+    },
 }
 
-/// How many safepoints share one entry of the index.
-const BLOCK: usize = 32;
+/// Bytes of a word.
 const WORD: i32 = 8;
+/// Code without a safepoint for so many bytes gets no index.
+const GAP: usize = 4096;
 
-/// Stack maps by return address. Addresses are differences to the one before, equal maps are stored once, and so is
-/// each slot as its difference to the last: about five bytes a safepoint.
+/// Stack maps by return address, of code anywhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StackMaps {
-    /// The first return address of each block, and where the block begins in `addresses`.
-    blocks: Vec<(usize, u32)>,
-    /// For each safepoint, the difference to the one before and where its map begins in `maps`, as numbers of seven bits
-    /// a byte.
-    addresses: Vec<u8>,
-    maps: Vec<u8>,
-    len: usize,
+    /// One for each dense piece of code, by address.
+    indexes: Vec<Index>,
+    maps: Maps,
 }
 
 impl StackMaps {
@@ -127,162 +160,67 @@ impl StackMaps {
     pub fn new(maps: impl IntoIterator<Item = StackMap>) -> Result<StackMaps, StackMapError> {
         let mut maps: Vec<StackMap> = maps.into_iter().collect();
         maps.sort_by_key(|map| map.return_address);
-        let mut table = StackMaps::default();
-        let mut places: HashMap<Vec<u8>, u64> = HashMap::new();
-        let mut last = None;
-        for map in &maps {
-            let return_address = map.return_address;
-            let delta = match last {
-                Some(last) if last == return_address => return Err(StackMapError::Twice { return_address }),
-                Some(last) if !table.len.is_multiple_of(BLOCK) => return_address - last,
-                _ => {
-                    table.blocks.push((return_address, table.addresses.len() as u32));
-                    0
-                }
-            };
-            last = Some(return_address);
-            let encoded = encode(map)?;
-            let place = *places.entry(encoded).or_insert_with_key(|encoded| {
-                let place = table.maps.len() as u64;
-                table.maps.extend(encoded);
-                place
-            });
-            push(&mut table.addresses, delta as u64);
-            push(&mut table.addresses, place);
-            table.len += 1;
+        if let Some(pair) = maps.windows(2).find(|pair| pair[0].return_address == pair[1].return_address) {
+            return Err(StackMapError::Twice { return_address: pair[0].return_address });
         }
-        Ok(table)
+        let mut builder = MapsBuilder::default();
+        let mut indexes = Vec::new();
+        for piece in maps.chunk_by(|one, next| next.return_address - one.return_address < GAP) {
+            let rows: Result<Vec<_>, _> =
+                piece.iter().map(|map| Ok((map.return_address, builder.row(map, Layout::default())?))).collect();
+            let [Some(first), Some(last)] = [piece.first(), piece.last()] else { continue };
+            let start = first.return_address.wrapping_sub(1);
+            indexes.push(Index::build(start, last.return_address.wrapping_sub(start), &rows?));
+        }
+        Ok(StackMaps { indexes, maps: builder.finish() })
     }
 
     /// How many safepoints it has.
     pub fn len(&self) -> usize {
-        self.len
+        self.indexes.iter().map(Index::len).sum()
     }
 
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.indexes.is_empty()
     }
 
     /// Bytes of memory that the tables take.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.blocks) + self.addresses.len() + self.maps.len()
+        size_of_val(&*self.indexes) + self.indexes.iter().map(Index::bytes).sum::<usize>() + self.maps.bytes()
     }
 
     /// The map for a return address.
     pub fn get(&self, return_address: usize) -> Option<StackMapRef<'_>> {
-        let block = self.blocks.partition_point(|block| block.0 <= return_address).checked_sub(1)?;
-        let (mut address, start) = self.blocks[block];
-        let mut bytes = &self.addresses[start as usize..];
-        for _ in 0..BLOCK.min(self.len - block * BLOCK) {
-            address += next(&mut bytes)? as usize;
-            let place = next(&mut bytes)?;
-            if address >= return_address {
-                return (address == return_address).then(|| StackMapRef { bytes: &self.maps[place as usize..] });
-            }
-        }
-        None
+        let i = self.indexes.partition_point(|index| index.start().wrapping_add(1) <= return_address);
+        let row = self.indexes.get(i.checked_sub(1)?)?.get(return_address)?;
+        Some(StackMapRef { map: self.maps.get(row) })
     }
 }
 
 /// One map of a [`StackMaps`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct StackMapRef<'m> {
-    bytes: &'m [u8],
+    map: MapRef<'m>,
 }
 
 impl<'m> StackMapRef<'m> {
     /// The frame's CFA minus its stack pointer, in bytes, if the compiler has said it.
     pub fn cfa_offset(&self) -> Option<u32> {
-        let mut bytes = self.bytes;
-        (next(&mut bytes)? as u32).checked_sub(1).map(|words| words * WORD as u32)
+        self.map.cfa_is_known().then(|| self.map.cfa_offset() as u32)
     }
 
     /// What is live.
-    pub fn roots(&self) -> impl Iterator<Item = Root> + use<'m> {
-        let mut bytes = self.bytes;
-        let _ = next(&mut bytes);
-        let mut left = next(&mut bytes).unwrap_or(0);
-        let mut last = 0;
-        std::iter::from_fn(move || {
-            left = left.checked_sub(1)?;
-            let (base, has_derived) = location(&mut bytes, &mut last)?;
-            let derived = if has_derived { location(&mut bytes, &mut last)?.0 } else { base };
-            Some(Root { base, derived })
-        })
+    pub fn roots(&self) -> Roots<'m> {
+        self.map.roots()
     }
 }
 
-const KIND_BITS: u32 = 3;
-const DERIVED: u64 = 1;
-
-/// CFA offset in words plus one, the number of roots, then each root's base and, if it has one, its derived pointer:
-/// the difference in words to the last location or a register's number, its kind, and whether a derived one follows.
-fn encode(map: &StackMap) -> Result<Vec<u8>, StackMapError> {
-    let unaligned = StackMapError::Unaligned { return_address: map.return_address };
-    let mut bytes = Vec::new();
-    let cfa_offset = map.cfa_offset.unwrap_or(0);
-    if !cfa_offset.is_multiple_of(WORD as u32) {
-        return Err(unaligned);
+impl core::fmt::Debug for StackMapRef<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("StackMapRef")
+            .field("cfa_offset", &self.cfa_offset())
+            .field("roots", &self.roots().collect::<Vec<_>>())
+            .finish()
     }
-    push(&mut bytes, map.cfa_offset.map_or(0, |offset| u64::from(offset / WORD as u32) + 1));
-    push(&mut bytes, map.roots.len() as u64);
-    let mut last = 0_i32;
-    for root in &map.roots {
-        let has_derived = root.derived != root.base;
-        for (location, flag) in [(Some(root.base), u64::from(has_derived)), (has_derived.then_some(root.derived), 0)]
-        {
-            let Some(location) = location else { continue };
-            let (kind, value) = match location {
-                Location::Register(register) => (2, u64::from(register.0)),
-                Location::Stack(offset) | Location::Frame(offset) => {
-                    if offset % WORD != 0 {
-                        return Err(unaligned);
-                    }
-                    let words = offset / WORD;
-                    let delta = i64::from(words) - i64::from(last);
-                    last = words;
-                    (u64::from(matches!(location, Location::Frame(_))), (delta << 1 ^ delta >> 63) as u64)
-                }
-            };
-            push(&mut bytes, value << KIND_BITS | kind << 1 | flag);
-        }
-    }
-    Ok(bytes)
-}
-
-fn location(bytes: &mut &[u8], last: &mut i32) -> Option<(Location, bool)> {
-    let word = next(bytes)?;
-    let value = word >> KIND_BITS;
-    let kind = word >> 1 & 3;
-    let location = if kind == 2 {
-        Location::Register(Register(value as u16))
-    } else {
-        *last = last.wrapping_add((value >> 1) as i32 ^ -((value & 1) as i32));
-        let offset = last.wrapping_mul(WORD);
-        if kind == 0 { Location::Stack(offset) } else { Location::Frame(offset) }
-    };
-    Some((location, word & DERIVED != 0))
-}
-
-/// Appends a number, seven bits a byte, the last byte below 128.
-fn push(bytes: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-}
-
-fn next(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for shift in (0..u64::BITS).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        number |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
 }

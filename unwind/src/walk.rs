@@ -12,6 +12,8 @@ use crate::memory::Memory;
 use crate::rule::{FRAME_POINTER, Rule, Shape, WORD};
 use crate::safepoint::{SafepointRef, SafepointTable};
 use crate::slow::{Recovered, UnwindRule};
+use crate::stack_map::Roots;
+use crate::stack_map::compact::{Slots, offset};
 
 /// Where a frame stands: all that a walk needs of the machine's registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,11 +192,26 @@ pub struct Frame<'s> {
 }
 
 impl<'s> Frame<'s> {
-    /// The addresses of the words that may hold references or pointers into the stack; none without a safepoint.
+    /// The addresses of the words that may hold references or pointers into the stack, or pointers derived from such; none
+    /// without a safepoint.
     #[inline]
-    pub fn slots(&self) -> impl ExactSizeIterator<Item = usize> + use<'s> {
+    pub fn slots(&self) -> impl Iterator<Item = usize> + use<'s> {
         let sp = self.sp;
-        self.safepoint.map_or(&[][..], |safepoint| safepoint.slots()).iter().map(move |slot| sp + *slot as usize)
+        Slots::of(self.live()).map(move |slot| sp + slot as usize)
+    }
+
+    /// The addresses of the words that hold references, each with that of a pointer derived from it, or with itself: when
+    /// an object moves, what is derived keeps its distance from the base.
+    #[inline]
+    pub fn roots(&self) -> impl Iterator<Item = (usize, usize)> + use<'s> {
+        let sp = self.sp;
+        let at = move |location| sp + offset(location) as usize;
+        self.live().map(move |root| (at(root.base), at(root.derived)))
+    }
+
+    #[inline]
+    fn live(&self) -> Roots<'s> {
+        self.safepoint.map_or(Roots::empty(), |safepoint| safepoint.roots())
     }
 
     /// The return slot, if a barrier may be placed in it; otherwise why not. All that the frame can know is tested;
@@ -304,12 +321,15 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
                         return Err(WalkError::Disagreement { pc, by_table: cfa, by_cfi });
                     }
                 }
-                Step {
-                    kind: FrameKind::Managed,
-                    cfa,
-                    saved_fp: safepoint.saved_fp(),
-                    cfa_from_fp: cfa_from_fp.is_some(),
-                    oldest: false,
+                let kind = FrameKind::Managed;
+                if safepoint.has_frame_record() && opaque(fp).wrapping_add(2 * WORD) == cfa {
+                    // The same CFA, behind a branch that is predicted: the walk runs from frame pointer to frame
+                    // pointer, and does not wait for what the look-ups yield.
+                    let cfa = opaque(fp).wrapping_add(2 * WORD);
+                    Step { kind, cfa, saved_fp: 2 * WORD, cfa_from_fp: true, oldest: false }
+                } else {
+                    let saved_fp = safepoint.saved_fp();
+                    Step { kind, cfa, saved_fp, cfa_from_fp: cfa_from_fp.is_some(), oldest: false }
                 }
             }
             None if self.ended => return Ok(None),
@@ -468,6 +488,14 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
         self.table = Some(table);
         table.get(return_address)
     }
+}
+
+/// The word, of which the compiler then knows nothing: neither that it equals another, nor which.
+#[inline(always)]
+fn opaque(mut word: usize) -> usize {
+    // SAFETY: no instruction.
+    unsafe { std::arch::asm!("/* {0} */", inout(reg) word, options(nomem, nostack, preserves_flags)) };
+    word
 }
 
 /// The memory of a walk, within its bounds.

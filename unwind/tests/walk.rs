@@ -88,7 +88,7 @@ fn a_walk_goes_through_managed_frames_to_the_entry() {
     assert_eq!(oldest.barrier_slot(), Err(BarrierRefusal::CallerNotSafepoint));
     let entry = walker.next_frame().unwrap().unwrap();
     assert_eq!((entry.kind, entry.pc, entry.return_slot), (FrameKind::Entry, IN_ENTRY, None));
-    assert_eq!(entry.slots().len(), 0);
+    assert_eq!(entry.slots().count(), 0);
     assert_eq!(entry.barrier_slot(), Err(BarrierRefusal::Kind(FrameKind::Entry)));
     assert!(walker.next_frame().unwrap().is_none());
 }

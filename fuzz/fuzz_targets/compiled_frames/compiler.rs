@@ -334,6 +334,7 @@ impl Compiled {
             functions,
             safepoints,
             max_frame: Some(MAX_FRAME as u32),
+            ..Region::default()
         }
     }
 }

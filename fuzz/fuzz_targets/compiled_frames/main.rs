@@ -159,7 +159,7 @@ fn config(choice: u8) -> Config {
         max_stack: 16 << 20,
         move_limit: if choice & 1 == 0 { 16 << 10 } else { 256 << 10 },
         barriers: match choice >> 1 & 3 {
-            0 | 1 => BarrierMode::Exponential,
+            0 | 1 => BarrierMode::Incremental,
             2 => BarrierMode::EveryFrame,
             _ => BarrierMode::Off,
         },

@@ -7,9 +7,6 @@ use stackmark_unwind::stack_map::{StackMap, StackMaps, llvm};
 fn run(input: &[u8]) {
     let Ok(records) = llvm::records(input) else { return };
     let maps: Vec<StackMap> = records.iter().filter_map(|record| record.statepoint().ok()).collect();
-    for record in &records {
-        let _ = record.safepoint();
-    }
     let Ok(table) = StackMaps::new(maps.iter().cloned()) else { return };
     for map in &maps {
         let found = table.get(map.return_address).expect("it was put in");

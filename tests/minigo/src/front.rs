@@ -50,6 +50,12 @@ impl Program {
         self.files.position(pos).is_some_and(|p| self.wrapped.contains(&p.offset))
     }
 
+    /// The program's file, as it was named.
+    pub(crate) fn file_name(&self) -> String {
+        let pos = self.info().ast_files.first().map_or(0, |f| f.package);
+        self.files.position(pos).map_or(String::new(), |p| p.filename.to_string())
+    }
+
     pub(crate) fn error(&self, pos: Pos, message: impl Into<String>) -> CompileError {
         CompileError { place: self.place(pos), message: message.into() }
     }

@@ -18,7 +18,7 @@ mod stack_addresses;
 mod types;
 mod walk;
 
-pub use options::{Options, Stress};
+pub use options::{BarrierMode, Options, Stress};
 
 /// Compiles and runs a program, which ends the process. Returns, with a message, only if it cannot be run.
 pub fn run(options: &Options) -> String {

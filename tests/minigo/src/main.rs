@@ -1,7 +1,7 @@
 //! The command `minigo [options] FILE.go`.
 
 use clap::{Parser, ValueEnum};
-use minigo::{Options, Stress};
+use minigo::{BarrierMode, Options, Stress};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,11 +12,13 @@ enum StressName {
     MoveEveryPoll,
     Poison,
     Verify,
+    ScanFewFrames,
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
+#[derive(Clone, Copy, ValueEnum)]
 enum Barriers {
-    On,
+    Incremental,
+    RescanLimit,
     Off,
 }
 
@@ -53,8 +55,9 @@ struct Arguments {
     /// Debugging modes, separated by commas.
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
     stress: Vec<StressName>,
-    /// Whether return barriers bound the rescans.
-    #[arg(long, value_enum, default_value_t = Barriers::On)]
+    /// What return barriers are for: a stack is scanned a little at a time; or whole, and they limit the rescan; or there
+    /// are none.
+    #[arg(long, value_enum, default_value_t = Barriers::Incremental)]
     barriers: Barriers,
     /// For tests of verification: stores are not reported to the collector.
     #[arg(long, hide = true)]
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         StressName::MoveEveryPoll => Stress::MoveEveryPoll,
         StressName::Poison => Stress::Poison,
         StressName::Verify => Stress::Verify,
+        StressName::ScanFewFrames => Stress::ScanFewFrames,
     });
     let options = Options {
         file: a.file,
@@ -92,7 +96,11 @@ fn main() -> ExitCode {
         heap_limit: a.heap_limit,
         max_stack: a.max_stack,
         stress: stress.collect(),
-        barriers: a.barriers == Barriers::On,
+        barriers: match a.barriers {
+            Barriers::Incremental => BarrierMode::Incremental,
+            Barriers::RescanLimit => BarrierMode::RescanLimit,
+            Barriers::Off => BarrierMode::Off,
+        },
         break_write_barrier: a.break_write_barrier,
     };
     eprintln!("{}", minigo::run(&options));

@@ -6,10 +6,11 @@ use crate::stack_addresses;
 use crate::types::Layout;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{self, AbiParam, FuncRef, InstBuilder, MemFlagsData, Signature, types as clif};
+use cranelift_codegen::ir::{self, AbiParam, Block, FuncRef, InstBuilder, MemFlagsData, Signature, types as clif};
 use cranelift_codegen::isa::unwind::UnwindInfo;
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
+use cranelift_codegen::{Final, MachSrcLoc};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleReloc};
@@ -21,11 +22,32 @@ use std::ops::Range;
 /// Address space for the machine code of a program.
 const CODE_BYTES: usize = 256 << 20;
 
+/// What a function is to tracebacks and to `recover`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Role {
+    /// The program's own.
+    #[default]
+    Plain,
+    /// Stands between a caller and what it calls: not seen by either.
+    Wrapper,
+    /// Runs deferred functions for a panic.
+    Panic,
+    /// Runs deferred functions for `runtime.Goexit`.
+    Goexit,
+    /// The function with which a goroutine starts.
+    Start,
+    /// Not shown either.
+    Runtime,
+}
+
 /// A compiled function.
 pub(crate) struct Function {
     pub(crate) name: String,
     pub(crate) start: usize,
     pub(crate) len: usize,
+    pub(crate) role: Role,
+    /// Offsets of code with the source line that it is from, ascending; 0: none.
+    pub(crate) lines: Vec<(u32, u32)>,
 }
 
 /// A return address with the frame's size and its slots, as Cranelift gives them.
@@ -42,6 +64,10 @@ pub(crate) struct Code {
     pub(crate) start: usize,
     /// The managed function with which a goroutine starts.
     pub(crate) entry: usize,
+    /// The managed function that native code calls back to panic.
+    pub(crate) raise: usize,
+    /// The source.
+    pub(crate) file: String,
     pub(crate) range: Range<usize>,
     pub(crate) functions: Vec<Function>,
     pub(crate) safepoints: Vec<Safepoint>,
@@ -56,6 +82,26 @@ struct Compiled {
     len: usize,
     maps: Vec<(u32, u32, Vec<u32>)>,
     unwind: Option<UnwindInfo>,
+    lines: Vec<(u32, u32)>,
+}
+
+/// Where the source line changes.
+fn lines_of(locations: &[MachSrcLoc<Final>]) -> Vec<(u32, u32)> {
+    let mut lines: Vec<(u32, u32)> = vec![];
+    let mut end = 0;
+    let mut add = |at, line| {
+        if lines.last().is_none_or(|l| l.1 != line) {
+            lines.push((at, line));
+        }
+    };
+    for l in locations {
+        if l.start > end {
+            add(end, 0);
+        }
+        end = l.end;
+        add(l.start, if l.loc.is_default() { 0 } else { l.loc.bits() });
+    }
+    lines
 }
 
 /// The machine that this program runs on.
@@ -85,6 +131,7 @@ pub(crate) struct Emitter {
     backend: OwnedTargetIsa,
     call_system: FuncId,
     names: HashMap<FuncId, String>,
+    roles: HashMap<FuncId, Role>,
     compiled: Vec<Compiled>,
     strings: HashMap<String, usize>,
     closures: HashMap<FuncId, usize>,
@@ -116,6 +163,7 @@ impl Emitter {
             backend,
             call_system,
             names: HashMap::new(),
+            roles: HashMap::new(),
             compiled: vec![],
             strings: HashMap::new(),
             closures: HashMap::new(),
@@ -130,6 +178,10 @@ impl Emitter {
         let id = self.module.declare_anonymous_function(signature).expect("a function without a name");
         self.names.insert(id, name.to_string());
         id
+    }
+
+    pub(crate) fn set_role(&mut self, id: FuncId, role: Role) {
+        self.roles.insert(id, role);
     }
 
     pub(crate) fn name(&self, id: FuncId) -> &str {
@@ -189,8 +241,21 @@ impl Emitter {
 
     /// Compiles a function. `refs` says which of its parameters are references.
     pub(crate) fn define(&mut self, id: FuncId, name: &str, func: ir::Function, refs: &[bool]) {
+        self.define_isolated(id, name, func, refs, None);
+    }
+
+    /// As `define`. What is reached from `isolated` is entered at a moment of which nothing is known but the frame's
+    /// slots: it must use no value that was computed outside of it.
+    pub(crate) fn define_isolated(
+        &mut self,
+        id: FuncId,
+        name: &str,
+        func: ir::Function,
+        refs: &[bool],
+        isolated: Option<Block>,
+    ) {
         let signature = func.signature.clone();
-        let frame = self.emit(id, name, func);
+        let frame = self.emit(id, name, func, isolated);
         if frame <= host::MAX_FRAME as u32 {
             return self.place(id);
         }
@@ -199,18 +264,25 @@ impl Emitter {
         self.compiled.last_mut().expect("just compiled").id = body;
         self.place(body);
         let entry = self.entry(id, body, &signature, refs, frame);
-        self.emit(id, name, entry);
+        self.emit(id, name, entry, None);
         self.place(id);
+        if let Some(role) = self.roles.insert(id, Role::Wrapper) {
+            self.roles.insert(body, role);
+        }
     }
 
     /// Compiles `func` and returns the size of its frame.
-    fn emit(&mut self, id: FuncId, name: &str, func: ir::Function) -> u32 {
+    fn emit(&mut self, id: FuncId, name: &str, func: ir::Function, isolated: Option<Block>) -> u32 {
         let mut context = cranelift_codegen::Context::for_function(func);
         // In two steps, see `stack_addresses`: the second one optimises no more.
         if let Err(e) = context.optimize(&*self.isa, &mut ControlPlane::default()) {
             unreachable!("{name} cannot be optimised: {e:?}");
         }
         stack_addresses::rematerialise(&mut context.func);
+        if let Some(start) = isolated {
+            let foreign = stack_addresses::values_from_outside(&context.func, start);
+            assert!(foreign.is_empty(), "{name}: the way out uses {foreign:?} from outside\n{}", context.func);
+        }
         if let Err(e) = context.compile(&*self.backend, &mut ControlPlane::default()) {
             unreachable!("{name} does not compile: {:?}", e.inner);
         }
@@ -231,13 +303,14 @@ impl Emitter {
         let unwind = code.create_unwind_info(&*self.isa).expect("unwind information for a supported machine");
         let frame = maps.iter().map(|m| m.1).max().unwrap_or(0);
         let frame = frame.max(code.buffer.frame_layout().map_or(0, |l| l.frame_to_fp_offset)) + 16;
+        let lines = lines_of(code.buffer.get_srclocs_sorted());
         let bytes = code.buffer.data().to_vec();
         let alignment = u64::from(code.buffer.alignment).max(16);
         let len = bytes.len();
         let relocs: Vec<_> = code.buffer.relocs().to_vec();
         let relocs = relocs.iter().map(|r| ModuleReloc::from_mach_reloc(r, &context.func, id)).collect();
         self.pending = Some((bytes, alignment, relocs));
-        self.compiled.push(Compiled { id, name: name.to_string(), len, maps, unwind });
+        self.compiled.push(Compiled { id, name: name.to_string(), len, maps, unwind, lines });
         frame
     }
 
@@ -292,7 +365,7 @@ impl Emitter {
     }
 
     /// Puts everything in its final place.
-    pub(crate) fn finish(mut self, start: FuncId, entry: FuncId) -> Code {
+    pub(crate) fn finish(mut self, start: FuncId, entry: FuncId, raise: FuncId, file: String) -> Code {
         let start = self.static_closure(start);
         self.module.finalize_definitions().expect("all functions are defined and in reach of each other");
         let module = &self.module;
@@ -307,7 +380,13 @@ impl Emitter {
         let (mut functions, mut safepoints) = (vec![], vec![]);
         for f in &self.compiled {
             let at = address(f.id);
-            functions.push(Function { name: f.name.clone(), start: at, len: f.len });
+            functions.push(Function {
+                name: f.name.clone(),
+                start: at,
+                len: f.len,
+                role: self.roles.get(&f.id).copied().unwrap_or_default(),
+                lines: f.lines.clone(),
+            });
             for (offset, span, slots) in &f.maps {
                 let return_address = at + *offset as usize;
                 safepoints.push(Safepoint { return_address, span: *span, slots: slots.clone() });
@@ -320,10 +399,12 @@ impl Emitter {
         table.write_eh_frame(&mut eh_frame).expect("CFI with constant addresses");
         let lo = functions.iter().map(|f| f.start).min().unwrap_or(0);
         let hi = functions.iter().map(|f| f.start + f.len).max().unwrap_or(0);
-        let entry = address(entry);
+        let (entry, raise) = (address(entry), address(raise));
         let code = Code {
             start,
             entry,
+            raise,
+            file,
             range: lo..hi,
             functions,
             safepoints,

@@ -1,5 +1,6 @@
 //! What the command line asks for.
 
+pub use stackmark::stack::BarrierMode;
 use std::path::PathBuf;
 
 /// A debugging mode.
@@ -15,6 +16,8 @@ pub enum Stress {
     Poison,
     /// After each mark everything is walked again with the world stopped.
     Verify,
+    /// Stacks are scanned by very few frames at a time.
+    ScanFewFrames,
 }
 
 /// How a program is compiled and run.
@@ -40,8 +43,8 @@ pub struct Options {
     pub max_stack: usize,
     /// Debugging modes.
     pub stress: Vec<Stress>,
-    /// Return barriers bound the rescans.
-    pub barriers: bool,
+    /// What return barriers are for, where no debugging mode says otherwise.
+    pub barriers: BarrierMode,
     /// For tests of verification: stores are not reported to the collector.
     pub break_write_barrier: bool,
 }
@@ -60,7 +63,7 @@ impl Default for Options {
             heap_limit: None,
             max_stack: 1_000_000_000,
             stress: Vec::new(),
-            barriers: true,
+            barriers: BarrierMode::Incremental,
             break_write_barrier: false,
         }
     }

@@ -41,6 +41,7 @@ pub(crate) fn json(s: &Statistics) -> Value {
         "frames": {
             "scanned_stopped": s.frames.scanned_stopped,
             "scanned_running": s.frames.scanned_running,
+            "scanned_returning": s.frames.scanned_returning,
             "rescanned": s.frames.rescanned,
             "skipped": s.frames.skipped,
         },

@@ -5,9 +5,15 @@
 //! where the back end does not fold the address into its access (`add reg, [slot]` is such a case in 0.135), the merged
 //! address stays in a callee-saved register across the call, and the access goes to where the stack was. So after
 //! optimisation every use gets an address of its own again, right before it.
+//!
+//! Likewise, code that runs when all registers are unknown, the way out of a function after a recovered panic, must not be given
+//! values that the optimiser has found elsewhere: that is checked here.
 
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
-use cranelift_codegen::ir::{Function, Inst, InstBuilder, InstructionData, StackSlot, Value, ValueDef, types::I64};
+use cranelift_codegen::ir::{
+    Block, Function, Inst, InstBuilder, InstructionData, Opcode, StackSlot, Value, ValueDef, types::I64,
+};
+use std::collections::HashSet;
 
 /// Gives each use of a stack slot's address an instruction of its own.
 pub(crate) fn rematerialise(func: &mut Function) {
@@ -39,4 +45,26 @@ fn slot_address(func: &Function, v: Value) -> Option<(StackSlot, i32)> {
         InstructionData::StackAddr { stack_slot, offset, .. } => Some((stack_slot, offset.into())),
         _ => None,
     }
+}
+
+/// The values that the code reached from `start` uses but does not compute. Constants don't count: they are made anew at
+/// each use.
+pub(crate) fn values_from_outside(func: &Function, start: Block) -> Vec<Value> {
+    let mut region = HashSet::new();
+    let mut list = vec![start];
+    while let Some(block) = list.pop() {
+        if region.insert(block) {
+            list.extend(func.block_successors(block));
+        }
+    }
+    let inside = |v: Value| match func.dfg.value_def(func.dfg.resolve_aliases(v)) {
+        ValueDef::Result(inst, _) => {
+            matches!(func.dfg.insts[inst].opcode(), Opcode::Iconst | Opcode::F32const | Opcode::F64const)
+                || func.layout.inst_block(inst).is_some_and(|b| region.contains(&b))
+        }
+        ValueDef::Param(block, _) => region.contains(&block),
+        ValueDef::Union(..) => false,
+    };
+    let insts = region.iter().flat_map(|b| func.layout.block_insts(*b));
+    insts.flat_map(|i| func.dfg.inst_values(i)).filter(|v| !inside(*v)).collect()
 }

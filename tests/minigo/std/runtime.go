@@ -4,3 +4,4 @@ package runtime
 func GC()
 func Gosched()
 func NumGoroutine() int
+func Goexit()

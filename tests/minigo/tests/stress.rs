@@ -54,6 +54,11 @@ macro_rules! tests {
             }
 
             #[test]
+            fn collect_a_few_frames_at_a_time() {
+                check(stringify!($name), &["--stress", "collect-every-poll,scan-few-frames,verify"]);
+            }
+
+            #[test]
             fn all_together() {
                 check(stringify!($name), &["--stress", ALL_STRESS]);
             }

@@ -217,6 +217,7 @@ fn run(quick: bool) {
     for (name, time) in ["mono", "poly1024"].into_iter().zip(managed::measure(if quick { 21 } else { 101 })) {
         figures.push((format!("walk_managed_{name}_ns"), time, "ns"));
     }
+    figures.push(("safepoint_bytes".into(), managed::safepoint_bytes(), "B"));
     for (name, value, unit) in figures {
         println!("figure {name} {value:.3} {unit}");
     }

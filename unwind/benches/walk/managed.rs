@@ -16,6 +16,13 @@ const FUNCTIONS: usize = 1024;
 const FUNCTION: usize = 0x100;
 const FRAMES: usize = 100_000;
 const WORDS: usize = 6;
+/// Calls in a function, a frequent number for so many bytes of code.
+const CALLS: usize = 8;
+
+/// Where a function's call number `call` returns to.
+fn return_offset(call: usize) -> usize {
+    0x18 + call * 0x1c
+}
 
 fn code() -> Code {
     let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: 8 };
@@ -44,13 +51,25 @@ fn code() -> Code {
             .map(|i| Function { name: format!("f{i}"), start: at(i), len: FUNCTION, ..Function::default() })
             .collect(),
         safepoints: (0..FUNCTIONS)
-            .map(|i| Safepoint { return_address: at(i) + 0x40, cfa_offset: WORDS as u32 * 8, slots: vec![0, 8] })
+            .flat_map(|i| (0..CALLS).map(move |call| (at(i) + return_offset(call), call)))
+            .map(|(return_address, call)| {
+                // What is live differs from call to call.
+                let slots = if call == 0 { vec![0, 8] } else { (0..call as u32 % 4).map(|slot| slot * 8).collect() };
+                Safepoint { return_address, cfa_offset: WORDS as u32 * 8, slots }
+            })
             .collect(),
         max_frame: None,
+        ..Region::default()
     })
     .expect("a correct region");
     code.register_native(ENTRY..ENTRY + 64, FrameKind::Entry, NativeRule::End).expect("a range");
     code
+}
+
+/// Bytes that the tables take for a safepoint.
+pub(crate) fn safepoint_bytes() -> f64 {
+    let (count, bytes) = code().snapshot().safepoint_tables();
+    bytes as f64 / count as f64
 }
 
 /// Nanoseconds a frame, for one function and for many.
@@ -65,7 +84,8 @@ pub(crate) fn measure(rounds: usize) -> [f64; 2] {
             let next = (state >> 33) as usize % functions;
             stack[frame * WORDS + WORDS - 2] = base + (frame * WORDS + 2 * WORDS - 2) * 8;
             let last = frame + 1 == FRAMES;
-            stack[frame * WORDS + WORDS - 1] = if last { ENTRY + 16 } else { CODE + next * FUNCTION + 0x40 };
+            stack[frame * WORDS + WORDS - 1] =
+                if last { ENTRY + 16 } else { CODE + next * FUNCTION + return_offset(0) };
         }
         let mut times: Vec<f64> = (0..rounds)
             .map(|_| {
@@ -73,7 +93,7 @@ pub(crate) fn measure(rounds: usize) -> [f64; 2] {
                 let bounds = base..base + stack.len() * 8;
                 // SAFETY: the vector, which stays in place.
                 let memory = unsafe { StackMemory::new(bounds.clone()) };
-                let registers = Registers { pc: CODE + 0x40, sp: base, fp: base + (WORDS - 2) * 8 };
+                let registers = Registers { pc: CODE + return_offset(0), sp: base, fp: base + (WORDS - 2) * 8 };
                 let begun = Instant::now();
                 let mut walker = Walker::new(&snapshot, &memory, (), registers, bounds);
                 let mut slots = 0;

@@ -4,6 +4,9 @@
 //! address is the return address of its call. `gc.statepoint` writes a record as the calling convention, flags and the
 //! number of deoptimisation values, those values, and then a pair of base and derived pointer for each live reference.
 //!
+//! [`stack_maps`] are for a [`Region`](crate::Region), or, where roots may be in registers, a
+//! [`StackMaps`](super::StackMaps).
+//!
 //! The section must be loaded or read from the file after relocation, since functions stand in it as addresses:
 //! `llvm-objcopy --set-section-flags .llvm_stackmaps=alloc,data`.
 
@@ -11,7 +14,6 @@ use gimli::Register;
 
 use super::{Location, Root, StackMap};
 use crate::rule::{FRAME_POINTER, STACK_POINTER, WORD};
-use crate::safepoint::Safepoint;
 
 /// What is wrong with a section of stack maps, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,15 +57,9 @@ pub enum LlvmError {
         /// Its address.
         return_address: usize,
     },
-    /// The roots do not all stand in the frame, or one is derived.
-    #[error("the statepoint at {return_address:#x} has roots in registers or derived ones")]
-    NotPlain {
-        /// Its address.
-        return_address: usize,
-    },
-    /// The frame's size is not fixed.
-    #[error("the frame at {return_address:#x} has no fixed size")]
-    DynamicFrame {
+    /// The frame is 4 GiB and more.
+    #[error("the frame at {return_address:#x} is of an impossible size")]
+    FrameSize {
         /// Its address.
         return_address: usize,
     },
@@ -147,6 +143,11 @@ impl<'a> Input<'a> {
         self.at = start + (self.at - start).next_multiple_of(8);
         if self.at > self.bytes.len() { Err(LlvmError::Truncated { offset: self.bytes.len() }) } else { Ok(()) }
     }
+}
+
+/// The stack maps of a section all of whose records are statepoints.
+pub fn stack_maps(section: &[u8]) -> Result<Vec<StackMap>, LlvmError> {
+    records(section)?.iter().map(Record::statepoint).collect()
 }
 
 /// All records of a section.
@@ -254,25 +255,10 @@ impl Record {
             None => None,
             Some(size) => {
                 let size = u32::try_from(size).ok().and_then(|size| size.checked_add(WORD as u32));
-                Some(size.ok_or(LlvmError::DynamicFrame { return_address })?)
+                Some(size.ok_or(LlvmError::FrameSize { return_address })?)
             }
         };
         Ok(StackMap { return_address, cfa_offset, roots })
-    }
-
-    /// A statepoint whose roots all stand in the frame and of which none is derived, as a safepoint of a region.
-    pub fn safepoint(&self) -> Result<Safepoint, LlvmError> {
-        let map = self.statepoint()?;
-        let return_address = map.return_address;
-        let cfa_offset = map.cfa_offset.ok_or(LlvmError::DynamicFrame { return_address })?;
-        let slot = |root: &Root| match root.base {
-            Location::Stack(offset) if root.base == root.derived => u32::try_from(offset).ok(),
-            _ => None,
-        };
-        let slots: Option<Vec<u32>> = map.roots.iter().map(slot).collect();
-        let mut slots = slots.ok_or(LlvmError::NotPlain { return_address })?;
-        slots.sort_unstable();
-        Ok(Safepoint { return_address, cfa_offset, slots })
     }
 }
 

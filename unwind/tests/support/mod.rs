@@ -70,5 +70,6 @@ pub(crate) fn region(start: usize, frames: &[&[(usize, u32, &[u32])]]) -> Region
             })
             .collect(),
         max_frame: None,
+        ..Region::default()
     }
 }

@@ -36,15 +36,16 @@ impl FuncGen<'_, '_> {
             Builtin::Panic => {
                 let any = self.c.types.basic.any;
                 let v = self.expr_as(&c.args[0], any)?;
-                self.native(natives::panic_value, &[v.v[0], v.v[1]]);
+                self.emit_panic(v.v[0], v.v[1]);
                 vec![]
             }
             Builtin::Print | Builtin::Println => {
-                self.print(c, b == Builtin::Println)?;
+                let values = self.print_operands(c)?;
+                self.emit_print(values, b == Builtin::Println, c.l_paren)?;
                 vec![]
             }
             Builtin::Delete => return Err(self.error(pos, "map types are not supported")),
-            Builtin::Recover => return Err(self.error(pos, "recover is not supported")),
+            Builtin::Recover => vec![self.recover()],
             Builtin::Complex | Builtin::Real | Builtin::Imag => {
                 return Err(self.error(pos, "complex numbers are not supported"));
             }
@@ -253,14 +254,17 @@ impl FuncGen<'_, '_> {
         Ok((Val { ty: elem, v: vec![at] }, ok))
     }
 
-    fn print(&mut self, c: &CallExpr, line: bool) -> Compiled<()> {
-        let values = match &c.args[..] {
-            [Expr::Call(inner)] if self.is_tuple(&c.args[0]) => self.call(inner, &c.args[0])?,
+    pub(crate) fn print_operands(&mut self, c: &CallExpr) -> Compiled<Vec<Val>> {
+        match &c.args[..] {
+            [Expr::Call(inner)] if self.is_tuple(&c.args[0]) => self.call(inner, &c.args[0]),
             args => {
                 args.iter().try_for_each(|a| self.hoist(a))?;
-                args.iter().map(|a| self.expr(a)).collect::<Compiled<_>>()?
+                args.iter().map(|a| self.expr(a)).collect()
             }
-        };
+        }
+    }
+
+    pub(crate) fn emit_print(&mut self, values: Vec<Val>, line: bool, at: go_parser::Pos) -> Compiled<()> {
         for (i, v) in values.into_iter().enumerate() {
             if line && i > 0 {
                 self.print_one(natives::Print::Space, &[]);
@@ -285,7 +289,7 @@ impl FuncGen<'_, '_> {
                 Kind::Interface(_) => self.print_one(Print::Interface, &v.v),
                 _ if v.v.len() == 1 => self.print_one(Print::Pointer, &v.v),
                 _ => {
-                    return Err(self.error(c.l_paren, "print of this type is not supported"));
+                    return Err(self.error(at, "print of this type is not supported"));
                 }
             }
         }

@@ -4,7 +4,7 @@ use super::abi::{self, ResultPlace, Results};
 use super::function::{FuncGen, Val};
 use super::memory::Place;
 use crate::error::Compiled;
-use crate::runtime::natives::{self, Failure};
+use crate::runtime::natives::Failure;
 use crate::types::{Kind, Sig, Ty};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types as clif};
@@ -12,7 +12,7 @@ use cranelift_module::FuncId;
 use go_parser::Pos;
 use go_parser::ast::{CallExpr, Expr, Node, SelectorExpr};
 use go_types::{ObjKey, OperandMode, Selection, SelectionKind};
-use stackmark_asm::layout::{G_RESULTS, NativeFn};
+use stackmark_asm::layout::G_RESULTS;
 use std::rc::Rc;
 
 /// What is called.
@@ -33,6 +33,13 @@ pub(crate) struct Prepared {
 impl FuncGen<'_, '_> {
     pub(crate) fn call(&mut self, c: &CallExpr, e: &Expr) -> Compiled<Vec<Val>> {
         let pos = e.pos(&self.c.program.ast);
+        let before = self.at(c.l_paren);
+        let results = self.call_here(c, e, pos);
+        self.set_line(before);
+        results
+    }
+
+    fn call_here(&mut self, c: &CallExpr, e: &Expr, pos: Pos) -> Compiled<Vec<Val>> {
         if let Some(tv) = self.c.program.info().types.get(&c.func.id()) {
             match &tv.mode {
                 OperandMode::TypeExpr => {
@@ -44,9 +51,11 @@ impl FuncGen<'_, '_> {
             }
         }
         if let Some((package, name)) = self.package_function(&c.func) {
-            return self.standard(&package, &name, c, pos);
+            let (call, operands) = self.standard_operands(&package, &name, c, pos)?;
+            return Ok(self.emit_standard(&call, &operands));
         }
         let p = self.prepare(c)?;
+        self.at(c.l_paren);
         Ok(self.emit_call(&p.callee, &p.sig, &p.args))
     }
 
@@ -295,6 +304,17 @@ impl FuncGen<'_, '_> {
             flat.extend(self.snapshot(v).v);
         }
         let sig = self.sig.clone();
+        if let Some(d) = &self.defers {
+            let exit = d.exit;
+            let mut flat = flat.into_iter();
+            for (storage, t) in self.result_vars.clone().into_iter().flatten().zip(&sig.results) {
+                let n = abi::parts(&mut self.c.types, *t).len();
+                let place = self.storage_place(&storage);
+                self.store(&place, &Val { ty: *t, v: flat.by_ref().take(n).collect() });
+            }
+            self.b.ins().jump(exit, &[]);
+            return;
+        }
         let parts = abi::parts_of(&mut self.c.types, &sig.results);
         match abi::results(&parts) {
             Results::Parts(places) => {
@@ -327,51 +347,6 @@ impl FuncGen<'_, '_> {
             self.b.ins().store(MemFlagsData::trusted(), *v, object, 8 * i as i32);
         }
         object
-    }
-
-    /// A call of a function of a standard package.
-    fn standard(&mut self, package: &str, name: &str, c: &CallExpr, pos: Pos) -> Compiled<Vec<Val>> {
-        let basic = self.c.types.basic;
-        let any_slice = self.c.types.intern(Kind::Slice(basic.any));
-        let print: Option<(NativeFn, bool, bool)> = match (package, name) {
-            ("fmt", "Print") => Some((natives::fmt_print, false, false)),
-            ("fmt", "Println") => Some((natives::fmt_println, false, false)),
-            ("fmt", "Printf") => Some((natives::fmt_printf, true, false)),
-            ("fmt", "Sprint") => Some((natives::fmt_sprint, false, true)),
-            ("fmt", "Sprintln") => Some((natives::fmt_sprintln, false, true)),
-            ("fmt", "Sprintf") => Some((natives::fmt_sprintf, true, true)),
-            _ => None,
-        };
-        if let Some((f, format, to_string)) = print {
-            let params = if format { vec![basic.string, any_slice] } else { vec![any_slice] };
-            let args = self.arguments(&params, true, c)?;
-            let list = args.last().expect("the variadic argument");
-            let mut words = vec![list.v[0], list.v[1]];
-            if format {
-                words.extend([args[0].v[0], args[0].v[1]]);
-            }
-            let n = self.native(f, &words);
-            if to_string {
-                return Ok(vec![self.string_result(basic.string)]);
-            }
-            let error = self.zero(basic.any);
-            return Ok(vec![Val { ty: basic.int, v: vec![n] }, error]);
-        }
-        match (package, name) {
-            ("runtime", "GC") => {
-                self.native(natives::collect, &[]);
-                Ok(vec![])
-            }
-            ("runtime", "Gosched") => {
-                self.native(natives::gosched, &[]);
-                Ok(vec![])
-            }
-            ("runtime", "NumGoroutine") => {
-                let n = self.native(natives::num_goroutine, &[]);
-                Ok(vec![Val { ty: basic.int, v: vec![n] }])
-            }
-            _ => Err(self.error(pos, format!("{package}.{name} is not supported"))),
-        }
     }
 
     /// Checks that a length or capacity is neither negative nor absurd.

@@ -8,7 +8,7 @@ use crate::types::{Kind, Sig};
 use crate::walk::{Node as Walk, children};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types as clif};
 use go_parser::ast::{Expr, FuncLit, Node, SelectorExpr};
-use go_types::{ObjKey, OperandMode, Selection};
+use go_types::{ObjKey, Selection};
 use std::collections::HashSet;
 use std::rc::Rc;
 
@@ -143,14 +143,5 @@ impl FuncGen<'_, '_> {
 
     fn c_method(&mut self, sel: &Selection, pos: go_parser::Pos) -> Compiled<(cranelift_module::FuncId, Rc<Sig>)> {
         self.method(sel, pos)
-    }
-
-    pub(crate) fn is_builtin_or_type(&self, f: &Expr) -> bool {
-        self.c
-            .program
-            .info()
-            .types
-            .get(&f.id())
-            .is_some_and(|tv| matches!(tv.mode, OperandMode::TypeExpr | OperandMode::Builtin(_)))
     }
 }

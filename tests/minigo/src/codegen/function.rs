@@ -83,6 +83,12 @@ pub(crate) struct FuncGen<'a, 'p> {
     /// Slots that hold references: address, slot, their words.
     ref_slots: Vec<(StackSlot, Rc<[bool]>)>,
     prologue_poll: Option<ir::Inst>,
+    /// The way out, if the function has defer statements.
+    pub(crate) defers: Option<super::defer::Defers>,
+    /// From this block on nothing computed elsewhere is used, see `defer`.
+    pub(crate) isolated: Option<Block>,
+    /// The source line of what is compiled, 0 if there is none.
+    pub(crate) line: u32,
 }
 
 /// Bytes of stack slots that one function may have; variables beyond that live in the heap.
@@ -95,20 +101,34 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, s.id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
         // The builder borrows the function, the emitter takes it over afterwards: two steps.
-        {
+        let isolated = {
             let mut g =
                 FuncGen::new(&mut *c, FunctionBuilder::new(&mut func, &mut fbc), &s.sig, &s.name, s.escapes, s.depth);
+            g.at(s.body.l_brace);
             g.enter();
-            g.slots_for(s.params.iter().chain(&s.results).flatten(), s.body)?;
+            let defers = super::defer::has_defer(g.c.program, s.body);
+            let results = if defers { &[][..] } else { &s.results[..] };
+            g.slots_for(s.params.iter().chain(results).flatten(), s.body)?;
+            if defers {
+                g.prepare_defers(&s.results);
+            }
             g.parameters(&s.params, s.captures)?;
-            g.result_variables(&s.results)?;
+            if defers {
+                g.begin_defers(&s.results)?;
+            } else {
+                g.result_variables(&s.results)?;
+            }
             g.block(&s.body.list)?;
+            g.at(s.body.r_brace);
             g.leave(s.body.r_brace)?;
+            g.end_defers()?;
+            let isolated = g.isolated;
             g.finish();
-        }
+            isolated
+        };
         let mut refs = vec![true; usize::from(s.captures.is_some())];
         refs.extend(abi::parts_of(&mut c.types, &s.sig.params).iter().map(|p| p.is_ref));
-        c.emitter.define(s.id, &s.name, func, &refs);
+        c.emitter.define_isolated(s.id, &s.name, func, &refs, isolated);
         Ok(())
     }
 
@@ -170,6 +190,9 @@ impl<'a, 'p> FuncGen<'a, 'p> {
             slots: HashMap::new(),
             ref_slots: vec![],
             prologue_poll: None,
+            defers: None,
+            isolated: None,
+            line: 0,
         }
     }
 
@@ -266,16 +289,22 @@ impl<'a, 'p> FuncGen<'a, 'p> {
     }
 
     fn make_slot(&mut self, obj: ObjKey, size: u32, words: &Rc<[bool]>) {
+        let (_, address) = self.value_slot(size, words);
+        self.slots.insert(obj, address);
+    }
+
+    /// A stack slot, zeroed if it holds references, and its address. Made before the first call.
+    pub(crate) fn value_slot(&mut self, size: u32, words: &Rc<[bool]>) -> (StackSlot, Value) {
         let size = size.next_multiple_of(8).max(8);
         let slot = self.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, size, 3));
         // Taken once, here; every address in the slot derives from this value.
         let address = self.b.ins().stack_addr(clif::I64, slot, 0);
         let address = self.refv(address);
-        self.slots.insert(obj, address);
         if words.iter().any(|w| *w) {
             self.ref_slots.push((slot, words.clone()));
             self.zero_words(address, size);
         }
+        (slot, address)
     }
 
     fn parameters(&mut self, params: &[Option<ObjKey>], captures: Option<&[ObjKey]>) -> Compiled<()> {
@@ -451,7 +480,20 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         self.refv(v)
     }
 
-    /// Goes on if `ok`, else ends the program with a run-time error.
+    /// What comes next is compiled from this place. Returns the line before.
+    pub(crate) fn at(&mut self, pos: Pos) -> u32 {
+        let line = self.c.program.files.position(pos).map_or(self.line, |p| p.line as u32);
+        let before = self.line;
+        self.set_line(line);
+        before
+    }
+
+    pub(crate) fn set_line(&mut self, line: u32) {
+        self.line = line;
+        self.b.set_srcloc(ir::SourceLoc::new(line));
+    }
+
+    /// Goes on if `ok`, else panics with a run-time error.
     pub(crate) fn check(&mut self, ok: Value, failure: Failure, args: &[Value]) {
         let (bad, go_on) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(bad);
@@ -461,12 +503,14 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         self.b.switch_to_block(go_on);
     }
 
-    /// Ends the program with a run-time error. The block is filled.
+    /// Panics with a run-time error. The block is filled.
     pub(crate) fn fail(&mut self, failure: Failure, args: &[Value]) {
         let which = self.iconst(failure as i64);
         let mut all = vec![which];
         all.extend_from_slice(args);
-        self.native(natives::fail, &all);
+        all.resize_with(3, || self.b.ins().iconst(clif::I64, 0));
+        let f = self.c.emitter.reference(self.c.panicking.fail, self.b.func);
+        self.b.ins().call(f, &all);
         self.b.ins().trap(TrapCode::unwrap_user(1));
     }
 

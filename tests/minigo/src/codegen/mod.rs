@@ -9,12 +9,15 @@ mod closure;
 mod composite;
 mod constant;
 mod convert;
+mod defer;
 mod expression;
 mod function;
 mod hoist;
 mod memory;
 mod operator;
+mod panicking;
 mod range;
+mod standard;
 mod statement;
 mod thunk;
 
@@ -39,6 +42,7 @@ pub(crate) struct Compiler<'p> {
     functions: HashMap<ObjKey, FuncId>,
     globals: HashMap<ObjKey, usize>,
     literals: VecDeque<Literal>,
+    panicking: panicking::Panicking,
     /// Float constants.
     exact: crate::exact::Exact,
 }
@@ -56,10 +60,14 @@ struct Literal {
 
 /// Compiles a program. What runs first is `Code::start`.
 pub(crate) fn compile(program: &Program) -> Compiled<Code> {
+    let types = Types::new();
+    let mut emitter = Emitter::new();
+    let panicking = panicking::declare(&mut emitter);
     let mut c = Compiler {
         program,
-        types: Types::new(),
-        emitter: Emitter::new(),
+        types,
+        emitter,
+        panicking,
         functions: HashMap::new(),
         globals: HashMap::new(),
         literals: VecDeque::new(),
@@ -73,8 +81,11 @@ pub(crate) fn compile(program: &Program) -> Compiled<Code> {
     }
     let start = c.start(&inits, main)?;
     c.drain_literals()?;
+    c.define_panicking();
+    let raise = c.panicking.raise;
     let entry = c.goroutine_start();
-    Ok(c.emitter.finish(start, entry))
+    let file = program.file_name();
+    Ok(c.emitter.finish(start, entry, raise, file))
 }
 
 impl<'p> Compiler<'p> {
@@ -253,6 +264,7 @@ impl<'p> Compiler<'p> {
         let sig = Rc::new(Sig { params: vec![], results: vec![], variadic: false });
         let name = "main.init".to_string();
         let id = self.emitter.declare("minigo.start", &abi::signature(&mut self.types, &sig, true));
+        self.emitter.set_role(id, crate::module::Role::Runtime);
         let program = self.program;
         let mut variables = vec![];
         for i in crate::init_order::initialisers(program) {

@@ -24,6 +24,7 @@ impl FuncGen<'_, '_> {
 
     fn stmt(&mut self, s: &Stmt) -> Compiled<()> {
         let pos = s.pos(&self.c.program.ast);
+        self.at(pos);
         let program = self.c.program;
         let label = match s {
             Stmt::For(_) | Stmt::Range(_) | Stmt::Switch(_) => self.pending_label.take(),
@@ -55,7 +56,7 @@ impl FuncGen<'_, '_> {
             }
             Stmt::Send(s) => self.send(&s.chan, &s.val),
             Stmt::Go(g) => match &g.call {
-                Expr::Call(c) => self.go_statement(c, pos),
+                Expr::Call(c) => self.go_statement(c),
                 _ => Err(self.error(pos, "go needs a call")),
             },
             Stmt::Return(r) => self.return_statement(r),
@@ -85,7 +86,10 @@ impl FuncGen<'_, '_> {
                 self.b.switch_to_block(done);
                 Ok(())
             }
-            Stmt::Defer(_) => Err(self.error(pos, "defer statements are not supported")),
+            Stmt::Defer(d) => match &d.call {
+                Expr::Call(c) => self.defer_statement(c),
+                _ => Err(self.error(pos, "defer needs a call")),
+            },
             Stmt::Select(_) => Err(self.error(pos, "select statements are not supported")),
             Stmt::TypeSwitch(_) => Err(self.error(pos, "type switch statements are not supported")),
             _ => Err(self.error(pos, "this statement is not supported")),
@@ -114,6 +118,15 @@ impl FuncGen<'_, '_> {
 
     fn return_statement(&mut self, r: &ReturnStmt) -> Compiled<()> {
         let sig = self.sig.clone();
+        if r.results.is_empty()
+            && let Some(d) = &self.defers
+        {
+            // The results are where the way out finds them.
+            let exit = d.exit;
+            self.b.ins().jump(exit, &[]);
+            self.start_dead_block();
+            return Ok(());
+        }
         let values = if r.results.is_empty() {
             match self.result_vars.clone() {
                 Some(vars) => {

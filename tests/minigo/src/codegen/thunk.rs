@@ -3,8 +3,8 @@
 
 use super::Compiler;
 use super::abi::{self, Part, Results};
-use super::call::Callee;
 use super::function::FuncGen;
+use crate::module::Role;
 use crate::runtime::typeinfo::TypeInfo;
 use crate::types::Sig;
 use cranelift_codegen::ir::{self, AbiParam, InstBuilder, MemFlagsData, Signature, Value, types as clif};
@@ -53,6 +53,7 @@ impl Compiler<'_> {
         };
         let signature = abi::signature(&mut self.types, &own, true);
         let id = self.emitter.declare(name, &signature);
+        self.emitter.set_role(id, Role::Wrapper);
         let target_signature = abi::signature(&mut self.types, sig, target.is_none());
         let result_parts = abi::parts_of(&mut self.types, &own.results);
         let param_parts = abi::parts_of(&mut self.types, &own.params);
@@ -103,6 +104,7 @@ impl Compiler<'_> {
         signature.params.extend([AbiParam::new(clif::I64), AbiParam::new(clif::I64)]);
         let name = "minigo.goroutine";
         let id = self.emitter.declare(name, &signature);
+        self.emitter.set_role(id, Role::Start);
         let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
         {
@@ -145,39 +147,13 @@ impl FuncGen<'_, '_> {
     }
 
     /// `go f(x)`: a function object with everything that the call needs, handed to a new goroutine.
-    pub(crate) fn go_statement(
-        &mut self,
-        c: &go_parser::ast::CallExpr,
-        pos: go_parser::Pos,
-    ) -> crate::error::Compiled<()> {
-        if self.package_function(&c.func).is_some() || self.is_builtin_or_type(&c.func) {
-            return Err(self.error(pos, "go with a builtin, a conversion or a library function is not supported"));
-        }
-        let p = self.prepare(c)?;
-        let mut parts = vec![];
-        let mut values = vec![];
-        let target = match p.callee {
-            Callee::Direct(id) => Some(id),
-            Callee::Object(f) => {
-                self.check_go_nil(f);
-                parts.push(Part { clif: clif::I64, is_ref: true });
-                values.push(f);
-                None
-            }
-        };
-        for (t, v) in p.sig.params.iter().zip(p.args) {
-            parts.extend(abi::parts(&mut self.c.types, *t));
-            values.extend(self.snapshot(v).v);
-        }
-        self.literals += 1;
-        let name = format!("{}.gowrap{}", self.name, self.literals);
-        let thunk = self.c.thunk(&name, &parts, target, &p.sig, false);
-        let object = self.function_object(thunk, &parts, &values);
+    pub(crate) fn go_statement(&mut self, c: &go_parser::ast::CallExpr) -> crate::error::Compiled<()> {
+        let object = self.later(c, super::defer::GO)?;
         self.native(crate::runtime::natives::go, &[object]);
         Ok(())
     }
 
-    fn check_go_nil(&mut self, f: Value) {
+    pub(crate) fn check_go_nil(&mut self, f: Value) {
         let ok = self.b.ins().icmp_imm_s(ir::condcodes::IntCC::NotEqual, f, 0);
         self.check(ok, crate::runtime::natives::Failure::GoNil, &[]);
     }

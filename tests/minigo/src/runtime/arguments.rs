@@ -3,6 +3,7 @@
 use super::typeinfo::TypeInfo;
 use stackmark_asm::layout::GoroutineHeader;
 use std::ffi::c_void;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The arguments of one call of a native: the first came in a register, the others are in the goroutine's result words.
@@ -12,7 +13,7 @@ pub(crate) struct Arguments<'g> {
     first: usize,
 }
 
-impl Arguments<'_> {
+impl<'g> Arguments<'g> {
     /// # Safety
     /// `header` is the header of the goroutine that called out, and the value is not used after the native has ended.
     pub(crate) unsafe fn new(header: *mut c_void, first: usize) -> Self {
@@ -41,6 +42,11 @@ impl Arguments<'_> {
             // SAFETY: a Go string or byte slice: that many bytes lie there, and nothing is collected while the native runs.
             len => unsafe { std::slice::from_raw_parts(at as *const u8, len) },
         }
+    }
+
+    /// A word of the goroutine that is the language's.
+    pub(crate) fn language(&self, index: usize) -> &'g AtomicUsize {
+        &self.header.language[index]
     }
 
     pub(crate) fn set(&self, index: usize, value: usize) {

@@ -6,8 +6,9 @@
 //! wait for ever, as in Go.
 
 use super::arguments::{Arguments, natives};
+use super::fail::RuntimeError;
 use super::typeinfo::TypeInfo;
-use super::{alloc, fail, host};
+use super::{alloc, host, panic};
 use stackmark_asm::layout::G_RESULTS;
 use std::collections::VecDeque;
 use std::sync::OnceLock;
@@ -241,12 +242,12 @@ natives! {
     /// (channel): closes it.
     fn channel_close(a) {
         if a.get(0) == 0 {
-            fail::die("panic: close of nil channel");
+            panic::raise(RuntimeError::plain("close of nil channel"));
         }
         // SAFETY: compiled code passes a channel.
         let c = unsafe { locked(a.get(0)) };
         if c.closed {
-            fail::die("panic: close of closed channel");
+            panic::raise(RuntimeError::plain("close of closed channel"));
         }
         c.closed = true;
         let mut receivers = vec![];

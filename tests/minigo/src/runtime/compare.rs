@@ -1,7 +1,8 @@
 //! Equality and order of values.
 
 use super::arguments::natives;
-use super::fail;
+use super::fail::RuntimeError;
+use super::panic;
 use super::typeinfo::{Shape, TypeInfo};
 
 /// Whether two values in memory are equal.
@@ -58,7 +59,7 @@ unsafe fn equal_words(xt: usize, xd: usize, yt: usize, yd: usize) -> bool {
     unsafe {
         let info = &*(xt as *const TypeInfo);
         if !comparable(info) {
-            fail::runtime_error(&format!("comparing uncomparable type {}", info.name));
+            panic::raise(RuntimeError::error(format!("comparing uncomparable type {}", info.name)));
         }
         if info.direct { xd == yd } else { equal(info, xd, yd) }
     }

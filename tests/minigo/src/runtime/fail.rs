@@ -1,8 +1,10 @@
-//! Run-time errors and panics: Go's messages, then the end of the process with status 2.
+//! Run-time errors: their values and texts, and the end of a process that one is fatal to.
 
-use super::arguments::{Arguments, natives};
+use super::arguments::Arguments;
 use super::typeinfo::{Shape, TypeInfo};
-use super::{host, output, print};
+use super::{alloc, host, output, print, string, traceback};
+use parking_lot::Mutex;
+use std::borrow::Cow;
 
 /// The checks that compiled code makes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,18 +45,74 @@ const ALL: [Failure; 15] = [
     Failure::SendClosed,
 ];
 
-/// Ends the process: flushes what the program has printed, writes the message and the goroutine's traceback.
-pub(crate) fn die(message: &str) -> ! {
-    output::flush();
-    output::error(message.as_bytes());
-    output::error(b"\n\n");
-    output::error(host::traceback().as_bytes());
-    host::exit(2)
+/// A run-time error as a value: what `recover` gives, and what an unrecovered panic prints.
+#[derive(Debug)]
+pub(crate) struct RuntimeError {
+    /// Go's name of the type.
+    type_name: &'static str,
+    /// What its method `Error` would return.
+    text: Cow<'static, str>,
 }
 
-/// A run-time error as a panic.
-pub(crate) fn runtime_error(message: &str) -> ! {
-    die(&format!("panic: runtime error: {message}"))
+const NIL_DEREFERENCE: &str = "runtime error: invalid memory address or nil pointer dereference";
+
+impl RuntimeError {
+    /// An error of the program: `runtime error: TEXT`.
+    pub(crate) fn error(text: String) -> RuntimeError {
+        RuntimeError { type_name: "runtime.errorString", text: format!("runtime error: {text}").into() }
+    }
+
+    /// An error whose text stands alone.
+    pub(crate) fn plain(text: &'static str) -> RuntimeError {
+        RuntimeError { type_name: "runtime.plainError", text: text.into() }
+    }
+}
+
+/// The words of an interface value that holds an error.
+pub(crate) fn error_value(error: &RuntimeError) -> (usize, usize) {
+    static TYPES: Mutex<Vec<&'static TypeInfo>> = Mutex::new(vec![]);
+    let mut types = TYPES.lock();
+    let info = match types.iter().find(|t| t.name == error.type_name) {
+        Some(info) => *info,
+        None => {
+            let info: &'static TypeInfo =
+                Box::leak(Box::new(TypeInfo::new(error.type_name.into(), 16, vec![true, false], false)));
+            info.set_shape(Shape::Error);
+            types.push(info);
+            info
+        }
+    };
+    drop(types);
+    let (at, len) = string::new_string(&[error.text.as_bytes()]);
+    let data = alloc::array(info, 1);
+    if host::marking() {
+        host::shade(at);
+    }
+    // SAFETY: a new object of two words.
+    unsafe { *(data as *mut [usize; 2]) = [at, len] };
+    (std::ptr::from_ref(info) as usize, data)
+}
+
+/// Whether the words are those of the error of a nil dereference.
+pub(crate) fn is_nil_dereference(ty: usize, data: usize) -> bool {
+    // SAFETY: the words of an interface value: a leaked TypeInfo or nil, and data of that type.
+    unsafe {
+        let Some(info) = (ty as *const TypeInfo).as_ref() else { return false };
+        matches!(info.shape(), Shape::Error) && panic_text(ty, data) == NIL_DEREFERENCE.as_bytes()
+    }
+}
+
+/// Ends the process: flushes what the program has printed, writes the message and the goroutine's traceback.
+pub(crate) fn die(message: &str) -> ! {
+    end(format!("{message}\n").as_bytes())
+}
+
+/// As `die`, with whole lines.
+pub(crate) fn end(message: &[u8]) -> ! {
+    host::end(2, || {
+        output::flush();
+        output::error(&[message, b"\n", traceback::current().as_bytes()].concat());
+    })
 }
 
 pub(crate) fn out_of_memory(why: &str) -> ! {
@@ -79,18 +137,23 @@ fn bounds(failure: Failure, x: i64, y: i64) -> String {
     }
 }
 
-fn report(failure: Failure, a: &Arguments<'_>) -> ! {
+/// The error of a check that compiled code has made: which, and two words for the message.
+pub(crate) fn failure(a: &Arguments<'_>) -> RuntimeError {
+    let failure = ALL[a.get(0)];
+    let error = |text: &str| RuntimeError::error(text.into());
     match failure {
-        Failure::Divide => runtime_error("integer divide by zero"),
-        Failure::NegativeShift => runtime_error("negative shift amount"),
-        Failure::NilDereference => die("panic: runtime error: invalid memory address or nil pointer dereference\n\
-             [signal SIGSEGV: segmentation violation code=0x1 addr=0x0 pc=0x0]"),
-        Failure::MakeLen => runtime_error("makeslice: len out of range"),
-        Failure::MakeCap => runtime_error("makeslice: cap out of range"),
-        Failure::MakeChan => die("panic: makechan: size out of range"),
+        Failure::Divide => error("integer divide by zero"),
+        Failure::NegativeShift => error("negative shift amount"),
+        Failure::NilDereference => RuntimeError { type_name: "runtime.errorString", text: NIL_DEREFERENCE.into() },
+        Failure::MakeLen => error("makeslice: len out of range"),
+        Failure::MakeCap => error("makeslice: cap out of range"),
+        Failure::MakeChan => RuntimeError::plain("makechan: size out of range"),
         Failure::GoNil => die("fatal error: go of nil func value"),
-        Failure::SendClosed => die("panic: send on closed channel"),
-        _ => runtime_error(&bounds(failure, a.get(1) as i64, a.get(2) as i64)),
+        Failure::SendClosed => RuntimeError::plain("send on closed channel"),
+        _ => {
+            let text = bounds(failure, a.get(1) as i64, a.get(2) as i64);
+            RuntimeError { type_name: "runtime.boundsError", text: format!("runtime error: {text}").into() }
+        }
     }
 }
 
@@ -98,7 +161,7 @@ fn report(failure: Failure, a: &Arguments<'_>) -> ! {
 ///
 /// # Safety
 /// The words are those of an interface value.
-unsafe fn panic_text(ty: usize, data: usize) -> Vec<u8> {
+pub(crate) unsafe fn panic_text(ty: usize, data: usize) -> Vec<u8> {
     if ty == 0 {
         return b"nil".to_vec();
     }
@@ -111,36 +174,17 @@ unsafe fn panic_text(ty: usize, data: usize) -> Vec<u8> {
             Shape::Int => Some(format!("{}", print::signed(data, info.size)).into_bytes()),
             Shape::Uint => Some(format!("{}", print::unsigned(data, info.size)).into_bytes()),
             Shape::Float => Some(print::runtime_float(print::float(data, info.size)).into_bytes()),
-            Shape::String => {
+            Shape::String | Shape::Error => {
                 let (at, len) = (*(data as *const usize), *((data + 8) as *const usize));
                 Some(if len == 0 { vec![] } else { std::slice::from_raw_parts(at as *const u8, len).to_vec() })
             }
             _ => None,
         };
         match (plain, basic, info.shape()) {
-            (Some(text), true, _) => text,
+            (Some(text), true, _) | (Some(text), _, Shape::Error) => text,
             (Some(text), false, Shape::String) => [info.name.as_bytes(), b"(\"", &text, b"\")"].concat(),
             (Some(text), false, _) => [info.name.as_bytes(), b"(", &text, b")"].concat(),
             (None, ..) => format!("({}) {data:#x}", info.name).into_bytes(),
         }
-    }
-}
-
-natives! {
-    /// (which, x, y): a check has failed.
-    fn fail(a) {
-        report(ALL[a.get(0)], &a)
-    }
-
-    /// (type word, data word): `panic(v)`.
-    fn panic_value(a) {
-        // SAFETY: compiled code passes the words of an interface value.
-        let text = unsafe { panic_text(a.get(0), a.get(1)) };
-        output::flush();
-        output::error(b"panic: ");
-        output::error(&text);
-        output::error(b"\n\n");
-        output::error(host::traceback().as_bytes());
-        host::exit(2)
     }
 }

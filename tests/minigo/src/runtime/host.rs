@@ -1,9 +1,9 @@
 //! The library that minigo embeds: the one file of the runtime that knows its interface.
 
-use crate::module::Code;
+use crate::module::{Code, Role};
 use crate::options::{Options, Stress};
 use crate::report;
-use crate::runtime::{fail, output};
+use crate::runtime::{fail, output, panic, traceback};
 use parking_lot::Mutex;
 use stackmark::Collector;
 use stackmark::mark_sweep::{AllocationError, Allocator, Descriptor, DescriptorId, MarkSweep};
@@ -13,6 +13,7 @@ use stackmark::unwind::{self, FrameKind, stack_map};
 use stackmark::write_barrier::BarrierBuffer;
 use std::cell::OnceCell;
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -27,8 +28,6 @@ pub(crate) enum Wait {
     ReceiveNil,
 }
 
-/// Frames that a traceback shows at most.
-const TRACEBACK_FRAMES: usize = 100;
 /// Goroutines that are shown at most.
 const TRACEBACK_GOROUTINES: usize = 100;
 
@@ -70,6 +69,10 @@ impl Host for Embedder {
         }
     }
 
+    fn source(&self, pc: usize) -> Option<(String, u32)> {
+        traceback::source(pc)
+    }
+
     fn fatal(&self, error: &dyn std::error::Error) -> ! {
         output::flush();
         output::error(format!("minigo: {error}\n").as_bytes());
@@ -83,6 +86,7 @@ struct World {
     collector: Collector<MarkSweep>,
     scheduler: Arc<Scheduler>,
     entry: AtomicUsize,
+    raise: AtomicUsize,
     options: Options,
 }
 
@@ -103,14 +107,15 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
     let mut heap = stackmark::mark_sweep::Options { poison, ..Default::default() };
     heap.limit = options.heap_limit.unwrap_or(heap.limit);
     let heap = MarkSweep::new(&heap)?;
-    let barriers = match (options.barriers, options.has(Stress::BarrierEveryFrame)) {
-        (false, _) => BarrierMode::Off,
-        (true, true) => BarrierMode::EveryFrame,
-        (true, false) => BarrierMode::Exponential,
+    let barriers = match options.barriers {
+        BarrierMode::Off => BarrierMode::Off,
+        _ if options.has(Stress::BarrierEveryFrame) => BarrierMode::EveryFrame,
+        mode => mode,
     };
     let config = Config {
         max_stack: options.max_stack,
         barriers,
+        scan_few_frames: options.has(Stress::ScanFewFrames),
         move_every_poll: options.has(Stress::MoveEveryPoll),
         poison: options.has(Stress::Poison),
         poll_always: options.has(Stress::CollectEveryPoll),
@@ -125,10 +130,13 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
         verify: options.has(Stress::Verify),
     };
     let collector = Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &collector)?;
-    let on_deadlock = Box::new(|| fail::die("fatal error: all goroutines are asleep - deadlock!"));
+    let on_deadlock = Box::new(|| match panic::main_has_exited() {
+        true => fail::die("fatal error: no goroutines (main called runtime.Goexit) - deadlock!"),
+        false => fail::die("fatal error: all goroutines are asleep - deadlock!"),
+    });
     let scheduler = Scheduler::new(&runtime, options.threads, on_deadlock);
-    let (entry, options) = (AtomicUsize::new(0), options.clone());
-    let _ = WORLD.set(World { heap, runtime, collector, scheduler, entry, options });
+    let (entry, raise, options) = (AtomicUsize::new(0), AtomicUsize::new(0), options.clone());
+    let _ = WORLD.set(World { heap, runtime, collector, scheduler, entry, raise, options });
     Ok(())
 }
 
@@ -142,9 +150,9 @@ pub(crate) fn run(code: Code) -> Result<(), Box<dyn std::error::Error>> {
         eh_frame: code.eh_frame,
         ..unwind::Region::default()
     };
-    for f in code.functions {
+    for f in &code.functions {
         region.functions.push(unwind::Function {
-            name: f.name,
+            name: f.name.clone(),
             start: f.start,
             len: f.len,
             moves_return_address: false,
@@ -157,6 +165,8 @@ pub(crate) fn run(code: Code) -> Result<(), Box<dyn std::error::Error>> {
     w.runtime.code().register(region)?;
     // Relaxed: the threads that read it start later.
     w.entry.store(code.entry, Ordering::Relaxed);
+    w.raise.store(code.raise, Ordering::Relaxed);
+    traceback::set_functions(code.functions, code.file);
     for (at, bytes) in code.globals {
         // SAFETY: the compiler allocated whole words that are never freed; managed code accesses them word by word.
         unsafe { w.collector.add_globals(at..at + bytes) };
@@ -301,68 +311,138 @@ unsafe fn collect_for(caller: Caller<'_>) {
     unsafe { caller.park(publish) };
 }
 
-/// The functions of a stack, as they come, one a line.
-struct Lines {
-    text: String,
-    frames: usize,
+/// Where a managed frame stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// How far its stack pointer lies below the top of the stack.
+    pub(crate) depth: usize,
+    /// Where its call returns to.
+    pub(crate) pc: usize,
 }
 
-impl Lines {
-    fn of(id: u64, state: &str) -> Lines {
-        Lines { text: format!("goroutine {id} [{state}]:\n"), frames: 0 }
-    }
-
-    fn frame(&mut self, kind: FrameKind, pc: usize) {
-        if kind != FrameKind::Managed {
-            return;
-        }
-        self.frames += 1;
-        if self.frames <= TRACEBACK_FRAMES {
-            let snapshot = world().runtime.code().snapshot();
-            let name = snapshot.function(pc - 1).map_or("?", |f| f.name);
-            let _ = writeln!(self.text, "{name}(...)");
-        }
-    }
-
-    fn finish<T>(mut self, walked: Result<T, impl std::fmt::Display>) -> String {
-        if self.frames > TRACEBACK_FRAMES {
-            let _ = writeln!(self.text, "...{} frames elided...", self.frames - TRACEBACK_FRAMES);
-        }
-        if let Err(error) = walked {
-            let _ = writeln!(self.text, "the traceback ends: {error}");
-        }
-        self.text
-    }
-}
-
-/// The current goroutine's traceback, innermost function first.
-pub(crate) fn traceback() -> String {
+/// Calls `visit` for each managed frame of the current goroutine, youngest first, as long as it says so.
+pub(crate) fn each_frame(mut visit: impl FnMut(Place, Role) -> bool) {
     // SAFETY: used here alone.
-    let Some(caller) = (unsafe { Caller::try_current() }) else { return parked_goroutines() };
-    let mut lines = Lines::of(caller.goroutine().id(), "running");
-    let walked = caller.backtrace(|kind, pc| lines.frame(kind, pc));
-    lines.finish(walked)
+    let caller = unsafe { Caller::current() };
+    let walked = caller.frames(|frame| {
+        let go_on = frame.kind != FrameKind::Managed
+            || visit(Place { depth: frame.depth, pc: frame.pc }, traceback::role(frame.pc - 1));
+        if go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    if let Err(error) = walked {
+        Embedder.fatal(&error)
+    }
+}
+
+/// The managed frame that has called the running native.
+pub(crate) fn calling_frame() -> Place {
+    let mut found = None;
+    each_frame(|frame, _| {
+        found = Some(frame);
+        false
+    });
+    found.expect("natives are called by managed code")
+}
+
+/// The frame of the function with which the current goroutine has started; none if native code began it.
+pub(crate) fn starting_frame() -> Option<Place> {
+    let mut last = None;
+    each_frame(|frame, role| {
+        last = (role == Role::Start).then_some(frame);
+        true
+    });
+    last
+}
+
+/// Leaves the frames younger than the one at `depth`, whose call returns `value` at `pc`.
+///
+/// # Safety
+/// As for [`Caller::unwind_to`].
+pub(crate) unsafe fn unwind_to(depth: usize, pc: usize, value: usize) -> ! {
+    // SAFETY: the caller's promise.
+    let error = unsafe { Caller::current().unwind_to(depth, pc, [value, 0]) };
+    Embedder.fatal(&error)
+}
+
+/// Calls back the managed function that panics with what `raised` says.
+pub(crate) fn call_back_to_panic(raised: usize) -> ! {
+    let f = world().raise.load(Ordering::Relaxed);
+    // SAFETY: the address of the managed function that the compiler made for this; its frames are left, not returned from.
+    unsafe {
+        let f = std::mem::transmute::<usize, stackmark_asm::ManagedFn>(f);
+        let caller = Caller::current();
+        if let Err(error) = caller.foreign(|| caller.callback(f, raised)) {
+            Embedder.fatal(&error);
+        }
+    }
+    unreachable!("a panic does not return")
+}
+
+/// The address of the current goroutine's header.
+pub(crate) fn current_header() -> usize {
+    // SAFETY: used here alone.
+    std::ptr::from_ref(unsafe { Caller::current() }.goroutine().header()) as usize
+}
+
+/// The current goroutine's number, if this thread runs one.
+pub(crate) fn current_id() -> Option<u64> {
+    // SAFETY: used here alone.
+    Some(unsafe { Caller::try_current() }?.goroutine().id())
+}
+
+/// Whether the current goroutine is the program's first.
+pub(crate) fn is_main() -> bool {
+    current_id() == Some(1)
+}
+
+/// Calls `visit` for each frame of this thread, on all its stacks, with an address in the instruction that it stands at.
+pub(crate) fn full_backtrace(visit: impl FnMut(usize) -> ControlFlow<()>) {
+    stackmark::stack::full_backtrace(visit);
+}
+
+/// Whether an address is in this program's own code, not in a C library.
+pub(crate) fn in_own_image(at: usize) -> bool {
+    let base = |at: usize| {
+        // SAFETY: plain data, filled in by the call.
+        let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
+        // SAFETY: any address may be asked for.
+        let found = unsafe { libc::dladdr(at as *const _, &mut info) };
+        (found != 0).then_some(info.dli_fbase)
+    };
+    base(at).is_some_and(|b| base(in_own_image as *const () as usize) == Some(b))
 }
 
 /// The tracebacks of goroutines that wait, for a deadlock.
-fn parked_goroutines() -> String {
+pub(crate) fn parked_goroutines() -> String {
     let runtime = &world().runtime;
     let mut text = String::new();
     for goroutine in runtime.goroutines().iter().take(TRACEBACK_GOROUTINES) {
         let why = Wait::of(goroutine).map_or("waiting", Wait::name);
-        let mut lines = Lines::of(goroutine.id(), why);
-        let walked = runtime.backtrace(goroutine, |kind, pc| lines.frame(kind, pc));
-        text += &lines.finish(walked);
+        let mut lines = traceback::Lines::of(goroutine.id(), why);
+        let walked = runtime.frames(goroutine, |frame| match frame.kind {
+            FrameKind::Managed => lines.frame(frame.pc - 1),
+            _ => ControlFlow::Continue(()),
+        });
+        text += &lines.finish();
+        if let Err(error) = walked {
+            let _ = writeln!(text, "the traceback ends: {error}");
+        }
         text.push('\n');
     }
     text
 }
 
-/// Ends the process without running destructors under the other threads.
+/// Ends the process.
 pub(crate) fn exit(status: i32) -> ! {
+    end(status, || {})
+}
+
+/// Ends the process after `last_words`, without running destructors under the other threads.
+pub(crate) fn end(status: i32, last_words: impl FnOnce()) -> ! {
     // Only the first to come writes; the others wait for the end.
     static ENDING: Mutex<()> = Mutex::new(());
     std::mem::forget(ENDING.lock());
+    last_words();
     let failed = WORLD.get().is_some_and(|w| {
         let statistics = w.collector.statistics();
         if w.options.report {

@@ -1,5 +1,7 @@
 //! The names that compiled code knows.
 
+pub(crate) use stackmark_asm::layout::NativeFn;
+
 pub(crate) use super::alloc::{
     ZEROES, allocate, allocate_again, copy_value, write_barrier, zero_memory, zero_size_address,
 };
@@ -7,9 +9,13 @@ pub(crate) use super::channel::{
     ELEMENT_OFFSET, PARKED, channel_close, channel_fetch, channel_length, channel_make, channel_receive, channel_send,
 };
 pub(crate) use super::compare::{compare_strings, equal_interfaces, equal_memory};
-pub(crate) use super::fail::{Failure, fail, panic_value};
+pub(crate) use super::fail::Failure;
 pub(crate) use super::goroutine::{collect, exit, go, gosched, num_goroutine};
 pub(crate) use super::host::poll_address;
+pub(crate) use super::panic::{
+    DEFER_HEAD, DEFER_LINK, defer_enter, fail_value, goexit_begin, panic_after, panic_begin, panic_next,
+    raised_value, recover,
+};
 pub(crate) use super::print::{
     Print, fmt_print, fmt_printf, fmt_println, fmt_sprint, fmt_sprintf, fmt_sprintln, print,
 };

@@ -2,7 +2,8 @@
 
 use super::alloc;
 use super::arguments::{Arguments, natives};
-use super::fail;
+use super::fail::RuntimeError;
+use super::panic;
 use super::typeinfo::TypeInfo;
 
 /// Sizes to which Go 1.19 rounds small objects: they show in `cap`.
@@ -38,7 +39,7 @@ fn new_capacity(old: usize, needed: usize, size: usize) -> usize {
         0 => needed,
         _ => match cap.checked_mul(size) {
             Some(bytes) if bytes < 1 << 47 => round_up(bytes) / size,
-            _ => fail::runtime_error("growslice: cap out of range"),
+            _ => panic::raise(RuntimeError::error("growslice: cap out of range".into())),
         },
     }
 }

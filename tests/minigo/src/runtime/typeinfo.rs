@@ -17,6 +17,8 @@ pub(crate) enum Shape {
     Interface,
     Chan,
     Func,
+    /// The text of a run-time error: a string, printed as it is.
+    Error,
     Opaque,
 }
 

@@ -159,7 +159,7 @@ pub(crate) fn format(out: &mut Vec<u8>, v: &Value, verb: u8, spec: &Spec, depth:
             b'v' | b'g' | b'G' | b'e' | b'E' | b'f' | b'F' => float_verb(out, v, verb, spec),
             _ => bad_verb(out, v, verb as char, spec),
         },
-        Shape::String => match verb {
+        Shape::String | Shape::Error => match verb {
             b'v' if spec.sharp_v => pad(out, quote(v.bytes(), '"', false).as_bytes(), spec, false),
             b'v' | b's' | b'q' | b'x' | b'X' => string_verb(out, v.bytes(), verb, spec),
             _ => bad_verb(out, v, verb as char, spec),

@@ -3,6 +3,7 @@
 //! `rec(n, object)` recurses `n` deep with `object` in a stack-map slot of every frame, calls out at the bottom, and returns
 //! the sum of what it reads through `object` on the way back.
 
+use cranelift_codegen::FinalizedMachExceptionHandler;
 use cranelift_codegen::ir::{
     AbiParam, InstBuilder, MemFlagsData, Signature, StackSlotData, StackSlotKind, Value, condcodes::IntCC, types::I64,
 };
@@ -13,35 +14,45 @@ use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module};
 use stackmark_stack::asm::{self, layout};
 use stackmark_stack::unwind::{Code, Function, Region, stack_map};
+use std::collections::HashMap;
 use std::ffi::c_void;
+use std::sync::Mutex;
 
 /// The native function at the bottom: `(object, n)`.
 pub(crate) type Bottom = unsafe extern "C-unwind" fn(*mut c_void, usize) -> usize;
 
 /// The compiled function, registered.
 pub(crate) struct Compiled {
-    /// Keeps the code.
-    _module: JITModule,
+    /// Keeps the code. Locked by nobody: so that it may be shared.
+    _module: Mutex<JITModule>,
     /// `entry(goroutine, argument)`, where the argument points to `[n, object, result]`.
     pub(crate) entry: usize,
+    /// Landing pads by the return addresses of their calls.
+    #[allow(dead_code, reason = "not every test leaves frames")]
+    pub(crate) landing_pads: HashMap<usize, usize>,
+    /// The addresses of all functions.
+    #[allow(dead_code, reason = "not every test calls more than the entry")]
+    pub(crate) functions: HashMap<&'static str, usize>,
 }
 
-struct Made {
+pub(crate) struct Made {
     id: FuncId,
     name: &'static str,
     len: usize,
     maps: Vec<(u32, u32, Vec<u32>)>,
+    /// Return addresses of `try_call`s, and their landing pads.
+    pads: Vec<(u32, u32)>,
     unwind: cranelift_codegen::isa::unwind::UnwindInfo,
 }
 
-struct Compiler {
-    module: JITModule,
+pub(crate) struct Compiler {
+    pub(crate) module: JITModule,
     signature: Signature,
     made: Vec<Made>,
 }
 
 impl Compiler {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut flags = settings::builder();
         for (name, value) in [
             ("opt_level", "speed"),
@@ -61,7 +72,7 @@ impl Compiler {
         Compiler { module: JITModule::new(jit), signature, made: Vec::new() }
     }
 
-    fn function(
+    pub(crate) fn function(
         &mut self,
         name: &'static str,
         params: usize,
@@ -92,27 +103,35 @@ impl Compiler {
             maps.map(|(at, size, map)| (*at, *size, map.entries().map(|(_, slot)| slot).collect())).collect();
         // Calls over which nothing is live have no map, but are safepoints.
         let span = code.buffer.frame_layout().expect("a frame").frame_to_fp_offset;
+        let mut pads = Vec::new();
         for site in code.buffer.call_sites() {
+            for handler in site.exception_handlers {
+                if let FinalizedMachExceptionHandler::Default(pad) = handler {
+                    pads.push((site.ret_addr, *pad));
+                }
+            }
             if !maps.iter().any(|(at, ..)| *at == site.ret_addr) {
                 maps.push((site.ret_addr, span, Vec::new()));
             }
         }
         let unwind = code.create_unwind_info(self.module.isa()).expect("unwind information").expect("on this target");
-        self.made.push(Made { id, name, len: code.code_buffer().len(), maps, unwind });
+        self.made.push(Made { id, name, len: code.code_buffer().len(), maps, pads, unwind });
         self.module.clear_context(&mut context);
         id
     }
 
-    fn finish(mut self, entry: FuncId, code: &Code) -> Compiled {
+    pub(crate) fn finish(mut self, entry: FuncId, code: &Code) -> Compiled {
         self.module.finalize_definitions().expect("memory for code");
         let mut table = gimli::write::FrameTable::default();
         let cie = table.add_cie(self.module.isa().create_systemv_cie().expect("System V"));
         let (mut functions, mut safepoints) = (Vec::new(), Vec::new());
+        let mut landing_pads = HashMap::new();
         for made in &self.made {
             let start = self.module.get_finalized_function(made.id) as usize;
             let cranelift_codegen::isa::unwind::UnwindInfo::SystemV(info) = &made.unwind else { panic!("System V") };
             table.add_fde(cie, info.to_fde(gimli::write::Address::Constant(start as u64)));
             functions.push(Function { name: made.name.into(), start, len: made.len, moves_return_address: false });
+            landing_pads.extend(made.pads.iter().map(|(at, pad)| (start + *at as usize, start + *pad as usize)));
             for (at, size, slots) in &made.maps {
                 safepoints.push(stack_map::cranelift::safepoint(start, *at, *size, slots.iter().copied()));
             }
@@ -129,27 +148,37 @@ impl Compiler {
             functions,
             safepoints,
             max_frame: Some(stackmark_stack::MAX_FRAME as u32),
+            ..Region::default()
         })
         .expect("a correct region");
-        Compiled { entry: self.module.get_finalized_function(entry) as usize, _module: self.module }
+        Compiled {
+            entry: self.module.get_finalized_function(entry) as usize,
+            landing_pads,
+            functions: self
+                .made
+                .iter()
+                .map(|m| (m.name, self.module.get_finalized_function(m.id) as usize))
+                .collect(),
+            _module: Mutex::new(self.module),
+        }
     }
 }
 
 /// The routines that managed code calls.
 #[derive(Clone, Copy)]
-struct Calls {
+pub(crate) struct Calls {
     out: cranelift_codegen::ir::FuncRef,
 }
 
 impl Calls {
-    fn native(self, b: &mut FunctionBuilder<'_>, f: usize, x: Value, y: Value) -> Value {
+    pub(crate) fn native(self, b: &mut FunctionBuilder<'_>, f: usize, x: Value, y: Value) -> Value {
         let f = b.ins().iconst(I64, f as i64);
         let call = b.ins().call(self.out, &[f, x, y]);
         b.inst_results(call)[0]
     }
 
     /// The stack check and poll of a prologue.
-    fn poll(self, b: &mut FunctionBuilder<'_>) {
+    pub(crate) fn poll(self, b: &mut FunctionBuilder<'_>) {
         let goroutine = b.ins().get_pinned_reg(I64);
         let sp = b.ins().get_stack_pointer(I64);
         let limit = b.ins().load(I64, MemFlagsData::trusted(), goroutine, layout::G_STACK_LIMIT as i32);
@@ -165,10 +194,30 @@ impl Calls {
     }
 }
 
+#[allow(dead_code, reason = "not every test is about recursion alone")]
 /// Compiles and registers `rec`. With `pad`, each frame has so many bytes more.
 pub(crate) fn compile(code: &Code, bottom: Bottom, pad: u32) -> Compiled {
     let mut compiler = Compiler::new();
-    let rec = compiler.function("rec", 2, |b, module, params, calls| {
+    let rec = recursion(&mut compiler, bottom, pad);
+    let entry = compiler.function("entry", 2, |b, module, params, calls| {
+        let [goroutine, argument] = params[..] else { unreachable!("two parameters") };
+        b.ins().set_pinned_reg(goroutine);
+        b.declare_value_needs_stack_map(argument);
+        calls.poll(b);
+        let rec = module.declare_func_in_func(rec, b.func);
+        let n = b.ins().load(I64, MemFlagsData::trusted(), argument, 0);
+        let object = b.ins().load(I64, MemFlagsData::trusted(), argument, 8);
+        let call = b.ins().call(rec, &[n, object]);
+        let result = b.inst_results(call)[0];
+        b.ins().store(MemFlagsData::trusted(), result, argument, 16);
+        b.ins().return_(&[result]);
+    });
+    compiler.finish(entry, code)
+}
+
+/// The function `rec`.
+pub(crate) fn recursion(compiler: &mut Compiler, bottom: Bottom, pad: u32) -> FuncId {
+    compiler.function("rec", 2, |b, module, params, calls| {
         let [n, object] = params[..] else { unreachable!("two parameters") };
         b.declare_value_needs_stack_map(object);
         calls.poll(b);
@@ -193,19 +242,5 @@ pub(crate) fn compile(code: &Code, bottom: Bottom, pad: u32) -> Compiled {
         let kept = b.ins().load(I64, MemFlagsData::new(), own, 0);
         let sum = b.ins().iadd(sum, kept);
         b.ins().return_(&[sum]);
-    });
-    let entry = compiler.function("entry", 2, |b, module, params, calls| {
-        let [goroutine, argument] = params[..] else { unreachable!("two parameters") };
-        b.ins().set_pinned_reg(goroutine);
-        b.declare_value_needs_stack_map(argument);
-        calls.poll(b);
-        let rec = module.declare_func_in_func(rec, b.func);
-        let n = b.ins().load(I64, MemFlagsData::trusted(), argument, 0);
-        let object = b.ins().load(I64, MemFlagsData::trusted(), argument, 8);
-        let call = b.ins().call(rec, &[n, object]);
-        let result = b.inst_results(call)[0];
-        b.ins().store(MemFlagsData::trusted(), result, argument, 16);
-        b.ins().return_(&[result]);
-    });
-    compiler.finish(entry, code)
+    })
 }

@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Every item of `--stress`, together.
-pub(crate) const ALL_STRESS: &str = "collect-every-poll,barrier-every-frame,move-every-poll,poison,verify";
+pub(crate) const ALL_STRESS: &str =
+    "collect-every-poll,barrier-every-frame,move-every-poll,poison,verify,scan-few-frames";
 
 /// More output than this is a program gone wild; its pipe is closed then.
 const OUTPUT_LIMIT: u64 = 64 << 20;
@@ -20,7 +21,7 @@ macro_rules! for_each_program {
     ($tests:ident) => {
         $tests! {
             arrays, backtrace, bad_formats, binary_trees, channels, closures, collections, constants, control,
-            deep_goroutines, deep_recursion, evaluation, f128, float32s, floats, formats, formats_more, globals, goroutines,
+            deep_goroutines, deep_recursion, defers, evaluation, f128, float32s, floats, formats, formats_more, globals, goroutines,
             ints, large_frames, linked_list, lists_kept, mandelbrot, methods, multiple_results, nqueens, parked_goroutines, pointers, prime_sieve, shifts,
             slice_in_loop, slices,
             stack_arrays, stack_shrinks, strings, structs,

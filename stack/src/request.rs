@@ -1,0 +1,128 @@
+//! What a goroutine is asked to do at its next poll: contract C6.
+//!
+//! Invariants:
+//!
+//! 1. The flags are the request, the poll word is their echo: `usize::MAX` whenever a flag is set and nobody is about to look.
+//! 2. Who asks stores the flag, fences, and stores the word. Who rewrites the word stores it, fences, and looks at the flags: so one
+//!    of the two leaves the word at `usize::MAX`, or the rewriter has taken the request.
+
+use crate::sync::{AtomicU32, LeftOut, Ordering, fence, left_out};
+
+/// Something that a goroutine is asked to do at its next poll. Bits of one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request(pub(crate) u32);
+
+impl Request {
+    /// Nothing.
+    pub const NONE: Request = Request(0);
+    /// Pass a safepoint: a handshake, or the world stops.
+    pub const SAFEPOINT: Request = Request(1);
+    /// Scan your own stack.
+    pub const SCAN: Request = Request(2);
+    /// Let others run.
+    pub const YIELD: Request = Request(4);
+
+    /// Whether all of `other` is asked for.
+    pub fn has(self, other: Request) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// The word that managed code compares its stack pointer with. In a model it is not the header's.
+pub(crate) trait PollWord {
+    fn store(&self, word: usize, order: Ordering);
+}
+
+impl PollWord for std::sync::atomic::AtomicUsize {
+    fn store(&self, word: usize, order: Ordering) {
+        std::sync::atomic::AtomicUsize::store(self, word, order);
+    }
+}
+
+/// The flags of one goroutine.
+#[derive(Debug)]
+pub(crate) struct Requests(AtomicU32);
+
+impl Requests {
+    pub(crate) fn new() -> Self {
+        Requests(AtomicU32::new(0))
+    }
+
+    /// A record begins a new life.
+    pub(crate) fn forget(&self) {
+        // Relaxed: nobody asks a goroutine that has not begun; who asks one that has ended asks in vain.
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// Asks.
+    pub(crate) fn ask(&self, what: Request, word: &impl PollWord) {
+        // Release: with the Acquire of `take`, what the asker wrote before it asked is visible to who does it.
+        self.0.fetch_or(what.0, Ordering::Release);
+        // Invariant 2: pairs with the fence in `rewrite`.
+        if !left_out(LeftOut::RequestFence) {
+            fence(Ordering::SeqCst);
+        }
+        word.store(usize::MAX, Ordering::Relaxed);
+    }
+
+    /// Takes what has been asked; followed by [`Requests::rewrite`].
+    pub(crate) fn take(&self) -> Request {
+        Request(self.0.swap(0, Ordering::AcqRel))
+    }
+
+    /// Writes the poll word, `quiet` unless something is asked.
+    pub(crate) fn rewrite(&self, word: &impl PollWord, quiet: usize) {
+        word.store(quiet, Ordering::Relaxed);
+        // Invariant 2: pairs with the fence in `ask`.
+        if !left_out(LeftOut::RequestFence) {
+            fence(Ordering::SeqCst);
+        }
+        if self.0.load(Ordering::Relaxed) != 0 {
+            word.store(usize::MAX, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(all(test, stackmark_loom))]
+mod loom_models {
+    use super::*;
+    use crate::sync::{AtomicUsize, leave_out};
+    use loom::{sync::Arc, thread};
+
+    impl PollWord for AtomicUsize {
+        fn store(&self, word: usize, order: Ordering) {
+            AtomicUsize::store(self, word, order);
+        }
+    }
+
+    fn a_request_comes_while_the_word_is_rewritten() {
+        loom::model(|| {
+            let shared = Arc::new((Requests::new(), AtomicUsize::new(0)));
+            let goroutine = shared.clone();
+            // Its stack grows, and it polls.
+            let thread = thread::spawn(move || {
+                let (requests, word) = &*goroutine;
+                requests.rewrite(word, 1);
+                let taken = requests.take();
+                requests.rewrite(word, 2);
+                taken.has(Request::SCAN)
+            });
+            shared.0.ask(Request::SCAN, &shared.1);
+            let taken = thread.join().unwrap();
+            let word = shared.1.load(Ordering::Relaxed);
+            assert!(taken || word == usize::MAX, "the request is neither taken nor visible");
+        });
+    }
+
+    #[test]
+    fn loom_no_request_is_lost_while_the_word_is_rewritten() {
+        a_request_comes_while_the_word_is_rewritten();
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_twin_without_fences_loses_a_request() {
+        leave_out(LeftOut::RequestFence);
+        a_request_comes_while_the_word_is_rewritten();
+    }
+}

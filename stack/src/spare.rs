@@ -1,0 +1,178 @@
+//! A lock-free list of things made in advance, for threads that have no time to make one.
+//!
+//! Invariants:
+//!
+//! 1. A node is either in the list, or taken by one thread, which alone uses its value. Nodes are never freed before the list.
+//! 2. The head holds a node and a tag that every change counts up. A compare-and-swap by which a thread takes a node fails if
+//!    the head has changed since it was read, even back to the same node: so the `next` read from the node was the
+//!    one that it had in the list.
+
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
+use std::ptr::NonNull;
+
+/// Something in a [`SpareList`], or taken from it.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Node<T> {
+    /// The next node's address, 0 at the end. Meaningful while the node is in the list.
+    next: AtomicUsize,
+    pub(crate) value: T,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct SpareList<T> {
+    head: AtomicU64,
+    /// Every node, to be freed. Locked when one is added.
+    all: Mutex<Vec<NonNull<Node<T>>>>,
+}
+
+/// Addresses have 47 bits here, of which the alignment leaves 41: the rest of a word is the tag's.
+const TAG_BITS: u32 = 23;
+const ALIGN_BITS: u32 = 6;
+
+fn pack(node: usize, tag: u64) -> u64 {
+    debug_assert!(node >> 47 == 0 && node.is_multiple_of(1 << ALIGN_BITS));
+    (node as u64 >> ALIGN_BITS) << TAG_BITS | tag & ((1 << TAG_BITS) - 1)
+}
+
+fn address(head: u64) -> usize {
+    (head >> TAG_BITS << ALIGN_BITS) as usize
+}
+
+// SAFETY: nodes are reached by several threads, but a value by the one that has taken its node.
+unsafe impl<T: Send> Send for SpareList<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for SpareList<T> {}
+
+impl<T> SpareList<T> {
+    /// An empty list.
+    pub(crate) fn new() -> SpareList<T> {
+        SpareList { head: AtomicU64::new(0), all: Mutex::new(Vec::new()) }
+    }
+
+    /// A new node, taken.
+    pub(crate) fn make(&self, value: T) -> NonNull<Node<T>> {
+        let node = NonNull::from(Box::leak(Box::new(Node { next: AtomicUsize::new(0), value })));
+        self.all.lock().push(node);
+        node
+    }
+
+    /// Takes a node.
+    pub(crate) fn take(&self) -> Option<NonNull<Node<T>>> {
+        // Acquire: what the node's last user did to it.
+        let mut head = self.head.load(Ordering::Acquire);
+        loop {
+            let node = NonNull::new(address(head) as *mut Node<T>)?;
+            // SAFETY: nodes live as long as the list. Relaxed: if the word is stale, so is the tag.
+            let next = unsafe { &(*node.as_ptr()).next }.load(Ordering::Relaxed);
+            let swapped =
+                self.head.compare_exchange_weak(head, pack(next, head + 1), Ordering::Acquire, Ordering::Acquire);
+            match swapped {
+                Ok(_) => return Some(node),
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Puts a node back, or in for the first time.
+    ///
+    /// # Safety
+    /// The node is this list's and taken; the caller does not use it any more.
+    pub(crate) unsafe fn give(&self, node: NonNull<Node<T>>) {
+        let mut head = self.head.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: nodes live as long as the list.
+            unsafe { &(*node.as_ptr()).next }.store(address(head), Ordering::Relaxed);
+            let new = pack(node.as_ptr() as usize, head + 1);
+            // Release: what we did to the node, its `next` included.
+            match self.head.compare_exchange_weak(head, new, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Whether there is none, at this moment.
+    pub(crate) fn is_empty(&self) -> bool {
+        address(self.head.load(Ordering::Relaxed)) == 0
+    }
+}
+
+impl<T> Drop for SpareList<T> {
+    fn drop(&mut self) {
+        for node in self.all.lock().drain(..) {
+            // SAFETY: made by `make`, and nobody has the list any more.
+            drop(unsafe { Box::from_raw(node.as_ptr()) });
+        }
+    }
+}
+
+#[cfg(all(test, stackmark_loom))]
+mod loom_models {
+    use super::*;
+    use loom::{cell::UnsafeCell, sync::Arc, thread};
+
+    fn bounded(bound: usize, model: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(bound);
+        builder.check(model);
+    }
+
+    fn list(nodes: u32) -> Arc<SpareList<UnsafeCell<u32>>> {
+        let list = SpareList::new();
+        for number in 0..nodes {
+            let node = list.make(UnsafeCell::new(number));
+            // SAFETY: just made.
+            unsafe { list.give(node) };
+        }
+        Arc::new(list)
+    }
+
+    /// Takes one, uses it alone, and puts it back.
+    fn take_and_give(list: &SpareList<UnsafeCell<u32>>) -> bool {
+        let Some(node) = list.take() else { return false };
+        // SAFETY: taken; loom checks that nobody else is there.
+        unsafe {
+            node.as_ref().value.with_mut(|value| *value += 1);
+            list.give(node);
+        }
+        true
+    }
+
+    #[test]
+    fn loom_a_spare_is_taken_by_one_thread_at_a_time() {
+        bounded(3, || {
+            let list = list(2);
+            let other = list.clone();
+            let thread = thread::spawn(move || {
+                // Twice: a node leaves the list and comes back under the other thread's eyes.
+                assert!(take_and_give(&other));
+                assert!(take_and_give(&other));
+            });
+            assert!(take_and_give(&list));
+            thread.join().unwrap();
+            let both = [list.take(), list.take()].map(|node| node.expect("none is lost"));
+            assert_ne!(both[0], both[1]);
+            assert!(list.take().is_none());
+        });
+    }
+
+    #[test]
+    fn loom_three_threads_and_two_spares() {
+        bounded(2, || {
+            let list = list(2);
+            let threads: Vec<_> = (0..2)
+                .map(|_| {
+                    let list = list.clone();
+                    thread::spawn(move || take_and_give(&list))
+                })
+                .collect();
+            take_and_give(&list);
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            assert!(list.take().is_some() && list.take().is_some() && list.take().is_none());
+        });
+    }
+}

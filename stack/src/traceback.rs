@@ -1,0 +1,135 @@
+//! Tracebacks through every stack of a thread, managed and native frames in their true order, and the end of a process
+//! whose panic nobody has recovered.
+
+use crate::machine::Caller;
+use crate::runtime::Runtime;
+use parking_lot::Mutex;
+use stackmark_asm::{self as asm, barrier};
+use std::ffi::{c_int, c_void};
+use std::fmt::Write;
+use std::ops::ControlFlow;
+
+/// The youngest and the oldest frames that a traceback shows; those in between are counted.
+const SHOWN: usize = 50;
+
+unsafe extern "C-unwind" {
+    fn _Unwind_Backtrace(
+        visit: unsafe extern "C-unwind" fn(*mut c_void, *mut c_void) -> c_int,
+        argument: *mut c_void,
+    ) -> c_int;
+    fn _Unwind_GetIPInfo(context: *mut c_void, exact: *mut c_int) -> usize;
+}
+
+/// Calls `visit` for each frame of this thread, on whatever stack, youngest first, until it breaks, with the pc to look it up
+/// by. The frames of the assembly, through which stacks are switched, and barrier stubs are left out.
+pub fn full_backtrace(mut visit: impl FnMut(usize) -> ControlFlow<()>) {
+    type Visit<'v> = &'v mut dyn FnMut(usize) -> ControlFlow<()>;
+    unsafe extern "C-unwind" fn each(context: *mut c_void, visit: *mut c_void) -> c_int {
+        const GO_ON: c_int = 0;
+        const BREAK: c_int = 5;
+        let mut exact = 0;
+        // SAFETY: the unwinder's context, and our own closure.
+        let (pc, visit) = unsafe { (_Unwind_GetIPInfo(context, &mut exact), &mut *(visit as *mut Visit<'_>)) };
+        let at = pc.wrapping_sub(usize::from(exact == 0));
+        let ours = pc == asm::native_return_pc()
+            || [asm::system_call_range(), asm::callback_range(), asm::entry_range(), barrier::pool()]
+                .iter()
+                .any(|range| range.contains(&at));
+        match ours || pc == 0 || visit(at).is_continue() {
+            true => GO_ON,
+            false => BREAK,
+        }
+    }
+    let mut visit: Visit<'_> = &mut visit;
+    // SAFETY: the closure outlives the call.
+    unsafe { _Unwind_Backtrace(each, (&raw mut visit).cast()) };
+}
+
+/// A frame's function and where its source is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Line {
+    function: String,
+    source: Option<(String, u32)>,
+}
+
+impl Line {
+    /// What is known of a pc: of managed code by the runtime, of native code by its debugging information.
+    fn of(runtime: &Runtime, pc: usize) -> Vec<Line> {
+        if let Some(function) = runtime.code.snapshot().function(pc) {
+            return vec![Line { function: function.name.to_owned(), source: runtime.host.source(pc) }];
+        }
+        let mut lines = Vec::new();
+        backtrace::resolve(pc as *mut c_void, |symbol| {
+            lines.push(Line {
+                function: symbol.name().map_or_else(|| format!("{pc:#x}"), |name| format!("{name:#}")),
+                source: symbol.filename().map(|f| (f.display().to_string(), symbol.lineno().unwrap_or(0))),
+            });
+        });
+        if lines.is_empty() {
+            lines.push(Line { function: format!("{pc:#x}"), source: None });
+        }
+        lines
+    }
+
+    fn write(&self, into: &mut String) {
+        // Writing to a string does not fail.
+        let _ = writeln!(into, "{}(...)", self.function);
+        if let Some((file, line)) = &self.source {
+            let _ = writeln!(into, "\t{file}:{line}");
+        }
+    }
+}
+
+/// `goroutine N [running]:` and the functions of this thread, innermost first, from the youngest managed frame to the
+/// oldest frame of all, each with its file and line where they are known. Frames of native code that managed code called
+/// out to last, the panic's own machinery, are left out.
+pub fn traceback(runtime: &Runtime) -> String {
+    let mut text = String::new();
+    // SAFETY: used within this function alone.
+    if let Some(caller) = unsafe { Caller::try_current() } {
+        let _ = writeln!(text, "goroutine {} [running]:", caller.goroutine().id());
+    } else {
+        text.push_str("goroutine 0 [idle]:\n");
+    }
+    let mut pcs = Vec::new();
+    let mut begun = false;
+    let snapshot = runtime.code.snapshot();
+    full_backtrace(|pc| {
+        begun |= snapshot.function(pc).is_some();
+        if begun {
+            pcs.push(pc);
+        }
+        ControlFlow::Continue(())
+    });
+    drop(snapshot);
+    let elided = pcs.len().saturating_sub(2 * SHOWN);
+    for (i, &pc) in pcs.iter().enumerate() {
+        if elided > 0 && i == SHOWN {
+            let _ = writeln!(text, "...{elided} frames elided...");
+        }
+        if elided == 0 || i < SHOWN || i >= SHOWN + elided {
+            Line::of(runtime, pc).iter().for_each(|line| line.write(&mut text));
+        }
+    }
+    text
+}
+
+/// Ends the process of a panic that nobody has recovered: `panic: MESSAGE`, the traceback, status 2. On any thread and
+/// stack; other threads go on running until the end, hence no destructors. If several come, the first one speaks.
+pub fn die_of_panic(runtime: &Runtime, message: &str) -> ! {
+    static ENDING: Mutex<()> = Mutex::new(());
+    std::mem::forget(ENDING.lock());
+    let text = format!("panic: {message}\n\n{}", traceback(runtime));
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        // SAFETY: the bytes are ours.
+        let written = unsafe { libc::write(libc::STDERR_FILENO, rest.as_ptr().cast(), rest.len()) };
+        match usize::try_from(written) {
+            Ok(written) => rest = &rest[written..],
+            Err(_) if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(2) }
+}

@@ -1,0 +1,92 @@
+//! Calls of the functions of standard packages.
+
+use super::function::{FuncGen, Val};
+use crate::error::Compiled;
+use crate::runtime::natives::{self, NativeFn};
+use crate::types::Kind;
+use cranelift_codegen::ir::Value;
+use go_parser::Pos;
+use go_parser::ast::CallExpr;
+
+/// A function of a standard package.
+#[derive(Clone, Copy)]
+pub(crate) enum Standard {
+    /// Operands: the format, if there is one, and the list of what is printed.
+    Print {
+        native: NativeFn,
+        to_string: bool,
+    },
+    Collect,
+    Gosched,
+    NumGoroutine,
+    Goexit,
+}
+
+impl FuncGen<'_, '_> {
+    /// Which function that is, and its arguments.
+    pub(crate) fn standard_operands(
+        &mut self,
+        package: &str,
+        name: &str,
+        c: &CallExpr,
+        pos: Pos,
+    ) -> Compiled<(Standard, Vec<Val>)> {
+        let basic = self.c.types.basic;
+        let any_slice = self.c.types.intern(Kind::Slice(basic.any));
+        let print: Option<(NativeFn, bool, bool)> = match (package, name) {
+            ("fmt", "Print") => Some((natives::fmt_print, false, false)),
+            ("fmt", "Println") => Some((natives::fmt_println, false, false)),
+            ("fmt", "Printf") => Some((natives::fmt_printf, true, false)),
+            ("fmt", "Sprint") => Some((natives::fmt_sprint, false, true)),
+            ("fmt", "Sprintln") => Some((natives::fmt_sprintln, false, true)),
+            ("fmt", "Sprintf") => Some((natives::fmt_sprintf, true, true)),
+            _ => None,
+        };
+        if let Some((native, format, to_string)) = print {
+            let params = if format { vec![basic.string, any_slice] } else { vec![any_slice] };
+            return Ok((Standard::Print { native, to_string }, self.arguments(&params, true, c)?));
+        }
+        let call = match (package, name) {
+            ("runtime", "GC") => Standard::Collect,
+            ("runtime", "Gosched") => Standard::Gosched,
+            ("runtime", "NumGoroutine") => Standard::NumGoroutine,
+            ("runtime", "Goexit") => Standard::Goexit,
+            _ => return Err(self.error(pos, format!("{package}.{name} is not supported"))),
+        };
+        Ok((call, vec![]))
+    }
+
+    /// The call itself.
+    pub(crate) fn emit_standard(&mut self, call: &Standard, operands: &[Val]) -> Vec<Val> {
+        let basic = self.c.types.basic;
+        match call {
+            Standard::Print { native, to_string } => {
+                let (list, format) = operands.split_last().expect("the variadic argument");
+                let mut words: Vec<Value> = vec![list.v[0], list.v[1]];
+                words.extend(format.iter().flat_map(|f| f.v.iter().copied()));
+                let n = self.native(*native, &words);
+                if *to_string {
+                    return vec![self.string_result(basic.string)];
+                }
+                let error = self.zero(basic.any);
+                vec![Val { ty: basic.int, v: vec![n] }, error]
+            }
+            Standard::Collect => {
+                self.native(natives::collect, &[]);
+                vec![]
+            }
+            Standard::Gosched => {
+                self.native(natives::gosched, &[]);
+                vec![]
+            }
+            Standard::NumGoroutine => {
+                let n = self.native(natives::num_goroutine, &[]);
+                vec![Val { ty: basic.int, v: vec![n] }]
+            }
+            Standard::Goexit => {
+                self.emit_goexit();
+                vec![]
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Frames left for an older one: [`Caller::unwind_to`], over managed frames and over native ones.
+
+use crate::native::Library;
+use crate::{Object, Setting, configs, guarded_result, landed_result, rec_result};
+use stackmark_stack::{Caller, Status, UnwindToError};
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+#[test]
+fn a_landing_pad_gets_its_values_and_its_callee_saved_registers() {
+    for config in configs() {
+        let s = Setting::new(config);
+        for n in [0, 1, 10, 1000] {
+            let result = s.run(n, &|_| {
+                s.scan();
+                s.leave_to(0, [5, 6])
+            });
+            assert_eq!(result, landed_result([5, 6]), "{n} frames");
+        }
+        let counters = s.runtime.counters();
+        assert_eq!(counters.leapfrogged.load(Relaxed) + counters.hit.load(Relaxed), counters.placed.load(Relaxed));
+        s.check_at_end();
+    }
+}
+
+#[test]
+fn frames_are_left_from_within_a_foreign_call() {
+    for config in configs() {
+        let s = Setting::new(config);
+        let result = s.run(20, &|_| {
+            // SAFETY: used here alone.
+            let caller = unsafe { Caller::current() };
+            caller.foreign(|| {
+                s.scan_from_outside();
+                assert_eq!(caller.goroutine().status(), Status::Foreign);
+                s.leave_to(0, [1, 2])
+            })
+        });
+        assert_eq!(result, landed_result([1, 2]));
+        s.check_at_end();
+    }
+}
+
+#[test]
+fn a_frame_that_does_not_exist_is_an_error_and_nothing_changes() {
+    let s = Setting::new(configs()[0].clone());
+    let result = s.run(3, &|_| {
+        // SAFETY: no frame is at these depths, so that the calls return.
+        unsafe {
+            let caller = Caller::current();
+            let (depth, pad) = s.pads(caller)[0];
+            for wrong in [depth + 8, depth - 8, 0, 1 << 40] {
+                let error = caller.unwind_to(wrong, pad, [0, 0]);
+                assert!(matches!(error, UnwindToError::NoFrame { depth, .. } if depth == wrong), "{error}");
+            }
+            // The frame of call_system: there, but not managed.
+            let mut first = None;
+            let _ = caller.frames(|frame| {
+                first = Some(frame.depth);
+                std::ops::ControlFlow::Break(())
+            });
+            let error = caller.unwind_to(first.expect("a frame"), pad, [0, 0]);
+            assert!(error.to_string().contains("no managed frame"), "{error}");
+        }
+        1
+    });
+    assert_eq!(result, guarded_result(rec_result(3, 1)));
+}
+
+/// Counts its own end.
+struct Dropped<'a>(&'a AtomicU64);
+
+impl Drop for Dropped<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+/// Calls back `depth` times, one inside the other, and leaves all of it from the innermost for landing pad `pad`.
+fn nest(s: &Setting, depth: u64, pad: usize, dropped: &AtomicU64) -> usize {
+    if depth == 0 {
+        s.scan();
+        s.leave_to(pad, [3, 4]);
+    }
+    // SAFETY: used here alone.
+    let caller = unsafe { Caller::current() };
+    let _counted = Dropped(dropped);
+    let act = move |_: &Object<'_>| nest(s, depth - 1, pad, dropped);
+    caller.foreign(|| s.call_back(5, &act)) as usize
+}
+
+#[test]
+fn callbacks_are_left_and_native_destructors_run() {
+    for config in configs() {
+        let s = Setting::new(config);
+        for depth in 0..4 {
+            let dropped = AtomicU64::new(0);
+            // The outermost landing pad: every callback is left.
+            let result = s.run(2, &|_| nest(&s, depth, depth as usize, &dropped));
+            assert_eq!(result, landed_result([3, 4]), "{depth} callbacks");
+            assert_eq!(dropped.load(Relaxed), depth);
+        }
+        // A landing pad inside of a callback: the frames older than it return as ever.
+        let dropped = AtomicU64::new(0);
+        let result = s.run(2, &|_| nest(&s, 3, 1, &dropped));
+        let returns = |inner| guarded_result(rec_result(5, inner));
+        let expected = guarded_result(rec_result(2, returns(landed_result([3, 4]))));
+        assert_eq!(result, expected, "the oldest callback returns");
+        assert_eq!(dropped.load(Relaxed), 3);
+        s.check_at_end();
+    }
+}
+
+#[test]
+fn go_8588_a_hundred_thousand_recoveries_across_a_callback_lose_nothing() {
+    let s = Setting::new(configs()[1].clone());
+    let machine = stackmark_stack::Machine::attach(&s.runtime).expect("a fresh thread");
+    let stack = AtomicUsize::new(0);
+    let round = || {
+        let dropped = AtomicU64::new(0);
+        let result = s.run_on(&machine, 1, &|_| {
+            // The system stack begins where it began the last time.
+            let here = 0u8;
+            stack.store(&raw const here as usize, Relaxed);
+            nest(&s, 1, 1, &dropped)
+        });
+        assert_eq!(result, landed_result([3, 4]));
+    };
+    round();
+    let (at, resident) = (stack.load(Relaxed), s.runtime.stacks().resident_bytes());
+    for _ in 0..100_000 {
+        round();
+    }
+    assert_eq!(stack.load(Relaxed), at, "the system stack");
+    assert_eq!(s.runtime.stacks().resident_bytes(), resident);
+    // Far more barriers than there are stubs, and none was missing.
+    let counters = s.runtime.counters();
+    let [placed, hit, left] = [&counters.placed, &counters.hit, &counters.leapfrogged].map(|c| c.load(Relaxed));
+    assert!(left > 100_000 && placed == hit + left, "{counters:?}");
+    s.check_at_end();
+}
+
+#[test]
+fn cxx_destructors_run_when_frames_are_left() {
+    let Some(library) = Library::load("cxx.cc") else { return };
+    type CallThrough =
+        unsafe extern "C-unwind" fn(unsafe extern "C-unwind" fn(*mut c_void) -> u64, *mut c_void) -> u64;
+    // SAFETY: the function's type in cxx.cc.
+    let (call_through, destroyed) = unsafe {
+        let f = library.function("call_through_destructor");
+        let count = library.function("destroyed") as *const AtomicU64;
+        (std::mem::transmute::<*mut c_void, CallThrough>(f), &*count)
+    };
+    struct Through<'s>(&'s Setting);
+    unsafe extern "C-unwind" fn back(through: *mut c_void) -> u64 {
+        // SAFETY: the test passes its own.
+        let s = unsafe { &*(through as *const Through<'_>) }.0;
+        s.call_back(4, &|_| {
+            s.scan();
+            s.leave_to(1, [8, 9])
+        })
+    }
+    for config in configs() {
+        let s = Setting::new(config);
+        let before = destroyed.load(Relaxed);
+        let result = s.run(2, &|_| {
+            // SAFETY: used here alone.
+            let caller = unsafe { Caller::current() };
+            let through = Through(&s);
+            // SAFETY: the C++ function calls back with what it is given.
+            caller.foreign(|| unsafe { call_through(back, (&raw const through).cast_mut().cast()) }) as usize
+        });
+        assert_eq!(result, landed_result([8, 9]));
+        assert_eq!(destroyed.load(Relaxed), before + 1);
+        s.check_at_end();
+    }
+}

@@ -1,0 +1,250 @@
+//! Calls out of managed code and callbacks into it: frames left for a recover, native exceptions, foreign calls, threads
+//! that the runtime has never seen. The managed code is compiled by the small compiler in `jit`.
+
+#[path = "../jit/mod.rs"]
+mod jit;
+
+mod exceptions;
+mod leaving;
+mod native;
+mod threads;
+
+use cranelift_codegen::ir::{
+    BlockArg, BlockCall, ExceptionTableData, ExceptionTableItem, InstBuilder, MemFlagsData, types::I64,
+};
+use cranelift_frontend::FunctionBuilder;
+use cranelift_module::{FuncId, Module};
+use stackmark_stack::asm::ManagedFn;
+use stackmark_stack::unwind::Code;
+use stackmark_stack::{BarrierMode, Caller, Config, FrameAt, Goroutine, Host, Left, Machine, Runtime};
+use std::ffi::c_void;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// What the native function at the bottom of a recursion does: it gets the object and the depth that is left, 0.
+pub(crate) type Act<'a> = &'a (dyn Fn(&Object<'_>) -> usize + Sync);
+
+/// What managed code passes down: `rec` reads the first word in every frame, `guarded` the four after it.
+#[repr(C)]
+pub(crate) struct Object<'a> {
+    pub(crate) value: u64,
+    pub(crate) kept: [u64; 4],
+    pub(crate) act: Act<'a>,
+}
+
+impl<'a> Object<'a> {
+    pub(crate) fn new(act: Act<'a>) -> Object<'a> {
+        Object { value: 7, kept: [11, 13, 17, 19], act }
+    }
+}
+
+/// The argument of a function that native code calls back.
+#[repr(C)]
+pub(crate) struct Inner<'a> {
+    goroutine: usize,
+    n: u64,
+    object: *const Object<'a>,
+}
+
+unsafe extern "C-unwind" fn bottom(object: *mut c_void, _n: usize) -> usize {
+    // SAFETY: managed code passes the object that the test has given it.
+    let object = unsafe { &*(object as *const Object<'_>) };
+    (object.act)(object)
+}
+
+/// What `rec` returns at depth `n` when the bottom returned `bottom`.
+pub(crate) fn rec_result(n: u64, bottom: u64) -> u64 {
+    n * (n + 1) / 2 + 7 * n + bottom
+}
+
+/// What `guarded` returns when its call returned `result`.
+pub(crate) fn guarded_result(result: u64) -> u64 {
+    result + 11 + 13 + 17 + 19
+}
+
+/// What `guarded` returns when its landing pad got these.
+pub(crate) fn landed_result(values: [u64; 2]) -> u64 {
+    values[0] * 1000 + values[1] + 11 + 13 + 17 + 19
+}
+
+/// `guarded(n, object)`: calls `rec(n, object)` with values of its own in callee-saved registers, and has a landing pad.
+fn guarded(compiler: &mut jit::Compiler, rec: FuncId) -> FuncId {
+    compiler.function("guarded", 2, |b, module, params, calls| {
+        let [n, object] = params[..] else { unreachable!("two parameters") };
+        calls.poll(b);
+        let kept: Vec<_> = (1..5).map(|i| b.ins().load(I64, MemFlagsData::trusted(), object, i * 8)).collect();
+        let sum = |b: &mut FunctionBuilder<'_>, first| kept.iter().fold(first, |sum, &k| b.ins().iadd(sum, k));
+        let rec = module.declare_func_in_func(rec, b.func);
+        let (normal, landing) = (b.create_block(), b.create_block());
+        let result = b.append_block_param(normal, I64);
+        let values = [b.append_block_param(landing, I64), b.append_block_param(landing, I64)];
+        let pool = &mut b.func.dfg.value_lists;
+        let returns = BlockCall::new(normal, [BlockArg::TryCallRet(0)], pool);
+        let lands = BlockCall::new(landing, [BlockArg::TryCallExn(0), BlockArg::TryCallExn(1)], pool);
+        let signature = b.func.dfg.ext_funcs[rec].signature;
+        let table = ExceptionTableData::new(signature, returns, [ExceptionTableItem::Default(lands)]);
+        let table = b.func.dfg.exception_tables.push(table);
+        b.ins().try_call(rec, &[n, object], table);
+        b.switch_to_block(normal);
+        let result = sum(b, result);
+        b.ins().return_(&[result]);
+        b.switch_to_block(landing);
+        let first = b.ins().imul_imm_s(values[0], 1000);
+        let result = b.ins().iadd(first, values[1]);
+        let result = sum(b, result);
+        b.ins().return_(&[result]);
+    })
+}
+
+/// `inner(argument)`, as native code calls it back: `callee(n, object)`.
+fn inner(compiler: &mut jit::Compiler, name: &'static str, callee: FuncId) -> FuncId {
+    compiler.function(name, 1, |b, module, params, calls| {
+        let argument = params[0];
+        let word = |b: &mut FunctionBuilder<'_>, i| b.ins().load(I64, MemFlagsData::trusted(), argument, i * 8);
+        let goroutine = word(b, 0);
+        b.ins().set_pinned_reg(goroutine);
+        calls.poll(b);
+        let (n, object) = (word(b, 1), word(b, 2));
+        let callee = module.declare_func_in_func(callee, b.func);
+        let call = b.ins().call(callee, &[n, object]);
+        let result = b.inst_results(call)[0];
+        b.ins().return_(&[result]);
+    })
+}
+
+/// A host that has nothing to add.
+struct Embedder;
+
+impl Host for Embedder {
+    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
+        panic!("stack exceeds {limit} bytes")
+    }
+}
+
+/// A runtime with compiled code.
+pub(crate) struct Setting {
+    pub(crate) runtime: Arc<Runtime>,
+    compiled: jit::Compiled,
+    cycles: AtomicU64,
+}
+
+/// The ways in which every test runs.
+pub(crate) fn configs() -> [Config; 3] {
+    let every = Config { barriers: BarrierMode::EveryFrame, ..Config::default() };
+    let moving = Config { move_every_poll: true, poison: true, ..every.clone() };
+    [Config::default(), every, moving]
+}
+
+impl Setting {
+    pub(crate) fn new(config: Config) -> Setting {
+        Setting::with_host(config, Box::new(Embedder))
+    }
+
+    pub(crate) fn with_host(config: Config, host: Box<dyn Host>) -> Setting {
+        let code = Arc::new(Code::new());
+        let mut compiler = jit::Compiler::new();
+        let rec = jit::recursion(&mut compiler, bottom, 16);
+        let guarded = guarded(&mut compiler, rec);
+        inner(&mut compiler, "inner", guarded);
+        inner(&mut compiler, "inner_unguarded", rec);
+        let entry = compiler.function("entry", 2, |b, module, params, calls| {
+            let [goroutine, argument] = params[..] else { unreachable!("two parameters") };
+            b.ins().set_pinned_reg(goroutine);
+            calls.poll(b);
+            let guarded = module.declare_func_in_func(guarded, b.func);
+            let n = b.ins().load(I64, MemFlagsData::trusted(), argument, 0);
+            let object = b.ins().load(I64, MemFlagsData::trusted(), argument, 8);
+            let call = b.ins().call(guarded, &[n, object]);
+            let result = b.inst_results(call)[0];
+            b.ins().store(MemFlagsData::trusted(), result, argument, 16);
+            b.ins().return_(&[result]);
+        });
+        let compiled = compiler.finish(entry, &code);
+        let runtime = Runtime::new(config, code, host).expect("the assembly's frames");
+        Setting { runtime, compiled, cycles: AtomicU64::new(0) }
+    }
+
+    /// Runs a goroutine that calls `guarded(n, object)`; its result.
+    pub(crate) fn run(&self, n: u64, act: Act<'_>) -> u64 {
+        let machine = Machine::attach(&self.runtime).expect("this thread is not attached");
+        self.run_on(&machine, n, act)
+    }
+
+    pub(crate) fn run_on(&self, machine: &Machine, n: u64, act: Act<'_>) -> u64 {
+        let object = Object::new(act);
+        let mut argument = [n, &raw const object as u64, u64::MAX];
+        // SAFETY: the entry is compiled code that keeps the contracts, and its argument outlives the run.
+        let goroutine =
+            unsafe { self.runtime.spawn(self.compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
+        assert!(matches!(machine.run(goroutine), Left::Exited));
+        argument[2]
+    }
+
+    fn managed(&self, name: &str) -> ManagedFn {
+        // SAFETY: the compiled functions with one parameter are called by this name.
+        unsafe { std::mem::transmute::<usize, ManagedFn>(self.compiled.functions[name]) }
+    }
+
+    /// Calls `guarded(n, act)` back, from a foreign call.
+    pub(crate) fn call_back(&self, n: u64, act: Act<'_>) -> u64 {
+        self.call_back_to("inner", n, act)
+    }
+
+    pub(crate) fn call_back_to(&self, name: &str, n: u64, act: Act<'_>) -> u64 {
+        let object = Object::new(act);
+        // SAFETY: used in this function alone; nothing native holds an address in the stack.
+        unsafe {
+            let caller = Caller::current();
+            let argument = Inner { goroutine: caller.goroutine().header() as *const _ as usize, n, object: &object };
+            caller.callback(self.managed(name), &raw const argument as usize).expect("in a foreign call") as u64
+        }
+    }
+
+    /// The frames with a landing pad, youngest first: depth and landing pad.
+    pub(crate) fn pads(&self, caller: Caller<'_>) -> Vec<(usize, usize)> {
+        let mut pads = Vec::new();
+        let walked = caller.frames(|FrameAt { pc, depth, .. }| {
+            pads.extend(self.compiled.landing_pads.get(&pc).map(|&pad| (depth, pad)));
+            ControlFlow::Continue(())
+        });
+        walked.expect("a stack that can be walked");
+        pads
+    }
+
+    /// Leaves all frames up to the `i`th that has a landing pad.
+    pub(crate) fn leave_to(&self, i: usize, values: [usize; 2]) -> ! {
+        // SAFETY: not used afterwards; the frames between own nothing.
+        unsafe {
+            let caller = Caller::current();
+            let (depth, pad) = self.pads(caller)[i];
+            let error = caller.unwind_to(depth, pad, values);
+            panic!("{error}")
+        }
+    }
+
+    /// A cycle that places barriers in the stacks of this runtime's goroutines, this thread's among them.
+    pub(crate) fn scan(&self) {
+        // SAFETY: used in this function alone.
+        let caller = unsafe { Caller::current() };
+        caller.foreign(|| self.scan_from_outside());
+    }
+
+    /// The same, in a foreign call or on another thread.
+    pub(crate) fn scan_from_outside(&self) {
+        let runtime = &self.runtime;
+        runtime.handshake();
+        runtime.begin_scanning(self.cycles.fetch_add(1, Relaxed) + 1);
+        runtime.scan_goroutines().expect("stacks that can be walked");
+        let mut world = runtime.stop_world();
+        world.rescan().expect("stacks that can be walked");
+        world.visit_all().expect("stacks that can be walked");
+        world.end_scanning();
+    }
+
+    /// Every barrier that was placed has been hit or left, or was removed by a later scan; and nothing lives any more.
+    pub(crate) fn check_at_end(&self) {
+        assert_eq!(self.runtime.live_goroutines(), 0);
+        assert_eq!(self.runtime.pool_exhausted(), 0);
+    }
+}

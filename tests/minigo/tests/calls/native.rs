@@ -1,0 +1,53 @@
+//! C and C++ sources, compiled and loaded for a test.
+
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::path::Path;
+use std::process::Command;
+
+/// A loaded library. It stays loaded.
+pub(crate) struct Library(*mut libc::c_void);
+
+impl Library {
+    /// Compiles `tests/calls/NAME`; `None`, said on standard error, if there is no compiler for it.
+    pub(crate) fn load(name: &str) -> Option<Library> {
+        // Tests run side by side, and each source is compiled once.
+        static LOADED: Mutex<BTreeMap<String, Option<usize>>> = Mutex::new(BTreeMap::new());
+        let mut loaded = LOADED.lock();
+        let handle = loaded.entry(name.to_owned()).or_insert_with(|| Library::compile(name));
+        handle.map(|handle| Library(handle as *mut libc::c_void))
+    }
+
+    fn compile(name: &str) -> Option<usize> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/calls").join(name);
+        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("calls_{name}.so"));
+        // Other processes may be loading the last one: it is replaced whole.
+        let new = library.with_extension(format!("{}", std::process::id()));
+        let compiler = if name.ends_with(".cc") { "g++" } else { "cc" };
+        let mut command = Command::new(compiler);
+        command.args(["-g", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread", "-o"]).arg(&new).arg(source);
+        match command.status() {
+            Ok(status) => assert!(status.success(), "{command:?}"),
+            Err(error) => {
+                println!("skipped: {compiler}: {error}");
+                return None;
+            }
+        }
+        std::fs::rename(&new, &library).expect("a directory of ours");
+        let path = CString::new(library.to_str().expect("a path of this crate")).expect("no NUL");
+        // SAFETY: the library's initialisers are the C and C++ runtimes' own.
+        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
+        assert!(!handle.is_null(), "{} cannot be loaded", library.display());
+        Some(handle as usize)
+    }
+
+    /// The address of a function.
+    pub(crate) fn function(&self, name: &str) -> *mut libc::c_void {
+        let name = CString::new(name).expect("no NUL");
+        // SAFETY: a plain look-up.
+        let at = unsafe { libc::dlsym(self.0, name.as_ptr()) };
+        assert!(!at.is_null(), "{name:?}");
+        at
+    }
+}

@@ -1,7 +1,0 @@
-// Go accepts this.
-package main
-
-func main() {
-	defer println("later")
-	println("now")
-}

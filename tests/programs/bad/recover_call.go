@@ -1,7 +1,0 @@
-// Go accepts this.
-package main
-
-func main() {
-	r := recover()
-	println(r == nil)
-}

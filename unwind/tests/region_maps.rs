@@ -1,0 +1,141 @@
+//! Stack maps of all kinds in a region, and how walks see them: Cranelift's, LLVM's with derived pointers, a host's closure.
+
+mod support;
+
+use gimli::X86_64;
+use gimli::write::CallFrameInstruction as Cfi;
+use proptest::prelude::*;
+use stackmark_unwind::stack_map::{self, Location, Root, StackMap};
+use stackmark_unwind::{Code, CodeError, MemorySnapshot, Region, RegionError, Registers, Safepoint, Walker};
+use support::{FUNCTION, eh_frame, region};
+
+const START: usize = 0x10_0000;
+const CALL: usize = START + 0x20;
+const STACK: usize = 0x7000_0000;
+
+/// One function with `maps` instead of a safepoint, whose frame is as Cranelift's, with 32 bytes below the frame pointer.
+fn with_maps(maps: Vec<StackMap>) -> Region {
+    Region { stack_maps: maps, ..region(START, &[&[]]) }
+}
+
+fn map(cfa_offset: Option<u32>, roots: Vec<Root>) -> StackMap {
+    StackMap { return_address: CALL, cfa_offset, roots }
+}
+
+fn stack(words: i32) -> Location {
+    Location::Stack(words * 8)
+}
+
+/// The roots and the slots of the one frame, as words of the stack.
+fn walked(region: Region) -> (Vec<(usize, usize)>, Vec<usize>) {
+    let code = Code::new();
+    code.register(region).unwrap();
+    let snapshot = code.snapshot();
+    let memory = MemorySnapshot { start: STACK, words: vec![0; 64] };
+    let registers = Registers { pc: CALL, sp: STACK, fp: STACK + 32 };
+    let mut walker = Walker::new(&snapshot, &memory, (), registers, memory.bounds()).checked(true);
+    let frame = walker.next_frame().unwrap().unwrap();
+    assert_eq!(frame.cfa, STACK + 48);
+    let word = |address: usize| (address - STACK) / 8;
+    let roots = frame.roots().map(|(base, derived)| (word(base), word(derived))).collect();
+    (roots, frame.slots().map(word).collect())
+}
+
+fn refusal(region: Region) -> RegionError {
+    match Code::new().register(region).unwrap_err() {
+        CodeError::Region { source, .. } => source,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn derived_pointers_come_with_their_bases_and_each_word_once() {
+    let pairs = [(2, 3), (2, 2), (0, 0), (2, 1), (2, 3)];
+    let roots = pairs.map(|(base, derived)| Root { base: stack(base), derived: stack(derived) });
+    let (roots, slots) = walked(with_maps(vec![map(Some(48), roots.to_vec())]));
+    assert_eq!(roots, [(0, 0), (2, 1), (2, 2), (2, 3)]);
+    assert_eq!(slots, [0, 2, 1, 3]);
+}
+
+#[test]
+fn slots_relative_to_the_frame_pointer_are_those_relative_to_the_stack_pointer() {
+    let (roots, _) = walked(with_maps(vec![map(Some(48), vec![Root::plain(Location::Frame(-8))])]));
+    assert_eq!(roots, [(3, 3)]);
+    let mut plain = with_maps(vec![map(Some(48), vec![Root::plain(Location::Frame(-8))])]);
+    plain.eh_frame = eh_frame([(START, FUNCTION as u32, vec![(1, Cfi::CfaOffset(48))])]);
+    let refused = refusal(plain);
+    assert!(matches!(refused, RegionError::SafepointLayout { .. }), "no frame pointer: {refused}");
+}
+
+#[test]
+fn the_size_of_a_frame_is_taken_from_its_cfi_where_the_map_has_none() {
+    let mut region = with_maps(vec![map(None, vec![Root::plain(stack(1))])]);
+    let refused = refusal(region.clone());
+    assert!(matches!(refused, RegionError::SafepointLayout { cfa_offset: None, .. }), "by frame pointer: {refused}");
+    region.eh_frame = eh_frame([(START, FUNCTION as u32, vec![(1, Cfi::CfaOffset(48))])]);
+    assert_eq!(walked(region).1, [1]);
+}
+
+#[test]
+fn a_host_closure_gives_what_a_safepoint_would() {
+    let source = |return_address: usize, each: &mut dyn FnMut(Root)| {
+        for word in [1, 0] {
+            each(Root::plain(stack(word)));
+        }
+        return_address == CALL
+    };
+    let from_host = with_maps(stack_map::from_source(&source, [(CALL, Some(48)), (CALL + 8, None)]));
+    let mut given = region(START, &[&[]]);
+    given.safepoints.push(Safepoint { return_address: CALL, cfa_offset: 48, slots: vec![0, 8] });
+    assert_eq!(walked(from_host), walked(given));
+}
+
+#[test]
+fn roots_that_walks_of_a_region_cannot_find_are_refused() {
+    let in_register = with_maps(vec![map(Some(48), vec![Root::plain(Location::Register(X86_64::RBX))])]);
+    assert_eq!(refusal(in_register), RegionError::RegisterRoot { function: "f0".into(), return_address: CALL });
+    for (location, slot) in [(stack(-1), u32::MAX as i64 - 7), (stack(5), 40), (Location::Frame(-40), -8)] {
+        let refused = refusal(with_maps(vec![map(Some(48), vec![Root { base: stack(0), derived: location }])]));
+        assert_eq!(refused, RegionError::Slot { function: "f0".into(), return_address: CALL, slot });
+    }
+    let mut twice = region(START, &[&[(0x20, 32, &[])]]);
+    twice.stack_maps = vec![map(Some(48), vec![])];
+    assert_eq!(refusal(twice), RegionError::SafepointTwice { function: "f0".into(), return_address: CALL });
+}
+
+proptest! {
+    /// Any number of safepoints, close together and far apart, with few and with many distinct maps.
+    #[test]
+    fn every_safepoint_is_found_and_nothing_else(
+        gaps in prop::collection::vec(prop_oneof![1..9_usize, 1..300_usize], 1..600),
+        distinct in 1..500_usize,
+    ) {
+        let mut at = START;
+        let safepoints: Vec<Safepoint> = gaps
+            .iter()
+            .enumerate()
+            .map(|(i, gap)| {
+                at += gap;
+                let slots = (0..32).filter(|slot| (i % distinct) >> slot & 1 != 0).map(|slot| slot * 8).collect();
+                Safepoint { return_address: at, cfa_offset: 272, slots }
+            })
+            .collect();
+        let len = at - START;
+        let mut region = region(START, &[]);
+        region.len = len;
+        region.eh_frame = eh_frame([(START, len as u32, vec![(0, Cfi::CfaOffset(272))])]);
+        let function = stackmark_unwind::Function { name: "f".into(), start: START, len, ..Default::default() };
+        region.functions.push(function);
+        region.safepoints = safepoints.iter().rev().cloned().collect();
+        let code = Code::new();
+        code.register(region).unwrap();
+        let snapshot = code.snapshot();
+        let mut expected = safepoints.iter().peekable();
+        for return_address in START..=START + len {
+            let found = snapshot.safepoint(return_address).map(|safepoint| safepoint.slots().collect::<Vec<_>>());
+            let safepoint = expected.next_if(|safepoint| safepoint.return_address == return_address);
+            prop_assert_eq!(found, safepoint.map(|safepoint| safepoint.slots.clone()), "{:#x}", return_address);
+        }
+        prop_assert_eq!(snapshot.safepoint_tables().0, safepoints.len());
+    }
+}
