@@ -142,16 +142,17 @@ fn main() {
     println!("{:<8} {:>7} {:>14} {:>12} {:>10}", "graph", "workers", "million/s", "MB/s", "of read");
     let mut figures =
         vec![("read_1".to_owned(), read[0] / 1e6, "MB/s"), ("read_2".to_owned(), read[1] / 1e6, "MB/s")];
-    let graphs: [(&str, &dyn Fn(&Graph<'_>) -> usize); 4] = [
-        ("tree", &|graph| graph.tree(objects)),
-        ("lists", &|graph| graph.lists(objects)),
-        ("mesh", &|graph| graph.mesh(objects)),
-        ("leaves", &|graph| graph.leaves(objects)),
+    type Build = fn(&Graph<'_>, usize) -> usize;
+    let graphs: [(&str, Build); 4] = [
+        ("tree", |graph, objects| graph.tree(objects)),
+        ("lists", |graph, objects| graph.lists(objects)),
+        ("mesh", |graph, objects| graph.mesh(objects)),
+        ("leaves", |graph, objects| graph.leaves(objects)),
     ];
     for (name, build) in graphs {
         let mut speeds = Vec::new();
         for workers in [1, 2] {
-            let (objects, bytes, seconds) = mark(workers, cycles, build);
+            let (objects, bytes, seconds) = mark(workers, cycles, |graph| build(graph, objects));
             let (objects, bytes) = (objects as f64 / seconds, bytes as f64 / seconds);
             let share = bytes / read[workers - 1];
             println!("{name:<8} {workers:>7} {:>14.1} {:>12.0} {share:>10.3}", objects / 1e6, bytes / 1e6);

@@ -16,8 +16,8 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -25,13 +25,15 @@ use parking_lot::{Condvar, Mutex};
 use stackmark_stack::stats::{Histogram, REFUSALS};
 use stackmark_stack::{Runtime, ScanError};
 
+use crate::assist::Schedule;
 use crate::global::Globals;
-use crate::handle::Handles;
-use crate::heap::Heap;
+use crate::handle::{Handle, Handles};
+use crate::heap::{Growth, Heap};
 use crate::mark::{AbortOnPanic, Marker, Shared};
-use crate::pace::Pace;
+use crate::pace::{Measured, Pace};
 use crate::stats::{BarrierStats, CycleStats, FrameStats, StackStats, Statistics};
 use crate::verify::{UnmarkedObject, Verifier};
+use crate::weak::{Callback, WeakReferences};
 use crate::write_barrier::{Sink, WriteBarrier};
 
 /// How many cycles [`Statistics::cycles_detail`] keeps.
@@ -49,6 +51,9 @@ pub struct Config {
     /// How much the heap may grow before the next cycle, in percent of what was live after the last; `None`: cycles only on
     /// request.
     pub percent: Option<u32>,
+    /// How much memory objects and stacks should use together, in bytes: near it cycles come more often than `percent` asks for.
+    /// It is exceeded where more than that is live; what a heap refuses beyond its own limit is another matter.
+    pub memory_limit: Option<usize>,
     /// For debugging: after each mark, with the world stopped, walk everything again and abort if a reachable object is
     /// unmarked.
     pub verify: bool,
@@ -58,11 +63,11 @@ impl Default for Config {
     /// As Go: a quarter of the cores, at least one; 100 percent.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Config { workers: (cores / 4).max(1), percent: Some(100), verify: false }
+        Config { workers: (cores / 4).max(1), percent: Some(100), memory_limit: None, verify: false }
     }
 }
 
-/// A cycle that cannot be completed. The collector aborts with it: roots are never skipped.
+/// A cycle that cannot be completed. The host is told and ends the process: roots are never skipped.
 #[derive(Debug, thiserror::Error)]
 enum CycleError {
     #[error(transparent)]
@@ -95,7 +100,9 @@ struct Inner<H: Heap> {
     marking: Arc<Shared<H>>,
     barrier: Arc<WriteBarrier>,
     handles: Arc<Handles>,
+    weak: Arc<WeakReferences>,
     globals: Globals,
+    schedule: Schedule,
     verify: bool,
     requests: Mutex<Requests>,
     changed: Condvar,
@@ -117,9 +124,8 @@ thread_local! {
 impl<H: Heap> stackmark_stack::Collector for Roots<H> {
     fn roots(&self, words: &[usize]) {
         // A thread that ends has lost the variable, and does not verify.
-        let verifies = VERIFIED.try_with(|roots| {
-            roots.borrow_mut().as_mut().map(|roots| roots.extend_from_slice(words))
-        });
+        let verifies =
+            VERIFIED.try_with(|roots| roots.borrow_mut().as_mut().map(|roots| roots.extend_from_slice(words)));
         if !matches!(verifies, Ok(Some(()))) {
             self.marking.shade(words);
         }
@@ -155,27 +161,25 @@ impl<H: Heap> Collector<H> {
         let marking = Arc::clone(marker.shared());
         let barrier = WriteBarrier::new(Arc::clone(&marking) as Arc<dyn Sink>);
         runtime.set_collector(Arc::new(Roots { marking: Arc::clone(&marking) }));
-        let pace = Pace::new(config.percent);
+        let pace = Pace::new(config.percent, config.memory_limit);
         heap.set_trigger(pace.trigger());
+        let handles = Handles::new(Arc::clone(&barrier));
         let inner = Arc::new(Inner {
             heap,
             runtime,
             marking,
-            handles: Handles::new(Arc::clone(&barrier)),
+            weak: WeakReferences::new(Arc::clone(&handles), Arc::clone(&barrier)),
+            handles,
             barrier,
             globals: Globals::default(),
+            schedule: Schedule::default(),
             verify: config.verify,
             requests: Mutex::default(),
             changed: Condvar::new(),
             history: Mutex::default(),
             pauses: Histogram::default(),
         });
-        let growing = Arc::downgrade(&inner);
-        inner.heap.on_growth(Box::new(move || {
-            if let Some(inner) = growing.upgrade() {
-                inner.request(None);
-            }
-        }));
+        inner.heap.on_growth(Box::new(Growing(Arc::downgrade(&inner))));
         let driver = Driver { inner: Arc::clone(&inner), marker, pace };
         let thread = std::thread::Builder::new().name("stackmark-cycle".into());
         let thread = Some(thread.spawn(move || driver.run())?);
@@ -220,6 +224,11 @@ impl<H: Heap> Collector<H> {
         &self.inner.handles
     }
 
+    /// Weak references, finalisation callbacks and weak maps.
+    pub fn weak_references(&self) -> &Arc<WeakReferences> {
+        &self.inner.weak
+    }
+
     /// Adds global variables: every whole word in `range` is a root from the next cycle on. References are stored there with
     /// the write barrier.
     ///
@@ -255,6 +264,11 @@ impl<H: Heap> Inner<H> {
         requests.waiters.extend(waiter.map(|waiter| (number, waiter)));
         drop(requests);
         self.changed.notify_all();
+    }
+
+    /// Whether what `word` refers to is marked, or no object at all.
+    fn is_marked(&self, word: usize) -> bool {
+        self.heap.resolve(word).is_none_or(|object| self.heap.is_marked(object))
     }
 
     fn statistics(&self) -> Statistics {
@@ -296,6 +310,23 @@ impl<H: Heap> Inner<H> {
     }
 }
 
+/// Who is told of the heap's growth.
+struct Growing<H: Heap>(Weak<Inner<H>>);
+
+impl<H: Heap> Growth for Growing<H> {
+    fn reached_trigger(&self) {
+        if let Some(inner) = self.0.upgrade() {
+            inner.request(None);
+        }
+    }
+
+    fn handed_out(&self, bytes: usize) {
+        if let Some(inner) = self.0.upgrade() {
+            inner.schedule.assist(&inner.marking, bytes);
+        }
+    }
+}
+
 /// The thread that runs cycles.
 struct Driver<H: Heap> {
     inner: Arc<Inner<H>>,
@@ -318,33 +349,41 @@ impl<H: Heap> Driver<H> {
             requests.begun += 1;
             let number = requests.begun;
             drop(requests);
-            if let Err(error) = self.cycle(number) {
-                eprintln!("stackmark: {error}");
-                std::process::abort();
-            }
+            let due = self.cycle(number).unwrap_or_else(|error| inner.runtime.fatal(&error));
             let mut requests = inner.requests.lock();
             requests.done = number;
             let (ready, waiting) = requests.waiters.drain(..).partition(|(wanted, _)| *wanted <= number);
             requests.waiters = waiting;
             drop(requests);
             let ready: Vec<(u64, Waiter)> = ready;
+            due.into_iter().for_each(|(object, callback)| callback(object));
             ready.into_iter().for_each(|(_, waiter)| waiter());
             inner.heap.finish_sweep();
+            self.learn_live();
             inner.heap.release(self.pace.goal());
         }
     }
 
-    fn cycle(&mut self, number: u64) -> Result<(), CycleError> {
+    /// What lives is known exactly when the sweep is complete.
+    fn learn_live(&mut self) {
+        let live = self.inner.heap.counts().live_bytes as usize;
+        self.pace.set_live(live, self.inner.runtime.stacks().resident_bytes());
+    }
+
+    /// Runs a cycle; returns the callbacks of objects that it has found unreachable.
+    fn cycle(&mut self, number: u64) -> Result<Vec<(Handle, Callback)>, CycleError> {
+        self.inner.heap.finish_sweep();
+        self.learn_live();
         let inner = &*self.inner;
         let (heap, runtime) = (&*inner.heap, &inner.runtime);
-        heap.finish_sweep();
-        self.pace.set_live(heap.counts().live_bytes as usize);
         runtime.take_cycle_maxima();
         let begun = Instant::now();
 
         inner.barrier.turn_on();
-        runtime.handshake();
+        let answered_last = runtime.handshake();
         let allocated_before = heap.allocated_since_cycle();
+        let size = heap.counts().live_bytes as usize + allocated_before;
+        inner.schedule.begin(size, self.pace.expected(), self.pace.goal());
         heap.begin_cycle();
         self.marker.open();
 
@@ -360,9 +399,11 @@ impl<H: Heap> Driver<H> {
         let stopping = Instant::now();
         let mut world = runtime.stop_world();
         let time_to_stop = stopping.elapsed();
+        let stopped_last = world.straggler();
         inner.barrier.take_buffers();
         let rescanned = world.rescan()?;
         self.marker.drain();
+        let due = inner.weak.settle(|word| inner.is_marked(word), || self.marker.drain());
         if inner.verify {
             self.verify(&mut world, number)?;
         }
@@ -371,8 +412,8 @@ impl<H: Heap> Driver<H> {
         let allocated_meanwhile = heap.allocated_since_cycle().saturating_sub(allocated_before);
         heap.end_cycle(marked);
         world.end_scanning();
-        let live = marked.bytes as usize + allocated_meanwhile;
-        self.pace.cycle(live, allocated_meanwhile);
+        let mark_ns = begun.elapsed().as_nanos() as u64;
+        self.pace.cycle(&Measured { marked: marked.bytes as usize, allocated: allocated_meanwhile, mark_ns });
         heap.set_trigger(self.pace.trigger());
         let (longest_hold_ns, deepest_frames) = runtime.take_cycle_maxima();
         drop(world);
@@ -391,19 +432,23 @@ impl<H: Heap> Driver<H> {
             skipped: rescanned.skipped,
             world_stop_ns,
             time_to_stop_ns: time_to_stop.as_nanos() as u64,
+            stopped_last,
+            answered_last,
             longest_hold_ns,
-            mark_ns: begun.elapsed().as_nanos() as u64,
+            mark_ns,
             objects_marked: marked.objects,
             bytes_marked: marked.bytes,
             allocated_meanwhile: allocated_meanwhile as u64,
+            assisted: inner.schedule.assisted(),
         });
-        Ok(())
+        Ok(due)
     }
 
     /// Marks until there is nothing left to trace, or nearly.
     fn mark_on(&self) {
         for _ in 0..ROUNDS {
-            let more = self.inner.barrier.take_buffers();
+            let inner = &*self.inner;
+            let more = inner.barrier.take_buffers() | inner.weak.shade_values(|word| inner.is_marked(word));
             self.marker.drain();
             if !more {
                 break;
@@ -416,6 +461,7 @@ impl<H: Heap> Driver<H> {
         let mut verifier = Verifier::new(&*self.inner.heap);
         self.inner.globals.visit(|words| verifier.roots(words));
         self.inner.handles.visit(|words| verifier.roots(words));
+        self.inner.weak.visit_values(|word| verifier.roots(&[word]));
         VERIFIED.set(Some(Vec::new()));
         let visited = world.visit_all();
         verifier.roots(&VERIFIED.take().expect("set just now"));

@@ -6,8 +6,11 @@
 //! 1. A worker counts as idle only when its own queue is empty and what it counted is published.
 //! 2. A worker stores that it is idle, fences, and looks at the queues; who adds to a shared queue from outside stores,
 //!    fences, and looks whether a worker is idle ([`Crew::announce`]). So one of the two sees the other.
-//! 3. It is *quiet* when all workers are idle and the shared queues are empty, both seen under the lock. Only a worker that
-//!    is not idle, or somebody from outside, adds work; so as long as nobody outside does, quiet stays quiet.
+//! 3. It is *quiet* when all workers are idle, nobody helps and the shared queues are empty, all seen under the lock. Only a
+//!    worker that is not idle, a helper, or somebody from outside, adds work; so as long as nobody outside does, quiet stays
+//!    quiet. (A helper that joins finds nothing then.)
+//! 4. A helper, a mutator that marks for a while, takes and adds work between [`Crew::join`] and [`Crew::part`] alone; before it
+//!    parts it has put back what it has left.
 
 use stackmark_stack::sync::{AtomicUsize, Condvar, Mutex, Ordering, fence};
 
@@ -17,6 +20,8 @@ pub(crate) struct Crew {
     state: Mutex<State>,
     /// A copy of `State::idle`, for those who add work.
     idle: AtomicUsize,
+    /// A copy of `State::helpers`, for workers that could share.
+    helpers: AtomicUsize,
     /// Workers wait here.
     work: Condvar,
     /// Who waits for quiet waits here.
@@ -27,6 +32,8 @@ pub(crate) struct Crew {
 struct State {
     workers: usize,
     idle: usize,
+    /// Threads that are no workers and mark.
+    helpers: usize,
     /// Whether workers may take work.
     open: bool,
     over: bool,
@@ -36,8 +43,9 @@ impl Crew {
     /// A crew of so many workers, none of which may work yet.
     pub(crate) fn new(workers: usize) -> Crew {
         Crew {
-            state: Mutex::new(State { workers, idle: 0, open: false, over: false }),
+            state: Mutex::new(State { workers, idle: 0, helpers: 0, open: false, over: false }),
             idle: AtomicUsize::new(0),
+            helpers: AtomicUsize::new(0),
             work: Condvar::new(),
             quiet: Condvar::new(),
         }
@@ -80,7 +88,29 @@ impl Crew {
     /// Whether some worker has nothing to do: a hint for those that have plenty.
     pub(crate) fn wants_work(&self) -> bool {
         // Relaxed: a hint.
-        self.idle.load(Ordering::Relaxed) > 0
+        self.idle.load(Ordering::Relaxed) > 0 || self.helpers.load(Ordering::Relaxed) > 0
+    }
+
+    /// Somebody who is no worker begins to help; false if there is nothing to help with. Followed by [`Crew::part`].
+    pub(crate) fn join(&self) -> bool {
+        let mut state = self.state.lock();
+        if !state.open || state.over {
+            return false;
+        }
+        state.helpers += 1;
+        // Relaxed: a hint.
+        self.helpers.store(state.helpers, Ordering::Relaxed);
+        true
+    }
+
+    /// The helper has put back and announced what it had left.
+    pub(crate) fn part(&self) {
+        let mut state = self.state.lock();
+        state.helpers -= 1;
+        self.helpers.store(state.helpers, Ordering::Relaxed);
+        if state.helpers == 0 && state.idle == state.workers {
+            self.quiet.notify_all();
+        }
     }
 
     /// From now on the workers work.
@@ -92,7 +122,7 @@ impl Crew {
     /// Returns when it is quiet.
     pub(crate) fn wait_until_quiet(&self, has_work: impl Fn() -> bool) {
         let mut state = self.state.lock();
-        while state.idle < state.workers || has_work() {
+        while state.idle < state.workers || state.helpers > 0 || has_work() {
             state = self.quiet.wait(state);
         }
     }
@@ -177,6 +207,34 @@ mod loom_models {
             // 2 leads to two 1s, each of which leads to a 0.
             assert_eq!(m.processed.load(Ordering::Relaxed), 5);
             m.crew.close();
+        });
+    }
+
+    #[test]
+    fn loom_it_is_not_quiet_while_a_helper_holds_work() {
+        model(1, 3, |m| {
+            m.queue.lock().push(2);
+            m.crew.open();
+            let helper = {
+                let m = m.clone();
+                thread::spawn(move || {
+                    if !m.crew.join() {
+                        return;
+                    }
+                    // Takes what it can get, does a part of it, and puts the rest back.
+                    let item = m.queue.lock().pop();
+                    if let Some(item) = item {
+                        (0..item).for_each(|_| m.push(item - 1));
+                        m.processed.fetch_add(1, Ordering::Relaxed);
+                    }
+                    m.crew.part();
+                })
+            };
+            m.crew.wait_until_quiet(|| m.has_work());
+            assert_eq!(m.processed.load(Ordering::Relaxed), 5);
+            m.crew.close();
+            helper.join().unwrap();
+            assert_eq!(m.processed.load(Ordering::Relaxed), 5);
         });
     }
 

@@ -51,6 +51,17 @@ pub struct HeapCounts {
     pub resident_bytes: u64,
 }
 
+/// Who is told that a heap grows. The heap calls these from the thread that allocates, holding no lock.
+pub trait Growth: Send + Sync {
+    /// The heap has grown to its [trigger](Heap::set_trigger): a collection shall begin.
+    fn reached_trigger(&self);
+
+    /// Between [`Heap::begin_cycle`] and [`Heap::end_cycle`]: this thread has been handed `bytes` bytes more, and has not told
+    /// of them yet. About every 16 KiB are told at once. The call may mark for a while, or wait, so that allocation does not
+    /// outrun marking; it calls [`Heap::resolve`], [`Heap::mark`] and [`Heap::trace`].
+    fn handed_out(&self, bytes: usize);
+}
+
 /// A non-moving heap that a concurrent collector marks.
 ///
 /// # A cycle, as the heap sees it
@@ -113,13 +124,12 @@ pub unsafe trait Heap: Send + Sync + 'static {
         let _ = keep;
     }
 
-    /// Sets the growth at which [`on_growth`](Heap::on_growth)'s hook is called: once, when this many bytes have been
+    /// Sets the growth at which [`Growth::reached_trigger`] is called: once, when this many bytes have been
     /// handed out since the last `end_cycle`.
     fn set_trigger(&self, bytes: usize);
 
-    /// Installs the hook that asks for a collection. The heap calls it from the thread that allocates, holding no lock.
-    /// Only the first hook counts.
-    fn on_growth(&self, hook: Box<dyn Fn() + Send + Sync>);
+    /// Installs who is told of growth. Only the first one counts.
+    fn on_growth(&self, growth: Box<dyn Growth>);
 
     /// Bytes handed out since the last `end_cycle`.
     fn allocated_since_cycle(&self) -> usize;

@@ -47,6 +47,7 @@
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64")))]
 compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
 
+mod assist;
 mod collector;
 mod crew;
 mod global;
@@ -57,6 +58,7 @@ pub mod mark_sweep;
 mod pace;
 pub mod stats;
 pub mod verify;
+pub mod weak;
 pub mod write_barrier;
 
 pub use collector::{Collector, Config};

@@ -27,6 +27,8 @@ const PIECE: usize = 64 << 10;
 const STRETCH: usize = 64;
 /// Objects that a worker shares at a time.
 const SHARE: usize = 32;
+/// Bytes that a worker traces before it adds them to the total.
+const PUBLISHED: u64 = 16 << 10;
 /// References whose objects are being brought into the cache, at most.
 const COMING: usize = 32;
 /// As long as the stack has something to give, so many references are left on their way.
@@ -55,7 +57,7 @@ pub(crate) struct Shared<H> {
     /// Whose frozen frames the workers visit. It refers to us.
     stacks: Weak<Runtime>,
     crew: Crew,
-    // Counted by each worker for itself and added before it rests, so exact when it is quiet.
+    // Counted by each thread for itself and added from time to time, and before it rests, so exact when it is quiet.
     objects: AtomicU64,
     bytes: AtomicU64,
 }
@@ -76,8 +78,7 @@ impl<H: Heap> Marker<H> {
         let mut marker = Marker { shared, threads: Vec::new() };
         for (number, deque) in deques.into_iter().enumerate() {
             let shared = Arc::clone(&marker.shared);
-            let (coming, counted) = (Coming::default(), Marked::default());
-            let worker = MarkWorker { number, deque, stack: Vec::new(), coming, counted, shared };
+            let worker = MarkWorker { number, deque, tracer: Tracer::default(), shared };
             let thread = std::thread::Builder::new().name(format!("stackmark-mark-{number}"));
             marker.threads.push(thread.spawn(move || worker.run())?);
         }
@@ -150,9 +151,53 @@ impl<H: Heap> Shared<H> {
             }
         }
         if !grey.is_empty() {
-            self.queue.push(Work::Grey(grey));
-            self.crew.announce();
+            self.add(Work::Grey(grey));
         }
+    }
+
+    fn add(&self, work: Work) {
+        self.queue.push(work);
+        self.crew.announce();
+    }
+
+    /// Bytes of the objects that were traced in this cycle, or a little less while it runs.
+    pub(crate) fn traced(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// Marks on a mutator's behalf, about so many bytes of objects, as far as others leave something to take; tells how many
+    /// it were.
+    pub(crate) fn help(&self, bytes: u64) -> u64 {
+        if !self.crew.join() {
+            return 0;
+        }
+        let mut tracer = Tracer::default();
+        while tracer.counted.bytes < bytes && (tracer.trace_stretch(self) || self.take_any(&mut tracer)) {}
+        while let Some(word) = tracer.coming.take() {
+            if let Some(object) = self.heap.resolve(word)
+                && self.heap.mark(object)
+            {
+                tracer.stack.push(object);
+            }
+        }
+        let done = tracer.counted.bytes;
+        tracer.publish(self);
+        if !tracer.stack.is_empty() {
+            self.add(Work::Grey(tracer.stack));
+        }
+        self.crew.part();
+        done
+    }
+
+    /// Work for a helper, from the shared queue or a worker.
+    fn take_any(&self, tracer: &mut Tracer) -> bool {
+        tracer.take_shared(self)
+            || self.stealers.iter().any(|stealer| {
+                let stolen = std::iter::from_fn(|| insist(|| stealer.steal())).take(SHARE / 2);
+                let before = tracer.stack.len();
+                tracer.stack.extend(stolen);
+                tracer.stack.len() > before
+            })
     }
 }
 
@@ -163,8 +208,7 @@ impl<H: Heap> Sink for Shared<H> {
 
     fn take(&self, words: Vec<usize>) {
         if !words.is_empty() {
-            self.queue.push(Work::Words(words));
-            self.crew.announce();
+            self.add(Work::Words(words));
         }
     }
 }
@@ -172,11 +216,17 @@ impl<H: Heap> Sink for Shared<H> {
 struct MarkWorker<H> {
     number: usize,
     deque: Worker<Object>,
+    tracer: Tracer,
+    shared: Arc<Shared<H>>,
+}
+
+/// What one thread has to trace, and has traced.
+#[derive(Default)]
+struct Tracer {
     /// Grey objects that nobody else sees.
     stack: Vec<Object>,
     coming: Coming,
     counted: Marked,
-    shared: Arc<Shared<H>>,
 }
 
 /// A queue of references whose objects are on their way into the cache.
@@ -225,44 +275,22 @@ impl Drop for AbortOnPanic {
     }
 }
 
-impl<H: Heap> MarkWorker<H> {
-    fn run(mut self) {
-        let _guard = AbortOnPanic;
-        loop {
-            while self.trace_stretch() {
-                if self.shared.crew.wants_work() {
-                    self.share();
-                }
-            }
-            if let Some(object) = self.deque.pop() {
-                self.stack.push(object);
-            } else if !self.take_shared() && !self.steal() && !self.shared.scan_frozen() {
-                // The counters of the crew order these: it is quiet only after a lock that we take next.
-                self.shared.objects.fetch_add(std::mem::take(&mut self.counted.objects), Relaxed);
-                self.shared.bytes.fetch_add(std::mem::take(&mut self.counted.bytes), Relaxed);
-                if !self.shared.crew.rest(|| self.shared.has_work()) {
-                    return;
-                }
-            }
-        }
-    }
-
+impl Tracer {
     /// Traces some objects; whether there may be more.
-    fn trace_stretch(&mut self) -> bool {
+    fn trace_stretch<H: Heap>(&mut self, shared: &Shared<H>) -> bool {
         for _ in 0..STRETCH {
-            let Some(object) = self.next_object() else { return false };
-            let size = self.shared.heap.size(object);
+            let Some(object) = self.next_object(&*shared.heap) else { return false };
+            let size = shared.heap.size(object);
             self.counted.objects += 1;
             self.counted.bytes += size as u64;
-            self.trace(object, 0, size);
+            self.trace(shared, object, 0, size);
         }
         true
     }
 
-    /// A grey object of this worker's, rather one that is in the cache by now.
+    /// A grey object, rather one that is in the cache by now.
     #[inline]
-    fn next_object(&mut self) -> Option<Object> {
-        let heap = &*self.shared.heap;
+    fn next_object(&mut self, heap: &impl Heap) -> Option<Object> {
         while self.coming.len() > UNDER_WAY || self.stack.is_empty() {
             let word = self.coming.take()?;
             if let Some(object) = heap.resolve(word)
@@ -276,12 +304,10 @@ impl<H: Heap> MarkWorker<H> {
 
     /// Traces the piece of an object that begins at `from`; puts what follows it, if there is something, into the queue first.
     #[inline]
-    fn trace(&mut self, object: Object, from: usize, size: usize) {
-        let shared = &*self.shared;
+    fn trace<H: Heap>(&mut self, shared: &Shared<H>, object: Object, from: usize, size: usize) {
         let (stack, coming) = (&mut self.stack, &mut self.coming);
         if size - from > PIECE {
-            shared.queue.push(Work::Piece(object, from + PIECE));
-            shared.crew.announce();
+            shared.add(Work::Piece(object, from + PIECE));
         }
         let heap = &*shared.heap;
         heap.trace(object, from..from + PIECE, &mut |word| {
@@ -295,50 +321,84 @@ impl<H: Heap> MarkWorker<H> {
         });
     }
 
-    /// Gives the older half of the stack, or a good part of it, to those who have nothing.
-    fn share(&mut self) {
-        let count = (self.stack.len() / 2).min(SHARE);
-        if count > 0 && self.deque.len() < SHARE {
-            self.stack.drain(..count).for_each(|object| self.deque.push(object));
-            self.shared.crew.announce();
-        }
-    }
-
-    fn take_shared(&mut self) -> bool {
-        let work = loop {
-            match self.shared.queue.steal() {
-                Steal::Success(work) => break work,
-                Steal::Retry => {}
-                Steal::Empty => return false,
-            }
-        };
+    /// Takes something from the shared queue, if there is anything.
+    fn take_shared<H: Heap>(&mut self, shared: &Shared<H>) -> bool {
+        let Some(work) = insist(|| shared.queue.steal()) else { return false };
         match work {
             Work::Grey(objects) => self.stack.extend(objects),
             Work::Words(words) => {
-                let heap = &*self.shared.heap;
+                let heap = &*shared.heap;
                 let referred = words.into_iter().filter_map(|word| heap.resolve(word));
                 self.stack.extend(referred.filter(|object| heap.mark(*object)));
             }
-            Work::Piece(object, from) => self.trace(object, from, self.shared.heap.size(object)),
+            Work::Piece(object, from) => self.trace(shared, object, from, shared.heap.size(object)),
         }
         true
+    }
+
+    /// Adds what was counted to the totals.
+    fn publish<H>(&mut self, shared: &Shared<H>) {
+        // Relaxed: whoever needs exact totals has waited until it is quiet, or the world is stopped.
+        let counted = std::mem::take(&mut self.counted);
+        shared.objects.fetch_add(counted.objects, Relaxed);
+        shared.bytes.fetch_add(counted.bytes, Relaxed);
+    }
+}
+
+impl<H: Heap> MarkWorker<H> {
+    fn run(mut self) {
+        let _guard = AbortOnPanic;
+        let shared = Arc::clone(&self.shared);
+        loop {
+            while self.tracer.trace_stretch(&shared) {
+                if shared.crew.wants_work() {
+                    self.share();
+                }
+                if self.tracer.counted.bytes >= PUBLISHED {
+                    self.tracer.publish(&shared);
+                }
+            }
+            if let Some(object) = self.deque.pop() {
+                self.tracer.stack.push(object);
+            } else if !self.tracer.take_shared(&shared) && !self.steal() && !shared.scan_frozen() {
+                // Before it rests: see the crew's first invariant.
+                self.tracer.publish(&shared);
+                if !shared.crew.rest(|| shared.has_work()) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Gives the older half of the stack, or a good part of it, to those who have nothing.
+    fn share(&mut self) {
+        let count = (self.tracer.stack.len() / 2).min(SHARE);
+        if count > 0 && self.deque.len() < SHARE {
+            self.tracer.stack.drain(..count).for_each(|object| self.deque.push(object));
+            self.shared.crew.announce();
+        }
     }
 
     fn steal(&mut self) -> bool {
         let count = self.shared.stealers.len();
         for other in (1..count).map(|i| (self.number + i) % count) {
-            loop {
-                match self.shared.stealers[other].steal_batch_and_pop(&self.deque) {
-                    Steal::Success(object) => {
-                        self.stack.push(object);
-                        return true;
-                    }
-                    Steal::Retry => {}
-                    Steal::Empty => break,
-                }
+            if let Some(object) = insist(|| self.shared.stealers[other].steal_batch_and_pop(&self.deque)) {
+                self.tracer.stack.push(object);
+                return true;
             }
         }
         false
+    }
+}
+
+/// Tries again as long as others are in the way.
+fn insist<T>(mut steal: impl FnMut() -> Steal<T>) -> Option<T> {
+    loop {
+        match steal() {
+            Steal::Success(stolen) => return Some(stolen),
+            Steal::Retry => {}
+            Steal::Empty => return None,
+        }
     }
 }
 
@@ -391,6 +451,32 @@ mod tests {
                 assert_eq!(heap.counts().live_bytes, bytes);
             }
         }
+    }
+
+    #[test]
+    fn helpers_mark_with_the_workers() {
+        let (heap, roots, objects, bytes) = graph();
+        let marker = Marker::start(Arc::clone(&heap), Weak::new(), 1).expect("threads");
+        assert_eq!(marker.shared().help(1 << 20), 0);
+        let mut helped = 0;
+        for _ in 0..20 {
+            heap.begin_cycle();
+            marker.open();
+            std::thread::scope(|scope| {
+                let help = || {
+                    marker.shared().shade(&roots);
+                    (0..1000).map(|_| marker.shared().help(1 << 10)).sum::<u64>()
+                };
+                let helpers = [scope.spawn(help), scope.spawn(help)];
+                helped += helpers.map(|helper| helper.join().expect("no panic")).iter().sum::<u64>();
+            });
+            marker.drain();
+            let marked = marker.close();
+            assert_eq!(marked, Marked { objects, bytes });
+            heap.end_cycle(marked);
+            heap.finish_sweep();
+        }
+        assert_ne!(helped, 0);
     }
 
     #[test]

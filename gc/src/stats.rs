@@ -1,5 +1,6 @@
 //! Statistics of collections, as plain values.
 
+pub use stackmark_stack::Straggler;
 pub use stackmark_stack::stats::Summary;
 
 use crate::heap::HeapCounts;
@@ -17,6 +18,10 @@ pub struct CycleStats {
     pub world_stop_ns: u64,
     /// How long it took until all machines stood.
     pub time_to_stop_ns: u64,
+    /// The goroutine that was the last to stand still, if one had to be waited for.
+    pub stopped_last: Option<Straggler>,
+    /// The goroutine that was the last to answer the cycle's first handshake, if one had to be waited for.
+    pub answered_last: Option<Straggler>,
     /// The longest time that one goroutine was held.
     pub longest_hold_ns: u64,
     /// From the cycle's beginning to the end of marking, the world's stop included.
@@ -27,6 +32,8 @@ pub struct CycleStats {
     pub bytes_marked: u64,
     /// Bytes allocated while the cycle ran, all of them black.
     pub allocated_meanwhile: u64,
+    /// Bytes of objects that threads which allocate have traced, because marking was behind.
+    pub assisted: u64,
 }
 
 /// Frames visited, in all cycles.

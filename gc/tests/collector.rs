@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep, Options};
-use stackmark::stack::{self, Goroutine, Host, Runtime};
+use stackmark::stack::{self, Goroutine, Host, Left, Machine, Runtime};
 use stackmark::{Collector, Config, heap::Heap, unwind::Code};
 
 struct Embedder;
@@ -25,7 +25,7 @@ fn world(percent: Option<u32>) -> World {
     let runtime =
         Runtime::new(stack::Config::default(), Arc::new(Code::new()), Box::new(Embedder)).expect("a runtime");
     let heap = MarkSweep::new(&Options { limit: 256 << 20, poison: true }).expect("a heap");
-    let config = Config { workers: 2, percent, verify: true };
+    let config = Config { workers: 2, percent, verify: true, ..Config::default() };
     let collector = Collector::start(Arc::clone(&heap), runtime, &config).expect("threads");
     let references = heap.register(Descriptor::references()).expect("a descriptor");
     World { collector, allocator: heap.allocator().expect("an allocator"), references }
@@ -91,6 +91,45 @@ fn every_request_is_answered_once_by_a_cycle_that_began_after_it() {
         }
     });
     assert_eq!(answered.load(SeqCst), 80);
+}
+
+/// Managed code of the C convention: it says that it runs, goes on until it is asked for a safepoint, which shows in the
+/// first word of its header, and ends.
+extern "C-unwind" fn runs_until_asked(header: &AtomicUsize, running: &AtomicUsize) {
+    running.store(1, SeqCst);
+    while header.load(SeqCst) != usize::MAX {
+        std::hint::spin_loop();
+    }
+}
+
+#[test]
+fn the_statistics_name_who_was_waited_for() {
+    let world = world(None);
+    world.collector.collect();
+    let runtime = world.collector.runtime();
+    for _ in 0..3 {
+        let running = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let machine = Machine::attach(runtime).expect("a new thread");
+                let entry = runs_until_asked as *const () as usize;
+                // SAFETY: the function makes no calls and has a small frame.
+                let goroutine = unsafe { runtime.spawn(entry, running.as_ptr() as usize).expect("a stack") };
+                assert!(matches!(machine.run(goroutine), Left::Exited));
+            });
+            while running.load(SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            world.collector.collect();
+        });
+    }
+    let cycles = world.collector.statistics().cycles_detail;
+    assert_eq!((cycles[0].answered_last, cycles[0].stopped_last), (None, None));
+    for (cycle, number) in cycles[1..].iter().zip(1..) {
+        let waited_for = cycle.answered_last.expect("a goroutine ran");
+        assert!(waited_for.goroutine == number && waited_for.nanos > 0, "{cycle:?}");
+        assert_eq!(cycle.stopped_last, None);
+    }
 }
 
 #[test]

@@ -142,7 +142,7 @@ fn run(name: &str, options: &[&str], barriers: BarrierMode, when: When, size: Si
     let (sender, queue) = channel();
     runtime.set_scheduler(Arc::new(Queue(Mutex::new(sender))));
     let heap = MarkSweep::new(&Options { limit: 64 << 20, poison: true }).expect("a heap");
-    let config = Config { workers: 1, percent: None, verify: true };
+    let config = Config { workers: 1, percent: None, verify: true, ..Config::default() };
     let collector = Arc::new(Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &config).expect("threads"));
     let words = heap.register(Descriptor::references()).expect("a descriptor");
 

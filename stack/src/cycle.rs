@@ -23,8 +23,11 @@ impl Runtime {
 
     /// Returns when every machine has passed a safepoint, or has not run managed code, at some moment since the call began.
     /// What the caller wrote before is visible to all managed code that runs afterwards.
-    pub fn handshake(&self) {
-        self.world.handshake(|| self.entries(), |entry| entry.ask(Request::SAFEPOINT));
+    /// Tells who answered last.
+    pub fn handshake(&self) -> Option<Straggler> {
+        let mut waiting = Waiting::new();
+        self.world.handshake(|| self.entries(), |entry| waiting.ask(entry));
+        waiting.end()
     }
 
     /// From now on, until [`WorldStopped::end_scanning`], goroutines that run count as changed since their scan. `cycle` is
@@ -223,13 +226,48 @@ impl Runtime {
 
     /// Stops the world: returns when no machine runs managed code, and none will until the value is dropped.
     pub fn stop_world(self: &Arc<Self>) -> WorldStopped {
-        self.world.stop(|| self.entries(), |entry| entry.ask(Request::SAFEPOINT));
-        WorldStopped { runtime: self.clone() }
+        let mut waiting = Waiting::new();
+        self.world.stop(|| self.entries(), |entry| waiting.ask(entry));
+        WorldStopped { runtime: self.clone(), straggler: waiting.end() }
     }
 
     /// The longest hold and the most frames of one stack since the last call, in nanoseconds and frames.
     pub fn take_cycle_maxima(&self) -> (u64, u64) {
         (self.longest_hold.swap(0, Ordering::Relaxed), self.deepest_frames.swap(0, Ordering::Relaxed))
+    }
+}
+
+/// The goroutine that was the last to answer, or to stand still, of those that had to be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Straggler {
+    /// Its number.
+    pub goroutine: u64,
+    /// How long it took since all were asked, in nanoseconds.
+    pub nanos: u64,
+}
+
+/// Who was asked for a safepoint and had not reached it yet.
+struct Waiting {
+    begun: Instant,
+    straggler: Option<Straggler>,
+}
+
+impl Waiting {
+    fn new() -> Waiting {
+        Waiting { begun: Instant::now(), straggler: None }
+    }
+
+    /// Called again and again for each machine that is waited for: the last one asked is the last to answer.
+    fn ask(&mut self, entry: &Arc<MachineEntry>) {
+        entry.ask(Request::SAFEPOINT);
+        if let Some(goroutine) = entry.current() {
+            self.straggler = Some(Straggler { goroutine: goroutine.id(), nanos: 0 });
+        }
+    }
+
+    fn end(self) -> Option<Straggler> {
+        let nanos = self.begun.elapsed().as_nanos() as u64;
+        self.straggler.map(|straggler| Straggler { nanos, ..straggler })
     }
 }
 
@@ -259,9 +297,15 @@ pub(crate) unsafe fn scan_own_stack(runtime: &Runtime, goroutine: &Arc<Goroutine
 #[derive(Debug)]
 pub struct WorldStopped {
     runtime: Arc<Runtime>,
+    straggler: Option<Straggler>,
 }
 
 impl WorldStopped {
+    /// The goroutine that was the last to stand still; `None` if nobody had to be waited for.
+    pub fn straggler(&self) -> Option<Straggler> {
+        self.straggler
+    }
+
     /// Visits again, of each goroutine that has run since its scan, the frames up to and including the owner of its lowest
     /// unhit barrier. Their roots go to the collector. First what [`Runtime::scan_frozen`] has not come to is finished.
     ///

@@ -87,7 +87,7 @@ mod traceback;
 mod world;
 
 pub use attach::CallInError;
-pub use cycle::WorldStopped;
+pub use cycle::{Straggler, WorldStopped};
 pub use exception::{ForeignException, NativeException};
 pub use goroutine::Goroutine;
 pub use leaving::{FrameAt, UnwindToError};

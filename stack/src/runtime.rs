@@ -148,11 +148,16 @@ impl MachineEntry {
         MachineEntry { gate: Gate::new(), current: AtomicPtr::default(), times_away: AtomicU64::new(0) }
     }
 
-    pub(crate) fn ask(&self, what: Request) {
+    /// The goroutine that the machine runs, or ran a moment ago.
+    pub(crate) fn current(&self) -> Option<&Goroutine> {
         // Acquire: the record's memory before the pointer to it.
         let current = self.current.load(Ordering::Acquire);
         // SAFETY: the pointer is null or a record that lives as long as the runtime, see the field.
-        if let Some(goroutine) = unsafe { current.as_ref() } {
+        unsafe { current.as_ref() }
+    }
+
+    pub(crate) fn ask(&self, what: Request) {
+        if let Some(goroutine) = self.current() {
             goroutine.request(what);
         }
     }

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize};
 use parking_lot::Mutex;
 
 use super::arena::{Arena, Reservation};
-use super::class::{CLASSES, MAX_SMALL, SIZES, class_of};
+use super::class::{BLOCK, CLASSES, MAX_SMALL, SIZES, class_of};
 use super::descriptor::DescriptorId;
 use super::registry::{MAX_DESCRIPTORS, Registry};
 use super::{AllocationError, MarkSweep};
@@ -66,6 +66,8 @@ pub(super) struct State {
     active: Vec<u32>,
     /// Bytes handed out that the heap does not know of yet.
     allocated: usize,
+    /// Bytes handed out since the last call of `Growth::handed_out`, while marking is on.
+    untold: usize,
 }
 
 impl Local {
@@ -123,6 +125,16 @@ impl State {
     /// What was handed out since the last call. Wraps when more was taken back than handed out meanwhile.
     pub(super) fn take_allocated(&mut self) -> usize {
         std::mem::take(&mut self.allocated)
+    }
+
+    /// Notes that `bytes` more are handed out; tells how many are to be told of now.
+    pub(super) fn take_untold(&mut self, bytes: usize, marking: bool) -> usize {
+        if !marking {
+            self.untold = 0;
+            return 0;
+        }
+        self.untold += bytes;
+        if self.untold < BLOCK { 0 } else { std::mem::take(&mut self.untold) }
     }
 }
 
@@ -197,17 +209,22 @@ impl Allocator {
         if self.heap.registry.record(descriptor).is_none() {
             return Err(AllocationError::UnknownDescriptor { descriptor });
         }
-        if let Err(first) = self.next_run(descriptor, class, index) {
-            // There may be memory that the last cycle freed and nobody has swept.
-            self.heap.sweep_everything();
-            self.next_run(descriptor, class, index).map_err(|_| first)?;
-        }
-        self.heap.check_trigger();
+        let untold = match self.next_run(descriptor, class, index) {
+            Ok(untold) => untold,
+            Err(first) => {
+                // There may be memory that the last cycle freed and nobody has swept.
+                self.heap.sweep_everything();
+                self.next_run(descriptor, class, index).map_err(|_| first)?
+            }
+        };
+        self.heap.tell_growth(untold);
         Ok(self.bump(index, SIZES[class] as usize).expect("a run has at least one cell"))
     }
 
-    /// Puts the slot on its next run of free cells.
-    fn next_run(&self, descriptor: DescriptorId, class: usize, index: usize) -> Result<(), AllocationError> {
+    /// Puts the slot on its next run of free cells; tells how many bytes [`Growth::handed_out`] is to be told of.
+    ///
+    /// [`Growth::handed_out`]: crate::heap::Growth::handed_out
+    fn next_run(&self, descriptor: DescriptorId, class: usize, index: usize) -> Result<usize, AllocationError> {
         let heap = &*self.heap;
         let arena = &heap.arena;
         let slot = self.local.slot(index);
@@ -231,8 +248,9 @@ impl Allocator {
                     block.hand_out(first, end);
                     slot.cursor.store(start + first * size, Relaxed);
                     slot.end.store(start + end * size, Relaxed);
-                    state.allocated = state.allocated.wrapping_add((end - first) * size);
-                    return Ok(());
+                    let bytes = (end - first) * size;
+                    state.allocated = state.allocated.wrapping_add(bytes);
+                    return Ok(state.take_untold(bytes, heap.is_marking()));
                 }
                 heap.registry.space(descriptor, class).lock().full.push(number);
                 slot.block.store(0, Relaxed);

@@ -48,7 +48,7 @@ use self::class::{BLOCK, MAX_SMALL};
 use self::pages::Pages;
 use self::registry::Registry;
 use self::sweep::Sweep;
-use crate::heap::{Heap, HeapCounts, Marked, Object};
+use crate::heap::{Growth, Heap, HeapCounts, Marked, Object};
 
 /// What freed cells are filled with under [`Options::poison`].
 const POISON: u8 = 0xdb;
@@ -119,7 +119,7 @@ pub struct MarkSweep {
     allocated_at_begin: AtomicU64,
     objects_marked: AtomicU64,
     trigger: AtomicUsize,
-    hook: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    growth: OnceLock<Box<dyn Growth>>,
 }
 
 impl std::fmt::Debug for MarkSweep {
@@ -149,7 +149,7 @@ impl MarkSweep {
             allocated_at_begin: AtomicU64::new(0),
             objects_marked: AtomicU64::new(0),
             trigger: AtomicUsize::new(usize::MAX),
-            hook: OnceLock::new(),
+            growth: OnceLock::new(),
         }))
     }
 
@@ -188,14 +188,18 @@ impl MarkSweep {
         self.allocated.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// Calls the hook if the heap has grown to its trigger. Called without a lock.
-    fn check_trigger(&self) {
+    /// Tells that `untold` bytes more have been handed out to this thread while marking is on, and that the heap has grown to
+    /// its trigger, if either is so. Called without a lock.
+    fn tell_growth(&self, untold: usize) {
+        let Some(growth) = self.growth.get() else { return };
+        if untold > 0 {
+            growth.handed_out(untold);
+        }
         // Relaxed: the trigger is a hint; whoever disarms it calls.
         if self.allocated_since_cycle() >= self.trigger.load(Relaxed)
             && self.trigger.swap(usize::MAX, Relaxed) != usize::MAX
-            && let Some(hook) = self.hook.get()
         {
-            hook();
+            growth.reached_trigger();
         }
     }
 
@@ -231,8 +235,9 @@ impl MarkSweep {
         head.set_kind(LARGE);
         self.sweep.add_large(first);
         self.count_allocated(state.take_allocated().wrapping_add(bytes));
+        let untold = state.take_untold(bytes, self.is_marking());
         drop(state);
-        self.check_trigger();
+        self.tell_growth(untold);
         Ok(NonNull::new(self.arena.address_of(first) as *mut u8).expect("the heap does not begin at zero"))
     }
 
@@ -362,13 +367,13 @@ unsafe impl Heap for MarkSweep {
     }
 
     fn set_trigger(&self, bytes: usize) {
-        // Relaxed: a hint. The hook synchronises for itself.
+        // Relaxed: a hint. Who is told synchronises for itself.
         self.trigger.store(bytes, Relaxed);
     }
 
-    fn on_growth(&self, hook: Box<dyn Fn() + Send + Sync>) {
-        // A second hook is dropped, as documented.
-        let _ = self.hook.set(hook);
+    fn on_growth(&self, growth: Box<dyn Growth>) {
+        // A second one is dropped, as documented.
+        let _ = self.growth.set(growth);
     }
 
     fn allocated_since_cycle(&self) -> usize {

@@ -164,14 +164,49 @@ fn objects_allocated_while_marking_survive_the_cycle_and_not_the_next() {
     assert!(black.iter().all(|object| heap.resolve(*object).is_none()));
 }
 
+struct Counting {
+    reached: Arc<AtomicUsize>,
+    told: Arc<AtomicUsize>,
+}
+
+impl Growth for Counting {
+    fn reached_trigger(&self) {
+        self.reached.fetch_add(1, Relaxed);
+    }
+    fn handed_out(&self, bytes: usize) {
+        self.told.fetch_add(bytes, Relaxed);
+    }
+}
+
+#[test]
+fn growth_is_told_while_marking_is_on() {
+    let heap = heap();
+    let told = Arc::new(AtomicUsize::new(0));
+    heap.on_growth(Box::new(Counting { reached: Arc::default(), told: Arc::clone(&told) }));
+    let allocator = heap.allocator().expect("an allocator");
+    let bytes = heap.register(Descriptor::no_pointers()).expect("a descriptor");
+    let allocate = || {
+        (0..10_000).for_each(|_| _ = new(&allocator, bytes, 48));
+        new(&allocator, bytes, 1 << 20);
+    };
+    allocate();
+    assert_eq!(told.load(Relaxed), 0);
+    heap.begin_cycle();
+    allocate();
+    let expected = 480_000 + (1 << 20);
+    assert!(told.load(Relaxed).abs_diff(expected) <= 2 * BLOCK, "{} of {expected}", told.load(Relaxed));
+    heap.end_cycle(Marked::default());
+    let before = told.load(Relaxed);
+    allocate();
+    assert_eq!(told.load(Relaxed), before);
+}
+
 #[test]
 fn the_trigger_fires_once_and_after_the_growth() {
     let heap = heap();
     let fired = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&fired);
-    heap.on_growth(Box::new(move || {
-        counter.fetch_add(1, Relaxed);
-    }));
+    heap.on_growth(Box::new(Counting { reached: counter, told: Arc::default() }));
     heap.set_trigger(1 << 20);
     let allocator = heap.allocator().expect("an allocator");
     let bytes = heap.register(Descriptor::no_pointers()).expect("a descriptor");

@@ -46,6 +46,12 @@ struct Arguments {
     /// How much the heap may grow before the next collection, in percent of what was live; negative: no collections.
     #[arg(long, value_name = "N", default_value_t = 100, allow_negative_numbers = true)]
     gc_percent: i64,
+    /// How much memory objects and stacks should use together: near it there are more collections.
+    #[arg(long, value_name = "BYTES")]
+    memory_limit: Option<usize>,
+    /// The most memory for objects: a program that needs more ends with an error.
+    #[arg(long, value_name = "BYTES")]
+    heap_limit: Option<usize>,
     /// The largest stack of a goroutine.
     #[arg(long, value_name = "BYTES", default_value_t = 1_000_000_000)]
     max_stack: usize,
@@ -56,6 +62,9 @@ struct Arguments {
     /// are none.
     #[arg(long, value_enum, default_value_t = Barriers::Incremental)]
     barriers: Barriers,
+    /// For tests of verification: stores are not reported to the collector.
+    #[arg(long, hide = true)]
+    break_write_barrier: bool,
 }
 
 fn default_threads() -> usize {
@@ -87,6 +96,8 @@ fn main() -> ExitCode {
         threads: a.threads,
         mark_workers: a.mark_workers,
         gc_percent: a.gc_percent,
+        memory_limit: a.memory_limit,
+        heap_limit: a.heap_limit,
         max_stack: a.max_stack,
         stress: stress.collect(),
         barriers: match a.barriers {
@@ -94,6 +105,7 @@ fn main() -> ExitCode {
             Barriers::RescanLimit => BarrierMode::RescanLimit,
             Barriers::Off => BarrierMode::Off,
         },
+        break_write_barrier: a.break_write_barrier,
     };
     eprintln!("{}", minigo::run(&options));
     ExitCode::FAILURE

@@ -37,12 +37,18 @@ pub struct Options {
     pub mark_workers: Option<usize>,
     /// The heap may grow by this part of what was live before the next collection; negative: none happens by itself.
     pub gc_percent: i64,
+    /// How much memory objects and stacks should use together, in bytes: near it there are more collections.
+    pub memory_limit: Option<usize>,
+    /// The most memory for objects, in bytes. A program that needs more ends with an error.
+    pub heap_limit: Option<usize>,
     /// The largest stack of a goroutine, in bytes.
     pub max_stack: usize,
     /// Debugging modes.
     pub stress: Vec<Stress>,
     /// What return barriers are for, where no debugging mode says otherwise.
     pub barriers: BarrierMode,
+    /// For tests of verification: stores are not reported to the collector.
+    pub break_write_barrier: bool,
 }
 
 impl Default for Options {
@@ -56,9 +62,12 @@ impl Default for Options {
             threads: 1,
             mark_workers: None,
             gc_percent: 100,
+            memory_limit: None,
+            heap_limit: None,
             max_stack: 1_000_000_000,
             stress: Vec::new(),
             barriers: BarrierMode::Incremental,
+            break_write_barrier: false,
         }
     }
 }

@@ -1,11 +1,15 @@
 //! What `--stats` writes and `--report` prints.
 
 use serde_json::{Map, Value, json};
-use stackmark::stats::{Statistics, Summary};
+use stackmark::stats::{Statistics, Straggler, Summary};
 use std::fmt::Write as _;
 
 fn times(t: &Summary) -> Value {
     json!({ "count": t.count, "p50": t.p50, "p99": t.p99, "max": t.max })
+}
+
+fn straggler(s: Option<Straggler>) -> Value {
+    s.map_or(Value::Null, |s| json!({ "goroutine": s.goroutine, "ns": s.nanos }))
 }
 
 /// The statistics as JSON; all times in nanoseconds.
@@ -17,11 +21,14 @@ pub(crate) fn json(s: &Statistics) -> Value {
             "skipped": c.skipped,
             "world_stop_ns": c.world_stop_ns,
             "time_to_stop_ns": c.time_to_stop_ns,
+            "stopped_last": straggler(c.stopped_last),
+            "answered_last": straggler(c.answered_last),
             "longest_hold_ns": c.longest_hold_ns,
             "mark_ns": c.mark_ns,
             "objects_marked": c.objects_marked,
             "bytes_marked": c.bytes_marked,
             "allocated_meanwhile": c.allocated_meanwhile,
+            "assisted": c.assisted,
         })
     });
     let refused: Map<String, Value> =
@@ -105,6 +112,11 @@ fn write(out: &mut String, s: &Statistics) -> std::fmt::Result {
     for (what, t) in [("world stops", &s.pauses_ns), ("goroutine holds", &s.holds_ns)] {
         let (p50, p99, max) = (duration(t.p50), duration(t.p99), duration(t.max));
         writeln!(out, "{what:<16} {}, median {p50}, 99th percentile {p99}, longest {max}", t.count)?;
+    }
+    let stragglers = s.cycles_detail.iter().flat_map(|c| [c.stopped_last, c.answered_last]).flatten();
+    if let Some(slowest) = stragglers.max_by_key(|s| s.nanos) {
+        let after = duration(slowest.nanos);
+        writeln!(out, "slowest to stop  goroutine {}, {after} after it was asked", slowest.goroutine)?;
     }
     let looked_at = frames.rescanned + frames.skipped;
     writeln!(

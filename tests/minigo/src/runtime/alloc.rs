@@ -22,13 +22,22 @@ pub(crate) fn descriptor(size: usize, words: &[bool]) -> usize {
     }
 }
 
+/// Zeroed memory of `bytes` bytes.
+pub(crate) fn bytes(descriptor: usize, bytes: usize) -> usize {
+    host::try_allocate(descriptor, bytes).unwrap_or_else(|error| super::fail::out_of_memory(&error.to_string()))
+}
+
 /// Zeroed memory for `count` values of type `info`.
 pub(crate) fn array(info: &TypeInfo, count: usize) -> usize {
-    match info.size.checked_mul(count) {
-        Some(0) => zero_size_address(),
-        Some(bytes) => host::allocate(info.descriptor, bytes),
-        None => super::fail::out_of_memory(),
+    match array_bytes(info, count) {
+        0 => zero_size_address(),
+        n => bytes(info.descriptor, n),
     }
+}
+
+fn array_bytes(info: &TypeInfo, count: usize) -> usize {
+    let bytes = info.size.checked_mul(count);
+    bytes.unwrap_or_else(|| super::fail::out_of_memory(&format!("{count} values of {} bytes", info.size)))
 }
 
 /// Copies `count` values between memory that may overlap; references that are stored go through the write barrier.
@@ -54,8 +63,16 @@ pub(crate) unsafe fn copy(info: &TypeInfo, to: usize, from: usize, count: usize)
 }
 
 natives! {
-    /// (type, count) -> address of zeroed memory.
+    /// (type, count) -> address of zeroed memory, or 0: there is none before a collection.
     fn allocate(a) {
+        match array_bytes(a.info(0), a.get(1)) {
+            0 => zero_size_address(),
+            n => host::try_allocate(a.info(0).descriptor, n).unwrap_or(0),
+        }
+    }
+
+    /// (type, count) -> address of zeroed memory. There was none before a collection.
+    fn allocate_again(a) {
         array(a.info(0), a.get(1))
     }
 

@@ -125,8 +125,8 @@ pub(crate) fn end(message: &[u8]) -> ! {
     })
 }
 
-pub(crate) fn out_of_memory() -> ! {
-    die("fatal error: out of memory")
+pub(crate) fn out_of_memory(why: &str) -> ! {
+    die(&format!("fatal error: out of memory\n{why}"))
 }
 
 fn bounds(failure: Failure, x: i64, y: i64) -> String {

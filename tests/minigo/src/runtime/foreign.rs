@@ -27,7 +27,7 @@ fn copied_to_c(bytes: &[u8], terminated: bool) -> usize {
     unsafe {
         let to = libc::malloc(bytes.len() + 1).cast::<u8>();
         if to.is_null() {
-            fail::out_of_memory();
+            fail::out_of_memory(&format!("malloc({})", bytes.len() + 1));
         }
         to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         if terminated {

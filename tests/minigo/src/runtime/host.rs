@@ -7,7 +7,7 @@ use crate::report;
 use crate::runtime::{fail, foreign, output, panic, profile, thread, traceback};
 use parking_lot::Mutex;
 use stackmark::Collector;
-use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep};
+use stackmark::mark_sweep::{AllocationError, Allocator, Descriptor, DescriptorId, MarkSweep};
 use stackmark::stack::scheduler::Scheduler;
 use stackmark::stack::{BarrierMode, Caller, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll};
 use stackmark::unwind::{self, FrameKind, stack_map};
@@ -99,7 +99,9 @@ fn world() -> &'static World {
 /// Sets up heap and runtime; compiling needs the heap already.
 pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let poison = options.has(Stress::Poison);
-    let heap = MarkSweep::new(&stackmark::mark_sweep::Options { poison, ..Default::default() })?;
+    let mut heap = stackmark::mark_sweep::Options { poison, ..Default::default() };
+    heap.limit = options.heap_limit.unwrap_or(heap.limit);
+    let heap = MarkSweep::new(&heap)?;
     let barriers = match options.barriers {
         BarrierMode::Off => BarrierMode::Off,
         _ if options.has(Stress::BarrierEveryFrame) => BarrierMode::EveryFrame,
@@ -119,6 +121,7 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
     let collector = stackmark::Config {
         workers: options.mark_workers.unwrap_or(defaults.workers),
         percent: u32::try_from(options.gc_percent).ok(),
+        memory_limit: options.memory_limit,
         verify: options.has(Stress::Verify),
     };
     let collector = Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &collector)?;
@@ -201,12 +204,10 @@ fn with_allocator<T>(f: impl FnOnce(&Allocator) -> T) -> T {
     })
 }
 
-/// Zeroed memory.
-pub(crate) fn allocate(descriptor: usize, bytes: usize) -> usize {
-    match with_allocator(|a| a.allocate(DescriptorId::from_index(descriptor as u32), bytes)) {
-        Ok(at) => at.as_ptr() as usize,
-        Err(_) => fail::out_of_memory(),
-    }
+/// Zeroed memory, or what stands in the way.
+pub(crate) fn try_allocate(descriptor: usize, bytes: usize) -> Result<usize, AllocationError> {
+    let allocated = with_allocator(|a| a.allocate(DescriptorId::from_index(descriptor as u32), bytes));
+    allocated.map(|at| at.as_ptr() as usize)
 }
 
 /// Where, behind the word that the goroutine has from its machine, the allocator's fields for such objects lie, and the size
@@ -227,6 +228,9 @@ pub(crate) fn marking() -> bool {
 
 /// Reports a reference that is stored.
 pub(crate) fn shade(word: usize) {
+    if world().options.break_write_barrier {
+        return;
+    }
     thread::with(|local| local.stores.get_or_init(|| world().collector.write_barrier().buffer()).shade(word));
 }
 

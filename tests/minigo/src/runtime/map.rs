@@ -196,7 +196,7 @@ impl Map {
     unsafe fn make_room(&mut self, ty: &MapType, capacity: usize) {
         let capacity = capacity.max(FIRST_CAPACITY);
         if capacity > u32::MAX as usize / 2 {
-            super::fail::out_of_memory();
+            super::fail::out_of_memory(&format!("a map of {capacity} entries"));
         }
         let words = (2 * capacity).next_power_of_two();
         let (entries, index) = (alloc::array(&ty.entry, capacity), alloc::array(index_info(), words));

@@ -2,7 +2,9 @@
 
 pub(crate) use stackmark_asm::layout::NativeFn;
 
-pub(crate) use super::alloc::{ZEROES, allocate, copy_value, write_barrier, zero_memory, zero_size_address};
+pub(crate) use super::alloc::{
+    ZEROES, allocate, allocate_again, copy_value, write_barrier, zero_memory, zero_size_address,
+};
 pub(crate) use super::channel::{
     ELEMENT_OFFSET, PARKED, channel_close, channel_fetch, channel_length, channel_make, channel_receive, channel_send,
 };

@@ -2,7 +2,6 @@
 
 use super::alloc;
 use super::arguments::{Arguments, natives};
-use super::host;
 
 /// A new string with these bytes: its address. The bytes may come from the heap: nothing is collected in a native.
 pub(crate) fn new_string(parts: &[&[u8]]) -> (usize, usize) {
@@ -10,7 +9,7 @@ pub(crate) fn new_string(parts: &[&[u8]]) -> (usize, usize) {
     if len == 0 {
         return (alloc::zero_size_address(), 0);
     }
-    let at = host::allocate(alloc::descriptor(1, &[]), len);
+    let at = alloc::bytes(alloc::descriptor(1, &[]), len);
     let mut to = at;
     for p in parts {
         // SAFETY: the object has room for all parts.

@@ -1,0 +1,173 @@
+//! Weak references, finalisation callbacks, weak maps.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep, Options};
+use stackmark::stack::{self, Goroutine, Host, Runtime};
+use stackmark::{Collector, Config, heap::Heap, unwind::Code};
+
+struct Embedder;
+
+impl Host for Embedder {
+    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
+        panic!("stack exceeds {limit} bytes")
+    }
+}
+
+struct World {
+    collector: Collector<MarkSweep>,
+    allocator: Allocator,
+    references: DescriptorId,
+}
+
+fn world() -> World {
+    let code = Arc::new(Code::new());
+    let runtime = Runtime::new(stack::Config::default(), code, Box::new(Embedder)).expect("a runtime");
+    let heap = MarkSweep::new(&Options { limit: 256 << 20, poison: true }).expect("a heap");
+    let config = Config { workers: 2, percent: None, verify: true, ..Config::default() };
+    let collector = Collector::start(Arc::clone(&heap), runtime, &config).expect("threads");
+    let references = heap.register(Descriptor::references()).expect("a descriptor");
+    World { collector, allocator: heap.allocator().expect("an allocator"), references }
+}
+
+impl World {
+    /// An object that refers to another one. No cycle runs meanwhile.
+    fn object(&self, next: usize) -> usize {
+        let object = self.allocator.allocate(self.references, 16).expect("room").as_ptr() as usize;
+        // SAFETY: within an object that was just allocated.
+        unsafe { (object as *mut usize).write(next) };
+        object
+    }
+
+    fn is_live(&self, word: usize) -> bool {
+        self.collector.heap().resolve(word).is_some()
+    }
+
+    fn collect(&self) {
+        (0..2).for_each(|_| self.collector.collect());
+    }
+}
+
+#[test]
+fn a_weak_reference_is_cleared_when_its_object_is_gone_and_not_before() {
+    let world = world();
+    let (one, other) = (world.object(0), world.object(0));
+    let handle = world.collector.handles().create(one);
+    let weak = [one, one + 8, other].map(|word| world.collector.weak_references().create(word));
+    world.collect();
+    assert_eq!(weak.each_ref().map(|weak| weak.get()), [Some(one), Some(one + 8), None]);
+    let second = weak[1].upgrade().expect("the object lives");
+    drop(handle);
+    world.collect();
+    assert_eq!((weak[0].get(), second.get()), (Some(one), one + 8));
+    drop(second);
+    world.collect();
+    assert!(weak[0].get().is_none() && weak[1].upgrade().is_none() && !world.is_live(one));
+    // A word outside of the heap refers to nothing that could go.
+    let outside = world.collector.weak_references().create(8);
+    world.collect();
+    assert_eq!(outside.get(), Some(8));
+}
+
+#[test]
+fn a_callback_gets_its_object_whole_and_once() {
+    let world = world();
+    let inner = world.object(0);
+    let outer = world.object(inner);
+    let weak = world.collector.weak_references().create(outer);
+    let handle = world.collector.handles().create(outer);
+    let got = Arc::new(Mutex::new(Vec::new()));
+    for word in [outer, inner] {
+        let got = Arc::clone(&got);
+        world.collector.weak_references().on_unreachable(word, move |object| got.lock().unwrap().push(object));
+    }
+    world.collect();
+    assert!(got.lock().unwrap().is_empty());
+    drop(handle);
+    world.collect();
+    let handles = std::mem::take(&mut *got.lock().unwrap());
+    let mut words: Vec<usize> = handles.iter().map(|handle| handle.get()).collect();
+    words.sort_unstable();
+    assert_eq!(words, if inner < outer { [inner, outer] } else { [outer, inner] });
+    assert!(weak.get().is_none(), "weak references are cleared first");
+    assert!(world.is_live(outer) && world.is_live(inner));
+    // SAFETY: the handles keep both objects.
+    assert_eq!(unsafe { *(outer as *const usize) }, inner);
+    drop(handles);
+    world.collect();
+    assert!(!world.is_live(outer) && !world.is_live(inner) && got.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_weak_map_keeps_values_by_their_keys_alone() {
+    let world = world();
+    let map = world.collector.weak_references().map();
+    // A value that refers to its key keeps neither.
+    let cyclic = world.object(0);
+    map.insert(cyclic, world.object(cyclic));
+    // A chain: each value is the next key. The map alone leads from one to the next.
+    let chain: Vec<usize> = (0..50).map(|_| world.object(0)).collect();
+    for pair in chain.windows(2) {
+        map.insert(pair[0], pair[1]);
+    }
+    let first = world.collector.handles().create(chain[0]);
+    world.collect();
+    assert_eq!(map.len(), 49);
+    assert!(chain.iter().all(|word| world.is_live(*word)) && !world.is_live(cyclic));
+    assert_eq!((map.get(chain[7]), map.get(cyclic)), (Some(chain[8]), None));
+    assert_eq!(map.remove(chain[20]), Some(chain[21]));
+    world.collect();
+    assert_eq!((map.len(), world.is_live(chain[20]), world.is_live(chain[21])), (20, true, false));
+    drop(first);
+    world.collect();
+    assert!(map.is_empty() && !world.is_live(chain[0]));
+}
+
+#[test]
+fn values_reached_through_a_callbacks_object_are_kept() {
+    let world = world();
+    let map = world.collector.weak_references().map();
+    let (key, value) = (world.object(0), world.object(0));
+    map.insert(key, value);
+    let (send, receive) = std::sync::mpsc::channel();
+    world.collector.weak_references().on_unreachable(key, move |object| send.send(object).expect("the test waits"));
+    world.collector.collect();
+    let object = receive.recv().expect("it is due");
+    world.collect();
+    assert_eq!((object.get(), map.get(key)), (key, Some(value)));
+    assert!(world.is_live(value));
+}
+
+#[test]
+fn upgrades_and_cycles_at_the_same_time_never_give_a_dead_object() {
+    let world = world();
+    let done = AtomicBool::new(false);
+    let upgraded = AtomicUsize::new(0);
+    for _ in 0..30 {
+        let inner = world.object(0);
+        let outer = world.object(inner);
+        let handle = world.collector.handles().create(outer);
+        let weak = world.collector.weak_references().create(outer);
+        done.store(false, SeqCst);
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let mut last = None;
+                while !done.load(SeqCst) {
+                    let Some(handle) = weak.upgrade() else { break };
+                    // SAFETY: the handle keeps the object.
+                    assert_eq!(unsafe { *(handle.get() as *const usize) }, inner);
+                    upgraded.fetch_add(1, SeqCst);
+                    last = Some(handle);
+                }
+                last
+            });
+            drop(handle);
+            (0..4).for_each(|_| world.collector.collect());
+            done.store(true, SeqCst);
+            let last = thread.join().expect("no panic");
+            // Verification has looked at everything in each cycle; what is left is consistent.
+            assert_eq!(last.is_some() || weak.get().is_some(), world.is_live(outer));
+        });
+    }
+}

@@ -1,0 +1,68 @@
+//! Limits of memory: the heap's hard one, the soft one for objects and stacks together, and allocation that waits for
+//! marking.
+#[macro_use]
+mod runner;
+
+use runner::{Program, Size, minigo, number};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn written(name: &str, source: &str) -> PathBuf {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&file, source).unwrap();
+    file
+}
+
+const HOARD: &str = "package main
+
+type node struct {
+	next *node
+	data [30]int
+}
+
+func main() {
+	println(\"before\")
+	var all *node
+	for {
+		all = &node{next: all}
+	}
+}
+";
+
+#[test]
+fn a_program_that_keeps_more_than_the_heap_holds_ends_with_an_error() {
+    let file = written("hoard.go", HOARD);
+    for options in [&["--heap-limit", "20000000"][..], &["--heap-limit", "20000000", "--gc-percent", "-1"]] {
+        let outcome = minigo(options, &file);
+        outcome.expect_status(2).expect_stderr("out of memory");
+        outcome.expect_stderr("bytes wanted").expect_stderr("main.main");
+    }
+}
+
+#[test]
+fn an_array_that_the_heap_cannot_hold_ends_the_program_with_an_error() {
+    let file =
+        written("huge.go", "package main\n\nfunc main() {\n\tn := 1 << 30\n\tprintln(len(make([]int, n)))\n}\n");
+    minigo(&["--heap-limit", "20000000"], &file).expect_status(2).expect_stderr("out of memory");
+}
+
+/// With collections on request alone, a full heap asks for one.
+#[test]
+fn a_full_heap_is_collected_before_an_allocation_fails() {
+    let statistics =
+        Program::new("binary_trees").statistics(&["--heap-limit", "30000000", "--gc-percent", "-1"], Size::Full);
+    assert!(number(&statistics, "cycles") >= 2);
+    assert!(number(&statistics, "heap.allocated_bytes") > 60_000_000);
+    assert!(number(&statistics, "heap.resident_bytes") < 30_100_000);
+}
+
+#[test]
+fn near_the_soft_limit_collections_come_more_often() {
+    let cycles = |limit: &str| {
+        let statistics =
+            Program::new("lists_kept").statistics(&["--gc-percent", "400", "--memory-limit", limit], Size::Full);
+        number(&statistics, "cycles")
+    };
+    let (tight, wide) = (cycles("12000000"), cycles("1000000000"));
+    assert!(tight > 2 * wide, "{tight} and {wide}");
+}
