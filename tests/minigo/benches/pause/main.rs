@@ -9,7 +9,7 @@
 //! Medians and maxima over the collections; a plot goes to `target/pause.svg`. Goals are on the medians.
 
 #[path = "../../../peers/src/go.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod go;
 mod java;
 mod plot;
