@@ -1,7 +1,7 @@
 //! The command `minigo [options] FILE.go`.
 
 use clap::{Parser, ValueEnum};
-use minigo::{BarrierMode, Options, Stress};
+use minigo::{BarrierKind, BarrierMode, Options, Stress};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,6 +13,12 @@ enum StressName {
     Poison,
     Verify,
     ScanFewFrames,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum WriteBarrier {
+    Insertion,
+    Hybrid,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -58,6 +64,9 @@ struct Arguments {
     /// Debugging modes, separated by commas.
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
     stress: Vec<StressName>,
+    /// Which stores tell the collector what.
+    #[arg(long, value_enum, default_value_t = WriteBarrier::Insertion)]
+    write_barrier: WriteBarrier,
     /// What return barriers are for: a stack is scanned a little at a time; or whole, and they limit the rescan; or there
     /// are none.
     #[arg(long, value_enum, default_value_t = Barriers::Incremental)]
@@ -100,6 +109,10 @@ fn main() -> ExitCode {
         heap_limit: a.heap_limit,
         max_stack: a.max_stack,
         stress: stress.collect(),
+        write_barrier: match a.write_barrier {
+            WriteBarrier::Insertion => BarrierKind::Insertion,
+            WriteBarrier::Hybrid => BarrierKind::Hybrid,
+        },
         barriers: match a.barriers {
             Barriers::Incremental => BarrierMode::Incremental,
             Barriers::RescanLimit => BarrierMode::RescanLimit,

@@ -1,6 +1,7 @@
 //! What the command line asks for.
 
 pub use stackmark::stack::BarrierMode;
+pub use stackmark::write_barrier::Kind as BarrierKind;
 use std::path::PathBuf;
 
 /// A debugging mode.
@@ -45,6 +46,8 @@ pub struct Options {
     pub max_stack: usize,
     /// Debugging modes.
     pub stress: Vec<Stress>,
+    /// Which stores shade what.
+    pub write_barrier: BarrierKind,
     /// What return barriers are for, where no debugging mode says otherwise.
     pub barriers: BarrierMode,
     /// For tests of verification: stores are not reported to the collector.
@@ -66,6 +69,7 @@ impl Default for Options {
             heap_limit: None,
             max_stack: 1_000_000_000,
             stress: Vec::new(),
+            write_barrier: BarrierKind::default(),
             barriers: BarrierMode::Incremental,
             break_write_barrier: false,
         }

@@ -137,7 +137,9 @@ impl FuncGen<'_, '_> {
         let function = self.b.ins().load(clif::I64, MemFlagsData::trusted(), node, NODE_FUNCTION);
         let next = self.refv(next);
         let function = self.refv(function);
-        self.write_barrier(&[next]);
+        // The node leaves the list: a barrier that shades what is overwritten shades it.
+        let node = self.refv(node);
+        self.write_barrier(&[next, node]);
         self.b.ins().store(MemFlagsData::trusted(), next, frame, DEFER_HEAD);
         self.call_object(function);
         self.b.ins().jump(exit, &[]);
@@ -174,10 +176,7 @@ impl FuncGen<'_, '_> {
         let d = self.defers.as_ref().expect("a function with defer statements");
         let slot = d.frame;
         let info = self.c.words_info(vec![true, true]);
-        let info = self.address(std::ptr::from_ref(info) as usize);
-        let one = self.iconst(1);
-        let node = self.native(natives::allocate, &[info, one]);
-        let node = self.refv(node);
+        let node = self.allocate_values(info, 1);
         let at = self.b.ins().stack_addr(clif::I64, slot, 0);
         let frame = self.b.ins().load(clif::I64, MemFlagsData::trusted(), at, 0);
         let frame = self.refv(frame);

@@ -334,7 +334,13 @@ impl FuncGen<'_, '_> {
                 if barrier {
                     let refs: Vec<Value> =
                         components.iter().zip(&value.v).filter(|(c, _)| c.is_ref).map(|(_, v)| *v).collect();
-                    self.write_barrier(&refs);
+                    let lost: Vec<i64> = match host::shades_lost() {
+                        true => {
+                            components.iter().filter(|c| c.is_ref).map(|c| offset + i64::from(c.offset)).collect()
+                        }
+                        false => vec![],
+                    };
+                    self.write_barrier_at(&refs, base, &lost);
                 }
                 let base = if offset.unsigned_abs() > 1 << 30 { self.iadd_ref(base, offset) } else { base };
                 let offset = if offset.unsigned_abs() > 1 << 30 { 0 } else { offset };
@@ -348,6 +354,12 @@ impl FuncGen<'_, '_> {
 
     /// While marking runs, tells the collector of references that are about to be stored.
     pub(crate) fn write_barrier(&mut self, refs: &[Value]) {
+        let nothing = self.iconst(0);
+        self.write_barrier_at(refs, nothing, &[]);
+    }
+
+    /// As `write_barrier`; they replace those at these offsets from `base`.
+    fn write_barrier_at(&mut self, refs: &[Value], base: Value, lost: &[i64]) {
         if refs.is_empty() {
             return;
         }
@@ -359,6 +371,11 @@ impl FuncGen<'_, '_> {
         self.b.switch_to_block(cold);
         for v in refs {
             self.native(natives::write_barrier, &[*v]);
+        }
+        for offset in lost {
+            let at = self.iadd_ref(base, *offset);
+            let v = self.b.ins().load(clif::I64, MemFlagsData::trusted(), at, 0);
+            self.native(natives::write_barrier, &[v]);
         }
         self.b.ins().jump(go_on, &[]);
         self.b.switch_to_block(go_on);

@@ -114,6 +114,16 @@ impl Channel {
         }
     }
 
+    /// An element that leaves the buffer.
+    fn shade_lost(&self, element: *const u8) {
+        if host::marking() {
+            for (w, _) in self.elem.words.iter().enumerate().filter(|(_, is_ref)| **is_ref) {
+                // SAFETY: the caller's element has these words.
+                host::shade_lost(unsafe { element.cast::<usize>().add(w).read() });
+            }
+        }
+    }
+
     fn put_buffered(&mut self, words: &[usize]) {
         let to = self.slot(self.len);
         // SAFETY: the slot is in the buffer, the words hold one element.
@@ -195,6 +205,7 @@ natives! {
             unsafe {
                 let slot = c.slot(0);
                 std::ptr::copy_nonoverlapping(slot as *const u8, to, size);
+                c.shade_lost(to);
                 std::ptr::write_bytes(slot as *mut u8, 0, size);
             }
             c.head = (c.head + 1) % c.cap;

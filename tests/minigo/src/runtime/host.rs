@@ -2,7 +2,7 @@
 
 use crate::cgo::library::Hooks;
 use crate::module::{Code, Role};
-use crate::options::{Options, Stress};
+use crate::options::{BarrierKind, Options, Stress};
 use crate::report;
 use crate::runtime::{fail, foreign, output, panic, profile, thread, traceback};
 use parking_lot::Mutex;
@@ -122,6 +122,7 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
         workers: options.mark_workers.unwrap_or(defaults.workers),
         percent: u32::try_from(options.gc_percent).ok(),
         memory_limit: options.memory_limit,
+        write_barrier: options.write_barrier,
         verify: options.has(Stress::Verify),
     };
     let collector = Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &collector)?;
@@ -224,6 +225,18 @@ pub(crate) fn write_barrier_flag() -> *const u8 {
 /// Whether stores of references must be reported.
 pub(crate) fn marking() -> bool {
     world().collector.write_barrier().is_on()
+}
+
+/// Whether overwritten references are reported, too.
+pub(crate) fn shades_lost() -> bool {
+    world().options.write_barrier == BarrierKind::Hybrid
+}
+
+/// Reports a reference that is overwritten or dropped, if it has to be.
+pub(crate) fn shade_lost(word: usize) {
+    if shades_lost() {
+        shade(word);
+    }
 }
 
 /// Reports a reference that is stored.

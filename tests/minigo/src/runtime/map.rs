@@ -203,6 +203,8 @@ impl Map {
         if host::marking() {
             host::shade(entries);
             host::shade(index);
+            host::shade_lost(self.entries);
+            host::shade_lost(self.index);
         }
         let (old, used) = (self.entries, self.used);
         (self.entries, self.capacity, self.used, self.index, self.mask) = (entries, capacity, 0, index, words - 1);

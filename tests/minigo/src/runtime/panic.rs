@@ -219,6 +219,7 @@ natives! {
                 };
                 if host::marking() {
                     host::shade(node.next as usize);
+                    host::shade_lost(frame.head as usize);
                 }
                 frame.head = node.next;
                 record.current = at;
