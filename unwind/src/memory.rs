@@ -10,6 +10,12 @@ pub trait Memory {
     /// The word at `address`, or `None` if it does not lie wholly within this memory or is not aligned.
     fn read(&self, address: usize) -> Option<usize>;
 
+    /// The word at `address` and the one above it, as [`read`](Memory::read) would.
+    #[inline]
+    fn read_two(&self, address: usize) -> Option<[usize; 2]> {
+        Some([self.read(address)?, self.read(address.wrapping_add(WORD))?])
+    }
+
     /// Says that the word at `address` may soon be read; any address will do.
     #[inline]
     fn prefetch(&self, _address: usize) {}
@@ -22,9 +28,23 @@ impl<M: Memory + ?Sized> Memory for &M {
     }
 
     #[inline]
+    fn read_two(&self, address: usize) -> Option<[usize; 2]> {
+        (**self).read_two(address)
+    }
+
+    #[inline]
     fn prefetch(&self, address: usize) {
         (**self).prefetch(address);
     }
+}
+
+/// The word, of which the compiler then knows nothing: neither that it equals another, nor which. For a computation behind a
+/// branch that is to stay there, since the processor does not wait for what it has predicted.
+#[inline(always)]
+pub(crate) fn opaque(mut word: usize) -> usize {
+    // SAFETY: no instruction.
+    unsafe { std::arch::asm!("/* {0} */", inout(reg) word, options(nomem, nostack, preserves_flags)) };
+    word
 }
 
 /// Memory of this process within fixed bounds.
@@ -65,6 +85,16 @@ impl Memory for StackMemory {
         // Relaxed: what the words of a stopped or frozen frame hold was ordered before this walk by whatever stopped
         // it; nothing is published through the stack itself.
         Some(word.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    fn read_two(&self, address: usize) -> Option<[usize; 2]> {
+        if !address.is_multiple_of(WORD) || address < self.start || address >= self.end - (self.end - self.start).min(WORD) {
+            return None;
+        }
+        // SAFETY: both words lie within the bounds, which are whole words and, as `new` requires, mapped. Atomic and
+        // relaxed: see `read`.
+        Some([address, address + WORD].map(|at| unsafe { AtomicUsize::from_ptr(at as *mut usize) }.load(Ordering::Relaxed)))
     }
 
     #[inline]

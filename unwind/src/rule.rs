@@ -240,6 +240,14 @@ impl Rule {
         (self.0 & odd == 0).then_some((self.0 & KIND_FP != 0, (self.0 & OFFSET_MASK << OFFSET_SHIFT) as usize))
     }
 
+    /// Whether saved frame pointer, return address and CFA lie at, one and two words above the frame pointer: the frame of
+    /// a function that keeps a frame pointer.
+    #[inline]
+    pub(crate) fn is_frame_record(self) -> bool {
+        const MASK: u64 = KIND_MASK | OLDEST | OFFSET_MASK << OFFSET_SHIFT | SLOT_MASK << SLOTS_SHIFT;
+        self.0 & MASK == KIND_FP | 2 << OFFSET_SHIFT | 2 << SLOTS_SHIFT
+    }
+
     /// What the CFA is relative to and how far it is from there, in bytes; otherwise why that is no answer.
     #[inline]
     pub(crate) fn cfa(self) -> Result<(Base, usize), Option<Unsupported>> {

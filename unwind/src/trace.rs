@@ -13,7 +13,7 @@ use gimli::{Register, X86_64};
 use crate::code::{Published, Snapshot};
 use crate::context::Context;
 use crate::image::ImageError;
-use crate::memory::Memory;
+use crate::memory::{Memory, opaque};
 use crate::rule::{CALLEE_SAVED, FRAME_POINTER, RETURN_ADDRESS, Rule, STACK_POINTER, WORD};
 use crate::slow::{Recovered, UnwindRule};
 use crate::walk::{ReturnAddresses, WalkError};
@@ -161,22 +161,33 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
             let mut moved = false;
             let outcome = loop {
                 let Some(rule) = cursor.find(at) else { break None };
-                let Some((from_fp, offset)) = rule.simple() else { break None };
-                let base = if from_fp { fp } else { sp };
-                let cfa = base.wrapping_add(offset);
-                if cfa <= sp || !cfa.is_multiple_of(WORD) {
-                    break None;
+                let (cfa, found);
+                if rule.is_frame_record() {
+                    // Nothing here depends on the rule itself: behind a branch that is predicted, the walk runs from
+                    // frame pointer to frame pointer, and does not wait for the rules, which are found meanwhile.
+                    let record = opaque(fp);
+                    cfa = record.wrapping_add(2 * WORD);
+                    if cfa <= sp {
+                        break None;
+                    }
+                    let Some(words) = self.memory.read_two(record) else { break None };
+                    [fp, found] = words;
+                } else {
+                    let Some((from_fp, offset)) = rule.simple() else { break None };
+                    cfa = if from_fp { fp } else { sp }.wrapping_add(offset);
+                    if cfa <= sp || !cfa.is_multiple_of(WORD) {
+                        break None;
+                    }
+                    let Some(word) = self.memory.read(cfa - WORD) else { break None };
+                    found = word;
+                    let saved_fp = rule.saved_fp();
+                    if saved_fp != 0 {
+                        let Some(value) = self.memory.read(cfa.wrapping_sub(saved_fp)) else { break None };
+                        fp = value;
+                    }
                 }
                 self.memory.prefetch(cfa.wrapping_add(PREFETCH));
                 let return_slot = cfa - WORD;
-                let Some(found) = self.memory.read(return_slot) else { break None };
-                let saved_fp = rule.saved_fp();
-                if saved_fp != 0 {
-                    // From the base, not from the CFA: one addition less between a frame pointer and the next.
-                    let slot = base.wrapping_add(offset.wrapping_sub(saved_fp));
-                    let Some(value) = self.memory.read(slot) else { break None };
-                    fp = value;
-                }
                 if REGISTERS {
                     for (i, saved) in saved.iter_mut().enumerate() {
                         let below = rule.saved(i);
