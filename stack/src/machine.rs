@@ -111,6 +111,13 @@ impl Shared {
         NonNull::from(shared)
     }
 
+    #[inline]
+    fn lib_call_under_way(&self) -> Option<LibCall> {
+        // SAFETY: only this thread touches it.
+        let under_way = unsafe { (*self.lib_call.as_ptr()).function != 0 };
+        under_way.then(|| self.lib_call.get())
+    }
+
     /// Goes outside with the goroutine that runs here.
     #[inline]
     fn leave_world(&self) {
@@ -300,6 +307,7 @@ impl<'m> Caller<'m> {
     ///
     /// # Safety
     /// The value is not used after the native function has returned, parked or yielded.
+    #[inline]
     pub unsafe fn current() -> Caller<'m> {
         // SAFETY: our contract is the same.
         unsafe { Caller::try_current() }.expect("this thread runs a goroutine")
@@ -309,6 +317,7 @@ impl<'m> Caller<'m> {
     ///
     /// # Safety
     /// As for [`Caller::current`].
+    #[inline]
     pub unsafe fn try_current() -> Option<Caller<'m>> {
         // SAFETY: attach stored the address of Shared, which lives until the thread is detached, which is not
         // before the native function has ended; `running` keeps the goroutine alive as long.
@@ -350,6 +359,7 @@ impl<'m> Caller<'m> {
     }
 
     /// The runtime.
+    #[inline]
     pub fn runtime(&self) -> &'m Arc<Runtime> {
         &self.shared.runtime
     }
@@ -397,8 +407,23 @@ impl<'m> Caller<'m> {
     #[inline]
     pub(crate) fn back_inside(&self, from: Status) {
         let runtime = &*self.shared.runtime;
-        runtime.world.enter(&self.shared.entry.gate);
-        self.goroutine.start_running(from);
+        let entered = runtime.world.try_enter(&self.shared.entry.gate);
+        let started = entered && self.goroutine.status.try_start(from);
+        if !started || runtime.is_scanning() {
+            self.back_inside_slowly(from, entered, started);
+        }
+    }
+
+    /// The same when the world stands still, the goroutine is held or its stack is being scanned.
+    #[cold]
+    fn back_inside_slowly(&self, from: Status, entered: bool, started: bool) {
+        let runtime = &*self.shared.runtime;
+        if !entered {
+            runtime.world.enter_again(&self.shared.entry.gate);
+        }
+        if !started {
+            self.goroutine.start_running(from);
+        }
         if runtime.is_scanning() {
             runtime.note_running(&self.handle());
         }
@@ -432,7 +457,10 @@ impl<'m> Caller<'m> {
         impl Drop for BackInside<'_> {
             fn drop(&mut self) {
                 self.0.back_inside(Status::Foreign);
-                if self.0.goroutine.called_back.swap(false, Ordering::Relaxed) {
+                // Written by the goroutine itself alone.
+                let called_back = &self.0.goroutine.called_back;
+                if called_back.load(Ordering::Relaxed) {
+                    called_back.store(false, Ordering::Relaxed);
                     // A frontier may rest here, where there can be no stub, or have rested.
                     poll::come_back(&self.0.shared.runtime, self.0.goroutine, self.0.depth());
                 }
@@ -473,13 +501,16 @@ impl<'m> Caller<'m> {
     pub unsafe fn callback(self, f: asm::ManagedFn, argument: usize) -> Result<usize, CallInError> {
         struct GoOutside<'m> {
             caller: Caller<'m>,
-            lib_call: LibCall,
+            /// The one under way, if there is one.
+            lib_call: Option<LibCall>,
         }
         impl Drop for GoOutside<'_> {
             fn drop(&mut self) {
                 let pc = self.caller.goroutine.header.sched.pc.load(Ordering::Relaxed);
                 assert_eq!(pc, asm::resume_pc(), "a callback's return slot holds a place in call_system");
-                self.caller.shared.lib_call.set(self.lib_call);
+                if let Some(lib_call) = self.lib_call {
+                    self.caller.shared.lib_call.set(lib_call);
+                }
                 self.caller.goroutine.called_back.store(true, Ordering::Relaxed);
                 self.caller.go_outside();
             }
@@ -493,7 +524,8 @@ impl<'m> Caller<'m> {
         if self.shared.runtime.is_scanning() {
             self.goroutine.scan_lock().calls_back(self.depth());
         }
-        let _out = GoOutside { caller: self, lib_call: self.shared.lib_call.get() };
+        let lib_call = self.shared.lib_call_under_way();
+        let _out = GoOutside { caller: self, lib_call };
         let header = (&raw const self.goroutine.header).cast_mut();
         // SAFETY: the goroutine called out to us and is Running on this machine; the guard leaves room for the frame.
         Ok(unsafe { asm::callback(header, f, argument) })

@@ -104,20 +104,15 @@ impl StatusWord {
     /// If the status is not `from`.
     #[inline]
     pub(crate) fn start_running<T>(&self, from: Status, scan_lock: &Mutex<T>) {
-        let started = if from == Status::Foreign { self.try_return() } else { self.try_run(from) };
-        if !started {
-            self.start_when_released(from, scan_lock);
+        while !self.try_start(from) {
+            drop(scan_lock.lock());
         }
     }
 
-    #[cold]
-    fn start_when_released<T>(&self, from: Status, scan_lock: &Mutex<T>) {
-        loop {
-            drop(scan_lock.lock());
-            if if from == Status::Foreign { self.try_return() } else { self.try_run(from) } {
-                return;
-            }
-        }
+    /// The same without waiting: false while it is held.
+    #[inline]
+    pub(crate) fn try_start(&self, from: Status) -> bool {
+        if from == Status::Foreign { self.try_return() } else { self.try_run(from) }
     }
 
     /// From InForeign to Running; false while the goroutine is held.

@@ -78,14 +78,26 @@ impl World {
     /// Goes inside; waits while the world is stopped.
     #[inline]
     pub(crate) fn enter(&self, gate: &Gate) {
-        while !self.try_enter(gate) {
-            self.exit(gate);
-            self.wait_while_stopped();
+        if !self.try_enter(gate) {
+            self.enter_again(gate);
         }
     }
 
+    /// Goes inside after [`World::try_enter`] has failed.
+    #[cold]
+    pub(crate) fn enter_again(&self, gate: &Gate) {
+        loop {
+            self.exit(gate);
+            self.wait_while_stopped();
+            if self.try_enter(gate) {
+                return;
+            }
+        }
+    }
+
+    /// Goes inside; false if the world is stopped, and then the machine must not stay there.
     #[inline]
-    fn try_enter(&self, gate: &Gate) -> bool {
+    pub(crate) fn try_enter(&self, gate: &Gate) -> bool {
         gate.inside.store(true, Ordering::Relaxed);
         // Invariant 1: pairs with the fences in `stop` and `handshake`.
         if !left_out(LeftOut::WorldFence) {

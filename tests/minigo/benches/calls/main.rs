@@ -62,7 +62,7 @@ extern "C-unwind" fn exported(x: usize) -> usize {
 unsafe extern "C-unwind" fn callbacks(n: *mut c_void, _b: usize) -> usize {
     // SAFETY: used within this function alone.
     let caller = unsafe { Caller::current() };
-    caller.foreign(|| (0..n as usize).map(exported).fold(0, usize::wrapping_add))
+    caller.foreign(|| (0..n as usize).fold(0, |sum: usize, i| sum.wrapping_add(exported(i))))
 }
 
 unsafe extern "C-unwind" fn yields(_a: *mut c_void, _b: usize) -> usize {
