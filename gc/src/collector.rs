@@ -117,9 +117,8 @@ thread_local! {
 impl<H: Heap> stackmark_stack::Collector for Roots<H> {
     fn roots(&self, words: &[usize]) {
         // A thread that ends has lost the variable, and does not verify.
-        let verifies = VERIFIED.try_with(|roots| {
-            roots.borrow_mut().as_mut().map(|roots| roots.extend_from_slice(words))
-        });
+        let verifies =
+            VERIFIED.try_with(|roots| roots.borrow_mut().as_mut().map(|roots| roots.extend_from_slice(words)));
         if !matches!(verifies, Ok(Some(()))) {
             self.marking.shade(words);
         }

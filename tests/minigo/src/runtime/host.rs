@@ -4,7 +4,7 @@ use crate::cgo::library::Hooks;
 use crate::module::{Code, Role};
 use crate::options::{Options, Stress};
 use crate::report;
-use crate::runtime::{fail, foreign, output, panic, thread, traceback};
+use crate::runtime::{fail, foreign, interface, output, panic, thread, traceback};
 use parking_lot::Mutex;
 use stackmark::Collector;
 use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep};
@@ -163,6 +163,8 @@ pub(crate) fn run(code: Code) -> Result<(), Box<dyn std::error::Error>> {
         w.scheduler.await_wakeup();
     }
     foreign::set_exports(code.exports);
+    let own = code.own_methods;
+    interface::set_own_methods(own.error, own.signature, own.text);
     for (at, bytes) in code.globals {
         // SAFETY: the compiler allocated whole words that are never freed; managed code accesses them word by word.
         unsafe { w.collector.add_globals(at..at + bytes) };
@@ -359,6 +361,19 @@ pub(crate) unsafe fn unwind_to(depth: usize, pc: usize, value: usize) -> ! {
     // SAFETY: the caller's promise.
     let error = unsafe { Caller::current().unwind_to(depth, pc, [value, 0]) };
     Embedder.fatal(&error)
+}
+
+/// Calls back a managed function with the address of words of which the first is the current goroutine's header.
+pub(crate) fn call_back(f: usize, argument: usize) {
+    // SAFETY: the address of a managed function that the compiler made for this. The native holds no address in the stack.
+    let called = unsafe {
+        let f = std::mem::transmute::<usize, stackmark_asm::ManagedFn>(f);
+        let caller = Caller::current();
+        caller.foreign(|| caller.callback(f, argument))
+    };
+    if let Err(error) = called {
+        Embedder.fatal(&error)
+    }
 }
 
 /// Calls back the managed function that panics with what `raised` says.

@@ -12,6 +12,7 @@ pub(crate) mod foreign;
 pub(crate) mod format;
 pub(crate) mod goroutine;
 pub(crate) mod host;
+pub(crate) mod interface;
 pub(crate) mod map;
 pub(crate) mod natives;
 pub(crate) mod output;

@@ -11,6 +11,7 @@ pub(crate) use super::fail::Failure;
 pub(crate) use super::foreign::{c_bytes, c_string, errno_value, foreign_call, go_bytes, go_string, go_string_n};
 pub(crate) use super::goroutine::{collect, exit, go, gosched, num_goroutine};
 pub(crate) use super::host::poll_address;
+pub(crate) use super::interface::{assertion_error, find_method, implements, take_text};
 pub(crate) use super::map::{map_assign, map_delete, map_find, map_make, map_next};
 pub(crate) use super::panic::{
     DEFER_HEAD, DEFER_LINK, defer_enter, fail_value, goexit_begin, panic_after, panic_begin, panic_next,
