@@ -20,6 +20,7 @@ mod memory;
 mod operator;
 mod panicking;
 mod range;
+mod select;
 mod standard;
 mod statement;
 mod thunk;

@@ -37,7 +37,9 @@ impl FuncGen<'_, '_> {
         self.at(pos);
         let program = self.c.program;
         let label = match s {
-            Stmt::For(_) | Stmt::Range(_) | Stmt::Switch(_) | Stmt::TypeSwitch(_) => self.pending_label.take(),
+            Stmt::For(_) | Stmt::Range(_) | Stmt::Switch(_) | Stmt::TypeSwitch(_) | Stmt::Select(_) => {
+                self.pending_label.take()
+            }
             _ => {
                 self.pending_label = None;
                 None
@@ -83,7 +85,10 @@ impl FuncGen<'_, '_> {
                 self.b.switch_to_block(block);
                 self.poll();
                 self.pending_label = Some(name.clone());
-                if matches!(l.stmt, Stmt::For(_) | Stmt::Range(_) | Stmt::Switch(_) | Stmt::TypeSwitch(_)) {
+                if matches!(
+                    l.stmt,
+                    Stmt::For(_) | Stmt::Range(_) | Stmt::Switch(_) | Stmt::TypeSwitch(_) | Stmt::Select(_)
+                ) {
                     return self.stmt(&l.stmt);
                 }
                 // `break` out of a labelled block.
@@ -100,7 +105,7 @@ impl FuncGen<'_, '_> {
                 Expr::Call(c) => self.defer_statement(c),
                 _ => Err(self.error(pos, "defer needs a call")),
             },
-            Stmt::Select(_) => Err(self.error(pos, "select statements are not supported")),
+            Stmt::Select(s) => self.select_statement(s, label),
             Stmt::TypeSwitch(s) => self.type_switch(s, label),
             _ => Err(self.error(pos, "this statement is not supported")),
         }

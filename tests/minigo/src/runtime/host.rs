@@ -25,13 +25,14 @@ pub(crate) enum Wait {
     Receive,
     SendNil,
     ReceiveNil,
+    Select,
 }
 
 /// Goroutines that are shown at most.
 const TRACEBACK_GOROUTINES: usize = 100;
 
 impl Wait {
-    const ALL: [Wait; 4] = [Wait::Send, Wait::Receive, Wait::SendNil, Wait::ReceiveNil];
+    const ALL: [Wait; 5] = [Wait::Send, Wait::Receive, Wait::SendNil, Wait::ReceiveNil, Wait::Select];
 
     /// What a goroutine waits for, if it waits in a queue of ours.
     fn of(goroutine: &Goroutine) -> Option<Wait> {
@@ -46,6 +47,7 @@ impl Wait {
             Wait::Receive => "chan receive",
             Wait::SendNil => "chan send (nil chan)",
             Wait::ReceiveNil => "chan receive (nil chan)",
+            Wait::Select => "select",
         }
     }
 }
@@ -249,6 +251,11 @@ impl Waiter {
         let mut words = vec![];
         self.0.take_transfer(&mut words);
         words
+    }
+
+    /// Whether both are the same goroutine.
+    pub(crate) fn is(&self, other: &Waiter) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Makes it ready; its call returns `value`.

@@ -18,6 +18,7 @@ pub(crate) mod natives;
 pub(crate) mod output;
 pub(crate) mod panic;
 pub(crate) mod print;
+pub(crate) mod select;
 pub(crate) mod slice;
 pub(crate) mod string;
 pub(crate) mod thread;

@@ -4,7 +4,8 @@ pub(crate) use stackmark_asm::layout::NativeFn;
 
 pub(crate) use super::alloc::{ZEROES, allocate, copy_value, write_barrier, zero_memory, zero_size_address};
 pub(crate) use super::channel::{
-    ELEMENT_OFFSET, PARKED, channel_close, channel_fetch, channel_length, channel_make, channel_receive, channel_send,
+    ELEMENT_OFFSET, PARKED, SELECTED, channel_close, channel_fetch, channel_length, channel_make, channel_receive,
+    channel_send,
 };
 pub(crate) use super::compare::{compare_strings, equal_interfaces, equal_memory};
 pub(crate) use super::fail::Failure;
@@ -20,6 +21,7 @@ pub(crate) use super::panic::{
 pub(crate) use super::print::{
     Print, fmt_print, fmt_printf, fmt_println, fmt_sprint, fmt_sprintf, fmt_sprintln, print,
 };
+pub(crate) use super::select::{CASE_WORDS, select, select_woken};
 pub(crate) use super::slice::{append_slice, copy_slice, grow_slice};
 pub(crate) use super::string::{
     bytes_of_string, concatenate, decode_rune, runes_of_string, string_of_bytes, string_of_rune, string_of_runes,
