@@ -23,6 +23,17 @@ use std::ops::Range;
 /// Address space for the machine code of a program.
 const CODE_BYTES: usize = 256 << 20;
 
+/// What the runtime needs to make errors and to call them.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct OwnMethods {
+    /// The word with the code of method `Error` of the runtime's errors.
+    pub(crate) error: usize,
+    /// The number of the type `func() string`.
+    pub(crate) signature: u32,
+    /// The managed function that calls such a method.
+    pub(crate) text: usize,
+}
+
 /// The functions of a program that are known by their parts.
 pub(crate) struct Entries {
     /// What the first goroutine runs.
@@ -33,6 +44,10 @@ pub(crate) struct Entries {
     pub(crate) raise: FuncId,
     /// What C may call; None: there is no C code.
     pub(crate) exports: Option<Vec<FuncId>>,
+    /// The method of the runtime's errors, with the number of its type, and what calls one.
+    pub(crate) error: FuncId,
+    pub(crate) signature: u32,
+    pub(crate) text: FuncId,
 }
 
 /// What a function is to tracebacks and to `recover`.
@@ -85,6 +100,7 @@ pub(crate) struct Code {
     pub(crate) exports: Vec<usize>,
     /// Whether there is C code.
     pub(crate) calls_c: bool,
+    pub(crate) own_methods: OwnMethods,
     pub(crate) range: Range<usize>,
     pub(crate) functions: Vec<Function>,
     pub(crate) safepoints: Vec<Safepoint>,
@@ -384,6 +400,7 @@ impl Emitter {
     /// Puts everything in its final place.
     pub(crate) fn finish(mut self, entries: &Entries, file: String) -> Code {
         let start = self.static_closure(entries.start);
+        let error = self.static_closure(entries.error);
         self.module.finalize_definitions().expect("all functions are defined and in reach of each other");
         let module = &self.module;
         let address = |id: FuncId| module.get_finalized_function(id) as usize;
@@ -429,6 +446,7 @@ impl Emitter {
             file,
             exports,
             calls_c: entries.exports.is_some(),
+            own_methods: OwnMethods { error, signature: entries.signature, text: address(entries.text) },
             range: lo..hi,
             functions,
             safepoints,

@@ -15,6 +15,13 @@ const MAX_COMPONENTS: usize = 8;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(crate) struct Ty(u32);
 
+impl Ty {
+    /// By which the runtime tells types from each other.
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Direction {
     Both,
@@ -97,8 +104,6 @@ struct Data {
     name: String,
     /// The declared type's object, if it is a named type.
     named: Option<ObjKey>,
-    /// Methods of a declared type with which package fmt prints it: of the value, of the pointer to it.
-    prints: (bool, bool),
     layout: Option<Rc<Layout>>,
     info: Option<&'static TypeInfo>,
 }
@@ -153,7 +158,7 @@ impl Types {
     }
 
     fn push(&mut self, kind: Kind, name: String, named: Option<ObjKey>) -> Ty {
-        self.all.push(Data { kind, name, named, prints: (false, false), layout: None, info: None });
+        self.all.push(Data { kind, name, named, layout: None, info: None });
         Ty(self.all.len() as u32 - 1)
     }
 
@@ -210,18 +215,6 @@ impl Types {
                 let under = go_types::typ::deep_underlying_type(key, tc);
                 let under = self.of(under, tc);
                 self.all[t.0 as usize].kind = self.kind(under).clone();
-                for m in n.methods() {
-                    let o = &tc.lobjs[*m];
-                    if matches!(&o.name()[..], "String" | "Error" | "Format" | "GoString") {
-                        let recv = o.typ().and_then(|t| tc.types[t].try_as_signature()).and_then(|s| *s.recv());
-                        let pointer = recv
-                            .and_then(|r| tc.lobjs[r].typ())
-                            .is_some_and(|t| matches!(tc.types[t], Type::Pointer(_)));
-                        let prints = &mut self.all[t.0 as usize].prints;
-                        prints.0 |= !pointer;
-                        prints.1 = true;
-                    }
-                }
                 return t;
             }
             Type::Pointer(p) => Kind::Pointer(self.of(p.base(), tc)),
@@ -332,31 +325,6 @@ impl Types {
             Kind::Tuple(l) => format!("({})", list(l)),
             Kind::Unsupported(what) => (*what).into(),
         }
-    }
-
-    /// The part of a value of type `t` that package fmt, or a panic, would print by calling its methods.
-    pub(crate) fn printed_by_method(&self, t: Ty) -> Option<&str> {
-        fn go(s: &Types, t: Ty, top: bool, seen: &mut Vec<Ty>) -> Option<Ty> {
-            if seen.contains(&t) {
-                return None;
-            }
-            seen.push(t);
-            if s.all[t.0 as usize].prints.0 {
-                return Some(t);
-            }
-            match s.kind(t) {
-                Kind::Pointer(e) if s.all[e.0 as usize].prints.1 => Some(t),
-                Kind::Pointer(e) if top => go(s, *e, false, seen),
-                Kind::Slice(e) | Kind::Array(_, e) => go(s, *e, false, seen),
-                Kind::Map(k, v) => go(s, *k, false, seen).or_else(|| go(s, *v, false, seen)),
-                Kind::Struct(fields) => fields
-                    .iter()
-                    .filter(|f| f.embedded || f.name.starts_with(char::is_uppercase))
-                    .find_map(|f| go(s, f.ty, false, seen)),
-                _ => None,
-            }
-        }
-        go(self, t, true, &mut vec![]).map(|t| self.name(t))
     }
 
     /// The first part of `t` that this back end cannot represent.
@@ -509,7 +477,9 @@ impl Types {
                 }
                 Shape::Struct(out)
             }
-            Kind::Interface(_) => Shape::Interface,
+            Kind::Interface(methods) => {
+                Shape::Interface(methods.iter().map(|(n, t)| (n.clone(), t.number())).collect())
+            }
             Kind::Chan(..) => Shape::Chan,
             Kind::Map(k, v) => Shape::Map(Box::new(MapType::new(self.info(k), self.info(v)))),
             Kind::Func(_) => Shape::Func,

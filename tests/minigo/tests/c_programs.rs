@@ -3,7 +3,7 @@
 #[macro_use]
 mod runner;
 
-use runner::{ALL_STRESS, Program, Size, minigo, names_with_c, programs};
+use runner::{ALL_STRESS, Program, Size, minigo, names_with_c, number, programs};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -164,6 +164,38 @@ fn callback_stack() {
 #[test]
 fn callback_stack_under_stress() {
     minigo(&["--stress", ALL_STRESS], &every_free_amount(36)).expect(0, "139\n");
+}
+
+/// Panics that are recovered across C frames run what those frames have registered for the case of an exception: Go itself
+/// drops such frames (its issue 16150).
+#[test]
+fn panics_run_the_cleanups_of_c_frames() {
+    let go = "package main\n\n// void callBack(int n);\n// int cleanups(void);\nimport \"C\"\n\nimport \"fmt\"\n\n\
+              //export goPanic\nfunc goPanic(n C.int) {\n\tif n == 0 {\n\t\tpanic(\"bottom\")\n\t}\n\tC.callBack(n - 1)\n}\n\n\
+              func try(n C.int) (r interface{}) {\n\tdefer func() { r = recover() }()\n\tC.callBack(n)\n\treturn\n}\n\n\
+              func main() {\n\tfor i := C.int(0); i < 50; i++ {\n\t\tif r := try(i); r != \"bottom\" {\n\t\t\tpanic(r)\n\t\t}\n\t}\n\
+              \tfmt.Println(C.cleanups())\n}\n";
+    let c = "#include \"_cgo_export.h\"\n\nstatic int count;\n\nstatic void clean(int *n)\n{\n    count += *n;\n}\n\n\
+             void callBack(int n)\n{\n    __attribute__((cleanup(clean))) int one = 1;\n    goPanic(n);\n    one = 2;\n}\n\n\
+             int cleanups(void)\n{\n    return count;\n}\n";
+    let own = directory("cleanups");
+    fs::write(own.join("cleanups.c"), c).unwrap();
+    let file = own.join("cleanups.go");
+    fs::write(&file, go).unwrap();
+    for options in [&[][..], &["--stress", ALL_STRESS]] {
+        minigo(options, &file).expect(0, "1275\n");
+    }
+}
+
+/// However many panics are recovered across callbacks: stacks, stubs and goroutines are given back.
+#[test]
+fn panics_across_callbacks_lose_nothing() {
+    let statistics =
+        |size| Program::with_c("panic_across_callback").statistics(&["--stress", "barrier-every-frame"], size);
+    let (few, many) = (statistics(Size::Stress), statistics(Size::Full));
+    for same in ["stacks.resident_bytes", "barriers.pool_exhausted"] {
+        assert_eq!(number(&few, same), number(&many, same), "{same}");
+    }
 }
 
 /// What is wrong on the C side is said with its place, before anything runs.

@@ -199,7 +199,7 @@ impl FuncGen<'_, '_> {
     }
 
     /// What a channel's buffer holds: the element, or a pointer to a copy of it if it is large.
-    fn channel_element(&mut self, elem: Ty) -> Ty {
+    pub(crate) fn channel_element(&mut self, elem: Ty) -> Ty {
         match self.c.types.layout(elem).components.is_some() {
             true => elem,
             false => self.c.types.pointer_to(elem),
@@ -257,15 +257,20 @@ impl FuncGen<'_, '_> {
         let g = self.goroutine();
         let v = self.load_at(element, g, natives::ELEMENT_OFFSET as i64);
         let ok = self.as_bool(open);
+        Ok((self.received_value(v, elem, element), ok))
+    }
+
+    /// The value of type `elem` that came as `element`.
+    pub(crate) fn received_value(&mut self, v: Val, elem: Ty, element: Ty) -> Val {
         if element == elem {
-            return Ok((v, ok));
+            return v;
         }
         // A closed channel gives no copy: the zero value stands in for it.
         let zero = self.zero(elem);
         let is_nil = self.b.ins().icmp_imm_s(IntCC::Equal, v.v[0], 0);
         let at = self.b.ins().select(is_nil, zero.v[0], v.v[0]);
         let at = self.refv(at);
-        Ok((Val { ty: elem, v: vec![at] }, ok))
+        Val { ty: elem, v: vec![at] }
     }
 
     pub(crate) fn print_operands(&mut self, c: &CallExpr) -> Compiled<Vec<Val>> {

@@ -23,6 +23,11 @@ pub(crate) enum Callee {
     /// A function object.
     Object(Value),
     C(CFunction),
+    /// A method of an interface value.
+    Method {
+        value: Val,
+        name: String,
+    },
 }
 
 /// A call whose operands have been evaluated.
@@ -108,6 +113,9 @@ impl FuncGen<'_, '_> {
             && let Some(sel) = self.c.program.info().selections.get(&s.id()).cloned()
             && matches!(sel.kind(), SelectionKind::MethodVal)
         {
+            if !self.c.functions.contains_key(&sel.obj()) {
+                return self.prepare_interface_call(s, &sel, c);
+            }
             let (id, sig) = self.method(&sel, pos)?;
             let receiver = self.receiver(s, &sel, sig.params[0])?;
             let mut args = vec![receiver];
@@ -126,7 +134,7 @@ impl FuncGen<'_, '_> {
         let obj: ObjKey = sel.obj();
         match self.c.functions.get(&obj).copied() {
             Some(id) => Ok((id, self.c.function_sig(obj, pos)?)),
-            None => Err(self.error(pos, "method calls through interfaces are not supported")),
+            None => Err(self.error(pos, "an interface's method as a value is not supported")),
         }
     }
 
@@ -258,6 +266,7 @@ impl FuncGen<'_, '_> {
         let flat: Vec<Value> = args.iter().flat_map(|a| a.v.iter().copied()).collect();
         let call = match callee {
             Callee::C(f) => return self.c_call(f, sig, args),
+            Callee::Method { value, name } => return self.call_interface(value, name, sig, args),
             Callee::Direct(id) => {
                 let f = self.c.emitter.reference(*id, self.b.func);
                 self.b.ins().call(f, &flat)
@@ -276,7 +285,7 @@ impl FuncGen<'_, '_> {
         self.collect_results(&registers, &sig.results)
     }
 
-    fn collect_results(&mut self, registers: &[Value], list: &[Ty]) -> Vec<Val> {
+    pub(crate) fn collect_results(&mut self, registers: &[Value], list: &[Ty]) -> Vec<Val> {
         let parts = abi::parts_of(&mut self.c.types, list);
         let mut next = registers.iter();
         let mut values: Vec<Value> = vec![];

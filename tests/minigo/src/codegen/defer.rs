@@ -220,6 +220,15 @@ impl FuncGen<'_, '_> {
                 g.c_call(&f, &p.sig, &args);
                 Ok(())
             }),
+            Callee::Method { value, name } => {
+                let mut all = vec![value];
+                all.extend(p.args);
+                self.late_thunk(what, all, |g, mut args| {
+                    let value = args.remove(0);
+                    g.call_interface(&value, &name, &p.sig, &args);
+                    Ok(())
+                })
+            }
             callee => self.prepared_later(callee, &p.sig, p.args, what),
         }
     }
@@ -234,7 +243,7 @@ impl FuncGen<'_, '_> {
                 values.push(f);
                 None
             }
-            Callee::C(_) => unreachable!("a C function has a thunk of its own"),
+            Callee::C(_) | Callee::Method { .. } => unreachable!("these have thunks of their own"),
         };
         for (t, v) in sig.params.iter().zip(args) {
             parts.extend(abi::parts(&mut self.c.types, *t));

@@ -130,16 +130,8 @@ impl FuncGen<'_, '_> {
         let wrapper = self.address(wrapper);
         let at = self.b.ins().stack_addr(clif::I64, slot, 0);
         self.native(natives::foreign_call, &[wrapper, at]);
-        // What C was given stays alive until here: the references are roots of the call above.
-        let g = self.goroutine();
-        for v in args {
-            let parts = super::abi::parts(&mut self.c.types, v.ty);
-            for (word, _) in v.v.iter().zip(parts).filter(|(_, p)| p.is_ref) {
-                let word = self.refv(*word);
-                let last = (G_RESULTS + 8 * (RESULT_WORDS - 1)) as i32;
-                self.b.ins().store(MemFlagsData::trusted(), word, g, last);
-            }
-        }
+        // What C was given.
+        self.keep_alive(args);
         let mut results = vec![];
         for (t, o) in own_results.iter().zip(&offsets[args.len()..]) {
             let at = self.b.ins().stack_addr(clif::I64, slot, 0);
@@ -157,6 +149,19 @@ impl FuncGen<'_, '_> {
             results.push(Val { ty: sig.results[1], v: vec![ty, data] });
         }
         results
+    }
+
+    /// The references in these values are roots of the calls up to here.
+    pub(crate) fn keep_alive(&mut self, values: &[Val]) {
+        let g = self.goroutine();
+        for v in values {
+            let parts = super::abi::parts(&mut self.c.types, v.ty);
+            for (word, _) in v.v.iter().zip(parts).filter(|(_, p)| p.is_ref) {
+                let word = self.refv(*word);
+                let last = (G_RESULTS + 8 * (RESULT_WORDS - 1)) as i32;
+                self.b.ins().store(MemFlagsData::trusted(), word, g, last);
+            }
+        }
     }
 
     /// The functions of package C that are the runtime's.

@@ -14,11 +14,13 @@ mod expression;
 mod foreign;
 mod function;
 mod hoist;
+mod interface;
 mod map;
 mod memory;
 mod operator;
 mod panicking;
 mod range;
+mod select;
 mod standard;
 mod statement;
 mod thunk;
@@ -43,6 +45,8 @@ pub(crate) struct Compiler<'p> {
     pub(crate) types: Types,
     pub(crate) emitter: Emitter,
     functions: HashMap<ObjKey, FuncId>,
+    /// By receiver: names, objects and functions.
+    methods: HashMap<Ty, Vec<(String, ObjKey, FuncId)>>,
     globals: HashMap<ObjKey, usize>,
     literals: VecDeque<Literal>,
     panicking: panicking::Panicking,
@@ -77,6 +81,7 @@ pub(crate) fn compile(program: &Program, c_symbols: Option<&Symbols>) -> Compile
         c_symbols,
         c_functions: HashMap::new(),
         functions: HashMap::new(),
+        methods: HashMap::new(),
         globals: HashMap::new(),
         literals: VecDeque::new(),
         exact: crate::exact::constants(program)?,
@@ -93,7 +98,11 @@ pub(crate) fn compile(program: &Program, c_symbols: Option<&Symbols>) -> Compile
     let exports = c.export_thunks()?;
     let goroutine = c.goroutine_start();
     let (raise, exports) = (c.panicking.raise, c_symbols.map(|_| exports));
-    Ok(c.emitter.finish(&Entries { start, goroutine, raise, exports }, program.file_name()))
+    let text = Sig { params: vec![], results: vec![c.types.basic.string], variadic: false };
+    let signature = c.types.intern(Kind::Func(Rc::new(text))).number();
+    let (error, text) = (c.error_method(), c.text_caller());
+    let entries = Entries { start, goroutine, raise, exports, error, signature, text };
+    Ok(c.emitter.finish(&entries, program.file_name()))
 }
 
 impl<'p> Compiler<'p> {
@@ -168,8 +177,10 @@ impl<'p> Compiler<'p> {
             let Some(obj) = self.definition(decl.name) else { continue };
             let sig = self.function_sig(obj, ident.pos)?;
             let mut name = format!("main.{}", ident.name);
+            let mut receiver = None;
             if let Some(recv) = self.receiver_type(obj) {
                 let recv = self.supported(recv, ident.pos)?;
+                receiver = Some(recv);
                 name = match self.types.kind(recv) {
                     Kind::Pointer(_) if !self.types.is_named(recv) => {
                         format!("main.(*{}).{}", self.types.name(recv).trim_start_matches("*main."), ident.name)
@@ -179,6 +190,9 @@ impl<'p> Compiler<'p> {
             }
             let id = self.emitter.declare(&name, &abi::signature(&mut self.types, &sig, false));
             self.functions.insert(obj, id);
+            if let Some(receiver) = receiver {
+                self.methods.entry(receiver).or_default().push((ident.name.clone(), obj, id));
+            }
             if decl.recv.is_none() && ident.name == "init" {
                 inits.push(id);
             } else if decl.recv.is_none() && ident.name == "main" {

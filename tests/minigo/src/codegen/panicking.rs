@@ -120,7 +120,7 @@ impl FuncGen<'_, '_> {
     }
 
     /// Panics with the value that a native has left in the result words.
-    fn panic_with_results(&mut self) {
+    pub(crate) fn panic_with_results(&mut self) {
         let ty = self.result_word(0, clif::I64);
         let data = self.result_ref(1);
         self.emit_panic(ty, data);

@@ -87,6 +87,8 @@ impl FuncGen<'_, '_> {
                 let mut words: Vec<Value> = vec![list.v[0], list.v[1]];
                 words.extend(format.iter().flat_map(|f| f.v.iter().copied()));
                 let n = self.native(*native, &words);
+                // Methods may have been called for the texts: the operands are roots until here.
+                self.keep_alive(operands);
                 if *to_string {
                     return vec![self.string_result(basic.string)];
                 }

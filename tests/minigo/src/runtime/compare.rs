@@ -22,7 +22,7 @@ pub(crate) unsafe fn equal(info: &TypeInfo, x: usize, y: usize) -> bool {
                         || std::slice::from_raw_parts(word(x, 0) as *const u8, word(x, 1))
                             == std::slice::from_raw_parts(word(y, 0) as *const u8, word(y, 1)))
             }
-            Shape::Interface => equal_words(word(x, 0), word(x, 1), word(y, 0), word(y, 1)),
+            Shape::Interface(_) => equal_words(word(x, 0), word(x, 1), word(y, 0), word(y, 1)),
             Shape::Array(n, elem) => (0..*n).all(|i| equal(elem, x + i * elem.size, y + i * elem.size)),
             Shape::Struct(fields) => {
                 fields.iter().filter(|f| f.name != "_").all(|f| equal(f.ty, x + f.offset, y + f.offset))

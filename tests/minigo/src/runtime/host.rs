@@ -4,7 +4,7 @@ use crate::cgo::library::Hooks;
 use crate::module::{Code, Role};
 use crate::options::{BarrierKind, Options, Stress};
 use crate::report;
-use crate::runtime::{fail, foreign, output, panic, profile, thread, traceback};
+use crate::runtime::{fail, foreign, interface, output, panic, profile, thread, traceback};
 use parking_lot::Mutex;
 use stackmark::Collector;
 use stackmark::mark_sweep::{AllocationError, Allocator, Descriptor, DescriptorId, MarkSweep};
@@ -26,13 +26,14 @@ pub(crate) enum Wait {
     Receive,
     SendNil,
     ReceiveNil,
+    Select,
 }
 
 /// Goroutines that are shown at most.
 const TRACEBACK_GOROUTINES: usize = 100;
 
 impl Wait {
-    const ALL: [Wait; 4] = [Wait::Send, Wait::Receive, Wait::SendNil, Wait::ReceiveNil];
+    const ALL: [Wait; 5] = [Wait::Send, Wait::Receive, Wait::SendNil, Wait::ReceiveNil, Wait::Select];
 
     /// What a goroutine waits for, if it waits in a queue of ours.
     fn of(goroutine: &Goroutine) -> Option<Wait> {
@@ -47,6 +48,7 @@ impl Wait {
             Wait::Receive => "chan receive",
             Wait::SendNil => "chan send (nil chan)",
             Wait::ReceiveNil => "chan receive (nil chan)",
+            Wait::Select => "select",
         }
     }
 }
@@ -168,6 +170,8 @@ pub(crate) fn run(code: Code) -> Result<(), Box<dyn std::error::Error>> {
         w.scheduler.await_wakeup();
     }
     foreign::set_exports(code.exports);
+    let own = code.own_methods;
+    interface::set_own_methods(own.error, own.signature, own.text);
     for (at, bytes) in code.globals {
         // SAFETY: the compiler allocated whole words that are never freed; managed code accesses them word by word.
         unsafe { w.collector.add_globals(at..at + bytes) };
@@ -268,6 +272,11 @@ impl Waiter {
         let mut words = vec![];
         self.0.take_transfer(&mut words);
         words
+    }
+
+    /// Whether both are the same goroutine.
+    pub(crate) fn is(&self, other: &Waiter) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Makes it ready; its call returns `value`.
@@ -380,6 +389,19 @@ pub(crate) unsafe fn unwind_to(depth: usize, pc: usize, value: usize) -> ! {
     // SAFETY: the caller's promise.
     let error = unsafe { Caller::current().unwind_to(depth, pc, [value, 0]) };
     Embedder.fatal(&error)
+}
+
+/// Calls back a managed function with the address of words of which the first is the current goroutine's header.
+pub(crate) fn call_back(f: usize, argument: usize) {
+    // SAFETY: the address of a managed function that the compiler made for this. The native holds no address in the stack.
+    let called = unsafe {
+        let f = std::mem::transmute::<usize, stackmark_asm::ManagedFn>(f);
+        let caller = Caller::current();
+        caller.foreign(|| caller.callback(f, argument))
+    };
+    if let Err(error) = called {
+        Embedder.fatal(&error)
+    }
 }
 
 /// Calls back the managed function that panics with what `raised` says.

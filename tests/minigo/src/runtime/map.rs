@@ -108,7 +108,7 @@ unsafe fn hash(hash_so_far: u64, info: &TypeInfo, at: usize) -> u64 {
                 // Both zeroes are equal.
                 mix(hash_so_far, if value == 0.0 { 0 } else { value.to_bits() })
             }
-            Shape::Interface => {
+            Shape::Interface(_) => {
                 let (ty, data) = (*(at as *const usize), *((at + 8) as *const usize));
                 let Some(dynamic) = (ty as *const TypeInfo).as_ref() else { return mix(hash_so_far, 0) };
                 if !compare::comparable(dynamic) {
@@ -226,7 +226,7 @@ impl Map {
     ///
     /// # Safety
     /// A map of this type.
-    unsafe fn from_number(&self, ty: &MapType, number: usize) -> Option<usize> {
+    unsafe fn first_from(&self, ty: &MapType, number: usize) -> Option<usize> {
         // SAFETY: `used` entries lie there, dead ones with their numbers.
         let entry = |i: usize| unsafe { &*((self.entries + i * ty.entry.size) as *const Entry) };
         let (mut low, mut high) = (0, self.used);
@@ -335,7 +335,7 @@ natives! {
     fn map_next(a) {
         let ty = map_type(a.info(0));
         // SAFETY: as in map_find.
-        let found = unsafe { (a.get(1) as *const Map).as_ref().and_then(|map| map.from_number(ty, a.get(2))) };
+        let found = unsafe { (a.get(1) as *const Map).as_ref().and_then(|map| map.first_from(ty, a.get(2))) };
         let Some(at) = found else { return 0 };
         a.set(1, at + size_of::<Entry>());
         a.set(2, at + ty.elem_offset);

@@ -1,6 +1,7 @@
 //! `Printf`: the format string, and each verb for each kind of value.
 
 use super::format::{Any, Spec, Value, float_text, integer, pad, quote, quote_rune};
+use super::interface;
 use super::map::{self, MapType};
 use super::string;
 use super::typeinfo::Shape;
@@ -147,6 +148,13 @@ fn bad_verb(out: &mut Vec<u8>, v: &Value, verb: char, spec: &Spec) {
 
 /// One value by one verb. `depth` is 0 for an operand, more inside of a composite value.
 pub(crate) fn format(out: &mut Vec<u8>, v: &Value, verb: u8, spec: &Spec, depth: usize) {
+    if matches!(verb, b'v' | b's' | b'x' | b'X' | b'q')
+        && !spec.sharp_v
+        && !spec.hidden
+        && let Some(text) = interface::text_of(v)
+    {
+        return string_verb(out, &text, if verb == b'v' { b's' } else { verb }, spec);
+    }
     match v.ty.shape() {
         Shape::Bool => match verb {
             b't' | b'v' => pad(out, if v.bool() { b"true" } else { b"false" }, spec, spec.zero),
@@ -197,12 +205,15 @@ pub(crate) fn format(out: &mut Vec<u8>, v: &Value, verb: u8, spec: &Spec, depth:
                     out.extend_from_slice(f.name.as_bytes());
                     out.push(b':');
                 }
-                format(out, &Value { ty: f.ty, at: v.at + f.offset }, verb, spec, depth + 1);
+                // Methods of what is in a field that is not exported are not called.
+                let hidden = spec.hidden || !f.name.starts_with(char::is_uppercase);
+                let spec = Spec { hidden, ..spec.clone() };
+                format(out, &Value { ty: f.ty, at: v.at + f.offset }, verb, &spec, depth + 1);
             }
             out.push(b'}');
         }
         Shape::Map(ty) => format_map(out, v, ty, verb, spec, depth),
-        Shape::Interface => {
+        Shape::Interface(_) => {
             let a = v.dynamic();
             match a.value() {
                 Some(v) => format(out, &v, verb, spec, depth + 1),
@@ -429,7 +440,7 @@ fn order(x: &Value, y: &Value) -> Ordering {
             let pairs = x.elements().into_iter().zip(y.elements());
             pairs.map(|(x, y)| order(&x, &y)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
         }
-        Shape::Interface => match (x.dynamic(), y.dynamic()) {
+        Shape::Interface(_) => match (x.dynamic(), y.dynamic()) {
             (a, b) if a.ty.map(std::ptr::from_ref) == b.ty.map(std::ptr::from_ref) => match (a.value(), b.value()) {
                 (Some(a), Some(b)) => order(&a, &b),
                 _ => Ordering::Equal,

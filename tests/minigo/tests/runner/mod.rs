@@ -22,8 +22,8 @@ macro_rules! for_each_program {
         $tests! {
             arrays, backtrace, bad_formats, binary_trees, channels, closures, collections, constants, control,
             deep_goroutines, deep_recursion, defers, evaluation, f128, float32s, floats, formats, formats_more,
-            globals, goroutines, ints, large_frames, linked_list, lists_kept, mandelbrot, maps, methods,
-            multiple_results, nqueens, panics_move, parked_goroutines, pointers, prime_sieve, shifts, slice_in_loop,
+            globals, goroutines, interfaces, ints, large_frames, linked_list, lists_kept, mandelbrot, maps, methods,
+            multiple_results, nqueens, panics_move, parked_goroutines, pointers, prime_sieve, select, shifts, slice_in_loop,
             slices, stack_arrays, stack_shrinks, strings, structs,
         }
     };
