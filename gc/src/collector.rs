@@ -22,6 +22,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
+use stackmark_stack::observe::Activity;
 use stackmark_stack::stats::{Histogram, REFUSALS};
 use stackmark_stack::{Runtime, ScanError};
 
@@ -278,6 +279,7 @@ impl<H: Heap> Inner<H> {
             cycles: history.cycles,
             cycles_detail: history.detail.iter().copied().collect(),
             pauses_ns: self.pauses.summary(),
+            pauses_by_power: self.pauses.powers(),
             holds_ns: self.runtime.holds().summary(),
             frames: FrameStats {
                 scanned_stopped: counters.scanned_stopped.load(Relaxed),
@@ -320,7 +322,7 @@ impl<H: Heap> Growth for Growing<H> {
 
     fn handed_out(&self, bytes: usize) {
         if let Some(inner) = self.0.upgrade() {
-            inner.schedule.assist(&inner.marking, bytes);
+            inner.schedule.assist(&inner.marking, inner.runtime.observed(), bytes);
         }
     }
 }
@@ -356,7 +358,9 @@ impl<H: Heap> Driver<H> {
             let ready: Vec<(u64, Waiter)> = ready;
             due.into_iter().for_each(|(object, callback)| callback(object));
             ready.into_iter().for_each(|(_, waiter)| waiter());
+            let span = inner.runtime.observed().span(Activity::Sweep, 0);
             inner.heap.finish_sweep();
+            drop(span);
             self.learn_live();
             inner.heap.release(self.pace.goal());
         }
@@ -377,8 +381,11 @@ impl<H: Heap> Driver<H> {
         runtime.take_cycle_maxima();
         let begun = Instant::now();
 
+        let _cycle = runtime.observed().span(Activity::Cycle, 0);
         inner.barrier.turn_on();
+        let span = runtime.observed().span(Activity::Handshake, 0);
         let answered_last = runtime.handshake();
+        drop(span);
         let allocated_before = heap.allocated_since_cycle();
         let size = heap.counts().live_bytes as usize + allocated_before;
         inner.schedule.begin(size, self.pace.expected(), self.pace.goal());
@@ -394,6 +401,7 @@ impl<H: Heap> Driver<H> {
         runtime.rescan_goroutines()?;
         self.mark_on();
 
+        let pause = runtime.observed().span(Activity::Pause, 0);
         let stopping = Instant::now();
         let mut world = runtime.stop_world();
         let time_to_stop = stopping.elapsed();
@@ -415,6 +423,7 @@ impl<H: Heap> Driver<H> {
         heap.set_trigger(self.pace.trigger());
         let (longest_hold_ns, deepest_frames) = runtime.take_cycle_maxima();
         drop(world);
+        drop(pause);
         let world_stop_ns = stopping.elapsed().as_nanos() as u64;
         runtime.stacks().trim();
 

@@ -34,6 +34,12 @@ struct Arguments {
     /// Write the statistics as JSON to this file at exit.
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
+    /// Write a trace of the collections, one track for each thread, to this file: for chrome://tracing or Perfetto.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Write a line about collections, memory and goroutines on standard error each second.
+    #[arg(long)]
+    progress: bool,
     /// OS threads that run goroutines.
     #[arg(long, value_name = "N", default_value_t = default_threads(), value_parser = positive)]
     threads: usize,
@@ -89,6 +95,8 @@ fn main() -> ExitCode {
         file: a.file,
         report: a.report,
         stats: a.stats,
+        trace: a.trace,
+        progress: a.progress,
         threads: a.threads,
         mark_workers: a.mark_workers,
         gc_percent: a.gc_percent,

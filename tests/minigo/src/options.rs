@@ -29,6 +29,10 @@ pub struct Options {
     pub report: bool,
     /// Write the statistics as JSON to this file at exit.
     pub stats: Option<PathBuf>,
+    /// Write a trace in Chrome's format to this file.
+    pub trace: Option<PathBuf>,
+    /// Write a line on standard error each second.
+    pub progress: bool,
     /// OS threads that run goroutines.
     pub threads: usize,
     /// OS threads that mark; `None`: as the library chooses.
@@ -56,6 +60,8 @@ impl Default for Options {
             file: PathBuf::new(),
             report: false,
             stats: None,
+            trace: None,
+            progress: false,
             threads: 1,
             mark_workers: None,
             gc_percent: 100,

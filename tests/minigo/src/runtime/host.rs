@@ -9,13 +9,16 @@ use stackmark::Collector;
 use stackmark::mark_sweep::{AllocationError, Allocator, Descriptor, DescriptorId, MarkSweep};
 use stackmark::stack::scheduler::Scheduler;
 use stackmark::stack::{BarrierMode, Caller, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll};
+use stackmark::trace::TraceFile;
 use stackmark::unwind::{self, FrameKind, stack_map};
 use stackmark::write_barrier::BarrierBuffer;
 use std::cell::OnceCell;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 pub(crate) const MAX_FRAME: usize = LIBRARY_MAX_FRAME;
 
@@ -87,6 +90,7 @@ struct World {
     scheduler: Arc<Scheduler>,
     entry: AtomicUsize,
     raise: AtomicUsize,
+    trace: Option<Arc<TraceFile>>,
     options: Options,
 }
 
@@ -122,6 +126,10 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
         ..Config::default()
     };
     let runtime = Runtime::new(config, Arc::new(unwind::Code::new()), Box::new(Embedder))?;
+    let trace = options.trace.as_deref().map(TraceFile::create).transpose()?;
+    if let Some(trace) = &trace {
+        runtime.observed().set(Arc::clone(trace) as _);
+    }
     let defaults = stackmark::Config::default();
     let collector = stackmark::Config {
         workers: options.mark_workers.unwrap_or(defaults.workers),
@@ -136,7 +144,7 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
     });
     let scheduler = Scheduler::new(&runtime, options.threads, on_deadlock);
     let (entry, raise, options) = (AtomicUsize::new(0), AtomicUsize::new(0), options.clone());
-    let _ = WORLD.set(World { heap, runtime, collector, scheduler, entry, raise, options });
+    let _ = WORLD.set(World { heap, runtime, collector, scheduler, entry, raise, trace, options });
     Ok(())
 }
 
@@ -173,10 +181,23 @@ pub(crate) fn run(code: Code) -> Result<(), Box<dyn std::error::Error>> {
     }
     spawn(code.start);
     let threads = w.scheduler.start()?;
+    if w.options.progress {
+        std::thread::Builder::new().name("progress".into()).spawn(tell_progress)?;
+    }
     // The program ends the process.
     loop {
         std::thread::park();
         let _ = &threads;
+    }
+}
+
+/// Writes a line each second, until the process ends.
+fn tell_progress() {
+    let begun = Instant::now();
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        let line = report::progress(begun.elapsed(), &world().collector.statistics(), goroutines());
+        output::error(line.as_bytes());
     }
 }
 
@@ -448,12 +469,20 @@ pub(crate) fn end(status: i32, last_words: impl FnOnce()) -> ! {
         if w.options.report {
             output::error(report::text(&statistics).as_bytes());
         }
-        let Some(file) = &w.options.stats else { return false };
-        let written = std::fs::write(file, format!("{:#}\n", report::json(&statistics)));
-        if let Err(error) = &written {
-            output::error(format!("minigo: {}: {error}\n", file.display()).as_bytes());
+        let mut failed = false;
+        let mut tell = |file: &Option<PathBuf>, written: std::io::Result<()>| {
+            if let (Some(file), Err(error)) = (file, &written) {
+                output::error(format!("minigo: {}: {error}\n", file.display()).as_bytes());
+                failed = true;
+            }
+        };
+        if let Some(file) = &w.options.stats {
+            tell(&w.options.stats, std::fs::write(file, format!("{:#}\n", report::json(&statistics))));
         }
-        written.is_err()
+        if let Some(trace) = &w.trace {
+            tell(&w.options.trace, trace.finish());
+        }
+        failed
     });
     // SAFETY: ends the process.
     unsafe { libc::_exit(if failed && status == 0 { 1 } else { status }) }
