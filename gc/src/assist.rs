@@ -9,6 +9,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use stackmark_stack::observe::{Activity, Observed};
+
 use crate::heap::Heap;
 use crate::mark::Shared;
 
@@ -65,11 +67,12 @@ impl Schedule {
     }
 
     /// Called by a thread that has been handed `bytes` while a cycle marks: it does its part.
-    pub(crate) fn assist<H: Heap>(&self, marking: &Shared<H>, bytes: usize) {
+    pub(crate) fn assist<H: Heap>(&self, marking: &Shared<H>, observed: &Observed, bytes: usize) {
         let debt = self.debt(bytes, marking.traced());
         if debt == 0 {
             return;
         }
+        let _span = observed.span(Activity::Assist, 0);
         let done = marking.help(debt.min(PORTION));
         self.assisted.fetch_add(done, Relaxed);
         if done == 0 {

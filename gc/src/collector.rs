@@ -23,6 +23,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
+use stackmark_stack::observe::Activity;
 use stackmark_stack::stats::{Histogram, REFUSALS};
 use stackmark_stack::{Runtime, ScanError};
 
@@ -289,6 +290,7 @@ impl<H: Heap> Inner<H> {
             cycles: history.cycles,
             cycles_detail: history.detail.iter().copied().collect(),
             pauses_ns: self.pauses.summary(),
+            pauses_by_power: self.pauses.powers(),
             holds_ns: self.runtime.holds().summary(),
             frames: FrameStats {
                 scanned_stopped: counters.scanned_stopped.load(Relaxed),
@@ -331,7 +333,7 @@ impl<H: Heap> Growth for Growing<H> {
 
     fn handed_out(&self, bytes: usize) {
         if let Some(inner) = self.0.upgrade() {
-            inner.schedule.assist(&inner.marking, bytes);
+            inner.schedule.assist(&inner.marking, inner.runtime.observed(), bytes);
         }
     }
 }
@@ -367,7 +369,9 @@ impl<H: Heap> Driver<H> {
             let ready: Vec<(u64, Waiter)> = ready;
             due.into_iter().for_each(|(object, callback)| callback(object));
             ready.into_iter().for_each(|(_, waiter)| waiter());
+            let span = inner.runtime.observed().span(Activity::Sweep, 0);
             inner.heap.finish_sweep();
+            drop(span);
             self.learn_live();
             inner.heap.release(self.pace.goal());
         }
@@ -388,8 +392,11 @@ impl<H: Heap> Driver<H> {
         runtime.take_cycle_maxima();
         let begun = Instant::now();
 
+        let _cycle = runtime.observed().span(Activity::Cycle, 0);
         inner.barrier.turn_on();
+        let span = runtime.observed().span(Activity::Handshake, 0);
         let answered_last = runtime.handshake();
+        drop(span);
         let allocated_before = heap.allocated_since_cycle();
         let size = heap.counts().live_bytes as usize + allocated_before;
         inner.schedule.begin(size, self.pace.expected(), self.pace.goal());
@@ -408,6 +415,7 @@ impl<H: Heap> Driver<H> {
             self.mark_on();
         }
 
+        let pause = runtime.observed().span(Activity::Pause, 0);
         let stopping = Instant::now();
         let mut world = runtime.stop_world();
         let time_to_stop = stopping.elapsed();
@@ -429,6 +437,7 @@ impl<H: Heap> Driver<H> {
         heap.set_trigger(self.pace.trigger());
         let (longest_hold_ns, deepest_frames) = runtime.take_cycle_maxima();
         drop(world);
+        drop(pause);
         let world_stop_ns = stopping.elapsed().as_nanos() as u64;
         runtime.stacks().trim();
 

@@ -56,7 +56,10 @@ pub mod heap;
 mod mark;
 pub mod mark_sweep;
 mod pace;
+#[cfg(feature = "tracing")]
+pub mod spans;
 pub mod stats;
+pub mod trace;
 pub mod verify;
 pub mod weak;
 pub mod write_barrier;

@@ -17,6 +17,8 @@ use std::thread::JoinHandle;
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use stackmark_stack::Runtime;
 
+use stackmark_stack::observe::Activity;
+
 use crate::crew::Crew;
 use crate::heap::{Heap, Marked, Object};
 use crate::write_barrier::Sink;
@@ -349,6 +351,9 @@ impl<H: Heap> MarkWorker<H> {
     fn run(mut self) {
         let _guard = AbortOnPanic;
         let shared = Arc::clone(&self.shared);
+        // An observer that comes later is told from the next rest on.
+        let observe = || shared.stacks.upgrade().map(|stacks| stacks.observed().span(Activity::Mark, 0));
+        let mut span = None;
         loop {
             while self.tracer.trace_stretch(&shared) {
                 if shared.crew.wants_work() {
@@ -363,9 +368,11 @@ impl<H: Heap> MarkWorker<H> {
             } else if !self.tracer.take_shared(&shared) && !self.steal() && !shared.scan_frozen() {
                 // Before it rests: see the crew's first invariant.
                 self.tracer.publish(&shared);
+                drop(span.take());
                 if !shared.crew.rest(|| shared.has_work()) {
                     return;
                 }
+                span = observe();
             }
         }
     }

@@ -96,6 +96,8 @@ pub struct Statistics {
     pub cycles_detail: Vec<CycleStats>,
     /// World stops, in nanoseconds.
     pub pauses_ns: Summary,
+    /// How many world stops were shorter than each power of two nanoseconds and not than the one before: (power, count).
+    pub pauses_by_power: Vec<(u64, u64)>,
     /// Holds of single goroutines, in nanoseconds.
     pub holds_ns: Summary,
     /// Frames.

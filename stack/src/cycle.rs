@@ -4,6 +4,7 @@ use crate::frontier::StackScan;
 use crate::goroutine::Goroutine;
 use crate::leaving::FrameAt;
 use crate::moving;
+use crate::observe::Activity;
 use crate::request::Request;
 use crate::runtime::{BarrierMode, MachineEntry, Runtime};
 use crate::scan::{self, Extent, ScanError, Visited};
@@ -121,6 +122,7 @@ impl Runtime {
         let begun = Instant::now();
         match goroutine.hold() {
             Ok(mut held) => {
+                let _span = self.observed.span(Activity::Scan, goroutine.id());
                 let may_move = held.status != Status::Foreign;
                 // SAFETY: the goroutine is held.
                 unsafe { self.begin_scan(goroutine, &mut held.state, may_move)? };
@@ -186,6 +188,7 @@ impl Runtime {
     /// [`ScanError`].
     pub fn scan_frozen(&self) -> Result<bool, ScanError> {
         let Some(goroutine) = self.unscanned.lock().pop_front() else { return Ok(false) };
+        let _span = self.observed.span(Activity::Scan, goroutine.id());
         let cycle = self.scanning.load(Ordering::Acquire);
         let mut scan = goroutine.scan_lock();
         let visited = scan::visit_frozen(self, &goroutine, &mut scan, cycle, self.worker_chunk())?;
@@ -279,6 +282,7 @@ pub(crate) unsafe fn scan_own_stack(runtime: &Runtime, goroutine: &Arc<Goroutine
     if !runtime.is_scanning() {
         return;
     }
+    let _span = runtime.observed.span(Activity::Scan, goroutine.id());
     let begun = Instant::now();
     let mut scan = goroutine.scan_lock();
     // SAFETY: at a poll on this thread, with the lock.

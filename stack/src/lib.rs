@@ -71,6 +71,7 @@ mod lib_call;
 mod machine;
 mod memory;
 mod moving;
+pub mod observe;
 mod poll;
 mod request;
 mod return_protection;

@@ -4,6 +4,7 @@ use crate::attach::{self, CallInError, SpareMachine};
 use crate::exception::NativeException;
 use crate::goroutine::Goroutine;
 use crate::lib_call::LibCall;
+use crate::observe::Activity;
 use crate::poll;
 use crate::request::Request;
 use crate::runtime::{MachineEntry, Runtime, stubs};
@@ -466,6 +467,7 @@ impl<'m> Caller<'m> {
                 }
             }
         }
+        let _span = self.shared.runtime.observed.span(Activity::ForeignCall, self.goroutine.id());
         self.go_outside();
         let _back = BackInside(self);
         f()

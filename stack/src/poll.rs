@@ -6,6 +6,7 @@ use crate::goroutine::Goroutine;
 use crate::machine::Caller;
 use crate::memory::StackError;
 use crate::moving::{self, GrowError};
+use crate::observe::Activity;
 use crate::request::Request;
 use crate::runtime::{Runtime, stubs};
 use crate::scan::{self, LiveSlots};
@@ -28,6 +29,7 @@ pub unsafe extern "C-unwind" fn poll(needed: *mut c_void, _b: usize) -> usize {
     let requests = goroutine.take_requests();
     let sp = goroutine.header.sched.sp.load(Ordering::Relaxed);
     if sp < goroutine.bounds().start + STACK_GUARD + needed as usize {
+        let _span = runtime.observed.span(Activity::Growth, goroutine.id());
         // SAFETY: the goroutine is at a poll on this thread.
         let grown = unsafe { moving::grow(runtime, goroutine, needed as usize) };
         grown.unwrap_or_else(|error| fail(runtime, goroutine, error));
@@ -74,6 +76,7 @@ pub(crate) unsafe extern "C" fn on_hit(_machine: *mut MachineHeader, slot: *mut 
 
 /// The goroutine, on whose thread this is, returns through the stub in `slot`.
 pub(crate) fn hit(runtime: &Runtime, goroutine: &Goroutine, slot: usize, stub: usize) {
+    let _span = runtime.observed.span(Activity::BarrierHit, goroutine.id());
     let bounds = goroutine.bounds();
     let depth = bounds.end - slot;
     let mut scan = goroutine.scan_lock();

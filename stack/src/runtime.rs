@@ -6,6 +6,7 @@ use crate::exception::NativeException;
 use crate::goroutine::Goroutine;
 use crate::machine::Caller;
 use crate::memory::{StackError, StackKind, StackMemory, StackPool};
+use crate::observe::Observed;
 use crate::request::Request;
 use crate::spare::SpareList;
 use crate::stats::{Counters, Histogram};
@@ -195,6 +196,7 @@ pub struct Runtime {
     pub(crate) dirty: Mutex<Vec<Arc<Goroutine>>>,
     pub(crate) scanned: (crate::sync::Mutex<()>, crate::sync::Condvar),
     pub(crate) counters: Counters,
+    pub(crate) observed: Observed,
     pub(crate) holds: Histogram,
     /// The longest hold and the most frames of one stack since they were taken last.
     pub(crate) longest_hold: AtomicU64,
@@ -263,6 +265,7 @@ impl Runtime {
             dirty: Mutex::default(),
             scanned: (crate::sync::Mutex::new(()), crate::sync::Condvar::new()),
             counters: Counters::default(),
+            observed: Observed::default(),
             holds: Histogram::default(),
             longest_hold: AtomicU64::new(0),
             deepest_frames: AtomicU64::new(0),
@@ -438,6 +441,11 @@ impl Runtime {
     /// Gives up, by way of [`Host::fatal`].
     pub fn fatal(&self, error: &dyn std::error::Error) -> ! {
         self.host.fatal(error)
+    }
+
+    /// Where an observer of this runtime's activities, and of its collector's, is installed.
+    pub fn observed(&self) -> &Observed {
+        &self.observed
     }
 
     /// Asks every machine's goroutine to let others run at its next poll.

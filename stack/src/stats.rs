@@ -125,6 +125,20 @@ impl Histogram {
         self.max.fetch_max(nanos, Relaxed);
     }
 
+    /// How many durations lie below each power of two and not below the one before, as (power, count), shortest first; powers
+    /// without any are left out.
+    pub fn powers(&self) -> Vec<(u64, u64)> {
+        let mut powers: Vec<(u64, u64)> = Vec::new();
+        for (at, count) in self.buckets.iter().map(|b| b.load(Relaxed)).enumerate().filter(|(_, count)| *count != 0) {
+            let power = (upper_end(at) + 1).next_power_of_two();
+            match powers.last_mut() {
+                Some((last, n)) if *last == power => *n += count,
+                _ => powers.push((power, count)),
+            }
+        }
+        powers
+    }
+
     /// Count, median, 99th percentile, maximum.
     pub fn summary(&self) -> Summary {
         let counts: Vec<u64> = self.buckets.iter().map(|b| b.load(Relaxed)).collect();
@@ -153,6 +167,14 @@ mod tests {
             let end = upper_end(bucket(n));
             assert!(end >= n && end - n <= n / 32 + 1, "{n} in a bucket that ends at {end}");
         }
+    }
+
+    #[test]
+    fn durations_are_counted_by_powers_of_two() {
+        let h = Histogram::default();
+        assert_eq!(h.powers(), []);
+        [3, 1000, 1023, 1024, 2047, 5_000_000].iter().for_each(|n| h.record(*n));
+        assert_eq!(h.powers(), [(4, 1), (1024, 2), (2048, 2), (8_388_608, 1)]);
     }
 
     #[test]

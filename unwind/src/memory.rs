@@ -89,12 +89,18 @@ impl Memory for StackMemory {
 
     #[inline]
     fn read_two(&self, address: usize) -> Option<[usize; 2]> {
-        if !address.is_multiple_of(WORD) || address < self.start || address >= self.end - (self.end - self.start).min(WORD) {
+        if !address.is_multiple_of(WORD)
+            || address < self.start
+            || address >= self.end - (self.end - self.start).min(WORD)
+        {
             return None;
         }
         // SAFETY: both words lie within the bounds, which are whole words and, as `new` requires, mapped. Atomic and
         // relaxed: see `read`.
-        Some([address, address + WORD].map(|at| unsafe { AtomicUsize::from_ptr(at as *mut usize) }.load(Ordering::Relaxed)))
+        Some(
+            [address, address + WORD]
+                .map(|at| unsafe { AtomicUsize::from_ptr(at as *mut usize) }.load(Ordering::Relaxed)),
+        )
     }
 
     #[inline]

@@ -43,6 +43,12 @@ struct Arguments {
     /// Sample where the program is, a thousand times a second, and write a profile to this file at exit.
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
+    /// Write a trace of the collections, one track for each thread, to this file: for chrome://tracing or Perfetto.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Write a line about collections, memory and goroutines on standard error each second.
+    #[arg(long)]
+    progress: bool,
     /// OS threads that run goroutines.
     #[arg(long, value_name = "N", default_value_t = default_threads(), value_parser = positive)]
     threads: usize,
@@ -102,6 +108,8 @@ fn main() -> ExitCode {
         report: a.report,
         stats: a.stats,
         profile: a.profile,
+        trace: a.trace,
+        progress: a.progress,
         threads: a.threads,
         mark_workers: a.mark_workers,
         gc_percent: a.gc_percent,

@@ -32,6 +32,10 @@ pub struct Options {
     pub stats: Option<PathBuf>,
     /// Sample where the program is, and write a profile to this file at exit.
     pub profile: Option<PathBuf>,
+    /// Write a trace in Chrome's format to this file.
+    pub trace: Option<PathBuf>,
+    /// Write a line on standard error each second.
+    pub progress: bool,
     /// OS threads that run goroutines.
     pub threads: usize,
     /// OS threads that mark; `None`: as the library chooses.
@@ -62,6 +66,8 @@ impl Default for Options {
             report: false,
             stats: None,
             profile: None,
+            trace: None,
+            progress: false,
             threads: 1,
             mark_workers: None,
             gc_percent: 100,

@@ -95,6 +95,20 @@ fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
 }
 
+/// A line for somebody who waits.
+pub(crate) fn progress(since: std::time::Duration, s: &Statistics, goroutines: usize) -> String {
+    let (heap, pauses) = (&s.heap, &s.pauses_ns);
+    format!(
+        "{:>6.0} s  {} collections, longest pause {}; {} allocated, {} live; stacks {}; {goroutines} goroutines\n",
+        since.as_secs_f64(),
+        s.cycles,
+        duration(pauses.max),
+        bytes(heap.allocated_bytes),
+        bytes(heap.live_bytes),
+        bytes(s.stacks.resident_bytes),
+    )
+}
+
 /// How many of the newest cycles the report lists.
 const LISTED: usize = 10;
 
@@ -156,6 +170,12 @@ fn write(out: &mut String, s: &Statistics) -> std::fmt::Result {
         heap.objects_marked,
         heap.objects_swept,
     )?;
+    let most = s.pauses_by_power.iter().map(|(_, n)| *n).max().unwrap_or(0);
+    for (i, (below, n)) in s.pauses_by_power.iter().enumerate() {
+        let title = if i == 0 { "world stops" } else { "" };
+        let bar = "#".repeat((n * 40).div_ceil(most) as usize);
+        writeln!(out, "{title:<16} {:>10} {n:>7} {bar}", format!("< {}", duration(*below)))?;
+    }
     let newest = &s.cycles_detail[s.cycles_detail.len().saturating_sub(LISTED)..];
     if !newest.is_empty() {
         writeln!(out, "newest cycles    deepest stack      rescanned    world stop  longest hold")?;
@@ -186,6 +206,14 @@ mod tests {
             assert!(text.contains(subject), "{text}");
         }
         assert_eq!(text.lines().count(), 8 + 1 + LISTED);
+    }
+
+    #[test]
+    fn pauses_are_shown_as_a_histogram() {
+        let s = Statistics { pauses_by_power: vec![(1 << 14, 3), (1 << 20, 40)], ..Statistics::default() };
+        let text = text(&s);
+        assert!(text.contains("world stops       < 16.4 us       3 ###\n"), "{text}");
+        assert!(text.contains(&format!("< 1048.6 us      40 {}\n", "#".repeat(40))), "{text}");
     }
 
     #[test]

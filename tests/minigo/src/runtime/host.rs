@@ -10,12 +10,14 @@ use stackmark::Collector;
 use stackmark::mark_sweep::{AllocationError, Allocator, Descriptor, DescriptorId, MarkSweep};
 use stackmark::stack::scheduler::Scheduler;
 use stackmark::stack::{BarrierMode, Caller, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll};
+use stackmark::trace::TraceFile;
 use stackmark::unwind::{self, FrameKind, stack_map};
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 pub(crate) const MAX_FRAME: usize = LIBRARY_MAX_FRAME;
 
@@ -89,6 +91,7 @@ struct World {
     scheduler: Arc<Scheduler>,
     entry: AtomicUsize,
     raise: AtomicUsize,
+    trace: Option<Arc<TraceFile>>,
     options: Options,
 }
 
@@ -119,6 +122,10 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
         ..Config::default()
     };
     let runtime = Runtime::new(config, Arc::new(unwind::Code::new()), Box::new(Embedder))?;
+    let trace = options.trace.as_deref().map(TraceFile::create).transpose()?;
+    if let Some(trace) = &trace {
+        runtime.observed().set(Arc::clone(trace) as _);
+    }
     let defaults = stackmark::Config::default();
     let collector = stackmark::Config {
         workers: options.mark_workers.unwrap_or(defaults.workers),
@@ -134,7 +141,7 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
     });
     let scheduler = Scheduler::new(&runtime, options.threads, on_deadlock);
     let (entry, raise, options) = (AtomicUsize::new(0), AtomicUsize::new(0), options.clone());
-    let _ = WORLD.set(World { heap, runtime, collector, scheduler, entry, raise, options });
+    let _ = WORLD.set(World { heap, runtime, collector, scheduler, entry, raise, trace, options });
     Ok(())
 }
 
@@ -181,10 +188,23 @@ pub(crate) fn run(code: Code) -> Result<(), Box<dyn std::error::Error>> {
     }
     spawn(code.start);
     let threads = w.scheduler.start()?;
+    if w.options.progress {
+        std::thread::Builder::new().name("progress".into()).spawn(tell_progress)?;
+    }
     // The program ends the process.
     loop {
         std::thread::park();
         let _ = &threads;
+    }
+}
+
+/// Writes a line each second, until the process ends.
+fn tell_progress() {
+    let begun = Instant::now();
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        let line = report::progress(begun.elapsed(), &world().collector.statistics(), goroutines());
+        output::error(line.as_bytes());
     }
 }
 
@@ -537,6 +557,9 @@ pub(crate) fn end(status: i32, last_words: impl FnOnce()) -> ! {
         }
         if let Some(file) = &w.options.profile {
             wrote(file, profile::write(file));
+        }
+        if let (Some(trace), Some(file)) = (&w.trace, &w.options.trace) {
+            wrote(file, trace.finish());
         }
         failed
     });

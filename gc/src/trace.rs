@@ -1,0 +1,130 @@
+//! A trace of what the threads do, as a file in Chrome's JSON format, which Perfetto shows too: a track for each thread, that
+//! is for each machine, mark worker and the collector, and on it the activities with their goroutines.
+
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use stackmark_stack::observe::{Activity, Observer};
+
+/// An [`Observer`] that writes a trace file. Installed with `runtime.observed().set(trace)`.
+pub struct TraceFile {
+    out: Mutex<Out>,
+    begun: Instant,
+}
+
+struct Out {
+    /// `None`: it is finished, or could not be written.
+    file: Option<BufWriter<File>>,
+    error: Option<io::Error>,
+    empty: bool,
+}
+
+/// An activity that has begun on this thread.
+struct Open {
+    activity: Activity,
+    goroutine: u64,
+    begun: Instant,
+}
+
+thread_local! {
+    static OPEN: RefCell<Vec<Open>> = const { RefCell::new(Vec::new()) };
+    /// This thread's track; 0 as long as it has none.
+    static TRACK: Cell<u64> = const { Cell::new(0) };
+}
+
+impl std::fmt::Debug for TraceFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TraceFile").field("begun", &self.begun).finish_non_exhaustive()
+    }
+}
+
+impl TraceFile {
+    /// Creates the file.
+    ///
+    /// # Errors
+    /// If that is not possible.
+    pub fn create(path: &Path) -> io::Result<Arc<TraceFile>> {
+        let mut file = BufWriter::new(File::create(path)?);
+        file.write_all(b"[\n")?;
+        let out = Out { file: Some(file), error: None, empty: true };
+        Ok(Arc::new(TraceFile { out: Mutex::new(out), begun: Instant::now() }))
+    }
+
+    /// Completes the file. What happens afterwards is not recorded.
+    ///
+    /// # Errors
+    /// If this, or anything before it, could not be written.
+    pub fn finish(&self) -> io::Result<()> {
+        let mut out = self.out.lock();
+        if let Some(error) = out.error.take() {
+            return Err(error);
+        }
+        let Some(mut file) = out.file.take() else { return Ok(()) };
+        file.write_all(b"\n]\n")?;
+        file.flush()
+    }
+
+    /// Microseconds since the trace began, as the format wants them.
+    fn micros(&self, at: Instant) -> f64 {
+        at.saturating_duration_since(self.begun).as_nanos() as f64 / 1e3
+    }
+
+    fn write(&self, line: &str) {
+        let mut out = self.out.lock();
+        let separator = if std::mem::replace(&mut out.empty, false) { "" } else { ",\n" };
+        let Some(file) = &mut out.file else { return };
+        if let Err(error) = write!(file, "{separator}{line}") {
+            out.error = Some(error);
+            out.file = None;
+        }
+    }
+
+    /// The number of this thread's track. The first time its name is written.
+    fn track(&self) -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        if TRACK.get() == 0 {
+            // Relaxed: a number that nobody else has.
+            TRACK.set(NEXT.fetch_add(1, Relaxed));
+            let thread = std::thread::current();
+            let name = thread.name().unwrap_or("a thread of the program").replace(['"', '\\'], "'");
+            self.write(&format!(
+                r#"{{"ph":"M","pid":1,"tid":{},"name":"thread_name","args":{{"name":"{name}"}}}}"#,
+                TRACK.get()
+            ));
+        }
+        TRACK.get()
+    }
+}
+
+impl Observer for TraceFile {
+    fn begin(&self, activity: Activity, goroutine: u64) {
+        OPEN.with_borrow_mut(|open| open.push(Open { activity, goroutine, begun: Instant::now() }));
+    }
+
+    fn end(&self, activity: Activity) {
+        let now = Instant::now();
+        // Frames that were left without returning have not ended theirs.
+        let ended = OPEN.with_borrow_mut(|open| {
+            let at = open.iter().rposition(|open| open.activity == activity)?;
+            open.drain(at..).next()
+        });
+        let Some(ended) = ended else { return };
+        let (track, begun) = (self.track(), self.micros(ended.begun));
+        let goroutine = match ended.goroutine {
+            0 => String::new(),
+            number => format!(r#","args":{{"goroutine":{number}}}"#),
+        };
+        self.write(&format!(
+            r#"{{"ph":"X","pid":1,"tid":{track},"ts":{begun:.3},"dur":{:.3},"name":"{}"{goroutine}}}"#,
+            self.micros(now) - begun,
+            activity.name(),
+        ));
+    }
+}
