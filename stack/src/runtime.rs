@@ -46,6 +46,9 @@ pub struct Config {
     pub barriers: BarrierMode,
     /// For debugging: scan very few frames at a time, in every mode but [`BarrierMode::Off`].
     pub scan_few_frames: bool,
+    /// For a test of the assertion that catches it: place barriers in the slots of callbacks, where none may be.
+    #[doc(hidden)]
+    pub hijack_callbacks: bool,
     /// For debugging: move the stack at every poll.
     pub move_every_poll: bool,
     /// For debugging: overwrite stack memory that is not used any more.
@@ -61,6 +64,7 @@ impl Default for Config {
             move_limit: 256 << 10,
             barriers: BarrierMode::default(),
             scan_few_frames: false,
+            hijack_callbacks: false,
             move_every_poll: false,
             poison: false,
             poll_always: false,

@@ -341,10 +341,10 @@ impl Host for Named {
     }
 }
 
-const CHILD: &str = "STACKMARK_TEST_CHILD";
+pub(crate) const CHILD: &str = "STACKMARK_TEST_CHILD";
 
 /// Runs the test `name` again in a process of its own, in which `CHILD` is set to `what`: what it wrote, and its status.
-fn child(name: &str, what: &str) -> (String, Option<i32>) {
+pub(crate) fn child(name: &str, what: &str) -> (String, Option<i32>) {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args([name, "--exact", "--nocapture"]).env(CHILD, what);
     let output = command.output().expect("this program runs");
