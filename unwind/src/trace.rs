@@ -1,8 +1,8 @@
 //! Traces: walks over any stack, native and managed frames alike, by the rule for each pc.
 //!
 //! What a frame's pc means was compiled the first time that it was met: a [`TraceCache`] keeps the packed rule of each
-//! pc that its traces have seen, and guesses the next one from the last. Rules too rare to be packed are evaluated each
-//! time. A pc without a rule is an error; a trace never falls back to frame pointers.
+//! pc that its traces have seen. Rules too rare to be packed are evaluated each time. A pc without a rule is an error; a
+//! trace never falls back to frame pointers, though it runs along them where the rules say that they are right.
 
 pub(crate) mod cache;
 
@@ -23,6 +23,48 @@ use cache::TraceCache;
 const PREFETCH: usize = 768;
 /// How often a trace may go from one stack to another.
 const JUMPS: u32 = 256;
+
+/// How many frames' registers are settled together.
+const LATELY: usize = 32;
+
+/// The frames that a walk has gone through lately, whose saved registers have not been looked at: of each register only the
+/// oldest frame counts that has saved it, and going backwards that is soon found.
+struct SavedLately<'t> {
+    /// Where each register was saved, of all frames before.
+    slots: &'t mut [usize; CALLEE_SAVED.len()],
+    /// Rules and CFAs.
+    frames: &'t mut [(Rule, usize); LATELY],
+    count: usize,
+}
+
+impl SavedLately<'_> {
+    #[inline]
+    fn note(&mut self, rule: Rule, cfa: usize) {
+        if self.count == LATELY {
+            self.settle();
+        }
+        self.frames[self.count % LATELY] = (rule, cfa);
+        self.count += 1;
+    }
+
+    #[inline(never)]
+    fn settle(&mut self) {
+        let mut missing = (1_u32 << CALLEE_SAVED.len()) - 1;
+        for (rule, cfa) in self.frames[..self.count].iter().rev() {
+            for (i, slot) in self.slots.iter_mut().enumerate() {
+                // Without branches, which nobody could predict.
+                let below = rule.saved(i);
+                let saves = u32::from(below != 0) << i;
+                *slot = if missing & saves != 0 { cfa.wrapping_sub(below) } else { *slot };
+                missing &= !saves;
+            }
+            if missing == 0 {
+                break;
+            }
+        }
+        self.count = 0;
+    }
+}
 
 /// One frame of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +109,8 @@ pub struct Trace<'t, M, R, const REGISTERS: bool> {
     fp: usize,
     /// Where each callee-saved register of this frame was saved; 0: it is still what `context` says.
     saved: [usize; CALLEE_SAVED.len()],
+    /// Room for [`SavedLately`].
+    frames: [(Rule, usize); LATELY],
     context: Context,
     /// `context` is that of this very frame.
     fresh: bool,
@@ -120,6 +164,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
             sp: context.sp(),
             fp: context.get(FRAME_POINTER).unwrap_or(0),
             saved: [0; CALLEE_SAVED.len()],
+            frames: [(Rule::NONE, 0); LATELY],
             context,
             fresh: true,
             jumps: 0,
@@ -155,44 +200,67 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
     ) -> Result<Option<B>, WalkError> {
         loop {
             // As many simple steps as there are, of pcs that the cache holds.
-            let mut cursor = self.cache.cursor();
             let (mut at, mut sp, mut fp, mut exact) = (self.at, self.sp, self.fp, self.exact);
-            let mut saved = self.saved;
+            let mut saved = SavedLately { slots: &mut self.saved, frames: &mut self.frames, count: 0 };
             let mut moved = false;
             let outcome = loop {
-                let Some(rule) = cursor.find(at) else { break None };
-                let (cfa, found);
+                let Some(rule) = self.cache.find(at) else { break None };
                 if rule.is_frame_record() {
-                    // Nothing here depends on the rule itself: behind a branch that is predicted, the walk runs from
+                    // Nothing in here depends on the rule itself: behind a branch that is predicted, the walk runs from
                     // frame pointer to frame pointer, and does not wait for the rules, which are found meanwhile.
-                    let record = opaque(fp);
-                    cfa = record.wrapping_add(2 * WORD);
-                    if cfa <= sp {
-                        break None;
+                    let here = at;
+                    let mut walked = false;
+                    let stopped = loop {
+                        let record = opaque(fp);
+                        let cfa = record.wrapping_add(2 * WORD);
+                        if cfa <= sp {
+                            break Some(None);
+                        }
+                        let Some([saved_fp, found]) = self.memory.read_two(record) else { break Some(None) };
+                        let return_address = self.returns.original(found).unwrap_or(found);
+                        let frame = TraceFrame {
+                            pc: here.wrapping_add(usize::from(!exact)),
+                            exact,
+                            sp,
+                            cfa,
+                            return_slot: Some(cfa - WORD),
+                            return_address,
+                            signal_frame: false,
+                        };
+                        (at, sp, fp, exact) = (return_address.wrapping_sub(1), cfa, saved_fp, false);
+                        walked = true;
+                        if let ControlFlow::Break(result) = each(frame) {
+                            break Some(Some(result));
+                        }
+                        if at != here {
+                            break None;
+                        }
+                    };
+                    // Of frames of one function that stand at one place, the oldest has saved everything last.
+                    if REGISTERS && walked {
+                        saved.note(rule, sp);
                     }
-                    let Some(words) = self.memory.read_two(record) else { break None };
-                    [fp, found] = words;
-                } else {
-                    let Some((from_fp, offset)) = rule.simple() else { break None };
-                    cfa = if from_fp { fp } else { sp }.wrapping_add(offset);
-                    if cfa <= sp || !cfa.is_multiple_of(WORD) {
-                        break None;
+                    moved |= walked;
+                    if let Some(outcome) = stopped {
+                        break outcome;
                     }
-                    let Some(word) = self.memory.read(cfa - WORD) else { break None };
-                    found = word;
-                    let saved_fp = rule.saved_fp();
-                    if saved_fp != 0 {
-                        let Some(value) = self.memory.read(cfa.wrapping_sub(saved_fp)) else { break None };
-                        fp = value;
-                    }
+                    self.memory.prefetch(sp.wrapping_add(PREFETCH));
+                    continue;
+                }
+                let Some((from_fp, offset)) = rule.simple() else { break None };
+                let cfa = if from_fp { fp } else { sp }.wrapping_add(offset);
+                if cfa <= sp || !cfa.is_multiple_of(WORD) {
+                    break None;
                 }
                 self.memory.prefetch(cfa.wrapping_add(PREFETCH));
-                let return_slot = cfa - WORD;
+                let Some(found) = self.memory.read(cfa - WORD) else { break None };
+                let saved_fp = rule.saved_fp();
+                if saved_fp != 0 {
+                    let Some(value) = self.memory.read(cfa.wrapping_sub(saved_fp)) else { break None };
+                    fp = value;
+                }
                 if REGISTERS {
-                    for (i, saved) in saved.iter_mut().enumerate() {
-                        let below = rule.saved(i);
-                        *saved = if below == 0 { *saved } else { cfa.wrapping_sub(below) };
-                    }
+                    saved.note(rule, cfa);
                 }
                 let return_address = self.returns.original(found).unwrap_or(found);
                 let frame = TraceFrame {
@@ -200,7 +268,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
                     exact,
                     sp,
                     cfa,
-                    return_slot: Some(return_slot),
+                    return_slot: Some(cfa - WORD),
                     return_address,
                     signal_frame: false,
                 };
@@ -209,9 +277,8 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
                     break Some(result);
                 }
             };
-            let memo = cursor.memo();
-            self.cache.remember(memo);
-            (self.at, self.sp, self.fp, self.exact, self.saved) = (at, sp, fp, exact, saved);
+            saved.settle();
+            (self.at, self.sp, self.fp, self.exact) = (at, sp, fp, exact);
             self.fresh &= !moved;
             if outcome.is_some() {
                 return Ok(outcome);
@@ -235,7 +302,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
         if self.ended {
             return Ok(None);
         }
-        let rule = match self.cache.cursor().find(self.at).filter(|rule| *rule != Rule::NONE) {
+        let rule = match self.cache.find(self.at).filter(|rule| *rule != Rule::NONE) {
             Some(rule) => rule,
             None => {
                 let rule = self.unwind_rule()?;
