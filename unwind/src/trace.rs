@@ -14,18 +14,15 @@ use crate::code::{Published, Snapshot};
 use crate::context::Context;
 use crate::image::ImageError;
 use crate::memory::{Memory, opaque};
-use crate::rule::{CALLEE_SAVED, FRAME_POINTER, RETURN_ADDRESS, Rule, STACK_POINTER, WORD};
+use crate::rule::{CALLEE_SAVED, FRAME_POINTER, RETURN_ADDRESS, Rule, STACK_POINTER, SavedBits, WORD};
 use crate::slow::{Recovered, UnwindRule};
 use crate::walk::{ReturnAddresses, WalkError};
-use cache::TraceCache;
+use cache::{LATELY, TraceCache};
 
 /// How far ahead of the CFA the stack is fetched into the cache: about what eight frames take.
 const PREFETCH: usize = 768;
 /// How often a trace may go from one stack to another.
 const JUMPS: u32 = 256;
-
-/// How many frames' registers are settled together.
-const LATELY: usize = 32;
 
 /// The frames that a walk has gone through lately, whose saved registers have not been looked at: of each register only the
 /// oldest frame counts that has saved it, and going backwards that is soon found.
@@ -35,6 +32,8 @@ struct SavedLately<'t> {
     /// Rules and CFAs.
     frames: &'t mut [(Rule, usize); LATELY],
     count: usize,
+    /// All registers that one of the frames has saved.
+    any: SavedBits,
 }
 
 impl SavedLately<'_> {
@@ -45,24 +44,28 @@ impl SavedLately<'_> {
         }
         self.frames[self.count % LATELY] = (rule, cfa);
         self.count += 1;
+        self.any |= rule.saved_bits();
     }
 
     #[inline(never)]
     fn settle(&mut self) {
-        let mut missing = (1_u32 << CALLEE_SAVED.len()) - 1;
+        let mut missing = 0;
+        for register in (0..CALLEE_SAVED.len()).map(Rule::register_bits) {
+            missing |= if self.any & register != 0 { register } else { 0 };
+        }
         for (rule, cfa) in self.frames[..self.count].iter().rev() {
-            for (i, slot) in self.slots.iter_mut().enumerate() {
-                // Without branches, which nobody could predict.
-                let below = rule.saved(i);
-                let saves = u32::from(below != 0) << i;
-                *slot = if missing & saves != 0 { cfa.wrapping_sub(below) } else { *slot };
-                missing &= !saves;
-            }
             if missing == 0 {
                 break;
             }
+            for (i, slot) in self.slots.iter_mut().enumerate() {
+                let register = Rule::register_bits(i);
+                if rule.saved_bits() & missing & register != 0 {
+                    *slot = cfa.wrapping_sub(rule.saved(i));
+                    missing &= !register;
+                }
+            }
         }
-        self.count = 0;
+        (self.count, self.any) = (0, 0);
     }
 }
 
@@ -109,8 +112,6 @@ pub struct Trace<'t, M, R, const REGISTERS: bool> {
     fp: usize,
     /// Where each callee-saved register of this frame was saved; 0: it is still what `context` says.
     saved: [usize; CALLEE_SAVED.len()],
-    /// Room for [`SavedLately`].
-    frames: [(Rule, usize); LATELY],
     context: Context,
     /// `context` is that of this very frame.
     fresh: bool,
@@ -164,7 +165,6 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
             sp: context.sp(),
             fp: context.get(FRAME_POINTER).unwrap_or(0),
             saved: [0; CALLEE_SAVED.len()],
-            frames: [(Rule::NONE, 0); LATELY],
             context,
             fresh: true,
             jumps: 0,
@@ -201,10 +201,11 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
         loop {
             // As many simple steps as there are, of pcs that the cache holds.
             let (mut at, mut sp, mut fp, mut exact) = (self.at, self.sp, self.fp, self.exact);
-            let mut saved = SavedLately { slots: &mut self.saved, frames: &mut self.frames, count: 0 };
+            let (cache, lately) = self.cache.parts();
+            let mut saved = SavedLately { slots: &mut self.saved, frames: lately, count: 0, any: 0 };
             let mut moved = false;
             let outcome = loop {
-                let Some(rule) = self.cache.find(at) else { break None };
+                let Some(rule) = cache.find(at) else { break None };
                 if rule.is_frame_record() {
                     // Nothing in here depends on the rule itself: behind a branch that is predicted, the walk runs from
                     // frame pointer to frame pointer, and does not wait for the rules, which are found meanwhile.

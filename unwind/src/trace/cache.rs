@@ -10,6 +10,9 @@ use crate::rule::Rule;
 const FREE: usize = usize::MAX;
 const FIRST_SIZE: usize = 1 << 10;
 const LARGEST_SIZE: usize = 1 << 20;
+/// How many frames' saved registers are looked at together.
+pub(crate) const LATELY: usize = 256;
+
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(16))]
 struct Entry {
@@ -17,15 +20,23 @@ struct Entry {
     rule: Rule,
 }
 
+/// Packed rules by pc.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    entries: Box<[Entry]>,
+    shift: u32,
+}
+
 /// Packed rules by pc, for the traces of one thread. It serves one [`Code`](crate::Code) at a time: traces of another,
 /// or after code was registered or unregistered, begin with an empty one.
 #[derive(Clone, Debug)]
 pub struct TraceCache {
-    entries: Box<[Entry]>,
+    rules: Rules,
     used: usize,
-    shift: u32,
     grows: bool,
     version: u64,
+    /// Room for the frames whose saved registers a trace has not looked at yet.
+    lately: Box<[(Rule, usize); LATELY]>,
 }
 
 impl Default for TraceCache {
@@ -49,17 +60,20 @@ impl TraceCache {
 
     fn with_size(size: usize, grows: bool) -> TraceCache {
         TraceCache {
-            entries: vec![Entry { at: FREE, rule: Rule::NONE }; size].into_boxed_slice(),
+            rules: Rules {
+                entries: vec![Entry { at: FREE, rule: Rule::NONE }; size].into_boxed_slice(),
+                shift: usize::BITS - size.trailing_zeros(),
+            },
             used: 0,
-            shift: usize::BITS - size.trailing_zeros(),
             grows,
             version: 0,
+            lately: Box::new([(Rule::NONE, 0); LATELY]),
         }
     }
 
     /// Bytes of memory that it takes.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.entries)
+        size_of_val(&*self.rules.entries) + size_of_val(&*self.lately)
     }
 
     /// How many pcs it holds.
@@ -81,12 +95,62 @@ impl TraceCache {
         if self.version != version {
             self.version = version;
             if self.used != 0 {
-                self.entries.fill(Entry { at: FREE, rule: Rule::NONE });
+                self.rules.entries.fill(Entry { at: FREE, rule: Rule::NONE });
                 self.used = 0;
             }
         }
     }
 
+    /// The rules, and the room for frames.
+    #[inline]
+    pub(crate) fn parts(&mut self) -> (&Rules, &mut [(Rule, usize); LATELY]) {
+        (&self.rules, &mut self.lately)
+    }
+
+    /// The rule for a pc, if it has been met.
+    pub(crate) fn find(&self, at: usize) -> Option<Rule> {
+        self.rules.find(at)
+    }
+
+    /// Remembers the rule for a pc that is not yet in the cache.
+    pub(crate) fn insert(&mut self, at: usize, rule: Rule) {
+        if at == FREE {
+            return;
+        }
+        if (self.used + 1) * 2 > self.rules.entries.len() {
+            if self.grows && self.rules.entries.len() < LARGEST_SIZE {
+                self.grow();
+            } else {
+                // What stood there is forgotten; whatever is searched for past it is found all the same.
+                let home = self.rules.home(at);
+                self.rules.entries[home] = Entry { at, rule };
+                return;
+            }
+        }
+        self.place(at, rule);
+    }
+
+    fn place(&mut self, at: usize, rule: Rule) {
+        let mask = self.rules.entries.len() - 1;
+        let mut i = self.rules.home(at);
+        while self.rules.entries[i & mask].at != FREE {
+            i += 1;
+        }
+        self.rules.entries[i & mask] = Entry { at, rule };
+        self.used += 1;
+    }
+
+    fn grow(&mut self) {
+        let mut larger = TraceCache::with_size(self.rules.entries.len() * 4, true);
+        for entry in self.rules.entries.iter().filter(|entry| entry.at != FREE) {
+            larger.place(entry.at, entry.rule);
+        }
+        larger.version = self.version;
+        *self = larger;
+    }
+}
+
+impl Rules {
     #[inline]
     fn home(&self, at: usize) -> usize {
         at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift
@@ -108,42 +172,5 @@ impl TraceCache {
             }
             i += 1;
         }
-    }
-
-    /// Remembers the rule for a pc that is not yet in the cache.
-    pub(crate) fn insert(&mut self, at: usize, rule: Rule) {
-        if at == FREE {
-            return;
-        }
-        if (self.used + 1) * 2 > self.entries.len() {
-            if self.grows && self.entries.len() < LARGEST_SIZE {
-                self.grow();
-            } else {
-                // What stood there is forgotten; whatever is searched for past it is found all the same.
-                let home = self.home(at);
-                self.entries[home] = Entry { at, rule };
-                return;
-            }
-        }
-        self.place(at, rule);
-    }
-
-    fn place(&mut self, at: usize, rule: Rule) {
-        let mask = self.entries.len() - 1;
-        let mut i = self.home(at);
-        while self.entries[i & mask].at != FREE {
-            i += 1;
-        }
-        self.entries[i & mask] = Entry { at, rule };
-        self.used += 1;
-    }
-
-    fn grow(&mut self) {
-        let mut larger = TraceCache::with_size(self.entries.len() * 4, true);
-        for entry in self.entries.iter().filter(|entry| entry.at != FREE) {
-            larger.place(entry.at, entry.rule);
-        }
-        larger.version = self.version;
-        *self = larger;
     }
 }
