@@ -188,7 +188,8 @@ fn frames_without_a_frame_pointer_are_taken_from_their_cfi() {
 #[test]
 fn the_size_of_pushed_arguments_changes_nothing_for_a_walk() {
     let rules = |arguments: bool| {
-        let mut instructions = vec![(1, Cfi::CfaOffset(16)), (1, Cfi::Offset(X86_64::RBX, -16)), (8, Cfi::CfaOffset(48))];
+        let mut instructions =
+            vec![(1, Cfi::CfaOffset(16)), (1, Cfi::Offset(X86_64::RBX, -16)), (8, Cfi::CfaOffset(48))];
         if arguments {
             // `DW_CFA_GNU_args_size`: what a landing pad pops, which is in the CFA's offset already.
             instructions.insert(2, (4, Cfi::ArgsSize(16)));
