@@ -204,8 +204,13 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
             let (cache, lately) = self.cache.parts();
             let mut saved = SavedLately { slots: &mut self.saved, frames: lately, count: 0, any: 0 };
             let mut moved = false;
+            let mut last = (at, cache.find(at));
             let outcome = loop {
-                let Some(rule) = cache.find(at) else { break None };
+                // A recursion stands where it has stood.
+                if last.0 != at {
+                    last = (at, cache.find(at));
+                }
+                let Some(rule) = last.1 else { break None };
                 if rule.is_frame_record() {
                     // Nothing in here depends on the rule itself: behind a branch that is predicted, the walk runs from
                     // frame pointer to frame pointer, and does not wait for the rules, which are found meanwhile.
@@ -245,6 +250,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
                     if let Some(outcome) = stopped {
                         break outcome;
                     }
+                    // Not in the loop, which it makes three times as long.
                     self.memory.prefetch(sp.wrapping_add(PREFETCH));
                     continue;
                 }
