@@ -47,25 +47,32 @@ impl SavedLately<'_> {
         self.any |= rule.saved_bits();
     }
 
-    #[inline(never)]
+    #[inline]
     fn settle(&mut self) {
-        let mut missing = 0;
-        for register in (0..CALLEE_SAVED.len()).map(Rule::register_bits) {
-            missing |= if self.any & register != 0 { register } else { 0 };
-        }
-        for (rule, cfa) in self.frames[..self.count].iter().rev() {
-            if missing == 0 {
-                break;
-            }
-            for (i, slot) in self.slots.iter_mut().enumerate() {
-                let register = Rule::register_bits(i);
-                if rule.saved_bits() & missing & register != 0 {
-                    *slot = cfa.wrapping_sub(rule.saved(i));
-                    missing &= !register;
-                }
-            }
-        }
+        // By value, so that number and bits can stay in registers from frame to frame.
+        settle(self.slots, &self.frames[..self.count.min(LATELY)], self.any);
         (self.count, self.any) = (0, 0);
+    }
+}
+
+/// Finds where each register of those in `any` was saved last by one of the frames.
+#[inline(never)]
+fn settle(slots: &mut [usize; CALLEE_SAVED.len()], frames: &[(Rule, usize)], any: SavedBits) {
+    let mut missing = 0;
+    for register in (0..CALLEE_SAVED.len()).map(Rule::register_bits) {
+        missing |= if any & register != 0 { register } else { 0 };
+    }
+    for (rule, cfa) in frames.iter().rev() {
+        if missing == 0 {
+            break;
+        }
+        for (i, slot) in slots.iter_mut().enumerate() {
+            let register = Rule::register_bits(i);
+            if rule.saved_bits() & missing & register != 0 {
+                *slot = cfa.wrapping_sub(rule.saved(i));
+                missing &= !register;
+            }
+        }
     }
 }
 
