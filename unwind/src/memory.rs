@@ -51,7 +51,7 @@ pub(crate) fn opaque(mut word: usize) -> usize {
 #[derive(Clone, Debug)]
 pub struct StackMemory {
     start: usize,
-    end: usize,
+    words: usize,
 }
 
 impl StackMemory {
@@ -64,43 +64,48 @@ impl StackMemory {
     /// an error or a wrong frame, but no read outside of `range`.
     pub unsafe fn new(range: Range<usize>) -> StackMemory {
         let start = range.start.checked_next_multiple_of(WORD).unwrap_or(range.end);
-        StackMemory { start, end: (range.end & !(WORD - 1)).max(start) }
+        StackMemory { start, words: range.end.saturating_sub(start) / WORD }
     }
 
     /// The bounds within which it reads.
     pub fn bounds(&self) -> Range<usize> {
-        self.start..self.end
+        self.start..self.start + self.words * WORD
+    }
+
+    /// How many words above the start the address lies; beyond all of them if it is not aligned or below the start.
+    #[inline]
+    fn index(&self, address: usize) -> usize {
+        const { assert!(WORD.is_power_of_two()) };
+        // The lowest bits become the highest.
+        address.wrapping_sub(self.start).rotate_right(WORD.trailing_zeros())
+    }
+
+    /// # Safety
+    ///
+    /// `address` is aligned and lies within the bounds.
+    #[inline]
+    unsafe fn load(&self, address: usize) -> usize {
+        // SAFETY: within the bounds, which are whole words and, as `new` requires, mapped. The access is atomic because
+        // the stack's own thread may write other words of it at the same time.
+        let word = unsafe { AtomicUsize::from_ptr(address as *mut usize) };
+        // Relaxed: what the words of a stopped or frozen frame hold was ordered before this walk by whatever stopped
+        // it; nothing is published through the stack itself.
+        word.load(Ordering::Relaxed)
     }
 }
 
 impl Memory for StackMemory {
     #[inline]
     fn read(&self, address: usize) -> Option<usize> {
-        if !address.is_multiple_of(WORD) || address < self.start || address >= self.end {
-            return None;
-        }
-        // SAFETY: `address` is aligned and lies within the bounds, which are whole words and, as `new` requires,
-        // mapped. The access is atomic because the stack's own thread may write other words of it at the same time.
-        let word = unsafe { AtomicUsize::from_ptr(address as *mut usize) };
-        // Relaxed: what the words of a stopped or frozen frame hold was ordered before this walk by whatever stopped
-        // it; nothing is published through the stack itself.
-        Some(word.load(Ordering::Relaxed))
+        // SAFETY: by the test.
+        (self.index(address) < self.words).then(|| unsafe { self.load(address) })
     }
 
     #[inline]
     fn read_two(&self, address: usize) -> Option<[usize; 2]> {
-        if !address.is_multiple_of(WORD)
-            || address < self.start
-            || address >= self.end - (self.end - self.start).min(WORD)
-        {
-            return None;
-        }
-        // SAFETY: both words lie within the bounds, which are whole words and, as `new` requires, mapped. Atomic and
-        // relaxed: see `read`.
-        Some(
-            [address, address + WORD]
-                .map(|at| unsafe { AtomicUsize::from_ptr(at as *mut usize) }.load(Ordering::Relaxed)),
-        )
+        // SAFETY: by the test the second word, too, lies within the bounds.
+        (self.index(address) < self.words.saturating_sub(1))
+            .then(|| unsafe { [self.load(address), self.load(address + WORD)] })
     }
 
     #[inline]

@@ -104,6 +104,9 @@ impl fmt::Display for Unsupported {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Rule(u64);
 
+/// Six bits for each of [`CALLEE_SAVED`].
+pub(crate) type SavedBits = u64;
+
 /// What a packed rule says of the CFA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -271,6 +274,18 @@ impl Rule {
     #[inline]
     pub(crate) fn saved(self, index: usize) -> usize {
         (self.0 >> (SLOTS_SHIFT + SLOT_BITS * index as u32) & SLOT_MASK) as usize * WORD
+    }
+
+    /// Where registers were saved, as bits that are not 0 in the place of those that were.
+    #[inline]
+    pub(crate) fn saved_bits(self) -> SavedBits {
+        self.0 & SavedBits::MAX << SLOTS_SHIFT
+    }
+
+    /// The place of register `index` of [`CALLEE_SAVED`] in those bits.
+    #[inline]
+    pub(crate) fn register_bits(index: usize) -> SavedBits {
+        SLOT_MASK << (SLOTS_SHIFT + SLOT_BITS * index as u32)
     }
 
     /// How far below the CFA the frame pointer was saved, in bytes; 0 if it was not.
