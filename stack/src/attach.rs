@@ -20,6 +20,7 @@ use stackmark_asm as asm;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 /// Why managed code cannot be called from here.
@@ -125,10 +126,8 @@ impl Runtime {
                 unsafe { Caller::current() }
             }
         };
-        match caller.goroutine().status() {
-            Status::Foreign => Ok(f(caller)),
-            status => Err(CallInError::NotForeign { goroutine: caller.goroutine().id(), status }),
-        }
+        caller.check_foreign()?;
+        Ok(f(caller))
     }
 
     fn attach_thread(self: &Arc<Self>) -> Result<(), CallInError> {
@@ -146,11 +145,12 @@ impl Runtime {
                 return Err(error);
             }
         };
+        self.attached.fetch_add(1, Ordering::Relaxed);
         let (entry, goroutine) = (spare.spare().entry.clone(), spare.spare().goroutine.clone());
         // SAFETY: this thread is attached to nothing; it leaves the detaching to the key.
         let shared = unsafe { Shared::attach(self, entry, handlers_run_in, signal_stack, Some(spare)) };
-        goroutine.header().entry.store(0, std::sync::atomic::Ordering::Relaxed);
-        goroutine.header().start_arg.store(0, std::sync::atomic::Ordering::Relaxed);
+        goroutine.header().entry.store(0, Ordering::Relaxed);
+        goroutine.header().start_arg.store(0, Ordering::Relaxed);
         self.bring_to_life(&goroutine, StackKind::Moving, memory, Status::Foreign);
         // SAFETY: attached just now.
         unsafe { shared.as_ref() }.bind(goroutine);

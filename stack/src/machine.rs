@@ -10,6 +10,7 @@ use crate::runtime::{MachineEntry, Runtime, stubs};
 use crate::scan::{self, ScanError};
 use crate::signal_stack::{self, SignalStack};
 use crate::status::Status;
+use crate::sync::light_fence;
 use stackmark_asm::{self as asm, layout::MachineHeader};
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -17,7 +18,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 /// Why a goroutine came back from [`Machine::run`].
 #[derive(Debug)]
@@ -104,6 +105,21 @@ impl Shared {
         NonNull::from(shared)
     }
 
+    #[inline]
+    fn lib_call_under_way(&self) -> Option<LibCall> {
+        // SAFETY: only this thread touches it.
+        let under_way = unsafe { (*self.lib_call.as_ptr()).function != 0 };
+        under_way.then(|| self.lib_call.get())
+    }
+
+    /// Goes outside with the goroutine that runs here.
+    #[inline]
+    fn leave_world(&self) {
+        let times = &self.entry.times_away;
+        times.store(times.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.runtime.world.exit(&self.entry.gate);
+    }
+
     /// The goroutine `goroutine` is this thread's from now on, InForeign.
     pub(crate) fn bind(&self, goroutine: Arc<Goroutine>) {
         let record = Arc::as_ptr(&goroutine);
@@ -130,7 +146,10 @@ impl Shared {
             signal_stack.give_up();
         }
         match this.spare.take() {
-            Some(spare) => spare.give_back(&this.runtime, this.signal_stack.take()),
+            Some(spare) => {
+                this.runtime.attached.fetch_sub(1, Ordering::Relaxed);
+                spare.give_back(&this.runtime, this.signal_stack.take());
+            }
             None => {
                 this.runtime.machines.lock().retain(|m| !Arc::ptr_eq(m, &this.entry));
                 this.runtime.stacks.close_cache();
@@ -144,7 +163,7 @@ impl Shared {
             self.running.set(Some(goroutine.clone()));
             // SAFETY: the thread's goroutine; not used after this block.
             let caller = unsafe { Caller::current() };
-            if goroutine.status() == Status::Foreign {
+            if goroutine.status.is_foreign() {
                 caller.back_inside(Status::Foreign);
             }
             goroutine.header.callback_depth.store(0, Ordering::Relaxed);
@@ -197,9 +216,10 @@ impl Machine {
         // Relaxed: the goroutine is ours; managed code on this thread reads it.
         goroutine.header.machine_word.store(shared.word, Ordering::Relaxed);
         let header = (&raw const goroutine.header).cast_mut();
-        entry.current.store(Arc::as_ptr(&goroutine).cast_mut(), Ordering::SeqCst);
-        // Whoever asked this machine while it had no goroutine to ask has raised the flag before we look.
-        fence(Ordering::SeqCst);
+        entry.current.store(Arc::as_ptr(&goroutine).cast_mut(), Ordering::Release);
+        // Whoever asked this machine while it had no goroutine to ask has raised the flag before we look: pairs with the
+        // fences of the world.
+        light_fence();
         if runtime.world.wants(&entry.gate) {
             goroutine.request(Request::SAFEPOINT);
         }
@@ -223,6 +243,11 @@ impl Machine {
         }
     }
 
+    /// For a monitor, which sees by it whether a goroutine keeps this machine without running.
+    pub fn watch(&self) -> Watch {
+        Watch(self.shared().entry.clone())
+    }
+
     /// The runtime that this thread is attached to.
     pub fn runtime(&self) -> &Arc<Runtime> {
         &self.shared().runtime
@@ -231,6 +256,20 @@ impl Machine {
     fn shared(&self) -> &Shared {
         // SAFETY: it lives until drop.
         unsafe { self.shared.as_ref() }
+    }
+}
+
+/// A machine as seen from other threads.
+#[derive(Clone, Debug)]
+pub struct Watch(Arc<MachineEntry>);
+
+impl Watch {
+    /// A number if the machine's goroutine is in a foreign call or parked in a callback, and the same one as long as it is
+    /// in that same one.
+    pub fn away(&self) -> Option<u64> {
+        let times = self.0.times_away.load(Ordering::Relaxed);
+        let keeps = !self.0.current.load(Ordering::Relaxed).is_null();
+        (keeps && !self.0.gate.is_inside()).then_some(times)
     }
 }
 
@@ -258,6 +297,7 @@ impl<'m> Caller<'m> {
     ///
     /// # Safety
     /// The value is not used after the native function has returned, parked or yielded.
+    #[inline]
     pub unsafe fn current() -> Caller<'m> {
         // SAFETY: our contract is the same.
         unsafe { Caller::try_current() }.expect("this thread runs a goroutine")
@@ -267,6 +307,7 @@ impl<'m> Caller<'m> {
     ///
     /// # Safety
     /// As for [`Caller::current`].
+    #[inline]
     pub unsafe fn try_current() -> Option<Caller<'m>> {
         // SAFETY: attach stored the address of Shared, which lives until the thread is detached, which is not
         // before the native function has ended; `running` keeps the goroutine alive as long.
@@ -292,6 +333,7 @@ impl<'m> Caller<'m> {
     }
 
     /// The runtime.
+    #[inline]
     pub fn runtime(&self) -> &'m Arc<Runtime> {
         &self.shared.runtime
     }
@@ -324,9 +366,7 @@ impl<'m> Caller<'m> {
     }
 
     fn wait_on_this_thread(&self) -> usize {
-        let gate = &self.shared.entry.gate;
-        let world = &self.shared.runtime.world;
-        world.exit(gate);
+        self.shared.leave_world();
         let mut woken = self.goroutine.woken.lock();
         while !*woken {
             woken = self.goroutine.wake.wait(woken);
@@ -337,13 +377,29 @@ impl<'m> Caller<'m> {
         self.goroutine.header.resume_value.load(Ordering::Relaxed)
     }
 
-    /// Becomes Running on this thread again.
+    /// Becomes Running on this thread again. The poll word says what it said: requests that came meanwhile are in it.
+    #[inline]
     pub(crate) fn back_inside(&self, from: Status) {
-        self.shared.runtime.world.enter(&self.shared.entry.gate);
-        self.goroutine.start_running(from);
-        self.goroutine.rewrite_limit();
-        if self.shared.runtime.is_scanning() {
-            self.shared.runtime.note_running(&self.handle());
+        let runtime = &*self.shared.runtime;
+        let entered = runtime.world.try_enter(&self.shared.entry.gate);
+        let started = entered && self.goroutine.status.try_start(from);
+        if !started || runtime.is_scanning() {
+            self.back_inside_slowly(from, entered, started);
+        }
+    }
+
+    /// The same when the world stands still, the goroutine is held or its stack is being scanned.
+    #[cold]
+    fn back_inside_slowly(&self, from: Status, entered: bool, started: bool) {
+        let runtime = &*self.shared.runtime;
+        if !entered {
+            runtime.world.enter_again(&self.shared.entry.gate);
+        }
+        if !started {
+            self.goroutine.start_running(from);
+        }
+        if runtime.is_scanning() {
+            runtime.note_running(&self.handle());
         }
     }
 
@@ -369,12 +425,16 @@ impl<'m> Caller<'m> {
 
     /// Native code that may wait: while `f` runs, the goroutine is InForeign. It may be scanned and its machine does not
     /// keep the world from stopping; afterwards, also when `f` unwinds, it waits while it is held.
+    #[inline]
     pub fn foreign<R>(self, f: impl FnOnce() -> R) -> R {
         struct BackInside<'m>(Caller<'m>);
         impl Drop for BackInside<'_> {
             fn drop(&mut self) {
                 self.0.back_inside(Status::Foreign);
-                if self.0.goroutine.called_back.swap(false, Ordering::Relaxed) {
+                // Written by the goroutine itself alone.
+                let called_back = &self.0.goroutine.called_back;
+                if called_back.load(Ordering::Relaxed) {
+                    called_back.store(false, Ordering::Relaxed);
                     // A frontier may rest here, where there can be no stub, or have rested.
                     poll::come_back(&self.0.shared.runtime, self.0.goroutine, self.0.depth());
                 }
@@ -385,10 +445,20 @@ impl<'m> Caller<'m> {
         f()
     }
 
+    /// Whether the goroutine is InForeign, so that it may be called back.
+    #[inline]
+    pub(crate) fn check_foreign(&self) -> Result<(), CallInError> {
+        if self.goroutine.status.is_foreign() {
+            return Ok(());
+        }
+        Err(CallInError::NotForeign { goroutine: self.goroutine.id(), status: Status::Running })
+    }
+
     /// Becomes InForeign.
+    #[inline]
     fn go_outside(&self) {
         self.goroutine.status.stop(Status::Foreign);
-        self.shared.runtime.world.exit(&self.shared.entry.gate);
+        self.shared.leave_world();
     }
 
     /// Calls managed code `f(argument)` on the goroutine's stack, from within [`Caller::foreign`] or
@@ -405,13 +475,16 @@ impl<'m> Caller<'m> {
     pub unsafe fn callback(self, f: asm::ManagedFn, argument: usize) -> Result<usize, CallInError> {
         struct GoOutside<'m> {
             caller: Caller<'m>,
-            lib_call: LibCall,
+            /// The one under way, if there is one.
+            lib_call: Option<LibCall>,
         }
         impl Drop for GoOutside<'_> {
             fn drop(&mut self) {
                 let pc = self.caller.goroutine.header.sched.pc.load(Ordering::Relaxed);
                 assert_eq!(pc, asm::resume_pc(), "a callback's return slot holds a place in call_system");
-                self.caller.shared.lib_call.set(self.lib_call);
+                if let Some(lib_call) = self.lib_call {
+                    self.caller.shared.lib_call.set(lib_call);
+                }
                 self.caller.goroutine.called_back.store(true, Ordering::Relaxed);
                 self.caller.go_outside();
             }
@@ -420,15 +493,13 @@ impl<'m> Caller<'m> {
         if self.shared.handlers_run_in.contains(&(&raw const here as usize)) {
             return Err(CallInError::SignalHandler);
         }
-        match self.goroutine.status() {
-            Status::Foreign => {}
-            status => return Err(CallInError::NotForeign { goroutine: self.goroutine.id(), status }),
-        }
+        self.check_foreign()?;
         self.back_inside(Status::Foreign);
         if self.shared.runtime.is_scanning() {
             self.goroutine.scan_lock().calls_back(self.depth());
         }
-        let _out = GoOutside { caller: self, lib_call: self.shared.lib_call.get() };
+        let lib_call = self.shared.lib_call_under_way();
+        let _out = GoOutside { caller: self, lib_call };
         let header = (&raw const self.goroutine.header).cast_mut();
         // SAFETY: the goroutine called out to us and is Running on this machine; the guard leaves room for the frame.
         Ok(unsafe { asm::callback(header, f, argument) })

@@ -5,6 +5,7 @@
 mod jit;
 
 mod exceptions;
+mod foreign;
 mod leaving;
 mod native;
 mod threads;
