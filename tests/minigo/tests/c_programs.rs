@@ -38,6 +38,12 @@ macro_rules! each_option {
                 $check(stringify!($name), &["--threads", "4"]);
             }
 
+            /// While one goroutine is in C, others need its thread.
+            #[test]
+            fn on_one_thread() {
+                $check(stringify!($name), &["--threads", "1"]);
+            }
+
             #[test]
             fn collect_every_poll() {
                 $check(stringify!($name), &["--stress", "collect-every-poll"]);
