@@ -254,8 +254,8 @@ fn mistakes_in_c_are_errors_with_their_place() {
         ),
         (
             "types",
-            "package main\n\n// static int f(int x) { return x; }\nimport \"C\"\n\nfunc main() { C.f(\"x\") }\n",
-            "types.go:6:",
+            "package main\n\n// static int f(int x) { return x; }\nimport \"C\"\n\nfunc main() { s := \"x\"; C.f(s) }\n",
+            "types.go:6:29: cannot use s (variable of type string) as main.C.int value in argument to C.f",
         ),
         (
             "count",
