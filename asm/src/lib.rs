@@ -156,6 +156,7 @@ pub fn call_system_address() -> usize {
 /// # Safety
 /// The calling thread's machine runs `goroutine`, which has called out to the caller; its stack has
 /// [`CALLBACK_FRAME_BYTES`] below `sched.sp`. `f` keeps contract C1.
+#[inline]
 pub unsafe fn callback(goroutine: *mut GoroutineHeader, f: ManagedFn, argument: usize) -> usize {
     // SAFETY: the caller's contract is that of the assembly.
     unsafe { stackmark_callback(goroutine, f, argument) }
@@ -232,6 +233,7 @@ pub unsafe extern "C" fn stackmark_stack_top() -> usize {
 }
 
 /// The pc at which every goroutine that has called out goes on: the only value that `sched.pc` ever has.
+#[inline]
 pub fn resume_pc() -> usize {
     stackmark_system_call_resume as *const () as usize
 }

@@ -115,6 +115,7 @@ impl Runtime {
     ///
     /// # Errors
     /// [`CallInError`]; `f` is not called then.
+    #[inline]
     pub fn call_in<R>(self: &Arc<Self>, f: impl FnOnce(Caller<'_>) -> R) -> Result<R, CallInError> {
         // SAFETY: used within this function, which the goroutine does not leave.
         let caller = match unsafe { Caller::try_current() } {
@@ -130,6 +131,7 @@ impl Runtime {
         Ok(f(caller))
     }
 
+    #[cold]
     fn attach_thread(self: &Arc<Self>) -> Result<(), CallInError> {
         let spare = self.spare.take().map(SpareMachine).unwrap_or_else(|| SpareMachine::make(self));
         let mut signal_stack = spare.spare().signal_stack.take();

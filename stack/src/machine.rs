@@ -106,10 +106,9 @@ impl Shared {
     }
 
     #[inline]
-    fn lib_call_under_way(&self) -> Option<LibCall> {
+    fn is_in_lib_call(&self) -> bool {
         // SAFETY: only this thread touches it.
-        let under_way = unsafe { (*self.lib_call.as_ptr()).function != 0 };
-        under_way.then(|| self.lib_call.get())
+        unsafe { (*self.lib_call.as_ptr()).function != 0 }
     }
 
     /// Goes outside with the goroutine that runs here.
@@ -472,37 +471,67 @@ impl<'m> Caller<'m> {
     ///
     /// # Safety
     /// `f` is managed code. Native code keeps no address in the goroutine's stack across the call.
+    #[inline]
     pub unsafe fn callback(self, f: asm::ManagedFn, argument: usize) -> Result<usize, CallInError> {
-        struct GoOutside<'m> {
-            caller: Caller<'m>,
-            /// The one under way, if there is one.
-            lib_call: Option<LibCall>,
-        }
-        impl Drop for GoOutside<'_> {
-            fn drop(&mut self) {
-                let pc = self.caller.goroutine.header.sched.pc.load(Ordering::Relaxed);
-                assert_eq!(pc, asm::resume_pc(), "a callback's return slot holds a place in call_system");
-                if let Some(lib_call) = self.lib_call {
-                    self.caller.shared.lib_call.set(lib_call);
-                }
-                self.caller.goroutine.called_back.store(true, Ordering::Relaxed);
-                self.caller.go_outside();
-            }
-        }
         let here = 0u8;
         if self.shared.handlers_run_in.contains(&(&raw const here as usize)) {
             return Err(CallInError::SignalHandler);
         }
         self.check_foreign()?;
+        // SAFETY: our contract; the goroutine is InForeign.
+        Ok(unsafe {
+            if self.shared.is_in_lib_call() {
+                self.call_managed_in_lib_call(f, argument)
+            } else {
+                self.call_managed(f, argument)
+            }
+        })
+    }
+
+    /// # Safety
+    /// As for [`Caller::callback`], which has made its checks.
+    #[cold]
+    unsafe fn call_managed_in_lib_call(self, f: asm::ManagedFn, argument: usize) -> usize {
+        struct Restore<'m>(Caller<'m>, LibCall);
+        impl Drop for Restore<'_> {
+            fn drop(&mut self) {
+                self.0.shared.lib_call.set(self.1);
+            }
+        }
+        let _under_way = Restore(self, self.shared.lib_call.get());
+        self.shared.lib_call.set(LibCall::default());
+        // SAFETY: our contract.
+        unsafe { self.call_managed(f, argument) }
+    }
+
+    /// # Safety
+    /// As for [`Caller::callback`], which has made its checks.
+    #[inline]
+    unsafe fn call_managed(self, f: asm::ManagedFn, argument: usize) -> usize {
+        struct GoOutside<'m>(Caller<'m>);
+        impl Drop for GoOutside<'_> {
+            #[inline]
+            fn drop(&mut self) {
+                let goroutine = self.0.goroutine;
+                let pc = goroutine.header.sched.pc.load(Ordering::Relaxed);
+                assert_eq!(pc, asm::resume_pc(), "a callback's return slot holds a place in call_system");
+                goroutine.called_back.store(true, Ordering::Relaxed);
+                self.0.go_outside();
+            }
+        }
         self.back_inside(Status::Foreign);
         if self.shared.runtime.is_scanning() {
-            self.goroutine.scan_lock().calls_back(self.depth());
+            self.note_callback();
         }
-        let lib_call = self.shared.lib_call_under_way();
-        let _out = GoOutside { caller: self, lib_call };
+        let _out = GoOutside(self);
         let header = (&raw const self.goroutine.header).cast_mut();
         // SAFETY: the goroutine called out to us and is Running on this machine; the guard leaves room for the frame.
-        Ok(unsafe { asm::callback(header, f, argument) })
+        unsafe { asm::callback(header, f, argument) }
+    }
+
+    #[cold]
+    fn note_callback(&self) {
+        self.goroutine.scan_lock().calls_back(self.depth());
     }
 
     /// The native function is about to write to words of the goroutine's own stack that may hold references, without

@@ -8,6 +8,7 @@ mod exceptions;
 mod foreign;
 mod leaving;
 mod native;
+mod regressions;
 mod threads;
 
 use cranelift_codegen::ir::{

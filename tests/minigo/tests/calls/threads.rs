@@ -23,11 +23,12 @@ struct Threads {
     called_at_the_end: unsafe extern "C-unwind" fn() -> usize,
 }
 
+#[allow(clippy::missing_transmute_annotations, reason = "the fields have types")]
 fn threads() -> Option<Threads> {
     let library = Library::load("threads.c")?;
-    // SAFETY: the functions' types in threads.c.
     macro_rules! functions {
         ($($name:ident)*) => {
+            // SAFETY: the functions' types in threads.c.
             unsafe { Threads { $($name: std::mem::transmute::<*mut c_void, _>(library.function(stringify!($name))),)* } }
         };
     }
