@@ -236,6 +236,7 @@ fn check_text(path: &Path, text: &str, wrapped: &BTreeSet<usize>) -> Result<Prog
             }
             _ => e.msg.clone(),
         };
+        let message = cgo::source::with_points(&message);
         let place = match e.pos.line {
             0 => path.display().to_string(),
             _ => place(&e.pos, wrapped),

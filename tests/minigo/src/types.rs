@@ -1,5 +1,6 @@
 //! Types as the back end sees them: interned by identity, with Go's memory layout and the words that hold references.
 
+use crate::cgo::source::c_name;
 use crate::runtime::map::MapType;
 use crate::runtime::typeinfo::{FieldInfo, Shape, TypeInfo};
 use cranelift_codegen::ir::{self, types as clif};
@@ -205,9 +206,14 @@ impl Types {
                     return *t;
                 }
                 let o = &tc.lobjs[obj];
-                let name = match o.pkg().and_then(|p| tc.pkgs[p].name().clone()) {
-                    Some(p) => format!("{p}.{}", o.name()),
+                let own = match c_name(o.name()) {
+                    // As cgo names them.
+                    Some((_, name)) => format!("_Ctype_{name}"),
                     None => o.name().clone(),
+                };
+                let name = match o.pkg().and_then(|p| tc.pkgs[p].name().clone()) {
+                    Some(p) => format!("{p}.{own}"),
+                    None => own,
                 };
                 let t = self.push(Kind::Unsupported("a recursive type"), name, Some(obj));
                 self.by_named.insert(obj, t);

@@ -38,6 +38,12 @@ macro_rules! each_option {
                 $check(stringify!($name), &["--threads", "4"]);
             }
 
+            /// While one goroutine is in C, others need its thread.
+            #[test]
+            fn on_one_thread() {
+                $check(stringify!($name), &["--threads", "1"]);
+            }
+
             #[test]
             fn collect_every_poll() {
                 $check(stringify!($name), &["--stress", "collect-every-poll"]);
@@ -187,6 +193,34 @@ fn panics_run_the_cleanups_of_c_frames() {
     }
 }
 
+/// C++ exceptions become panics where Go called the code that threw; panics run C++ destructors.
+#[test]
+fn exceptions_and_panics_pass_through_cxx_and_go() {
+    if std::process::Command::new("c++").arg("--version").output().is_err() {
+        println!("skipped: there is no C++ compiler");
+        return;
+    }
+    let go = "package main\n\n// #ifdef __cplusplus\n// extern \"C\" {\n// #endif\n// void thrower(int n, int panics);\n// int objects(void);\n\
+              // #ifdef __cplusplus\n// }\n// #endif\nimport \"C\"\n\nimport \"fmt\"\n\n\
+              //export goCall\nfunc goCall(n, panics C.int) {\n\tif n == 0 {\n\t\tpanic(\"Go's own\")\n\t}\n\tC.thrower(n-1, panics)\n}\n\n\
+              func try(n, panics C.int) (r interface{}) {\n\tdefer func() { r = recover() }()\n\tC.thrower(n, panics)\n\treturn\n}\n\n\
+              func main() {\n\tfor i := C.int(0); i < 20; i++ {\n\t\ta, b := try(i, 0), try(i, 1)\n\t\tif i%10 == 3 {\n\
+              \t\t\tfmt.Println(a, b)\n\t\t}\n\t}\n\tfmt.Println(C.objects())\n}\n";
+    let cxx = "#include \"_cgo_export.h\"\n#include <stdexcept>\n\nstatic int alive;\n\n\
+               struct Object {\n    Object() { alive++; }\n    ~Object() { alive--; }\n};\n\n\
+               extern \"C\" void thrower(int n, int panics)\n{\n    Object object;\n    if (n == 0 && !panics)\n\
+               \x20       throw std::runtime_error(\"C++\");\n    goCall(n, panics);\n}\n\n\
+               extern \"C\" int objects(void)\n{\n    return alive;\n}\n";
+    let own = directory("exceptions");
+    fs::write(own.join("exceptions.cc"), cxx).unwrap();
+    let file = own.join("exceptions.go");
+    fs::write(&file, go).unwrap();
+    for options in [&[][..], &["--threads", "4"], &["--stress", ALL_STRESS]] {
+        let line = "C++ exception of type std::runtime_error Go's own\n";
+        minigo(options, &file).expect(0, &format!("{line}{line}0\n"));
+    }
+}
+
 /// However many panics are recovered across callbacks: stacks, stubs and goroutines are given back.
 #[test]
 fn panics_across_callbacks_lose_nothing() {
@@ -220,8 +254,8 @@ fn mistakes_in_c_are_errors_with_their_place() {
         ),
         (
             "types",
-            "package main\n\n// static int f(int x) { return x; }\nimport \"C\"\n\nfunc main() { C.f(\"x\") }\n",
-            "types.go:6:",
+            "package main\n\n// static int f(int x) { return x; }\nimport \"C\"\n\nfunc main() { s := \"x\"; C.f(s) }\n",
+            "types.go:6:29: cannot use s (variable of type string) as main.C.int value in argument to C.f",
         ),
         (
             "count",

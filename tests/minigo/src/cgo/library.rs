@@ -16,7 +16,7 @@ use go_types::{ObjKey, TypeKey};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What `C.f` calls.
 #[derive(Clone, Debug)]
@@ -71,7 +71,11 @@ typedef GoUint64 GoUint;
 typedef unsigned long GoUintptr;
 typedef float GoFloat32;
 typedef double GoFloat64;
+#ifdef __cplusplus
+typedef bool GoBool;
+#else
 typedef _Bool GoBool;
+#endif
 typedef struct { const char *p; long n; } GoString;
 typedef GoString _GoString_;
 ";
@@ -83,7 +87,8 @@ pub(crate) fn load(program: &Program, unit: &Unit, hooks: &Hooks) -> Compiled<Sy
     let prototypes: String = exports.iter().fold(String::new(), |out, e| out + &prototype(e) + ";\n");
     let start = format!("{GO_TYPES}{}", preamble(&unit.source, &unit.file));
     let structs: String = exports.iter().fold(String::new(), |out, e| out + &return_struct(e));
-    let header = format!("#pragma once\n{start}\n{structs}{prototypes}");
+    let [begin, end] = ["extern \"C\" {", "}"].map(|text| format!("#ifdef __cplusplus\n{text}\n#endif\n"));
+    let header = format!("#pragma once\n{start}\n{begin}{structs}{prototypes}{end}");
     scratch.write(&unit.file, "_cgo_export.h", &header)?;
     let mut text = format!("{start}\n#line 1 \"wrappers\"\n{structs}{prototypes}");
     text.push_str(
@@ -110,7 +115,11 @@ pub(crate) fn load(program: &Program, unit: &Unit, hooks: &Hooks) -> Compiled<Sy
     arguments.extend(include_directory(&unit.file));
     arguments.push(format!("-I{}", argument(&scratch.0)));
     arguments.extend(["-o".into(), argument(&object), argument(&source)]);
-    arguments.extend(c_files(unit)?.iter().map(|f| argument(f)));
+    let files = native_files(unit)?;
+    arguments.extend(files.iter().map(|f| argument(f)));
+    if files.iter().any(|f| is_native(f, &CXX)) {
+        arguments.push("-lstdc++".into());
+    }
     arguments.extend(unit.source.link_flags.iter().cloned());
     compiler::must_run(&unit.file, &arguments)?;
     let handle = open(&unit.file, &object)?;
@@ -138,17 +147,24 @@ pub(crate) fn load(program: &Program, unit: &Unit, hooks: &Hooks) -> Compiled<Sy
     })
 }
 
-/// The C files beside the program.
-fn c_files(unit: &Unit) -> Compiled<Vec<PathBuf>> {
+/// What the names of C++ files end with.
+const CXX: [&str; 3] = ["cc", "cpp", "cxx"];
+
+fn is_native(file: &Path, extensions: &[&str]) -> bool {
+    file.extension().and_then(|e| e.to_str()).is_some_and(|e| extensions.contains(&e))
+}
+
+/// The C and C++ files beside the program.
+fn native_files(unit: &Unit) -> Compiled<Vec<PathBuf>> {
     let entries = std::fs::read_dir(&unit.directory).map_err(|e| io_error(&unit.file, &unit.directory, &e))?;
     let mut files: Vec<PathBuf> =
-        entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "c")).collect();
+        entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| is_native(p, &["c"]) || is_native(p, &CXX)).collect();
     files.sort();
     Ok(files)
 }
 
 /// Loads the object from memory: nothing is left behind, and debuggers and tracebacks still find its symbols.
-fn open(file: &str, object: &std::path::Path) -> Compiled<*mut c_void> {
+fn open(file: &str, object: &Path) -> Compiled<*mut c_void> {
     let failed = |message: String| CompileError { place: file.into(), message };
     let bytes = std::fs::read(object).map_err(|e| io_error(file, object, &e))?;
     // SAFETY: a plain call; the descriptor stays open as long as the process lives.

@@ -24,6 +24,11 @@ pub(crate) fn c_name(identifier: &str) -> Option<(char, &str)> {
     Some((mark, &rest[mark.len_utf8()..]))
 }
 
+/// A text about a program, with `C.name` as it was written.
+pub(crate) fn with_points(text: &str) -> String {
+    text.replace([NAME, WITH_ERRNO, ADDRESS], ".")
+}
+
 /// One `C.name`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Use {

@@ -22,6 +22,7 @@ use go_parser::Pos;
 use go_parser::ast::{CallExpr, Expr, Node, SelectorExpr, Stmt, TypeSwitchStmt};
 use go_types::{ObjKey, Selection};
 use std::rc::Rc;
+use std::sync::OnceLock;
 
 /// A declared method, or one of an embedded field.
 #[derive(Clone)]
@@ -97,7 +98,8 @@ impl Compiler<'_> {
             self.emitter.set_role(id, Role::Wrapper);
             let code = self.emitter.static_closure(id);
             let derefs = matches!(self.types.kind(t), Kind::Pointer(_)) && f.receiver != t;
-            table.push(Method { name: f.name.clone(), signature: signature.number(), code, derefs });
+            let remembered = OnceLock::new();
+            table.push(Method { name: f.name.clone(), signature: signature.number(), code, derefs, remembered });
             self.method_thunk(t, f, id, &name, &sig);
         }
         info.set_methods(table);

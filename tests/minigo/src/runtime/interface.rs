@@ -19,6 +19,8 @@ pub(crate) struct Method {
     pub(crate) code: usize,
     /// It dereferences a pointer that may be nil.
     pub(crate) derefs: bool,
+    /// What places remember: the type and the address of the code.
+    pub(crate) remembered: OnceLock<[usize; 2]>,
 }
 
 impl Method {
@@ -41,20 +43,19 @@ static TEXT: AtomicUsize = AtomicUsize::new(0);
 /// Makes known what the compiler has made for the runtime: the word with the code of the errors' method, the number of the type
 /// `func() string`, and the address of the managed function that calls such a method.
 pub(crate) fn set_own_methods(code: usize, signature: u32, text: usize) {
-    let _ = ERROR.set(Method { name: "Error".into(), signature, code, derefs: false });
+    let _ = ERROR.set(Method { name: "Error".into(), signature, code, derefs: false, remembered: OnceLock::new() });
     // Relaxed: set before the program begins.
     TEXT.store(text, Ordering::Relaxed);
 }
 
-fn method(info: &TypeInfo, name: &str) -> Option<&'static Method> {
+fn method(info: &'static TypeInfo, name: &str) -> Option<&'static Method> {
     match info.shape() {
         Shape::Error => ERROR.get().filter(|m| m.name == name),
-        // SAFETY: descriptors of types live as long as the process.
-        _ => unsafe { std::mem::transmute::<Option<&Method>, Option<&'static Method>>(info.method(name)) },
+        _ => info.method(name),
     }
 }
 
-fn check_methods(info: &TypeInfo, wanted: &[(String, u32)]) -> Result<(), String> {
+fn check_methods(info: &'static TypeInfo, wanted: &[(String, u32)]) -> Result<(), String> {
     let missing = wanted.iter().find(|(name, sig)| method(info, name).is_none_or(|m| m.signature != *sig));
     missing.map_or(Ok(()), |(name, _)| Err(name.clone()))
 }
@@ -91,9 +92,12 @@ natives! {
         // SAFETY: compiled code passes a type, a leaked string and a leaked word.
         let (name, place) = unsafe { (&*(a.get(1) as *const String), &*(a.get(2) as *const AtomicUsize)) };
         let m = method(a.info(0), name).expect("the value was converted to an interface with this method");
-        let pair: &'static [usize; 2] = Box::leak(Box::new([a.get(0), m.code()]));
-        // Release: who reads the address reads the pair behind it.
-        place.store(pair.as_ptr() as usize, Ordering::Release);
+        let pair = m.remembered.get_or_init(|| [a.get(0), m.code()]);
+        // The method of the runtime's errors has several types: only the first is remembered.
+        if pair[0] == a.get(0) {
+            // Release: who reads the address reads the pair behind it.
+            place.store(pair.as_ptr() as usize, Ordering::Release);
+        }
         m.code()
     }
 

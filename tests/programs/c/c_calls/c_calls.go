@@ -111,6 +111,7 @@ func main() {
 	fmt.Println(C.scale(1.5, 4), C.low(0x1234), C.wide(-1, 2, 3, 4), C.sqrt(2))
 	fmt.Println(C.LIMIT, C.FLAG, C.RED, C.GREEN, C.next_color(C.GREEN), C.sizeof_int)
 	fmt.Println(C.negate(true), C.negate(false))
+	fmt.Printf("%T %T %T\n", C.int(1), C.struct_point{}, C.GREEN)
 	strings()
 	structs()
 	errors()
