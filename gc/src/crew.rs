@@ -74,7 +74,8 @@ impl Crew {
         }
     }
 
-    /// Work has been added to a shared queue: wakes a worker if one is idle.
+    /// Work has been added to a shared queue: wakes a worker if one is idle. (Where little is added, and somebody will wait
+    /// for quiet afterwards, this may be left out: that wakes one.)
     pub(crate) fn announce(&self) {
         // Invariant 2: pairs with the fence in `rest`.
         fence(Ordering::SeqCst);
@@ -122,7 +123,16 @@ impl Crew {
     /// Returns when it is quiet.
     pub(crate) fn wait_until_quiet(&self, has_work: impl Fn() -> bool) {
         let mut state = self.state.lock();
-        while state.idle < state.workers || state.helpers > 0 || has_work() {
+        loop {
+            let busy = state.idle < state.workers || state.helpers > 0;
+            if !has_work() {
+                if !busy {
+                    return;
+                }
+            } else if !busy {
+                // Added without a word: see `announce`.
+                self.work.notify_one();
+            }
             state = self.quiet.wait(state);
         }
     }
@@ -235,6 +245,22 @@ mod loom_models {
             m.crew.close();
             helper.join().unwrap();
             assert_eq!(m.processed.load(Ordering::Relaxed), 5);
+        });
+    }
+
+    #[test]
+    fn loom_unannounced_work_is_done_when_somebody_waits_for_quiet() {
+        model(2, 2, |m| {
+            m.crew.open();
+            let mutator = {
+                let m = m.clone();
+                thread::spawn(move || m.queue.lock().push(1))
+            };
+            m.crew.wait_until_quiet(|| m.has_work());
+            mutator.join().unwrap();
+            m.crew.wait_until_quiet(|| m.has_work());
+            assert_eq!(m.processed.load(Ordering::Relaxed), 2);
+            m.crew.close();
         });
     }
 

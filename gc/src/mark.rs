@@ -9,14 +9,15 @@
 //! will be needed of their objects comes into the cache meanwhile (Cher, Hosking and Vitek, "Software prefetching for
 //! mark-sweep garbage collection", 2004).
 
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use stackmark_stack::Runtime;
 
+use parking_lot::Mutex;
 use stackmark_stack::observe::Activity;
 
 use crate::crew::Crew;
@@ -29,6 +30,8 @@ const PIECE: usize = 64 << 10;
 const STRETCH: usize = 64;
 /// Objects that a worker shares at a time.
 const SHARE: usize = 32;
+/// Roots that are collected before a worker is woken for them.
+const ROOTS: usize = 512;
 /// Bytes that a worker traces before it adds them to the total.
 const PUBLISHED: u64 = 16 << 10;
 /// References whose objects are being brought into the cache, at most.
@@ -56,6 +59,9 @@ pub(crate) struct Shared<H> {
     heap: Arc<H>,
     queue: Injector<Work>,
     stealers: Vec<Stealer<Object>>,
+    /// Words that are roots, collected; and how many they are, written under the lock.
+    roots: Mutex<Vec<usize>>,
+    root_count: AtomicUsize,
     /// Whose frozen frames the workers visit. It refers to us.
     stacks: Weak<Runtime>,
     crew: Crew,
@@ -72,6 +78,8 @@ impl<H: Heap> Marker<H> {
             heap,
             queue: Injector::new(),
             stealers: deques.iter().map(Worker::stealer).collect(),
+            roots: Mutex::default(),
+            root_count: AtomicUsize::new(0),
             stacks,
             crew: Crew::new(deques.len()),
             objects: AtomicU64::new(0),
@@ -109,6 +117,7 @@ impl<H: Heap> Marker<H> {
         while !self.shared.queue.is_empty() {
             drop(self.shared.queue.steal());
         }
+        drop(self.shared.take_roots());
         Marked { objects: self.shared.objects.swap(0, Relaxed), bytes: self.shared.bytes.swap(0, Relaxed) }
     }
 }
@@ -127,6 +136,7 @@ impl<H: Heap> Shared<H> {
     fn has_work(&self) -> bool {
         // The last object of a deque is its owner's, who is not idle: going after it would only keep two threads busy.
         !self.queue.is_empty()
+            || self.root_count.load(Relaxed) > 0
             || self.stealers.iter().any(|stealer| stealer.len() > 1)
             || self.stacks.upgrade().is_some_and(|stacks| stacks.has_frozen())
     }
@@ -142,19 +152,24 @@ impl<H: Heap> Shared<H> {
         stacks.scan_frozen().unwrap_or_else(|error| stacks.fatal(&error))
     }
 
-    /// Marks what the words refer to and leaves it to the workers. For threads that find roots, after `begin_cycle`.
+    /// Leaves what the words refer to to the workers. For threads that find roots, after `begin_cycle`.
+    ///
+    /// Many threads bring few words each. They are collected before a worker is woken for them; who waits for marking
+    /// to be complete wakes one for the rest.
     pub(crate) fn shade(&self, words: &[usize]) {
-        let mut grey = Vec::new();
-        for word in words {
-            if let Some(object) = self.heap.resolve(*word)
-                && self.heap.mark(object)
-            {
-                grey.push(object);
-            }
-        }
-        if !grey.is_empty() {
-            self.add(Work::Grey(grey));
-        }
+        let mut roots = self.roots.lock();
+        roots.extend(words.iter().filter(|word| **word != 0));
+        let full = if roots.len() >= ROOTS { std::mem::take(&mut *roots) } else { Vec::new() };
+        // Relaxed: workers look before they rest, and so does who waits for them, after the lock or a fence.
+        self.root_count.store(roots.len(), Relaxed);
+        drop(roots);
+        self.take(full);
+    }
+
+    fn take_roots(&self) -> Vec<usize> {
+        let mut roots = self.roots.lock();
+        self.root_count.store(0, Relaxed);
+        std::mem::take(&mut *roots)
     }
 
     fn add(&self, work: Work) {
@@ -307,32 +322,32 @@ impl Tracer {
     /// Traces the piece of an object that begins at `from`; puts what follows it, if there is something, into the queue first.
     #[inline]
     fn trace<H: Heap>(&mut self, shared: &Shared<H>, object: Object, from: usize, size: usize) {
-        let (stack, coming) = (&mut self.stack, &mut self.coming);
         if size - from > PIECE {
             shared.add(Work::Piece(object, from + PIECE));
         }
         let heap = &*shared.heap;
-        heap.trace(object, from..from + PIECE, &mut |word| {
-            if heap.prefetch(word)
-                && let Some(oldest) = coming.exchange(word)
-                && let Some(object) = heap.resolve(oldest)
-                && heap.mark(object)
-            {
-                stack.push(object);
-            }
-        });
+        heap.trace(object, from..from + PIECE, &mut |word| self.follow(heap, word));
+    }
+
+    /// Has the object that `word` may refer to brought into the cache, and looks at one that has been.
+    #[inline]
+    fn follow(&mut self, heap: &impl Heap, word: usize) {
+        if heap.prefetch(word)
+            && let Some(oldest) = self.coming.exchange(word)
+            && let Some(object) = heap.resolve(oldest)
+            && heap.mark(object)
+        {
+            self.stack.push(object);
+        }
     }
 
     /// Takes something from the shared queue, if there is anything.
     fn take_shared<H: Heap>(&mut self, shared: &Shared<H>) -> bool {
-        let Some(work) = insist(|| shared.queue.steal()) else { return false };
+        let work = insist(|| shared.queue.steal()).unwrap_or_else(|| Work::Words(shared.take_roots()));
         match work {
             Work::Grey(objects) => self.stack.extend(objects),
-            Work::Words(words) => {
-                let heap = &*shared.heap;
-                let referred = words.into_iter().filter_map(|word| heap.resolve(word));
-                self.stack.extend(referred.filter(|object| heap.mark(*object)));
-            }
+            Work::Words(words) if words.is_empty() => return false,
+            Work::Words(words) => words.into_iter().for_each(|word| self.follow(&*shared.heap, word)),
             Work::Piece(object, from) => self.trace(shared, object, from, shared.heap.size(object)),
         }
         true
@@ -353,7 +368,11 @@ impl<H: Heap> MarkWorker<H> {
         let shared = Arc::clone(&self.shared);
         // An observer that comes later is told from the next rest on.
         let observe = || shared.stacks.upgrade().map(|stacks| stacks.observed().span(Activity::Mark, 0));
-        let mut span = None;
+        // What has been added already is not touched before a cycle opens.
+        if !shared.crew.rest(|| shared.has_work()) {
+            return;
+        }
+        let mut span = observe();
         loop {
             while self.tracer.trace_stretch(&shared) {
                 if shared.crew.wants_work() {

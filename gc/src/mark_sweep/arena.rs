@@ -22,20 +22,25 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// Reserves `capacity` bytes, or as much as the system lets it have, but at least `least`.
+    /// Reserves `capacity` bytes; where the system does not let it have that much, a good part of what there is, but at least
+    /// `least`. Stacks and other reservations want some address space too.
     pub(super) fn reserve(capacity: usize, least: usize) -> io::Result<Arena> {
         let mut capacity = capacity.max(BLOCK).next_multiple_of(BLOCK);
+        let mut refused = false;
         loop {
             let made = Reservation::new(capacity + BLOCK)
                 .and_then(|heap| Ok((heap, Reservation::new(capacity / BLOCK * size_of::<Block>())?)));
             match made {
+                // It may be nearly everything that is left.
+                Ok(_) if refused && capacity / 2 >= least.max(BLOCK) => refused = false,
                 Ok((heap, records)) => {
                     let base = heap.start.next_multiple_of(BLOCK);
                     return Ok(Arena { heap, records, base, accessible: AtomicUsize::new(0), capacity });
                 }
                 Err(error) if capacity / 2 < least.max(BLOCK) => return Err(error),
-                Err(_) => capacity = (capacity / 2).next_multiple_of(BLOCK),
+                Err(_) => refused = true,
             }
+            capacity = (capacity / 2).next_multiple_of(BLOCK);
         }
     }
 

@@ -46,6 +46,35 @@ fn an_array_that_the_heap_cannot_hold_ends_the_program_with_an_error() {
     minigo(&["--heap-limit", "20000000"], &file).expect_status(2).expect_stderr("out of memory");
 }
 
+const RECOVERS: &str = "package main
+
+import \"fmt\"
+
+func try(n int) (ok bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			fmt.Println(p)
+		}
+	}()
+	large := make([]int, n)
+	return len(large) == n
+}
+
+func main() {
+	fmt.Println(try(1000), try(1<<30), try(1000))
+}
+";
+
+#[test]
+fn out_of_memory_is_a_panic_that_a_program_can_recover() {
+    let file = written("recovers.go", RECOVERS);
+    let outcome = minigo(&["--heap-limit", "20000000"], &file);
+    outcome.expect_status(0);
+    let lines: Vec<&str> = outcome.stdout.lines().collect();
+    assert!(lines[0].starts_with("runtime error: out of memory: 8589934592 bytes wanted"), "{}", outcome.stdout);
+    assert_eq!(lines[1..], ["true false true"]);
+}
+
 /// With collections on request alone, a full heap asks for one.
 #[test]
 fn a_full_heap_is_collected_before_an_allocation_fails() {

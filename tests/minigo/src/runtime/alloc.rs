@@ -27,6 +27,13 @@ pub(crate) fn bytes(descriptor: usize, bytes: usize) -> usize {
     host::try_allocate(descriptor, bytes).unwrap_or_else(|error| super::fail::out_of_memory(&error.to_string()))
 }
 
+/// Whether some small objects can be allocated.
+pub(crate) fn has_room() -> bool {
+    let none = descriptor(1, &[]);
+    let references = descriptor(16, &[true, false]);
+    [(none, 64), (none, 128), (none, 256), (references, 16)].iter().all(|(d, n)| host::try_allocate(*d, *n).is_ok())
+}
+
 /// Zeroed memory for `count` values of type `info`.
 pub(crate) fn array(info: &TypeInfo, count: usize) -> usize {
     match array_bytes(info, count) {

@@ -130,7 +130,11 @@ pub(crate) fn end(message: &[u8]) -> ! {
     })
 }
 
+/// An allocation has failed: a panic, or the end of the process where there is not even room for its value.
 pub(crate) fn out_of_memory(why: &str) -> ! {
+    if alloc::has_room() {
+        super::panic::raise(RuntimeError::error(why.to_owned()));
+    }
     die(&format!("fatal error: out of memory\n{why}"))
 }
 

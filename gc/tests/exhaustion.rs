@@ -1,0 +1,105 @@
+//! What happens when the system gives no more: address space, memory, threads. Each case is a process of its own with a limit
+//! on its address space, smaller and smaller: it does all its work, or ends with an error that says what was missing.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stackmark::mark_sweep::{AllocationError, Descriptor, MarkSweep, Options};
+use stackmark::stack::{self, Goroutine, Host, Runtime};
+use stackmark::{Collector, Config, heap::Heap, unwind::Code};
+
+struct Embedder;
+
+impl Host for Embedder {
+    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
+        panic!("stack exceeds {limit} bytes")
+    }
+}
+
+const LIMIT: &str = "STACKMARK_ADDRESS_SPACE";
+
+/// Fills the heap with a list until there is no more room, several times, with garbage in between.
+fn work() -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = Runtime::new(stack::Config::default(), Arc::new(Code::new()), Box::new(Embedder))?;
+    let heap = MarkSweep::new(&Options { limit: 1 << 30, poison: true })?;
+    let config = Config { workers: 3, percent: None, verify: true, ..Config::default() };
+    let collector = Collector::start(Arc::clone(&heap), runtime, &config)?;
+    let references = heap.register(Descriptor::references())?;
+    let allocator = heap.allocator()?;
+    for round in 0..3 {
+        let kept = collector.handles().create(0);
+        let mut length = 0;
+        // A bound, for systems that give everything.
+        while length < 2_000 {
+            match allocator.allocate(references, 16 << 10) {
+                Ok(object) => {
+                    let object = object.as_ptr() as usize;
+                    // SAFETY: an object of 16 KiB that was just allocated. No cycle runs.
+                    unsafe { (object as *mut usize).write(kept.get()) };
+                    kept.set(object);
+                    length += 1;
+                }
+                Err(error @ AllocationError::OutOfMemory { .. }) if round > 0 || length == 0 => {
+                    return Err(error.into());
+                }
+                Err(_) => break,
+            }
+        }
+        collector.collect();
+        // Nothing is lost.
+        let mut at = kept.get();
+        for _ in 0..length {
+            assert!(heap.resolve(at).is_some());
+            // SAFETY: an object of the list.
+            at = unsafe { *(at as *const usize) };
+        }
+        assert_eq!(at, 0);
+        drop(kept);
+        (0..2).for_each(|_| collector.collect());
+        assert_eq!(heap.counts().live_bytes, 0);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_process_within_limits_works_or_says_what_is_missing() {
+    if let Ok(limit) = std::env::var(LIMIT) {
+        let bytes = limit.parse().expect("a number");
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+        // SAFETY: sets a limit of this process, which is made for it.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+        if let Err(error) = work() {
+            eprintln!("missing: {error}");
+            // SAFETY: ends the process; threads may be running.
+            unsafe { libc::_exit(3) };
+        }
+        // SAFETY: as above.
+        unsafe { libc::_exit(0) };
+    }
+    let (mut worked, mut missing) = (0, Vec::new());
+    for mebibytes in (8u64..64).step_by(4).chain((64..512).step_by(16)).chain([1 << 10, 2 << 10, 4 << 10]) {
+        let test = std::thread::current().name().expect("tests have names").to_owned();
+        let mut command = Command::new(std::env::current_exe().expect("a test"));
+        command.args(["--exact", &test, "--nocapture"]).env(LIMIT, (mebibytes << 20).to_string());
+        command.env("RUST_BACKTRACE", "0").stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("a process");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while child.try_wait().expect("our child").is_none() {
+            assert!(Instant::now() < deadline, "with {mebibytes} MiB it hangs");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let out = child.wait_with_output().expect("our child");
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        match out.status.code() {
+            Some(0) => worked += 1,
+            Some(3) => missing.extend(stderr.lines().find(|line| line.starts_with("missing: ")).map(str::to_owned)),
+            // Where not even the test's own process can begin.
+            _ if mebibytes < 16 => {}
+            _ => panic!("with {mebibytes} MiB: {}\n{stderr}", out.status),
+        }
+    }
+    missing.dedup();
+    println!("{worked} worked; {missing:#?}");
+    assert!(worked >= 2 && missing.iter().any(|what| what.contains("address space")), "{worked} {missing:?}");
+}
