@@ -41,6 +41,8 @@ struct Run {
     cycle: u64,
     /// Whether it is under way.
     scanning: bool,
+    /// The references that were there when the cycle began.
+    first: Vec<usize>,
 }
 
 fn with_model<R>(f: impl FnOnce(&mut Model) -> R) -> R {
@@ -78,6 +80,7 @@ unsafe extern "C-unwind" fn step(_: *mut c_void, _layout: usize) -> usize {
             let callback: stackmark_stack::asm::ManagedFn = unsafe { std::mem::transmute(COMPILED.0.callback) };
             // SAFETY: nothing here points into the goroutine's stack.
             let result = caller.foreign(|| unsafe { caller.callback(callback, goroutine) });
+            let result = result.expect("a foreign call");
             with_model(|model| model.callback_returned(result));
         }
     }
@@ -102,21 +105,26 @@ fn cycle(caller: Caller<'_>) {
         run.cycle += u64::from(!ends);
         (run.cycle, ends)
     };
-    FOUND.lock().clear();
     if !ends {
+        FOUND.lock().clear();
         caller.foreign(|| {
             runtime.handshake();
             runtime.begin_scanning(number);
             runtime.scan_goroutines().expect("a stack that can be walked");
         });
-        with_model(|model| {
-            assert_eq!(found(), model.references_of_youngest(model.depth()), "the first scan");
+        // What is found now and later, by returns into frames that nobody has visited, is what there is now.
+        let there = with_model(|model| {
             model.scanned();
+            model.references_of_youngest(model.depth())
         });
+        RUN.lock().as_mut().expect("a run").first = there;
         return;
     }
     caller.foreign(|| {
         let mut world = runtime.stop_world();
+        world.finish_scans().expect("a stack that can be walked");
+        let first = std::mem::take(&mut RUN.lock().as_mut().expect("a run").first);
+        assert_eq!(found(), first, "the first scan");
         let visited = world.rescan().expect("a stack that can be walked");
         let rescanned = found();
         let all = world.visit_all().expect("a stack that can be walked");
@@ -159,13 +167,16 @@ fn config(choice: u8) -> Config {
         max_stack: 16 << 20,
         move_limit: if choice & 1 == 0 { 16 << 10 } else { 256 << 10 },
         barriers: match choice >> 1 & 3 {
-            0 | 1 => BarrierMode::Incremental,
+            0 => BarrierMode::Incremental,
+            1 => BarrierMode::RescanLimit,
             2 => BarrierMode::EveryFrame,
             _ => BarrierMode::Off,
         },
         move_every_poll: choice & 8 != 0,
         poison: choice & 16 != 0,
         poll_always: choice & 32 != 0,
+        scan_few_frames: choice & 64 != 0,
+        ..Config::default()
     }
 }
 
@@ -176,7 +187,7 @@ fn run(input: &[u8]) {
     let region = code.register(COMPILED.0.region()).expect("a correct region");
     let runtime = Runtime::new(config(choice), code.clone(), Box::new(Embedder)).expect("the frames of the assembly");
     runtime.set_collector(Arc::new(Gather));
-    *RUN.lock() = Some(Run { model: Model::new(input), cycle: 0, scanning: false });
+    *RUN.lock() = Some(Run { model: Model::new(input), cycle: 0, scanning: false, first: Vec::new() });
     let machine = Machine::attach(&runtime).expect("a thread of its own");
     // SAFETY: the entry is managed code that keeps the contracts.
     let goroutine = unsafe { runtime.spawn(COMPILED.0.entry, 0) }.expect("memory");
