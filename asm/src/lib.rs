@@ -65,7 +65,6 @@ unsafe extern "C-unwind" {
     fn stackmark_goroutine_entry();
     fn stackmark_system_call_resume();
     fn stackmark_system_call_returned();
-    safe fn stackmark_current() -> *mut MachineHeader;
     fn stackmark_set_current(machine: *mut MachineHeader);
     static stackmark_system_call_begin: u8;
     static stackmark_system_call_end: u8;
@@ -120,7 +119,6 @@ pub unsafe fn prepare(goroutine: &GoroutineHeader) {
 /// lies at `stack_hi`, and no other machine runs it.
 #[inline]
 pub unsafe fn run(machine: *mut MachineHeader, goroutine: *mut GoroutineHeader) -> usize {
-    barrier::initialise();
     // SAFETY: the caller's contract is that of the assembly.
     unsafe { stackmark_run(machine, goroutine) }
 }
@@ -132,6 +130,7 @@ pub unsafe fn run(machine: *mut MachineHeader, goroutine: *mut GoroutineHeader) 
 /// # Safety
 /// `machine` is the calling thread's [`current`] machine and runs a goroutine that called out. No frame in between owns
 /// anything that must be released.
+#[inline]
 pub unsafe fn leave(machine: *mut MachineHeader, value: usize) -> ! {
     // SAFETY: the caller's contract is that of the assembly.
     unsafe { stackmark_leave(machine, value) }
@@ -157,6 +156,7 @@ pub fn call_system_address() -> usize {
 /// # Safety
 /// The calling thread's machine runs `goroutine`, which has called out to the caller; its stack has
 /// [`CALLBACK_FRAME_BYTES`] below `sched.sp`. `f` keeps contract C1.
+#[inline]
 pub unsafe fn callback(goroutine: *mut GoroutineHeader, f: ManagedFn, argument: usize) -> usize {
     // SAFETY: the caller's contract is that of the assembly.
     unsafe { stackmark_callback(goroutine, f, argument) }
@@ -195,7 +195,18 @@ pub unsafe fn catch(f: CaughtFn, argument: *mut c_void) -> *mut c_void {
 /// The machine of this OS thread, or null.
 #[inline]
 pub fn current() -> *mut MachineHeader {
-    stackmark_current()
+    let machine;
+    // SAFETY: reads one word of thread-local storage, which stays the same while native code runs: a goroutine changes its
+    // thread only on its way through call_system.
+    unsafe {
+        core::arch::asm!(
+            "mov {0}, qword ptr [rip + stackmark_machine@GOTTPOFF]",
+            "mov {0}, qword ptr fs:[{0}]",
+            out(reg) machine,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    machine
 }
 
 /// Attaches `machine` to this OS thread; null detaches.
@@ -222,6 +233,7 @@ pub unsafe extern "C" fn stackmark_stack_top() -> usize {
 }
 
 /// The pc at which every goroutine that has called out goes on: the only value that `sched.pc` ever has.
+#[inline]
 pub fn resume_pc() -> usize {
     stackmark_system_call_resume as *const () as usize
 }

@@ -125,6 +125,14 @@ stackmark_machine:
     .cfi_restore rbp
     .endm
 
+// A return to a call that was not the last one that the processor has seen: it would predict a ret wrongly.
+    .macro stackmark_return_by_jump
+    pop rcx
+    .cfi_def_cfa_offset 0
+    .cfi_register rip, rcx
+    jmp rcx
+    .endm
+
 // The end of callback, on G, after a return and when an exception passes: the goroutine stands in its call out again, and
 // the stack is the system's with callback's part at rsp + 8.
     .macro stackmark_leave_callback
@@ -145,18 +153,6 @@ stackmark_machine:
     .endm
 
 // ------------------------------------------------------------------------------------------------------------------
-// stackmark_current() -> machine header or null
-    .globl stackmark_current
-    .hidden stackmark_current
-    .type stackmark_current,@function
-stackmark_current:
-    .cfi_startproc
-    mov rax, qword ptr [rip + stackmark_machine@GOTTPOFF]
-    mov rax, qword ptr fs:[rax]
-    ret
-    .cfi_endproc
-    .size stackmark_current, .-stackmark_current
-
 // stackmark_set_current(rdi = machine header or null)
     .globl stackmark_set_current
     .hidden stackmark_set_current
@@ -203,7 +199,7 @@ stackmark_run:
     mov rax, qword ptr [rsi + {g_resume_value}]
     mov rsp, qword ptr [rsi + {g_sched_sp}]     // G: the part of call_system, whose saved registers lie as ours do
     .cfi_def_cfa_offset 56
-    jmp stackmark_system_call_resume
+    jmp stackmark_switched_in
     .cfi_endproc
     .size stackmark_run, .-stackmark_run
 
@@ -223,7 +219,7 @@ stackmark_leave:
     pop qword ptr [rdi + {m_system_sp}]
     .cfi_def_cfa_offset 56
     stackmark_pop_saved
-    ret
+    stackmark_return_by_jump
     .cfi_endproc
     .size stackmark_leave, .-stackmark_leave
 
@@ -307,6 +303,12 @@ stackmark_system_call_begin:
 stackmark_system_call_resume:                   // = g.sched.pc
     stackmark_pop_saved
     ret
+    // A goroutine that goes on, from stackmark_run.
+    .cfi_def_cfa rsp, 56
+    stackmark_saved_at_cfa
+stackmark_switched_in:
+    stackmark_pop_saved
+    stackmark_return_by_jump
     .globl stackmark_system_call_end
     .hidden stackmark_system_call_end
 stackmark_system_call_end:

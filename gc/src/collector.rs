@@ -12,7 +12,8 @@
 //! 6. The world runs again; what was not marked is swept.
 //!
 //! The tricolour invariant is that of Dijkstra, Lamport et al. ("On-the-fly garbage collection", 1978): a black object does not
-//! refer to a white one, since the reference that a store puts into memory is shaded. Stacks are grey until step 5.
+//! refer to a white one, since the reference that a store puts into memory is shaded. Stacks are grey until step 5;
+//! with a [hybrid barrier](Kind::Hybrid) they are black when they have been visited, and step 4 and the rescans fall away.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -35,7 +36,7 @@ use crate::pace::{Measured, Pace};
 use crate::stats::{BarrierStats, CycleStats, FrameStats, StackStats, Statistics};
 use crate::verify::{UnmarkedObject, Verifier};
 use crate::weak::{Callback, WeakReferences};
-use crate::write_barrier::{Sink, WriteBarrier};
+use crate::write_barrier::{Kind, Sink, WriteBarrier};
 
 /// How many cycles [`Statistics::cycles_detail`] keeps.
 const KEPT_CYCLES: usize = 100_000;
@@ -55,6 +56,8 @@ pub struct Config {
     /// How much memory objects and stacks should use together, in bytes: near it cycles come more often than `percent` asks for.
     /// It is exceeded where more than that is live; what a heap refuses beyond its own limit is another matter.
     pub memory_limit: Option<usize>,
+    /// Which stores shade what. With [`Kind::Hybrid`] no stack is visited twice.
+    pub write_barrier: Kind,
     /// For debugging: after each mark, with the world stopped, walk everything again and abort if a reachable object is
     /// unmarked.
     pub verify: bool,
@@ -64,7 +67,13 @@ impl Default for Config {
     /// As Go: a quarter of the cores, at least one; 100 percent.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Config { workers: (cores / 4).max(1), percent: Some(100), memory_limit: None, verify: false }
+        Config {
+            workers: (cores / 4).max(1),
+            percent: Some(100),
+            memory_limit: None,
+            write_barrier: Kind::default(),
+            verify: false,
+        }
     }
 }
 
@@ -124,8 +133,10 @@ thread_local! {
 
 impl<H: Heap> stackmark_stack::Collector for Roots<H> {
     fn roots(&self, words: &[usize]) {
-        let verifies = VERIFIED.with_borrow_mut(|roots| roots.as_mut().map(|roots| roots.extend_from_slice(words)));
-        if verifies.is_none() {
+        // A thread that ends has lost the variable, and does not verify.
+        let verifies =
+            VERIFIED.try_with(|roots| roots.borrow_mut().as_mut().map(|roots| roots.extend_from_slice(words)));
+        if !matches!(verifies, Ok(Some(()))) {
             self.marking.shade(words);
         }
     }
@@ -158,7 +169,7 @@ impl<H: Heap> Collector<H> {
     pub fn start(heap: Arc<H>, runtime: Arc<Runtime>, config: &Config) -> std::io::Result<Collector<H>> {
         let marker = Marker::start(Arc::clone(&heap), Arc::downgrade(&runtime), config.workers)?;
         let marking = Arc::clone(marker.shared());
-        let barrier = WriteBarrier::new(Arc::clone(&marking) as Arc<dyn Sink>);
+        let barrier = WriteBarrier::new(config.write_barrier, Arc::clone(&marking) as Arc<dyn Sink>);
         runtime.set_collector(Arc::new(Roots { marking: Arc::clone(&marking) }));
         let pace = Pace::new(config.percent, config.memory_limit);
         heap.set_trigger(pace.trigger());
@@ -397,9 +408,12 @@ impl<H: Heap> Driver<H> {
         inner.handles.visit(|words| inner.marking.shade(words));
         runtime.scan_goroutines()?;
         self.mark_on();
-        // What has changed since, so that the stopped world has little to look at.
-        runtime.rescan_goroutines()?;
-        self.mark_on();
+        let hybrid = inner.barrier.kind() == Kind::Hybrid;
+        if !hybrid {
+            // What has changed since, so that the stopped world has little to look at.
+            runtime.rescan_goroutines()?;
+            self.mark_on();
+        }
 
         let pause = runtime.observed().span(Activity::Pause, 0);
         let stopping = Instant::now();
@@ -407,7 +421,7 @@ impl<H: Heap> Driver<H> {
         let time_to_stop = stopping.elapsed();
         let stopped_last = world.straggler();
         inner.barrier.take_buffers();
-        let rescanned = world.rescan()?;
+        let rescanned = if hybrid { world.finish_scans()? } else { world.rescan()? };
         self.marker.drain();
         let due = inner.weak.settle(|word| inner.is_marked(word), || self.marker.drain());
         if inner.verify {

@@ -69,9 +69,10 @@ impl Handles {
     }
 
     fn store(&self, shard: &mut Shard, index: usize, word: usize) {
-        shard.words[index] = word;
+        let lost = std::mem::replace(&mut shard.words[index], word);
         if self.barrier.is_on() {
             self.barrier.shade(word);
+            self.barrier.shade_lost(lost);
         }
     }
 
@@ -111,15 +112,16 @@ impl Drop for Handle {
         // With an insertion barrier what is dropped needs no shading: whoever has loaded it is scanned after this, or
         // again, or stores it through the barrier.
         let mut shard = self.handles.shards[self.shard].lock();
-        shard.words[self.index] = 0;
+        let lost = std::mem::take(&mut shard.words[self.index]);
         shard.free.push(self.index);
+        self.handles.barrier.shade_lost(lost);
     }
 }
 
 #[cfg(all(test, not(stackmark_loom)))]
 mod tests {
     use super::*;
-    use crate::write_barrier::Sink;
+    use crate::write_barrier::{Kind, Sink};
 
     #[derive(Default)]
     struct Recorder(Mutex<Vec<usize>>);
@@ -142,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_handles_hold_is_visited_and_what_they_held_is_not() {
-        let handles = Handles::new(WriteBarrier::new(Arc::new(Recorder::default())));
+        let handles = Handles::new(WriteBarrier::new(Kind::Insertion, Arc::new(Recorder::default())));
         let mut held: Vec<Handle> = (1..=100).map(|word| handles.create(word)).collect();
         assert_eq!(visited(&handles), (1..=100).collect::<Vec<_>>());
         held.retain(|handle| handle.get() % 2 == 0);
@@ -158,7 +160,7 @@ mod tests {
     #[test]
     fn stores_are_shaded_while_the_barrier_is_on() {
         let recorder = Arc::new(Recorder::default());
-        let barrier = WriteBarrier::new(recorder.clone());
+        let barrier = WriteBarrier::new(Kind::Insertion, recorder.clone());
         let handles = Handles::new(Arc::clone(&barrier));
         let handle = handles.create(1);
         barrier.turn_on();

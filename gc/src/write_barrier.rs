@@ -1,4 +1,20 @@
-//! The insertion barrier: while a cycle marks, the reference that a store puts into memory is shaded.
+//! The write barrier: while a cycle marks, references that stores put into memory, or lose there, are shaded.
+//!
+//! - [`Kind::Insertion`] shades what is stored (Dijkstra, Lamport et al., "On-the-fly garbage collection", 1978). A black object
+//!   does not refer to a white one. Stacks have no barrier: a goroutine may load a white reference, lose it in memory, and
+//!   have it nowhere but in a frame that was visited before. So what has run since its visit is visited again in mark
+//!   termination; return barriers bound that.
+//! - [`Kind::Hybrid`] shades what is overwritten, too (Yuasa, "Real-time garbage collection on general-purpose machines", 1990; both
+//!   together: Clements and Hudson, Go's proposal 17503, 2016). Whatever was reachable when a cycle began is marked, by way
+//!   of the memory that it was reachable through or of the deletion; so a goroutine that has been visited can only get at
+//!   marked objects, or at ones that are handed out black, and *no frame is visited twice*. A goroutine some of whose frames
+//!   nobody has visited yet may hold white references in those: it cannot use them before they are visited, since a frontier
+//!   blocks the way (unvisited frames are like grey objects). What it stores meanwhile from its visited frames is shaded by
+//!   the insertion half. A reference that goes from one stack to another, or from a root to a stack and is then dropped,
+//!   is shaded on its way: [`Handle`](crate::handle::Handle)s do that, and whoever hands values from goroutine to goroutine.
+//!
+//! Both need two rounds at the start of a cycle (no stack is visited before the barrier is on everywhere), and that stores through
+//! pointers which may point into an older frame of the own stack go through the barrier, too (contract C3).
 //!
 //! Managed code tests one byte, [`WriteBarrier::flag_address`], before a store of a reference through a pointer, and calls
 //! its slow path when it is not zero; the slow path ends in [`BarrierBuffer::shade`] of the thread's buffer. A buffer holds
@@ -10,6 +26,16 @@ use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
 use parking_lot::Mutex;
+
+/// Which stores shade what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// What is stored. Cheap; stacks are visited again.
+    #[default]
+    Insertion,
+    /// What is stored and what is overwritten. Dearer; no stack is visited twice.
+    Hybrid,
+}
 
 /// Words in a buffer before it is handed over.
 const CAPACITY: usize = 512;
@@ -24,6 +50,7 @@ pub(crate) trait Sink: Send + Sync {
 
 /// The write barrier of one collector.
 pub struct WriteBarrier {
+    kind: Kind,
     on: AtomicU8,
     buffers: Mutex<Vec<Arc<Buffer>>>,
     sink: Arc<dyn Sink>,
@@ -50,8 +77,13 @@ impl std::fmt::Debug for BarrierBuffer {
 }
 
 impl WriteBarrier {
-    pub(crate) fn new(sink: Arc<dyn Sink>) -> Arc<WriteBarrier> {
-        Arc::new(WriteBarrier { on: AtomicU8::new(0), buffers: Mutex::default(), sink })
+    pub(crate) fn new(kind: Kind, sink: Arc<dyn Sink>) -> Arc<WriteBarrier> {
+        Arc::new(WriteBarrier { kind, on: AtomicU8::new(0), buffers: Mutex::default(), sink })
+    }
+
+    /// Which stores shade what.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The address of the byte that is not zero while stores must be shaded. It stays the same as long as the barrier.
@@ -72,6 +104,13 @@ impl WriteBarrier {
         let words = Arc::new(Mutex::new(Vec::with_capacity(CAPACITY)));
         self.buffers.lock().push(Arc::clone(&words));
         BarrierBuffer { words, barrier: Arc::clone(self) }
+    }
+
+    /// Shades a word that is overwritten or dropped, on behalf of a thread that has no buffer.
+    pub(crate) fn shade_lost(&self, word: usize) {
+        if self.kind == Kind::Hybrid && self.is_on() {
+            self.shade(word);
+        }
     }
 
     /// Shades a word on behalf of a thread that has no buffer.
@@ -120,6 +159,14 @@ impl BarrierBuffer {
         }
     }
 
+    /// Notes that `word` is about to be overwritten, or dropped by native code that keeps it for a goroutine. Does nothing with
+    /// an insertion barrier. Otherwise as [`BarrierBuffer::shade`].
+    pub fn shade_lost(&self, word: usize) {
+        if self.barrier.kind == Kind::Hybrid {
+            self.shade(word);
+        }
+    }
+
     /// The barrier that this is a buffer of.
     pub fn barrier(&self) -> &Arc<WriteBarrier> {
         &self.barrier
@@ -153,7 +200,7 @@ mod tests {
     #[test]
     fn every_word_shaded_while_it_is_on_arrives_once() {
         let recorder = Arc::new(Recorder::default());
-        let barrier = WriteBarrier::new(recorder.clone());
+        let barrier = WriteBarrier::new(Kind::Insertion, recorder.clone());
         let (one, other) = (barrier.buffer(), barrier.buffer());
         one.shade(2);
         barrier.turn_on();

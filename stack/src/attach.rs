@@ -20,6 +20,7 @@ use stackmark_asm as asm;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 /// Why managed code cannot be called from here.
@@ -114,6 +115,7 @@ impl Runtime {
     ///
     /// # Errors
     /// [`CallInError`]; `f` is not called then.
+    #[inline]
     pub fn call_in<R>(self: &Arc<Self>, f: impl FnOnce(Caller<'_>) -> R) -> Result<R, CallInError> {
         // SAFETY: used within this function, which the goroutine does not leave.
         let caller = match unsafe { Caller::try_current() } {
@@ -125,12 +127,11 @@ impl Runtime {
                 unsafe { Caller::current() }
             }
         };
-        match caller.goroutine().status() {
-            Status::Foreign => Ok(f(caller)),
-            status => Err(CallInError::NotForeign { goroutine: caller.goroutine().id(), status }),
-        }
+        caller.check_foreign()?;
+        Ok(f(caller))
     }
 
+    #[cold]
     fn attach_thread(self: &Arc<Self>) -> Result<(), CallInError> {
         let spare = self.spare.take().map(SpareMachine).unwrap_or_else(|| SpareMachine::make(self));
         let mut signal_stack = spare.spare().signal_stack.take();
@@ -146,11 +147,12 @@ impl Runtime {
                 return Err(error);
             }
         };
+        self.attached.fetch_add(1, Ordering::Relaxed);
         let (entry, goroutine) = (spare.spare().entry.clone(), spare.spare().goroutine.clone());
         // SAFETY: this thread is attached to nothing; it leaves the detaching to the key.
         let shared = unsafe { Shared::attach(self, entry, handlers_run_in, signal_stack, Some(spare)) };
-        goroutine.header().entry.store(0, std::sync::atomic::Ordering::Relaxed);
-        goroutine.header().start_arg.store(0, std::sync::atomic::Ordering::Relaxed);
+        goroutine.header().entry.store(0, Ordering::Relaxed);
+        goroutine.header().start_arg.store(0, Ordering::Relaxed);
         self.bring_to_life(&goroutine, StackKind::Moving, memory, Status::Foreign);
         // SAFETY: attached just now.
         unsafe { shared.as_ref() }.bind(goroutine);

@@ -259,7 +259,10 @@ impl StackScan {
             let Some(unscanned) = self.unscanned else { return Ok(tally) };
             // Invariant 7. Barriers lie in visited frames only, or beyond `until`.
             let blocked = self.barriers.lowest().is_some_and(|b| b.depth > unscanned.at.depth);
-            if blocked || self.rest.is_some_and(|rest| rest < depth) || left_out(LeftOut::Frontier) {
+            if blocked || self.rest.is_some_and(|rest| rest < depth) {
+                return Ok(tally);
+            }
+            if left_out(LeftOut::Frontier) && tally.frames > 0 {
                 return Ok(tally);
             }
             // There was a place for a frontier and no stub.
@@ -374,6 +377,10 @@ impl StackScan {
     /// Places what a worker, or the owner itself, has found places for, younger ones first; all but what lies in frames
     /// younger than `depth`, which are gone. Returns how many.
     fn place_pending<S: Slots, T: Table>(&mut self, means: &mut Means<'_, S, T>, depth: usize) -> u64 {
+        if left_out(LeftOut::Frontier) {
+            self.pending.clear();
+            self.frontier = None;
+        }
         let mut placed = 0;
         let mut kept = 0;
         for i in 0..self.pending.len() {
@@ -472,3 +479,6 @@ impl StackScan {
         }
     }
 }
+
+#[cfg(all(test, stackmark_loom))]
+mod models;

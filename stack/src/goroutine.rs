@@ -110,8 +110,15 @@ impl Goroutine {
     }
 
     /// Becomes Running; waits while it is held.
+    #[inline]
     pub(crate) fn start_running(&self, from: Status) {
         self.status.start_running(from, &self.scan);
+    }
+
+    /// Bytes of its stack, used or not, at this moment.
+    pub fn stack_size(&self) -> usize {
+        let bounds = self.bounds();
+        bounds.end - bounds.start
     }
 
     /// The bounds of its stack.

@@ -241,13 +241,16 @@ impl Model {
             return;
         }
         let (words, live) = shape(function);
-        let room = RECORD + words * WORD + CALL_SYSTEM + STACK_GUARD;
-        if self.sp() + room > self.hi() - self.goroutine.bounds().start {
+        self.make_room(RECORD + words * WORD + CALL_SYSTEM);
+        self.push(function, words, live, seed);
+        self.call_out();
+    }
+
+    fn make_room(&self, bytes: usize) {
+        if self.sp() + bytes + STACK_GUARD > self.hi() - self.goroutine.bounds().start {
             // SAFETY: the goroutine stands still in its call out.
             unsafe { moving::grow(&self.runtime, &self.goroutine, 0) }.expect("room");
         }
-        self.push(function, words, live, seed);
-        self.call_out();
     }
 
     fn push(&mut self, function: usize, words: usize, live: impl Iterator<Item = usize>, seed: usize) {
@@ -280,12 +283,13 @@ impl Model {
         if self.frames.is_empty() || self.frames.len() + 2 > MOST_FRAMES {
             return;
         }
+        let (words, live) = shape(function);
+        self.make_room(CALL_SYSTEM + asm::CALLBACK_FRAME_BYTES + RECORD + words * WORD + CALL_SYSTEM);
         let call_out = self.sp() + CALL_SYSTEM;
         self.goroutine.scan_lock().calls_back(call_out);
         self.write(call_out + WORD, self.goroutine.header.sched.pc.load(Relaxed));
         (2..=5).for_each(|i| self.write(call_out + i * WORD, self.hi()));
         self.frames.push(Frame::Callback { call_out });
-        let (words, live) = shape(function);
         self.push(function, words, live, seed);
         self.call_out();
     }
@@ -511,7 +515,33 @@ pub fn run(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_stack_of_callbacks_where_no_slot_is_legal_is_scanned_in_bounded_steps() {
+        let mut model = Model::new(BarrierMode::Incremental, false, 256 << 10);
+        model.call_out();
+        model.call(0, 1);
+        for seed in 0..190 {
+            model.call_back(0, seed);
+        }
+        model.begin(false);
+        let visited = |model: &Model| model.collected.0.lock().len();
+        let all = model.references(0).len();
+        assert!(!model.goroutine.scan_lock().is_complete());
+        // Each return comes by a foreign call, where the goroutine visits some more.
+        let mut last = visited(&model);
+        assert!(0 < last && last < all / 3, "{last} of {all} roots at once");
+        while model.expected.is_some() {
+            model.return_once();
+            let now = model.expected.as_ref().map_or(all, |_| visited(&model));
+            assert!(now - last < all / 3, "{last}, then {now} of {all} roots");
+            last = now;
+            model.compare();
+            model.check();
+        }
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]

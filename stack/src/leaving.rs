@@ -174,7 +174,7 @@ impl Caller<'_> {
     /// As for [`Caller::unwind_to`].
     unsafe fn go(self, way: Way, forced: impl FnOnce(Exception) -> *mut Forced) -> ! {
         let (runtime, goroutine) = (self.runtime(), self.goroutine());
-        if goroutine.status() == Status::Foreign {
+        if goroutine.status.is_foreign() {
             self.back_inside(Status::Foreign);
         }
         let hi = goroutine.bounds().end;

@@ -55,6 +55,20 @@
 //! Native code that managed code calls is atomic to a collector until it returns, parks, yields or enters
 //! [`Caller::foreign`]: its goroutine is not scanned, so it may hold references in plain words that long.
 
+//! # Calls out and in
+//!
+//! - A *leaf* call is `call_system(f, a, b)` with the C function itself: a change of stacks, and nothing else. The function
+//!   is short, does not wait for anything, does not call back, and keeps no address in the goroutine's stack: the collector and
+//!   everybody who stops the world wait for it.
+//! - [`Caller::foreign`] is for everything else: the goroutine is scanned without its help meanwhile, the world stops without it,
+//!   and its thread's other goroutines go to another thread if it lasts. Its native function may park, call back
+//!   ([`Caller::callback`]), throw, be left by [`Caller::unwind_to`], or end its thread.
+//! - [`Caller::lib_call`] is a foreign call whose parameters, result and errno lie in the machine.
+//! - [`Runtime::call_in`] is for native code that does not know whether its thread has ever run a goroutine.
+//!
+//! During a callback everything moves, also the frames older than the call out. A native function that writes a result
+//! into the goroutine's stack takes [`stackmark_stack_top`](asm::stackmark_stack_top) before and after, and adds the difference.
+
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64")))]
 compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
 
@@ -76,6 +90,7 @@ mod poll;
 mod request;
 mod return_protection;
 mod runtime;
+pub mod sample;
 mod scan;
 pub mod scheduler;
 mod signal_stack;
@@ -92,7 +107,7 @@ pub use exception::{ForeignException, NativeException};
 pub use goroutine::Goroutine;
 pub use leaving::{FrameAt, UnwindToError};
 pub use lib_call::LibCall;
-pub use machine::{AlreadyAttached, Caller, Left, Machine};
+pub use machine::{AlreadyAttached, Caller, Left, Machine, Watch};
 pub use memory::{StackError, StackKind, StackPool};
 pub use moving::POISON;
 pub use poll::poll;

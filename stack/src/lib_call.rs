@@ -47,10 +47,12 @@ impl Caller<'_> {
                 record.set(LibCall { result, error: *errno, ..record.get() });
             }
         });
-        record.get()
+        let done = record.get();
+        record.set(LibCall { function: 0, ..done });
+        done
     }
 
-    /// The library call under way on this machine, or the last one.
+    /// The library call under way on this machine, or the last one, whose function is 0 then.
     pub fn last_lib_call(&self) -> LibCall {
         self.shared.lib_call.get()
     }

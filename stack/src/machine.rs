@@ -11,14 +11,18 @@ use crate::runtime::{MachineEntry, Runtime, stubs};
 use crate::scan::{self, ScanError};
 use crate::signal_stack::{self, SignalStack};
 use crate::status::Status;
-use stackmark_asm::{self as asm, layout::MachineHeader};
+use crate::sync::light_fence;
+use stackmark_asm::{
+    self as asm,
+    layout::{GoroutineHeader, MachineHeader},
+};
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 /// Why a goroutine came back from [`Machine::run`].
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub(crate) struct Shared {
     header: MachineHeader,
     pub(crate) entry: Arc<MachineEntry>,
     pub(crate) runtime: Arc<Runtime>,
+    /// Where the thread's own stack lies.
+    system: Range<usize>,
     /// The goroutine that runs here, owned. Touched by this thread alone.
     running: Cell<Option<Arc<Goroutine>>>,
     /// What the host wants managed code to find here.
@@ -88,6 +94,7 @@ impl Shared {
             header: MachineHeader::new(),
             entry,
             runtime: runtime.clone(),
+            system: thread_stack(),
             running: Cell::new(None),
             word: runtime.host.machine_word(),
             lib_call: Cell::default(),
@@ -103,6 +110,20 @@ impl Shared {
         // SAFETY: it stays in place until the thread is detached; no managed frame is here yet.
         unsafe { asm::set_current((&raw const shared.header).cast_mut()) };
         NonNull::from(shared)
+    }
+
+    #[inline]
+    fn is_in_lib_call(&self) -> bool {
+        // SAFETY: only this thread touches it.
+        unsafe { (*self.lib_call.as_ptr()).function != 0 }
+    }
+
+    /// Goes outside with the goroutine that runs here.
+    #[inline]
+    fn leave_world(&self) {
+        let times = &self.entry.times_away;
+        times.store(times.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.runtime.world.exit(&self.entry.gate);
     }
 
     /// The goroutine `goroutine` is this thread's from now on, InForeign.
@@ -131,7 +152,10 @@ impl Shared {
             signal_stack.give_up();
         }
         match this.spare.take() {
-            Some(spare) => spare.give_back(&this.runtime, this.signal_stack.take()),
+            Some(spare) => {
+                this.runtime.attached.fetch_sub(1, Ordering::Relaxed);
+                spare.give_back(&this.runtime, this.signal_stack.take());
+            }
             None => {
                 this.runtime.machines.lock().retain(|m| !Arc::ptr_eq(m, &this.entry));
                 this.runtime.stacks.close_cache();
@@ -145,11 +169,13 @@ impl Shared {
             self.running.set(Some(goroutine.clone()));
             // SAFETY: the thread's goroutine; not used after this block.
             let caller = unsafe { Caller::current() };
-            if goroutine.status() == Status::Foreign {
+            if goroutine.status.is_foreign() {
                 caller.back_inside(Status::Foreign);
             }
             goroutine.header.callback_depth.store(0, Ordering::Relaxed);
             caller.end();
+            self.header.goroutine.store(0, Ordering::Relaxed);
+            give_stack_back(&self.runtime, &goroutine);
             self.entry.current.store(std::ptr::null_mut(), Ordering::Release);
             self.runtime.world.exit(&self.entry.gate);
             self.running.set(None);
@@ -198,9 +224,10 @@ impl Machine {
         // Relaxed: the goroutine is ours; managed code on this thread reads it.
         goroutine.header.machine_word.store(shared.word, Ordering::Relaxed);
         let header = (&raw const goroutine.header).cast_mut();
-        entry.current.store(Arc::as_ptr(&goroutine).cast_mut(), Ordering::SeqCst);
-        // Whoever asked this machine while it had no goroutine to ask has raised the flag before we look.
-        fence(Ordering::SeqCst);
+        entry.current.store(Arc::as_ptr(&goroutine).cast_mut(), Ordering::Release);
+        // Whoever asked this machine while it had no goroutine to ask has raised the flag before we look: pairs with the
+        // fences of the world.
+        light_fence();
         if runtime.world.wants(&entry.gate) {
             goroutine.request(Request::SAFEPOINT);
         }
@@ -215,6 +242,8 @@ impl Machine {
         runtime.world.exit(&entry.gate);
         match left {
             EXITED => {
+                // Not before: a signal handler may have walked the stack until now.
+                give_stack_back(runtime, &goroutine);
                 runtime.has_ended(goroutine);
                 Left::Exited
             }
@@ -222,6 +251,11 @@ impl Machine {
             YIELDED => Left::Yielded(goroutine),
             other => unreachable!("left with {other}"),
         }
+    }
+
+    /// For a monitor, which sees by it whether a goroutine keeps this machine without running.
+    pub fn watch(&self) -> Watch {
+        Watch(self.shared().entry.clone())
     }
 
     /// The runtime that this thread is attached to.
@@ -232,6 +266,20 @@ impl Machine {
     fn shared(&self) -> &Shared {
         // SAFETY: it lives until drop.
         unsafe { self.shared.as_ref() }
+    }
+}
+
+/// A machine as seen from other threads.
+#[derive(Clone, Debug)]
+pub struct Watch(Arc<MachineEntry>);
+
+impl Watch {
+    /// A number if the machine's goroutine is in a foreign call or parked in a callback, and the same one as long as it is
+    /// in that same one.
+    pub fn away(&self) -> Option<u64> {
+        let times = self.0.times_away.load(Ordering::Relaxed);
+        let keeps = !self.0.current.load(Ordering::Relaxed).is_null();
+        (keeps && !self.0.gate.is_inside()).then_some(times)
     }
 }
 
@@ -259,6 +307,7 @@ impl<'m> Caller<'m> {
     ///
     /// # Safety
     /// The value is not used after the native function has returned, parked or yielded.
+    #[inline]
     pub unsafe fn current() -> Caller<'m> {
         // SAFETY: our contract is the same.
         unsafe { Caller::try_current() }.expect("this thread runs a goroutine")
@@ -268,6 +317,7 @@ impl<'m> Caller<'m> {
     ///
     /// # Safety
     /// As for [`Caller::current`].
+    #[inline]
     pub unsafe fn try_current() -> Option<Caller<'m>> {
         // SAFETY: attach stored the address of Shared, which lives until the thread is detached, which is not
         // before the native function has ended; `running` keeps the goroutine alive as long.
@@ -277,6 +327,22 @@ impl<'m> Caller<'m> {
             let shared = &*(machine.host.load(Ordering::Relaxed) as *const Shared);
             Some(Caller { shared, goroutine })
         }
+    }
+
+    /// Where the stack of this thread lies, if it is attached. Signal-safe.
+    pub(crate) fn system_stack() -> Option<Range<usize>> {
+        // SAFETY: the thread's own machine, which lives until it is detached; only the range is read, which nobody changes.
+        unsafe {
+            let machine = asm::current().as_ref()?;
+            let shared = machine.host.load(Ordering::Relaxed) as *const Shared;
+            Some((*shared).system.clone())
+        }
+    }
+
+    /// The header of the goroutine that this thread runs. Signal-safe.
+    pub(crate) fn goroutine_header() -> Option<&'m GoroutineHeader> {
+        // SAFETY: the thread's own machine, see above; records of goroutines live as long as the runtime.
+        unsafe { (asm::current().as_ref()?.goroutine.load(Ordering::Relaxed) as *const GoroutineHeader).as_ref() }
     }
 
     /// The goroutine.
@@ -293,6 +359,7 @@ impl<'m> Caller<'m> {
     }
 
     /// The runtime.
+    #[inline]
     pub fn runtime(&self) -> &'m Arc<Runtime> {
         &self.shared.runtime
     }
@@ -325,9 +392,7 @@ impl<'m> Caller<'m> {
     }
 
     fn wait_on_this_thread(&self) -> usize {
-        let gate = &self.shared.entry.gate;
-        let world = &self.shared.runtime.world;
-        world.exit(gate);
+        self.shared.leave_world();
         let mut woken = self.goroutine.woken.lock();
         while !*woken {
             woken = self.goroutine.wake.wait(woken);
@@ -338,13 +403,29 @@ impl<'m> Caller<'m> {
         self.goroutine.header.resume_value.load(Ordering::Relaxed)
     }
 
-    /// Becomes Running on this thread again.
+    /// Becomes Running on this thread again. The poll word says what it said: requests that came meanwhile are in it.
+    #[inline]
     pub(crate) fn back_inside(&self, from: Status) {
-        self.shared.runtime.world.enter(&self.shared.entry.gate);
-        self.goroutine.start_running(from);
-        self.goroutine.rewrite_limit();
-        if self.shared.runtime.is_scanning() {
-            self.shared.runtime.note_running(&self.handle());
+        let runtime = &*self.shared.runtime;
+        let entered = runtime.world.try_enter(&self.shared.entry.gate);
+        let started = entered && self.goroutine.status.try_start(from);
+        if !started || runtime.is_scanning() {
+            self.back_inside_slowly(from, entered, started);
+        }
+    }
+
+    /// The same when the world stands still, the goroutine is held or its stack is being scanned.
+    #[cold]
+    fn back_inside_slowly(&self, from: Status, entered: bool, started: bool) {
+        let runtime = &*self.shared.runtime;
+        if !entered {
+            runtime.world.enter_again(&self.shared.entry.gate);
+        }
+        if !started {
+            self.goroutine.start_running(from);
+        }
+        if runtime.is_scanning() {
+            runtime.note_running(&self.handle());
         }
     }
 
@@ -370,12 +451,16 @@ impl<'m> Caller<'m> {
 
     /// Native code that may wait: while `f` runs, the goroutine is InForeign. It may be scanned and its machine does not
     /// keep the world from stopping; afterwards, also when `f` unwinds, it waits while it is held.
+    #[inline]
     pub fn foreign<R>(self, f: impl FnOnce() -> R) -> R {
         struct BackInside<'m>(Caller<'m>);
         impl Drop for BackInside<'_> {
             fn drop(&mut self) {
                 self.0.back_inside(Status::Foreign);
-                if self.0.goroutine.called_back.swap(false, Ordering::Relaxed) {
+                // Written by the goroutine itself alone.
+                let called_back = &self.0.goroutine.called_back;
+                if called_back.load(Ordering::Relaxed) {
+                    called_back.store(false, Ordering::Relaxed);
                     // A frontier may rest here, where there can be no stub, or have rested.
                     poll::come_back(&self.0.shared.runtime, self.0.goroutine, self.0.depth());
                 }
@@ -387,10 +472,20 @@ impl<'m> Caller<'m> {
         f()
     }
 
+    /// Whether the goroutine is InForeign, so that it may be called back.
+    #[inline]
+    pub(crate) fn check_foreign(&self) -> Result<(), CallInError> {
+        if self.goroutine.status.is_foreign() {
+            return Ok(());
+        }
+        Err(CallInError::NotForeign { goroutine: self.goroutine.id(), status: Status::Running })
+    }
+
     /// Becomes InForeign.
+    #[inline]
     fn go_outside(&self) {
         self.goroutine.status.stop(Status::Foreign);
-        self.shared.runtime.world.exit(&self.shared.entry.gate);
+        self.shared.leave_world();
     }
 
     /// Calls managed code `f(argument)` on the goroutine's stack, from within [`Caller::foreign`] or
@@ -404,36 +499,67 @@ impl<'m> Caller<'m> {
     ///
     /// # Safety
     /// `f` is managed code. Native code keeps no address in the goroutine's stack across the call.
+    #[inline]
     pub unsafe fn callback(self, f: asm::ManagedFn, argument: usize) -> Result<usize, CallInError> {
-        struct GoOutside<'m> {
-            caller: Caller<'m>,
-            lib_call: LibCall,
-        }
-        impl Drop for GoOutside<'_> {
-            fn drop(&mut self) {
-                let pc = self.caller.goroutine.header.sched.pc.load(Ordering::Relaxed);
-                assert_eq!(pc, asm::resume_pc(), "a callback's return slot holds a place in call_system");
-                self.caller.shared.lib_call.set(self.lib_call);
-                self.caller.goroutine.called_back.store(true, Ordering::Relaxed);
-                self.caller.go_outside();
-            }
-        }
         let here = 0u8;
         if self.shared.handlers_run_in.contains(&(&raw const here as usize)) {
             return Err(CallInError::SignalHandler);
         }
-        match self.goroutine.status() {
-            Status::Foreign => {}
-            status => return Err(CallInError::NotForeign { goroutine: self.goroutine.id(), status }),
+        self.check_foreign()?;
+        // SAFETY: our contract; the goroutine is InForeign.
+        Ok(unsafe {
+            if self.shared.is_in_lib_call() {
+                self.call_managed_in_lib_call(f, argument)
+            } else {
+                self.call_managed(f, argument)
+            }
+        })
+    }
+
+    /// # Safety
+    /// As for [`Caller::callback`], which has made its checks.
+    #[cold]
+    unsafe fn call_managed_in_lib_call(self, f: asm::ManagedFn, argument: usize) -> usize {
+        struct Restore<'m>(Caller<'m>, LibCall);
+        impl Drop for Restore<'_> {
+            fn drop(&mut self) {
+                self.0.shared.lib_call.set(self.1);
+            }
+        }
+        let _under_way = Restore(self, self.shared.lib_call.get());
+        self.shared.lib_call.set(LibCall::default());
+        // SAFETY: our contract.
+        unsafe { self.call_managed(f, argument) }
+    }
+
+    /// # Safety
+    /// As for [`Caller::callback`], which has made its checks.
+    #[inline]
+    unsafe fn call_managed(self, f: asm::ManagedFn, argument: usize) -> usize {
+        struct GoOutside<'m>(Caller<'m>);
+        impl Drop for GoOutside<'_> {
+            #[inline]
+            fn drop(&mut self) {
+                let goroutine = self.0.goroutine;
+                let pc = goroutine.header.sched.pc.load(Ordering::Relaxed);
+                assert_eq!(pc, asm::resume_pc(), "a callback's return slot holds a place in call_system");
+                goroutine.called_back.store(true, Ordering::Relaxed);
+                self.0.go_outside();
+            }
         }
         self.back_inside(Status::Foreign);
         if self.shared.runtime.is_scanning() {
-            self.goroutine.scan_lock().calls_back(self.depth());
+            self.note_callback();
         }
-        let _out = GoOutside { caller: self, lib_call: self.shared.lib_call.get() };
+        let _out = GoOutside(self);
         let header = (&raw const self.goroutine.header).cast_mut();
         // SAFETY: the goroutine called out to us and is Running on this machine; the guard leaves room for the frame.
-        Ok(unsafe { asm::callback(header, f, argument) })
+        unsafe { asm::callback(header, f, argument) }
+    }
+
+    #[cold]
+    fn note_callback(&self) {
+        self.goroutine.scan_lock().calls_back(self.depth());
     }
 
     /// The native function is about to write to words of the goroutine's own stack that may hold references, without
@@ -467,8 +593,6 @@ impl Caller<'_> {
         {
             let settled = goroutine.scan_lock().end(stubs());
             runtime.counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
-            let memory = goroutine.memory.lock().take().expect("a goroutine that runs has a stack");
-            crate::moving::release(runtime, memory);
             goroutine.status.stop(Status::Dead);
         }
         // Release: those who wait for it to be scanned see it dead.
@@ -478,6 +602,29 @@ impl Caller<'_> {
             changed.notify_all();
         }
     }
+}
+
+/// Gives back the stack of a goroutine that has ended.
+fn give_stack_back(runtime: &Runtime, goroutine: &Goroutine) {
+    let memory = goroutine.memory.lock().take().expect("a goroutine that has run has a stack");
+    crate::moving::release(runtime, memory);
+}
+
+/// Where the calling thread's stack lies, as far as the system knows.
+fn thread_stack() -> Range<usize> {
+    let mut range = 0..0;
+    // SAFETY: the attributes are initialised by the first call, read, and given back.
+    unsafe {
+        let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
+        if libc::pthread_getattr_np(libc::pthread_self(), &raw mut attributes) == 0 {
+            let (mut start, mut size) = (std::ptr::null_mut(), 0);
+            if libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size) == 0 {
+                range = start as usize..start as usize + size;
+            }
+            libc::pthread_attr_destroy(&raw mut attributes);
+        }
+    }
+    range
 }
 
 /// What `goroutine_entry` calls when the managed function has returned.

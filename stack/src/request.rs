@@ -6,7 +6,7 @@
 //! 2. Who asks stores the flag, fences, and stores the word. Who rewrites the word stores it, fences, and looks at the flags: so one
 //!    of the two leaves the word at `usize::MAX`, or the rewriter has taken the request.
 
-use crate::sync::{AtomicU32, LeftOut, Ordering, fence, left_out};
+use crate::sync::{AtomicU32, LeftOut, Ordering, heavy_fence, left_out, light_fence};
 
 /// Something that a goroutine is asked to do at its next poll. Bits of one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Requests {
         self.0.fetch_or(what.0, Ordering::Release);
         // Invariant 2: pairs with the fence in `rewrite`.
         if !left_out(LeftOut::RequestFence) {
-            fence(Ordering::SeqCst);
+            heavy_fence();
         }
         word.store(usize::MAX, Ordering::Relaxed);
     }
@@ -75,7 +75,7 @@ impl Requests {
         word.store(quiet, Ordering::Relaxed);
         // Invariant 2: pairs with the fence in `ask`.
         if !left_out(LeftOut::RequestFence) {
-            fence(Ordering::SeqCst);
+            light_fence();
         }
         if self.0.load(Ordering::Relaxed) != 0 {
             word.store(usize::MAX, Ordering::Relaxed);

@@ -46,6 +46,9 @@ pub struct Config {
     pub barriers: BarrierMode,
     /// For debugging: scan very few frames at a time, in every mode but [`BarrierMode::Off`].
     pub scan_few_frames: bool,
+    /// For a test of the assertion that catches it: place barriers in the slots of callbacks, where none may be.
+    #[doc(hidden)]
+    pub hijack_callbacks: bool,
     /// For debugging: move the stack at every poll.
     pub move_every_poll: bool,
     /// For debugging: overwrite stack memory that is not used any more.
@@ -61,6 +64,7 @@ impl Default for Config {
             move_limit: 256 << 10,
             barriers: BarrierMode::default(),
             scan_few_frames: false,
+            hijack_callbacks: false,
             move_every_poll: false,
             poison: false,
             poll_always: false,
@@ -133,6 +137,9 @@ pub(crate) struct MachineEntry {
     /// The goroutine that it runs. Records are never freed before the runtime is, so a stale pointer does no harm:
     /// the wrong goroutine polls once.
     pub(crate) current: AtomicPtr<Goroutine>,
+    /// How often the goroutine that runs here has gone outside while it went on being this machine's. Written by the machine;
+    /// Relaxed: who reads the same number twice knows enough.
+    pub(crate) times_away: AtomicU64,
 }
 
 impl AsRef<Gate> for MachineEntry {
@@ -143,7 +150,7 @@ impl AsRef<Gate> for MachineEntry {
 
 impl MachineEntry {
     pub(crate) fn new() -> MachineEntry {
-        MachineEntry { gate: Gate::new(), current: AtomicPtr::default() }
+        MachineEntry { gate: Gate::new(), current: AtomicPtr::default(), times_away: AtomicU64::new(0) }
     }
 
     /// The goroutine that the machine runs, or ran a moment ago.
@@ -170,6 +177,8 @@ pub struct Runtime {
     pub(crate) collector: OnceLock<Arc<dyn Collector>>,
     pub(crate) world: World,
     pub(crate) machines: Mutex<Vec<Arc<MachineEntry>>>,
+    /// Threads that have called in by themselves and not ended.
+    pub(crate) attached: AtomicUsize,
     /// Machines for threads that call in by themselves.
     pub(crate) spare: SpareList<Spare>,
     /// Every record there is, dead ones too.
@@ -228,6 +237,7 @@ impl Runtime {
     /// If the frames of the assembly cannot be found in the program's image, or `code` is another runtime's.
     pub fn new(mut config: Config, code: Arc<Code>, host: Box<dyn Host>) -> Result<Arc<Runtime>, CodeError> {
         register_assembly(&code)?;
+        crate::sync::prepare_fences();
         if config.barriers != BarrierMode::Off && crate::return_protection::is_active() {
             host.warn("the hardware protects return addresses: no barriers, stacks are rescanned whole");
             config.barriers = BarrierMode::Off;
@@ -247,6 +257,7 @@ impl Runtime {
             collector: OnceLock::new(),
             world: World::new(),
             machines: Mutex::default(),
+            attached: AtomicUsize::new(0),
             spare: SpareList::new(),
             all: Mutex::default(),
             ended: Mutex::default(),
@@ -381,6 +392,11 @@ impl Runtime {
     /// How many goroutines there are that have not ended.
     pub fn live_goroutines(&self) -> usize {
         self.live.load(Ordering::Relaxed)
+    }
+
+    /// How many threads that have called in by themselves have not ended.
+    pub fn attached_threads(&self) -> usize {
+        self.attached.load(Ordering::Relaxed)
     }
 
     /// Makes a parked goroutine ready; its call out returns `value`.

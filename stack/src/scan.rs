@@ -243,6 +243,9 @@ impl Frames for LiveFrames<'_> {
 
     fn refusal(&self) -> Option<Refusal> {
         let refusal = self.last.as_ref().and_then(refusal);
+        if refusal == Some(Refusal::Callback) && self.roots.runtime.config.hijack_callbacks {
+            return None;
+        }
         if let Some(why) = refusal {
             self.roots.runtime.counters.refuse(why);
         }

@@ -1,24 +1,41 @@
-//! A work-stealing scheduler: goroutines on a fixed number of OS threads. It uses only this crate's public calls, so an
-//! embedder may bring its own.
+//! A work-stealing scheduler: goroutines on OS threads, of which so many at a time run managed code as it was made for. It uses
+//! only this crate's public calls, so an embedder may bring its own.
+//!
+//! A thread that runs goroutines, or looks for one, has a *permit*; there are as many as the scheduler was made for. A
+//! monitor thread looks at the threads every 20 microseconds to 10 milliseconds (the longer nothing has happened, the more
+//! seldom, as Go's sysmon): one whose goroutine has been in the same foreign call, or parked in a callback, since the last
+//! look loses its permit. Then another thread, a new one if need be, runs the other goroutines, also those in the queue of
+//! the blocked one. A thread that comes back without a permit runs its goroutine on until that yields, which it is
+//! asked to do every 10 milliseconds, and gets in line then; so for so long there may be a thread more.
+//!
+//! Threads may end in the midst of a goroutine (`pthread_exit` in a foreign call); they are replaced.
 
-use crate::{Goroutine, Left, Machine, Runtime, Schedule};
+use crate::sync::{heavy_fence, light_fence};
+use crate::{Goroutine, Left, Machine, Runtime, Schedule, Watch};
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
-use parking_lot::{Condvar, Mutex};
-use std::cell::Cell;
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock, Weak};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A goroutine that runs longer than this without parking is asked to let others run.
 const TIME_SLICE: Duration = Duration::from_millis(10);
+/// How long the monitor sleeps at least, and after how many looks at which nothing happened it begins to sleep longer.
+const SHORTEST_LOOK: Duration = Duration::from_micros(20);
+const EAGER_LOOKS: u32 = 50;
 /// Every so many turns a thread looks at the shared queue first, so that nobody starves there.
 const FAIRNESS: usize = 61;
+/// Threads without a permit that are kept for the next foreign calls that last.
+const KEPT_THREADS: usize = 16;
 
 thread_local! {
-    /// The queue of this thread, if it is a scheduler's.
+    /// The queue of this thread, if it is a scheduler's. Without a destructor: it may be looked at to the very end.
     static LOCAL: Cell<*const Local> = const { Cell::new(ptr::null()) };
+    /// What is to be done when the thread ends, however it ends.
+    static AT_END: RefCell<Option<AtEnd>> = const { RefCell::new(None) };
 }
 
 struct Local {
@@ -26,9 +43,48 @@ struct Local {
     scheduler: *const Scheduler,
 }
 
+/// A thread of the scheduler, as others see it.
+struct Seat {
+    number: usize,
+    stealer: Stealer<Arc<Goroutine>>,
+    /// Set once the thread is attached.
+    watch: OnceLock<Watch>,
+    /// The monitor has taken its permit. Written under `state`; Relaxed reads: the thread looks again and again.
+    expelled: AtomicBool,
+}
+
+/// Dropped by its thread at the end of it, also by one that ends in the midst of a goroutine.
+struct AtEnd {
+    scheduler: Arc<Scheduler>,
+    seat: Arc<Seat>,
+    /// Here, because the frames of a thread that ends so are gone when others still look at it.
+    local: Box<Local>,
+}
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        LOCAL.set(ptr::null());
+        while let Some(goroutine) = self.local.queue.pop() {
+            self.scheduler.injector.push(goroutine);
+        }
+        self.scheduler.thread_ends(&self.seat);
+    }
+}
+
 #[derive(Debug, Default)]
-struct Idle {
-    threads: usize,
+struct State {
+    /// Threads with a permit that sleep.
+    sleeping: usize,
+    /// Permits that nobody has.
+    free: usize,
+    /// Threads that wait for a permit.
+    standby: usize,
+    /// Threads without a permit whose goroutine has not come back yet.
+    blocked: usize,
+    /// Threads that have not ended.
+    live: usize,
+    /// The number of the next thread.
+    next: usize,
     stopped: bool,
     /// That there is nothing to do has been told, and nothing has been done since.
     told: bool,
@@ -39,14 +95,19 @@ pub type OnDeadlock = Box<dyn Fn() + Send + Sync>;
 
 /// See the module.
 pub struct Scheduler {
+    this: Weak<Scheduler>,
     runtime: Weak<Runtime>,
     injector: Injector<Arc<Goroutine>>,
-    stealers: OnceLock<Vec<Stealer<Arc<Goroutine>>>>,
+    seats: RwLock<Vec<Arc<Seat>>>,
     threads: usize,
-    idle: Mutex<Idle>,
+    state: Mutex<State>,
+    /// For threads that sleep, for those that wait for a permit, and for whoever waits for the end of all.
     work: Condvar,
-    /// How many threads sleep. Written under `idle`; read by those who have made work, after a full fence.
-    sleeping: AtomicUsize,
+    permit: Condvar,
+    ended: Condvar,
+    /// `sleeping + free`: whether it makes sense to wake somebody. Written under `state`; read by those who have made work,
+    /// after a light fence.
+    wakeable: AtomicUsize,
     /// Wake-ups that will come from outside of goroutines.
     awaited: AtomicUsize,
     /// Relaxed: a thread that sees it late runs one goroutine more.
@@ -60,29 +121,32 @@ impl std::fmt::Debug for Scheduler {
     }
 }
 
-/// The threads of a scheduler.
+/// The running threads of a scheduler.
 #[derive(Debug)]
 pub struct Threads {
     scheduler: Arc<Scheduler>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 impl Scheduler {
-    /// A scheduler with `threads` threads, which is the runtime's from now on. `on_deadlock` is called when all of them have
-    /// nothing to do, no goroutine is ready and no wake-up is [awaited](Scheduler::await_wakeup), once, by one of them.
+    /// A scheduler that runs managed code on `threads` threads at a time, which is the runtime's from now on. `on_deadlock` is
+    /// called when all of them have nothing to do, no goroutine is ready or in a foreign call, no thread is attached that
+    /// came by itself, and no wake-up is [awaited](Scheduler::await_wakeup); once, by one of them.
     ///
     /// # Panics
     /// If `threads` is 0 or the runtime has a scheduler.
     pub fn new(runtime: &Arc<Runtime>, threads: usize, on_deadlock: OnDeadlock) -> Arc<Scheduler> {
         assert_ne!(threads, 0, "a scheduler needs a thread");
-        let scheduler = Arc::new(Scheduler {
+        let scheduler = Arc::new_cyclic(|this| Scheduler {
+            this: this.clone(),
             runtime: Arc::downgrade(runtime),
             injector: Injector::new(),
-            stealers: OnceLock::new(),
+            seats: RwLock::default(),
             threads,
-            idle: Mutex::default(),
+            state: Mutex::default(),
             work: Condvar::new(),
-            sleeping: AtomicUsize::new(0),
+            permit: Condvar::new(),
+            ended: Condvar::new(),
+            wakeable: AtomicUsize::new(0),
             awaited: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             on_deadlock,
@@ -99,70 +163,103 @@ impl Scheduler {
     /// # Panics
     /// The second time, or if the runtime is gone.
     pub fn start(self: &Arc<Self>) -> std::io::Result<Threads> {
-        let runtime = self.runtime.upgrade().expect("the runtime outlives its scheduler's start");
-        let queues: Vec<_> = (0..self.threads).map(|_| Worker::new_fifo()).collect();
-        let stealers = queues.iter().map(Worker::stealer).collect();
-        assert!(self.stealers.set(stealers).is_ok(), "a scheduler is started once");
-        let mut running = Threads { scheduler: self.clone(), threads: Vec::new() };
-        for (number, queue) in queues.into_iter().enumerate() {
-            let (scheduler, runtime) = (self.clone(), runtime.clone());
-            let thread = std::thread::Builder::new().name(format!("machine-{number}"));
-            running.threads.push(thread.spawn(move || scheduler.run_thread(&runtime, queue, number))?);
-        }
-        let (scheduler, runtime) = (Arc::downgrade(self), Arc::downgrade(&runtime));
-        let monitor = std::thread::Builder::new().name("monitor".into());
-        running.threads.push(monitor.spawn(move || {
-            while let (Some(scheduler), Some(runtime)) = (scheduler.upgrade(), runtime.upgrade()) {
-                if scheduler.stop.load(Ordering::Relaxed) {
-                    break;
-                }
-                std::thread::sleep(TIME_SLICE);
-                runtime.preempt_all();
+        assert!(self.runtime.strong_count() > 0, "the runtime outlives its scheduler's start");
+        let running = Threads { scheduler: self.clone() };
+        {
+            let mut state = self.state.lock();
+            assert_eq!(state.next, 0, "a scheduler is started once");
+            for _ in 0..self.threads {
+                self.start_thread(&mut state)?;
             }
-        })?);
+        }
+        let monitored = Arc::downgrade(self);
+        std::thread::Builder::new().name("monitor".into()).spawn(move || monitor(&monitored))?;
         Ok(running)
     }
 
-    fn run_thread(self: Arc<Self>, runtime: &Arc<Runtime>, queue: Worker<Arc<Goroutine>>, number: usize) {
-        let machine = Machine::attach(runtime).expect("a new thread is not attached");
-        let local = Local { queue, scheduler: Arc::as_ptr(&self) };
-        LOCAL.set(&raw const local);
-        let mut turn = 0usize;
-        while let Some(goroutine) = self.next(&local, number, turn) {
-            turn += 1;
-            if let Left::Yielded(goroutine) = machine.run(goroutine) {
-                // To the end of the line of all.
-                self.injector.push(goroutine);
-                self.wake_one();
-            }
-        }
-        LOCAL.set(ptr::null());
+    /// Starts a thread that has a permit.
+    fn start_thread(&self, state: &mut State) -> std::io::Result<()> {
+        let number = state.next;
+        let queue = Worker::new_fifo();
+        let seat = Arc::new(Seat {
+            number,
+            stealer: queue.stealer(),
+            watch: OnceLock::new(),
+            expelled: AtomicBool::new(false),
+        });
+        let scheduler = self.this.upgrade().expect("we are there");
+        let its_seat = seat.clone();
+        let thread = std::thread::Builder::new().name(format!("machine-{number}"));
+        thread.spawn(move || {
+            let local = Box::new(Local { queue, scheduler: Arc::as_ptr(&scheduler) });
+            let at = &raw const *local;
+            LOCAL.set(at);
+            let at_end = AtEnd { scheduler: scheduler.clone(), seat: its_seat.clone(), local };
+            AT_END.set(Some(at_end));
+            // SAFETY: the box stays in place until AT_END is emptied, below.
+            scheduler.run_thread(unsafe { &*at }, &its_seat);
+            drop(AT_END.take());
+        })?;
+        (state.next, state.live) = (number + 1, state.live + 1);
+        self.seats.write().push(seat);
+        Ok(())
     }
 
-    /// The next goroutine to run; waits for one. `None`: the scheduler stops.
-    fn next(&self, local: &Local, number: usize, turn: usize) -> Option<Arc<Goroutine>> {
+    fn run_thread(&self, local: &Local, seat: &Seat) {
+        let Some(runtime) = self.runtime.upgrade() else { return };
+        let machine = Machine::attach(&runtime).expect("a new thread is not attached");
+        drop(runtime);
+        let _ = seat.watch.set(machine.watch());
+        let mut turn = 0usize;
+        while let Some(goroutine) = self.next(local, seat, turn) {
+            turn = turn.wrapping_add(1);
+            if let Left::Yielded(goroutine) = machine.run(goroutine) {
+                // To the end of the line. If it is the only one there, nobody is called to take it.
+                let alone = local.queue.is_empty();
+                local.queue.push(goroutine);
+                if !alone {
+                    self.wake_one();
+                }
+            }
+        }
+    }
+
+    /// The next goroutine to run; waits for one. `None`: the thread ends.
+    #[inline]
+    fn next(&self, local: &Local, seat: &Seat, turn: usize) -> Option<Arc<Goroutine>> {
         loop {
+            if seat.expelled.load(Ordering::Relaxed) {
+                self.regain_permit(local, seat)?;
+            }
             if self.stop.load(Ordering::Relaxed) {
                 return None;
             }
-            if let Some(goroutine) = self.find(local, number, turn) {
+            if let Some(goroutine) = self.find(local, seat, turn) {
                 return Some(goroutine);
             }
             self.sleep(local)?;
         }
     }
 
-    fn find(&self, local: &Local, number: usize, turn: usize) -> Option<Arc<Goroutine>> {
-        let shared_first = turn.is_multiple_of(FAIRNESS);
-        if !shared_first && let Some(goroutine) = local.queue.pop() {
+    #[inline]
+    fn find(&self, local: &Local, seat: &Seat, turn: usize) -> Option<Arc<Goroutine>> {
+        if !turn.is_multiple_of(FAIRNESS)
+            && let Some(goroutine) = local.queue.pop()
+        {
             return Some(goroutine);
         }
-        let stealers = self.stealers.get().expect("set before the threads start");
+        self.find_elsewhere(local, seat)
+    }
+
+    fn find_elsewhere(&self, local: &Local, seat: &Seat) -> Option<Arc<Goroutine>> {
         loop {
-            let others = (1..self.threads).map(|i| &stealers[(number + i) % self.threads]);
-            let stolen: Steal<_> = std::iter::once(self.injector.steal_batch_and_pop(&local.queue))
-                .chain(others.map(|other| other.steal_batch_and_pop(&local.queue)))
-                .collect();
+            let mut stolen = self.injector.steal_batch_and_pop(&local.queue);
+            if stolen.is_empty() && local.queue.is_empty() {
+                let seats = self.seats.read();
+                let (older, younger) = seats.split_at(seats.partition_point(|other| other.number <= seat.number));
+                let others = younger.iter().chain(older).filter(|other| other.number != seat.number);
+                stolen = others.map(|other| other.stealer.steal_batch_and_pop(&local.queue)).collect();
+            }
             match stolen {
                 Steal::Success(goroutine) => return Some(goroutine),
                 Steal::Empty => return local.queue.pop(),
@@ -171,43 +268,147 @@ impl Scheduler {
         }
     }
 
-    fn has_work(&self, local: &Local) -> bool {
-        let stealers = self.stealers.get().expect("set before the threads start");
-        !self.injector.is_empty() || !local.queue.is_empty() || stealers.iter().any(|s| !s.is_empty())
+    fn has_work(&self) -> bool {
+        !self.injector.is_empty() || self.seats.read().iter().any(|seat| !seat.stealer.is_empty())
+    }
+
+    fn note_wakeable(&self, state: &State) {
+        self.wakeable.store(state.sleeping + state.free, Ordering::Relaxed);
+        // Pairs with the fence in wake_one: either we see the work, or its maker sees whom to wake.
+        heavy_fence();
+    }
+
+    /// Whether nothing can happen any more but what is awaited.
+    fn is_quiet(&self, state: &State) -> bool {
+        // SeqCst: whoever ends a wait has made its goroutine ready before, so that is seen as work.
+        state.sleeping + state.free == self.threads
+            && state.blocked == 0
+            && self.awaited.load(Ordering::SeqCst) == 0
+            && self.runtime.upgrade().is_none_or(|runtime| runtime.attached_threads() == 0)
     }
 
     /// Sleeps until there may be work. `None`: the scheduler stops.
     fn sleep(&self, local: &Local) -> Option<()> {
-        let mut idle = self.idle.lock();
-        idle.threads += 1;
-        self.sleeping.store(idle.threads, Ordering::Relaxed);
-        // Pairs with the fence in wake_one: either we see the work, or its maker sees us asleep.
-        fence(Ordering::SeqCst);
-        while !idle.stopped && !self.has_work(local) {
-            // SeqCst: whoever ends a wait has made its goroutine ready before, so that is seen as work.
-            let quiet = idle.threads == self.threads && !idle.told && self.awaited.load(Ordering::SeqCst) == 0;
-            if quiet && !self.has_work(local) {
-                idle.told = true;
-                drop(idle);
+        let mut state = self.state.lock();
+        state.sleeping += 1;
+        self.note_wakeable(&state);
+        while !state.stopped && !self.has_work() && local.queue.is_empty() {
+            if !state.told && self.is_quiet(&state) && !self.has_work() {
+                state.told = true;
+                drop(state);
                 (self.on_deadlock)();
-                idle = self.idle.lock();
+                state = self.state.lock();
                 continue;
             }
-            self.work.wait(&mut idle);
+            self.work.wait(&mut state);
         }
-        idle.threads -= 1;
-        idle.told = false;
-        self.sleeping.store(idle.threads, Ordering::Relaxed);
-        (!idle.stopped).then_some(())
+        state.sleeping -= 1;
+        state.told = false;
+        self.wakeable.store(state.sleeping + state.free, Ordering::Relaxed);
+        (!state.stopped).then_some(())
     }
 
+    #[inline]
     fn wake_one(&self) {
-        // Pairs with the fence in sleep.
-        fence(Ordering::SeqCst);
-        if self.sleeping.load(Ordering::Relaxed) != 0 {
-            drop(self.idle.lock());
+        // Pairs with the fence in note_wakeable.
+        light_fence();
+        if self.wakeable.load(Ordering::Relaxed) != 0 {
+            self.wake(&mut self.state.lock());
+        }
+    }
+
+    /// Wakes a thread that sleeps or, if there is a permit, one that waits for it, or starts one.
+    #[cold]
+    fn wake(&self, state: &mut MutexGuard<'_, State>) {
+        if state.sleeping > 0 {
+            self.work.notify_one();
+        } else if state.free > 0 && !state.stopped {
+            if state.standby > 0 {
+                self.permit.notify_one();
+            } else if self.start_thread(state).is_ok() {
+                // If the system gives no thread now, the work waits for the next that comes free.
+                state.free -= 1;
+                self.wakeable.store(state.sleeping + state.free, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The permit of this thread was taken while its goroutine was away: takes one that is free, or hands over what is queued
+    /// here and waits until one is, and there is work. `None`: the thread is not needed any more.
+    #[cold]
+    fn regain_permit(&self, local: &Local, seat: &Seat) -> Option<()> {
+        let mut state = self.state.lock();
+        seat.expelled.store(false, Ordering::Relaxed);
+        state.blocked -= 1;
+        if state.free == 0 {
+            while let Some(goroutine) = local.queue.pop() {
+                self.injector.push(goroutine);
+            }
+            // Also if nothing was queued: whoever sleeps may find that nothing can happen any more.
+            self.work.notify_one();
+            if state.standby < KEPT_THREADS {
+                state.standby += 1;
+                while !state.stopped && (state.free == 0 || !self.has_work()) {
+                    self.permit.wait(&mut state);
+                }
+                state.standby -= 1;
+            }
+        }
+        if state.free == 0 || state.stopped {
+            // The end of the thread gives up a permit or counts it as blocked.
+            seat.expelled.store(true, Ordering::Relaxed);
+            state.blocked += 1;
+            return None;
+        }
+        state.free -= 1;
+        self.wakeable.store(state.sleeping + state.free, Ordering::Relaxed);
+        Some(())
+    }
+
+    /// Takes the permits of threads whose goroutine has been away since the last call. Whether there was one.
+    fn expel(&self, seen: &mut HashMap<usize, u64>) -> bool {
+        let seats = self.seats.read().clone();
+        let mut any = false;
+        for seat in seats {
+            let away = seat.watch.get().and_then(Watch::away);
+            let Some(away) = away.filter(|_| !seat.expelled.load(Ordering::Relaxed)) else {
+                seen.remove(&seat.number);
+                continue;
+            };
+            if seen.insert(seat.number, away) != Some(away) {
+                continue;
+            }
+            let mut state = self.state.lock();
+            seat.expelled.store(true, Ordering::Relaxed);
+            state.blocked += 1;
+            state.free += 1;
+            self.note_wakeable(&state);
+            if self.has_work() {
+                self.wake(&mut state);
+            }
+            any = true;
+        }
+        any
+    }
+
+    /// A thread has ended, on its own or in the midst of a goroutine.
+    fn thread_ends(&self, seat: &Seat) {
+        self.seats.write().retain(|other| other.number != seat.number);
+        let mut state = self.state.lock();
+        state.live -= 1;
+        if seat.expelled.load(Ordering::Relaxed) {
+            state.blocked -= 1;
+        } else {
+            state.free += 1;
+        }
+        self.note_wakeable(&state);
+        if self.has_work() || state.live == 0 {
+            self.wake(&mut state);
+        } else {
+            // Whoever sleeps may find that nothing can happen any more.
             self.work.notify_one();
         }
+        self.ended.notify_all();
     }
 
     /// Says that a goroutine which is about to park will be made ready by something that is not a goroutine, for example
@@ -221,9 +422,36 @@ impl Scheduler {
         self.awaited.fetch_sub(1, Ordering::SeqCst);
         // All threads may have gone to sleep waiting for just this.
         fence(Ordering::SeqCst);
-        if self.sleeping.load(Ordering::Relaxed) == self.threads {
-            drop(self.idle.lock());
+        if self.wakeable.load(Ordering::Relaxed) == self.threads {
+            drop(self.state.lock());
             self.work.notify_all();
+        }
+    }
+}
+
+/// Expels and preempts until the scheduler stops.
+fn monitor(scheduler: &Weak<Scheduler>) {
+    let mut seen = HashMap::new();
+    let (mut delay, mut looks) = (SHORTEST_LOOK, 0);
+    let mut sliced = Instant::now();
+    loop {
+        std::thread::sleep(delay);
+        let Some(scheduler) = scheduler.upgrade() else { return };
+        let Some(runtime) = scheduler.runtime.upgrade() else { return };
+        if scheduler.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        if scheduler.expel(&mut seen) {
+            (delay, looks) = (SHORTEST_LOOK, 0);
+        } else {
+            looks += 1;
+            if looks > EAGER_LOOKS {
+                delay = (delay * 2).min(TIME_SLICE);
+            }
+        }
+        if sliced.elapsed() >= TIME_SLICE {
+            sliced = Instant::now();
+            runtime.preempt_all();
         }
     }
 }
@@ -231,7 +459,7 @@ impl Scheduler {
 impl Schedule for Scheduler {
     fn ready(&self, goroutine: Arc<Goroutine>) {
         let local = LOCAL.get();
-        // SAFETY: the pointer is set while run_thread runs on this thread, and `local` lives as long.
+        // SAFETY: the pointer is set while its thread runs and the box is there, see AtEnd.
         match unsafe { local.as_ref() } {
             Some(local) if ptr::eq(local.scheduler, self) => local.queue.push(goroutine),
             _ => self.injector.push(goroutine),
@@ -241,18 +469,19 @@ impl Schedule for Scheduler {
 }
 
 impl Threads {
-    /// Ends the threads when the goroutines that they run have parked, yielded or ended.
-    pub fn stop(mut self) {
+    /// Ends the threads when the goroutines that they run have parked, yielded or ended, and returns then.
+    pub fn stop(self) {
         let scheduler = &self.scheduler;
         scheduler.stop.store(true, Ordering::Relaxed);
-        scheduler.idle.lock().stopped = true;
+        scheduler.state.lock().stopped = true;
         scheduler.work.notify_all();
+        scheduler.permit.notify_all();
         if let Some(runtime) = scheduler.runtime.upgrade() {
             runtime.preempt_all();
         }
-        for thread in self.threads.drain(..) {
-            // A thread that panicked has said so.
-            let _ = thread.join();
+        let mut state = scheduler.state.lock();
+        while state.live > 0 {
+            scheduler.ended.wait(&mut state);
         }
     }
 }

@@ -1,17 +1,22 @@
-//! The status word of a goroutine: who may run it, who may look at its stack.
+//! The status of a goroutine: who may run it, who may look at its stack.
 //!
-//! One word holds the status and a bit that says that somebody *holds* the goroutine. Invariants:
+//! One word holds the status and a bit that says that somebody *holds* the goroutine. InForeign has words of its own, because
+//! foreign calls are frequent and holds are rare: then the status word says Running, and the goroutine's `foreign` flag says
+//! otherwise. Invariants:
 //!
-//! 1. The bit is set and cleared only by a thread that has the goroutine's `scan_lock`, and is set only on a goroutine that
-//!    is not Running: so there is one holder.
-//! 2. A goroutine becomes Running only by a compare-and-swap that fails while the bit is set: it stays where it is
-//!    as long as it is held. Whoever fails waits for the `scan_lock` and tries again.
-//! 3. A parked goroutine may be made Runnable while it is held; the bit stays.
+//! 1. The bit and the flag `held` are set and cleared only by a thread that has the goroutine's `scan_lock`, and only on a
+//!    goroutine that is not Running: so there is one holder.
+//! 2. A goroutine becomes Running by a compare-and-swap that fails while the bit is set: it stays where it is as long as
+//!    it is held. Whoever fails waits for the `scan_lock` and tries again.
+//! 3. From InForeign it becomes Running by a handshake: it clears `foreign`, passes a light fence and looks at `held`; a holder
+//!    sets `held`, passes a heavy fence and looks at `foreign`. Whoever finds the other there takes its own back; the goroutine
+//!    then waits for the `scan_lock`.
+//! 4. A parked goroutine may be made Runnable while it is held; the bit stays.
 //!
 //! The park happens before whatever makes the goroutine visible to those who may wake it (its author's duty), so
 //! [`StatusWord::ready`] never meets Running.
 
-use crate::sync::{AtomicU32, LeftOut, Mutex, MutexGuard, Ordering, left_out};
+use crate::sync::{AtomicU32, LeftOut, Mutex, MutexGuard, Ordering, heavy_fence, left_out, light_fence};
 
 /// What a goroutine is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,18 +51,41 @@ impl Status {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct StatusWord(AtomicU32);
+pub(crate) struct StatusWord {
+    word: AtomicU32,
+    /// Not 0: InForeign. Written by the goroutine itself, whose word says Running meanwhile.
+    foreign: AtomicU32,
+    /// Not 0: somebody holds the goroutine InForeign, or tries to. Written under `scan_lock`.
+    held: AtomicU32,
+}
 
 impl StatusWord {
     /// A word with a status that nobody holds.
     pub(crate) fn new(status: Status) -> Self {
-        StatusWord(AtomicU32::new(status as u32))
+        let this = StatusWord {
+            word: AtomicU32::new(Status::Dead as u32),
+            foreign: AtomicU32::new(0),
+            held: AtomicU32::new(0),
+        };
+        this.revive(status);
+        this
     }
 
-    /// The status at this moment.
+    /// The status at this moment, for others. One that is held InForeign is that for its holder, whatever the goroutine is
+    /// trying. The goroutine itself asks [`StatusWord::is_foreign`].
     pub(crate) fn get(&self) -> Status {
-        // Acquire: with the Release of park and enter_foreign, whoever sees the status sees the saved `sched`.
-        Status::of(self.0.load(Ordering::Acquire))
+        // Acquire: with the Release of stop, whoever sees the status sees the saved `sched`.
+        match Status::of(self.word.load(Ordering::Acquire)) {
+            Status::Running if self.is_foreign() || self.held.load(Ordering::Relaxed) != 0 => Status::Foreign,
+            status => status,
+        }
+    }
+
+    /// Whether it is InForeign, or was so just now and finds itself held.
+    #[inline]
+    pub(crate) fn is_foreign(&self) -> bool {
+        // Acquire: as in `get`.
+        self.foreign.load(Ordering::Acquire) != 0
     }
 
     /// Holds the goroutine if it is stopped: until the value is dropped it stays so.
@@ -74,40 +102,88 @@ impl StatusWord {
     ///
     /// # Panics
     /// If the status is not `from`.
+    #[inline]
     pub(crate) fn start_running<T>(&self, from: Status, scan_lock: &Mutex<T>) {
-        while !self.try_run(from) {
+        while !self.try_start(from) {
             drop(scan_lock.lock());
         }
     }
 
+    /// The same without waiting: false while it is held.
+    #[inline]
+    pub(crate) fn try_start(&self, from: Status) -> bool {
+        if from == Status::Foreign { self.try_return() } else { self.try_run(from) }
+    }
+
+    /// From InForeign to Running; false while the goroutine is held.
+    #[inline]
+    fn try_return(&self) -> bool {
+        assert_ne!(self.foreign.load(Ordering::Relaxed), 0, "a goroutine returns twice");
+        self.foreign.store(0, Ordering::Relaxed);
+        // Invariant 3: pairs with the fence in try_hold_foreign.
+        if !left_out(LeftOut::ForeignFence) {
+            light_fence();
+        }
+        // Acquire: what the last holder wrote (slots) is visible to the goroutine.
+        if self.held.load(Ordering::Acquire) == 0 {
+            return true;
+        }
+        // Release: as in stop; the frames have not changed since.
+        self.foreign.store(1, Ordering::Release);
+        false
+    }
+
+    /// Sets `held` if the goroutine is InForeign. The caller has the `scan_lock`.
+    fn try_hold_foreign(&self) -> Result<Status, Status> {
+        if !self.is_foreign() {
+            return Err(Status::Running);
+        }
+        self.held.store(u32::from(!left_out(LeftOut::Held)), Ordering::Relaxed);
+        // Invariant 3: pairs with the fence in try_return.
+        if !left_out(LeftOut::ForeignFence) {
+            heavy_fence();
+        }
+        if self.is_foreign() {
+            return Ok(Status::Foreign);
+        }
+        self.held.store(0, Ordering::Relaxed);
+        Err(Status::Running)
+    }
+
     /// Sets the bit if the goroutine is stopped. The caller has the `scan_lock`.
     fn try_hold(&self) -> Result<Status, Status> {
-        let mut word = self.0.load(Ordering::Relaxed);
+        let mut word = self.word.load(Ordering::Relaxed);
         loop {
             debug_assert_eq!(word & HELD, 0, "only the owner of scan_lock sets the bit");
-            let status = Status::of(word);
-            if matches!(status, Status::Running | Status::Dead) {
-                return Err(status);
+            match Status::of(word) {
+                Status::Running => return self.try_hold_foreign(),
+                Status::Dead => return Err(Status::Dead),
+                _ => {}
             }
             // Acquire: what the goroutine wrote before it stopped (its frames, `sched`) is visible to the holder.
             let held = if left_out(LeftOut::Held) { word } else { word | HELD };
-            match self.0.compare_exchange_weak(word, held, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Ok(status),
+            match self.word.compare_exchange_weak(word, held, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Ok(Status::of(word)),
                 Err(now) => word = now,
             }
         }
     }
 
-    /// Clears the bit.
-    fn release(&self) {
+    /// Lets the goroutine go, which was held with this status.
+    fn release(&self, status: Status) {
         // Release: what the holder wrote (slots, a moved stack) is visible to the goroutine when it runs.
-        self.0.fetch_and(!HELD, Ordering::Release);
+        if status == Status::Foreign {
+            self.held.store(0, Ordering::Release);
+        } else {
+            self.word.fetch_and(!HELD, Ordering::Release);
+        }
     }
 
     /// From `from` to Running; false while the goroutine is held.
     fn try_run(&self, from: Status) -> bool {
         // Acquire: pairs with release() of the last holder and with the Release of whoever parked it.
-        let swap = self.0.compare_exchange(from as u32, Status::Running as u32, Ordering::Acquire, Ordering::Relaxed);
+        let swap =
+            self.word.compare_exchange(from as u32, Status::Running as u32, Ordering::Acquire, Ordering::Relaxed);
         match swap {
             Ok(_) => true,
             Err(word) => {
@@ -118,11 +194,15 @@ impl StatusWord {
     }
 
     /// From Running to a status in which others may look at the stack.
+    #[inline]
     pub(crate) fn stop(&self, to: Status) {
-        debug_assert_eq!(self.get(), Status::Running);
+        debug_assert!(Status::of(self.word.load(Ordering::Relaxed)) == Status::Running && !self.is_foreign());
         // Release: frames and `sched` before the status. A Running goroutine is not held, so a store is enough.
         let order = if left_out(LeftOut::StopRelease) { Ordering::Relaxed } else { Ordering::Release };
-        self.0.store(to as u32, order);
+        match to {
+            Status::Foreign => self.foreign.store(1, order),
+            to => self.word.store(to as u32, order),
+        }
     }
 
     /// From Parked to Runnable, held or not.
@@ -130,12 +210,12 @@ impl StatusWord {
     /// # Panics
     /// If the goroutine is not parked: it was made ready twice.
     pub(crate) fn ready(&self) {
-        let mut word = self.0.load(Ordering::Relaxed);
+        let mut word = self.word.load(Ordering::Relaxed);
         loop {
             assert_eq!(Status::of(word), Status::Parked, "only a parked goroutine is made ready");
             let next = word & HELD | Status::Runnable as u32;
             // AcqRel: passes on to the next runner what the parked goroutine and its waker wrote.
-            match self.0.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed) {
+            match self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => word = now,
             }
@@ -144,9 +224,12 @@ impl StatusWord {
 
     /// A dead goroutine's record begins a new life.
     pub(crate) fn revive(&self, as_what: Status) {
-        debug_assert_eq!(self.get(), Status::Dead);
-        // Release: the new life's header before its status.
-        self.0.store(as_what as u32, Ordering::Release);
+        debug_assert_eq!(Status::of(self.word.load(Ordering::Relaxed)), Status::Dead);
+        let foreign = as_what == Status::Foreign;
+        self.foreign.store(foreign.into(), Ordering::Relaxed);
+        let word = if foreign { Status::Running } else { as_what };
+        // Release: the new life's header and flag before its status.
+        self.word.store(word as u32, Ordering::Release);
     }
 }
 
@@ -163,13 +246,14 @@ pub(crate) struct Held<'g, T> {
 impl<T> Drop for Held<'_, T> {
     fn drop(&mut self) {
         // Before the lock is given up: invariant 1.
-        self.word.release();
+        self.word.release(self.status);
     }
 }
 
 #[cfg(all(test, stackmark_loom))]
 mod loom_models {
     use super::*;
+    use crate::sync::leave_out;
     use loom::{cell::UnsafeCell, sync::Arc, thread};
 
     /// A goroutine whose frames are one cell: loom reports any two accesses that nothing orders.
@@ -228,6 +312,17 @@ mod loom_models {
 
     #[test]
     fn loom_a_request_meets_a_goroutine_that_parks() {
+        a_goroutine_parks();
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_twin_of_a_park_that_publishes_nothing() {
+        leave_out(LeftOut::StopRelease);
+        a_goroutine_parks();
+    }
+
+    fn a_goroutine_parks() {
         loom::model(|| {
             let g = Modelled::new(Status::Running);
             let goroutine = g.clone();
@@ -265,7 +360,13 @@ mod loom_models {
     }
 
     #[test]
-    fn loom_two_holders_and_a_foreign_return() {
+    #[should_panic]
+    fn loom_twin_of_a_foreign_return_that_nobody_can_hold() {
+        leave_out(LeftOut::Held);
+        two_holders_and_a_foreign_return();
+    }
+
+    fn two_holders_and_a_foreign_return() {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(3);
         model.check(|| {
@@ -284,5 +385,17 @@ mod loom_models {
             runs.join().unwrap();
             assert!(*g.scan.lock() <= 1);
         });
+    }
+
+    #[test]
+    fn loom_two_holders_and_a_foreign_return() {
+        two_holders_and_a_foreign_return();
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_twin_without_fences_runs_a_goroutine_that_is_held_in_a_foreign_call() {
+        leave_out(LeftOut::ForeignFence);
+        two_holders_and_a_foreign_return();
     }
 }

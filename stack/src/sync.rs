@@ -5,8 +5,47 @@
 
 #[cfg(not(stackmark_loom))]
 mod real {
+    use std::sync::OnceLock;
+    use std::sync::atomic::compiler_fence;
     pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     use std::time::Duration;
+
+    /// Whether [`heavy_fence`] makes other threads' light fences full ones. Relaxed: set before any thread that uses it.
+    static ASYMMETRIC: AtomicBool = AtomicBool::new(false);
+
+    const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
+    const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
+
+    fn membarrier(command: libc::c_int) -> bool {
+        // SAFETY: the call touches no memory of ours.
+        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+    }
+
+    /// Asks the system, once, to make light fences light. Called before the first thread is attached.
+    pub fn prepare_fences() {
+        static ONCE: OnceLock<()> = OnceLock::new();
+        ONCE.get_or_init(|| ASYMMETRIC.store(membarrier(REGISTER_PRIVATE_EXPEDITED), Ordering::Relaxed));
+    }
+
+    /// The often executed half of a pair of fences between two threads that each write one word and read the other's. Together with
+    /// [`heavy_fence`] it is a pair of `fence(SeqCst)`; with another light fence it is nothing.
+    #[inline(always)]
+    pub fn light_fence() {
+        if ASYMMETRIC.load(Ordering::Relaxed) {
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// The rare half: takes microseconds. Also a `fence(SeqCst)`.
+    pub fn heavy_fence() {
+        fence(Ordering::SeqCst);
+        if ASYMMETRIC.load(Ordering::Relaxed) {
+            // membarrier(2): every thread of the process that runs has executed a full fence when it returns.
+            assert!(membarrier(PRIVATE_EXPEDITED), "membarrier: {}", std::io::Error::last_os_error());
+        }
+    }
 
     /// A mutual-exclusion lock without poisoning.
     #[derive(Debug, Default)]
@@ -62,6 +101,19 @@ mod real {
     pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     use std::ops::{Deref, DerefMut};
     use std::time::Duration;
+
+    /// Nothing to prepare.
+    pub fn prepare_fences() {}
+
+    /// What a light and a heavy fence are together.
+    pub fn light_fence() {
+        fence(Ordering::SeqCst);
+    }
+
+    /// As [`light_fence`].
+    pub fn heavy_fence() {
+        fence(Ordering::SeqCst);
+    }
 
     /// loom's mutex with the interface of the real one. The value lies beside the lock in a cell that loom watches, so that a
     /// model which leaves the lock out is caught.
@@ -169,6 +221,8 @@ pub enum LeftOut {
     StopRelease,
     /// The fences between the poll word and the request flag.
     RequestFence,
+    /// The fences between a goroutine that comes back from a foreign call and its holder.
+    ForeignFence,
     /// The handshake before the first stack is scanned.
     Handshake,
     /// The fence between `inside` and `stopping`.

@@ -2,13 +2,15 @@
 //!
 //! A machine is *inside* while it runs managed code or native code that is atomic to the collector. Invariants:
 //!
-//! 1. A machine goes inside by: store `inside`, full fence, load `stopping`. A stopper does: store `stopping`, full fence,
+//! 1. A machine goes inside by: store `inside`, light fence, load `stopping`. A stopper does: store `stopping`, heavy fence,
 //!    load `inside`. So either the machine sees that it must wait, or the stopper sees that it must wait for the machine.
 //! 2. A machine that is inside passes [`World::safepoint`] soon after it is asked to (the asking is the caller's
 //!    business), and waits there while the world is stopped.
 //! 3. A ragged handshake ends when every machine has been outside, or at a safepoint, at some moment since it began.
 
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Condvar, LeftOut, Mutex, Ordering, fence, left_out};
+use crate::sync::{
+    AtomicBool, AtomicU64, AtomicUsize, Condvar, LeftOut, Mutex, Ordering, heavy_fence, left_out, light_fence,
+};
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -76,20 +78,40 @@ impl World {
     /// Goes inside; waits while the world is stopped.
     #[inline]
     pub(crate) fn enter(&self, gate: &Gate) {
+        if !self.try_enter(gate) {
+            self.enter_again(gate);
+        }
+    }
+
+    /// Goes inside after [`World::try_enter`] has failed.
+    #[cold]
+    pub(crate) fn enter_again(&self, gate: &Gate) {
         loop {
-            gate.inside.store(true, Ordering::Relaxed);
-            // Invariant 1: pairs with the fence in `stop`.
-            if !left_out(LeftOut::WorldFence) {
-                fence(Ordering::SeqCst);
-            }
-            if self.stopping.load(Ordering::Acquire) == 0 {
-                // Invariant 3: we were outside just now. Acquire and Release as in `safepoint`.
-                gate.answered.store(self.handshake.load(Ordering::Acquire), Ordering::Release);
-                return;
-            }
             self.exit(gate);
             self.wait_while_stopped();
+            if self.try_enter(gate) {
+                return;
+            }
         }
+    }
+
+    /// Goes inside; false if the world is stopped, and then the machine must not stay there.
+    #[inline]
+    pub(crate) fn try_enter(&self, gate: &Gate) -> bool {
+        gate.inside.store(true, Ordering::Relaxed);
+        // Invariant 1: pairs with the fences in `stop` and `handshake`.
+        if !left_out(LeftOut::WorldFence) {
+            light_fence();
+        }
+        if self.stopping.load(Ordering::Acquire) != 0 {
+            return false;
+        }
+        // Invariant 3: we were outside just now. Acquire and Release as in `safepoint`.
+        let handshake = self.handshake.load(Ordering::Acquire);
+        if gate.answered.load(Ordering::Relaxed) != handshake {
+            gate.answered.store(handshake, Ordering::Release);
+        }
+        true
     }
 
     /// Goes outside.
@@ -98,7 +120,7 @@ impl World {
         // Release: everything that the machine did inside is visible to the stopper.
         gate.inside.store(false, Ordering::Release);
         // Pairs with the fence in `wait_for`: either we see that we are watched, or the watcher sees us outside.
-        fence(Ordering::SeqCst);
+        light_fence();
         if self.watched.load(Ordering::Relaxed) != 0 {
             self.notify();
         }
@@ -132,7 +154,7 @@ impl World {
         }
         // AcqRel: publishes what the caller wrote before.
         let number = self.handshake.fetch_add(1, Ordering::AcqRel) + 1;
-        fence(Ordering::SeqCst);
+        heavy_fence();
         let mut waiting = list();
         self.wait_for(|| {
             waiting.retain(|machine| {
@@ -152,7 +174,7 @@ impl World {
     pub(crate) fn stop<M: Deref<Target: AsRef<Gate>>>(&self, list: impl FnOnce() -> Vec<M>, mut ask: impl FnMut(&M)) {
         self.stopping.fetch_add(1, Ordering::AcqRel);
         // Invariant 1: pairs with the fence in `enter`.
-        fence(Ordering::SeqCst);
+        heavy_fence();
         let mut waiting = list();
         self.wait_for(|| {
             // A machine that was outside may look in again, but it does not stay: see `enter`. So nobody leaves the
@@ -181,6 +203,7 @@ impl World {
             || self.handshake.load(Ordering::Acquire) != gate.answered.load(Ordering::Relaxed)
     }
 
+    #[cold]
     fn wait_while_stopped(&self) {
         let mut guard = self.lock.lock();
         while self.stopping.load(Ordering::Acquire) != 0 {
@@ -191,7 +214,7 @@ impl World {
     fn wait_for(&self, mut done: impl FnMut() -> bool) {
         self.watched.fetch_add(1, Ordering::Relaxed);
         // Pairs with the fence in `exit`.
-        fence(Ordering::SeqCst);
+        heavy_fence();
         let mut guard = self.lock.lock();
         while !done() {
             guard = self.changed.wait_for(guard, ASK_AGAIN);
@@ -215,6 +238,7 @@ impl Default for World {
 #[cfg(all(test, stackmark_loom))]
 mod loom_models {
     use super::*;
+    use crate::sync::leave_out;
     use loom::{cell::UnsafeCell, sync::Arc, thread};
 
     struct Modelled {
@@ -243,6 +267,17 @@ mod loom_models {
 
     #[test]
     fn loom_nobody_runs_while_the_world_is_stopped() {
+        the_world_stops();
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_twin_of_a_stop_without_fences() {
+        leave_out(LeftOut::WorldFence);
+        the_world_stops();
+    }
+
+    fn the_world_stops() {
         bounded(3, || {
             let m = modelled();
             let machine = m.clone();
@@ -289,6 +324,53 @@ mod loom_models {
             m.heap.with_mut(|heap| unsafe { *heap += 10 });
             thread.join().unwrap();
         });
+    }
+
+    /// A cycle begins. The goroutine hides the object that its only root refers to: it stores the reference into an object
+    /// that is black, and forgets its own. Either it shades it, or the collector finds it in one of the two places.
+    fn a_cycle_begins_while_a_goroutine_hides_an_object() {
+        const OBJECT: usize = 7;
+        bounded(3, || {
+            let m = modelled();
+            let (root, field) = (Arc::new(UnsafeCell::new(OBJECT)), Arc::new(AtomicUsize::new(0)));
+            let shaded = Arc::new(AtomicBool::new(false));
+            let (machine, own_root, own_field, shades) = (m.clone(), root.clone(), field.clone(), shaded.clone());
+            let thread = thread::spawn(move || {
+                machine.world.enter(&machine.gates[0]);
+                machine.world.safepoint(&machine.gates[0]);
+                if machine.barrier_on.load(Ordering::Relaxed) {
+                    shades.store(true, Ordering::Relaxed);
+                }
+                own_field.store(OBJECT, Ordering::Relaxed);
+                // SAFETY: loom checks that nobody else is there.
+                own_root.with_mut(|root| unsafe { *root = 0 });
+                machine.world.exit(&machine.gates[0]);
+            });
+            // The first round: the write barrier is on everywhere.
+            m.barrier_on.store(true, Ordering::Relaxed);
+            m.world.handshake(|| vec![&m.gates[0]], |_| {});
+            // The object that the field is in is visited, and black from now on.
+            let in_field = field.load(Ordering::Relaxed) == OBJECT;
+            // The second round: the goroutine's stack is scanned while it stands still.
+            m.world.stop(|| vec![&m.gates[0]], |_| {});
+            // SAFETY: as above.
+            let on_stack = root.with(|root| unsafe { *root == OBJECT });
+            m.world.start();
+            thread.join().unwrap();
+            assert!(in_field || on_stack || shaded.load(Ordering::Relaxed), "the object is hidden");
+        });
+    }
+
+    #[test]
+    fn loom_no_object_hides_behind_a_goroutine_that_has_not_heard() {
+        a_cycle_begins_while_a_goroutine_hides_an_object();
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_twin_of_a_cycle_that_begins_with_one_round() {
+        leave_out(LeftOut::Handshake);
+        a_cycle_begins_while_a_goroutine_hides_an_object();
     }
 
     #[test]

@@ -13,8 +13,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use gimli::{BaseAddresses, CieOrFde, DebugFrame, EhFrame, EndianSlice, LittleEndian, Register, UnwindSection};
-use object::{Object, ObjectSection, ObjectSymbol};
+use object::{Object, ObjectSection, ObjectSymbol, ObjectSymbolTable, RelocationTarget};
 use reference::{Outcome, State};
+use stackmark_unwind::stack_map::{StackMaps, llvm};
 use stackmark_unwind::{Context, Image, Memory, Recovered, UnwindRule};
 
 type Failure = Box<dyn std::error::Error>;
@@ -94,9 +95,10 @@ fn inspect(path: &Path, options: &Options) -> Result<usize, Failure> {
     let mut rows = Census::default();
     let differences = census(&file, &image, options.check, &mut rows)?;
     let uncovered: Vec<Range<usize>> = uncovered(&file, &functions);
+    let safepoints = safepoints(&file)?;
     println!(
         "{}: {} functions, {} rows ({} slow), {} bytes of CFI -> {compiled} ({:.2}), {:.1} ms/MiB, {} uncovered \
-         ranges of code ({} bytes)",
+         ranges of code ({} bytes){}",
         path.display(),
         functions.len(),
         rows.rows,
@@ -106,6 +108,9 @@ fn inspect(path: &Path, options: &Options) -> Result<usize, Failure> {
         time.as_secs_f64() * 1e3 / (image.cfi_bytes().max(1) as f64 / f64::from(1 << 20)),
         uncovered.len(),
         uncovered.iter().map(ExactSizeIterator::len).sum::<usize>(),
+        safepoints.as_ref().map_or_else(String::new, |maps| {
+            format!(", {} safepoints ({:.1} bytes each)", maps.len(), maps.bytes() as f64 / maps.len().max(1) as f64)
+        }),
     );
     if options.table {
         for range in &uncovered {
@@ -120,6 +125,25 @@ fn inspect(path: &Path, options: &Options) -> Result<usize, Failure> {
         );
     }
     Ok(differences)
+}
+
+/// LLVM's stack maps, if there are any, with the addresses that the file gives to its functions.
+fn safepoints(file: &object::File<'_>) -> Result<Option<StackMaps>, Failure> {
+    let Some(section) = file.section_by_name(".llvm_stackmaps") else { return Ok(None) };
+    let mut contents = section.uncompressed_data()?.into_owned();
+    for (at, relocation) in file.dynamic_relocations().into_iter().flatten() {
+        let offset = at.wrapping_sub(section.address()) as usize;
+        let Some(word) = contents.get_mut(offset..).and_then(|rest| rest.first_chunk_mut()) else { continue };
+        let base = match relocation.target() {
+            RelocationTarget::Symbol(index) => {
+                let symbols = file.dynamic_symbol_table().ok_or("relocations without symbols")?;
+                symbols.symbol_by_index(index)?.address()
+            }
+            _ => 0,
+        };
+        *word = base.wrapping_add_signed(relocation.addend()).to_le_bytes();
+    }
+    Ok(Some(StackMaps::new(llvm::stack_maps(&contents)?)?))
 }
 
 fn print_table(file: &object::File<'_>, image: &Image, functions: &[Range<usize>]) -> Result<(), Failure> {

@@ -25,7 +25,9 @@ use crate::table::Table;
 pub enum FrameKind {
     /// Compiler-generated code of a registered region.
     Managed,
-    /// The frame through which native code called managed code; its return slot is rewritten by the call.
+    /// The frame through which native code called managed code; its return slot is rewritten by the call. It has two
+    /// callers: a [`Walker`](crate::Walker) stays on its stack and goes on to the older managed code, a
+    /// [`Trace`](crate::Trace) goes to the native code that called, as the system's unwinder does.
     Callback,
     /// The frame in which managed code has left its stack to call native code.
     SystemCall,
@@ -186,16 +188,26 @@ impl<'s> Found<'s> {
 impl Published {
     /// The rule for a pc of any code. Takes neither memory nor a lock if it may not `read` images.
     pub(crate) fn rule(&self, pc: usize, read: bool) -> Result<Option<UnwindRule<'_>>, ImageError> {
+        let by_image = || {
+            let image = self.images.iter().find(|image| image.holds(pc))?;
+            Some(if read { image.rule(pc) } else { image.rule_if_read(pc) })
+        };
         let rule = match self.find(pc) {
             Some(found @ Found::Region(region)) => return Ok(found.resolve(region.rule(pc))),
+            // To the native caller, not down the goroutine's stack.
+            Some(Found::Native(native))
+                if native.kind == FrameKind::Callback
+                    && let Some(rule) = by_image() =>
+            {
+                return rule;
+            }
             Some(found @ Found::Native(native)) => match native.step(pc) {
                 NativeStep::Rule(rule) => return Ok(found.resolve(rule)),
                 NativeStep::Fixed(offset) => Rule::fixed(offset),
                 NativeStep::End => Rule::OLDEST,
             },
             None => {
-                let Some(image) = self.images.iter().find(|image| image.holds(pc)) else { return Ok(None) };
-                return if read { image.rule(pc) } else { image.rule_if_read(pc) };
+                return by_image().unwrap_or(Ok(None));
             }
         };
         Ok(Some(UnwindRule::packed(rule)))

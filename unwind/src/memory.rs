@@ -10,6 +10,12 @@ pub trait Memory {
     /// The word at `address`, or `None` if it does not lie wholly within this memory or is not aligned.
     fn read(&self, address: usize) -> Option<usize>;
 
+    /// The word at `address` and the one above it, as [`read`](Memory::read) would.
+    #[inline]
+    fn read_two(&self, address: usize) -> Option<[usize; 2]> {
+        Some([self.read(address)?, self.read(address.wrapping_add(WORD))?])
+    }
+
     /// Says that the word at `address` may soon be read; any address will do.
     #[inline]
     fn prefetch(&self, _address: usize) {}
@@ -22,16 +28,30 @@ impl<M: Memory + ?Sized> Memory for &M {
     }
 
     #[inline]
+    fn read_two(&self, address: usize) -> Option<[usize; 2]> {
+        (**self).read_two(address)
+    }
+
+    #[inline]
     fn prefetch(&self, address: usize) {
         (**self).prefetch(address);
     }
+}
+
+/// The word, of which the compiler then knows nothing: neither that it equals another, nor which. For a computation behind a
+/// branch that is to stay there, since the processor does not wait for what it has predicted.
+#[inline(always)]
+pub(crate) fn opaque(mut word: usize) -> usize {
+    // SAFETY: no instruction.
+    unsafe { std::arch::asm!("/* {0} */", inout(reg) word, options(nomem, nostack, preserves_flags)) };
+    word
 }
 
 /// Memory of this process within fixed bounds.
 #[derive(Clone, Debug)]
 pub struct StackMemory {
     start: usize,
-    end: usize,
+    words: usize,
 }
 
 impl StackMemory {
@@ -44,27 +64,48 @@ impl StackMemory {
     /// an error or a wrong frame, but no read outside of `range`.
     pub unsafe fn new(range: Range<usize>) -> StackMemory {
         let start = range.start.checked_next_multiple_of(WORD).unwrap_or(range.end);
-        StackMemory { start, end: (range.end & !(WORD - 1)).max(start) }
+        StackMemory { start, words: range.end.saturating_sub(start) / WORD }
     }
 
     /// The bounds within which it reads.
     pub fn bounds(&self) -> Range<usize> {
-        self.start..self.end
+        self.start..self.start + self.words * WORD
+    }
+
+    /// How many words above the start the address lies; beyond all of them if it is not aligned or below the start.
+    #[inline]
+    fn index(&self, address: usize) -> usize {
+        const { assert!(WORD.is_power_of_two()) };
+        // The lowest bits become the highest.
+        address.wrapping_sub(self.start).rotate_right(WORD.trailing_zeros())
+    }
+
+    /// # Safety
+    ///
+    /// `address` is aligned and lies within the bounds.
+    #[inline]
+    unsafe fn load(&self, address: usize) -> usize {
+        // SAFETY: within the bounds, which are whole words and, as `new` requires, mapped. The access is atomic because
+        // the stack's own thread may write other words of it at the same time.
+        let word = unsafe { AtomicUsize::from_ptr(address as *mut usize) };
+        // Relaxed: what the words of a stopped or frozen frame hold was ordered before this walk by whatever stopped
+        // it; nothing is published through the stack itself.
+        word.load(Ordering::Relaxed)
     }
 }
 
 impl Memory for StackMemory {
     #[inline]
     fn read(&self, address: usize) -> Option<usize> {
-        if !address.is_multiple_of(WORD) || address < self.start || address >= self.end {
-            return None;
-        }
-        // SAFETY: `address` is aligned and lies within the bounds, which are whole words and, as `new` requires,
-        // mapped. The access is atomic because the stack's own thread may write other words of it at the same time.
-        let word = unsafe { AtomicUsize::from_ptr(address as *mut usize) };
-        // Relaxed: what the words of a stopped or frozen frame hold was ordered before this walk by whatever stopped
-        // it; nothing is published through the stack itself.
-        Some(word.load(Ordering::Relaxed))
+        // SAFETY: by the test.
+        (self.index(address) < self.words).then(|| unsafe { self.load(address) })
+    }
+
+    #[inline]
+    fn read_two(&self, address: usize) -> Option<[usize; 2]> {
+        // SAFETY: by the test the second word, too, lies within the bounds.
+        (self.index(address) < self.words.saturating_sub(1))
+            .then(|| unsafe { [self.load(address), self.load(address + WORD)] })
     }
 
     #[inline]

@@ -104,6 +104,9 @@ impl fmt::Display for Unsupported {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Rule(u64);
 
+/// Six bits for each of [`CALLEE_SAVED`].
+pub(crate) type SavedBits = u64;
+
 /// What a packed rule says of the CFA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -240,6 +243,14 @@ impl Rule {
         (self.0 & odd == 0).then_some((self.0 & KIND_FP != 0, (self.0 & OFFSET_MASK << OFFSET_SHIFT) as usize))
     }
 
+    /// Whether saved frame pointer, return address and CFA lie at, one and two words above the frame pointer: the frame of
+    /// a function that keeps a frame pointer.
+    #[inline]
+    pub(crate) fn is_frame_record(self) -> bool {
+        const MASK: u64 = KIND_MASK | OLDEST | OFFSET_MASK << OFFSET_SHIFT | SLOT_MASK << SLOTS_SHIFT;
+        self.0 & MASK == KIND_FP | 2 << OFFSET_SHIFT | 2 << SLOTS_SHIFT
+    }
+
     /// What the CFA is relative to and how far it is from there, in bytes; otherwise why that is no answer.
     #[inline]
     pub(crate) fn cfa(self) -> Result<(Base, usize), Option<Unsupported>> {
@@ -263,6 +274,18 @@ impl Rule {
     #[inline]
     pub(crate) fn saved(self, index: usize) -> usize {
         (self.0 >> (SLOTS_SHIFT + SLOT_BITS * index as u32) & SLOT_MASK) as usize * WORD
+    }
+
+    /// Where registers were saved, as bits that are not 0 in the place of those that were.
+    #[inline]
+    pub(crate) fn saved_bits(self) -> SavedBits {
+        self.0 & SavedBits::MAX << SLOTS_SHIFT
+    }
+
+    /// The place of register `index` of [`CALLEE_SAVED`] in those bits.
+    #[inline]
+    pub(crate) fn register_bits(index: usize) -> SavedBits {
+        SLOT_MASK << (SLOTS_SHIFT + SLOT_BITS * index as u32)
     }
 
     /// How far below the CFA the frame pointer was saved, in bytes; 0 if it was not.

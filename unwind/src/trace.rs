@@ -1,8 +1,8 @@
 //! Traces: walks over any stack, native and managed frames alike, by the rule for each pc.
 //!
 //! What a frame's pc means was compiled the first time that it was met: a [`TraceCache`] keeps the packed rule of each
-//! pc that its traces have seen, and guesses the next one from the last. Rules too rare to be packed are evaluated each
-//! time. A pc without a rule is an error; a trace never falls back to frame pointers.
+//! pc that its traces have seen. Rules too rare to be packed are evaluated each time. A pc without a rule is an error; a
+//! trace never falls back to frame pointers, though it runs along them where the rules say that they are right.
 
 pub(crate) mod cache;
 
@@ -13,16 +13,68 @@ use gimli::{Register, X86_64};
 use crate::code::{Published, Snapshot};
 use crate::context::Context;
 use crate::image::ImageError;
-use crate::memory::Memory;
-use crate::rule::{CALLEE_SAVED, FRAME_POINTER, RETURN_ADDRESS, Rule, STACK_POINTER, WORD};
+use crate::memory::{Memory, opaque};
+use crate::rule::{CALLEE_SAVED, FRAME_POINTER, RETURN_ADDRESS, Rule, STACK_POINTER, SavedBits, WORD};
 use crate::slow::{Recovered, UnwindRule};
 use crate::walk::{ReturnAddresses, WalkError};
-use cache::TraceCache;
+use cache::{LATELY, TraceCache};
 
 /// How far ahead of the CFA the stack is fetched into the cache: about what eight frames take.
 const PREFETCH: usize = 768;
 /// How often a trace may go from one stack to another.
 const JUMPS: u32 = 256;
+
+/// The frames that a walk has gone through lately, whose saved registers have not been looked at: of each register only the
+/// oldest frame counts that has saved it, and going backwards that is soon found.
+struct SavedLately<'t> {
+    /// Where each register was saved, of all frames before.
+    slots: &'t mut [usize; CALLEE_SAVED.len()],
+    /// Rules and CFAs.
+    frames: &'t mut [(Rule, usize); LATELY],
+    count: usize,
+    /// All registers that one of the frames has saved.
+    any: SavedBits,
+}
+
+impl SavedLately<'_> {
+    #[inline]
+    fn note(&mut self, rule: Rule, cfa: usize) {
+        if self.count == LATELY {
+            self.settle();
+        }
+        self.frames[self.count % LATELY] = (rule, cfa);
+        self.count += 1;
+        self.any |= rule.saved_bits();
+    }
+
+    #[inline]
+    fn settle(&mut self) {
+        // By value, so that number and bits can stay in registers from frame to frame.
+        settle(self.slots, &self.frames[..self.count.min(LATELY)], self.any);
+        (self.count, self.any) = (0, 0);
+    }
+}
+
+/// Finds where each register of those in `any` was saved last by one of the frames.
+#[inline(never)]
+fn settle(slots: &mut [usize; CALLEE_SAVED.len()], frames: &[(Rule, usize)], any: SavedBits) {
+    let mut missing = 0;
+    for register in (0..CALLEE_SAVED.len()).map(Rule::register_bits) {
+        missing |= if any & register != 0 { register } else { 0 };
+    }
+    for (rule, cfa) in frames.iter().rev() {
+        if missing == 0 {
+            break;
+        }
+        for (i, slot) in slots.iter_mut().enumerate() {
+            let register = Rule::register_bits(i);
+            if rule.saved_bits() & missing & register != 0 {
+                *slot = cfa.wrapping_sub(rule.saved(i));
+                missing &= !register;
+            }
+        }
+    }
+}
 
 /// One frame of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,33 +207,74 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
     ) -> Result<Option<B>, WalkError> {
         loop {
             // As many simple steps as there are, of pcs that the cache holds.
-            let mut cursor = self.cache.cursor();
             let (mut at, mut sp, mut fp, mut exact) = (self.at, self.sp, self.fp, self.exact);
-            let mut saved = self.saved;
+            let (cache, lately) = self.cache.parts();
+            let mut saved = SavedLately { slots: &mut self.saved, frames: lately, count: 0, any: 0 };
             let mut moved = false;
+            let mut last = (at, cache.find(at));
             let outcome = loop {
-                let Some(rule) = cursor.find(at) else { break None };
+                // A recursion stands where it has stood.
+                if last.0 != at {
+                    last = (at, cache.find(at));
+                }
+                let Some(rule) = last.1 else { break None };
+                if rule.is_frame_record() {
+                    // Nothing in here depends on the rule itself: behind a branch that is predicted, the walk runs from
+                    // frame pointer to frame pointer, and does not wait for the rules, which are found meanwhile.
+                    let here = at;
+                    let mut walked = false;
+                    let stopped = loop {
+                        let record = opaque(fp);
+                        let cfa = record.wrapping_add(2 * WORD);
+                        if cfa <= sp {
+                            break Some(None);
+                        }
+                        let Some([saved_fp, found]) = self.memory.read_two(record) else { break Some(None) };
+                        let return_address = self.returns.original(found).unwrap_or(found);
+                        let frame = TraceFrame {
+                            pc: here.wrapping_add(usize::from(!exact)),
+                            exact,
+                            sp,
+                            cfa,
+                            return_slot: Some(cfa - WORD),
+                            return_address,
+                            signal_frame: false,
+                        };
+                        (at, sp, fp, exact) = (return_address.wrapping_sub(1), cfa, saved_fp, false);
+                        walked = true;
+                        if let ControlFlow::Break(result) = each(frame) {
+                            break Some(Some(result));
+                        }
+                        if at != here {
+                            break None;
+                        }
+                    };
+                    // Of frames of one function that stand at one place, the oldest has saved everything last.
+                    if REGISTERS && walked {
+                        saved.note(rule, sp);
+                    }
+                    moved |= walked;
+                    if let Some(outcome) = stopped {
+                        break outcome;
+                    }
+                    // Not in the loop, which it makes three times as long.
+                    self.memory.prefetch(sp.wrapping_add(PREFETCH));
+                    continue;
+                }
                 let Some((from_fp, offset)) = rule.simple() else { break None };
-                let base = if from_fp { fp } else { sp };
-                let cfa = base.wrapping_add(offset);
+                let cfa = if from_fp { fp } else { sp }.wrapping_add(offset);
                 if cfa <= sp || !cfa.is_multiple_of(WORD) {
                     break None;
                 }
                 self.memory.prefetch(cfa.wrapping_add(PREFETCH));
-                let return_slot = cfa - WORD;
-                let Some(found) = self.memory.read(return_slot) else { break None };
+                let Some(found) = self.memory.read(cfa - WORD) else { break None };
                 let saved_fp = rule.saved_fp();
                 if saved_fp != 0 {
-                    // From the base, not from the CFA: one addition less between a frame pointer and the next.
-                    let slot = base.wrapping_add(offset.wrapping_sub(saved_fp));
-                    let Some(value) = self.memory.read(slot) else { break None };
+                    let Some(value) = self.memory.read(cfa.wrapping_sub(saved_fp)) else { break None };
                     fp = value;
                 }
                 if REGISTERS {
-                    for (i, saved) in saved.iter_mut().enumerate() {
-                        let below = rule.saved(i);
-                        *saved = if below == 0 { *saved } else { cfa.wrapping_sub(below) };
-                    }
+                    saved.note(rule, cfa);
                 }
                 let return_address = self.returns.original(found).unwrap_or(found);
                 let frame = TraceFrame {
@@ -189,7 +282,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
                     exact,
                     sp,
                     cfa,
-                    return_slot: Some(return_slot),
+                    return_slot: Some(cfa - WORD),
                     return_address,
                     signal_frame: false,
                 };
@@ -198,9 +291,8 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
                     break Some(result);
                 }
             };
-            let memo = cursor.memo();
-            self.cache.remember(memo);
-            (self.at, self.sp, self.fp, self.exact, self.saved) = (at, sp, fp, exact, saved);
+            saved.settle();
+            (self.at, self.sp, self.fp, self.exact) = (at, sp, fp, exact);
             self.fresh &= !moved;
             if outcome.is_some() {
                 return Ok(outcome);
@@ -224,7 +316,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
         if self.ended {
             return Ok(None);
         }
-        let rule = match self.cache.cursor().find(self.at).filter(|rule| *rule != Rule::NONE) {
+        let rule = match self.cache.find(self.at).filter(|rule| *rule != Rule::NONE) {
             Some(rule) => rule,
             None => {
                 let rule = self.unwind_rule()?;

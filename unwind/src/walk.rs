@@ -8,7 +8,7 @@ use crate::cfi::CfiError;
 use crate::code::{Found, FrameKind, NativeStep, Published, Snapshot};
 use crate::context::Context;
 use crate::expression::ExpressionError;
-use crate::memory::Memory;
+use crate::memory::{Memory, opaque};
 use crate::rule::{FRAME_POINTER, Rule, Shape, WORD};
 use crate::safepoint::{SafepointRef, SafepointTable};
 use crate::slow::{Recovered, UnwindRule};
@@ -488,14 +488,6 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
         self.table = Some(table);
         table.get(return_address)
     }
-}
-
-/// The word, of which the compiler then knows nothing: neither that it equals another, nor which.
-#[inline(always)]
-fn opaque(mut word: usize) -> usize {
-    // SAFETY: no instruction.
-    unsafe { std::arch::asm!("/* {0} */", inout(reg) word, options(nomem, nostack, preserves_flags)) };
-    word
 }
 
 /// The memory of a walk, within its bounds.

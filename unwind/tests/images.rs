@@ -130,6 +130,40 @@ fn a_compiled_image_says_what_its_entries_say() {
     assert_eq!(compiled.rule(outside), Ok(None));
 }
 
+/// The stubs of lazily bound calls have a CFA by an expression over the pc: one push more behind the 11th byte of each.
+#[test]
+fn stubs_of_the_procedure_linkage_table_are_walked_at_every_byte() {
+    let directory = Directory::new("plt");
+    let source = "int puts(const char *); int rand(void); int f(void) { return puts(\"\") + rand(); }";
+    std::fs::write(directory.0.join("a.c"), source).unwrap();
+    let flags = ["-O1", "-fcf-protection=none", "-fPIC", "-shared", "-Wl,-z,lazy", "-o", "a.so", "a.c"];
+    if !directory.run("cc", &flags) {
+        return;
+    }
+    let path = directory.0.join("a.so");
+    let bytes = std::fs::read(&path).unwrap();
+    let file = object::File::parse(&*bytes).unwrap();
+    let section = file.section_by_name(".plt").unwrap();
+    let (start, size) = (object::ObjectSection::address(&section) as usize, object::ObjectSection::size(&section));
+    assert!(size >= 48, "the first entry and two stubs, not {size} bytes");
+    let image = Image::open(&path, 0, &[]).unwrap();
+    let stack = MemorySnapshot { start: 0x7000, words: vec![0; 16] };
+    for at in 0..size as usize {
+        // `push; jmp` in the first entry, which a stub has jumped to with its own word pushed; `jmp; push; jmp` in the others.
+        let pushed = match (at / 16, at % 16) {
+            (0, 0..6) => 1,
+            (0, _) => 2,
+            (_, 0..11) => 0,
+            _ => 1,
+        };
+        let pc = start + at;
+        let rule = image.rule(pc).unwrap().expect("covered");
+        let recovery = rule.evaluate(&Context::new(pc, 0x7000, 0), &stack).unwrap();
+        let expected = 0x7000 + 8 * (pushed + 1);
+        assert_eq!((recovery.cfa, recovery.return_slot()), (expected, Some(expected - 8)), "byte {at}: {rule}");
+    }
+}
+
 #[test]
 fn images_of_another_process_are_traced_over_its_memory() {
     let path = Path::new("/usr/lib/x86_64-linux-gnu/libc.so.6");
@@ -160,7 +194,7 @@ fn small() -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
     #[test]
     fn broken_images_yield_errors_or_rules_and_never_a_panic(
         mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),

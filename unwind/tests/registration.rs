@@ -186,6 +186,28 @@ fn frames_without_a_frame_pointer_are_taken_from_their_cfi() {
 }
 
 #[test]
+fn the_size_of_pushed_arguments_changes_nothing_for_a_walk() {
+    let rules = |arguments: bool| {
+        let mut instructions =
+            vec![(1, Cfi::CfaOffset(16)), (1, Cfi::Offset(X86_64::RBX, -16)), (8, Cfi::CfaOffset(48))];
+        if arguments {
+            // `DW_CFA_GNU_args_size`: what a landing pad pops, which is in the CFA's offset already.
+            instructions.insert(2, (4, Cfi::ArgsSize(16)));
+            instructions.push((0x30, Cfi::ArgsSize(0)));
+        }
+        let mut region = one();
+        region.eh_frame = eh_frame([(START, FUNCTION as u32, instructions)]);
+        let code = Code::new();
+        code.register(region).unwrap();
+        let snapshot = code.snapshot();
+        (0..FUNCTION).map(|at| snapshot.rule(START + at).unwrap().unwrap().to_string()).collect::<Vec<_>>()
+    };
+    let with_arguments = rules(true);
+    assert_eq!(with_arguments, rules(false));
+    assert_eq!(with_arguments[0x40], "cfa=sp+48 rbx=[cfa-16] ra=[cfa-8]");
+}
+
+#[test]
 fn slots_must_lie_in_the_frame() {
     for slot in [4, 40, 48, u32::MAX - 7] {
         let refusal = refused(|region| region.safepoints[0].slots.push(slot));

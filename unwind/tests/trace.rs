@@ -7,7 +7,7 @@ use std::ffi::c_void;
 use std::hint::black_box;
 
 use gimli::X86_64;
-use stackmark_unwind::{Code, Context, StackMemory, Trace, TraceCache, TraceFrame, WalkError};
+use stackmark_unwind::{Code, Context, MemorySnapshot, StackMemory, Trace, TraceCache, TraceFrame, WalkError};
 
 #[repr(C)]
 struct Opaque(c_void);
@@ -235,4 +235,90 @@ fn a_trace_goes_through_a_signal_frame_on_another_stack() {
     let common = own.len() - signal;
     let expected: Vec<usize> = expected.iter().map(|frame| frame.0).filter(|pc| *pc != 0).collect();
     assert_eq!(pcs(&own[signal..]), expected[expected.len() - common..]);
+}
+
+/// Registers are found in the same slots, and frames at the same places, whether one asks for one frame after the other or
+/// goes through a thousand at once; in runs of one function too.
+#[test]
+fn registers_are_found_alike_step_by_step_and_at_once() {
+    use gimli::write::CallFrameInstruction as Cfi;
+    const START: usize = 0x40_0000;
+    const STACK: usize = 0x7000_0000;
+    let registers = [X86_64::RBP, X86_64::RBX, X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
+    // Function i saves the registers of its bits, the last one twice as seldom as a real one would; 64 keeps a frame pointer.
+    let functions = (0..=64_usize).map(|i| {
+        let mut instructions = vec![(1, Cfi::CfaOffset(16))];
+        if i == 64 {
+            instructions.extend([(1, Cfi::Offset(X86_64::RBP, -16)), (4, Cfi::CfaRegister(X86_64::RBP))]);
+        } else {
+            instructions.push((1, Cfi::CfaOffset(64)));
+            for (bit, register) in registers.into_iter().enumerate().filter(|(bit, _)| i >> bit & 1 != 0) {
+                instructions.push((1, Cfi::Offset(register, -16 - 8 * bit as i32)));
+            }
+        }
+        (START + 0x100 * i, 0x100, instructions)
+    });
+    let code = Code::new();
+    let region = stackmark_unwind::Region {
+        name: "many".into(),
+        start: START,
+        len: 0x100 * 65,
+        eh_frame: support::eh_frame(functions),
+        ..Default::default()
+    };
+    code.register(region).unwrap();
+
+    // Frames of eight words. Those with a frame pointer have it in their sixth word, where the next such frame's is saved.
+    let mut state = 1_u64;
+    let mut function = || {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        match state >> 60 {
+            0..5 => 64,
+            _ => ((state >> 40) as usize % 64) & !(1 << 5 | 1),
+        }
+    };
+    const FRAMES: usize = 1500;
+    let mut of_frames: Vec<usize> = (0..FRAMES).map(|_| function()).collect();
+    // One run that is longer than what is looked at together, and a register that was saved long ago.
+    of_frames[600..1100].fill(64);
+    of_frames[3] = 1 << 5 | 1 << 2;
+    let mut words = vec![0; 8 * (FRAMES + 1)];
+    let at = |frame: usize, word: usize| 8 * frame + word;
+    for frame in 0..FRAMES {
+        let older = (frame + 1..FRAMES).find(|older| of_frames[*older] == 64).unwrap_or(FRAMES);
+        words[at(frame, 6)] = STACK + 8 * at(older, 6);
+        words[at(frame, 7)] = START + 0x100 * of_frames.get(frame + 1).copied().unwrap_or(64) + 0x80;
+    }
+    let first = of_frames.iter().position(|function| *function == 64).unwrap();
+    let memory = MemorySnapshot { start: STACK, words };
+    let context = || {
+        let mut context = Context::new(START + 0x100 * of_frames[0] + 0x80, STACK, STACK + 8 * at(first, 6));
+        registers[1..].iter().for_each(|register| context.set(*register, 1));
+        context
+    };
+    let snapshot = code.snapshot();
+    for frames in [1, 2, 5, 255, 256, 257, 258, 700, 1100, 1400] {
+        let (mut one_cache, mut all_cache) = (TraceCache::new(), TraceCache::new());
+        let mut one = Trace::new(&snapshot, &mut one_cache, &memory, (), context());
+        for frame in 0..frames {
+            assert_eq!(one.next_frame().unwrap().unwrap().cfa, STACK + 8 * at(frame + 1, 0), "frame {frame}");
+        }
+        // Twice, since what is not in the cache yet is stepped over one by one.
+        for _ in 0..2 {
+            let mut all = Trace::new(&snapshot, &mut all_cache, &memory, (), context());
+            let mut seen = 0;
+            let walked = all.for_each(|_| {
+                seen += 1;
+                if seen == frames { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
+            });
+            assert_eq!(walked, Ok(Some(())));
+            for register in registers {
+                assert_eq!(all.register_slot(register), one.register_slot(register), "{frames} frames, {register:?}");
+            }
+            assert_eq!(all.register(X86_64::RBP), one.register(X86_64::RBP));
+        }
+        if frames > 5 {
+            assert_eq!(one.register_slot(X86_64::R15), Some(STACK + 8 * at(4, 0) - 16 - 40), "saved long ago");
+        }
+    }
 }

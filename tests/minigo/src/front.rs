@@ -4,6 +4,7 @@
 //! (the source is checked again with the count wrapped in `uint(…)`, and the back end is told where), and it may panic on
 //! broken input.
 
+use crate::cgo;
 use crate::error::{CompileError, Compiled};
 use crate::walk::{Node, children};
 use go_parser::ast::{self, Decl, Expr, Node as _, Spec, Stmt};
@@ -16,8 +17,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 /// The standard packages: what they declare; the runtime implements it.
-const STANDARD: &[(&str, &str)] =
-    &[("fmt", include_str!("../std/fmt.go")), ("runtime", include_str!("../std/runtime.go"))];
+const STANDARD: &[(&str, &str)] = &[
+    ("fmt", include_str!("../std/fmt.go")),
+    ("runtime", include_str!("../std/runtime.go")),
+    ("time", include_str!("../std/time.go")),
+];
 
 /// A checked program.
 pub(crate) struct Program {
@@ -26,6 +30,8 @@ pub(crate) struct Program {
     pub(crate) tc: TCObjects,
     pub(crate) results: Map<PackageKey, TypeInfo>,
     pub(crate) main: PackageKey,
+    /// The C side, if the program imports C.
+    pub(crate) c: Option<cgo::Unit>,
     /// Character offsets, in the text as checked, at which `uint(` was put before a shift count.
     wrapped: BTreeSet<usize>,
 }
@@ -106,9 +112,10 @@ impl SourceRead for Reader<'_> {
         }
         match STANDARD.iter().find(|(name, _)| *name == key.path) {
             Some((name, _)) => Ok((format!("std/{name}.go").into(), (*name).into())),
-            None => {
-                Err(io::Error::other(format!("package {:?} is not supported (only fmt and runtime are)", key.path)))
-            }
+            None => Err(io::Error::other(format!(
+                "package {:?} is not supported (only fmt, runtime, unsafe and C are)",
+                key.path
+            ))),
         }
     }
 }
@@ -125,6 +132,13 @@ pub(crate) fn check(path: &Path) -> Compiled<Program> {
         return Err(whole("the file is empty".into()));
     }
     let mut wrapped = BTreeSet::new();
+    let c = match cgo::read(path, &text)? {
+        Some((unit, checked)) => {
+            text = checked;
+            Some(unit)
+        }
+        None => None,
+    };
     // Wrapping one count can bring the next error of this kind to light, but each round wraps at least one more.
     loop {
         let quiet = QuietPanics::new();
@@ -132,7 +146,7 @@ pub(crate) fn check(path: &Path) -> Compiled<Program> {
         drop(quiet);
         match outcome {
             Err(_) => return Err(whole("the front end cannot handle this program".into())),
-            Ok(Ok(program)) => return Ok(program),
+            Ok(Ok(program)) => return Ok(Program { c, ..program }),
             Ok(Err(Failure::Error(e))) => return Err(e),
             Ok(Err(Failure::SignedCounts(counts))) => wrap(&mut text, &mut wrapped, counts),
         }
@@ -222,6 +236,7 @@ fn check_text(path: &Path, text: &str, wrapped: &BTreeSet<usize>) -> Result<Prog
             }
             _ => e.msg.clone(),
         };
+        let message = cgo::source::with_points(&message);
         let place = match e.pos.line {
             0 => path.display().to_string(),
             _ => place(&e.pos, wrapped),
@@ -233,11 +248,7 @@ fn check_text(path: &Path, text: &str, wrapped: &BTreeSet<usize>) -> Result<Prog
     if tc.pkgs[main].name().as_deref() != Some("main") {
         return Err(whole("the package is not main"));
     }
-    let unsafe_package = *tc.universe().unsafe_pkg();
-    if tc.pkgs[main].imports().contains(&unsafe_package) {
-        return Err(whole("package \"unsafe\" is not supported (only fmt and runtime are)"));
-    }
-    let program = Program { files, ast, tc, results, main, wrapped: wrapped.clone() };
+    let program = Program { files, ast, tc, results, main, c: None, wrapped: wrapped.clone() };
     Ok(program)
 }
 

@@ -4,6 +4,7 @@
 //! `front` reads and checks a program, `codegen` compiles it, `module` holds the machine code with its CFI and stack
 //! maps, `runtime` is what compiled code calls.
 
+mod cgo;
 mod codegen;
 mod error;
 mod escape;
@@ -18,7 +19,7 @@ mod stack_addresses;
 mod types;
 mod walk;
 
-pub use options::{BarrierMode, Options, Stress};
+pub use options::{BarrierKind, BarrierMode, Options, Stress};
 
 /// Compiles and runs a program, which ends the process. Returns, with a message, only if it cannot be run.
 pub fn run(options: &Options) -> String {
@@ -29,7 +30,12 @@ pub fn run(options: &Options) -> String {
     if let Err(e) = runtime::host::init(options) {
         return format!("minigo: {e}");
     }
-    let code = match codegen::compile(&program) {
+    let symbols = program.c.as_ref().map(|unit| cgo::library::load(&program, unit, &runtime::host::hooks()));
+    let symbols = match symbols.transpose() {
+        Ok(s) => s,
+        Err(e) => return e.to_string(),
+    };
+    let code = match codegen::compile(&program, symbols.as_ref()) {
         Ok(c) => c,
         Err(e) => return e.to_string(),
     };

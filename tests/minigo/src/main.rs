@@ -1,7 +1,7 @@
 //! The command `minigo [options] FILE.go`.
 
 use clap::{Parser, ValueEnum};
-use minigo::{BarrierMode, Options, Stress};
+use minigo::{BarrierKind, BarrierMode, Options, Stress};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,6 +13,12 @@ enum StressName {
     Poison,
     Verify,
     ScanFewFrames,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum WriteBarrier {
+    Insertion,
+    Hybrid,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -34,6 +40,9 @@ struct Arguments {
     /// Write the statistics as JSON to this file at exit.
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
+    /// Sample where the program is, a thousand times a second, and write a profile to this file at exit.
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
     /// Write a trace of the collections, one track for each thread, to this file: for chrome://tracing or Perfetto.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -61,6 +70,9 @@ struct Arguments {
     /// Debugging modes, separated by commas.
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
     stress: Vec<StressName>,
+    /// Which stores tell the collector what.
+    #[arg(long, value_enum, default_value_t = WriteBarrier::Insertion)]
+    write_barrier: WriteBarrier,
     /// What return barriers are for: a stack is scanned a little at a time; or whole, and they limit the rescan; or there
     /// are none.
     #[arg(long, value_enum, default_value_t = Barriers::Incremental)]
@@ -95,6 +107,7 @@ fn main() -> ExitCode {
         file: a.file,
         report: a.report,
         stats: a.stats,
+        profile: a.profile,
         trace: a.trace,
         progress: a.progress,
         threads: a.threads,
@@ -104,6 +117,10 @@ fn main() -> ExitCode {
         heap_limit: a.heap_limit,
         max_stack: a.max_stack,
         stress: stress.collect(),
+        write_barrier: match a.write_barrier {
+            WriteBarrier::Insertion => BarrierKind::Insertion,
+            WriteBarrier::Hybrid => BarrierKind::Hybrid,
+        },
         barriers: match a.barriers {
             Barriers::Incremental => BarrierMode::Incremental,
             Barriers::RescanLimit => BarrierMode::RescanLimit,

@@ -15,12 +15,40 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleReloc};
 use gimli::write::{Address, EhFrame, EndianVec, FrameTable};
+use stackmark::unwind::stack_map::cranelift;
 use stackmark_asm::layout;
 use std::collections::HashMap;
 use std::ops::Range;
 
 /// Address space for the machine code of a program.
 const CODE_BYTES: usize = 256 << 20;
+
+/// What the runtime needs to make errors and to call them.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct OwnMethods {
+    /// The word with the code of method `Error` of the runtime's errors.
+    pub(crate) error: usize,
+    /// The number of the type `func() string`.
+    pub(crate) signature: u32,
+    /// The managed function that calls such a method.
+    pub(crate) text: usize,
+}
+
+/// The functions of a program that are known by their parts.
+pub(crate) struct Entries {
+    /// What the first goroutine runs.
+    pub(crate) start: FuncId,
+    /// What every goroutine starts with.
+    pub(crate) goroutine: FuncId,
+    /// What native code calls back to panic.
+    pub(crate) raise: FuncId,
+    /// What C may call; None: there is no C code.
+    pub(crate) exports: Option<Vec<FuncId>>,
+    /// The method of the runtime's errors, with the number of its type, and what calls one.
+    pub(crate) error: FuncId,
+    pub(crate) signature: u32,
+    pub(crate) text: FuncId,
+}
 
 /// What a function is to tracebacks and to `recover`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -68,6 +96,11 @@ pub(crate) struct Code {
     pub(crate) raise: usize,
     /// The source.
     pub(crate) file: String,
+    /// The managed functions that C may call, by number.
+    pub(crate) exports: Vec<usize>,
+    /// Whether there is C code.
+    pub(crate) calls_c: bool,
+    pub(crate) own_methods: OwnMethods,
     pub(crate) range: Range<usize>,
     pub(crate) functions: Vec<Function>,
     pub(crate) safepoints: Vec<Safepoint>,
@@ -365,8 +398,9 @@ impl Emitter {
     }
 
     /// Puts everything in its final place.
-    pub(crate) fn finish(mut self, start: FuncId, entry: FuncId, raise: FuncId, file: String) -> Code {
-        let start = self.static_closure(start);
+    pub(crate) fn finish(mut self, entries: &Entries, file: String) -> Code {
+        let start = self.static_closure(entries.start);
+        let error = self.static_closure(entries.error);
         self.module.finalize_definitions().expect("all functions are defined and in reach of each other");
         let module = &self.module;
         let address = |id: FuncId| module.get_finalized_function(id) as usize;
@@ -392,19 +426,27 @@ impl Emitter {
                 safepoints.push(Safepoint { return_address, span: *span, slots: slots.clone() });
             }
             if let Some(UnwindInfo::SystemV(info)) = &f.unwind {
-                table.add_fde(cie, info.to_fde(Address::Constant(at as u64)));
+                let mut entry = info.to_fde(Address::Constant(at as u64));
+                // SAFETY: the function's code, in its final place, where it stays and is readable.
+                let code = unsafe { std::slice::from_raw_parts(at as *const u8, f.len) };
+                cranelift::describe_epilogues(&mut entry, code);
+                table.add_fde(cie, entry);
             }
         }
         let mut eh_frame = EhFrame::from(EndianVec::new(gimli::LittleEndian));
         table.write_eh_frame(&mut eh_frame).expect("CFI with constant addresses");
         let lo = functions.iter().map(|f| f.start).min().unwrap_or(0);
         let hi = functions.iter().map(|f| f.start + f.len).max().unwrap_or(0);
-        let (entry, raise) = (address(entry), address(raise));
+        let (entry, raise) = (address(entries.goroutine), address(entries.raise));
+        let exports = entries.exports.iter().flatten().map(|id| address(*id)).collect();
         let code = Code {
             start,
             entry,
             raise,
             file,
+            exports,
+            calls_c: entries.exports.is_some(),
+            own_methods: OwnMethods { error, signature: entries.signature, text: address(entries.text) },
             range: lo..hi,
             functions,
             safepoints,

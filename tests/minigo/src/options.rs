@@ -1,6 +1,7 @@
 //! What the command line asks for.
 
 pub use stackmark::stack::BarrierMode;
+pub use stackmark::write_barrier::Kind as BarrierKind;
 use std::path::PathBuf;
 
 /// A debugging mode.
@@ -29,6 +30,8 @@ pub struct Options {
     pub report: bool,
     /// Write the statistics as JSON to this file at exit.
     pub stats: Option<PathBuf>,
+    /// Sample where the program is, and write a profile to this file at exit.
+    pub profile: Option<PathBuf>,
     /// Write a trace in Chrome's format to this file.
     pub trace: Option<PathBuf>,
     /// Write a line on standard error each second.
@@ -47,6 +50,8 @@ pub struct Options {
     pub max_stack: usize,
     /// Debugging modes.
     pub stress: Vec<Stress>,
+    /// Which stores shade what.
+    pub write_barrier: BarrierKind,
     /// What return barriers are for, where no debugging mode says otherwise.
     pub barriers: BarrierMode,
     /// For tests of verification: stores are not reported to the collector.
@@ -60,6 +65,7 @@ impl Default for Options {
             file: PathBuf::new(),
             report: false,
             stats: None,
+            profile: None,
             trace: None,
             progress: false,
             threads: 1,
@@ -69,6 +75,7 @@ impl Default for Options {
             heap_limit: None,
             max_stack: 1_000_000_000,
             stress: Vec::new(),
+            write_barrier: BarrierKind::default(),
             barriers: BarrierMode::Incremental,
             break_write_barrier: false,
         }

@@ -1,5 +1,7 @@
 //! Types as the back end sees them: interned by identity, with Go's memory layout and the words that hold references.
 
+use crate::cgo::source::c_name;
+use crate::runtime::map::MapType;
 use crate::runtime::typeinfo::{FieldInfo, Shape, TypeInfo};
 use cranelift_codegen::ir::{self, types as clif};
 use go_types::typ::{BasicType, Type};
@@ -13,6 +15,13 @@ const MAX_COMPONENTS: usize = 8;
 /// An interned type: two are equal exactly if Go calls the types identical.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(crate) struct Ty(u32);
+
+impl Ty {
+    /// By which the runtime tells types from each other.
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Direction {
@@ -96,8 +105,6 @@ struct Data {
     name: String,
     /// The declared type's object, if it is a named type.
     named: Option<ObjKey>,
-    /// Methods of a declared type with which package fmt prints it: of the value, of the pointer to it.
-    prints: (bool, bool),
     layout: Option<Rc<Layout>>,
     info: Option<&'static TypeInfo>,
 }
@@ -152,7 +159,7 @@ impl Types {
     }
 
     fn push(&mut self, kind: Kind, name: String, named: Option<ObjKey>) -> Ty {
-        self.all.push(Data { kind, name, named, prints: (false, false), layout: None, info: None });
+        self.all.push(Data { kind, name, named, layout: None, info: None });
         Ty(self.all.len() as u32 - 1)
     }
 
@@ -199,9 +206,14 @@ impl Types {
                     return *t;
                 }
                 let o = &tc.lobjs[obj];
-                let name = match o.pkg().and_then(|p| tc.pkgs[p].name().clone()) {
-                    Some(p) => format!("{p}.{}", o.name()),
+                let own = match c_name(o.name()) {
+                    // As cgo names them.
+                    Some((_, name)) => format!("_Ctype_{name}"),
                     None => o.name().clone(),
+                };
+                let name = match o.pkg().and_then(|p| tc.pkgs[p].name().clone()) {
+                    Some(p) => format!("{p}.{own}"),
+                    None => own,
                 };
                 let t = self.push(Kind::Unsupported("a recursive type"), name, Some(obj));
                 self.by_named.insert(obj, t);
@@ -209,18 +221,6 @@ impl Types {
                 let under = go_types::typ::deep_underlying_type(key, tc);
                 let under = self.of(under, tc);
                 self.all[t.0 as usize].kind = self.kind(under).clone();
-                for m in n.methods() {
-                    let o = &tc.lobjs[*m];
-                    if matches!(&o.name()[..], "String" | "Error" | "Format" | "GoString") {
-                        let recv = o.typ().and_then(|t| tc.types[t].try_as_signature()).and_then(|s| *s.recv());
-                        let pointer = recv
-                            .and_then(|r| tc.lobjs[r].typ())
-                            .is_some_and(|t| matches!(tc.types[t], Type::Pointer(_)));
-                        let prints = &mut self.all[t.0 as usize].prints;
-                        prints.0 |= !pointer;
-                        prints.1 = true;
-                    }
-                }
                 return t;
             }
             Type::Pointer(p) => Kind::Pointer(self.of(p.base(), tc)),
@@ -333,30 +333,6 @@ impl Types {
         }
     }
 
-    /// The part of a value of type `t` that package fmt, or a panic, would print by calling its methods.
-    pub(crate) fn printed_by_method(&self, t: Ty) -> Option<&str> {
-        fn go(s: &Types, t: Ty, top: bool, seen: &mut Vec<Ty>) -> Option<Ty> {
-            if seen.contains(&t) {
-                return None;
-            }
-            seen.push(t);
-            if s.all[t.0 as usize].prints.0 {
-                return Some(t);
-            }
-            match s.kind(t) {
-                Kind::Pointer(e) if s.all[e.0 as usize].prints.1 => Some(t),
-                Kind::Pointer(e) if top => go(s, *e, false, seen),
-                Kind::Slice(e) | Kind::Array(_, e) => go(s, *e, false, seen),
-                Kind::Struct(fields) => fields
-                    .iter()
-                    .filter(|f| f.embedded || f.name.starts_with(char::is_uppercase))
-                    .find_map(|f| go(s, f.ty, false, seen)),
-                _ => None,
-            }
-        }
-        go(self, t, true, &mut vec![]).map(|t| self.name(t))
-    }
-
     /// The first part of `t` that this back end cannot represent.
     pub(crate) fn unsupported(&self, t: Ty) -> Option<&'static str> {
         fn go(s: &Types, t: Ty, seen: &mut Vec<Ty>) -> Option<&'static str> {
@@ -366,7 +342,7 @@ impl Types {
             seen.push(t);
             match s.kind(t) {
                 Kind::Unsupported(what) => Some(what),
-                Kind::Map(..) => Some("map types"),
+                Kind::Map(k, v) => go(s, *k, seen).or_else(|| go(s, *v, seen)),
                 Kind::Pointer(e) | Kind::Slice(e) | Kind::Array(_, e) | Kind::Chan(_, e) => go(s, *e, seen),
                 Kind::Struct(f) => f.iter().find_map(|f| go(s, f.ty, seen)),
                 Kind::Func(sig) => sig.params.iter().chain(&sig.results).find_map(|t| go(s, *t, seen)),
@@ -507,8 +483,11 @@ impl Types {
                 }
                 Shape::Struct(out)
             }
-            Kind::Interface(_) => Shape::Interface,
+            Kind::Interface(methods) => {
+                Shape::Interface(methods.iter().map(|(n, t)| (n.clone(), t.number())).collect())
+            }
             Kind::Chan(..) => Shape::Chan,
+            Kind::Map(k, v) => Shape::Map(Box::new(MapType::new(self.info(k), self.info(v)))),
             Kind::Func(_) => Shape::Func,
             _ => Shape::Opaque,
         };

@@ -47,7 +47,7 @@ macro_rules! tests {
 }
 
 tests! {
-    close_closed, close_nil, deadlock_goexit, deadlock_many, deadlock_nil, deadlock_receive, deadlock_send, divide, index_array,
+    close_closed, close_nil, deadlock_goexit, deadlock_many, deadlock_nil, deadlock_receive, deadlock_select, deadlock_send, divide, index_array,
     index_slice, index_string, index_unsigned, make_capacity, make_channel, make_huge, make_length, nil_array,
     nil_function, nil_large, nil_method, nil_read, nil_write, panic_again, panic_bool, panic_float, panic_goroutine, panic_in_deferred,
     panic_init, panic_int, panic_named, panic_named_string, panic_nil, panic_string, remainder, send_closed,

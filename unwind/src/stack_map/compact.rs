@@ -119,55 +119,62 @@ impl Maps {
 
     #[inline]
     pub(crate) fn get(&self, row: Row) -> MapRef<'_> {
-        let (number, words) = (row.0 >> NUMBER_SHIFT, row.0 & LARGE);
-        let head = &self.heads[number as usize];
-        let words = if words == LARGE { head.frame & WORDS_MASK } else { words };
-        MapRef { head, words, roots: &self.roots }
+        MapRef { row, maps: self }
     }
 }
 
-/// One map.
+/// One map. Small, since walks take it from frame to frame.
 #[derive(Clone, Copy)]
 pub(crate) struct MapRef<'m> {
-    head: &'m Head,
-    /// The size of the frame.
-    words: u32,
-    roots: &'m [u8],
+    row: Row,
+    maps: &'m Maps,
 }
 
 impl<'m> MapRef<'m> {
+    #[inline]
+    fn head(&self) -> &'m Head {
+        &self.maps.heads[(self.row.0 >> NUMBER_SHIFT) as usize]
+    }
+
     /// The frame's CFA minus its stack pointer, in bytes, if it is known; 0 if not.
     #[inline]
     pub(crate) fn cfa_offset(&self) -> usize {
-        self.words as usize * WORD as usize
+        let words = match self.row.0 & LARGE {
+            LARGE => self.head().frame & WORDS_MASK,
+            words => words,
+        };
+        words as usize * WORD as usize
     }
 
     pub(crate) fn cfa_is_known(&self) -> bool {
-        self.head.frame & CFA_KNOWN != 0
+        self.head().frame & CFA_KNOWN != 0
     }
 
     /// Whether saved frame pointer and CFA lie at and two words above the frame pointer.
     #[inline]
     pub(crate) fn has_frame_record(&self) -> bool {
-        self.head.saved_fp == 2 && self.head.cfa_from_fp == 2
+        let head = self.head();
+        head.saved_fp == 2 && head.cfa_from_fp == 2
     }
 
     #[inline]
     pub(crate) fn layout(&self) -> Layout {
-        let from_fp = self.head.cfa_from_fp;
+        let head = self.head();
+        let from_fp = head.cfa_from_fp;
         Layout {
-            saved_fp: self.head.saved_fp as usize * WORD as usize,
+            saved_fp: head.saved_fp as usize * WORD as usize,
             cfa_from_fp: (from_fp != 0).then(|| from_fp as usize * WORD as usize),
-            moves_return_address: self.head.frame & MOVES != 0,
+            moves_return_address: head.frame & MOVES != 0,
         }
     }
 
     /// What is live.
     #[inline]
     pub(crate) fn roots(&self) -> Roots<'m> {
-        let mut bytes = &self.roots[self.head.roots as usize..];
-        if self.head.plain != ANY {
-            return Roots(Form::Plain { deltas: bytes[..self.head.plain as usize].iter(), last: 0 });
+        let head = self.head();
+        let mut bytes = &self.maps.roots[head.roots as usize..];
+        if head.plain != ANY {
+            return Roots(Form::Plain { deltas: bytes[..head.plain as usize].iter(), last: 0 });
         }
         let left = next(&mut bytes).unwrap_or(0) as usize;
         Roots(Form::Any { bytes, left, last: 0 })

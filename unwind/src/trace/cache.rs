@@ -1,9 +1,8 @@
-//! The rules of the pcs that traces have met.
+//! The rules of the pcs that traces have met: an open-addressed table.
 //!
-//! An open-addressed table with a link from each entry to the one that was needed after it. While the links are right,
-//! the processor runs ahead of the return addresses that it has yet to load, which then only confirm the guess; where
-//! they are mostly wrong, in mixed stacks, they are switched off for a while, because a wrong guess costs more than
-//! the probe.
+//! A trace looks up each return address by itself, with nothing taken along from the look-up before: so the processor does
+//! several at a time. (Links from a pc to the one that came after it, to guess the next, were slower where they were wrong
+//! and no faster where they were right.)
 
 use crate::rule::Rule;
 
@@ -11,11 +10,8 @@ use crate::rule::Rule;
 const FREE: usize = usize::MAX;
 const FIRST_SIZE: usize = 1 << 10;
 const LARGEST_SIZE: usize = 1 << 20;
-/// How many probes go by before links are tried again.
-const PAUSE: u32 = 4096;
-/// What a wrong link costs, in right ones; and how many right ones are remembered.
-const WRONG: i32 = 6;
-const TRUST: i32 = 48;
+/// How many frames' saved registers are looked at together.
+pub(crate) const LATELY: usize = 256;
 
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(16))]
@@ -24,22 +20,23 @@ struct Entry {
     rule: Rule,
 }
 
+/// Packed rules by pc.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    entries: Box<[Entry]>,
+    shift: u32,
+}
+
 /// Packed rules by pc, for the traces of one thread. It serves one [`Code`](crate::Code) at a time: traces of another,
 /// or after code was registered or unregistered, begin with an empty one.
 #[derive(Clone, Debug)]
 pub struct TraceCache {
-    entries: Box<[Entry]>,
-    /// Which entry came after this one.
-    links: Box<[u32]>,
+    rules: Rules,
     used: usize,
-    shift: u32,
-    /// The entry that the last look-up found.
-    current: usize,
-    /// Positive while links are used; then how much they are trusted. Otherwise how long they are not.
-    trust: i32,
-    pause: u32,
     grows: bool,
     version: u64,
+    /// Room for the frames whose saved registers a trace has not looked at yet.
+    lately: Box<[(Rule, usize); LATELY]>,
 }
 
 impl Default for TraceCache {
@@ -49,7 +46,7 @@ impl Default for TraceCache {
 }
 
 impl TraceCache {
-    /// A cache that grows with the number of pcs, up to 24 MiB.
+    /// A cache that grows with the number of pcs, up to 16 MiB.
     pub fn new() -> TraceCache {
         TraceCache::with_size(FIRST_SIZE, true)
     }
@@ -63,21 +60,20 @@ impl TraceCache {
 
     fn with_size(size: usize, grows: bool) -> TraceCache {
         TraceCache {
-            entries: vec![Entry { at: FREE, rule: Rule::NONE }; size].into_boxed_slice(),
-            links: vec![0; size].into_boxed_slice(),
+            rules: Rules {
+                entries: vec![Entry { at: FREE, rule: Rule::NONE }; size].into_boxed_slice(),
+                shift: usize::BITS - size.trailing_zeros(),
+            },
             used: 0,
-            shift: usize::BITS - size.trailing_zeros(),
-            current: 0,
-            trust: TRUST,
-            pause: 0,
             grows,
             version: 0,
+            lately: Box::new([(Rule::NONE, 0); LATELY]),
         }
     }
 
     /// Bytes of memory that it takes.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.entries) + size_of_val(&*self.links)
+        size_of_val(&*self.rules.entries) + size_of_val(&*self.lately)
     }
 
     /// How many pcs it holds.
@@ -99,29 +95,21 @@ impl TraceCache {
         if self.version != version {
             self.version = version;
             if self.used != 0 {
-                self.entries.fill(Entry { at: FREE, rule: Rule::NONE });
+                self.rules.entries.fill(Entry { at: FREE, rule: Rule::NONE });
                 self.used = 0;
             }
         }
     }
 
-    fn home(&self, at: usize) -> usize {
-        home(at, self.shift)
+    /// The rules, and the room for frames.
+    #[inline]
+    pub(crate) fn parts(&mut self) -> (&Rules, &mut [(Rule, usize); LATELY]) {
+        (&self.rules, &mut self.lately)
     }
 
-    /// Where look-ups go on from the last one.
-    #[inline]
-    pub(crate) fn cursor(&mut self) -> Cursor<'_> {
-        let current = self.current & (self.entries.len() - 1);
-        let Entry { at, rule } = self.entries[current];
-        let memo = Memo { current, trust: self.trust, pause: self.pause };
-        Cursor { entries: &self.entries, links: &mut self.links, shift: self.shift, at, rule, memo }
-    }
-
-    /// Notes where a cursor has come to.
-    #[inline]
-    pub(crate) fn remember(&mut self, memo: Memo) {
-        Memo { current: self.current, trust: self.trust, pause: self.pause } = memo;
+    /// The rule for a pc, if it has been met.
+    pub(crate) fn find(&self, at: usize) -> Option<Rule> {
+        self.rules.find(at)
     }
 
     /// Remembers the rule for a pc that is not yet in the cache.
@@ -129,14 +117,13 @@ impl TraceCache {
         if at == FREE {
             return;
         }
-        if (self.used + 1) * 2 > self.entries.len() {
-            if self.grows && self.entries.len() < LARGEST_SIZE {
+        if (self.used + 1) * 2 > self.rules.entries.len() {
+            if self.grows && self.rules.entries.len() < LARGEST_SIZE {
                 self.grow();
             } else {
                 // What stood there is forgotten; whatever is searched for past it is found all the same.
-                let home = self.home(at);
-                self.entries[home] = Entry { at, rule };
-                self.current = home;
+                let home = self.rules.home(at);
+                self.rules.entries[home] = Entry { at, rule };
                 return;
             }
         }
@@ -144,19 +131,18 @@ impl TraceCache {
     }
 
     fn place(&mut self, at: usize, rule: Rule) {
-        let mask = self.entries.len() - 1;
-        let mut i = self.home(at);
-        while self.entries[i & mask].at != FREE {
+        let mask = self.rules.entries.len() - 1;
+        let mut i = self.rules.home(at);
+        while self.rules.entries[i & mask].at != FREE {
             i += 1;
         }
-        self.entries[i & mask] = Entry { at, rule };
-        self.current = i & mask;
+        self.rules.entries[i & mask] = Entry { at, rule };
         self.used += 1;
     }
 
     fn grow(&mut self) {
-        let mut larger = TraceCache::with_size(self.entries.len() * 4, true);
-        for entry in self.entries.iter().filter(|entry| entry.at != FREE) {
+        let mut larger = TraceCache::with_size(self.rules.entries.len() * 4, true);
+        for entry in self.rules.entries.iter().filter(|entry| entry.at != FREE) {
             larger.place(entry.at, entry.rule);
         }
         larger.version = self.version;
@@ -164,88 +150,27 @@ impl TraceCache {
     }
 }
 
-#[inline]
-fn home(at: usize, shift: u32) -> usize {
-    at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> shift
-}
-
-/// What a cursor leaves behind in its cache.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Memo {
-    current: usize,
-    trust: i32,
-    pause: u32,
-}
-
-/// A run of look-ups, whose state can stay in registers.
-pub(crate) struct Cursor<'c> {
-    entries: &'c [Entry],
-    links: &'c mut [u32],
-    shift: u32,
-    /// The entry that the last look-up has found.
-    at: usize,
-    rule: Rule,
-    memo: Memo,
-}
-
-impl Cursor<'_> {
-    pub(crate) fn memo(self) -> Memo {
-        self.memo
+impl Rules {
+    #[inline]
+    fn home(&self, at: usize) -> usize {
+        at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift
     }
 
     /// The rule for a pc, if it has been met.
     #[inline(always)]
-    pub(crate) fn find(&mut self, at: usize) -> Option<Rule> {
-        // A recursion stands where it has stood.
-        if self.at == at {
-            return Some(self.rule);
-        }
-        if self.memo.trust > 0 {
-            let next = self.links[self.memo.current & (self.links.len() - 1)] as usize & (self.entries.len() - 1);
-            let entry = self.entries[next];
-            if entry.at == at {
-                self.memo = Memo { current: next, trust: (self.memo.trust + 1).min(TRUST), pause: self.memo.pause };
-                (self.at, self.rule) = (entry.at, entry.rule);
-                return Some(entry.rule);
-            }
-            return self.find_elsewhere(at);
-        }
-        self.memo.pause = self.memo.pause.wrapping_sub(1);
-        if self.memo.pause == 0 {
-            self.memo.trust = WRONG * 2;
-        }
-        self.search(at)
-    }
-
-    /// The link was wrong.
-    #[inline]
-    fn find_elsewhere(&mut self, at: usize) -> Option<Rule> {
-        self.memo.trust -= WRONG;
-        if self.memo.trust <= 0 {
-            self.memo.pause = PAUSE;
-        }
-        let from = self.memo.current;
-        let found = self.search(at);
-        self.links[from & (self.entries.len() - 1)] = self.memo.current as u32;
-        found
-    }
-
-    #[inline]
-    fn search(&mut self, at: usize) -> Option<Rule> {
+    pub(crate) fn find(&self, at: usize) -> Option<Rule> {
         let mask = self.entries.len() - 1;
-        let mut i = home(at, self.shift) & mask;
+        let mut i = self.home(at);
         loop {
             // At most half of the entries are taken, so that the search meets the pc or a free entry.
-            let entry = self.entries[i];
+            let entry = self.entries[i & mask];
             if entry.at == at {
-                self.memo.current = i;
-                (self.at, self.rule) = (entry.at, entry.rule);
                 return Some(entry.rule);
             }
             if entry.at == FREE {
                 return None;
             }
-            i = (i + 1) & mask;
+            i += 1;
         }
     }
 }

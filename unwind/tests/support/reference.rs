@@ -68,10 +68,11 @@ where
                     let value = values.get(usize::from(register.0)).ok_or(gimli::Error::UnsupportedEvaluation)?;
                     evaluation.resume_with_register(Value::Generic(*value))?
                 }
-                EvaluationResult::RequiresMemory { address, size: 8, .. } => {
+                EvaluationResult::RequiresMemory { address, size: size @ 1..=8, .. } => {
                     let (word, shift) = (address & !7, (address & 7) as u32 * 8);
                     let high = memory(word.wrapping_add(8)).checked_shl(64 - shift).unwrap_or(0);
-                    evaluation.resume_with_memory(Value::Generic(memory(word) >> shift | high))?
+                    let value = (memory(word) >> shift | high) & u64::MAX >> (64 - 8 * u32::from(size));
+                    evaluation.resume_with_memory(Value::Generic(value))?
                 }
                 _ => return Err(gimli::Error::UnsupportedEvaluation),
             };

@@ -125,7 +125,16 @@ impl FuncGen<'_, '_> {
                 let (v, ok) = self.receive(&u.expr)?;
                 Ok(vec![v, Val { ty: self.c.types.basic.bool, v: vec![ok] }])
             }
-            Expr::TypeAssert(_) => Err(self.error(pos, "type assertions are not supported")),
+            Expr::Index(i) => {
+                let (v, ok) = self.map_index(i)?;
+                Ok(vec![v, Val { ty: self.c.types.basic.bool, v: vec![ok] }])
+            }
+            Expr::TypeAssert(a) => {
+                let Some(typ) = &a.typ else { return Err(self.error(pos, "a type switch is a statement")) };
+                let t = self.type_of(typ)?;
+                let (v, ok) = self.type_test(&a.expr, t)?;
+                Ok(vec![v, Val { ty: self.c.types.basic.bool, v: vec![ok] }])
+            }
             _ => Err(self.error(pos, "this comma-ok form is not supported")),
         }
     }

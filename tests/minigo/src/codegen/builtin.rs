@@ -44,7 +44,11 @@ impl FuncGen<'_, '_> {
                 self.emit_print(values, b == Builtin::Println, c.l_paren)?;
                 vec![]
             }
-            Builtin::Delete => return Err(self.error(pos, "map types are not supported")),
+            Builtin::Delete => {
+                c.args.iter().try_for_each(|a| self.hoist(a))?;
+                self.map_delete(&c.args[0], &c.args[1])?;
+                vec![]
+            }
             Builtin::Recover => vec![self.recover()],
             Builtin::Complex | Builtin::Real | Builtin::Imag => {
                 return Err(self.error(pos, "complex numbers are not supported"));
@@ -71,6 +75,10 @@ impl FuncGen<'_, '_> {
                 };
                 self.expr(e)?;
                 self.iconst(n as i64)
+            }
+            Kind::Map(..) => {
+                let m = self.expr(e)?.v[0];
+                self.map_length(m)
             }
             Kind::Chan(..) => {
                 let ch = self.expr(e)?.v[0];
@@ -179,13 +187,19 @@ impl FuncGen<'_, '_> {
                 let at = self.refv(at);
                 Ok(Val { ty: t, v: vec![at] })
             }
-            Kind::Map(..) => Err(self.error(pos, "map types are not supported")),
+            Kind::Map(..) => {
+                let hint = match c.args.get(1) {
+                    Some(e) => self.index_value(e)?,
+                    None => self.iconst(0),
+                };
+                Ok(self.map_make(t, hint))
+            }
             _ => Err(self.error(pos, "make of this type is not supported")),
         }
     }
 
     /// What a channel's buffer holds: the element, or a pointer to a copy of it if it is large.
-    fn channel_element(&mut self, elem: Ty) -> Ty {
+    pub(crate) fn channel_element(&mut self, elem: Ty) -> Ty {
         match self.c.types.layout(elem).components.is_some() {
             true => elem,
             false => self.c.types.pointer_to(elem),
@@ -243,15 +257,20 @@ impl FuncGen<'_, '_> {
         let g = self.goroutine();
         let v = self.load_at(element, g, natives::ELEMENT_OFFSET as i64);
         let ok = self.as_bool(open);
+        Ok((self.received_value(v, elem, element), ok))
+    }
+
+    /// The value of type `elem` that came as `element`.
+    pub(crate) fn received_value(&mut self, v: Val, elem: Ty, element: Ty) -> Val {
         if element == elem {
-            return Ok((v, ok));
+            return v;
         }
         // A closed channel gives no copy: the zero value stands in for it.
         let zero = self.zero(elem);
         let is_nil = self.b.ins().icmp_imm_s(IntCC::Equal, v.v[0], 0);
         let at = self.b.ins().select(is_nil, zero.v[0], v.v[0]);
         let at = self.refv(at);
-        Ok((Val { ty: elem, v: vec![at] }, ok))
+        Val { ty: elem, v: vec![at] }
     }
 
     pub(crate) fn print_operands(&mut self, c: &CallExpr) -> Compiled<Vec<Val>> {

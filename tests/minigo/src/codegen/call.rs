@@ -1,6 +1,7 @@
 //! Calls: of declared functions, methods, function values and the functions of the standard packages.
 
 use super::abi::{self, ResultPlace, Results};
+use super::foreign::CFunction;
 use super::function::{FuncGen, Val};
 use super::memory::Place;
 use crate::error::Compiled;
@@ -21,6 +22,12 @@ pub(crate) enum Callee {
     Direct(FuncId),
     /// A function object.
     Object(Value),
+    C(CFunction),
+    /// A method of an interface value.
+    Method {
+        value: Val,
+        name: String,
+    },
 }
 
 /// A call whose operands have been evaluated.
@@ -94,10 +101,21 @@ impl FuncGen<'_, '_> {
             let args = self.arguments(&sig.params, sig.variadic, c)?;
             return Ok(Prepared { callee: Callee::Direct(id), sig, args });
         }
+        if let Expr::Ident(i) = func
+            && let Some(obj) = self.c.program.info().uses.get(i).copied()
+            && let Some(f) = self.c.c_functions.get(&obj).cloned()
+        {
+            let sig = self.c.function_sig(obj, pos)?;
+            let args = self.arguments(&sig.params, sig.variadic, c)?;
+            return Ok(Prepared { callee: Callee::C(f), sig, args });
+        }
         if let Expr::Selector(s) = func
             && let Some(sel) = self.c.program.info().selections.get(&s.id()).cloned()
             && matches!(sel.kind(), SelectionKind::MethodVal)
         {
+            if !self.c.functions.contains_key(&sel.obj()) {
+                return self.prepare_interface_call(s, &sel, c);
+            }
             let (id, sig) = self.method(&sel, pos)?;
             let receiver = self.receiver(s, &sel, sig.params[0])?;
             let mut args = vec![receiver];
@@ -116,7 +134,7 @@ impl FuncGen<'_, '_> {
         let obj: ObjKey = sel.obj();
         match self.c.functions.get(&obj).copied() {
             Some(id) => Ok((id, self.c.function_sig(obj, pos)?)),
-            None => Err(self.error(pos, "method calls through interfaces are not supported")),
+            None => Err(self.error(pos, "an interface's method as a value is not supported")),
         }
     }
 
@@ -247,6 +265,8 @@ impl FuncGen<'_, '_> {
     pub(crate) fn emit_call(&mut self, callee: &Callee, sig: &Sig, args: &[Val]) -> Vec<Val> {
         let flat: Vec<Value> = args.iter().flat_map(|a| a.v.iter().copied()).collect();
         let call = match callee {
+            Callee::C(f) => return self.c_call(f, sig, args),
+            Callee::Method { value, name } => return self.call_interface(value, name, sig, args),
             Callee::Direct(id) => {
                 let f = self.c.emitter.reference(*id, self.b.func);
                 self.b.ins().call(f, &flat)
@@ -265,7 +285,7 @@ impl FuncGen<'_, '_> {
         self.collect_results(&registers, &sig.results)
     }
 
-    fn collect_results(&mut self, registers: &[Value], list: &[Ty]) -> Vec<Val> {
+    pub(crate) fn collect_results(&mut self, registers: &[Value], list: &[Ty]) -> Vec<Val> {
         let parts = abi::parts_of(&mut self.c.types, list);
         let mut next = registers.iter();
         let mut values: Vec<Value> = vec![];

@@ -41,7 +41,7 @@ impl FuncGen<'_, '_> {
                 self.fill(lit, t, &Place::Memory { base: at, offset: 0, barrier: true })?;
                 Ok(Val { ty: t, v: vec![at] })
             }
-            Kind::Map(..) => Err(self.error(pos, "map types are not supported")),
+            Kind::Map(..) => self.map_literal(lit, t),
             _ => Err(self.error(pos, "this composite literal is not supported")),
         }
     }

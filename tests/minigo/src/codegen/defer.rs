@@ -137,7 +137,9 @@ impl FuncGen<'_, '_> {
         let function = self.b.ins().load(clif::I64, MemFlagsData::trusted(), node, NODE_FUNCTION);
         let next = self.refv(next);
         let function = self.refv(function);
-        self.write_barrier(&[next]);
+        // The node leaves the list: a barrier that shades what is overwritten shades it.
+        let node = self.refv(node);
+        self.write_barrier(&[next, node]);
         self.b.ins().store(MemFlagsData::trusted(), next, frame, DEFER_HEAD);
         self.call_object(function);
         self.b.ins().jump(exit, &[]);
@@ -174,10 +176,7 @@ impl FuncGen<'_, '_> {
         let d = self.defers.as_ref().expect("a function with defer statements");
         let slot = d.frame;
         let info = self.c.words_info(vec![true, true]);
-        let info = self.address(std::ptr::from_ref(info) as usize);
-        let one = self.iconst(1);
-        let node = self.native(natives::allocate, &[info, one]);
-        let node = self.refv(node);
+        let node = self.allocate_values(info, 1);
         let at = self.b.ins().stack_addr(clif::I64, slot, 0);
         let frame = self.b.ins().load(clif::I64, MemFlagsData::trusted(), at, 0);
         let frame = self.refv(frame);
@@ -217,6 +216,19 @@ impl FuncGen<'_, '_> {
                     false => self.prepared_later(Callee::Object(f), &p.sig, p.args, what),
                 }
             }
+            Callee::C(f) => self.late_thunk(what, p.args, |g, args| {
+                g.c_call(&f, &p.sig, &args);
+                Ok(())
+            }),
+            Callee::Method { value, name } => {
+                let mut all = vec![value];
+                all.extend(p.args);
+                self.late_thunk(what, all, |g, mut args| {
+                    let value = args.remove(0);
+                    g.call_interface(&value, &name, &p.sig, &args);
+                    Ok(())
+                })
+            }
             callee => self.prepared_later(callee, &p.sig, p.args, what),
         }
     }
@@ -231,6 +243,7 @@ impl FuncGen<'_, '_> {
                 values.push(f);
                 None
             }
+            Callee::C(_) | Callee::Method { .. } => unreachable!("these have thunks of their own"),
         };
         for (t, v) in sig.params.iter().zip(args) {
             parts.extend(abi::parts(&mut self.c.types, *t));

@@ -74,7 +74,11 @@ impl FuncGen<'_, '_> {
                     _ => Err(self.error(pos, "a call with one result is needed here")),
                 }
             }
-            Expr::TypeAssert(_) => Err(self.error(pos, "type assertions are not supported")),
+            Expr::TypeAssert(a) => {
+                let Some(typ) = &a.typ else { return Err(self.error(pos, "a type switch is a statement")) };
+                let t = self.type_of(typ)?;
+                self.type_assertion(&a.expr, t)
+            }
             _ => Err(self.error(pos, "this expression is not supported")),
         }
     }
@@ -192,7 +196,7 @@ impl FuncGen<'_, '_> {
                 let p = self.unchecked_element(s.v[0], 0, index, byte, true);
                 Ok(self.load(&p, byte))
             }
-            Kind::Map(..) => Err(self.error(pos, "map types are not supported")),
+            Kind::Map(..) => Ok(self.map_index(i)?.0),
             _ => {
                 let t = self.type_of(e)?;
                 if let Some(p) = self.try_place(e)? {
@@ -361,13 +365,7 @@ impl FuncGen<'_, '_> {
         if matches!(self.kind(v.ty), Kind::Nil) {
             return Ok(self.zero(t));
         }
-        // Whoever prints it would have to call them through the interface.
-        if let Some(name) = self.c.types.printed_by_method(v.ty) {
-            let message = format!(
-                "a conversion to an interface of {name}, which has methods String or Error, is not supported"
-            );
-            return Err(self.error(pos, message));
-        }
+        self.check_implements(v.ty, t, pos)?;
         let info = self.c.types.info(v.ty);
         let data = if info.direct {
             v.v[0]

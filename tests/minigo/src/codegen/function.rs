@@ -201,6 +201,11 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         let entry = self.b.create_block();
         self.b.append_block_params_for_function_params(entry);
         self.b.switch_to_block(entry);
+        self.check_stack();
+    }
+
+    /// Polls if the stack pointer is below the limit.
+    pub(crate) fn check_stack(&mut self) {
         let (poll, body) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(poll);
         let g = self.goroutine();

@@ -27,6 +27,12 @@ pub(crate) enum Place {
         offset: i64,
         barrier: bool,
     },
+    /// An element of a map: the map's type, the map, the key.
+    Map {
+        t: Ty,
+        map: Value,
+        key: Val,
+    },
     Blank,
 }
 
@@ -151,6 +157,16 @@ impl FuncGen<'_, '_> {
 
     pub(crate) fn place(&mut self, e: &Expr) -> Compiled<Place> {
         let pos = e.pos(&self.c.program.ast);
+        let mut inner = e;
+        while let Expr::Paren(p) = inner {
+            inner = &p.expr;
+        }
+        if let Expr::Index(i) = inner
+            && let t = self.c.type_of_expr(&i.expr)?
+            && matches!(self.kind(t), Kind::Map(..))
+        {
+            return self.map_place(i);
+        }
         match self.try_place(e)? {
             Some(p) => Ok(p),
             None => Err(self.error(pos, "this operand cannot be assigned to")),
@@ -210,6 +226,7 @@ impl FuncGen<'_, '_> {
                 let at = self.c.types.field_offset(&fields, index) as i64;
                 Place::Memory { base: *base, offset: offset + at, barrier: *barrier }
             }
+            Place::Map { .. } => unreachable!("a field of a map's element is no variable"),
             Place::Blank => Place::Blank,
         }
     }
@@ -269,6 +286,7 @@ impl FuncGen<'_, '_> {
         match p {
             Place::Vars(vars) => Val { ty: t, v: vars.iter().map(|v| self.b.use_var(*v)).collect() },
             Place::Memory { base, offset, .. } => self.load_at(t, *base, *offset),
+            Place::Map { t, map, key } => self.map_find(*t, *map, key).0,
             Place::Blank => self.zero(t),
         }
     }
@@ -297,6 +315,10 @@ impl FuncGen<'_, '_> {
         match p {
             Place::Vars(vars) => self.define_vars(vars, value),
             Place::Memory { base, offset, barrier } => self.store_at(value.ty, *base, *offset, value, *barrier),
+            Place::Map { t, map, key } => {
+                let at = self.map_assign(*t, *map, key);
+                self.store_at(value.ty, at, 0, value, true);
+            }
             Place::Blank => {}
         }
     }
@@ -312,7 +334,13 @@ impl FuncGen<'_, '_> {
                 if barrier {
                     let refs: Vec<Value> =
                         components.iter().zip(&value.v).filter(|(c, _)| c.is_ref).map(|(_, v)| *v).collect();
-                    self.write_barrier(&refs);
+                    let lost: Vec<i64> = match host::shades_lost() {
+                        true => {
+                            components.iter().filter(|c| c.is_ref).map(|c| offset + i64::from(c.offset)).collect()
+                        }
+                        false => vec![],
+                    };
+                    self.write_barrier_at(&refs, base, &lost);
                 }
                 let base = if offset.unsigned_abs() > 1 << 30 { self.iadd_ref(base, offset) } else { base };
                 let offset = if offset.unsigned_abs() > 1 << 30 { 0 } else { offset };
@@ -326,6 +354,12 @@ impl FuncGen<'_, '_> {
 
     /// While marking runs, tells the collector of references that are about to be stored.
     pub(crate) fn write_barrier(&mut self, refs: &[Value]) {
+        let nothing = self.iconst(0);
+        self.write_barrier_at(refs, nothing, &[]);
+    }
+
+    /// As `write_barrier`; they replace those at these offsets from `base`.
+    fn write_barrier_at(&mut self, refs: &[Value], base: Value, lost: &[i64]) {
         if refs.is_empty() {
             return;
         }
@@ -337,6 +371,11 @@ impl FuncGen<'_, '_> {
         self.b.switch_to_block(cold);
         for v in refs {
             self.native(natives::write_barrier, &[*v]);
+        }
+        for offset in lost {
+            let at = self.iadd_ref(base, *offset);
+            let v = self.b.ins().load(clif::I64, MemFlagsData::trusted(), at, 0);
+            self.native(natives::write_barrier, &[v]);
         }
         self.b.ins().jump(go_on, &[]);
         self.b.switch_to_block(go_on);

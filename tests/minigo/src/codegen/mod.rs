@@ -11,20 +11,25 @@ mod constant;
 mod convert;
 mod defer;
 mod expression;
+mod foreign;
 mod function;
 mod hoist;
+mod interface;
+mod map;
 mod memory;
 mod operator;
 mod panicking;
 mod range;
+mod select;
 mod standard;
 mod statement;
 mod thunk;
 
+use crate::cgo::library::Symbols;
 use crate::error::Compiled;
 use crate::escape::{self, Escapes};
 use crate::front::Program;
-use crate::module::{Code, Emitter};
+use crate::module::{Code, Emitter, Entries};
 use crate::types::{Kind, Sig, Ty, Types};
 use cranelift_module::FuncId;
 use function::FuncGen;
@@ -40,9 +45,14 @@ pub(crate) struct Compiler<'p> {
     pub(crate) types: Types,
     pub(crate) emitter: Emitter,
     functions: HashMap<ObjKey, FuncId>,
+    /// By receiver: names, objects and functions.
+    methods: HashMap<Ty, Vec<(String, ObjKey, FuncId)>>,
     globals: HashMap<ObjKey, usize>,
     literals: VecDeque<Literal>,
     panicking: panicking::Panicking,
+    /// Where C functions are.
+    c_symbols: Option<&'p Symbols>,
+    c_functions: HashMap<ObjKey, foreign::CFunction>,
     /// Float constants.
     exact: crate::exact::Exact,
 }
@@ -59,7 +69,7 @@ struct Literal {
 }
 
 /// Compiles a program. What runs first is `Code::start`.
-pub(crate) fn compile(program: &Program) -> Compiled<Code> {
+pub(crate) fn compile(program: &Program, c_symbols: Option<&Symbols>) -> Compiled<Code> {
     let types = Types::new();
     let mut emitter = Emitter::new();
     let panicking = panicking::declare(&mut emitter);
@@ -68,7 +78,10 @@ pub(crate) fn compile(program: &Program) -> Compiled<Code> {
         types,
         emitter,
         panicking,
+        c_symbols,
+        c_functions: HashMap::new(),
         functions: HashMap::new(),
+        methods: HashMap::new(),
         globals: HashMap::new(),
         literals: VecDeque::new(),
         exact: crate::exact::constants(program)?,
@@ -82,10 +95,14 @@ pub(crate) fn compile(program: &Program) -> Compiled<Code> {
     let start = c.start(&inits, main)?;
     c.drain_literals()?;
     c.define_panicking();
-    let raise = c.panicking.raise;
-    let entry = c.goroutine_start();
-    let file = program.file_name();
-    Ok(c.emitter.finish(start, entry, raise, file))
+    let exports = c.export_thunks()?;
+    let goroutine = c.goroutine_start();
+    let (raise, exports) = (c.panicking.raise, c_symbols.map(|_| exports));
+    let text = Sig { params: vec![], results: vec![c.types.basic.string], variadic: false };
+    let signature = c.types.intern(Kind::Func(Rc::new(text))).number();
+    let (error, text) = (c.error_method(), c.text_caller());
+    let entries = Entries { start, goroutine, raise, exports, error, signature, text };
+    Ok(c.emitter.finish(&entries, program.file_name()))
 }
 
 impl<'p> Compiler<'p> {
@@ -125,6 +142,10 @@ impl<'p> Compiler<'p> {
                                     return Err(program.error(pos, "a variable of this size is not supported"));
                                 }
                                 let at = self.emitter.global(&layout);
+                                if let Some(function) = self.c_address(&program.ast.idents[*i].name) {
+                                    // SAFETY: a new variable of one word, and no managed code runs yet.
+                                    unsafe { *(at as *mut usize) = function };
+                                }
                                 self.globals.insert(*obj, at);
                             }
                         }
@@ -145,13 +166,21 @@ impl<'p> Compiler<'p> {
             let decl = &program.ast.fdecls[*key];
             let ident = &program.ast.idents[decl.name];
             if decl.body.is_none() {
+                if let (Some(f), Some(obj)) =
+                    (foreign::CFunction::declared_as(&ident.name), self.definition(decl.name))
+                {
+                    self.c_functions.insert(obj, f);
+                    continue;
+                }
                 return Err(program.error(ident.pos, format!("missing function body of {}", ident.name)));
             }
             let Some(obj) = self.definition(decl.name) else { continue };
             let sig = self.function_sig(obj, ident.pos)?;
             let mut name = format!("main.{}", ident.name);
+            let mut receiver = None;
             if let Some(recv) = self.receiver_type(obj) {
                 let recv = self.supported(recv, ident.pos)?;
+                receiver = Some(recv);
                 name = match self.types.kind(recv) {
                     Kind::Pointer(_) if !self.types.is_named(recv) => {
                         format!("main.(*{}).{}", self.types.name(recv).trim_start_matches("*main."), ident.name)
@@ -161,6 +190,9 @@ impl<'p> Compiler<'p> {
             }
             let id = self.emitter.declare(&name, &abi::signature(&mut self.types, &sig, false));
             self.functions.insert(obj, id);
+            if let Some(receiver) = receiver {
+                self.methods.entry(receiver).or_default().push((ident.name.clone(), obj, id));
+            }
             if decl.recv.is_none() && ident.name == "init" {
                 inits.push(id);
             } else if decl.recv.is_none() && ident.name == "main" {

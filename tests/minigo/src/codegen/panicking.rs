@@ -9,7 +9,7 @@ use super::function::FuncGen;
 use crate::module::{Emitter, Role};
 use crate::runtime::natives::{self, NativeFn};
 use crate::types::Sig;
-use cranelift_codegen::ir::{self, AbiParam, InstBuilder, MemFlagsData, Signature, Value, types as clif};
+use cranelift_codegen::ir::{self, AbiParam, InstBuilder, Signature, Value, types as clif};
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::FuncId;
@@ -64,16 +64,10 @@ impl Compiler<'_> {
         let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, p.raise.as_u32()), words(1));
         let mut fbc = FunctionBuilderContext::new();
         {
-            // No prologue of its own: native code calls it, and the pinned register is not set yet.
             let none = Rc::new(Sig { params: vec![], results: vec![], variadic: false });
             let b = FunctionBuilder::new(&mut func, &mut fbc);
             let mut g = FuncGen::new(&mut *self, b, &none, "minigo.raise", Rc::default(), 0);
-            let entry = g.b.create_block();
-            g.b.append_block_params_for_function_params(entry);
-            g.b.switch_to_block(entry);
-            let raised = g.b.block_params(entry)[0];
-            let header = g.b.ins().load(clif::I64, MemFlagsData::trusted(), raised, 0);
-            g.b.ins().set_pinned_reg(header);
+            let raised = g.enter_from_native();
             g.native(natives::raised_value, &[raised]);
             g.panic_with_results();
             g.b.ins().return_(&[]);
@@ -126,7 +120,7 @@ impl FuncGen<'_, '_> {
     }
 
     /// Panics with the value that a native has left in the result words.
-    fn panic_with_results(&mut self) {
+    pub(crate) fn panic_with_results(&mut self) {
         let ty = self.result_word(0, clif::I64);
         let data = self.result_ref(1);
         self.emit_panic(ty, data);

@@ -52,7 +52,20 @@ impl FuncGen<'_, '_> {
             }
             Kind::String => self.range_string(r, label),
             Kind::Chan(_, elem) => self.range_channel(r, label, elem),
-            Kind::Map(..) => Err(self.error(pos, "map types are not supported")),
+            Kind::Map(..) => {
+                let define = r.token == Token::DEFINE;
+                let (key, val) = (self.sink(&r.key, define)?, self.sink(&r.val, define)?);
+                let [head, inside, done] = [(); 3].map(|()| self.b.create_block());
+                let body = |g: &mut Self, k, v| {
+                    g.put(&key, k)?;
+                    g.put(&val, v)?;
+                    g.targets.push(Target { label, break_to: done, continue_to: Some(head), plain: false });
+                    g.block(&r.body.list)?;
+                    g.targets.pop();
+                    Ok(())
+                };
+                self.range_map(r, t, body, [head, inside, done])
+            }
             Kind::Int { .. } => {
                 Err(self.error(pos, format!("range over an integer ({}) is not Go 1.19", self.c.types.name(int))))
             }

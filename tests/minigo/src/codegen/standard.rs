@@ -3,10 +3,11 @@
 use super::function::{FuncGen, Val};
 use crate::error::Compiled;
 use crate::runtime::natives::{self, NativeFn};
-use crate::types::Kind;
-use cranelift_codegen::ir::Value;
+use crate::types::{Kind, Ty};
+use cranelift_codegen::ir::{InstBuilder, Value};
 use go_parser::Pos;
-use go_parser::ast::CallExpr;
+use go_parser::ast::{CallExpr, Expr};
+use go_types::ObjKey;
 
 /// A function of a standard package.
 #[derive(Clone, Copy)]
@@ -20,9 +21,22 @@ pub(crate) enum Standard {
     Gosched,
     NumGoroutine,
     Goexit,
+    /// `time.Now`, of this type; the clock's nanoseconds.
+    Now(Ty),
+    /// `time.Since`, of this type.
+    Since(Ty),
 }
 
 impl FuncGen<'_, '_> {
+    /// The function of a package that `f` names.
+    fn package_object(&self, f: &Expr) -> Option<ObjKey> {
+        match f {
+            Expr::Paren(p) => self.package_object(&p.expr),
+            Expr::Selector(s) => self.c.program.info().uses.get(&s.sel).copied(),
+            _ => None,
+        }
+    }
+
     /// Which function that is, and its arguments.
     pub(crate) fn standard_operands(
         &mut self,
@@ -46,6 +60,14 @@ impl FuncGen<'_, '_> {
             let params = if format { vec![basic.string, any_slice] } else { vec![any_slice] };
             return Ok((Standard::Print { native, to_string }, self.arguments(&params, true, c)?));
         }
+        if package == "time" {
+            let object = self.package_object(&c.func).filter(|_| matches!(name, "Now" | "Since"));
+            let object = object.ok_or_else(|| self.error(pos, format!("{package}.{name} is not supported")))?;
+            let sig = self.c.function_sig(object, pos)?;
+            let operands = self.arguments(&sig.params, false, c)?;
+            let result = sig.results[0];
+            return Ok((if name == "Now" { Standard::Now(result) } else { Standard::Since(result) }, operands));
+        }
         let call = match (package, name) {
             ("runtime", "GC") => Standard::Collect,
             ("runtime", "Gosched") => Standard::Gosched,
@@ -65,6 +87,8 @@ impl FuncGen<'_, '_> {
                 let mut words: Vec<Value> = vec![list.v[0], list.v[1]];
                 words.extend(format.iter().flat_map(|f| f.v.iter().copied()));
                 let n = self.native(*native, &words);
+                // Methods may have been called for the texts: the operands are roots until here.
+                self.keep_alive(operands);
                 if *to_string {
                     return vec![self.string_result(basic.string)];
                 }
@@ -82,6 +106,11 @@ impl FuncGen<'_, '_> {
             Standard::NumGoroutine => {
                 let n = self.native(natives::num_goroutine, &[]);
                 vec![Val { ty: basic.int, v: vec![n] }]
+            }
+            Standard::Now(ty) => vec![Val { ty: *ty, v: vec![self.native(natives::nanoseconds, &[])] }],
+            Standard::Since(ty) => {
+                let now = self.native(natives::nanoseconds, &[]);
+                vec![Val { ty: *ty, v: vec![self.b.ins().isub(now, operands[0].v[0])] }]
             }
             Standard::Goexit => {
                 self.emit_goexit();

@@ -4,8 +4,18 @@ use super::function::{FuncGen, Target, Val};
 use crate::error::Compiled;
 use crate::types::{Kind, Ty};
 use cranelift_codegen::ir::{Block, InstBuilder, TrapCode};
-use go_parser::ast::{BranchStmt, Expr, ForStmt, IfStmt, Node, ReturnStmt, Stmt, SwitchStmt};
+use go_parser::ast::{BlockStmt, BranchStmt, CaseClause, Expr, ForStmt, IfStmt, Node, ReturnStmt, Stmt, SwitchStmt};
 use go_parser::{Pos, Token};
+use std::rc::Rc;
+
+/// The clauses of a switch.
+pub(crate) fn clauses_of(body: &BlockStmt) -> Vec<Rc<CaseClause>> {
+    let clause = |s: &Stmt| match s {
+        Stmt::Case(c) => Some(c.clone()),
+        _ => None,
+    };
+    body.list.iter().filter_map(clause).collect()
+}
 
 impl FuncGen<'_, '_> {
     pub(crate) fn block(&mut self, list: &[Stmt]) -> Compiled<()> {
@@ -22,12 +32,14 @@ impl FuncGen<'_, '_> {
         Ok(())
     }
 
-    fn stmt(&mut self, s: &Stmt) -> Compiled<()> {
+    pub(crate) fn stmt(&mut self, s: &Stmt) -> Compiled<()> {
         let pos = s.pos(&self.c.program.ast);
         self.at(pos);
         let program = self.c.program;
         let label = match s {
-            Stmt::For(_) | Stmt::Range(_) | Stmt::Switch(_) => self.pending_label.take(),
+            Stmt::For(_) | Stmt::Range(_) | Stmt::Switch(_) | Stmt::TypeSwitch(_) | Stmt::Select(_) => {
+                self.pending_label.take()
+            }
             _ => {
                 self.pending_label = None;
                 None
@@ -73,7 +85,10 @@ impl FuncGen<'_, '_> {
                 self.b.switch_to_block(block);
                 self.poll();
                 self.pending_label = Some(name.clone());
-                if matches!(l.stmt, Stmt::For(_) | Stmt::Range(_) | Stmt::Switch(_)) {
+                if matches!(
+                    l.stmt,
+                    Stmt::For(_) | Stmt::Range(_) | Stmt::Switch(_) | Stmt::TypeSwitch(_) | Stmt::Select(_)
+                ) {
                     return self.stmt(&l.stmt);
                 }
                 // `break` out of a labelled block.
@@ -90,8 +105,8 @@ impl FuncGen<'_, '_> {
                 Expr::Call(c) => self.defer_statement(c),
                 _ => Err(self.error(pos, "defer needs a call")),
             },
-            Stmt::Select(_) => Err(self.error(pos, "select statements are not supported")),
-            Stmt::TypeSwitch(_) => Err(self.error(pos, "type switch statements are not supported")),
+            Stmt::Select(s) => self.select_statement(s, label),
+            Stmt::TypeSwitch(s) => self.type_switch(s, label),
             _ => Err(self.error(pos, "this statement is not supported")),
         }
     }
@@ -232,15 +247,7 @@ impl FuncGen<'_, '_> {
             None => None,
         };
         let done = self.b.create_block();
-        let clauses: Vec<_> = s
-            .body
-            .list
-            .iter()
-            .filter_map(|s| match s {
-                Stmt::Case(c) => Some(c.clone()),
-                _ => None,
-            })
-            .collect();
+        let clauses = clauses_of(&s.body);
         let bodies: Vec<Block> = clauses.iter().map(|_| self.b.create_block()).collect();
         let mut default = done;
         for (clause, body) in clauses.iter().zip(&bodies) {

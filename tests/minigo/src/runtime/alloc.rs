@@ -60,8 +60,12 @@ pub(crate) unsafe fn copy(info: &TypeInfo, to: usize, from: usize, count: usize)
     if info.has_refs() && host::marking() {
         for i in 0..count {
             for (w, _) in info.words.iter().enumerate().filter(|(_, is_ref)| **is_ref) {
-                // SAFETY: word `w` of value `i` lies in the source range.
-                host::shade(unsafe { *((from + i * info.size + 8 * w) as *const usize) });
+                let at = i * info.size + 8 * w;
+                // SAFETY: word `w` of value `i` lies in both ranges.
+                unsafe {
+                    host::shade(*((from + at) as *const usize));
+                    host::shade_lost(*((to + at) as *const usize));
+                }
             }
         }
     }

@@ -11,6 +11,8 @@ use super::typeinfo::TypeInfo;
 use super::{alloc, host, panic};
 use stackmark_asm::layout::G_RESULTS;
 use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,10 +23,10 @@ pub(crate) const ELEMENT_OFFSET: usize = G_RESULTS + 8;
 pub(crate) const PARKED: usize = 2;
 
 /// Most words of an element; larger ones are sent as pointers to copies.
-const ELEMENT_WORDS: usize = 8;
+pub(crate) const ELEMENT_WORDS: usize = 8;
 
 #[repr(C)]
-struct Channel {
+pub(super) struct Channel {
     /// Held for a few dozen instructions. Acquire and Release order the other fields.
     lock: AtomicBool,
     closed: bool,
@@ -34,30 +36,108 @@ struct Channel {
     head: usize,
     /// The one reference: `cap` elements.
     buffer: usize,
-    /// Waiting receivers or senders; there are never both.
-    receivers: Queue,
-    senders: Queue,
+    /// Waiting receivers or senders. There are never both, but for those of one `select`.
+    pub(super) receivers: Queue,
+    pub(super) senders: Queue,
 }
 
 /// Goroutines in the order in which they came; null when there was never one.
 #[allow(clippy::box_collection, reason = "one word in the channel, null for an empty queue")]
 #[repr(transparent)]
-struct Queue(Option<Box<VecDeque<host::Waiter>>>);
+pub(super) struct Queue(Option<Box<VecDeque<Waiting>>>);
+
+/// A goroutine that waits for one channel, or with `select` for this and others.
+pub(super) struct Waiting {
+    pub(super) waiter: host::Waiter,
+    pub(super) select: Option<Case>,
+}
+
+/// One case of a select statement.
+pub(super) struct Case {
+    /// Set by whoever wakes the goroutine: only the first may. AcqRel, although the channels' locks order the rest.
+    pub(super) claimed: Arc<AtomicBool>,
+    pub(super) index: usize,
+    /// Where among the goroutine's transfer words the element lies that it sends.
+    pub(super) element: Range<usize>,
+}
+
+/// What a goroutine is woken with that waits in `select`, or more: twice the case, and 1 if an element was handed over.
+pub(crate) const SELECTED: usize = 1 << 32;
+
+impl Waiting {
+    fn plain() -> Waiting {
+        Waiting { waiter: host::Waiter::current(), select: None }
+    }
+
+    fn is_open(&self) -> bool {
+        self.select.as_ref().is_none_or(|case| !case.claimed.load(Ordering::Acquire))
+    }
+
+    fn claim(&self) -> bool {
+        self.select.as_ref().is_none_or(|case| !case.claimed.swap(true, Ordering::AcqRel))
+    }
+
+    /// The element of a sender.
+    fn element(&self) -> Vec<usize> {
+        let words = self.waiter.take_transfer();
+        match &self.select {
+            Some(case) => words[case.element.clone()].to_vec(),
+            None => words,
+        }
+    }
+
+    /// Wakes it with the value of a goroutine that waits for one channel, or with that of its case.
+    pub(super) fn wake(self, plain: usize, handed_over: bool) {
+        let value = match &self.select {
+            Some(case) => SELECTED + 2 * case.index + usize::from(handed_over),
+            None => plain,
+        };
+        self.waiter.wake(value);
+    }
+}
 
 impl Queue {
-    fn push(&mut self, w: host::Waiter) {
+    pub(super) fn push(&mut self, w: Waiting) {
         self.0.get_or_insert_default().push_back(w);
     }
 
-    fn pop(&mut self) -> Option<host::Waiter> {
+    /// The first that nobody else has woken.
+    fn pop(&mut self) -> Option<Waiting> {
         let list = self.0.as_mut()?;
-        let first = list.pop_front();
+        let mut first = list.pop_front();
+        while first.as_ref().is_some_and(|w| !w.claim()) {
+            first = list.pop_front();
+        }
         // The channel has no finaliser: an empty queue is not kept.
         if list.is_empty() {
             self.0 = None;
         }
         first
     }
+
+    fn has_waiting(&self) -> bool {
+        self.0.as_ref().is_some_and(|list| list.iter().any(Waiting::is_open))
+    }
+
+    /// Takes a goroutine out that waits no more.
+    pub(super) fn remove(&mut self, waiter: &host::Waiter) {
+        if let Some(list) = self.0.as_mut() {
+            list.retain(|w| !w.waiter.is(waiter));
+            if list.is_empty() {
+                self.0 = None;
+            }
+        }
+    }
+}
+
+/// What a send or a receive has come to.
+pub(super) enum Outcome {
+    /// Done; this goroutine is to be woken, with the value for one that waits for one channel, once no lock is held.
+    Done(Option<Waiting>),
+    /// The channel is closed.
+    Closed,
+    /// It has to wait.
+    Wait,
 }
 
 fn channel_info() -> &'static TypeInfo {
@@ -71,7 +151,7 @@ fn channel_info() -> &'static TypeInfo {
 
 /// # Safety
 /// `at` is a channel.
-unsafe fn locked<'c>(at: usize) -> &'c mut Channel {
+pub(super) unsafe fn locked<'c>(at: usize) -> &'c mut Channel {
     let channel = at as *mut Channel;
     // SAFETY: the lock is a field of its own; the exclusive reference is made under it. A channel that a native works
     // on is not collected.
@@ -84,7 +164,7 @@ unsafe fn locked<'c>(at: usize) -> &'c mut Channel {
 }
 
 impl Channel {
-    fn unlock(&self) {
+    pub(super) fn unlock(&self) {
         self.lock.store(false, Ordering::Release);
     }
 
@@ -92,7 +172,7 @@ impl Channel {
         self.buffer + (self.head + index) % self.cap * self.elem.size
     }
 
-    fn words(&self) -> usize {
+    pub(super) fn words(&self) -> usize {
         self.elem.size.div_ceil(8)
     }
 
@@ -106,12 +186,82 @@ impl Channel {
     }
 
     /// Elements that are stored where the collector may have looked already.
-    fn shade(&self, words: &[usize]) {
+    pub(super) fn shade(&self, words: &[usize]) {
         if host::marking() {
             for (w, _) in self.elem.words.iter().enumerate().filter(|(_, is_ref)| **is_ref) {
                 host::shade(words[w]);
             }
         }
+    }
+
+    /// An element that leaves the buffer.
+    fn shade_lost(&self, element: *const u8) {
+        if host::marking() {
+            for (w, _) in self.elem.words.iter().enumerate().filter(|(_, is_ref)| **is_ref) {
+                // SAFETY: the caller's element has these words.
+                host::shade_lost(unsafe { element.cast::<usize>().add(w).read() });
+            }
+        }
+    }
+
+    /// Whether a receive, or else a send, need not wait.
+    pub(super) fn is_ready(&self, receive: bool) -> bool {
+        self.closed
+            || match receive {
+                true => self.len > 0 || self.senders.has_waiting(),
+                false => self.len < self.cap || self.receivers.has_waiting(),
+            }
+    }
+
+    /// Sends an element, whose references are shaded. The lock is held.
+    pub(super) fn send(&mut self, element: &[usize]) -> Outcome {
+        if self.closed {
+            return Outcome::Closed;
+        }
+        if let Some(receiver) = self.receivers.pop() {
+            receiver.waiter.set_transfer(&element[..self.words()]);
+            return Outcome::Done(Some(receiver));
+        }
+        if self.len < self.cap {
+            self.put_buffered(element);
+            return Outcome::Done(None);
+        }
+        Outcome::Wait
+    }
+
+    /// Receives an element into the result words. The lock is held.
+    pub(super) fn receive(&mut self, a: &Arguments<'_>) -> Outcome {
+        let (to, size) = (a.element(), self.elem.size);
+        if self.len > 0 {
+            // SAFETY: the slot holds an element; the result words have room for one.
+            unsafe {
+                let slot = self.slot(0);
+                std::ptr::copy_nonoverlapping(slot as *const u8, to, size);
+                self.shade_lost(to);
+                std::ptr::write_bytes(slot as *mut u8, 0, size);
+            }
+            self.head = (self.head + 1) % self.cap;
+            self.len -= 1;
+            let sender = self.senders.pop();
+            if let Some(s) = &sender {
+                let words = s.element();
+                self.shade(&words);
+                self.put_buffered(&words);
+            }
+            return Outcome::Done(sender);
+        }
+        if let Some(s) = self.senders.pop() {
+            let words = s.element();
+            // SAFETY: the transfer holds one element; the result words have room for it.
+            unsafe { std::ptr::copy_nonoverlapping(words.as_ptr().cast::<u8>(), to, size) };
+            return Outcome::Done(Some(s));
+        }
+        if self.closed {
+            // SAFETY: the result words have room for an element.
+            unsafe { std::ptr::write_bytes(to, 0, size) };
+            return Outcome::Closed;
+        }
+        Outcome::Wait
     }
 
     fn put_buffered(&mut self, words: &[usize]) {
@@ -160,26 +310,26 @@ natives! {
         }
         // SAFETY: compiled code passes a channel.
         let c = unsafe { locked(a.get(0)) };
-        if c.closed {
-            c.unlock();
-            return 1;
-        }
         let element = c.take_element(&a);
-        if let Some(receiver) = c.receivers.pop() {
-            receiver.set_transfer(&element[..c.words()]);
-            c.unlock();
-            receiver.wake(PARKED + 1);
-            return 0;
+        match c.send(&element) {
+            Outcome::Done(receiver) => {
+                c.unlock();
+                if let Some(r) = receiver {
+                    r.wake(PARKED + 1, true);
+                }
+                0
+            }
+            Outcome::Closed => {
+                c.unlock();
+                1
+            }
+            Outcome::Wait => {
+                let me = Waiting::plain();
+                me.waiter.set_transfer(&element[..c.words()]);
+                c.senders.push(me);
+                host::park(host::Wait::Send, move || c.unlock())
+            }
         }
-        if c.len < c.cap {
-            c.put_buffered(&element);
-            c.unlock();
-            return 0;
-        }
-        let me = host::Waiter::current();
-        me.set_transfer(&element[..c.words()]);
-        c.senders.push(me);
-        host::park(host::Wait::Send, move || c.unlock())
     }
 
     /// (channel) -> 1 with an element in the result words, 0 with zeroes there, or PARKED and more.
@@ -189,45 +339,23 @@ natives! {
         }
         // SAFETY: compiled code passes a channel.
         let c = unsafe { locked(a.get(0)) };
-        let (to, size) = (a.element(), c.elem.size);
-        if c.len > 0 {
-            // SAFETY: the slot holds an element; the result words have room for one.
-            unsafe {
-                let slot = c.slot(0);
-                std::ptr::copy_nonoverlapping(slot as *const u8, to, size);
-                std::ptr::write_bytes(slot as *mut u8, 0, size);
+        match c.receive(&a) {
+            Outcome::Done(sender) => {
+                c.unlock();
+                if let Some(s) = sender {
+                    s.wake(0, true);
+                }
+                1
             }
-            c.head = (c.head + 1) % c.cap;
-            c.len -= 1;
-            let sender = c.senders.pop();
-            if let Some(s) = &sender {
-                let words = s.take_transfer();
-                c.shade(&words);
-                c.put_buffered(&words);
+            Outcome::Closed => {
+                c.unlock();
+                0
             }
-            c.unlock();
-            if let Some(s) = sender {
-                s.wake(0);
+            Outcome::Wait => {
+                c.receivers.push(Waiting::plain());
+                host::park(host::Wait::Receive, move || c.unlock())
             }
-            return 1;
         }
-        if let Some(s) = c.senders.pop() {
-            let words = s.take_transfer();
-            // SAFETY: the transfer holds one element; the result words have room for it.
-            unsafe { std::ptr::copy_nonoverlapping(words.as_ptr().cast::<u8>(), to, size) };
-            c.unlock();
-            s.wake(0);
-            return 1;
-        }
-        if c.closed {
-            // SAFETY: the result words have room for an element.
-            unsafe { std::ptr::write_bytes(to, 0, size) };
-            c.unlock();
-            return 0;
-        }
-        let me = host::Waiter::current();
-        c.receivers.push(me);
-        host::park(host::Wait::Receive, move || c.unlock())
     }
 
     /// (status of a receive that was parked) -> whether an element was handed over; it is in the result words.
@@ -260,12 +388,12 @@ natives! {
         }
         c.unlock();
         for r in receivers {
-            r.set_transfer(&[]);
-            r.wake(PARKED);
+            r.waiter.set_transfer(&[]);
+            r.wake(PARKED, false);
         }
         for s in senders {
-            s.set_transfer(&[]);
-            s.wake(1);
+            s.waiter.set_transfer(&[]);
+            s.wake(1, false);
         }
         0
     }

@@ -9,20 +9,20 @@ use super::typeinfo::{Shape, TypeInfo};
 ///
 /// # Safety
 /// Values of type `info` lie at both addresses.
-unsafe fn equal(info: &TypeInfo, x: usize, y: usize) -> bool {
+pub(crate) unsafe fn equal(info: &TypeInfo, x: usize, y: usize) -> bool {
     // SAFETY: each case reads within a value of the type.
     unsafe {
         let word = |at: usize, i: usize| *((at + 8 * i) as *const usize);
         match info.shape() {
             Shape::Float if info.size == 4 => *(x as *const f32) == *(y as *const f32),
             Shape::Float => *(x as *const f64) == *(y as *const f64),
-            Shape::String => {
+            Shape::String | Shape::Error => {
                 word(x, 1) == word(y, 1)
                     && (word(x, 1) == 0
                         || std::slice::from_raw_parts(word(x, 0) as *const u8, word(x, 1))
                             == std::slice::from_raw_parts(word(y, 0) as *const u8, word(y, 1)))
             }
-            Shape::Interface => equal_words(word(x, 0), word(x, 1), word(y, 0), word(y, 1)),
+            Shape::Interface(_) => equal_words(word(x, 0), word(x, 1), word(y, 0), word(y, 1)),
             Shape::Array(n, elem) => (0..*n).all(|i| equal(elem, x + i * elem.size, y + i * elem.size)),
             Shape::Struct(fields) => {
                 fields.iter().filter(|f| f.name != "_").all(|f| equal(f.ty, x + f.offset, y + f.offset))
@@ -35,9 +35,9 @@ unsafe fn equal(info: &TypeInfo, x: usize, y: usize) -> bool {
     }
 }
 
-fn comparable(info: &TypeInfo) -> bool {
+pub(crate) fn comparable(info: &TypeInfo) -> bool {
     match info.shape() {
-        Shape::Slice(_) | Shape::Func => false,
+        Shape::Slice(_) | Shape::Func | Shape::Map(_) => false,
         Shape::Array(_, e) => comparable(e),
         Shape::Struct(f) => f.iter().all(|f| comparable(f.ty)),
         _ => true,

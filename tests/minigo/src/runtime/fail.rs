@@ -62,6 +62,21 @@ impl RuntimeError {
         RuntimeError { type_name: "runtime.errorString", text: format!("runtime error: {text}").into() }
     }
 
+    /// A type assertion that does not hold.
+    pub(crate) fn assertion(text: String) -> RuntimeError {
+        RuntimeError { type_name: "*runtime.TypeAssertionError", text: text.into() }
+    }
+
+    /// What native code has thrown.
+    pub(crate) fn native(text: String) -> RuntimeError {
+        RuntimeError { type_name: "runtime.nativeException", text: text.into() }
+    }
+
+    /// An error number of a C function.
+    pub(crate) fn errno(text: String) -> RuntimeError {
+        RuntimeError { type_name: "syscall.Errno", text: text.into() }
+    }
+
     /// An error whose text stands alone.
     pub(crate) fn plain(text: &'static str) -> RuntimeError {
         RuntimeError { type_name: "runtime.plainError", text: text.into() }

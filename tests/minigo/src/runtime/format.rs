@@ -31,6 +31,8 @@ pub(crate) struct Spec {
     pub(crate) plus_v: bool,
     /// `%#v`.
     pub(crate) sharp_v: bool,
+    /// The value is in a field that is not exported.
+    pub(crate) hidden: bool,
     pub(crate) width: Option<usize>,
     pub(crate) precision: Option<usize>,
 }

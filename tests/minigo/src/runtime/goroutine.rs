@@ -2,6 +2,8 @@
 
 use super::arguments::natives;
 use super::{host, output};
+use std::sync::OnceLock;
+use std::time::Instant;
 
 natives! {
     /// (function object): a new goroutine calls it.
@@ -25,6 +27,12 @@ natives! {
     /// How many goroutines there are.
     fn num_goroutine(a) {
         host::goroutines()
+    }
+
+    /// What the monotonic clock says.
+    fn nanoseconds(a) {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed().as_nanos() as usize
     }
 
     /// The program is done.

@@ -1,9 +1,10 @@
 //! The library that minigo embeds: the one file of the runtime that knows its interface.
 
+use crate::cgo::library::Hooks;
 use crate::module::{Code, Role};
-use crate::options::{Options, Stress};
+use crate::options::{BarrierKind, Options, Stress};
 use crate::report;
-use crate::runtime::{fail, output, panic, traceback};
+use crate::runtime::{fail, foreign, interface, output, panic, profile, thread, traceback};
 use parking_lot::Mutex;
 use stackmark::Collector;
 use stackmark::mark_sweep::{AllocationError, Allocator, Descriptor, DescriptorId, MarkSweep};
@@ -11,11 +12,9 @@ use stackmark::stack::scheduler::Scheduler;
 use stackmark::stack::{BarrierMode, Caller, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll};
 use stackmark::trace::TraceFile;
 use stackmark::unwind::{self, FrameKind, stack_map};
-use stackmark::write_barrier::BarrierBuffer;
-use std::cell::OnceCell;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -29,13 +28,14 @@ pub(crate) enum Wait {
     Receive,
     SendNil,
     ReceiveNil,
+    Select,
 }
 
 /// Goroutines that are shown at most.
 const TRACEBACK_GOROUTINES: usize = 100;
 
 impl Wait {
-    const ALL: [Wait; 4] = [Wait::Send, Wait::Receive, Wait::SendNil, Wait::ReceiveNil];
+    const ALL: [Wait; 5] = [Wait::Send, Wait::Receive, Wait::SendNil, Wait::ReceiveNil, Wait::Select];
 
     /// What a goroutine waits for, if it waits in a queue of ours.
     fn of(goroutine: &Goroutine) -> Option<Wait> {
@@ -50,6 +50,7 @@ impl Wait {
             Wait::Receive => "chan receive",
             Wait::SendNil => "chan send (nil chan)",
             Wait::ReceiveNil => "chan receive (nil chan)",
+            Wait::Select => "select",
         }
     }
 }
@@ -96,11 +97,6 @@ struct World {
 
 static WORLD: OnceLock<World> = OnceLock::new();
 
-thread_local! {
-    static ALLOCATOR: OnceCell<Allocator> = const { OnceCell::new() };
-    static STORES: OnceCell<BarrierBuffer> = const { OnceCell::new() };
-}
-
 fn world() -> &'static World {
     WORLD.get().expect("the runtime is set up before anything is compiled")
 }
@@ -135,6 +131,7 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
         workers: options.mark_workers.unwrap_or(defaults.workers),
         percent: u32::try_from(options.gc_percent).ok(),
         memory_limit: options.memory_limit,
+        write_barrier: options.write_barrier,
         verify: options.has(Stress::Verify),
     };
     let collector = Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &collector)?;
@@ -175,9 +172,19 @@ pub(crate) fn run(code: Code) -> Result<(), Box<dyn std::error::Error>> {
     w.entry.store(code.entry, Ordering::Relaxed);
     w.raise.store(code.raise, Ordering::Relaxed);
     traceback::set_functions(code.functions, code.file);
+    if code.calls_c {
+        // A thread that C has made may call in at any time: that all goroutines wait is no deadlock.
+        w.scheduler.await_wakeup();
+    }
+    foreign::set_exports(code.exports);
+    let own = code.own_methods;
+    interface::set_own_methods(own.error, own.signature, own.text);
     for (at, bytes) in code.globals {
         // SAFETY: the compiler allocated whole words that are never freed; managed code accesses them word by word.
         unsafe { w.collector.add_globals(at..at + bytes) };
+    }
+    if w.options.profile.is_some() {
+        profile::start(w.runtime.code())?;
     }
     spawn(code.start);
     let threads = w.scheduler.start()?;
@@ -217,7 +224,9 @@ pub(crate) fn descriptor(words: usize, refs: &[bool]) -> usize {
 }
 
 fn with_allocator<T>(f: impl FnOnce(&Allocator) -> T) -> T {
-    ALLOCATOR.with(|a| f(a.get_or_init(|| world().heap.allocator().unwrap_or_else(|e| Embedder.fatal(&e)))))
+    thread::with(|local| {
+        f(local.allocator.get_or_init(|| world().heap.allocator().unwrap_or_else(|e| Embedder.fatal(&e))))
+    })
 }
 
 /// Zeroed memory, or what stands in the way.
@@ -242,12 +251,24 @@ pub(crate) fn marking() -> bool {
     world().collector.write_barrier().is_on()
 }
 
+/// Whether overwritten references are reported, too.
+pub(crate) fn shades_lost() -> bool {
+    world().options.write_barrier == BarrierKind::Hybrid
+}
+
+/// Reports a reference that is overwritten or dropped, if it has to be.
+pub(crate) fn shade_lost(word: usize) {
+    if shades_lost() {
+        shade(word);
+    }
+}
+
 /// Reports a reference that is stored.
 pub(crate) fn shade(word: usize) {
     if world().options.break_write_barrier {
         return;
     }
-    STORES.with(|stores| stores.get_or_init(|| world().collector.write_barrier().buffer()).shade(word));
+    thread::with(|local| local.stores.get_or_init(|| world().collector.write_barrier().buffer()).shade(word));
 }
 
 /// A goroutine that waits in a queue.
@@ -271,6 +292,11 @@ impl Waiter {
         let mut words = vec![];
         self.0.take_transfer(&mut words);
         words
+    }
+
+    /// Whether both are the same goroutine.
+    pub(crate) fn is(&self, other: &Waiter) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Makes it ready; its call returns `value`.
@@ -385,6 +411,19 @@ pub(crate) unsafe fn unwind_to(depth: usize, pc: usize, value: usize) -> ! {
     Embedder.fatal(&error)
 }
 
+/// Calls back a managed function with the address of words of which the first is the current goroutine's header.
+pub(crate) fn call_back(f: usize, argument: usize) {
+    // SAFETY: the address of a managed function that the compiler made for this. The native holds no address in the stack.
+    let called = unsafe {
+        let f = std::mem::transmute::<usize, stackmark_asm::ManagedFn>(f);
+        let caller = Caller::current();
+        caller.foreign(|| caller.callback(f, argument))
+    };
+    if let Err(error) = called {
+        Embedder.fatal(&error)
+    }
+}
+
 /// Calls back the managed function that panics with what `raised` says.
 pub(crate) fn call_back_to_panic(raised: usize) -> ! {
     let f = world().raise.load(Ordering::Relaxed);
@@ -392,11 +431,48 @@ pub(crate) fn call_back_to_panic(raised: usize) -> ! {
     unsafe {
         let f = std::mem::transmute::<usize, stackmark_asm::ManagedFn>(f);
         let caller = Caller::current();
-        if let Err(error) = caller.foreign(|| caller.callback(f, raised)) {
-            Embedder.fatal(&error);
+        match caller.foreign(|| caller.callback(f, raised)) {
+            Ok(_) => unreachable!("a panic does not return"),
+            Err(error) => Embedder.fatal(&error),
         }
     }
-    unreachable!("a panic does not return")
+}
+
+/// Calls C code at `wrapper` with `block`; others go on meanwhile.
+///
+/// # Errors
+/// What it has thrown, as a text.
+pub(crate) fn foreign(wrapper: usize, block: usize) -> Result<(), String> {
+    // SAFETY: the address of a wrapper that the C compiler has made, with this type.
+    let f = unsafe { std::mem::transmute::<usize, unsafe extern "C-unwind" fn(usize)>(wrapper) };
+    // SAFETY: used here alone.
+    let caller = unsafe { Caller::current() };
+    // SAFETY: the block is as the wrapper expects it.
+    let called = caller.catch_native(|| caller.foreign(|| unsafe { f(block) }));
+    called.map_err(|exception| exception.to_string())
+}
+
+/// Calls the managed function at `thunk` from native code, on whatever thread.
+pub(crate) fn call_in(thunk: usize, block: usize) {
+    // SAFETY: the address of a managed function that the compiler made for this.
+    let f = unsafe { std::mem::transmute::<usize, stackmark_asm::ManagedFn>(thunk) };
+    let called = world().runtime.call_in(|caller| {
+        let incoming = [std::ptr::from_ref(caller.goroutine().header()) as usize, block];
+        // SAFETY: the function takes the address of these two words; native code keeps no address in the stack.
+        unsafe { caller.callback(f, incoming.as_ptr() as usize) }
+    });
+    match called {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) | Err(error) => fail::die(&format!("fatal error: {error}")),
+    }
+}
+
+/// What native code calls to learn where the goroutine's stack ends.
+pub(crate) fn hooks() -> Hooks {
+    Hooks {
+        stack_top: stackmark_asm::stackmark_stack_top as *const () as usize,
+        export: foreign::export as *const () as usize,
+    }
 }
 
 /// The address of the current goroutine's header.
@@ -470,17 +546,20 @@ pub(crate) fn end(status: i32, last_words: impl FnOnce()) -> ! {
             output::error(report::text(&statistics).as_bytes());
         }
         let mut failed = false;
-        let mut tell = |file: &Option<PathBuf>, written: std::io::Result<()>| {
-            if let (Some(file), Err(error)) = (file, &written) {
+        let mut wrote = |file: &Path, written: std::io::Result<()>| {
+            if let Err(error) = written {
                 output::error(format!("minigo: {}: {error}\n", file.display()).as_bytes());
                 failed = true;
             }
         };
         if let Some(file) = &w.options.stats {
-            tell(&w.options.stats, std::fs::write(file, format!("{:#}\n", report::json(&statistics))));
+            wrote(file, std::fs::write(file, format!("{:#}\n", report::json(&statistics))));
         }
-        if let Some(trace) = &w.trace {
-            tell(&w.options.trace, trace.finish());
+        if let Some(file) = &w.options.profile {
+            wrote(file, profile::write(file));
+        }
+        if let (Some(trace), Some(file)) = (&w.trace, &w.options.trace) {
+            wrote(file, trace.finish());
         }
         failed
     });

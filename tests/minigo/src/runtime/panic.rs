@@ -8,8 +8,8 @@
 use super::alloc;
 use super::arguments::{Arguments, natives};
 use super::fail::{self, RuntimeError};
-use super::host;
 use super::typeinfo::TypeInfo;
+use super::{host, interface};
 use crate::module::Role;
 use std::mem::offset_of;
 use std::sync::OnceLock;
@@ -125,7 +125,8 @@ fn unrecovered(a: &Arguments<'_>) -> ! {
         }
         text.extend_from_slice(b"panic: ");
         // SAFETY: a record holds the words of an interface value.
-        text.extend(unsafe { fail::panic_text(r.ty, r.data) });
+        let plain = || unsafe { fail::panic_text(r.ty, r.data) };
+        text.extend(interface::panic_value_text(r.ty, r.data).unwrap_or_else(plain));
         text.extend_from_slice(if r.recovered { b" [recovered]\n" } else { b"\n" });
         signal |= fail::is_nil_dereference(r.ty, r.data);
     }
@@ -170,7 +171,7 @@ pub(crate) fn raise(error: RuntimeError) -> ! {
     host::call_back_to_panic(Box::into_raw(raised) as usize)
 }
 
-fn return_error(a: &Arguments<'_>, error: &RuntimeError) -> usize {
+pub(crate) fn return_error(a: &Arguments<'_>, error: &RuntimeError) -> usize {
     let (ty, data) = fail::error_value(error);
     a.set(0, ty);
     a.set(1, data);
@@ -219,6 +220,7 @@ natives! {
                 };
                 if host::marking() {
                     host::shade(node.next as usize);
+                    host::shade_lost(frame.head as usize);
                 }
                 frame.head = node.next;
                 record.current = at;

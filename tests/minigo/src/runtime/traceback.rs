@@ -109,6 +109,9 @@ impl Lines {
             found.push((None, None));
         }
         for (name, source) in found {
+            if name.as_ref().is_some_and(|n| n.starts_with("_minigo_")) {
+                continue;
+            }
             self.line(&name.unwrap_or_else(|| format!("{at:#x}")), source);
         }
     }

@@ -1,5 +1,6 @@
 //! What compiled code knows of types at run time: enough to print, compare, copy and allocate values.
 
+use super::interface::Method;
 use std::sync::OnceLock;
 
 /// The structure of a type.
@@ -14,8 +15,10 @@ pub(crate) enum Shape {
     Slice(&'static TypeInfo),
     Array(usize, &'static TypeInfo),
     Struct(Vec<FieldInfo>),
-    Interface,
+    /// Sorted names of the methods, with the compiler's numbers of their functions' types.
+    Interface(Vec<(String, u32)>),
     Chan,
+    Map(Box<super::map::MapType>),
     Func,
     /// The text of a run-time error: a string, printed as it is.
     Error,
@@ -44,17 +47,35 @@ pub(crate) struct TypeInfo {
     /// What the heap calls arrays of this type.
     pub(crate) descriptor: usize,
     shape: OnceLock<Shape>,
+    /// Of a type whose values are converted to interfaces.
+    methods: OnceLock<Vec<Method>>,
 }
 
 impl TypeInfo {
     pub(crate) fn new(name: String, size: usize, words: Vec<bool>, direct: bool) -> TypeInfo {
         let descriptor = super::alloc::descriptor(size, &words);
-        TypeInfo { name, size, words, direct, descriptor, shape: OnceLock::new() }
+        TypeInfo { name, size, words, direct, descriptor, shape: OnceLock::new(), methods: OnceLock::new() }
     }
 
     /// Completes a type that was made before the types that it refers to.
     pub(crate) fn set_shape(&self, shape: Shape) {
         let _ = self.shape.set(shape);
+    }
+
+    pub(crate) fn methods_are_set(&self) -> bool {
+        self.methods.get().is_some()
+    }
+
+    pub(crate) fn set_methods(&self, methods: Vec<Method>) {
+        let _ = self.methods.set(methods);
+    }
+
+    pub(crate) fn method(&self, name: &str) -> Option<&Method> {
+        self.methods.get()?.iter().find(|m| m.name == name)
+    }
+
+    pub(crate) fn has_method(&self, name: &str, signature: u32) -> bool {
+        self.method(name).is_some_and(|m| m.signature == signature)
     }
 
     pub(crate) fn shape(&self) -> &Shape {

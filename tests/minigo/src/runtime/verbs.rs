@@ -1,8 +1,11 @@
 //! `Printf`: the format string, and each verb for each kind of value.
 
 use super::format::{Any, Spec, Value, float_text, integer, pad, quote, quote_rune};
+use super::interface;
+use super::map::{self, MapType};
 use super::string;
 use super::typeinfo::Shape;
+use std::cmp::Ordering;
 
 /// `fmt.Printf`.
 pub(crate) fn printf(format: &[u8], operands: &[Any]) -> Vec<u8> {
@@ -145,6 +148,13 @@ fn bad_verb(out: &mut Vec<u8>, v: &Value, verb: char, spec: &Spec) {
 
 /// One value by one verb. `depth` is 0 for an operand, more inside of a composite value.
 pub(crate) fn format(out: &mut Vec<u8>, v: &Value, verb: u8, spec: &Spec, depth: usize) {
+    if matches!(verb, b'v' | b's' | b'x' | b'X' | b'q')
+        && !spec.sharp_v
+        && !spec.hidden
+        && let Some(text) = interface::text_of(v)
+    {
+        return string_verb(out, &text, if verb == b'v' { b's' } else { verb }, spec);
+    }
     match v.ty.shape() {
         Shape::Bool => match verb {
             b't' | b'v' => pad(out, if v.bool() { b"true" } else { b"false" }, spec, spec.zero),
@@ -195,11 +205,15 @@ pub(crate) fn format(out: &mut Vec<u8>, v: &Value, verb: u8, spec: &Spec, depth:
                     out.extend_from_slice(f.name.as_bytes());
                     out.push(b':');
                 }
-                format(out, &Value { ty: f.ty, at: v.at + f.offset }, verb, spec, depth + 1);
+                // Methods of what is in a field that is not exported are not called.
+                let hidden = spec.hidden || !f.name.starts_with(char::is_uppercase);
+                let spec = Spec { hidden, ..spec.clone() };
+                format(out, &Value { ty: f.ty, at: v.at + f.offset }, verb, &spec, depth + 1);
             }
             out.push(b'}');
         }
-        Shape::Interface => {
+        Shape::Map(ty) => format_map(out, v, ty, verb, spec, depth),
+        Shape::Interface(_) => {
             let a = v.dynamic();
             match a.value() {
                 Some(v) => format(out, &v, verb, spec, depth + 1),
@@ -376,5 +390,63 @@ fn string_verb(out: &mut Vec<u8>, bytes: &[u8], verb: u8, spec: &Spec) {
             pad(out, text.as_bytes(), spec, spec.zero);
         }
         _ => pad(out, &cut(bytes), spec, spec.zero),
+    }
+}
+
+/// `map[key:element …]`, in the order of the keys.
+fn format_map(out: &mut Vec<u8>, v: &Value, ty: &MapType, verb: u8, spec: &Spec, depth: usize) {
+    if verb == b'p' {
+        return pointer(out, v, verb, spec);
+    }
+    // SAFETY: a value of map type is nil or a map of it.
+    let mut entries = unsafe { map::entries(ty, v.word(0)) };
+    let key = |at: usize| Value { ty: ty.key, at };
+    entries.sort_by(|x, y| order(&key(x.0), &key(y.0)));
+    if spec.sharp_v {
+        out.extend_from_slice(v.ty.name.as_bytes());
+        if v.word(0) == 0 {
+            return out.extend_from_slice(b"(nil)");
+        }
+    }
+    out.extend_from_slice(if spec.sharp_v { b"{" } else { b"map[" });
+    for (i, (k, e)) in entries.into_iter().enumerate() {
+        if i > 0 {
+            out.extend_from_slice(if spec.sharp_v { b", " } else { b" " });
+        }
+        format(out, &key(k), verb, spec, depth + 1);
+        out.push(b':');
+        format(out, &Value { ty: ty.elem, at: e }, verb, spec, depth + 1);
+    }
+    out.push(if spec.sharp_v { b'}' } else { b']' });
+}
+
+/// How package fmt sorts keys.
+fn order(x: &Value, y: &Value) -> Ordering {
+    match x.ty.shape() {
+        Shape::Int => x.signed().cmp(&y.signed()),
+        Shape::Bool | Shape::Uint => x.unsigned().cmp(&y.unsigned()),
+        Shape::Float => {
+            x.float().partial_cmp(&y.float()).unwrap_or_else(|| y.float().is_nan().cmp(&x.float().is_nan()))
+        }
+        Shape::String => x.bytes().cmp(y.bytes()),
+        Shape::Struct(fields) => {
+            let field = |v: &Value, i: usize| Value { ty: fields[i].ty, at: v.at + fields[i].offset };
+            (0..fields.len())
+                .map(|i| order(&field(x, i), &field(y, i)))
+                .find(|o| o.is_ne())
+                .unwrap_or(Ordering::Equal)
+        }
+        Shape::Array(..) => {
+            let pairs = x.elements().into_iter().zip(y.elements());
+            pairs.map(|(x, y)| order(&x, &y)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
+        }
+        Shape::Interface(_) => match (x.dynamic(), y.dynamic()) {
+            (a, b) if a.ty.map(std::ptr::from_ref) == b.ty.map(std::ptr::from_ref) => match (a.value(), b.value()) {
+                (Some(a), Some(b)) => order(&a, &b),
+                _ => Ordering::Equal,
+            },
+            (a, b) => a.ty.map(std::ptr::from_ref).cmp(&b.ty.map(std::ptr::from_ref)),
+        },
+        _ => x.word(0).cmp(&y.word(0)),
     }
 }

@@ -5,8 +5,11 @@
 mod jit;
 
 mod exceptions;
+mod foreign;
 mod leaving;
 mod native;
+mod regressions;
+mod scanning;
 mod threads;
 
 use cranelift_codegen::ir::{

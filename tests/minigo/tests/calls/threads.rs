@@ -23,11 +23,12 @@ struct Threads {
     called_at_the_end: unsafe extern "C-unwind" fn() -> usize,
 }
 
+#[allow(clippy::missing_transmute_annotations, reason = "the fields have types")]
 fn threads() -> Option<Threads> {
     let library = Library::load("threads.c")?;
-    // SAFETY: the functions' types in threads.c.
     macro_rules! functions {
         ($($name:ident)*) => {
+            // SAFETY: the functions' types in threads.c.
             unsafe { Threads { $($name: std::mem::transmute::<*mut c_void, _>(library.function(stringify!($name))),)* } }
         };
     }
@@ -341,10 +342,10 @@ impl Host for Named {
     }
 }
 
-const CHILD: &str = "STACKMARK_TEST_CHILD";
+pub(crate) const CHILD: &str = "STACKMARK_TEST_CHILD";
 
 /// Runs the test `name` again in a process of its own, in which `CHILD` is set to `what`: what it wrote, and its status.
-fn child(name: &str, what: &str) -> (String, Option<i32>) {
+pub(crate) fn child(name: &str, what: &str) -> (String, Option<i32>) {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args([name, "--exact", "--nocapture"]).env(CHILD, what);
     let output = command.output().expect("this program runs");

@@ -129,7 +129,11 @@ impl Compiler {
         for made in &self.made {
             let start = self.module.get_finalized_function(made.id) as usize;
             let cranelift_codegen::isa::unwind::UnwindInfo::SystemV(info) = &made.unwind else { panic!("System V") };
-            table.add_fde(cie, info.to_fde(gimli::write::Address::Constant(start as u64)));
+            let mut entry = info.to_fde(gimli::write::Address::Constant(start as u64));
+            // SAFETY: the function's code, in its final place, where it is readable as long as the module lives.
+            let bytes = unsafe { std::slice::from_raw_parts(start as *const u8, made.len) };
+            stack_map::cranelift::describe_epilogues(&mut entry, bytes);
+            table.add_fde(cie, entry);
             functions.push(Function { name: made.name.into(), start, len: made.len, moves_return_address: false });
             landing_pads.extend(made.pads.iter().map(|(at, pad)| (start + *at as usize, start + *pad as usize)));
             for (at, size, slots) in &made.maps {
@@ -210,6 +214,19 @@ pub(crate) fn compile(code: &Code, bottom: Bottom, pad: u32) -> Compiled {
         let call = b.ins().call(rec, &[n, object]);
         let result = b.inst_results(call)[0];
         b.ins().store(MemFlagsData::trusted(), result, argument, 16);
+        b.ins().return_(&[result]);
+    });
+    // For callbacks. The argument, outside of the goroutine's stack, points to `[n, object, result, goroutine]`.
+    compiler.function("back", 1, |b, module, params, calls| {
+        let goroutine = b.ins().load(I64, MemFlagsData::trusted(), params[0], 24);
+        b.ins().set_pinned_reg(goroutine);
+        calls.poll(b);
+        let rec = module.declare_func_in_func(rec, b.func);
+        let n = b.ins().load(I64, MemFlagsData::trusted(), params[0], 0);
+        let object = b.ins().load(I64, MemFlagsData::trusted(), params[0], 8);
+        let call = b.ins().call(rec, &[n, object]);
+        let result = b.inst_results(call)[0];
+        b.ins().store(MemFlagsData::trusted(), result, params[0], 16);
         b.ins().return_(&[result]);
     });
     compiler.finish(entry, code)

@@ -21,10 +21,20 @@ macro_rules! for_each_program {
     ($tests:ident) => {
         $tests! {
             arrays, backtrace, bad_formats, binary_trees, channels, closures, collections, constants, control,
-            deep_goroutines, deep_recursion, defers, evaluation, f128, float32s, floats, formats, formats_more, globals, goroutines,
-            ints, large_frames, linked_list, lists_kept, mandelbrot, methods, multiple_results, nqueens, parked_goroutines, pointers, prime_sieve, shifts,
-            slice_in_loop, slices,
-            stack_arrays, stack_shrinks, strings, structs,
+            deep_goroutines, deep_recursion, defers, evaluation, f128, float32s, floats, formats, formats_more,
+            globals, goroutines, interfaces, ints, large_frames, linked_list, lists_kept, mandelbrot, maps, methods,
+            multiple_results, nqueens, panics_move, parked_goroutines, pointers, prime_sieve, select, shifts, slice_in_loop,
+            slices, stack_arrays, stack_shrinks, strings, structs,
+        }
+    };
+}
+
+/// Calls the macro `$tests` with the names of all programs with C code that run to their end.
+macro_rules! for_each_c_program {
+    ($tests:ident) => {
+        $tests! {
+            c_calls, callback_gc, callback_stack_copied_under_call, callbacks, libcall_survives_callback,
+            panic_across_callback, return_after_grow, return_after_grow_from_go, threads_call_in,
         }
     };
 }
@@ -32,6 +42,16 @@ macro_rules! for_each_program {
 /// The directory of the Go programs.
 pub(crate) fn programs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../programs")
+}
+
+/// The names of the programs with C code, sorted.
+pub(crate) fn names_with_c() -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(programs().join("c"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }
 
 /// The names of the Go programs in a directory, without `.go`, sorted.
@@ -179,16 +199,23 @@ pub(crate) enum Size {
 /// A Go program of the collection.
 pub(crate) struct Program {
     name: String,
+    /// Where it lies, with what belongs to it.
+    directory: PathBuf,
 }
 
 impl Program {
     pub(crate) fn new(name: &str) -> Program {
-        Program { name: name.to_owned() }
+        Program { name: name.to_owned(), directory: programs() }
+    }
+
+    /// One with C code: it has a directory of its own.
+    pub(crate) fn with_c(name: &str) -> Program {
+        Program { name: name.to_owned(), directory: programs().join("c").join(name) }
     }
 
     /// The file to run. With the stress size that is a copy with the one line changed.
     pub(crate) fn file(&self, size: Size) -> PathBuf {
-        let original = programs().join(format!("{}.go", self.name));
+        let original = self.directory.join(format!("{}.go", self.name));
         if size == Size::Full {
             return original;
         }
@@ -198,7 +225,21 @@ impl Program {
         fs::create_dir_all(&directory).unwrap();
         let copy = directory.join(format!("{}.go", self.name));
         fs::write(&copy, self.stress_source(&original)).unwrap();
-        copy
+        if self.directory == programs() {
+            return copy;
+        }
+        // With its C files, and without those of the program before.
+        let own = directory.join(&self.name);
+        fs::create_dir_all(&own).unwrap();
+        for entry in fs::read_dir(&self.directory).unwrap() {
+            let file = entry.unwrap().path();
+            if file.extension().is_some_and(|e| e == "c") {
+                fs::copy(&file, own.join(file.file_name().unwrap())).unwrap();
+            }
+        }
+        let moved = own.join(copy.file_name().unwrap());
+        fs::rename(copy, &moved).unwrap();
+        moved
     }
 
     /// The source with the number after `// stress:` in the place of the size.
@@ -229,7 +270,7 @@ impl Program {
     /// What real Go prints.
     pub(crate) fn expected(&self, size: Size) -> String {
         let suffix = if size == Size::Full { "out" } else { "stress.out" };
-        let file = programs().join(format!("{}.{suffix}", self.name));
+        let file = self.directory.join(format!("{}.{suffix}", self.name));
         fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
     }
 

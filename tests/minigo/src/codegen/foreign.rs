@@ -1,0 +1,194 @@
+//! Calls of C functions, and the functions through which C calls Go ones.
+
+use super::Compiler;
+use super::function::{FuncGen, Val};
+use crate::cgo::source::{ADDRESS, WITH_ERRNO, c_name};
+use crate::error::Compiled;
+use crate::module::Role;
+use crate::runtime::natives;
+use crate::types::{Sig, Ty};
+use cranelift_codegen::ir::{
+    self, AbiParam, InstBuilder, MemFlagsData, Signature, StackSlotData, StackSlotKind, Value, types as clif,
+};
+use cranelift_codegen::isa::CallConv;
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_module::FuncId;
+use go_types::ObjKey;
+use stackmark_asm::layout::{G_RESULTS, NativeFn, RESULT_WORDS};
+use std::rc::Rc;
+
+/// A function of package C.
+#[derive(Clone, Debug)]
+pub(crate) struct CFunction {
+    pub(crate) name: String,
+    pub(crate) with_errno: bool,
+}
+
+impl CFunction {
+    /// The one that a declaration of this name stands for.
+    pub(crate) fn declared_as(name: &str) -> Option<CFunction> {
+        let (mark, name) = c_name(name)?;
+        Some(CFunction { name: name.into(), with_errno: mark == WITH_ERRNO })
+    }
+}
+
+/// Offsets of values in an argument block, and its size.
+fn block(g: &mut Compiler<'_>, types: &[Ty]) -> (Vec<i64>, u32) {
+    let (mut at, mut offsets) = (0u64, vec![]);
+    for t in types {
+        let layout = g.types.layout(*t);
+        at = at.next_multiple_of(layout.align.max(1));
+        offsets.push(at as i64);
+        at += layout.size;
+    }
+    (offsets, at.next_multiple_of(8).max(8) as u32)
+}
+
+impl Compiler<'_> {
+    /// The address of the C function for which a global variable of this name stands.
+    pub(crate) fn c_address(&self, name: &str) -> Option<usize> {
+        match c_name(name) {
+            Some((ADDRESS, name)) => self.c_symbols.as_ref()?.address(name),
+            _ => None,
+        }
+    }
+
+    /// The managed functions that native code calls back, in the order of their numbers.
+    pub(crate) fn export_thunks(&mut self) -> Compiled<Vec<FuncId>> {
+        let Some(symbols) = self.c_symbols else { return Ok(vec![]) };
+        symbols.exports.iter().map(|obj| self.export_thunk(*obj)).collect()
+    }
+
+    /// Takes the address of two words: the goroutine's header and the argument block.
+    fn export_thunk(&mut self, obj: ObjKey) -> Compiled<FuncId> {
+        let o = &self.program.tc.lobjs[obj];
+        let (name, pos) = (format!("main.{}.export", o.name()), o.pos());
+        let sig = self.function_sig(obj, pos)?;
+        let target = self.functions[&obj];
+        let mut signature = Signature::new(CallConv::SystemV);
+        signature.params.push(AbiParam::new(clif::I64));
+        signature.returns.push(AbiParam::new(clif::I64));
+        let id = self.emitter.declare(&name, &signature);
+        self.emitter.set_role(id, Role::Wrapper);
+        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
+        let mut fbc = FunctionBuilderContext::new();
+        {
+            let b = FunctionBuilder::new(&mut func, &mut fbc);
+            let mut g = FuncGen::new(&mut *self, b, &sig, &name, Rc::default(), 0);
+            let incoming = g.enter_from_native();
+            let at = g.b.ins().load(clif::I64, MemFlagsData::trusted(), incoming, 8);
+            let types: Vec<Ty> = sig.params.iter().chain(&sig.results).copied().collect();
+            let (offsets, _) = block(g.c, &types);
+            let (params, results) = offsets.split_at(sig.params.len());
+            let args: Vec<Val> = sig.params.iter().zip(params).map(|(t, o)| g.load_at(*t, at, *o)).collect();
+            let values = g.emit_call(&super::call::Callee::Direct(target), &sig, &args);
+            for (v, o) in values.iter().zip(results) {
+                g.store_at(v.ty, at, *o, v, false);
+            }
+            let zero = g.iconst(0);
+            g.b.ins().return_(&[zero]);
+            g.finish_thunk();
+        }
+        self.emitter.define(id, &name, func, &[false]);
+        Ok(id)
+    }
+}
+
+impl FuncGen<'_, '_> {
+    /// The start of a function that native code calls with the address of words of which the first is the goroutine's header:
+    /// sets the pinned register and makes sure of the room that a callee expects.
+    pub(crate) fn enter_from_native(&mut self) -> Value {
+        let entry = self.b.create_block();
+        self.b.append_block_params_for_function_params(entry);
+        self.b.switch_to_block(entry);
+        let incoming = self.b.block_params(entry)[0];
+        let header = self.b.ins().load(clif::I64, MemFlagsData::trusted(), incoming, 0);
+        self.b.ins().set_pinned_reg(header);
+        self.check_stack();
+        incoming
+    }
+
+    /// Calls a C function.
+    pub(crate) fn c_call(&mut self, f: &CFunction, sig: &Sig, args: &[Val]) -> Vec<Val> {
+        if let Some(results) = self.c_helper(&f.name, sig, args) {
+            return results;
+        }
+        let symbols = self.c.c_symbols.expect("a program with C functions has their addresses");
+        let wrapper = symbols.call(&f.name, f.with_errno).expect("every call was seen before C was compiled");
+        let mut types = sig.params.clone();
+        let own_results = if f.with_errno { &sig.results[..1] } else { &sig.results[..] };
+        types.extend(own_results);
+        if f.with_errno {
+            types.push(self.c.types.basic.int32);
+        }
+        let (offsets, size) = block(self.c, &types);
+        let slot = self.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, size, 4));
+        for (v, o) in args.iter().zip(&offsets) {
+            let at = self.b.ins().stack_addr(clif::I64, slot, 0);
+            self.store_at(v.ty, at, *o, v, false);
+        }
+        let wrapper = self.address(wrapper);
+        let at = self.b.ins().stack_addr(clif::I64, slot, 0);
+        self.native(natives::foreign_call, &[wrapper, at]);
+        // What C was given.
+        self.keep_alive(args);
+        let mut results = vec![];
+        for (t, o) in own_results.iter().zip(&offsets[args.len()..]) {
+            let at = self.b.ins().stack_addr(clif::I64, slot, 0);
+            let v = self.load_at(*t, at, *o);
+            results.push(self.snapshot(v));
+        }
+        if f.with_errno {
+            let at = self.b.ins().stack_addr(clif::I64, slot, 0);
+            let o = offsets.last().expect("errno's own");
+            let e = self.b.ins().load(clif::I32, MemFlagsData::trusted(), at, *o as i32);
+            let e = self.b.ins().sextend(clif::I64, e);
+            self.native(natives::errno_value, &[e]);
+            let ty = self.result_word(0, clif::I64);
+            let data = self.result_ref(1);
+            results.push(Val { ty: sig.results[1], v: vec![ty, data] });
+        }
+        results
+    }
+
+    /// The references in these values are roots of the calls up to here.
+    pub(crate) fn keep_alive(&mut self, values: &[Val]) {
+        let g = self.goroutine();
+        for v in values {
+            let parts = super::abi::parts(&mut self.c.types, v.ty);
+            for (word, _) in v.v.iter().zip(parts).filter(|(_, p)| p.is_ref) {
+                let word = self.refv(*word);
+                let last = (G_RESULTS + 8 * (RESULT_WORDS - 1)) as i32;
+                self.b.ins().store(MemFlagsData::trusted(), word, g, last);
+            }
+        }
+    }
+
+    /// The functions of package C that are the runtime's.
+    fn c_helper(&mut self, name: &str, sig: &Sig, args: &[Val]) -> Option<Vec<Val>> {
+        let words: Vec<Value> = args.iter().map(|v| self.widened(v)).collect::<Vec<_>>().concat();
+        let f: NativeFn = match name {
+            "CString" => natives::c_string,
+            "CBytes" => natives::c_bytes,
+            "GoString" => natives::go_string,
+            "GoStringN" => natives::go_string_n,
+            "GoBytes" => natives::go_bytes,
+            _ => return None,
+        };
+        let result = self.native(f, &words);
+        let t = sig.results[0];
+        Some(vec![match name {
+            "CString" | "CBytes" => Val { ty: t, v: vec![self.refv(result)] },
+            "GoBytes" => self.slice_result(t),
+            _ => self.string_result(t),
+        }])
+    }
+
+    /// The words of a value; a C.int as 64 bits.
+    fn widened(&mut self, v: &Val) -> Vec<Value> {
+        match self.kind(v.ty) {
+            crate::types::Kind::Int { .. } => vec![self.widen(v)],
+            _ => v.v.clone(),
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! Interfaces with methods: method tables of the types that are converted to interfaces, calls, type assertions, type switches.
+//!
+//! The type word of an interface value is the address of the type's descriptor, whatever the interface. A call asks the
+//! descriptor for the method by name, and remembers type and code of the last call at its place.
+
+use super::Compiler;
+use super::abi;
+use super::call::{Callee, Prepared};
+use super::function::{FuncGen, Target, Val};
+use super::statement::clauses_of;
+use crate::error::Compiled;
+use crate::module::Role;
+use crate::runtime::interface::{CACHED_CODE, Method, NO_METHOD};
+use crate::runtime::natives;
+use crate::types::{Kind, Sig, Ty};
+use crate::walk::{Node as Walk, children};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{self, InstBuilder, MemFlagsData, TrapCode, Value, types as clif};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_module::FuncId;
+use go_parser::Pos;
+use go_parser::ast::{CallExpr, Expr, Node, SelectorExpr, Stmt, TypeSwitchStmt};
+use go_types::{ObjKey, Selection};
+use std::rc::Rc;
+use std::sync::OnceLock;
+
+/// A declared method, or one of an embedded field.
+#[derive(Clone)]
+struct Found {
+    name: String,
+    /// The fields that lead to the operand.
+    path: Vec<usize>,
+    func: ObjKey,
+    id: FuncId,
+    receiver: Ty,
+}
+
+impl Compiler<'_> {
+    /// The methods of the values of a type. A field that is nearer hides what is deeper.
+    fn method_set(&mut self, t: Ty) -> Vec<Found> {
+        let (base, pointer) = match self.types.kind(t).clone() {
+            Kind::Pointer(inner) if !self.types.is_named(t) => (inner, true),
+            _ => (t, false),
+        };
+        let mut found: Vec<Found> = vec![];
+        let mut level = vec![(base, vec![], pointer)];
+        let mut seen = vec![];
+        while !level.is_empty() {
+            let mut next = vec![];
+            let mut here: Vec<Found> = vec![];
+            for (t, path, addressable) in level {
+                if seen.contains(&t) {
+                    continue;
+                }
+                seen.push(t);
+                let to_t = self.types.pointer_to(t);
+                for (receiver, reachable) in [(t, true), (to_t, addressable)] {
+                    for (name, func, id) in self.methods.get(&receiver).cloned().unwrap_or_default() {
+                        if reachable {
+                            here.push(Found { name, path: path.clone(), func, id, receiver });
+                        }
+                    }
+                }
+                let Kind::Struct(fields) = self.types.kind(t).clone() else { continue };
+                for (i, f) in fields.iter().enumerate().filter(|(_, f)| f.embedded) {
+                    let mut path = path.clone();
+                    path.push(i);
+                    match self.types.kind(f.ty).clone() {
+                        Kind::Pointer(inner) => next.push((inner, path, true)),
+                        _ => next.push((f.ty, path, addressable)),
+                    }
+                }
+            }
+            here.retain(|h| !found.iter().any(|f| f.name == h.name));
+            found.extend(here);
+            level = next;
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        found
+    }
+
+    /// Makes the method table of a type whose values are converted to an interface.
+    pub(crate) fn make_method_table(&mut self, t: Ty) -> Compiled<()> {
+        let info = self.types.info(t);
+        if info.methods_are_set() {
+            return Ok(());
+        }
+        // Set at once: the thunks may convert values of this type too.
+        let found = self.method_set(t);
+        let mut table = vec![];
+        for f in &found {
+            let pos = self.program.tc.lobjs[f.func].pos();
+            let signature = self.object_type(f.func, pos)?;
+            let name = format!("{}.{}.method", self.types.name(t), f.name);
+            let Kind::Func(sig) = self.types.kind(signature).clone() else { continue };
+            let own = abi::signature(&mut self.types, &sig, true);
+            let id = self.emitter.declare(&name, &own);
+            self.emitter.set_role(id, Role::Wrapper);
+            let code = self.emitter.static_closure(id);
+            let derefs = matches!(self.types.kind(t), Kind::Pointer(_)) && f.receiver != t;
+            let remembered = OnceLock::new();
+            table.push(Method { name: f.name.clone(), signature: signature.number(), code, derefs, remembered });
+            self.method_thunk(t, f, id, &name, &sig);
+        }
+        info.set_methods(table);
+        Ok(())
+    }
+
+    /// Takes the data word of an interface value that holds a `t` in the place of a function object.
+    fn method_thunk(&mut self, t: Ty, f: &Found, id: FuncId, name: &str, sig: &Rc<Sig>) {
+        let signature = abi::signature(&mut self.types, sig, true);
+        let param_parts = abi::parts_of(&mut self.types, &sig.params);
+        let direct = self.types.info(t).direct;
+        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
+        let mut fbc = FunctionBuilderContext::new();
+        {
+            let b = FunctionBuilder::new(&mut func, &mut fbc);
+            let mut g = FuncGen::new(&mut *self, b, sig, name, Rc::default(), 0);
+            g.enter();
+            let entry = g.b.func.layout.entry_block().expect("entered");
+            let params = g.b.block_params(entry).to_vec();
+            let data = g.refv(params[0]);
+            let mut args: Vec<Value> = g.receiver_in(t, data, direct, f);
+            for (v, part) in params[1..].iter().zip(&param_parts) {
+                args.push(if part.is_ref { g.refv(*v) } else { *v });
+            }
+            let target = g.c.emitter.reference(f.id, g.b.func);
+            let call = g.b.ins().call(target, &args);
+            let registers = g.b.inst_results(call).to_vec();
+            g.b.ins().return_(&registers);
+            g.finish_thunk();
+        }
+        let mut refs = vec![true];
+        refs.extend(param_parts.iter().map(|p| p.is_ref));
+        self.emitter.define(id, name, func, &refs);
+    }
+
+    /// The method by which the runtime's own errors are errors.
+    pub(crate) fn error_method(&mut self) -> FuncId {
+        let sig = Rc::new(Sig { params: vec![], results: vec![self.types.basic.string], variadic: false });
+        let signature = abi::signature(&mut self.types, &sig, true);
+        let name = "runtime.Error.method";
+        let id = self.emitter.declare(name, &signature);
+        self.emitter.set_role(id, Role::Wrapper);
+        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
+        let mut fbc = FunctionBuilderContext::new();
+        {
+            let b = FunctionBuilder::new(&mut func, &mut fbc);
+            let mut g = FuncGen::new(&mut *self, b, &sig, name, Rc::default(), 0);
+            g.enter();
+            let entry = g.b.func.layout.entry_block().expect("entered");
+            let data = g.b.block_params(entry)[0];
+            let text = g.load_at(sig.results[0], data, 0);
+            g.emit_return(vec![text]);
+            g.finish_thunk();
+        }
+        self.emitter.define(id, name, func, &[true]);
+        id
+    }
+
+    /// What native code calls back for the text of an error or Stringer: see [`Text`](crate::runtime::interface::Text).
+    pub(crate) fn text_caller(&mut self) -> FuncId {
+        let mut signature = ir::Signature::new(cranelift_codegen::isa::CallConv::SystemV);
+        signature.params.push(ir::AbiParam::new(clif::I64));
+        signature.returns.push(ir::AbiParam::new(clif::I64));
+        let name = "minigo.text";
+        let id = self.emitter.declare(name, &signature);
+        self.emitter.set_role(id, Role::Runtime);
+        let string = self.types.basic.string;
+        let sig = Rc::new(Sig { params: vec![], results: vec![string], variadic: false });
+        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
+        let mut fbc = FunctionBuilderContext::new();
+        {
+            let b = FunctionBuilder::new(&mut func, &mut fbc);
+            let mut g = FuncGen::new(&mut *self, b, &sig, name, Rc::default(), 0);
+            let asked = g.enter_from_native();
+            let code = g.b.ins().load(clif::I64, MemFlagsData::trusted(), asked, 8);
+            let data = g.b.ins().load(clif::I64, MemFlagsData::trusted(), asked, 16);
+            let data = g.refv(data);
+            let text = g.call_method_code(code, data, &sig, &[]).remove(0);
+            g.native(natives::take_text, &[asked, text.v[0], text.v[1]]);
+            let zero = g.iconst(0);
+            g.b.ins().return_(&[zero]);
+            g.finish_thunk();
+        }
+        self.emitter.define(id, name, func, &[false]);
+        id
+    }
+}
+
+impl FuncGen<'_, '_> {
+    /// The receiver's words, from the data word of an interface value that holds a `t`.
+    fn receiver_in(&mut self, t: Ty, data: Value, direct: bool, f: &Found) -> Vec<Value> {
+        if direct && f.receiver == t && f.path.is_empty() {
+            return vec![data];
+        }
+        // The address of the operand.
+        let (mut at, mut own) = (data, t);
+        if let Kind::Pointer(inner) = self.kind(t)
+            && direct
+        {
+            self.check_nil(data);
+            own = inner;
+        }
+        for index in &f.path {
+            if let Kind::Pointer(inner) = self.kind(own) {
+                let p = self.b.ins().load(clif::I64, MemFlagsData::trusted(), at, 0);
+                at = self.refv(p);
+                self.check_nil(at);
+                own = inner;
+            }
+            let Kind::Struct(fields) = self.kind(own) else { unreachable!("a path leads through structs") };
+            let offset = self.c.types.field_offset(&fields, *index) as i64;
+            at = self.iadd_ref(at, offset);
+            own = fields[*index].ty;
+        }
+        if own == f.receiver {
+            return self.load_at(own, at, 0).v;
+        }
+        if let Kind::Pointer(inner) = self.kind(own)
+            && inner == f.receiver
+        {
+            let p = self.b.ins().load(clif::I64, MemFlagsData::trusted(), at, 0);
+            let p = self.refv(p);
+            self.check_nil(p);
+            return self.load_at(inner, p, 0).v;
+        }
+        vec![at]
+    }
+
+    /// The callee and arguments of `x.m(…)` where `x.m` is an interface's method.
+    pub(crate) fn prepare_interface_call(
+        &mut self,
+        s: &SelectorExpr,
+        sel: &Selection,
+        c: &CallExpr,
+    ) -> Compiled<Prepared> {
+        let pos = s.expr.pos(&self.c.program.ast);
+        let t = self.c.object_type(sel.obj(), pos)?;
+        let Kind::Func(sig) = self.kind(t) else { return Err(self.error(pos, "a method that is no function")) };
+        let base = self.type_of(&s.expr)?;
+        let path = &sel.indices()[..sel.indices().len() - 1];
+        let v = self.expr(&s.expr)?;
+        let v = self.field_of_value(v, base, path, pos)?;
+        let args = self.arguments(&sig.params, sig.variadic, c)?;
+        let name = self.c.program.tc.lobjs[sel.obj()].name().clone();
+        Ok(Prepared { callee: Callee::Method { value: v, name }, sig, args })
+    }
+
+    /// Calls a method of an interface value.
+    pub(crate) fn call_interface(&mut self, value: &Val, name: &str, sig: &Sig, args: &[Val]) -> Vec<Val> {
+        let (ty, data) = (value.v[0], value.v[1]);
+        self.check_nil(ty);
+        // The place's own word: the address of a type and its method's code, never changed once they are visible.
+        let place = self.address(Box::leak(Box::new(NO_METHOD.as_ptr() as usize)) as *mut usize as usize);
+        let name: &'static String = Box::leak(Box::new(name.to_owned()));
+        let code = self.b.declare_var(clif::I64);
+        let cached = self.b.ins().load(clif::I64, MemFlagsData::trusted(), place, 0);
+        let known = self.b.ins().load(clif::I64, MemFlagsData::trusted(), cached, 0);
+        let same = self.b.ins().icmp(IntCC::Equal, known, ty);
+        let [hit, miss, call] = [(); 3].map(|()| self.b.create_block());
+        self.b.ins().brif(same, hit, &[], miss, &[]);
+        self.b.switch_to_block(hit);
+        let at = self.b.ins().load(clif::I64, MemFlagsData::trusted(), cached, CACHED_CODE);
+        self.b.def_var(code, at);
+        self.b.ins().jump(call, &[]);
+        self.b.switch_to_block(miss);
+        let name = self.address(std::ptr::from_ref(name) as usize);
+        let found = self.native(natives::find_method, &[ty, name, place]);
+        self.b.def_var(code, found);
+        self.b.ins().jump(call, &[]);
+        self.b.switch_to_block(call);
+        let code = self.b.use_var(code);
+        self.call_method_code(code, data, sig, args)
+    }
+
+    fn call_method_code(&mut self, code: Value, data: Value, sig: &Sig, args: &[Val]) -> Vec<Val> {
+        let signature = abi::signature(&mut self.c.types, sig, true);
+        let signature = self.b.import_signature(signature);
+        let mut all = vec![data];
+        all.extend(args.iter().flat_map(|a| a.v.iter().copied()));
+        let call = self.b.ins().call_indirect(signature, code, &all);
+        let registers = self.b.inst_results(call).to_vec();
+        self.collect_results(&registers, &sig.results)
+    }
+
+    /// Whether the dynamic type in `ty` is `t`, or implements it.
+    fn has_type(&mut self, ty: Value, t: Ty) -> Value {
+        if matches!(self.kind(t), Kind::Nil) {
+            return self.b.ins().icmp_imm_s(IntCC::Equal, ty, 0);
+        }
+        let info = self.type_info(t);
+        if !self.c.types.is_interface(t) {
+            return self.b.ins().icmp(IntCC::Equal, ty, info);
+        }
+        let r = self.native(natives::implements, &[ty, info]);
+        self.as_bool(r)
+    }
+
+    /// The value in an interface value that holds a `t`.
+    fn unboxed(&mut self, value: &Val, t: Ty) -> Val {
+        if self.c.types.is_interface(t) {
+            return Val { ty: t, v: value.v.clone() };
+        }
+        match self.c.types.info(t).direct {
+            true => Val { ty: t, v: vec![value.v[1]] },
+            false => self.load_at(t, value.v[1], 0),
+        }
+    }
+
+    /// `x.(T)`.
+    pub(crate) fn type_assertion(&mut self, x: &Expr, t: Ty) -> Compiled<Val> {
+        let value = self.expr(x)?;
+        let source = self.type_info(value.ty);
+        let ok = self.has_type(value.v[0], t);
+        let (bad, go_on) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(bad);
+        self.b.ins().brif(ok, go_on, &[], bad, &[]);
+        self.b.switch_to_block(bad);
+        let info = self.type_info(t);
+        self.native(natives::assertion_error, &[value.v[0], info, source]);
+        self.panic_with_results();
+        self.b.ins().trap(TrapCode::unwrap_user(1));
+        self.b.switch_to_block(go_on);
+        Ok(self.unboxed(&value, t))
+    }
+
+    /// `v, ok := x.(T)`.
+    pub(crate) fn type_test(&mut self, x: &Expr, t: Ty) -> Compiled<(Val, Value)> {
+        let value = self.expr(x)?;
+        let ok = self.has_type(value.v[0], t);
+        let vars = self.component_vars(t);
+        let zero = self.zero(t);
+        self.define_vars(&vars, &zero);
+        let (yes, done) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(ok, yes, &[], done, &[]);
+        self.b.switch_to_block(yes);
+        let v = self.unboxed(&value, t);
+        self.define_vars(&vars, &v);
+        self.b.ins().jump(done, &[]);
+        self.b.switch_to_block(done);
+        let v = vars.iter().map(|v| self.b.use_var(*v)).collect();
+        Ok((Val { ty: t, v }, ok))
+    }
+
+    pub(crate) fn type_switch(&mut self, s: &TypeSwitchStmt, label: Option<String>) -> Compiled<()> {
+        if let Some(init) = &s.init {
+            self.stmt(init)?;
+        }
+        let program = self.c.program;
+        let (guard, subject) = match &s.assign {
+            Stmt::Expr(e) => (None, (**e).clone()),
+            Stmt::Assign(a) => {
+                let a = &program.ast.a_stmts[*a];
+                (Some(a.lhs[0].pos(&program.ast)), a.rhs[0].clone())
+            }
+            _ => return Err(self.error(s.switch, "this type switch is not supported")),
+        };
+        let Expr::TypeAssert(assert) = &subject else {
+            return Err(self.error(s.switch, "this type switch is not supported"));
+        };
+        self.hoist(&assert.expr)?;
+        let value = self.expr(&assert.expr)?;
+        let done = self.b.create_block();
+        let clauses = clauses_of(&s.body);
+        let mut default = None;
+        let mut bodies = vec![];
+        for clause in &clauses {
+            let body = self.b.create_block();
+            let Some(list) = &clause.list else {
+                default = Some(body);
+                bodies.push((body, None));
+                continue;
+            };
+            let mut only: Option<Ty> = None;
+            for e in list {
+                let t = self.type_of(e)?;
+                let next = self.b.create_block();
+                let is = self.has_type(value.v[0], t);
+                self.b.ins().brif(is, body, &[], next, &[]);
+                self.b.switch_to_block(next);
+                only = (list.len() == 1 && !matches!(self.kind(t), Kind::Nil)).then_some(t);
+            }
+            bodies.push((body, only));
+        }
+        self.b.ins().jump(default.unwrap_or(done), &[]);
+        self.targets.push(Target { label, break_to: done, continue_to: None, plain: false });
+        for (clause, (body, only)) in clauses.iter().zip(bodies) {
+            self.b.switch_to_block(body);
+            if let Some(obj) = guard.and_then(|g| self.clause_variable(&clause.body, g)) {
+                let v = match only {
+                    Some(t) => self.unboxed(&value, t),
+                    None => value.clone(),
+                };
+                self.declare_variable(obj, Some(v))?;
+            }
+            self.block(&clause.body)?;
+            self.b.ins().jump(done, &[]);
+        }
+        self.targets.pop();
+        self.b.switch_to_block(done);
+        Ok(())
+    }
+
+    /// The variable that a clause of a type switch declares, if the clause uses it: it is declared where the guard names it.
+    fn clause_variable(&self, body: &[Stmt], guard: Pos) -> Option<ObjKey> {
+        fn go(g: &FuncGen<'_, '_>, n: Walk<'_>, guard: Pos, found: &mut Option<ObjKey>) {
+            if let Walk::Expr(Expr::Ident(i)) = n
+                && let Some(obj) = g.c.program.info().uses.get(i)
+                && g.c.program.tc.lobjs[*obj].pos() == guard
+            {
+                *found = Some(*obj);
+            }
+            children(n, &g.c.program.ast, &mut |c| go(g, c, guard, found));
+        }
+        let mut found = None;
+        body.iter().for_each(|s| go(self, Walk::Stmt(s), guard, &mut found));
+        found
+    }
+
+    /// Whether the values of a type can be converted to an interface type: what `Pos` is about is named otherwise.
+    pub(crate) fn check_implements(&mut self, t: Ty, interface: Ty, pos: Pos) -> Compiled<()> {
+        let Kind::Interface(wanted) = self.kind(interface) else { return Ok(()) };
+        self.c.make_method_table(t)?;
+        let info = self.c.types.info(t);
+        match wanted.iter().find(|(name, sig)| !info.has_method(name, sig.number())) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let message = format!("method {name} of {} is not supported in an interface", self.c.types.name(t));
+                Err(self.error(pos, message))
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `select`.
+//!
+//! The cases come in a block of the caller's frame, CASE_WORDS words each: a channel or nil, 1 for a receive, and the element that a
+//! send sends. The channels are locked together, in the order of their addresses. A goroutine that must wait stands in the
+//! queues of all of them; whoever claims it first wakes it, and then it takes itself out of the others.
+
+use super::arguments::{Arguments, natives};
+use super::channel::{Case, Channel, ELEMENT_WORDS, Outcome, SELECTED, Waiting, locked};
+use super::host;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Words of a case.
+pub(crate) const CASE_WORDS: usize = 2 + ELEMENT_WORDS;
+
+struct Cases<'b>(&'b [[usize; CASE_WORDS]]);
+
+impl Cases<'_> {
+    fn channel(&self, i: usize) -> usize {
+        self.0[i][0]
+    }
+
+    fn receives(&self, i: usize) -> bool {
+        self.0[i][1] != 0
+    }
+
+    /// The channels, each once, by address.
+    fn channels(&self) -> Vec<usize> {
+        let mut all: Vec<usize> = self.0.iter().map(|c| c[0]).filter(|c| *c != 0).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+/// # Safety
+/// The words are a block's address and the number of its cases.
+unsafe fn cases<'b>(at: usize, count: usize) -> Cases<'b> {
+    // SAFETY: the caller's promise.
+    Cases(if count == 0 { &[] } else { unsafe { std::slice::from_raw_parts(at as *const _, count) } })
+}
+
+/// # Safety
+/// `at` is a channel that this thread has locked.
+unsafe fn held<'c>(at: usize) -> &'c mut Channel {
+    // SAFETY: the caller's promise; one reference at a time is made of it.
+    unsafe { &mut *(at as *mut Channel) }
+}
+
+/// Where the look at the cases begins: no case is preferred.
+fn start(count: usize) -> usize {
+    // Relaxed: any number will do.
+    static TURN: AtomicUsize = AtomicUsize::new(1);
+    let turn = TURN.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (turn >> 33) % count
+}
+
+/// Does the first case that need not wait: its number, and whether an element was handed over. All channels are locked.
+fn try_all(a: &Arguments<'_>, cases: &Cases<'_>, wake: &mut Option<Waiting>) -> Option<(usize, bool)> {
+    let count = cases.0.len();
+    let first = start(count.max(1));
+    for i in (0..count).map(|i| (first + i) % count).filter(|i| cases.channel(*i) != 0) {
+        // SAFETY: locked by our caller.
+        let c = unsafe { held(cases.channel(i)) };
+        if !c.is_ready(cases.receives(i)) {
+            continue;
+        }
+        let outcome = match cases.receives(i) {
+            true => c.receive(a),
+            false => {
+                let element = &cases.0[i][2..];
+                c.shade(element);
+                c.send(element)
+            }
+        };
+        match outcome {
+            Outcome::Done(other) => {
+                *wake = other;
+                return Some((i, true));
+            }
+            Outcome::Closed => return Some((i, false)),
+            Outcome::Wait => {}
+        }
+    }
+    None
+}
+
+natives! {
+    /// (cases, count, 1 if there is a default) -> twice the case that was done (the count for the default), and 1 more if an
+    /// element was handed over; or that and SELECTED more from a goroutine that has waited.
+    fn select(a) {
+        // SAFETY: compiled code passes its block, which is only read before anything can move.
+        let cases = unsafe { cases(a.get(0), a.get(1)) };
+        let channels = cases.channels();
+        if channels.is_empty() && a.get(2) == 0 {
+            drop(channels);
+            return host::park(host::Wait::Select, || {});
+        }
+        for c in &channels {
+            // SAFETY: channels of the program.
+            unsafe { locked(*c) };
+        }
+        // SAFETY: locked right above.
+        let unlock = |channels: &[usize]| channels.iter().for_each(|c| unsafe { held(*c) }.unlock());
+        let mut wake = None;
+        let done = try_all(&a, &cases, &mut wake);
+        if done.is_some() || a.get(2) != 0 {
+            unlock(&channels);
+            if let Some(w) = wake {
+                let (plain_sender, plain_receiver) = (0, super::channel::PARKED + 1);
+                let received = done.is_some_and(|(i, _)| cases.receives(i));
+                w.wake(if received { plain_sender } else { plain_receiver }, true);
+            }
+            return done.map_or(2 * cases.0.len(), |(i, handed_over)| 2 * i + usize::from(handed_over));
+        }
+        let claimed = Arc::new(AtomicBool::new(false));
+        let mut words = vec![];
+        for i in (0..cases.0.len()).filter(|i| cases.channel(*i) != 0) {
+            // SAFETY: as above.
+            let c = unsafe { held(cases.channel(i)) };
+            let from = words.len();
+            if !cases.receives(i) {
+                words.extend_from_slice(&cases.0[i][2..2 + c.words()]);
+            }
+            let case = Case { claimed: claimed.clone(), index: i, element: from..words.len() };
+            let me = Waiting { waiter: host::Waiter::current(), select: Some(case) };
+            if cases.receives(i) { c.receivers.push(me) } else { c.senders.push(me) }
+        }
+        host::Waiter::current().set_transfer(&words);
+        drop((words, claimed));
+        host::park(host::Wait::Select, move || {
+            unlock(&channels);
+            drop(channels);
+        })
+    }
+
+    /// (cases, count, what `select` returned): takes the goroutine out of the queues; the element that it was handed is in the
+    /// result words. -> twice the case, and 1 more if an element was handed over.
+    fn select_woken(a) {
+        // SAFETY: as in select; the block is where the stack is now.
+        let cases = unsafe { cases(a.get(0), a.get(1)) };
+        let result = a.get(2) - SELECTED;
+        let me = host::Waiter::current();
+        for at in cases.channels() {
+            // SAFETY: the program's channels, alive as the block's operands are.
+            let c = unsafe { locked(at) };
+            c.receivers.remove(&me);
+            c.senders.remove(&me);
+            c.unlock();
+        }
+        let words = me.take_transfer();
+        if cases.receives(result / 2) {
+            for i in 0..ELEMENT_WORDS {
+                a.set(1 + i, if result % 2 == 1 { words.get(i).copied().unwrap_or(0) } else { 0 });
+            }
+        }
+        result
+    }
+}

@@ -1,0 +1,365 @@
+//! Walks are right at every single instruction: of compiled code with its prologues and epilogues, of the switches between
+//! stacks in both directions, of barrier stubs and hits, while the stack moves.
+//!
+//! The processor traps behind each instruction of a goroutine's thread. What calls and returns have been executed tells
+//! where the thread must return to; a trace from the trap must find just that.
+
+mod jit;
+
+use std::cell::UnsafeCell;
+use std::ffi::c_void;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+use stackmark_stack::asm::{self, barrier, layout::GoroutineHeader};
+use stackmark_stack::unwind::{Code, Context, Memory, ReturnAddresses, StackMemory, Trace, TraceCache, WalkError};
+use stackmark_stack::{BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime};
+
+/// The flag in `rflags` that makes the processor trap.
+const TRAP: i64 = 1 << 8;
+/// Of native instructions, which are many and all alike, so few are looked at.
+const NATIVE_SHARE: u64 = 61;
+
+struct Embedder;
+
+impl Host for Embedder {
+    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
+        panic!("stack exceeds {limit} bytes")
+    }
+
+    fn at_poll(&self, _caller: Caller<'_>) {
+        if STATE.load(Relaxed) == READY {
+            // SAFETY: traps, into our handler, which makes the processor trap from here on.
+            unsafe { std::arch::asm!("int3") };
+        }
+    }
+}
+
+struct NoRoots;
+
+impl Collector for NoRoots {
+    fn roots(&self, _words: &[usize]) {}
+}
+
+struct Stubs;
+
+impl ReturnAddresses for Stubs {
+    fn original(&self, found: usize) -> Option<usize> {
+        barrier::original(found)
+    }
+}
+
+/// What went wrong first. Made in the handler, which allocates nothing.
+#[derive(Debug)]
+#[allow(dead_code, reason = "shown if the test fails")]
+struct Failure {
+    what: &'static str,
+    pc: usize,
+    /// After so many frames of the trace.
+    frame: usize,
+    found: usize,
+    expected: Option<usize>,
+    error: Option<WalkError>,
+}
+
+/// What the trap handler knows of the thread that it follows.
+struct Stepper {
+    code: Arc<Code>,
+    cache: TraceCache,
+    system: Range<usize>,
+    /// The native function that a goroutine ends in.
+    exit: usize,
+    /// The addresses that the thread will return to, the next one last.
+    returns: Vec<usize>,
+    /// Stack pointer, pc and word at the stack pointer before the instruction.
+    last: Option<(usize, usize, usize)>,
+    steps: u64,
+    compared: u64,
+    /// Instructions of compiled code, of the assembly, of the pool.
+    kinds: [u64; 3],
+    failure: Option<Failure>,
+}
+
+struct Shared(UnsafeCell<Option<Stepper>>);
+
+// SAFETY: only the thread that is followed, and its handler, use it; one test at a time.
+unsafe impl Sync for Shared {}
+
+static STEPPER: Shared = Shared(UnsafeCell::new(None));
+static ONE: Mutex<()> = Mutex::new(());
+/// What the stepping has come to.
+static STATE: AtomicUsize = AtomicUsize::new(OVER);
+const READY: usize = 0;
+const STEPPING: usize = 1;
+const OVER: usize = 2;
+
+extern "C" fn on_trap(_signal: i32, _info: *mut libc::siginfo_t, context: *mut libc::ucontext_t) {
+    // SAFETY: the kernel's structure, which is ours until the handler returns.
+    let context = unsafe { &mut *context };
+    let interrupted = Context::interrupted(context);
+    // SAFETY: the thread that is followed is in this handler and nowhere else.
+    let stepper = unsafe { (*STEPPER.0.get()).as_mut() }.expect("set before stepping");
+    if STATE.load(Relaxed) == READY {
+        STATE.store(STEPPING, Relaxed);
+        context.uc_mcontext.gregs[libc::REG_EFL as usize] |= TRAP;
+    }
+    if interrupted.pc() == stepper.exit {
+        // What comes now leaves the goroutine's stack for good.
+        context.uc_mcontext.gregs[libc::REG_EFL as usize] &= !TRAP;
+        STATE.store(OVER, Relaxed);
+        return;
+    }
+    stepper.step(&interrupted);
+}
+
+/// The memory that a trace of this thread needs: the stack of its goroutine, its own; the goroutine's header, which says
+/// where the goroutine's stack is; the stubs and their saved return addresses.
+fn memories(system: Range<usize>) -> [StackMemory; 5] {
+    // SAFETY: the thread's own machine, and the goroutine that it runs: both live as long as the thread is stepped.
+    let goroutine = unsafe {
+        asm::current()
+            .as_ref()
+            .and_then(|machine| (machine.goroutine.load(Relaxed) as *const GoroutineHeader).as_ref())
+    };
+    let (header, stack) = goroutine.map_or((0..0, 0..0), |goroutine| {
+        let header = std::ptr::from_ref(goroutine) as usize;
+        let stack = goroutine.stack_lo.load(Relaxed)..goroutine.stack_hi.load(Relaxed);
+        (header..header + size_of::<GoroutineHeader>(), stack)
+    });
+    let table = barrier::saved(0) as *const AtomicUsize as usize;
+    let table = table..table + barrier::TABLE_WORDS * size_of::<usize>();
+    // SAFETY: all are mapped; nobody but this thread changes the stacks.
+    [stack, system, header, barrier::pool(), table].map(|range| unsafe { StackMemory::new(range) })
+}
+
+impl Stepper {
+    fn step(&mut self, context: &Context) {
+        self.steps += 1;
+        let (sp, pc) = (context.sp(), context.pc());
+        let memory = memories(self.system.clone());
+        let top = memory.read(sp).unwrap_or(0);
+        match self.last.replace((sp, pc, top)) {
+            Some((old_sp, old_pc, old_top)) => self.follow(old_sp, old_pc, old_top, sp, pc, top),
+            None => self.begin(context, &memory),
+        }
+        let kind = self.kind(pc);
+        if let Some(kind) = kind {
+            self.kinds[kind] += 1;
+        }
+        if self.failure.is_none() && (kind.is_some() || self.steps.is_multiple_of(NATIVE_SHARE)) {
+            self.compare(context, memory);
+        }
+    }
+
+    fn kind(&self, pc: usize) -> Option<usize> {
+        let call_system = asm::call_system_address()..asm::call_system_address() + 128;
+        let assembly = [asm::system_call_range(), asm::callback_range(), asm::entry_range(), call_system];
+        if barrier::pool().contains(&pc) {
+            Some(2)
+        } else if assembly.iter().any(|range| range.contains(&pc)) {
+            Some(1)
+        } else {
+            self.code.snapshot().function(pc).map(|_| 0)
+        }
+    }
+
+    /// Takes the first trace, from a native function, as true.
+    fn begin(&mut self, context: &Context, memory: &[StackMemory; 5]) {
+        let snapshot = self.code.snapshot();
+        let mut trace = Trace::new(&snapshot, &mut self.cache, memory, Stubs, *context);
+        while let Ok(Some(frame)) = trace.next_frame() {
+            self.returns.extend((frame.return_address != 0).then_some(frame.return_address));
+        }
+        self.returns.reverse();
+        drop(snapshot);
+        if self.returns.first().is_none_or(|oldest| !asm::entry_range().contains(oldest)) {
+            let (pc, found) = (context.pc(), self.returns.first().copied().unwrap_or(0));
+            let what = "the first trace does not end at the goroutine's entry";
+            self.fail(Failure { what, pc, frame: self.returns.len(), found, expected: None, error: None });
+        }
+    }
+
+    /// Notes a call or a return.
+    fn follow(&mut self, old_sp: usize, old_pc: usize, old_top: usize, sp: usize, pc: usize, top: usize) {
+        let pool = barrier::pool();
+        if sp == old_sp.wrapping_sub(8) && (2..=8).contains(&top.wrapping_sub(old_pc)) {
+            // A call of a stub is none of the program's: it stands for the return that led there.
+            if !pool.contains(&old_pc) {
+                self.returns.push(top);
+            }
+        } else if sp == old_sp.wrapping_add(8) && pc == old_top && !pool.contains(&pc) {
+            let expected = self.returns.pop();
+            if expected != Some(pc) {
+                self.fail(Failure { what: "a return", pc: old_pc, frame: 0, found: pc, expected, error: None });
+            }
+        }
+    }
+
+    fn compare(&mut self, context: &Context, memory: [StackMemory; 5]) {
+        self.compared += 1;
+        let snapshot = self.code.snapshot();
+        let mut trace = Trace::new(&snapshot, &mut self.cache, memory, Stubs, *context);
+        let mut frames = 0;
+        let failure = loop {
+            let expected = self.returns.iter().rev().nth(frames).copied();
+            let pc = context.pc();
+            let failed = |what, found, error| Some(Failure { what, pc, frame: frames, found, expected, error });
+            match trace.next_frame() {
+                Ok(Some(frame)) if frame.return_address == 0 => {}
+                Ok(Some(frame)) if Some(frame.return_address) == expected => frames += 1,
+                Ok(Some(frame)) => break failed("a wrong caller", frame.return_address, None),
+                Ok(None) if expected.is_none() => break None,
+                Ok(None) => break failed("an end too early", 0, None),
+                Err(error) => break failed("no caller", 0, Some(error)),
+            }
+        };
+        drop(snapshot);
+        if let Some(failure) = failure {
+            self.fail(failure);
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.failure.get_or_insert(failure);
+    }
+}
+
+fn thread_stack() -> Range<usize> {
+    // SAFETY: the attributes are initialised by the first call.
+    unsafe {
+        let mut attributes = std::mem::zeroed();
+        assert_eq!(libc::pthread_getattr_np(libc::pthread_self(), &raw mut attributes), 0);
+        let (mut start, mut size) = (std::ptr::null_mut::<c_void>(), 0);
+        assert_eq!(libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size), 0);
+        libc::pthread_attr_destroy(&raw mut attributes);
+        start as usize..start as usize + size
+    }
+}
+
+/// What the recursion does at its bottom.
+#[derive(Clone, Copy, PartialEq)]
+enum Bottom {
+    Cycle,
+    Callback,
+}
+
+/// The compiled entry for callbacks, and what is left to do: one callback, whose own bottom runs a cycle.
+static BACK: AtomicUsize = AtomicUsize::new(0);
+static OBJECT: u64 = 7;
+
+unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
+    // SAFETY: used within this function alone.
+    let caller = unsafe { Caller::current() };
+    match BACK.swap(0, Relaxed) {
+        0 => cycle(caller),
+        back => {
+            let goroutine = std::ptr::from_ref(caller.goroutine().header()) as usize;
+            let mut argument = [3, &raw const OBJECT as usize, 0, goroutine];
+            // SAFETY: the callee is compiled code of one word in, one word out.
+            caller.foreign(|| unsafe {
+                let back = std::mem::transmute::<usize, asm::ManagedFn>(back);
+                caller.callback(back, argument.as_mut_ptr() as usize).expect("no exception");
+            });
+            assert_eq!(argument[2], 3 * 4 / 2 + 3 * 7);
+        }
+    }
+    0
+}
+
+/// Places barriers: this thread drives a cycle while its goroutine is InForeign.
+fn cycle(caller: Caller<'_>) {
+    let runtime = caller.runtime().clone();
+    caller.foreign(|| {
+        runtime.handshake();
+        runtime.begin_scanning(1);
+        runtime.scan_goroutines().expect("a stack that can be walked");
+        let mut world = runtime.stop_world();
+        world.end_scanning();
+    });
+}
+
+/// Runs a recursion of `n` calls on a goroutine and steps through all of it.
+fn step_through(config: Config, n: u64, what: Bottom) {
+    let _one = ONE.lock();
+    std::thread::spawn(move || {
+        let code = Arc::new(Code::new());
+        let compiled = jit::compile(&code, bottom, 0);
+        let runtime = Runtime::new(config, code.clone(), Box::new(Embedder)).expect("the assembly's frames");
+        runtime.set_collector(Arc::new(NoRoots));
+        let machine = Machine::attach(&runtime).expect("a fresh thread");
+        let mut argument = [n, &raw const OBJECT as u64, 0];
+        let mut spawn = || {
+            BACK.store(if what == Bottom::Callback { compiled.functions["back"] } else { 0 }, Relaxed);
+            // SAFETY: the entry is compiled code that keeps the contracts.
+            unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory")
+        };
+        // Once without, so that the dynamic linker has resolved what is called: that is a million instructions.
+        assert!(matches!(machine.run(spawn()), Left::Exited));
+        let goroutine = spawn();
+        code.refresh_images();
+        code.snapshot().read_images().expect("the CFI of this process");
+        let mut alternate = vec![0_u8; 1 << 20];
+        let stack = libc::stack_t { ss_sp: alternate.as_mut_ptr().cast(), ss_flags: 0, ss_size: alternate.len() };
+        // SAFETY: the handler runs on a stack of its own that outlives the stepping.
+        unsafe {
+            assert_eq!(libc::sigaltstack(&raw const stack, std::ptr::null_mut()), 0);
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_trap as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            assert_eq!(libc::sigaction(libc::SIGTRAP, &raw const action, std::ptr::null_mut()), 0);
+        }
+        let stepper = Stepper {
+            code: code.clone(),
+            cache: TraceCache::fixed(1 << 14),
+            system: thread_stack(),
+            exit: goroutine.header().on_exit.load(Relaxed),
+            returns: Vec::with_capacity(1 << 12),
+            last: None,
+            steps: 0,
+            compared: 0,
+            kinds: [0; 3],
+            failure: None,
+        };
+        // SAFETY: nobody uses it yet; the handler does from the first poll until the goroutine's exit.
+        unsafe { *STEPPER.0.get() = Some(stepper) };
+        STATE.store(READY, Relaxed);
+        assert!(matches!(machine.run(goroutine), Left::Exited));
+        assert_eq!(STATE.load(Relaxed), OVER, "stepped until the goroutine's exit");
+        // SAFETY: the handler does not come any more.
+        let stepper = unsafe { (*STEPPER.0.get()).take() }.expect("put there above");
+        let Stepper { steps, compared, kinds, failure, .. } = stepper;
+        println!("{steps} instructions, of these {kinds:?} of managed code, assembly and stubs; {compared} compared");
+        let name = failure.as_ref().and_then(|failure| {
+            let snapshot = code.snapshot();
+            let function = snapshot.function(failure.pc)?;
+            Some(format!("{}+{:#x}", function.name, failure.pc - function.range.start))
+        });
+        assert!(failure.is_none(), "in {name:?}: {failure:#x?}");
+        assert_eq!(argument[2], n * (n + 1) / 2 + 7 * n);
+        assert!(kinds[0] > 20 * n && kinds[1] > 50 * n && kinds[2] >= n, "{kinds:?}");
+        drop(alternate);
+    })
+    .join()
+    .expect("no failure");
+}
+
+#[test]
+fn through_calls_out_polls_and_barriers() {
+    let config = Config { barriers: BarrierMode::EveryFrame, poll_always: true, ..Config::default() };
+    step_through(config, 6, Bottom::Cycle);
+}
+
+#[test]
+fn through_moves_of_the_stack_and_barriers() {
+    let config =
+        Config { barriers: BarrierMode::EveryFrame, move_every_poll: true, poison: true, ..Config::default() };
+    step_through(config, 4, Bottom::Cycle);
+}
+
+#[test]
+fn through_a_callback_and_barriers_below_it() {
+    let config = Config { barriers: BarrierMode::EveryFrame, poll_always: true, ..Config::default() };
+    step_through(config, 3, Bottom::Callback);
+}

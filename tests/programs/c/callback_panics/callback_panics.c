@@ -1,0 +1,13 @@
+#include "_cgo_export.h"
+
+__attribute__((noinline)) static void inner(void)
+{
+    goFails();
+    __asm__ volatile("");
+}
+
+void callBack(void)
+{
+    inner();
+    __asm__ volatile("");
+}

@@ -1,0 +1,6 @@
+#include "_cgo_export.h"
+
+int returnAfterGrowFromGo(void)
+{
+    return goReturnVal();
+}
