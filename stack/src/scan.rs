@@ -43,7 +43,7 @@ pub(crate) enum Extent {
 pub struct Visited {
     /// Frames visited.
     pub frames: u64,
-    /// Frames that need not be visited.
+    /// Frames that need not be visited, but for those beyond a foreign call that nobody has come back to: they are not counted.
     pub skipped: u64,
 }
 

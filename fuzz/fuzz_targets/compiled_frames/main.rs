@@ -128,7 +128,8 @@ fn cycle(caller: Caller<'_>) {
         let visited = world.rescan().expect("a stack that can be walked");
         let rescanned = found();
         let all = world.visit_all().expect("a stack that can be walked");
-        assert_eq!(visited.frames + visited.skipped, all.frames, "frames are visited or skipped");
+        // Those beyond a foreign call that nobody has come back to are skipped without being counted.
+        assert!(visited.frames + visited.skipped <= all.frames, "{visited:?} of {all:?}");
         with_model(|model| {
             let depth = model.depth();
             assert_eq!(found(), model.references_of_youngest(depth), "the verifying walk");
