@@ -237,7 +237,7 @@ impl Scheduler {
             if let Some(goroutine) = self.find(local, seat, turn) {
                 return Some(goroutine);
             }
-            self.sleep(local)?;
+            self.sleep(local, seat)?;
         }
     }
 
@@ -288,8 +288,12 @@ impl Scheduler {
     }
 
     /// Sleeps until there may be work. `None`: the scheduler stops.
-    fn sleep(&self, local: &Local) -> Option<()> {
+    fn sleep(&self, local: &Local, seat: &Seat) -> Option<()> {
         let mut state = self.state.lock();
+        if seat.expelled.load(Ordering::Relaxed) {
+            // Just now, before this thread was back: it has no permit to sleep with.
+            return Some(());
+        }
         state.sleeping += 1;
         self.note_wakeable(&state);
         while !state.stopped && !self.has_work() && local.queue.is_empty() {
@@ -379,6 +383,10 @@ impl Scheduler {
                 continue;
             }
             let mut state = self.state.lock();
+            // It may have come back meanwhile, and sleep. If it comes back from now on, it finds itself expelled before it does.
+            if seat.watch.get().and_then(Watch::away) != Some(away) {
+                continue;
+            }
             seat.expelled.store(true, Ordering::Relaxed);
             state.blocked += 1;
             state.free += 1;
