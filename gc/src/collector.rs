@@ -17,7 +17,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -285,6 +285,9 @@ impl<H: Heap> Inner<H> {
         let counters = self.runtime.counters();
         let stacks = self.runtime.stacks();
         let history = self.history.lock();
+        // Before what was placed, so that goroutines which run meanwhile do not make more of them than that. Acquire: those loads
+        // stay behind these.
+        let [hit, leapfrogged] = [&counters.hit, &counters.leapfrogged].map(|counter| counter.load(Acquire));
         let refused = REFUSALS.iter().zip(&counters.refused).map(|(why, n)| (*why, n.load(Relaxed)));
         Statistics {
             cycles: history.cycles,
@@ -301,8 +304,8 @@ impl<H: Heap> Inner<H> {
             },
             barriers: BarrierStats {
                 placed: counters.placed.load(Relaxed),
-                hit: counters.hit.load(Relaxed),
-                leapfrogged: counters.leapfrogged.load(Relaxed),
+                hit,
+                leapfrogged,
                 refused: refused.collect(),
                 pool_exhausted: self.runtime.pool_exhausted(),
             },

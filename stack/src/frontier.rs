@@ -218,7 +218,7 @@ impl StackScan {
     }
 
     /// Begins to visit again what has changed since the last scan, which is complete: the frames from `at` up to the owner of the
-    /// lowest unhit barrier. Followed by [`StackScan::protect`].
+    /// lowest unhit barrier. Followed by [`StackScan::protect`]. Also tells how many barriers it has placed that were pending.
     pub fn begin_again<S: Slots, T: Table>(
         &mut self,
         means: &mut Means<'_, S, T>,
@@ -226,17 +226,17 @@ impl StackScan {
         at: Position,
         spacing: Spacing,
         foreign: bool,
-    ) -> Settled {
+    ) -> (Settled, u64) {
         debug_assert!(self.is_complete(), "one scan at a time");
         let settled = self.barriers.leave(means.pool, at.depth);
-        self.place_pending(means, at.depth);
+        let placed = self.place_pending(means, at.depth);
         if spacing != Spacing::EveryFrame {
             self.barriers.thin_out(&mut means.slots, &means.table, means.pool, at.depth, foreign);
         }
         let (until, reached) = (self.barriers.lowest(), self.reached);
         (self.rest, self.epoch, self.reached) = (None, epoch, usize::MAX);
         self.unscanned = Some(Unscanned { at, from: at.depth, spacing, frames: 0, until, reached });
-        settled
+        (settled, placed)
     }
 
     /// The owner is about to run the frame whose stack pointer is at `depth`, and has settled what is younger: makes

@@ -508,6 +508,9 @@ pub fn run(bytes: &[u8]) {
     }
     model.finish();
     assert_eq!(model.goroutine.scan_lock().barriers().lowest(), None, "every barrier was hit or settled");
+    let counters = &model.runtime.counters;
+    let [placed, hit, left] = [&counters.placed, &counters.hit, &counters.leapfrogged].map(|n| n.load(Relaxed));
+    assert!(hit + left <= placed, "{hit} hit and {left} left of {placed}");
     if cfg!(fuzzing) {
         assert_eq!(stubs().available(), free, "no stub is lost");
     }

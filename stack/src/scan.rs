@@ -285,7 +285,9 @@ pub(crate) unsafe fn begin(
         if !scan.is_complete() {
             finish(runtime, goroutine, scan)?;
         }
-        scan.begin_again(&mut means, cycle, at, spacing, foreign)
+        let (settled, placed) = scan.begin_again(&mut means, cycle, at, spacing, foreign);
+        runtime.counters.placed.fetch_add(placed, Ordering::Relaxed);
+        settled
     } else {
         scan.begin(&mut means, cycle, at, spacing, foreign)
     };
