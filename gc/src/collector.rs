@@ -25,7 +25,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 use stackmark_stack::observe::Activity;
 use stackmark_stack::stats::{Histogram, REFUSALS};
-use stackmark_stack::{Runtime, ScanError};
+use stackmark_stack::{Runtime, ScanError, Visited};
 
 use crate::assist::Schedule;
 use crate::global::Globals;
@@ -424,7 +424,12 @@ impl<H: Heap> Driver<H> {
         let time_to_stop = stopping.elapsed();
         let stopped_last = world.straggler();
         inner.barrier.take_buffers();
-        let rescanned = if hybrid { world.finish_scans()? } else { world.rescan()? };
+        let rescanned = if hybrid {
+            world.finish_scans()?;
+            Visited::default()
+        } else {
+            world.rescan()?
+        };
         self.marker.drain();
         let due = inner.weak.settle(|word| inner.is_marked(word), || self.marker.drain());
         if inner.verify {

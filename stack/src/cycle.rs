@@ -79,13 +79,7 @@ impl Runtime {
         }
         self.begin_round();
         let dirty = std::mem::take(&mut *self.dirty.lock());
-        let mut waiting = Vec::new();
-        for goroutine in dirty {
-            if !self.try_scan(&goroutine)? {
-                waiting.push(goroutine);
-            }
-        }
-        self.wait_for_scans(waiting)
+        self.wait_for_scans(dirty)
     }
 
     fn begin_round(&self) {
@@ -191,7 +185,7 @@ impl Runtime {
         let _span = self.observed.span(Activity::Scan, goroutine.id());
         let cycle = self.scanning.load(Ordering::Acquire);
         let mut scan = goroutine.scan_lock();
-        let visited = scan::visit_frozen(self, &goroutine, &mut scan, cycle, self.worker_chunk())?;
+        let visited = scan::visit_frozen(self, &goroutine, &mut scan, cycle, self.config.chunk(true))?;
         self.counters.scanned_running.fetch_add(visited, Ordering::Relaxed);
         let more = !scan.is_complete();
         drop(scan);
@@ -335,9 +329,9 @@ impl WorldStopped {
     ///
     /// # Errors
     /// [`ScanError`].
-    pub fn finish_scans(&mut self) -> Result<Visited, ScanError> {
+    pub fn finish_scans(&mut self) -> Result<(), ScanError> {
         while self.runtime.scan_frozen()? {}
-        Ok(Visited::default())
+        Ok(())
     }
 
     /// Visits every frame of every goroutine, changing nothing: for verification.

@@ -257,9 +257,7 @@ impl StackScan {
         loop {
             tally.placed += self.place_pending(means, depth);
             let Some(unscanned) = self.unscanned else { return Ok(tally) };
-            // Invariant 7. Barriers lie in visited frames only, or beyond `until`.
-            let blocked = self.barriers.lowest().is_some_and(|b| b.depth > unscanned.at.depth);
-            if blocked || self.rest.is_some_and(|rest| rest < depth) {
+            if self.is_blocked(&unscanned, depth) {
                 return Ok(tally);
             }
             if left_out(LeftOut::Frontier) && tally.frames > 0 {
@@ -271,6 +269,12 @@ impl StackScan {
             let walk = walk.get_or_insert_with(|| frames(unscanned.at));
             tally.frames += self.advance(walk, if short { Budget::WHOLE } else { budget })?;
         }
+    }
+
+    /// Invariant 7, for a goroutine whose youngest frame is at `depth`. Barriers lie in visited frames only, or beyond `until`.
+    fn is_blocked(&self, unscanned: &Unscanned, depth: usize) -> bool {
+        self.barriers.lowest().is_some_and(|b| b.depth > unscanned.at.depth)
+            || self.rest.is_some_and(|rest| rest < depth)
     }
 
     /// Visits frozen frames on behalf of cycle `epoch`, as many as the budget allows. The frames visited; 0 if there was nothing
@@ -369,8 +373,7 @@ impl StackScan {
             assert_eq!(slots.read(barrier.depth), table.hijacked_word(barrier.stub), "the slot of {barrier:?}");
         }
         if let Some(unscanned) = self.unscanned {
-            let blocked = self.barriers.lowest().is_some_and(|b| b.depth > unscanned.at.depth);
-            assert!(blocked || self.rest.is_some_and(|rest| rest < depth), "nothing blocks the way to {unscanned:?}");
+            assert!(self.is_blocked(&unscanned, depth), "nothing blocks the way to {unscanned:?}");
         }
     }
 

@@ -1,7 +1,6 @@
 //! What happens at a poll and at a barrier hit: the native functions that managed code and the stubs call.
 
-use crate::barrier::ImageTable;
-use crate::frontier::{Means, StackScan};
+use crate::frontier::StackScan;
 use crate::goroutine::Goroutine;
 use crate::machine::Caller;
 use crate::memory::StackError;
@@ -9,7 +8,7 @@ use crate::moving::{self, GrowError};
 use crate::observe::Activity;
 use crate::request::Request;
 use crate::runtime::{Runtime, stubs};
-use crate::scan::{self, LiveSlots};
+use crate::scan;
 use crate::{STACK_GUARD, cycle};
 use stackmark_asm::{barrier, layout::MachineHeader};
 use std::ffi::c_void;
@@ -81,7 +80,7 @@ pub(crate) fn hit(runtime: &Runtime, goroutine: &Goroutine, slot: usize, stub: u
     let depth = bounds.end - slot;
     let mut scan = goroutine.scan_lock();
     // SAFETY: the goroutine is Running on this thread: it writes its own slots.
-    let mut means = Means { slots: unsafe { LiveSlots::new(bounds) }, table: ImageTable, pool: stubs() };
+    let mut means = unsafe { scan::means(bounds) };
     let settled = scan.hit(&mut means, depth, stub as u32).unwrap_or_else(|error| runtime.host.fatal(&error));
     runtime.counters.hit.fetch_add(settled.hit.into(), Ordering::Relaxed);
     runtime.counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);

@@ -68,7 +68,7 @@ impl BarrierMode {
 
 impl Config {
     /// How much is visited at once, by the goroutine or a worker.
-    fn chunk(&self, by_worker: bool) -> Budget {
+    pub(crate) fn chunk(&self, by_worker: bool) -> Budget {
         match self.barriers {
             BarrierMode::Off => Budget::WHOLE,
             _ if self.scan_few_frames => FEW_FRAMES,
@@ -122,6 +122,15 @@ impl Slots for LiveSlots {
         // SAFETY: as above.
         unsafe { self.at(depth).write(word) }
     }
+}
+
+/// How barriers are placed in a stack of this process.
+///
+/// # Safety
+/// As for [`LiveSlots::new`].
+pub(crate) unsafe fn means(bounds: Range<usize>) -> Means<'static, LiveSlots, ImageTable> {
+    // SAFETY: our contract is the same.
+    Means { slots: unsafe { LiveSlots::new(bounds) }, table: ImageTable, pool: stubs() }
 }
 
 /// Where a goroutine that stands still has its youngest frame.
@@ -280,7 +289,7 @@ pub(crate) unsafe fn begin(
     let foreign = goroutine.status() == Status::Foreign;
     let spacing = runtime.config.barriers.spacing();
     // SAFETY: by our contract nobody else writes slots.
-    let mut means = Means { slots: unsafe { LiveSlots::new(bounds) }, table: ImageTable, pool: stubs() };
+    let mut means = unsafe { means(bounds) };
     let settled = if scan.epoch() == cycle {
         if !scan.is_complete() {
             finish(runtime, goroutine, scan)?;
@@ -320,7 +329,7 @@ pub(crate) unsafe fn protect(
 ) -> Result<u64, ScanError> {
     let (bounds, snapshot) = (goroutine.bounds(), OnceCell::new());
     // SAFETY: by our contract nobody else writes slots.
-    let mut means = Means { slots: unsafe { LiveSlots::new(bounds.clone()) }, table: ImageTable, pool: stubs() };
+    let mut means = unsafe { means(bounds.clone()) };
     let tally = scan.protect(&mut means, depth, runtime.config.chunk(false), |at| {
         let snapshot = snapshot.get_or_init(|| runtime.code.snapshot());
         // SAFETY: the frames stand still by our contract.
@@ -352,7 +361,7 @@ pub(crate) unsafe fn thaw(
     let (bounds, snapshot) = (goroutine.bounds(), OnceCell::new());
     let depth = youngest(goroutine, &bounds).depth;
     // SAFETY: by our contract nobody else writes slots.
-    let mut means = Means { slots: unsafe { LiveSlots::new(bounds.clone()) }, table: ImageTable, pool: stubs() };
+    let mut means = unsafe { means(bounds.clone()) };
     let tally = scan.thaw(&mut means, depth, word, |at| {
         let snapshot = snapshot.get_or_init(|| runtime.code.snapshot());
         // SAFETY: the goroutine stands still by our contract.
@@ -385,13 +394,6 @@ pub(crate) fn visit_frozen(
 /// [`ScanError`].
 pub(crate) fn finish(runtime: &Runtime, goroutine: &Goroutine, scan: &mut StackScan) -> Result<u64, ScanError> {
     visit_frozen(runtime, goroutine, scan, scan.epoch(), Budget::WHOLE)
-}
-
-impl Runtime {
-    /// A worker's share of a scan.
-    pub(crate) fn worker_chunk(&self) -> Budget {
-        self.config.chunk(true)
-    }
 }
 
 /// Visits roots of a stack, changing nothing. They go to the runtime's collector.
