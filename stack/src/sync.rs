@@ -8,7 +8,7 @@ mod real {
     use std::sync::OnceLock;
     use std::sync::atomic::compiler_fence;
     pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     /// Whether [`heavy_fence`] makes other threads' light fences full ones. Relaxed: set before any thread that uses it.
     static ASYMMETRIC: AtomicBool = AtomicBool::new(false);
@@ -44,6 +44,35 @@ mod real {
         if ASYMMETRIC.load(Ordering::Relaxed) {
             // membarrier(2): every thread of the process that runs has executed a full fence when it returns.
             assert!(membarrier(PRIVATE_EXPEDITED), "membarrier: {}", std::io::Error::last_os_error());
+        }
+    }
+
+    /// How long [`spin`] looks: about as long as it takes to put a thread to sleep and to wake it.
+    const SPIN: Duration = Duration::from_micros(40);
+    /// Pauses between two looks.
+    const PAUSES: u32 = 16;
+
+    /// Looks for some microseconds whether `done` says true, for what others do soon if they run at all: waking a thread takes
+    /// longer than most of what is waited for in a handshake. True if it did. With one processor it looks once.
+    pub fn spin(mut done: impl FnMut() -> bool) -> bool {
+        static ALONE: OnceLock<bool> = OnceLock::new();
+        if done() {
+            return true;
+        }
+        if *ALONE.get_or_init(|| std::thread::available_parallelism().is_ok_and(|n| n.get() == 1)) {
+            return false;
+        }
+        let begun = Instant::now();
+        loop {
+            (0..PAUSES).for_each(|_| std::hint::spin_loop());
+            if done() {
+                return true;
+            }
+            if begun.elapsed() > SPIN {
+                return false;
+            }
+            // Who is waited for may need this processor.
+            std::thread::yield_now();
         }
     }
 
@@ -113,6 +142,11 @@ mod real {
     /// As [`light_fence`].
     pub fn heavy_fence() {
         fence(Ordering::SeqCst);
+    }
+
+    /// Looks once: what follows in a model is the way of who has looked in vain.
+    pub fn spin(mut done: impl FnMut() -> bool) -> bool {
+        done()
     }
 
     /// loom's mutex with the interface of the real one. The value lies beside the lock in a cell that loom watches, so that a

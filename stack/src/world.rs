@@ -9,7 +9,7 @@
 //! 3. A ragged handshake ends when every machine has been outside, or at a safepoint, at some moment since it began.
 
 use crate::sync::{
-    AtomicBool, AtomicU64, AtomicUsize, Condvar, LeftOut, Mutex, Ordering, heavy_fence, left_out, light_fence,
+    AtomicBool, AtomicU64, AtomicUsize, Condvar, LeftOut, Mutex, Ordering, heavy_fence, left_out, light_fence, spin,
 };
 use std::ops::Deref;
 use std::time::Duration;
@@ -156,11 +156,11 @@ impl World {
         let number = self.handshake.fetch_add(1, Ordering::AcqRel) + 1;
         heavy_fence();
         let mut waiting = list();
-        self.wait_for(|| {
+        self.wait_for(|asks| {
             waiting.retain(|machine| {
                 let gate: &Gate = (**machine).as_ref();
                 let waiting = gate.is_inside() && gate.answered.load(Ordering::Acquire) < number;
-                if waiting {
+                if waiting && asks {
                     ask(machine);
                 }
                 waiting
@@ -176,12 +176,12 @@ impl World {
         // Invariant 1: pairs with the fence in `enter`.
         heavy_fence();
         let mut waiting = list();
-        self.wait_for(|| {
+        self.wait_for(|asks| {
             // A machine that was outside may look in again, but it does not stay: see `enter`. So nobody leaves the
             // list before all are outside at once.
             waiting.iter_mut().fold(true, |done, machine| {
                 let gate: &Gate = (**machine).as_ref();
-                if gate.is_inside() {
+                if asks && gate.is_inside() {
                     ask(machine);
                 }
                 done && !gate.is_inside()
@@ -205,18 +205,25 @@ impl World {
 
     #[cold]
     fn wait_while_stopped(&self) {
+        if spin(|| self.stopping.load(Ordering::Acquire) == 0) {
+            return;
+        }
         let mut guard = self.lock.lock();
         while self.stopping.load(Ordering::Acquire) != 0 {
             guard = self.changed.wait(guard);
         }
     }
 
-    fn wait_for(&self, mut done: impl FnMut() -> bool) {
+    /// Waits until `done`, which is told whether to ask the machines that it finds inside.
+    fn wait_for(&self, mut done: impl FnMut(bool) -> bool) {
+        if done(true) || spin(|| done(false)) {
+            return;
+        }
         self.watched.fetch_add(1, Ordering::Relaxed);
         // Pairs with the fence in `exit`.
         heavy_fence();
         let mut guard = self.lock.lock();
-        while !done() {
+        while !done(true) {
             guard = self.changed.wait_for(guard, ASK_AGAIN);
         }
         drop(guard);
