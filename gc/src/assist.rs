@@ -3,12 +3,13 @@
 //! A cycle begins with some *room* until the heap has reached its goal, and about so much *work*, bytes of objects to be
 //! traced. When a share of the room is used up, the same share of the work must have been done, by whomever. A thread that
 //! allocates and finds marking behind helps; where there is nothing to take, as in one long list, which one thread at a time
-//! can trace, it waits a little.
+//! can trace, it waits a little. It stops when its goroutine is asked to poll: others would wait for it.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use stackmark_stack::Caller;
 use stackmark_stack::observe::{Activity, Observed};
 
 use crate::heap::Heap;
@@ -73,12 +74,21 @@ impl Schedule {
             return;
         }
         let _span = observed.span(Activity::Assist, 0);
-        let done = marking.help(debt.min(PORTION));
+        let done = marking.help(debt.min(PORTION), is_awaited);
         self.assisted.fetch_add(done, Relaxed);
         if done == 0 {
-            std::thread::sleep(WAIT);
+            let begun = Instant::now();
+            while begun.elapsed() < WAIT && !is_awaited() {
+                std::thread::yield_now();
+            }
         }
     }
+}
+
+/// Whether somebody waits for this thread's goroutine to poll.
+fn is_awaited() -> bool {
+    // SAFETY: used within this function alone.
+    unsafe { Caller::try_current() }.is_some_and(|caller| caller.goroutine().is_awaited())
 }
 
 #[cfg(all(test, not(stackmark_loom)))]

@@ -34,6 +34,8 @@ const SHARE: usize = 32;
 const ROOTS: usize = 512;
 /// Bytes that a worker traces before it adds them to the total.
 const PUBLISHED: u64 = 16 << 10;
+/// Bytes that who waits for the workers traces first.
+const LITTLE: u64 = 32 << 10;
 /// References whose objects are being brought into the cache, at most.
 const COMING: usize = 32;
 /// As long as the stack has something to give, so many references are left on their way.
@@ -107,6 +109,8 @@ impl<H: Heap> Marker<H> {
 
     /// Waits until there is nothing left to trace. Others may add something right afterwards, unless the world is stopped.
     pub(crate) fn drain(&self) {
+        // A little is done sooner than a worker wakes.
+        self.shared.help(LITTLE, || false);
         self.shared.crew.wait_until_quiet(|| self.shared.has_work());
     }
 
@@ -182,14 +186,17 @@ impl<H: Heap> Shared<H> {
         self.bytes.load(Relaxed)
     }
 
-    /// Marks on a mutator's behalf, about so many bytes of objects, as far as others leave something to take; tells how many
-    /// it were.
-    pub(crate) fn help(&self, bytes: u64) -> u64 {
+    /// Marks on a mutator's behalf, about so many bytes of objects, as far as others leave something to take and until it
+    /// `is_awaited` elsewhere; tells how many it were.
+    pub(crate) fn help(&self, bytes: u64, is_awaited: impl Fn() -> bool) -> u64 {
         if !self.crew.join() {
             return 0;
         }
         let mut tracer = Tracer::default();
-        while tracer.counted.bytes < bytes && (tracer.trace_stretch(self) || self.take_any(&mut tracer)) {}
+        while tracer.counted.bytes < bytes
+            && !is_awaited()
+            && (tracer.trace_stretch(self) || self.take_any(&mut tracer))
+        {}
         while let Some(word) = tracer.coming.take() {
             if let Some(object) = self.heap.resolve(word)
                 && self.heap.mark(object)
@@ -483,7 +490,7 @@ mod tests {
     fn helpers_mark_with_the_workers() {
         let (heap, roots, objects, bytes) = graph();
         let marker = Marker::start(Arc::clone(&heap), Weak::new(), 1).expect("threads");
-        assert_eq!(marker.shared().help(1 << 20), 0);
+        assert_eq!(marker.shared().help(1 << 20, || false), 0);
         let mut helped = 0;
         for _ in 0..20 {
             heap.begin_cycle();
@@ -491,7 +498,7 @@ mod tests {
             std::thread::scope(|scope| {
                 let help = || {
                     marker.shared().shade(&roots);
-                    (0..1000).map(|_| marker.shared().help(1 << 10)).sum::<u64>()
+                    (0..1000).map(|_| marker.shared().help(1 << 10, || false)).sum::<u64>()
                 };
                 let helpers = [scope.spawn(help), scope.spawn(help)];
                 helped += helpers.map(|helper| helper.join().expect("no panic")).iter().sum::<u64>();

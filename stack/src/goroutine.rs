@@ -109,8 +109,14 @@ impl Goroutine {
         self.status.hold(&self.scan)
     }
 
-    /// Becomes Running; waits while it is held.
+    /// Becomes Running; false while it is held.
     #[inline]
+    pub(crate) fn try_start(&self, from: Status) -> bool {
+        self.status.try_start(from)
+    }
+
+    /// Becomes Running; waits while it is held.
+    #[cold]
     pub(crate) fn start_running(&self, from: Status) {
         self.status.start_running(from, &self.scan);
     }
@@ -129,6 +135,11 @@ impl Goroutine {
     /// Asks it to do something at its next poll. If it is not running it meets the request when it runs.
     pub fn request(&self, what: Request) {
         self.requests.ask(what, &self.header.stack_limit);
+    }
+
+    /// Whether it has been asked to do something at its next poll and has not done it yet.
+    pub fn is_awaited(&self) -> bool {
+        self.requests.any()
     }
 
     /// Takes what has been asked, and makes the poll word say the limit again.

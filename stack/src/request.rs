@@ -65,6 +65,12 @@ impl Requests {
         word.store(usize::MAX, Ordering::Relaxed);
     }
 
+    /// Whether anything is asked.
+    pub(crate) fn any(&self) -> bool {
+        // Relaxed: who does what is asked takes it.
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
     /// Takes what has been asked; followed by [`Requests::rewrite`].
     pub(crate) fn take(&self) -> Request {
         Request(self.0.swap(0, Ordering::AcqRel))
