@@ -45,6 +45,9 @@ const KEPT_CYCLES: usize = 100_000;
 /// before need not be traced then.
 const ROUNDS: usize = 4;
 
+/// So many goroutines that have run since their scan may be left for the stopped world.
+const FEW_GOROUTINES: usize = 16;
+
 /// How a collector behaves.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -413,9 +416,16 @@ impl<H: Heap> Driver<H> {
         self.mark_on();
         let hybrid = inner.barrier.kind() == Kind::Hybrid;
         if !hybrid {
-            // What has changed since, so that the stopped world has little to look at.
-            runtime.rescan_goroutines()?;
-            self.mark_on();
+            // What has changed since, so that the stopped world has little to look at; as long as that gets less.
+            let mut last = usize::MAX;
+            loop {
+                let rescanned = runtime.rescan_goroutines()?;
+                self.mark_on();
+                if rescanned <= FEW_GOROUTINES || rescanned > last / 2 {
+                    break;
+                }
+                last = rescanned;
+            }
         }
 
         let pause = runtime.observed().span(Activity::Pause, 0);

@@ -22,7 +22,7 @@ pub struct CycleStats {
     pub stopped_last: Option<Straggler>,
     /// The goroutine that was the last to answer the cycle's first handshake, if one had to be waited for.
     pub answered_last: Option<Straggler>,
-    /// The longest time that one goroutine was held.
+    /// The longest time that one goroutine stood still which would have run: while it scanned its own stack, or was held.
     pub longest_hold_ns: u64,
     /// From the cycle's beginning to the end of marking, the world's stop included.
     pub mark_ns: u64,

@@ -9,6 +9,7 @@ use crate::request::Request;
 use crate::runtime::{BarrierMode, MachineEntry, Runtime};
 use crate::scan::{self, Extent, ScanError, Visited};
 use crate::status::Status;
+use crate::sync::spin;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -68,18 +69,21 @@ impl Runtime {
 
     /// Begins to scan again, of every goroutine that has run since its scan, what has changed: so that little is left for the
     /// stopped world. As [`Runtime::scan_goroutines`], which comes first, with all that it leaves to
-    /// [`Runtime::scan_frozen`].
+    /// [`Runtime::scan_frozen`]. Tells how many goroutines it were: where they are many, others have run meanwhile, and it is
+    /// worth while to call it again.
     ///
     /// # Errors
     /// [`ScanError`].
-    pub fn rescan_goroutines(self: &Arc<Self>) -> Result<(), ScanError> {
+    pub fn rescan_goroutines(self: &Arc<Self>) -> Result<usize, ScanError> {
         if self.config.barriers == BarrierMode::Off {
             // Nothing would bound it, nor what is left for the stopped world.
-            return Ok(());
+            return Ok(0);
         }
         self.begin_round();
         let dirty = std::mem::take(&mut *self.dirty.lock());
-        self.wait_for_scans(dirty)
+        let count = dirty.len();
+        self.wait_for_scans(dirty)?;
+        Ok(count)
     }
 
     fn begin_round(&self) {
@@ -98,30 +102,49 @@ impl Runtime {
                 }
             }
             waiting = still;
-            if !waiting.is_empty() {
+            if !waiting.is_empty() && !spin(|| waiting.iter().all(|goroutine| self.has_scanned(goroutine))) {
                 drop(changed.wait_for(lock.lock(), LOOK_AGAIN));
             }
         }
         Ok(())
     }
 
+    /// Whether the running round of scans has come to the goroutine.
+    fn has_scanned(&self, goroutine: &Goroutine) -> bool {
+        // Acquire: the scan itself, done by its own thread.
+        goroutine.scanned_in.load(Ordering::Acquire) == self.round.load(Ordering::Relaxed)
+    }
+
+    /// Wakes who may visit frozen frames, if there are any.
+    fn tell_of_frozen(&self) {
+        if self.has_frozen()
+            && let Some(collector) = self.collector.get()
+        {
+            collector.stack_waits();
+        }
+    }
+
     /// Begins the goroutine's scan if it stands still, asks it if it runs. Whether it has begun.
     fn try_scan(&self, goroutine: &Arc<Goroutine>) -> Result<bool, ScanError> {
-        // Acquire: the scan itself, done by its own thread.
-        if goroutine.scanned_in.load(Ordering::Acquire) == self.round.load(Ordering::Relaxed)
-            || goroutine.status() == Status::Dead
-        {
+        if self.has_scanned(goroutine) {
+            // By itself: it has left it to us to say that there may be something to go on with.
+            self.tell_of_frozen();
             return Ok(true);
         }
-        let begun = Instant::now();
+        if goroutine.status() == Status::Dead {
+            return Ok(true);
+        }
         match goroutine.hold() {
             Ok(mut held) => {
                 let _span = self.observed.span(Activity::Scan, goroutine.id());
                 let may_move = held.status != Status::Foreign;
                 // SAFETY: the goroutine is held.
                 unsafe { self.begin_scan(goroutine, &mut held.state, may_move)? };
+                let complete = held.state.is_complete();
                 drop(held);
-                self.note_hold(begun);
+                if !complete {
+                    self.tell_of_frozen();
+                }
                 Ok(true)
             }
             Err(Status::Dead) => Ok(true),
@@ -158,9 +181,6 @@ impl Runtime {
         self.counters.scanned_stopped.fetch_add(visited, Ordering::Relaxed);
         if !scan.is_complete() {
             self.unscanned.lock().push_back(goroutine.clone());
-            if let Some(collector) = self.collector.get() {
-                collector.stack_waits();
-            }
         }
         self.deepest_frames.fetch_max(visited, Ordering::Relaxed);
         // If it runs from now on, it has changed. Its own thread says so at once.
@@ -215,6 +235,17 @@ impl Runtime {
         }
     }
 
+    /// The goroutine becomes Running; waits while it is held.
+    #[inline]
+    pub(crate) fn start_running(&self, goroutine: &Goroutine, from: Status) {
+        if !goroutine.try_start(from) {
+            let begun = Instant::now();
+            goroutine.start_running(from);
+            self.note_hold(begun);
+        }
+    }
+
+    /// A goroutine that would have run stood still since then.
     fn note_hold(&self, begun: Instant) {
         let nanos = begun.elapsed().as_nanos() as u64;
         self.holds.record(nanos);
@@ -228,7 +259,8 @@ impl Runtime {
         WorldStopped { runtime: self.clone(), straggler: waiting.end() }
     }
 
-    /// The longest hold and the most frames of one stack since the last call, in nanoseconds and frames.
+    /// The longest time that a goroutine which would have run was held, and the most frames of one stack, since the last call:
+    /// nanoseconds and frames.
     pub fn take_cycle_maxima(&self) -> (u64, u64) {
         (self.longest_hold.swap(0, Ordering::Relaxed), self.deepest_frames.swap(0, Ordering::Relaxed))
     }

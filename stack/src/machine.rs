@@ -220,7 +220,7 @@ impl Machine {
         let shared = self.shared();
         let (runtime, entry) = (&*shared.runtime, &*shared.entry);
         runtime.world.enter(&entry.gate);
-        goroutine.start_running(Status::Runnable);
+        runtime.start_running(&goroutine, Status::Runnable);
         // Relaxed: the goroutine is ours; managed code on this thread reads it.
         goroutine.header.machine_word.store(shared.word, Ordering::Relaxed);
         let header = (&raw const goroutine.header).cast_mut();
@@ -408,7 +408,7 @@ impl<'m> Caller<'m> {
     pub(crate) fn back_inside(&self, from: Status) {
         let runtime = &*self.shared.runtime;
         let entered = runtime.world.try_enter(&self.shared.entry.gate);
-        let started = entered && self.goroutine.status.try_start(from);
+        let started = entered && self.goroutine.try_start(from);
         if !started || runtime.is_scanning() {
             self.back_inside_slowly(from, entered, started);
         }
@@ -422,7 +422,7 @@ impl<'m> Caller<'m> {
             runtime.world.enter_again(&self.shared.entry.gate);
         }
         if !started {
-            self.goroutine.start_running(from);
+            runtime.start_running(self.goroutine, from);
         }
         if runtime.is_scanning() {
             runtime.note_running(&self.handle());

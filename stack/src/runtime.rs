@@ -242,6 +242,10 @@ impl Runtime {
             host.warn("the hardware protects return addresses: no barriers, stacks are rescanned whole");
             config.barriers = BarrierMode::Off;
         }
+        if config.barriers != BarrierMode::Off {
+            // Rather than in the first scan.
+            stubs();
+        }
         let handlers = crate::signal_stack::handlers_without_it();
         if !handlers.is_empty() {
             host.warn(&format!(
@@ -464,7 +468,7 @@ impl Runtime {
         &self.counters
     }
 
-    /// How long single goroutines were held.
+    /// How long single goroutines stood still that would have run: while they scanned their own stacks, or were held.
     pub fn holds(&self) -> &Histogram {
         &self.holds
     }
