@@ -40,9 +40,11 @@ public class Deep {
         for (int i = 0; i < 3; i++) { System.gc(); Thread.sleep(5); }
         for (int i = 0; i < collections; i++) {
             longest = 0;
+            long begun = System.nanoTime();
             System.gc();
+            // As in deep.go.
+            while (System.nanoTime() - begun < 25000000) { }
             System.out.println("gap " + longest);
-            Thread.sleep(2);
         }
         stop = true;
         t.join();

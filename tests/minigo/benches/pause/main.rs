@@ -4,7 +4,9 @@
 //! main goroutine collects. Two figures for each collection: the longest *stop* that the collector imposes (the world stopped, or a
 //! goroutine held), by its own account; and the longest *gap* that the deep goroutine sees, which is what a program feels. In
 //! each of our modes; in real Go, with the same source; in Java, and in C with the Boehm collector, where they are
-//! installed. Two threads run at most, on two cores or more: the scheduler's milliseconds are not the collectors'.
+//! installed. Two threads run at most, on two cores or more: the scheduler's milliseconds are not the collectors'. The system
+//! has gaps of its own, timer interrupts above all: those of the same program without collections are shown too, and
+//! every gap is looked for through the same 25 milliseconds, or a longer collection.
 //!
 //! Medians and maxima over the collections; a plot goes to `target/pause.svg`. Goals are on the medians.
 
@@ -50,20 +52,23 @@ struct Bench {
 
 impl Bench {
     /// The Go program for that depth.
-    fn source(&self, depth: usize) -> Result<PathBuf, Box<dyn Error>> {
+    fn source(&self, depth: usize, collecting: bool) -> Result<PathBuf, Box<dyn Error>> {
         let text = include_str!("deep.go")
             .replace("depth       = 1000", &format!("depth = {depth}"))
+            .replace("collecting  = true", &format!("collecting = {collecting}"))
             .replace("collections = 50", &format!("collections = {}", self.collections));
         let file = self.directory.join(format!("deep_{depth}.go"));
         std::fs::write(&file, text)?;
         Ok(file)
     }
 
-    fn ours(&self, mode: &str, depth: usize) -> Result<Run, Box<dyn Error>> {
+    /// With these barriers; without collections if there are none named.
+    fn ours(&self, mode: Option<&str>, depth: usize) -> Result<Run, Box<dyn Error>> {
         let stats = self.directory.join("stats.json");
         let mut command = Command::new(env!("CARGO_BIN_EXE_minigo"));
-        command.args(["--threads", "2", "--mark-workers", "1", "--gc-percent", "-1", "--barriers", mode, "--stats"]);
-        let out = succeed(command.arg(&stats).arg(self.source(depth)?))?;
+        command.args(["--threads", "2", "--mark-workers", "1", "--gc-percent", "-1", "--barriers"]);
+        command.args([mode.unwrap_or("incremental"), "--stats"]).arg(&stats);
+        let out = succeed(command.arg(self.source(depth, mode.is_some())?))?;
         let stats: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(stats)?)?;
         let cycles = stats["cycles_detail"].as_array().ok_or("no cycles in the statistics")?;
         let stop = |cycle: &serde_json::Value| {
@@ -76,7 +81,7 @@ impl Bench {
 
     fn go(&self, go: &go::Go, depth: usize) -> Result<Run, Box<dyn Error>> {
         let program = self.directory.join(format!("deep_{depth}"));
-        go.build(&self.source(depth)?, &program)?;
+        go.build(&self.source(depth, true)?, &program)?;
         let output = Command::new(&program).env("GODEBUG", "gctrace=1").env("GOGC", "off").output()?;
         let trace = String::from_utf8_lossy(&output.stderr);
         let stop = |line: &str| go::longest_stop(line).as_nanos() as u64;
@@ -107,7 +112,12 @@ fn succeed(command: &mut Command) -> Result<String, Box<dyn Error>> {
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
-const MODES: [(&str, &str); 3] = [("incremental", "incremental"), ("rescan limit", "rescan-limit"), ("whole", "off")];
+const MODES: [(&str, Option<&str>); 4] = [
+    ("none", None),
+    ("incremental", Some("incremental")),
+    ("rescan limit", Some("rescan-limit")),
+    ("whole", Some("off")),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let quick = std::env::args().any(|argument| argument == "--quick");
@@ -173,7 +183,7 @@ fn figures(results: &Results, depths: &[usize]) {
     };
     let power = |depth: usize| format!("1e{}", depth.ilog10());
     for depth in [first, last] {
-        for name in ["incremental", "rescan limit", "whole", "Go", "ZGC", "Shenandoah", "G1", "Boehm"] {
+        for name in ["none", "incremental", "rescan limit", "whole", "Go", "ZGC", "Shenandoah", "G1", "Boehm"] {
             let key = name.to_lowercase().replace(' ', "_");
             for (what, value) in [("gap", gap(name, depth)), ("stop", stop(name, depth))] {
                 if let Some(value) = value {
