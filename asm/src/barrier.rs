@@ -21,9 +21,9 @@ const STUB_BYTES: usize = 8;
 #[unsafe(no_mangle)]
 static stackmark_barrier_table: [AtomicUsize; TABLE_WORDS] = [const { AtomicUsize::new(0) }; TABLE_WORDS];
 
-/// Mask for xsave, 0: use fxsave. Written once, before the first goroutine runs.
+/// Which vector registers a hit keeps. Written once, before the first goroutine runs.
 #[unsafe(no_mangle)]
-static stackmark_vector_mask: AtomicU32 = AtomicU32::new(0);
+static stackmark_vector_kind: AtomicU32 = AtomicU32::new(0);
 /// Bytes of the area in which the vector state is saved.
 #[unsafe(no_mangle)]
 static stackmark_vector_size: AtomicUsize = AtomicUsize::new(0);
@@ -38,10 +38,23 @@ unsafe extern "C-unwind" {
 pub(crate) fn initialise() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let (mask, size) = arch::vector_state();
-        stackmark_vector_size.store(size, Relaxed);
-        stackmark_vector_mask.store(mask, Relaxed);
+        keep_vectors(arch::vector_kind());
     });
+}
+
+fn keep_vectors(kind: u32) {
+    stackmark_vector_size.store(arch::vector_bytes(kind), Relaxed);
+    stackmark_vector_kind.store(kind, Relaxed);
+}
+
+/// Lets hits keep only what such a CPU would have, if this one has more: the number of a kind, from 0. For tests, before
+/// anything runs that uses the other registers. The kind that is kept now.
+#[doc(hidden)]
+pub fn limit_vectors(kind: u32) -> u32 {
+    initialise();
+    let kind = kind.min(arch::vector_kind());
+    keep_vectors(kind);
+    kind
 }
 
 /// The addresses of all stubs.

@@ -133,6 +133,17 @@ stackmark_machine:
     jmp rcx
     .endm
 
+// Saves or restores the mask registers of barrier_common by \move.
+    .macro stackmark_each_mask move, saves
+    .irp r, 0,1,2,3,4,5,6,7
+    .if \saves
+    \move [rsp + 192 + 8 * \r], k\r
+    .else
+    \move k\r, [rsp + 192 + 8 * \r]
+    .endif
+    .endr
+    .endm
+
 // The end of callback, on G, after a return and when an exception passes: the goroutine stands in its call out again, and
 // the stack is the system's with callback's part at rsp + 8.
     .macro stackmark_leave_callback
@@ -347,32 +358,48 @@ stackmark_callback_landing:
 stackmark_callback_end:
 
 // barrier_common, on S. r10 = address of the slot, r11 = stub + 6, rbx = machine
-//   S: +64  xsave area, 64-aligned       G: +96  CFA, the stack pointer of the frame returned to
-//       +8  depth                           +88  the slot: stub + 6, then the saved return address
-//       +0  goroutine <- rsp                 +0  r12 ... rax
+//  S: +256  vectors                       G: +96  CFA, the stack pointer of the frame returned to
+//     +192  k0 ... k7                        +88  the slot: stub + 6, then the saved return address
+//      +64  x87 state                         +0  r12 ... rax
+//      +16  whether there is any
+//       +8  depth
+//       +0  goroutine <- rsp, 64-aligned
+// Any register may carry a result, or be one that the function's convention keeps. Moves take a quarter of the time of
+// xsave and xrstor. What the conventions take for kept anyway (mxcsr, the x87 control word) is the hook's to keep.
     .cfi_startproc
     // CFA = *(*(rsp) + stack_hi) - *(rsp + 8) + 96
     .cfi_escape 0x0f, 12, 0x77, 0, 0x06, 0x23, {g_stack_hi}, 0x06, 0x77, 8, 0x06, 0x1c, 0x23, 0x60
     .cfi_offset rbx, -96
     .cfi_offset r12, -88
 barrier_on_system:
-    cmp dword ptr [rip + stackmark_vector_mask], 0
+    fnstsw ax
+    and eax, 0x3800                             // the top of the x87 stack: 0 as long as it is empty, as it is at a return
+    mov qword ptr [rsp + 16], rax               // but for results
     je 2f
-    xor eax, eax                                // xsave wants its header zeroed: 64 bytes after the legacy area
-    mov qword ptr [rsp + 576], rax
-    mov qword ptr [rsp + 584], rax
-    mov qword ptr [rsp + 592], rax
-    mov qword ptr [rsp + 600], rax
-    mov qword ptr [rsp + 608], rax
-    mov qword ptr [rsp + 616], rax
-    mov qword ptr [rsp + 624], rax
-    mov qword ptr [rsp + 632], rax
-    mov eax, dword ptr [rip + stackmark_vector_mask]
-    xor edx, edx
-    xsave64 [rsp + 64]
-    jmp 3f
-2:  fxsave64 [rsp + 64]
-3:  lea rax, [rip + stackmark_barrier_pool]
+    fnsave [rsp + 64]                           // and leaves it empty
+2:  mov eax, dword ptr [rip + stackmark_vector_kind]
+    cmp eax, {kind_avx}
+    jb 5f
+    je 4f
+    cmp eax, {kind_avx512}
+    je 3f
+    stackmark_each_mask kmovw, 1
+    jmp 6f
+3:  stackmark_each_mask kmovq, 1
+6:  .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
+    vmovaps zmmword ptr [rsp + 256 + 64 * \r], zmm\r
+    .endr
+    vzeroupper
+    jmp 7f
+4:  .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+    vmovaps ymmword ptr [rsp + 256 + 32 * \r], ymm\r
+    .endr
+    vzeroupper
+    jmp 7f
+5:  .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+    movaps xmmword ptr [rsp + 256 + 16 * \r], xmm\r
+    .endr
+7:  lea rax, [rip + stackmark_barrier_pool]
     sub r11, 6
     sub r11, rax
     shr r11, 3
@@ -380,13 +407,29 @@ barrier_on_system:
     mov rsi, r10
     mov rdx, r11
     call qword ptr [rbx + {m_on_hit}]
-    cmp dword ptr [rip + stackmark_vector_mask], 0
+    mov eax, dword ptr [rip + stackmark_vector_kind]
+    cmp eax, {kind_avx}
+    jb 5f
     je 4f
-    mov eax, dword ptr [rip + stackmark_vector_mask]
-    xor edx, edx
-    xrstor64 [rsp + 64]
-    jmp 5f
-4:  fxrstor64 [rsp + 64]
+    cmp eax, {kind_avx512}
+    je 3f
+    stackmark_each_mask kmovw, 0
+    jmp 6f
+3:  stackmark_each_mask kmovq, 0
+6:  .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
+    vmovaps zmm\r, zmmword ptr [rsp + 256 + 64 * \r]
+    .endr
+    jmp 7f
+4:  .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+    vmovaps ymm\r, ymmword ptr [rsp + 256 + 32 * \r]
+    .endr
+    jmp 7f
+5:  .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+    movaps xmm\r, xmmword ptr [rsp + 256 + 16 * \r]
+    .endr
+7:  cmp qword ptr [rsp + 16], 0
+    je 5f
+    frstor [rsp + 64]
 5:  mov rax, qword ptr [rsp]
     mov rcx, qword ptr [rax + {g_stack_hi}]
     sub rcx, qword ptr [rsp + 8]
@@ -617,7 +660,7 @@ barrier_common:
     sub r9, qword ptr [rip + stackmark_vector_size]
     sub r9, 64
     and r9, -64
-    mov qword ptr [r9], r12                     // S: [xsave area][depth][goroutine]
+    mov qword ptr [r9], r12                     // S: [registers][depth][goroutine]
     mov qword ptr [r9 + 8], rcx
     mov rsp, r9                                 // on the system stack from here
     .cfi_escape 0x0f, 12, 0x77, 0, 0x06, 0x23, {g_stack_hi}, 0x06, 0x77, 8, 0x06, 0x1c, 0x23, 0x60
@@ -708,30 +751,42 @@ DW.ref.stackmark_\name\()_personality:
     c_r15 = const C_R15,
     c_rax = const C_RAX,
     c_rdx = const C_RDX,
+    kind_avx = const KIND_AVX,
+    kind_avx512 = const KIND_AVX512BW,
     pages = const crate::BARRIER_PAGES,
     stubs_per_page = const crate::STUBS_PER_PAGE,
 );
 
-/// The registers whose state `barrier_common` keeps: x87, SSE, AVX and AVX-512, where the CPU and the system have them.
-const KEPT_STATE: u64 = 0b1110_0111;
+/// Which vector registers `barrier_common` keeps: what the CPU and the system have.
+pub(crate) const KIND_SSE: u32 = 0;
+pub(crate) const KIND_AVX: u32 = 1;
+/// AVX-512 with masks of 16 bits.
+pub(crate) const KIND_AVX512F: u32 = 2;
+/// And with masks of 64 bits.
+pub(crate) const KIND_AVX512BW: u32 = 3;
 
-/// Asks the CPU how the vector state is saved: (mask for xsave or 0 for fxsave, bytes of the area).
-pub(crate) fn vector_state() -> (u32, usize) {
-    use core::arch::x86_64::{__cpuid, __cpuid_count};
-    const FXSAVE_BYTES: usize = 512;
-    const OSXSAVE: u32 = 1 << 27;
-    if __cpuid(1).ecx & OSXSAVE == 0 {
-        return (0, FXSAVE_BYTES);
+/// Bytes of the area in which `barrier_common` keeps registers of that kind, from the x87 state on.
+pub(crate) const fn vector_bytes(kind: u32) -> usize {
+    256 - 64
+        + match kind {
+            KIND_SSE => 16 * 16,
+            KIND_AVX => 16 * 32,
+            _ => 32 * 64,
+        }
+}
+
+/// Asks the CPU which vector registers there are.
+pub(crate) fn vector_kind() -> u32 {
+    // Each implies that the system keeps the registers, and the one before.
+    if is_x86_feature_detected!("avx512bw") {
+        KIND_AVX512BW
+    } else if is_x86_feature_detected!("avx512f") {
+        KIND_AVX512F
+    } else if is_x86_feature_detected!("avx") {
+        KIND_AVX
+    } else {
+        KIND_SSE
     }
-    // SAFETY: OSXSAVE says that the system has enabled xgetbv.
-    let enabled = unsafe { core::arch::x86_64::_xgetbv(0) };
-    let kept = enabled & KEPT_STATE;
-    // Leaf 0xd: for each component its size (eax) and its offset (ebx) in the standard format.
-    let end = (2..8).filter(|i| kept & (1 << i) != 0).map(|i| {
-        let leaf = __cpuid_count(0xd, i);
-        (leaf.eax + leaf.ebx) as usize
-    });
-    (kept as u32, end.max().unwrap_or(0).max(FXSAVE_BYTES + 64))
 }
 
 /// Offset in a parked goroutine's `call_system` frame of the callee-saved `r12`, for [`crate::prepare`].

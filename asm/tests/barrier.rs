@@ -11,8 +11,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 // hijack(rdi = f, rsi = argument, rdx = what to put in the return slot, rcx = where to save what was there) -> f(argument)
-// fill(rdi = 64-byte patterns): fills every register that can carry a result and returns through its hijacked slot.
-// check(rdi = patterns in, rsi = patterns out, rdx = hijacked word, rcx = place to save): calls fill and stores all.
+// fill_and_check(rdi = patterns in, rsi = patterns out, rdx = hijacked word, rcx = place to save, r8 = kind of vectors, r9 = how
+// many x87 registers): a part of it fills every register and returns through its hijacked slot; then all are stored. Offsets of
+// the patterns: integer registers from 0, st0 120, st1 128, masks from 136, vectors from 256, 64 bytes each.
+// spoil(rdi = kind of vectors): changes what a native function may change.
 global_asm!(
     r#"
     .type hijack,@function
@@ -47,11 +49,12 @@ fill_and_check:
     .cfi_adjust_cfa_offset 8
     push r15
     .cfi_adjust_cfa_offset 8
-    sub rsp, 24
-    .cfi_adjust_cfa_offset 24
+    sub rsp, 40
+    .cfi_adjust_cfa_offset 40
     mov [rsp], rsi
     mov [rsp + 8], r8
-    call 5f
+    mov [rsp + 24], r9
+    call 7f
     mov [rsp + 16], rax
     mov rax, [rsp]
     mov [rax + 8], rbx
@@ -70,18 +73,41 @@ fill_and_check:
     mov [rax + 112], r15
     mov rcx, [rsp + 16]
     mov [rax], rcx
+    cmp qword ptr [rsp + 24], 1
+    jb 8f
     fstp qword ptr [rax + 120]
-    .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
-    movups [rax + 128 + 32*\r], xmm\r
-    .endr
-    cmp qword ptr [rsp + 8], 0
+    je 8f
+    fstp qword ptr [rax + 128]
+8:  mov r8, [rsp + 8]
+    cmp r8, 1
+    jb 2f
+    je 3f
+    cmp r8, 2
     je 4f
-    .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
-    vmovups [rax + 128 + 32*\r], ymm\r
+    .irp r, 0,1,2,3,4,5,6,7
+    kmovq [rax + 136 + 8*\r], k\r
     .endr
+    jmp 5f
+4:  .irp r, 0,1,2,3,4,5,6,7
+    kmovw [rax + 136 + 8*\r], k\r
+    .endr
+5:  .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
+    vmovups [rax + 256 + 64*\r], zmm\r
+    .endr
+    jmp 6f
+3:  .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+    vmovups [rax + 256 + 64*\r], ymm\r
+    .endr
+    jmp 6f
+2:  .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+    movups [rax + 256 + 64*\r], xmm\r
+    .endr
+6:
+    test r8, r8
+    je 9f
     vzeroupper
-4:  add rsp, 24
-    .cfi_adjust_cfa_offset -24
+9:  add rsp, 40
+    .cfi_adjust_cfa_offset -40
     pop r15
     .cfi_adjust_cfa_offset -8
     pop r14
@@ -95,19 +121,39 @@ fill_and_check:
     pop rbx
     .cfi_adjust_cfa_offset -8
     ret
-5:  mov rax, [rsp]          // the part that returns through a stub
+7:  mov rax, [rsp]          // the part that returns through a stub
     mov [rcx], rax
     mov [rsp], rdx
-    .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
-    movups xmm\r, [rdi + 128 + 32*\r]
+    cmp r8, 1
+    jb 2f
+    je 3f
+    cmp r8, 2
+    je 4f
+    .irp r, 0,1,2,3,4,5,6,7
+    kmovq k\r, [rdi + 136 + 8*\r]
     .endr
-    test r8, r8
-    je 6f
-    .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
-    vmovups ymm\r, [rdi + 128 + 32*\r]
+    jmp 5f
+4:  .irp r, 0,1,2,3,4,5,6,7
+    kmovw k\r, [rdi + 136 + 8*\r]
     .endr
-6:  fld qword ptr [rdi + 120]
-    mov rax, [rdi]
+5:  .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
+    vmovups zmm\r, [rdi + 256 + 64*\r]
+    .endr
+    jmp 6f
+3:  .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+    vmovups ymm\r, [rdi + 256 + 64*\r]
+    .endr
+    jmp 6f
+2:  .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+    movups xmm\r, [rdi + 256 + 64*\r]
+    .endr
+6:
+    cmp r9, 1
+    jb 8f
+    je 9f
+    fld qword ptr [rdi + 128]
+9:  fld qword ptr [rdi + 120]
+8:  mov rax, [rdi]
     mov rbx, [rdi + 8]
     mov rcx, [rdi + 16]
     mov rdx, [rdi + 24]
@@ -125,6 +171,32 @@ fill_and_check:
     ret
     .cfi_endproc
     .size fill_and_check, .-fill_and_check
+
+    .type spoil,@function
+spoil:
+    .cfi_startproc
+    .rept 8
+    fld1
+    .endr
+    .rept 8
+    fstp st(0)
+    .endr
+    .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+    pxor xmm\r, xmm\r
+    .endr
+    cmp rdi, 1
+    jb 2f
+    vzeroall
+    je 2f
+    .irp r, 0,1,2,3,4,5,6,7
+    kxorw k\r, k\r, k\r
+    .endr
+    .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
+    vpxord zmm\r, zmm\r, zmm\r
+    .endr
+2:  ret
+    .cfi_endproc
+    .size spoil, .-spoil
 "#
 );
 
@@ -133,17 +205,27 @@ unsafe extern "C-unwind" {
     fn hijack(f: Function, argument: usize, word: usize, saved: *const AtomicUsize) -> usize;
 }
 unsafe extern "C" {
-    fn fill_and_check(input: *const u64, output: *mut u64, word: usize, saved: *const AtomicUsize, avx: usize);
+    fn fill_and_check(
+        input: *const u64,
+        output: *mut u64,
+        word: usize,
+        saved: *const AtomicUsize,
+        kind: usize,
+        x87: usize,
+    );
+    fn spoil(kind: usize);
 }
 
 static HITS: AtomicUsize = AtomicUsize::new(0);
 static LEAPFROGGED: AtomicUsize = AtomicUsize::new(0);
+/// Which vector registers the running test looks at.
+static KIND: AtomicUsize = AtomicUsize::new(0);
 
 unsafe extern "C" fn on_hit(_m: *mut MachineHeader, slot: *mut usize, index: usize) {
     HITS.fetch_add(1, Relaxed);
-    // Clobber what a native function may: the stub must not have left results there.
+    // The stub must not have left results there.
     unsafe {
-        std::arch::asm!("pxor xmm0, xmm0", "pxor xmm1, xmm1", "pxor xmm15, xmm15", out("xmm0") _, out("xmm1") _, out("xmm15") _);
+        spoil(KIND.load(Relaxed));
         *slot = barrier::saved(index).load(Relaxed);
     }
 }
@@ -159,8 +241,18 @@ unsafe extern "C-unwind" fn on_exit(_a: *mut c_void, result: usize) -> usize {
 
 /// Runs `f(argument)` as managed code on a goroutine with a large stack; one test at a time, for the counters.
 fn on_goroutine(f: unsafe extern "C-unwind" fn(usize, usize) -> usize, argument: usize) -> (usize, usize, usize) {
+    on_goroutine_with(u32::MAX, f, argument)
+}
+
+/// The same with these vector registers, or those that there are.
+fn on_goroutine_with(
+    kind: u32,
+    f: unsafe extern "C-unwind" fn(usize, usize) -> usize,
+    argument: usize,
+) -> (usize, usize, usize) {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    KIND.store(barrier::limit_vectors(kind) as usize, Relaxed);
     HITS.store(0, Relaxed);
     LEAPFROGGED.store(0, Relaxed);
     let mut stack = vec![0u128; 1 << 16];
@@ -188,29 +280,43 @@ unsafe fn behind_barrier(index: usize, f: Function, argument: usize) -> usize {
 }
 
 #[test]
-fn a_hit_keeps_every_register_that_can_carry_a_result() {
-    unsafe extern "C-unwind" fn managed(_g: usize, _argument: usize) -> usize {
-        let avx = std::is_x86_feature_detected!("avx") as usize;
-        let mut input = [0u64; 128 / 8 + 16 * 4];
+fn a_hit_keeps_every_register_whatever_the_cpu_has() {
+    const WORDS: usize = (256 + 32 * 64) / 8;
+    unsafe extern "C-unwind" fn managed(_g: usize, x87: usize) -> usize {
+        let kind = KIND.load(Relaxed);
+        let mut input = [0u64; WORDS];
         for (i, word) in input.iter_mut().enumerate() {
             *word = 0x0101_0101_0101_0101u64.wrapping_mul(i as u64 + 3);
         }
-        input[15] = 1.25f64.to_bits();
-        let mut output = [0u64; 128 / 8 + 16 * 4];
+        (input[15], input[16]) = (1.25f64.to_bits(), (-3e300f64).to_bits());
+        // What a register of that number and kind holds.
+        let is_kept = |i: usize| match i {
+            0..15 => true,
+            15..17 => i - 15 < x87,
+            17..25 => kind >= 2,
+            25..32 => false,
+            _ => {
+                let (register, word) = ((i - 32) / 8, (i - 32) % 8);
+                word < [2, 4, 8, 8][kind] && register < [16, 16, 32, 32][kind]
+            }
+        };
+        let bits = |i: usize| if kind == 2 && (17..25).contains(&i) { 0xffff } else { u64::MAX };
+        let mut output = [0u64; WORDS];
         for index in [1, 511, 513, barrier::TABLE_WORDS - 1] {
             output.fill(0);
-            let word = barrier::hijacked_word(index);
-            unsafe { fill_and_check(input.as_ptr(), output.as_mut_ptr(), word, barrier::saved(index), avx) };
-            for (i, (&want, &got)) in input.iter().zip(&output).enumerate() {
-                // Without AVX the upper halves of the vector registers are not compared.
-                if avx == 1 || i < 16 || i % 4 < 2 {
-                    assert_eq!(got, want, "word {i} through stub {index}");
-                }
+            let (word, saved) = (barrier::hijacked_word(index), barrier::saved(index));
+            unsafe { fill_and_check(input.as_ptr(), output.as_mut_ptr(), word, saved, kind, x87) };
+            for i in (0..WORDS).filter(|&i| is_kept(i)) {
+                assert_eq!(output[i], input[i] & bits(i), "word {i} through stub {index}, kind {kind}, x87 {x87}");
             }
         }
         7
     }
-    assert_eq!(on_goroutine(managed, 0), (7, 4, 0));
+    for kind in 0..4 {
+        for x87 in 0..3 {
+            assert_eq!(on_goroutine_with(kind, managed, x87), (7, 4, 0));
+        }
+    }
 }
 
 #[test]
