@@ -8,7 +8,9 @@ const MINIMUM: usize = 4 << 20;
 const BREATH: usize = 1 << 20;
 
 /// The pace of collections. The *goal* is the size that the heap should not exceed: what was live after the last cycle, and a
-/// percentage on top; less where a limit of memory asks for it. The cycle has to begin earlier, since goroutines allocate
+/// percentage on top of what that cycle marked; less where a limit of memory asks for it. (What was allocated while it ran counts
+/// as live, but most of it is garbage by then: a percentage of that, too, and heaps of programs that allocate fast would be
+/// several times as large as what they need.) The cycle has to begin earlier, since goroutines allocate
 /// while it runs: by as much as they will at the rate of the last cycles in the time that marking will take at its measured
 /// speed.
 #[derive(Clone, Debug)]
@@ -71,7 +73,7 @@ impl Pace {
             (bytes as u128 * u128::from(percent) / 100).min(usize::MAX as u128 / 2) as usize
         };
         let wanted = self.percent.map_or(usize::MAX, |percent| {
-            self.live.saturating_add(scale(self.live, percent)).max(scale(MINIMUM, percent))
+            self.live.saturating_add(scale(self.marked.min(self.live), percent)).max(scale(MINIMUM, percent))
         });
         let allowed = self
             .limit
@@ -129,16 +131,26 @@ mod tests {
     fn cycles_begin_early_enough_for_what_is_allocated_meanwhile() {
         let mut pace = Pace::new(Some(100), None);
         pace.cycle(&measured(70, 20));
-        assert_eq!(trigger_mib(&pace), 70);
+        assert_eq!(trigger_mib(&pace), 50);
         // The same rate of allocation and speed of marking, twice as much to mark.
         pace.cycle(&Measured { marked: 140 * MIB, allocated: 40 * MIB, mark_ns: 2_000_000 });
-        assert_eq!(trigger_mib(&pace), 140);
+        assert_eq!(trigger_mib(&pace), 100);
         // The rate falls slowly.
         pace.cycle(&Measured { marked: 140 * MIB, allocated: 0, mark_ns: 2_000_000 });
         assert_eq!(trigger_mib(&pace), 110);
         // It rises at once, and cycles do not follow each other without a break.
         pace.cycle(&Measured { marked: 90 * MIB, allocated: 1000 * MIB, mark_ns: 2_000_000 });
-        assert_eq!(trigger_mib(&pace), 363);
+        assert_eq!(trigger_mib(&pace), 30);
+    }
+
+    #[test]
+    fn what_was_allocated_meanwhile_is_allowed_for_once() {
+        let mut pace = Pace::new(Some(100), None);
+        pace.cycle(&measured(20, 50));
+        assert_eq!(pace.goal(), 90 * MIB);
+        // It has survived.
+        pace.cycle(&measured(70, 0));
+        assert_eq!(pace.goal(), 140 * MIB);
     }
 
     #[test]
@@ -154,6 +166,7 @@ mod tests {
     #[test]
     fn a_limit_brings_the_goal_down_but_leaves_room_to_breathe() {
         let mut pace = Pace::new(Some(100), Some(150 * MIB));
+        pace.cycle(&measured(100, 0));
         pace.set_live(100 * MIB, 10 * MIB);
         assert_eq!(pace.goal(), 140 * MIB);
         pace.set_live(160 * MIB, 10 * MIB);
