@@ -46,13 +46,13 @@ func work(what string) int {
 	}
 	sum := 0
 	if what == "trees" {
-		for i := 0; i < 40; i++ {
+		for i := 0; i < 400; i++ {
 			sum += build(14).count()
 		}
 		return sum
 	}
 	at := &node{}
-	for i := 0; i < 20; i++ {
+	for i := 0; i < 5; i++ {
 		sum += descend(400000, at)
 	}
 	return sum

@@ -30,7 +30,7 @@ pub(crate) fn run(
     ]);
     command.args(["-XX:ConcGCThreads=1", "-Xlog:safepoint:stdout:none"]).arg(&source);
     let out = succeed(command.args([depth.to_string(), collections.to_string()]))?;
-    Ok(Run { gaps: numbers(&out, "gap "), stops: stops(&out) })
+    Ok(Run { gaps: numbers(&out, "gap "), stops: stops(&out), ..Run::default() })
 }
 
 /// The longest safepoint before each line that ends a collection. Those of the first three go with what comes before.

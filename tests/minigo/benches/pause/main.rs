@@ -21,11 +21,17 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// One run: nanoseconds, a collection each.
+/// The frames that the deep goroutine's loop touches: its own, and those of `rec(top - 1)`.
+const TOUCHED: u64 = 17;
+
+/// One run, an entry for each collection.
 #[derive(Default)]
 struct Run {
+    /// Nanoseconds.
     stops: Vec<u64>,
     gaps: Vec<u64>,
+    /// Frames that were visited again while the world was stopped; ours only.
+    rescanned: Vec<u64>,
 }
 
 fn median(of: &[u64]) -> u64 {
@@ -75,8 +81,13 @@ impl Bench {
             let of = |name: &str| cycle[name].as_u64().unwrap_or(0);
             of("world_stop_ns").max(of("longest_hold_ns"))
         };
+        let rescanned = |cycle: &serde_json::Value| cycle["rescanned"].as_u64().unwrap_or(0);
         // The first three are not measured.
-        Ok(Run { stops: cycles.iter().skip(3).map(stop).collect(), gaps: numbers(&out, "gap ") })
+        Ok(Run {
+            stops: cycles.iter().skip(3).map(stop).collect(),
+            gaps: numbers(&out, "gap "),
+            rescanned: cycles.iter().skip(3).map(rescanned).collect(),
+        })
     }
 
     fn go(&self, go: &go::Go, depth: usize) -> Result<Run, Box<dyn Error>> {
@@ -89,6 +100,7 @@ impl Bench {
         Ok(Run {
             stops: collections.map(stop).collect(),
             gaps: numbers(&String::from_utf8_lossy(&output.stdout), "gap "),
+            ..Run::default()
         })
     }
 
@@ -100,7 +112,7 @@ impl Bench {
         succeed(Command::new("cc").args(["-O1", "-o"]).arg(&program).arg(&source).arg("-lgc"))?;
         let command = format!("ulimit -s unlimited; exec {} {depth} {}", program.display(), self.collections);
         let stops = numbers(&succeed(Command::new("sh").args(["-c", &command]))?, "stop ");
-        Ok(Run { gaps: stops.clone(), stops })
+        Ok(Run { gaps: stops.clone(), stops, ..Run::default() })
     }
 }
 
@@ -197,5 +209,7 @@ fn figures(results: &Results, depths: &[usize]) {
     ratio(&format!("stop_{}_vs_{}", power(last), power(first)), stop(ours, last), stop(ours, first));
     ratio(&format!("gap_whole_vs_incremental_{}", power(last)), gap("whole", last), gap(ours, last));
     ratio(&format!("gap_go_vs_incremental_{}", power(last)), gap("Go", last), gap(ours, last));
+    let rescanned = of(ours, last, |run| &run.rescanned);
+    ratio(&format!("rescanned_vs_touched_{}", power(last)), rescanned, Some(TOUCHED as f64));
     ratio(&format!("stop_zgc_vs_incremental_{}", power(last)), stop("ZGC", last), stop(ours, last));
 }
