@@ -303,6 +303,7 @@ impl<H: Heap> Inner<H> {
                 skipped: counters.skipped.load(Relaxed),
             },
             barriers: BarrierStats {
+                mode: self.runtime.mode(),
                 placed: counters.placed.load(Relaxed),
                 hit,
                 leapfrogged,
