@@ -306,6 +306,7 @@ impl<H: Heap> Inner<H> {
                 skipped: counters.skipped.load(Relaxed),
             },
             barriers: BarrierStats {
+                mode: self.runtime.mode(),
                 placed: counters.placed.load(Relaxed),
                 hit,
                 leapfrogged,

@@ -1,7 +1,7 @@
 //! Statistics of collections, as plain values.
 
-pub use stackmark_stack::Straggler;
 pub use stackmark_stack::stats::Summary;
+pub use stackmark_stack::{ModeInForce, Straggler};
 
 use crate::heap::HeapCounts;
 
@@ -54,6 +54,8 @@ pub struct FrameStats {
 /// Return barriers, in all cycles.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BarrierStats {
+    /// Whether there are any, and why not.
+    pub mode: ModeInForce,
     /// Placed.
     pub placed: u64,
     /// Returned through.

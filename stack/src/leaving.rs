@@ -133,24 +133,29 @@ impl Caller<'_> {
         let memory = unsafe { StackMemory::new(bounds) };
         let mut trace =
             Trace::new(&snapshot, &mut cache, memory, Stubs, Context::new(start, sp, fp)).at_return_address();
-        let mut youngest_callback = None;
         loop {
             let sp = trace.register(X86_64::RSP).ok_or_else(no_frame)?;
+            let at = trace.register(X86_64::RA).ok_or_else(no_frame)?;
             if sp >= target {
-                let at = trace.register(X86_64::RA).ok_or_else(no_frame)?;
                 if sp > target || snapshot.kind(at - 1) != Some(FrameKind::Managed) {
                     return Err(no_frame());
                 }
                 break;
             }
-            let frame = trace.next_frame().map_err(|error| ScanError { goroutine: goroutine.id(), error })?;
-            let frame = frame.ok_or_else(no_frame)?;
-            if youngest_callback.is_none() && asm::callback_range().contains(&(frame.pc - 1)) {
-                youngest_callback = Some(frame.sp);
+            if asm::callback_range().contains(&(at - 1)) {
+                // Where the images are known, a trace goes on to the native caller, on another stack. What is older is no matter
+                // before the callback has been left, but that the frame is there.
+                let mut found = false;
+                self.frames(|frame| {
+                    found = frame.depth == depth && frame.kind == FrameKind::Managed;
+                    if found || frame.depth < depth { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                })?;
+                return if found { Ok(Way::Callback(sp)) } else { Err(no_frame()) };
             }
-        }
-        if let Some(callback) = youngest_callback {
-            return Ok(Way::Callback(callback));
+            let frame = trace.next_frame().map_err(|error| ScanError { goroutine: goroutine.id(), error })?;
+            if frame.is_none() {
+                return Err(no_frame());
+            }
         }
         // Every walk begins in call_system's part, which has saved all of them.
         let register = |register| trace.register(register).ok_or_else(no_frame);

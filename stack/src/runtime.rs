@@ -8,6 +8,7 @@ use crate::machine::Caller;
 use crate::memory::{StackError, StackKind, StackMemory, StackPool};
 use crate::observe::Observed;
 use crate::request::Request;
+use crate::return_protection::{Detection, ReturnProtection, in_use};
 use crate::spare::SpareList;
 use crate::stats::{Counters, Histogram};
 use crate::status::Status;
@@ -35,6 +36,41 @@ pub enum BarrierMode {
     Off,
 }
 
+impl std::fmt::Display for BarrierMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            BarrierMode::Incremental => "incremental",
+            BarrierMode::RescanLimit => "rescan limit",
+            BarrierMode::EveryFrame => "every frame",
+            BarrierMode::Off => "off",
+        })
+    }
+}
+
+/// The mode of barriers that a runtime is in, and why: where it is not the one that was chosen, it is
+/// [`BarrierMode::Off`] because of a protection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct ModeInForce {
+    /// The mode.
+    pub mode: BarrierMode,
+    /// The mode that [`Config::barriers`] asked for.
+    pub chosen: BarrierMode,
+    /// The protection of return addresses that was found, or assumed.
+    pub protection: Option<ReturnProtection>,
+}
+
+impl ModeInForce {
+    fn new(config: &Config, code: &Code) -> ModeInForce {
+        let chosen = config.barriers;
+        let (protection, mode) = match config.protection {
+            Detection::Ask => (in_use(code), BarrierMode::Off),
+            Detection::Assume(protection) => (Some(protection), BarrierMode::Off),
+            Detection::Ignore => (in_use(code), chosen),
+        };
+        ModeInForce { mode: if protection.is_some() { mode } else { chosen }, chosen, protection }
+    }
+}
+
 /// How a runtime behaves.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -42,8 +78,10 @@ pub struct Config {
     pub max_stack: usize,
     /// A stack that outgrows this many bytes moves once more, into a reserved range, and grows in place from then on.
     pub move_limit: usize,
-    /// Whether return addresses are hijacked.
+    /// Whether return addresses are hijacked, where nothing forbids it.
     pub barriers: BarrierMode,
+    /// How it is found out whether the hardware forbids it.
+    pub protection: Detection,
     /// For debugging: scan very few frames at a time, in every mode but [`BarrierMode::Off`].
     pub scan_few_frames: bool,
     /// For a test of the assertion that catches it: place barriers in the slots of callbacks, where none may be.
@@ -63,6 +101,7 @@ impl Default for Config {
             max_stack: 1_000_000_000,
             move_limit: 256 << 10,
             barriers: BarrierMode::default(),
+            protection: Detection::default(),
             scan_few_frames: false,
             hijack_callbacks: false,
             move_every_poll: false,
@@ -170,7 +209,9 @@ impl MachineEntry {
 
 /// See the module.
 pub struct Runtime {
+    /// With the mode of barriers that is in force.
     pub(crate) config: Config,
+    mode: ModeInForce,
     pub(crate) code: Arc<Code>,
     pub(crate) host: Box<dyn Host>,
     pub(crate) scheduler: OnceLock<Arc<dyn Schedule>>,
@@ -238,10 +279,15 @@ impl Runtime {
     pub fn new(mut config: Config, code: Arc<Code>, host: Box<dyn Host>) -> Result<Arc<Runtime>, CodeError> {
         register_assembly(&code)?;
         crate::sync::prepare_fences();
-        if config.barriers != BarrierMode::Off && crate::return_protection::is_active() {
-            host.warn("the hardware protects return addresses: no barriers, stacks are rescanned whole");
-            config.barriers = BarrierMode::Off;
+        let mode = ModeInForce::new(&config, &code);
+        if let Some(protection) = mode.protection
+            && mode.mode != mode.chosen
+        {
+            host.warn(&format!(
+                "return addresses are protected ({protection}): no barriers, stacks are scanned whole"
+            ));
         }
+        config.barriers = mode.mode;
         if config.barriers != BarrierMode::Off {
             // Rather than in the first scan.
             stubs();
@@ -255,6 +301,7 @@ impl Runtime {
         Ok(Arc::new(Runtime {
             stacks: StackPool::new(config.max_stack),
             config,
+            mode,
             code,
             host,
             scheduler: OnceLock::new(),
@@ -304,6 +351,11 @@ impl Runtime {
     /// How this runtime was configured; without barriers where the hardware forbids them.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Which mode of barriers is in force, and why.
+    pub fn mode(&self) -> ModeInForce {
+        self.mode
     }
 
     /// A new goroutine that will call `entry(goroutine header, argument)`, managed code of the C convention, on a moving

@@ -6,6 +6,7 @@ use crate::cfi::{CfiError, Section};
 use crate::image::{ImageError, process};
 use crate::rule::{Base, Rule, Unsupported, WORD};
 use crate::safepoint::{Safepoint, SafepointTable};
+use crate::signing::signs_return_addresses;
 use crate::slow::{SlowRules, UnwindRule};
 use crate::stack_map::compact::{Layout, offset};
 use crate::stack_map::{Location, Root, StackMap, StackMapError};
@@ -171,6 +172,8 @@ pub(crate) struct CompiledRegion {
     rules: Table,
     /// Sorted by start.
     functions: Vec<Function>,
+    /// It signs its return addresses.
+    signs: bool,
 }
 
 impl CompiledRegion {
@@ -200,7 +203,10 @@ impl CompiledRegion {
             (rows, slow)
         };
         let rules = Table::build(rows, slow)?;
-        let functions = functions(region, end)?;
+        let mut functions = functions(region, end)?;
+        let signs = cfg!(target_arch = "aarch64") && signs_return_addresses(&region.eh_frame);
+        // The signature would not be a barrier's.
+        functions.iter_mut().for_each(|function| function.moves_return_address |= signs);
         let safepoints = safepoints(region, &functions, &rules)?;
         Ok(CompiledRegion {
             name: region.name.clone(),
@@ -208,6 +214,7 @@ impl CompiledRegion {
             safepoints: SafepointTable::build(start, len, &safepoints)?,
             rules,
             functions,
+            signs,
         })
     }
 
@@ -232,6 +239,11 @@ impl CompiledRegion {
     /// What one of the region's rules stands for.
     pub(crate) fn resolve(&self, rule: Rule) -> Option<UnwindRule<'_>> {
         self.rules.resolve(rule)
+    }
+
+    /// Whether a function of it signs its return address.
+    pub(crate) fn signs(&self) -> bool {
+        self.signs
     }
 
     /// Name, code and `moves_return_address` of the function that holds `pc`.

@@ -1,7 +1,7 @@
 //! The command `minigo [options] FILE.go`.
 
 use clap::{Parser, ValueEnum};
-use minigo::{BarrierKind, BarrierMode, Options, Stress};
+use minigo::{BarrierKind, BarrierMode, Detection, Options, ReturnProtection, Stress};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -74,9 +74,13 @@ struct Arguments {
     #[arg(long, value_enum, default_value_t = WriteBarrier::Insertion)]
     write_barrier: WriteBarrier,
     /// What return barriers are for: a stack is scanned a little at a time; or whole, and they limit the rescan; or there
-    /// are none.
-    #[arg(long, value_enum, default_value_t = Barriers::Incremental)]
-    barriers: Barriers,
+    /// are none. By default the first, or the last where the hardware protects return addresses; a mode that is named
+    /// here is taken in any case.
+    #[arg(long, value_enum)]
+    barriers: Option<Barriers>,
+    /// For tests of what is done where the hardware protects return addresses: with a shadow stack.
+    #[arg(long, hide = true)]
+    assume_shadow_stack: bool,
     /// For tests of verification: stores are not reported to the collector.
     #[arg(long, hide = true)]
     break_write_barrier: bool,
@@ -122,9 +126,14 @@ fn main() -> ExitCode {
             WriteBarrier::Hybrid => BarrierKind::Hybrid,
         },
         barriers: match a.barriers {
-            Barriers::Incremental => BarrierMode::Incremental,
-            Barriers::RescanLimit => BarrierMode::RescanLimit,
-            Barriers::Off => BarrierMode::Off,
+            Some(Barriers::Incremental) | None => BarrierMode::Incremental,
+            Some(Barriers::RescanLimit) => BarrierMode::RescanLimit,
+            Some(Barriers::Off) => BarrierMode::Off,
+        },
+        protection: match a.barriers {
+            Some(_) => Detection::Ignore,
+            None if a.assume_shadow_stack => Detection::Assume(ReturnProtection::ShadowStack),
+            None => Detection::Ask,
         },
         break_write_barrier: a.break_write_barrier,
     };

@@ -1,6 +1,6 @@
 //! What the command line asks for.
 
-pub use stackmark::stack::BarrierMode;
+pub use stackmark::stack::{BarrierMode, Detection, ReturnProtection};
 pub use stackmark::write_barrier::Kind as BarrierKind;
 use std::path::PathBuf;
 
@@ -54,6 +54,8 @@ pub struct Options {
     pub write_barrier: BarrierKind,
     /// What return barriers are for, where no debugging mode says otherwise.
     pub barriers: BarrierMode,
+    /// What is done where the hardware protects return addresses.
+    pub protection: Detection,
     /// For tests of verification: stores are not reported to the collector.
     pub break_write_barrier: bool,
 }
@@ -77,6 +79,7 @@ impl Default for Options {
             stress: Vec::new(),
             write_barrier: BarrierKind::default(),
             barriers: BarrierMode::Incremental,
+            protection: Detection::Ask,
             break_write_barrier: false,
         }
     }

@@ -1,7 +1,7 @@
 //! What `--stats` writes and `--report` prints.
 
 use serde_json::{Map, Value, json};
-use stackmark::stats::{Statistics, Straggler, Summary};
+use stackmark::stats::{ModeInForce, Statistics, Straggler, Summary};
 use std::fmt::Write as _;
 
 fn times(t: &Summary) -> Value {
@@ -46,6 +46,9 @@ pub(crate) fn json(s: &Statistics) -> Value {
             "skipped": s.frames.skipped,
         },
         "barriers": {
+            "mode": s.barriers.mode.mode.to_string(),
+            "mode_chosen": s.barriers.mode.chosen.to_string(),
+            "protection": s.barriers.mode.protection.map(|p| p.to_string()),
             "placed": s.barriers.placed,
             "hit": s.barriers.hit,
             "leapfrogged": s.barriers.leapfrogged,
@@ -87,6 +90,15 @@ fn duration(nanos: u64) -> String {
         0..10_000 => format!("{nanos} ns"),
         10_000..10_000_000 => format!("{:.1} us", nanos as f64 / 1e3),
         _ => format!("{:.1} ms", nanos as f64 / 1e6),
+    }
+}
+
+/// The mode of barriers, and why it is not another one.
+fn mode(m: &ModeInForce) -> String {
+    match m.protection {
+        Some(protection) if m.mode != m.chosen => format!("{}, not {} ({protection})", m.mode, m.chosen),
+        Some(protection) => format!("{}, in spite of {protection}", m.mode),
+        None => m.mode.to_string(),
     }
 }
 
@@ -143,8 +155,12 @@ fn write(out: &mut String, s: &Statistics) -> std::fmt::Result {
     let refused: u64 = barriers.refused.iter().map(|(_, n)| n).sum();
     writeln!(
         out,
-        "barriers         {} placed, {} hit, {} leapfrogged, {refused} refused, {} for want of a stub",
-        barriers.placed, barriers.hit, barriers.leapfrogged, barriers.pool_exhausted,
+        "barriers         {}: {} placed, {} hit, {} leapfrogged, {refused} refused, {} for want of a stub",
+        mode(&barriers.mode),
+        barriers.placed,
+        barriers.hit,
+        barriers.leapfrogged,
+        barriers.pool_exhausted,
     )?;
     writeln!(
         out,
@@ -197,6 +213,7 @@ fn write(out: &mut String, s: &Statistics) -> std::fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stackmark::stack::{BarrierMode, ReturnProtection};
 
     #[test]
     fn the_report_names_every_subject_and_the_newest_cycles() {
@@ -206,6 +223,23 @@ mod tests {
             assert!(text.contains(subject), "{text}");
         }
         assert_eq!(text.lines().count(), 8 + 1 + LISTED);
+    }
+
+    #[test]
+    fn the_report_says_which_mode_of_barriers_is_in_force_and_why() {
+        let line = |mode, protection| {
+            let mut s = Statistics::default();
+            s.barriers.mode = ModeInForce { mode, chosen: BarrierMode::RescanLimit, protection };
+            text(&s).lines().find(|line| line.starts_with("barriers ")).expect("the line").to_owned()
+        };
+        let stack = Some(ReturnProtection::ShadowStack);
+        for (mode, protection, wanted) in [
+            (BarrierMode::RescanLimit, None, " rescan limit: 0 placed"),
+            (BarrierMode::Off, stack, " off, not rescan limit (shadow stack): 0 placed"),
+            (BarrierMode::RescanLimit, stack, " rescan limit, in spite of shadow stack: 0 placed"),
+        ] {
+            assert!(line(mode, protection).contains(wanted), "{}", line(mode, protection));
+        }
     }
 
     #[test]

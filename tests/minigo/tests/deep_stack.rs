@@ -5,7 +5,10 @@ mod jit;
 
 use parking_lot::Mutex;
 use stackmark_stack::unwind::Code;
-use stackmark_stack::{BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime, StackKind};
+use stackmark_stack::{
+    BarrierMode, Caller, Collector, Config, Detection, Goroutine, Host, Left, Machine, ModeInForce, ReturnProtection,
+    Runtime, StackKind,
+};
 use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -153,6 +156,40 @@ fn without_barriers_a_rescan_visits_every_frame() {
         })
     });
     assert_eq!(count(&run.runtime.counters().placed), 0);
+}
+
+#[test]
+fn where_return_addresses_are_protected_a_rescan_visits_every_frame() {
+    let _one = ONE.lock();
+    for protection in
+        [ReturnProtection::ShadowStack, ReturnProtection::GuardedControlStack, ReturnProtection::SignedReturns]
+    {
+        for chosen in [BarrierMode::Incremental, BarrierMode::RescanLimit, BarrierMode::EveryFrame] {
+            let config = Config { barriers: chosen, protection: Detection::Assume(protection), ..Config::default() };
+            let run = recurse(config, 1000, 0, |_| {
+                Box::new(|caller| {
+                    let (frames, rescanned, skipped) = cycle(caller, 1);
+                    assert_eq!((rescanned, skipped), (frames, 0));
+                })
+            });
+            assert_eq!(count(&run.runtime.counters().placed), 0);
+            let (mode, protection) = (BarrierMode::Off, Some(protection));
+            assert_eq!(run.runtime.mode(), ModeInForce { mode, chosen, protection });
+        }
+    }
+}
+
+#[test]
+fn a_mode_chosen_by_hand_is_in_force_whatever_the_system_says() {
+    let _one = ONE.lock();
+    let config = Config { barriers: BarrierMode::EveryFrame, protection: Detection::Ignore, ..Config::default() };
+    let run = recurse(config, 100, 0, |_| {
+        Box::new(|caller| {
+            cycle(caller, 1);
+        })
+    });
+    assert_eq!(run.runtime.mode().mode, BarrierMode::EveryFrame);
+    assert!(count(&run.runtime.counters().hit) > 90);
 }
 
 #[test]

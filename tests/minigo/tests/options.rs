@@ -49,6 +49,7 @@ fn statistics_have_every_field() {
         number(&statistics, path);
     }
     assert!(statistics["barriers"]["refused"].is_object(), "refusals are counted by reason");
+    assert!(statistics["barriers"]["mode"].is_string() && statistics["barriers"]["mode_chosen"].is_string());
     let cycles = statistics["cycles_detail"].as_array().expect("cycles_detail is a list");
     assert_eq!(cycles.len() as u64, number(&statistics, "cycles"));
     assert!(!cycles.is_empty());
@@ -131,6 +132,30 @@ fn options_that_make_no_sense_are_refused() {
         assert!(matches!(outcome.status.code(), Some(1 | 2)), "{} ended with {}", outcome.command, outcome.status);
         assert_eq!(outcome.stdout, "", "{}", outcome.command);
         outcome.expect_stderr(wanted);
+    }
+}
+
+#[test]
+fn where_return_addresses_are_protected_stacks_are_scanned_whole_and_the_statistics_say_so() {
+    let program = Program::new("deep_recursion");
+    let protected = program.statistics(&["--assume-shadow-stack"], Size::Stress);
+    let barriers = &protected["barriers"];
+    assert_eq!(barriers["mode"], "off");
+    assert_eq!(barriers["mode_chosen"], "incremental");
+    assert_eq!(barriers["protection"], "shadow stack");
+    assert_eq!(number(&protected, "barriers.placed"), 0);
+    assert_eq!(number(&protected, "frames.skipped"), 0, "without barriers nothing bounds a rescan");
+    assert_eq!(number(&protected, "frames.scanned_returning"), 0);
+    assert!(number(&protected, "frames.rescanned") > 0);
+    let report = minigo(&["--assume-shadow-stack", "--report"], &program.file(Size::Stress));
+    report.expect_stderr("stackmark: return addresses are protected (shadow stack): no barriers");
+    report.expect_stderr("off, not incremental (shadow stack): 0 placed");
+    // Named by hand, a mode stays what it is.
+    for mode in ["incremental", "rescan-limit"] {
+        let by_hand = program.statistics(&["--assume-shadow-stack", "--barriers", mode], Size::Stress);
+        assert_eq!(by_hand["barriers"]["mode"], mode.replace('-', " "));
+        assert_eq!(by_hand["barriers"]["mode_chosen"], by_hand["barriers"]["mode"]);
+        assert!(number(&by_hand, "barriers.placed") > 0);
     }
 }
 

@@ -115,6 +115,7 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
     let config = Config {
         max_stack: options.max_stack,
         barriers,
+        protection: options.protection,
         scan_few_frames: options.has(Stress::ScanFewFrames),
         move_every_poll: options.has(Stress::MoveEveryPoll),
         poison: options.has(Stress::Poison),

@@ -57,6 +57,8 @@ struct Profiler {
     lost: AtomicUsize,
     /// Signals for threads that run no goroutines, or that were exchanging their stack.
     elsewhere: AtomicUsize,
+    /// Signals that have interrupted a stub.
+    in_stubs: AtomicUsize,
     ended: AtomicBool,
 }
 
@@ -90,7 +92,11 @@ impl Profiler {
             sample::trace_interrupted(&self.code, &mut cache, interrupted, |frame| {
                 oldest = frame.lookup_pc();
                 // A thread that stands in a barrier's stub is on its way to the frame behind it.
-                if !asm::barrier::pool().contains(&oldest) {
+                if asm::barrier::pool().contains(&oldest) {
+                    if count == 0 {
+                        self.in_stubs.fetch_add(1, Ordering::Relaxed);
+                    }
+                } else {
                     if let Some(pc) = pcs.get_mut(count) {
                         *pc = oldest;
                     }
@@ -161,6 +167,7 @@ pub(crate) fn start(code: &Arc<Code>) -> Result<(), Box<dyn std::error::Error>> 
         used: AtomicUsize::new(0),
         lost: AtomicUsize::new(0),
         elsewhere: AtomicUsize::new(0),
+        in_stubs: AtomicUsize::new(0),
         ended: AtomicBool::new(false),
     };
     assert!(PROFILER.set(profiler).is_ok(), "started once");
@@ -228,7 +235,8 @@ pub(crate) fn write(file: &Path) -> std::io::Result<()> {
     for (end, name) in End::ALL {
         let _ = writeln!(text, "{name} {}", by_end.get(&end).unwrap_or(&0));
     }
-    for (name, count) in [("lost", &profiler.lost), ("elsewhere", &profiler.elsewhere)] {
+    let counters = [("lost", &profiler.lost), ("elsewhere", &profiler.elsewhere), ("in_stubs", &profiler.in_stubs)];
+    for (name, count) in counters {
         let _ = writeln!(text, "{name} {}", count.load(Ordering::Relaxed));
     }
     text += &broken;

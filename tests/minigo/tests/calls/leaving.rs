@@ -112,6 +112,22 @@ fn callbacks_are_left_and_native_destructors_run() {
 }
 
 #[test]
+fn callbacks_are_left_while_a_profiler_knows_the_images() {
+    for config in configs() {
+        let s = Setting::new(config);
+        // The image's CFI leads from a callback to its native caller.
+        s.runtime.code().refresh_images();
+        s.runtime.code().snapshot().read_images().expect("the CFI of this process");
+        for depth in 0..4 {
+            let dropped = AtomicU64::new(0);
+            let result = s.run(2, &|_| nest(&s, depth, depth as usize, &dropped));
+            assert_eq!((result, dropped.load(Relaxed)), (landed_result([3, 4]), depth), "{depth} callbacks");
+        }
+        s.check_at_end();
+    }
+}
+
+#[test]
 fn go_8588_a_hundred_thousand_recoveries_across_a_callback_lose_nothing() {
     let s = Setting::new(configs()[1].clone());
     let machine = stackmark_stack::Machine::attach(&s.runtime).expect("a fresh thread");
