@@ -287,7 +287,8 @@ impl<H: Heap> Inner<H> {
         let history = self.history.lock();
         // Before what was placed, so that goroutines which run meanwhile do not make more of them than that. Acquire: those loads
         // stay behind these.
-        let [hit, leapfrogged] = [&counters.hit, &counters.leapfrogged].map(|counter| counter.load(Acquire));
+        let [hit, leapfrogged, removed] =
+            [&counters.hit, &counters.leapfrogged, &counters.removed].map(|counter| counter.load(Acquire));
         let refused = REFUSALS.iter().zip(&counters.refused).map(|(why, n)| (*why, n.load(Relaxed)));
         Statistics {
             cycles: history.cycles,
@@ -309,6 +310,7 @@ impl<H: Heap> Inner<H> {
                 refused: refused.collect(),
                 pool_exhausted: self.runtime.pool_exhausted(),
             },
+                removed,
             stacks: StackStats {
                 started: counters.started.load(Relaxed),
                 grown: counters.grown.load(Relaxed),

@@ -74,6 +74,7 @@ compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
 
 mod attach;
 pub mod barrier;
+pub mod census;
 mod cycle;
 mod exception;
 pub mod frontier;
