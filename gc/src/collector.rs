@@ -162,7 +162,7 @@ impl<H: Heap> Collector<H> {
     /// Starts collecting `heap`, whose objects the goroutines of `runtime` refer to.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the system gives no thread. Nothing is left then of what was started, and it may be tried again.
     ///
     /// # Panics
     /// If the runtime has a collector.
@@ -170,7 +170,6 @@ impl<H: Heap> Collector<H> {
         let marker = Marker::start(Arc::clone(&heap), Arc::downgrade(&runtime), config.workers)?;
         let marking = Arc::clone(marker.shared());
         let barrier = WriteBarrier::new(config.write_barrier, Arc::clone(&marking) as Arc<dyn Sink>);
-        runtime.set_collector(Arc::new(Roots { marking: Arc::clone(&marking) }));
         let pace = Pace::new(config.percent, config.memory_limit);
         heap.set_trigger(pace.trigger());
         let handles = Handles::new(Arc::clone(&barrier));
@@ -189,11 +188,15 @@ impl<H: Heap> Collector<H> {
             history: Mutex::default(),
             pauses: Histogram::default(),
         });
-        inner.heap.on_growth(Box::new(Growing(Arc::downgrade(&inner))));
         let driver = Driver { inner: Arc::clone(&inner), marker, pace };
         let thread = std::thread::Builder::new().name("stackmark-cycle".into());
         let thread = Some(thread.spawn(move || driver.run())?);
-        Ok(Collector { inner, thread })
+        // When nothing can fail any more: heap and runtime are as they were otherwise.
+        let collector = Collector { inner, thread };
+        let inner = &collector.inner;
+        inner.runtime.set_collector(Arc::new(Roots { marking: Arc::clone(&inner.marking) }));
+        inner.heap.on_growth(Box::new(Growing(Arc::downgrade(inner))));
+        Ok(collector)
     }
 
     /// Asks for a cycle that begins after this call. `done` is called, by the collector's thread, when it is complete: it
@@ -307,10 +310,10 @@ impl<H: Heap> Inner<H> {
                 placed: counters.placed.load(Relaxed),
                 hit,
                 leapfrogged,
+                removed,
                 refused: refused.collect(),
                 pool_exhausted: self.runtime.pool_exhausted(),
             },
-                removed,
             stacks: StackStats {
                 started: counters.started.load(Relaxed),
                 grown: counters.grown.load(Relaxed),

@@ -108,7 +108,7 @@ pub use exception::{ForeignException, NativeException};
 pub use goroutine::Goroutine;
 pub use leaving::{FrameAt, UnwindToError};
 pub use lib_call::LibCall;
-pub use machine::{AlreadyAttached, Caller, Left, Machine, Watch};
+pub use machine::{AttachError, Caller, Left, Machine, Watch};
 pub use memory::{StackError, StackKind, StackPool};
 pub use moving::POISON;
 pub use poll::poll;
