@@ -165,7 +165,7 @@ impl<H: Heap> Collector<H> {
     /// Starts collecting `heap`, whose objects the goroutines of `runtime` refer to.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the system gives no thread. Nothing is left then of what was started, and it may be tried again.
     ///
     /// # Panics
     /// If the runtime has a collector.
@@ -173,7 +173,6 @@ impl<H: Heap> Collector<H> {
         let marker = Marker::start(Arc::clone(&heap), Arc::downgrade(&runtime), config.workers)?;
         let marking = Arc::clone(marker.shared());
         let barrier = WriteBarrier::new(config.write_barrier, Arc::clone(&marking) as Arc<dyn Sink>);
-        runtime.set_collector(Arc::new(Roots { marking: Arc::clone(&marking) }));
         let pace = Pace::new(config.percent, config.memory_limit);
         heap.set_trigger(pace.trigger());
         let handles = Handles::new(Arc::clone(&barrier));
@@ -192,11 +191,15 @@ impl<H: Heap> Collector<H> {
             history: Mutex::default(),
             pauses: Histogram::default(),
         });
-        inner.heap.on_growth(Box::new(Growing(Arc::downgrade(&inner))));
         let driver = Driver { inner: Arc::clone(&inner), marker, pace };
         let thread = std::thread::Builder::new().name("stackmark-cycle".into());
         let thread = Some(thread.spawn(move || driver.run())?);
-        Ok(Collector { inner, thread })
+        // When nothing can fail any more: heap and runtime are as they were otherwise.
+        let collector = Collector { inner, thread };
+        let inner = &collector.inner;
+        inner.runtime.set_collector(Arc::new(Roots { marking: Arc::clone(&inner.marking) }));
+        inner.heap.on_growth(Box::new(Growing(Arc::downgrade(inner))));
+        Ok(collector)
     }
 
     /// Asks for a cycle that begins after this call. `done` is called, by the collector's thread, when it is complete: it
@@ -290,7 +293,8 @@ impl<H: Heap> Inner<H> {
         let history = self.history.lock();
         // Before what was placed, so that goroutines which run meanwhile do not make more of them than that. Acquire: those loads
         // stay behind these.
-        let [hit, leapfrogged] = [&counters.hit, &counters.leapfrogged].map(|counter| counter.load(Acquire));
+        let [hit, leapfrogged, removed] =
+            [&counters.hit, &counters.leapfrogged, &counters.removed].map(|counter| counter.load(Acquire));
         let refused = REFUSALS.iter().zip(&counters.refused).map(|(why, n)| (*why, n.load(Relaxed)));
         Statistics {
             cycles: history.cycles,
@@ -310,6 +314,7 @@ impl<H: Heap> Inner<H> {
                 placed: counters.placed.load(Relaxed),
                 hit,
                 leapfrogged,
+                removed,
                 refused: refused.collect(),
                 pool_exhausted: self.runtime.pool_exhausted(),
             },

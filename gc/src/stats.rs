@@ -62,6 +62,8 @@ pub struct BarrierStats {
     pub hit: u64,
     /// Left without a return.
     pub leapfrogged: u64,
+    /// Removed.
+    pub removed: u64,
     /// Not placed, by the reason's name.
     pub refused: Vec<(&'static str, u64)>,
     /// Not placed because all stubs were in use.

@@ -12,7 +12,7 @@
 use crate::machine::{Caller, Shared};
 use crate::memory::{StackError, StackKind};
 use crate::runtime::{MachineEntry, Runtime};
-use crate::signal_stack::{self, SignalStack};
+use crate::signal_stack::{self, NoSignalStack, SignalStack};
 use crate::spare::Node;
 use crate::status::Status;
 use crate::{Goroutine, MIN_STACK};
@@ -60,15 +60,16 @@ pub(crate) struct SpareMachine(NonNull<Node<Spare>>);
 
 impl SpareMachine {
     /// Makes one. It is among the world's machines from now on.
-    fn make(runtime: &Runtime) -> SpareMachine {
+    ///
+    /// # Errors
+    /// [`StackError::OutOfMemory`].
+    fn make(runtime: &Runtime) -> Result<SpareMachine, StackError> {
+        let signal_stack = SignalStack::new()?;
         let entry = Arc::new(MachineEntry::new());
         let goroutine = runtime.record();
         runtime.machines.lock().push(entry.clone());
-        SpareMachine(runtime.spare.make(Spare {
-            entry,
-            goroutine,
-            signal_stack: Cell::new(Some(SignalStack::new())),
-        }))
+        let signal_stack = Cell::new(Some(signal_stack));
+        Ok(SpareMachine(runtime.spare.make(Spare { entry, goroutine, signal_stack })))
     }
 
     fn spare(&self) -> &Spare {
@@ -133,12 +134,16 @@ impl Runtime {
 
     #[cold]
     fn attach_thread(self: &Arc<Self>) -> Result<(), CallInError> {
-        let spare = self.spare.take().map(SpareMachine).unwrap_or_else(|| SpareMachine::make(self));
+        let spare = match self.spare.take() {
+            Some(node) => SpareMachine(node),
+            None => SpareMachine::make(self)?,
+        };
         let mut signal_stack = spare.spare().signal_stack.take();
         let attached = signal_stack::ensure(&mut signal_stack);
         let memory = match attached {
             Ok(range) => self.stacks.take(MIN_STACK).map(|memory| (range, memory)).map_err(CallInError::from),
-            Err(signal_stack::InHandler) => Err(CallInError::SignalHandler),
+            Err(NoSignalStack::InHandler) => Err(CallInError::SignalHandler),
+            Err(NoSignalStack::Memory(error)) => Err(error.into()),
         };
         let (handlers_run_in, memory) = match memory {
             Ok(both) => both,
@@ -156,8 +161,10 @@ impl Runtime {
         self.bring_to_life(&goroutine, StackKind::Moving, memory, Status::Foreign);
         // SAFETY: attached just now.
         unsafe { shared.as_ref() }.bind(goroutine);
-        if self.spare.is_empty() {
-            let SpareMachine(node) = SpareMachine::make(self);
+        // If there is no memory for it now, the next thread makes its own.
+        if self.spare.is_empty()
+            && let Ok(SpareMachine(node)) = SpareMachine::make(self)
+        {
             // SAFETY: made just now, and not used.
             unsafe { self.spare.give(node) };
         }

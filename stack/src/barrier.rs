@@ -70,6 +70,8 @@ pub struct Settled {
     pub hit: u32,
     /// Barriers whose frames were left without returning.
     pub leapfrogged: u32,
+    /// Barriers taken out of slots that may still be returned through.
+    pub removed: u32,
 }
 
 /// A stub was returned through that the goroutine's list does not name: memory was overwritten, or two goroutines share
@@ -137,7 +139,7 @@ impl BarrierList {
                 self.unhit.pop();
                 pool.give(stub);
                 self.settle_limbo(pool);
-                Ok(Settled { hit: 1, leapfrogged })
+                Ok(Settled { hit: 1, leapfrogged, removed: 0 })
             }
             lowest => Err(UnknownHit { stub, depth, lowest: lowest.copied() }),
         }
@@ -146,13 +148,13 @@ impl BarrierList {
     /// The goroutine has left all frames with return slots deeper than `depth` without returning through them: their
     /// barriers are settled. The slots are dead memory and stay as they are.
     pub fn leave(&mut self, pool: &StubPool, depth: usize) -> Settled {
-        let mut leapfrogged = 0;
+        let mut settled = Settled::default();
         while let Some(b) = self.unhit.last().filter(|b| b.depth > depth) {
             pool.give(b.stub);
             self.unhit.pop();
-            leapfrogged += 1;
+            settled.leapfrogged += 1;
         }
-        Settled { hit: 0, leapfrogged }
+        settled
     }
 
     /// Restores every slot. `sp_depth` is the depth of the goroutine's stack pointer: barriers deeper than that were
@@ -165,7 +167,8 @@ impl BarrierList {
         sp_depth: usize,
         foreign: bool,
     ) -> Settled {
-        let settled = self.leave(pool, sp_depth);
+        let mut settled = self.leave(pool, sp_depth);
+        settled.removed = self.unhit.len() as u32;
         for b in std::mem::take(&mut self.unhit) {
             self.remove(slots, table, pool, b, foreign);
         }
@@ -175,16 +178,25 @@ impl BarrierList {
         settled
     }
 
-    /// Restores the slots at `depth` and deeper. For the goroutine itself.
-    pub fn remove_younger(&mut self, slots: &mut impl Slots, table: &impl Table, pool: &StubPool, depth: usize) {
+    /// Restores the slots at `depth` and deeper; tells how many. For the goroutine itself.
+    pub fn remove_younger(
+        &mut self,
+        slots: &mut impl Slots,
+        table: &impl Table,
+        pool: &StubPool,
+        depth: usize,
+    ) -> u32 {
         let at = self.unhit.partition_point(|b| b.depth < depth);
-        for b in self.unhit.split_off(at) {
+        let younger = self.unhit.split_off(at);
+        let removed = younger.len() as u32;
+        for b in younger {
             self.remove(slots, table, pool, b, false);
         }
+        removed
     }
 
     /// Removes barriers that several scans have left closer together than is needed: the lowest stays, and no gap
-    /// gets longer than the distance from `from`, a stack pointer's depth, to its younger end.
+    /// gets longer than the distance from `from`, a stack pointer's depth, to its younger end. Tells how many it has removed.
     pub fn thin_out(
         &mut self,
         slots: &mut impl Slots,
@@ -192,17 +204,25 @@ impl BarrierList {
         pool: &StubPool,
         from: usize,
         foreign: bool,
-    ) {
-        let Some(mut kept) = self.lowest() else { return };
+    ) -> u32 {
+        let Some(mut kept) = self.lowest() else { return 0 };
+        let mut removed = 0;
         for i in (1..self.unhit.len().saturating_sub(1)).rev() {
             let (b, next) = (self.unhit[i], self.unhit[i - 1]);
             if from - next.depth <= 2 * (from - kept.depth) {
                 self.unhit.remove(i);
                 self.remove(slots, table, pool, b, foreign);
+                removed += 1;
             } else {
                 kept = b;
             }
         }
+        removed
+    }
+
+    /// How many stubs this list has taken from the pool and not given back.
+    pub fn stubs(&self) -> usize {
+        self.unhit.len() + self.limbo.len()
     }
 
     /// The barriers at `depth` and older ones are `more` frames farther from where frames are counted from. Wraps around.
@@ -236,6 +256,7 @@ impl BarrierList {
 #[derive(Debug)]
 pub struct StubPool {
     free: Mutex<Vec<u32>>,
+    size: usize,
     /// So many are kept for frontiers and lowest barriers.
     reserve: usize,
     /// How often somebody went away empty-handed. Relaxed everywhere: a statistic.
@@ -246,7 +267,8 @@ impl StubPool {
     /// A pool of these stubs.
     pub fn new(stubs: impl IntoIterator<Item = u32>) -> Self {
         let free: Vec<_> = stubs.into_iter().collect();
-        StubPool { reserve: free.len() / 8, free: Mutex::new(free), exhausted: AtomicU64::new(0) }
+        let size = free.len();
+        StubPool { free: Mutex::new(free), size, reserve: size / 8, exhausted: AtomicU64::new(0) }
     }
 
     /// A free stub, or `None`, which is counted.
@@ -270,6 +292,11 @@ impl StubPool {
 
     fn give(&self, stub: u32) {
         self.free.lock().push(stub);
+    }
+
+    /// How many stubs there are, free or not.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// How many stubs are free.

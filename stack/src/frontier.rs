@@ -152,6 +152,8 @@ pub struct Tally {
     pub frames: u64,
     /// Barriers placed.
     pub placed: u64,
+    /// Barriers removed from frames that are not frozen any more.
+    pub removed: u64,
     /// Scans that were finished in one go because there was no stub for a frontier.
     pub whole: u64,
 }
@@ -228,10 +230,10 @@ impl StackScan {
         foreign: bool,
     ) -> (Settled, u64) {
         debug_assert!(self.is_complete(), "one scan at a time");
-        let settled = self.barriers.leave(means.pool, at.depth);
+        let mut settled = self.barriers.leave(means.pool, at.depth);
         let placed = self.place_pending(means, at.depth);
         if spacing != Spacing::EveryFrame {
-            self.barriers.thin_out(&mut means.slots, &means.table, means.pool, at.depth, foreign);
+            settled.removed = self.barriers.thin_out(&mut means.slots, &means.table, means.pool, at.depth, foreign);
         }
         let (until, reached) = (self.barriers.lowest(), self.reached);
         (self.rest, self.epoch, self.reached) = (None, epoch, usize::MAX);
@@ -340,11 +342,12 @@ impl StackScan {
         while let Some(unscanned) = self.unscanned.filter(|unscanned| unscanned.at.depth >= word) {
             visited += self.advance(&mut frames(unscanned.at), Budget { frames: 1, bytes: 0 })?;
         }
-        self.barriers.remove_younger(&mut means.slots, &means.table, means.pool, word);
+        let removed = self.barriers.remove_younger(&mut means.slots, &means.table, means.pool, word);
         self.pending.retain(|mark| mark.depth < word);
         self.reached = 0;
         let mut tally = self.protect(means, depth, Budget { frames: 1, bytes: 0 }, frames)?;
         tally.frames += visited;
+        tally.removed = removed.into();
         Ok(tally)
     }
 

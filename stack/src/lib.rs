@@ -74,6 +74,7 @@ compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
 
 mod attach;
 pub mod barrier;
+pub mod census;
 mod cycle;
 mod exception;
 pub mod frontier;
@@ -107,7 +108,7 @@ pub use exception::{ForeignException, NativeException};
 pub use goroutine::Goroutine;
 pub use leaving::{FrameAt, UnwindToError};
 pub use lib_call::LibCall;
-pub use machine::{AlreadyAttached, Caller, Left, Machine, Watch};
+pub use machine::{AttachError, Caller, Left, Machine, Watch};
 pub use memory::{StackError, StackKind, StackPool};
 pub use moving::POISON;
 pub use poll::poll;

@@ -4,12 +4,13 @@ use crate::attach::{self, CallInError, SpareMachine};
 use crate::exception::NativeException;
 use crate::goroutine::Goroutine;
 use crate::lib_call::LibCall;
+use crate::memory::StackError;
 use crate::observe::Activity;
 use crate::poll;
 use crate::request::Request;
 use crate::runtime::{MachineEntry, Runtime, stubs};
 use crate::scan::{self, ScanError};
-use crate::signal_stack::{self, SignalStack};
+use crate::signal_stack::{self, NoSignalStack, SignalStack};
 use crate::status::Status;
 use crate::sync::light_fence;
 use stackmark_asm::{
@@ -73,10 +74,17 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// The thread is attached already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this thread is attached to a runtime already")]
-pub struct AlreadyAttached;
+/// Why a thread cannot be attached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// It is attached already.
+    #[error("this thread is attached to a runtime already")]
+    AlreadyAttached,
+    /// There is no memory for its alternate signal stack.
+    #[error("signal handlers: {0}")]
+    SignalStack(#[source] StackError),
+}
 
 impl Shared {
     /// A machine of the calling thread, which is attached with that. The thread has the key to it.
@@ -193,17 +201,20 @@ impl Machine {
     /// detached then, and the goroutine that called out ends.
     ///
     /// # Errors
-    /// [`AlreadyAttached`].
+    /// [`AttachError`].
     ///
     /// # Panics
     /// In a signal handler.
-    pub fn attach(runtime: &Arc<Runtime>) -> Result<Machine, AlreadyAttached> {
+    pub fn attach(runtime: &Arc<Runtime>) -> Result<Machine, AttachError> {
         if !asm::current().is_null() {
-            return Err(AlreadyAttached);
+            return Err(AttachError::AlreadyAttached);
         }
         let mut signal_stack = None;
-        let handlers_run_in =
-            signal_stack::ensure(&mut signal_stack).expect("no thread is attached in a signal handler");
+        let handlers_run_in = match signal_stack::ensure(&mut signal_stack) {
+            Ok(range) => range,
+            Err(NoSignalStack::Memory(error)) => return Err(AttachError::SignalStack(error)),
+            Err(NoSignalStack::InHandler) => panic!("no thread is attached in a signal handler"),
+        };
         let entry = Arc::new(MachineEntry::new());
         runtime.machines.lock().push(entry.clone());
         runtime.stacks.open_cache();

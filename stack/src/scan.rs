@@ -301,6 +301,7 @@ pub(crate) unsafe fn begin(
         scan.begin(&mut means, cycle, at, spacing, foreign)
     };
     runtime.counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
+    runtime.counters.removed.fetch_add(settled.removed.into(), Ordering::Relaxed);
     visit_words(goroutine, &mut Roots::new(runtime));
     // SAFETY: as ours.
     unsafe { protect(runtime, goroutine, scan, at.depth) }
@@ -341,6 +342,7 @@ pub(crate) unsafe fn protect(
 fn count(runtime: &Runtime, goroutine: &Goroutine, tally: Result<Tally, WalkError>) -> Result<u64, ScanError> {
     let tally = tally.map_err(|error| ScanError { goroutine: goroutine.id(), error })?;
     runtime.counters.placed.fetch_add(tally.placed, Ordering::Relaxed);
+    runtime.counters.removed.fetch_add(tally.removed, Ordering::Relaxed);
     runtime.counters.finished_whole.fetch_add(tally.whole, Ordering::Relaxed);
     Ok(tally.frames)
 }

@@ -8,7 +8,8 @@
 //! the blocked one. A thread that comes back without a permit runs its goroutine on until that yields, which it is
 //! asked to do every 10 milliseconds, and gets in line then; so for so long there may be a thread more.
 //!
-//! Threads may end in the midst of a goroutine (`pthread_exit` in a foreign call); they are replaced.
+//! Threads may end in the midst of a goroutine (`pthread_exit` in a foreign call); they are replaced. Where the system gives no
+//! thread, goroutines wait for those that there are, and the monitor tries again at each of its looks.
 
 use crate::sync::{heavy_fence, light_fence};
 use crate::{Goroutine, Left, Machine, Runtime, Schedule, Watch};
@@ -88,6 +89,8 @@ struct State {
     stopped: bool,
     /// That there is nothing to do has been told, and nothing has been done since.
     told: bool,
+    /// The system gave no thread when one was wanted: the monitor tries again.
+    short: bool,
 }
 
 /// What happens when no goroutine can ever run again.
@@ -158,23 +161,34 @@ impl Scheduler {
     /// Starts the threads.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the system gives no thread. Those that were started end, as by [`Threads::stop`].
     ///
     /// # Panics
     /// The second time, or if the runtime is gone.
     pub fn start(self: &Arc<Self>) -> std::io::Result<Threads> {
         assert!(self.runtime.strong_count() > 0, "the runtime outlives its scheduler's start");
         let running = Threads { scheduler: self.clone() };
-        {
-            let mut state = self.state.lock();
-            assert_eq!(state.next, 0, "a scheduler is started once");
-            for _ in 0..self.threads {
-                self.start_thread(&mut state)?;
+        match self.start_threads() {
+            Ok(()) => Ok(running),
+            Err(error) => {
+                running.stop();
+                Err(error)
             }
         }
+    }
+
+    fn start_threads(self: &Arc<Self>) -> std::io::Result<()> {
+        let mut state = self.state.lock();
+        assert_eq!(state.next, 0, "a scheduler is started once");
         let monitored = Arc::downgrade(self);
-        std::thread::Builder::new().name("monitor".into()).spawn(move || monitor(&monitored))?;
-        Ok(running)
+        let monitor = std::thread::Builder::new().name("monitor".into()).spawn(move || monitor(&monitored));
+        let started = monitor.and_then(|_| (0..self.threads).try_for_each(|_| self.start_thread(&mut state)));
+        if started.is_err() {
+            // Before the others find something to run.
+            self.stop.store(true, Ordering::Relaxed);
+            state.stopped = true;
+        }
+        started
     }
 
     /// Starts a thread that has a permit.
@@ -191,6 +205,8 @@ impl Scheduler {
         let its_seat = seat.clone();
         let thread = std::thread::Builder::new().name(format!("machine-{number}"));
         thread.spawn(move || {
+            // Whoever starts threads holds it until all are there, or will not be.
+            drop(scheduler.state.lock());
             let local = Box::new(Local { queue, scheduler: Arc::as_ptr(&scheduler) });
             let at = &raw const *local;
             LOCAL.set(at);
@@ -207,7 +223,11 @@ impl Scheduler {
 
     fn run_thread(&self, local: &Local, seat: &Seat) {
         let Some(runtime) = self.runtime.upgrade() else { return };
-        let machine = Machine::attach(&runtime).expect("a new thread is not attached");
+        let Ok(machine) = Machine::attach(&runtime) else {
+            // There is a thread, but no memory for its signal stack.
+            self.state.lock().short = true;
+            return;
+        };
         drop(runtime);
         let _ = seat.watch.set(machine.watch());
         let mut turn = 0usize;
@@ -330,10 +350,19 @@ impl Scheduler {
             if state.standby > 0 {
                 self.permit.notify_one();
             } else if self.start_thread(state).is_ok() {
-                // If the system gives no thread now, the work waits for the next that comes free.
                 state.free -= 1;
                 self.wakeable.store(state.sleeping + state.free, Ordering::Relaxed);
+            } else {
+                state.short = true;
             }
+        }
+    }
+
+    /// There was no thread, or none that could be used, when one was wanted: tries again.
+    fn try_again(&self) {
+        let mut state = self.state.lock();
+        if std::mem::take(&mut state.short) && self.has_work() {
+            self.wake(&mut state);
         }
     }
 
@@ -410,7 +439,9 @@ impl Scheduler {
             state.free += 1;
         }
         self.note_wakeable(&state);
-        if self.has_work() || state.live == 0 {
+        if state.short {
+            // The next one would end in the same way: the monitor tries again.
+        } else if self.has_work() || state.live == 0 {
             self.wake(&mut state);
         } else {
             // Whoever sleeps may find that nothing can happen any more.
@@ -449,6 +480,7 @@ fn monitor(scheduler: &Weak<Scheduler>) {
         if scheduler.stop.load(Ordering::Relaxed) {
             return;
         }
+        scheduler.try_again();
         if scheduler.expel(&mut seen) {
             (delay, looks) = (SHORTEST_LOOK, 0);
         } else {

@@ -1,5 +1,6 @@
 //! Alternate signal stacks (contract C7): a signal frame is larger than a small goroutine stack.
 
+use crate::memory::StackError;
 use std::ops::Range;
 use std::ptr;
 
@@ -15,9 +16,14 @@ pub(crate) struct SignalStack {
     before: Option<(usize, libc::c_int, usize)>,
 }
 
-/// The thread runs on its alternate stack: in a signal handler.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct InHandler;
+/// Why a thread gets no alternate stack.
+#[derive(Clone, Debug)]
+pub(crate) enum NoSignalStack {
+    /// It runs on one: in a signal handler.
+    InHandler,
+    /// There is no memory.
+    Memory(StackError),
+}
 
 /// Bytes that an alternate stack must have.
 fn wanted() -> usize {
@@ -35,17 +41,19 @@ fn current() -> libc::stack_t {
 }
 
 impl SignalStack {
-    /// # Panics
-    /// If the system gives no memory for it.
-    pub(crate) fn new() -> SignalStack {
+    /// # Errors
+    /// [`StackError::OutOfMemory`].
+    pub(crate) fn new() -> Result<SignalStack, StackError> {
         let bytes = wanted();
         // SAFETY: a fresh mapping.
         let at = unsafe {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK;
             libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
         };
-        assert_ne!(at, libc::MAP_FAILED, "no memory for a signal stack: {}", std::io::Error::last_os_error());
-        SignalStack { at: at as usize, bytes, before: None }
+        if at == libc::MAP_FAILED {
+            return Err(StackError::OutOfMemory { bytes, reason: std::io::Error::last_os_error().to_string() });
+        }
+        Ok(SignalStack { at: at as usize, bytes, before: None })
     }
 
     /// The thread that has been given this stack goes back to the one that it had before.
@@ -71,16 +79,19 @@ impl Drop for SignalStack {
 /// there is none. Returns where it lies.
 ///
 /// # Errors
-/// [`InHandler`].
-pub(crate) fn ensure(ours: &mut Option<SignalStack>) -> Result<Range<usize>, InHandler> {
+/// [`NoSignalStack`].
+pub(crate) fn ensure(ours: &mut Option<SignalStack>) -> Result<Range<usize>, NoSignalStack> {
     let now = current();
     if now.ss_flags & libc::SS_ONSTACK != 0 {
-        return Err(InHandler);
+        return Err(NoSignalStack::InHandler);
     }
     if now.ss_flags & libc::SS_DISABLE == 0 && now.ss_size >= wanted() {
         return Ok(now.ss_sp as usize..now.ss_sp as usize + now.ss_size);
     }
-    let ours = ours.get_or_insert_with(SignalStack::new);
+    let ours = match ours {
+        Some(ours) => ours,
+        None => ours.insert(SignalStack::new().map_err(NoSignalStack::Memory)?),
+    };
     ours.before = Some((now.ss_sp as usize, now.ss_flags, now.ss_size));
     let (at, bytes) = (ours.at, ours.bytes);
     let new = libc::stack_t { ss_sp: at as *mut libc::c_void, ss_flags: 0, ss_size: bytes };

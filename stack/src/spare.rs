@@ -93,6 +93,20 @@ impl<T> SpareList<T> {
         }
     }
 
+    /// How many nodes there are, in the list or taken, and how many are in the list. Exact while nobody takes or gives any.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let made = self.all.lock().len();
+        // Acquire: the node's `next` was stored before it was put in.
+        let mut at = address(self.head.load(Ordering::Acquire));
+        let mut spare = 0;
+        while let Some(node) = NonNull::new(at as *mut Node<T>).filter(|_| spare < made) {
+            spare += 1;
+            // SAFETY: nodes live as long as the list. Where others change it meanwhile, the bound ends the walk.
+            at = unsafe { &(*node.as_ptr()).next }.load(Ordering::Relaxed);
+        }
+        (made, spare)
+    }
+
     /// Whether there is none, at this moment.
     pub(crate) fn is_empty(&self) -> bool {
         address(self.head.load(Ordering::Relaxed)) == 0

@@ -40,6 +40,8 @@ counters! {
     hit,
     /// Barriers whose frames were left without returning.
     leapfrogged,
+    /// Barriers taken out of frames that may still be returned from, to be placed anew or because they lay too close together.
+    removed,
     /// Goroutines started.
     started,
     /// Growths of a stack, by moving or in place.

@@ -7,7 +7,7 @@
 mod real {
     use std::sync::OnceLock;
     use std::sync::atomic::compiler_fence;
-    pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+    pub use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     use std::time::{Duration, Instant};
 
     /// Whether [`heavy_fence`] makes other threads' light fences full ones. Relaxed: set before any thread that uses it.
@@ -127,7 +127,7 @@ mod real {
 #[cfg(stackmark_loom)]
 mod real {
     use super::{LeftOut, left_out};
-    pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+    pub use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     use std::ops::{Deref, DerefMut};
     use std::time::Duration;
 
@@ -261,6 +261,16 @@ pub enum LeftOut {
     Handshake,
     /// The fence between `inside` and `stopping`.
     WorldFence,
+    /// A buffer of the write barrier that goes away is handed over before the list of buffers can be seen without it.
+    HandOver,
+    /// Who sweeps everything waits for those that sweep a block of their own.
+    SweepWait,
+    /// Whether a run is to be black is read under the lock that the beginning of a cycle takes.
+    MarkingLock,
+    /// The rest of the runs of allocators is made black when a cycle begins.
+    BlackRest,
+    /// Allocators give up their blocks when a cycle ends.
+    Retire,
 }
 
 /// Whether the running model leaves this out. Never, outside of models.

@@ -10,8 +10,8 @@
 //! # Marking, allocation and sweeping at the same time
 //!
 //! - *Sweeping never meets marking*: a cycle begins only when the last sweep is complete, threads in the middle of
-//!   sweeping a block included ([`Heap::finish_sweep`] takes each allocator's lock once).
-//! - *Sweeping meets allocation* only by blocks: who takes a block from a list, under the list's lock, owns it.
+//!   sweeping a block included ([`Heap::finish_sweep`] waits for them).
+//! - *Sweeping meets allocation* only by blocks, each of which has one owner; see `ownership`.
 //! - *Marking meets allocation* in one block all the time. Cells are handed out by runs, and a run is zeroed, then blackened,
 //!   then published; whoever resolves a word into it sees zeros or newer, and marks that cannot be lost. See `block`.
 //! - *A word that hits a free cell* (an old value in a conservatively scanned stack) resolves to nothing, since the cell
@@ -23,8 +23,10 @@ mod arena;
 mod block;
 mod class;
 mod descriptor;
+mod ownership;
 mod pages;
 mod registry;
+mod runs;
 mod sweep;
 #[cfg(all(test, not(stackmark_loom)))]
 mod tests;
@@ -33,20 +35,21 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
-
-pub use self::allocator::{AllocationSlot, Allocator};
+pub use self::allocator::Allocator;
 pub use self::descriptor::{Descriptor, DescriptorError, DescriptorId};
+pub use self::runs::AllocationSlot;
 
-use self::allocator::Local;
+use self::allocator::MappedSlots;
 use self::arena::Arena;
 use self::block::{Block, LARGE, SMALL, TAIL};
 use self::class::{BLOCK, MAX_SMALL};
+use self::ownership::{Blocks, Turnover};
 use self::pages::Pages;
 use self::registry::Registry;
+use self::runs::Local;
 use self::sweep::Sweep;
 use crate::heap::{Growth, Heap, HeapCounts, Marked, Object};
 
@@ -109,9 +112,7 @@ pub struct MarkSweep {
     pages: Pages,
     registry: Registry,
     sweep: Sweep,
-    allocators: Mutex<Vec<Arc<Local>>>,
-    /// Objects handed out are black. Written before, read under, each allocator's lock.
-    marking: AtomicBool,
+    turnover: Turnover<MappedSlots>,
     poison: bool,
     allocated: AtomicU64,
     /// `allocated` when the last cycle ended, and when the present one began.
@@ -141,8 +142,7 @@ impl MarkSweep {
             arena,
             registry: Registry::new(),
             sweep: Sweep::default(),
-            allocators: Mutex::default(),
-            marking: AtomicBool::new(false),
+            turnover: Turnover::default(),
             poison: options.poison,
             allocated: AtomicU64::new(0),
             allocated_at_end: AtomicU64::new(0),
@@ -166,26 +166,8 @@ impl MarkSweep {
     /// # Errors
     /// When the system refuses address space for its slots.
     pub fn allocator(self: &Arc<Self>) -> Result<Allocator, HeapError> {
-        let local = Local::new().map_err(|source| HeapError::Reserve { what: "allocator", source })?;
-        let local = Arc::new(local);
-        self.allocators.lock().push(Arc::clone(&local));
-        Ok(Allocator::new(Arc::clone(self), local))
-    }
-
-    fn forget_allocator(&self, local: &Arc<Local>) {
-        self.allocators.lock().retain(|other| !Arc::ptr_eq(other, local));
-    }
-
-    /// Whether objects are handed out black. Called under an allocator's lock.
-    fn is_marking(&self) -> bool {
-        // Relaxed: the lock orders it; see `begin_cycle`.
-        self.marking.load(Relaxed)
-    }
-
-    /// Adds to the bytes handed out; wraps like the counter of an allocator that took more back than it gave.
-    fn count_allocated(&self, bytes: usize) {
-        // Relaxed: a counter.
-        self.allocated.fetch_add(bytes as u64, Relaxed);
+        let slots = MappedSlots::new().map_err(|source| HeapError::Reserve { what: "allocator", source })?;
+        Ok(Allocator::new(Arc::clone(self), Local::register(slots, &**self)))
     }
 
     /// Tells that `untold` bytes more have been handed out to this thread while marking is on, and that the heap has grown to
@@ -204,7 +186,12 @@ impl MarkSweep {
     }
 
     #[cold]
-    fn allocate_large(&self, local: &Local, id: DescriptorId, bytes: usize) -> Result<NonNull<u8>, AllocationError> {
+    fn allocate_large(
+        &self,
+        local: &Local<MappedSlots>,
+        id: DescriptorId,
+        bytes: usize,
+    ) -> Result<NonNull<u8>, AllocationError> {
         let Some(record) = self.registry.record(id) else {
             return Err(AllocationError::UnknownDescriptor { descriptor: id });
         };
@@ -231,11 +218,12 @@ impl MarkSweep {
         }
         let mut state = local.state.lock();
         let head = self.arena.block(first);
-        head.set_up_large(bytes, self.is_marking(), id.index(), &record.descriptor);
+        let marking = self.turnover.is_marking();
+        head.set_up_large(bytes, marking, id.index(), &record.descriptor);
         head.set_kind(LARGE);
         self.sweep.add_large(first);
         self.count_allocated(state.take_allocated().wrapping_add(bytes));
-        let untold = state.take_untold(bytes, self.is_marking());
+        let untold = state.take_untold(bytes, marking);
         drop(state);
         self.tell_growth(untold);
         Ok(NonNull::new(self.arena.address_of(first) as *mut u8).expect("the heap does not begin at zero"))
@@ -332,25 +320,13 @@ unsafe impl Heap for MarkSweep {
 
     fn begin_cycle(&self) {
         self.finish_sweep();
-        // Relaxed: the locks below order it. An allocator that takes its lock after us sees the flag; one that took it before
-        // has left its run for us to see.
-        self.marking.store(true, Relaxed);
-        for local in self.allocators.lock().iter() {
-            let mut state = local.state.lock();
-            local.blacken(&self.arena, &state);
-            self.count_allocated(state.take_allocated());
-        }
+        runs::begin_marking(self);
         // Relaxed: counters, as all loads and stores of `allocated*`.
         self.allocated_at_begin.store(self.allocated.load(Relaxed), Relaxed);
     }
 
     fn end_cycle(&self, marked: Marked) {
-        self.marking.store(false, Relaxed);
-        for local in self.allocators.lock().iter() {
-            let mut state = local.state.lock();
-            local.retire(&self.arena, &self.registry, &mut state);
-            self.count_allocated(state.take_allocated());
-        }
+        runs::end_marking(self);
         let allocated = self.allocated.load(Relaxed);
         let black = allocated.saturating_sub(self.allocated_at_begin.load(Relaxed));
         self.allocated_at_end.store(allocated, Relaxed);

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use parking_lot::Mutex;
+use parking_lot::Mutex as Lock;
+use stackmark_stack::sync::Mutex;
 
 use super::class::CLASSES;
 use super::descriptor::{Descriptor, DescriptorError, DescriptorId};
+use super::ownership::Space;
 
 const CHUNK: usize = 256;
 const CHUNKS: usize = 64;
@@ -17,9 +19,9 @@ pub(super) const MAX_DESCRIPTORS: usize = CHUNK * CHUNKS;
 /// Descriptors by number. Records never move and are looked up without a lock.
 pub(super) struct Registry {
     chunks: [OnceLock<Box<[OnceLock<Record>]>>; CHUNKS],
-    ids: Mutex<HashMap<Descriptor, u32>>,
+    ids: Lock<HashMap<Descriptor, u32>>,
     /// The spaces that have or had blocks, so that a cycle's end visits no others.
-    used: Mutex<Vec<(DescriptorId, usize)>>,
+    used: Lock<Vec<usize>>,
 }
 
 /// One descriptor and its spaces, one for each class.
@@ -28,22 +30,9 @@ pub(super) struct Record {
     pub(super) spaces: [Mutex<Space>; CLASSES],
 }
 
-/// The blocks of one descriptor and class, but for those that an allocator has taken.
-#[derive(Default)]
-pub(super) struct Space {
-    /// Swept, and with free cells.
-    pub(super) available: Vec<usize>,
-    /// Swept or filled since, and without any.
-    pub(super) full: Vec<usize>,
-    /// Not swept since the last cycle.
-    pub(super) unswept: Vec<usize>,
-    /// Whether the space stands in `Registry::used`.
-    known: bool,
-}
-
 impl Registry {
     pub(super) fn new() -> Registry {
-        Registry { chunks: [const { OnceLock::new() }; CHUNKS], ids: Mutex::default(), used: Mutex::default() }
+        Registry { chunks: [const { OnceLock::new() }; CHUNKS], ids: Lock::default(), used: Lock::default() }
     }
 
     /// The number of `descriptor`: a new one, or that of an equal one.
@@ -59,7 +48,7 @@ impl Registry {
         let chunk = self.chunks[id / CHUNK].get_or_init(|| (0..CHUNK).map(|_| OnceLock::new()).collect());
         chunk[id % CHUNK].get_or_init(|| Record {
             descriptor: descriptor.clone(),
-            spaces: [const { Mutex::new(Space::new()) }; CLASSES],
+            spaces: std::array::from_fn(|_| Mutex::default()),
         });
         ids.insert(descriptor, id as u32);
         Ok(DescriptorId(id as u32))
@@ -71,34 +60,35 @@ impl Registry {
     }
 
     /// Notes that a space has blocks.
-    pub(super) fn note_used(&self, space: &mut Space, id: DescriptorId, class: usize) {
-        if !std::mem::replace(&mut space.known, true) {
-            self.used.lock().push((id, class));
+    pub(super) fn note_used(&self, space: usize) {
+        if !std::mem::replace(&mut self.space(space).lock().known, true) {
+            self.used.lock().push(space);
         }
     }
 
     /// The spaces that have or had blocks.
-    pub(super) fn used_spaces(&self) -> Vec<(DescriptorId, usize)> {
+    pub(super) fn used_spaces(&self) -> Vec<usize> {
         self.used.lock().clone()
     }
 
-    /// The space of a descriptor that was given out.
-    pub(super) fn space(&self, id: DescriptorId, class: usize) -> &Mutex<Space> {
-        &self.record(id).expect("blocks belong to registered descriptors").spaces[class]
+    /// A space of a descriptor that was given out.
+    pub(super) fn space(&self, space: usize) -> &Mutex<Space> {
+        &self.of(space).spaces[space % CLASSES]
+    }
+
+    /// The record of a space.
+    pub(super) fn of(&self, space: usize) -> &Record {
+        self.record(descriptor_of(space)).expect("blocks belong to registered descriptors")
     }
 }
 
-impl Space {
-    const fn new() -> Space {
-        Space { available: Vec::new(), full: Vec::new(), unswept: Vec::new(), known: false }
-    }
+/// The number of the space of a descriptor and class.
+#[inline]
+pub(super) fn space_of(id: DescriptorId, class: usize) -> usize {
+    id.0 as usize * CLASSES + class
+}
 
-    /// At a cycle's end: everything is to be swept.
-    pub(super) fn condemn(&mut self) {
-        if self.unswept.is_empty() {
-            std::mem::swap(&mut self.unswept, &mut self.full);
-        }
-        self.unswept.append(&mut self.full);
-        self.unswept.append(&mut self.available);
-    }
+/// The descriptor of a space.
+pub(super) fn descriptor_of(space: usize) -> DescriptorId {
+    DescriptorId((space / CLASSES) as u32)
 }

@@ -1,28 +1,23 @@
-//! Sweeping: what a cycle condemned is taken back, by the threads that need cells and by the collector's thread.
+//! Sweeping: what a cycle condemned is taken back, by the threads that need cells and by the collector's thread. What is done
+//! to blocks, and what is counted; who does it when is `ownership`'s.
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use parking_lot::Mutex;
+use stackmark_stack::sync::Mutex as ModelledMutex;
 
+use super::allocator::MappedSlots;
 use super::block::{FREE, SMALL, Swept};
-use super::descriptor::DescriptorId;
+use super::class::CLASSES;
+use super::ownership::{self, Blocks, Left, Space, Turnover};
+use super::registry::descriptor_of;
 use super::{AllocationError, MarkSweep};
 
-/// How many blocks without a free cell a thread sweeps before it takes a fresh block instead.
-const PATIENCE: usize = 16;
-
-/// Blocks that are swept, or given back, between two takings of a lock.
-const BATCH: usize = 64;
-
-/// What is left to sweep, and what sweeping has counted.
+/// What is left to sweep of large objects, and what sweeping has counted.
 #[derive(Default)]
 pub(super) struct Sweep {
     large: Mutex<Large>,
-    /// Held by who sweeps everything.
-    turn: Mutex<()>,
-    /// Whether there is anything left. Set with the world stopped.
-    pending: AtomicBool,
     /// Bytes that lived on, in what has been swept since the last cycle.
     surviving: AtomicUsize,
     live: AtomicUsize,
@@ -42,7 +37,7 @@ impl Sweep {
         self.large.lock().swept.push(first);
     }
 
-    // Relaxed, here and below: counters. `pending` and the locks order what is counted where it matters.
+    // Relaxed, here and below: counters. The protocol orders what is counted where it matters.
     pub(super) fn objects_swept(&self) -> u64 {
         self.objects_swept.load(Relaxed)
     }
@@ -57,114 +52,108 @@ impl Sweep {
     }
 }
 
-impl MarkSweep {
-    /// Puts every block up for sweeping. The world is stopped and the allocators have given up their blocks.
-    pub(super) fn condemn(&self, live: usize) {
-        for (descriptor, class) in self.registry.used_spaces() {
-            self.registry.space(descriptor, class).lock().condemn();
-        }
-        let mut large = self.sweep.large.lock();
-        let Large { swept, unswept } = &mut *large;
-        unswept.append(swept);
-        drop(large);
-        self.sweep.surviving.store(0, Relaxed);
-        self.sweep.live.store(live, Relaxed);
-        // Release: pairs with the load in `sweep_everything`, which then sees the lists filled.
-        self.sweep.pending.store(true, Release);
+impl Blocks for MarkSweep {
+    type Error = AllocationError;
+    type Slots = MappedSlots;
+
+    fn turnover(&self) -> &Turnover<MappedSlots> {
+        &self.turnover
     }
 
-    /// A block with free cells, the caller's own. Called under an allocator's lock, which `sweep_everything` relies on.
-    pub(super) fn acquire_block(&self, id: DescriptorId, class: usize) -> Result<usize, AllocationError> {
-        let space = self.registry.space(id, class);
-        for _ in 0..PATIENCE {
-            let mut lists = space.lock();
-            if let Some(index) = lists.available.pop() {
-                return Ok(index);
-            }
-            let Some(index) = lists.unswept.pop() else { break };
-            drop(lists);
-            if (self.sweep_block(index).live as usize) < self.arena.block(index).cells() {
-                return Ok(index);
-            }
-            space.lock().full.push(index);
-        }
+    fn space(&self, space: usize) -> &ModelledMutex<Space> {
+        self.registry.space(space)
+    }
+
+    fn spaces(&self) -> Vec<usize> {
+        self.registry.used_spaces()
+    }
+
+    fn fresh(&self, space: usize) -> Result<usize, AllocationError> {
         let index = self.pages.take(&self.arena, 1)?;
-        let record = self.registry.record(id).expect("the caller has looked");
         let block = self.arena.block(index);
-        block.set_up_small(class, id.index(), &record.descriptor);
+        block.set_up_small(space % CLASSES, descriptor_of(space).index(), &self.registry.of(space).descriptor);
         block.set_kind(SMALL);
-        self.registry.note_used(&mut space.lock(), id, class);
+        self.registry.note_used(space);
         Ok(index)
     }
 
-    fn sweep_block(&self, index: usize) -> Swept {
+    fn free(&self, blocks: &mut Vec<usize>) {
+        blocks.iter().for_each(|index| self.arena.block(*index).set_kind(FREE));
+        self.pages.give_back(&self.arena, &mut blocks.drain(..).map(|index| (index, 1)).collect());
+    }
+
+    fn sweep(&self, index: usize) -> Left {
         let block = self.arena.block(index);
-        let (start, size) = (self.arena.address_of(index), block.cell_size());
+        let (start, size) = self.cells_of(index);
         let swept = block.sweep(|cell| {
             if self.poison {
                 self.arena.poison(start + cell * size, size);
             }
         });
         self.sweep.count(swept, size);
-        swept
+        match swept.live as usize {
+            0 => Left::Nothing,
+            live if live < block.cells() => Left::Some,
+            _ => Left::All,
+        }
+    }
+
+    fn cells_of(&self, index: usize) -> (usize, usize) {
+        (self.arena.address_of(index), self.arena.block(index).cell_size())
+    }
+
+    fn next_free_run(&self, index: usize, from: usize) -> Option<(usize, usize)> {
+        self.arena.block(index).next_free_run(from)
+    }
+
+    fn clear(&self, index: usize, from: usize, to: usize) {
+        // A block fresh from the system is zero; its first run is all of it. Relaxed: the owner's.
+        if self.arena.block(index).dirty.swap(true, Relaxed) {
+            let (start, size) = self.cells_of(index);
+            self.arena.zero(start + from * size, (to - from) * size);
+        }
+    }
+
+    fn blacken(&self, index: usize, from: usize, to: usize) {
+        self.arena.block(index).blacken(from, to);
+    }
+
+    fn hand_out(&self, index: usize, from: usize, to: usize) {
+        self.arena.block(index).hand_out(from, to);
+    }
+
+    fn take_back(&self, index: usize, from: usize, to: usize) {
+        self.arena.block(index).take_back(from, to);
+    }
+
+    fn count_allocated(&self, bytes: usize) {
+        // Relaxed: a counter.
+        self.allocated.fetch_add(bytes as u64, Relaxed);
+    }
+}
+
+impl MarkSweep {
+    /// Puts everything up for sweeping. The world is stopped and the allocators have given up their blocks.
+    pub(super) fn condemn(&self, live: usize) {
+        ownership::condemn(self);
+        let mut large = self.sweep.large.lock();
+        let Large { swept, unswept } = &mut *large;
+        unswept.append(swept);
+        drop(large);
+        self.sweep.surviving.store(0, Relaxed);
+        self.sweep.live.store(live, Relaxed);
+        self.turnover.begin_sweep();
     }
 
     /// Sweeps whatever is left. When it returns, no other thread is sweeping either.
     pub(super) fn sweep_everything(&self) {
-        let turn = self.sweep.turn.lock();
-        // Acquire: pairs with the store in `condemn`.
-        if !self.sweep.pending.load(Acquire) {
-            return;
-        }
-        let mut freed = Vec::new();
-        for (descriptor, class) in self.registry.used_spaces() {
-            self.sweep_space(descriptor, class, &mut freed);
-        }
-        self.pages.give_back(&self.arena, &mut freed);
-        self.sweep_large();
-        // An allocator sweeps under its lock, so whoever has begun has finished when we have had the lock.
-        for local in self.allocators.lock().iter() {
-            drop(local.state.lock());
-        }
-        self.sweep.live.store(self.sweep.surviving.load(Relaxed), Relaxed);
-        self.sweep.pending.store(false, Relaxed);
-        drop(turn);
-    }
-
-    fn sweep_space(&self, id: DescriptorId, class: usize, freed: &mut Vec<(usize, usize)>) {
-        let space = self.registry.space(id, class);
-        let mut batch = Vec::new();
-        let (mut available, mut full) = (Vec::new(), Vec::new());
-        loop {
-            let mut lists = space.lock();
-            lists.available.append(&mut available);
-            lists.full.append(&mut full);
-            let rest = lists.unswept.len().saturating_sub(BATCH);
-            batch.extend(lists.unswept.drain(rest..));
-            drop(lists);
-            if batch.is_empty() {
-                return;
-            }
-            for index in batch.drain(..) {
-                let block = self.arena.block(index);
-                match self.sweep_block(index).live as usize {
-                    0 => {
-                        block.set_kind(FREE);
-                        freed.push((index, 1));
-                    }
-                    live if live < block.cells() => available.push(index),
-                    _ => full.push(index),
-                }
-            }
-            if freed.len() >= BATCH {
-                self.pages.give_back(&self.arena, freed);
-            }
-        }
+        let complete = || self.sweep.live.store(self.sweep.surviving.load(Relaxed), Relaxed);
+        ownership::sweep_everything(self, || self.sweep_large(), complete);
     }
 
     /// Sweeps the large objects that are left.
     pub(super) fn sweep_large(&self) {
-        if !self.sweep.pending.load(Acquire) {
+        if !self.turnover.sweep_is_pending() {
             return;
         }
         let mut freed = Vec::new();

@@ -247,7 +247,7 @@ fn a_dropped_allocator_leaves_its_blocks_to_others() {
         collect(&heap, &[]);
     }
     assert!(heap.counts().resident_bytes <= 4 * BLOCK as u64);
-    assert!(heap.allocators.lock().is_empty());
+    assert!(heap.turnover.allocators.lock().is_empty());
 }
 
 /// What the property test does.

@@ -1,6 +1,7 @@
 //! What `--stats` writes and `--report` prints.
 
 use serde_json::{Map, Value, json};
+use stackmark::stack::census::Census;
 use stackmark::stats::{ModeInForce, Statistics, Straggler, Summary};
 use std::fmt::Write as _;
 
@@ -12,8 +13,8 @@ fn straggler(s: Option<Straggler>) -> Value {
     s.map_or(Value::Null, |s| json!({ "goroutine": s.goroutine, "ns": s.nanos }))
 }
 
-/// The statistics as JSON; all times in nanoseconds.
-pub(crate) fn json(s: &Statistics) -> Value {
+/// The statistics as JSON, with what there is at the end; all times in nanoseconds.
+pub(crate) fn json(s: &Statistics, census: &Census, handles: usize) -> Value {
     let cycles = s.cycles_detail.iter().map(|c| {
         json!({
             "deepest_frames": c.deepest_frames,
@@ -52,6 +53,7 @@ pub(crate) fn json(s: &Statistics) -> Value {
             "placed": s.barriers.placed,
             "hit": s.barriers.hit,
             "leapfrogged": s.barriers.leapfrogged,
+            "removed": s.barriers.removed,
             "refused": refused,
             "pool_exhausted": s.barriers.pool_exhausted,
         },
@@ -72,7 +74,35 @@ pub(crate) fn json(s: &Statistics) -> Value {
             "live_bytes": s.heap.live_bytes,
             "resident_bytes": s.heap.resident_bytes,
         },
+        "process": {
+            "resident_peak_bytes": resident_peak_bytes(),
+        },
+        "census": {
+            "goroutines": census.goroutines,
+            "stacks": census.stacks,
+            "machines": census.machines,
+            "machines_for_threads": census.for_threads,
+            "machines_spare": census.spare,
+            "threads_attached": census.attached,
+            "barriers_unsettled": census.unsettled,
+            "barriers": census.barriers,
+            "stubs": census.stubs,
+            "stubs_free": census.free_stubs,
+            "stubs_taken": census.taken_stubs,
+            "handles": handles,
+            "imbalances": census.imbalances(),
+        },
     })
+}
+
+/// The most memory that the process has had.
+fn resident_peak_bytes() -> i64 {
+    // SAFETY: plain data, filled in by the call, which cannot fail for these arguments.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage.ru_maxrss * 1024
+    }
 }
 
 /// A number of bytes, in the unit that keeps it short.
@@ -155,11 +185,12 @@ fn write(out: &mut String, s: &Statistics) -> std::fmt::Result {
     let refused: u64 = barriers.refused.iter().map(|(_, n)| n).sum();
     writeln!(
         out,
-        "barriers         {}: {} placed, {} hit, {} leapfrogged, {refused} refused, {} for want of a stub",
+        "barriers         {}: {} placed, {} hit, {} leapfrogged, {} removed; {refused} refused, {} for want of a stub",
         mode(&barriers.mode),
         barriers.placed,
         barriers.hit,
         barriers.leapfrogged,
+        barriers.removed,
         barriers.pool_exhausted,
     )?;
     writeln!(

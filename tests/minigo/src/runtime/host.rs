@@ -554,7 +554,8 @@ pub(crate) fn end(status: i32, last_words: impl FnOnce()) -> ! {
             }
         };
         if let Some(file) = &w.options.stats {
-            wrote(file, std::fs::write(file, format!("{:#}\n", report::json(&statistics))));
+            let statistics = report::json(&statistics, &w.runtime.census(), w.collector.handles().live());
+            wrote(file, std::fs::write(file, format!("{statistics:#}\n")));
         }
         if let Some(file) = &w.options.profile {
             wrote(file, profile::write(file));

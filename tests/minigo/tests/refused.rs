@@ -1,0 +1,394 @@
+//! What happens when the system refuses threads and memory, call by call: this program has `pthread_create` and `mmap` of its
+//! own, which refuse when a test says so. Errors say what was missing, what had been begun is given back, and it works
+//! when the system gives again.
+
+mod jit;
+
+use stackmark::mark_sweep::{Descriptor, MarkSweep};
+use stackmark::{Collector, heap::Heap};
+use stackmark_stack::scheduler::Scheduler;
+use stackmark_stack::unwind::Code;
+use stackmark_stack::{
+    AttachError, CallInError, Caller, Config, Goroutine, Host, Left, Machine, Runtime, StackError,
+};
+use std::ffi::{c_char, c_int, c_void};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+/// How many calls are granted before one is refused, and how many are refused then.
+struct Refusal {
+    granted: AtomicI64,
+    refused: AtomicI64,
+}
+
+static THREADS: Refusal = Refusal { granted: AtomicI64::new(i64::MAX), refused: AtomicI64::new(0) };
+static MEMORY: Refusal = Refusal { granted: AtomicI64::new(i64::MAX), refused: AtomicI64::new(0) };
+static ATTEMPTS: AtomicUsize = AtomicUsize::new(0);
+/// Bytes that this program's own calls of `mmap` have mapped, less those unmapped.
+static MAPPED: AtomicI64 = AtomicI64::new(0);
+
+impl Refusal {
+    fn set(&self, granted: i64, refused: i64) {
+        self.granted.store(granted, SeqCst);
+        self.refused.store(refused, SeqCst);
+    }
+
+    fn lift(&self) {
+        self.set(i64::MAX, 0);
+    }
+
+    fn refuses(&self) -> bool {
+        self.granted.load(SeqCst) != i64::MAX
+            && self.granted.fetch_sub(1, SeqCst) <= 0
+            && self.refused.fetch_sub(1, SeqCst) > 0
+    }
+}
+
+/// The C library's function that ours stands in front of.
+fn real(name: &std::ffi::CStr) -> *mut c_void {
+    // SAFETY: looks a name up.
+    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr().cast::<c_char>()) };
+    assert!(!found.is_null(), "{name:?}");
+    found
+}
+
+type Start = extern "C" fn(*mut c_void) -> *mut c_void;
+type Create = unsafe extern "C" fn(*mut libc::pthread_t, *const libc::pthread_attr_t, Start, *mut c_void) -> c_int;
+
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pthread_create(
+    thread: *mut libc::pthread_t,
+    attributes: *const libc::pthread_attr_t,
+    start: Start,
+    argument: *mut c_void,
+) -> c_int {
+    ATTEMPTS.fetch_add(1, SeqCst);
+    if THREADS.refuses() {
+        return libc::EAGAIN;
+    }
+    // SAFETY: the function of that name, with its arguments.
+    unsafe {
+        std::mem::transmute::<*mut c_void, Create>(real(c"pthread_create"))(thread, attributes, start, argument)
+    }
+}
+
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn mmap(
+    address: *mut c_void,
+    len: usize,
+    protection: c_int,
+    flags: c_int,
+    file: c_int,
+    offset: i64,
+) -> *mut c_void {
+    if MEMORY.refuses() {
+        // SAFETY: this thread's own word.
+        unsafe { *libc::__errno_location() = libc::ENOMEM };
+        return libc::MAP_FAILED;
+    }
+    // SAFETY: the same function.
+    unsafe { mmap64(address, len, protection, flags, file, offset) }
+}
+
+/// The standard library's name for it: what a new thread needs is not refused.
+///
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn mmap64(
+    address: *mut c_void,
+    len: usize,
+    protection: c_int,
+    flags: c_int,
+    file: c_int,
+    offset: i64,
+) -> *mut c_void {
+    // SAFETY: the system call that the C library's function is.
+    let at = unsafe { libc::syscall(libc::SYS_mmap, address, len, protection, flags, file, offset) };
+    if at != -1 {
+        MAPPED.fetch_add(len as i64, Relaxed);
+    }
+    at as *mut c_void
+}
+
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn munmap(address: *mut c_void, len: usize) -> c_int {
+    // SAFETY: the system call that the C library's function is.
+    let unmapped = unsafe { libc::syscall(libc::SYS_munmap, address, len) };
+    if unmapped == 0 {
+        MAPPED.fetch_sub(len as i64, Relaxed);
+    }
+    unmapped as c_int
+}
+
+const ALONE: &str = "STACKMARK_ALONE";
+
+/// Runs a test in a process of its own, where nobody else makes threads or maps memory. What such a process is told, if this
+/// is one; otherwise its status and what it wrote to standard error, having been told `what`.
+fn alone(test: &str, what: &str) -> Result<String, (Option<i32>, String)> {
+    if let Ok(told) = std::env::var(ALONE) {
+        return Ok(told);
+    }
+    let mut command = Command::new(std::env::current_exe().expect("a test"));
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(ALONE, what).env("RUST_BACKTRACE", "0");
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a process");
+    let deadline = Instant::now() + Duration::from_secs(100);
+    while child.try_wait().expect("our child").is_none() {
+        assert!(Instant::now() < deadline, "{test} hangs");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let out = child.wait_with_output().expect("our child");
+    Err((out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned()))
+}
+
+macro_rules! alone {
+    ($test:ident, $body:expr) => {
+        #[test]
+        fn $test() {
+            match alone(stringify!($test), "") {
+                Ok(_) => $body,
+                Err((status, stderr)) => assert_eq!(status, Some(0), "{stderr}"),
+            }
+        }
+    };
+}
+
+struct Embedder;
+
+impl Host for Embedder {
+    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
+        panic!("stack exceeds {limit} bytes")
+    }
+
+    fn fatal(&self, error: &dyn std::error::Error) -> ! {
+        eprintln!("fatal: {error}");
+        std::process::exit(3)
+    }
+}
+
+unsafe extern "C-unwind" fn nothing(_object: *mut c_void, _n: usize) -> usize {
+    0
+}
+
+fn runtime(bottom: jit::Bottom) -> (Arc<Runtime>, jit::Compiled) {
+    let code = Arc::new(Code::new());
+    let compiled = jit::compile(&code, bottom, 16);
+    (Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames"), compiled)
+}
+
+/// Recurses `n` deep on this thread.
+fn recurse(runtime: &Arc<Runtime>, compiled: &jit::Compiled, n: u64) {
+    recurse_after(runtime, compiled, n, || {});
+}
+
+/// As [`recurse`]; `just_before` it runs is called.
+fn recurse_after(runtime: &Arc<Runtime>, compiled: &jit::Compiled, n: u64, just_before: impl FnOnce()) {
+    let object = 7u64;
+    let mut argument = [n, &raw const object as u64, 0];
+    let machine = Machine::attach(runtime).expect("a fresh thread");
+    // SAFETY: compiled code that keeps the contracts; the argument outlives it.
+    let goroutine = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
+    just_before();
+    assert!(matches!(machine.run(goroutine), Left::Exited));
+    assert_eq!(argument[2], n * (n + 1) / 2 + 7 * n);
+}
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").expect("of Linux").count()
+}
+
+fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+alone!(a_collector_whose_threads_are_refused_leaves_nothing_and_starts_later, {
+    let (runtime, compiled) = runtime(nothing);
+    let heap = MarkSweep::new(&Default::default()).expect("address space");
+    let config = stackmark::Config { workers: 3, ..Default::default() };
+    let before = threads();
+    // Three workers and the thread that runs cycles.
+    for granted in 0..4 {
+        THREADS.set(granted, 1);
+        let error = Collector::start(heap.clone(), runtime.clone(), &config).expect_err("a thread was refused");
+        THREADS.lift();
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}");
+        wait_until("those that were started end", || threads() == before);
+    }
+    let collector = Collector::start(heap.clone(), runtime.clone(), &config).expect("threads");
+    let kind = heap.register(Descriptor::no_pointers()).expect("a descriptor");
+    let allocator = heap.allocator().expect("address space");
+    let kept = collector.handles().create(allocator.allocate(kind, 64).expect("room").as_ptr() as usize);
+    recurse(&runtime, &compiled, 100);
+    collector.collect();
+    collector.collect();
+    assert_eq!(heap.counts().live_bytes, 64);
+    drop(kept);
+    assert_eq!(runtime.census().imbalances(), [""; 0]);
+});
+
+alone!(a_scheduler_whose_threads_are_refused_runs_nothing_and_leaves_none, {
+    let before = threads();
+    // A monitor and three threads.
+    for granted in 0..=4 {
+        let (runtime, compiled) = runtime(nothing);
+        let scheduler = Scheduler::new(&runtime, 3, Box::new(|| {}));
+        let object = 7u64;
+        let mut argument = [5, &raw const object as u64, u64::MAX];
+        // SAFETY: compiled code that keeps the contracts; the argument outlives it.
+        let goroutine = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
+        runtime.schedule(goroutine);
+        THREADS.set(granted, 1);
+        let started = scheduler.start();
+        THREADS.lift();
+        if granted == 4 {
+            wait_until("it runs", || runtime.live_goroutines() == 0);
+            started.expect("all were granted").stop();
+            assert_eq!(argument[2], 15 + 35);
+        } else {
+            assert_eq!(started.expect_err("a thread was refused").kind(), std::io::ErrorKind::WouldBlock);
+            assert_eq!((runtime.live_goroutines(), argument[2]), (1, u64::MAX), "nothing has run");
+        }
+        wait_until("those that were started end", || threads() == before);
+        assert_eq!(runtime.census().machines, 0);
+        assert_eq!(runtime.census().imbalances(), [""; 0]);
+    }
+});
+
+/// What the goroutine that calls out waits for.
+static RAN: AtomicUsize = AtomicUsize::new(0);
+static WAITS: AtomicBool = AtomicBool::new(false);
+/// It comes back when so many have asked for a thread in vain, or the other goroutines have run.
+static PATIENCE: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+unsafe extern "C-unwind" fn waits_in_c(_object: *mut c_void, _n: usize) -> usize {
+    // SAFETY: used within this function alone.
+    let caller = unsafe { Caller::current() };
+    if WAITS.swap(false, SeqCst) {
+        let before = ATTEMPTS.load(SeqCst);
+        caller.foreign(|| {
+            wait_until("the program goes on", || {
+                RAN.load(SeqCst) == 3 || ATTEMPTS.load(SeqCst) - before >= PATIENCE.load(SeqCst)
+            });
+        });
+    } else {
+        RAN.fetch_add(1, SeqCst);
+    }
+    0
+}
+
+/// One thread, a goroutine that stays in a foreign call, and three more that want to run; so many threads are refused.
+fn a_call_that_lasts(refused: i64, patience: usize) {
+    let (runtime, compiled) = runtime(waits_in_c);
+    let scheduler = Scheduler::new(&runtime, 1, Box::new(|| {}));
+    let running = scheduler.start().expect("threads");
+    RAN.store(0, SeqCst);
+    WAITS.store(true, SeqCst);
+    PATIENCE.store(patience, SeqCst);
+    let object = 7u64;
+    let mut arguments = [[10, &raw const object as u64, u64::MAX]; 4];
+    THREADS.set(0, refused);
+    for argument in &mut arguments {
+        // SAFETY: compiled code that keeps the contracts; the argument outlives it.
+        let goroutine = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
+        runtime.schedule(goroutine);
+    }
+    wait_until("all run to their ends", || runtime.live_goroutines() == 0);
+    THREADS.lift();
+    running.stop();
+    assert!(arguments.iter().all(|[.., result]| *result == 55 + 70), "{arguments:?}");
+    assert_eq!(runtime.census().imbalances(), [""; 0]);
+    assert_eq!(runtime.census().machines, 0);
+}
+
+// The foreign call ends only after the others have run: somebody has to try again for a thread.
+alone!(goroutines_behind_a_foreign_call_run_when_a_thread_can_be_had_again, {
+    a_call_that_lasts(3, usize::MAX);
+});
+
+alone!(goroutines_behind_a_foreign_call_run_after_it_where_no_thread_can_be_had, {
+    a_call_that_lasts(i64::MAX, 3);
+});
+
+// Memory is refused at each place in turn where stacks, machines and heaps ask for it.
+alone!(errors_for_want_of_memory_are_typed_and_lose_nothing, {
+    let (runtime, compiled) = runtime(nothing);
+    recurse(&runtime, &compiled, 1);
+    // A thread that has called in, so that a spare machine is there; the first use of everything else is behind us.
+    let call_in = |expected: Option<fn(&CallInError) -> bool>| {
+        let runtime = runtime.clone();
+        std::thread::spawn(move || match (runtime.call_in(|_| ()), expected) {
+            (Ok(()), None) => {}
+            (Err(error), Some(matches)) if matches(&error) => assert!(error.to_string().contains("no memory")),
+            (other, _) => panic!("{other:?}"),
+        })
+        .join()
+        .expect("no panic")
+    };
+    call_in(None);
+    runtime.stacks().trim();
+    let mapped = MAPPED.load(SeqCst);
+
+    // SAFETY: compiled code that keeps the contracts; it does not run.
+    let spawn = || unsafe { runtime.spawn(compiled.entry, 0) };
+    MEMORY.set(0, 1);
+    assert!(matches!(spawn(), Err(StackError::OutOfMemory { .. })));
+    MEMORY.lift();
+    assert_eq!((runtime.census().imbalances(), MAPPED.load(SeqCst)), (vec![], mapped));
+
+    let runtime_of_thread = runtime.clone();
+    let attached = std::thread::spawn(move || {
+        MEMORY.set(0, 1);
+        let refused = Machine::attach(&runtime_of_thread).map(drop);
+        MEMORY.lift();
+        drop(Machine::attach(&runtime_of_thread).expect("memory again"));
+        refused
+    });
+    let refused = attached.join().expect("no panic").expect_err("memory was refused");
+    assert!(matches!(refused, AttachError::SignalStack(StackError::OutOfMemory { .. })), "{refused}");
+    assert_eq!((runtime.census().imbalances(), runtime.census().machines), (vec![], runtime.census().for_threads));
+
+    for limit in 0..3 {
+        MEMORY.set(limit, i64::MAX);
+        // Of address space for objects, for records, for an allocator's slots.
+        let made = MarkSweep::new(&Default::default()).and_then(|heap| heap.allocator().map(drop));
+        MEMORY.lift();
+        assert!(made.expect_err("memory was refused").to_string().contains("cannot reserve address space"));
+    }
+    assert_eq!(MAPPED.load(SeqCst), mapped, "what was mapped is unmapped");
+    recurse(&runtime, &compiled, 2000);
+    call_in(None);
+    assert_eq!(runtime.census().imbalances(), [""; 0]);
+});
+
+/// A stack that cannot grow: the host is told what was wanted, which ends the process.
+#[test]
+fn a_stack_for_which_there_is_no_memory_ends_the_process_with_an_error() {
+    let (mut ended, mut worked) = (0, 0);
+    for granted in 0..12 {
+        match alone("a_stack_for_which_there_is_no_memory_ends_the_process_with_an_error", &granted.to_string()) {
+            Ok(granted) => {
+                let (runtime, compiled) = runtime(nothing);
+                let refuse = || MEMORY.set(granted.parse().expect("a number"), i64::MAX);
+                recurse_after(&runtime, &compiled, 20_000, refuse);
+                MEMORY.lift();
+                return;
+            }
+            Err((Some(0), _)) => worked += 1,
+            Err((Some(3), stderr)) if stderr.contains("fatal: no memory for a stack of ") => ended += 1,
+            Err((status, stderr)) => panic!("with {granted} mappings: {status:?}\n{stderr}"),
+        }
+    }
+    assert!(ended > 0 && worked > 0, "{ended} ended, {worked} worked");
+}
