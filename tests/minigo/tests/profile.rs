@@ -3,9 +3,10 @@
 #[macro_use]
 mod runner;
 
-use runner::{ALL_STRESS, Program, Size, minigo};
+use runner::{ALL_STRESS, Program, Size, minigo, run};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 struct Profile {
@@ -129,6 +130,64 @@ fn of_goroutines_that_come_and_go() {
     }
 }
 
+/// A program of so many recursions, so deep, and what it prints.
+fn returns(name: &str, rounds: usize, depth: usize) -> (PathBuf, String) {
+    let source = include_str!("returns.go.in");
+    let source = source.replace("ROUNDS", &rounds.to_string()).replace("DEPTH", &depth.to_string());
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&file, source).unwrap();
+    (file, format!("{}\n", rounds * depth * (depth + 1) / 2))
+}
+
+/// By chance it is met there once in thousands of samples; gdb sends the signals where they are wanted.
+#[test]
+fn of_a_thread_in_a_stub_and_in_what_all_stubs_do() {
+    if Command::new("gdb").arg("--version").output().is_err() {
+        eprintln!("skipped: gdb is not installed");
+        return;
+    }
+    let (program, expected) = returns("stubs.go", 5, 300);
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("profile_in_a_stub");
+    let mut command = Command::new("gdb");
+    command.args(["-batch", "-nx"]);
+    for line in [
+        "set confirm off",
+        "set pagination off",
+        "set debuginfod enabled off",
+        "set language c",
+        "handle SIGPROF nostop noprint pass",
+        "tbreak *(char *)&barrier_common",
+        "run",
+        "set language c",
+        // The word on the stack is the return address of the stub's call. The stub will be used again.
+        "set $stub = *(long *)$rsp - 5",
+        "tbreak *$stub",
+        "continue",
+        "tbreak *(char *)&barrier_common",
+        "signal SIGPROF",
+        "tbreak *(char *)&barrier_common + 11",
+        "signal SIGPROF",
+        "tbreak *(char *)&barrier_on_system",
+        "signal SIGPROF",
+        "signal SIGPROF",
+    ] {
+        command.args(["-ex", line]);
+    }
+    command.arg("--args").args([env!("CARGO_BIN_EXE_minigo"), "--threads", "1", "--profile"]).arg(&file);
+    command.args(EVERY_FRAME).arg(&program);
+    let outcome = run(command);
+    let shown = format!("{}\n{}\n{}", outcome.command, outcome.stdout, outcome.stderr);
+    assert!(
+        outcome.stdout.contains(&expected) && outcome.stdout.matches("Temporary breakpoint").count() >= 5,
+        "{shown}"
+    );
+    let profile = Profile { text: fs::read_to_string(&file).unwrap() };
+    assert_eq!((profile.count("broken"), profile.count("lost")), (0, 0), "{}", profile.text);
+    let mut places = Places::default();
+    places.add(&profile);
+    assert!(places.stub >= 1 && places.barrier_common >= 2 && places.barrier_on_system >= 1, "{places:?}\n{shown}");
+}
+
 /// What is sampled in turn.
 enum Subject {
     /// A program of the collection.
@@ -145,12 +204,8 @@ impl Subject {
             Subject::Go(name, size) => (name, Program::new(name), size),
             Subject::C(name, size) => (name, Program::with_c(name), size),
             Subject::Returns { rounds, depth } => {
-                let source = include_str!("returns.go.in");
-                let source = source.replace("ROUNDS", &rounds.to_string()).replace("DEPTH", &depth.to_string());
-                let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("returns.go");
-                fs::write(&file, source).unwrap();
-                let sum = rounds * depth * (depth + 1) / 2;
-                return profiled_file("returns", &file, &format!("{sum}\n"), options);
+                let (file, expected) = returns("returns.go", rounds, depth);
+                return profiled_file("returns", &file, &expected, options);
             }
         };
         profiled_file(name, &program.file(size), &program.expected(size), options)
