@@ -74,10 +74,27 @@ impl Walk {
         managed
     }
 
-    /// Whether the thread is in a barrier: in its stub, in what all stubs do, or in the function that handles the hit.
+    /// Whether the thread is in a barrier: in its stub, in what all stubs do, or in the function that handles the hit. What is
+    /// younger than the managed frames is as it must be there, or in a call out.
     fn in_barrier(&self) -> bool {
-        let youngest_managed = self.frames.iter().position(|(name, ..)| is_managed(name)).unwrap_or(0);
-        self.frames[..youngest_managed].last().is_some_and(|(name, ..)| name == "barrier_pool")
+        let younger: Vec<&str> =
+            self.frames.iter().map(|(name, ..)| name.as_str()).take_while(|name| !is_managed(name)).collect();
+        let (in_barrier, younger) = match younger.split_last() {
+            Some((&"barrier_pool", younger)) => (true, younger),
+            _ => (false, &younger[..]),
+        };
+        let fits = match younger {
+            [] => true,
+            ["barrier_common"] => in_barrier,
+            ["stackmark_call_system" | "stackmark_run"] => !in_barrier,
+            [native @ .., "__morestack"] => native.iter().all(|name| {
+                let assembly = ["barrier_pool", "barrier_common", "__morestack", "goroutine_entry"];
+                !name.starts_with("No symbol") && !assembly.contains(name)
+            }),
+            _ => false,
+        };
+        assert!(fits, "frames that are not there: {self:?}");
+        in_barrier
     }
 }
 

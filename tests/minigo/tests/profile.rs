@@ -3,9 +3,10 @@
 #[macro_use]
 mod runner;
 
-use runner::{ALL_STRESS, Program, Size, minigo};
+use runner::{ALL_STRESS, Program, Size, minigo, run};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 struct Profile {
@@ -19,6 +20,8 @@ struct Places {
     stub: u64,
     /// What all stubs do on the goroutine's stack.
     barrier_common: u64,
+    /// And on the system stack.
+    barrier_on_system: u64,
     /// The function that handles a hit, and what it calls.
     hit: u64,
     /// Moving a stack.
@@ -27,21 +30,23 @@ struct Places {
     switch: u64,
 }
 
+/// How the names of the assembly that changes stacks begin.
+const SWITCHES: [&str; 5] =
+    ["stackmark_call_system", "stackmark_system_call", "stackmark_callback", "stackmark_run", "stackmark_leave"];
+
 impl Places {
     fn add(&mut self, profile: &Profile) {
         self.samples += profile.count("samples");
         self.stub += profile.count("in_stubs");
         for (own, with_callees, name) in profile.functions() {
+            // The symbols of functions of Rust end in a hash.
             match name {
                 "barrier_common" => self.barrier_common += own,
-                "__morestack"
-                | "stackmark_call_system"
-                | "stackmark_callback"
-                | "stackmark_run"
-                | "stackmark_leave" => {
-                    self.switch += own;
-                }
-                "stackmark_stack::poll::on_hit" => self.hit += with_callees,
+                // Two names of one place.
+                "barrier_on_system" | "stackmark_callback_end" => self.barrier_on_system += own,
+                "__morestack" => self.switch += own,
+                _ if SWITCHES.iter().any(|switch| name.starts_with(switch)) => self.switch += own,
+                _ if name.starts_with("stackmark_stack::poll::on_hit::") => self.hit += with_callees,
                 _ if name.starts_with("stackmark_stack::moving::") => self.moving += with_callees,
                 _ => {}
             }
@@ -69,14 +74,15 @@ impl Profile {
 
 /// Runs a program with a profile, and checks what holds for all of them.
 fn profiled(name: &str, options: &[&str], size: Size) -> Profile {
-    profiled_program(name, &Program::new(name), options, size)
+    let program = Program::new(name);
+    profiled_file(name, &program.file(size), &program.expected(size), options)
 }
 
-fn profiled_program(name: &str, program: &Program, options: &[&str], size: Size) -> Profile {
+fn profiled_file(name: &str, source: &Path, expected: &str, options: &[&str]) -> Profile {
     let test = format!("profile_{name}{}", options.concat().replace([',', '-'], "_"));
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
     let options = [&["--profile", file.to_str().unwrap()], options].concat();
-    minigo(&options, &program.file(size)).expect(0, &program.expected(size));
+    minigo(&options, source).expect(0, expected);
     let profile = Profile { text: fs::read_to_string(&file).unwrap() };
     for wrong in ["broken", "lost"] {
         assert_eq!(profile.count(wrong), 0, "{options:?}\n{}", profile.text);
@@ -124,28 +130,116 @@ fn of_goroutines_that_come_and_go() {
     }
 }
 
-/// Programs, whether they have C code, and options that make them stand in every odd place.
-const STRESS: [(&str, bool, &[&str]); 20] = [
-    ("deep_recursion", false, &["--stress", "barrier-every-frame,verify"]),
-    ("f128", false, &["--threads", "4", "--stress", "move-every-poll,poison,barrier-every-frame"]),
-    ("callbacks", true, &["--stress", ALL_STRESS]),
-    ("panics_move", false, &["--threads", "2", "--stress", ALL_STRESS]),
-    ("binary_trees", false, &["--threads", "4", "--stress", "move-every-poll,poison,barrier-every-frame"]),
-    ("callback_gc", true, &["--threads", "2", "--stress", "barrier-every-frame,move-every-poll,poison"]),
-    ("collections", false, &["--threads", "2", "--stress", ALL_STRESS]),
-    ("panic_across_callback", true, &["--threads", "2", "--stress", ALL_STRESS]),
-    ("deep_goroutines", false, &["--threads", "2", "--stress", "barrier-every-frame,scan-few-frames"]),
-    ("threads_call_in", true, &["--threads", "4", "--stress", ALL_STRESS]),
-    ("prime_sieve", false, &["--threads", "2", "--stress", ALL_STRESS]),
-    ("callback_stack_copied_under_call", true, &["--stress", ALL_STRESS]),
-    ("closures", false, &["--threads", "4", "--stress", "move-every-poll,poison,barrier-every-frame"]),
-    ("return_after_grow_from_go", true, &["--stress", "move-every-poll,barrier-every-frame,collect-every-poll"]),
-    ("linked_list", false, &["--threads", "2", "--stress", ALL_STRESS]),
-    ("libcall_survives_callback", true, &["--threads", "2", "--stress", ALL_STRESS]),
-    ("defers", false, &["--threads", "2", "--stress", ALL_STRESS]),
-    ("c_calls", true, &["--stress", ALL_STRESS]),
-    ("goroutines", false, &["--threads", "2", "--stress", ALL_STRESS]),
-    ("select", false, &["--threads", "4", "--stress", "collect-every-poll,scan-few-frames,poison"]),
+/// A program of so many recursions, so deep, and what it prints.
+fn returns(name: &str, rounds: usize, depth: usize) -> (PathBuf, String) {
+    let source = include_str!("returns.go.in");
+    let source = source.replace("ROUNDS", &rounds.to_string()).replace("DEPTH", &depth.to_string());
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&file, source).unwrap();
+    (file, format!("{}\n", rounds * depth * (depth + 1) / 2))
+}
+
+/// By chance it is met there once in thousands of samples; gdb sends the signals where they are wanted.
+#[test]
+fn of_a_thread_in_a_stub_and_in_what_all_stubs_do() {
+    if Command::new("gdb").arg("--version").output().is_err() {
+        eprintln!("skipped: gdb is not installed");
+        return;
+    }
+    let (program, expected) = returns("stubs.go", 5, 300);
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("profile_in_a_stub");
+    let mut command = Command::new("gdb");
+    command.args(["-batch", "-nx"]);
+    for line in [
+        "set confirm off",
+        "set pagination off",
+        "set debuginfod enabled off",
+        "set language c",
+        "handle SIGPROF nostop noprint pass",
+        "tbreak *(char *)&barrier_common",
+        "run",
+        "set language c",
+        // The word on the stack is the return address of the stub's call. The stub will be used again.
+        "set $stub = *(long *)$rsp - 5",
+        "tbreak *$stub",
+        "continue",
+        "tbreak *(char *)&barrier_common",
+        "signal SIGPROF",
+        "tbreak *(char *)&barrier_common + 11",
+        "signal SIGPROF",
+        "tbreak *(char *)&barrier_on_system",
+        "signal SIGPROF",
+        "signal SIGPROF",
+    ] {
+        command.args(["-ex", line]);
+    }
+    command.arg("--args").args([env!("CARGO_BIN_EXE_minigo"), "--threads", "1", "--profile"]).arg(&file);
+    command.args(EVERY_FRAME).arg(&program);
+    let outcome = run(command);
+    let shown = format!("{}\n{}\n{}", outcome.command, outcome.stdout, outcome.stderr);
+    assert!(
+        outcome.stdout.contains(&expected) && outcome.stdout.matches("Temporary breakpoint").count() >= 5,
+        "{shown}"
+    );
+    let profile = Profile { text: fs::read_to_string(&file).unwrap() };
+    assert_eq!((profile.count("broken"), profile.count("lost")), (0, 0), "{}", profile.text);
+    let mut places = Places::default();
+    places.add(&profile);
+    assert!(places.stub >= 1 && places.barrier_common >= 2 && places.barrier_on_system >= 1, "{places:?}\n{shown}");
+}
+
+/// What is sampled in turn.
+enum Subject {
+    /// A program of the collection.
+    Go(&'static str, Size),
+    /// One with C code.
+    C(&'static str, Size),
+    /// So many recursions, so deep.
+    Returns { rounds: usize, depth: usize },
+}
+
+impl Subject {
+    fn profile(&self, options: &[&str]) -> Profile {
+        let (name, program, size) = match *self {
+            Subject::Go(name, size) => (name, Program::new(name), size),
+            Subject::C(name, size) => (name, Program::with_c(name), size),
+            Subject::Returns { rounds, depth } => {
+                let (file, expected) = returns("returns.go", rounds, depth);
+                return profiled_file("returns", &file, &expected, options);
+            }
+        };
+        profiled_file(name, &program.file(size), &program.expected(size), options)
+    }
+}
+
+const EVERY_FRAME: &[&str] = &["--stress", "barrier-every-frame"];
+const MOVES: &[&str] = &["--threads", "4", "--stress", "move-every-poll,poison,barrier-every-frame"];
+const ALL: &[&str] = &["--threads", "2", "--stress", ALL_STRESS];
+
+/// Programs, and options that make them stand in every odd place.
+const STRESS: [(Subject, &[&str]); 22] = [
+    (Subject::Returns { rounds: 500, depth: 3000 }, EVERY_FRAME),
+    (Subject::Returns { rounds: 500, depth: 200 }, MOVES),
+    (Subject::C("callbacks", Size::Full), EVERY_FRAME),
+    (Subject::Go("prime_sieve", Size::Full), &["--threads", "2", "--stress", "scan-few-frames,poison"]),
+    (Subject::Go("f128", Size::Stress), MOVES),
+    (Subject::C("callback_gc", Size::Stress), MOVES),
+    (Subject::Go("panics_move", Size::Stress), ALL),
+    (Subject::Returns { rounds: 500, depth: 3000 }, &["--stress", "barrier-every-frame,verify"]),
+    (Subject::C("callbacks", Size::Stress), ALL),
+    (Subject::Go("deep_goroutines", Size::Full), &["--threads", "2", "--stress", "barrier-every-frame"]),
+    (Subject::Go("collections", Size::Stress), ALL),
+    (Subject::C("panic_across_callback", Size::Stress), ALL),
+    (Subject::Returns { rounds: 500, depth: 3000 }, &["--stress", "scan-few-frames"]),
+    (Subject::C("threads_call_in", Size::Stress), ALL),
+    (Subject::Go("channels", Size::Full), EVERY_FRAME),
+    (Subject::C("callback_stack_copied_under_call", Size::Stress), ALL),
+    (Subject::Go("closures", Size::Full), MOVES),
+    (Subject::C("return_after_grow_from_go", Size::Stress), ALL),
+    (Subject::Go("defers", Size::Stress), ALL),
+    (Subject::C("libcall_survives_callback", Size::Stress), ALL),
+    (Subject::C("c_calls", Size::Full), &["--stress", "move-every-poll,poison"]),
+    (Subject::Go("goroutines", Size::Stress), ALL),
 ];
 
 #[test]
@@ -153,17 +247,17 @@ fn of_stress_programs_one_after_the_other() {
     let seconds = std::env::var("PROFILE_SECONDS").ok().and_then(|value| value.parse().ok()).unwrap_or(5);
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut places = Places::default();
-    for (name, with_c, options) in STRESS.into_iter().cycle() {
-        let program = if with_c { Program::with_c(name) } else { Program::new(name) };
-        places.add(&profiled_program(name, &program, options, Size::Stress));
+    for (subject, options) in STRESS.iter().cycle() {
+        places.add(&subject.profile(options));
         if Instant::now() > end {
             break;
         }
     }
     println!("{places:?}");
     if seconds >= 60 {
-        let Places { samples, stub, barrier_common, hit, moving, switch } = places;
-        let met = [samples / 10_000, stub + barrier_common, hit, moving, switch];
+        let Places { samples, stub, barrier_common, barrier_on_system, hit, moving, switch } = places;
+        // A stub is one instruction.
+        let met = [samples / 1000, stub + barrier_common, barrier_on_system, hit, moving, switch];
         assert!(met.iter().all(|&count| count > 0), "{seconds} seconds have not met every place: {places:?}");
     }
 }
