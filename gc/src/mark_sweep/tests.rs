@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::AtomicBool;
 
+use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::*;

@@ -3,7 +3,7 @@
 #[macro_use]
 mod runner;
 
-use runner::{ALL_STRESS, Program, Size, minigo, names_with_c, number, programs};
+use runner::{ALL_STRESS, Program, Size, VERIFIED, minigo, names_with_c, number, programs};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -65,18 +65,18 @@ macro_rules! each_option {
             }
 
             #[test]
-            fn verify() {
-                $check(stringify!($name), &["--stress", "verify"]);
+            fn each_item_verified_on_two_threads() {
+                VERIFIED.iter().for_each(|list| $check(stringify!($name), &["--threads", "2", "--stress", list]));
+            }
+
+            #[test]
+            fn each_item_verified_on_four_threads() {
+                VERIFIED.iter().for_each(|list| $check(stringify!($name), &["--threads", "4", "--stress", list]));
             }
 
             #[test]
             fn all_together() {
                 $check(stringify!($name), &["--stress", ALL_STRESS]);
-            }
-
-            #[test]
-            fn all_together_on_four_threads() {
-                $check(stringify!($name), &["--threads", "4", "--stress", ALL_STRESS]);
             }
         }
     };

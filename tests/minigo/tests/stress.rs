@@ -2,7 +2,7 @@
 #[macro_use]
 mod runner;
 
-use runner::{ALL_STRESS, Program, Size, number};
+use runner::{ALL_STRESS, Program, Size, VERIFIED, number};
 
 fn check(name: &str, options: &[&str]) {
     Program::new(name).check(options, Size::Stress);
@@ -34,18 +34,18 @@ macro_rules! tests {
             }
 
             #[test]
-            fn verify() {
-                check(stringify!($name), &["--stress", "verify"]);
-            }
-
-            #[test]
             fn collect_with_barriers_in_every_frame() {
                 check(stringify!($name), &["--stress", "collect-every-poll,barrier-every-frame"]);
             }
 
             #[test]
-            fn collect_and_verify() {
-                check(stringify!($name), &["--stress", "collect-every-poll,verify"]);
+            fn each_item_verified_on_two_threads() {
+                VERIFIED.iter().for_each(|list| check(stringify!($name), &["--threads", "2", "--stress", list]));
+            }
+
+            #[test]
+            fn each_item_verified_on_four_threads() {
+                VERIFIED.iter().for_each(|list| check(stringify!($name), &["--threads", "4", "--stress", list]));
             }
 
             #[test]
@@ -75,11 +75,6 @@ macro_rules! tests {
             #[test]
             fn all_together() {
                 check(stringify!($name), &["--stress", ALL_STRESS]);
-            }
-
-            #[test]
-            fn all_together_on_four_threads() {
-                check(stringify!($name), &["--threads", "4", "--stress", ALL_STRESS]);
             }
 
             #[test]

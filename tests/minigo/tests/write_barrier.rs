@@ -61,8 +61,9 @@ fn written(name: &str, cycles: usize) -> PathBuf {
 #[test]
 fn verification_finds_what_a_broken_write_barrier_hides() {
     let file = written("broken_barrier.go", 100);
-    for threads in ["2", "4"] {
-        let outcome = minigo(&["--threads", threads, "--stress", "verify", "--break-write-barrier"], &file);
+    for (threads, kind) in [("2", "insertion"), ("4", "insertion"), ("2", "hybrid"), ("4", "hybrid")] {
+        let options = ["--threads", threads, "--write-barrier", kind, "--stress", "verify", "--break-write-barrier"];
+        let outcome = minigo(&options, &file);
         // Within the hundred cycles that the program makes.
         assert!(!outcome.status.success(), "{}\n{}", outcome.command, outcome.stderr);
         outcome.expect_stderr("is reachable but unmarked");

@@ -13,6 +13,16 @@ use std::time::{Duration, Instant};
 pub(crate) const ALL_STRESS: &str =
     "collect-every-poll,barrier-every-frame,move-every-poll,poison,verify,scan-few-frames";
 
+/// Each item of `--stress`, and all, with a collection at every poll and everything walked again after each.
+pub(crate) const VERIFIED: [&str; 6] = [
+    "collect-every-poll,verify",
+    "collect-every-poll,verify,barrier-every-frame",
+    "collect-every-poll,verify,move-every-poll",
+    "collect-every-poll,verify,poison",
+    "collect-every-poll,verify,scan-few-frames",
+    ALL_STRESS,
+];
+
 /// More output than this is a program gone wild; its pipe is closed then.
 const OUTPUT_LIMIT: u64 = 64 << 20;
 
