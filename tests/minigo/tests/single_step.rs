@@ -2,12 +2,12 @@
 //! stacks in both directions, of barrier stubs and hits, while the stack moves.
 //!
 //! The processor traps behind each instruction of a goroutine's thread. What calls and returns have been executed tells
-//! where the thread must return to; a trace from the trap must find just that.
+//! where the thread must return to; a trace from the trap must find just that, and in the assembly libgcc's unwinder too.
 
 mod jit;
 
 use std::cell::UnsafeCell;
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -86,6 +86,8 @@ struct Stepper {
     switches: u64,
     steps: u64,
     compared: u64,
+    /// What libgcc has found, and whether it stands exactly there.
+    system_trace: Vec<(usize, c_int)>,
     /// Instructions of compiled code, of the assembly, of the pool.
     kinds: [u64; 3],
     failure: Option<Failure>,
@@ -168,6 +170,9 @@ impl Stepper {
         }
         if self.failure.is_none() && (kind.is_some() || self.steps.is_multiple_of(NATIVE_SHARE)) {
             self.compare(context, memory);
+            if kind == Some(ASSEMBLY) {
+                self.compare_system_unwinder(pc);
+            }
         }
     }
 
@@ -178,11 +183,11 @@ impl Stepper {
         let run = run_pc().saturating_sub(RUN_BYTES)..run_pc() + RUN_BYTES;
         let assembly = assembly.iter().chain([&run]);
         if barrier::pool().contains(&pc) {
-            Some(2)
+            Some(STUBS)
         } else if assembly.into_iter().any(|range| range.contains(&pc)) {
-            Some(1)
+            Some(ASSEMBLY)
         } else {
-            self.code.snapshot().function(pc).map(|_| 0)
+            self.code.snapshot().function(pc).map(|_| MANAGED)
         }
     }
 
@@ -279,10 +284,47 @@ impl Stepper {
         }
     }
 
+    /// What libgcc finds from the interrupted instruction on, with the barrier stubs that it shows as frames left out.
+    fn compare_system_unwinder(&mut self, pc: usize) {
+        unsafe extern "C-unwind" fn each(context: *mut c_void, found: *mut c_void) -> c_int {
+            let mut exact = 0;
+            // SAFETY: the unwinder's context, and our own vector, which has room.
+            unsafe { (*found.cast::<Vec<(usize, c_int)>>()).push((_Unwind_GetIPInfo(context, &mut exact), exact)) };
+            0
+        }
+        self.system_trace.clear();
+        // SAFETY: the vector outlives the call.
+        unsafe { _Unwind_Backtrace(each, (&raw mut self.system_trace).cast()) };
+        let between = self.is_between_stacks(pc).then(run_pc);
+        let expected = || between.iter().chain(self.returns[self.side].iter().rev()).copied();
+        // The frames of this handler are younger.
+        let found = self.system_trace.iter().skip_while(|(ip, exact)| *exact == 0 || *ip != pc).skip(1);
+        let found = || found.clone().map(|(ip, _)| *ip).filter(|ip| *ip != 0 && !barrier::pool().contains(ip));
+        if !found().eq(expected()) {
+            let frame = found().zip(expected()).take_while(|(a, b)| a == b).count();
+            let (what, expected) = ("libgcc finds a wrong caller", expected().nth(frame));
+            let found = found().nth(frame).unwrap_or(0);
+            self.fail(Failure { what, pc, frame, found, expected, error: None });
+        }
+    }
+
     fn fail(&mut self, failure: Failure) {
         self.failure.get_or_insert(failure);
     }
 }
+
+unsafe extern "C-unwind" {
+    fn _Unwind_Backtrace(
+        visit: unsafe extern "C-unwind" fn(*mut c_void, *mut c_void) -> c_int,
+        argument: *mut c_void,
+    ) -> c_int;
+    fn _Unwind_GetIPInfo(context: *mut c_void, exact: *mut c_int) -> usize;
+}
+
+/// Kinds of instructions.
+const MANAGED: usize = 0;
+const ASSEMBLY: usize = 1;
+const STUBS: usize = 2;
 
 /// Sides of a switch.
 const GOROUTINE: usize = 0;
@@ -296,10 +338,10 @@ fn run_pc() -> usize {
     unsafe { asm::current().as_ref() }.map_or(0, |machine| machine.run_pc.load(Relaxed))
 }
 
+/// `switch_out`, and `leave` behind it.
 fn switch_out_range() -> Range<usize> {
-    asm::switch_out_address()..asm::switch_out_address() + SWITCH_OUT_BYTES
+    asm::switch_out_address()..asm::switch_out_address() + 128
 }
-const SWITCH_OUT_BYTES: usize = 96;
 
 fn thread_stack() -> Range<usize> {
     // SAFETY: the attributes are initialised by the first call.
@@ -425,6 +467,7 @@ fn step_through(config: Config, n: u64, what: Bottom) {
             last: None,
             steps: 0,
             compared: 0,
+            system_trace: Vec::with_capacity(1 << 12),
             kinds: [0; 3],
             failure: None,
         };
