@@ -181,7 +181,7 @@ stackmark_set_current:
 // ------------------------------------------------------------------------------------------------------------------
 // stackmark_switch_out(rdi = value) -> the value that the goroutine goes on with, called by managed code: run returns the value.
 // In a callback, whose native caller keeps its thread, it returns the value itself. Keeps rsp, rbp and r15, and no other register.
-    .p2align 4
+    .p2align 6
     .globl stackmark_switch_out
     .hidden stackmark_switch_out
     .type stackmark_switch_out,@function
@@ -250,6 +250,7 @@ stackmark_leave:
 
 // ------------------------------------------------------------------------------------------------------------------
 // stackmark_call_system(rdi = f, rsi = a, rdx = b) -> f(a, b), called by managed code
+    .p2align 6
     .globl stackmark_call_system
     .hidden stackmark_call_system
     .type stackmark_call_system,@function

@@ -76,35 +76,42 @@ unsafe extern "C-unwind" fn callbacks(n: *mut c_void, i: usize) -> usize {
     })
 }
 
-/// Managed code: `entry(goroutine, [n, f])` calls `call_system(f, n, i)` for i in 0..n; `switches(goroutine, n)` calls
-/// `switch_out(i)` for i in 0..n, and `yields(goroutine, n)` yields n times; `leaf(x)` is called back.
+/// Managed code: `entry(goroutine, [n, f])` calls `call_system(f, n, i)` for i in 0..n; `switches(goroutine, x)` calls
+/// `x = switch_out(x)` without end, as corosensei's peer does; `yields(goroutine, n)` yields n times; `leaf(x)` is called back.
 fn compile(code: &Code) -> jit::Compiled {
     let mut compiler = jit::Compiler::new();
     compiler.function("leaf", 1, |b, _, params, _| {
         let result = b.ins().iadd_imm_s(params[0], 1);
         b.ins().return_(&[result]);
     });
-    for (name, yields) in [("switches", false), ("yields", true)] {
-        compiler.function(name, 2, |b, module, params, _| {
-            let [goroutine, n] = params[..] else { unreachable!("two parameters") };
-            b.ins().set_pinned_reg(goroutine);
-            let out = jit::switch_out(b, module);
-            let (head, body, end) = (b.create_block(), b.create_block(), b.create_block());
-            let i = b.append_block_param(head, I64);
-            let zero = b.ins().iconst(I64, 0);
-            b.ins().jump(head, &[zero.into()]);
-            b.switch_to_block(head);
-            let more = b.ins().icmp(IntCC::UnsignedLessThan, i, n);
-            b.ins().brif(more, body, &[], end, &[]);
-            b.switch_to_block(body);
-            let value = if yields { b.ins().iconst(I64, YIELD as i64) } else { i };
-            b.ins().call(out, &[value]);
-            let next = b.ins().iadd_imm_s(i, 1);
-            b.ins().jump(head, &[next.into()]);
-            b.switch_to_block(end);
-            b.ins().return_(&[i]);
-        });
-    }
+    compiler.function("switches", 2, |b, module, params, _| {
+        let out = jit::switch_out(b, module);
+        let head = b.create_block();
+        let x = b.append_block_param(head, I64);
+        b.ins().set_pinned_reg(params[0]);
+        b.ins().jump(head, &[params[1].into()]);
+        b.switch_to_block(head);
+        let call = b.ins().call(out, &[x]);
+        let next = b.inst_results(call)[0];
+        b.ins().jump(head, &[next.into()]);
+    });
+    compiler.function("yields", 2, |b, module, params, _| {
+        let [goroutine, n] = params[..] else { unreachable!("two parameters") };
+        b.ins().set_pinned_reg(goroutine);
+        let out = jit::switch_out(b, module);
+        let (head, body, end) = (b.create_block(), b.create_block(), b.create_block());
+        let i = b.append_block_param(head, I64);
+        b.ins().jump(head, &[n.into()]);
+        b.switch_to_block(head);
+        b.ins().brif(i, body, &[], end, &[]);
+        b.switch_to_block(body);
+        let value = b.ins().iconst(I64, YIELD as i64);
+        b.ins().call(out, &[value]);
+        let next = b.ins().iadd_imm_s(i, -1);
+        b.ins().jump(head, &[next.into()]);
+        b.switch_to_block(end);
+        b.ins().return_(&[i]);
+    });
     let entry = compiler.function("entry", 2, |b, module, params, _| {
         let [goroutine, argument] = params[..] else { unreachable!("two parameters") };
         b.ins().set_pinned_reg(goroutine);
@@ -175,20 +182,23 @@ impl Bench {
         CALLBACKS.load(Relaxed) as f64 / n as f64
     }
 
-    /// Switches from and to a goroutine by the assembly alone.
+    /// Switches from and to a goroutine by the assembly alone, with a word each way.
     fn switches(&self, n: usize) -> f64 {
         let mut stack = vec![0u128; 1024];
         let (mut machine, mut goroutine) = (MachineHeader::new(), GoroutineHeader::new());
         goroutine.stack_hi.store(stack.as_mut_ptr_range().end as usize, Relaxed);
         goroutine.entry.store(self.compiled.functions["switches"], Relaxed);
-        goroutine.start_arg.store(n, Relaxed);
-        // SAFETY: headers and stack outlive the switches, and nobody else uses them. It has not ended after n switches.
+        // SAFETY: headers and stack outlive the switches, and nobody else uses them. It does not end; its frames own nothing.
         unsafe {
             asm::prepare(&goroutine);
             asm::set_current(&mut machine);
+            assert_eq!(asm::run(&mut machine, &mut goroutine), 0);
+            goroutine.resume_value.store(1, Relaxed);
+            assert_eq!(asm::run(&mut machine, &mut goroutine), 1);
             let time = nanos(n, || {
                 for i in 0..n {
-                    assert_eq!(asm::run(&mut machine, &mut goroutine), i);
+                    goroutine.resume_value.store(black_box(i), Relaxed);
+                    black_box(asm::run(&mut machine, &mut goroutine));
                 }
             });
             asm::set_current(std::ptr::null_mut());
