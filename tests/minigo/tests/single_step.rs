@@ -360,7 +360,7 @@ fn thread_stack() -> Range<usize> {
 enum Bottom {
     Cycle,
     Callback,
-    /// Cycles, and yields before, after and in it.
+    /// Cycles, and yields before, after and in it; there is a cycle also whenever it has yielded.
     Yields,
 }
 
@@ -375,7 +375,7 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
     let caller = unsafe { Caller::current() };
     match BACK.swap(0, Relaxed) {
         0 => {
-            cycle(caller);
+            caller.foreign(|| cycle(caller.runtime()));
             if YIELDS.load(Relaxed) {
                 // SAFETY: nothing here owns anything.
                 return unsafe { caller.yield_now(0) };
@@ -395,23 +395,23 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
     0
 }
 
-/// Places barriers: this thread drives a cycle while its goroutine is InForeign.
-fn cycle(caller: Caller<'_>) {
-    let runtime = caller.runtime().clone();
-    caller.foreign(|| {
-        runtime.handshake();
-        runtime.begin_scanning(1);
-        runtime.scan_goroutines().expect("a stack that can be walked");
-        let mut world = runtime.stop_world();
-        world.end_scanning();
-    });
+/// Places barriers. No goroutine is Running on this thread.
+fn cycle(runtime: &Arc<Runtime>) {
+    runtime.handshake();
+    runtime.begin_scanning(1);
+    runtime.scan_goroutines().expect("a stack that can be walked");
+    let mut world = runtime.stop_world();
+    world.end_scanning();
 }
 
-/// Runs a goroutine as often as it yields, and once more.
+/// Runs a goroutine as often as it yields, with a cycle after each time, and once more.
 fn run_to_the_end(machine: &Machine, mut goroutine: Arc<Goroutine>) -> u64 {
     for yields in 0.. {
         match machine.run(goroutine) {
-            Left::Yielded(again) => goroutine = again,
+            Left::Yielded(again) => {
+                cycle(machine.runtime());
+                goroutine = again;
+            }
             Left::Exited => return yields,
             Left::Parked => panic!("nobody parks here"),
         }
