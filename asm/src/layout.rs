@@ -16,7 +16,7 @@ pub const RESULT_WORDS: usize = 16;
 #[repr(C)]
 #[derive(Debug)]
 pub struct Sched {
-    /// The pc at which the goroutine goes on: a label inside `call_system`, never a barrier stub.
+    /// The pc at which the goroutine goes on: one of two labels beside `call_system`, never a barrier stub.
     pub pc: AtomicUsize,
     /// The stack pointer at that pc.
     pub sp: AtomicUsize,
@@ -70,7 +70,8 @@ pub struct GoroutineHeader {
 pub struct MachineHeader {
     /// The goroutine that this machine runs, or null.
     pub goroutine: AtomicUsize,
-    /// Where native code starts when managed code calls out: an address in the system stack.
+    /// Where native code starts when managed code calls out: an address in the system stack. Outside of callbacks it is the stack
+    /// pointer that [`run`](crate::run) goes on with.
     pub system_sp: AtomicUsize,
     /// What a hit calls, on the system stack: a [`BarrierFn`]. It writes the saved return address over the slot.
     pub on_hit: AtomicUsize,
@@ -79,6 +80,12 @@ pub struct MachineHeader {
     pub on_leapfrog: AtomicUsize,
     /// A word for the host, for example a pointer to the rest of the machine.
     pub host: AtomicUsize,
+    /// Where [`run`](crate::run) goes on when the goroutine is left.
+    pub run_pc: AtomicUsize,
+    /// Its frame pointer there.
+    pub run_rbp: AtomicUsize,
+    /// Its `rbx` there: with rbp the one register that the compiler cannot keep elsewhere for it.
+    pub run_rbx: AtomicUsize,
 }
 
 /// Where a managed frame goes on, for [`continue_at`](crate::continue_at).
@@ -185,6 +192,12 @@ offsets! {
     M_ON_LEAPFROG = MachineHeader.on_leapfrog @ 24;
     /// Offset of [`MachineHeader::host`].
     M_HOST = MachineHeader.host @ 32;
+    /// Offset of [`MachineHeader::run_pc`].
+    M_RUN_PC = MachineHeader.run_pc @ 40;
+    /// Offset of [`MachineHeader::run_rbp`].
+    M_RUN_RBP = MachineHeader.run_rbp @ 48;
+    /// Offset of [`MachineHeader::run_rbx`].
+    M_RUN_RBX = MachineHeader.run_rbx @ 56;
 }
 
 impl GoroutineHeader {
@@ -218,6 +231,9 @@ impl MachineHeader {
             on_hit: AtomicUsize::new(0),
             on_leapfrog: AtomicUsize::new(0),
             host: AtomicUsize::new(0),
+            run_pc: AtomicUsize::new(0),
+            run_rbp: AtomicUsize::new(0),
+            run_rbx: AtomicUsize::new(0),
         }
     }
 }

@@ -55,8 +55,8 @@ use layout::{Continuation, GoroutineHeader, MachineHeader, NativeFn};
 use x86_64 as arch;
 
 unsafe extern "C-unwind" {
-    fn stackmark_run(machine: *mut MachineHeader, goroutine: *mut GoroutineHeader) -> usize;
     fn stackmark_leave(machine: *mut MachineHeader, value: usize) -> !;
+    fn stackmark_switch_out();
     fn stackmark_call_system(f: NativeFn, a: *mut c_void, b: usize) -> usize;
     fn stackmark_callback(goroutine: *mut GoroutineHeader, f: ManagedFn, argument: usize) -> usize;
     fn stackmark_leave_callback_by(f: ContinueFn, argument: *mut c_void, frame: usize) -> !;
@@ -112,15 +112,18 @@ pub unsafe fn prepare(goroutine: &GoroutineHeader) {
     goroutine.sched.fp.store(0, Relaxed);
 }
 
-/// Runs a goroutine from where its `sched` stands until it [`leave`]s; returns the value given to `leave`.
+/// Runs a goroutine from where its `sched` stands until it [`leave`]s or [switches out](switch_out_address); returns the value
+/// given there.
+///
+/// Inlined, and best called from the scheduler's loop itself: then the processor predicts every return (the idea is corosensei's).
 ///
 /// # Safety
-/// `machine` is the calling thread's [`current`] machine. `sched` describes a parked or [`prepare`]d goroutine whose stack
-/// lies at `stack_hi`, and no other machine runs it.
-#[inline]
+/// `machine` is the calling thread's [`current`] machine, and runs no goroutine. `sched` describes a parked or [`prepare`]d
+/// goroutine whose stack lies at `stack_hi`, and no other machine runs it.
+#[inline(always)]
 pub unsafe fn run(machine: *mut MachineHeader, goroutine: *mut GoroutineHeader) -> usize {
     // SAFETY: the caller's contract is that of the assembly.
-    unsafe { stackmark_run(machine, goroutine) }
+    unsafe { arch::run(machine, goroutine) }
 }
 
 /// Leaves the goroutine that called out and goes back to the scheduler: [`run`] returns `value`.
@@ -149,6 +152,17 @@ pub unsafe fn call_system(f: NativeFn, a: *mut c_void, b: usize) -> usize {
 /// The address that managed code calls, with the platform's C convention, for `call_system(f, a, b) -> word`.
 pub fn call_system_address() -> usize {
     stackmark_call_system as *const () as usize
+}
+
+/// The address that managed code calls for `switch_out(value) -> word`: it leaves its goroutine without calling a native function,
+/// [`run`] returns `value`, and the call returns what is in `resume_value` when the goroutine goes on. The goroutine stands in a
+/// frame that counts as one of `call_system` meanwhile. In a callback, whose native caller keeps its thread, the call returns `value` at once.
+///
+/// Argument and result travel as by the platform's C convention, but the call keeps only the stack pointer, rbp and r15: whatever
+/// else the caller needs, it spills. That is Cranelift's `CallConv::Winch` (with or without a pinned register), or LLVM's
+/// `preserve_none` around a thunk that moves the argument. The call is a safepoint.
+pub fn switch_out_address() -> usize {
+    stackmark_switch_out as *const () as usize
 }
 
 /// Calls managed code `f(argument)` from native code, on the goroutine's stack below the frame that called out.
@@ -232,7 +246,8 @@ pub unsafe extern "C" fn stackmark_stack_top() -> usize {
     }
 }
 
-/// The pc at which every goroutine that has called out goes on: the only value that `sched.pc` ever has.
+/// The pc at which every goroutine that has called out goes on: what `sched.pc` holds unless the goroutine has
+/// [switched out](switch_out_address).
 #[inline]
 pub fn resume_pc() -> usize {
     stackmark_system_call_resume as *const () as usize

@@ -84,6 +84,33 @@ managed_entry:
     .cfi_adjust_cfa_offset -8
     ret
     .cfi_endproc
+    // managed_switcher(rdi = goroutine, rsi = n): switches out with n ... 1, and returns the sum of what it goes on with and of the
+    // registers that are kept.
+managed_switcher:
+    .cfi_startproc
+    keep_registers
+    sub rsp, 16
+    .cfi_adjust_cfa_offset 16
+    mov qword ptr [rsp], rsi
+    mov qword ptr [rsp + 8], 0
+1:  mov rdi, qword ptr [rsp]
+    lea rbp, [rdi + 100]
+    lea r15, [rdi + 200]
+    call stackmark_switch_out
+    add qword ptr [rsp + 8], rax
+    add qword ptr [rsp + 8], rbp
+    add qword ptr [rsp + 8], r15
+    dec qword ptr [rsp]
+    jnz 1b
+    mov rax, qword ptr [rsp + 8]
+    add rsp, 16
+    .cfi_adjust_cfa_offset -16
+    drop_registers
+    ret
+    .cfi_endproc
+managed_switcher_back:
+    mov rsi, rdi
+    jmp managed_switcher
     managed managed_old, native_old, 10
     managed managed_young, native_young, 20
 "#
@@ -92,6 +119,8 @@ managed_entry:
 unsafe extern "C-unwind" {
     fn managed_entry(goroutine: *mut GoroutineHeader, argument: usize) -> usize;
     fn managed_young(argument: usize) -> usize;
+    fn managed_switcher(goroutine: *mut GoroutineHeader, n: usize) -> usize;
+    fn managed_switcher_back(n: usize) -> usize;
 }
 
 static MOVES: AtomicUsize = AtomicUsize::new(0);
@@ -174,6 +203,66 @@ fn calls_out_return_to_where_the_stack_has_moved() {
         assert_eq!(machine.goroutine.load(Relaxed), 0);
         assert_eq!(g.start_arg.load(Relaxed), 0, "the start argument is no root any more");
     }
+    unsafe { asm::set_current(std::ptr::null_mut()) };
+}
+
+#[test]
+fn a_goroutine_switches_out_and_goes_on_where_its_stack_has_moved() {
+    const N: usize = 5;
+    let mut stack = vec![0u128; 1024];
+    let (mut machine, g) = (MachineHeader::new(), GoroutineHeader::new());
+    g.stack_hi.store(stack.as_mut_ptr_range().end as usize, Relaxed);
+    g.entry.store(managed_switcher as *const () as usize, Relaxed);
+    g.start_arg.store(N, Relaxed);
+    g.on_exit.store(on_exit as *const () as usize, Relaxed);
+    unsafe {
+        asm::prepare(&g);
+        asm::set_current(&mut machine);
+    }
+    let mut want = 0;
+    // More than there are registers, so that each of them holds something across the switches.
+    let mut kept: [usize; 8] = std::array::from_fn(std::hint::black_box);
+    for n in (1..=N).rev() {
+        // SAFETY: headers and stacks outlive the run and are ours alone.
+        let value = unsafe { asm::run(&mut machine, std::ptr::from_ref(&g).cast_mut()) };
+        assert_eq!(value, n);
+        kept.iter_mut().for_each(|word| *word += value);
+        assert_eq!(machine.goroutine.load(Relaxed), 0);
+        assert!(
+            asm::system_call_range().contains(&(g.sched.pc.load(Relaxed) - 1)),
+            "a frame of a call out for walks"
+        );
+        assert_eq!(g.sched.fp.load(Relaxed), n + 100);
+        unsafe { move_stack(&g) };
+        g.resume_value.store(1000 * n, Relaxed);
+        want += 1000 * n + n + 100 + n + 200;
+    }
+    let result = unsafe { asm::run(&mut machine, std::ptr::from_ref(&g).cast_mut()) };
+    assert_eq!(result, want);
+    assert_eq!(kept, std::array::from_fn(|i| i + N * (N + 1) / 2));
+    unsafe { asm::set_current(std::ptr::null_mut()) };
+}
+
+#[test]
+fn a_goroutine_in_a_callback_does_not_switch_out() {
+    unsafe extern "C-unwind" fn native(_a: *mut c_void, n: usize) -> usize {
+        unsafe { asm::callback(std::ptr::from_ref(goroutine()).cast_mut(), managed_switcher_back, n) }
+    }
+    unsafe extern "C-unwind" fn managed(_g: usize, n: usize) -> usize {
+        unsafe { asm::call_system(native, std::ptr::null_mut(), n) }
+    }
+    let mut stack = vec![0u128; 4096];
+    let (mut machine, g) = (MachineHeader::new(), GoroutineHeader::new());
+    g.stack_hi.store(stack.as_mut_ptr_range().end as usize, Relaxed);
+    g.entry.store(managed as *const () as usize, Relaxed);
+    g.start_arg.store(2, Relaxed);
+    g.on_exit.store(on_exit as *const () as usize, Relaxed);
+    let result = unsafe {
+        asm::prepare(&g);
+        asm::set_current(&mut machine);
+        asm::run(&mut machine, std::ptr::from_ref(&g).cast_mut())
+    };
+    assert_eq!(result, (2 + 102 + 202) + (1 + 101 + 201));
     unsafe { asm::set_current(std::ptr::null_mut()) };
 }
 

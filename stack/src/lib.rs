@@ -4,7 +4,8 @@
 //! A [`Runtime`] is shared by [`Machine`]s, OS threads that run [`Goroutine`]s. Managed code, made by the embedder's compiler
 //! and registered with [`stackmark_unwind::Code`], calls native functions through
 //! [`call_system`](stackmark_asm::call_system_address); there a [`Caller`] names its goroutine, parks it, or calls back. It
-//! calls [`poll`] when its stack pointer is below the poll word. A collector drives cycles with [`Runtime::handshake`],
+//! calls [`poll`] when its stack pointer is below the poll word, and [`switch_out`](asm::switch_out_address) with [`YIELD`] to let
+//! others run. A collector drives cycles with [`Runtime::handshake`],
 //! [`Runtime::begin_scanning`], [`Runtime::scan_goroutines`] and [`Runtime::stop_world`].
 //!
 //! ```
@@ -108,7 +109,7 @@ pub use exception::{ForeignException, NativeException};
 pub use goroutine::Goroutine;
 pub use leaving::{FrameAt, UnwindToError};
 pub use lib_call::LibCall;
-pub use machine::{AttachError, Caller, Left, Machine, Watch};
+pub use machine::{AttachError, Caller, Left, Machine, Watch, YIELD};
 pub use memory::{StackError, StackKind, StackPool};
 pub use moving::POISON;
 pub use poll::poll;

@@ -40,6 +40,11 @@ const EXITED: usize = 0;
 const PARKED: usize = 1;
 const YIELDED: usize = 2;
 
+/// What managed code gives to [`switch_out`](asm::switch_out_address) to let others run: the goroutine goes back to its scheduler
+/// as by [`Caller::yield_now`], but without a call of native code. The call returns 0, or this value if it did nothing because
+/// the goroutine is in a callback.
+pub const YIELD: usize = 3;
+
 /// An OS thread attached to a runtime. Stays on its thread; dropping it detaches the thread.
 #[derive(Debug)]
 pub struct Machine {
@@ -225,8 +230,11 @@ impl Machine {
 
     /// Runs a Runnable goroutine until it ends, parks or yields. Waits while somebody holds it or the world is stopped.
     ///
+    /// Inlined, for the scheduler's loop: see [`asm::run`].
+    ///
     /// # Panics
     /// If it is not Runnable.
+    #[inline(always)]
     pub fn run(&self, goroutine: Arc<Goroutine>) -> Left {
         let shared = self.shared();
         let (runtime, entry) = (&*shared.runtime, &*shared.entry);
@@ -248,8 +256,12 @@ impl Machine {
         // SAFETY: this is the thread's machine; the goroutine was Runnable, so its `sched` is a stopped one's, and it is
         // Running now, so nobody else runs it.
         let left = unsafe { asm::run((&raw const shared.header).cast_mut(), header) };
-        entry.current.store(std::ptr::null_mut(), Ordering::Release);
         let goroutine = shared.running.take().expect("what was run");
+        if left == YIELD {
+            goroutine.header.resume_value.store(0, Ordering::Relaxed);
+            goroutine.status.stop(Status::Runnable);
+        }
+        entry.current.store(std::ptr::null_mut(), Ordering::Release);
         runtime.world.exit(&entry.gate);
         match left {
             EXITED => {
@@ -259,7 +271,7 @@ impl Machine {
                 Left::Exited
             }
             PARKED => Left::Parked,
-            YIELDED => Left::Yielded(goroutine),
+            YIELDED | YIELD => Left::Yielded(goroutine),
             other => unreachable!("left with {other}"),
         }
     }

@@ -1,4 +1,4 @@
-// A recursion whose frames are all scanned once before the innermost one yields: where
+// A recursion whose frames are all scanned once before the innermost one calls out: where
 // a debugger stops and looks back along them.
 package main
 
@@ -15,7 +15,7 @@ func descend(depth int) int {
 	o := &object{depth}
 	if depth == 0 {
 		runtime.GC()
-		runtime.Gosched()
+		runtime.NumGoroutine()
 		return o.depth
 	}
 	return descend(depth-1) + o.depth

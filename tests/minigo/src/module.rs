@@ -163,6 +163,7 @@ pub(crate) struct Emitter {
     /// The same machine, for code that is optimised already.
     backend: OwnedTargetIsa,
     call_system: FuncId,
+    switch_out: FuncId,
     names: HashMap<FuncId, String>,
     roles: HashMap<FuncId, Role>,
     compiled: Vec<Compiled>,
@@ -180,6 +181,7 @@ impl Emitter {
         let (isa, backend) = (isa("speed"), isa("none"));
         let mut builder = JITBuilder::with_isa(isa.clone(), cranelift_module::default_libcall_names());
         builder.symbol("stackmark_call_system", stackmark_asm::call_system_address() as *const u8);
+        builder.symbol("stackmark_switch_out", stackmark_asm::switch_out_address() as *const u8);
         // One range for all code: calls between functions are relative.
         let memory = ArenaMemoryProvider::new_with_size(CODE_BYTES).expect("address space for code");
         builder.memory_provider(Box::new(memory));
@@ -190,11 +192,19 @@ impl Emitter {
         let call_system = module
             .declare_function("stackmark_call_system", Linkage::Import, &signature)
             .expect("the first declaration of this name");
+        // The convention that keeps no register but rsp and rbp, and does not know the pinned one.
+        let mut signature = Signature::new(CallConv::Winch);
+        signature.params.push(AbiParam::new(clif::I64));
+        signature.returns.push(AbiParam::new(clif::I64));
+        let switch_out = module
+            .declare_function("stackmark_switch_out", Linkage::Import, &signature)
+            .expect("the first declaration of this name");
         Emitter {
             module,
             isa,
             backend,
             call_system,
+            switch_out,
             names: HashMap::new(),
             roles: HashMap::new(),
             compiled: vec![],
@@ -227,6 +237,10 @@ impl Emitter {
 
     pub(crate) fn call_system(&mut self, func: &mut ir::Function) -> FuncRef {
         self.module.declare_func_in_func(self.call_system, func)
+    }
+
+    pub(crate) fn switch_out(&mut self, func: &mut ir::Function) -> FuncRef {
+        self.module.declare_func_in_func(self.switch_out, func)
     }
 
     pub(crate) fn frontend_config(&self) -> cranelift_codegen::isa::TargetFrontendConfig {

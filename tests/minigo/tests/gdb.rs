@@ -6,8 +6,8 @@ mod runner;
 use runner::{Outcome, Program, Size, run};
 use std::process::Command;
 
-/// The function of the runtime that is behind `runtime.Gosched`, which the program calls in its innermost frame only.
-const BREAKPOINT: &str = "minigo::runtime::goroutine::gosched";
+/// The function of the runtime that is behind `runtime.NumGoroutine`, which the program calls in its innermost frame only.
+const BREAKPOINT: &str = "minigo::runtime::goroutine::num_goroutine";
 
 /// Whether there is a gdb. The tests say so and pass where there is none.
 fn gdb_is_missing() -> bool {

@@ -7,8 +7,8 @@ use stackmark_stack::scheduler::Scheduler;
 use stackmark_stack::unwind::Code;
 use stackmark_stack::{BarrierMode, Caller, Collector, Config, Goroutine, Host, Machine, Runtime};
 use std::ffi::c_void;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 struct Embedder;
@@ -97,6 +97,7 @@ fn run(threads: usize, goroutines: usize, config: Config) -> Arc<Runtime> {
         runtime.schedule(goroutine);
     }
     let stop = Arc::new(AtomicBool::new(false));
+    let (scanned, is_scanned) = mpsc::channel();
     let collecting = {
         let (runtime, stop) = (runtime.clone(), stop.clone());
         thread::spawn(move || {
@@ -113,10 +114,14 @@ fn run(threads: usize, goroutines: usize, config: Config) -> Arc<Runtime> {
                 world.end_scanning();
                 drop(world);
                 runtime.stacks().trim();
+                // Nobody waits but for the first time.
+                let _ = scanned.send(());
             }
             number
         })
     };
+    // However fast the goroutines are: they are scanned once before.
+    is_scanned.recv().expect("a first cycle");
     let running = scheduler.start().expect("threads");
     // A goroutine may be left waiting for a partner: wake it until all have ended.
     while runtime.live_goroutines() > 0 {

@@ -2,15 +2,15 @@
 //! stacks in both directions, of barrier stubs and hits, while the stack moves.
 //!
 //! The processor traps behind each instruction of a goroutine's thread. What calls and returns have been executed tells
-//! where the thread must return to; a trace from the trap must find just that.
+//! where the thread must return to; a trace from the trap must find just that, and in the assembly libgcc's unwinder too.
 
 mod jit;
 
 use std::cell::UnsafeCell;
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use stackmark_stack::asm::{self, barrier, layout::GoroutineHeader};
@@ -71,12 +71,23 @@ struct Stepper {
     system: Range<usize>,
     /// The native function that a goroutine ends in.
     exit: usize,
-    /// The addresses that the thread will return to, the next one last.
-    returns: Vec<usize>,
+    /// The addresses that the thread will return to, the next one last: of the goroutine with the native functions that it has
+    /// called out to, and of its scheduler.
+    returns: [Vec<usize>; 2],
+    /// The stack pointer of the scheduler when it runs a goroutine.
+    run_sp: usize,
+    /// Whether they have been taken from a first trace.
+    begun: [bool; 2],
+    /// Which of them the last instruction belonged to.
+    side: usize,
     /// Stack pointer, pc and word at the stack pointer before the instruction.
     last: Option<(usize, usize, usize)>,
+    /// Between the two.
+    switches: u64,
     steps: u64,
     compared: u64,
+    /// What libgcc has found, and whether it stands exactly there.
+    system_trace: Vec<(usize, c_int)>,
     /// Instructions of compiled code, of the assembly, of the pool.
     kinds: [u64; 3],
     failure: Option<Failure>,
@@ -140,9 +151,18 @@ impl Stepper {
         let (sp, pc) = (context.sp(), context.pc());
         let memory = memories(self.system.clone());
         let top = memory.read(sp).unwrap_or(0);
-        match self.last.replace((sp, pc, top)) {
-            Some((old_sp, old_pc, old_top)) => self.follow(old_sp, old_pc, old_top, sp, pc, top),
-            None => self.begin(context, &memory),
+        let side = self.side_of(sp);
+        let old_side = std::mem::replace(&mut self.side, side);
+        let last = self.last.replace((sp, pc, top));
+        if old_side != self.side {
+            self.switched(old_side);
+        }
+        match last {
+            _ if !std::mem::replace(&mut self.begun[self.side], true) => self.begin(context, &memory),
+            Some((old_sp, old_pc, old_top)) if old_side == self.side => {
+                self.follow(old_sp, old_pc, old_top, sp, pc, top);
+            }
+            _ => {}
         }
         let kind = self.kind(pc);
         if let Some(kind) = kind {
@@ -150,60 +170,103 @@ impl Stepper {
         }
         if self.failure.is_none() && (kind.is_some() || self.steps.is_multiple_of(NATIVE_SHARE)) {
             self.compare(context, memory);
+            if kind == Some(ASSEMBLY) {
+                self.compare_system_unwinder(pc);
+            }
         }
     }
 
     fn kind(&self, pc: usize) -> Option<usize> {
         let call_system = asm::call_system_address()..asm::call_system_address() + 128;
-        let assembly = [asm::system_call_range(), asm::callback_range(), asm::entry_range(), call_system];
+        let switch_out = switch_out_range();
+        let assembly = [asm::system_call_range(), asm::callback_range(), asm::entry_range(), call_system, switch_out];
+        let run = run_pc().saturating_sub(RUN_BYTES)..run_pc() + RUN_BYTES;
+        let assembly = assembly.iter().chain([&run]);
         if barrier::pool().contains(&pc) {
-            Some(2)
-        } else if assembly.iter().any(|range| range.contains(&pc)) {
-            Some(1)
+            Some(STUBS)
+        } else if assembly.into_iter().any(|range| range.contains(&pc)) {
+            Some(ASSEMBLY)
         } else {
-            self.code.snapshot().function(pc).map(|_| 0)
+            self.code.snapshot().function(pc).map(|_| MANAGED)
         }
     }
 
-    /// Takes the first trace, from a native function, as true.
+    /// Whose stack pointer that is. The scheduler's frames older than `run` are above where calls out begin that are in no callback.
+    fn side_of(&mut self, sp: usize) -> usize {
+        // SAFETY: the thread's own machine.
+        let Some(machine) = (unsafe { asm::current().as_ref() }) else { return SCHEDULER };
+        self.run_sp = self.run_sp.max(machine.system_sp.load(Relaxed));
+        let older = self.system.contains(&sp) && sp >= self.run_sp;
+        if machine.goroutine.load(Relaxed) == 0 || older { SCHEDULER } else { GOROUTINE }
+    }
+
+    /// The other stack is run on.
+    fn switched(&mut self, old_side: usize) {
+        self.switches += 1;
+        if old_side == GOROUTINE {
+            // The native frames of a call out have been dropped.
+            let returns = &mut self.returns[GOROUTINE];
+            let call_out = returns.iter().rposition(|address| *address == asm::native_return_pc());
+            returns.truncate(call_out.unwrap_or(returns.len()));
+        }
+    }
+
+    /// Whether the scheduler's next return address is the one that the assembly has in a register, between two stacks.
+    fn is_between_stacks(&self, pc: usize) -> bool {
+        self.side == SCHEDULER
+            && [asm::system_call_range(), switch_out_range()].iter().any(|range| range.contains(&pc))
+    }
+
+    /// Takes the first trace, from a native function or at the first switch out, as true.
     fn begin(&mut self, context: &Context, memory: &[StackMemory; 5]) {
         let snapshot = self.code.snapshot();
         let mut trace = Trace::new(&snapshot, &mut self.cache, memory, Stubs, *context);
         while let Ok(Some(frame)) = trace.next_frame() {
-            self.returns.extend((frame.return_address != 0).then_some(frame.return_address));
+            self.returns[self.side].extend((frame.return_address != 0).then_some(frame.return_address));
         }
-        self.returns.reverse();
         drop(snapshot);
-        if self.returns.first().is_none_or(|oldest| !asm::entry_range().contains(oldest)) {
-            let (pc, found) = (context.pc(), self.returns.first().copied().unwrap_or(0));
+        let pc = context.pc();
+        if self.is_between_stacks(pc) {
+            self.returns[self.side].remove(0);
+        }
+        let returns = &mut self.returns[self.side];
+        returns.reverse();
+        if self.side == GOROUTINE && returns.first().is_none_or(|oldest| !asm::entry_range().contains(oldest)) {
+            let (frame, found) = (returns.len(), returns.first().copied().unwrap_or(0));
             let what = "the first trace does not end at the goroutine's entry";
-            self.fail(Failure { what, pc, frame: self.returns.len(), found, expected: None, error: None });
+            self.fail(Failure { what, pc, frame, found, expected: None, error: None });
         }
     }
 
     /// Notes a call or a return.
     fn follow(&mut self, old_sp: usize, old_pc: usize, old_top: usize, sp: usize, pc: usize, top: usize) {
         let pool = barrier::pool();
+        let returns = &mut self.returns[self.side];
         if sp == old_sp.wrapping_sub(8) && (2..=8).contains(&top.wrapping_sub(old_pc)) {
             // A call of a stub is none of the program's: it stands for the return that led there.
             if !pool.contains(&old_pc) {
-                self.returns.push(top);
+                returns.push(top);
             }
         } else if sp == old_sp.wrapping_add(8) && pc == old_top && !pool.contains(&pc) {
-            let expected = self.returns.pop();
+            let expected = returns.pop();
             if expected != Some(pc) {
                 self.fail(Failure { what: "a return", pc: old_pc, frame: 0, found: pc, expected, error: None });
             }
+        } else if self.side == GOROUTINE && asm::system_call_range().contains(&old_pc) && returns.last() == Some(&pc)
+        {
+            // A frame that was left goes on by a jump.
+            returns.pop();
         }
     }
 
     fn compare(&mut self, context: &Context, memory: [StackMemory; 5]) {
         self.compared += 1;
+        let between = self.is_between_stacks(context.pc()).then(run_pc);
         let snapshot = self.code.snapshot();
         let mut trace = Trace::new(&snapshot, &mut self.cache, memory, Stubs, *context);
         let mut frames = 0;
         let failure = loop {
-            let expected = self.returns.iter().rev().nth(frames).copied();
+            let expected = between.iter().chain(self.returns[self.side].iter().rev()).nth(frames).copied();
             let pc = context.pc();
             let failed = |what, found, error| Some(Failure { what, pc, frame: frames, found, expected, error });
             match trace.next_frame() {
@@ -221,9 +284,63 @@ impl Stepper {
         }
     }
 
+    /// What libgcc finds from the interrupted instruction on, with the barrier stubs that it shows as frames left out.
+    fn compare_system_unwinder(&mut self, pc: usize) {
+        unsafe extern "C-unwind" fn each(context: *mut c_void, found: *mut c_void) -> c_int {
+            let mut exact = 0;
+            // SAFETY: the unwinder's context, and our own vector, which has room.
+            unsafe { (*found.cast::<Vec<(usize, c_int)>>()).push((_Unwind_GetIPInfo(context, &mut exact), exact)) };
+            0
+        }
+        self.system_trace.clear();
+        // SAFETY: the vector outlives the call.
+        unsafe { _Unwind_Backtrace(each, (&raw mut self.system_trace).cast()) };
+        let between = self.is_between_stacks(pc).then(run_pc);
+        let expected = || between.iter().chain(self.returns[self.side].iter().rev()).copied();
+        // The frames of this handler are younger.
+        let found = self.system_trace.iter().skip_while(|(ip, exact)| *exact == 0 || *ip != pc).skip(1);
+        let found = || found.clone().map(|(ip, _)| *ip).filter(|ip| *ip != 0 && !barrier::pool().contains(ip));
+        if !found().eq(expected()) {
+            let frame = found().zip(expected()).take_while(|(a, b)| a == b).count();
+            let (what, expected) = ("libgcc finds a wrong caller", expected().nth(frame));
+            let found = found().nth(frame).unwrap_or(0);
+            self.fail(Failure { what, pc, frame, found, expected, error: None });
+        }
+    }
+
     fn fail(&mut self, failure: Failure) {
         self.failure.get_or_insert(failure);
     }
+}
+
+unsafe extern "C-unwind" {
+    fn _Unwind_Backtrace(
+        visit: unsafe extern "C-unwind" fn(*mut c_void, *mut c_void) -> c_int,
+        argument: *mut c_void,
+    ) -> c_int;
+    fn _Unwind_GetIPInfo(context: *mut c_void, exact: *mut c_int) -> usize;
+}
+
+/// Kinds of instructions.
+const MANAGED: usize = 0;
+const ASSEMBLY: usize = 1;
+const STUBS: usize = 2;
+
+/// Sides of a switch.
+const GOROUTINE: usize = 0;
+const SCHEDULER: usize = 1;
+/// At least the instructions of `run`, on either side of where it goes on.
+const RUN_BYTES: usize = 64;
+
+/// Where `run` goes on, which is inlined in the scheduler.
+fn run_pc() -> usize {
+    // SAFETY: the thread's own machine.
+    unsafe { asm::current().as_ref() }.map_or(0, |machine| machine.run_pc.load(Relaxed))
+}
+
+/// `switch_out`, and `leave` behind it.
+fn switch_out_range() -> Range<usize> {
+    asm::switch_out_address()..asm::switch_out_address() + 128
 }
 
 fn thread_stack() -> Range<usize> {
@@ -243,17 +360,27 @@ fn thread_stack() -> Range<usize> {
 enum Bottom {
     Cycle,
     Callback,
+    /// Cycles, and yields before, after and in it; there is a cycle also whenever it has yielded.
+    Yields,
 }
 
 /// The compiled entry for callbacks, and what is left to do: one callback, whose own bottom runs a cycle.
 static BACK: AtomicUsize = AtomicUsize::new(0);
+/// Whether the bottom yields.
+static YIELDS: AtomicBool = AtomicBool::new(false);
 static OBJECT: u64 = 7;
 
 unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
     // SAFETY: used within this function alone.
     let caller = unsafe { Caller::current() };
     match BACK.swap(0, Relaxed) {
-        0 => cycle(caller),
+        0 => {
+            caller.foreign(|| cycle(caller.runtime()));
+            if YIELDS.load(Relaxed) {
+                // SAFETY: nothing here owns anything.
+                return unsafe { caller.yield_now(0) };
+            }
+        }
         back => {
             let goroutine = std::ptr::from_ref(caller.goroutine().header()) as usize;
             let mut argument = [3, &raw const OBJECT as usize, 0, goroutine];
@@ -268,16 +395,28 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
     0
 }
 
-/// Places barriers: this thread drives a cycle while its goroutine is InForeign.
-fn cycle(caller: Caller<'_>) {
-    let runtime = caller.runtime().clone();
-    caller.foreign(|| {
-        runtime.handshake();
-        runtime.begin_scanning(1);
-        runtime.scan_goroutines().expect("a stack that can be walked");
-        let mut world = runtime.stop_world();
-        world.end_scanning();
-    });
+/// Places barriers. No goroutine is Running on this thread.
+fn cycle(runtime: &Arc<Runtime>) {
+    runtime.handshake();
+    runtime.begin_scanning(1);
+    runtime.scan_goroutines().expect("a stack that can be walked");
+    let mut world = runtime.stop_world();
+    world.end_scanning();
+}
+
+/// Runs a goroutine as often as it yields, with a cycle after each time, and once more.
+fn run_to_the_end(machine: &Machine, mut goroutine: Arc<Goroutine>) -> u64 {
+    for yields in 0.. {
+        match machine.run(goroutine) {
+            Left::Yielded(again) => {
+                cycle(machine.runtime());
+                goroutine = again;
+            }
+            Left::Exited => return yields,
+            Left::Parked => panic!("nobody parks here"),
+        }
+    }
+    unreachable!("yields without end")
 }
 
 /// Runs a recursion of `n` calls on a goroutine and steps through all of it.
@@ -285,7 +424,12 @@ fn step_through(config: Config, n: u64, what: Bottom) {
     let _one = ONE.lock();
     std::thread::spawn(move || {
         let code = Arc::new(Code::new());
-        let compiled = jit::compile(&code, bottom, 0);
+        let compiled = if what == Bottom::Yields {
+            jit::compile_yielding(&code, bottom)
+        } else {
+            jit::compile(&code, bottom, 0)
+        };
+        YIELDS.store(what == Bottom::Yields, Relaxed);
         let runtime = Runtime::new(config, code.clone(), Box::new(Embedder)).expect("the assembly's frames");
         runtime.set_collector(Arc::new(NoRoots));
         let machine = Machine::attach(&runtime).expect("a fresh thread");
@@ -296,7 +440,7 @@ fn step_through(config: Config, n: u64, what: Bottom) {
             unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory")
         };
         // Once without, so that the dynamic linker has resolved what is called: that is a million instructions.
-        assert!(matches!(machine.run(spawn()), Left::Exited));
+        run_to_the_end(&machine, spawn());
         let goroutine = spawn();
         code.refresh_images();
         code.snapshot().read_images().expect("the CFI of this process");
@@ -315,21 +459,26 @@ fn step_through(config: Config, n: u64, what: Bottom) {
             cache: TraceCache::fixed(1 << 14),
             system: thread_stack(),
             exit: goroutine.header().on_exit.load(Relaxed),
-            returns: Vec::with_capacity(1 << 12),
+            returns: std::array::from_fn(|_| Vec::with_capacity(1 << 12)),
+            run_sp: 0,
+            begun: [false; 2],
+            side: GOROUTINE,
+            switches: 0,
             last: None,
             steps: 0,
             compared: 0,
+            system_trace: Vec::with_capacity(1 << 12),
             kinds: [0; 3],
             failure: None,
         };
         // SAFETY: nobody uses it yet; the handler does from the first poll until the goroutine's exit.
         unsafe { *STEPPER.0.get() = Some(stepper) };
         STATE.store(READY, Relaxed);
-        assert!(matches!(machine.run(goroutine), Left::Exited));
+        let yields = run_to_the_end(&machine, goroutine);
         assert_eq!(STATE.load(Relaxed), OVER, "stepped until the goroutine's exit");
         // SAFETY: the handler does not come any more.
         let stepper = unsafe { (*STEPPER.0.get()).take() }.expect("put there above");
-        let Stepper { steps, compared, kinds, failure, .. } = stepper;
+        let Stepper { switches, steps, compared, kinds, failure, .. } = stepper;
         println!("{steps} instructions, of these {kinds:?} of managed code, assembly and stubs; {compared} compared");
         let name = failure.as_ref().and_then(|failure| {
             let snapshot = code.snapshot();
@@ -338,6 +487,7 @@ fn step_through(config: Config, n: u64, what: Bottom) {
         });
         assert!(failure.is_none(), "in {name:?}: {failure:#x?}");
         assert_eq!(argument[2], n * (n + 1) / 2 + 7 * n);
+        assert_eq!((yields, switches), if what == Bottom::Yields { (3, 6) } else { (0, 0) });
         assert!(kinds[0] > 20 * n && kinds[1] > 50 * n && kinds[2] >= n, "{kinds:?}");
         drop(alternate);
     })
@@ -356,6 +506,12 @@ fn through_moves_of_the_stack_and_barriers() {
     let config =
         Config { barriers: BarrierMode::EveryFrame, move_every_poll: true, poison: true, ..Config::default() };
     step_through(config, 4, Bottom::Cycle);
+}
+
+#[test]
+fn through_yields_of_managed_and_native_code() {
+    let config = Config { barriers: BarrierMode::EveryFrame, poll_always: true, ..Config::default() };
+    step_through(config, 3, Bottom::Yields);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use stackmark_stack::asm::layout::{GoroutineHeader, MachineHeader};
 use stackmark_stack::asm::{self, ManagedFn};
 use stackmark_stack::scheduler::Scheduler;
 use stackmark_stack::unwind::Code;
-use stackmark_stack::{Caller, Config, Goroutine, Host, Left, Machine, Runtime};
+use stackmark_stack::{Caller, Config, Goroutine, Host, Left, Machine, Runtime, YIELD};
 use std::ffi::c_void;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -76,22 +76,41 @@ unsafe extern "C-unwind" fn callbacks(n: *mut c_void, i: usize) -> usize {
     })
 }
 
-unsafe extern "C-unwind" fn yields(_a: *mut c_void, _b: usize) -> usize {
-    // SAFETY: nothing here owns anything.
-    unsafe { Caller::current().yield_now(0) }
-}
-
-unsafe extern "C-unwind" fn leaves(_a: *mut c_void, value: usize) -> usize {
-    // SAFETY: called out to by a goroutine of this thread's machine; nothing here owns anything.
-    unsafe { asm::leave(asm::current(), value) }
-}
-
-/// Managed code: `entry(goroutine, [n, f])` calls `call_system(f, n, i)` for i in 0..n; `leaf(x)` is called back.
+/// Managed code: `entry(goroutine, [n, f])` calls `call_system(f, n, i)` for i in 0..n; `switches(goroutine, x)` calls
+/// `x = switch_out(x)` without end, as corosensei's peer does; `yields(goroutine, n)` yields n times; `leaf(x)` is called back.
 fn compile(code: &Code) -> jit::Compiled {
     let mut compiler = jit::Compiler::new();
     compiler.function("leaf", 1, |b, _, params, _| {
         let result = b.ins().iadd_imm_s(params[0], 1);
         b.ins().return_(&[result]);
+    });
+    compiler.function("switches", 2, |b, module, params, _| {
+        let out = jit::switch_out(b, module);
+        let head = b.create_block();
+        let x = b.append_block_param(head, I64);
+        b.ins().set_pinned_reg(params[0]);
+        b.ins().jump(head, &[params[1].into()]);
+        b.switch_to_block(head);
+        let call = b.ins().call(out, &[x]);
+        let next = b.inst_results(call)[0];
+        b.ins().jump(head, &[next.into()]);
+    });
+    compiler.function("yields", 2, |b, module, params, _| {
+        let [goroutine, n] = params[..] else { unreachable!("two parameters") };
+        b.ins().set_pinned_reg(goroutine);
+        let out = jit::switch_out(b, module);
+        let (head, body, end) = (b.create_block(), b.create_block(), b.create_block());
+        let i = b.append_block_param(head, I64);
+        b.ins().jump(head, &[n.into()]);
+        b.switch_to_block(head);
+        b.ins().brif(i, body, &[], end, &[]);
+        b.switch_to_block(body);
+        let value = b.ins().iconst(I64, YIELD as i64);
+        b.ins().call(out, &[value]);
+        let next = b.ins().iadd_imm_s(i, -1);
+        b.ins().jump(head, &[next.into()]);
+        b.switch_to_block(end);
+        b.ins().return_(&[i]);
     });
     let entry = compiler.function("entry", 2, |b, module, params, _| {
         let [goroutine, argument] = params[..] else { unreachable!("two parameters") };
@@ -143,20 +162,17 @@ fn nanos(steps: usize, f: impl FnOnce()) -> f64 {
 
 struct Bench {
     runtime: Arc<Runtime>,
-    entry: usize,
+    compiled: jit::Compiled,
 }
 
 impl Bench {
-    fn spawn(&self, argument: &[usize; 2]) -> Arc<Goroutine> {
-        // SAFETY: compiled code that keeps the contracts; its argument outlives it.
-        unsafe { self.runtime.spawn(self.entry, argument.as_ptr() as usize) }.expect("memory")
-    }
-
     /// `n` calls of `f` from managed code.
     fn calls(&self, n: usize, f: asm::layout::NativeFn) -> f64 {
         let machine = Machine::attach(&self.runtime).expect("a thread that is not attached");
         let argument = [n, f as usize];
-        let goroutine = self.spawn(&argument);
+        // SAFETY: compiled code that keeps the contracts; its argument outlives it.
+        let goroutine =
+            unsafe { self.runtime.spawn(self.compiled.entry, argument.as_ptr() as usize) }.expect("memory");
         nanos(n, || assert!(matches!(machine.run(goroutine), Left::Exited)))
     }
 
@@ -166,21 +182,23 @@ impl Bench {
         CALLBACKS.load(Relaxed) as f64 / n as f64
     }
 
-    /// Switches from and to a goroutine by the assembly alone.
+    /// Switches from and to a goroutine by the assembly alone, with a word each way.
     fn switches(&self, n: usize) -> f64 {
         let mut stack = vec![0u128; 1024];
         let (mut machine, mut goroutine) = (MachineHeader::new(), GoroutineHeader::new());
-        let argument = [n, leaves as *const () as usize];
         goroutine.stack_hi.store(stack.as_mut_ptr_range().end as usize, Relaxed);
-        goroutine.entry.store(self.entry, Relaxed);
-        goroutine.start_arg.store(argument.as_ptr() as usize, Relaxed);
-        // SAFETY: headers and stack outlive the switches, and nobody else uses them. It has not ended after n switches.
+        goroutine.entry.store(self.compiled.functions["switches"], Relaxed);
+        // SAFETY: headers and stack outlive the switches, and nobody else uses them. It does not end; its frames own nothing.
         unsafe {
             asm::prepare(&goroutine);
             asm::set_current(&mut machine);
+            assert_eq!(asm::run(&mut machine, &mut goroutine), 0);
+            goroutine.resume_value.store(1, Relaxed);
+            assert_eq!(asm::run(&mut machine, &mut goroutine), 1);
             let time = nanos(n, || {
                 for i in 0..n {
-                    assert_eq!(asm::run(&mut machine, &mut goroutine), i);
+                    goroutine.resume_value.store(black_box(i), Relaxed);
+                    black_box(asm::run(&mut machine, &mut goroutine));
                 }
             });
             asm::set_current(std::ptr::null_mut());
@@ -210,10 +228,9 @@ fn gosched(n: usize) -> f64 {
     let runtime = Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
     let (idle, is_idle) = mpsc::channel();
     let scheduler = Scheduler::new(&runtime, 1, Box::new(move || idle.send(()).expect("somebody waits")));
-    let bench = Bench { runtime: runtime.clone(), entry: compiled.entry };
-    let argument = [n / 2, yields as *const () as usize];
     for _ in 0..2 {
-        runtime.schedule(bench.spawn(&argument));
+        // SAFETY: compiled code that keeps the contracts.
+        runtime.schedule(unsafe { runtime.spawn(compiled.functions["yields"], n / 2) }.expect("memory"));
     }
     let begin = Instant::now();
     let threads = scheduler.start().expect("a thread");
@@ -233,7 +250,7 @@ fn main() {
     LEAF.store(compiled.functions["leaf"], Relaxed);
     let runtime = Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
     assert!(RUNTIME.set(runtime.clone()).is_ok());
-    let bench = Bench { runtime, entry: compiled.entry };
+    let bench = Bench { runtime, compiled };
     let mut best: Option<Times> = None;
     for _ in 0..rounds {
         let function = black_box(plain as extern "C-unwind" fn(usize) -> usize);

@@ -458,6 +458,13 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         self.b.ins().call(callee, &[f, a, b])
     }
 
+    /// Lets other goroutines run.
+    pub(crate) fn yield_now(&mut self) {
+        let callee = self.c.emitter.switch_out(self.b.func);
+        let value = self.iconst(stackmark::stack::YIELD as i64);
+        self.b.ins().call(callee, &[value]);
+    }
+
     /// Calls a native on the system stack. The first argument is passed as its second parameter, the others in the
     /// goroutine's result words from the second on; its first parameter is the goroutine's header.
     pub(crate) fn native(&mut self, f: NativeFn, args: &[Value]) -> Value {

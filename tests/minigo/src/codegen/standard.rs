@@ -100,7 +100,7 @@ impl FuncGen<'_, '_> {
                 vec![]
             }
             Standard::Gosched => {
-                self.native(natives::gosched, &[]);
+                self.yield_now();
                 vec![]
             }
             Standard::NumGoroutine => {

@@ -18,12 +18,6 @@ natives! {
         0
     }
 
-    /// Lets others run.
-    fn gosched(a) {
-        host::yield_now();
-        0
-    }
-
     /// How many goroutines there are.
     fn num_goroutine(a) {
         host::goroutines()

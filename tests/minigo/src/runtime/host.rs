@@ -316,11 +316,6 @@ pub(crate) fn park(why: Wait, publish: impl FnOnce()) -> usize {
     }
 }
 
-pub(crate) fn yield_now() {
-    // SAFETY: as in park.
-    unsafe { Caller::current().yield_now(0) };
-}
-
 /// A new goroutine that calls a function object.
 pub(crate) fn spawn(object: usize) {
     let w = world();

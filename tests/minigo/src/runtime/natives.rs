@@ -12,7 +12,7 @@ pub(crate) use super::channel::{
 pub(crate) use super::compare::{compare_strings, equal_interfaces, equal_memory};
 pub(crate) use super::fail::Failure;
 pub(crate) use super::foreign::{c_bytes, c_string, errno_value, foreign_call, go_bytes, go_string, go_string_n};
-pub(crate) use super::goroutine::{collect, exit, go, gosched, nanoseconds, num_goroutine};
+pub(crate) use super::goroutine::{collect, exit, go, nanoseconds, num_goroutine};
 pub(crate) use super::host::poll_address;
 pub(crate) use super::interface::{assertion_error, find_method, implements, take_text};
 pub(crate) use super::map::{map_assign, map_delete, map_find, map_make, map_next};

@@ -147,7 +147,7 @@ impl Setting {
     pub(crate) fn with_host(config: Config, host: Box<dyn Host>) -> Setting {
         let code = Arc::new(Code::new());
         let mut compiler = jit::Compiler::new();
-        let rec = jit::recursion(&mut compiler, bottom, 16);
+        let rec = jit::recursion(&mut compiler, bottom, 16, false);
         let guarded = guarded(&mut compiler, rec);
         inner(&mut compiler, "inner", guarded);
         inner(&mut compiler, "inner_unguarded", rec);

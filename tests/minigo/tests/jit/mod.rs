@@ -5,7 +5,8 @@
 
 use cranelift_codegen::FinalizedMachExceptionHandler;
 use cranelift_codegen::ir::{
-    AbiParam, InstBuilder, MemFlagsData, Signature, StackSlotData, StackSlotKind, Value, condcodes::IntCC, types::I64,
+    AbiParam, FuncRef, InstBuilder, MemFlagsData, Signature, StackSlotData, StackSlotKind, Value, condcodes::IntCC,
+    types::I64,
 };
 use cranelift_codegen::isa::CallConv;
 use cranelift_codegen::settings::{self, Configurable};
@@ -20,6 +21,17 @@ use std::sync::Mutex;
 
 /// The native function at the bottom: `(object, n)`.
 pub(crate) type Bottom = unsafe extern "C-unwind" fn(*mut c_void, usize) -> usize;
+
+/// `switch_out`, for a function of managed code. The convention of the name keeps no register but rsp and rbp, and does not know
+/// the pinned one.
+#[allow(dead_code, reason = "not every test switches")]
+pub(crate) fn switch_out(b: &mut FunctionBuilder<'_>, module: &mut JITModule) -> FuncRef {
+    let mut signature = Signature::new(CallConv::Winch);
+    signature.params.push(AbiParam::new(I64));
+    signature.returns.push(AbiParam::new(I64));
+    let id = module.declare_function("switch_out", Linkage::Import, &signature).expect("an import");
+    module.declare_func_in_func(id, b.func)
+}
 
 /// The compiled function, registered.
 pub(crate) struct Compiled {
@@ -66,6 +78,7 @@ impl Compiler {
             cranelift_native::builder().expect("this machine").finish(settings::Flags::new(flags)).expect("flags");
         let mut jit = JITBuilder::with_isa(isa, cranelift_module::default_libcall_names());
         jit.symbol("call_system", asm::call_system_address() as *const u8);
+        jit.symbol("switch_out", asm::switch_out_address() as *const u8);
         let mut signature = Signature::new(CallConv::SystemV);
         signature.params.extend([AbiParam::new(I64); 3]);
         signature.returns.push(AbiParam::new(I64));
@@ -201,8 +214,18 @@ impl Calls {
 #[allow(dead_code, reason = "not every test is about recursion alone")]
 /// Compiles and registers `rec`. With `pad`, each frame has so many bytes more.
 pub(crate) fn compile(code: &Code, bottom: Bottom, pad: u32) -> Compiled {
+    compile_entries(code, |compiler| recursion(compiler, bottom, pad, false))
+}
+
+/// The same; the goroutine yields before it calls out at the bottom, and after that.
+#[allow(dead_code, reason = "not every test switches")]
+pub(crate) fn compile_yielding(code: &Code, bottom: Bottom) -> Compiled {
+    compile_entries(code, |compiler| recursion(compiler, bottom, 0, true))
+}
+
+fn compile_entries(code: &Code, recursion: impl FnOnce(&mut Compiler) -> FuncId) -> Compiled {
     let mut compiler = Compiler::new();
-    let rec = recursion(&mut compiler, bottom, pad);
+    let rec = recursion(&mut compiler);
     let entry = compiler.function("entry", 2, |b, module, params, calls| {
         let [goroutine, argument] = params[..] else { unreachable!("two parameters") };
         b.ins().set_pinned_reg(goroutine);
@@ -233,7 +256,7 @@ pub(crate) fn compile(code: &Code, bottom: Bottom, pad: u32) -> Compiled {
 }
 
 /// The function `rec`.
-pub(crate) fn recursion(compiler: &mut Compiler, bottom: Bottom, pad: u32) -> FuncId {
+pub(crate) fn recursion(compiler: &mut Compiler, bottom: Bottom, pad: u32, yields: bool) -> FuncId {
     compiler.function("rec", 2, |b, module, params, calls| {
         let [n, object] = params[..] else { unreachable!("two parameters") };
         b.declare_value_needs_stack_map(object);
@@ -246,7 +269,16 @@ pub(crate) fn recursion(compiler: &mut Compiler, bottom: Bottom, pad: u32) -> Fu
         let (last, more) = (b.create_block(), b.create_block());
         b.ins().brif(n, more, &[], last, &[]);
         b.switch_to_block(last);
+        let switch = yields.then(|| switch_out(b, module));
+        let give_way = |b: &mut FunctionBuilder<'_>| {
+            if let Some(switch) = switch {
+                let value = b.ins().iconst(I64, stackmark_stack::YIELD as i64);
+                b.ins().call(switch, &[value]);
+            }
+        };
+        give_way(b);
         let result = calls.native(b, bottom as *const () as usize, object, n);
+        give_way(b);
         b.ins().return_(&[result]);
         b.switch_to_block(more);
         let id = module.declare_function("rec", Linkage::Local, &b.func.signature).expect("declared");
