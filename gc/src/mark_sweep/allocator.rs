@@ -91,7 +91,7 @@ impl Allocator {
 
     #[inline]
     fn bump(&self, space: usize, size: usize) -> Option<NonNull<u8>> {
-        NonNull::new(self.local.slots.slot(space).bump(size)? as *mut u8)
+        self.local.slots.slot(space).bump(size)
     }
 
     #[cold]
