@@ -31,7 +31,7 @@ use crate::assist::Schedule;
 use crate::global::Globals;
 use crate::handle::{Handle, Handles};
 use crate::heap::{Growth, Heap};
-use crate::mark::{AbortOnPanic, Marker, Shared};
+use crate::mark::{AbortOnPanic, Marker, Shared, no_thread};
 use crate::pace::{Measured, Pace};
 use crate::stats::{BarrierStats, CycleStats, FrameStats, StackStats, Statistics};
 use crate::verify::{UnmarkedObject, Verifier};
@@ -193,7 +193,8 @@ impl<H: Heap> Collector<H> {
         });
         let driver = Driver { inner: Arc::clone(&inner), marker, pace };
         let thread = std::thread::Builder::new().name("stackmark-cycle".into());
-        let thread = Some(thread.spawn(move || driver.run())?);
+        let thread = thread.spawn(move || driver.run()).map_err(|error| no_thread("cycles", &error))?;
+        let thread = Some(thread);
         // When nothing can fail any more: heap and runtime are as they were otherwise.
         let collector = Collector { inner, thread };
         let inner = &collector.inner;

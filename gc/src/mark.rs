@@ -92,7 +92,8 @@ impl<H: Heap> Marker<H> {
             let shared = Arc::clone(&marker.shared);
             let worker = MarkWorker { number, deque, tracer: Tracer::default(), shared };
             let thread = std::thread::Builder::new().name(format!("stackmark-mark-{number}"));
-            marker.threads.push(thread.spawn(move || worker.run())?);
+            let thread = thread.spawn(move || worker.run()).map_err(|error| no_thread("marking", &error))?;
+            marker.threads.push(thread);
         }
         Ok(marker)
     }
@@ -235,6 +236,11 @@ impl<H: Heap> Sink for Shared<H> {
             self.add(Work::Words(words));
         }
     }
+}
+
+/// The error of a thread that the system refuses, with what it was for.
+pub(crate) fn no_thread(purpose: &str, error: &std::io::Error) -> std::io::Error {
+    std::io::Error::new(error.kind(), format!("cannot start a thread for {purpose}: {error}"))
 }
 
 struct MarkWorker<H> {

@@ -183,12 +183,12 @@ impl Scheduler {
         let monitored = Arc::downgrade(self);
         let monitor = std::thread::Builder::new().name("monitor".into()).spawn(move || monitor(&monitored));
         let started = monitor.and_then(|_| (0..self.threads).try_for_each(|_| self.start_thread(&mut state)));
-        if started.is_err() {
+        started.map_err(|error| {
             // Before the others find something to run.
             self.stop.store(true, Ordering::Relaxed);
             state.stopped = true;
-        }
-        started
+            std::io::Error::new(error.kind(), format!("cannot start a thread for goroutines: {error}"))
+        })
     }
 
     /// Starts a thread that has a permit.

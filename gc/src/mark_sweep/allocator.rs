@@ -73,7 +73,7 @@ impl Allocator {
         let space = space_of(descriptor, class);
         match self.bump(space, SIZES[class] as usize) {
             Some(object) => Ok(object),
-            None => self.refill(space, SIZES[class] as usize),
+            None => self.refill(space),
         }
     }
 
@@ -91,11 +91,11 @@ impl Allocator {
 
     #[inline]
     fn bump(&self, space: usize, size: usize) -> Option<NonNull<u8>> {
-        NonNull::new(self.local.slots.slot(space).bump(size)? as *mut u8)
+        self.local.slots.slot(space).bump(size)
     }
 
     #[cold]
-    fn refill(&self, space: usize, size: usize) -> Result<NonNull<u8>, AllocationError> {
+    fn refill(&self, space: usize) -> Result<NonNull<u8>, AllocationError> {
         let descriptor = descriptor_of(space);
         if self.heap.registry.record(descriptor).is_none() {
             return Err(AllocationError::UnknownDescriptor { descriptor });
@@ -109,6 +109,7 @@ impl Allocator {
             }
         };
         self.heap.tell_growth(untold);
+        let size = SIZES[space % CLASSES] as usize;
         Ok(self.bump(space, size).expect("a run has at least one cell"))
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! Plain Rust without raw memory, as `ownership`, whose models run this code too.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use stackmark_stack::sync::Ordering::Relaxed;
@@ -39,7 +40,7 @@ impl AllocationSlot {
 
     /// The next cell of the run, of `size` bytes. For the allocator's thread.
     #[inline]
-    pub(super) fn bump(&self, size: usize) -> Option<usize> {
+    pub(super) fn bump(&self, size: usize) -> Option<NonNull<u8>> {
         // Relaxed: the thread's own words. The collector reads them when this thread has passed a safepoint, or writes
         // them while it is stopped; both order these accesses.
         let object = self.cursor.load(Relaxed);
@@ -48,7 +49,7 @@ impl AllocationSlot {
             return None;
         }
         self.cursor.store(next, Relaxed);
-        Some(object)
+        NonNull::new(object as *mut u8)
     }
 
     // Under the lock, all of these. Relaxed: the lock orders `block` and `end`; for `cursor` see `bump`.

@@ -1,5 +1,6 @@
 //! Machine code and everything that is registered with it: addresses, names, CFI, safepoints, constant data.
 
+use crate::error::CompileError;
 use crate::runtime::host;
 use crate::runtime::typeinfo::TypeInfo;
 use crate::stack_addresses;
@@ -177,13 +178,16 @@ pub(crate) struct Emitter {
 }
 
 impl Emitter {
-    pub(crate) fn new() -> Emitter {
+    pub(crate) fn new() -> Result<Emitter, CompileError> {
         let (isa, backend) = (isa("speed"), isa("none"));
         let mut builder = JITBuilder::with_isa(isa.clone(), cranelift_module::default_libcall_names());
         builder.symbol("stackmark_call_system", stackmark_asm::call_system_address() as *const u8);
         builder.symbol("stackmark_switch_out", stackmark_asm::switch_out_address() as *const u8);
         // One range for all code: calls between functions are relative.
-        let memory = ArenaMemoryProvider::new_with_size(CODE_BYTES).expect("address space for code");
+        let memory = ArenaMemoryProvider::new_with_size(CODE_BYTES).map_err(|e| CompileError {
+            place: "minigo".into(),
+            message: format!("cannot reserve address space for code: {e}"),
+        })?;
         builder.memory_provider(Box::new(memory));
         let mut module = JITModule::new(builder);
         let mut signature = Signature::new(CallConv::SystemV);
@@ -199,7 +203,7 @@ impl Emitter {
         let switch_out = module
             .declare_function("stackmark_switch_out", Linkage::Import, &signature)
             .expect("the first declaration of this name");
-        Emitter {
+        Ok(Emitter {
             module,
             isa,
             backend,
@@ -214,7 +218,7 @@ impl Emitter {
             words: HashMap::new(),
             globals: vec![],
             pending: None,
-        }
+        })
     }
 
     pub(crate) fn declare(&mut self, name: &str, signature: &Signature) -> FuncId {

@@ -3,9 +3,11 @@
 #[macro_use]
 mod runner;
 
-use runner::{Program, Size, minigo, number};
+use runner::{Program, Size, minigo, number, run};
 use std::fs;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn written(name: &str, source: &str) -> PathBuf {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -94,4 +96,52 @@ fn near_the_soft_limit_collections_come_more_often() {
     };
     let (tight, wide) = (cycles("12000000"), cycles("1000000000"));
     assert!(tight > 2 * wide, "{tight} and {wide}");
+}
+
+/// What is missing first: address space for code, for objects, for threads, for stacks; or anything that the program's own
+/// parts allocate.
+const MISSING: [&str; 5] = [
+    "cannot reserve address space",
+    "cannot start a thread for",
+    "no memory for a stack of",
+    "out of memory",
+    // The standard library's words, and what it says of a new thread's signal stack.
+    "memory allocation of",
+];
+const NO_SIGNAL_STACK: &str = "failed to allocate an alternative stack";
+
+#[test]
+fn with_too_little_address_space_a_program_works_or_says_what_is_missing() {
+    let program = Program::new("deep_goroutines");
+    let (file, expected) = (program.file(Size::Full), program.expected(Size::Full));
+    let (mut worked, mut missed) = (0, [0; MISSING.len()]);
+    for mebibytes in (100..1600).step_by(50).chain([2000, 4000]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_minigo"));
+        command.args(["--threads", "2"]).arg(&file).env("RUST_BACKTRACE", "0");
+        let limit = libc::rlimit { rlim_cur: mebibytes << 20, rlim_max: mebibytes << 20 };
+        // SAFETY: between fork and exec one system call is made, which sets limits of the new process.
+        unsafe {
+            command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_AS, &raw const limit) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        let outcome = run(command);
+        if outcome.status.success() {
+            outcome.expect(0, &expected);
+            worked += 1;
+            continue;
+        }
+        let said = MISSING.iter().position(|what| outcome.stderr.contains(what));
+        assert!(
+            said.is_some() || outcome.stderr.contains(NO_SIGNAL_STACK),
+            "with {mebibytes} MiB: {}\n{}",
+            outcome.status,
+            outcome.stderr
+        );
+        assert!(matches!(outcome.status.signal(), None | Some(libc::SIGABRT)), "{}", outcome.status);
+        missed[said.unwrap_or(MISSING.len() - 1)] += 1;
+    }
+    println!("{worked} worked, {missed:?} missed {MISSING:?}");
+    assert!(worked >= 2 && missed.iter().filter(|n| **n > 0).count() >= 2, "{worked}, {missed:?}");
 }

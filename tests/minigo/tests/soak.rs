@@ -30,7 +30,7 @@ const EVERYTHING: &str = runner::ALL_STRESS;
 /// For objects, and for stacks.
 const BOUND: u64 = 64 << 20;
 /// For the whole process, the compiler included.
-const PROCESS_BOUND: u64 = 320 << 20;
+const PROCESS_BOUND: u64 = 192 << 20;
 /// Threads that the scheduler keeps for foreign calls that last, and such calls at the end of a program.
 const KEPT_THREADS: u64 = 20;
 

@@ -105,6 +105,7 @@ impl Heap {
             local.next_run(self, SPACE).expect("there are blocks enough");
             local.slots.0.bump(SIZE).expect("a run has at least one cell")
         });
+        let address = address.as_ptr() as usize;
         let (block, cell) = (address / STEP - 1, address % STEP / SIZE);
         self.memory(block, cell, |memory| {
             assert_eq!(*memory, ZERO, "cell {cell} of block {block} is handed out zeroed, and once");

@@ -71,7 +71,7 @@ struct Literal {
 /// Compiles a program. What runs first is `Code::start`.
 pub(crate) fn compile(program: &Program, c_symbols: Option<&Symbols>) -> Compiled<Code> {
     let types = Types::new();
-    let mut emitter = Emitter::new();
+    let mut emitter = Emitter::new()?;
     let panicking = panicking::declare(&mut emitter);
     let mut c = Compiler {
         program,
