@@ -87,6 +87,7 @@ mod memory;
 mod moving;
 pub mod observe;
 mod poll;
+mod ran;
 mod request;
 mod return_protection;
 mod runtime;

@@ -409,12 +409,12 @@ impl<'m> Caller<'m> {
         let runtime = &*self.shared.runtime;
         let entered = runtime.world.try_enter(&self.shared.entry.gate);
         let started = entered && self.goroutine.status.try_start(from);
-        if !started || runtime.is_scanning() {
+        if !started || !runtime.is_noted(self.goroutine) {
             self.back_inside_slowly(from, entered, started);
         }
     }
 
-    /// The same when the world stands still, the goroutine is held or its stack is being scanned.
+    /// The same when the world stands still, the goroutine is held or has not run since its scan.
     #[cold]
     fn back_inside_slowly(&self, from: Status, entered: bool, started: bool) {
         let runtime = &*self.shared.runtime;
@@ -424,7 +424,7 @@ impl<'m> Caller<'m> {
         if !started {
             self.goroutine.start_running(from);
         }
-        if runtime.is_scanning() {
+        if !runtime.is_noted(self.goroutine) {
             runtime.note_running(&self.handle());
         }
     }
@@ -548,7 +548,7 @@ impl<'m> Caller<'m> {
             }
         }
         self.back_inside(Status::Foreign);
-        if self.shared.runtime.is_scanning() {
+        if self.shared.runtime.keeps_scans() {
             self.note_callback();
         }
         let _out = GoOutside(self);

@@ -227,6 +227,12 @@ pub enum LeftOut {
     Handshake,
     /// The fence between `inside` and `stopping`.
     WorldFence,
+    /// A goroutine that runs says so.
+    RanNote,
+    /// A short scan asks whether the last one was the last cycle's.
+    Kept,
+    /// A callback says that frames under its foreign call have run.
+    CallsBack,
 }
 
 /// Whether the running model leaves this out. Never, outside of models.

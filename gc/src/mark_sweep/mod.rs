@@ -4,6 +4,12 @@
 //! [`Descriptor`], or belongs to one large object. Objects have no header: what they are follows from their block, whose
 //! record lies aside, marks included. Memory is handed out zeroed.
 //!
+//! Marks may be *sticky* ([`Heap::keep_marks`]; Demers, Weiser, Hayes, Boehm, Bobrow and Shenker, "Combining generational and
+//! conservative garbage collection: framework and implementations", POPL 1990): sweeping leaves them, so that what a cycle has
+//! marked is old, what was allocated since is unmarked and young, and the next cycle traces from young objects only and sweeps
+//! only blocks that have some. What is handed out black is old from the start: its references are marked too, since the
+//! thread that stored them did so with the write barrier on. A free cell has no mark, since sweeping frees unmarked ones.
+//!
 //! Sweeping is lazy: a thread that needs cells sweeps a block of its own kind first; the collector's thread sweeps the
 //! rest meanwhile.
 //!
@@ -112,6 +118,10 @@ pub struct MarkSweep {
     allocators: Mutex<Vec<Arc<Local>>>,
     /// Objects handed out are black. Written before, read under, each allocator's lock.
     marking: AtomicBool,
+    /// Sweeping leaves marks. Relaxed: set before the first cycle.
+    sticky: AtomicBool,
+    /// The present cycle began with the marks of the last one. Relaxed: only the collector's thread uses it.
+    kept: AtomicBool,
     poison: bool,
     allocated: AtomicU64,
     /// `allocated` when the last cycle ended, and when the present one began.
@@ -143,6 +153,8 @@ impl MarkSweep {
             sweep: Sweep::default(),
             allocators: Mutex::default(),
             marking: AtomicBool::new(false),
+            sticky: AtomicBool::new(false),
+            kept: AtomicBool::new(false),
             poison: options.poison,
             allocated: AtomicU64::new(0),
             allocated_at_end: AtomicU64::new(0),
@@ -180,6 +192,11 @@ impl MarkSweep {
     fn is_marking(&self) -> bool {
         // Relaxed: the lock orders it; see `begin_cycle`.
         self.marking.load(Relaxed)
+    }
+
+    /// Whether sweeping leaves the marks.
+    fn keeps_marks(&self) -> bool {
+        self.sticky.load(Relaxed)
     }
 
     /// Adds to the bytes handed out; wraps like the counter of an allocator that took more back than it gave.
@@ -274,7 +291,7 @@ fn object_at(address: usize) -> Object {
 }
 
 // SAFETY: marked objects, and those that were handed out after `begin_cycle`, have their mark set, and sweeping frees only
-// cells whose mark is clear; `trace` visits each place that the descriptor names; `resolve` returns cells that are handed
+// cells whose mark is clear, and clears no mark of others once marks are kept; `trace` visits each place that the descriptor names; `resolve` returns cells that are handed
 // out, which are objects or zero. The head of this file tells how that holds while threads allocate.
 unsafe impl Heap for MarkSweep {
     #[inline]
@@ -355,7 +372,23 @@ unsafe impl Heap for MarkSweep {
         let black = allocated.saturating_sub(self.allocated_at_begin.load(Relaxed));
         self.allocated_at_end.store(allocated, Relaxed);
         self.objects_marked.fetch_add(marked.objects, Relaxed);
-        self.condemn((marked.bytes + black) as usize);
+        let kept = self.kept.swap(self.keeps_marks(), Relaxed);
+        self.condemn((marked.bytes + black) as usize, kept);
+    }
+
+    fn keep_marks(&self) -> bool {
+        self.sticky.store(true, Relaxed);
+        true
+    }
+
+    fn clear_marks(&self) {
+        self.kept.store(false, Relaxed);
+        for index in 0..self.pages.frontier() {
+            let block = self.arena.block(index);
+            if matches!(block.kind(), SMALL | LARGE) {
+                block.clear_marks();
+            }
+        }
     }
 
     fn finish_sweep(&self) {

@@ -33,8 +33,10 @@ pub(super) struct Record {
 pub(super) struct Space {
     /// Swept, and with free cells.
     pub(super) available: Vec<usize>,
-    /// Swept or filled since, and without any.
+    /// Filled since the last cycle.
     pub(super) full: Vec<usize>,
+    /// Swept, and without free cells: all are marked, if marks are kept, so that a cycle which keeps them finds nothing there.
+    pub(super) old: Vec<usize>,
     /// Not swept since the last cycle.
     pub(super) unswept: Vec<usize>,
     /// Whether the space stands in `Registry::used`.
@@ -90,13 +92,16 @@ impl Registry {
 
 impl Space {
     const fn new() -> Space {
-        Space { available: Vec::new(), full: Vec::new(), unswept: Vec::new(), known: false }
+        Space { available: Vec::new(), full: Vec::new(), old: Vec::new(), unswept: Vec::new(), known: false }
     }
 
-    /// At a cycle's end: everything is to be swept.
-    pub(super) fn condemn(&mut self) {
+    /// At a cycle's end: everything is to be swept; only what may hold unmarked objects, if earlier cycles' marks were kept.
+    pub(super) fn condemn(&mut self, kept: bool) {
         if self.unswept.is_empty() {
             std::mem::swap(&mut self.unswept, &mut self.full);
+        }
+        if !kept {
+            self.unswept.append(&mut self.old);
         }
         self.unswept.append(&mut self.full);
         self.unswept.append(&mut self.available);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use parking_lot::Mutex;
 
 use super::block::{FREE, SMALL, Swept};
+use super::class;
 use super::descriptor::DescriptorId;
 use super::{AllocationError, MarkSweep};
 
@@ -32,6 +33,9 @@ pub(super) struct Sweep {
 /// First blocks of large objects.
 #[derive(Default)]
 struct Large {
+    /// Handed out since the last cycle.
+    young: Vec<usize>,
+    /// Swept: marked, if marks are kept.
     swept: Vec<usize>,
     unswept: Vec<usize>,
 }
@@ -39,7 +43,7 @@ struct Large {
 impl Sweep {
     /// Adds a large object.
     pub(super) fn add_large(&self, first: usize) {
-        self.large.lock().swept.push(first);
+        self.large.lock().young.push(first);
     }
 
     // Relaxed, here and below: counters. `pending` and the locks order what is counted where it matters.
@@ -58,17 +62,27 @@ impl Sweep {
 }
 
 impl MarkSweep {
-    /// Puts every block up for sweeping. The world is stopped and the allocators have given up their blocks.
-    pub(super) fn condemn(&self, live: usize) {
+    /// Puts every block up for sweeping, or, if earlier cycles' marks were `kept`, those that may hold unmarked objects. The world
+    /// is stopped and the allocators have given up their blocks. `live` bytes are marked that were not before.
+    pub(super) fn condemn(&self, live: usize, kept: bool) {
+        let mut surviving = 0;
         for (descriptor, class) in self.registry.used_spaces() {
-            self.registry.space(descriptor, class).lock().condemn();
+            let mut space = self.registry.space(descriptor, class).lock();
+            space.condemn(kept);
+            surviving += space.old.len() * class::cells(class) * class::SIZES[class] as usize;
         }
         let mut large = self.sweep.large.lock();
-        let Large { swept, unswept } = &mut *large;
-        unswept.append(swept);
+        let Large { young, swept, unswept } = &mut *large;
+        unswept.append(young);
+        if kept {
+            surviving += swept.iter().map(|first| self.arena.block(*first).large_size()).sum::<usize>();
+        } else {
+            unswept.append(swept);
+        }
         drop(large);
-        self.sweep.surviving.store(0, Relaxed);
-        self.sweep.live.store(live, Relaxed);
+        let before = if kept { self.sweep.live.load(Relaxed) } else { 0 };
+        self.sweep.surviving.store(surviving, Relaxed);
+        self.sweep.live.store(before + live, Relaxed);
         // Release: pairs with the load in `sweep_everything`, which then sees the lists filled.
         self.sweep.pending.store(true, Release);
     }
@@ -86,7 +100,7 @@ impl MarkSweep {
             if (self.sweep_block(index).live as usize) < self.arena.block(index).cells() {
                 return Ok(index);
             }
-            space.lock().full.push(index);
+            space.lock().old.push(index);
         }
         let index = self.pages.take(&self.arena, 1)?;
         let record = self.registry.record(id).expect("the caller has looked");
@@ -100,7 +114,7 @@ impl MarkSweep {
     fn sweep_block(&self, index: usize) -> Swept {
         let block = self.arena.block(index);
         let (start, size) = (self.arena.address_of(index), block.cell_size());
-        let swept = block.sweep(|cell| {
+        let swept = block.sweep(self.keeps_marks(), |cell| {
             if self.poison {
                 self.arena.poison(start + cell * size, size);
             }
@@ -134,11 +148,11 @@ impl MarkSweep {
     fn sweep_space(&self, id: DescriptorId, class: usize, freed: &mut Vec<(usize, usize)>) {
         let space = self.registry.space(id, class);
         let mut batch = Vec::new();
-        let (mut available, mut full) = (Vec::new(), Vec::new());
+        let (mut available, mut old) = (Vec::new(), Vec::new());
         loop {
             let mut lists = space.lock();
             lists.available.append(&mut available);
-            lists.full.append(&mut full);
+            lists.old.append(&mut old);
             let rest = lists.unswept.len().saturating_sub(BATCH);
             batch.extend(lists.unswept.drain(rest..));
             drop(lists);
@@ -153,7 +167,7 @@ impl MarkSweep {
                         freed.push((index, 1));
                     }
                     live if live < block.cells() => available.push(index),
-                    _ => full.push(index),
+                    _ => old.push(index),
                 }
             }
             if freed.len() >= BATCH {
@@ -172,7 +186,7 @@ impl MarkSweep {
         while let Some(first) = large.unswept.pop() {
             let head = self.arena.block(first);
             let size = head.large_size();
-            if head.sweep_large() {
+            if head.sweep_large(self.keeps_marks()) {
                 large.swept.push(first);
                 self.sweep.count(Swept { live: 1, freed: 0 }, size);
                 continue;
