@@ -24,7 +24,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use stackmark_stack::observe::Activity;
@@ -49,6 +49,9 @@ const KEPT_CYCLES: usize = 100_000;
 /// How often the buffers of the write barrier are emptied, at most, before the world stops all the same: what is traced
 /// before need not be traced then.
 const ROUNDS: usize = 4;
+
+/// A minor cycle that has marked for no longer leaves the frames that have run meanwhile to the stopped world: they are few.
+const BRIEF: Duration = Duration::from_micros(50);
 
 /// How a collector behaves.
 #[derive(Clone, Debug)]
@@ -426,7 +429,11 @@ impl<H: Heap> Driver<H> {
     }
 
     /// Runs a cycle; returns what it has collected, and the callbacks of objects that it has found unreachable.
-    fn cycle(&mut self, number: u64, wanted: Generation) -> Result<(Generation, Vec<(Handle, Callback)>), CycleError> {
+    fn cycle(
+        &mut self,
+        number: u64,
+        wanted: Generation,
+    ) -> Result<(Generation, Vec<(Handle, Callback)>), CycleError> {
         self.inner.heap.finish_sweep();
         self.learn_live();
         let inner = &*self.inner;
@@ -467,9 +474,10 @@ impl<H: Heap> Driver<H> {
         inner.globals.visit(|words| inner.marking.shade(words));
         inner.handles.visit(|words| inner.marking.shade(words));
         runtime.scan_goroutines()?;
+        let scanned = Instant::now();
         self.mark_on();
         let hybrid = inner.barrier.kind() == Kind::Hybrid;
-        if !hybrid {
+        if !hybrid && (generation == Generation::All || scanned.elapsed() > BRIEF) {
             // What has changed since, so that the stopped world has little to look at.
             runtime.rescan_goroutines()?;
             self.mark_on();

@@ -32,6 +32,8 @@ const STRETCH: usize = 64;
 const SHARE: usize = 32;
 /// Roots that are collected before a worker is woken for them.
 const ROOTS: usize = 512;
+/// Bytes of objects that are traced by who waits for marking, before workers are woken.
+const LITTLE: u64 = 32 << 10;
 /// Bytes that a worker traces before it adds them to the total.
 const PUBLISHED: u64 = 16 << 10;
 /// References whose objects are being brought into the cache, at most.
@@ -102,11 +104,13 @@ impl<H: Heap> Marker<H> {
 
     /// Lets the workers begin.
     pub(crate) fn open(&self) {
-        self.shared.crew.open();
+        self.shared.crew.open(self.shared.has_work());
     }
 
     /// Waits until there is nothing left to trace. Others may add something right afterwards, unless the world is stopped.
     pub(crate) fn drain(&self) {
+        // Nobody is woken for a little.
+        self.shared.help(LITTLE);
         self.shared.crew.wait_until_quiet(|| self.shared.has_work());
     }
 

@@ -38,10 +38,9 @@
 //! mark workers; the collector takes the others when it likes, also those of threads in native code.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
-use std::sync::atomic::Ordering::{Acquire, Release};
 
-use parking_lot::Mutex;
+use stackmark_stack::sync::Ordering::{Acquire, Release};
+use stackmark_stack::sync::{AtomicU8, LeftOut, Mutex, left_out};
 
 /// Which stores shade what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,7 +125,13 @@ impl std::fmt::Debug for BarrierBuffer {
 
 impl WriteBarrier {
     pub(crate) fn new(kind: Kind, sink: Arc<dyn Sink>) -> Arc<WriteBarrier> {
-        Arc::new(WriteBarrier { kind, on: AtomicU8::new(OFF), buffers: Mutex::default(), recorded: Mutex::default(), sink })
+        Arc::new(WriteBarrier {
+            kind,
+            on: AtomicU8::new(OFF),
+            buffers: Mutex::default(),
+            recorded: Mutex::default(),
+            sink,
+        })
     }
 
     /// Which stores shade what.
@@ -135,6 +140,7 @@ impl WriteBarrier {
     }
 
     /// The address of the byte that is not zero while stores must be shaded. It stays the same as long as the barrier.
+    #[cfg(not(stackmark_loom))]
     pub fn flag_address(&self) -> usize {
         self.on.as_ptr() as usize
     }
@@ -236,6 +242,9 @@ impl BarrierBuffer {
         if state == OFF || !barrier.sink.wants(word) || state == BETWEEN && barrier.sink.is_young(to) {
             return;
         }
+        if state == BETWEEN && left_out(LeftOut::Recorded) {
+            return;
+        }
         self.note(word);
     }
 
@@ -271,6 +280,9 @@ impl Drop for BarrierBuffer {
         self.barrier.hand_over(words);
     }
 }
+
+#[cfg(all(test, stackmark_loom))]
+mod models;
 
 #[cfg(all(test, not(stackmark_loom)))]
 mod tests {

@@ -9,6 +9,7 @@ use crate::request::Request;
 use crate::runtime::{BarrierMode, MachineEntry, Runtime};
 use crate::scan::{self, Extent, ScanError, Visited};
 use crate::status::Status;
+use crate::world::briefly;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -124,19 +125,23 @@ impl Runtime {
 
     fn wait_for_scans(&self, mut waiting: Vec<Arc<Goroutine>>) -> Result<(), ScanError> {
         let (lock, changed) = &self.scanned;
-        while !waiting.is_empty() {
-            let mut still = Vec::new();
-            for goroutine in waiting {
-                if !self.try_scan(&goroutine)? {
-                    still.push(goroutine);
+        let mut failed = None;
+        let mut look = || {
+            waiting.retain(|goroutine| match self.try_scan(goroutine) {
+                Ok(begun) => !begun,
+                Err(error) => {
+                    failed = Some(error);
+                    false
                 }
-            }
-            waiting = still;
-            if !waiting.is_empty() {
+            });
+            waiting.is_empty()
+        };
+        if !briefly(&mut look) {
+            while !look() {
                 drop(changed.wait_for(lock.lock(), LOOK_AGAIN));
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Begins the goroutine's scan if it stands still, asks it if it runs. Whether it has begun.

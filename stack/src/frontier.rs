@@ -258,7 +258,7 @@ impl StackScan {
 
     /// Whether the last scan is that of cycle `kept`, not 0, which a later one may go on from.
     pub fn is_kept(&self, kept: u64) -> bool {
-        kept != 0 && (self.epoch == kept || left_out(LeftOut::Kept))
+        kept != 0 && self.epoch == kept || left_out(LeftOut::Kept)
     }
 
     /// The goroutine has not run since its last scan, which is complete, and nothing has changed there without the write barrier:
@@ -382,9 +382,7 @@ impl StackScan {
 
     /// The goroutine calls back into managed code from a foreign call at `depth`: frames there have run.
     pub fn calls_back(&mut self, depth: usize) {
-        if !left_out(LeftOut::CallsBack) {
-            self.reached = self.reached.min(depth);
-        }
+        self.reached = self.reached.min(depth);
     }
 
     /// Whether a rescan can stop behind the callback frame that returns to a foreign call at `depth`: nothing there has run

@@ -7,7 +7,7 @@
 mod real {
     use std::sync::OnceLock;
     use std::sync::atomic::compiler_fence;
-    pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+    pub use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     use std::time::Duration;
 
     /// Whether [`heavy_fence`] makes other threads' light fences full ones. Relaxed: set before any thread that uses it.
@@ -98,7 +98,7 @@ mod real {
 #[cfg(stackmark_loom)]
 mod real {
     use super::{LeftOut, left_out};
-    pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+    pub use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     use std::ops::{Deref, DerefMut};
     use std::time::Duration;
 
@@ -229,10 +229,12 @@ pub enum LeftOut {
     WorldFence,
     /// A goroutine that runs says so.
     RanNote,
-    /// A short scan asks whether the last one was the last cycle's.
+    /// A scan asks whether its cycle goes on from the last one.
     Kept,
-    /// A callback says that frames under its foreign call have run.
-    CallsBack,
+    /// Between cycles, what is stored into old objects is recorded.
+    Recorded,
+    /// Marks are cleared before the write barrier goes over to marking.
+    ClearFirst,
 }
 
 /// Whether the running model leaves this out. Never, outside of models.

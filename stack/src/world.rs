@@ -212,6 +212,9 @@ impl World {
     }
 
     fn wait_for(&self, mut done: impl FnMut() -> bool) {
+        if briefly(&mut done) {
+            return;
+        }
         self.watched.fetch_add(1, Ordering::Relaxed);
         // Pairs with the fence in `exit`.
         heavy_fence();
@@ -227,6 +230,20 @@ impl World {
         drop(self.lock.lock());
         self.changed.notify_all();
     }
+}
+
+/// Waits some microseconds for something that may be about to happen; whether it has. Managed code that runs comes to a poll in
+/// less, and to sleep and be woken takes more.
+pub(crate) fn briefly(mut done: impl FnMut() -> bool) -> bool {
+    // A model looks once: it has no time.
+    let looks = if cfg!(stackmark_loom) { 0 } else { 16 };
+    for _ in 0..looks {
+        if done() {
+            return true;
+        }
+        (0..32).for_each(|_| std::hint::spin_loop());
+    }
+    false
 }
 
 impl Default for World {

@@ -1,7 +1,7 @@
 //! What the command line asks for.
 
-pub use stackmark::stack::BarrierMode;
 pub use stackmark::Generational;
+pub use stackmark::stack::BarrierMode;
 pub use stackmark::write_barrier::Kind as BarrierKind;
 use std::path::PathBuf;
 
