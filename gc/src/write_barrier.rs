@@ -211,14 +211,18 @@ impl WriteBarrier {
 
     /// Hands over what all buffers hold, and what has been recorded; whether that is anything.
     pub(crate) fn take_buffers(&self) -> bool {
-        let recorded = std::mem::take(&mut *self.recorded.lock()).words;
-        let mut any = !recorded.is_empty();
-        self.sink.take(recorded);
-        for buffer in self.buffers.lock().iter() {
-            let words = std::mem::take(&mut *buffer.lock());
+        let mut any = false;
+        let mut take = |words: Vec<usize>| {
             any |= !words.is_empty();
             self.sink.take(words);
+        };
+        let buffers = self.buffers.lock();
+        for buffer in buffers.iter() {
+            take(std::mem::take(&mut *buffer.lock()));
         }
+        // After the buffers, and under their lock: a buffer that goes away is emptied into this one.
+        take(std::mem::take(&mut *self.recorded.lock()).words);
+        drop(buffers);
         any
     }
 }
@@ -275,7 +279,9 @@ impl BarrierBuffer {
 
 impl Drop for BarrierBuffer {
     fn drop(&mut self) {
-        self.barrier.buffers.lock().retain(|other| !Arc::ptr_eq(other, &self.words));
+        // Under the lock, so that who takes all buffers finds the words either here or where they go.
+        let mut buffers = self.barrier.buffers.lock();
+        buffers.retain(|other| !Arc::ptr_eq(other, &self.words));
         let words = std::mem::take(&mut *self.words.lock());
         self.barrier.hand_over(words);
     }

@@ -232,11 +232,11 @@ impl World {
     }
 }
 
-/// Waits some microseconds for something that may be about to happen; whether it has. Managed code that runs comes to a poll in
+/// Waits a few microseconds for something that may be about to happen; whether it has. Managed code that runs comes to a poll in
 /// less, and to sleep and be woken takes more.
 pub(crate) fn briefly(mut done: impl FnMut() -> bool) -> bool {
-    // A model looks once: it has no time.
-    let looks = if cfg!(stackmark_loom) { 0 } else { 16 };
+    // A model has no time.
+    let looks = if cfg!(stackmark_loom) { 0 } else { 4 };
     for _ in 0..looks {
         if done() {
             return true;

@@ -31,6 +31,8 @@ mod class;
 mod descriptor;
 mod pages;
 mod registry;
+#[cfg(all(test, not(stackmark_loom)))]
+mod sticky_tests;
 mod sweep;
 #[cfg(all(test, not(stackmark_loom)))]
 mod tests;

@@ -163,6 +163,25 @@ model_and_twin!(
 );
 
 #[test]
+fn loom_a_thread_that_ends_takes_no_words_with_it() {
+    for marking in [false, true] {
+        loom::model(move || {
+            let m = modelled(false, true);
+            if marking {
+                m.barrier.turn_on();
+            }
+            let buffer = m.barrier.buffer();
+            buffer.store(HIDDEN, HOLDER);
+            let thread = thread::spawn(move || drop(buffer));
+            m.barrier.turn_on();
+            m.barrier.take_buffers();
+            assert!(m.heap.taken.lock().contains(&HIDDEN), "the words are neither here nor there");
+            thread.join().unwrap();
+        });
+    }
+}
+
+#[test]
 fn loom_a_major_cycle_finds_a_young_object_whatever_holds_it() {
     for holder_is_old in [false, true] {
         a_cycle_begins_while_a_goroutine_hides_an_object(false, holder_is_old, true);

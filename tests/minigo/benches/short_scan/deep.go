@@ -1,6 +1,6 @@
 package main
 
-// A deep stack, whose frames refer to a list of old objects, and at its top a loop that allocates garbage.
+// A deep stack, whose frames refer to old objects, six each, and at its top a loop that allocates garbage.
 
 type node struct {
 	next  *node
@@ -23,15 +23,16 @@ func allocate() int {
 	return last.value
 }
 
-func deep(n int, caller *node) int {
-	mine := &node{caller, n}
+func deep(n int, a, b, c, d, e *node) int {
+	mine := &node{a, n}
 	if n == 0 {
 		return allocate()
 	}
-	result := deep(n-1, mine)
-	return result + mine.value - n + caller.value - caller.value
+	result := deep(n-1, mine, a, b, c, d)
+	return result + mine.value - n + (a.value - b.value) - (c.value - d.value) + e.value - e.value
 }
 
 func main() {
-	println(deep(depth, &node{nil, 0}))
+	first := &node{nil, 0}
+	println(deep(depth, first, first, first, first, first))
 }

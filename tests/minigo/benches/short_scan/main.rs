@@ -1,6 +1,6 @@
 //! What short scans save: `cargo bench -p minigo --bench short_scan [-- --quick]`.
 //!
-//! One goroutine recurses to a depth, every frame with two references to old objects, and then allocates garbage in a loop at the
+//! One goroutine recurses to a depth, every frame with six references to old objects, and then allocates garbage in a loop at the
 //! top: a minor collection for each so many bytes. With short scans a collection visits the few frames that have run since the
 //! last one; without, in the same generational mode, the whole stack. The time of a collection is the collector's own account, from
 //! its beginning to the end of marking; sweeping is left out of it, and is the same in both. One thread runs the program,
@@ -14,8 +14,10 @@ use std::process::Command;
 const NURSERY: usize = 256 << 10;
 /// Bytes of one of the program's objects.
 const OBJECT: usize = 16;
-/// What the program does before it is deep, and the first collections after that, which visit the new frames.
+/// The first collections of the deep stack, which visit the new frames.
 const WARM_UP: usize = 3;
+/// While a collection scans the whole stack, the program goes on allocating.
+const SLOWER: usize = 4;
 
 /// Minor collections of one mode.
 #[derive(Default)]
@@ -45,7 +47,7 @@ struct Bench {
 
 impl Bench {
     fn source(&self) -> Result<PathBuf, Box<dyn Error>> {
-        let allocations = (self.collections + WARM_UP) * NURSERY / OBJECT;
+        let allocations = (self.collections + WARM_UP) * SLOWER * NURSERY / OBJECT;
         let text = include_str!("deep.go")
             .replace("depth       = 100000", &format!("depth = {}", self.depth))
             .replace("allocations = 1000000", &format!("allocations = {allocations}"));
@@ -65,12 +67,11 @@ impl Bench {
         }
         let stats: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(stats)?)?;
         let cycles = stats["cycles_detail"].as_array().ok_or("no cycles in the statistics")?;
-        // The last ones are those of the loop.
-        let first = cycles.len().saturating_sub(self.collections);
-        let minor = cycles[first..].iter().filter(|cycle| cycle["minor"] == true);
-        let times: Vec<u64> = minor.filter_map(|cycle| cycle["mark_ns"].as_u64()).collect();
-        if times.len() < self.collections / 2 {
-            return Err(format!("{} minor collections of {}", times.len(), cycles.len()).into());
+        let is_deep = |cycle: &serde_json::Value| cycle["deepest_frames"].as_u64() >= Some(self.depth as u64);
+        let minor = cycles.iter().filter(|cycle| cycle["minor"] == true && is_deep(cycle)).skip(WARM_UP);
+        let times: Vec<u64> = minor.filter_map(|cycle| cycle["mark_ns"].as_u64()).take(self.collections).collect();
+        if times.is_empty() {
+            return Err(format!("no minor collection of a deep stack among {}", cycles.len()).into());
         }
         into.frames += ["scanned_stopped", "scanned_running", "scanned_returning", "rescanned"]
             .iter()
