@@ -209,7 +209,7 @@ impl<H: Heap> Collector<H> {
             pauses: Histogram::default(),
         });
         inner.heap.on_growth(Box::new(Growing(Arc::downgrade(&inner))));
-        let driver = Driver { inner: Arc::clone(&inner), marker, pace, generations, minor_marked: 0 };
+        let driver = Driver { inner: Arc::clone(&inner), marker, pace, generations };
         let thread = std::thread::Builder::new().name("stackmark-cycle".into());
         let thread = Some(thread.spawn(move || driver.run())?);
         Ok(Collector { inner, thread })
@@ -374,8 +374,6 @@ struct Driver<H: Heap> {
     marker: Marker<H>,
     pace: Pace,
     generations: Option<Generations>,
-    /// Bytes that the last minor cycle has marked.
-    minor_marked: usize,
 }
 
 /// The bytes that may be allocated until the next cycle begins.
@@ -460,10 +458,8 @@ impl<H: Heap> Driver<H> {
                 inner.barrier.forget_recorded();
                 inner.schedule.begin(live_before + allocated_before, self.pace.expected(), self.pace.goal());
             }
-            // At most what was allocated is traced, and as much again may be allocated meanwhile.
-            Generation::Young => {
-                inner.schedule.begin(allocated_before, self.minor_marked, 2 * allocated_before);
-            }
+            // Without assists: at most what was allocated is traced, which bounds what can be allocated meanwhile.
+            Generation::Young => inner.schedule.begin(allocated_before, 0, usize::MAX),
         }
         heap.begin_cycle();
         self.marker.open();
@@ -515,7 +511,6 @@ impl<H: Heap> Driver<H> {
                 self.pace.cycle(&Measured { marked: marked.bytes as usize, allocated: allocated_meanwhile, mark_ns });
             }
             Generation::Young => {
-                self.minor_marked = marked.bytes as usize;
                 let live = live_before + marked.bytes as usize + allocated_meanwhile;
                 self.pace.set_live(live, runtime.stacks().resident_bytes());
             }

@@ -5,7 +5,8 @@
 //! and registered with [`stackmark_unwind::Code`], calls native functions through
 //! [`call_system`](stackmark_asm::call_system_address); there a [`Caller`] names its goroutine, parks it, or calls back. It
 //! calls [`poll`] when its stack pointer is below the poll word. A collector drives cycles with [`Runtime::handshake`],
-//! [`Runtime::begin_scanning`], [`Runtime::scan_goroutines`] and [`Runtime::stop_world`].
+//! [`Runtime::begin_scanning`], [`Runtime::scan_goroutines`] and [`Runtime::stop_world`]; one with generations begins minor
+//! collections by [`Runtime::begin_scanning_young`], which leaves out the frames that have not run since the last one.
 //!
 //! ```
 //! use stackmark_stack::{Config, Goroutine, Host, Left, Machine, Runtime};

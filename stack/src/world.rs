@@ -236,7 +236,7 @@ impl World {
 /// less, and to sleep and be woken takes more.
 pub(crate) fn briefly(mut done: impl FnMut() -> bool) -> bool {
     // A model has no time.
-    let looks = if cfg!(stackmark_loom) { 0 } else { 4 };
+    let looks = if cfg!(stackmark_loom) { 0 } else { 8 };
     for _ in 0..looks {
         if done() {
             return true;
