@@ -11,6 +11,10 @@
 //!    their scan are rescanned up to their lowest unhit barrier, and the rest is traced. The barrier goes off.
 //! 6. The world runs again; what was not marked is swept.
 //!
+//! With [generations](Config::generational), a minor cycle begins with the marks of the last one, and with what the write barrier has
+//! recorded since as roots besides those of step 3; of stacks it visits only what has changed (see [`generation`](crate::generation)).
+//! A major one clears all marks between steps 1 and 2.
+//!
 //! The tricolour invariant is that of Dijkstra, Lamport et al. ("On-the-fly garbage collection", 1978): a black object does not
 //! refer to a white one, since the reference that a store puts into memory is shaded. Stacks are grey until step 5;
 //! with a [hybrid barrier](Kind::Hybrid) they are black when they have been visited, and step 4 and the rescans fall away.
@@ -20,7 +24,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use stackmark_stack::observe::Activity;
@@ -28,6 +32,7 @@ use stackmark_stack::stats::{Histogram, REFUSALS};
 use stackmark_stack::{Runtime, ScanError, Visited};
 
 use crate::assist::Schedule;
+use crate::generation::{Generation, Generational, Generations};
 use crate::global::Globals;
 use crate::handle::{Handle, Handles};
 use crate::heap::{Growth, Heap};
@@ -48,6 +53,9 @@ const ROUNDS: usize = 4;
 /// So many goroutines that have run since their scan may be left for the stopped world.
 const FEW_GOROUTINES: usize = 16;
 
+/// A minor cycle that has marked for no longer leaves the frames that have run meanwhile to the stopped world: they are few.
+const BRIEF: Duration = Duration::from_micros(50);
+
 /// How a collector behaves.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -61,6 +69,8 @@ pub struct Config {
     pub memory_limit: Option<usize>,
     /// Which stores shade what. With [`Kind::Hybrid`] no stack is visited twice.
     pub write_barrier: Kind,
+    /// Minor cycles between the major ones: they take the time that young objects need, whatever the size of the heap.
+    pub generational: Option<Generational>,
     /// For debugging: after each mark, with the world stopped, walk everything again and abort if a reachable object is
     /// unmarked.
     pub verify: bool,
@@ -75,6 +85,7 @@ impl Default for Config {
             percent: Some(100),
             memory_limit: None,
             write_barrier: Kind::default(),
+            generational: None,
             verify: false,
         }
     }
@@ -98,12 +109,15 @@ struct Requests {
     begun: u64,
     done: u64,
     waiters: Vec<(u64, Waiter)>,
+    /// The next cycle is to collect everything.
+    major: bool,
     stop: bool,
 }
 
 #[derive(Default)]
 struct History {
     cycles: u64,
+    minor: u64,
     detail: VecDeque<CycleStats>,
 }
 
@@ -165,16 +179,21 @@ impl<H: Heap> Collector<H> {
     /// Starts collecting `heap`, whose objects the goroutines of `runtime` refer to.
     ///
     /// # Errors
-    /// If the system gives no thread. Nothing is left then of what was started, and it may be tried again.
+    /// If the system gives no thread: nothing is left then of what was started, and it may be tried again.
+    /// [`Unsupported`](std::io::ErrorKind::Unsupported) if generations are asked for and the heap has none.
     ///
     /// # Panics
     /// If the runtime has a collector.
     pub fn start(heap: Arc<H>, runtime: Arc<Runtime>, config: &Config) -> std::io::Result<Collector<H>> {
+        if config.generational.is_some() && !heap.keep_marks() {
+            return Err(std::io::ErrorKind::Unsupported.into());
+        }
         let marker = Marker::start(Arc::clone(&heap), Arc::downgrade(&runtime), config.workers)?;
         let marking = Arc::clone(marker.shared());
         let barrier = WriteBarrier::new(config.write_barrier, Arc::clone(&marking) as Arc<dyn Sink>);
         let pace = Pace::new(config.percent, config.memory_limit);
-        heap.set_trigger(pace.trigger());
+        let generations = config.generational.map(Generations::new);
+        heap.set_trigger(trigger(&pace, generations.as_ref()));
         let handles = Handles::new(Arc::clone(&barrier));
         let inner = Arc::new(Inner {
             heap,
@@ -191,7 +210,7 @@ impl<H: Heap> Collector<H> {
             history: Mutex::default(),
             pauses: Histogram::default(),
         });
-        let driver = Driver { inner: Arc::clone(&inner), marker, pace };
+        let driver = Driver { inner: Arc::clone(&inner), marker, pace, generations };
         let thread = std::thread::Builder::new().name("stackmark-cycle".into());
         let thread = thread.spawn(move || driver.run()).map_err(|error| no_thread("cycles", &error))?;
         let thread = Some(thread);
@@ -203,10 +222,15 @@ impl<H: Heap> Collector<H> {
         Ok(collector)
     }
 
-    /// Asks for a cycle that begins after this call. `done` is called, by the collector's thread, when it is complete: it
-    /// may make a goroutine ready.
+    /// Asks for a cycle that begins after this call and collects everything. `done` is called, by the collector's thread, when it
+    /// is complete: it may make a goroutine ready.
     pub fn request(&self, done: impl FnOnce() + Send + 'static) {
-        self.inner.request(Some(Box::new(done)));
+        self.inner.request(Generation::All, Some(Box::new(done)));
+    }
+
+    /// As [`Collector::request`], but a minor cycle will do, if there are generations.
+    pub fn request_minor(&self, done: impl FnOnce() + Send + 'static) {
+        self.inner.request(Generation::Young, Some(Box::new(done)));
     }
 
     /// As [`Collector::request`], and waits. Not from native code that a goroutine counts as Running in: the cycle would
@@ -274,8 +298,9 @@ impl<H: Heap> Drop for Collector<H> {
 }
 
 impl<H: Heap> Inner<H> {
-    fn request(&self, waiter: Option<Waiter>) {
+    fn request(&self, generation: Generation, waiter: Option<Waiter>) {
         let mut requests = self.requests.lock();
+        requests.major |= generation == Generation::All;
         let number = requests.begun + 1;
         requests.wanted = requests.wanted.max(number);
         requests.waiters.extend(waiter.map(|waiter| (number, waiter)));
@@ -299,6 +324,7 @@ impl<H: Heap> Inner<H> {
         let refused = REFUSALS.iter().zip(&counters.refused).map(|(why, n)| (*why, n.load(Relaxed)));
         Statistics {
             cycles: history.cycles,
+            minor_cycles: history.minor,
             cycles_detail: history.detail.iter().copied().collect(),
             pauses_ns: self.pauses.summary(),
             pauses_by_power: self.pauses.powers(),
@@ -309,6 +335,7 @@ impl<H: Heap> Inner<H> {
                 scanned_returning: counters.scanned_returning.load(Relaxed),
                 rescanned: counters.rescanned.load(Relaxed),
                 skipped: counters.skipped.load(Relaxed),
+                kept: counters.kept.load(Relaxed),
             },
             barriers: BarrierStats {
                 mode: self.runtime.mode(),
@@ -340,7 +367,7 @@ struct Growing<H: Heap>(Weak<Inner<H>>);
 impl<H: Heap> Growth for Growing<H> {
     fn reached_trigger(&self) {
         if let Some(inner) = self.0.upgrade() {
-            inner.request(None);
+            inner.request(Generation::Young, None);
         }
     }
 
@@ -356,6 +383,13 @@ struct Driver<H: Heap> {
     inner: Arc<Inner<H>>,
     marker: Marker<H>,
     pace: Pace,
+    generations: Option<Generations>,
+}
+
+/// The bytes that may be allocated until the next cycle begins.
+fn trigger(pace: &Pace, generations: Option<&Generations>) -> usize {
+    let trigger = pace.trigger();
+    generations.map_or(trigger, |generations| generations.trigger(trigger))
 }
 
 impl<H: Heap> Driver<H> {
@@ -372,8 +406,9 @@ impl<H: Heap> Driver<H> {
             }
             requests.begun += 1;
             let number = requests.begun;
+            let wanted = if std::mem::take(&mut requests.major) { Generation::All } else { Generation::Young };
             drop(requests);
-            let due = self.cycle(number).unwrap_or_else(|error| inner.runtime.fatal(&error));
+            let (generation, due) = self.cycle(number, wanted).unwrap_or_else(|error| inner.runtime.fatal(&error));
             let mut requests = inner.requests.lock();
             requests.done = number;
             let (ready, waiting) = requests.waiters.drain(..).partition(|(wanted, _)| *wanted <= number);
@@ -386,7 +421,12 @@ impl<H: Heap> Driver<H> {
             inner.heap.finish_sweep();
             drop(span);
             self.learn_live();
-            inner.heap.release(self.pace.goal());
+            if let Some(generations) = &mut self.generations {
+                generations.ended(generation, self.pace.goal());
+            }
+            if generation == Generation::All {
+                inner.heap.release(self.pace.goal());
+            }
         }
     }
 
@@ -396,33 +436,54 @@ impl<H: Heap> Driver<H> {
         self.pace.set_live(live, self.inner.runtime.stacks().resident_bytes());
     }
 
-    /// Runs a cycle; returns the callbacks of objects that it has found unreachable.
-    fn cycle(&mut self, number: u64) -> Result<Vec<(Handle, Callback)>, CycleError> {
+    /// Runs a cycle; returns what it has collected, and the callbacks of objects that it has found unreachable.
+    fn cycle(
+        &mut self,
+        number: u64,
+        wanted: Generation,
+    ) -> Result<(Generation, Vec<(Handle, Callback)>), CycleError> {
         self.inner.heap.finish_sweep();
         self.learn_live();
         let inner = &*self.inner;
         let (heap, runtime) = (&*inner.heap, &inner.runtime);
         runtime.take_cycle_maxima();
         let begun = Instant::now();
+        let live_before = heap.counts().live_bytes as usize;
+        let size = live_before + heap.allocated_since_cycle();
+        let generation = self.generations.as_ref().map_or(Generation::All, |g| g.next(wanted, size));
+        let short_scans = self.generations.as_ref().is_some_and(|g| g.config().short_scans);
 
         let _cycle = runtime.observed().span(Activity::Cycle, 0);
+        if generation == Generation::All && self.generations.is_some() {
+            heap.clear_marks();
+        }
         inner.barrier.turn_on();
         let span = runtime.observed().span(Activity::Handshake, 0);
         let answered_last = runtime.handshake();
         drop(span);
         let allocated_before = heap.allocated_since_cycle();
-        let size = heap.counts().live_bytes as usize + allocated_before;
-        inner.schedule.begin(size, self.pace.expected(), self.pace.goal());
+        match generation {
+            Generation::All => {
+                // All that is reachable will be found without it.
+                inner.barrier.forget_recorded();
+                inner.schedule.begin(live_before + allocated_before, self.pace.expected(), self.pace.goal());
+            }
+            // Without assists: at most what was allocated is traced, which bounds what can be allocated meanwhile.
+            Generation::Young => inner.schedule.begin(allocated_before, 0, usize::MAX),
+        }
         heap.begin_cycle();
         self.marker.open();
 
-        runtime.begin_scanning(number);
+        if generation == Generation::All || !short_scans || !runtime.begin_scanning_young(number) {
+            runtime.begin_scanning(number);
+        }
         inner.globals.visit(|words| inner.marking.shade(words));
         inner.handles.visit(|words| inner.marking.shade(words));
         runtime.scan_goroutines()?;
+        let scanned = Instant::now();
         self.mark_on();
         let hybrid = inner.barrier.kind() == Kind::Hybrid;
-        if !hybrid {
+        if !hybrid && (generation == Generation::All || scanned.elapsed() > BRIEF) {
             // What has changed since, so that the stopped world has little to look at; as long as that gets less.
             let mut last = usize::MAX;
             loop {
@@ -452,14 +513,26 @@ impl<H: Heap> Driver<H> {
         if inner.verify {
             self.verify(&mut world, number)?;
         }
-        inner.barrier.turn_off();
+        inner.barrier.turn_off(self.generations.is_some());
         let marked = self.marker.close();
         let allocated_meanwhile = heap.allocated_since_cycle().saturating_sub(allocated_before);
         heap.end_cycle(marked);
-        world.end_scanning();
+        if short_scans {
+            world.end_scanning_and_watch();
+        } else {
+            world.end_scanning();
+        }
         let mark_ns = begun.elapsed().as_nanos() as u64;
-        self.pace.cycle(&Measured { marked: marked.bytes as usize, allocated: allocated_meanwhile, mark_ns });
-        heap.set_trigger(self.pace.trigger());
+        match generation {
+            Generation::All => {
+                self.pace.cycle(&Measured { marked: marked.bytes as usize, allocated: allocated_meanwhile, mark_ns });
+            }
+            Generation::Young => {
+                let live = live_before + marked.bytes as usize + allocated_meanwhile;
+                self.pace.set_live(live, runtime.stacks().resident_bytes());
+            }
+        }
+        heap.set_trigger(trigger(&self.pace, self.generations.as_ref()));
         let (longest_hold_ns, deepest_frames) = runtime.take_cycle_maxima();
         drop(world);
         drop(pause);
@@ -469,10 +542,12 @@ impl<H: Heap> Driver<H> {
         inner.pauses.record(world_stop_ns);
         let mut history = inner.history.lock();
         history.cycles += 1;
+        history.minor += u64::from(generation == Generation::Young);
         if history.detail.len() == KEPT_CYCLES {
             history.detail.pop_front();
         }
         history.detail.push_back(CycleStats {
+            minor: generation == Generation::Young,
             deepest_frames,
             rescanned: rescanned.frames,
             skipped: rescanned.skipped,
@@ -487,7 +562,7 @@ impl<H: Heap> Driver<H> {
             allocated_meanwhile: allocated_meanwhile as u64,
             assisted: inner.schedule.assisted(),
         });
-        Ok(due)
+        Ok((generation, due))
     }
 
     /// Marks until there is nothing left to trace, or nearly.

@@ -114,10 +114,12 @@ impl Crew {
         }
     }
 
-    /// From now on the workers work.
-    pub(crate) fn open(&self) {
+    /// From now on the workers work; at once, if something has been added before.
+    pub(crate) fn open(&self, has_work: bool) {
         self.state.lock().open = true;
-        self.work.notify_all();
+        if has_work {
+            self.work.notify_all();
+        }
     }
 
     /// Returns when it is quiet.
@@ -212,7 +214,7 @@ mod loom_models {
     fn loom_quiet_means_that_everything_is_processed() {
         model(2, 2, |m| {
             m.queue.lock().push(2);
-            m.crew.open();
+            m.crew.open(true);
             m.crew.wait_until_quiet(|| m.has_work());
             // 2 leads to two 1s, each of which leads to a 0.
             assert_eq!(m.processed.load(Ordering::Relaxed), 5);
@@ -224,7 +226,7 @@ mod loom_models {
     fn loom_it_is_not_quiet_while_a_helper_holds_work() {
         model(1, 3, |m| {
             m.queue.lock().push(2);
-            m.crew.open();
+            m.crew.open(true);
             let helper = {
                 let m = m.clone();
                 thread::spawn(move || {
@@ -251,7 +253,7 @@ mod loom_models {
     #[test]
     fn loom_unannounced_work_is_done_when_somebody_waits_for_quiet() {
         model(2, 2, |m| {
-            m.crew.open();
+            m.crew.open(true);
             let mutator = {
                 let m = m.clone();
                 thread::spawn(move || m.queue.lock().push(1))
@@ -267,7 +269,7 @@ mod loom_models {
     #[test]
     fn loom_work_from_outside_wakes_a_resting_worker() {
         model(1, 3, |m| {
-            m.crew.open();
+            m.crew.open(true);
             let mutator = {
                 let m = m.clone();
                 thread::spawn(move || m.push(1))

@@ -70,7 +70,8 @@ impl Handles {
 
     fn store(&self, shard: &mut Shard, index: usize, word: usize) {
         let lost = std::mem::replace(&mut shard.words[index], word);
-        if self.barrier.is_on() {
+        // Between cycles: the next one visits all handles, under this lock.
+        if self.barrier.is_marking() {
             self.barrier.shade(word);
             self.barrier.shade_lost(lost);
         }
@@ -166,7 +167,7 @@ mod tests {
         barrier.turn_on();
         handle.set(2);
         let _other = handles.create(3);
-        barrier.turn_off();
+        barrier.turn_off(true);
         handle.set(4);
         assert_eq!(*recorder.0.lock(), [2, 3]);
     }

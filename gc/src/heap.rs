@@ -66,7 +66,7 @@ pub trait Growth: Send + Sync {
 ///
 /// # A cycle, as the heap sees it
 ///
-/// 1. [`finish_sweep`](Heap::finish_sweep): what the last cycle left undone. After it every mark is clear.
+/// 1. [`finish_sweep`](Heap::finish_sweep): what the last cycle left undone. After it every mark is clear, but see below.
 /// 2. The collector turns the write barrier on and waits until every thread that allocates has heard of it.
 /// 3. [`begin_cycle`](Heap::begin_cycle). The world runs. Each object handed out from now on is *black*: it counts as
 ///    marked and nobody traces it. That is sound, because the thread that initialises it runs with the write barrier on.
@@ -76,10 +76,17 @@ pub trait Growth: Send + Sync {
 /// 6. The world runs; [`finish_sweep`](Heap::finish_sweep) and then [`release`](Heap::release) from a thread of the
 ///    collector, while others allocate.
 ///
+/// # Generations
+///
+/// A collector with generations asks for them once, before the first cycle, by [`keep_marks`](Heap::keep_marks). Then a mark stays
+/// from the end of a cycle to the next one, unless [`clear_marks`](Heap::clear_marks) comes between, after step 1: a *minor* cycle
+/// marks and traces what is unmarked, and condemns what is unmarked in the end. Between cycles objects are handed out unmarked.
+///
 /// # Safety
 ///
 /// The collector and the managed code trust the answers: memory of an object that was marked in a cycle, or handed out
-/// after `begin_cycle`, must stay as it is until the next cycle at least, and `trace` must report every reference that
+/// after `begin_cycle`, must stay as it is until the next cycle at least (if marks are kept, until the next one that begins with
+/// cleared marks), and `trace` must report every reference that
 /// lies in the object. `resolve` returns only objects of this heap that are handed out, or cells that hold zeros and
 /// that it is harmless to mark and trace.
 pub unsafe trait Heap: Send + Sync + 'static {
@@ -97,7 +104,7 @@ pub unsafe trait Heap: Send + Sync + 'static {
     /// Marks `object`; true if it was unmarked. Of several threads that mark it at the same time, one is told true.
     fn mark(&self, object: Object) -> bool;
 
-    /// Whether `object` is marked in this cycle.
+    /// Whether `object` is marked: in this cycle, or in an earlier one if marks are kept.
     fn is_marked(&self, object: Object) -> bool;
 
     /// The object's size in bytes, as the heap accounts for it.
@@ -115,6 +122,16 @@ pub unsafe trait Heap: Send + Sync + 'static {
 
     /// Marking is complete and the world is stopped. Turns black allocation off and condemns what is unmarked.
     fn end_cycle(&self, marked: Marked);
+
+    /// From now on marks stay when a cycle has ended: objects that have one are old. Called before the first cycle, if at all.
+    /// False: the heap cannot do that.
+    fn keep_marks(&self) -> bool {
+        false
+    }
+
+    /// Clears all marks, which were kept. Called when the sweep is complete and before the write barrier goes on for marking, while
+    /// others allocate, and look at marks between cycles: for these it does not matter what they see.
+    fn clear_marks(&self) {}
 
     /// Completes the sweep of the last cycle. Returns at once if there is nothing to do.
     fn finish_sweep(&self);

@@ -50,6 +50,7 @@ compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
 mod assist;
 mod collector;
 mod crew;
+mod generation;
 mod global;
 pub mod handle;
 pub mod heap;
@@ -65,6 +66,7 @@ pub mod weak;
 pub mod write_barrier;
 
 pub use collector::{Collector, Config};
+pub use generation::{Generation, Generational};
 pub use stackmark_stack as stack;
 pub use stackmark_unwind as unwind;
 

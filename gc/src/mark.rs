@@ -32,10 +32,10 @@ const STRETCH: usize = 64;
 const SHARE: usize = 32;
 /// Roots that are collected before a worker is woken for them.
 const ROOTS: usize = 512;
+/// Bytes of objects that are traced by who waits for marking, before workers are woken.
+const LITTLE: u64 = 32 << 10;
 /// Bytes that a worker traces before it adds them to the total.
 const PUBLISHED: u64 = 16 << 10;
-/// Bytes that who waits for the workers traces first.
-const LITTLE: u64 = 32 << 10;
 /// References whose objects are being brought into the cache, at most.
 const COMING: usize = 32;
 /// As long as the stack has something to give, so many references are left on their way.
@@ -105,7 +105,7 @@ impl<H: Heap> Marker<H> {
 
     /// Lets the workers begin.
     pub(crate) fn open(&self) {
-        self.shared.crew.open();
+        self.shared.crew.open(self.shared.has_work());
     }
 
     /// Waits until there is nothing left to trace. Others may add something right afterwards, unless the world is stopped.

@@ -8,6 +8,8 @@ use crate::heap::HeapCounts;
 /// One cycle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CycleStats {
+    /// Whether only young objects were collected.
+    pub minor: bool,
     /// Frames of the deepest stack that was visited.
     pub deepest_frames: u64,
     /// Frames visited again in mark termination.
@@ -49,6 +51,8 @@ pub struct FrameStats {
     pub rescanned: u64,
     /// Not again, thanks to barriers.
     pub skipped: u64,
+    /// Not in minor cycles, since they had not run since the last one.
+    pub kept: u64,
 }
 
 /// Return barriers, in all cycles.
@@ -96,6 +100,8 @@ pub struct StackStats {
 pub struct Statistics {
     /// Cycles completed.
     pub cycles: u64,
+    /// Those of them that collected young objects only.
+    pub minor_cycles: u64,
     /// The cycles, oldest first. When there are very many, the oldest are left out.
     pub cycles_detail: Vec<CycleStats>,
     /// World stops, in nanoseconds.

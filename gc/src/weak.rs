@@ -109,7 +109,7 @@ impl WeakReferences {
     }
 
     fn shade(&self, word: usize) {
-        if self.barrier.is_on() {
+        if self.barrier.is_marking() {
             self.barrier.shade(word);
         }
     }

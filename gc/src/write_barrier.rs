@@ -16,8 +16,24 @@
 //! Both need two rounds at the start of a cycle (no stack is visited before the barrier is on everywhere), and that stores through
 //! pointers which may point into an older frame of the own stack go through the barrier, too (contract C3).
 //!
+//! # Between cycles
+//!
+//! A collector with generations leaves the barrier on when a cycle has ended, in another state. What that cycle has marked is
+//! *old*, what is allocated since is young. A store of a reference to a young object is recorded unless it goes into a young object:
+//! into an old one, which the next minor cycle does not trace; or into memory outside of the heap, which may be an older
+//! frame of the own stack that a short scan does not visit. The words recorded are roots of the next minor cycle. So when
+//! that begins, each young object that is reachable is so from a root that it visits: take a path to it, and the last step on it
+//! from something old to something young; that reference was stored after the last cycle, for at its end everything that was
+//! reachable was marked, and so it was recorded. What an object refers to that was handed out black counts as stored while that
+//! cycle ran: it was shaded. Nothing is shaded for being overwritten: a minor cycle keeps what is reachable when it begins, and then
+//! the barrier is that of marking again, everywhere, by a handshake before anything is marked.
+//!
+//! A cycle that collects everything clears the marks first, then the barrier goes over to marking, then comes the handshake: who
+//! still takes an unmarked object for a young one, or a marked one for an old one, has stored before the first object is traced.
+//!
 //! Managed code tests one byte, [`WriteBarrier::flag_address`], before a store of a reference through a pointer, and calls
-//! its slow path when it is not zero; the slow path ends in [`BarrierBuffer::shade`] of the thread's buffer. A buffer holds
+//! its slow path when it is not zero; the slow path ends in [`BarrierBuffer::store`] or [`BarrierBuffer::shade`] of the thread's
+//! buffer. A buffer holds
 //! plain words: nothing is marked by the mutator, so that the flag may be on before marking begins. Full buffers go to the
 //! mark workers; the collector takes the others when it likes, also those of threads in native code.
 //!
@@ -51,8 +67,39 @@ const CAPACITY: usize = 2;
 pub(crate) trait Sink: Send + Sync {
     /// Whether `word` refers to an object that is not marked.
     fn wants(&self, word: usize) -> bool;
+    /// Whether `word` refers to an unmarked object, or into it.
+    fn is_young(&self, word: usize) -> bool {
+        self.wants(word)
+    }
     /// Takes words that may refer to unmarked objects, to be looked at when marking runs.
     fn take(&self, words: Vec<usize>);
+}
+
+/// Stores are nobody's business.
+const OFF: u8 = 0;
+/// A cycle marks.
+const MARKING: u8 = 1;
+/// No cycle marks, and the next one may be a minor one.
+const BETWEEN: u8 = 2;
+
+/// Words recorded between cycles, each of them once or not many times.
+#[derive(Default)]
+struct Recorded {
+    words: Vec<usize>,
+    /// How many were left when they were looked through last.
+    different: usize,
+}
+
+impl Recorded {
+    fn add(&mut self, words: &[usize]) {
+        self.words.extend_from_slice(words);
+        // A program may store the same reference again and again.
+        if self.words.len() > 2 * self.different + 8 * CAPACITY {
+            self.words.sort_unstable();
+            self.words.dedup();
+            self.different = self.words.len();
+        }
+    }
 }
 
 /// The write barrier of one collector.
@@ -60,6 +107,7 @@ pub struct WriteBarrier {
     kind: Kind,
     on: AtomicU8,
     buffers: Mutex<Vec<Arc<Buffer>>>,
+    recorded: Mutex<Recorded>,
     sink: Arc<dyn Sink>,
 }
 
@@ -85,7 +133,13 @@ impl std::fmt::Debug for BarrierBuffer {
 
 impl WriteBarrier {
     pub(crate) fn new(kind: Kind, sink: Arc<dyn Sink>) -> Arc<WriteBarrier> {
-        Arc::new(WriteBarrier { kind, on: AtomicU8::new(0), buffers: Mutex::default(), sink })
+        Arc::new(WriteBarrier {
+            kind,
+            on: AtomicU8::new(OFF),
+            buffers: Mutex::default(),
+            recorded: Mutex::default(),
+            sink,
+        })
     }
 
     /// Which stores shade what.
@@ -103,8 +157,19 @@ impl WriteBarrier {
     /// collector takes too, as [`Handles`](crate::handle::Handles) do.)
     #[inline]
     pub fn is_on(&self) -> bool {
+        self.state() != OFF
+    }
+
+    /// Whether a cycle marks, for roots that every cycle visits: what is stored there between cycles need not be recorded.
+    #[inline]
+    pub(crate) fn is_marking(&self) -> bool {
+        self.state() == MARKING
+    }
+
+    #[inline]
+    fn state(&self) -> u8 {
         // Acquire: pairs with `turn_on`. What orders the byte for managed code is the handshake.
-        self.on.load(Acquire) != 0
+        self.on.load(Acquire)
     }
 
     /// A buffer for one more thread.
@@ -116,7 +181,7 @@ impl WriteBarrier {
 
     /// Shades a word that is overwritten or dropped, on behalf of a thread that has no buffer.
     pub(crate) fn shade_lost(&self, word: usize) {
-        if self.kind == Kind::Hybrid && self.is_on() {
+        if self.kind == Kind::Hybrid && self.is_marking() {
             self.shade(word);
         }
     }
@@ -130,22 +195,42 @@ impl WriteBarrier {
 
     pub(crate) fn turn_on(&self) {
         // Release: pairs with `is_on`; whoever sees it may shade.
-        self.on.store(1, Release);
+        self.on.store(MARKING, Release);
     }
 
-    /// With the world stopped.
-    pub(crate) fn turn_off(&self) {
-        self.on.store(0, Release);
+    /// With the world stopped. `record`: what is stored until the next cycle is recorded for it.
+    pub(crate) fn turn_off(&self, record: bool) {
+        self.on.store(if record { BETWEEN } else { OFF }, Release);
     }
 
-    /// Hands over what all buffers hold; whether that is anything.
-    pub(crate) fn take_buffers(&self) -> bool {
-        let mut any = false;
-        for buffer in self.buffers.lock().iter() {
-            let words = std::mem::take(&mut *buffer.lock());
-            any |= !words.is_empty();
+    /// Forgets what has been recorded: a cycle begins that visits everything. After the handshake.
+    pub(crate) fn forget_recorded(&self) {
+        *self.recorded.lock() = Recorded::default();
+    }
+
+    /// Takes words that a thread has no more room for.
+    fn hand_over(&self, words: Vec<usize>) {
+        if self.state() == BETWEEN {
+            self.recorded.lock().add(&words);
+        } else {
             self.sink.take(words);
         }
+    }
+
+    /// Hands over what all buffers hold, and what has been recorded; whether that is anything.
+    pub(crate) fn take_buffers(&self) -> bool {
+        let mut any = false;
+        let mut take = |words: Vec<usize>| {
+            any |= !words.is_empty();
+            self.sink.take(words);
+        };
+        let buffers = self.buffers.lock();
+        for buffer in buffers.iter() {
+            take(std::mem::take(&mut *buffer.lock()));
+        }
+        // After the buffers, and under their lock: a buffer that goes away is emptied into this one.
+        take(std::mem::take(&mut *self.recorded.lock()).words);
+        drop(buffers);
         any
     }
 }
@@ -158,26 +243,45 @@ impl BarrierBuffer {
         if !barrier.is_on() || !barrier.sink.wants(word) {
             return;
         }
+        self.note(word);
+    }
+
+    /// As [`BarrierBuffer::shade`], of a store to the address `to`. Between cycles of a collector with generations, stores into
+    /// objects that have been allocated since the last one are of no interest.
+    pub fn store(&self, word: usize, to: usize) {
+        let barrier = &*self.barrier;
+        let state = barrier.state();
+        if state == OFF || !barrier.sink.wants(word) || state == BETWEEN && barrier.sink.is_young(to) {
+            return;
+        }
+        if state == BETWEEN && left_out(LeftOut::Recorded) {
+            return;
+        }
+        self.note(word);
+    }
+
+    fn note(&self, word: usize) {
+        let barrier = &*self.barrier;
         let mut words = self.words.lock();
         words.push(word);
         if words.len() >= CAPACITY {
             let full = std::mem::replace(&mut *words, Vec::with_capacity(CAPACITY));
             drop(words);
-            barrier.sink.take(full);
+            barrier.hand_over(full);
         }
     }
 
     /// Notes that `word` is about to be overwritten, or dropped by native code that keeps it for a goroutine. Does nothing with
     /// an insertion barrier. Otherwise as [`BarrierBuffer::shade`].
     pub fn shade_lost(&self, word: usize) {
-        if self.barrier.kind == Kind::Hybrid {
+        if self.barrier.kind == Kind::Hybrid && self.barrier.is_marking() {
             self.shade(word);
         }
     }
 
     fn hand_over(&self) {
         let words = std::mem::take(&mut *self.words.lock());
-        self.barrier.sink.take(words);
+        self.barrier.hand_over(words);
     }
 
     /// The barrier that this is a buffer of.
@@ -329,7 +433,7 @@ mod loom_models {
                 m.wait_until_outside();
                 m.barrier.take_buffers();
                 assert_eq!(m.sink.words(), [1]);
-                m.barrier.turn_off();
+                m.barrier.turn_off(false);
             },
         );
     }
@@ -363,12 +467,15 @@ mod loom_models {
                 m.wait_until_outside();
                 m.barrier.take_buffers();
                 assert_eq!(m.sink.words(), [1]);
-                m.barrier.turn_off();
+                m.barrier.turn_off(false);
                 m.start_the_world();
             },
         );
     }
 }
+
+#[cfg(all(test, stackmark_loom))]
+mod models;
 
 #[cfg(all(test, not(stackmark_loom)))]
 mod tests {
@@ -406,9 +513,53 @@ mod tests {
         let expected = (0..2 * CAPACITY * 3).step_by(2).chain([100_000, 100_002]);
         assert!(words.into_iter().eq(expected));
         assert_eq!(barrier.buffers.lock().len(), 1);
-        barrier.turn_off();
+        barrier.turn_off(false);
         one.shade(4);
         barrier.take_buffers();
         assert!(recorder.0.lock().is_empty());
+    }
+
+    #[test]
+    fn between_cycles_stores_into_young_objects_are_left_out_and_the_others_wait() {
+        let recorder = Arc::new(Recorder::default());
+        let barrier = WriteBarrier::new(Kind::Hybrid, recorder.clone());
+        let buffer = barrier.buffer();
+        barrier.turn_off(true);
+        // SAFETY: the byte lives as long as the barrier.
+        assert_ne!(unsafe { std::ptr::read_volatile(barrier.flag_address() as *const u8) }, 0);
+        // The even ones are young.
+        buffer.store(2, 8);
+        buffer.store(4, 7);
+        buffer.store(5, 7);
+        buffer.shade(6);
+        buffer.shade_lost(10);
+        barrier.shade_lost(12);
+        for _ in 0..100 * CAPACITY {
+            buffer.store(14, 9);
+        }
+        assert!(recorder.0.lock().is_empty(), "nothing is marked before a cycle begins");
+        assert!(barrier.recorded.lock().words.len() < 9 * CAPACITY, "the same words are kept once");
+        barrier.turn_on();
+        assert!(barrier.take_buffers() && !barrier.take_buffers());
+        let mut words = std::mem::take(&mut *recorder.0.lock());
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words, [4, 6, 14]);
+        buffer.store(2, 8);
+        barrier.take_buffers();
+        assert_eq!(*recorder.0.lock(), [2], "while marking every store counts");
+    }
+
+    #[test]
+    fn a_cycle_that_visits_everything_forgets_what_was_recorded() {
+        let recorder = Arc::new(Recorder::default());
+        let barrier = WriteBarrier::new(Kind::Insertion, recorder.clone());
+        barrier.turn_off(true);
+        let buffer = barrier.buffer();
+        (0..CAPACITY).for_each(|_| buffer.store(4, 7));
+        assert_eq!(barrier.recorded.lock().words.len(), CAPACITY);
+        barrier.turn_on();
+        barrier.forget_recorded();
+        assert!(!barrier.take_buffers());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep, Options};
 use stackmark::stack::{self, Goroutine, Host, Runtime};
-use stackmark::{Collector, Config, heap::Heap, unwind::Code};
+use stackmark::{Collector, Config, Generational, heap::Heap, unwind::Code};
 
 struct Embedder;
 
@@ -22,10 +22,14 @@ struct World {
 }
 
 fn world() -> World {
+    world_with(None)
+}
+
+fn world_with(generational: Option<Generational>) -> World {
     let code = Arc::new(Code::new());
     let runtime = Runtime::new(stack::Config::default(), code, Box::new(Embedder)).expect("a runtime");
     let heap = MarkSweep::new(&Options { limit: 256 << 20, poison: true }).expect("a heap");
-    let config = Config { workers: 2, percent: None, verify: true, ..Config::default() };
+    let config = Config { workers: 2, percent: None, verify: true, generational, ..Config::default() };
     let collector = Collector::start(Arc::clone(&heap), runtime, &config).expect("threads");
     let references = heap.register(Descriptor::references()).expect("a descriptor");
     World { collector, allocator: heap.allocator().expect("an allocator"), references }
@@ -68,6 +72,39 @@ fn a_weak_reference_is_cleared_when_its_object_is_gone_and_not_before() {
     let outside = world.collector.weak_references().create(8);
     world.collect();
     assert_eq!(outside.get(), Some(8));
+}
+
+#[test]
+fn minor_cycles_settle_what_is_young_and_major_ones_the_rest() {
+    let world = world_with(Some(Generational::default()));
+    let minor = || {
+        let (send, receive) = std::sync::mpsc::channel();
+        world.collector.request_minor(move || send.send(()).expect("somebody waits"));
+        receive.recv().expect("the collector lives");
+    };
+    let weak = |object| world.collector.weak_references().create(object);
+    let map = world.collector.weak_references().map();
+    let old = world.object(0);
+    let handle = world.collector.handles().create(old);
+    minor();
+    assert_eq!(world.collector.statistics().minor_cycles, 0, "the first cycle makes objects old");
+    // Handles and values of weak maps are looked at in minor cycles, too; what they held when nothing marked is not recorded.
+    let (kept, value, dead) = (world.object(0), world.object(0), world.object(0));
+    let other = world.collector.handles().create(kept);
+    map.insert(old, value);
+    let [old_weak, kept_weak, value_weak, dead_weak] = [old, kept, value, dead].map(weak);
+    drop(handle);
+    minor();
+    minor();
+    assert_eq!(old_weak.get(), Some(old), "an old object floats until a major cycle");
+    assert_eq!((kept_weak.get(), value_weak.get(), dead_weak.get()), (Some(kept), Some(value), None));
+    assert!(!world.is_live(dead));
+    drop(other);
+    world.collect();
+    assert_eq!((old_weak.get(), kept_weak.get(), value_weak.get(), map.len()), (None, None, None, 0));
+    assert!(!world.is_live(old) && !world.is_live(value));
+    let statistics = world.collector.statistics();
+    assert_eq!((statistics.cycles, statistics.minor_cycles), (5, 2));
 }
 
 #[test]

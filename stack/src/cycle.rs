@@ -33,9 +33,43 @@ impl Runtime {
     }
 
     /// From now on, until [`WorldStopped::end_scanning`], goroutines that run count as changed since their scan. `cycle` is
-    /// not 0 and larger than the last one's. The write barrier is on, everywhere.
+    /// not 0 and larger than the last one's. The write barrier is on, everywhere. Stacks are scanned whole.
     pub fn begin_scanning(&self, cycle: u64) {
-        // Release: the write barrier's flag and the handshake before it.
+        self.begin_scanning_since(0, cycle);
+    }
+
+    /// As [`Runtime::begin_scanning`], of a cycle that goes on from the last one: *short scans*. Of a stack only the frames are
+    /// visited that may have run since, those up to and including the owner of the lowest barrier that has not been hit; of a
+    /// goroutine that has not run none, but the words that it was handed (argument, resume value, transfer) always. A goroutine
+    /// that the last cycle did not scan is scanned whole. False, with nothing begun, if the last cycle did not end in
+    /// [`WorldStopped::end_scanning_and_watch`].
+    ///
+    /// For a collector with generations, whose minor collections keep what the last collection has marked: that is *old*. It
+    /// promises, besides contracts C1 to C3:
+    ///
+    /// - What the last collection has marked, or what was handed out marked while it ran, stays where it is and is not freed in
+    ///   this one. (A collection that moves or frees old objects begins by [`Runtime::begin_scanning`].)
+    /// - Between the two, a store of a reference to an object that is not old, through a pointer that may lead into an older
+    ///   frame of the own stack (contract C3), went through a write barrier that makes it a root of this collection;
+    ///   or [`Caller::note_stack_write`](crate::Caller::note_stack_write) came first.
+    ///
+    /// What it gains: the time for a stack depends on how far it has been returned from since, not on its depth.
+    ///
+    /// After Cheng, Harper and Lee, "Generational stack collection and profile-driven pretenuring" (PLDI 1998).
+    #[must_use]
+    pub fn begin_scanning_young(&self, cycle: u64) -> bool {
+        let last = self.watched.load(Ordering::Relaxed);
+        if last != 0 {
+            self.begin_scanning_since(last, cycle);
+        }
+        last != 0
+    }
+
+    fn begin_scanning_since(&self, last: u64, cycle: u64) {
+        // Relaxed: read by scans of this cycle, after `scanning`.
+        self.kept.store(last, Ordering::Relaxed);
+        // Release, both: the write barrier's flag and the handshake before it.
+        self.watched.store(cycle, Ordering::Release);
         self.scanning.store(cycle, Ordering::Release);
         // Pairs with the fence in spawn: a goroutine that the scan finds dead finds the scan begun when it comes to life.
         fence(Ordering::SeqCst);
@@ -94,19 +128,23 @@ impl Runtime {
 
     fn wait_for_scans(&self, mut waiting: Vec<Arc<Goroutine>>) -> Result<(), ScanError> {
         let (lock, changed) = &self.scanned;
-        while !waiting.is_empty() {
-            let mut still = Vec::new();
-            for goroutine in waiting {
-                if !self.try_scan(&goroutine)? {
-                    still.push(goroutine);
+        let mut failed = None;
+        let mut look = || {
+            waiting.retain(|goroutine| match self.try_scan(goroutine) {
+                Ok(begun) => !begun,
+                Err(error) => {
+                    failed = Some(error);
+                    false
                 }
-            }
-            waiting = still;
-            if !waiting.is_empty() && !spin(|| waiting.iter().all(|goroutine| self.has_scanned(goroutine))) {
+            });
+            waiting.is_empty()
+        };
+        if !spin(&mut look) {
+            while !look() {
                 drop(changed.wait_for(lock.lock(), LOOK_AGAIN));
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Whether the running round of scans has come to the goroutine.
@@ -136,6 +174,9 @@ impl Runtime {
         }
         match goroutine.hold() {
             Ok(mut held) => {
+                if self.keep_scan(goroutine, &mut held.state) {
+                    return Ok(true);
+                }
                 let _span = self.observed.span(Activity::Scan, goroutine.id());
                 let may_move = held.status != Status::Foreign;
                 // SAFETY: the goroutine is held.
@@ -153,6 +194,17 @@ impl Runtime {
                 Ok(false)
             }
         }
+    }
+
+    /// Whether the goroutine, which is held, has not run since a scan that this cycle goes on from: then all that is to be done for
+    /// it is done.
+    fn keep_scan(&self, goroutine: &Goroutine, scan: &mut StackScan) -> bool {
+        if goroutine.ran.has_run() || !scan::keep(self, goroutine, scan, self.scanning.load(Ordering::Acquire)) {
+            return false;
+        }
+        // Release: as at the end of `begin_scan`.
+        goroutine.scanned_in.store(self.round.load(Ordering::Relaxed), Ordering::Release);
+        true
     }
 
     /// Begins a scan: shrinks where that is allowed, visits the youngest frames, blocks the way to the others.
@@ -184,7 +236,7 @@ impl Runtime {
         }
         self.deepest_frames.fetch_max(visited, Ordering::Relaxed);
         // If it runs from now on, it has changed. Its own thread says so at once.
-        goroutine.dirty_in.store(0, Ordering::Relaxed);
+        goroutine.ran.forget();
         // Release: who sees the number sees the roots delivered.
         goroutine.scanned_in.store(round, Ordering::Release);
         Ok(())
@@ -393,6 +445,19 @@ impl WorldStopped {
 
     /// The cycle's stacks are done: goroutines that run from now on need not be looked at again.
     pub fn end_scanning(&mut self) {
+        // Release, as in `end`.
+        self.runtime.watched.store(0, Ordering::Release);
+        self.end();
+    }
+
+    /// As [`WorldStopped::end_scanning`], and it is noted from now on which goroutines run, so that the next cycle may go on from
+    /// this one: see [`Runtime::begin_scanning_young`]. [`WorldStopped::rescan`] or [`WorldStopped::finish_scans`] came before.
+    pub fn end_scanning_and_watch(&mut self) {
+        assert!(!self.runtime.has_frozen(), "there are scans that are not complete");
+        self.end();
+    }
+
+    fn end(&self) {
         // Release, and the world is stopped: no goroutine reads it meanwhile.
         self.runtime.scanning.store(0, Ordering::Release);
         self.runtime.dirty.lock().clear();

@@ -18,7 +18,9 @@
 //! 9. *Bounded*: what lies younger than the lowest unhit barrier, or than `rest`, is what has changed since its visit. Mark
 //!    barriers lie at doublings of the distance from the stack pointer that the scan began at, so that this is at most twice
 //!    what was touched.
-//! 10. *Epochs*: a scan belongs to one cycle. A worker that comes with another cycle's number does nothing.
+//! 10. *Epochs*: a scan belongs to one cycle. A worker that comes with another cycle's number does nothing. The barriers of a
+//!     complete scan outlive its cycle, and with them what invariant 6 says of the frames beyond: a later scan may begin where
+//!     they leave off ([`StackScan::begin_again`]), or, of a goroutine that has not run, not at all ([`StackScan::keep`]).
 //! 11. *Leaving*: before the owner runs an older frame than the one it was in, in whatever way, everything younger is settled and
 //!     invariant 7 holds again: [`StackScan::hit`] and [`StackScan::leave`], each followed by [`StackScan::protect`].
 //!
@@ -158,6 +160,17 @@ pub struct Tally {
     pub whole: u64,
 }
 
+/// What a scan that begins again has found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Again {
+    /// What became of earlier barriers.
+    pub settled: Settled,
+    /// Barriers placed that were pending.
+    pub placed: u64,
+    /// Frames beyond the lowest unhit barrier: they are not visited.
+    pub beyond: u64,
+}
+
 /// The state of one goroutine's scan, and its barriers.
 #[derive(Debug, Default)]
 pub struct StackScan {
@@ -220,7 +233,10 @@ impl StackScan {
     }
 
     /// Begins to visit again what has changed since the last scan, which is complete: the frames from `at` up to the owner of the
-    /// lowest unhit barrier. Followed by [`StackScan::protect`]. Also tells how many barriers it has placed that were pending.
+    /// lowest unhit barrier. Followed by [`StackScan::protect`].
+    ///
+    /// The last scan may be an earlier cycle's: a short scan. Then what it has visited is old, and stays where it is; and whatever
+    /// was stored since into frames beyond the barrier has gone through the write barrier, or [`StackScan::thaw`] came first.
     pub fn begin_again<S: Slots, T: Table>(
         &mut self,
         means: &mut Means<'_, S, T>,
@@ -228,7 +244,7 @@ impl StackScan {
         at: Position,
         spacing: Spacing,
         foreign: bool,
-    ) -> (Settled, u64) {
+    ) -> Again {
         debug_assert!(self.is_complete(), "one scan at a time");
         let mut settled = self.barriers.leave(means.pool, at.depth);
         let placed = self.place_pending(means, at.depth);
@@ -238,7 +254,21 @@ impl StackScan {
         let (until, reached) = (self.barriers.lowest(), self.reached);
         (self.rest, self.epoch, self.reached) = (None, epoch, usize::MAX);
         self.unscanned = Some(Unscanned { at, from: at.depth, spacing, frames: 0, until, reached });
-        (settled, placed)
+        let beyond = until.map_or(0, |until| self.frames.saturating_sub(until.frames));
+        Again { settled, placed, beyond }
+    }
+
+    /// Whether the last scan is that of cycle `kept`, not 0, which a later one may go on from.
+    pub fn is_kept(&self, kept: u64) -> bool {
+        kept != 0 && self.epoch == kept || left_out(LeftOut::Kept)
+    }
+
+    /// The goroutine has not run since its last scan, which is complete, and nothing has changed there without the write barrier:
+    /// the scan is cycle `epoch`'s, too. Returns how many frames need not be visited.
+    pub fn keep(&mut self, epoch: u64) -> u64 {
+        debug_assert!(self.is_complete(), "what nobody has visited is no old cycle's");
+        self.epoch = epoch;
+        self.frames
     }
 
     /// The owner is about to run the frame whose stack pointer is at `depth`, and has settled what is younger: makes
@@ -322,7 +352,9 @@ impl StackScan {
         let settled = self.barriers.leave(pool, 0);
         self.barriers.settle_limbo(pool);
         self.pending.clear();
+        // Another goroutine may get this record, in the same cycle: nothing of it has been visited.
         (self.unscanned, self.frontier, self.rest, self.frames) = (None, None, None, 0);
+        (self.epoch, self.reached) = (0, 0);
         settled
     }
 

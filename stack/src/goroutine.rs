@@ -2,6 +2,7 @@
 
 use crate::frontier::StackScan;
 use crate::memory::{StackKind, StackMemory};
+use crate::ran::Ran;
 use crate::request::{Request, Requests};
 use crate::status::{Held, Status, StatusWord};
 use crate::sync::{Mutex, MutexGuard};
@@ -37,9 +38,8 @@ pub struct Goroutine {
     /// Native code has called back since this thread's last return from a foreign call. Relaxed: only the goroutine's own
     /// thread uses it.
     pub(crate) called_back: AtomicBool,
-    /// The cycle in which it has been put on the list of those that ran since. Relaxed: only itself changes it while
-    /// it runs, and the list is read when the world is stopped.
-    pub(crate) dirty_in: AtomicU64,
+    /// Whether it has run since its scan.
+    pub(crate) ran: Ran,
     /// References that native code keeps for it: scanned as roots.
     transfer: Mutex<Vec<usize>>,
     /// A parked goroutine that must go on on its own OS thread (it is inside a callback) waits here.
@@ -61,7 +61,7 @@ impl Goroutine {
             every_poll: AtomicBool::new(false),
             scanned_in: AtomicU64::new(0),
             called_back: AtomicBool::new(false),
-            dirty_in: AtomicU64::new(0),
+            ran: Ran::default(),
             transfer: Mutex::new(Vec::new()),
             woken: Mutex::new(false),
             wake: crate::sync::Condvar::new(),

@@ -1,6 +1,6 @@
 //! A stack that only the model knows to be true, and the real scanning, hitting and moving over it.
 //!
-//! Bytes become steps: calls and returns of invented functions, scans, rescans, moves, growth, exceptions. After each step every
+//! Bytes become steps: calls and returns of invented functions, scans, rescans, short scans, moves, growth, exceptions. After each step every
 //! frame of the real stack is compared with the model. The property tests and the fuzz target feed it.
 
 use crate::frontier::Budget;
@@ -146,6 +146,19 @@ struct Model {
     /// Depth of the stack pointer that the last scan began at, and the smallest since.
     scanned_at: usize,
     reached: usize,
+    /// The goroutine has run since the last scan began.
+    ran: std::cell::Cell<bool>,
+}
+
+/// Where a scan begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    /// With a new cycle that visits everything.
+    Major,
+    /// With a new cycle that goes on from the last one.
+    Minor,
+    /// In the same cycle, again.
+    Again,
 }
 
 impl Model {
@@ -176,6 +189,7 @@ impl Model {
             touched: 0,
             scanned_at: 0,
             reached: 0,
+            ran: std::cell::Cell::new(true),
         }
     }
 
@@ -226,6 +240,7 @@ impl Model {
 
     /// Lets the goroutine stand in `call_system`, called by the youngest frame.
     fn call_out(&self) {
+        self.ran.set(true);
         let sp = self.sp();
         self.write(sp + WORD, self.return_of(self.frames.len()));
         self.write(sp + 2 * WORD, self.fp_value(self.frames.len()));
@@ -347,6 +362,7 @@ impl Model {
         self.write(word, self.word(new));
         self.touched = self.touched.min(i);
         self.reached = self.reached.min(word);
+        self.ran.set(true);
     }
 
     /// The references in the frames from `first` on.
@@ -368,14 +384,19 @@ impl Model {
     }
 
     /// A cycle begins and scans, or scans what has changed since again.
-    fn begin(&mut self, again: bool) {
+    fn begin(&mut self, how: Begin) {
         self.finish();
-        let first = if again && self.cycle > 0 {
-            self.rescan()
-        } else {
-            self.cycle += 1;
-            0
-        };
+        let how = if self.cycle == 0 { Begin::Major } else { how };
+        let first = if how == Begin::Major { 0 } else { self.rescan() };
+        self.runtime.kept.store(if how == Begin::Minor { self.cycle } else { 0 }, Relaxed);
+        self.cycle += u64::from(how != Begin::Again);
+        if how == Begin::Minor && !self.ran.get() {
+            let kept = scan::keep(&self.runtime, &self.goroutine, &mut self.goroutine.scan_lock(), self.cycle);
+            assert!(kept, "the last cycle has scanned it");
+            assert_eq!(self.take_collected(), [], "nothing is visited where nothing has run");
+            return;
+        }
+        self.ran.set(false);
         self.expected = Some(self.references(first));
         // SAFETY: the lock is ours, the goroutine stands still.
         unsafe { scan::begin(&self.runtime, &self.goroutine, &mut self.goroutine.scan_lock(), self.cycle) }
@@ -479,10 +500,10 @@ pub fn run(bytes: &[u8]) {
     model.call_out();
     let free = stubs().available();
     while let (Some(step), Some(by)) = (bytes.next(), bytes.next()) {
-        match step % 12 {
+        match step % 13 {
             0..=2 => (0..=by % 8).for_each(|i| model.call((step + i) % FUNCTIONS, by + i)),
             3 => (0..=by % 16).for_each(|_| model.return_once()),
-            4 => model.begin(false),
+            4 => model.begin(Begin::Major),
             5 if by % 4 == 0 => model.verify(),
             5 => drop(model.rescan()),
             // SAFETY: the goroutine stands still in its call out.
@@ -496,8 +517,9 @@ pub fn run(bytes: &[u8]) {
             }
             7 => model.unwind(by % 6),
             8 => model.visit_frozen(Budget { frames: by as u64 % 8, bytes: by * 64 }),
-            9 => model.begin(true),
+            9 => model.begin(Begin::Again),
             10 => model.call_back([0, 1, 2, 7][by % 4], by),
+            11 => model.begin(Begin::Minor),
             _ => model.write_in_bulk(by),
         }
         model.compare();
@@ -529,7 +551,7 @@ mod tests {
         for seed in 0..190 {
             model.call_back(0, seed);
         }
-        model.begin(false);
+        model.begin(Begin::Major);
         let visited = |model: &Model| model.collected.0.lock().len();
         let all = model.references(0).len();
         assert!(!model.goroutine.scan_lock().is_complete());
@@ -544,6 +566,62 @@ mod tests {
             model.compare();
             model.check();
         }
+    }
+
+    fn deep(frames: usize) -> Model {
+        let mut model = Model::new(BarrierMode::Incremental, false, 256 << 10);
+        model.call_out();
+        (0..frames).for_each(|seed| model.call(0, seed));
+        model
+    }
+
+    #[test]
+    fn a_minor_cycle_visits_what_was_returned_to_or_called_since_and_no_more() {
+        let mut model = deep(300);
+        model.begin(Begin::Major);
+        model.finish();
+        for cycle in 0..50 {
+            (0..3).for_each(|_| model.return_once());
+            (0..3).for_each(|seed| model.call(0, cycle + seed));
+            model.begin(Begin::Minor);
+            assert!(model.goroutine.scan_lock().is_complete(), "a few frames are visited at once");
+            model.finish();
+            model.verify();
+        }
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
+        assert!(count(&model.runtime.counters.kept) > 50 * 200, "{} frames", count(&model.runtime.counters.kept));
+    }
+
+    #[test]
+    fn the_next_goroutine_of_a_record_inherits_no_scan() {
+        let mut model = deep(100);
+        model.begin(Begin::Major);
+        model.finish();
+        let mut scan = model.goroutine.scan_lock();
+        assert!(scan.is_frozen(WORD) && scan.is_kept(model.cycle));
+        scan.end(stubs());
+        assert!(!scan.is_frozen(WORD) && !scan.is_kept(model.cycle));
+    }
+
+    #[test]
+    fn the_next_goroutine_of_a_record_inherits_no_note_of_having_run() {
+        let runtime = deep(0).runtime;
+        runtime.begin_scanning(7);
+        // SAFETY: the goroutine never runs.
+        let spawn = || unsafe { runtime.spawn(0, 0) }.expect("memory");
+        let first = spawn();
+        first.start_running(crate::Status::Runnable);
+        runtime.note_running(&first);
+        first.scan_lock().end(stubs());
+        first.status.stop(crate::Status::Dead);
+        runtime.stacks.give(first.memory.lock().take().expect("it has lived"));
+        let record = Arc::as_ptr(&first);
+        runtime.dirty.lock().clear();
+        runtime.has_ended(first);
+        let second = spawn();
+        assert_eq!(Arc::as_ptr(&second), record);
+        runtime.note_running(&second);
+        assert_eq!(runtime.dirty.lock().len(), 1, "mark termination looks at the second one, too");
     }
 
     proptest! {

@@ -5,8 +5,9 @@
 //! and registered with [`stackmark_unwind::Code`], calls native functions through
 //! [`call_system`](stackmark_asm::call_system_address); there a [`Caller`] names its goroutine, parks it, or calls back. It
 //! calls [`poll`] when its stack pointer is below the poll word, and [`switch_out`](asm::switch_out_address) with [`YIELD`] to let
-//! others run. A collector drives cycles with [`Runtime::handshake`],
-//! [`Runtime::begin_scanning`], [`Runtime::scan_goroutines`] and [`Runtime::stop_world`].
+//! others run. A collector drives cycles with [`Runtime::handshake`], [`Runtime::begin_scanning`], [`Runtime::scan_goroutines`]
+//! and [`Runtime::stop_world`]; one with generations begins minor collections by [`Runtime::begin_scanning_young`], which
+//! leaves out the frames that have not run since the last one.
 //!
 //! ```
 //! use stackmark_stack::{Config, Goroutine, Host, Left, Machine, Runtime};
@@ -89,6 +90,7 @@ mod memory;
 mod moving;
 pub mod observe;
 mod poll;
+mod ran;
 mod request;
 mod return_protection;
 mod runtime;

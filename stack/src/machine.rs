@@ -432,12 +432,12 @@ impl<'m> Caller<'m> {
         let runtime = &*self.shared.runtime;
         let entered = runtime.world.try_enter(&self.shared.entry.gate);
         let started = entered && self.goroutine.try_start(from);
-        if !started || runtime.is_scanning() {
+        if !started || !runtime.is_noted(self.goroutine) {
             self.back_inside_slowly(from, entered, started);
         }
     }
 
-    /// The same when the world stands still, the goroutine is held or its stack is being scanned.
+    /// The same when the world stands still, the goroutine is held or has not run since its scan.
     #[cold]
     fn back_inside_slowly(&self, from: Status, entered: bool, started: bool) {
         let runtime = &*self.shared.runtime;
@@ -447,7 +447,7 @@ impl<'m> Caller<'m> {
         if !started {
             runtime.start_running(self.goroutine, from);
         }
-        if runtime.is_scanning() {
+        if !runtime.is_noted(self.goroutine) {
             runtime.note_running(&self.handle());
         }
     }
@@ -571,7 +571,7 @@ impl<'m> Caller<'m> {
             }
         }
         self.back_inside(Status::Foreign);
-        if self.shared.runtime.is_scanning() {
+        if self.shared.runtime.keeps_scans() {
             self.note_callback();
         }
         let _out = GoOutside(self);

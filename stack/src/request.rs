@@ -57,7 +57,11 @@ impl Requests {
     /// Asks.
     pub(crate) fn ask(&self, what: Request, word: &impl PollWord) {
         // Release: with the Acquire of `take`, what the asker wrote before it asked is visible to who does it.
-        self.0.fetch_or(what.0, Ordering::Release);
+        let asked = self.0.fetch_or(what.0, Ordering::Release);
+        if asked & what.0 == what.0 {
+            // Nobody has taken it: whoever asked before does the rest, or has done it.
+            return;
+        }
         // Invariant 2: pairs with the fence in `rewrite`.
         if !left_out(LeftOut::RequestFence) {
             heavy_fence();
@@ -123,6 +127,26 @@ mod loom_models {
     #[test]
     fn loom_no_request_is_lost_while_the_word_is_rewritten() {
         a_request_comes_while_the_word_is_rewritten();
+    }
+
+    #[test]
+    fn loom_no_request_is_lost_when_two_ask_for_the_same() {
+        loom::model(|| {
+            let shared = Arc::new((Requests::new(), AtomicUsize::new(0)));
+            let [goroutine, other] = [shared.clone(), shared.clone()];
+            let runs = thread::spawn(move || {
+                let (requests, word) = &*goroutine;
+                let taken = requests.take();
+                requests.rewrite(word, 1);
+                taken.has(Request::SCAN)
+            });
+            let asks = thread::spawn(move || other.0.ask(Request::SCAN, &other.1));
+            shared.0.ask(Request::SCAN, &shared.1);
+            let taken = runs.join().unwrap();
+            asks.join().unwrap();
+            let word = shared.1.load(Ordering::Relaxed);
+            assert!(taken || word == usize::MAX, "the request is neither taken nor visible");
+        });
     }
 
     #[test]

@@ -232,6 +232,11 @@ pub struct Runtime {
     /// The cycle whose stacks are being scanned, 0 outside of marking. Written while the world may run: Release, after
     /// the handshake of the write barrier; goroutines read it when they begin to run.
     pub(crate) scanning: AtomicU64,
+    /// The cycle since whose scans it is noted which goroutines have run: the one that is scanning, or, if the next one may be
+    /// young, that was last; 0 if nobody wants to know. Written as `scanning`.
+    pub(crate) watched: AtomicU64,
+    /// The cycle whose scans the present one goes on from; 0: none. Written before `scanning`, while no scan is under way.
+    pub(crate) kept: AtomicU64,
     /// The number of the last round of scans. Written by who drives the cycle, before the goroutines are asked: SeqCst with the
     /// request.
     pub(crate) round: AtomicU64,
@@ -315,6 +320,8 @@ impl Runtime {
             next_id: AtomicU64::new(1),
             live: AtomicUsize::new(0),
             scanning: AtomicU64::new(0),
+            watched: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
             round: AtomicU64::new(0),
             unscanned: Mutex::default(),
             dirty: Mutex::default(),
@@ -407,6 +414,7 @@ impl Runtime {
         unsafe { asm::prepare(&g.header) };
         *g.memory.lock() = Some(memory);
         g.scanned_in.store(0, Ordering::Relaxed);
+        g.ran.forget();
         g.status.revive(status);
         // Pairs with the fence in begin_scanning: either the scan finds the goroutine alive, or we find the scan begun.
         fence(Ordering::SeqCst);
@@ -484,6 +492,11 @@ impl Runtime {
         self.scanning.load(Ordering::Acquire) != 0
     }
 
+    /// Whether what scans have found of stacks still counts: during a cycle, and until the next one if that may be young.
+    pub(crate) fn keeps_scans(&self) -> bool {
+        self.watched.load(Ordering::Acquire) != 0
+    }
+
     pub(crate) fn roots(&self, words: &[usize]) {
         if let Some(collector) = self.collector.get() {
             collector.roots(words);
@@ -492,10 +505,21 @@ impl Runtime {
 
     /// Called by whoever runs `goroutine`, when it has become Running: it is no longer as it was scanned.
     pub(crate) fn note_running(&self, goroutine: &Arc<Goroutine>) {
-        let cycle = self.scanning.load(Ordering::Acquire);
-        if cycle != 0 && goroutine.dirty_in.swap(cycle, Ordering::Relaxed) != cycle {
-            self.dirty.lock().push(goroutine.clone());
+        let cycle = self.watched.load(Ordering::Acquire);
+        if cycle != 0 && !goroutine.ran.is_noted(cycle) {
+            goroutine.ran.note(cycle);
+            // `watched` is written first, but nothing is scanned before `scanning` is.
+            if self.is_scanning() {
+                self.dirty.lock().push(goroutine.clone());
+            }
         }
+    }
+
+    /// Whether [`Runtime::note_running`] has nothing to do.
+    #[inline]
+    pub(crate) fn is_noted(&self, goroutine: &Goroutine) -> bool {
+        let cycle = self.watched.load(Ordering::Acquire);
+        cycle == 0 || goroutine.ran.is_noted(cycle)
     }
 
     /// Gives up, by way of [`Host::fatal`].

@@ -270,8 +270,9 @@ impl Frames for LiveFrames<'_> {
     }
 }
 
-/// Begins to scan a stack, or, if the last scan belongs to the same cycle, to scan again what has changed since; and does as
-/// much of it as the goroutine may be kept waiting for. The roots go to the runtime's collector. Frames visited.
+/// Begins to scan a stack, or, if the last scan belongs to the same cycle, or to the one whose barriers this cycle keeps, to
+/// scan again what has changed since; and does as much of it as the goroutine may be kept waiting for. The roots go to the
+/// runtime's collector. Frames visited.
 ///
 /// # Errors
 /// [`ScanError`]: the stack cannot be walked; roots may be missing.
@@ -290,13 +291,17 @@ pub(crate) unsafe fn begin(
     let spacing = runtime.config.barriers.spacing();
     // SAFETY: by our contract nobody else writes slots.
     let mut means = unsafe { means(bounds) };
-    let settled = if scan.epoch() == cycle {
+    let short = is_kept(runtime, scan);
+    let settled = if scan.epoch() == cycle || short {
         if !scan.is_complete() {
             finish(runtime, goroutine, scan)?;
         }
-        let (settled, placed) = scan.begin_again(&mut means, cycle, at, spacing, foreign);
-        runtime.counters.placed.fetch_add(placed, Ordering::Relaxed);
-        settled
+        let again = scan.begin_again(&mut means, cycle, at, spacing, foreign);
+        runtime.counters.placed.fetch_add(again.placed, Ordering::Relaxed);
+        if short {
+            runtime.counters.kept.fetch_add(again.beyond, Ordering::Relaxed);
+        }
+        again.settled
     } else {
         scan.begin(&mut means, cycle, at, spacing, foreign)
     };
@@ -305,6 +310,22 @@ pub(crate) unsafe fn begin(
     visit_words(goroutine, &mut Roots::new(runtime));
     // SAFETY: as ours.
     unsafe { protect(runtime, goroutine, scan, at.depth) }
+}
+
+/// Whether the goroutine's last scan is one that the present cycle goes on from.
+fn is_kept(runtime: &Runtime, scan: &StackScan) -> bool {
+    scan.is_kept(runtime.kept.load(Ordering::Relaxed))
+}
+
+/// As [`begin`], for a goroutine that has not run since its last scan. False, with nothing done, if the cycle does not go on from
+/// that one.
+pub(crate) fn keep(runtime: &Runtime, goroutine: &Goroutine, scan: &mut StackScan, cycle: u64) -> bool {
+    let kept = is_kept(runtime, scan);
+    if kept {
+        runtime.counters.kept.fetch_add(scan.keep(cycle), Ordering::Relaxed);
+        visit_words(goroutine, &mut Roots::new(runtime));
+    }
+    kept
 }
 
 /// The roots of a goroutine that lie in no frame.

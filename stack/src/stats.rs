@@ -66,6 +66,8 @@ counters! {
     rescanned,
     /// Frames that mark termination did not need to visit again.
     skipped,
+    /// Frames that short scans did not need to visit, since they lie beyond a barrier of an earlier cycle.
+    kept,
 }
 
 impl Counters {

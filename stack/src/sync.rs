@@ -271,6 +271,14 @@ pub enum LeftOut {
     BlackRest,
     /// Allocators give up their blocks when a cycle ends.
     Retire,
+    /// A goroutine that runs says so.
+    RanNote,
+    /// A scan asks whether its cycle goes on from the last one.
+    Kept,
+    /// Between cycles, what is stored into old objects is recorded.
+    Recorded,
+    /// Marks are cleared before the write barrier goes over to marking.
+    ClearFirst,
 }
 
 /// Whether the running model leaves this out. Never, outside of models.

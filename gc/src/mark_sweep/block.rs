@@ -4,7 +4,8 @@
 //!
 //! *handed out*: the cell belongs to an object, or to the run of cells that an allocator is handing out. Only who owns
 //! the block writes this bit: the allocator that has it, or who sweeps it. *marked*: set by markers and by the allocator,
-//! which sets it for a whole run while marking is on. Sweeping copies the marks to the other bits and clears them.
+//! which sets it for a whole run while marking is on. Sweeping copies the marks to the other bits and clears them, or leaves
+//! them where they are (sticky marks, see the parent module).
 //!
 //! An allocator zeroes a run, marks it if marking is on, and then publishes *handed out* with release ordering;
 //! [`Block::cell`] loads that bit with acquire. So whoever resolves a word to a cell sees zeros there or what was stored
@@ -17,7 +18,7 @@
 //! belong to it. Outside marking a word may be resolved while its block changes hands; the answer is then worth nothing,
 //! but it is an address within the block all the same.
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
 
 use super::class::{self, BLOCK, MAX_CELLS};
@@ -240,8 +241,9 @@ impl Block {
         });
     }
 
-    /// Keeps what is marked, frees the rest, clears the marks. For the owner. `freed` is told each cell that is freed.
-    pub(super) fn sweep(&self, mut freed: impl FnMut(usize)) -> Swept {
+    /// Keeps what is marked, frees the rest, clears the marks unless they are kept. For the owner. `freed` is told each cell that is
+    /// freed.
+    pub(super) fn sweep(&self, keep_marks: bool, mut freed: impl FnMut(usize)) -> Swept {
         let mut swept = Swept::default();
         for (word, bits) in self.bits[..self.cells().div_ceil(64)].iter().enumerate() {
             // Relaxed, all of it: nobody marks now, and the block is the sweeper's own. It goes to another thread, or to
@@ -249,7 +251,9 @@ impl Block {
             let marked = bits.marked.load(Relaxed);
             let mut dead = bits.handed_out.load(Relaxed) & !marked;
             bits.handed_out.store(marked, Relaxed);
-            bits.marked.store(0, Relaxed);
+            if !keep_marks {
+                bits.marked.store(0, Relaxed);
+            }
             swept.live += marked.count_ones();
             swept.freed += dead.count_ones();
             while dead != 0 {
@@ -311,10 +315,19 @@ impl Block {
         }
     }
 
-    /// Sweeps a large object: whether it lives on. Clears its mark. For the owner.
-    pub(super) fn sweep_large(&self) -> bool {
-        // AcqRel is more than needed, as in `sweep`; it happens once for each large object.
-        let live = self.bits[0].marked.swap(0, AcqRel) & 1 != 0;
+    /// Clears the marks of all cells, or of a large object. Nobody marks and nobody sweeps; others may be handing cells out.
+    pub(super) fn clear_marks(&self) {
+        // Relaxed: what marks next has synchronised with us, and a block that is being set up has none.
+        self.bits.iter().for_each(|bits| bits.marked.store(0, Relaxed));
+    }
+
+    /// Sweeps a large object: whether it lives on. Clears its mark unless marks are kept. For the owner.
+    pub(super) fn sweep_large(&self, keep_marks: bool) -> bool {
+        // Relaxed: as in `sweep`.
+        let live = self.bits[0].marked.load(Relaxed) & 1 != 0;
+        if !keep_marks {
+            self.bits[0].marked.store(0, Relaxed);
+        }
         if !live {
             self.bits[0].handed_out.store(0, Relaxed);
         }

@@ -4,6 +4,12 @@
 //! [`Descriptor`], or belongs to one large object. Objects have no header: what they are follows from their block, whose
 //! record lies aside, marks included. Memory is handed out zeroed.
 //!
+//! Marks may be *sticky* ([`Heap::keep_marks`]; Demers, Weiser, Hayes, Boehm, Bobrow and Shenker, "Combining generational and
+//! conservative garbage collection: framework and implementations", POPL 1990): sweeping leaves them, so that what a cycle has
+//! marked is old, what was allocated since is unmarked and young, and the next cycle traces from young objects only and sweeps
+//! only blocks that have some. What is handed out black is old from the start: its references are marked too, since the
+//! thread that stored them did so with the write barrier on. A free cell has no mark, since sweeping frees unmarked ones.
+//!
 //! Sweeping is lazy: a thread that needs cells sweeps a block of its own kind first; the collector's thread sweeps the
 //! rest meanwhile.
 //!
@@ -27,6 +33,8 @@ mod ownership;
 mod pages;
 mod registry;
 mod runs;
+#[cfg(all(test, not(stackmark_loom)))]
+mod sticky_tests;
 mod sweep;
 #[cfg(all(test, not(stackmark_loom)))]
 mod tests;
@@ -35,7 +43,7 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 
 pub use self::allocator::Allocator;
@@ -113,6 +121,10 @@ pub struct MarkSweep {
     registry: Registry,
     sweep: Sweep,
     turnover: Turnover<MappedSlots>,
+    /// Sweeping leaves marks. Relaxed: set before the first cycle.
+    sticky: AtomicBool,
+    /// The present cycle began with the marks of the last one. Relaxed: only the collector's thread uses it.
+    kept: AtomicBool,
     poison: bool,
     allocated: AtomicU64,
     /// `allocated` when the last cycle ended, and when the present one began.
@@ -143,6 +155,8 @@ impl MarkSweep {
             registry: Registry::new(),
             sweep: Sweep::default(),
             turnover: Turnover::default(),
+            sticky: AtomicBool::new(false),
+            kept: AtomicBool::new(false),
             poison: options.poison,
             allocated: AtomicU64::new(0),
             allocated_at_end: AtomicU64::new(0),
@@ -168,6 +182,11 @@ impl MarkSweep {
     pub fn allocator(self: &Arc<Self>) -> Result<Allocator, HeapError> {
         let slots = MappedSlots::new().map_err(|source| HeapError::Reserve { what: "allocator", source })?;
         Ok(Allocator::new(Arc::clone(self), Local::register(slots, &**self)))
+    }
+
+    /// Whether sweeping leaves the marks.
+    fn keeps_marks(&self) -> bool {
+        self.sticky.load(Relaxed)
     }
 
     /// Tells that `untold` bytes more have been handed out to this thread while marking is on, and that the heap has grown to
@@ -262,7 +281,7 @@ fn object_at(address: usize) -> Object {
 }
 
 // SAFETY: marked objects, and those that were handed out after `begin_cycle`, have their mark set, and sweeping frees only
-// cells whose mark is clear; `trace` visits each place that the descriptor names; `resolve` returns cells that are handed
+// cells whose mark is clear, and clears no mark of others once marks are kept; `trace` visits each place that the descriptor names; `resolve` returns cells that are handed
 // out, which are objects or zero. The head of this file tells how that holds while threads allocate.
 unsafe impl Heap for MarkSweep {
     #[inline]
@@ -331,7 +350,23 @@ unsafe impl Heap for MarkSweep {
         let black = allocated.saturating_sub(self.allocated_at_begin.load(Relaxed));
         self.allocated_at_end.store(allocated, Relaxed);
         self.objects_marked.fetch_add(marked.objects, Relaxed);
-        self.condemn((marked.bytes + black) as usize);
+        let kept = self.kept.swap(self.keeps_marks(), Relaxed);
+        self.condemn((marked.bytes + black) as usize, kept);
+    }
+
+    fn keep_marks(&self) -> bool {
+        self.sticky.store(true, Relaxed);
+        true
+    }
+
+    fn clear_marks(&self) {
+        self.kept.store(false, Relaxed);
+        for index in 0..self.pages.frontier() {
+            let block = self.arena.block(index);
+            if matches!(block.kind(), SMALL | LARGE) {
+                block.clear_marks();
+            }
+        }
     }
 
     fn finish_sweep(&self) {

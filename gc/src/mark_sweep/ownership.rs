@@ -85,8 +85,10 @@ pub(super) enum Left {
 pub(super) struct Space {
     /// Swept, and with free cells.
     pub(super) available: Vec<usize>,
-    /// Swept or filled since, and without any.
+    /// Filled since the last cycle.
     pub(super) full: Vec<usize>,
+    /// Swept, and without free cells: all are marked, if marks are kept, so that a cycle which keeps them finds nothing there.
+    pub(super) old: Vec<usize>,
     /// Not swept since the last cycle.
     pub(super) unswept: Vec<usize>,
     /// Whether the space is one of [`Blocks::spaces`].
@@ -135,12 +137,16 @@ impl<S> Turnover<S> {
     }
 }
 
-/// Puts every block up for sweeping: a cycle ends. The world is stopped and the allocators have given up their blocks.
-pub(super) fn condemn(heap: &impl Blocks) {
+/// Puts every block up for sweeping, or, if earlier cycles' marks were `kept`, those that may hold unmarked objects: a cycle ends.
+/// The world is stopped and the allocators have given up their blocks.
+pub(super) fn condemn(heap: &impl Blocks, kept: bool) {
     for space in heap.spaces() {
         let lists = &mut *heap.space(space).lock();
         if lists.unswept.is_empty() {
             std::mem::swap(&mut lists.unswept, &mut lists.full);
+        }
+        if !kept {
+            lists.unswept.append(&mut lists.old);
         }
         lists.unswept.append(&mut lists.full);
         lists.unswept.append(&mut lists.available);
@@ -160,7 +166,7 @@ pub(super) fn acquire<B: Blocks>(heap: &B, space: usize) -> Result<usize, B::Err
         if heap.sweep(block) != Left::All {
             return Ok(block);
         }
-        lists.lock().full.push(block);
+        lists.lock().old.push(block);
     }
     heap.fresh(space)
 }
@@ -194,11 +200,11 @@ pub(super) fn sweep_everything<B: Blocks>(heap: &B, others: impl FnOnce(), compl
 fn sweep_space(heap: &impl Blocks, space: usize, free: &mut Vec<usize>) {
     let space = heap.space(space);
     let mut batch = Vec::new();
-    let (mut available, mut full) = (Vec::new(), Vec::new());
+    let (mut available, mut old) = (Vec::new(), Vec::new());
     loop {
         let mut lists = space.lock();
         lists.available.append(&mut available);
-        lists.full.append(&mut full);
+        lists.old.append(&mut old);
         let rest = lists.unswept.len().saturating_sub(BATCH);
         batch.extend(lists.unswept.drain(rest..));
         drop(lists);
@@ -209,7 +215,7 @@ fn sweep_space(heap: &impl Blocks, space: usize, free: &mut Vec<usize>) {
             match heap.sweep(block) {
                 Left::Nothing => free.push(block),
                 Left::Some => available.push(block),
-                Left::All => full.push(block),
+                Left::All => old.push(block),
             }
         }
         if free.len() >= BATCH {

@@ -93,6 +93,11 @@ impl Pages {
         }
     }
 
+    /// Blocks from this number on were never used.
+    pub(super) fn frontier(&self) -> usize {
+        self.free.lock().frontier
+    }
+
     /// Bytes in use and bytes in memory.
     pub(super) fn bytes(&self) -> (usize, usize) {
         let free = self.free.lock();

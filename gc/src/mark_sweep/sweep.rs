@@ -9,7 +9,7 @@ use stackmark_stack::sync::Mutex as ModelledMutex;
 
 use super::allocator::MappedSlots;
 use super::block::{FREE, SMALL, Swept};
-use super::class::CLASSES;
+use super::class::{self, CLASSES};
 use super::ownership::{self, Blocks, Left, Space, Turnover};
 use super::registry::descriptor_of;
 use super::{AllocationError, MarkSweep};
@@ -27,6 +27,9 @@ pub(super) struct Sweep {
 /// First blocks of large objects.
 #[derive(Default)]
 struct Large {
+    /// Handed out since the last cycle.
+    young: Vec<usize>,
+    /// Swept: marked, if marks are kept.
     swept: Vec<usize>,
     unswept: Vec<usize>,
 }
@@ -34,7 +37,7 @@ struct Large {
 impl Sweep {
     /// Adds a large object.
     pub(super) fn add_large(&self, first: usize) {
-        self.large.lock().swept.push(first);
+        self.large.lock().young.push(first);
     }
 
     // Relaxed, here and below: counters. The protocol orders what is counted where it matters.
@@ -85,7 +88,7 @@ impl Blocks for MarkSweep {
     fn sweep(&self, index: usize) -> Left {
         let block = self.arena.block(index);
         let (start, size) = self.cells_of(index);
-        let swept = block.sweep(|cell| {
+        let swept = block.sweep(self.keeps_marks(), |cell| {
             if self.poison {
                 self.arena.poison(start + cell * size, size);
             }
@@ -133,15 +136,27 @@ impl Blocks for MarkSweep {
 }
 
 impl MarkSweep {
-    /// Puts everything up for sweeping. The world is stopped and the allocators have given up their blocks.
-    pub(super) fn condemn(&self, live: usize) {
-        ownership::condemn(self);
+    /// Puts everything up for sweeping, or, if earlier cycles' marks were `kept`, what may hold unmarked objects. The world is
+    /// stopped and the allocators have given up their blocks. `live` bytes are marked that were not before.
+    pub(super) fn condemn(&self, live: usize, kept: bool) {
+        ownership::condemn(self, kept);
+        // What is not swept again lives on.
+        let bytes = |space: usize| class::cells(space % CLASSES) * class::SIZES[space % CLASSES] as usize;
+        let blocks = self.registry.used_spaces().into_iter();
+        let mut surviving: usize =
+            blocks.map(|space| self.registry.space(space).lock().old.len() * bytes(space)).sum();
         let mut large = self.sweep.large.lock();
-        let Large { swept, unswept } = &mut *large;
-        unswept.append(swept);
+        let Large { young, swept, unswept } = &mut *large;
+        unswept.append(young);
+        if kept {
+            surviving += swept.iter().map(|first| self.arena.block(*first).large_size()).sum::<usize>();
+        } else {
+            unswept.append(swept);
+        }
         drop(large);
-        self.sweep.surviving.store(0, Relaxed);
-        self.sweep.live.store(live, Relaxed);
+        let before = if kept { self.sweep.live.load(Relaxed) } else { 0 };
+        self.sweep.surviving.store(surviving, Relaxed);
+        self.sweep.live.store(before + live, Relaxed);
         self.turnover.begin_sweep();
     }
 
@@ -161,7 +176,7 @@ impl MarkSweep {
         while let Some(first) = large.unswept.pop() {
             let head = self.arena.block(first);
             let size = head.large_size();
-            if head.sweep_large() {
+            if head.sweep_large(self.keeps_marks()) {
                 large.swept.push(first);
                 self.sweep.count(Swept { live: 1, freed: 0 }, size);
                 continue;

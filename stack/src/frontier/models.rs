@@ -231,6 +231,8 @@ macro_rules! model_and_twin {
     };
 }
 
+mod short;
+
 const DOUBLING: Spacing = Spacing::Doubling(2 * WORD);
 
 fn a_return_meets_a_worker(frames: usize, chunk: u64, spacing: Spacing) {

@@ -19,7 +19,7 @@ mod stack_addresses;
 mod types;
 mod walk;
 
-pub use options::{BarrierKind, BarrierMode, Detection, Options, ReturnProtection, Stress};
+pub use options::{BarrierKind, BarrierMode, Detection, Generational, Options, ReturnProtection, Stress};
 
 /// Compiles and runs a program, which ends the process. Returns, with a message, only if it cannot be run.
 pub fn run(options: &Options) -> String {

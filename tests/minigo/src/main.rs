@@ -1,7 +1,7 @@
 //! The command `minigo [options] FILE.go`.
 
 use clap::{Parser, ValueEnum};
-use minigo::{BarrierKind, BarrierMode, Detection, Options, ReturnProtection, Stress};
+use minigo::{BarrierKind, BarrierMode, Detection, Generational, Options, ReturnProtection, Stress};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -73,6 +73,13 @@ struct Arguments {
     /// Which stores tell the collector what.
     #[arg(long, value_enum, default_value_t = WriteBarrier::Insertion)]
     write_barrier: WriteBarrier,
+    /// Minor collections, one for so many bytes allocated, until the heap has grown as much as --gc-percent says. Collections that
+    /// the program asks for collect everything.
+    #[arg(long, value_name = "BYTES", num_args = 0..=1, require_equals = true, default_missing_value = "4194304")]
+    generational: Option<usize>,
+    /// For comparisons: minor collections scan stacks whole.
+    #[arg(long, requires = "generational")]
+    whole_scans: bool,
     /// What return barriers are for: a stack is scanned a little at a time; or whole, and they limit the rescan; or there
     /// are none. By default the first, or the last where the hardware protects return addresses; a mode that is named
     /// here is taken in any case.
@@ -125,6 +132,7 @@ fn main() -> ExitCode {
             WriteBarrier::Insertion => BarrierKind::Insertion,
             WriteBarrier::Hybrid => BarrierKind::Hybrid,
         },
+        generational: a.generational.map(|nursery| Generational { nursery, short_scans: !a.whole_scans }),
         barriers: match a.barriers {
             Some(Barriers::Incremental) | None => BarrierMode::Incremental,
             Some(Barriers::RescanLimit) => BarrierMode::RescanLimit,

@@ -1,5 +1,6 @@
 //! What the command line asks for.
 
+pub use stackmark::Generational;
 pub use stackmark::stack::{BarrierMode, Detection, ReturnProtection};
 pub use stackmark::write_barrier::Kind as BarrierKind;
 use std::path::PathBuf;
@@ -52,6 +53,8 @@ pub struct Options {
     pub stress: Vec<Stress>,
     /// Which stores shade what.
     pub write_barrier: BarrierKind,
+    /// Minor collections between the others.
+    pub generational: Option<Generational>,
     /// What return barriers are for, where no debugging mode says otherwise.
     pub barriers: BarrierMode,
     /// What is done where the hardware protects return addresses.
@@ -78,6 +81,7 @@ impl Default for Options {
             max_stack: 1_000_000_000,
             stress: Vec::new(),
             write_barrier: BarrierKind::default(),
+            generational: None,
             barriers: BarrierMode::Incremental,
             protection: Detection::Ask,
             break_write_barrier: false,

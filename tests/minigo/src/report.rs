@@ -17,6 +17,7 @@ fn straggler(s: Option<Straggler>) -> Value {
 pub(crate) fn json(s: &Statistics, census: &Census, handles: usize) -> Value {
     let cycles = s.cycles_detail.iter().map(|c| {
         json!({
+            "minor": c.minor,
             "deepest_frames": c.deepest_frames,
             "rescanned": c.rescanned,
             "skipped": c.skipped,
@@ -36,6 +37,7 @@ pub(crate) fn json(s: &Statistics, census: &Census, handles: usize) -> Value {
         s.barriers.refused.iter().map(|(reason, n)| ((*reason).to_string(), json!(n))).collect();
     json!({
         "cycles": s.cycles,
+        "minor_cycles": s.minor_cycles,
         "cycles_detail": cycles.collect::<Vec<_>>(),
         "pauses_ns": times(&s.pauses_ns),
         "holds_ns": times(&s.holds_ns),
@@ -45,6 +47,7 @@ pub(crate) fn json(s: &Statistics, census: &Census, handles: usize) -> Value {
             "scanned_returning": s.frames.scanned_returning,
             "rescanned": s.frames.rescanned,
             "skipped": s.frames.skipped,
+            "kept": s.frames.kept,
         },
         "barriers": {
             "mode": s.barriers.mode.mode.to_string(),
@@ -164,7 +167,7 @@ pub(crate) fn text(s: &Statistics) -> String {
 
 fn write(out: &mut String, s: &Statistics) -> std::fmt::Result {
     let (frames, barriers, stacks, heap) = (&s.frames, &s.barriers, &s.stacks, &s.heap);
-    writeln!(out, "collections      {}", s.cycles)?;
+    writeln!(out, "collections      {}, {} of them minor", s.cycles, s.minor_cycles)?;
     for (what, t) in [("world stops", &s.pauses_ns), ("goroutine holds", &s.holds_ns)] {
         let (p50, p99, max) = (duration(t.p50), duration(t.p99), duration(t.max));
         writeln!(out, "{what:<16} {}, median {p50}, 99th percentile {p99}, longest {max}", t.count)?;
@@ -177,10 +180,12 @@ fn write(out: &mut String, s: &Statistics) -> std::fmt::Result {
     let looked_at = frames.rescanned + frames.skipped;
     writeln!(
         out,
-        "frames           {} scanned with their goroutine held; {} of {looked_at} rescanned ({:.3} %)",
+        "frames           {} scanned with their goroutine held; {} of {looked_at} rescanned ({:.3} %); {} unchanged since the \
+         last collection",
         frames.scanned_stopped,
         frames.rescanned,
         percent(frames.rescanned, looked_at),
+        frames.kept,
     )?;
     let refused: u64 = barriers.refused.iter().map(|(_, n)| n).sum();
     writeln!(

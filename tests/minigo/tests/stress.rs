@@ -73,6 +73,29 @@ macro_rules! tests {
             }
 
             #[test]
+            fn collect_minor() {
+                let list = "collect-every-poll,verify,poison";
+                check(stringify!($name), &["--generational", "--threads", "1", "--stress", list]);
+            }
+
+            #[test]
+            fn collect_minor_while_the_heap_grows() {
+                let options = ["--generational=8192", "--threads", "2", "--stress", "verify,poison,barrier-every-frame"];
+                check(stringify!($name), &options);
+            }
+
+            #[test]
+            fn collect_minor_with_a_hybrid_write_barrier() {
+                let list = "collect-every-poll,scan-few-frames,verify";
+                check(stringify!($name), &["--generational", "--write-barrier", "hybrid", "--stress", list]);
+            }
+
+            #[test]
+            fn all_together_and_minor_on_four_threads() {
+                check(stringify!($name), &["--generational", "--threads", "4", "--stress", ALL_STRESS]);
+            }
+
+            #[test]
             fn all_together() {
                 check(stringify!($name), &["--stress", ALL_STRESS]);
             }
@@ -103,6 +126,17 @@ fn collecting_at_every_poll_collects_at_every_call() {
 fn moving_at_every_poll_moves_at_every_call() {
     let (moving, growing) = (statistics(&["--stress", "move-every-poll"]), statistics(&[]));
     assert!(number(&moving, "stacks.moved_bytes") > 10 * number(&growing, "stacks.moved_bytes"));
+}
+
+#[test]
+fn minor_collections_leave_frames_alone_and_a_few_are_major() {
+    let s = statistics(&["--generational", "--stress", "collect-every-poll"]);
+    let (cycles, minor) = (number(&s, "cycles"), number(&s, "minor_cycles"));
+    assert!(minor > cycles / 2 && minor < cycles, "{minor} of {cycles}");
+    assert!(number(&s, "frames.kept") > 1000, "{}", number(&s, "frames.kept"));
+    let whole = statistics(&["--generational", "--whole-scans", "--stress", "collect-every-poll"]);
+    assert_eq!(number(&whole, "frames.kept"), 0);
+    assert!(number(&whole, "minor_cycles") > 0);
 }
 
 #[test]

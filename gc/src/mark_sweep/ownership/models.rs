@@ -121,7 +121,7 @@ impl Heap {
     /// Ends a cycle, as the collector does with the world stopped.
     fn end_cycle(&self) {
         end_marking(self);
-        condemn(self);
+        condemn(self, false);
         self.turnover.begin_sweep();
     }
 
@@ -132,6 +132,7 @@ impl Heap {
         let lists = self.space.lock();
         found(&lists.available);
         found(&lists.full);
+        found(&lists.old);
         assert_eq!(lists.unswept, [], "everything is swept");
         found(&self.unused.lock().unwrap());
         found(&self.freed.lock().unwrap());

@@ -362,7 +362,7 @@ impl FuncGen<'_, '_> {
         let info = self.c.words_info(parts.iter().map(|p| p.is_ref).collect());
         let object = self.allocate_values(info, 1);
         let refs: Vec<Value> = parts.iter().zip(values).filter(|(p, _)| p.is_ref).map(|(_, v)| *v).collect();
-        self.write_barrier(&refs);
+        self.write_barrier_into(object, &refs);
         for (i, v) in values.iter().enumerate() {
             self.b.ins().store(MemFlagsData::trusted(), *v, object, 8 * i as i32);
         }

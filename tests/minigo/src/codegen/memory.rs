@@ -340,7 +340,8 @@ impl FuncGen<'_, '_> {
                         }
                         false => vec![],
                     };
-                    self.write_barrier_at(&refs, base, &lost);
+                    let to = self.iadd_ref(base, offset);
+                    self.write_barrier_at(&refs, Some(to), base, &lost);
                 }
                 let base = if offset.unsigned_abs() > 1 << 30 { self.iadd_ref(base, offset) } else { base };
                 let offset = if offset.unsigned_abs() > 1 << 30 { 0 } else { offset };
@@ -352,14 +353,20 @@ impl FuncGen<'_, '_> {
         }
     }
 
-    /// While marking runs, tells the collector of references that are about to be stored.
+    /// Tells the collector, if it wants to know, of references that are about to be stored, in various places.
     pub(crate) fn write_barrier(&mut self, refs: &[Value]) {
         let nothing = self.iconst(0);
-        self.write_barrier_at(refs, nothing, &[]);
+        self.write_barrier_at(refs, None, nothing, &[]);
     }
 
-    /// As `write_barrier`; they replace those at these offsets from `base`.
-    fn write_barrier_at(&mut self, refs: &[Value], base: Value, lost: &[i64]) {
+    /// As `write_barrier`, of references that are stored for the first time, in a new object.
+    pub(crate) fn write_barrier_into(&mut self, object: Value, refs: &[Value]) {
+        self.write_barrier_at(refs, Some(object), object, &[]);
+    }
+
+    /// As `write_barrier`; they are stored in the object or the variable that has the address `to`, and replace those at these
+    /// offsets from `base`.
+    fn write_barrier_at(&mut self, refs: &[Value], to: Option<Value>, base: Value, lost: &[i64]) {
         if refs.is_empty() {
             return;
         }
@@ -370,12 +377,15 @@ impl FuncGen<'_, '_> {
         self.b.ins().brif(on, cold, &[], go_on, &[]);
         self.b.switch_to_block(cold);
         for v in refs {
-            self.native(natives::write_barrier, &[*v]);
+            match to {
+                Some(to) => self.native(natives::write_barrier_into, &[*v, to]),
+                None => self.native(natives::write_barrier, &[*v]),
+            };
         }
         for offset in lost {
             let at = self.iadd_ref(base, *offset);
             let v = self.b.ins().load(clif::I64, MemFlagsData::trusted(), at, 0);
-            self.native(natives::write_barrier, &[v]);
+            self.native(natives::write_barrier_lost, &[v]);
         }
         self.b.ins().jump(go_on, &[]);
         self.b.switch_to_block(go_on);

@@ -139,7 +139,7 @@ impl FuncGen<'_, '_> {
         let code = self.b.ins().func_addr(clif::I64, f);
         self.b.ins().store(MemFlagsData::trusted(), code, object, 0);
         let bound: Vec<Value> = parts.iter().zip(values).filter(|(p, _)| p.is_ref).map(|(_, v)| *v).collect();
-        self.write_barrier(&bound);
+        self.write_barrier_into(object, &bound);
         for (i, v) in values.iter().enumerate() {
             self.b.ins().store(MemFlagsData::trusted(), *v, object, 8 + 8 * i as i32);
         }

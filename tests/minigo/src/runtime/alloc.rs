@@ -57,13 +57,13 @@ pub(crate) unsafe fn copy(info: &TypeInfo, to: usize, from: usize, count: usize)
         return;
     }
     // The destination may lie in an older frame of this very stack (contract C3): what is stored there is shaded too.
-    if info.has_refs() && host::marking() {
+    if info.has_refs() && host::reports_stores() {
         for i in 0..count {
             for (w, _) in info.words.iter().enumerate().filter(|(_, is_ref)| **is_ref) {
                 let at = i * info.size + 8 * w;
                 // SAFETY: word `w` of value `i` lies in both ranges.
                 unsafe {
-                    host::shade(*((from + at) as *const usize));
+                    host::store(*((from + at) as *const usize), to + at);
                     host::shade_lost(*((to + at) as *const usize));
                 }
             }
@@ -101,9 +101,21 @@ natives! {
         0
     }
 
-    /// (word): a reference is about to be stored while marking runs.
+    /// (word): a reference is about to be stored.
     fn write_barrier(a) {
         host::shade(a.get(0));
+        0
+    }
+
+    /// (word, address): a reference is about to be stored there.
+    fn write_barrier_into(a) {
+        host::store(a.get(0), a.get(1));
+        0
+    }
+
+    /// (word): a reference is about to be overwritten.
+    fn write_barrier_lost(a) {
+        host::shade_lost(a.get(0));
         0
     }
 }

@@ -187,7 +187,7 @@ impl Channel {
 
     /// Elements that are stored where the collector may have looked already.
     pub(super) fn shade(&self, words: &[usize]) {
-        if host::marking() {
+        if host::reports_stores() {
             for (w, _) in self.elem.words.iter().enumerate().filter(|(_, is_ref)| **is_ref) {
                 host::shade(words[w]);
             }
@@ -196,7 +196,7 @@ impl Channel {
 
     /// An element that leaves the buffer.
     fn shade_lost(&self, element: *const u8) {
-        if host::marking() {
+        if host::reports_stores() {
             for (w, _) in self.elem.words.iter().enumerate().filter(|(_, is_ref)| **is_ref) {
                 // SAFETY: the caller's element has these words.
                 host::shade_lost(unsafe { element.cast::<usize>().add(w).read() });
@@ -284,7 +284,7 @@ natives! {
         debug_assert!(elem.size <= 8 * ELEMENT_WORDS);
         let at = alloc::array(channel_info(), 1);
         let buffer = alloc::array(elem, cap);
-        if host::marking() {
+        if host::reports_stores() {
             host::shade(buffer);
         }
         let new = Channel {

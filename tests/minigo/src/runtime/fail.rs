@@ -100,7 +100,7 @@ pub(crate) fn error_value(error: &RuntimeError) -> (usize, usize) {
     drop(types);
     let (at, len) = string::new_string(&[error.text.as_bytes()]);
     let data = alloc::array(info, 1);
-    if host::marking() {
+    if host::reports_stores() {
         host::shade(at);
     }
     // SAFETY: a new object of two words.

@@ -6,12 +6,13 @@ use crate::options::{BarrierKind, Options, Stress};
 use crate::report;
 use crate::runtime::{fail, foreign, interface, output, panic, profile, thread, traceback};
 use parking_lot::Mutex;
-use stackmark::Collector;
 use stackmark::mark_sweep::{AllocationError, Allocator, Descriptor, DescriptorId, MarkSweep};
 use stackmark::stack::scheduler::Scheduler;
 use stackmark::stack::{BarrierMode, Caller, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll};
 use stackmark::trace::TraceFile;
 use stackmark::unwind::{self, FrameKind, stack_map};
+use stackmark::write_barrier::BarrierBuffer;
+use stackmark::{Collector, Generation};
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -69,7 +70,7 @@ impl Host for Embedder {
     fn at_poll(&self, caller: Caller<'_>) {
         if world().options.has(Stress::CollectEveryPoll) {
             // SAFETY: the library's poll owns nothing when it calls this.
-            unsafe { collect_for(caller) };
+            unsafe { collect_for(caller, poll_generation()) };
         }
     }
 
@@ -133,6 +134,7 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
         percent: u32::try_from(options.gc_percent).ok(),
         memory_limit: options.memory_limit,
         write_barrier: options.write_barrier,
+        generational: options.generational,
         verify: options.has(Stress::Verify),
     };
     let collector = Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &collector)?;
@@ -248,7 +250,7 @@ pub(crate) fn write_barrier_flag() -> *const u8 {
 }
 
 /// Whether stores of references must be reported.
-pub(crate) fn marking() -> bool {
+pub(crate) fn reports_stores() -> bool {
     world().collector.write_barrier().is_on()
 }
 
@@ -259,17 +261,23 @@ pub(crate) fn shades_lost() -> bool {
 
 /// Reports a reference that is overwritten or dropped, if it has to be.
 pub(crate) fn shade_lost(word: usize) {
-    if shades_lost() {
-        shade(word);
-    }
+    with_buffer(|buffer| buffer.shade_lost(word));
 }
 
 /// Reports a reference that is stored.
 pub(crate) fn shade(word: usize) {
-    if world().options.break_write_barrier {
-        return;
+    with_buffer(|buffer| buffer.shade(word));
+}
+
+/// Reports a reference that is stored at the address `to`.
+pub(crate) fn store(word: usize, to: usize) {
+    with_buffer(|buffer| buffer.store(word, to));
+}
+
+fn with_buffer(f: impl FnOnce(&BarrierBuffer)) {
+    if !world().options.break_write_barrier {
+        thread::with(|local| f(local.stores.get_or_init(|| world().collector.write_barrier().buffer())));
     }
-    thread::with(|local| local.stores.get_or_init(|| world().collector.write_barrier().buffer()).shade(word));
 }
 
 /// A goroutine that waits in a queue.
@@ -283,7 +291,7 @@ impl Waiter {
 
     /// Replaces the words that are roots for the goroutine. Its stack may have been scanned: they are reported.
     pub(crate) fn set_transfer(&self, words: &[usize]) {
-        if marking() {
+        if reports_stores() {
             words.iter().for_each(|word| shade(*word));
         }
         self.0.set_transfer(words);
@@ -330,25 +338,38 @@ pub(crate) fn goroutines() -> usize {
     world().runtime.live_goroutines()
 }
 
+/// What a collection at a poll collects: everything, every so often.
+fn poll_generation() -> Generation {
+    static POLLS: AtomicUsize = AtomicUsize::new(0);
+    match POLLS.fetch_add(1, Ordering::Relaxed) % 8 {
+        0 => Generation::All,
+        _ => Generation::Young,
+    }
+}
+
 /// A whole collection. The native ends here.
 pub(crate) fn collect() {
     // SAFETY: natives run on behalf of a goroutine; what this owns moves into the request.
-    unsafe { collect_for(Caller::current()) }
+    unsafe { collect_for(Caller::current(), Generation::All) }
 }
 
 /// Parks the goroutine until a collection that begins now is complete.
 ///
 /// # Safety
 /// As for [`Caller::park`].
-unsafe fn collect_for(caller: Caller<'_>) {
+unsafe fn collect_for(caller: Caller<'_>, generation: Generation) {
     let w = world();
     let goroutine = caller.handle();
     w.scheduler.await_wakeup();
     let publish = move || {
-        w.collector.request(move || {
+        let done = move || {
             w.runtime.ready(goroutine, 0);
             w.scheduler.wakeup_done();
-        });
+        };
+        match generation {
+            Generation::All => w.collector.request(done),
+            Generation::Young => w.collector.request_minor(done),
+        }
     };
     // SAFETY: by our contract.
     unsafe { caller.park(publish) };

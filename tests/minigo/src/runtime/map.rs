@@ -200,7 +200,7 @@ impl Map {
         }
         let words = (2 * capacity).next_power_of_two();
         let (entries, index) = (alloc::array(&ty.entry, capacity), alloc::array(index_info(), words));
-        if host::marking() {
+        if host::reports_stores() {
             host::shade(entries);
             host::shade(index);
             host::shade_lost(self.entries);
@@ -317,7 +317,7 @@ natives! {
             let Some(map) = (a.get(1) as *mut Map).as_mut() else { return 0 };
             if let Some(at) = map.find(ty, a.get(2), hash) {
                 (*(at as *mut Entry)).hash = 0;
-                if host::marking() {
+                if host::reports_stores() {
                     for (w, _) in ty.entry.words.iter().enumerate().filter(|(_, r)| **r) {
                         host::shade(*((at + 8 * w) as *const usize));
                     }

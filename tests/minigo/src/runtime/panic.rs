@@ -85,7 +85,7 @@ fn records<'a>(a: &Arguments<'a>) -> &'a AtomicUsize {
 fn begin(a: &Arguments<'_>, ty: usize, data: usize, goexit: bool) -> usize {
     let at = host::calling_frame();
     let new = alloc::array(record_info(), 1);
-    if host::marking() {
+    if host::reports_stores() {
         host::shade(data);
     }
     let link = records(a).load(Relaxed);
@@ -218,7 +218,7 @@ natives! {
                     frames(&a).store(frame.link, Relaxed);
                     continue;
                 };
-                if host::marking() {
+                if host::reports_stores() {
                     host::shade(node.next as usize);
                     host::shade_lost(frame.head as usize);
                 }
