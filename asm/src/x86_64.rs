@@ -133,6 +133,13 @@ stackmark_machine:
     jmp rcx
     .endm
 
+// Under AddressSanitizer every switch of stacks is announced (asan.rs), on the system stack: a goroutine stack has no room
+// for that. Callee-saved registers, which the frame has saved or is about to restore, keep what the call would clobber.
+// Takes rdi = goroutine; rsp is 16-aligned.
+    .macro stackmark_announce stack
+    call stackmark_asan_to_\stack
+    .endm
+
 // The end of callback, on G, after a return and when an exception passes: the goroutine stands in its call out again, and
 // the stack is the system's with callback's part at rsp + 8.
     .macro stackmark_leave_callback
@@ -146,6 +153,13 @@ stackmark_machine:
     dec qword ptr [rdi + {g_callback_depth}]
     mov rsp, qword ptr [rsp]                    // on the system stack from here
     .cfi_def_cfa rsp, 64
+    .if {announced}
+    mov r12, rax
+    mov r13, rsi
+    stackmark_announce system
+    mov rax, r12
+    mov rsi, r13
+    .endif
     mov rcx, qword ptr [rip + stackmark_machine@GOTTPOFF]
     mov rbx, qword ptr fs:[rcx]
     pop qword ptr [rbx + {m_system_sp}]
@@ -196,6 +210,16 @@ stackmark_run:
     .cfi_def_cfa_offset 72
     mov qword ptr [rdi + {m_system_sp}], rsp
     mov qword ptr [rdi + {m_goroutine}], rsi
+    .if {announced}
+    mov r12, rsi
+    mov rdi, rsi
+    push rsi                                    // S: ... [old goroutine][pad]
+    .cfi_def_cfa_offset 80
+    stackmark_announce goroutine
+    pop rsi
+    .cfi_def_cfa_offset 72
+    mov rsi, r12
+    .endif
     mov rax, qword ptr [rsi + {g_resume_value}]
     mov rsp, qword ptr [rsi + {g_sched_sp}]     // G: the part of call_system, whose saved registers lie as ours do
     .cfi_def_cfa_offset 56
@@ -282,6 +306,16 @@ __morestack:
     .cfi_startproc
     .cfi_escape 0x0f, 12, 0x77, 0, 0x06, 0x23, {g_stack_hi}, 0x06, 0x77, 8, 0x06, 0x1c, 0x23, 56
     stackmark_saved_at_cfa
+    .if {announced}
+    mov r13, rax
+    mov r14, rdi
+    mov r15, rsi
+    mov rdi, r12
+    stackmark_announce system
+    mov rax, r13
+    mov rdi, r14
+    mov rsi, r15
+    .endif
     call rax
     .globl stackmark_system_call_returned
     .hidden stackmark_system_call_returned
@@ -290,6 +324,12 @@ stackmark_system_call_returned:                 // the pc of this part while nat
     mov r12, qword ptr [rsp]                    // native code over younger calls does no harm
     mov rcx, qword ptr [rsp + 16]
     mov qword ptr [rbx + {m_system_sp}], rcx
+    .if {announced}
+    mov r13, rax
+    mov rdi, r12
+    stackmark_announce goroutine
+    mov rax, r13
+    .endif
     mov rcx, qword ptr [r12 + {g_stack_hi}]     // the stack may have moved: from depth to address
     sub rcx, qword ptr [rsp + 8]
     mov rsp, rcx                                // on the goroutine stack from here
@@ -376,10 +416,22 @@ barrier_on_system:
     sub r11, 6
     sub r11, rax
     shr r11, 3
+    .if {announced}
+    mov qword ptr [rsp + 16], r10               // S: [index][slot] between depth and the xsave area
+    mov qword ptr [rsp + 24], r11
+    mov rdi, r12
+    stackmark_announce system
+    mov r10, qword ptr [rsp + 16]
+    mov r11, qword ptr [rsp + 24]
+    .endif
     mov rdi, rbx
     mov rsi, r10
     mov rdx, r11
     call qword ptr [rbx + {m_on_hit}]
+    .if {announced}
+    mov rdi, r12
+    stackmark_announce goroutine
+    .endif
     cmp dword ptr [rip + stackmark_vector_mask], 0
     je 4f
     mov eax, dword ptr [rip + stackmark_vector_mask]
@@ -450,6 +502,15 @@ stackmark_callback:
     push qword ptr [rbx + {m_system_sp}]        // S: ... [r15][old system_sp]
     .cfi_def_cfa_offset 64
     mov qword ptr [rbx + {m_system_sp}], rsp    // calls out of the callback run below this frame
+    .if {announced}
+    mov r12, rdi
+    mov r13, rsi
+    mov r14, rdx
+    stackmark_announce goroutine
+    mov rdi, r12
+    mov rsi, r13
+    mov rdx, r14
+    .endif
     mov rcx, qword ptr [rdi + {g_sched_sp}]
     mov rax, qword ptr [rdi + {g_sched_pc}]
     mov rbp, qword ptr [rdi + {g_sched_fp}]     // the chain of frame pointers runs on into the managed caller
@@ -483,21 +544,36 @@ stackmark_leave_callback_by:
     .cfi_endproc
     .size stackmark_leave_callback_by, .-stackmark_leave_callback_by
 
+// A Continuation at a register, 0x75 for rdi or 0x73 for rbx: CFA = its sp, and every register of the caller in its word.
+    .macro stackmark_continuation_at base
+    .cfi_escape 0x0f, 3, \base, {c_sp}, 0x06
+    .cfi_escape 0x10, 16, 2, \base, {c_pc}
+    .cfi_escape 0x10, 6, 2, \base, {c_rbp}
+    .cfi_escape 0x10, 3, 2, \base, {c_rbx}
+    .cfi_escape 0x10, 12, 2, \base, {c_r12}
+    .cfi_escape 0x10, 13, 2, \base, {c_r13}
+    .cfi_escape 0x10, 14, 2, \base, {c_r14}
+    .cfi_escape 0x10, 15, 2, \base, {c_r15}
+    .endm
+
 // stackmark_continue(rdi = Continuation), on S: goes on in a managed frame. What is younger is dropped.
     .globl stackmark_continue
     .hidden stackmark_continue
     .type stackmark_continue,@function
 stackmark_continue:
     .cfi_startproc
-    // CFA = *(rdi + sp), and every register of the caller in its word, at each instruction
-    .cfi_escape 0x0f, 3, 0x75, {c_sp}, 0x06
-    .cfi_escape 0x10, 16, 2, 0x75, {c_pc}
-    .cfi_escape 0x10, 6, 2, 0x75, {c_rbp}
-    .cfi_escape 0x10, 3, 2, 0x75, {c_rbx}
-    .cfi_escape 0x10, 12, 2, 0x75, {c_r12}
-    .cfi_escape 0x10, 13, 2, 0x75, {c_r13}
-    .cfi_escape 0x10, 14, 2, 0x75, {c_r14}
-    .cfi_escape 0x10, 15, 2, 0x75, {c_r15}
+    stackmark_continuation_at 0x75
+    .if {announced}
+    push rdi                                    // S: [return address][pad]
+    mov rbx, rdi
+    stackmark_continuation_at 0x73
+    mov rdi, qword ptr [rip + stackmark_machine@GOTTPOFF]
+    mov rdi, qword ptr fs:[rdi]
+    mov rdi, qword ptr [rdi + {m_goroutine}]
+    stackmark_announce goroutine
+    mov rdi, rbx
+    stackmark_continuation_at 0x75
+    .endif
     mov rbp, qword ptr [rdi + {c_rbp}]
     mov rbx, qword ptr [rdi + {c_rbx}]
     mov r12, qword ptr [rdi + {c_r12}]
@@ -710,6 +786,48 @@ DW.ref.stackmark_\name\()_personality:
     c_rdx = const C_RDX,
     pages = const crate::BARRIER_PAGES,
     stubs_per_page = const crate::STUBS_PER_PAGE,
+    announced = const cfg!(stackmark_asan) as u8,
+);
+
+// ThreadSanitizer keeps a stack of the instrumented functions that have been entered and not been left. Native code runs on the
+// thread's own stack, so one such stack for each thread is right and no fibers are wanted; but `leave` drops frames
+// without leaving their functions. longjmp is what the sanitizer knows of that kind: it takes its stack back to what it was
+// at setjmp. So under it `run` and `callback` are called from in between.
+#[cfg(stackmark_tsan)]
+global_asm!(
+    r#"
+// stackmark_rewound(rdi = f, rsi, rdx, rcx = a, b, c) -> f(a, b, c)
+//   S: +240 (pad)  +232 result  +224 c  +216 b  +208 a  +200 f  +0 jmp_buf <- rsp, 16-aligned
+    .globl stackmark_rewound
+    .hidden stackmark_rewound
+    .type stackmark_rewound,@function
+stackmark_rewound:
+    .cfi_startproc
+    sub rsp, 248
+    .cfi_def_cfa_offset 256
+    mov qword ptr [rsp + 200], rdi
+    mov qword ptr [rsp + 208], rsi
+    mov qword ptr [rsp + 216], rdx
+    mov qword ptr [rsp + 224], rcx
+    mov rdi, rsp
+    call _setjmp@PLT
+    test eax, eax
+    jne 1f
+    mov rdi, qword ptr [rsp + 208]
+    mov rsi, qword ptr [rsp + 216]
+    mov rdx, qword ptr [rsp + 224]
+    call qword ptr [rsp + 200]
+    mov qword ptr [rsp + 232], rax
+    mov rdi, rsp
+    mov esi, 1
+    call longjmp@PLT                            // to the first return of setjmp
+1:  mov rax, qword ptr [rsp + 232]
+    add rsp, 248
+    .cfi_def_cfa_offset 8
+    ret
+    .cfi_endproc
+    .size stackmark_rewound, .-stackmark_rewound
+"#
 );
 
 /// The registers whose state `barrier_common` keeps: x87, SSE, AVX and AVX-512, where the CPU and the system have them.
