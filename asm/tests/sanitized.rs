@@ -1,6 +1,6 @@
-//! What AddressSanitizer knows of two stacks: instrumented code on a goroutine's stack, as on one that does not move, and native code
-//! below it. Built and run by `tests/sanitizers`.
-#![cfg(stackmark_asan)]
+//! What the sanitizers know of two stacks: instrumented code on a goroutine's stack, as on one that does not move, and native
+//! code below it. Built and run by `tests/sanitizers`.
+#![cfg(any(stackmark_asan, stackmark_tsan))]
 #![allow(
     clippy::undocumented_unsafe_blocks,
     reason = "a test is one setting, stated where it is made: its headers and stacks are its own"
@@ -19,17 +19,22 @@ unsafe extern "C-unwind" fn on_exit(_goroutine: *mut c_void, result: usize) -> u
     unsafe { asm::leave(asm::current(), result) }
 }
 
-/// Runs a goroutine until it leaves for the `leaves + 1`st time.
-fn run(entry: Entry, argument: usize, leaves: usize) -> usize {
-    let mut stack = vec![0u128; 1 << 16];
-    let mut machine = MachineHeader::new();
-    let mut goroutine = GoroutineHeader::new();
+fn goroutine(stack: &mut [u128], entry: Entry, argument: usize) -> GoroutineHeader {
+    let goroutine = GoroutineHeader::new();
     let bounds = stack.as_mut_ptr_range();
     goroutine.stack_lo.store(bounds.start as usize, Relaxed);
     goroutine.stack_hi.store(bounds.end as usize, Relaxed);
     goroutine.entry.store(entry as *const () as usize, Relaxed);
     goroutine.start_arg.store(argument, Relaxed);
     goroutine.on_exit.store(on_exit as *const () as usize, Relaxed);
+    goroutine
+}
+
+/// Runs a goroutine until it leaves for the `leaves + 1`st time.
+fn run(entry: Entry, argument: usize, leaves: usize) -> usize {
+    let mut stack = vec![0u128; 1 << 16];
+    let mut machine = MachineHeader::new();
+    let mut goroutine = goroutine(&mut stack, entry, argument);
     unsafe {
         asm::prepare(&goroutine);
         asm::set_current(&mut machine);
@@ -108,6 +113,29 @@ unsafe extern "C-unwind" fn managed(_goroutine: *mut GoroutineHeader, argument: 
     }
 }
 
+/// ThreadSanitizer has room for 65536 functions that have been entered and not left.
+#[test]
+fn frames_that_a_goroutine_drops_when_it_parks_are_forgotten() {
+    unsafe extern "C-unwind" fn parks_often(_goroutine: *mut GoroutineHeader, times: usize) -> usize {
+        for i in 0..times {
+            unsafe { asm::call_system(parks, std::ptr::null_mut(), i) };
+        }
+        times
+    }
+    let mut stack = vec![0u128; 1 << 12];
+    let mut machine = MachineHeader::new();
+    let mut goroutine = goroutine(&mut stack, parks_often, 200_000);
+    unsafe {
+        asm::prepare(&goroutine);
+        asm::set_current(&mut machine);
+        for i in 0..200_000 {
+            assert_eq!(asm::run(&mut machine, &mut goroutine), i);
+        }
+        assert_eq!(asm::run(&mut machine, &mut goroutine), 200_000);
+        asm::set_current(std::ptr::null_mut());
+    }
+}
+
 /// Runs one of the ignored tests in a process of its own.
 fn in_a_process(name: &str) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -130,50 +158,59 @@ fn frames_of_both_stacks_are_known_across_switches() {
     assert!(!text.contains("WARNING"), "{text}");
 }
 
-unsafe extern "C-unwind" fn uses_after_free(_a: *mut c_void, _b: usize) -> usize {
-    let freed = black_box(Box::into_raw(Box::new(7usize)));
-    unsafe {
-        drop(Box::from_raw(freed));
-        freed.read_volatile()
+/// Planted bugs.
+#[cfg(stackmark_asan)]
+mod planted {
+    use super::*;
+
+    unsafe extern "C-unwind" fn uses_after_free(_a: *mut c_void, _b: usize) -> usize {
+        let freed = black_box(Box::into_raw(Box::new(7usize)));
+        unsafe {
+            drop(Box::from_raw(freed));
+            freed.read_volatile()
+        }
     }
-}
 
-unsafe extern "C-unwind" fn stores_beyond(_a: *mut c_void, b: usize) -> usize {
-    let mut local = [0usize; 4];
-    unsafe {
-        black_box(local.as_mut_ptr()).add(b).write_volatile(1);
+    unsafe extern "C-unwind" fn stores_beyond(_a: *mut c_void, b: usize) -> usize {
+        let mut local = [0usize; 4];
+        unsafe {
+            black_box(local.as_mut_ptr()).add(b).write_volatile(1);
+        }
+        black_box(local)[0]
     }
-    black_box(local)[0]
-}
 
-unsafe extern "C-unwind" fn calls_what_uses_after_free(_goroutine: *mut GoroutineHeader, _argument: usize) -> usize {
-    unsafe { asm::call_system(uses_after_free, std::ptr::null_mut(), 0) }
-}
+    unsafe extern "C-unwind" fn calls_what_uses_after_free(
+        _goroutine: *mut GoroutineHeader,
+        _argument: usize,
+    ) -> usize {
+        unsafe { asm::call_system(uses_after_free, std::ptr::null_mut(), 0) }
+    }
 
-unsafe extern "C-unwind" fn calls_what_stores_beyond(_goroutine: *mut GoroutineHeader, argument: usize) -> usize {
-    unsafe { asm::call_system(stores_beyond, std::ptr::null_mut(), argument) }
-}
+    unsafe extern "C-unwind" fn calls_what_stores_beyond(_goroutine: *mut GoroutineHeader, argument: usize) -> usize {
+        unsafe { asm::call_system(stores_beyond, std::ptr::null_mut(), argument) }
+    }
 
-#[test]
-#[ignore = "run by the test below"]
-fn planted_use_after_free() {
-    run(calls_what_uses_after_free, 0, 0);
-}
+    #[test]
+    #[ignore = "run by the test below"]
+    fn use_after_free() {
+        run(calls_what_uses_after_free, 0, 0);
+    }
 
-#[test]
-#[ignore = "run by the test below"]
-fn planted_store_beyond() {
-    run(calls_what_stores_beyond, 4, 0);
-}
+    #[test]
+    #[ignore = "run by the test below"]
+    fn store_beyond() {
+        run(calls_what_stores_beyond, 4, 0);
+    }
 
-#[test]
-fn bugs_of_native_code_are_caught() {
-    for (name, report) in
-        [("planted_use_after_free", "heap-use-after-free"), ("planted_store_beyond", "stack-buffer-overflow")]
-    {
-        let output = in_a_process(name);
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success(), "{name} has not been caught");
-        assert!(text.contains(&format!("AddressSanitizer: {report}")), "{name}: {text}");
+    #[test]
+    fn bugs_of_native_code_are_caught() {
+        for (name, report) in
+            [("planted::use_after_free", "heap-use-after-free"), ("planted::store_beyond", "stack-buffer-overflow")]
+        {
+            let output = in_a_process(name);
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success(), "{name} has not been caught");
+            assert!(text.contains(&format!("AddressSanitizer: {report}")), "{name}: {text}");
+        }
     }
 }
