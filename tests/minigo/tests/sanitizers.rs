@@ -72,7 +72,7 @@ fn a_use_of_a_local_after_its_function_has_returned_is_caught() {
 fn a_data_race_between_two_goroutines_in_c_is_caught() {
     let go = "package main\n\n// void meet(void);\nimport \"C\"\n\nfunc main() {\n\tdone := make(chan bool)\n\
               \tfor i := 0; i < 2; i++ {\n\t\tgo func() {\n\t\t\tC.meet()\n\t\t\tdone <- true\n\t\t}()\n\t}\n\t<-done\n\t<-done\n}\n";
-    let c = "#include <pthread.h>\n\nstatic pthread_barrier_t both;\nstatic long stores;\n\n\
+    let c = "#include <pthread.h>\n\nstatic pthread_barrier_t both;\nlong stores;\n\n\
              __attribute__((constructor)) static void begin(void)\n{\n    pthread_barrier_init(&both, 0, 2);\n}\n\n\
              void meet(void)\n{\n    pthread_barrier_wait(&both);\n    stores++;\n}\n";
     expect_reports("race", go, c, "ThreadSanitizer: data race");
