@@ -30,6 +30,9 @@ impl Library {
         // As minigo's: what a sanitizer needs.
         let flags = |name| std::env::var(name).unwrap_or_default();
         command.args(flags("CGO_CFLAGS").split_whitespace()).arg("-o").arg(&new).arg(source);
+        if compiler == "g++" {
+            command.arg("-lstdc++");
+        }
         command.args(flags("CGO_LDFLAGS").split_whitespace());
         match command.status() {
             Ok(status) => assert!(status.success(), "{command:?}"),
