@@ -62,6 +62,9 @@ pub struct GoroutineHeader {
     pub machine_word: AtomicUsize,
     /// More words for the embedder, 0 when a goroutine begins. Not roots, and addresses in the stack do not stay right there.
     pub language: [AtomicUsize; 2],
+    /// AddressSanitizer's record of the instrumented frames on this stack, while it is not the one in use.
+    #[cfg(stackmark_asan)]
+    pub(crate) fake_stack: AtomicUsize,
 }
 
 /// The part of a machine that the assembly addresses. One OS thread's own.
@@ -218,6 +221,8 @@ impl GoroutineHeader {
             on_uncaught: AtomicUsize::new(0),
             machine_word: AtomicUsize::new(0),
             language: [const { AtomicUsize::new(0) }; 2],
+            #[cfg(stackmark_asan)]
+            fake_stack: AtomicUsize::new(0),
         }
     }
 }

@@ -41,6 +41,8 @@
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64")))]
 compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
 
+#[cfg(stackmark_asan)]
+mod asan;
 pub mod barrier;
 pub mod layout;
 mod personality;
@@ -62,6 +64,8 @@ unsafe extern "C-unwind" {
     fn stackmark_leave_callback_by(f: ContinueFn, argument: *mut c_void, frame: usize) -> !;
     fn stackmark_continue(at: *const Continuation) -> !;
     fn stackmark_catch(f: CaughtFn, argument: *mut c_void) -> *mut c_void;
+    #[cfg(stackmark_tsan)]
+    fn stackmark_rewound(f: *const (), a: usize, b: usize, c: usize) -> usize;
     fn stackmark_goroutine_entry();
     fn stackmark_system_call_resume();
     fn stackmark_system_call_returned();
@@ -123,7 +127,15 @@ pub unsafe fn prepare(goroutine: &GoroutineHeader) {
 #[inline(always)]
 pub unsafe fn run(machine: *mut MachineHeader, goroutine: *mut GoroutineHeader) -> usize {
     // SAFETY: the caller's contract is that of the assembly.
-    unsafe { arch::run(machine, goroutine) }
+    #[cfg(not(stackmark_tsan))]
+    unsafe {
+        arch::run(machine, goroutine)
+    }
+    // SAFETY: as above, with one argument that is not looked at.
+    #[cfg(stackmark_tsan)]
+    unsafe {
+        stackmark_rewound(arch::run_out_of_line as *const (), machine as usize, goroutine as usize, 0)
+    }
 }
 
 /// Leaves the goroutine that called out and goes back to the scheduler: [`run`] returns `value`.
@@ -173,7 +185,15 @@ pub fn switch_out_address() -> usize {
 #[inline]
 pub unsafe fn callback(goroutine: *mut GoroutineHeader, f: ManagedFn, argument: usize) -> usize {
     // SAFETY: the caller's contract is that of the assembly.
-    unsafe { stackmark_callback(goroutine, f, argument) }
+    #[cfg(not(stackmark_tsan))]
+    unsafe {
+        stackmark_callback(goroutine, f, argument)
+    }
+    // SAFETY: as above.
+    #[cfg(stackmark_tsan)]
+    unsafe {
+        stackmark_rewound(stackmark_callback as *const (), goroutine as usize, f as usize, argument)
+    }
 }
 
 /// Leaves the callback whose part on the goroutine's stack lies at `frame`, as a return from it would, and calls
@@ -204,6 +224,15 @@ pub unsafe fn continue_at(at: &Continuation) -> ! {
 pub unsafe fn catch(f: CaughtFn, argument: *mut c_void) -> *mut c_void {
     // SAFETY: the caller's contract is that of the assembly.
     unsafe { stackmark_catch(f, argument) }
+}
+
+/// The stack pointer. Not the address of a local: under a sanitizer that may lie anywhere.
+#[inline(always)]
+pub fn stack_pointer() -> usize {
+    let sp;
+    // SAFETY: reads a register.
+    unsafe { core::arch::asm!("mov {0}, rsp", out(reg) sp, options(nomem, nostack, preserves_flags)) };
+    sp
 }
 
 /// The machine of this OS thread, or null.

@@ -159,6 +159,13 @@ stackmark_machine:
     .endr
     .endm
 
+// Under AddressSanitizer every switch of stacks is announced (asan.rs), on the system stack: a goroutine stack has no room
+// for that. Callee-saved registers, which the frame has saved or is about to restore, keep what the call would clobber.
+// Takes rdi = goroutine; rsp is 16-aligned.
+    .macro stackmark_announce stack
+    call stackmark_asan_to_\stack
+    .endm
+
 // The end of callback, on G, after a return and when an exception passes: the goroutine stands in its call out again, and
 // the stack is the system's with callback's part at rsp + 8.
     .macro stackmark_leave_callback
@@ -172,6 +179,13 @@ stackmark_machine:
     dec qword ptr [rdi + {g_callback_depth}]
     mov rsp, qword ptr [rsp]                    // on the system stack from here
     .cfi_def_cfa rsp, 64
+    .if {announced}
+    mov r12, rax
+    mov r13, rsi
+    stackmark_announce system
+    mov rax, r12
+    mov rsi, r13
+    .endif
     mov rcx, qword ptr [rip + stackmark_machine@GOTTPOFF]
     mov rbx, qword ptr fs:[rcx]
     pop qword ptr [rbx + {m_system_sp}]
@@ -323,6 +337,17 @@ __morestack:
     .cfi_startproc
     .cfi_escape 0x0f, 12, 0x77, 0, 0x06, 0x23, {g_stack_hi}, 0x06, 0x77, 8, 0x06, 0x1c, 0x23, 56
     stackmark_saved_at_cfa
+    .if {announced}
+    mov rbx, rax
+    mov r15, rdi
+    mov rbp, rsi
+    mov rdi, r12
+    stackmark_announce system
+    mov rax, rbx
+    mov rdi, r15
+    mov rsi, rbp
+    mov rbp, qword ptr [r12 + {g_sched_fp}]     // the chain of frame pointers
+    .endif
     call rax
     .globl stackmark_system_call_returned
     .hidden stackmark_system_call_returned
@@ -331,6 +356,12 @@ stackmark_system_call_returned:                 // the pc of this part while nat
     mov r12, qword ptr [rsp]                    // native code over younger calls does no harm
     mov rcx, qword ptr [rsp + 16]
     mov qword ptr [rbx + {m_system_sp}], rcx
+    .if {announced}
+    mov r15, rax
+    mov rdi, r12
+    stackmark_announce goroutine
+    mov rax, r15
+    .endif
     mov rcx, qword ptr [r12 + {g_stack_hi}]
     cmp rcx, r14
     jne 2f
@@ -467,10 +498,22 @@ barrier_on_system:
     sub r11, 6
     sub r11, rax
     shr r11, 3
+    .if {announced}
+    mov qword ptr [rsp + 24], r10               // S: [stub][slot] between the flag and the x87 state
+    mov qword ptr [rsp + 32], r11
+    mov rdi, r12
+    stackmark_announce system
+    mov r10, qword ptr [rsp + 24]
+    mov r11, qword ptr [rsp + 32]
+    .endif
     mov rdi, rbx
     mov rsi, r10
     mov rdx, r11
     call qword ptr [rbx + {m_on_hit}]
+    .if {announced}
+    mov rdi, r12
+    stackmark_announce goroutine
+    .endif
     mov eax, dword ptr [rip + stackmark_vector_kind]
     cmp eax, {kind_avx}
     jb 5f
@@ -557,6 +600,15 @@ stackmark_callback:
     push qword ptr [rbx + {m_system_sp}]        // S: ... [r15][old system_sp]
     .cfi_def_cfa_offset 64
     mov qword ptr [rbx + {m_system_sp}], rsp    // calls out of the callback run below this frame
+    .if {announced}
+    mov r12, rdi
+    mov r13, rsi
+    mov r14, rdx
+    stackmark_announce goroutine
+    mov rdi, r12
+    mov rsi, r13
+    mov rdx, r14
+    .endif
     mov rcx, qword ptr [rdi + {g_sched_sp}]
     mov rax, qword ptr [rdi + {g_sched_pc}]
     mov rbp, qword ptr [rdi + {g_sched_fp}]     // the chain of frame pointers runs on into the managed caller
@@ -590,21 +642,36 @@ stackmark_leave_callback_by:
     .cfi_endproc
     .size stackmark_leave_callback_by, .-stackmark_leave_callback_by
 
+// A Continuation at a register, 0x75 for rdi or 0x73 for rbx: CFA = its sp, and every register of the caller in its word.
+    .macro stackmark_continuation_at base
+    .cfi_escape 0x0f, 3, \base, {c_sp}, 0x06
+    .cfi_escape 0x10, 16, 2, \base, {c_pc}
+    .cfi_escape 0x10, 6, 2, \base, {c_rbp}
+    .cfi_escape 0x10, 3, 2, \base, {c_rbx}
+    .cfi_escape 0x10, 12, 2, \base, {c_r12}
+    .cfi_escape 0x10, 13, 2, \base, {c_r13}
+    .cfi_escape 0x10, 14, 2, \base, {c_r14}
+    .cfi_escape 0x10, 15, 2, \base, {c_r15}
+    .endm
+
 // stackmark_continue(rdi = Continuation), on S: goes on in a managed frame. What is younger is dropped.
     .globl stackmark_continue
     .hidden stackmark_continue
     .type stackmark_continue,@function
 stackmark_continue:
     .cfi_startproc
-    // CFA = *(rdi + sp), and every register of the caller in its word, at each instruction
-    .cfi_escape 0x0f, 3, 0x75, {c_sp}, 0x06
-    .cfi_escape 0x10, 16, 2, 0x75, {c_pc}
-    .cfi_escape 0x10, 6, 2, 0x75, {c_rbp}
-    .cfi_escape 0x10, 3, 2, 0x75, {c_rbx}
-    .cfi_escape 0x10, 12, 2, 0x75, {c_r12}
-    .cfi_escape 0x10, 13, 2, 0x75, {c_r13}
-    .cfi_escape 0x10, 14, 2, 0x75, {c_r14}
-    .cfi_escape 0x10, 15, 2, 0x75, {c_r15}
+    stackmark_continuation_at 0x75
+    .if {announced}
+    push rdi                                    // S: [return address][pad]
+    mov rbx, rdi
+    stackmark_continuation_at 0x73
+    mov rdi, qword ptr [rip + stackmark_machine@GOTTPOFF]
+    mov rdi, qword ptr fs:[rdi]
+    mov rdi, qword ptr [rdi + {m_goroutine}]
+    stackmark_announce goroutine
+    mov rdi, rbx
+    stackmark_continuation_at 0x75
+    .endif
     mov rbp, qword ptr [rdi + {c_rbp}]
     mov rbx, qword ptr [rdi + {c_rbx}]
     mov r12, qword ptr [rdi + {c_r12}]
@@ -821,6 +888,48 @@ DW.ref.stackmark_\name\()_personality:
     kind_avx512 = const KIND_AVX512BW,
     pages = const crate::BARRIER_PAGES,
     stubs_per_page = const crate::STUBS_PER_PAGE,
+    announced = const cfg!(stackmark_asan) as u8,
+);
+
+// ThreadSanitizer keeps a stack of the instrumented functions that have been entered and not been left. Native code runs on the
+// thread's own stack, so one such stack for each thread is right and no fibers are wanted; but `leave` drops frames
+// without leaving their functions. longjmp is what the sanitizer knows of that kind: it takes its stack back to what it was
+// at setjmp. So under it `run` and `callback` are called from in between.
+#[cfg(stackmark_tsan)]
+global_asm!(
+    r#"
+// stackmark_rewound(rdi = f, rsi, rdx, rcx = a, b, c) -> f(a, b, c)
+//   S: +240 (pad)  +232 result  +224 c  +216 b  +208 a  +200 f  +0 jmp_buf <- rsp, 16-aligned
+    .globl stackmark_rewound
+    .hidden stackmark_rewound
+    .type stackmark_rewound,@function
+stackmark_rewound:
+    .cfi_startproc
+    sub rsp, 248
+    .cfi_def_cfa_offset 256
+    mov qword ptr [rsp + 200], rdi
+    mov qword ptr [rsp + 208], rsi
+    mov qword ptr [rsp + 216], rdx
+    mov qword ptr [rsp + 224], rcx
+    mov rdi, rsp
+    call _setjmp@PLT
+    test eax, eax
+    jne 1f
+    mov rdi, qword ptr [rsp + 208]
+    mov rsi, qword ptr [rsp + 216]
+    mov rdx, qword ptr [rsp + 224]
+    call qword ptr [rsp + 200]
+    mov qword ptr [rsp + 232], rax
+    mov rdi, rsp
+    mov esi, 1
+    call longjmp@PLT                            // to the first return of setjmp
+1:  mov rax, qword ptr [rsp + 232]
+    add rsp, 248
+    .cfi_def_cfa_offset 8
+    ret
+    .cfi_endproc
+    .size stackmark_rewound, .-stackmark_rewound
+"#
 );
 
 /// See [`crate::run`].
@@ -830,6 +939,14 @@ DW.ref.stackmark_\name\()_personality:
 #[inline(always)]
 pub(crate) unsafe fn run(machine: *mut MachineHeader, goroutine: *mut GoroutineHeader) -> usize {
     let left;
+    // Whatever comes back by way of `leave` has been announced before, and the second call then does nothing.
+    #[cfg(stackmark_asan)]
+    // SAFETY: our contract.
+    unsafe {
+        crate::asan::stackmark_asan_to_goroutine(goroutine);
+    }
+    #[cfg(stackmark_asan)]
+    let left_goroutine = goroutine;
     // SAFETY: the contract of the function. Whatever leaves the goroutine restores rsp, rbp and rbx from the machine; all other
     // registers count as lost. The stack pointer does not change here, so that the CFI of the surrounding function is right.
     unsafe {
@@ -860,7 +977,25 @@ pub(crate) unsafe fn run(machine: *mut MachineHeader, goroutine: *mut GoroutineH
             clobber_abi("sysv64"),
         );
     }
+    #[cfg(stackmark_asan)]
+    // SAFETY: it is the one that this thread has left, on which nobody else goes on before we return.
+    unsafe {
+        crate::asan::stackmark_asan_to_system(left_goroutine);
+    }
     left
+}
+
+/// The same as a function that can be called through its address.
+///
+/// # Safety
+/// As there.
+#[cfg(stackmark_tsan)]
+pub(crate) unsafe extern "C-unwind" fn run_out_of_line(
+    machine: *mut MachineHeader,
+    goroutine: *mut GoroutineHeader,
+) -> usize {
+    // SAFETY: our contract is the same.
+    unsafe { run(machine, goroutine) }
 }
 
 /// Which vector registers `barrier_common` keeps: what the CPU and the system have.

@@ -524,8 +524,7 @@ impl<'m> Caller<'m> {
     /// `f` is managed code. Native code keeps no address in the goroutine's stack across the call.
     #[inline]
     pub unsafe fn callback(self, f: asm::ManagedFn, argument: usize) -> Result<usize, CallInError> {
-        let here = 0u8;
-        if self.shared.handlers_run_in.contains(&(&raw const here as usize)) {
+        if self.shared.handlers_run_in.contains(&asm::stack_pointer()) {
             return Err(CallInError::SignalHandler);
         }
         self.check_foreign()?;

@@ -1,51 +1,20 @@
 //! Atomics, locks and fences of the protocols, so that loom can run the very same code.
 //!
 //! With `--cfg stackmark_loom` everything here is loom's; otherwise the atomics are the standard library's and the locks
-//! parking_lot's. Only the protocol modules use it: what never runs under a model uses the standard types.
+//! parking_lot's. With `--cfg stackmark_tsan` the fences are made of what ThreadSanitizer knows. Only the protocol modules use
+//! it: what never runs under a model uses the standard types.
 
 #[cfg(not(stackmark_loom))]
 mod real {
+    #[cfg(not(stackmark_tsan))]
+    pub use super::asymmetric::{heavy_fence, light_fence, prepare_fences};
+    #[cfg(stackmark_tsan)]
+    pub use super::read_modify_write::{fence, heavy_fence, light_fence, prepare_fences};
     use std::sync::OnceLock;
-    use std::sync::atomic::compiler_fence;
-    pub use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+    #[cfg(not(stackmark_tsan))]
+    pub use std::sync::atomic::fence;
+    pub use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     use std::time::{Duration, Instant};
-
-    /// Whether [`heavy_fence`] makes other threads' light fences full ones. Relaxed: set before any thread that uses it.
-    static ASYMMETRIC: AtomicBool = AtomicBool::new(false);
-
-    const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
-    const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
-
-    fn membarrier(command: libc::c_int) -> bool {
-        // SAFETY: the call touches no memory of ours.
-        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
-    }
-
-    /// Asks the system, once, to make light fences light. Called before the first thread is attached.
-    pub fn prepare_fences() {
-        static ONCE: OnceLock<()> = OnceLock::new();
-        ONCE.get_or_init(|| ASYMMETRIC.store(membarrier(REGISTER_PRIVATE_EXPEDITED), Ordering::Relaxed));
-    }
-
-    /// The often executed half of a pair of fences between two threads that each write one word and read the other's. Together with
-    /// [`heavy_fence`] it is a pair of `fence(SeqCst)`; with another light fence it is nothing.
-    #[inline(always)]
-    pub fn light_fence() {
-        if ASYMMETRIC.load(Ordering::Relaxed) {
-            compiler_fence(Ordering::SeqCst);
-        } else {
-            fence(Ordering::SeqCst);
-        }
-    }
-
-    /// The rare half: takes microseconds. Also a `fence(SeqCst)`.
-    pub fn heavy_fence() {
-        fence(Ordering::SeqCst);
-        if ASYMMETRIC.load(Ordering::Relaxed) {
-            // membarrier(2): every thread of the process that runs has executed a full fence when it returns.
-            assert!(membarrier(PRIVATE_EXPEDITED), "membarrier: {}", std::io::Error::last_os_error());
-        }
-    }
 
     /// How long [`spin`] looks: about as long as it takes to put a thread to sleep and to wake it.
     const SPIN: Duration = Duration::from_micros(40);
@@ -121,6 +90,78 @@ mod real {
         pub fn notify_all(&self) {
             self.0.notify_all();
         }
+    }
+}
+
+#[cfg(not(any(stackmark_loom, stackmark_tsan)))]
+mod asymmetric {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
+
+    /// Whether [`heavy_fence`] makes other threads' light fences full ones. Relaxed: set before any thread that uses it.
+    static ASYMMETRIC: AtomicBool = AtomicBool::new(false);
+
+    const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
+    const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
+
+    fn membarrier(command: libc::c_int) -> bool {
+        // SAFETY: the call touches no memory of ours.
+        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+    }
+
+    /// Asks the system, once, to make light fences light. Called before the first thread is attached.
+    pub fn prepare_fences() {
+        static ONCE: OnceLock<()> = OnceLock::new();
+        ONCE.get_or_init(|| ASYMMETRIC.store(membarrier(REGISTER_PRIVATE_EXPEDITED), Ordering::Relaxed));
+    }
+
+    /// The often executed half of a pair of fences between two threads that each write one word and read the other's. Together with
+    /// [`heavy_fence`] it is a pair of `fence(SeqCst)`; with another light fence it is nothing.
+    #[inline(always)]
+    pub fn light_fence() {
+        if ASYMMETRIC.load(Ordering::Relaxed) {
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// The rare half: takes microseconds. Also a `fence(SeqCst)`.
+    pub fn heavy_fence() {
+        fence(Ordering::SeqCst);
+        if ASYMMETRIC.load(Ordering::Relaxed) {
+            // membarrier(2): every thread of the process that runs has executed a full fence when it returns.
+            assert!(membarrier(PRIVATE_EXPEDITED), "membarrier: {}", std::io::Error::last_os_error());
+        }
+    }
+}
+
+/// Fences for ThreadSanitizer, which knows neither `fence` nor membarrier: read-modify-writes of one word. Each sees the one
+/// before it, and everything before that. That is at least what the others order: in the total order of both, the later of two
+/// fences comes after all that is before the earlier one. It is more in one respect only: here the earlier one
+/// *synchronises* even where nothing stored before it is read behind the later, so a race may be missed.
+#[cfg(all(stackmark_tsan, not(stackmark_loom)))]
+mod read_modify_write {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    static FENCE: AtomicUsize = AtomicUsize::new(0);
+
+    /// Nothing to prepare.
+    pub fn prepare_fences() {}
+
+    /// Whatever the order asked for.
+    pub fn fence(_order: Ordering) {
+        FENCE.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// What a light and a heavy fence are together.
+    pub fn light_fence() {
+        fence(Ordering::SeqCst);
+    }
+
+    /// As [`light_fence`].
+    pub fn heavy_fence() {
+        fence(Ordering::SeqCst);
     }
 }
 

@@ -22,6 +22,12 @@ pub(crate) fn run(file: &str, arguments: &[String]) -> Compiled<Output> {
     }
 }
 
+/// The flags that an environment variable of cgo's adds to those of every program.
+pub(crate) fn flags(variable: &str) -> Vec<String> {
+    let value = std::env::var(variable).unwrap_or_default();
+    value.split_whitespace().map(str::to_owned).collect()
+}
+
 /// As `run`, where it must succeed: otherwise its first error with its place.
 pub(crate) fn must_run(file: &str, arguments: &[String]) -> Compiled<()> {
     let output = run(file, arguments)?;

@@ -47,6 +47,8 @@ const HELPER_TYPES: [&str; 2] = ["char", "int"];
 pub(crate) fn read(path: &Path, text: &str) -> Compiled<Option<(Unit, String)>> {
     let file = path.display().to_string();
     let Some(mut source) = source::read(&file, text)? else { return Ok(None) };
+    source.compile_flags.splice(0..0, compiler::flags("CGO_CFLAGS"));
+    source.link_flags.splice(0..0, compiler::flags("CGO_LDFLAGS"));
     let mut places = BTreeMap::new();
     for u in &source.uses {
         places.entry(u.name.clone()).or_insert_with(|| format!("{file}:{}:{}", u.line, u.column));

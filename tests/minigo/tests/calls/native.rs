@@ -26,7 +26,14 @@ impl Library {
         let new = library.with_extension(format!("{}", std::process::id()));
         let compiler = if name.ends_with(".cc") { "g++" } else { "cc" };
         let mut command = Command::new(compiler);
-        command.args(["-g", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread", "-o"]).arg(&new).arg(source);
+        command.args(["-g", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread"]);
+        // As minigo's: what a sanitizer needs.
+        let flags = |name| std::env::var(name).unwrap_or_default();
+        command.args(flags("CGO_CFLAGS").split_whitespace()).arg("-o").arg(&new).arg(source);
+        if compiler == "g++" {
+            command.arg("-lstdc++");
+        }
+        command.args(flags("CGO_LDFLAGS").split_whitespace());
         match command.status() {
             Ok(status) => assert!(status.success(), "{command:?}"),
             Err(error) => {
