@@ -81,6 +81,17 @@ macro_rules! each_option {
             fn all_together() {
                 $check(stringify!($name), &["--stress", ALL_STRESS]);
             }
+
+            #[test]
+            fn all_together_and_minor() {
+                $check(stringify!($name), &["--generational", "--stress", ALL_STRESS]);
+            }
+
+            #[test]
+            fn collect_minor_without_barriers() {
+                let options = ["--generational", "--barriers", "off", "--stress", "collect-every-poll,verify"];
+                $check(stringify!($name), &options);
+            }
         }
     };
 }
