@@ -4,7 +4,7 @@
 #[path = "../../unwind/tests/support/llvm.rs"]
 mod support;
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -25,7 +25,8 @@ use stackmark::{Collector, Config};
 enum When {
     /// At each poll, which returns when the cycle is complete.
     EveryPoll,
-    /// One cycle after the other, while the program runs.
+    /// One cycle after the other, while the program runs. Every so many polls it waits for the end of one or, in turn, until
+    /// the write barrier is on, so that both happen however slow the collector is.
     AllTheTime,
 }
 
@@ -35,7 +36,11 @@ struct World {
     words: DescriptorId,
     stores: BarrierBuffer,
     when: When,
+    polls: Cell<u64>,
 }
+
+/// How many polls there are from one wait to the next.
+const WAITS: u64 = 500;
 
 thread_local! {
     /// That of the program that runs on this thread.
@@ -55,9 +60,17 @@ impl Host for Embedder {
 
     fn at_poll(&self, caller: Caller<'_>) {
         let (collector, when) = with(|world| (Arc::clone(&world.collector), world.when));
+        let polls = with(|world| world.polls.replace(world.polls.get() + 1));
         match when {
-            When::AllTheTime => collector.request(|| {}),
-            When::EveryPoll => {
+            When::AllTheTime if polls % WAITS == WAITS / 2 => {
+                collector.request(|| {});
+                // It stays on until this goroutine answers the handshake, at its next poll.
+                while !collector.write_barrier().is_on() {
+                    std::thread::yield_now();
+                }
+            }
+            When::AllTheTime if !polls.is_multiple_of(WAITS) => collector.request(|| {}),
+            _ => {
                 let goroutine = caller.handle();
                 let publish = move || {
                     let runtime = Arc::clone(collector.runtime());
@@ -162,6 +175,7 @@ fn run(name: &str, options: &[&str], barriers: BarrierMode, when: When, size: Si
         stores: collector.write_barrier().buffer(),
         collector: Arc::clone(&collector),
         when,
+        polls: Cell::new(0),
     };
     WORLD.with(|cell| assert!(cell.set(world).is_ok(), "one program a thread"));
 

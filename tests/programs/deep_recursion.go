@@ -100,6 +100,10 @@ func main() {
 	<-counter
 	counter <- -1
 	<-stopped
+	// Until all goroutines but this one have ended.
+	for runtime.NumGoroutine() > 1 {
+		runtime.Gosched()
+	}
 	runtime.GC()
 	runtime.GC()
 	fmt.Println("collections at the bottom: at least", wanted)

@@ -15,6 +15,8 @@ fn straggler(s: Option<Straggler>) -> Value {
 
 /// The statistics as JSON, with what there is at the end; all times in nanoseconds.
 pub(crate) fn json(s: &Statistics, census: &Census, handles: usize) -> Value {
+    // First: what follows may be larger than the program was.
+    let resident_peak_bytes = resident_peak_bytes();
     let cycles = s.cycles_detail.iter().map(|c| {
         json!({
             "minor": c.minor,
@@ -78,7 +80,7 @@ pub(crate) fn json(s: &Statistics, census: &Census, handles: usize) -> Value {
             "resident_bytes": s.heap.resident_bytes,
         },
         "process": {
-            "resident_peak_bytes": resident_peak_bytes(),
+            "resident_peak_bytes": resident_peak_bytes,
         },
         "census": {
             "goroutines": census.goroutines,

@@ -460,9 +460,9 @@ impl<'a, 'p> FuncGen<'a, 'p> {
 
     /// Lets other goroutines run.
     pub(crate) fn yield_now(&mut self) {
-        let callee = self.c.emitter.switch_out(self.b.func);
-        let value = self.iconst(stackmark::stack::YIELD as i64);
-        self.b.ins().call(callee, &[value]);
+        let gosched = self.c.gosched();
+        let callee = self.c.emitter.reference(gosched, self.b.func);
+        self.b.ins().call(callee, &[]);
     }
 
     /// Calls a native on the system stack. The first argument is passed as its second parameter, the others in the

@@ -50,6 +50,8 @@ pub(crate) struct Compiler<'p> {
     globals: HashMap<ObjKey, usize>,
     literals: VecDeque<Literal>,
     panicking: panicking::Panicking,
+    /// See [`Compiler::gosched`].
+    gosched: Option<FuncId>,
     /// Where C functions are.
     c_symbols: Option<&'p Symbols>,
     c_functions: HashMap<ObjKey, foreign::CFunction>,
@@ -78,6 +80,7 @@ pub(crate) fn compile(program: &Program, c_symbols: Option<&Symbols>) -> Compile
         types,
         emitter,
         panicking,
+        gosched: None,
         c_symbols,
         c_functions: HashMap::new(),
         functions: HashMap::new(),

@@ -98,6 +98,34 @@ impl Compiler<'_> {
         id
     }
 
+    /// Lets other goroutines run. A function of its own: `switch_out` keeps next to no registers, and every function that called
+    /// it would have to save them all.
+    pub(crate) fn gosched(&mut self) -> FuncId {
+        if let Some(id) = self.gosched {
+            return id;
+        }
+        let signature = Signature::new(CallConv::SystemV);
+        let name = "minigo.gosched";
+        let id = self.emitter.declare(name, &signature);
+        self.emitter.set_role(id, Role::Wrapper);
+        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
+        let mut fbc = FunctionBuilderContext::new();
+        {
+            let mut b = FunctionBuilder::new(&mut func, &mut fbc);
+            let entry = b.create_block();
+            b.switch_to_block(entry);
+            let callee = self.emitter.switch_out(b.func);
+            let value = b.ins().iconst(clif::I64, stackmark::stack::YIELD as i64);
+            b.ins().call(callee, &[value]);
+            b.ins().return_(&[]);
+            b.seal_all_blocks();
+            b.finalize(self.emitter.frontend_config());
+        }
+        self.emitter.define(id, name, func, &[]);
+        self.gosched = Some(id);
+        id
+    }
+
     /// What `goroutine_entry` calls: sets the pinned register and calls the function object.
     pub(crate) fn goroutine_start(&mut self) -> FuncId {
         let mut signature = Signature::new(CallConv::SystemV);
