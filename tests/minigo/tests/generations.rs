@@ -1,4 +1,5 @@
-//! That minor collections keep what only old objects and old frames refer to, and that verification finds objects which a broken write barrier between collections has hidden.
+//! That minor collections keep what only old objects and old frames refer to, and that verification finds objects which a
+//! broken write barrier between collections has hidden.
 #[macro_use]
 mod runner;
 
