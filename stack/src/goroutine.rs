@@ -77,6 +77,7 @@ impl Goroutine {
     }
 
     /// Its number: 1 for the first of a runtime, never reused.
+    #[inline]
     pub fn id(&self) -> u64 {
         self.id.load(Ordering::Relaxed)
     }

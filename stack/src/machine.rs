@@ -478,6 +478,7 @@ impl<'m> Caller<'m> {
     pub fn foreign<R>(self, f: impl FnOnce() -> R) -> R {
         struct BackInside<'m>(Caller<'m>);
         impl Drop for BackInside<'_> {
+            #[inline]
             fn drop(&mut self) {
                 self.0.back_inside(Status::Foreign);
                 // Written by the goroutine itself alone.
