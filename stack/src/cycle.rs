@@ -5,7 +5,7 @@ use crate::goroutine::Goroutine;
 use crate::leaving::FrameAt;
 use crate::moving;
 use crate::observe::Activity;
-use crate::request::Request;
+use crate::request::{Asking, Request};
 use crate::runtime::{BarrierMode, MachineEntry, Runtime};
 use crate::scan::{self, Extent, ScanError, Visited};
 use crate::status::Status;
@@ -28,7 +28,7 @@ impl Runtime {
     /// Tells who answered last.
     pub fn handshake(&self) -> Option<Straggler> {
         let mut waiting = Waiting::new();
-        self.world.handshake(|| self.entries(), |entry| waiting.ask(entry));
+        self.world.handshake(|| self.entries(), |entry, asking| waiting.ask(entry, asking));
         waiting.end()
     }
 
@@ -93,7 +93,7 @@ impl Runtime {
             }
             at += portion.len();
             for goroutine in portion {
-                if !self.try_scan(&goroutine)? {
+                if !self.try_scan(&goroutine, Asking::InPassing)? {
                     waiting.push(goroutine);
                 }
             }
@@ -129,8 +129,8 @@ impl Runtime {
     fn wait_for_scans(&self, mut waiting: Vec<Arc<Goroutine>>) -> Result<(), ScanError> {
         let (lock, changed) = &self.scanned;
         let mut failed = None;
-        let mut look = || {
-            waiting.retain(|goroutine| match self.try_scan(goroutine) {
+        let mut look = |asking| {
+            waiting.retain(|goroutine| match self.try_scan(goroutine, asking) {
                 Ok(begun) => !begun,
                 Err(error) => {
                     failed = Some(error);
@@ -139,8 +139,8 @@ impl Runtime {
             });
             waiting.is_empty()
         };
-        if !spin(&mut look) {
-            while !look() {
+        if !spin(|| look(Asking::InPassing)) {
+            while !look(Asking::Surely) {
                 drop(changed.wait_for(lock.lock(), LOOK_AGAIN));
             }
         }
@@ -163,7 +163,7 @@ impl Runtime {
     }
 
     /// Begins the goroutine's scan if it stands still, asks it if it runs. Whether it has begun.
-    fn try_scan(&self, goroutine: &Arc<Goroutine>) -> Result<bool, ScanError> {
+    fn try_scan(&self, goroutine: &Arc<Goroutine>, asking: Asking) -> Result<bool, ScanError> {
         if self.has_scanned(goroutine) {
             // By itself: it has left it to us to say that there may be something to go on with.
             self.tell_of_frozen();
@@ -190,7 +190,7 @@ impl Runtime {
             }
             Err(Status::Dead) => Ok(true),
             Err(_) => {
-                goroutine.request(Request::SCAN);
+                goroutine.ask(Request::SCAN, asking);
                 Ok(false)
             }
         }
@@ -307,7 +307,7 @@ impl Runtime {
     /// Stops the world: returns when no machine runs managed code, and none will until the value is dropped.
     pub fn stop_world(self: &Arc<Self>) -> WorldStopped {
         let mut waiting = Waiting::new();
-        self.world.stop(|| self.entries(), |entry| waiting.ask(entry));
+        self.world.stop(|| self.entries(), |entry, asking| waiting.ask(entry, asking));
         WorldStopped { runtime: self.clone(), straggler: waiting.end() }
     }
 
@@ -339,8 +339,8 @@ impl Waiting {
     }
 
     /// Called again and again for each machine that is waited for: the last one asked is the last to answer.
-    fn ask(&mut self, entry: &Arc<MachineEntry>) {
-        entry.ask(Request::SAFEPOINT);
+    fn ask(&mut self, entry: &Arc<MachineEntry>, asking: Asking) {
+        entry.ask(Request::SAFEPOINT, asking);
         if let Some(goroutine) = entry.current() {
             self.straggler = Some(Straggler { goroutine: goroutine.id(), nanos: 0 });
         }

@@ -3,7 +3,7 @@
 use crate::frontier::StackScan;
 use crate::memory::{StackKind, StackMemory};
 use crate::ran::Ran;
-use crate::request::{Request, Requests};
+use crate::request::{Asking, Request, Requests};
 use crate::status::{Held, Status, StatusWord};
 use crate::sync::{Mutex, MutexGuard};
 use crate::{STACK_GUARD, memory::Origin};
@@ -135,7 +135,11 @@ impl Goroutine {
 
     /// Asks it to do something at its next poll. If it is not running it meets the request when it runs.
     pub fn request(&self, what: Request) {
-        self.requests.ask(what, &self.header.stack_limit);
+        self.ask(what, Asking::Surely);
+    }
+
+    pub(crate) fn ask(&self, what: Request, asking: Asking) {
+        self.requests.ask(what, asking, &self.header.stack_limit);
     }
 
     /// Whether it has been asked to do something at its next poll and has not done it yet.

@@ -7,7 +7,7 @@ use crate::lib_call::LibCall;
 use crate::memory::StackError;
 use crate::observe::Activity;
 use crate::poll;
-use crate::request::Request;
+use crate::request::{Asking, Request};
 use crate::runtime::{MachineEntry, Runtime, stubs};
 use crate::scan::{self, ScanError};
 use crate::signal_stack::{self, NoSignalStack, SignalStack};
@@ -248,7 +248,7 @@ impl Machine {
         // fences of the world.
         light_fence();
         if runtime.world.wants(&entry.gate) {
-            goroutine.request(Request::SAFEPOINT);
+            goroutine.ask(Request::SAFEPOINT, Asking::InPassing);
         }
         goroutine.rewrite_limit();
         runtime.note_running(&goroutine);

@@ -3,8 +3,10 @@
 //! Invariants:
 //!
 //! 1. The flags are the request, the poll word is their echo: `usize::MAX` whenever a flag is set and nobody is about to look.
-//! 2. Who asks stores the flag, fences, and stores the word. Who rewrites the word stores it, fences, and looks at the flags: so one
-//!    of the two leaves the word at `usize::MAX`, or the rewriter has taken the request.
+//! 2. Who asks [surely](Asking::Surely) stores the flag, fences, and stores the word. Who rewrites the word stores it, fences, and
+//!    looks at the flags: so one of the two leaves the word at `usize::MAX`, or the rewriter has taken the request.
+//! 3. The fence interrupts every thread of the process. Who looks again in a moment asks [in passing](Asking::InPassing), without
+//!    it: the word may be lost until then. Before he goes to sleep he asks surely.
 
 use crate::sync::{AtomicU32, LeftOut, Ordering, heavy_fence, left_out, light_fence};
 
@@ -27,6 +29,18 @@ impl Request {
         self.0 & other.0 == other.0
     }
 }
+
+/// What is done so that a request is heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asking {
+    /// Flag and word are stored. For who asks again soon, or is on the goroutine's own thread, which rewrites the word afterwards.
+    InPassing,
+    /// Invariant 2.
+    Surely,
+}
+
+/// Flags of requests that were made surely lie so much higher.
+const SURELY: u32 = 8;
 
 /// The word that managed code compares its stack pointer with. In a model it is not the header's.
 pub(crate) trait PollWord {
@@ -55,16 +69,26 @@ impl Requests {
     }
 
     /// Asks.
-    pub(crate) fn ask(&self, what: Request, word: &impl PollWord) {
-        // Release: with the Acquire of `take`, what the asker wrote before it asked is visible to who does it.
-        let asked = self.0.fetch_or(what.0, Ordering::Release);
-        if asked & what.0 == what.0 {
-            // Nobody has taken it: whoever asked before does the rest, or has done it.
-            return;
-        }
-        // Invariant 2: pairs with the fence in `rewrite`.
-        if !left_out(LeftOut::RequestFence) {
-            heavy_fence();
+    pub(crate) fn ask(&self, what: Request, asking: Asking, word: &impl PollWord) {
+        match asking {
+            Asking::InPassing => {
+                if self.0.load(Ordering::Relaxed) & what.0 != what.0 {
+                    // Release: with the Acquire of `take`, what the asker wrote before it asked is visible to who does it.
+                    self.0.fetch_or(what.0, Ordering::Release);
+                }
+            }
+            Asking::Surely => {
+                // Release: as above.
+                let asked = self.0.fetch_or(what.0 | what.0 << SURELY, Ordering::Release);
+                if asked >> SURELY & what.0 == what.0 {
+                    // Nobody has taken it: whoever asked before does the rest, or has done it.
+                    return;
+                }
+                // Invariant 2: pairs with the fence in `rewrite`.
+                if !left_out(LeftOut::RequestFence) {
+                    heavy_fence();
+                }
+            }
         }
         word.store(usize::MAX, Ordering::Relaxed);
     }
@@ -77,7 +101,7 @@ impl Requests {
 
     /// Takes what has been asked; followed by [`Requests::rewrite`].
     pub(crate) fn take(&self) -> Request {
-        Request(self.0.swap(0, Ordering::AcqRel))
+        Request(self.0.swap(0, Ordering::AcqRel) & (1 << SURELY) - 1)
     }
 
     /// Writes the poll word, `quiet` unless something is asked.
@@ -117,7 +141,9 @@ mod loom_models {
                 requests.rewrite(word, 2);
                 taken.has(Request::SCAN)
             });
-            shared.0.ask(Request::SCAN, &shared.1);
+            // As who waits for the goroutine does.
+            shared.0.ask(Request::SCAN, Asking::InPassing, &shared.1);
+            shared.0.ask(Request::SCAN, Asking::Surely, &shared.1);
             let taken = thread.join().unwrap();
             let word = shared.1.load(Ordering::Relaxed);
             assert!(taken || word == usize::MAX, "the request is neither taken nor visible");
@@ -140,8 +166,8 @@ mod loom_models {
                 requests.rewrite(word, 1);
                 taken.has(Request::SCAN)
             });
-            let asks = thread::spawn(move || other.0.ask(Request::SCAN, &other.1));
-            shared.0.ask(Request::SCAN, &shared.1);
+            let asks = thread::spawn(move || other.0.ask(Request::SCAN, Asking::Surely, &other.1));
+            shared.0.ask(Request::SCAN, Asking::Surely, &shared.1);
             let taken = runs.join().unwrap();
             asks.join().unwrap();
             let word = shared.1.load(Ordering::Relaxed);

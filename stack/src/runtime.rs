@@ -7,7 +7,7 @@ use crate::goroutine::Goroutine;
 use crate::machine::Caller;
 use crate::memory::{StackError, StackKind, StackMemory, StackPool};
 use crate::observe::Observed;
-use crate::request::Request;
+use crate::request::{Asking, Request};
 use crate::return_protection::{Detection, ReturnProtection, in_use};
 use crate::spare::SpareList;
 use crate::stats::{Counters, Histogram};
@@ -200,9 +200,9 @@ impl MachineEntry {
         unsafe { current.as_ref() }
     }
 
-    pub(crate) fn ask(&self, what: Request) {
+    pub(crate) fn ask(&self, what: Request, asking: Asking) {
         if let Some(goroutine) = self.current() {
-            goroutine.request(what);
+            goroutine.ask(what, asking);
         }
     }
 }
@@ -535,7 +535,7 @@ impl Runtime {
     /// Asks every machine's goroutine to let others run at its next poll.
     pub fn preempt_all(&self) {
         for machine in self.machines.lock().iter() {
-            machine.ask(Request::YIELD);
+            machine.ask(Request::YIELD, Asking::Surely);
         }
     }
 

@@ -8,6 +8,7 @@
 //!    business), and waits there while the world is stopped.
 //! 3. A ragged handshake ends when every machine has been outside, or at a safepoint, at some moment since it began.
 
+use crate::request::Asking;
 use crate::sync::{
     AtomicBool, AtomicU64, AtomicUsize, Condvar, LeftOut, Mutex, Ordering, heavy_fence, left_out, light_fence, spin,
 };
@@ -147,7 +148,7 @@ impl World {
     pub(crate) fn handshake<M: Deref<Target: AsRef<Gate>>>(
         &self,
         list: impl FnOnce() -> Vec<M>,
-        mut ask: impl FnMut(&M),
+        mut ask: impl FnMut(&M, Asking),
     ) {
         if left_out(LeftOut::Handshake) {
             return;
@@ -156,12 +157,12 @@ impl World {
         let number = self.handshake.fetch_add(1, Ordering::AcqRel) + 1;
         heavy_fence();
         let mut waiting = list();
-        self.wait_for(|asks| {
+        self.wait_for(|asking| {
             waiting.retain(|machine| {
                 let gate: &Gate = (**machine).as_ref();
                 let waiting = gate.is_inside() && gate.answered.load(Ordering::Acquire) < number;
-                if waiting && asks {
-                    ask(machine);
+                if waiting {
+                    ask(machine, asking);
                 }
                 waiting
             });
@@ -171,18 +172,22 @@ impl World {
 
     /// Returns when all machines that `list` names are outside; they stay so until [`World::start`]. `ask` and `list` as
     /// for [`World::handshake`].
-    pub(crate) fn stop<M: Deref<Target: AsRef<Gate>>>(&self, list: impl FnOnce() -> Vec<M>, mut ask: impl FnMut(&M)) {
+    pub(crate) fn stop<M: Deref<Target: AsRef<Gate>>>(
+        &self,
+        list: impl FnOnce() -> Vec<M>,
+        mut ask: impl FnMut(&M, Asking),
+    ) {
         self.stopping.fetch_add(1, Ordering::AcqRel);
         // Invariant 1: pairs with the fence in `enter`.
         heavy_fence();
         let mut waiting = list();
-        self.wait_for(|asks| {
+        self.wait_for(|asking| {
             // A machine that was outside may look in again, but it does not stay: see `enter`. So nobody leaves the
             // list before all are outside at once.
             waiting.iter_mut().fold(true, |done, machine| {
                 let gate: &Gate = (**machine).as_ref();
-                if asks && gate.is_inside() {
-                    ask(machine);
+                if gate.is_inside() {
+                    ask(machine, asking);
                 }
                 done && !gate.is_inside()
             })
@@ -214,16 +219,16 @@ impl World {
         }
     }
 
-    /// Waits until `done`, which is told whether to ask the machines that it finds inside.
-    fn wait_for(&self, mut done: impl FnMut(bool) -> bool) {
-        if done(true) || spin(|| done(false)) {
+    /// Waits until `done`, which is told how to ask the machines that it finds inside.
+    fn wait_for(&self, mut done: impl FnMut(Asking) -> bool) {
+        if spin(|| done(Asking::InPassing)) {
             return;
         }
         self.watched.fetch_add(1, Ordering::Relaxed);
         // Pairs with the fence in `exit`.
         heavy_fence();
         let mut guard = self.lock.lock();
-        while !done(true) {
+        while !done(Asking::Surely) {
             guard = self.changed.wait_for(guard, ASK_AGAIN);
         }
         drop(guard);
@@ -297,7 +302,7 @@ mod loom_models {
                 machine.heap.with_mut(|heap| unsafe { *heap += 1 });
                 machine.world.exit(&machine.gates[0]);
             });
-            m.world.stop(|| vec![&m.gates[0]], |_| {});
+            m.world.stop(|| vec![&m.gates[0]], |_, _| {});
             // SAFETY: as above.
             m.heap.with_mut(|heap| unsafe { *heap += 10 });
             m.world.start();
@@ -326,7 +331,7 @@ mod loom_models {
                 machine.world.exit(&machine.gates[0]);
             });
             m.barrier_on.store(true, Ordering::Relaxed);
-            m.world.handshake(|| vec![&m.gates[0]], |_| {});
+            m.world.handshake(|| vec![&m.gates[0]], |_, _| {});
             // SAFETY: as above.
             m.heap.with_mut(|heap| unsafe { *heap += 10 });
             thread.join().unwrap();
@@ -355,11 +360,11 @@ mod loom_models {
             });
             // The first round: the write barrier is on everywhere.
             m.barrier_on.store(true, Ordering::Relaxed);
-            m.world.handshake(|| vec![&m.gates[0]], |_| {});
+            m.world.handshake(|| vec![&m.gates[0]], |_, _| {});
             // The object that the field is in is visited, and black from now on.
             let in_field = field.load(Ordering::Relaxed) == OBJECT;
             // The second round: the goroutine's stack is scanned while it stands still.
-            m.world.stop(|| vec![&m.gates[0]], |_| {});
+            m.world.stop(|| vec![&m.gates[0]], |_, _| {});
             // SAFETY: as above.
             let on_stack = root.with(|root| unsafe { *root == OBJECT });
             m.world.start();
@@ -392,12 +397,12 @@ mod loom_models {
                 machine.world.exit(&machine.gates[0]);
             });
             let stops = thread::spawn(move || {
-                other.world.stop(|| vec![&other.gates[0]], |_| {});
+                other.world.stop(|| vec![&other.gates[0]], |_, _| {});
                 // SAFETY: loom checks that no machine is there.
                 other.heap.with(|heap| unsafe { assert!(*heap <= 1) });
                 other.world.start();
             });
-            m.world.stop(|| vec![&m.gates[0]], |_| {});
+            m.world.stop(|| vec![&m.gates[0]], |_, _| {});
             // SAFETY: as above.
             m.heap.with(|heap| unsafe { assert!(*heap <= 1) });
             m.world.start();
