@@ -37,11 +37,10 @@ mod real {
             if done() {
                 return true;
             }
+            // Without yielding: others might keep the processor for milliseconds, and who sleeps is preferred when he is woken.
             if begun.elapsed() > SPIN {
                 return false;
             }
-            // Who is waited for may need this processor.
-            std::thread::yield_now();
         }
     }
 
