@@ -134,6 +134,10 @@ impl Runtime {
 
     #[cold]
     fn attach_thread(self: &Arc<Self>) -> Result<(), CallInError> {
+        // Before anything that a handler may not do, as allocating.
+        if signal_stack::in_handler() {
+            return Err(CallInError::SignalHandler);
+        }
         let spare = match self.spare.take() {
             Some(node) => SpareMachine(node),
             None => SpareMachine::make(self)?,

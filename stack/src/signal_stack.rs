@@ -75,6 +75,11 @@ impl Drop for SignalStack {
     }
 }
 
+/// Whether this thread is in a signal handler, as far as that runs on the alternate stack. Signal-safe.
+pub(crate) fn in_handler() -> bool {
+    current().ss_flags & libc::SS_ONSTACK != 0
+}
+
 /// Sees to it that this thread has an alternate signal stack that is large enough: its own, or the one in `ours`, made if
 /// there is none. Returns where it lies.
 ///

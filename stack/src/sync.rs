@@ -16,8 +16,9 @@ mod real {
     pub use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     use std::time::{Duration, Instant};
 
-    /// How long [`spin`] looks: about as long as it takes to put a thread to sleep and to wake it.
-    const SPIN: Duration = Duration::from_micros(40);
+    /// How long [`spin`] looks: half as long as it takes to put a thread to sleep and to wake it. Longer is lost where who is waited
+    /// for needs this processor.
+    const SPIN: Duration = Duration::from_micros(20);
     /// Pauses between two looks.
     const PAUSES: u32 = 16;
 
