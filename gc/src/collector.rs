@@ -484,16 +484,7 @@ impl<H: Heap> Driver<H> {
         self.mark_on();
         let hybrid = inner.barrier.kind() == Kind::Hybrid;
         if !hybrid && (generation == Generation::All || scanned.elapsed() > BRIEF) {
-            // What has changed since, so that the stopped world has little to look at; as long as that gets less.
-            let mut last = usize::MAX;
-            loop {
-                let rescanned = runtime.rescan_goroutines()?;
-                self.mark_on();
-                if rescanned <= FEW_GOROUTINES || rescanned > last / 2 {
-                    break;
-                }
-                last = rescanned;
-            }
+            self.rescan()?;
         }
 
         let pause = runtime.observed().span(Activity::Pause, 0);
@@ -563,6 +554,19 @@ impl<H: Heap> Driver<H> {
             assisted: inner.schedule.assisted(),
         });
         Ok((generation, due))
+    }
+
+    /// Scans again what has changed since the scans, so that the stopped world has little to look at; as long as that gets less.
+    fn rescan(&self) -> Result<(), ScanError> {
+        let mut last = usize::MAX;
+        loop {
+            let rescanned = self.inner.runtime.rescan_goroutines()?;
+            self.mark_on();
+            if rescanned <= FEW_GOROUTINES || rescanned > last / 2 {
+                return Ok(());
+            }
+            last = rescanned;
+        }
     }
 
     /// Marks until there is nothing left to trace, or nearly.
