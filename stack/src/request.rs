@@ -101,7 +101,7 @@ impl Requests {
 
     /// Takes what has been asked; followed by [`Requests::rewrite`].
     pub(crate) fn take(&self) -> Request {
-        Request(self.0.swap(0, Ordering::AcqRel) & (1 << SURELY) - 1)
+        Request(self.0.swap(0, Ordering::AcqRel) & ((1 << SURELY) - 1))
     }
 
     /// Writes the poll word, `quiet` unless something is asked.

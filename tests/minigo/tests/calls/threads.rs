@@ -249,6 +249,7 @@ fn another_keys_destructor_calls_in_when_the_thread_ends() {
 }
 
 #[test]
+#[cfg_attr(stackmark_tsan, ignore = "ThreadSanitizer calls handlers itself, later, on the ordinary stack")]
 fn a_call_from_a_signal_handler_is_refused() {
     let Some(c) = threads() else { return };
     let s = Setting::new(configs()[0].clone());
