@@ -178,7 +178,8 @@ impl Runtime {
                     return Ok(true);
                 }
                 let _span = self.observed.span(Activity::Scan, goroutine.id());
-                let may_move = held.status != Status::Foreign;
+                // In either case a thread stands on it, which a signal may have walk it at any time.
+                let may_move = held.status != Status::Foreign && !goroutine.in_callback();
                 // SAFETY: the goroutine is held.
                 unsafe { self.begin_scan(goroutine, &mut held.state, may_move)? };
                 let complete = held.state.is_complete();

@@ -32,7 +32,8 @@ pub unsafe fn trace_interrupted<B>(
         None => (0..0, 0..0),
         Some(goroutine) => {
             let at = std::ptr::from_ref(goroutine) as usize;
-            // Relaxed: this thread's own goroutine, whose bounds only this thread changes.
+            // Relaxed: this thread's own goroutine, whose bounds only this thread changes: nobody else moves the stack of one that
+            // runs, is InForeign, or is parked in a callback.
             let stack = goroutine.stack_lo.load(Ordering::Relaxed)..goroutine.stack_hi.load(Ordering::Relaxed);
             if stack.is_empty() {
                 return None;

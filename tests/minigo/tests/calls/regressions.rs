@@ -97,6 +97,40 @@ fn go_10976_a_stack_does_not_shrink_during_a_foreign_call() {
     s.check_at_end();
 }
 
+#[test]
+fn a_stack_does_not_shrink_by_anothers_hand_while_its_thread_waits_in_a_callback() {
+    let s = Setting::new(configs()[0].clone());
+    // SAFETY: used here alone.
+    let size = || unsafe { Caller::current() }.goroutine().stack_size();
+    s.run(1, &|_| {
+        // SAFETY: used here alone.
+        let caller = unsafe { Caller::current() };
+        caller.foreign(|| s.call_back(500, &|_| 1));
+        let grown = size();
+        let waits = |_: &Object<'_>| {
+            // SAFETY: used here alone.
+            let caller = unsafe { Caller::current() };
+            let goroutine = caller.handle();
+            std::thread::scope(|scope| {
+                let parked = || {
+                    scope.spawn(|| {
+                        s.scan_from_outside();
+                        s.scan_from_outside();
+                        s.runtime.ready(goroutine, 0);
+                    });
+                };
+                // SAFETY: in a callback park returns here.
+                unsafe { caller.park(parked) };
+            });
+            assert_eq!(size(), grown);
+            1
+        };
+        caller.foreign(|| s.call_back(1, &waits));
+        0
+    });
+    s.check_at_end();
+}
+
 fn call(s: &Setting, function: &str) -> Option<()> {
     struct Back<'s>(&'s Setting);
     unsafe extern "C-unwind" fn back(setting: *mut c_void) -> usize {
