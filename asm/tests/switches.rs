@@ -6,8 +6,9 @@
 
 use stackmark_asm::{self as asm, layout::*};
 use std::arch::global_asm;
+use std::cell::Cell;
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 // Managed code without addresses of its own stack: it may be moved by copying bytes.
 // managed_old(rdi = goroutine, rsi = argument) keeps a value in every callee-saved register across a call out.
@@ -123,11 +124,14 @@ unsafe extern "C-unwind" {
     fn managed_switcher_back(n: usize) -> usize;
 }
 
-static MOVES: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// How often this thread's test has moved a stack; the tests of this file run side by side.
+    static MOVES: Cell<usize> = const { Cell::new(0) };
+}
 
 /// Moves the goroutine's stack to fresh memory, as a collector would, and poisons the old one.
 unsafe fn move_stack(goroutine: &GoroutineHeader) {
-    MOVES.fetch_add(1, Relaxed);
+    MOVES.set(MOVES.get() + 1);
     let (old_hi, sp) = (goroutine.stack_hi.load(Relaxed), goroutine.sched.sp.load(Relaxed));
     let used = old_hi - sp;
     let new = Box::leak(vec![0u128; 1024].into_boxed_slice());
@@ -189,7 +193,7 @@ fn calls_out_return_to_where_the_stack_has_moved() {
     g.on_exit.store(on_exit as *const () as usize, Relaxed);
     for argument in [1usize, 3000] {
         g.start_arg.store(argument, Relaxed);
-        MOVES.store(0, Relaxed);
+        MOVES.set(0);
         // SAFETY: headers and stacks outlive the run and are ours alone.
         let result = unsafe {
             asm::prepare(&g);
@@ -199,7 +203,7 @@ fn calls_out_return_to_where_the_stack_has_moved() {
         let want = (0..3).map(|round| young(argument + round)).sum::<usize>()
             + (1..=6).map(|i| argument + i + 10).sum::<usize>();
         assert_eq!(result, want);
-        assert_eq!(MOVES.load(Relaxed), if argument == 1 { 3 } else { 3 + 4 + 4 });
+        assert_eq!(MOVES.get(), if argument == 1 { 3 } else { 3 + 4 + 4 });
         assert_eq!(machine.goroutine.load(Relaxed), 0);
         assert_eq!(g.start_arg.load(Relaxed), 0, "the start argument is no root any more");
     }
