@@ -59,7 +59,7 @@ const BRIEF: Duration = Duration::from_micros(50);
 /// How a collector behaves.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Threads that mark.
+    /// Threads that mark, the one that runs cycles among them: so many processors the collector uses at a time.
     pub workers: usize,
     /// How much the heap may grow before the next cycle, in percent of what was live after the last; `None`: cycles only on
     /// request.
@@ -444,7 +444,7 @@ impl<H: Heap> Driver<H> {
     ) -> Result<(Generation, Vec<(Handle, Callback)>), CycleError> {
         self.inner.heap.finish_sweep();
         self.learn_live();
-        let inner = &*self.inner;
+        let inner = Arc::clone(&self.inner);
         let (heap, runtime) = (&*inner.heap, &inner.runtime);
         runtime.take_cycle_maxima();
         let begun = Instant::now();
@@ -557,7 +557,7 @@ impl<H: Heap> Driver<H> {
     }
 
     /// Scans again what has changed since the scans, so that the stopped world has little to look at; as long as that gets less.
-    fn rescan(&self) -> Result<(), ScanError> {
+    fn rescan(&mut self) -> Result<(), ScanError> {
         let mut last = usize::MAX;
         loop {
             let rescanned = self.inner.runtime.rescan_goroutines()?;
@@ -570,9 +570,9 @@ impl<H: Heap> Driver<H> {
     }
 
     /// Marks until there is nothing left to trace, or nearly.
-    fn mark_on(&self) {
+    fn mark_on(&mut self) {
         for _ in 0..ROUNDS {
-            let inner = &*self.inner;
+            let inner = &self.inner;
             let more = inner.barrier.take_buffers() | inner.weak.shade_values(|word| inner.is_marked(word));
             self.marker.drain();
             if !more {

@@ -1,9 +1,13 @@
 //! Who marks, and when there is nothing left to mark: the protocol by which mark workers rest, are woken, and are found
 //! to have finished. Nobody spins.
 //!
+//! Who wants to know that there is nothing left is a worker meanwhile, the *foreman*: of the collector's threads there are
+//! then never more awake than there are workers, so they do not take processors from each other, nor from goroutines.
+//!
 //! Work lies in queues that this file knows nothing of; `has_work` looks into them. Invariants:
 //!
-//! 1. A worker counts as idle only when its own queue is empty and what it counted is published.
+//! 1. A worker counts as idle only when its own queue is empty and what it counted is published. The foreman is a worker between
+//!    [`Crew::enlist`] and the end of [`Crew::rest_or_finish`].
 //! 2. A worker stores that it is idle, fences, and looks at the queues; who adds to a shared queue from outside stores,
 //!    fences, and looks whether a worker is idle ([`Crew::announce`]). So one of the two sees the other.
 //! 3. It is *quiet* when all workers are idle, nobody helps and the shared queues are empty, all seen under the lock. Only a
@@ -22,10 +26,10 @@ pub(crate) struct Crew {
     idle: AtomicUsize,
     /// A copy of `State::helpers`, for workers that could share.
     helpers: AtomicUsize,
-    /// Workers wait here.
+    /// Workers wait here,
     work: Condvar,
-    /// Who waits for quiet waits here.
-    quiet: Condvar,
+    /// and the foreman here.
+    foreman: Condvar,
 }
 
 #[derive(Debug)]
@@ -40,14 +44,14 @@ struct State {
 }
 
 impl Crew {
-    /// A crew of so many workers, none of which may work yet.
+    /// A crew of so many workers, beside the foreman, none of which may work yet.
     pub(crate) fn new(workers: usize) -> Crew {
         Crew {
             state: Mutex::new(State { workers, idle: 0, helpers: 0, open: false, over: false }),
             idle: AtomicUsize::new(0),
             helpers: AtomicUsize::new(0),
             work: Condvar::new(),
-            quiet: Condvar::new(),
+            foreman: Condvar::new(),
         }
     }
 
@@ -68,14 +72,42 @@ impl Crew {
                 return true;
             }
             if state.idle == state.workers {
-                self.quiet.notify_all();
+                self.foreman.notify_one();
             }
             state = self.work.wait(state);
         }
     }
 
-    /// Work has been added to a shared queue: wakes a worker if one is idle. (Where little is added, and somebody will wait
-    /// for quiet afterwards, this may be left out: that wakes one.)
+    /// The caller is the foreman from now on, one at a time: a worker that is not idle.
+    pub(crate) fn enlist(&self) {
+        self.state.lock().workers += 1;
+    }
+
+    /// The foreman has found nothing to do. Returns with true when there is something, and with false when it is quiet: then
+    /// it is no worker any more.
+    pub(crate) fn rest_or_finish(&self, has_work: impl Fn() -> bool) -> bool {
+        let mut state = self.state.lock();
+        state.idle += 1;
+        self.idle.store(state.idle, Ordering::Relaxed);
+        // Invariant 2, as in `rest`.
+        fence(Ordering::SeqCst);
+        let more = loop {
+            if has_work() {
+                break true;
+            }
+            if state.idle == state.workers && state.helpers == 0 {
+                state.workers -= 1;
+                break false;
+            }
+            state = self.foreman.wait(state);
+        };
+        state.idle -= 1;
+        self.idle.store(state.idle, Ordering::Relaxed);
+        more
+    }
+
+    /// Work has been added to a shared queue: wakes somebody if one is idle. (Where little is added, and the foreman will come
+    /// to look, this may be left out.)
     pub(crate) fn announce(&self) {
         // Invariant 2: pairs with the fence in `rest`.
         fence(Ordering::SeqCst);
@@ -83,6 +115,7 @@ impl Crew {
             // A worker that has looked before we added holds the lock until it waits.
             drop(self.state.lock());
             self.work.notify_one();
+            self.foreman.notify_one();
         }
     }
 
@@ -110,7 +143,7 @@ impl Crew {
         state.helpers -= 1;
         self.helpers.store(state.helpers, Ordering::Relaxed);
         if state.helpers == 0 && state.idle == state.workers {
-            self.quiet.notify_all();
+            self.foreman.notify_one();
         }
     }
 
@@ -119,23 +152,6 @@ impl Crew {
         self.state.lock().open = true;
         if has_work {
             self.work.notify_all();
-        }
-    }
-
-    /// Returns when it is quiet.
-    pub(crate) fn wait_until_quiet(&self, has_work: impl Fn() -> bool) {
-        let mut state = self.state.lock();
-        loop {
-            let busy = state.idle < state.workers || state.helpers > 0;
-            if !has_work() {
-                if !busy {
-                    return;
-                }
-            } else if !busy {
-                // Added without a word: see `announce`.
-                self.work.notify_one();
-            }
-            state = self.quiet.wait(state);
         }
     }
 
@@ -174,17 +190,29 @@ mod loom_models {
             self.crew.announce();
         }
 
+        fn process(&self) {
+            while let Some(item) = self.pop() {
+                (0..item).for_each(|_| self.push(item - 1));
+                self.processed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        fn pop(&self) -> Option<u32> {
+            self.queue.lock().pop()
+        }
+
         fn work(&self) {
-            loop {
-                let item = self.queue.lock().pop();
-                match item {
-                    Some(item) => {
-                        (0..item).for_each(|_| self.push(item - 1));
-                        self.processed.fetch_add(1, Ordering::Relaxed);
-                    }
-                    None if self.crew.rest(|| self.has_work()) => {}
-                    None => return,
-                }
+            while self.crew.rest(|| self.has_work()) {
+                self.process();
+            }
+        }
+
+        /// As the foreman, until it is quiet.
+        fn finish(&self) {
+            self.crew.enlist();
+            self.process();
+            while self.crew.rest_or_finish(|| self.has_work()) {
+                self.process();
             }
         }
     }
@@ -215,7 +243,7 @@ mod loom_models {
         model(2, 2, |m| {
             m.queue.lock().push(2);
             m.crew.open(true);
-            m.crew.wait_until_quiet(|| m.has_work());
+            m.finish();
             // 2 leads to two 1s, each of which leads to a 0.
             assert_eq!(m.processed.load(Ordering::Relaxed), 5);
             m.crew.close();
@@ -234,15 +262,14 @@ mod loom_models {
                         return;
                     }
                     // Takes what it can get, does a part of it, and puts the rest back.
-                    let item = m.queue.lock().pop();
-                    if let Some(item) = item {
+                    if let Some(item) = m.pop() {
                         (0..item).for_each(|_| m.push(item - 1));
                         m.processed.fetch_add(1, Ordering::Relaxed);
                     }
                     m.crew.part();
                 })
             };
-            m.crew.wait_until_quiet(|| m.has_work());
+            m.finish();
             assert_eq!(m.processed.load(Ordering::Relaxed), 5);
             m.crew.close();
             helper.join().unwrap();
@@ -258,9 +285,9 @@ mod loom_models {
                 let m = m.clone();
                 thread::spawn(move || m.queue.lock().push(1))
             };
-            m.crew.wait_until_quiet(|| m.has_work());
+            m.finish();
             mutator.join().unwrap();
-            m.crew.wait_until_quiet(|| m.has_work());
+            m.finish();
             assert_eq!(m.processed.load(Ordering::Relaxed), 2);
             m.crew.close();
         });
@@ -274,10 +301,10 @@ mod loom_models {
                 let m = m.clone();
                 thread::spawn(move || m.push(1))
             };
-            m.crew.wait_until_quiet(|| m.has_work());
+            m.finish();
             mutator.join().unwrap();
             // The mutator has stopped: what it added is found now at the latest.
-            m.crew.wait_until_quiet(|| m.has_work());
+            m.finish();
             assert_eq!(m.processed.load(Ordering::Relaxed), 2);
             m.crew.close();
         });

@@ -18,7 +18,7 @@ use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use stackmark_stack::Runtime;
 
 use parking_lot::Mutex;
-use stackmark_stack::observe::Activity;
+use stackmark_stack::observe::{Activity, Span};
 
 use crate::crew::Crew;
 use crate::heap::{Heap, Marked, Object};
@@ -32,7 +32,8 @@ const STRETCH: usize = 64;
 const SHARE: usize = 32;
 /// Roots that are collected before a worker is woken for them.
 const ROOTS: usize = 512;
-/// Bytes of objects that are traced by who waits for marking, before workers are woken.
+/// Bytes of objects that are traced by who waits for marking, before others are given some: a little is done sooner than a
+/// worker wakes.
 const LITTLE: u64 = 32 << 10;
 /// Bytes that a worker traces before it adds them to the total.
 const PUBLISHED: u64 = 16 << 10;
@@ -51,9 +52,9 @@ enum Work {
     Piece(Object, usize),
 }
 
-/// Marks objects of a heap, on threads of its own.
+/// Marks objects of a heap: on its owner's thread, and on threads of its own.
 pub(crate) struct Marker<H> {
-    shared: Arc<Shared<H>>,
+    foreman: MarkWorker<H>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -73,7 +74,8 @@ pub(crate) struct Shared<H> {
 }
 
 impl<H: Heap> Marker<H> {
-    /// Starts `workers` threads, at least one, which wait for [`open`](Marker::open). They visit frozen frames of `stacks`, too.
+    /// With `workers` threads: the caller's, while it [drains](Marker::drain), and others, which wait for [`open`](Marker::open).
+    /// They visit frozen frames of `stacks`, too.
     pub(crate) fn start(heap: Arc<H>, stacks: Weak<Runtime>, workers: usize) -> std::io::Result<Marker<H>> {
         let deques: Vec<_> = (0..workers.max(1)).map(|_| Worker::new_lifo()).collect();
         let shared = Arc::new(Shared {
@@ -83,15 +85,18 @@ impl<H: Heap> Marker<H> {
             roots: Mutex::default(),
             root_count: AtomicUsize::new(0),
             stacks,
-            crew: Crew::new(deques.len()),
+            crew: Crew::new(deques.len() - 1),
             objects: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         });
-        let mut marker = Marker { shared, threads: Vec::new() };
-        for (number, deque) in deques.into_iter().enumerate() {
-            let shared = Arc::clone(&marker.shared);
-            let worker = MarkWorker { number, deque, tracer: Tracer::default(), shared };
-            let thread = std::thread::Builder::new().name(format!("stackmark-mark-{number}"));
+        let mut workers = deques.into_iter().enumerate().map(|(number, deque)| {
+            let shared = Arc::clone(&shared);
+            MarkWorker { number, deque, tracer: Tracer::default(), shared }
+        });
+        let foreman = workers.next().expect("at least one");
+        let mut marker = Marker { foreman, threads: Vec::new() };
+        for worker in workers {
+            let thread = std::thread::Builder::new().name(format!("stackmark-mark-{}", worker.number));
             let thread = thread.spawn(move || worker.run()).map_err(|error| no_thread("marking", &error))?;
             marker.threads.push(thread);
         }
@@ -100,36 +105,42 @@ impl<H: Heap> Marker<H> {
 
     /// What mutators and scanning threads need.
     pub(crate) fn shared(&self) -> &Arc<Shared<H>> {
-        &self.shared
+        &self.foreman.shared
     }
 
     /// Lets the workers begin.
     pub(crate) fn open(&self) {
-        self.shared.crew.open(self.shared.has_work());
+        let shared = self.shared();
+        shared.crew.open(shared.has_work());
     }
 
-    /// Waits until there is nothing left to trace. Others may add something right afterwards, unless the world is stopped.
-    pub(crate) fn drain(&self) {
-        // A little is done sooner than a worker wakes.
-        self.shared.help(LITTLE, || false);
-        self.shared.crew.wait_until_quiet(|| self.shared.has_work());
+    /// Marks until there is nothing left to trace. Others may add something right afterwards, unless the world is stopped.
+    pub(crate) fn drain(&mut self) {
+        let shared = Arc::clone(self.shared());
+        let _span = shared.mark_span();
+        shared.crew.enlist();
+        self.foreman.work(LITTLE);
+        while shared.crew.rest_or_finish(|| shared.has_work()) {
+            self.foreman.work(0);
+        }
     }
 
     /// Ends marking, when it is quiet and the world is stopped; tells what was marked since the last call.
     pub(crate) fn close(&self) -> Marked {
-        self.shared.crew.close();
+        let shared = self.shared();
+        shared.crew.close();
         // Threads in native code may still deliver words, of objects that are marked: nobody needs them.
-        while !self.shared.queue.is_empty() {
-            drop(self.shared.queue.steal());
+        while !shared.queue.is_empty() {
+            drop(shared.queue.steal());
         }
-        drop(self.shared.take_roots());
-        Marked { objects: self.shared.objects.swap(0, Relaxed), bytes: self.shared.bytes.swap(0, Relaxed) }
+        drop(shared.take_roots());
+        Marked { objects: shared.objects.swap(0, Relaxed), bytes: shared.bytes.swap(0, Relaxed) }
     }
 }
 
 impl<H> Drop for Marker<H> {
     fn drop(&mut self) {
-        self.shared.crew.dismiss();
+        self.foreman.shared.crew.dismiss();
         for thread in self.threads.drain(..) {
             // A worker that panicked has said so.
             let _ = thread.join();
@@ -144,6 +155,11 @@ impl<H: Heap> Shared<H> {
             || self.root_count.load(Relaxed) > 0
             || self.stealers.iter().any(|stealer| stealer.len() > 1)
             || self.stacks.upgrade().is_some_and(|stacks| stacks.has_frozen())
+    }
+
+    /// An observer that comes later is told from the next rest on.
+    fn mark_span(&self) -> Option<Span> {
+        self.stacks.upgrade().map(|stacks| stacks.observed().span(Activity::Mark, 0))
     }
 
     /// There is a stack to go on with.
@@ -379,19 +395,23 @@ impl<H: Heap> MarkWorker<H> {
     fn run(mut self) {
         let _guard = AbortOnPanic;
         let shared = Arc::clone(&self.shared);
-        // An observer that comes later is told from the next rest on.
-        let observe = || shared.stacks.upgrade().map(|stacks| stacks.observed().span(Activity::Mark, 0));
         // What has been added already is not touched before a cycle opens.
-        if !shared.crew.rest(|| shared.has_work()) {
-            return;
+        while shared.crew.rest(|| shared.has_work()) {
+            let _span = shared.mark_span();
+            self.work(0);
         }
-        let mut span = observe();
+    }
+
+    /// Works until it finds nothing to do; so many bytes are traced before others are given some.
+    fn work(&mut self, mut alone: u64) {
+        let shared = Arc::clone(&self.shared);
         loop {
             while self.tracer.trace_stretch(&shared) {
-                if shared.crew.wants_work() {
+                if shared.crew.wants_work() && self.tracer.counted.bytes >= alone {
                     self.share();
                 }
                 if self.tracer.counted.bytes >= PUBLISHED {
+                    alone = alone.saturating_sub(self.tracer.counted.bytes);
                     self.tracer.publish(&shared);
                 }
             }
@@ -400,11 +420,7 @@ impl<H: Heap> MarkWorker<H> {
             } else if !self.tracer.take_shared(&shared) && !self.steal() && !shared.scan_frozen() {
                 // Before it rests: see the crew's first invariant.
                 self.tracer.publish(&shared);
-                drop(span.take());
-                if !shared.crew.rest(|| shared.has_work()) {
-                    return;
-                }
-                span = observe();
+                return;
             }
         }
     }
@@ -475,7 +491,7 @@ mod tests {
     fn any_number_of_workers_marks_exactly_what_is_reachable() {
         for workers in [1, 2, 5] {
             let (heap, roots, objects, bytes) = graph();
-            let marker = Marker::start(Arc::clone(&heap), Weak::new(), workers).expect("threads");
+            let mut marker = Marker::start(Arc::clone(&heap), Weak::new(), workers).expect("threads");
             for _ in 0..3 {
                 heap.begin_cycle();
                 marker.open();
@@ -495,16 +511,17 @@ mod tests {
     #[test]
     fn helpers_mark_with_the_workers() {
         let (heap, roots, objects, bytes) = graph();
-        let marker = Marker::start(Arc::clone(&heap), Weak::new(), 1).expect("threads");
-        assert_eq!(marker.shared().help(1 << 20, || false), 0);
+        let mut marker = Marker::start(Arc::clone(&heap), Weak::new(), 1).expect("threads");
+        let shared = Arc::clone(marker.shared());
+        assert_eq!(shared.help(1 << 20, || false), 0);
         let mut helped = 0;
         for _ in 0..20 {
             heap.begin_cycle();
             marker.open();
             std::thread::scope(|scope| {
                 let help = || {
-                    marker.shared().shade(&roots);
-                    (0..1000).map(|_| marker.shared().help(1 << 10, || false)).sum::<u64>()
+                    shared.shade(&roots);
+                    (0..1000).map(|_| shared.help(1 << 10, || false)).sum::<u64>()
                 };
                 let helpers = [scope.spawn(help), scope.spawn(help)];
                 helped += helpers.map(|helper| helper.join().expect("no panic")).iter().sum::<u64>();
@@ -521,7 +538,7 @@ mod tests {
     #[test]
     fn words_that_arrive_before_the_cycle_wait_for_it() {
         let (heap, roots, objects, _) = graph();
-        let marker = Marker::start(Arc::clone(&heap), Weak::new(), 2).expect("threads");
+        let mut marker = Marker::start(Arc::clone(&heap), Weak::new(), 2).expect("threads");
         marker.shared().take(roots.clone());
         assert!(marker.shared().wants(roots[0]));
         heap.begin_cycle();

@@ -122,16 +122,16 @@ impl WeakReferences {
     /// Marking is complete but for what lies in the table, and the world is stopped. Traces and clears, see the module. `marked`
     /// tells whether what a word refers to is marked or no object at all; `drain` traces what has been shaded. Returns the
     /// callbacks that are due.
-    pub(crate) fn settle(&self, marked: impl Fn(usize) -> bool, drain: impl Fn()) -> Vec<(Handle, Callback)> {
+    pub(crate) fn settle(&self, marked: impl Fn(usize) -> bool, mut drain: impl FnMut()) -> Vec<(Handle, Callback)> {
         let mut table = self.table.lock();
         // Somebody in native code may have taken a reference out of the table until just now.
         drain();
-        let trace_values = |table: &mut Table| {
+        let trace_values = |table: &Table, drain: &mut dyn FnMut()| {
             while table.shade_values(&marked, |word| self.barrier.shade(word)) {
                 drain();
             }
         };
-        trace_values(&mut table);
+        trace_values(&table, &mut drain);
         for word in &mut table.references {
             if !marked(*word) {
                 *word = 0;
@@ -147,7 +147,7 @@ impl WeakReferences {
             due.push((self.handles.create(word), callback));
         }
         drain();
-        trace_values(&mut table);
+        trace_values(&table, &mut drain);
         for map in table.maps.values_mut() {
             map.retain(|key, _| marked(*key));
         }
