@@ -53,6 +53,9 @@ const ROUNDS: usize = 4;
 /// So many goroutines that have run since their scan may be left for the stopped world.
 const FEW_GOROUTINES: usize = 16;
 
+/// How often, at most, goroutines are rescanned that have run since: they help, so the second time there are few.
+const RESCANS: usize = 4;
+
 /// A minor cycle that has marked for no longer leaves the frames that have run meanwhile to the stopped world: they are few.
 const BRIEF: Duration = Duration::from_micros(50);
 
@@ -479,7 +482,7 @@ impl<H: Heap> Driver<H> {
         }
         inner.globals.visit(|words| inner.marking.shade(words));
         inner.handles.visit(|words| inner.marking.shade(words));
-        runtime.scan_goroutines()?;
+        runtime.scan_goroutines(|| self.marker.relieve())?;
         let scanned = Instant::now();
         self.mark_on();
         let hybrid = inner.barrier.kind() == Kind::Hybrid;
@@ -556,17 +559,16 @@ impl<H: Heap> Driver<H> {
         Ok((generation, due))
     }
 
-    /// Scans again what has changed since the scans, so that the stopped world has little to look at; as long as that gets less.
+    /// Scans again what has changed since the scans, so that the stopped world has little to look at.
     fn rescan(&mut self) -> Result<(), ScanError> {
-        let mut last = usize::MAX;
-        loop {
+        for _ in 0..RESCANS {
             let rescanned = self.inner.runtime.rescan_goroutines()?;
             self.mark_on();
-            if rescanned <= FEW_GOROUTINES || rescanned > last / 2 {
-                return Ok(());
+            if rescanned <= FEW_GOROUTINES {
+                break;
             }
-            last = rescanned;
         }
+        Ok(())
     }
 
     /// Marks until there is nothing left to trace, or nearly.

@@ -6,8 +6,8 @@
 //!
 //! Work lies in queues that this file knows nothing of; `has_work` looks into them. Invariants:
 //!
-//! 1. A worker counts as idle only when its own queue is empty and what it counted is published. The foreman is a worker between
-//!    [`Crew::enlist`] and the end of [`Crew::rest_or_finish`].
+//! 1. A worker counts as idle only when its own queue is empty and what it counted is published. The foreman is a worker from
+//!    [`Crew::enlist`] to [`Crew::retire`] or the end of [`Crew::rest_or_finish`].
 //! 2. A worker stores that it is idle, fences, and looks at the queues; who adds to a shared queue from outside stores,
 //!    fences, and looks whether a worker is idle ([`Crew::announce`]). So one of the two sees the other.
 //! 3. It is *quiet* when all workers are idle, nobody helps and the shared queues are empty, all seen under the lock. Only a
@@ -81,6 +81,11 @@ impl Crew {
     /// The caller is the foreman from now on, one at a time: a worker that is not idle.
     pub(crate) fn enlist(&self) {
         self.state.lock().workers += 1;
+    }
+
+    /// The caller is no foreman any more; it has nothing left to do, whoever else may have.
+    pub(crate) fn retire(&self) {
+        self.state.lock().workers -= 1;
     }
 
     /// The foreman has found nothing to do. Returns with true when there is something, and with false when it is quiet: then

@@ -125,6 +125,17 @@ impl<H: Heap> Marker<H> {
         }
     }
 
+    /// Marks, if others leave much to do: called by who finds roots, so that they do not pile up.
+    pub(crate) fn relieve(&mut self) {
+        if !self.shared().queue.is_empty() {
+            let shared = Arc::clone(self.shared());
+            let _span = shared.mark_span();
+            shared.crew.enlist();
+            self.foreman.work(LITTLE);
+            shared.crew.retire();
+        }
+    }
+
     /// Ends marking, when it is quiet and the world is stopped; tells what was marked since the last call.
     pub(crate) fn close(&self) -> Marked {
         let shared = self.shared();
@@ -133,7 +144,11 @@ impl<H: Heap> Marker<H> {
         while !shared.queue.is_empty() {
             drop(shared.queue.steal());
         }
-        drop(shared.take_roots());
+        // Their memory is kept: giving it back may have the allocator give back much more, which takes long.
+        let mut roots = shared.roots.lock();
+        roots.clear();
+        shared.root_count.store(0, Relaxed);
+        drop(roots);
         Marked { objects: shared.objects.swap(0, Relaxed), bytes: shared.bytes.swap(0, Relaxed) }
     }
 }

@@ -77,11 +77,11 @@ impl Runtime {
 
     /// Begins to scan the stack of every goroutine: of those that stand still from this thread, the others do it themselves. Returns
     /// when all have begun: nobody runs a frame whose roots have not gone to the collector. What lies beyond is for
-    /// [`Runtime::scan_frozen`].
+    /// [`Runtime::scan_frozen`]. Between goroutines it calls `between`, which may trace what has been found.
     ///
     /// # Errors
     /// [`ScanError`].
-    pub fn scan_goroutines(self: &Arc<Self>) -> Result<(), ScanError> {
+    pub fn scan_goroutines(self: &Arc<Self>, mut between: impl FnMut()) -> Result<(), ScanError> {
         self.begin_round();
         let mut waiting = Vec::new();
         let mut at = 0;
@@ -96,6 +96,7 @@ impl Runtime {
                 if !self.try_scan(&goroutine, Asking::InPassing)? {
                     waiting.push(goroutine);
                 }
+                between();
             }
         }
         self.wait_for_scans(waiting)
@@ -104,7 +105,8 @@ impl Runtime {
     /// Begins to scan again, of every goroutine that has run since its scan, what has changed: so that little is left for the
     /// stopped world. As [`Runtime::scan_goroutines`], which comes first, with all that it leaves to
     /// [`Runtime::scan_frozen`]. Tells how many goroutines it were: where they are many, others have run meanwhile, and it is
-    /// worth while to call it again.
+    /// worth while to call it again. From the first call on they do not get more, however fast goroutines take turns: whoever
+    /// runs one scans one that has.
     ///
     /// # Errors
     /// [`ScanError`].
@@ -114,10 +116,35 @@ impl Runtime {
             return Ok(0);
         }
         self.begin_round();
+        self.rescanning.store(true, Ordering::Relaxed);
         let dirty = std::mem::take(&mut *self.dirty.lock());
         let count = dirty.len();
-        self.wait_for_scans(dirty)?;
+        self.wait_for_scans(dirty.into())?;
         Ok(count)
+    }
+
+    /// `changed` runs again and has been added to the list: scans one of the others there that can be scanned at once, if there
+    /// is one.
+    #[cold]
+    pub(crate) fn rescan_another(&self, changed: &Arc<Goroutine>) {
+        loop {
+            let Some(goroutine) = self.dirty.lock().pop_front() else { return };
+            if !Arc::ptr_eq(&goroutine, changed) {
+                match goroutine.hold() {
+                    // What may take long is not for goroutines.
+                    Ok(mut held) if held.state.is_complete() => {
+                        let _span = self.observed.span(Activity::Scan, goroutine.id());
+                        // SAFETY: the goroutine is held.
+                        let begun = unsafe { self.begin_scan(&goroutine, &mut held.state, false) };
+                        return begun.unwrap_or_else(|error| self.host.fatal(&error));
+                    }
+                    Err(Status::Dead) => continue,
+                    _ => {}
+                }
+            }
+            self.dirty.lock().push_back(goroutine);
+            return;
+        }
     }
 
     fn begin_round(&self) {
@@ -218,10 +245,6 @@ impl Runtime {
         scan: &mut StackScan,
         may_move: bool,
     ) -> Result<(), ScanError> {
-        let round = self.round.load(Ordering::Relaxed);
-        if goroutine.scanned_in.load(Ordering::Relaxed) == round {
-            return Ok(());
-        }
         let used = goroutine.bounds().end - goroutine.header.sched.sp.load(Ordering::Relaxed);
         self.counters.deepest_bytes.fetch_max(used as u64, Ordering::Relaxed);
         if may_move {
@@ -239,7 +262,7 @@ impl Runtime {
         // If it runs from now on, it has changed. Its own thread says so at once.
         goroutine.ran.forget();
         // Release: who sees the number sees the roots delivered.
-        goroutine.scanned_in.store(round, Ordering::Release);
+        goroutine.scanned_in.store(self.round.load(Ordering::Relaxed), Ordering::Release);
         Ok(())
     }
 
@@ -364,9 +387,11 @@ pub(crate) unsafe fn scan_own_stack(runtime: &Runtime, goroutine: &Arc<Goroutine
     let _span = runtime.observed.span(Activity::Scan, goroutine.id());
     let begun = Instant::now();
     let mut scan = goroutine.scan_lock();
-    // SAFETY: at a poll on this thread, with the lock.
-    if let Err(error) = unsafe { runtime.begin_scan(goroutine, &mut scan, true) } {
-        runtime.host.fatal(&error);
+    if !runtime.has_scanned(goroutine) {
+        // SAFETY: at a poll on this thread, with the lock.
+        if let Err(error) = unsafe { runtime.begin_scan(goroutine, &mut scan, true) } {
+            runtime.host.fatal(&error);
+        }
     }
     drop(scan);
     runtime.note_running(goroutine);
@@ -461,6 +486,7 @@ impl WorldStopped {
     fn end(&self) {
         // Release, and the world is stopped: no goroutine reads it meanwhile.
         self.runtime.scanning.store(0, Ordering::Release);
+        self.runtime.rescanning.store(false, Ordering::Relaxed);
         self.runtime.dirty.lock().clear();
     }
 }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use stackmark_asm::{self as asm, barrier, layout::GoroutineHeader};
 use stackmark_unwind::{Code, CodeError, FrameKind, NativeRule};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 /// Whether return addresses are hijacked.
@@ -243,7 +243,9 @@ pub struct Runtime {
     /// Goroutines parts of whose stacks nobody has visited in this cycle.
     pub(crate) unscanned: Mutex<VecDeque<Arc<Goroutine>>>,
     /// Goroutines that have run since their scan in this cycle.
-    pub(crate) dirty: Mutex<Vec<Arc<Goroutine>>>,
+    pub(crate) dirty: Mutex<VecDeque<Arc<Goroutine>>>,
+    /// They are being scanned again, and whoever adds one scans one. Relaxed: it only decides who does it.
+    pub(crate) rescanning: AtomicBool,
     pub(crate) scanned: (crate::sync::Mutex<()>, crate::sync::Condvar),
     pub(crate) counters: Counters,
     pub(crate) observed: Observed,
@@ -325,6 +327,7 @@ impl Runtime {
             round: AtomicU64::new(0),
             unscanned: Mutex::default(),
             dirty: Mutex::default(),
+            rescanning: AtomicBool::new(false),
             scanned: (crate::sync::Mutex::new(()), crate::sync::Condvar::new()),
             counters: Counters::default(),
             observed: Observed::default(),
@@ -510,7 +513,10 @@ impl Runtime {
             goroutine.ran.note(cycle);
             // `watched` is written first, but nothing is scanned before `scanning` is.
             if self.is_scanning() {
-                self.dirty.lock().push(goroutine.clone());
+                self.dirty.lock().push_back(goroutine.clone());
+                if self.rescanning.load(Ordering::Relaxed) {
+                    self.rescan_another(goroutine);
+                }
             }
         }
     }

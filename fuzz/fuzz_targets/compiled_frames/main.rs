@@ -110,7 +110,7 @@ fn cycle(caller: Caller<'_>) {
         caller.foreign(|| {
             runtime.handshake();
             runtime.begin_scanning(number);
-            runtime.scan_goroutines().expect("a stack that can be walked");
+            runtime.scan_goroutines(|| {}).expect("a stack that can be walked");
         });
         // What is found now and later, by returns into frames that nobody has visited, is what there is now.
         let there = with_model(|model| {

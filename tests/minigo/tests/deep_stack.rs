@@ -106,7 +106,7 @@ fn cycle(caller: Caller<'_>, number: u64) -> (u64, u64, u64) {
     caller.foreign(|| {
         runtime.handshake();
         runtime.begin_scanning(number);
-        runtime.scan_goroutines().expect("a stack that can be walked");
+        runtime.scan_goroutines(|| {}).expect("a stack that can be walked");
     });
     // Running again: dirty. Then the world stops, from another thread, while this one is InForeign.
     caller.foreign(|| {

@@ -5,7 +5,7 @@ mod jit;
 use parking_lot::{Condvar, Mutex};
 use stackmark_stack::scheduler::Scheduler;
 use stackmark_stack::unwind::Code;
-use stackmark_stack::{BarrierMode, Caller, Collector, Config, Goroutine, Host, Machine, Runtime};
+use stackmark_stack::{BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
@@ -106,7 +106,7 @@ fn run(threads: usize, goroutines: usize, config: Config) -> Arc<Runtime> {
                 number += 1;
                 runtime.handshake();
                 runtime.begin_scanning(number);
-                runtime.scan_goroutines().expect("stacks that can be walked");
+                runtime.scan_goroutines(|| {}).expect("stacks that can be walked");
                 thread::yield_now();
                 let mut world = runtime.stop_world();
                 world.rescan().expect("stacks that can be walked");
@@ -174,4 +174,46 @@ fn a_thread_is_attached_once() {
     assert!(Machine::attach(&runtime).is_err());
     drop(machine);
     drop(Machine::attach(&runtime).expect("detached before"));
+}
+
+unsafe extern "C-unwind" fn yields(_object: *mut c_void, _n: usize) -> usize {
+    // SAFETY: used within this function alone, which owns nothing.
+    unsafe { Caller::current().yield_now(0) }
+}
+
+#[test]
+fn goroutines_that_run_while_others_are_rescanned_leave_few_for_the_end_however_many_they_are() {
+    const GOROUTINES: usize = 200;
+    let code = Arc::new(Code::new());
+    let compiled = jit::compile(&code, yields, 16);
+    let runtime = Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
+    let objects = Arc::new(Objects((0..64).collect(), AtomicU64::new(0)));
+    runtime.set_collector(objects.clone());
+    let mut arguments = vec![[30, &raw const objects.0[7] as u64, u64::MAX]; GOROUTINES];
+    let machine = Machine::attach(&runtime).expect("a fresh thread");
+    let mut goroutines: Vec<_> = arguments
+        .iter_mut()
+        // SAFETY: compiled code that keeps the contracts; the argument outlives it.
+        .map(|argument| unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory"))
+        .collect();
+    runtime.handshake();
+    runtime.begin_scanning(1);
+    runtime.scan_goroutines(|| {}).expect("stacks that can be walked");
+    assert_eq!(runtime.rescan_goroutines().expect("stacks that can be walked"), 0);
+    for goroutine in &mut goroutines {
+        let Left::Yielded(again) = machine.run(goroutine.clone()) else { panic!("it yields") };
+        *goroutine = again;
+    }
+    // All but the last one have been scanned again, by the thread that ran the next one.
+    assert!(objects.1.load(Relaxed) >= (GOROUTINES as u64 - 1) * 30, "{}", objects.1.load(Relaxed));
+    assert_eq!(runtime.rescan_goroutines().expect("stacks that can be walked"), 1);
+    let mut world = runtime.stop_world();
+    assert_eq!(world.rescan().expect("stacks that can be walked").frames, 0);
+    world.visit_all().expect("stacks that can be walked");
+    world.end_scanning();
+    drop(world);
+    for goroutine in goroutines {
+        assert!(matches!(machine.run(goroutine), Left::Exited));
+    }
+    drop(compiled);
 }

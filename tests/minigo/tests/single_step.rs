@@ -399,7 +399,7 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
 fn cycle(runtime: &Arc<Runtime>) {
     runtime.handshake();
     runtime.begin_scanning(1);
-    runtime.scan_goroutines().expect("a stack that can be walked");
+    runtime.scan_goroutines(|| {}).expect("a stack that can be walked");
     let mut world = runtime.stop_world();
     world.end_scanning();
 }

@@ -43,7 +43,7 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
     caller.foreign(|| {
         runtime.handshake();
         runtime.begin_scanning(1);
-        runtime.scan_goroutines().expect("a stack that can be walked");
+        runtime.scan_goroutines(|| {}).expect("a stack that can be walked");
         runtime.stop_world().end_scanning();
     });
     *LEFT.lock() = Some(Instant::now());

@@ -238,7 +238,7 @@ impl Setting {
         let runtime = &self.runtime;
         runtime.handshake();
         runtime.begin_scanning(self.cycles.fetch_add(1, Relaxed) + 1);
-        runtime.scan_goroutines().expect("stacks that can be walked");
+        runtime.scan_goroutines(|| {}).expect("stacks that can be walked");
         let mut world = runtime.stop_world();
         world.rescan().expect("stacks that can be walked");
         world.visit_all().expect("stacks that can be walked");
