@@ -411,6 +411,7 @@ impl<H: Heap> Driver<H> {
             let number = requests.begun;
             let wanted = if std::mem::take(&mut requests.major) { Generation::All } else { Generation::Young };
             drop(requests);
+            inner.runtime.make_room(self.marker.workers());
             let (generation, due) = self.cycle(number, wanted).unwrap_or_else(|error| inner.runtime.fatal(&error));
             let mut requests = inner.requests.lock();
             requests.done = number;
@@ -430,6 +431,7 @@ impl<H: Heap> Driver<H> {
             if generation == Generation::All {
                 inner.heap.release(self.pace.goal());
             }
+            inner.runtime.make_room(0);
         }
     }
 

@@ -108,6 +108,11 @@ impl<H: Heap> Marker<H> {
         &self.foreman.shared
     }
 
+    /// How many threads mark.
+    pub(crate) fn workers(&self) -> usize {
+        self.threads.len() + 1
+    }
+
     /// Lets the workers begin.
     pub(crate) fn open(&self) {
         let shared = self.shared();

@@ -156,6 +156,10 @@ pub trait Host: Send + Sync {
 pub trait Schedule: Send + Sync {
     /// `goroutine` may run. Called from any thread, also from the collector's.
     fn ready(&self, goroutine: Arc<Goroutine>);
+
+    /// The collector uses so many processors from now on; 0: none any more. So many goroutines fewer had better run at a time, but
+    /// one at least, if they are more together than there are processors.
+    fn make_room(&self, _processors: usize) {}
 }
 
 /// What the stack half asks of the collector half.
@@ -488,6 +492,13 @@ impl Runtime {
     /// If there is none.
     pub fn schedule(&self, goroutine: Arc<Goroutine>) {
         self.scheduler.get().expect("a runtime that makes goroutines ready has a scheduler").ready(goroutine);
+    }
+
+    /// Asks the scheduler, if there is one, for so many processors: see [`Schedule::make_room`].
+    pub fn make_room(&self, processors: usize) {
+        if let Some(scheduler) = self.scheduler.get() {
+            scheduler.make_room(processors);
+        }
     }
 
     /// Whether a cycle is scanning stacks or marking.

@@ -8,6 +8,10 @@
 //! the blocked one. A thread that comes back without a permit runs its goroutine on until that yields, which it is
 //! asked to do every 10 milliseconds, and gets in line then; so for so long there may be a thread more.
 //!
+//! While a collector [wants processors](Schedule::make_room) that there are not beside the threads, so many threads sleep with
+//! their permits, as in Go, whose mark workers count among GOMAXPROCS: a thread that loses its processor to another for a
+//! time slice may be the one that a stopped world waits for.
+//!
 //! Threads may end in the midst of a goroutine (`pthread_exit` in a foreign call); they are replaced. Where the system gives no
 //! thread, goroutines wait for those that there are, and the monitor tries again at each of its looks.
 
@@ -87,10 +91,24 @@ struct State {
     /// The number of the next thread.
     next: usize,
     stopped: bool,
+    /// Permits that shall not be used: of threads that sleep, or that nobody has.
+    lent: usize,
     /// That there is nothing to do has been told, and nothing has been done since.
     told: bool,
     /// The system gave no thread when one was wanted: the monitor tries again.
     short: bool,
+}
+
+impl State {
+    /// Permits that are not used.
+    fn unused(&self) -> usize {
+        self.sleeping + self.free
+    }
+
+    /// How many of them may be.
+    fn wakeable(&self) -> usize {
+        self.unused().saturating_sub(self.lent)
+    }
 }
 
 /// What happens when no goroutine can ever run again.
@@ -103,14 +121,18 @@ pub struct Scheduler {
     injector: Injector<Arc<Goroutine>>,
     seats: RwLock<Vec<Arc<Seat>>>,
     threads: usize,
+    /// Of the machine.
+    processors: usize,
     state: Mutex<State>,
     /// For threads that sleep, for those that wait for a permit, and for whoever waits for the end of all.
     work: Condvar,
     permit: Condvar,
     ended: Condvar,
-    /// `sleeping + free`: whether it makes sense to wake somebody. Written under `state`; read by those who have made work,
+    /// [`State::wakeable`]: whether it makes sense to wake somebody. Written under `state`; read by those who have made work,
     /// after a light fence.
     wakeable: AtomicUsize,
+    /// More permits are used than shall be. Relaxed: a thread that sees it late runs one goroutine more.
+    crowded: AtomicBool,
     /// Wake-ups that will come from outside of goroutines.
     awaited: AtomicUsize,
     /// Relaxed: a thread that sees it late runs one goroutine more.
@@ -145,11 +167,13 @@ impl Scheduler {
             injector: Injector::new(),
             seats: RwLock::default(),
             threads,
+            processors: std::thread::available_parallelism().map_or(1, |n| n.get()),
             state: Mutex::default(),
             work: Condvar::new(),
             permit: Condvar::new(),
             ended: Condvar::new(),
             wakeable: AtomicUsize::new(0),
+            crowded: AtomicBool::new(false),
             awaited: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             on_deadlock,
@@ -254,6 +278,10 @@ impl Scheduler {
             if self.stop.load(Ordering::Relaxed) {
                 return None;
             }
+            if self.crowded.load(Ordering::Relaxed) && self.makes_way(local) {
+                self.sleep(local, seat)?;
+                continue;
+            }
             if let Some(goroutine) = self.find(local, seat, turn) {
                 return Some(goroutine);
             }
@@ -288,12 +316,27 @@ impl Scheduler {
         }
     }
 
+    /// Whether this thread shall sleep though there is work; then it has handed over what is queued here.
+    #[cold]
+    fn makes_way(&self, local: &Local) -> bool {
+        let state = self.state.lock();
+        let crowded = state.unused() < state.lent;
+        if crowded {
+            while let Some(goroutine) = local.queue.pop() {
+                self.injector.push(goroutine);
+            }
+        } else {
+            self.crowded.store(false, Ordering::Relaxed);
+        }
+        crowded
+    }
+
     fn has_work(&self) -> bool {
         !self.injector.is_empty() || self.seats.read().iter().any(|seat| !seat.stealer.is_empty())
     }
 
     fn note_wakeable(&self, state: &State) {
-        self.wakeable.store(state.sleeping + state.free, Ordering::Relaxed);
+        self.wakeable.store(state.wakeable(), Ordering::Relaxed);
         // Pairs with the fence in wake_one: either we see the work, or its maker sees whom to wake.
         heavy_fence();
     }
@@ -301,7 +344,7 @@ impl Scheduler {
     /// Whether nothing can happen any more but what is awaited.
     fn is_quiet(&self, state: &State) -> bool {
         // SeqCst: whoever ends a wait has made its goroutine ready before, so that is seen as work.
-        state.sleeping + state.free == self.threads
+        state.unused() == self.threads
             && state.blocked == 0
             && self.awaited.load(Ordering::SeqCst) == 0
             && self.runtime.upgrade().is_none_or(|runtime| runtime.attached_threads() == 0)
@@ -316,7 +359,7 @@ impl Scheduler {
         }
         state.sleeping += 1;
         self.note_wakeable(&state);
-        while !state.stopped && !self.has_work() && local.queue.is_empty() {
+        while !state.stopped && (state.wakeable() == 0 || !self.has_work() && local.queue.is_empty()) {
             if !state.told && self.is_quiet(&state) && !self.has_work() {
                 state.told = true;
                 drop(state);
@@ -328,7 +371,7 @@ impl Scheduler {
         }
         state.sleeping -= 1;
         state.told = false;
-        self.wakeable.store(state.sleeping + state.free, Ordering::Relaxed);
+        self.wakeable.store(state.wakeable(), Ordering::Relaxed);
         (!state.stopped).then_some(())
     }
 
@@ -344,14 +387,16 @@ impl Scheduler {
     /// Wakes a thread that sleeps or, if there is a permit, one that waits for it, or starts one.
     #[cold]
     fn wake(&self, state: &mut MutexGuard<'_, State>) {
-        if state.sleeping > 0 {
+        if state.wakeable() == 0 {
+            // Whoever runs finds what there is.
+        } else if state.sleeping > 0 {
             self.work.notify_one();
         } else if state.free > 0 && !state.stopped {
             if state.standby > 0 {
                 self.permit.notify_one();
             } else if self.start_thread(state).is_ok() {
                 state.free -= 1;
-                self.wakeable.store(state.sleeping + state.free, Ordering::Relaxed);
+                self.wakeable.store(state.wakeable(), Ordering::Relaxed);
             } else {
                 state.short = true;
             }
@@ -373,7 +418,7 @@ impl Scheduler {
         let mut state = self.state.lock();
         seat.expelled.store(false, Ordering::Relaxed);
         state.blocked -= 1;
-        if state.free == 0 {
+        if state.free == 0 || state.wakeable() == 0 {
             while let Some(goroutine) = local.queue.pop() {
                 self.injector.push(goroutine);
             }
@@ -381,20 +426,20 @@ impl Scheduler {
             self.work.notify_one();
             if state.standby < KEPT_THREADS {
                 state.standby += 1;
-                while !state.stopped && (state.free == 0 || !self.has_work()) {
+                while !state.stopped && (state.free == 0 || state.wakeable() == 0 || !self.has_work()) {
                     self.permit.wait(&mut state);
                 }
                 state.standby -= 1;
             }
         }
-        if state.free == 0 || state.stopped {
+        if state.free == 0 || state.wakeable() == 0 || state.stopped {
             // The end of the thread gives up a permit or counts it as blocked.
             seat.expelled.store(true, Ordering::Relaxed);
             state.blocked += 1;
             return None;
         }
         state.free -= 1;
-        self.wakeable.store(state.sleeping + state.free, Ordering::Relaxed);
+        self.wakeable.store(state.wakeable(), Ordering::Relaxed);
         Some(())
     }
 
@@ -461,7 +506,7 @@ impl Scheduler {
         self.awaited.fetch_sub(1, Ordering::SeqCst);
         // All threads may have gone to sleep waiting for just this.
         fence(Ordering::SeqCst);
-        if self.wakeable.load(Ordering::Relaxed) == self.threads {
+        if self.wakeable.load(Ordering::Relaxed) != 0 {
             drop(self.state.lock());
             self.work.notify_all();
         }
@@ -505,6 +550,23 @@ impl Schedule for Scheduler {
             _ => self.injector.push(goroutine),
         }
         self.wake_one();
+    }
+
+    fn make_room(&self, processors: usize) {
+        let wanted =
+            (self.threads + processors).saturating_sub(self.processors).min(processors).min(self.threads - 1);
+        let mut state = self.state.lock();
+        let before = std::mem::replace(&mut state.lent, wanted);
+        self.note_wakeable(&state);
+        let crowded = state.unused() < wanted;
+        self.crowded.store(crowded, Ordering::Relaxed);
+        if self.has_work() {
+            (wanted..before).for_each(|_| self.wake(&mut state));
+        }
+        drop(state);
+        if crowded && let Some(runtime) = self.runtime.upgrade() {
+            runtime.preempt_all();
+        }
     }
 }
 

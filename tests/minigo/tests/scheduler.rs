@@ -10,6 +10,7 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 struct Embedder;
 
@@ -215,5 +216,60 @@ fn goroutines_that_run_while_others_are_rescanned_leave_few_for_the_end_however_
     for goroutine in goroutines {
         assert!(matches!(machine.run(goroutine), Left::Exited));
     }
+    drop(compiled);
+}
+
+static AT_ONCE: AtomicUsize = AtomicUsize::new(0);
+static MOST_AT_ONCE: AtomicUsize = AtomicUsize::new(0);
+static TURNS_TO_GO: AtomicUsize = AtomicUsize::new(0);
+static MEETING: Mutex<usize> = Mutex::new(0);
+static MET: Condvar = Condvar::new();
+
+/// Takes its turns one by one, counting who else does; the last two wait for each other, each on its thread.
+unsafe extern "C-unwind" fn meets(_object: *mut c_void, _n: usize) -> usize {
+    // SAFETY: used within this function alone, which owns nothing when it yields.
+    let caller = unsafe { Caller::current() };
+    let now = AT_ONCE.fetch_add(1, SeqCst) + 1;
+    MOST_AT_ONCE.fetch_max(now, SeqCst);
+    thread::yield_now();
+    AT_ONCE.fetch_sub(1, SeqCst);
+    if TURNS_TO_GO.fetch_update(SeqCst, SeqCst, |turns| turns.checked_sub(1)).is_ok() {
+        // SAFETY: as above.
+        return unsafe { caller.yield_now(0) };
+    }
+    caller.runtime().make_room(0);
+    let mut meeting = MEETING.lock();
+    *meeting += 1;
+    MET.notify_all();
+    while *meeting < 2 {
+        assert!(!MET.wait_for(&mut meeting, Duration::from_secs(60)).timed_out(), "nobody else runs");
+    }
+    0
+}
+
+#[test]
+fn threads_make_room_for_a_collector_and_come_back() {
+    let code = Arc::new(Code::new());
+    let compiled = jit::compile(&code, meets, 16);
+    let runtime = Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
+    let scheduler = Scheduler::new(&runtime, 2, Box::new(|| {}));
+    // As many as the machine has, so that one thread must sleep.
+    runtime.make_room(thread::available_parallelism().map_or(1, usize::from));
+    let object = 5u64;
+    let mut arguments = vec![[0, &raw const object as u64, u64::MAX]; 500];
+    TURNS_TO_GO.store(arguments.len() - 2, SeqCst);
+    for argument in &mut arguments {
+        // SAFETY: compiled code that keeps the contracts; the argument outlives it.
+        let goroutine = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
+        runtime.schedule(goroutine);
+    }
+    let running = scheduler.start().expect("threads");
+    let mut meeting = MEETING.lock();
+    while *meeting < 2 {
+        assert!(!MET.wait_for(&mut meeting, Duration::from_secs(60)).timed_out(), "nobody has met");
+    }
+    drop(meeting);
+    running.stop();
+    assert_eq!(MOST_AT_ONCE.load(SeqCst), 1);
     drop(compiled);
 }
