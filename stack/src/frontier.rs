@@ -17,7 +17,8 @@
 //!    comes there.
 //! 9. *Bounded*: what lies younger than the lowest unhit barrier, or than `rest`, is what has changed since its visit. Mark
 //!    barriers lie at doublings of the distance from the stack pointer that the scan began at, so that this is at most twice
-//!    what was touched.
+//!    what was touched since; where scans began again, since the one that began at the largest depth after the last whole one, as
+//!    barriers beyond what they visit stay where that has put them.
 //! 10. *Epochs*: a scan belongs to one cycle. A worker that comes with another cycle's number does nothing. The barriers of a
 //!     complete scan outlive its cycle, and with them what invariant 6 says of the frames beyond: a later scan may begin where
 //!     they leave off ([`StackScan::begin_again`]), or, of a goroutine that has not run, not at all ([`StackScan::keep`]).

@@ -146,6 +146,8 @@ struct Model {
     /// Depth of the stack pointer that the last scan began at, and the smallest since.
     scanned_at: usize,
     reached: usize,
+    /// The largest depth that a scan began at since the last one that visited everything.
+    marked_from: usize,
     /// The goroutine has run since the last scan began.
     ran: std::cell::Cell<bool>,
 }
@@ -189,6 +191,7 @@ impl Model {
             touched: 0,
             scanned_at: 0,
             reached: 0,
+            marked_from: 0,
             ran: std::cell::Cell::new(true),
         }
     }
@@ -403,6 +406,7 @@ impl Model {
             .expect("a true stack");
         self.touched = self.frames.len().saturating_sub(1);
         (self.scanned_at, self.reached) = (self.sp(), self.sp());
+        self.marked_from = if how == Begin::Major { self.sp() } else { self.marked_from.max(self.sp()) };
         self.compare();
     }
 
@@ -451,7 +455,7 @@ impl Model {
         let marks = self.runtime.config().barriers != BarrierMode::Off && self.cycle > 0;
         let plain = |frame: &Frame| matches!(frame, Frame::Managed { function, .. } if *function != FUNCTIONS - 1);
         if marks && self.frames.iter().all(plain) {
-            let touched = self.scanned_at.saturating_sub(self.reached);
+            let touched = self.marked_from.saturating_sub(self.reached);
             let bound = 2 * touched + 2 * MAX_FRAME + 1024;
             let visited = self.scanned_at.saturating_sub(limit.map_or(0, |(depth, _)| depth));
             assert!(visited <= bound || limit.is_none() && self.reached < 4096, "{visited} for {touched} touched");
@@ -590,6 +594,22 @@ mod tests {
         }
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
         assert!(count(&model.runtime.counters.kept) > 50 * 200, "{} frames", count(&model.runtime.counters.kept));
+    }
+
+    #[test]
+    fn scans_that_begin_again_further_down_visit_at_most_twice_what_was_touched_since_the_first() {
+        for step in 1..40 {
+            let mut model = deep(390);
+            model.begin(Begin::Major);
+            while model.frames.len() > step {
+                (0..step).for_each(|_| model.return_once());
+                model.begin(Begin::Minor);
+                model.finish();
+                (0..2).for_each(|_| model.return_once());
+                // Checks it.
+                model.rescan();
+            }
+        }
     }
 
     #[test]
