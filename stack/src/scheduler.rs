@@ -557,6 +557,9 @@ impl Schedule for Scheduler {
             (self.threads + processors).saturating_sub(self.processors).min(processors).min(self.threads - 1);
         let mut state = self.state.lock();
         let before = std::mem::replace(&mut state.lent, wanted);
+        if before == wanted {
+            return;
+        }
         self.note_wakeable(&state);
         let crowded = state.unused() < wanted;
         self.crowded.store(crowded, Ordering::Relaxed);
