@@ -15,6 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
+/// How many goroutines one that runs again looks at, at most, to scan them for the collector, and how many it scans where the list
+/// is longer than so many: then it gets shorter.
+const LOOKED_AT: usize = 4;
+const SCANNED_OF_MANY: usize = 2;
+const MANY: usize = 8;
+
 /// A goroutine that was asked to scan itself may park instead of polling: how often that is looked for.
 const LOOK_AGAIN: Duration = Duration::from_micros(200);
 
@@ -105,8 +111,8 @@ impl Runtime {
     /// Begins to scan again, of every goroutine that has run since its scan, what has changed: so that little is left for the
     /// stopped world. As [`Runtime::scan_goroutines`], which comes first, with all that it leaves to
     /// [`Runtime::scan_frozen`]. Tells how many goroutines it were: where they are many, others have run meanwhile, and it is
-    /// worth while to call it again. From the first call on they do not get more, however fast goroutines take turns: whoever
-    /// runs one scans one that has.
+    /// worth while to call it again. From the first call on they stay few, however fast goroutines take turns: whoever
+    /// runs one scans others that have.
     ///
     /// # Errors
     /// [`ScanError`].
@@ -123,28 +129,49 @@ impl Runtime {
         Ok(count)
     }
 
-    /// `changed` runs again and has been added to the list: scans one of the others there that can be scanned at once, if there
-    /// is one.
+    /// `changed` runs again and has been added to the list: scans one or two of the others there that can be scanned at once.
+    /// Waits for nobody, as a stopped world would wait for us.
     #[cold]
     pub(crate) fn rescan_another(&self, changed: &Arc<Goroutine>) {
-        loop {
-            let Some(goroutine) = self.dirty.lock().pop_front() else { return };
+        let mut scanned = 0;
+        for _ in 0..LOOKED_AT {
+            let mut dirty = self.dirty.lock();
+            let enough = if dirty.len() > MANY { SCANNED_OF_MANY } else { 1 };
+            if scanned >= enough {
+                return;
+            }
+            let Some(goroutine) = dirty.pop_front() else { return };
+            drop(dirty);
             if !Arc::ptr_eq(&goroutine, changed) {
-                match goroutine.hold() {
-                    // What may take long is not for goroutines.
-                    Ok(mut held) if held.state.is_complete() => {
+                match goroutine.hold_now() {
+                    Some(Ok(mut held)) => {
                         let _span = self.observed.span(Activity::Scan, goroutine.id());
-                        // SAFETY: the goroutine is held.
-                        let begun = unsafe { self.begin_scan(&goroutine, &mut held.state, false) };
-                        return begun.unwrap_or_else(|error| self.host.fatal(&error));
+                        let done = self.scan_again(&goroutine, &mut held.state);
+                        scanned += 1;
+                        if done.unwrap_or_else(|error| self.host.fatal(&error)) {
+                            continue;
+                        }
                     }
-                    Err(Status::Dead) => continue,
+                    Some(Err(Status::Dead)) => continue,
                     _ => {}
                 }
             }
             self.dirty.lock().push_back(goroutine);
-            return;
         }
+    }
+
+    /// Scans a goroutine that is held and has run since its scan, or a part of what that has left. Whether it is done.
+    fn scan_again(&self, goroutine: &Arc<Goroutine>, scan: &mut StackScan) -> Result<bool, ScanError> {
+        let complete = scan.is_complete();
+        if complete {
+            // SAFETY: the goroutine is held.
+            unsafe { self.begin_scan(goroutine, scan, false)? };
+        } else {
+            let cycle = self.scanning.load(Ordering::Acquire);
+            let visited = scan::visit_frozen(self, goroutine, scan, cycle, self.config.chunk(false))?;
+            self.counters.scanned_running.fetch_add(visited, Ordering::Relaxed);
+        }
+        Ok(complete)
     }
 
     fn begin_round(&self) {
@@ -200,6 +227,12 @@ impl Runtime {
             return Ok(true);
         }
         match goroutine.hold() {
+            Ok(held) if self.has_scanned(goroutine) => {
+                // By itself, while we waited for the lock.
+                drop(held);
+                self.tell_of_frozen();
+                Ok(true)
+            }
             Ok(mut held) => {
                 if self.keep_scan(goroutine, &mut held.state) {
                     return Ok(true);
@@ -394,11 +427,11 @@ pub(crate) unsafe fn scan_own_stack(runtime: &Runtime, goroutine: &Arc<Goroutine
         }
     }
     drop(scan);
-    runtime.note_running(goroutine);
     runtime.note_hold(begun);
     let (lock, changed) = &runtime.scanned;
     drop(lock.lock());
     changed.notify_all();
+    runtime.note_running(goroutine);
 }
 
 /// The world stands still. Dropping the value lets it go on.

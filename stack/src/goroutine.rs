@@ -110,6 +110,11 @@ impl Goroutine {
         self.status.hold(&self.scan)
     }
 
+    /// As [`Goroutine::hold`], without waiting: `None` if somebody has its `scan_lock`.
+    pub(crate) fn hold_now(&self) -> Option<Result<Held<'_, StackScan>, Status>> {
+        self.status.hold_now(&self.scan)
+    }
+
     /// Becomes Running; false while it is held.
     #[inline]
     pub(crate) fn try_start(&self, from: Status) -> bool {

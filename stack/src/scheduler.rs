@@ -31,6 +31,8 @@ const TIME_SLICE: Duration = Duration::from_millis(10);
 /// How long the monitor sleeps at least, and after how many looks at which nothing happened it begins to sleep longer.
 const SHORTEST_LOOK: Duration = Duration::from_micros(20);
 const EAGER_LOOKS: u32 = 50;
+/// How long it sleeps at most while threads sleep for a collector: nobody else may run what one that is away has left.
+const LOOK_WHILE_LENT: Duration = Duration::from_micros(500);
 /// Every so many turns a thread looks at the shared queue first, so that nobody starves there.
 const FAIRNESS: usize = 61;
 /// Threads without a permit that are kept for the next foreign calls that last.
@@ -128,6 +130,8 @@ pub struct Scheduler {
     work: Condvar,
     permit: Condvar,
     ended: Condvar,
+    /// For the monitor.
+    look: Condvar,
     /// [`State::wakeable`]: whether it makes sense to wake somebody. Written under `state`; read by those who have made work,
     /// after a light fence.
     wakeable: AtomicUsize,
@@ -172,6 +176,7 @@ impl Scheduler {
             work: Condvar::new(),
             permit: Condvar::new(),
             ended: Condvar::new(),
+            look: Condvar::new(),
             wakeable: AtomicUsize::new(0),
             crowded: AtomicBool::new(false),
             awaited: AtomicUsize::new(0),
@@ -321,6 +326,10 @@ impl Scheduler {
     fn makes_way(&self, local: &Local) -> bool {
         let state = self.state.lock();
         let crowded = state.unused() < state.lent;
+        if crowded && !self.others_run(&state) {
+            // The next time, perhaps.
+            return false;
+        }
         if crowded {
             while let Some(goroutine) = local.queue.pop() {
                 self.injector.push(goroutine);
@@ -329,6 +338,15 @@ impl Scheduler {
             self.crowded.store(false, Ordering::Relaxed);
         }
         crowded
+    }
+
+    /// Whether a thread beside this one runs a goroutine, or looks for one. One that is away may be so for long.
+    fn others_run(&self, state: &State) -> bool {
+        let away = |seat: &&Arc<Seat>| {
+            !seat.expelled.load(Ordering::Relaxed) && seat.watch.get().and_then(Watch::away).is_some()
+        };
+        let away = self.seats.read().iter().filter(away).count();
+        self.threads.saturating_sub(state.unused() + away) > 1
     }
 
     fn has_work(&self) -> bool {
@@ -519,8 +537,13 @@ fn monitor(scheduler: &Weak<Scheduler>) {
     let (mut delay, mut looks) = (SHORTEST_LOOK, 0);
     let mut sliced = Instant::now();
     loop {
-        std::thread::sleep(delay);
         let Some(scheduler) = scheduler.upgrade() else { return };
+        let mut state = scheduler.state.lock();
+        if state.lent > 0 {
+            delay = delay.min(LOOK_WHILE_LENT);
+        }
+        scheduler.look.wait_for(&mut state, delay);
+        drop(state);
         let Some(runtime) = scheduler.runtime.upgrade() else { return };
         if scheduler.stop.load(Ordering::Relaxed) {
             return;
@@ -567,6 +590,9 @@ impl Schedule for Scheduler {
             (wanted..before).for_each(|_| self.wake(&mut state));
         }
         drop(state);
+        if wanted > before {
+            self.look.notify_one();
+        }
         if crowded && let Some(runtime) = self.runtime.upgrade() {
             runtime.preempt_all();
         }
@@ -581,6 +607,7 @@ impl Threads {
         scheduler.state.lock().stopped = true;
         scheduler.work.notify_all();
         scheduler.permit.notify_all();
+        scheduler.look.notify_all();
         if let Some(runtime) = scheduler.runtime.upgrade() {
             runtime.preempt_all();
         }

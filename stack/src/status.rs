@@ -98,6 +98,12 @@ impl StatusWord {
         Ok(Held { word: self, status, state })
     }
 
+    /// As [`StatusWord::hold`], without waiting: `None` if somebody has the lock.
+    pub(crate) fn hold_now<'g, T>(&'g self, scan_lock: &'g Mutex<T>) -> Option<Result<Held<'g, T>, Status>> {
+        let state = scan_lock.try_lock()?;
+        Some(self.try_hold().map(|status| Held { word: self, status, state }))
+    }
+
     /// From `from` to Running; waits while somebody holds the goroutine.
     ///
     /// # Panics

@@ -61,6 +61,10 @@ mod real {
         pub fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock()
         }
+        /// The lock, if nobody has it.
+        pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock()
+        }
     }
 
     /// A condition variable for [`Mutex`].
@@ -219,6 +223,11 @@ mod real {
         pub fn lock(&self) -> MutexGuard<'_, T> {
             let locked = (!left_out(LeftOut::Lock)).then(|| self.lock.lock().expect("a model that panics is over"));
             MutexGuard { value: Some(self.value.get_mut()), locked, mutex: self }
+        }
+        /// The lock, if nobody has it.
+        pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            let locked = self.lock.try_lock().ok()?;
+            Some(MutexGuard { value: Some(self.value.get_mut()), locked: Some(locked), mutex: self })
         }
     }
 
