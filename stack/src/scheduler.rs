@@ -340,6 +340,11 @@ impl Scheduler {
         crowded
     }
 
+    /// Whether there is more to run than threads that shall.
+    fn is_pressed(&self, state: &State) -> bool {
+        state.unused() < state.lent || self.has_work()
+    }
+
     /// Whether a thread beside this one runs a goroutine, or looks for one. One that is away may be so for long.
     fn others_run(&self, state: &State) -> bool {
         let away = |seat: &&Arc<Seat>| {
@@ -535,20 +540,26 @@ impl Scheduler {
 fn monitor(scheduler: &Weak<Scheduler>) {
     let mut seen = HashMap::new();
     let (mut delay, mut looks) = (SHORTEST_LOOK, 0);
-    let mut sliced = Instant::now();
+    let (mut sliced, mut crowded) = (Instant::now(), None::<Instant>);
     loop {
         let Some(scheduler) = scheduler.upgrade() else { return };
         let mut state = scheduler.state.lock();
-        if state.lent > 0 {
+        if state.lent > 0 && scheduler.is_pressed(&state) {
             delay = delay.min(LOOK_WHILE_LENT);
         }
         scheduler.look.wait_for(&mut state, delay);
+        // Often somebody parks at once; otherwise those who run are asked to give one of them the chance to make way.
+        crowded = if state.unused() < state.lent { crowded.or_else(|| Some(Instant::now())) } else { None };
         drop(state);
         let Some(runtime) = scheduler.runtime.upgrade() else { return };
         if scheduler.stop.load(Ordering::Relaxed) {
             return;
         }
         scheduler.try_again();
+        if crowded.is_some_and(|since| since.elapsed() >= LOOK_WHILE_LENT) {
+            crowded = None;
+            runtime.preempt_all();
+        }
         if scheduler.expel(&mut seen) {
             (delay, looks) = (SHORTEST_LOOK, 0);
         } else {
@@ -589,12 +600,9 @@ impl Schedule for Scheduler {
         if self.has_work() {
             (wanted..before).for_each(|_| self.wake(&mut state));
         }
-        drop(state);
-        if wanted > before {
+        // Not for nothing: the monitor, too, takes a processor from somebody.
+        if wanted > before && self.is_pressed(&state) {
             self.look.notify_one();
-        }
-        if crowded && let Some(runtime) = self.runtime.upgrade() {
-            runtime.preempt_all();
         }
     }
 }
