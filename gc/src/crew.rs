@@ -58,17 +58,13 @@ impl Crew {
     /// A worker has found nothing to do. Returns when there may be something, or with false when it shall end.
     pub(crate) fn rest(&self, has_work: impl Fn() -> bool) -> bool {
         let mut state = self.state.lock();
-        state.idle += 1;
-        self.idle.store(state.idle, Ordering::Relaxed);
-        // Invariant 2: pairs with the fence in `announce`.
-        fence(Ordering::SeqCst);
+        self.becomes_idle(&mut state);
         loop {
             if state.over {
                 return false;
             }
             if state.open && has_work() {
-                state.idle -= 1;
-                self.idle.store(state.idle, Ordering::Relaxed);
+                self.begins_again(&mut state);
                 return true;
             }
             if state.idle == state.workers {
@@ -76,6 +72,19 @@ impl Crew {
             }
             state = self.work.wait(state);
         }
+    }
+
+    /// Before it looks at the queues.
+    fn becomes_idle(&self, state: &mut State) {
+        state.idle += 1;
+        self.idle.store(state.idle, Ordering::Relaxed);
+        // Invariant 2: pairs with the fence in `announce`.
+        fence(Ordering::SeqCst);
+    }
+
+    fn begins_again(&self, state: &mut State) {
+        state.idle -= 1;
+        self.idle.store(state.idle, Ordering::Relaxed);
     }
 
     /// The caller is the foreman from now on, one at a time: a worker that is not idle.
@@ -92,10 +101,7 @@ impl Crew {
     /// it is no worker any more.
     pub(crate) fn rest_or_finish(&self, has_work: impl Fn() -> bool) -> bool {
         let mut state = self.state.lock();
-        state.idle += 1;
-        self.idle.store(state.idle, Ordering::Relaxed);
-        // Invariant 2, as in `rest`.
-        fence(Ordering::SeqCst);
+        self.becomes_idle(&mut state);
         let more = loop {
             if has_work() {
                 break true;
@@ -106,15 +112,14 @@ impl Crew {
             }
             state = self.foreman.wait(state);
         };
-        state.idle -= 1;
-        self.idle.store(state.idle, Ordering::Relaxed);
+        self.begins_again(&mut state);
         more
     }
 
     /// Work has been added to a shared queue: wakes somebody if one is idle. (Where little is added, and the foreman will come
     /// to look, this may be left out.)
     pub(crate) fn announce(&self) {
-        // Invariant 2: pairs with the fence in `rest`.
+        // Invariant 2: pairs with the fence in `becomes_idle`.
         fence(Ordering::SeqCst);
         if self.idle.load(Ordering::Relaxed) > 0 {
             // A worker that has looked before we added holds the lock until it waits.

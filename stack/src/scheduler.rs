@@ -50,6 +50,15 @@ struct Local {
     scheduler: *const Scheduler,
 }
 
+impl Local {
+    /// Leaves what is queued here to others.
+    fn hand_over(&self, injector: &Injector<Arc<Goroutine>>) {
+        while let Some(goroutine) = self.queue.pop() {
+            injector.push(goroutine);
+        }
+    }
+}
+
 /// A thread of the scheduler, as others see it.
 struct Seat {
     number: usize,
@@ -71,9 +80,7 @@ struct AtEnd {
 impl Drop for AtEnd {
     fn drop(&mut self) {
         LOCAL.set(ptr::null());
-        while let Some(goroutine) = self.local.queue.pop() {
-            self.scheduler.injector.push(goroutine);
-        }
+        self.local.hand_over(&self.scheduler.injector);
         self.scheduler.thread_ends(&self.seat);
     }
 }
@@ -111,6 +118,16 @@ impl State {
     fn wakeable(&self) -> usize {
         self.unused().saturating_sub(self.lent)
     }
+
+    /// Whether more permits are used than shall be.
+    fn is_crowded(&self) -> bool {
+        self.unused() < self.lent
+    }
+
+    /// Whether a thread may take a permit that nobody has.
+    fn may_take(&self) -> bool {
+        self.free > 0 && self.wakeable() > 0
+    }
 }
 
 /// What happens when no goroutine can ever run again.
@@ -135,7 +152,7 @@ pub struct Scheduler {
     /// [`State::wakeable`]: whether it makes sense to wake somebody. Written under `state`; read by those who have made work,
     /// after a light fence.
     wakeable: AtomicUsize,
-    /// More permits are used than shall be. Relaxed: a thread that sees it late runs one goroutine more.
+    /// [`State::is_crowded`]. Relaxed: a thread that sees it late runs one goroutine more.
     crowded: AtomicBool,
     /// Wake-ups that will come from outside of goroutines.
     awaited: AtomicUsize,
@@ -325,24 +342,21 @@ impl Scheduler {
     #[cold]
     fn makes_way(&self, local: &Local) -> bool {
         let state = self.state.lock();
-        let crowded = state.unused() < state.lent;
-        if crowded && !self.others_run(&state) {
-            // The next time, perhaps.
+        if !state.is_crowded() {
+            self.crowded.store(false, Ordering::Relaxed);
             return false;
         }
-        if crowded {
-            while let Some(goroutine) = local.queue.pop() {
-                self.injector.push(goroutine);
-            }
-        } else {
-            self.crowded.store(false, Ordering::Relaxed);
+        // If not, the next time, perhaps.
+        let makes_way = self.others_run(&state);
+        if makes_way {
+            local.hand_over(&self.injector);
         }
-        crowded
+        makes_way
     }
 
     /// Whether there is more to run than threads that shall.
     fn is_pressed(&self, state: &State) -> bool {
-        state.unused() < state.lent || self.has_work()
+        state.is_crowded() || self.has_work()
     }
 
     /// Whether a thread beside this one runs a goroutine, or looks for one. One that is away may be so for long.
@@ -441,21 +455,19 @@ impl Scheduler {
         let mut state = self.state.lock();
         seat.expelled.store(false, Ordering::Relaxed);
         state.blocked -= 1;
-        if state.free == 0 || state.wakeable() == 0 {
-            while let Some(goroutine) = local.queue.pop() {
-                self.injector.push(goroutine);
-            }
+        if !state.may_take() {
+            local.hand_over(&self.injector);
             // Also if nothing was queued: whoever sleeps may find that nothing can happen any more.
             self.work.notify_one();
             if state.standby < KEPT_THREADS {
                 state.standby += 1;
-                while !state.stopped && (state.free == 0 || state.wakeable() == 0 || !self.has_work()) {
+                while !state.stopped && (!state.may_take() || !self.has_work()) {
                     self.permit.wait(&mut state);
                 }
                 state.standby -= 1;
             }
         }
-        if state.free == 0 || state.wakeable() == 0 || state.stopped {
+        if !state.may_take() || state.stopped {
             // The end of the thread gives up a permit or counts it as blocked.
             seat.expelled.store(true, Ordering::Relaxed);
             state.blocked += 1;
@@ -549,7 +561,7 @@ fn monitor(scheduler: &Weak<Scheduler>) {
         }
         scheduler.look.wait_for(&mut state, delay);
         // Often somebody parks at once; otherwise those who run are asked to give one of them the chance to make way.
-        crowded = if state.unused() < state.lent { crowded.or_else(|| Some(Instant::now())) } else { None };
+        crowded = if state.is_crowded() { crowded.or_else(|| Some(Instant::now())) } else { None };
         drop(state);
         let Some(runtime) = scheduler.runtime.upgrade() else { return };
         if scheduler.stop.load(Ordering::Relaxed) {
@@ -595,8 +607,7 @@ impl Schedule for Scheduler {
             return;
         }
         self.note_wakeable(&state);
-        let crowded = state.unused() < wanted;
-        self.crowded.store(crowded, Ordering::Relaxed);
+        self.crowded.store(state.is_crowded(), Ordering::Relaxed);
         if self.has_work() {
             (wanted..before).for_each(|_| self.wake(&mut state));
         }
