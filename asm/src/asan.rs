@@ -1,18 +1,22 @@
 //! Announces the switches of stacks to AddressSanitizer, under `--cfg stackmark_asan`.
 //!
-//! AddressSanitizer keeps, for each thread, where its stack lies and the *fake stack* on which the locals of instrumented
-//! frames live, so that uses after a return are found. When frames are left other than by a return it clears what lies between
-//! the stack pointer and the top of that stack, and frees the fake frames of the frames that are gone, by comparing addresses.
-//! Managed code is not instrumented, and native code runs on the system stack; but native code on goroutine stacks (stacks
-//! that do not move, tests that stand in for managed code) is, and would be taken for frames of the system stack.
+//! AddressSanitizer keeps, for each thread, where its stack lies and the *fake stack* on which the
+//! locals of instrumented frames live, so that uses after a return are found. When frames are left
+//! other than by a return it clears what lies between the stack pointer and the top of that stack,
+//! and frees the fake frames of the frames that are gone, by comparing addresses. Managed code is
+//! not instrumented, and native code runs on the system stack; but native code on goroutine stacks
+//! (stacks that do not move, tests that stand in for managed code) is, and would be taken for
+//! frames of the system stack.
 //!
-//! `run` and the assembly call the two functions here on the system stack, right before it switches or right after. Both
-//! say nothing if that stack is announced already: the system's unwinder goes from frames of one stack to those of the
-//! other by itself. An instrumented frame on a goroutine stack that an exception from the system stack lands in is known as
-//! the system's until its next switch.
+//! `run` and the assembly call the two functions here on the system stack, right before it switches
+//! or right after. Both say nothing if that stack is announced already: the system's unwinder goes
+//! from frames of one stack to those of the other by itself. An instrumented frame on a goroutine
+//! stack that an exception from the system stack lands in is known as the system's until its next
+//! switch.
 //!
-//! What is *not* needed: `leave`, `leave_callback_by` and `continue_at` drop native frames whose redzones are poisoned, but they
-//! are functions that do not return, before which the compiler has the sanitizer clear the stack (`__asan_handle_no_return`).
+//! What is *not* needed: `leave`, `leave_callback_by` and `continue_at` drop native frames whose
+//! redzones are poisoned, but they are functions that do not return, before which the compiler has
+//! the sanitizer clear the stack (`__asan_handle_no_return`).
 
 use crate::layout::GoroutineHeader;
 use core::cell::Cell;
@@ -22,7 +26,11 @@ use core::sync::atomic::Ordering::Relaxed;
 
 // <sanitizer/common_interface_defs.h>
 unsafe extern "C" {
-    fn __sanitizer_start_switch_fiber(fake_stack_save: *mut *mut c_void, bottom: *const c_void, size: usize);
+    fn __sanitizer_start_switch_fiber(
+        fake_stack_save: *mut *mut c_void,
+        bottom: *const c_void,
+        size: usize,
+    );
     fn __sanitizer_finish_switch_fiber(
         fake_stack_save: *mut c_void,
         bottom_old: *mut *const c_void,
@@ -56,7 +64,8 @@ const UNKNOWN_BYTES: usize = 64 << 10;
 /// The goroutine is the one that this thread is about to go on with.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn stackmark_asan_to_goroutine(goroutine: *const GoroutineHeader) {
-    // SAFETY: by our contract the header is alive. The words that the sanitizer writes are this thread's own.
+    // SAFETY: by our contract the header is alive. The words that the sanitizer writes are this
+    // thread's own.
     SYSTEM.with(|system| unsafe {
         if system.on_goroutine.replace(true) {
             return;
@@ -88,14 +97,16 @@ pub(crate) unsafe extern "C" fn stackmark_asan_to_system(goroutine: *const Gorou
 }
 
 impl Drop for GoroutineHeader {
-    /// Frees the fake stack: the sanitizer does so when a stack is left with no place to save it to.
+    /// Frees the fake stack: the sanitizer does so when a stack is left with no place to save it
+    /// to.
     fn drop(&mut self) {
         let fake_stack = *self.fake_stack.get_mut() as *mut c_void;
         if fake_stack.is_null() {
             return;
         }
         let (mut own, mut bottom, mut size) = (null_mut(), null(), 0);
-        // SAFETY: no frame of the goroutine is left. This thread is, between the calls, on a stack of no size, and runs nothing.
+        // SAFETY: no frame of the goroutine is left. This thread is, between the calls, on a stack
+        // of no size, and runs nothing.
         unsafe {
             __sanitizer_start_switch_fiber(&mut own, null(), 0);
             __sanitizer_finish_switch_fiber(fake_stack, &mut bottom, &mut size);

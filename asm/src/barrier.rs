@@ -1,4 +1,5 @@
-//! The pool of barrier stubs, its table of saved return addresses, and what is done when an exception has passed a stub.
+//! The pool of barrier stubs, its table of saved return addresses, and what is done when an
+//! exception has passed a stub.
 
 use crate::layout::{BarrierFn, GoroutineHeader};
 use crate::{arch, current};
@@ -16,10 +17,12 @@ pub const TABLE_WORDS: usize = BARRIER_PAGES * (STUBS_PER_PAGE + 1);
 
 const STUB_BYTES: usize = 8;
 
-/// The saved return addresses. Words are read by unwinders of other threads at any time, by plain loads, and written
-/// by the holder of a goroutine before its slot is written: see the placing protocol of the crate that owns barriers.
+/// The saved return addresses. Words are read by unwinders of other threads at any time, by plain
+/// loads, and written by the holder of a goroutine before its slot is written: see the placing
+/// protocol of the crate that owns barriers.
 #[unsafe(no_mangle)]
-static stackmark_barrier_table: [AtomicUsize; TABLE_WORDS] = [const { AtomicUsize::new(0) }; TABLE_WORDS];
+static stackmark_barrier_table: [AtomicUsize; TABLE_WORDS] =
+    [const { AtomicUsize::new(0) }; TABLE_WORDS];
 
 /// Which vector registers a hit keeps. Written once, before the first goroutine runs.
 #[unsafe(no_mangle)]
@@ -47,8 +50,8 @@ fn keep_vectors(kind: u32) {
     stackmark_vector_kind.store(kind, Relaxed);
 }
 
-/// Lets hits keep only what such a CPU would have, if this one has more: the number of a kind, from 0. For tests, before
-/// anything runs that uses the other registers. The kind that is kept now.
+/// Lets hits keep only what such a CPU would have, if this one has more: the number of a kind, from
+/// 0. For tests, before anything runs that uses the other registers. The kind that is kept now.
 #[doc(hidden)]
 pub fn limit_vectors(kind: u32) -> u32 {
     initialise();
@@ -77,7 +80,8 @@ pub fn hijacked_word(index: usize) -> usize {
     pool().start + index * STUB_BYTES + 1
 }
 
-/// The index of the stub into which `found`, a return address, points; `None` if it is an ordinary return address.
+/// The index of the stub into which `found`, a return address, points; `None` if it is an ordinary
+/// return address.
 #[inline]
 pub fn index_of(found: usize) -> Option<usize> {
     let pool = pool();
@@ -106,9 +110,12 @@ pub fn original(found: usize) -> Option<usize> {
 /// # Safety
 /// Called by the landing pad alone.
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn stackmark_barrier_resume(exception: *mut c_void, index: usize) -> usize {
-    // SAFETY: we were called out to, so the machine runs a goroutine; the word that call_system returns through is
-    // the slot. The hook was stored by the host as a BarrierFn.
+unsafe extern "C-unwind" fn stackmark_barrier_resume(
+    exception: *mut c_void,
+    index: usize,
+) -> usize {
+    // SAFETY: we were called out to, so the machine runs a goroutine; the word that call_system
+    // returns through is the slot. The hook was stored by the host as a BarrierFn.
     unsafe {
         let machine = current();
         let goroutine = (*machine).goroutine.load(Relaxed) as *const GoroutineHeader;

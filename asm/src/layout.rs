@@ -1,7 +1,8 @@
-//! The `#[repr(C)]` headers that the assembly reads and writes, with their offsets checked at compile time.
+//! The `#[repr(C)]` headers that the assembly reads and writes, with their offsets checked at
+//! compile time.
 //!
-//! The assembly knows nothing of Rust types beyond these two structures. An embedder's code generator may rely on
-//! the offsets too: they are public constants.
+//! The assembly knows nothing of Rust types beyond these two structures. An embedder's code
+//! generator may rely on the offsets too: they are public constants.
 
 use core::ffi::c_void;
 use core::mem::offset_of;
@@ -10,13 +11,16 @@ use core::sync::atomic::{AtomicU64, AtomicUsize};
 /// How many words of [`GoroutineHeader::results`] a goroutine has.
 pub const RESULT_WORDS: usize = 16;
 
-/// Where a stopped goroutine stands: what `call_system` saves before it leaves the goroutine's stack.
+/// Where a stopped goroutine stands: what `call_system` saves before it leaves the goroutine's
+/// stack.
 ///
-/// `sp` and `fp` are addresses in the goroutine's stack as it lies *now*; whoever moves the stack rewrites them.
+/// `sp` and `fp` are addresses in the goroutine's stack as it lies *now*; whoever moves the stack
+/// rewrites them.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Sched {
-    /// The pc at which the goroutine goes on: one of two labels beside `call_system`, never a barrier stub.
+    /// The pc at which the goroutine goes on: one of two labels beside `call_system`, never a
+    /// barrier stub.
     pub pc: AtomicUsize,
     /// The stack pointer at that pc.
     pub sp: AtomicUsize,
@@ -26,12 +30,14 @@ pub struct Sched {
 
 /// The part of a goroutine that assembly and managed code address.
 ///
-/// The words are atomics because a collector reads them from another thread while it holds the goroutine; the
-/// assembly uses plain moves, which on every supported architecture are relaxed accesses.
+/// The words are atomics because a collector reads them from another thread while it holds the
+/// goroutine; the assembly uses plain moves, which on every supported architecture are relaxed
+/// accesses.
 #[repr(C)]
 #[derive(Debug)]
 pub struct GoroutineHeader {
-    /// The poll word: managed code whose stack pointer is below it calls out. `usize::MAX` asks for a safepoint.
+    /// The poll word: managed code whose stack pointer is below it calls out. `usize::MAX` asks for
+    /// a safepoint.
     pub stack_limit: AtomicUsize,
     /// One past the highest address of the stack.
     pub stack_hi: AtomicUsize,
@@ -45,24 +51,29 @@ pub struct GoroutineHeader {
     pub entry: AtomicUsize,
     /// Its argument: a root until `goroutine_entry` has loaded and cleared it.
     pub start_arg: AtomicUsize,
-    /// Native function that `goroutine_entry` calls, on the system stack, when the managed one has returned.
+    /// Native function that `goroutine_entry` calls, on the system stack, when the managed one has
+    /// returned.
     pub on_exit: AtomicUsize,
     /// Set by `callback` while it is on the goroutine's stack: how many callbacks are nested.
     pub callback_depth: AtomicUsize,
     /// A word for the embedder.
     pub user: AtomicUsize,
-    /// Words for results beyond the result registers and for arguments of native calls. Not roots: they are loaded
-    /// right after the call returns, before the next safepoint.
+    /// Words for results beyond the result registers and for arguments of native calls. Not roots:
+    /// they are loaded right after the call returns, before the next safepoint.
     pub results: [AtomicU64; RESULT_WORDS],
-    /// Native function that `goroutine_entry` calls, on the system stack, with an exception that nobody has caught:
-    /// `fn(exception, goroutine)`, which does not return. 0: exceptions find no handler.
+    /// Native function that `goroutine_entry` calls, on the system stack, with an exception that
+    /// nobody has caught: `fn(exception, goroutine)`, which does not return. 0: exceptions find no
+    /// handler.
     pub on_uncaught: AtomicUsize,
-    /// The host's word of the machine that runs the goroutine, rewritten whenever it begins to run on one. For managed code that
-    /// needs something of its thread, as an allocator's fields: to be loaded anew after each call.
+    /// The host's word of the machine that runs the goroutine, rewritten whenever it begins to run
+    /// on one. For managed code that needs something of its thread, as an allocator's fields: to be
+    /// loaded anew after each call.
     pub machine_word: AtomicUsize,
-    /// More words for the embedder, 0 when a goroutine begins. Not roots, and addresses in the stack do not stay right there.
+    /// More words for the embedder, 0 when a goroutine begins. Not roots, and addresses in the
+    /// stack do not stay right there.
     pub language: [AtomicUsize; 2],
-    /// AddressSanitizer's record of the instrumented frames on this stack, while it is not the one in use.
+    /// AddressSanitizer's record of the instrumented frames on this stack, while it is not the one
+    /// in use.
     #[cfg(stackmark_asan)]
     pub(crate) fake_stack: AtomicUsize,
 }
@@ -73,13 +84,14 @@ pub struct GoroutineHeader {
 pub struct MachineHeader {
     /// The goroutine that this machine runs, or null.
     pub goroutine: AtomicUsize,
-    /// Where native code starts when managed code calls out: an address in the system stack. Outside of callbacks it is the stack
-    /// pointer that [`run`](crate::run) goes on with.
+    /// Where native code starts when managed code calls out: an address in the system stack.
+    /// Outside of callbacks it is the stack pointer that [`run`](crate::run) goes on with.
     pub system_sp: AtomicUsize,
-    /// What a hit calls, on the system stack: a [`BarrierFn`]. It writes the saved return address over the slot.
+    /// What a hit calls, on the system stack: a [`BarrierFn`]. It writes the saved return address
+    /// over the slot.
     pub on_hit: AtomicUsize,
-    /// What is called, on the system stack, when an exception has passed a barrier: a [`BarrierFn`]. The slot holds
-    /// the saved return address already.
+    /// What is called, on the system stack, when an exception has passed a barrier: a
+    /// [`BarrierFn`]. The slot holds the saved return address already.
     pub on_leapfrog: AtomicUsize,
     /// A word for the host, for example a pointer to the rest of the machine.
     pub host: AtomicUsize,
@@ -117,8 +129,8 @@ pub struct Continuation {
     pub rdx: usize,
 }
 
-/// What a machine calls when a barrier is hit or leapfrogged: the machine, the address of the hijacked slot and the
-/// index of the stub.
+/// What a machine calls when a barrier is hit or leapfrogged: the machine, the address of the
+/// hijacked slot and the index of the stub.
 pub type BarrierFn = unsafe extern "C" fn(*mut MachineHeader, *mut usize, usize);
 
 /// A native function as `call_system` calls it: two words in, one word out.
@@ -161,7 +173,8 @@ offsets! {
     G_RESULTS = GoroutineHeader.results @ 96;
     /// Offset of [`GoroutineHeader::on_uncaught`].
     G_ON_UNCAUGHT = GoroutineHeader.on_uncaught @ 224;
-    /// Offset of [`Continuation::pc`]. These offsets are below 64: the assembly's CFI holds each in one byte.
+    /// Offset of [`Continuation::pc`]. These offsets are below 64: the assembly's CFI holds each in
+    /// one byte.
     C_PC = Continuation.pc @ 0;
     /// Offset of [`Continuation::sp`].
     C_SP = Continuation.sp @ 8;
@@ -210,7 +223,11 @@ impl GoroutineHeader {
             stack_limit: AtomicUsize::new(0),
             stack_hi: AtomicUsize::new(0),
             stack_lo: AtomicUsize::new(0),
-            sched: Sched { pc: AtomicUsize::new(0), sp: AtomicUsize::new(0), fp: AtomicUsize::new(0) },
+            sched: Sched {
+                pc: AtomicUsize::new(0),
+                sp: AtomicUsize::new(0),
+                fp: AtomicUsize::new(0),
+            },
             resume_value: AtomicUsize::new(0),
             entry: AtomicUsize::new(0),
             start_arg: AtomicUsize::new(0),

@@ -1,8 +1,8 @@
-//! What only assembly can do for Stackmark: switching between a goroutine's stack and the system stack, calls out of
-//! managed code and callbacks into it, and the stubs of return barriers.
+//! What only assembly can do for Stackmark: switching between a goroutine's stack and the system
+//! stack, calls out of managed code and callbacks into it, and the stubs of return barriers.
 //!
-//! The crate knows nothing of goroutines beyond the two `#[repr(C)]` headers in [`layout`]. Each architecture is one
-//! file; the stack pictures at its top are the documentation of every frame.
+//! The crate knows nothing of goroutines beyond the two `#[repr(C)]` headers in [`layout`]. Each
+//! architecture is one file; the stack pictures at its top are the documentation of every frame.
 //!
 //! ```
 //! use stackmark_asm::{self as asm, layout::*};
@@ -87,12 +87,13 @@ pub type ContinueFn = unsafe extern "C-unwind" fn(*mut c_void) -> !;
 /// What [`catch`] calls.
 pub type CaughtFn = unsafe extern "C-unwind" fn(*mut c_void);
 
-/// Bytes of `callback`'s frame on the goroutine's stack, from its stack pointer to its CFA. Its return slot, which holds
-/// `g.sched.pc`, is the word below that CFA.
+/// Bytes of `callback`'s frame on the goroutine's stack, from its stack pointer to its CFA. Its
+/// return slot, which holds `g.sched.pc`, is the word below that CFA.
 pub const CALLBACK_FRAME_BYTES: usize = arch::CALLBACK_BYTES;
 
-/// Bytes of stack that managed code must leave free below its stack pointer whenever it calls: the parts of
-/// `call_system`, of `callback` and of the barrier stubs that lie on the goroutine's stack, with their return addresses.
+/// Bytes of stack that managed code must leave free below its stack pointer whenever it calls: the
+/// parts of `call_system`, of `callback` and of the barrier stubs that lie on the goroutine's
+/// stack, with their return addresses.
 pub const CALL_BYTES: usize = 128;
 
 /// Bytes of a stack that a goroutine which has not run yet occupies.
@@ -101,7 +102,8 @@ pub const PREPARED_BYTES: usize = arch::PREPARED_BYTES;
 /// Builds the frames of a goroutine that has not run yet at `stack_hi` and sets `sched` to them.
 ///
 /// # Safety
-/// `stack_hi` is 16-aligned and the [`PREPARED_BYTES`] below it are writable and used by nobody else.
+/// `stack_hi` is 16-aligned and the [`PREPARED_BYTES`] below it are writable and used by nobody
+/// else.
 pub unsafe fn prepare(goroutine: &GoroutineHeader) {
     let hi = goroutine.stack_hi.load(Relaxed);
     let sp = hi - PREPARED_BYTES;
@@ -109,21 +111,23 @@ pub unsafe fn prepare(goroutine: &GoroutineHeader) {
     unsafe {
         core::ptr::write_bytes(sp as *mut u8, 0, PREPARED_BYTES);
         *((sp + arch::PARKED_R12) as *mut usize) = core::ptr::from_ref(goroutine) as usize;
-        *((sp + arch::PARKED_RETURN) as *mut usize) = stackmark_goroutine_entry as *const () as usize;
+        *((sp + arch::PARKED_RETURN) as *mut usize) =
+            stackmark_goroutine_entry as *const () as usize;
     }
     goroutine.sched.pc.store(resume_pc(), Relaxed);
     goroutine.sched.sp.store(sp, Relaxed);
     goroutine.sched.fp.store(0, Relaxed);
 }
 
-/// Runs a goroutine from where its `sched` stands until it [`leave`]s or [switches out](switch_out_address); returns the value
-/// given there.
+/// Runs a goroutine from where its `sched` stands until it [`leave`]s or [switches
+/// out](switch_out_address); returns the value given there.
 ///
-/// Inlined, and best called from the scheduler's loop itself: then the processor predicts every return (the idea is corosensei's).
+/// Inlined, and best called from the scheduler's loop itself: then the processor predicts every
+/// return (the idea is corosensei's).
 ///
 /// # Safety
-/// `machine` is the calling thread's [`current`] machine, and runs no goroutine. `sched` describes a parked or [`prepare`]d
-/// goroutine whose stack lies at `stack_hi`, and no other machine runs it.
+/// `machine` is the calling thread's [`current`] machine, and runs no goroutine. `sched` describes
+/// a parked or [`prepare`]d goroutine whose stack lies at `stack_hi`, and no other machine runs it.
 #[inline(always)]
 pub unsafe fn run(machine: *mut MachineHeader, goroutine: *mut GoroutineHeader) -> usize {
     // SAFETY: the caller's contract is that of the assembly.
@@ -134,7 +138,12 @@ pub unsafe fn run(machine: *mut MachineHeader, goroutine: *mut GoroutineHeader) 
     // SAFETY: as above, with one argument that is not looked at.
     #[cfg(stackmark_tsan)]
     unsafe {
-        stackmark_rewound(arch::run_out_of_line as *const (), machine as usize, goroutine as usize, 0)
+        stackmark_rewound(
+            arch::run_out_of_line as *const (),
+            machine as usize,
+            goroutine as usize,
+            0,
+        )
     }
 }
 
@@ -143,15 +152,16 @@ pub unsafe fn run(machine: *mut MachineHeader, goroutine: *mut GoroutineHeader) 
 /// The native frames between the call out and here are dropped without running destructors.
 ///
 /// # Safety
-/// `machine` is the calling thread's [`current`] machine and runs a goroutine that called out. No frame in between owns
-/// anything that must be released.
+/// `machine` is the calling thread's [`current`] machine and runs a goroutine that called out. No
+/// frame in between owns anything that must be released.
 #[inline]
 pub unsafe fn leave(machine: *mut MachineHeader, value: usize) -> ! {
     // SAFETY: the caller's contract is that of the assembly.
     unsafe { stackmark_leave(machine, value) }
 }
 
-/// Calls `f(a, b)` on the system stack, from managed code. Generated code calls [`call_system_address`] itself.
+/// Calls `f(a, b)` on the system stack, from managed code. Generated code calls
+/// [`call_system_address`] itself.
 ///
 /// # Safety
 /// The caller runs on the stack of the goroutine that the current machine runs.
@@ -161,23 +171,28 @@ pub unsafe fn call_system(f: NativeFn, a: *mut c_void, b: usize) -> usize {
     unsafe { stackmark_call_system(f, a, b) }
 }
 
-/// The address that managed code calls, with the platform's C convention, for `call_system(f, a, b) -> word`.
+/// The address that managed code calls, with the platform's C convention, for `call_system(f, a, b)
+/// -> word`.
 pub fn call_system_address() -> usize {
     stackmark_call_system as *const () as usize
 }
 
-/// The address that managed code calls for `switch_out(value) -> word`: it leaves its goroutine without calling a native function,
-/// [`run`] returns `value`, and the call returns what is in `resume_value` when the goroutine goes on. The goroutine stands in a
-/// frame that counts as one of `call_system` meanwhile. In a callback, whose native caller keeps its thread, the call returns `value` at once.
+/// The address that managed code calls for `switch_out(value) -> word`: it leaves its goroutine
+/// without calling a native function, [`run`] returns `value`, and the call returns what is in
+/// `resume_value` when the goroutine goes on. The goroutine stands in a frame that counts as one of
+/// `call_system` meanwhile. In a callback, whose native caller keeps its thread, the call returns
+/// `value` at once.
 ///
-/// Argument and result travel as by the platform's C convention, but the call keeps only the stack pointer, rbp and r15: whatever
-/// else the caller needs, it spills. That is Cranelift's `CallConv::Winch` (with or without a pinned register), or LLVM's
-/// `preserve_none` around a thunk that moves the argument. The call is a safepoint.
+/// Argument and result travel as by the platform's C convention, but the call keeps only the stack
+/// pointer, rbp and r15: whatever else the caller needs, it spills. That is Cranelift's
+/// `CallConv::Winch` (with or without a pinned register), or LLVM's `preserve_none` around a thunk
+/// that moves the argument. The call is a safepoint.
 pub fn switch_out_address() -> usize {
     stackmark_switch_out as *const () as usize
 }
 
-/// Calls managed code `f(argument)` from native code, on the goroutine's stack below the frame that called out.
+/// Calls managed code `f(argument)` from native code, on the goroutine's stack below the frame that
+/// called out.
 ///
 /// # Safety
 /// The calling thread's machine runs `goroutine`, which has called out to the caller; its stack has
@@ -196,28 +211,32 @@ pub unsafe fn callback(goroutine: *mut GoroutineHeader, f: ManagedFn, argument: 
     }
 }
 
-/// Leaves the callback whose part on the goroutine's stack lies at `frame`, as a return from it would, and calls
-/// `f(argument)` on the system stack as if the callback's native caller had called it. What is younger is dropped.
+/// Leaves the callback whose part on the goroutine's stack lies at `frame`, as a return from it
+/// would, and calls `f(argument)` on the system stack as if the callback's native caller had called
+/// it. What is younger is dropped.
 ///
 /// # Safety
-/// The calling thread's machine runs a goroutine that has called out to the caller; `frame` is the stack pointer of the
-/// youngest `callback` frame on its stack. No frame in between owns anything that must be released.
+/// The calling thread's machine runs a goroutine that has called out to the caller; `frame` is the
+/// stack pointer of the youngest `callback` frame on its stack. No frame in between owns anything
+/// that must be released.
 pub unsafe fn leave_callback_by(f: ContinueFn, argument: *mut c_void, frame: usize) -> ! {
     // SAFETY: the caller's contract is that of the assembly.
     unsafe { stackmark_leave_callback_by(f, argument, frame) }
 }
 
-/// Goes on in a managed frame of the goroutine that this thread's machine runs; everything younger is dropped.
+/// Goes on in a managed frame of the goroutine that this thread's machine runs; everything younger
+/// is dropped.
 ///
 /// # Safety
-/// `at` is a place in the code of a managed frame, with the registers that the frame expects there. No `callback` frame and
-/// nothing that must be released is younger.
+/// `at` is a place in the code of a managed frame, with the registers that the frame expects there.
+/// No `callback` frame and nothing that must be released is younger.
 pub unsafe fn continue_at(at: &Continuation) -> ! {
     // SAFETY: the caller's contract is that of the assembly.
     unsafe { stackmark_continue(at) }
 }
 
-/// Calls `f(argument)`; returns null, or the `_Unwind_Exception` that has left it. Forced unwinding passes.
+/// Calls `f(argument)`; returns null, or the `_Unwind_Exception` that has left it. Forced unwinding
+/// passes.
 ///
 /// # Safety
 /// `f` may be called with `argument`, and may be left by exceptions.
@@ -231,7 +250,9 @@ pub unsafe fn catch(f: CaughtFn, argument: *mut c_void) -> *mut c_void {
 pub fn stack_pointer() -> usize {
     let sp;
     // SAFETY: reads a register.
-    unsafe { core::arch::asm!("mov {0}, rsp", out(reg) sp, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        core::arch::asm!("mov {0}, rsp", out(reg) sp, options(nomem, nostack, preserves_flags))
+    };
     sp
 }
 
@@ -239,8 +260,8 @@ pub fn stack_pointer() -> usize {
 #[inline]
 pub fn current() -> *mut MachineHeader {
     let machine;
-    // SAFETY: reads one word of thread-local storage, which stays the same while native code runs: a goroutine changes its
-    // thread only on its way through call_system.
+    // SAFETY: reads one word of thread-local storage, which stays the same while native code runs:
+    // a goroutine changes its thread only on its way through call_system.
     unsafe {
         core::arch::asm!(
             "mov {0}, qword ptr [rip + stackmark_machine@GOTTPOFF]",
@@ -255,14 +276,16 @@ pub fn current() -> *mut MachineHeader {
 /// Attaches `machine` to this OS thread; null detaches.
 ///
 /// # Safety
-/// The header stays valid and in place until the thread is detached. No managed frame is on this thread.
+/// The header stays valid and in place until the thread is detached. No managed frame is on this
+/// thread.
 pub unsafe fn set_current(machine: *mut MachineHeader) {
     barrier::initialise();
     // SAFETY: the assembly stores one word of thread-local storage.
     unsafe { stackmark_set_current(machine) }
 }
 
-/// One past the highest address of the current goroutine's stack, for C wrappers that write results into it.
+/// One past the highest address of the current goroutine's stack, for C wrappers that write results
+/// into it.
 ///
 /// # Safety
 /// The calling thread's machine runs a goroutine.
@@ -275,14 +298,15 @@ pub unsafe extern "C" fn stackmark_stack_top() -> usize {
     }
 }
 
-/// The pc at which every goroutine that has called out goes on: what `sched.pc` holds unless the goroutine has
-/// [switched out](switch_out_address).
+/// The pc at which every goroutine that has called out goes on: what `sched.pc` holds unless the
+/// goroutine has [switched out](switch_out_address).
 #[inline]
 pub fn resume_pc() -> usize {
     stackmark_system_call_resume as *const () as usize
 }
 
-/// The pc of `call_system`'s part on the system stack while native code runs: the oldest frame of a call out there.
+/// The pc of `call_system`'s part on the system stack while native code runs: the oldest frame of a
+/// call out there.
 pub fn native_return_pc() -> usize {
     stackmark_system_call_returned as *const () as usize
 }

@@ -1,8 +1,10 @@
-//! The personalities of the frames that must do something when an exception passes (Itanium C++ ABI, level I).
+//! The personalities of the frames that must do something when an exception passes (Itanium C++
+//! ABI, level I).
 //!
-//! Phase 1 looks for a handler and changes nothing. In phase 2 a personality installs a landing pad, which is assembly: it
-//! makes the state of goroutine and machine what a return would have left, and goes on unwinding. `call_system` has no
-//! personality: what a call out changes is undone by Rust's own cleanup and by `callback`'s.
+//! Phase 1 looks for a handler and changes nothing. In phase 2 a personality installs a landing
+//! pad, which is assembly: it makes the state of goroutine and machine what a return would have
+//! left, and goes on unwinding. `call_system` has no personality: what a call out changes is undone
+//! by Rust's own cleanup and by `callback`'s.
 
 use crate::barrier;
 use core::ffi::{c_int, c_void};
@@ -31,7 +33,12 @@ unsafe extern "C" {
 ///
 /// # Safety
 /// `context` is the one that the unwinder gave to a personality in phase 2.
-unsafe fn land(context: *mut c_void, exception: *mut c_void, word: usize, pad: unsafe extern "C" fn()) -> c_int {
+unsafe fn land(
+    context: *mut c_void,
+    exception: *mut c_void,
+    word: usize,
+    pad: unsafe extern "C" fn(),
+) -> c_int {
     // SAFETY: by our contract; the frames of the assembly let these registers be set.
     unsafe {
         _Unwind_SetGR(context, EH_RETURN.0, exception as usize);
@@ -41,8 +48,9 @@ unsafe fn land(context: *mut c_void, exception: *mut c_void, word: usize, pad: u
     URC_INSTALL_CONTEXT
 }
 
-/// The pool's. `_URC_CONTINUE_UNWIND` in phase 2 aborts when the catching frame is directly behind the barrier: the stub
-/// and that frame have the same CFA, and libgcc takes the one for the other. So the landing pad is entered.
+/// The pool's. `_URC_CONTINUE_UNWIND` in phase 2 aborts when the catching frame is directly behind
+/// the barrier: the stub and that frame have the same CFA, and libgcc takes the one for the other.
+/// So the landing pad is entered.
 ///
 /// # Safety
 /// Called by the unwinder.
@@ -59,13 +67,14 @@ unsafe extern "C" fn stackmark_barrier_personality(
     }
     // SAFETY: the unwinder's context, in phase 2.
     unsafe {
-        let index =
-            barrier::index_of(_Unwind_GetIP(context)).expect("the personality of the pool runs for its stubs");
+        let index = barrier::index_of(_Unwind_GetIP(context))
+            .expect("the personality of the pool runs for its stubs");
         land(context, exception, index, stackmark_barrier_landing)
     }
 }
 
-/// `callback`'s: the goroutine is where its call out was, the machine's system stack begins above the native caller.
+/// `callback`'s: the goroutine is where its call out was, the machine's system stack begins above
+/// the native caller.
 ///
 /// # Safety
 /// Called by the unwinder.
@@ -84,7 +93,8 @@ unsafe extern "C" fn stackmark_callback_personality(
     unsafe { land(context, exception, 0, stackmark_callback_landing) }
 }
 
-/// `goroutine_entry`'s: catches what nobody has caught. (Without a handler `panic!` dies of "failed to initiate panic".)
+/// `goroutine_entry`'s: catches what nobody has caught. (Without a handler `panic!` dies of "failed
+/// to initiate panic".)
 ///
 /// # Safety
 /// Called by the unwinder.
@@ -96,7 +106,8 @@ unsafe extern "C" fn stackmark_entry_personality(
     exception: *mut c_void,
     context: *mut c_void,
 ) -> c_int {
-    // SAFETY: exceptions reach goroutine_entry on the thread of the machine that runs the goroutine.
+    // SAFETY: exceptions reach goroutine_entry on the thread of the machine that runs the
+    // goroutine.
     let wanted = unsafe {
         let machine = crate::current();
         let goroutine = (*machine).goroutine.load(Relaxed) as *const crate::layout::GoroutineHeader;
@@ -114,7 +125,8 @@ unsafe extern "C" fn stackmark_entry_personality(
     unsafe { land(context, exception, 0, stackmark_entry_landing) }
 }
 
-/// `catch`'s: catches every exception, but lets forced unwinding pass (a thread that ends, frames that are left for a recover).
+/// `catch`'s: catches every exception, but lets forced unwinding pass (a thread that ends, frames
+/// that are left for a recover).
 ///
 /// # Safety
 /// Called by the unwinder.

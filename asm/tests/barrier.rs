@@ -10,11 +10,12 @@ use std::ffi::c_void;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-// hijack(rdi = f, rsi = argument, rdx = what to put in the return slot, rcx = where to save what was there) -> f(argument)
-// fill_and_check(rdi = patterns in, rsi = patterns out, rdx = hijacked word, rcx = place to save, r8 = kind of vectors, r9 = how
-// many x87 registers): a part of it fills every register and returns through its hijacked slot; then all are stored. Offsets of
-// the patterns: integer registers from 0, st0 120, st1 128, masks from 136, vectors from 256, 64 bytes each.
-// spoil(rdi = kind of vectors): changes what a native function may change.
+// hijack(rdi = f, rsi = argument, rdx = what to put in the return slot, rcx = where to save what
+// was there) -> f(argument) fill_and_check(rdi = patterns in, rsi = patterns out, rdx = hijacked
+// word, rcx = place to save, r8 = kind of vectors, r9 = how many x87 registers): a part of it fills
+// every register and returns through its hijacked slot; then all are stored. Offsets of the
+// patterns: integer registers from 0, st0 120, st1 128, masks from 136, vectors from 256, 64 bytes
+// each. spoil(rdi = kind of vectors): changes what a native function may change.
 global_asm!(
     r#"
     .type hijack,@function
@@ -239,8 +240,12 @@ unsafe extern "C-unwind" fn on_exit(_a: *mut c_void, result: usize) -> usize {
     unsafe { asm::leave(asm::current(), result) }
 }
 
-/// Runs `f(argument)` as managed code on a goroutine with a large stack; one test at a time, for the counters.
-fn on_goroutine(f: unsafe extern "C-unwind" fn(usize, usize) -> usize, argument: usize) -> (usize, usize, usize) {
+/// Runs `f(argument)` as managed code on a goroutine with a large stack; one test at a time, for
+/// the counters.
+fn on_goroutine(
+    f: unsafe extern "C-unwind" fn(usize, usize) -> usize,
+    argument: usize,
+) -> (usize, usize, usize) {
     on_goroutine_with(u32::MAX, f, argument)
 }
 
@@ -307,7 +312,11 @@ fn a_hit_keeps_every_register_whatever_the_cpu_has() {
             let (word, saved) = (barrier::hijacked_word(index), barrier::saved(index));
             unsafe { fill_and_check(input.as_ptr(), output.as_mut_ptr(), word, saved, kind, x87) };
             for i in (0..WORDS).filter(|&i| is_kept(i)) {
-                assert_eq!(output[i], input[i] & bits(i), "word {i} through stub {index}, kind {kind}, x87 {x87}");
+                assert_eq!(
+                    output[i],
+                    input[i] & bits(i),
+                    "word {i} through stub {index}, kind {kind}, x87 {x87}"
+                );
             }
         }
         7
@@ -360,7 +369,8 @@ fn a_panic_passes_barriers_and_is_caught_behind_them() {
 #[test]
 fn a_panic_is_caught_in_the_very_frame_that_the_barrier_returns_to() {
     unsafe extern "C-unwind" fn managed(_g: usize, _argument: usize) -> usize {
-        let caught = std::panic::catch_unwind(|| unsafe { behind_barrier(20, call_native_panic, 0) });
+        let caught =
+            std::panic::catch_unwind(|| unsafe { behind_barrier(20, call_native_panic, 0) });
         let first = *caught.unwrap_err().downcast::<usize>().unwrap();
         // The stub is as good as new.
         unsafe extern "C-unwind" fn plain(argument: usize) -> usize {
@@ -383,7 +393,11 @@ unsafe extern "C-unwind" fn on_uncaught(exception: *mut c_void, goroutine: usize
 #[test]
 fn an_exception_that_nobody_catches_ends_at_the_oldest_frame() {
     unsafe extern "C-unwind" fn managed(g: usize, depth: usize) -> usize {
-        unsafe { (*(g as *const GoroutineHeader)).on_uncaught.store(on_uncaught as *const () as usize, Relaxed) };
+        unsafe {
+            (*(g as *const GoroutineHeader))
+                .on_uncaught
+                .store(on_uncaught as *const () as usize, Relaxed)
+        };
         unsafe { nested(depth) }
     }
     assert_eq!(on_goroutine(managed, 3), (55, 0, 3));
@@ -401,7 +415,8 @@ fn an_exception_passes_a_callback_and_leaves_the_goroutine_where_it_called_out()
             (sched, g.callback_depth.load(Relaxed), (*machine).system_sp.load(Relaxed))
         };
         let before = state();
-        let caught = std::panic::catch_unwind(|| unsafe { asm::callback(goroutine, nested, depth) });
+        let caught =
+            std::panic::catch_unwind(|| unsafe { asm::callback(goroutine, nested, depth) });
         assert_eq!(state(), before);
         assert_eq!(before.1, 0);
         *caught.unwrap_err().downcast::<usize>().unwrap()
@@ -413,7 +428,10 @@ fn an_exception_passes_a_callback_and_leaves_the_goroutine_where_it_called_out()
 }
 
 unsafe extern "C" {
-    fn _Unwind_Backtrace(f: extern "C" fn(*mut c_void, *mut c_void) -> i32, argument: *mut c_void) -> i32;
+    fn _Unwind_Backtrace(
+        f: extern "C" fn(*mut c_void, *mut c_void) -> i32,
+        argument: *mut c_void,
+    ) -> i32;
     fn _Unwind_GetIP(context: *mut c_void) -> usize;
 }
 
@@ -450,5 +468,8 @@ fn the_system_unwinder_walks_through_stubs_to_the_oldest_frame() {
     seen.retain(|&ip| ip != 0); // libgcc reports the undefined caller of the oldest frame as 0
     let stubs: Vec<_> = seen.iter().filter_map(|&ip| barrier::index_of(ip)).collect();
     assert_eq!(stubs, [31, 32, 33, 34]);
-    assert!(asm::entry_range().contains(seen.last().unwrap()), "ends at goroutine_entry: {seen:x?}");
+    assert!(
+        asm::entry_range().contains(seen.last().unwrap()),
+        "ends at goroutine_entry: {seen:x?}"
+    );
 }

@@ -1,8 +1,9 @@
-//! What `perf record` sees of a goroutine in whose stack barriers lie: by frame pointers the same depth as without, by DWARF the
-//! frames up to the first barrier, since perf keeps a copy of the stack without the table of saved return addresses.
+//! What `perf record` sees of a goroutine in whose stack barriers lie: by frame pointers the same
+//! depth as without, by DWARF the frames up to the first barrier, since perf keeps a copy of the
+//! stack without the table of saved return addresses.
 //!
-//! The program that perf looks at is a test of this same binary. Where perf is missing, or may not record, the tests say so and
-//! pass.
+//! The program that perf looks at is a test of this same binary. Where perf is missing, or may not
+//! record, the tests say so and pass.
 #![allow(
     clippy::undocumented_unsafe_blocks,
     reason = "a test is one setting, stated where it is made: its headers and stacks are its own"
@@ -14,8 +15,9 @@ use std::ffi::c_void;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-// perf_nested(rdi = frames to come, rsi = whether with barriers, rdx = how long to be busy at the bottom): its return slot is
-// hijacked by the stub of the same number. With a frame pointer, as perf wants it, and as its caller has one.
+// perf_nested(rdi = frames to come, rsi = whether with barriers, rdx = how long to be busy at the
+// bottom): its return slot is hijacked by the stub of the same number. With a frame pointer, as
+// perf wants it, and as its caller has one.
 global_asm!(
     r#"
     .type perf_nested,@function
@@ -124,10 +126,11 @@ fn subject() {
     assert_eq!(HITS.load(Relaxed), barriers * FRAMES);
 }
 
-/// What most samples of the subject at its bottom show: names of frames, youngest first. `None`, with a message, where perf is
-/// missing or not permitted.
+/// What most samples of the subject at its bottom show: names of frames, youngest first. `None`,
+/// with a message, where perf is missing or not permitted.
 fn sampled(graph: &str, barriers: bool) -> Option<Vec<String>> {
-    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("perf-{graph}-{barriers}.data"));
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("perf-{graph}-{barriers}.data"));
     let perf = |arguments: &[&str]| {
         let mut perf = Command::new("perf");
         perf.args(arguments).env(BARRIERS, if barriers { "1" } else { "0" });
@@ -140,17 +143,22 @@ fn sampled(graph: &str, barriers: bool) -> Option<Vec<String>> {
     }
     let program = std::env::current_exe().unwrap();
     let program = [program.to_str().unwrap(), "--exact", "subject", "--test-threads=1"];
-    perf(&[&record[..], &["--call-graph", graph], &program].concat()).expect("it has recorded before");
-    let shown = perf(&["script", "--no-inline", "-F", "ip,sym", "-i", file.to_str().unwrap()]).expect("a recording");
+    perf(&[&record[..], &["--call-graph", graph], &program].concat())
+        .expect("it has recorded before");
+    let shown = perf(&["script", "--no-inline", "-F", "ip,sym", "-i", file.to_str().unwrap()])
+        .expect("a recording");
     let shown = String::from_utf8_lossy(&shown);
     let samples = shown.split("\n\n").map(|sample| {
-        let names = sample.lines().filter_map(|line| line.trim().split_once(' ').map(|(_, name)| name.to_owned()));
+        let names = sample
+            .lines()
+            .filter_map(|line| line.trim().split_once(' ').map(|(_, name)| name.to_owned()));
         names.collect::<Vec<_>>()
     });
     let mut samples: Vec<_> =
         samples.filter(|names| names.first().is_some_and(|name| name == "perf_nested")).collect();
     samples.sort();
-    // The middle one of the sorted ones: all but those within the first and last instructions are alike.
+    // The middle one of the sorted ones: all but those within the first and last instructions are
+    // alike.
     let middle = samples.len() / 2;
     assert!(samples.len() > 5, "{} samples of a second:\n{shown}", samples.len());
     Some(samples.swap_remove(middle))
@@ -174,7 +182,9 @@ fn by_frame_pointers_shows_the_same_depth() {
 
 #[test]
 fn by_dwarf_ends_at_the_first_barrier() {
-    let (Some(with), Some(without)) = (sampled("dwarf", true), sampled("dwarf", false)) else { return };
+    let (Some(with), Some(without)) = (sampled("dwarf", true), sampled("dwarf", false)) else {
+        return;
+    };
     // It may follow a word that it takes for the saved return address, once.
     let known: Vec<&String> = with.iter().filter(|name| *name != "[unknown]").collect();
     assert_eq!(known, ["perf_nested", "barrier_pool"], "{with:#?}");

@@ -1,5 +1,5 @@
-//! What the sanitizers know of two stacks: instrumented code on a goroutine's stack, as on one that does not move, and native
-//! code below it. Built and run by `tests/sanitizers`.
+//! What the sanitizers know of two stacks: instrumented code on a goroutine's stack, as on one that
+//! does not move, and native code below it. Built and run by `tests/sanitizers`.
 #![cfg(any(stackmark_asan, stackmark_tsan))]
 #![allow(
     clippy::undocumented_unsafe_blocks,
@@ -48,8 +48,8 @@ fn run(entry: Entry, argument: usize, leaves: usize) -> usize {
     }
 }
 
-/// Frames with locals that have an address, and a panic: frames left other than by a return make the sanitizer clear the
-/// stack below them and free what belongs to frames that it takes for gone.
+/// Frames with locals that have an address, and a panic: frames left other than by a return make
+/// the sanitizer clear the stack below them and free what belongs to frames that it takes for gone.
 #[inline(never)]
 fn use_locals(n: usize) -> usize {
     let mut local = [n; 16];
@@ -80,7 +80,8 @@ unsafe extern "C-unwind" fn calls_back(local: *mut c_void, _b: usize) -> usize {
         let goroutine = (*asm::current()).goroutine.load(Relaxed) as *mut GoroutineHeader;
         let mut own = [1usize; 16];
         black_box(&mut own);
-        let sum = asm::callback(goroutine, managed_young as ManagedFn, local as usize) + use_locals(100);
+        let sum =
+            asm::callback(goroutine, managed_young as ManagedFn, local as usize) + use_locals(100);
         black_box(&mut own);
         sum + own[2] - 1
     }
@@ -91,7 +92,8 @@ unsafe extern "C-unwind" fn managed_young(older: usize) -> usize {
     black_box(&mut local);
     unsafe {
         (*(older as *mut [usize; 16]))[3] += 1;
-        let sum = asm::call_system(native_with_locals, local.as_mut_ptr().cast(), 0) + use_locals(100);
+        let sum =
+            asm::call_system(native_with_locals, local.as_mut_ptr().cast(), 0) + use_locals(100);
         sum + local[3] - 1
     }
 }
@@ -117,7 +119,10 @@ unsafe extern "C-unwind" fn managed(_goroutine: *mut GoroutineHeader, argument: 
 #[cfg(stackmark_tsan)]
 #[test]
 fn frames_that_a_goroutine_drops_when_it_parks_are_forgotten() {
-    unsafe extern "C-unwind" fn parks_often(_goroutine: *mut GoroutineHeader, times: usize) -> usize {
+    unsafe extern "C-unwind" fn parks_often(
+        _goroutine: *mut GoroutineHeader,
+        times: usize,
+    ) -> usize {
         for i in 0..times {
             unsafe { asm::call_system(parks, std::ptr::null_mut(), i) };
         }
@@ -149,8 +154,9 @@ fn two_stacks() {
     assert_eq!(run(managed, 5, 2), 5 * SUM + 7);
 }
 
-/// Without what the assembly announces, the frames on the goroutine's stack are taken for ones that are gone, and their locals for
-/// used after a return; and the sanitizer warns that it does not know the stack that is to be cleared.
+/// Without what the assembly announces, the frames on the goroutine's stack are taken for ones that
+/// are gone, and their locals for used after a return; and the sanitizer warns that it does not
+/// know the stack that is to be cleared.
 #[test]
 fn frames_of_both_stacks_are_known_across_switches() {
     let output = in_a_process("two_stacks");
@@ -187,7 +193,10 @@ mod planted {
         unsafe { asm::call_system(uses_after_free, std::ptr::null_mut(), 0) }
     }
 
-    unsafe extern "C-unwind" fn calls_what_stores_beyond(_goroutine: *mut GoroutineHeader, argument: usize) -> usize {
+    unsafe extern "C-unwind" fn calls_what_stores_beyond(
+        _goroutine: *mut GoroutineHeader,
+        argument: usize,
+    ) -> usize {
         unsafe { asm::call_system(stores_beyond, std::ptr::null_mut(), argument) }
     }
 
@@ -205,9 +214,10 @@ mod planted {
 
     #[test]
     fn bugs_of_native_code_are_caught() {
-        for (name, report) in
-            [("planted::use_after_free", "heap-use-after-free"), ("planted::store_beyond", "stack-buffer-overflow")]
-        {
+        for (name, report) in [
+            ("planted::use_after_free", "heap-use-after-free"),
+            ("planted::store_beyond", "stack-buffer-overflow"),
+        ] {
             let output = in_a_process(name);
             let text = String::from_utf8_lossy(&output.stderr);
             assert!(!output.status.success(), "{name} has not been caught");

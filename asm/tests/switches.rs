@@ -1,4 +1,5 @@
-//! Switching stacks: calls out and callbacks in, nested, while the goroutine's stack moves between them.
+//! Switching stacks: calls out and callbacks in, nested, while the goroutine's stack moves between
+//! them.
 #![allow(
     clippy::undocumented_unsafe_blocks,
     reason = "a test is one setting, stated where it is made: its headers and stacks are its own"
@@ -11,8 +12,8 @@ use std::ffi::c_void;
 use std::sync::atomic::Ordering::Relaxed;
 
 // Managed code without addresses of its own stack: it may be moved by copying bytes.
-// managed_old(rdi = goroutine, rsi = argument) keeps a value in every callee-saved register across a call out.
-// managed_young(rdi = argument): the same from a callback.
+// managed_old(rdi = goroutine, rsi = argument) keeps a value in every callee-saved register across
+// a call out. managed_young(rdi = argument): the same from a callback.
 global_asm!(
     r#"
     .macro keep_registers
@@ -156,8 +157,16 @@ unsafe extern "C-unwind" fn native_old(_a: *mut c_void, b: usize) -> usize {
     for round in 0..3 {
         let fp = g.sched.fp.load(Relaxed);
         sum += unsafe { asm::callback(std::ptr::from_ref(g).cast_mut(), managed_young, b + round) };
-        assert_eq!(g.sched.pc.load(Relaxed), asm::resume_pc(), "the return slot went back to sched.pc");
-        assert_eq!(g.sched.fp.load(Relaxed), fp, "the frame pointer of the caller, as call_system saved it");
+        assert_eq!(
+            g.sched.pc.load(Relaxed),
+            asm::resume_pc(),
+            "the return slot went back to sched.pc"
+        );
+        assert_eq!(
+            g.sched.fp.load(Relaxed),
+            fp,
+            "the frame pointer of the caller, as call_system saved it"
+        );
         assert_eq!(g.callback_depth.load(Relaxed), 0);
     }
     sum
@@ -168,7 +177,9 @@ unsafe extern "C-unwind" fn native_young(_a: *mut c_void, b: usize) -> usize {
     unsafe { move_stack(goroutine()) };
     if b > 1000 {
         // A callback inside a callback.
-        return unsafe { asm::callback(std::ptr::from_ref(goroutine()).cast_mut(), managed_young, b - 1000) };
+        return unsafe {
+            asm::callback(std::ptr::from_ref(goroutine()).cast_mut(), managed_young, b - 1000)
+        };
     }
     b
 }
@@ -250,7 +261,9 @@ fn a_goroutine_switches_out_and_goes_on_where_its_stack_has_moved() {
 #[test]
 fn a_goroutine_in_a_callback_does_not_switch_out() {
     unsafe extern "C-unwind" fn native(_a: *mut c_void, n: usize) -> usize {
-        unsafe { asm::callback(std::ptr::from_ref(goroutine()).cast_mut(), managed_switcher_back, n) }
+        unsafe {
+            asm::callback(std::ptr::from_ref(goroutine()).cast_mut(), managed_switcher_back, n)
+        }
     }
     unsafe extern "C-unwind" fn managed(_g: usize, n: usize) -> usize {
         unsafe { asm::call_system(native, std::ptr::null_mut(), n) }

@@ -2,9 +2,9 @@
 
 use std::sync::Once;
 
-/// Makes every signal handler of the process run on the alternate stack, the first time it is called. libFuzzer installs
-/// its own without the flag, after its initialisation and before the first input, and a signal frame is larger than what
-/// a small goroutine stack has left.
+/// Makes every signal handler of the process run on the alternate stack, the first time it is
+/// called. libFuzzer installs its own without the flag, after its initialisation and before the
+/// first input, and a signal frame is larger than what a small goroutine stack has left.
 ///
 /// # Panics
 /// If a handler cannot be installed again.

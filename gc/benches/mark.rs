@@ -1,8 +1,8 @@
 //! Marking speed against the machine's memory bandwidth.
 //!
-//! `cargo bench -p stackmark --bench mark [-- --quick]`. Graphs of small objects in several shapes, marked by one and by
-//! two workers, with nothing else running; and a streaming read of as much memory, by one and by two threads. Ends with lines
-//! `figure NAME VALUE UNIT`.
+//! `cargo bench -p stackmark --bench mark [-- --quick]`. Graphs of small objects in several shapes,
+//! marked by one and by two workers, with nothing else running; and a streaming read of as much
+//! memory, by one and by two threads. Ends with lines `figure NAME VALUE UNIT`.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -26,7 +26,8 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 33) as usize) % bound
     }
 }
@@ -103,7 +104,8 @@ impl Graph<'_> {
 /// Objects, bytes and the seconds of the fastest of some cycles.
 fn mark(workers: usize, cycles: usize, build: impl Fn(&Graph<'_>) -> usize) -> (u64, u64, f64) {
     let code = Arc::new(Code::new());
-    let runtime = Runtime::new(stack::Config::default(), code, Box::new(NoGoroutines)).expect("a runtime");
+    let runtime =
+        Runtime::new(stack::Config::default(), code, Box::new(NoGoroutines)).expect("a runtime");
     let heap = MarkSweep::new(&Options::default()).expect("address space");
     let config = Config { workers, percent: None, ..Config::default() };
     let collector = Collector::start(heap.clone(), runtime, &config).expect("threads");
@@ -137,11 +139,21 @@ fn bandwidth(threads: usize, bytes: usize) -> f64 {
 fn main() {
     let quick = std::env::args().any(|argument| argument == "--quick");
     let (objects, cycles) = if quick { (50_000, 2) } else { (2_000_000, 5) };
-    let read: Vec<f64> = [1, 2].map(|threads| bandwidth(threads, if quick { 16 << 20 } else { 512 << 20 })).into();
-    println!("streaming read: {:.1} GB/s by one thread, {:.1} by two", read[0] / 1e9, read[1] / 1e9);
-    println!("{:<8} {:>7} {:>14} {:>12} {:>10}", "graph", "workers", "million/s", "MB/s", "of read");
-    let mut figures =
-        vec![("read_1".to_owned(), read[0] / 1e6, "MB/s"), ("read_2".to_owned(), read[1] / 1e6, "MB/s")];
+    let read: Vec<f64> =
+        [1, 2].map(|threads| bandwidth(threads, if quick { 16 << 20 } else { 512 << 20 })).into();
+    println!(
+        "streaming read: {:.1} GB/s by one thread, {:.1} by two",
+        read[0] / 1e9,
+        read[1] / 1e9
+    );
+    println!(
+        "{:<8} {:>7} {:>14} {:>12} {:>10}",
+        "graph", "workers", "million/s", "MB/s", "of read"
+    );
+    let mut figures = vec![
+        ("read_1".to_owned(), read[0] / 1e6, "MB/s"),
+        ("read_2".to_owned(), read[1] / 1e6, "MB/s"),
+    ];
     type Build = fn(&Graph<'_>, usize) -> usize;
     let graphs: [(&str, Build); 4] = [
         ("tree", |graph, objects| graph.tree(objects)),
@@ -155,7 +167,11 @@ fn main() {
             let (objects, bytes, seconds) = mark(workers, cycles, |graph| build(graph, objects));
             let (objects, bytes) = (objects as f64 / seconds, bytes as f64 / seconds);
             let share = bytes / read[workers - 1];
-            println!("{name:<8} {workers:>7} {:>14.1} {:>12.0} {share:>10.3}", objects / 1e6, bytes / 1e6);
+            println!(
+                "{name:<8} {workers:>7} {:>14.1} {:>12.0} {share:>10.3}",
+                objects / 1e6,
+                bytes / 1e6
+            );
             figures.push((format!("mark_{name}_{workers}_objects"), objects / 1e6, "million/s"));
             figures.push((format!("mark_{name}_{workers}_bytes"), bytes / 1e6, "MB/s"));
             speeds.push(objects);

@@ -1,5 +1,6 @@
-//! A heap of one's own under the collector: cells of one size, handed out from the bottom up and from a list of free ones,
-//! with a mark for each. Everything is done the simplest way; what matters is that the contract of [`Heap`] is kept.
+//! A heap of one's own under the collector: cells of one size, handed out from the bottom up and
+//! from a list of free ones, with a mark for each. Everything is done the simplest way; what
+//! matters is that the contract of [`Heap`] is kept.
 //!
 //! `cargo run -p stackmark --example own_heap`; it checks what it shows.
 
@@ -112,15 +113,16 @@ impl Cells {
     }
 }
 
-// SAFETY: a cell whose state is not 0 is an object; sweeping frees those with state 1 alone, and what is marked, or born while
-// marking is on, has state 2; `trace` visits every word.
+// SAFETY: a cell whose state is not 0 is an object; sweeping frees those with state 1 alone, and
+// what is marked, or born while marking is on, has state 2; `trace` visits every word.
 unsafe impl Heap for Cells {
     fn resolve(&self, word: usize) -> Option<Object> {
         let start = self.memory.as_ptr() as usize;
         let cell = word.checked_sub(start)? / CELL;
         let address = NonZeroUsize::new(start + cell * CELL)?;
         // SAFETY: an object begins there: the state says so.
-        (self.states.get(cell)?.load(Acquire) != 0).then(|| unsafe { Object::from_address(address) })
+        (self.states.get(cell)?.load(Acquire) != 0)
+            .then(|| unsafe { Object::from_address(address) })
     }
 
     fn mark(&self, object: Object) -> bool {
@@ -137,7 +139,9 @@ unsafe impl Heap for Cells {
 
     fn trace(&self, object: Object, range: Range<usize>, visit: &mut impl FnMut(usize)) {
         let words = self.memory[self.cell(object)].iter().enumerate();
-        words.filter(|(i, _)| range.contains(&(i * 8))).for_each(|(_, word)| visit(word.load(Relaxed)));
+        words
+            .filter(|(i, _)| range.contains(&(i * 8)))
+            .for_each(|(_, word)| visit(word.load(Relaxed)));
     }
 
     fn begin_cycle(&self) {
@@ -183,8 +187,9 @@ unsafe impl Heap for Cells {
     }
 }
 
-/// Managed code of the C convention that makes no calls: it reverses the list that it is given, in place. (It has no safepoint,
-/// so it runs between two cycles or within one that waits for it, and needs no write barrier.)
+/// Managed code of the C convention that makes no calls: it reverses the list that it is given, in
+/// place. (It has no safepoint, so it runs between two cycles or within one that waits for it, and
+/// needs no write barrier.)
 extern "C-unwind" fn reverse(_goroutine: usize, holder: &[AtomicUsize; WORDS]) {
     let (mut done, mut rest) = (0, holder[0].load(Relaxed));
     while rest != 0 {
@@ -206,15 +211,16 @@ impl Host for Embedder {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let heap = Cells::new(40_000);
-    let runtime = Runtime::new(stack::Config::default(), Arc::new(Code::new()), Box::new(Embedder))?;
+    let runtime =
+        Runtime::new(stack::Config::default(), Arc::new(Code::new()), Box::new(Embedder))?;
     let config = Config { percent: None, verify: true, ..Config::default() };
     let collector = Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &config)?;
     let machine = Machine::attach(&runtime)?;
 
     // SAFETY: what it is called with are live cells of the heap.
     let word = |object: usize| unsafe { &(*(object as *const [AtomicUsize; WORDS]))[0] };
-    // A list of 1,000 among much garbage, made between cycles. The heap holds all of it eight times only because garbage is
-    // collected.
+    // A list of 1,000 among much garbage, made between cycles. The heap holds all of it eight times
+    // only because garbage is collected.
     for round in 0..30 {
         let holder = collector.handles().create(heap.allocate().expect("room"));
         for _ in 0..1_000 {
@@ -235,7 +241,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             length += 1;
             (last, at) = (at, word(at).load(Relaxed));
         }
-        assert_eq!((length, last), (1_000, first), "round {round}: the list is whole, and reversed");
+        assert_eq!(
+            (length, last),
+            (1_000, first),
+            "round {round}: the list is whole, and reversed"
+        );
     }
     drop(machine);
     collector.collect();

@@ -1,9 +1,11 @@
-//! Assists: while a cycle marks, threads that allocate mark in proportion, so that allocation cannot outrun marking.
+//! Assists: while a cycle marks, threads that allocate mark in proportion, so that allocation
+//! cannot outrun marking.
 //!
-//! A cycle begins with some *room* until the heap has reached its goal, and about so much *work*, bytes of objects to be
-//! traced. When a share of the room is used up, the same share of the work must have been done, by whomever. A thread that
-//! allocates and finds marking behind helps; where there is nothing to take, as in one long list, which one thread at a time
-//! can trace, it waits a little. It stops when its goroutine is asked to poll: others would wait for it.
+//! A cycle begins with some *room* until the heap has reached its goal, and about so much *work*,
+//! bytes of objects to be traced. When a share of the room is used up, the same share of the work
+//! must have been done, by whomever. A thread that allocates and finds marking behind helps; where
+//! there is nothing to take, as in one long list, which one thread at a time can trace, it waits a
+//! little. It stops when its goroutine is asked to poll: others would wait for it.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -35,15 +37,16 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// A cycle begins in a heap of `size` bytes, `expected` of which will probably be marked; it shall not grow beyond
-    /// `goal`.
+    /// A cycle begins in a heap of `size` bytes, `expected` of which will probably be marked; it
+    /// shall not grow beyond `goal`.
     pub(crate) fn begin(&self, size: usize, expected: usize, goal: usize) {
         let expected = expected.min(size);
         self.expected.store(expected as u64, Relaxed);
         self.most.store(size as u64, Relaxed);
         self.allocated.store(0, Relaxed);
         self.assisted.store(0, Relaxed);
-        // A heap that is at its goal already may still grow a little: the alternative is to stand still.
+        // A heap that is at its goal already may still grow a little: the alternative is to stand
+        // still.
         let room = goal.saturating_sub(size).max(expected / 8).max(256 << 10);
         self.room.store(if goal == usize::MAX { 0 } else { room as u64 }, Relaxed);
     }

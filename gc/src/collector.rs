@@ -2,22 +2,25 @@
 //!
 //! 1. The last cycle's sweep is completed.
 //! 2. The write barrier goes on, everywhere: a handshake; then allocation is black.
-//! 3. Roots are shaded while the world runs: globals, handles, and of each goroutine's stack the youngest frames, by this thread
-//!    if it stands still, else by itself at its next poll. The crew visits the others, which a frontier keeps the goroutine out
-//!    of, and marks.
-//! 4. When there is nothing left to trace, stacks that have run since their scan are scanned again up to their lowest unhit
-//!    barrier, in the same way, and what that finds is traced.
-//! 5. When there is nothing left to trace the world stops: the write barrier's buffers are taken, stacks that have run since
-//!    their scan are rescanned up to their lowest unhit barrier, and the rest is traced. The barrier goes off.
+//! 3. Roots are shaded while the world runs: globals, handles, and of each goroutine's stack the
+//!    youngest frames, by this thread if it stands still, else by itself at its next poll. The crew
+//!    visits the others, which a frontier keeps the goroutine out of, and marks.
+//! 4. When there is nothing left to trace, stacks that have run since their scan are scanned again
+//!    up to their lowest unhit barrier, in the same way, and what that finds is traced.
+//! 5. When there is nothing left to trace the world stops: the write barrier's buffers are taken,
+//!    stacks that have run since their scan are rescanned up to their lowest unhit barrier, and the
+//!    rest is traced. The barrier goes off.
 //! 6. The world runs again; what was not marked is swept.
 //!
-//! With [generations](Config::generational), a minor cycle begins with the marks of the last one, and with what the write barrier has
-//! recorded since as roots besides those of step 3; of stacks it visits only what has changed (see [`generation`](crate::generation)).
-//! A major one clears all marks between steps 1 and 2.
+//! With [generations](Config::generational), a minor cycle begins with the marks of the last one,
+//! and with what the write barrier has recorded since as roots besides those of step 3; of stacks
+//! it visits only what has changed (see [`generation`](crate::generation)). A major one clears all
+//! marks between steps 1 and 2.
 //!
-//! The tricolour invariant is that of Dijkstra, Lamport et al. ("On-the-fly garbage collection", 1978): a black object does not
-//! refer to a white one, since the reference that a store puts into memory is shaded. Stacks are grey until step 5;
-//! with a [hybrid barrier](Kind::Hybrid) they are black when they have been visited, and step 4 and the rescans fall away.
+//! The tricolour invariant is that of Dijkstra, Lamport et al. ("On-the-fly garbage collection",
+//! 1978): a black object does not refer to a white one, since the reference that a store puts into
+//! memory is shaded. Stacks are grey until step 5; with a [hybrid barrier](Kind::Hybrid) they are
+//! black when they have been visited, and step 4 and the rescans fall away.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -46,36 +49,41 @@ use crate::write_barrier::{Kind, Sink, WriteBarrier};
 /// How many cycles [`Statistics::cycles_detail`] keeps.
 const KEPT_CYCLES: usize = 100_000;
 
-/// How often the buffers of the write barrier are emptied, at most, before the world stops all the same: what is traced
-/// before need not be traced then.
+/// How often the buffers of the write barrier are emptied, at most, before the world stops all the
+/// same: what is traced before need not be traced then.
 const ROUNDS: usize = 4;
 
 /// So many goroutines that have run since their scan may be left for the stopped world.
 const FEW_GOROUTINES: usize = 16;
 
-/// How often, at most, goroutines are rescanned that have run since: they help, so the second time there are few.
+/// How often, at most, goroutines are rescanned that have run since: they help, so the second time
+/// there are few.
 const RESCANS: usize = 4;
 
-/// A minor cycle that has marked for no longer leaves the frames that have run meanwhile to the stopped world: they are few.
+/// A minor cycle that has marked for no longer leaves the frames that have run meanwhile to the
+/// stopped world: they are few.
 const BRIEF: Duration = Duration::from_micros(50);
 
 /// How a collector behaves.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Threads that mark, the one that runs cycles among them: so many processors the collector uses at a time.
+    /// Threads that mark, the one that runs cycles among them: so many processors the collector
+    /// uses at a time.
     pub workers: usize,
-    /// How much the heap may grow before the next cycle, in percent of what was live after the last; `None`: cycles only on
-    /// request.
+    /// How much the heap may grow before the next cycle, in percent of what was live after the
+    /// last; `None`: cycles only on request.
     pub percent: Option<u32>,
-    /// How much memory objects and stacks should use together, in bytes: near it cycles come more often than `percent` asks for.
-    /// It is exceeded where more than that is live; what a heap refuses beyond its own limit is another matter.
+    /// How much memory objects and stacks should use together, in bytes: near it cycles come more
+    /// often than `percent` asks for. It is exceeded where more than that is live; what a heap
+    /// refuses beyond its own limit is another matter.
     pub memory_limit: Option<usize>,
     /// Which stores shade what. With [`Kind::Hybrid`] no stack is visited twice.
     pub write_barrier: Kind,
-    /// Minor cycles between the major ones: they take the time that young objects need, whatever the size of the heap.
+    /// Minor cycles between the major ones: they take the time that young objects need, whatever
+    /// the size of the heap.
     pub generational: Option<Generational>,
-    /// For debugging: after each mark, with the world stopped, walk everything again and abort if a reachable object is
-    /// unmarked.
+    /// For debugging: after each mark, with the world stopped, walk everything again and abort if a
+    /// reachable object is unmarked.
     pub verify: bool,
 }
 
@@ -94,7 +102,8 @@ impl Default for Config {
     }
 }
 
-/// A cycle that cannot be completed. The host is told and ends the process: roots are never skipped.
+/// A cycle that cannot be completed. The host is told and ends the process: roots are never
+/// skipped.
 #[derive(Debug, thiserror::Error)]
 enum CycleError {
     #[error(transparent)]
@@ -146,16 +155,17 @@ struct Roots<H: Heap> {
 }
 
 thread_local! {
-    /// While this thread verifies, roots that it finds go here and are not marked. Others go on marking: a thread in native
-    /// code may start a goroutine meanwhile.
+    /// While this thread verifies, roots that it finds go here and are not marked. Others go on
+    /// marking: a thread in native code may start a goroutine meanwhile.
     static VERIFIED: RefCell<Option<Vec<usize>>> = const { RefCell::new(None) };
 }
 
 impl<H: Heap> stackmark_stack::Collector for Roots<H> {
     fn roots(&self, words: &[usize]) {
         // A thread that ends has lost the variable, and does not verify.
-        let verifies =
-            VERIFIED.try_with(|roots| roots.borrow_mut().as_mut().map(|roots| roots.extend_from_slice(words)));
+        let verifies = VERIFIED.try_with(|roots| {
+            roots.borrow_mut().as_mut().map(|roots| roots.extend_from_slice(words))
+        });
         if !matches!(verifies, Ok(Some(()))) {
             self.marking.shade(words);
         }
@@ -174,7 +184,9 @@ pub struct Collector<H: Heap> {
 
 impl<H: Heap> std::fmt::Debug for Collector<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Collector").field("cycles", &self.inner.history.lock().cycles).finish_non_exhaustive()
+        f.debug_struct("Collector")
+            .field("cycles", &self.inner.history.lock().cycles)
+            .finish_non_exhaustive()
     }
 }
 
@@ -182,18 +194,24 @@ impl<H: Heap> Collector<H> {
     /// Starts collecting `heap`, whose objects the goroutines of `runtime` refer to.
     ///
     /// # Errors
-    /// If the system gives no thread: nothing is left then of what was started, and it may be tried again.
-    /// [`Unsupported`](std::io::ErrorKind::Unsupported) if generations are asked for and the heap has none.
+    /// If the system gives no thread: nothing is left then of what was started, and it may be tried
+    /// again. [`Unsupported`](std::io::ErrorKind::Unsupported) if generations are asked for and the
+    /// heap has none.
     ///
     /// # Panics
     /// If the runtime has a collector.
-    pub fn start(heap: Arc<H>, runtime: Arc<Runtime>, config: &Config) -> std::io::Result<Collector<H>> {
+    pub fn start(
+        heap: Arc<H>,
+        runtime: Arc<Runtime>,
+        config: &Config,
+    ) -> std::io::Result<Collector<H>> {
         if config.generational.is_some() && !heap.keep_marks() {
             return Err(std::io::ErrorKind::Unsupported.into());
         }
         let marker = Marker::start(Arc::clone(&heap), Arc::downgrade(&runtime), config.workers)?;
         let marking = Arc::clone(marker.shared());
-        let barrier = WriteBarrier::new(config.write_barrier, Arc::clone(&marking) as Arc<dyn Sink>);
+        let barrier =
+            WriteBarrier::new(config.write_barrier, Arc::clone(&marking) as Arc<dyn Sink>);
         let pace = Pace::new(config.percent, config.memory_limit);
         let generations = config.generational.map(Generations::new);
         heap.set_trigger(trigger(&pace, generations.as_ref()));
@@ -215,7 +233,8 @@ impl<H: Heap> Collector<H> {
         });
         let driver = Driver { inner: Arc::clone(&inner), marker, pace, generations };
         let thread = std::thread::Builder::new().name("stackmark-cycle".into());
-        let thread = thread.spawn(move || driver.run()).map_err(|error| no_thread("cycles", &error))?;
+        let thread =
+            thread.spawn(move || driver.run()).map_err(|error| no_thread("cycles", &error))?;
         let thread = Some(thread);
         // When nothing can fail any more: heap and runtime are as they were otherwise.
         let collector = Collector { inner, thread };
@@ -225,8 +244,8 @@ impl<H: Heap> Collector<H> {
         Ok(collector)
     }
 
-    /// Asks for a cycle that begins after this call and collects everything. `done` is called, by the collector's thread, when it
-    /// is complete: it may make a goroutine ready.
+    /// Asks for a cycle that begins after this call and collects everything. `done` is called, by
+    /// the collector's thread, when it is complete: it may make a goroutine ready.
     pub fn request(&self, done: impl FnOnce() + Send + 'static) {
         self.inner.request(Generation::All, Some(Box::new(done)));
     }
@@ -236,8 +255,8 @@ impl<H: Heap> Collector<H> {
         self.inner.request(Generation::Young, Some(Box::new(done)));
     }
 
-    /// As [`Collector::request`], and waits. Not from native code that a goroutine counts as Running in: the cycle would
-    /// wait for the goroutine.
+    /// As [`Collector::request`], and waits. Not from native code that a goroutine counts as
+    /// Running in: the cycle would wait for the goroutine.
     pub fn collect(&self) {
         let (send, receive) = std::sync::mpsc::channel();
         self.request(move || {
@@ -273,11 +292,12 @@ impl<H: Heap> Collector<H> {
         &self.inner.weak
     }
 
-    /// Adds global variables: every whole word in `range` is a root from the next cycle on. References are stored there with
-    /// the write barrier.
+    /// Adds global variables: every whole word in `range` is a root from the next cycle on.
+    /// References are stored there with the write barrier.
     ///
     /// # Safety
-    /// The words stay mapped and are only accessed by whole words, or by one thread at a time, as long as the collector lives.
+    /// The words stay mapped and are only accessed by whole words, or by one thread at a time, as
+    /// long as the collector lives.
     pub unsafe fn add_globals(&self, range: std::ops::Range<usize>) {
         // SAFETY: the caller's contract is the same.
         unsafe { self.inner.globals.add(range) };
@@ -320,11 +340,12 @@ impl<H: Heap> Inner<H> {
         let counters = self.runtime.counters();
         let stacks = self.runtime.stacks();
         let history = self.history.lock();
-        // Before what was placed, so that goroutines which run meanwhile do not make more of them than that. Acquire: those loads
-        // stay behind these.
-        let [hit, leapfrogged, removed] =
-            [&counters.hit, &counters.leapfrogged, &counters.removed].map(|counter| counter.load(Acquire));
-        let refused = REFUSALS.iter().zip(&counters.refused).map(|(why, n)| (*why, n.load(Relaxed)));
+        // Before what was placed, so that goroutines which run meanwhile do not make more of them
+        // than that. Acquire: those loads stay behind these.
+        let [hit, leapfrogged, removed] = [&counters.hit, &counters.leapfrogged, &counters.removed]
+            .map(|counter| counter.load(Acquire));
+        let refused =
+            REFUSALS.iter().zip(&counters.refused).map(|(why, n)| (*why, n.load(Relaxed)));
         Statistics {
             cycles: history.cycles,
             minor_cycles: history.minor,
@@ -409,13 +430,19 @@ impl<H: Heap> Driver<H> {
             }
             requests.begun += 1;
             let number = requests.begun;
-            let wanted = if std::mem::take(&mut requests.major) { Generation::All } else { Generation::Young };
+            let wanted = if std::mem::take(&mut requests.major) {
+                Generation::All
+            } else {
+                Generation::Young
+            };
             drop(requests);
             inner.runtime.make_room(self.marker.workers());
-            let (generation, due) = self.cycle(number, wanted).unwrap_or_else(|error| inner.runtime.fatal(&error));
+            let (generation, due) =
+                self.cycle(number, wanted).unwrap_or_else(|error| inner.runtime.fatal(&error));
             let mut requests = inner.requests.lock();
             requests.done = number;
-            let (ready, waiting) = requests.waiters.drain(..).partition(|(wanted, _)| *wanted <= number);
+            let (ready, waiting) =
+                requests.waiters.drain(..).partition(|(wanted, _)| *wanted <= number);
             requests.waiters = waiting;
             drop(requests);
             let ready: Vec<(u64, Waiter)> = ready;
@@ -441,7 +468,8 @@ impl<H: Heap> Driver<H> {
         self.pace.set_live(live, self.inner.runtime.stacks().resident_bytes());
     }
 
-    /// Runs a cycle; returns what it has collected, and the callbacks of objects that it has found unreachable.
+    /// Runs a cycle; returns what it has collected, and the callbacks of objects that it has found
+    /// unreachable.
     fn cycle(
         &mut self,
         number: u64,
@@ -455,7 +483,8 @@ impl<H: Heap> Driver<H> {
         let begun = Instant::now();
         let live_before = heap.counts().live_bytes as usize;
         let size = live_before + heap.allocated_since_cycle();
-        let generation = self.generations.as_ref().map_or(Generation::All, |g| g.next(wanted, size));
+        let generation =
+            self.generations.as_ref().map_or(Generation::All, |g| g.next(wanted, size));
         let short_scans = self.generations.as_ref().is_some_and(|g| g.config().short_scans);
 
         let _cycle = runtime.observed().span(Activity::Cycle, 0);
@@ -471,9 +500,14 @@ impl<H: Heap> Driver<H> {
             Generation::All => {
                 // All that is reachable will be found without it.
                 inner.barrier.forget_recorded();
-                inner.schedule.begin(live_before + allocated_before, self.pace.expected(), self.pace.goal());
+                inner.schedule.begin(
+                    live_before + allocated_before,
+                    self.pace.expected(),
+                    self.pace.goal(),
+                );
             }
-            // Without assists: at most what was allocated is traced, which bounds what can be allocated meanwhile.
+            // Without assists: at most what was allocated is traced, which bounds what can be
+            // allocated meanwhile.
             Generation::Young => inner.schedule.begin(allocated_before, 0, usize::MAX),
         }
         heap.begin_cycle();
@@ -521,7 +555,11 @@ impl<H: Heap> Driver<H> {
         let mark_ns = begun.elapsed().as_nanos() as u64;
         match generation {
             Generation::All => {
-                self.pace.cycle(&Measured { marked: marked.bytes as usize, allocated: allocated_meanwhile, mark_ns });
+                self.pace.cycle(&Measured {
+                    marked: marked.bytes as usize,
+                    allocated: allocated_meanwhile,
+                    mark_ns,
+                });
             }
             Generation::Young => {
                 let live = live_before + marked.bytes as usize + allocated_meanwhile;
@@ -561,7 +599,8 @@ impl<H: Heap> Driver<H> {
         Ok((generation, due))
     }
 
-    /// Scans again what has changed since the scans, so that the stopped world has little to look at.
+    /// Scans again what has changed since the scans, so that the stopped world has little to look
+    /// at.
     fn rescan(&mut self) -> Result<(), ScanError> {
         for _ in 0..RESCANS {
             let rescanned = self.inner.runtime.rescan_goroutines()?;
@@ -577,7 +616,8 @@ impl<H: Heap> Driver<H> {
     fn mark_on(&mut self) {
         for _ in 0..ROUNDS {
             let inner = &self.inner;
-            let more = inner.barrier.take_buffers() | inner.weak.shade_values(|word| inner.is_marked(word));
+            let more = inner.barrier.take_buffers()
+                | inner.weak.shade_values(|word| inner.is_marked(word));
             self.marker.drain();
             if !more {
                 break;
@@ -586,7 +626,11 @@ impl<H: Heap> Driver<H> {
     }
 
     /// Walks everything again from all roots.
-    fn verify(&self, world: &mut stackmark_stack::WorldStopped, cycle: u64) -> Result<(), CycleError> {
+    fn verify(
+        &self,
+        world: &mut stackmark_stack::WorldStopped,
+        cycle: u64,
+    ) -> Result<(), CycleError> {
         let mut verifier = Verifier::new(&*self.inner.heap);
         self.inner.globals.visit(|words| verifier.roots(words));
         self.inner.handles.visit(|words| verifier.roots(words));

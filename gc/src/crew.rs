@@ -1,20 +1,24 @@
-//! Who marks, and when there is nothing left to mark: the protocol by which mark workers rest, are woken, and are found
-//! to have finished. Nobody spins.
+//! Who marks, and when there is nothing left to mark: the protocol by which mark workers rest, are
+//! woken, and are found to have finished. Nobody spins.
 //!
-//! Who wants to know that there is nothing left is a worker meanwhile, the *foreman*: of the collector's threads there are
-//! then never more awake than there are workers, so they do not take processors from each other, nor from goroutines.
+//! Who wants to know that there is nothing left is a worker meanwhile, the *foreman*: of the
+//! collector's threads there are then never more awake than there are workers, so they do not take
+//! processors from each other, nor from goroutines.
 //!
 //! Work lies in queues that this file knows nothing of; `has_work` looks into them. Invariants:
 //!
-//! 1. A worker counts as idle only when its own queue is empty and what it counted is published. The foreman is a worker from
-//!    [`Crew::enlist`] to [`Crew::retire`] or the end of [`Crew::rest_or_finish`].
-//! 2. A worker stores that it is idle, fences, and looks at the queues; who adds to a shared queue from outside stores,
-//!    fences, and looks whether a worker is idle ([`Crew::announce`]). So one of the two sees the other.
-//! 3. It is *quiet* when all workers are idle, nobody helps and the shared queues are empty, all seen under the lock. Only a
-//!    worker that is not idle, a helper, or somebody from outside, adds work; so as long as nobody outside does, quiet stays
-//!    quiet. (A helper that joins finds nothing then.)
-//! 4. A helper, a mutator that marks for a while, takes and adds work between [`Crew::join`] and [`Crew::part`] alone; before it
-//!    parts it has put back what it has left.
+//! 1. A worker counts as idle only when its own queue is empty and what it counted is published.
+//!    The foreman is a worker from [`Crew::enlist`] to [`Crew::retire`] or the end of
+//!    [`Crew::rest_or_finish`].
+//! 2. A worker stores that it is idle, fences, and looks at the queues; who adds to a shared queue
+//!    from outside stores, fences, and looks whether a worker is idle ([`Crew::announce`]). So one
+//!    of the two sees the other.
+//! 3. It is *quiet* when all workers are idle, nobody helps and the shared queues are empty, all
+//!    seen under the lock. Only a worker that is not idle, a helper, or somebody from outside, adds
+//!    work; so as long as nobody outside does, quiet stays quiet. (A helper that joins finds
+//!    nothing then.)
+//! 4. A helper, a mutator that marks for a while, takes and adds work between [`Crew::join`] and
+//!    [`Crew::part`] alone; before it parts it has put back what it has left.
 
 use stackmark_stack::sync::{AtomicUsize, Condvar, Mutex, Ordering, fence};
 
@@ -55,7 +59,8 @@ impl Crew {
         }
     }
 
-    /// A worker has found nothing to do. Returns when there may be something, or with false when it shall end.
+    /// A worker has found nothing to do. Returns when there may be something, or with false when it
+    /// shall end.
     pub(crate) fn rest(&self, has_work: impl Fn() -> bool) -> bool {
         let mut state = self.state.lock();
         self.becomes_idle(&mut state);
@@ -97,8 +102,8 @@ impl Crew {
         self.state.lock().workers -= 1;
     }
 
-    /// The foreman has found nothing to do. Returns with true when there is something, and with false when it is quiet: then
-    /// it is no worker any more.
+    /// The foreman has found nothing to do. Returns with true when there is something, and with
+    /// false when it is quiet: then it is no worker any more.
     pub(crate) fn rest_or_finish(&self, has_work: impl Fn() -> bool) -> bool {
         let mut state = self.state.lock();
         self.becomes_idle(&mut state);
@@ -116,8 +121,8 @@ impl Crew {
         more
     }
 
-    /// Work has been added to a shared queue: wakes somebody if one is idle. (Where little is added, and the foreman will come
-    /// to look, this may be left out.)
+    /// Work has been added to a shared queue: wakes somebody if one is idle. (Where little is
+    /// added, and the foreman will come to look, this may be left out.)
     pub(crate) fn announce(&self) {
         // Invariant 2: pairs with the fence in `becomes_idle`.
         fence(Ordering::SeqCst);
@@ -135,7 +140,8 @@ impl Crew {
         self.idle.load(Ordering::Relaxed) > 0 || self.helpers.load(Ordering::Relaxed) > 0
     }
 
-    /// Somebody who is no worker begins to help; false if there is nothing to help with. Followed by [`Crew::part`].
+    /// Somebody who is no worker begins to help; false if there is nothing to help with. Followed
+    /// by [`Crew::part`].
     pub(crate) fn join(&self) -> bool {
         let mut state = self.state.lock();
         if !state.open || state.over {

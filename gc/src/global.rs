@@ -16,7 +16,8 @@ impl Globals {
     /// Adds a range, as whole words.
     ///
     /// # Safety
-    /// The words stay mapped and are only accessed by whole words, or by one thread at a time, as long as the collector lives.
+    /// The words stay mapped and are only accessed by whole words, or by one thread at a time, as
+    /// long as the collector lives.
     pub(crate) unsafe fn add(&self, range: Range<usize>) {
         let range = range.start.next_multiple_of(8)..range.end & !7;
         if !range.is_empty() {

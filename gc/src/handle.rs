@@ -13,9 +13,10 @@ const SHARDS: usize = 16;
 
 /// The handles of one collector.
 ///
-/// A value is stored, and the write barrier's flag looked at, under the lock of the handle's part of the table; the collector
-/// visits that part under the same lock after it has set the flag. So a store is seen by the visit, or shades its value,
-/// on whatever thread and in whatever state it happens.
+/// A value is stored, and the write barrier's flag looked at, under the lock of the handle's part
+/// of the table; the collector visits that part under the same lock after it has set the flag. So a
+/// store is seen by the visit, or shades its value, on whatever thread and in whatever state it
+/// happens.
 pub struct Handles {
     shards: [Mutex<Shard>; SHARDS],
     next: AtomicUsize,
@@ -34,8 +35,8 @@ impl std::fmt::Debug for Handles {
     }
 }
 
-/// A reference to an object, held by native code. The object lives as long as the handle, or until the handle is set to
-/// something else. The word may also point into an object.
+/// A reference to an object, held by native code. The object lives as long as the handle, or until
+/// the handle is set to something else. The word may also point into an object.
 pub struct Handle {
     handles: Arc<Handles>,
     shard: usize,
@@ -50,11 +51,15 @@ impl std::fmt::Debug for Handle {
 
 impl Handles {
     pub(crate) fn new(barrier: Arc<WriteBarrier>) -> Arc<Handles> {
-        Arc::new(Handles { shards: std::array::from_fn(|_| Mutex::default()), next: AtomicUsize::new(0), barrier })
+        Arc::new(Handles {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            next: AtomicUsize::new(0),
+            barrier,
+        })
     }
 
-    /// A handle on what `word` refers to. The caller's goroutine is Running, or `word` comes from another handle that it holds:
-    /// otherwise the object may be gone already.
+    /// A handle on what `word` refers to. The caller's goroutine is Running, or `word` comes from
+    /// another handle that it holds: otherwise the object may be gone already.
     pub fn create(self: &Arc<Self>, word: usize) -> Handle {
         // Relaxed: spreads threads over the shards, nothing more.
         let number = self.next.fetch_add(1, Relaxed) % SHARDS;
@@ -79,7 +84,11 @@ impl Handles {
 
     /// How many handles there are.
     pub fn live(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock()).map(|shard| shard.words.len() - shard.free.len()).sum()
+        self.shards
+            .iter()
+            .map(|shard| shard.lock())
+            .map(|shard| shard.words.len() - shard.free.len())
+            .sum()
     }
 
     /// Calls `visit` with the words of all handles.
@@ -110,8 +119,8 @@ impl Clone for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // With an insertion barrier what is dropped needs no shading: whoever has loaded it is scanned after this, or
-        // again, or stores it through the barrier.
+        // With an insertion barrier what is dropped needs no shading: whoever has loaded it is
+        // scanned after this, or again, or stores it through the barrier.
         let mut shard = self.handles.shards[self.shard].lock();
         let lost = std::mem::take(&mut shard.words[self.index]);
         shard.free.push(self.index);
@@ -145,7 +154,8 @@ mod tests {
 
     #[test]
     fn what_handles_hold_is_visited_and_what_they_held_is_not() {
-        let handles = Handles::new(WriteBarrier::new(Kind::Insertion, Arc::new(Recorder::default())));
+        let handles =
+            Handles::new(WriteBarrier::new(Kind::Insertion, Arc::new(Recorder::default())));
         let mut held: Vec<Handle> = (1..=100).map(|word| handles.create(word)).collect();
         assert_eq!(visited(&handles), (1..=100).collect::<Vec<_>>());
         held.retain(|handle| handle.get() % 2 == 0);

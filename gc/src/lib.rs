@@ -1,8 +1,8 @@
 //! A concurrent collector over moving goroutine stacks, with a replaceable heap.
 //!
-//! A [`Collector`] marks the objects of a [`heap::Heap`] while goroutines run, finds their roots in the stacks of a
-//! [`stack::Runtime`], and rescans of each stack only the frames that have run since its scan. [`mark_sweep::MarkSweep`] is
-//! the heap that comes with it.
+//! A [`Collector`] marks the objects of a [`heap::Heap`] while goroutines run, finds their roots in
+//! the stacks of a [`stack::Runtime`], and rescans of each stack only the frames that have run
+//! since its scan. [`mark_sweep::MarkSweep`] is the heap that comes with it.
 //!
 //! ```
 //! use stackmark::mark_sweep::{Descriptor, MarkSweep, Options};

@@ -1,13 +1,14 @@
-//! Marking: from words that may refer to objects to the objects' transitive closure, by a crew of threads.
+//! Marking: from words that may refer to objects to the objects' transitive closure, by a crew of
+//! threads.
 //!
-//! An object is *grey* from the moment that somebody has marked it until its references have been looked at. Grey objects
-//! lie on a worker's own stack, in its deque, where others steal, or in batches in the shared queue. A worker puts part of
-//! its stack into the deque when somebody has nothing to do; popping from the deque costs a fence, popping from the stack
-//! does not.
+//! An object is *grey* from the moment that somebody has marked it until its references have been
+//! looked at. Grey objects lie on a worker's own stack, in its deque, where others steal, or in
+//! batches in the shared queue. A worker puts part of its stack into the deque when somebody has
+//! nothing to do; popping from the deque costs a fence, popping from the stack does not.
 //!
-//! The references that a worker finds pass through a short queue, first in, first out, on their way to being looked at: what
-//! will be needed of their objects comes into the cache meanwhile (Cher, Hosking and Vitek, "Software prefetching for
-//! mark-sweep garbage collection", 2004).
+//! The references that a worker finds pass through a short queue, first in, first out, on their way
+//! to being looked at: what will be needed of their objects comes into the cache meanwhile (Cher,
+//! Hosking and Vitek, "Software prefetching for mark-sweep garbage collection", 2004).
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -32,8 +33,8 @@ const STRETCH: usize = 64;
 const SHARE: usize = 32;
 /// Roots that are collected before a worker is woken for them.
 const ROOTS: usize = 512;
-/// Bytes of objects that are traced by who waits for marking, before others are given some: a little is done sooner than a
-/// worker wakes.
+/// Bytes of objects that are traced by who waits for marking, before others are given some: a
+/// little is done sooner than a worker wakes.
 const LITTLE: u64 = 32 << 10;
 /// Bytes that a worker traces before it adds them to the total.
 const PUBLISHED: u64 = 16 << 10;
@@ -68,15 +69,20 @@ pub(crate) struct Shared<H> {
     /// Whose frozen frames the workers visit. It refers to us.
     stacks: Weak<Runtime>,
     crew: Crew,
-    // Counted by each thread for itself and added from time to time, and before it rests, so exact when it is quiet.
+    // Counted by each thread for itself and added from time to time, and before it rests, so exact
+    // when it is quiet.
     objects: AtomicU64,
     bytes: AtomicU64,
 }
 
 impl<H: Heap> Marker<H> {
-    /// With `workers` threads: the caller's, while it [drains](Marker::drain), and others, which wait for [`open`](Marker::open).
-    /// They visit frozen frames of `stacks`, too.
-    pub(crate) fn start(heap: Arc<H>, stacks: Weak<Runtime>, workers: usize) -> std::io::Result<Marker<H>> {
+    /// With `workers` threads: the caller's, while it [drains](Marker::drain), and others, which
+    /// wait for [`open`](Marker::open). They visit frozen frames of `stacks`, too.
+    pub(crate) fn start(
+        heap: Arc<H>,
+        stacks: Weak<Runtime>,
+        workers: usize,
+    ) -> std::io::Result<Marker<H>> {
         let deques: Vec<_> = (0..workers.max(1)).map(|_| Worker::new_lifo()).collect();
         let shared = Arc::new(Shared {
             heap,
@@ -96,8 +102,10 @@ impl<H: Heap> Marker<H> {
         let foreman = workers.next().expect("at least one");
         let mut marker = Marker { foreman, threads: Vec::new() };
         for worker in workers {
-            let thread = std::thread::Builder::new().name(format!("stackmark-mark-{}", worker.number));
-            let thread = thread.spawn(move || worker.run()).map_err(|error| no_thread("marking", &error))?;
+            let thread =
+                std::thread::Builder::new().name(format!("stackmark-mark-{}", worker.number));
+            let thread =
+                thread.spawn(move || worker.run()).map_err(|error| no_thread("marking", &error))?;
             marker.threads.push(thread);
         }
         Ok(marker)
@@ -119,7 +127,8 @@ impl<H: Heap> Marker<H> {
         shared.crew.open(shared.has_work());
     }
 
-    /// Marks until there is nothing left to trace. Others may add something right afterwards, unless the world is stopped.
+    /// Marks until there is nothing left to trace. Others may add something right afterwards,
+    /// unless the world is stopped.
     pub(crate) fn drain(&mut self) {
         let shared = Arc::clone(self.shared());
         let _span = shared.mark_span();
@@ -141,15 +150,18 @@ impl<H: Heap> Marker<H> {
         }
     }
 
-    /// Ends marking, when it is quiet and the world is stopped; tells what was marked since the last call.
+    /// Ends marking, when it is quiet and the world is stopped; tells what was marked since the
+    /// last call.
     pub(crate) fn close(&self) -> Marked {
         let shared = self.shared();
         shared.crew.close();
-        // Threads in native code may still deliver words, of objects that are marked: nobody needs them.
+        // Threads in native code may still deliver words, of objects that are marked: nobody needs
+        // them.
         while !shared.queue.is_empty() {
             drop(shared.queue.steal());
         }
-        // Their memory is kept: giving it back may have the allocator give back much more, which takes long.
+        // Their memory is kept: giving it back may have the allocator give back much more, which
+        // takes long.
         let mut roots = shared.roots.lock();
         roots.clear();
         shared.root_count.store(0, Relaxed);
@@ -170,7 +182,8 @@ impl<H> Drop for Marker<H> {
 
 impl<H: Heap> Shared<H> {
     fn has_work(&self) -> bool {
-        // The last object of a deque is its owner's, who is not idle: going after it would only keep two threads busy.
+        // The last object of a deque is its owner's, who is not idle: going after it would only
+        // keep two threads busy.
         !self.queue.is_empty()
             || self.root_count.load(Relaxed) > 0
             || self.stealers.iter().any(|stealer| stealer.len() > 1)
@@ -193,15 +206,17 @@ impl<H: Heap> Shared<H> {
         stacks.scan_frozen().unwrap_or_else(|error| stacks.fatal(&error))
     }
 
-    /// Leaves what the words refer to to the workers. For threads that find roots, after `begin_cycle`.
+    /// Leaves what the words refer to to the workers. For threads that find roots, after
+    /// `begin_cycle`.
     ///
-    /// Many threads bring few words each. They are collected before a worker is woken for them; who waits for marking
-    /// to be complete wakes one for the rest.
+    /// Many threads bring few words each. They are collected before a worker is woken for them; who
+    /// waits for marking to be complete wakes one for the rest.
     pub(crate) fn shade(&self, words: &[usize]) {
         let mut roots = self.roots.lock();
         roots.extend(words.iter().filter(|word| **word != 0));
         let full = if roots.len() >= ROOTS { std::mem::take(&mut *roots) } else { Vec::new() };
-        // Relaxed: workers look before they rest, and so does who waits for them, after the lock or a fence.
+        // Relaxed: workers look before they rest, and so does who waits for them, after the lock or
+        // a fence.
         self.root_count.store(roots.len(), Relaxed);
         drop(roots);
         self.take(full);
@@ -223,8 +238,8 @@ impl<H: Heap> Shared<H> {
         self.bytes.load(Relaxed)
     }
 
-    /// Marks on a mutator's behalf, about so many bytes of objects, as far as others leave something to take and until it
-    /// `is_awaited` elsewhere; tells how many it were.
+    /// Marks on a mutator's behalf, about so many bytes of objects, as far as others leave
+    /// something to take and until it `is_awaited` elsewhere; tells how many it were.
     pub(crate) fn help(&self, bytes: u64, is_awaited: impl Fn() -> bool) -> u64 {
         if !self.crew.join() {
             return 0;
@@ -368,7 +383,8 @@ impl Tracer {
         self.stack.pop()
     }
 
-    /// Traces the piece of an object that begins at `from`; puts what follows it, if there is something, into the queue first.
+    /// Traces the piece of an object that begins at `from`; puts what follows it, if there is
+    /// something, into the queue first.
     #[inline]
     fn trace<H: Heap>(&mut self, shared: &Shared<H>, object: Object, from: usize, size: usize) {
         if size - from > PIECE {
@@ -378,7 +394,8 @@ impl Tracer {
         heap.trace(object, from..from + PIECE, &mut |word| self.follow(heap, word));
     }
 
-    /// Has the object that `word` may refer to brought into the cache, and looks at one that has been.
+    /// Has the object that `word` may refer to brought into the cache, and looks at one that has
+    /// been.
     #[inline]
     fn follow(&mut self, heap: &impl Heap, word: usize) {
         if heap.prefetch(word)
@@ -392,11 +409,14 @@ impl Tracer {
 
     /// Takes something from the shared queue, if there is anything.
     fn take_shared<H: Heap>(&mut self, shared: &Shared<H>) -> bool {
-        let work = insist(|| shared.queue.steal()).unwrap_or_else(|| Work::Words(shared.take_roots()));
+        let work =
+            insist(|| shared.queue.steal()).unwrap_or_else(|| Work::Words(shared.take_roots()));
         match work {
             Work::Grey(objects) => self.stack.extend(objects),
             Work::Words(words) if words.is_empty() => return false,
-            Work::Words(words) => words.into_iter().for_each(|word| self.follow(&*shared.heap, word)),
+            Work::Words(words) => {
+                words.into_iter().for_each(|word| self.follow(&*shared.heap, word))
+            }
             Work::Piece(object, from) => self.trace(shared, object, from, shared.heap.size(object)),
         }
         true
@@ -404,7 +424,8 @@ impl Tracer {
 
     /// Adds what was counted to the totals.
     fn publish<H>(&mut self, shared: &Shared<H>) {
-        // Relaxed: whoever needs exact totals has waited until it is quiet, or the world is stopped.
+        // Relaxed: whoever needs exact totals has waited until it is quiet, or the world is
+        // stopped.
         let counted = std::mem::take(&mut self.counted);
         shared.objects.fetch_add(counted.objects, Relaxed);
         shared.bytes.fetch_add(counted.bytes, Relaxed);
@@ -457,7 +478,9 @@ impl<H: Heap> MarkWorker<H> {
     fn steal(&mut self) -> bool {
         let count = self.shared.stealers.len();
         for other in (1..count).map(|i| (self.number + i) % count) {
-            if let Some(object) = insist(|| self.shared.stealers[other].steal_batch_and_pop(&self.deque)) {
+            if let Some(object) =
+                insist(|| self.shared.stealers[other].steal_batch_and_pop(&self.deque))
+            {
                 self.tracer.stack.push(object);
                 return true;
             }
@@ -482,7 +505,8 @@ mod tests {
     use super::*;
     use crate::mark_sweep::{Descriptor, MarkSweep, Options};
 
-    /// A heap with a list, a wide tree in one large array and garbage; the roots and how many objects they reach.
+    /// A heap with a list, a wide tree in one large array and garbage; the roots and how many
+    /// objects they reach.
     fn graph() -> (Arc<MarkSweep>, Vec<usize>, u64, u64) {
         let heap = MarkSweep::new(&Options { limit: 256 << 20, poison: true }).expect("a heap");
         let allocator = heap.allocator().expect("an allocator");
@@ -511,7 +535,8 @@ mod tests {
     fn any_number_of_workers_marks_exactly_what_is_reachable() {
         for workers in [1, 2, 5] {
             let (heap, roots, objects, bytes) = graph();
-            let mut marker = Marker::start(Arc::clone(&heap), Weak::new(), workers).expect("threads");
+            let mut marker =
+                Marker::start(Arc::clone(&heap), Weak::new(), workers).expect("threads");
             for _ in 0..3 {
                 heap.begin_cycle();
                 marker.open();
@@ -544,7 +569,8 @@ mod tests {
                     (0..1000).map(|_| shared.help(1 << 10, || false)).sum::<u64>()
                 };
                 let helpers = [scope.spawn(help), scope.spawn(help)];
-                helped += helpers.map(|helper| helper.join().expect("no panic")).iter().sum::<u64>();
+                helped +=
+                    helpers.map(|helper| helper.join().expect("no panic")).iter().sum::<u64>();
             });
             marker.drain();
             let marked = marker.close();

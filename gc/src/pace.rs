@@ -3,16 +3,17 @@
 /// The smallest goal, at 100 percent; it is scaled with the percentage, as Go's is.
 const MINIMUM: usize = 4 << 20;
 
-/// How far above what is live a memory limit may press the goal down, at least: cycles that follow each other without a break
-/// would free nothing. A sixteenth of what is live, and this.
+/// How far above what is live a memory limit may press the goal down, at least: cycles that follow
+/// each other without a break would free nothing. A sixteenth of what is live, and this.
 const BREATH: usize = 1 << 20;
 
-/// The pace of collections. The *goal* is the size that the heap should not exceed: what was live after the last cycle, and a
-/// percentage on top of what that cycle marked; less where a limit of memory asks for it. (What was allocated while it ran counts
-/// as live, but most of it is garbage by then: a percentage of that, too, and heaps of programs that allocate fast would be
-/// several times as large as what they need.) The cycle has to begin earlier, since goroutines allocate
-/// while it runs: by as much as they will at the rate of the last cycles in the time that marking will take at its measured
-/// speed.
+/// The pace of collections. The *goal* is the size that the heap should not exceed: what was live
+/// after the last cycle, and a percentage on top of what that cycle marked; less where a limit of
+/// memory asks for it. (What was allocated while it ran counts as live, but most of it is garbage
+/// by then: a percentage of that, too, and heaps of programs that allocate fast would be several
+/// times as large as what they need.) The cycle has to begin earlier, since goroutines allocate
+/// while it runs: by as much as they will at the rate of the last cycles in the time that marking
+/// will take at its measured speed.
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
     percent: Option<u32>,
@@ -23,7 +24,8 @@ pub(crate) struct Pace {
     live: usize,
     /// What the last cycle marked.
     marked: usize,
-    /// Nanoseconds in which a byte is marked, and bytes that are allocated in one meanwhile; smoothed.
+    /// Nanoseconds in which a byte is marked, and bytes that are allocated in one meanwhile;
+    /// smoothed.
     slowness: f64,
     rate: f64,
 }
@@ -51,7 +53,8 @@ impl Pace {
         self.marked = measured.marked;
         let time = measured.mark_ns.max(1) as f64;
         let slowness = time / measured.marked.max(1) as f64;
-        self.slowness = if self.slowness == 0.0 { slowness } else { (3.0 * self.slowness + slowness) / 4.0 };
+        self.slowness =
+            if self.slowness == 0.0 { slowness } else { (3.0 * self.slowness + slowness) / 4.0 };
         // Rises at once, falls slowly.
         self.rate = (measured.allocated as f64 / time).max(self.rate * 0.75);
     }
@@ -73,11 +76,13 @@ impl Pace {
             (bytes as u128 * u128::from(percent) / 100).min(usize::MAX as u128 / 2) as usize
         };
         let wanted = self.percent.map_or(usize::MAX, |percent| {
-            self.live.saturating_add(scale(self.marked.min(self.live), percent)).max(scale(MINIMUM, percent))
+            self.live
+                .saturating_add(scale(self.marked.min(self.live), percent))
+                .max(scale(MINIMUM, percent))
         });
-        let allowed = self
-            .limit
-            .map_or(usize::MAX, |limit| limit.saturating_sub(self.beside).max(self.live + self.live / 16 + BREATH));
+        let allowed = self.limit.map_or(usize::MAX, |limit| {
+            limit.saturating_sub(self.beside).max(self.live + self.live / 16 + BREATH)
+        });
         wanted.min(allowed)
     }
 
@@ -87,8 +92,9 @@ impl Pace {
         if goal == usize::MAX {
             return usize::MAX;
         }
-        // The heap had `live` bytes then. Never before a third of the room is used up, so that fast allocation does not
-        // make cycles follow each other without a break; threads that allocate help to mark instead.
+        // The heap had `live` bytes then. Never before a third of the room is used up, so that fast
+        // allocation does not make cycles follow each other without a break; threads that allocate
+        // help to mark instead.
         let room = goal.saturating_sub(self.live);
         let meanwhile = (self.rate * self.slowness * self.marked as f64) as usize;
         room.saturating_sub(meanwhile).max(room / 3).max(1)

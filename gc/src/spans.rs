@@ -1,4 +1,5 @@
-//! Activities as spans of the crate `tracing`, for embedders that use it. Behind the feature `tracing`.
+//! Activities as spans of the crate `tracing`, for embedders that use it. Behind the feature
+//! `tracing`.
 
 use std::cell::RefCell;
 
@@ -6,9 +7,9 @@ use stackmark_stack::observe::{Activity, Observer};
 use tracing::span::EnteredSpan;
 use tracing::trace_span;
 
-/// An [`Observer`] that enters a span at level TRACE, target `stackmark`, for each activity, with the goroutine's number in the
-/// field `goroutine`. Subscribers are called where [`Observer`] says: they must not wait for goroutines. Installed with
-/// `runtime.observed().set(Arc::new(Spans))`.
+/// An [`Observer`] that enters a span at level TRACE, target `stackmark`, for each activity, with
+/// the goroutine's number in the field `goroutine`. Subscribers are called where [`Observer`] says:
+/// they must not wait for goroutines. Installed with `runtime.observed().set(Arc::new(Spans))`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Spans;
 

@@ -22,9 +22,11 @@ pub struct CycleStats {
     pub time_to_stop_ns: u64,
     /// The goroutine that was the last to stand still, if one had to be waited for.
     pub stopped_last: Option<Straggler>,
-    /// The goroutine that was the last to answer the cycle's first handshake, if one had to be waited for.
+    /// The goroutine that was the last to answer the cycle's first handshake, if one had to be
+    /// waited for.
     pub answered_last: Option<Straggler>,
-    /// The longest time that one goroutine stood still which would have run: while it scanned its own stack, or was held.
+    /// The longest time that one goroutine stood still which would have run: while it scanned its
+    /// own stack, or was held.
     pub longest_hold_ns: u64,
     /// From the cycle's beginning to the end of marking, the world's stop included.
     pub mark_ns: u64,
@@ -106,7 +108,8 @@ pub struct Statistics {
     pub cycles_detail: Vec<CycleStats>,
     /// World stops, in nanoseconds.
     pub pauses_ns: Summary,
-    /// How many world stops were shorter than each power of two nanoseconds and not than the one before: (power, count).
+    /// How many world stops were shorter than each power of two nanoseconds and not than the one
+    /// before: (power, count).
     pub pauses_by_power: Vec<(u64, u64)>,
     /// Holds of single goroutines, in nanoseconds.
     pub holds_ns: Summary,

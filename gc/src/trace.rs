@@ -1,5 +1,6 @@
-//! A trace of what the threads do, as a file in Chrome's JSON format, which Perfetto shows too: a track for each thread, that
-//! is for each machine, mark worker and the collector, and on it the activities with their goroutines.
+//! A trace of what the threads do, as a file in Chrome's JSON format, which Perfetto shows too: a
+//! track for each thread, that is for each machine, mark worker and the collector, and on it the
+//! activities with their goroutines.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! Verification: with the world stopped after marking, everything is walked again from the roots, and what is reachable
-//! must be marked.
+//! Verification: with the world stopped after marking, everything is walked again from the roots,
+//! and what is reachable must be marked.
 
 use std::collections::HashMap;
 
@@ -23,7 +23,9 @@ fn describe(parent: Option<Object>, word: usize, distance: usize) -> String {
     match parent {
         Some(parent) => {
             let parent = parent.address();
-            format!("{word:#x}, in object {parent:#x}, refers to it, {distance} references from a root")
+            format!(
+                "{word:#x}, in object {parent:#x}, refers to it, {distance} references from a root"
+            )
         }
         None => format!("the root {word:#x} refers to it"),
     }
@@ -55,7 +57,8 @@ impl<'h, H: Heap> Verifier<'h, H> {
         }
         self.visited.insert(object, parent);
         if !self.heap.is_marked(object) && self.found.is_none() {
-            let path = std::iter::successors(parent, |object| self.visited.get(object).copied().flatten());
+            let path =
+                std::iter::successors(parent, |object| self.visited.get(object).copied().flatten());
             self.found = Some(UnmarkedObject { object, parent, word, distance: path.count() });
         }
         self.rest.push(object);
@@ -88,24 +91,32 @@ mod tests {
         let heap = MarkSweep::new(&Options::default()).expect("a heap");
         let allocator = heap.allocator().expect("an allocator");
         let references = heap.register(Descriptor::references()).expect("a descriptor");
-        let objects: Vec<usize> =
-            (0..3).map(|_| allocator.allocate(references, 16).expect("room").as_ptr() as usize).collect();
+        let objects: Vec<usize> = (0..3)
+            .map(|_| allocator.allocate(references, 16).expect("room").as_ptr() as usize)
+            .collect();
         for pair in objects.windows(2) {
             // SAFETY: within an object that was just allocated.
             unsafe { ((pair[0] + 8) as *mut usize).write(pair[1] + 4) };
         }
         heap.begin_cycle();
-        let named: Vec<Object> = objects.iter().map(|word| heap.resolve(*word).expect("an object")).collect();
+        let named: Vec<Object> =
+            objects.iter().map(|word| heap.resolve(*word).expect("an object")).collect();
         let verify = || {
             let mut verifier = Verifier::new(&*heap);
             verifier.roots(&[0, 17, objects[0]]);
             verifier.finish()
         };
-        let expected = UnmarkedObject { object: named[0], parent: None, word: objects[0], distance: 0 };
+        let expected =
+            UnmarkedObject { object: named[0], parent: None, word: objects[0], distance: 0 };
         assert_eq!(verify(), Err(expected));
         heap.mark(named[0]);
         heap.mark(named[1]);
-        let expected = UnmarkedObject { object: named[2], parent: Some(named[1]), word: objects[2] + 4, distance: 2 };
+        let expected = UnmarkedObject {
+            object: named[2],
+            parent: Some(named[1]),
+            word: objects[2] + 4,
+            distance: 2,
+        };
         assert_eq!(verify(), Err(expected));
         heap.mark(named[2]);
         assert_eq!(verify(), Ok(3));

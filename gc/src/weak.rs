@@ -1,14 +1,16 @@
-//! Weak references, finalisation callbacks and weak maps: what native code knows of objects without keeping them alive.
+//! Weak references, finalisation callbacks and weak maps: what native code knows of objects without
+//! keeping them alive.
 //!
-//! All of it lies in one table behind one lock. When marking is complete and the world is stopped, the collector takes the
-//! lock, traces the values of weak maps whose keys are marked, again and again until there are none left (Hayes, "Ephemerons:
-//! a new finalization mechanism", 1997), clears what refers to unmarked objects, and makes handles of the objects whose callbacks
-//! are due. Whoever gets a reference out of the table does so under the lock, and shades it while marking runs: so either marking
-//! sees it, or it is gone.
+//! All of it lies in one table behind one lock. When marking is complete and the world is stopped,
+//! the collector takes the lock, traces the values of weak maps whose keys are marked, again and
+//! again until there are none left (Hayes, "Ephemerons: a new finalization mechanism", 1997),
+//! clears what refers to unmarked objects, and makes handles of the objects whose callbacks are
+//! due. Whoever gets a reference out of the table does so under the lock, and shades it while
+//! marking runs: so either marking sees it, or it is gone.
 //!
-//! Weak references to an object are cleared before its callback runs, as in Java and in Go; an object that its callback makes
-//! reachable again has no callback any more. The time that the world is stopped for this grows with the number of entries in the
-//! table, not with the heap.
+//! Weak references to an object are cleared before its callback runs, as in Java and in Go; an
+//! object that its callback makes reachable again has no callback any more. The time that the world
+//! is stopped for this grows with the number of entries in the table, not with the heap.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,8 +33,11 @@ pub struct WeakReferences {
 impl std::fmt::Debug for WeakReferences {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let table = self.table.lock();
-        let counts = (table.references.len() - table.free.len(), table.callbacks.len(), table.maps.len());
-        f.debug_struct("WeakReferences").field("references_callbacks_maps", &counts).finish_non_exhaustive()
+        let counts =
+            (table.references.len() - table.free.len(), table.callbacks.len(), table.maps.len());
+        f.debug_struct("WeakReferences")
+            .field("references_callbacks_maps", &counts)
+            .finish_non_exhaustive()
     }
 }
 
@@ -53,8 +58,9 @@ pub struct WeakReference {
     index: usize,
 }
 
-/// A map from objects to words. An entry keeps its key alive no more than a weak reference would, and its value only as long as
-/// the key is alive, also where the value refers to the key. Keys are compared as words.
+/// A map from objects to words. An entry keeps its key alive no more than a weak reference would,
+/// and its value only as long as the key is alive, also where the value refers to the key. Keys are
+/// compared as words.
 pub struct WeakMap {
     owner: Arc<WeakReferences>,
     number: u64,
@@ -79,8 +85,9 @@ impl WeakReferences {
         Arc::new(WeakReferences { table: Mutex::default(), handles, barrier })
     }
 
-    /// A weak reference to the object that `word` points to or into. The caller's goroutine is Running, or `word` comes from a
-    /// handle that it holds: otherwise the object may be gone already.
+    /// A weak reference to the object that `word` points to or into. The caller's goroutine is
+    /// Running, or `word` comes from a handle that it holds: otherwise the object may be gone
+    /// already.
     pub fn create(self: &Arc<Self>, word: usize) -> WeakReference {
         let mut table = self.table.lock();
         let index = table.free.pop().unwrap_or(table.references.len());
@@ -91,10 +98,11 @@ impl WeakReferences {
         WeakReference { owner: Arc::clone(self), index }
     }
 
-    /// Has `callback` called once, when the object that `word` points to or into has become unreachable but for weak references:
-    /// by the collector's thread, after the cycle that has found that, with a handle that keeps the object and everything that
-    /// it refers to. The callback should be short, and must not wait for a collection. See [`WeakReferences::create`] about
-    /// `word`.
+    /// Has `callback` called once, when the object that `word` points to or into has become
+    /// unreachable but for weak references: by the collector's thread, after the cycle that has
+    /// found that, with a handle that keeps the object and everything that it refers to. The
+    /// callback should be short, and must not wait for a collection. See [`WeakReferences::create`]
+    /// about `word`.
     pub fn on_unreachable(&self, word: usize, callback: impl FnOnce(Handle) + Send + 'static) {
         self.table.lock().callbacks.push((word, Box::new(callback)));
     }
@@ -119,10 +127,14 @@ impl WeakReferences {
         self.table.lock().shade_values(&marked, |word| self.barrier.shade(word))
     }
 
-    /// Marking is complete but for what lies in the table, and the world is stopped. Traces and clears, see the module. `marked`
-    /// tells whether what a word refers to is marked or no object at all; `drain` traces what has been shaded. Returns the
-    /// callbacks that are due.
-    pub(crate) fn settle(&self, marked: impl Fn(usize) -> bool, mut drain: impl FnMut()) -> Vec<(Handle, Callback)> {
+    /// Marking is complete but for what lies in the table, and the world is stopped. Traces and
+    /// clears, see the module. `marked` tells whether what a word refers to is marked or no object
+    /// at all; `drain` traces what has been shaded. Returns the callbacks that are due.
+    pub(crate) fn settle(
+        &self,
+        marked: impl Fn(usize) -> bool,
+        mut drain: impl FnMut(),
+    ) -> Vec<(Handle, Callback)> {
         let mut table = self.table.lock();
         // Somebody in native code may have taken a reference out of the table until just now.
         drain();
@@ -138,8 +150,10 @@ impl WeakReferences {
             }
         }
         let mut due = Vec::new();
-        // All are found before the first is shaded: an object that another due one refers to is due too.
-        let (alive, dead) = std::mem::take(&mut table.callbacks).into_iter().partition(|(word, _)| marked(*word));
+        // All are found before the first is shaded: an object that another due one refers to is due
+        // too.
+        let (alive, dead) =
+            std::mem::take(&mut table.callbacks).into_iter().partition(|(word, _)| marked(*word));
         table.callbacks = alive;
         let dead: Vec<(usize, Callback)> = dead;
         for (word, callback) in dead {
@@ -174,8 +188,8 @@ impl Table {
 }
 
 impl WeakReference {
-    /// The word, or `None` if the object is gone. The caller's goroutine is Running; other threads use
-    /// [`WeakReference::upgrade`].
+    /// The word, or `None` if the object is gone. The caller's goroutine is Running; other threads
+    /// use [`WeakReference::upgrade`].
     pub fn get(&self) -> Option<usize> {
         let table = self.owner.table.lock();
         let word = table.references[self.index];
@@ -201,10 +215,12 @@ impl Drop for WeakReference {
 }
 
 impl WeakMap {
-    /// Adds or replaces an entry. The caller's goroutine is Running, or both words come from handles that it holds.
+    /// Adds or replaces an entry. The caller's goroutine is Running, or both words come from
+    /// handles that it holds.
     pub fn insert(&self, key: usize, value: usize) {
         let mut table = self.owner.table.lock();
-        // Shaded whether the key is marked or not: a cycle that runs keeps it, the next one may not.
+        // Shaded whether the key is marked or not: a cycle that runs keeps it, the next one may
+        // not.
         self.owner.shade(value);
         table.maps.get_mut(&self.number).expect("as long as its owner").insert(key, value);
     }

@@ -1,45 +1,57 @@
-//! The write barrier: while a cycle marks, references that stores put into memory, or lose there, are shaded.
+//! The write barrier: while a cycle marks, references that stores put into memory, or lose there,
+//! are shaded.
 //!
-//! - [`Kind::Insertion`] shades what is stored (Dijkstra, Lamport et al., "On-the-fly garbage collection", 1978). A black object
-//!   does not refer to a white one. Stacks have no barrier: a goroutine may load a white reference, lose it in memory, and
-//!   have it nowhere but in a frame that was visited before. So what has run since its visit is visited again in mark
-//!   termination; return barriers bound that.
-//! - [`Kind::Hybrid`] shades what is overwritten, too (Yuasa, "Real-time garbage collection on general-purpose machines", 1990; both
-//!   together: Clements and Hudson, Go's proposal 17503, 2016). Whatever was reachable when a cycle began is marked, by way
-//!   of the memory that it was reachable through or of the deletion; so a goroutine that has been visited can only get at
-//!   marked objects, or at ones that are handed out black, and *no frame is visited twice*. A goroutine some of whose frames
-//!   nobody has visited yet may hold white references in those: it cannot use them before they are visited, since a frontier
-//!   blocks the way (unvisited frames are like grey objects). What it stores meanwhile from its visited frames is shaded by
-//!   the insertion half. A reference that goes from one stack to another, or from a root to a stack and is then dropped,
-//!   is shaded on its way: [`Handle`](crate::handle::Handle)s do that, and whoever hands values from goroutine to goroutine.
+//! - [`Kind::Insertion`] shades what is stored (Dijkstra, Lamport et al., "On-the-fly garbage
+//!   collection", 1978). A black object does not refer to a white one. Stacks have no barrier: a
+//!   goroutine may load a white reference, lose it in memory, and have it nowhere but in a frame
+//!   that was visited before. So what has run since its visit is visited again in mark termination;
+//!   return barriers bound that.
+//! - [`Kind::Hybrid`] shades what is overwritten, too (Yuasa, "Real-time garbage collection on
+//!   general-purpose machines", 1990; both together: Clements and Hudson, Go's proposal 17503,
+//!   2016). Whatever was reachable when a cycle began is marked, by way of the memory that it was
+//!   reachable through or of the deletion; so a goroutine that has been visited can only get at
+//!   marked objects, or at ones that are handed out black, and *no frame is visited twice*. A
+//!   goroutine some of whose frames nobody has visited yet may hold white references in those: it
+//!   cannot use them before they are visited, since a frontier blocks the way (unvisited frames are
+//!   like grey objects). What it stores meanwhile from its visited frames is shaded by the
+//!   insertion half. A reference that goes from one stack to another, or from a root to a stack and
+//!   is then dropped, is shaded on its way: [`Handle`](crate::handle::Handle)s do that, and whoever
+//!   hands values from goroutine to goroutine.
 //!
-//! Both need two rounds at the start of a cycle (no stack is visited before the barrier is on everywhere), and that stores through
-//! pointers which may point into an older frame of the own stack go through the barrier, too (contract C3).
+//! Both need two rounds at the start of a cycle (no stack is visited before the barrier is on
+//! everywhere), and that stores through pointers which may point into an older frame of the own
+//! stack go through the barrier, too (contract C3).
 //!
 //! # Between cycles
 //!
-//! A collector with generations leaves the barrier on when a cycle has ended, in another state. What that cycle has marked is
-//! *old*, what is allocated since is young. A store of a reference to a young object is recorded unless it goes into a young object:
-//! into an old one, which the next minor cycle does not trace; or into memory outside of the heap, which may be an older
-//! frame of the own stack that a short scan does not visit. The words recorded are roots of the next minor cycle. So when
-//! that begins, each young object that is reachable is so from a root that it visits: take a path to it, and the last step on it
-//! from something old to something young; that reference was stored after the last cycle, for at its end everything that was
-//! reachable was marked, and so it was recorded. What an object refers to that was handed out black counts as stored while that
-//! cycle ran: it was shaded. Nothing is shaded for being overwritten: a minor cycle keeps what is reachable when it begins, and then
-//! the barrier is that of marking again, everywhere, by a handshake before anything is marked.
+//! A collector with generations leaves the barrier on when a cycle has ended, in another state.
+//! What that cycle has marked is *old*, what is allocated since is young. A store of a reference to
+//! a young object is recorded unless it goes into a young object: into an old one, which the next
+//! minor cycle does not trace; or into memory outside of the heap, which may be an older frame of
+//! the own stack that a short scan does not visit. The words recorded are roots of the next minor
+//! cycle. So when that begins, each young object that is reachable is so from a root that it
+//! visits: take a path to it, and the last step on it from something old to something young; that
+//! reference was stored after the last cycle, for at its end everything that was reachable was
+//! marked, and so it was recorded. What an object refers to that was handed out black counts as
+//! stored while that cycle ran: it was shaded. Nothing is shaded for being overwritten: a minor
+//! cycle keeps what is reachable when it begins, and then the barrier is that of marking again,
+//! everywhere, by a handshake before anything is marked.
 //!
-//! A cycle that collects everything clears the marks first, then the barrier goes over to marking, then comes the handshake: who
-//! still takes an unmarked object for a young one, or a marked one for an old one, has stored before the first object is traced.
+//! A cycle that collects everything clears the marks first, then the barrier goes over to marking,
+//! then comes the handshake: who still takes an unmarked object for a young one, or a marked one
+//! for an old one, has stored before the first object is traced.
 //!
-//! Managed code tests one byte, [`WriteBarrier::flag_address`], before a store of a reference through a pointer, and calls
-//! its slow path when it is not zero; the slow path ends in [`BarrierBuffer::store`] or [`BarrierBuffer::shade`] of the thread's
-//! buffer. A buffer holds
-//! plain words: nothing is marked by the mutator, so that the flag may be on before marking begins. Full buffers go to the
-//! mark workers; the collector takes the others when it likes, also those of threads in native code.
+//! Managed code tests one byte, [`WriteBarrier::flag_address`], before a store of a reference
+//! through a pointer, and calls its slow path when it is not zero; the slow path ends in
+//! [`BarrierBuffer::store`] or [`BarrierBuffer::shade`] of the thread's buffer. A buffer holds
+//! plain words: nothing is marked by the mutator, so that the flag may be on before marking begins.
+//! Full buffers go to the mark workers; the collector takes the others when it likes, also those of
+//! threads in native code.
 //!
-//! Every word shaded while the flag is set is handed over once, and in time: when the world has stopped, and the collector has
-//! taken the buffers, there is none on its way. A thread that shades is waited for. One that ends is not, being
-//! in native code; but its buffer leaves the list of buffers only together with its words, under the list's lock.
+//! Every word shaded while the flag is set is handed over once, and in time: when the world has
+//! stopped, and the collector has taken the buffers, there is none on its way. A thread that shades
+//! is waited for. One that ends is not, being in native code; but its buffer leaves the list of
+//! buffers only together with its words, under the list's lock.
 
 use std::sync::Arc;
 
@@ -147,20 +159,22 @@ impl WriteBarrier {
         self.kind
     }
 
-    /// The address of the byte that is not zero while stores must be shaded. It stays the same as long as the barrier.
+    /// The address of the byte that is not zero while stores must be shaded. It stays the same as
+    /// long as the barrier.
     #[cfg(not(stackmark_loom))]
     pub fn flag_address(&self) -> usize {
         self.on.as_ptr() as usize
     }
 
-    /// Whether stores must be shaded, for native code that a collector waits for. (Others shade under a lock that the
-    /// collector takes too, as [`Handles`](crate::handle::Handles) do.)
+    /// Whether stores must be shaded, for native code that a collector waits for. (Others shade
+    /// under a lock that the collector takes too, as [`Handles`](crate::handle::Handles) do.)
     #[inline]
     pub fn is_on(&self) -> bool {
         self.state() != OFF
     }
 
-    /// Whether a cycle marks, for roots that every cycle visits: what is stored there between cycles need not be recorded.
+    /// Whether a cycle marks, for roots that every cycle visits: what is stored there between
+    /// cycles need not be recorded.
     #[inline]
     pub(crate) fn is_marking(&self) -> bool {
         self.state() == MARKING
@@ -228,7 +242,8 @@ impl WriteBarrier {
         for buffer in buffers.iter() {
             take(std::mem::take(&mut *buffer.lock()));
         }
-        // After the buffers, and under their lock: a buffer that goes away is emptied into this one.
+        // After the buffers, and under their lock: a buffer that goes away is emptied into this
+        // one.
         take(std::mem::take(&mut *self.recorded.lock()).words);
         drop(buffers);
         any
@@ -236,8 +251,9 @@ impl WriteBarrier {
 }
 
 impl BarrierBuffer {
-    /// Notes that a reference to what `word` refers to is about to be stored. `word` may be anything: null, a pointer into
-    /// an object, an integer. Called while the flag is set; when it is not, the call is harmless.
+    /// Notes that a reference to what `word` refers to is about to be stored. `word` may be
+    /// anything: null, a pointer into an object, an integer. Called while the flag is set; when it
+    /// is not, the call is harmless.
     pub fn shade(&self, word: usize) {
         let barrier = &*self.barrier;
         if !barrier.is_on() || !barrier.sink.wants(word) {
@@ -246,12 +262,16 @@ impl BarrierBuffer {
         self.note(word);
     }
 
-    /// As [`BarrierBuffer::shade`], of a store to the address `to`. Between cycles of a collector with generations, stores into
-    /// objects that have been allocated since the last one are of no interest.
+    /// As [`BarrierBuffer::shade`], of a store to the address `to`. Between cycles of a collector
+    /// with generations, stores into objects that have been allocated since the last one are of no
+    /// interest.
     pub fn store(&self, word: usize, to: usize) {
         let barrier = &*self.barrier;
         let state = barrier.state();
-        if state == OFF || !barrier.sink.wants(word) || state == BETWEEN && barrier.sink.is_young(to) {
+        if state == OFF
+            || !barrier.sink.wants(word)
+            || state == BETWEEN && barrier.sink.is_young(to)
+        {
             return;
         }
         if state == BETWEEN && left_out(LeftOut::Recorded) {
@@ -271,8 +291,8 @@ impl BarrierBuffer {
         }
     }
 
-    /// Notes that `word` is about to be overwritten, or dropped by native code that keeps it for a goroutine. Does nothing with
-    /// an insertion barrier. Otherwise as [`BarrierBuffer::shade`].
+    /// Notes that `word` is about to be overwritten, or dropped by native code that keeps it for a
+    /// goroutine. Does nothing with an insertion barrier. Otherwise as [`BarrierBuffer::shade`].
     pub fn shade_lost(&self, word: usize) {
         if self.barrier.kind == Kind::Hybrid && self.barrier.is_marking() {
             self.shade(word);

@@ -22,8 +22,8 @@ struct World {
 }
 
 fn world(percent: Option<u32>) -> World {
-    let runtime =
-        Runtime::new(stack::Config::default(), Arc::new(Code::new()), Box::new(Embedder)).expect("a runtime");
+    let runtime = Runtime::new(stack::Config::default(), Arc::new(Code::new()), Box::new(Embedder))
+        .expect("a runtime");
     let heap = MarkSweep::new(&Options { limit: 256 << 20, poison: true }).expect("a heap");
     let config = Config { workers: 2, percent, verify: true, ..Config::default() };
     let collector = Collector::start(Arc::clone(&heap), runtime, &config).expect("threads");
@@ -35,7 +35,8 @@ impl World {
     /// A list of so many objects. No cycle runs meanwhile.
     fn list(&self, length: usize) -> usize {
         (0..length).fold(0, |next, _| {
-            let node = self.allocator.allocate(self.references, 16).expect("room").as_ptr() as usize;
+            let node =
+                self.allocator.allocate(self.references, 16).expect("room").as_ptr() as usize;
             // SAFETY: within an object that was just allocated.
             unsafe { (node as *mut usize).write(next) };
             node
@@ -70,7 +71,10 @@ fn what_a_handle_or_a_global_refers_to_stays_until_it_does_no_more() {
     assert!(!world.is_live(global));
     let statistics = world.collector.statistics();
     assert_eq!((statistics.heap.objects_swept, statistics.heap.live_bytes), (3000, 0));
-    assert_eq!((statistics.cycles, statistics.pauses_ns.count, statistics.cycles_detail.len()), (6, 6, 6));
+    assert_eq!(
+        (statistics.cycles, statistics.pauses_ns.count, statistics.cycles_detail.len()),
+        (6, 6, 6)
+    );
 }
 
 #[test]
@@ -93,8 +97,8 @@ fn every_request_is_answered_once_by_a_cycle_that_began_after_it() {
     assert_eq!(answered.load(SeqCst), 80);
 }
 
-/// Managed code of the C convention: it says that it runs, goes on until it is asked for a safepoint, which shows in the
-/// first word of its header, and ends.
+/// Managed code of the C convention: it says that it runs, goes on until it is asked for a
+/// safepoint, which shows in the first word of its header, and ends.
 extern "C-unwind" fn runs_until_asked(header: &AtomicUsize, running: &AtomicUsize) {
     running.store(1, SeqCst);
     while header.load(SeqCst) != usize::MAX {
@@ -114,7 +118,8 @@ fn the_statistics_name_who_was_waited_for() {
                 let machine = Machine::attach(runtime).expect("a new thread");
                 let entry = runs_until_asked as *const () as usize;
                 // SAFETY: the function makes no calls and has a small frame.
-                let goroutine = unsafe { runtime.spawn(entry, running.as_ptr() as usize).expect("a stack") };
+                let goroutine =
+                    unsafe { runtime.spawn(entry, running.as_ptr() as usize).expect("a stack") };
                 assert!(matches!(machine.run(goroutine), Left::Exited));
             });
             while running.load(SeqCst) == 0 {

@@ -1,5 +1,6 @@
-//! What happens when the system gives no more: address space, memory, threads. Each case is a process of its own with a limit
-//! on its address space, smaller and smaller: it does all its work, or ends with an error that says what was missing.
+//! What happens when the system gives no more: address space, memory, threads. Each case is a
+//! process of its own with a limit on its address space, smaller and smaller: it does all its work,
+//! or ends with an error that says what was missing.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -21,7 +22,8 @@ const LIMIT: &str = "STACKMARK_ADDRESS_SPACE";
 
 /// Fills the heap with a list until there is no more room, several times, with garbage in between.
 fn work() -> Result<(), Box<dyn std::error::Error>> {
-    let runtime = Runtime::new(stack::Config::default(), Arc::new(Code::new()), Box::new(Embedder))?;
+    let runtime =
+        Runtime::new(stack::Config::default(), Arc::new(Code::new()), Box::new(Embedder))?;
     let heap = MarkSweep::new(&Options { limit: 1 << 30, poison: true })?;
     let config = Config { workers: 3, percent: None, verify: true, ..Config::default() };
     let collector = Collector::start(Arc::clone(&heap), runtime, &config)?;
@@ -78,7 +80,9 @@ fn a_process_within_limits_works_or_says_what_is_missing() {
         unsafe { libc::_exit(0) };
     }
     let (mut worked, mut missing) = (0, Vec::new());
-    for mebibytes in (8u64..64).step_by(4).chain((64..512).step_by(16)).chain([1 << 10, 2 << 10, 4 << 10]) {
+    for mebibytes in
+        (8u64..64).step_by(4).chain((64..512).step_by(16)).chain([1 << 10, 2 << 10, 4 << 10])
+    {
         let test = std::thread::current().name().expect("tests have names").to_owned();
         let mut command = Command::new(std::env::current_exe().expect("a test"));
         command.args(["--exact", &test, "--nocapture"]).env(LIMIT, (mebibytes << 20).to_string());
@@ -93,7 +97,9 @@ fn a_process_within_limits_works_or_says_what_is_missing() {
         let stderr = String::from_utf8_lossy(&out.stderr);
         match out.status.code() {
             Some(0) => worked += 1,
-            Some(3) => missing.extend(stderr.lines().find(|line| line.starts_with("missing: ")).map(str::to_owned)),
+            Some(3) => missing.extend(
+                stderr.lines().find(|line| line.starts_with("missing: ")).map(str::to_owned),
+            ),
             // Where not even the test's own process can begin.
             _ if mebibytes < 16 => {}
             _ => panic!("with {mebibytes} MiB: {}\n{stderr}", out.status),
@@ -101,5 +107,8 @@ fn a_process_within_limits_works_or_says_what_is_missing() {
     }
     missing.dedup();
     println!("{worked} worked; {missing:#?}");
-    assert!(worked >= 2 && missing.iter().any(|what| what.contains("address space")), "{worked} {missing:?}");
+    assert!(
+        worked >= 2 && missing.iter().any(|what| what.contains("address space")),
+        "{worked} {missing:?}"
+    );
 }

@@ -1,5 +1,5 @@
-//! A program compiled by LLVM, with statepoints, on a goroutine with a fixed stack: collected at every safepoint, or all the
-//! time while it runs, with every mark verified.
+//! A program compiled by LLVM, with statepoints, on a goroutine with a fixed stack: collected at
+//! every safepoint, or all the time while it runs, with every mark verified.
 
 #[path = "../../unwind/tests/support/llvm.rs"]
 mod support;
@@ -25,8 +25,9 @@ use stackmark::{Collector, Config};
 enum When {
     /// At each poll, which returns when the cycle is complete.
     EveryPoll,
-    /// One cycle after the other, while the program runs. Every so many polls it waits for the end of one or, in turn, until
-    /// the write barrier is on, so that both happen however slow the collector is.
+    /// One cycle after the other, while the program runs. Every so many polls it waits for the end
+    /// of one or, in turn, until the write barrier is on, so that both happen however slow the
+    /// collector is.
     AllTheTime,
 }
 
@@ -76,7 +77,8 @@ impl Host for Embedder {
                     let runtime = Arc::clone(collector.runtime());
                     collector.request(move || runtime.ready(goroutine, 0));
                 };
-                // SAFETY: the library's poll owns nothing when it calls this, and what this owned has moved.
+                // SAFETY: the library's poll owns nothing when it calls this, and what this owned
+                // has moved.
                 unsafe { caller.park(publish) };
             }
         }
@@ -92,7 +94,9 @@ impl Schedule for Queue {
 }
 
 unsafe extern "C-unwind" fn new(words: *mut c_void, _: usize) -> usize {
-    with(|world| world.allocator.allocate(world.words, words as usize * 8).expect("room").as_ptr() as usize)
+    with(|world| {
+        world.allocator.allocate(world.words, words as usize * 8).expect("room").as_ptr() as usize
+    })
 }
 
 /// How many stores were reported.
@@ -122,7 +126,10 @@ impl Size {
 }
 
 fn region(library: &support::Library) -> Region {
-    let functions = library.functions.iter().filter(|(name, _)| !name.starts_with('_') && !name.contains("_tm_"));
+    let functions = library
+        .functions
+        .iter()
+        .filter(|(name, _)| !name.starts_with('_') && !name.contains("_tm_"));
     let functions: Vec<Function> = functions
         .map(|(name, range)| Function {
             name: name.clone(),
@@ -132,7 +139,8 @@ fn region(library: &support::Library) -> Region {
         })
         .collect();
     let start = functions.iter().map(|function| function.start).min().expect("functions");
-    let end = functions.iter().map(|function| function.start + function.len).max().expect("functions");
+    let end =
+        functions.iter().map(|function| function.start + function.len).max().expect("functions");
     Region {
         name: "program.ll".into(),
         start,
@@ -145,18 +153,27 @@ fn region(library: &support::Library) -> Region {
 }
 
 /// Runs the program; `None` if LLVM is missing.
-fn run(name: &str, options: &[&str], barriers: BarrierMode, when: When, size: Size) -> Option<Statistics> {
+fn run(
+    name: &str,
+    options: &[&str],
+    barriers: BarrierMode,
+    when: When,
+    size: Size,
+) -> Option<Statistics> {
     let program = include_str!("llvm/program.ll").replace("REF", "i64 addrspace(1)*");
     let library = support::load(name, &program, options)?;
     let code = Arc::new(Code::new());
     code.register(region(&library)).expect("a correct region");
-    let config = stack::Config { barriers, poll_always: true, poison: true, ..stack::Config::default() };
+    let config =
+        stack::Config { barriers, poll_always: true, poison: true, ..stack::Config::default() };
     let runtime = Runtime::new(config, code, Box::new(Embedder)).expect("a runtime");
     let (sender, queue) = channel();
     runtime.set_scheduler(Arc::new(Queue(Mutex::new(sender))));
     let heap = MarkSweep::new(&Options { limit: 64 << 20, poison: true }).expect("a heap");
     let config = Config { workers: 1, percent: None, verify: true, ..Config::default() };
-    let collector = Arc::new(Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &config).expect("threads"));
+    let collector = Arc::new(
+        Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &config).expect("threads"),
+    );
     let words = heap.register(Descriptor::references()).expect("a descriptor");
 
     let host = library.address("host") as *mut [usize; 5];
@@ -182,9 +199,10 @@ fn run(name: &str, options: &[&str], barriers: BarrierMode, when: When, size: Si
     let mut argument = [size.trees, u64::from(size.height), size.depth, 0];
     let machine = Machine::attach(&runtime).expect("a thread of its own");
     let entry = library.address("entry");
-    // SAFETY: LLVM's statepoints keep C1, stores of references are reported (C3), its frames are small and each function
-    // polls (C4, C6); it finds its goroutine nowhere (C5).
-    let goroutine = unsafe { runtime.spawn_on(StackKind::Fixed, entry, argument.as_mut_ptr() as usize) };
+    // SAFETY: LLVM's statepoints keep C1, stores of references are reported (C3), its frames are
+    // small and each function polls (C4, C6); it finds its goroutine nowhere (C5).
+    let goroutine =
+        unsafe { runtime.spawn_on(StackKind::Fixed, entry, argument.as_mut_ptr() as usize) };
     let mut next = goroutine.expect("a stack");
     loop {
         match machine.run(next) {
@@ -217,11 +235,17 @@ const SMALL: Size = Size { trees: 5, height: 4, depth: 600 };
 
 #[test]
 fn is_collected_at_every_safepoint() {
-    let Some(statistics) = run("every-poll", &[], BarrierMode::Incremental, When::EveryPoll, SMALL) else { return };
+    let Some(statistics) = run("every-poll", &[], BarrierMode::Incremental, When::EveryPoll, SMALL)
+    else {
+        return;
+    };
     check(&statistics, SMALL);
     assert!(statistics.cycles > 2000, "{} cycles", statistics.cycles);
     let deepest = statistics.cycles_detail.iter().map(|cycle| cycle.objects_marked).max();
-    assert!(deepest > Some(SMALL.depth), "at the bottom of the recursion every frame's object is live: {deepest:?}");
+    assert!(
+        deepest > Some(SMALL.depth),
+        "at the bottom of the recursion every frame's object is live: {deepest:?}"
+    );
     assert!(statistics.barriers.placed > 0, "{:?}", statistics.barriers);
 }
 
@@ -237,7 +261,10 @@ fn is_collected_at_every_safepoint_with_a_barrier_in_every_frame() {
 fn is_collected_while_it_runs_with_frame_pointers() {
     let size = Size { trees: 40, height: 9, depth: 5000 };
     let mode = BarrierMode::EveryFrame;
-    let Some(statistics) = run("running", &["-frame-pointer=all"], mode, When::AllTheTime, size) else { return };
+    let Some(statistics) = run("running", &["-frame-pointer=all"], mode, When::AllTheTime, size)
+    else {
+        return;
+    };
     check(&statistics, size);
     assert!(SHADED.load(Ordering::Relaxed) > 0, "stores are reported while marking runs");
     assert!(statistics.barriers.hit > 0, "{:?}", statistics.barriers);

@@ -27,9 +27,11 @@ fn world() -> World {
 
 fn world_with(generational: Option<Generational>) -> World {
     let code = Arc::new(Code::new());
-    let runtime = Runtime::new(stack::Config::default(), code, Box::new(Embedder)).expect("a runtime");
+    let runtime =
+        Runtime::new(stack::Config::default(), code, Box::new(Embedder)).expect("a runtime");
     let heap = MarkSweep::new(&Options { limit: 256 << 20, poison: true }).expect("a heap");
-    let config = Config { workers: 2, percent: None, verify: true, generational, ..Config::default() };
+    let config =
+        Config { workers: 2, percent: None, verify: true, generational, ..Config::default() };
     let collector = Collector::start(Arc::clone(&heap), runtime, &config).expect("threads");
     let references = heap.register(Descriptor::references()).expect("a descriptor");
     World { collector, allocator: heap.allocator().expect("an allocator"), references }
@@ -88,7 +90,8 @@ fn minor_cycles_settle_what_is_young_and_major_ones_the_rest() {
     let handle = world.collector.handles().create(old);
     minor();
     assert_eq!(world.collector.statistics().minor_cycles, 0, "the first cycle makes objects old");
-    // Handles and values of weak maps are looked at in minor cycles, too; what they held when nothing marked is not recorded.
+    // Handles and values of weak maps are looked at in minor cycles, too; what they held when
+    // nothing marked is not recorded.
     let (kept, value, dead) = (world.object(0), world.object(0), world.object(0));
     let other = world.collector.handles().create(kept);
     map.insert(old, value);
@@ -97,11 +100,17 @@ fn minor_cycles_settle_what_is_young_and_major_ones_the_rest() {
     minor();
     minor();
     assert_eq!(old_weak.get(), Some(old), "an old object floats until a major cycle");
-    assert_eq!((kept_weak.get(), value_weak.get(), dead_weak.get()), (Some(kept), Some(value), None));
+    assert_eq!(
+        (kept_weak.get(), value_weak.get(), dead_weak.get()),
+        (Some(kept), Some(value), None)
+    );
     assert!(!world.is_live(dead));
     drop(other);
     world.collect();
-    assert_eq!((old_weak.get(), kept_weak.get(), value_weak.get(), map.len()), (None, None, None, 0));
+    assert_eq!(
+        (old_weak.get(), kept_weak.get(), value_weak.get(), map.len()),
+        (None, None, None, 0)
+    );
     assert!(!world.is_live(old) && !world.is_live(value));
     let statistics = world.collector.statistics();
     assert_eq!((statistics.cycles, statistics.minor_cycles), (5, 2));
@@ -117,7 +126,10 @@ fn a_callback_gets_its_object_whole_and_once() {
     let got = Arc::new(Mutex::new(Vec::new()));
     for word in [outer, inner] {
         let got = Arc::clone(&got);
-        world.collector.weak_references().on_unreachable(word, move |object| got.lock().unwrap().push(object));
+        world
+            .collector
+            .weak_references()
+            .on_unreachable(word, move |object| got.lock().unwrap().push(object));
     }
     world.collect();
     assert!(got.lock().unwrap().is_empty());
@@ -168,7 +180,10 @@ fn values_reached_through_a_callbacks_object_are_kept() {
     let (key, value) = (world.object(0), world.object(0));
     map.insert(key, value);
     let (send, receive) = std::sync::mpsc::channel();
-    world.collector.weak_references().on_unreachable(key, move |object| send.send(object).expect("the test waits"));
+    world
+        .collector
+        .weak_references()
+        .on_unreachable(key, move |object| send.send(object).expect("the test waits"));
     world.collector.collect();
     let object = receive.recv().expect("it is due");
     world.collect();

@@ -1,13 +1,16 @@
-//! Threads that the runtime has never seen: attached when they first call in, detached when they end.
+//! Threads that the runtime has never seen: attached when they first call in, detached when they
+//! end.
 //!
-//! Such a thread takes a spare machine, which is an entry among the world's machines, a record of a goroutine and memory for
-//! signal handlers, made in advance; whoever takes the last one makes another. The goroutine stands in a call out, made by nobody,
-//! right above `goroutine_entry`: what calls in is a callback from there. Hence the system stack pointer is set before
-//! managed code runs, a panic has a stack to run on (Go's issue 8588), and a walk ends where it should. Machine and goroutine
-//! stay the thread's until it ends.
+//! Such a thread takes a spare machine, which is an entry among the world's machines, a record of a
+//! goroutine and memory for signal handlers, made in advance; whoever takes the last one makes
+//! another. The goroutine stands in a call out, made by nobody, right above `goroutine_entry`: what
+//! calls in is a callback from there. Hence the system stack pointer is set before managed code
+//! runs, a panic has a stack to run on (Go's issue 8588), and a walk ends where it should. Machine
+//! and goroutine stay the thread's until it ends.
 //!
-//! The end of a thread is seen by the destructor of a pthread key, which also covers `pthread_exit` and `pthread_cancel` in
-//! the midst of a call out. Not by a thread-local's: those run before, and code that runs after them may call in.
+//! The end of a thread is seen by the destructor of a pthread key, which also covers `pthread_exit`
+//! and `pthread_cancel` in the midst of a call out. Not by a thread-local's: those run before, and
+//! code that runs after them may call in.
 
 use crate::machine::{Caller, Shared};
 use crate::memory::{StackError, StackKind};
@@ -27,11 +30,14 @@ use std::sync::{Arc, OnceLock};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallInError {
-    /// The thread runs on its alternate signal stack: it was interrupted anywhere, in the runtime too.
+    /// The thread runs on its alternate signal stack: it was interrupted anywhere, in the runtime
+    /// too.
     #[error("managed code cannot be called from a signal handler")]
     SignalHandler,
     /// The goroutine has called out to code that is atomic to the collector.
-    #[error("goroutine {goroutine} is {status:?}: managed code is called back from foreign calls only")]
+    #[error(
+        "goroutine {goroutine} is {status:?}: managed code is called back from foreign calls only"
+    )]
     NotForeign {
         /// The goroutine's number.
         goroutine: u64,
@@ -89,8 +95,9 @@ impl SpareMachine {
 fn key() -> libc::pthread_key_t {
     static KEY: OnceLock<libc::pthread_key_t> = OnceLock::new();
     unsafe extern "C" fn thread_ends(shared: *mut c_void) {
-        // SAFETY: the value is the machine of this thread, which is attached; it will not run managed code again. If
-        // another key's destructor calls in, the thread is attached again, and this is called again.
+        // SAFETY: the value is the machine of this thread, which is attached; it will not run
+        // managed code again. If another key's destructor calls in, the thread is attached again,
+        // and this is called again.
         unsafe { Shared::detach(NonNull::new_unchecked(shared.cast())) }
     }
     *KEY.get_or_init(|| {
@@ -110,9 +117,10 @@ pub(crate) fn set_key(shared: *const c_void) {
 }
 
 impl Runtime {
-    /// For native code on any thread that wants to call managed code: gives `f` a caller whose goroutine is InForeign, so that
-    /// [`Caller::callback`] may be called. That is the goroutine that has called out to this native code; on a thread that the
-    /// runtime has never seen, one made for the thread, which stays attached until it ends.
+    /// For native code on any thread that wants to call managed code: gives `f` a caller whose
+    /// goroutine is InForeign, so that [`Caller::callback`] may be called. That is the goroutine
+    /// that has called out to this native code; on a thread that the runtime has never seen, one
+    /// made for the thread, which stays attached until it ends.
     ///
     /// # Errors
     /// [`CallInError`]; `f` is not called then.
@@ -145,7 +153,9 @@ impl Runtime {
         let mut signal_stack = spare.spare().signal_stack.take();
         let attached = signal_stack::ensure(&mut signal_stack);
         let memory = match attached {
-            Ok(range) => self.stacks.take(MIN_STACK).map(|memory| (range, memory)).map_err(CallInError::from),
+            Ok(range) => {
+                self.stacks.take(MIN_STACK).map(|memory| (range, memory)).map_err(CallInError::from)
+            }
             Err(NoSignalStack::InHandler) => Err(CallInError::SignalHandler),
             Err(NoSignalStack::Memory(error)) => Err(error.into()),
         };
@@ -159,7 +169,8 @@ impl Runtime {
         self.attached.fetch_add(1, Ordering::Relaxed);
         let (entry, goroutine) = (spare.spare().entry.clone(), spare.spare().goroutine.clone());
         // SAFETY: this thread is attached to nothing; it leaves the detaching to the key.
-        let shared = unsafe { Shared::attach(self, entry, handlers_run_in, signal_stack, Some(spare)) };
+        let shared =
+            unsafe { Shared::attach(self, entry, handlers_run_in, signal_stack, Some(spare)) };
         goroutine.header().entry.store(0, Ordering::Relaxed);
         goroutine.header().start_arg.store(0, Ordering::Relaxed);
         self.bring_to_life(&goroutine, StackKind::Moving, memory, Status::Foreign);

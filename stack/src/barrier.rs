@@ -1,19 +1,24 @@
-//! The barriers of one goroutine and the pool of stubs: placing, hitting, leapfrogging, removing, recycling.
+//! The barriers of one goroutine and the pool of stubs: placing, hitting, leapfrogging, removing,
+//! recycling.
 //!
-//! Plain Rust without raw memory: slots are reached through [`Slots`], the table of saved return addresses through
-//! [`Table`], so that models run this very code. All of it happens under the goroutine's `scan_lock`. (Go took no lock on
-//! the hit path; its issue 18206, a return while another thread removes the barrier, was never solved.)
+//! Plain Rust without raw memory: slots are reached through [`Slots`], the table of saved return
+//! addresses through [`Table`], so that models run this very code. All of it happens under the
+//! goroutine's `scan_lock`. (Go took no lock on the hit path; its issue 18206, a return while
+//! another thread removes the barrier, was never solved.)
 //!
 //! Invariants:
 //!
-//! 1. The list holds the barriers that have not been hit, oldest first; each slot at most once. The last one is the
-//!    *lowest unhit* barrier: frames older than its owner are frozen.
-//! 2. The table's word is written before the slot, so that whoever sees the stub finds the return address.
+//! 1. The list holds the barriers that have not been hit, oldest first; each slot at most once. The
+//!    last one is the *lowest unhit* barrier: frames older than its owner are frozen.
+//! 2. The table's word is written before the slot, so that whoever sees the stub finds the return
+//!    address.
 //! 3. Slots are written only by the goroutine itself or by its holder.
-//! 4. A stub's index is given back only when no slot that the goroutine may still return through, or that an unwinder of
-//!    its own thread may be looking at, can hold the stub: after a hit has restored the slot; after a removal while the
-//!    goroutine is not InForeign; when it has left the frame.
-//! 5. A slot is named by its depth (stack_hi - address), so a move of the stack changes nothing here.
+//! 4. A stub's index is given back only when no slot that the goroutine may still return through,
+//!    or that an unwinder of its own thread may be looking at, can hold the stub: after a hit has
+//!    restored the slot; after a removal while the goroutine is not InForeign; when it has left the
+//!    frame.
+//! 5. A slot is named by its depth (stack_hi - address), so a move of the stack changes nothing
+//!    here.
 
 use crate::sync::{AtomicU64, LeftOut, Mutex, Ordering, left_out};
 
@@ -42,7 +47,8 @@ pub struct ImageTable;
 impl Table for ImageTable {
     fn save(&self, stub: u32, return_address: usize) {
         // Release: invariant 2, for unwinders on other threads that read the slot without our lock.
-        stackmark_asm::barrier::saved(stub as usize).store(return_address, std::sync::atomic::Ordering::Release);
+        stackmark_asm::barrier::saved(stub as usize)
+            .store(return_address, std::sync::atomic::Ordering::Release);
     }
     fn saved(&self, stub: u32) -> usize {
         stackmark_asm::barrier::saved(stub as usize).load(std::sync::atomic::Ordering::Acquire)
@@ -59,7 +65,8 @@ pub struct Barrier {
     pub depth: usize,
     /// Index of the stub in it.
     pub stub: u32,
-    /// How many frames younger than or owning the slot the scan that placed it had visited: what lies beyond is frozen.
+    /// How many frames younger than or owning the slot the scan that placed it had visited: what
+    /// lies beyond is frozen.
     pub frames: u64,
 }
 
@@ -74,8 +81,8 @@ pub struct Settled {
     pub removed: u32,
 }
 
-/// A stub was returned through that the goroutine's list does not name: memory was overwritten, or two goroutines share
-/// a stack.
+/// A stub was returned through that the goroutine's list does not name: memory was overwritten, or
+/// two goroutines share a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("stub {stub} was hit at depth {depth:#x}, but the lowest unhit barrier is {lowest:?}")]
 pub struct UnknownHit {
@@ -110,7 +117,10 @@ impl BarrierList {
     /// Hijacks the slot at the barrier's depth, which holds a return address.
     pub fn place(&mut self, slots: &mut impl Slots, table: &impl Table, barrier: Barrier) {
         let at = self.unhit.partition_point(|b| b.depth < barrier.depth);
-        debug_assert!(self.unhit.get(at).is_none_or(|b| b.depth != barrier.depth), "one barrier per slot");
+        debug_assert!(
+            self.unhit.get(at).is_none_or(|b| b.depth != barrier.depth),
+            "one barrier per slot"
+        );
         let return_address = slots.read(barrier.depth);
         if left_out(LeftOut::SavedFirst) {
             slots.write(barrier.depth, table.hijacked_word(barrier.stub));
@@ -120,7 +130,8 @@ impl BarrierList {
         self.unhit.insert(at, barrier);
     }
 
-    /// The goroutine returns through `stub` in the slot at `depth`: the slot gets its return address back.
+    /// The goroutine returns through `stub` in the slot at `depth`: the slot gets its return
+    /// address back.
     ///
     /// # Errors
     /// [`UnknownHit`]; nothing has been changed then but leapfrogged barriers settled.
@@ -145,8 +156,8 @@ impl BarrierList {
         }
     }
 
-    /// The goroutine has left all frames with return slots deeper than `depth` without returning through them: their
-    /// barriers are settled. The slots are dead memory and stay as they are.
+    /// The goroutine has left all frames with return slots deeper than `depth` without returning
+    /// through them: their barriers are settled. The slots are dead memory and stay as they are.
     pub fn leave(&mut self, pool: &StubPool, depth: usize) -> Settled {
         let mut settled = Settled::default();
         while let Some(b) = self.unhit.last().filter(|b| b.depth > depth) {
@@ -157,8 +168,9 @@ impl BarrierList {
         settled
     }
 
-    /// Restores every slot. `sp_depth` is the depth of the goroutine's stack pointer: barriers deeper than that were
-    /// leapfrogged. `foreign`: the goroutine is InForeign, its own thread may be walking these frames.
+    /// Restores every slot. `sp_depth` is the depth of the goroutine's stack pointer: barriers
+    /// deeper than that were leapfrogged. `foreign`: the goroutine is InForeign, its own thread may
+    /// be walking these frames.
     pub fn remove_all(
         &mut self,
         slots: &mut impl Slots,
@@ -195,8 +207,9 @@ impl BarrierList {
         removed
     }
 
-    /// Removes barriers that several scans have left closer together than is needed: the lowest stays, and no gap
-    /// gets longer than the distance from `from`, a stack pointer's depth, to its younger end. Tells how many it has removed.
+    /// Removes barriers that several scans have left closer together than is needed: the lowest
+    /// stays, and no gap gets longer than the distance from `from`, a stack pointer's depth, to its
+    /// younger end. Tells how many it has removed.
     pub fn thin_out(
         &mut self,
         slots: &mut impl Slots,
@@ -225,14 +238,22 @@ impl BarrierList {
         self.unhit.len() + self.limbo.len()
     }
 
-    /// The barriers at `depth` and older ones are `more` frames farther from where frames are counted from. Wraps around.
+    /// The barriers at `depth` and older ones are `more` frames farther from where frames are
+    /// counted from. Wraps around.
     pub fn count_from(&mut self, depth: usize, more: u64) {
         for b in self.unhit.iter_mut().filter(|b| b.depth <= depth) {
             b.frames = b.frames.wrapping_add(more);
         }
     }
 
-    fn remove(&mut self, slots: &mut impl Slots, table: &impl Table, pool: &StubPool, b: Barrier, foreign: bool) {
+    fn remove(
+        &mut self,
+        slots: &mut impl Slots,
+        table: &impl Table,
+        pool: &StubPool,
+        b: Barrier,
+        foreign: bool,
+    ) {
         // A slot that no longer holds its stub is left alone and its index stays taken.
         if slots.read(b.depth) == table.hijacked_word(b.stub) {
             slots.write(b.depth, table.saved(b.stub));
@@ -276,7 +297,8 @@ impl StubPool {
         self.take_beyond(0)
     }
 
-    /// As [`StubPool::take`], for a barrier that can wait: leaves the last eighth of the stubs alone.
+    /// As [`StubPool::take`], for a barrier that can wait: leaves the last eighth of the stubs
+    /// alone.
     pub fn take_if_plenty(&self) -> Option<u32> {
         self.take_beyond(self.reserve)
     }
@@ -320,8 +342,8 @@ mod loom_models {
     const STUB_WORD: usize = 1 << 20;
     const WORD: usize = 8;
 
-    /// The table and the return slots of one stack, all of them plain cells or relaxed atomics: whatever order there is
-    /// comes from the protocol.
+    /// The table and the return slots of one stack, all of them plain cells or relaxed atomics:
+    /// whatever order there is comes from the protocol.
     struct Stack {
         table: Vec<AtomicUsize>,
         slots: Vec<UnsafeCell<usize>>,
@@ -365,7 +387,8 @@ mod loom_models {
         1000 + frame
     }
 
-    /// A goroutine with `frames` frames; frame 0 is the oldest. With barriers in the slots of `barriers`.
+    /// A goroutine with `frames` frames; frame 0 is the oldest. With barriers in the slots of
+    /// `barriers`.
     fn modelled(status: Status, frames: usize, barriers: &[usize]) -> Arc<Modelled> {
         let slots = (0..frames).map(|frame| UnsafeCell::new(return_address(frame))).collect();
         let stack = Stack { table: (0..4).map(|_| AtomicUsize::new(0)).collect(), slots };
@@ -373,7 +396,13 @@ mod loom_models {
         let mut list = BarrierList::default();
         place(&mut list, &stack, &pool, barriers);
         let sp = UnsafeCell::new(frames * WORD);
-        Arc::new(Modelled { status: StatusWord::new(status), scan: Mutex::new(list), stack, sp, pool })
+        Arc::new(Modelled {
+            status: StatusWord::new(status),
+            scan: Mutex::new(list),
+            stack,
+            sp,
+            pool,
+        })
     }
 
     fn place(list: &mut BarrierList, stack: &Stack, pool: &StubPool, frames: &[usize]) {
@@ -391,7 +420,8 @@ mod loom_models {
             let target = if found >= STUB_WORD {
                 let stub = (found - STUB_WORD) as u32;
                 let mut list = self.scan.lock();
-                list.hit(&mut View(&self.stack), &self.stack, &self.pool, depth, stub).expect("a known barrier");
+                list.hit(&mut View(&self.stack), &self.stack, &self.pool, depth, stub)
+                    .expect("a known barrier");
                 View(&self.stack).read(depth)
             } else {
                 found
@@ -409,7 +439,8 @@ mod loom_models {
             let sp = self.sp.with(|sp| unsafe { *sp });
             let list = &mut *held.state;
             list.remove_all(&mut View(&self.stack), &self.stack, &self.pool, sp, foreign);
-            let there: Vec<_> = barriers.iter().copied().filter(|frame| frame * WORD < sp).collect();
+            let there: Vec<_> =
+                barriers.iter().copied().filter(|frame| frame * WORD < sp).collect();
             place(list, &self.stack, &self.pool, &there);
         }
     }
@@ -432,7 +463,8 @@ mod loom_models {
         a_return_meets_a_removal();
     }
 
-    /// Go's issue 18206: the goroutine comes back from native code while another thread removes its barriers.
+    /// Go's issue 18206: the goroutine comes back from native code while another thread removes its
+    /// barriers.
     fn a_return_meets_a_removal() {
         bounded(3, || {
             let m = modelled(Status::Foreign, 3, &[0, 1, 2]);

@@ -26,13 +26,15 @@ pub struct Census {
     pub stubs: usize,
     /// Stubs that nobody has.
     pub free_stubs: usize,
-    /// Stubs that goroutines of this runtime have: of their barriers, and of those removed under them in a foreign call.
+    /// Stubs that goroutines of this runtime have: of their barriers, and of those removed under
+    /// them in a foreign call.
     pub taken_stubs: usize,
 }
 
 impl Census {
-    /// What does not add up, in words: everything that the goroutines which are there do not account for is lost. Only for a
-    /// moment at which no goroutine and no cycle runs, in a process with one runtime.
+    /// What does not add up, in words: everything that the goroutines which are there do not
+    /// account for is lost. Only for a moment at which no goroutine and no cycle runs, in a process
+    /// with one runtime.
     pub fn imbalances(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut equal = |what: &str, a: usize, b: usize| {
@@ -41,9 +43,17 @@ impl Census {
             }
         };
         equal("goroutines and their stacks", self.goroutines, self.stacks);
-        equal("barriers not settled and those that there are", self.unsettled as usize, self.barriers);
+        equal(
+            "barriers not settled and those that there are",
+            self.unsettled as usize,
+            self.barriers,
+        );
         equal("stubs, free or a goroutine's", self.stubs, self.free_stubs + self.taken_stubs);
-        equal("machines for threads, spare or attached", self.for_threads, self.spare + self.attached);
+        equal(
+            "machines for threads, spare or attached",
+            self.for_threads,
+            self.spare + self.attached,
+        );
         found
     }
 }
@@ -53,8 +63,10 @@ impl Runtime {
     pub fn census(&self) -> Census {
         let counters = &self.counters;
         // Before what was placed; Acquire: that load stays behind these.
-        let settled: u64 =
-            [&counters.hit, &counters.leapfrogged, &counters.removed].iter().map(|c| c.load(Acquire)).sum();
+        let settled: u64 = [&counters.hit, &counters.leapfrogged, &counters.removed]
+            .iter()
+            .map(|c| c.load(Acquire))
+            .sum();
         let unsettled = counters.placed.load(Relaxed).wrapping_sub(settled);
         let all = self.all.lock().clone();
         let (for_threads, spare) = self.spare.count();

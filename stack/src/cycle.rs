@@ -1,4 +1,5 @@
-//! What a collector asks of all stacks in a cycle: handshakes, the first scans, the stopped world and its rescans.
+//! What a collector asks of all stacks in a cycle: handshakes, the first scans, the stopped world
+//! and its rescans.
 
 use crate::frontier::StackScan;
 use crate::goroutine::Goroutine;
@@ -15,13 +16,14 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
-/// How many goroutines one that runs again looks at, at most, to scan them for the collector, and how many it scans where the list
-/// is longer than so many: then it gets shorter.
+/// How many goroutines one that runs again looks at, at most, to scan them for the collector, and
+/// how many it scans where the list is longer than so many: then it gets shorter.
 const LOOKED_AT: usize = 4;
 const SCANNED_OF_MANY: usize = 2;
 const MANY: usize = 8;
 
-/// A goroutine that was asked to scan itself may park instead of polling: how often that is looked for.
+/// A goroutine that was asked to scan itself may park instead of polling: how often that is looked
+/// for.
 const LOOK_AGAIN: Duration = Duration::from_micros(200);
 
 impl Runtime {
@@ -29,39 +31,45 @@ impl Runtime {
         self.machines.lock().clone()
     }
 
-    /// Returns when every machine has passed a safepoint, or has not run managed code, at some moment since the call began.
-    /// What the caller wrote before is visible to all managed code that runs afterwards.
-    /// Tells who answered last.
+    /// Returns when every machine has passed a safepoint, or has not run managed code, at some
+    /// moment since the call began. What the caller wrote before is visible to all managed code
+    /// that runs afterwards. Tells who answered last.
     pub fn handshake(&self) -> Option<Straggler> {
         let mut waiting = Waiting::new();
         self.world.handshake(|| self.entries(), |entry, asking| waiting.ask(entry, asking));
         waiting.end()
     }
 
-    /// From now on, until [`WorldStopped::end_scanning`], goroutines that run count as changed since their scan. `cycle` is
-    /// not 0 and larger than the last one's. The write barrier is on, everywhere. Stacks are scanned whole.
+    /// From now on, until [`WorldStopped::end_scanning`], goroutines that run count as changed
+    /// since their scan. `cycle` is not 0 and larger than the last one's. The write barrier is on,
+    /// everywhere. Stacks are scanned whole.
     pub fn begin_scanning(&self, cycle: u64) {
         self.begin_scanning_since(0, cycle);
     }
 
-    /// As [`Runtime::begin_scanning`], of a cycle that goes on from the last one: *short scans*. Of a stack only the frames are
-    /// visited that may have run since, those up to and including the owner of the lowest barrier that has not been hit; of a
-    /// goroutine that has not run none, but the words that it was handed (argument, resume value, transfer) always. A goroutine
-    /// that the last cycle did not scan is scanned whole. False, with nothing begun, if the last cycle did not end in
-    /// [`WorldStopped::end_scanning_and_watch`].
+    /// As [`Runtime::begin_scanning`], of a cycle that goes on from the last one: *short scans*. Of
+    /// a stack only the frames are visited that may have run since, those up to and including the
+    /// owner of the lowest barrier that has not been hit; of a goroutine that has not run none, but
+    /// the words that it was handed (argument, resume value, transfer) always. A goroutine that the
+    /// last cycle did not scan is scanned whole. False, with nothing begun, if the last cycle did
+    /// not end in [`WorldStopped::end_scanning_and_watch`].
     ///
-    /// For a collector with generations, whose minor collections keep what the last collection has marked: that is *old*. It
-    /// promises, besides contracts C1 to C3:
+    /// For a collector with generations, whose minor collections keep what the last collection has
+    /// marked: that is *old*. It promises, besides contracts C1 to C3:
     ///
-    /// - What the last collection has marked, or what was handed out marked while it ran, stays where it is and is not freed in
-    ///   this one. (A collection that moves or frees old objects begins by [`Runtime::begin_scanning`].)
-    /// - Between the two, a store of a reference to an object that is not old, through a pointer that may lead into an older
-    ///   frame of the own stack (contract C3), went through a write barrier that makes it a root of this collection;
-    ///   or [`Caller::note_stack_write`](crate::Caller::note_stack_write) came first.
+    /// - What the last collection has marked, or what was handed out marked while it ran, stays
+    ///   where it is and is not freed in this one. (A collection that moves or frees old objects
+    ///   begins by [`Runtime::begin_scanning`].)
+    /// - Between the two, a store of a reference to an object that is not old, through a pointer
+    ///   that may lead into an older frame of the own stack (contract C3), went through a write
+    ///   barrier that makes it a root of this collection; or
+    ///   [`Caller::note_stack_write`](crate::Caller::note_stack_write) came first.
     ///
-    /// What it gains: the time for a stack depends on how far it has been returned from since, not on its depth.
+    /// What it gains: the time for a stack depends on how far it has been returned from since, not
+    /// on its depth.
     ///
-    /// After Cheng, Harper and Lee, "Generational stack collection and profile-driven pretenuring" (PLDI 1998).
+    /// After Cheng, Harper and Lee, "Generational stack collection and profile-driven pretenuring"
+    /// (PLDI 1998).
     #[must_use]
     pub fn begin_scanning_young(&self, cycle: u64) -> bool {
         let last = self.watched.load(Ordering::Relaxed);
@@ -77,13 +85,15 @@ impl Runtime {
         // Release, both: the write barrier's flag and the handshake before it.
         self.watched.store(cycle, Ordering::Release);
         self.scanning.store(cycle, Ordering::Release);
-        // Pairs with the fence in spawn: a goroutine that the scan finds dead finds the scan begun when it comes to life.
+        // Pairs with the fence in spawn: a goroutine that the scan finds dead finds the scan begun
+        // when it comes to life.
         fence(Ordering::SeqCst);
     }
 
-    /// Begins to scan the stack of every goroutine: of those that stand still from this thread, the others do it themselves. Returns
-    /// when all have begun: nobody runs a frame whose roots have not gone to the collector. What lies beyond is for
-    /// [`Runtime::scan_frozen`]. Between goroutines it calls `between`, which may trace what has been found.
+    /// Begins to scan the stack of every goroutine: of those that stand still from this thread, the
+    /// others do it themselves. Returns when all have begun: nobody runs a frame whose roots have
+    /// not gone to the collector. What lies beyond is for [`Runtime::scan_frozen`]. Between
+    /// goroutines it calls `between`, which may trace what has been found.
     ///
     /// # Errors
     /// [`ScanError`].
@@ -108,10 +118,11 @@ impl Runtime {
         self.wait_for_scans(waiting)
     }
 
-    /// Begins to scan again, of every goroutine that has run since its scan, what has changed: so that little is left for the
-    /// stopped world. As [`Runtime::scan_goroutines`], which comes first, with all that it leaves to
-    /// [`Runtime::scan_frozen`]. Tells how many goroutines it were: where they are many, others have run meanwhile, and it is
-    /// worth while to call it again. From the first call on they stay few, however fast goroutines take turns: whoever
+    /// Begins to scan again, of every goroutine that has run since its scan, what has changed: so
+    /// that little is left for the stopped world. As [`Runtime::scan_goroutines`], which comes
+    /// first, with all that it leaves to [`Runtime::scan_frozen`]. Tells how many goroutines it
+    /// were: where they are many, others have run meanwhile, and it is worth while to call it
+    /// again. From the first call on they stay few, however fast goroutines take turns: whoever
     /// runs one scans others that have.
     ///
     /// # Errors
@@ -129,8 +140,8 @@ impl Runtime {
         Ok(count)
     }
 
-    /// `changed` runs again and has been added to the list: scans one or two of the others there that can be scanned at once.
-    /// Waits for nobody, as a stopped world would wait for us.
+    /// `changed` runs again and has been added to the list: scans one or two of the others there
+    /// that can be scanned at once. Waits for nobody, as a stopped world would wait for us.
     #[cold]
     pub(crate) fn rescan_another(&self, changed: &Arc<Goroutine>) {
         let mut scanned = 0;
@@ -160,15 +171,21 @@ impl Runtime {
         }
     }
 
-    /// Scans a goroutine that is held and has run since its scan, or a part of what that has left. Whether it is done.
-    fn scan_again(&self, goroutine: &Arc<Goroutine>, scan: &mut StackScan) -> Result<bool, ScanError> {
+    /// Scans a goroutine that is held and has run since its scan, or a part of what that has left.
+    /// Whether it is done.
+    fn scan_again(
+        &self,
+        goroutine: &Arc<Goroutine>,
+        scan: &mut StackScan,
+    ) -> Result<bool, ScanError> {
         let complete = scan.is_complete();
         if complete {
             // SAFETY: the goroutine is held.
             unsafe { self.begin_scan(goroutine, scan, false)? };
         } else {
             let cycle = self.scanning.load(Ordering::Acquire);
-            let visited = scan::visit_frozen(self, goroutine, scan, cycle, self.config.chunk(false))?;
+            let visited =
+                scan::visit_frozen(self, goroutine, scan, cycle, self.config.chunk(false))?;
             self.counters.scanned_running.fetch_add(visited, Ordering::Relaxed);
         }
         Ok(complete)
@@ -238,7 +255,8 @@ impl Runtime {
                     return Ok(true);
                 }
                 let _span = self.observed.span(Activity::Scan, goroutine.id());
-                // In either case a thread stands on it, which a signal may have walk it at any time.
+                // In either case a thread stands on it, which a signal may have walk it at any
+                // time.
                 let may_move = held.status != Status::Foreign && !goroutine.in_callback();
                 // SAFETY: the goroutine is held.
                 unsafe { self.begin_scan(goroutine, &mut held.state, may_move)? };
@@ -257,10 +275,12 @@ impl Runtime {
         }
     }
 
-    /// Whether the goroutine, which is held, has not run since a scan that this cycle goes on from: then all that is to be done for
-    /// it is done.
+    /// Whether the goroutine, which is held, has not run since a scan that this cycle goes on from:
+    /// then all that is to be done for it is done.
     fn keep_scan(&self, goroutine: &Goroutine, scan: &mut StackScan) -> bool {
-        if goroutine.ran.has_run() || !scan::keep(self, goroutine, scan, self.scanning.load(Ordering::Acquire)) {
+        if goroutine.ran.has_run()
+            || !scan::keep(self, goroutine, scan, self.scanning.load(Ordering::Acquire))
+        {
             return false;
         }
         // Release: as at the end of `begin_scan`.
@@ -268,7 +288,8 @@ impl Runtime {
         true
     }
 
-    /// Begins a scan: shrinks where that is allowed, visits the youngest frames, blocks the way to the others.
+    /// Begins a scan: shrinks where that is allowed, visits the youngest frames, blocks the way to
+    /// the others.
     ///
     /// # Safety
     /// As for [`scan::begin`]; `may_move` only if as for [`moving::move_to`].
@@ -304,8 +325,8 @@ impl Runtime {
         !self.unscanned.lock().is_empty()
     }
 
-    /// Visits a chunk of frames that their goroutine cannot get at before; its roots go to the collector. From any thread, also
-    /// several at once. False if there was nothing to do.
+    /// Visits a chunk of frames that their goroutine cannot get at before; its roots go to the
+    /// collector. From any thread, also several at once. False if there was nothing to do.
     ///
     /// # Errors
     /// [`ScanError`].
@@ -314,7 +335,8 @@ impl Runtime {
         let _span = self.observed.span(Activity::Scan, goroutine.id());
         let cycle = self.scanning.load(Ordering::Acquire);
         let mut scan = goroutine.scan_lock();
-        let visited = scan::visit_frozen(self, &goroutine, &mut scan, cycle, self.config.chunk(true))?;
+        let visited =
+            scan::visit_frozen(self, &goroutine, &mut scan, cycle, self.config.chunk(true))?;
         self.counters.scanned_running.fetch_add(visited, Ordering::Relaxed);
         let more = !scan.is_complete();
         drop(scan);
@@ -324,8 +346,9 @@ impl Runtime {
         Ok(true)
     }
 
-    /// Calls `visit` for each frame of a goroutine that stands still, youngest first, until it breaks, as
-    /// [`Caller::frames`](crate::Caller::frames) does. False, without a visit, if it runs or has ended.
+    /// Calls `visit` for each frame of a goroutine that stands still, youngest first, until it
+    /// breaks, as [`Caller::frames`](crate::Caller::frames) does. False, without a visit, if it
+    /// runs or has ended.
     ///
     /// # Errors
     /// [`ScanError`]: the walk ends early.
@@ -361,21 +384,26 @@ impl Runtime {
         self.longest_hold.fetch_max(nanos, Ordering::Relaxed);
     }
 
-    /// Stops the world: returns when no machine runs managed code, and none will until the value is dropped.
+    /// Stops the world: returns when no machine runs managed code, and none will until the value is
+    /// dropped.
     pub fn stop_world(self: &Arc<Self>) -> WorldStopped {
         let mut waiting = Waiting::new();
         self.world.stop(|| self.entries(), |entry, asking| waiting.ask(entry, asking));
         WorldStopped { runtime: self.clone(), straggler: waiting.end() }
     }
 
-    /// The longest time that a goroutine which would have run was held, and the most frames of one stack, since the last call:
-    /// nanoseconds and frames.
+    /// The longest time that a goroutine which would have run was held, and the most frames of one
+    /// stack, since the last call: nanoseconds and frames.
     pub fn take_cycle_maxima(&self) -> (u64, u64) {
-        (self.longest_hold.swap(0, Ordering::Relaxed), self.deepest_frames.swap(0, Ordering::Relaxed))
+        (
+            self.longest_hold.swap(0, Ordering::Relaxed),
+            self.deepest_frames.swap(0, Ordering::Relaxed),
+        )
     }
 }
 
-/// The goroutine that was the last to answer, or to stand still, of those that had to be waited for.
+/// The goroutine that was the last to answer, or to stand still, of those that had to be waited
+/// for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Straggler {
     /// Its number.
@@ -395,7 +423,8 @@ impl Waiting {
         Waiting { begun: Instant::now(), straggler: None }
     }
 
-    /// Called again and again for each machine that is waited for: the last one asked is the last to answer.
+    /// Called again and again for each machine that is waited for: the last one asked is the last
+    /// to answer.
     fn ask(&mut self, entry: &Arc<MachineEntry>, asking: Asking) {
         entry.ask(Request::SAFEPOINT, asking);
         if let Some(goroutine) = entry.current() {
@@ -447,8 +476,9 @@ impl WorldStopped {
         self.straggler
     }
 
-    /// Visits again, of each goroutine that has run since its scan, the frames up to and including the owner of its lowest
-    /// unhit barrier. Their roots go to the collector. First what [`Runtime::scan_frozen`] has not come to is finished.
+    /// Visits again, of each goroutine that has run since its scan, the frames up to and including
+    /// the owner of its lowest unhit barrier. Their roots go to the collector. First what
+    /// [`Runtime::scan_frozen`] has not come to is finished.
     ///
     /// # Errors
     /// [`ScanError`].
@@ -467,8 +497,8 @@ impl WorldStopped {
         Ok(total)
     }
 
-    /// Finishes what [`Runtime::scan_frozen`] has not come to, and visits nothing again: for a cycle whose write barrier shades
-    /// what is overwritten. Their roots go to the collector.
+    /// Finishes what [`Runtime::scan_frozen`] has not come to, and visits nothing again: for a
+    /// cycle whose write barrier shades what is overwritten. Their roots go to the collector.
     ///
     /// # Errors
     /// [`ScanError`].
@@ -509,8 +539,9 @@ impl WorldStopped {
         self.end();
     }
 
-    /// As [`WorldStopped::end_scanning`], and it is noted from now on which goroutines run, so that the next cycle may go on from
-    /// this one: see [`Runtime::begin_scanning_young`]. [`WorldStopped::rescan`] or [`WorldStopped::finish_scans`] came before.
+    /// As [`WorldStopped::end_scanning`], and it is noted from now on which goroutines run, so that
+    /// the next cycle may go on from this one: see [`Runtime::begin_scanning_young`].
+    /// [`WorldStopped::rescan`] or [`WorldStopped::finish_scans`] came before.
     pub fn end_scanning_and_watch(&mut self) {
         assert!(!self.runtime.has_frozen(), "there are scans that are not complete");
         self.end();

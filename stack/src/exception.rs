@@ -1,5 +1,5 @@
-//! Exceptions of native code (Rust panics, C++ exceptions) that come up to managed code: catching them at a call out, naming
-//! them, and handing them on.
+//! Exceptions of native code (Rust panics, C++ exceptions) that come up to managed code: catching
+//! them at a call out, naming them, and handing them on.
 
 use crate::machine::Caller;
 use stackmark_asm as asm;
@@ -34,8 +34,9 @@ impl NativeException {
     /// Takes over an `_Unwind_Exception`.
     ///
     /// # Safety
-    /// The exception is in flight, caught by nobody, and now the value's. If it is of Rust's class it is one of
-    /// this program's copy of the standard library: it aborts at others, as any `catch_unwind` does.
+    /// The exception is in flight, caught by nobody, and now the value's. If it is of Rust's class
+    /// it is one of this program's copy of the standard library: it aborts at others, as any
+    /// `catch_unwind` does.
     pub(crate) unsafe fn new(exception: *mut c_void) -> NativeException {
         // SAFETY: an exception begins with its class.
         if unsafe { *(exception as *const u64) } != RUST_CLASS {
@@ -74,7 +75,10 @@ impl fmt::Display for NativeException {
         match self {
             NativeException::Panic(payload) => {
                 let text = payload.downcast_ref::<&str>().copied();
-                f.write_str(text.or(payload.downcast_ref::<String>().map(|s| &**s)).unwrap_or("Box<dyn Any>"))
+                f.write_str(
+                    text.or(payload.downcast_ref::<String>().map(|s| &**s))
+                        .unwrap_or("Box<dyn Any>"),
+                )
             }
             NativeException::Foreign(exception) => match exception.cxx_type() {
                 Some(name) => write!(f, "C++ exception of type {name}"),
@@ -97,11 +101,11 @@ impl ForeignException {
         unsafe { *(self.0 as *const u64) }
     }
 
-    /// A function of the library that made the exception, which need not be visible to the program: the exception's second
-    /// word is a function of it.
+    /// A function of the library that made the exception, which need not be visible to the program:
+    /// the exception's second word is a function of it.
     fn runtime_function(&self, name: &CStr) -> Option<*mut c_void> {
-        // SAFETY: the words of an exception are its class and its cleanup function; dladdr fills `info` or fails, and
-        // dlopen of a loaded library only counts.
+        // SAFETY: the words of an exception are its class and its cleanup function; dladdr fills
+        // `info` or fails, and dlopen of a loaded library only counts.
         unsafe {
             let cleanup = *(self.0 as *const *const c_void).add(1);
             let mut info: libc::Dl_info = std::mem::zeroed();
@@ -124,9 +128,10 @@ impl ForeignException {
         if self.class() & !0xff != CXX_CLASS {
             return None;
         }
-        // libstdc++ and libc++abi keep `std::type_info *` as the first word of the ten that precede the exception: the
-        // Itanium C++ ABI fixes it, since any thrower may be linked with any catcher. A dependent exception keeps its
-        // own there too. Its name follows the pointer to its virtual table.
+        // libstdc++ and libc++abi keep `std::type_info *` as the first word of the ten that precede
+        // the exception: the Itanium C++ ABI fixes it, since any thrower may be linked with any
+        // catcher. A dependent exception keeps its own there too. Its name follows the pointer to
+        // its virtual table.
         const HEADER_WORDS: usize = 10;
         // SAFETY: the class says that the header is there.
         let name = unsafe {
@@ -135,7 +140,8 @@ impl ForeignException {
             // A mark of names that are compared by address.
             name.add(usize::from(*name == b'*' as c_char))
         };
-        type Demangle = unsafe extern "C" fn(*const c_char, *mut c_char, *mut usize, *mut c_int) -> *mut c_char;
+        type Demangle =
+            unsafe extern "C" fn(*const c_char, *mut c_char, *mut usize, *mut c_int) -> *mut c_char;
         let mut text = std::ptr::null_mut();
         if let Some(demangle) = self.runtime_function(c"__cxa_demangle") {
             // SAFETY: the function's type is fixed by the ABI; null asks for memory of malloc's.
@@ -168,10 +174,11 @@ impl Drop for ForeignException {
 }
 
 impl Caller<'_> {
-    /// Calls `f`, typically a foreign call, and catches an exception that leaves it: a Rust panic, a C++ exception. A host
-    /// turns it into a panic of its own language. What has crossed managed frames on its way has settled their barriers,
-    /// and guards like that of [`Caller::foreign`] have run: the goroutine is as it was before the call.
-    /// Forced unwinding passes: [`Caller::unwind_to`], a thread that ends.
+    /// Calls `f`, typically a foreign call, and catches an exception that leaves it: a Rust panic,
+    /// a C++ exception. A host turns it into a panic of its own language. What has crossed managed
+    /// frames on its way has settled their barriers, and guards like that of [`Caller::foreign`]
+    /// have run: the goroutine is as it was before the call. Forced unwinding passes:
+    /// [`Caller::unwind_to`], a thread that ends.
     ///
     /// # Errors
     /// The exception.

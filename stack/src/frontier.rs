@@ -1,32 +1,40 @@
-//! The scan of one stack, a little at a time: where it has come to, the frontier that keeps the goroutine out of what nobody
-//! has visited, and the mark barriers that bound the next look at what it has left behind.
+//! The scan of one stack, a little at a time: where it has come to, the frontier that keeps the
+//! goroutine out of what nobody has visited, and the mark barriers that bound the next look at what
+//! it has left behind.
 //!
-//! Plain Rust without raw memory, over [`Frames`], [`Slots`] and [`Table`], so that models run this very code. All of it happens
-//! under the goroutine's `scan_lock`. The *owner* is the goroutine itself, at a poll or a hit or on its way out of frames, or
-//! who holds it while it stands still. A *worker* is anybody else.
+//! Plain Rust without raw memory, over [`Frames`], [`Slots`] and [`Table`], so that models run this
+//! very code. All of it happens under the goroutine's `scan_lock`. The *owner* is the goroutine
+//! itself, at a poll or a hit or on its way out of frames, or who holds it while it stands still. A
+//! *worker* is anybody else.
 //!
 //! Invariants, besides those of [`barrier`](crate::barrier):
 //!
-//! 6. *Frozen*: frames at and beyond `unscanned.at` have not run since the scan began, and are as they were then but for
-//!    stores that went through the write barrier.
-//! 7. *Blocking*: while something is unscanned and the goroutine runs managed code, then either an unhit barrier lies in a frame
-//!    that this scan has visited (the youngest such is the frontier), or all running frames are younger than a foreign
-//!    call at `rest`, whose return comes by [`StackScan::protect`].
-//! 8. *Reading*: a worker only visits frozen frames. What it would place it leaves in `pending`, in frames that are
-//!    visited and still frozen, since an unhit barrier or `rest` blocks the way to them, too; the owner places it before it
-//!    comes there.
-//! 9. *Bounded*: what lies younger than the lowest unhit barrier, or than `rest`, is what has changed since its visit. Mark
-//!    barriers lie at doublings of the distance from the stack pointer that the scan began at, so that this is at most twice
-//!    what was touched since; where scans began again, since the one that began at the largest depth after the last whole one, as
+//! 6. *Frozen*: frames at and beyond `unscanned.at` have not run since the scan began, and are as
+//!    they were then but for stores that went through the write barrier.
+//! 7. *Blocking*: while something is unscanned and the goroutine runs managed code, then either an
+//!    unhit barrier lies in a frame that this scan has visited (the youngest such is the frontier),
+//!    or all running frames are younger than a foreign call at `rest`, whose return comes by
+//!    [`StackScan::protect`].
+//! 8. *Reading*: a worker only visits frozen frames. What it would place it leaves in `pending`, in
+//!    frames that are visited and still frozen, since an unhit barrier or `rest` blocks the way to
+//!    them, too; the owner places it before it comes there.
+//! 9. *Bounded*: what lies younger than the lowest unhit barrier, or than `rest`, is what has
+//!    changed since its visit. Mark barriers lie at doublings of the distance from the stack
+//!    pointer that the scan began at, so that this is at most twice what was touched since; where
+//!    scans began again, since the one that began at the largest depth after the last whole one, as
 //!    barriers beyond what they visit stay where that has put them.
-//! 10. *Epochs*: a scan belongs to one cycle. A worker that comes with another cycle's number does nothing. The barriers of a
-//!     complete scan outlive its cycle, and with them what invariant 6 says of the frames beyond: a later scan may begin where
-//!     they leave off ([`StackScan::begin_again`]), or, of a goroutine that has not run, not at all ([`StackScan::keep`]).
-//! 11. *Leaving*: before the owner runs an older frame than the one it was in, in whatever way, everything younger is settled and
-//!     invariant 7 holds again: [`StackScan::hit`] and [`StackScan::leave`], each followed by [`StackScan::protect`].
+//! 10. *Epochs*: a scan belongs to one cycle. A worker that comes with another cycle's number does
+//!     nothing. The barriers of a complete scan outlive its cycle, and with them what invariant 6
+//!     says of the frames beyond: a later scan may begin where they leave off
+//!     ([`StackScan::begin_again`]), or, of a goroutine that has not run, not at all
+//!     ([`StackScan::keep`]).
+//! 11. *Leaving*: before the owner runs an older frame than the one it was in, in whatever way,
+//!     everything younger is settled and invariant 7 holds again: [`StackScan::hit`] and
+//!     [`StackScan::leave`], each followed by [`StackScan::protect`].
 //!
-//! After "Incremental stack scanning with return barriers" as in Cheng, Harper and Lee, "Generational stack collection and
-//! profile-driven pretenuring" (PLDI 1998), and Yuasa, Nakagawa et al., "Return barrier" (2002).
+//! After "Incremental stack scanning with return barriers" as in Cheng, Harper and Lee,
+//! "Generational stack collection and profile-driven pretenuring" (PLDI 1998), and Yuasa, Nakagawa
+//! et al., "Return barrier" (2002).
 
 use crate::barrier::{Barrier, BarrierList, Settled, Slots, StubPool, Table, UnknownHit};
 use crate::stats::Refusal;
@@ -56,16 +64,16 @@ pub enum FramePointer {
 pub trait Frames {
     /// Why they cannot be walked.
     type Error;
-    /// Visits the roots of the next older frame. `None` behind the oldest; else the depth of the frame's return slot, or 0 if
-    /// it has none.
+    /// Visits the roots of the next older frame. `None` behind the oldest; else the depth of the
+    /// frame's return slot, or 0 if it has none.
     ///
     /// # Errors
     /// The stack cannot be walked.
     fn visit(&mut self) -> Result<Option<usize>, Self::Error>;
     /// Why no barrier may lie in the return slot of the frame visited last.
     fn refusal(&self) -> Option<Refusal>;
-    /// Whether the next frame is a foreign call that the goroutine can only come back to through [`StackScan::protect`]:
-    /// the one visited last is that of a callback.
+    /// Whether the next frame is a foreign call that the goroutine can only come back to through
+    /// [`StackScan::protect`]: the one visited last is that of a callback.
     fn may_rest(&self) -> bool;
     /// Where the next frame stands.
     fn position(&self) -> Position;
@@ -112,9 +120,11 @@ struct Unscanned {
     spacing: Spacing,
     /// Frames visited so far.
     frames: u64,
-    /// The frame that owns this return slot is the last one: beyond it an earlier scan's barriers still hold.
+    /// The frame that owns this return slot is the last one: beyond it an earlier scan's barriers
+    /// still hold.
     until: Option<Barrier>,
-    /// No foreign call at less depth has returned since an earlier scan visited it: there it ends, too.
+    /// No foreign call at less depth has returned since an earlier scan visited it: there it ends,
+    /// too.
     reached: usize,
 }
 
@@ -127,7 +137,8 @@ impl Unscanned {
         }
     }
 
-    /// One barrier per slot, also where one huge frame spans several doublings: the ones passed are used up.
+    /// One barrier per slot, also where one huge frame spans several doublings: the ones passed are
+    /// used up.
     fn use_up(&mut self, slot: usize) {
         if let Spacing::Doubling(distance) = &mut self.spacing {
             while self.from.saturating_sub(slot) >= *distance {
@@ -186,8 +197,8 @@ pub struct StackScan {
     rest: Option<usize>,
     /// Frames of the stack when the last whole scan was complete.
     frames: u64,
-    /// The smallest depth that [`StackScan::protect`] or [`StackScan::calls_back`] was called with since the scan began: no
-    /// foreign call beyond it has returned or calls back.
+    /// The smallest depth that [`StackScan::protect`] or [`StackScan::calls_back`] was called with
+    /// since the scan began: no foreign call beyond it has returned or calls back.
     reached: usize,
 }
 
@@ -207,8 +218,9 @@ impl StackScan {
         self.unscanned.is_none()
     }
 
-    /// How far a rescan goes, if the scan is complete: the depth of the return slot of the last frame that may have changed
-    /// since its visit, and how many frames lie beyond. `None`: to the end.
+    /// How far a rescan goes, if the scan is complete: the depth of the return slot of the last
+    /// frame that may have changed since its visit, and how many frames lie beyond. `None`: to the
+    /// end.
     pub fn limit(&self) -> Option<(usize, u64)> {
         let lowest = self.barriers.lowest().map(|b| (b.depth, b.frames));
         // What is pending is visited and blocked (invariant 8).
@@ -216,8 +228,8 @@ impl StackScan {
         lowest.max(pending).map(|(depth, frames)| (depth, self.frames.saturating_sub(frames)))
     }
 
-    /// Begins a scan of the whole stack from `at`, the youngest frame of a goroutine that stands still. Earlier barriers go.
-    /// `foreign`: it is InForeign. Followed by [`StackScan::protect`].
+    /// Begins a scan of the whole stack from `at`, the youngest frame of a goroutine that stands
+    /// still. Earlier barriers go. `foreign`: it is InForeign. Followed by [`StackScan::protect`].
     pub fn begin<S: Slots, T: Table>(
         &mut self,
         means: &mut Means<'_, S, T>,
@@ -226,18 +238,21 @@ impl StackScan {
         spacing: Spacing,
         foreign: bool,
     ) -> Settled {
-        let settled = self.barriers.remove_all(&mut means.slots, &means.table, means.pool, at.depth, foreign);
+        let settled =
+            self.barriers.remove_all(&mut means.slots, &means.table, means.pool, at.depth, foreign);
         self.pending.clear();
         (self.frontier, self.rest, self.epoch, self.reached) = (None, None, epoch, usize::MAX);
-        self.unscanned = Some(Unscanned { at, from: at.depth, spacing, frames: 0, until: None, reached: 0 });
+        self.unscanned =
+            Some(Unscanned { at, from: at.depth, spacing, frames: 0, until: None, reached: 0 });
         settled
     }
 
-    /// Begins to visit again what has changed since the last scan, which is complete: the frames from `at` up to the owner of the
-    /// lowest unhit barrier. Followed by [`StackScan::protect`].
+    /// Begins to visit again what has changed since the last scan, which is complete: the frames
+    /// from `at` up to the owner of the lowest unhit barrier. Followed by [`StackScan::protect`].
     ///
-    /// The last scan may be an earlier cycle's: a short scan. Then what it has visited is old, and stays where it is; and whatever
-    /// was stored since into frames beyond the barrier has gone through the write barrier, or [`StackScan::thaw`] came first.
+    /// The last scan may be an earlier cycle's: a short scan. Then what it has visited is old, and
+    /// stays where it is; and whatever was stored since into frames beyond the barrier has gone
+    /// through the write barrier, or [`StackScan::thaw`] came first.
     pub fn begin_again<S: Slots, T: Table>(
         &mut self,
         means: &mut Means<'_, S, T>,
@@ -250,7 +265,13 @@ impl StackScan {
         let mut settled = self.barriers.leave(means.pool, at.depth);
         let placed = self.place_pending(means, at.depth);
         if spacing != Spacing::EveryFrame {
-            settled.removed = self.barriers.thin_out(&mut means.slots, &means.table, means.pool, at.depth, foreign);
+            settled.removed = self.barriers.thin_out(
+                &mut means.slots,
+                &means.table,
+                means.pool,
+                at.depth,
+                foreign,
+            );
         }
         let (until, reached) = (self.barriers.lowest(), self.reached);
         (self.rest, self.epoch, self.reached) = (None, epoch, usize::MAX);
@@ -264,16 +285,17 @@ impl StackScan {
         kept != 0 && self.epoch == kept || left_out(LeftOut::Kept)
     }
 
-    /// The goroutine has not run since its last scan, which is complete, and nothing has changed there without the write barrier:
-    /// the scan is cycle `epoch`'s, too. Returns how many frames need not be visited.
+    /// The goroutine has not run since its last scan, which is complete, and nothing has changed
+    /// there without the write barrier: the scan is cycle `epoch`'s, too. Returns how many frames
+    /// need not be visited.
     pub fn keep(&mut self, epoch: u64) -> u64 {
         debug_assert!(self.is_complete(), "what nobody has visited is no old cycle's");
         self.epoch = epoch;
         self.frames
     }
 
-    /// The owner is about to run the frame whose stack pointer is at `depth`, and has settled what is younger: makes
-    /// invariant 7 true, visiting frames where nobody has.
+    /// The owner is about to run the frame whose stack pointer is at `depth`, and has settled what
+    /// is younger: makes invariant 7 true, visiting frames where nobody has.
     ///
     /// # Errors
     /// The stack cannot be walked.
@@ -304,14 +326,15 @@ impl StackScan {
         }
     }
 
-    /// Invariant 7, for a goroutine whose youngest frame is at `depth`. Barriers lie in visited frames only, or beyond `until`.
+    /// Invariant 7, for a goroutine whose youngest frame is at `depth`. Barriers lie in visited
+    /// frames only, or beyond `until`.
     fn is_blocked(&self, unscanned: &Unscanned, depth: usize) -> bool {
         self.barriers.lowest().is_some_and(|b| b.depth > unscanned.at.depth)
             || self.rest.is_some_and(|rest| rest < depth)
     }
 
-    /// Visits frozen frames on behalf of cycle `epoch`, as many as the budget allows. The frames visited; 0 if there was nothing
-    /// to do.
+    /// Visits frozen frames on behalf of cycle `epoch`, as many as the budget allows. The frames
+    /// visited; 0 if there was nothing to do.
     ///
     /// # Errors
     /// The stack cannot be walked.
@@ -328,8 +351,9 @@ impl StackScan {
         }
     }
 
-    /// The goroutine returns through `stub` in the slot at `depth`: the slot gets its return address back. Followed by
-    /// [`StackScan::protect`] with the depth of the caller's stack pointer.
+    /// The goroutine returns through `stub` in the slot at `depth`: the slot gets its return
+    /// address back. Followed by [`StackScan::protect`] with the depth of the caller's stack
+    /// pointer.
     ///
     /// # Errors
     /// [`UnknownHit`].
@@ -342,8 +366,8 @@ impl StackScan {
         self.barriers.hit(&mut means.slots, &means.table, means.pool, depth, stub)
     }
 
-    /// The goroutine has left all frames with return slots deeper than `depth` without returning through them. Followed by
-    /// [`StackScan::protect`] unless it has ended.
+    /// The goroutine has left all frames with return slots deeper than `depth` without returning
+    /// through them. Followed by [`StackScan::protect`] unless it has ended.
     pub fn leave(&mut self, pool: &StubPool, depth: usize) -> Settled {
         self.barriers.leave(pool, depth)
     }
@@ -359,8 +383,9 @@ impl StackScan {
         settled
     }
 
-    /// The goroutine, whose youngest frame is at `depth`, is about to change the word at depth `word` without the write barrier:
-    /// the frame that it lies in has been visited when this returns, and counts as touched.
+    /// The goroutine, whose youngest frame is at `depth`, is about to change the word at depth
+    /// `word` without the write barrier: the frame that it lies in has been visited when this
+    /// returns, and counts as touched.
     ///
     /// # Errors
     /// The stack cannot be walked.
@@ -375,7 +400,8 @@ impl StackScan {
         while let Some(unscanned) = self.unscanned.filter(|unscanned| unscanned.at.depth >= word) {
             visited += self.advance(&mut frames(unscanned.at), Budget { frames: 1, bytes: 0 })?;
         }
-        let removed = self.barriers.remove_younger(&mut means.slots, &means.table, means.pool, word);
+        let removed =
+            self.barriers.remove_younger(&mut means.slots, &means.table, means.pool, word);
         self.pending.retain(|mark| mark.depth < word);
         self.reached = 0;
         let mut tally = self.protect(means, depth, Budget { frames: 1, bytes: 0 }, frames)?;
@@ -384,13 +410,14 @@ impl StackScan {
         Ok(tally)
     }
 
-    /// The goroutine calls back into managed code from a foreign call at `depth`: frames there have run.
+    /// The goroutine calls back into managed code from a foreign call at `depth`: frames there have
+    /// run.
     pub fn calls_back(&mut self, depth: usize) {
         self.reached = self.reached.min(depth);
     }
 
-    /// Whether a rescan can stop behind the callback frame that returns to a foreign call at `depth`: nothing there has run
-    /// since its visit.
+    /// Whether a rescan can stop behind the callback frame that returns to a foreign call at
+    /// `depth`: nothing there has run since its visit.
     pub fn is_frozen(&self, depth: usize) -> bool {
         self.is_complete() && depth < self.reached
     }
@@ -400,22 +427,31 @@ impl StackScan {
         self.unscanned.map(|unscanned| unscanned.at.depth)
     }
 
-    /// Checks invariants 1, 2 and 7 for a goroutine whose youngest frame is at `depth`: for debugging.
+    /// Checks invariants 1, 2 and 7 for a goroutine whose youngest frame is at `depth`: for
+    /// debugging.
     ///
     /// # Panics
     /// If one of them does not hold.
     pub fn check(&self, slots: &impl Slots, table: &impl Table, depth: usize) {
         for barrier in self.barriers.unhit().iter().filter(|b| b.depth <= depth) {
-            assert_eq!(slots.read(barrier.depth), table.hijacked_word(barrier.stub), "the slot of {barrier:?}");
+            assert_eq!(
+                slots.read(barrier.depth),
+                table.hijacked_word(barrier.stub),
+                "the slot of {barrier:?}"
+            );
         }
         if let Some(unscanned) = self.unscanned {
             assert!(self.is_blocked(&unscanned, depth), "nothing blocks the way to {unscanned:?}");
         }
     }
 
-    /// Places what a worker, or the owner itself, has found places for, younger ones first; all but what lies in frames
-    /// younger than `depth`, which are gone. Returns how many.
-    fn place_pending<S: Slots, T: Table>(&mut self, means: &mut Means<'_, S, T>, depth: usize) -> u64 {
+    /// Places what a worker, or the owner itself, has found places for, younger ones first; all but
+    /// what lies in frames younger than `depth`, which are gone. Returns how many.
+    fn place_pending<S: Slots, T: Table>(
+        &mut self,
+        means: &mut Means<'_, S, T>,
+        depth: usize,
+    ) -> u64 {
         if left_out(LeftOut::Frontier) {
             self.pending.clear();
             self.frontier = None;
@@ -464,7 +500,8 @@ impl StackScan {
         placed
     }
 
-    /// Visits frames until the budget is used up and the scan can rest, or to the end. Returns how many.
+    /// Visits frames until the budget is used up and the scan can rest, or to the end. Returns how
+    /// many.
     fn advance<F: Frames>(&mut self, frames: &mut F, budget: Budget) -> Result<u64, F::Error> {
         let Some(mut scan) = self.unscanned else { return Ok(0) };
         let (first, top) = (scan.frames, scan.at.depth);
@@ -478,7 +515,8 @@ impl StackScan {
                 self.complete(scan);
                 return Ok(scan.frames - first);
             }
-            let spent = scan.frames - first >= budget.frames || top.saturating_sub(slot) >= budget.bytes;
+            let spent =
+                scan.frames - first >= budget.frames || top.saturating_sub(slot) >= budget.bytes;
             let due = scan.is_due(slot);
             if slot == 0 || !(spent || due) {
                 continue;

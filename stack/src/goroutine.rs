@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// A managed thread of execution with a movable stack of its own.
 ///
-/// The record stays in place and is reused for another goroutine when this one has ended and nobody refers to it.
+/// The record stays in place and is reused for another goroutine when this one has ended and nobody
+/// refers to it.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Goroutine {
@@ -20,10 +21,11 @@ pub struct Goroutine {
     pub(crate) header: GoroutineHeader,
     id: AtomicU64,
     pub(crate) status: StatusWord,
-    /// The memory of the stack. Only the goroutine itself, or its holder, locks it; so it never waits long.
+    /// The memory of the stack. Only the goroutine itself, or its holder, locks it; so it never
+    /// waits long.
     pub(crate) memory: Mutex<Option<StackMemory>>,
-    /// What its last poll asked room for, in bytes: a shrink leaves that much, also when the goroutine has parked in that
-    /// poll. Relaxed: written by itself before it stops.
+    /// What its last poll asked room for, in bytes: a shrink leaves that much, also when the
+    /// goroutine has parked in that poll. Relaxed: written by itself before it stops.
     pub(crate) room: AtomicUsize,
     /// The stack stays where it is. Relaxed: written before the goroutine comes to life.
     fixed: AtomicBool,
@@ -32,17 +34,18 @@ pub struct Goroutine {
     requests: Requests,
     /// Kept at `usize::MAX` by a debugging mode that wants to see every poll.
     pub(crate) every_poll: AtomicBool,
-    /// The round of scans that has come to this stack last: what is not visited is blocked. Written under `scan_lock`, Release;
-    /// read Acquire by who waits for it.
+    /// The round of scans that has come to this stack last: what is not visited is blocked. Written
+    /// under `scan_lock`, Release; read Acquire by who waits for it.
     pub(crate) scanned_in: AtomicU64,
-    /// Native code has called back since this thread's last return from a foreign call. Relaxed: only the goroutine's own
-    /// thread uses it.
+    /// Native code has called back since this thread's last return from a foreign call. Relaxed:
+    /// only the goroutine's own thread uses it.
     pub(crate) called_back: AtomicBool,
     /// Whether it has run since its scan.
     pub(crate) ran: Ran,
     /// References that native code keeps for it: scanned as roots.
     transfer: Mutex<Vec<usize>>,
-    /// A parked goroutine that must go on on its own OS thread (it is inside a callback) waits here.
+    /// A parked goroutine that must go on on its own OS thread (it is inside a callback) waits
+    /// here.
     pub(crate) woken: Mutex<bool>,
     pub(crate) wake: crate::sync::Condvar,
 }
@@ -138,7 +141,8 @@ impl Goroutine {
         self.header.stack_lo.load(Ordering::Relaxed)..self.header.stack_hi.load(Ordering::Relaxed)
     }
 
-    /// Asks it to do something at its next poll. If it is not running it meets the request when it runs.
+    /// Asks it to do something at its next poll. If it is not running it meets the request when it
+    /// runs.
     pub fn request(&self, what: Request) {
         self.ask(what, Asking::Surely);
     }
@@ -159,11 +163,12 @@ impl Goroutine {
         taken
     }
 
-    /// Writes the poll word from the stack's bounds, unless something is asked. Called by the goroutine itself or by its
-    /// holder, after anything that changed the bounds.
+    /// Writes the poll word from the stack's bounds, unless something is asked. Called by the
+    /// goroutine itself or by its holder, after anything that changed the bounds.
     pub(crate) fn rewrite_limit(&self) {
         let lo = self.header.stack_lo.load(Ordering::Relaxed);
-        let quiet = if self.every_poll.load(Ordering::Relaxed) { usize::MAX } else { lo + STACK_GUARD };
+        let quiet =
+            if self.every_poll.load(Ordering::Relaxed) { usize::MAX } else { lo + STACK_GUARD };
         self.requests.rewrite(&self.header.stack_limit, quiet);
     }
 
@@ -184,8 +189,9 @@ impl Goroutine {
         matches!(memory.origin, Origin::Reserved { .. })
     }
 
-    /// Replaces the words that native code keeps for it. They are roots until they are taken: a value on its way
-    /// from or to a parked goroutine. During marking the caller has passed references through the write barrier.
+    /// Replaces the words that native code keeps for it. They are roots until they are taken: a
+    /// value on its way from or to a parked goroutine. During marking the caller has passed
+    /// references through the write barrier.
     pub fn set_transfer(&self, words: &[usize]) {
         let mut transfer = self.transfer.lock();
         transfer.clear();

@@ -1,7 +1,8 @@
 //! A stack that only the model knows to be true, and the real scanning, hitting and moving over it.
 //!
-//! Bytes become steps: calls and returns of invented functions, scans, rescans, short scans, moves, growth, exceptions. After each step every
-//! frame of the real stack is compared with the model. The property tests and the fuzz target feed it.
+//! Bytes become steps: calls and returns of invented functions, scans, rescans, short scans, moves,
+//! growth, exceptions. After each step every frame of the real stack is compared with the model.
+//! The property tests and the fuzz target feed it.
 
 use crate::frontier::Budget;
 use crate::goroutine::Goroutine;
@@ -210,7 +211,8 @@ impl Model {
         unsafe { *((self.hi() - depth) as *mut usize) = word }
     }
 
-    /// Depth of the managed stack pointer: of the youngest frame, or of the bottom under `goroutine_entry`.
+    /// Depth of the managed stack pointer: of the youngest frame, or of the bottom under
+    /// `goroutine_entry`.
     fn sp(&self) -> usize {
         match self.frames.last() {
             None => asm::PREPARED_BYTES - CALL_SYSTEM,
@@ -229,7 +231,8 @@ impl Model {
 
     /// What the frame pointer register holds when `count` frames are there.
     fn fp_value(&self, count: usize) -> usize {
-        let youngest = self.frames[..count].iter().rposition(|frame| matches!(frame, Frame::Managed { .. }));
+        let youngest =
+            self.frames[..count].iter().rposition(|frame| matches!(frame, Frame::Managed { .. }));
         youngest.map_or(0, |i| self.hi() - self.fp(i))
     }
 
@@ -271,13 +274,20 @@ impl Model {
         }
     }
 
-    fn push(&mut self, function: usize, words: usize, live: impl Iterator<Item = usize>, seed: usize) {
+    fn push(
+        &mut self,
+        function: usize,
+        words: usize,
+        live: impl Iterator<Item = usize>,
+        seed: usize,
+    ) {
         let count = self.frames.len();
         let caller_sp = self.sp();
         self.write(caller_sp + WORD, self.return_of(count));
         self.write(caller_sp + RECORD, self.fp_value(count));
         let depth = caller_sp + RECORD + words * WORD;
-        let mut locals: Vec<_> = (0..words).map(|i| Local::Dead(self.hi() - depth + i * seed)).collect();
+        let mut locals: Vec<_> =
+            (0..words).map(|i| Local::Dead(self.hi() - depth + i * seed)).collect();
         for i in live {
             locals[i] = match (seed + i) % 4 {
                 0 => Local::Reference(0),
@@ -302,7 +312,9 @@ impl Model {
             return;
         }
         let (words, live) = shape(function);
-        self.make_room(CALL_SYSTEM + asm::CALLBACK_FRAME_BYTES + RECORD + words * WORD + CALL_SYSTEM);
+        self.make_room(
+            CALL_SYSTEM + asm::CALLBACK_FRAME_BYTES + RECORD + words * WORD + CALL_SYSTEM,
+        );
         let call_out = self.sp() + CALL_SYSTEM;
         self.goroutine.scan_lock().calls_back(call_out);
         self.write(call_out + WORD, self.goroutine.header.sched.pc.load(Relaxed));
@@ -328,7 +340,11 @@ impl Model {
         assert_eq!(self.read(slot), self.return_of(count), "the return reaches the caller");
         self.frames.pop();
         if let Some(Frame::Callback { call_out }) = self.frames.last() {
-            assert_eq!(self.read(call_out + WORD), asm::resume_pc(), "no barrier in a callback's slot");
+            assert_eq!(
+                self.read(call_out + WORD),
+                asm::resume_pc(),
+                "no barrier in a callback's slot"
+            );
             poll::come_back(&self.runtime, &self.goroutine, *call_out);
             self.frames.pop();
         }
@@ -356,12 +372,16 @@ impl Model {
         let Some(i) = by.checked_rem(self.frames.len()) else { return };
         let new = self.reference();
         let Frame::Managed { depth, locals, .. } = &mut self.frames[i] else { return };
-        let Some(at) = locals.iter().position(|local| matches!(local, Local::Reference(_))) else { return };
+        let Some(at) = locals.iter().position(|local| matches!(local, Local::Reference(_))) else {
+            return;
+        };
         locals[at] = new;
         let word = *depth - at * WORD;
         // SAFETY: the goroutine stands still in its call out, and the lock is ours.
-        unsafe { scan::thaw(&self.runtime, &self.goroutine, &mut self.goroutine.scan_lock(), word) }
-            .expect("a true stack");
+        unsafe {
+            scan::thaw(&self.runtime, &self.goroutine, &mut self.goroutine.scan_lock(), word)
+        }
+        .expect("a true stack");
         self.write(word, self.word(new));
         self.touched = self.touched.min(i);
         self.reached = self.reached.min(word);
@@ -374,8 +394,10 @@ impl Model {
             Frame::Managed { locals, .. } => &locals[..],
             Frame::Callback { .. } => &[],
         });
-        let mut words: Vec<_> =
-            locals.filter(|l| matches!(l, Local::Reference(1..))).map(|local| self.word(*local)).collect();
+        let mut words: Vec<_> = locals
+            .filter(|l| matches!(l, Local::Reference(1..)))
+            .map(|local| self.word(*local))
+            .collect();
         words.sort_unstable();
         words
     }
@@ -394,7 +416,12 @@ impl Model {
         self.runtime.kept.store(if how == Begin::Minor { self.cycle } else { 0 }, Relaxed);
         self.cycle += u64::from(how != Begin::Again);
         if how == Begin::Minor && !self.ran.get() {
-            let kept = scan::keep(&self.runtime, &self.goroutine, &mut self.goroutine.scan_lock(), self.cycle);
+            let kept = scan::keep(
+                &self.runtime,
+                &self.goroutine,
+                &mut self.goroutine.scan_lock(),
+                self.cycle,
+            );
             assert!(kept, "the last cycle has scanned it");
             assert_eq!(self.take_collected(), [], "nothing is visited where nothing has run");
             return;
@@ -402,18 +429,22 @@ impl Model {
         self.ran.set(false);
         self.expected = Some(self.references(first));
         // SAFETY: the lock is ours, the goroutine stands still.
-        unsafe { scan::begin(&self.runtime, &self.goroutine, &mut self.goroutine.scan_lock(), self.cycle) }
-            .expect("a true stack");
+        unsafe {
+            scan::begin(&self.runtime, &self.goroutine, &mut self.goroutine.scan_lock(), self.cycle)
+        }
+        .expect("a true stack");
         self.touched = self.frames.len().saturating_sub(1);
         (self.scanned_at, self.reached) = (self.sp(), self.sp());
-        self.marked_from = if how == Begin::Major { self.sp() } else { self.marked_from.max(self.sp()) };
+        self.marked_from =
+            if how == Begin::Major { self.sp() } else { self.marked_from.max(self.sp()) };
         self.compare();
     }
 
     /// A worker visits a few frames.
     fn visit_frozen(&mut self, budget: Budget) {
         let mut scan = self.goroutine.scan_lock();
-        scan::visit_frozen(&self.runtime, &self.goroutine, &mut scan, self.cycle, budget).expect("a true stack");
+        scan::visit_frozen(&self.runtime, &self.goroutine, &mut scan, self.cycle, budget)
+            .expect("a true stack");
     }
 
     fn finish(&mut self) {
@@ -458,7 +489,10 @@ impl Model {
             let touched = self.marked_from.saturating_sub(self.reached);
             let bound = 2 * touched + 2 * MAX_FRAME + 1024;
             let visited = self.scanned_at.saturating_sub(limit.map_or(0, |(depth, _)| depth));
-            assert!(visited <= bound || limit.is_none() && self.reached < 4096, "{visited} for {touched} touched");
+            assert!(
+                visited <= bound || limit.is_none() && self.reached < 4096,
+                "{visited} for {touched} touched"
+            );
         }
         first
     }
@@ -468,7 +502,8 @@ impl Model {
         self.finish();
         let scan = self.goroutine.scan_lock();
         // SAFETY: the lock is ours, the goroutine stands still.
-        unsafe { scan::visit(&self.runtime, &self.goroutine, &scan, Extent::Verify) }.expect("a true stack");
+        unsafe { scan::visit(&self.runtime, &self.goroutine, &scan, Extent::Verify) }
+            .expect("a true stack");
         assert_eq!(self.take_collected(), self.references(0));
     }
 
@@ -477,14 +512,30 @@ impl Model {
         assert_eq!(self.hi() - sched.sp.load(Relaxed), self.sp() + CALL_SYSTEM);
         assert_eq!(sched.fp.load(Relaxed), self.fp_value(self.frames.len()));
         let true_return = |found| asm::barrier::original(found).unwrap_or(found);
-        assert_eq!(self.read(self.sp() + WORD), self.return_of(self.frames.len()), "no barrier under call_system");
+        assert_eq!(
+            self.read(self.sp() + WORD),
+            self.return_of(self.frames.len()),
+            "no barrier under call_system"
+        );
         for (i, frame) in self.frames.iter().enumerate() {
             let Frame::Managed { depth, locals, .. } = frame else { continue };
             for (at, local) in locals.iter().enumerate() {
-                assert_eq!(self.read(depth - at * WORD), self.word(*local), "local {at} of frame {i}: {local:?}");
+                assert_eq!(
+                    self.read(depth - at * WORD),
+                    self.word(*local),
+                    "local {at} of frame {i}: {local:?}"
+                );
             }
-            assert_eq!(self.read(self.fp(i)), self.fp_value(i), "the saved frame pointer of frame {i}");
-            assert_eq!(true_return(self.read(self.fp(i) - WORD)), self.return_of(i), "the return slot of frame {i}");
+            assert_eq!(
+                self.read(self.fp(i)),
+                self.fp_value(i),
+                "the saved frame pointer of frame {i}"
+            );
+            assert_eq!(
+                true_return(self.read(self.fp(i) - WORD)),
+                self.return_of(i),
+                "the return slot of frame {i}"
+            );
         }
         // SAFETY: the lock is ours, the goroutine stands still.
         unsafe { scan::check(&self.goroutine, &self.goroutine.scan_lock()) };
@@ -498,9 +549,14 @@ impl Model {
 pub fn run(bytes: &[u8]) {
     let mut bytes = bytes.iter().map(|b| usize::from(*b));
     let Some(first) = bytes.next() else { return };
-    let mode =
-        [BarrierMode::Incremental, BarrierMode::EveryFrame, BarrierMode::RescanLimit, BarrierMode::Off][first % 4];
-    let mut model = Model::new(mode, first & 0x40 != 0, if first & 0x80 == 0 { 256 << 10 } else { 8 << 10 });
+    let mode = [
+        BarrierMode::Incremental,
+        BarrierMode::EveryFrame,
+        BarrierMode::RescanLimit,
+        BarrierMode::Off,
+    ][first % 4];
+    let mut model =
+        Model::new(mode, first & 0x40 != 0, if first & 0x80 == 0 { 256 << 10 } else { 8 << 10 });
     model.call_out();
     let free = stubs().available();
     while let (Some(step), Some(by)) = (bytes.next(), bytes.next()) {
@@ -533,9 +589,14 @@ pub fn run(bytes: &[u8]) {
         model.return_once();
     }
     model.finish();
-    assert_eq!(model.goroutine.scan_lock().barriers().lowest(), None, "every barrier was hit or settled");
+    assert_eq!(
+        model.goroutine.scan_lock().barriers().lowest(),
+        None,
+        "every barrier was hit or settled"
+    );
     let counters = &model.runtime.counters;
-    let [placed, hit, left] = [&counters.placed, &counters.hit, &counters.leapfrogged].map(|n| n.load(Relaxed));
+    let [placed, hit, left] =
+        [&counters.placed, &counters.hit, &counters.leapfrogged].map(|n| n.load(Relaxed));
     assert!(hit + left <= placed, "{hit} hit and {left} left of {placed}");
     if cfg!(fuzzing) {
         assert_eq!(stubs().available(), free, "no stub is lost");
@@ -593,7 +654,11 @@ mod tests {
             model.verify();
         }
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
-        assert!(count(&model.runtime.counters.kept) > 50 * 200, "{} frames", count(&model.runtime.counters.kept));
+        assert!(
+            count(&model.runtime.counters.kept) > 50 * 200,
+            "{} frames",
+            count(&model.runtime.counters.kept)
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Library and system calls whose parameters, results and errno live in the machine.
 //!
-//! They may not live on the goroutine's stack: a callback moves it while the library writes them (Go's issue 10406). A callback
-//! may make library calls of its own: [`Caller::callback`] saves and restores the one under way.
+//! They may not live on the goroutine's stack: a callback moves it while the library writes them
+//! (Go's issue 10406). A callback may make library calls of its own: [`Caller::callback`] saves and
+//! restores the one under way.
 
 use crate::machine::Caller;
 
@@ -24,14 +25,15 @@ pub struct LibCall {
 type Function = unsafe extern "C-unwind" fn(usize, usize, usize, usize, usize, usize) -> usize;
 
 impl Caller<'_> {
-    /// Calls the C function at `function` with these integers or pointers, as a [foreign call](Caller::foreign); result and
-    /// errno are left in the machine's record, and returned.
+    /// Calls the C function at `function` with these integers or pointers, as a [foreign
+    /// call](Caller::foreign); result and errno are left in the machine's record, and returned.
     ///
     /// # Panics
     /// With more than six arguments.
     ///
     /// # Safety
-    /// The function takes these arguments and no others, and returns an integer or a pointer or nothing.
+    /// The function takes these arguments and no others, and returns an integer or a pointer or
+    /// nothing.
     pub unsafe fn lib_call(self, function: usize, arguments: &[usize]) -> LibCall {
         let mut call = LibCall { function, ..LibCall::default() };
         call.arguments[..arguments.len()].copy_from_slice(arguments);
@@ -43,7 +45,8 @@ impl Caller<'_> {
             unsafe {
                 let errno = libc::__errno_location();
                 *errno = 0;
-                let result = std::mem::transmute::<usize, Function>(record.get().function)(a, b, c, d, e, f);
+                let result =
+                    std::mem::transmute::<usize, Function>(record.get().function)(a, b, c, d, e, f);
                 record.set(LibCall { result, error: *errno, ..record.get() });
             }
         });

@@ -40,9 +40,10 @@ const EXITED: usize = 0;
 const PARKED: usize = 1;
 const YIELDED: usize = 2;
 
-/// What managed code gives to [`switch_out`](asm::switch_out_address) to let others run: the goroutine goes back to its scheduler
-/// as by [`Caller::yield_now`], but without a call of native code. The call returns 0, or this value if it did nothing because
-/// the goroutine is in a callback.
+/// What managed code gives to [`switch_out`](asm::switch_out_address) to let others run: the
+/// goroutine goes back to its scheduler as by [`Caller::yield_now`], but without a call of native
+/// code. The call returns 0, or this value if it did nothing because the goroutine is in a
+/// callback.
 pub const YIELD: usize = 3;
 
 /// An OS thread attached to a runtime. Stays on its thread; dropping it detaches the thread.
@@ -52,7 +53,8 @@ pub struct Machine {
     _on_its_thread: PhantomData<*mut ()>,
 }
 
-/// A thread's own. Found through the TLS word of the assembly, and through a pthread key when the thread ends.
+/// A thread's own. Found through the TLS word of the assembly, and through a pthread key when the
+/// thread ends.
 #[repr(C)]
 pub(crate) struct Shared {
     header: MachineHeader,
@@ -95,7 +97,8 @@ impl Shared {
     /// A machine of the calling thread, which is attached with that. The thread has the key to it.
     ///
     /// # Safety
-    /// The thread is not attached. It gives the value to [`Shared::detach`], or ends and leaves that to the key.
+    /// The thread is not attached. It gives the value to [`Shared::detach`], or ends and leaves
+    /// that to the key.
     pub(crate) unsafe fn attach(
         runtime: &Arc<Runtime>,
         entry: Arc<MachineEntry>,
@@ -149,11 +152,12 @@ impl Shared {
         self.running.set(Some(goroutine));
     }
 
-    /// The thread is no machine any more. A goroutine that still runs here, because its thread ends in a call out, ends
-    /// with it.
+    /// The thread is no machine any more. A goroutine that still runs here, because its thread ends
+    /// in a call out, ends with it.
     ///
     /// # Safety
-    /// On the machine's own thread, on which no managed code runs any more; the value is not used again.
+    /// On the machine's own thread, on which no managed code runs any more; the value is not used
+    /// again.
     pub(crate) unsafe fn detach(this: NonNull<Shared>) {
         // SAFETY: leaked by attach; nobody else frees it.
         let mut this = unsafe { Box::from_raw(this.as_ptr()) };
@@ -202,8 +206,8 @@ impl Shared {
 }
 
 impl Machine {
-    /// Attaches the calling thread. If the thread ends without dropping the value, as by `pthread_exit` in a call out, it is
-    /// detached then, and the goroutine that called out ends.
+    /// Attaches the calling thread. If the thread ends without dropping the value, as by
+    /// `pthread_exit` in a call out, it is detached then, and the goroutine that called out ends.
     ///
     /// # Errors
     /// [`AttachError`].
@@ -228,7 +232,8 @@ impl Machine {
         Ok(Machine { shared, _on_its_thread: PhantomData })
     }
 
-    /// Runs a Runnable goroutine until it ends, parks or yields. Waits while somebody holds it or the world is stopped.
+    /// Runs a Runnable goroutine until it ends, parks or yields. Waits while somebody holds it or
+    /// the world is stopped.
     ///
     /// Inlined, for the scheduler's loop: see [`asm::run`].
     ///
@@ -244,8 +249,8 @@ impl Machine {
         goroutine.header.machine_word.store(shared.word, Ordering::Relaxed);
         let header = (&raw const goroutine.header).cast_mut();
         entry.current.store(Arc::as_ptr(&goroutine).cast_mut(), Ordering::Release);
-        // Whoever asked this machine while it had no goroutine to ask has raised the flag before we look: pairs with the
-        // fences of the world.
+        // Whoever asked this machine while it had no goroutine to ask has raised the flag before we
+        // look: pairs with the fences of the world.
         light_fence();
         if runtime.world.wants(&entry.gate) {
             goroutine.ask(Request::SAFEPOINT, Asking::InPassing);
@@ -253,8 +258,8 @@ impl Machine {
         goroutine.rewrite_limit();
         runtime.note_running(&goroutine);
         shared.running.set(Some(goroutine));
-        // SAFETY: this is the thread's machine; the goroutine was Runnable, so its `sched` is a stopped one's, and it is
-        // Running now, so nobody else runs it.
+        // SAFETY: this is the thread's machine; the goroutine was Runnable, so its `sched` is a
+        // stopped one's, and it is Running now, so nobody else runs it.
         let left = unsafe { asm::run((&raw const shared.header).cast_mut(), header) };
         let goroutine = shared.running.take().expect("what was run");
         if left == YIELD {
@@ -297,8 +302,8 @@ impl Machine {
 pub struct Watch(Arc<MachineEntry>);
 
 impl Watch {
-    /// A number if the machine's goroutine is in a foreign call or parked in a callback, and the same one as long as it is
-    /// in that same one.
+    /// A number if the machine's goroutine is in a foreign call or parked in a callback, and the
+    /// same one as long as it is in that same one.
     pub fn away(&self) -> Option<u64> {
         let times = self.0.times_away.load(Ordering::Relaxed);
         let keeps = !self.0.current.load(Ordering::Relaxed).is_null();
@@ -308,7 +313,8 @@ impl Watch {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // SAFETY: a machine stays on its thread; `run` borrows it, so that no managed frame is here.
+        // SAFETY: a machine stays on its thread; `run` borrows it, so that no managed frame is
+        // here.
         unsafe { Shared::detach(self.shared) };
     }
 }
@@ -342,11 +348,13 @@ impl<'m> Caller<'m> {
     /// As for [`Caller::current`].
     #[inline]
     pub unsafe fn try_current() -> Option<Caller<'m>> {
-        // SAFETY: attach stored the address of Shared, which lives until the thread is detached, which is not
-        // before the native function has ended; `running` keeps the goroutine alive as long.
+        // SAFETY: attach stored the address of Shared, which lives until the thread is detached,
+        // which is not before the native function has ended; `running` keeps the goroutine alive as
+        // long.
         unsafe {
             let machine = asm::current().as_ref()?;
-            let goroutine = (machine.goroutine.load(Ordering::Relaxed) as *const Goroutine).as_ref()?;
+            let goroutine =
+                (machine.goroutine.load(Ordering::Relaxed) as *const Goroutine).as_ref()?;
             let shared = &*(machine.host.load(Ordering::Relaxed) as *const Shared);
             Some(Caller { shared, goroutine })
         }
@@ -354,7 +362,8 @@ impl<'m> Caller<'m> {
 
     /// Where the stack of this thread lies, if it is attached. Signal-safe.
     pub(crate) fn system_stack() -> Option<Range<usize>> {
-        // SAFETY: the thread's own machine, which lives until it is detached; only the range is read, which nobody changes.
+        // SAFETY: the thread's own machine, which lives until it is detached; only the range is
+        // read, which nobody changes.
         unsafe {
             let machine = asm::current().as_ref()?;
             let shared = machine.host.load(Ordering::Relaxed) as *const Shared;
@@ -364,8 +373,12 @@ impl<'m> Caller<'m> {
 
     /// The header of the goroutine that this thread runs. Signal-safe.
     pub(crate) fn goroutine_header() -> Option<&'m GoroutineHeader> {
-        // SAFETY: the thread's own machine, see above; records of goroutines live as long as the runtime.
-        unsafe { (asm::current().as_ref()?.goroutine.load(Ordering::Relaxed) as *const GoroutineHeader).as_ref() }
+        // SAFETY: the thread's own machine, see above; records of goroutines live as long as the
+        // runtime.
+        unsafe {
+            (asm::current().as_ref()?.goroutine.load(Ordering::Relaxed) as *const GoroutineHeader)
+                .as_ref()
+        }
     }
 
     /// The goroutine.
@@ -391,14 +404,16 @@ impl<'m> Caller<'m> {
         (&raw const self.shared.header).cast_mut()
     }
 
-    /// Parks the goroutine. `publish` makes it visible to those who may wake it, typically by releasing the lock of the
-    /// queue that it has been put on; it runs when the goroutine counts as parked already, so that a waker cannot come
-    /// too early. Returns what the waker gave to [`Runtime::ready`] if the goroutine is inside a callback and so keeps
-    /// its thread; otherwise does not return: the native function ends here, its call returns that value to managed
-    /// code, on whatever machine.
+    /// Parks the goroutine. `publish` makes it visible to those who may wake it, typically by
+    /// releasing the lock of the queue that it has been put on; it runs when the goroutine counts
+    /// as parked already, so that a waker cannot come too early. Returns what the waker gave to
+    /// [`Runtime::ready`] if the goroutine is inside a callback and so keeps its thread; otherwise
+    /// does not return: the native function ends here, its call returns that value to managed code,
+    /// on whatever machine.
     ///
     /// # Safety
-    /// No frame between managed code and here owns anything that must be released: their destructors do not run.
+    /// No frame between managed code and here owns anything that must be released: their
+    /// destructors do not run.
     pub unsafe fn park(self, publish: impl FnOnce()) -> usize {
         let goroutine = self.goroutine;
         if goroutine.in_callback() {
@@ -410,7 +425,8 @@ impl<'m> Caller<'m> {
         goroutine.status.stop(Status::Parked);
         publish();
         // From here on another machine may run the goroutine: nothing of it is touched any more.
-        // SAFETY: the machine runs a goroutine that called out to us; the caller vouches for the frames.
+        // SAFETY: the machine runs a goroutine that called out to us; the caller vouches for the
+        // frames.
         unsafe { asm::leave(machine, PARKED) }
     }
 
@@ -426,7 +442,8 @@ impl<'m> Caller<'m> {
         self.goroutine.header.resume_value.load(Ordering::Relaxed)
     }
 
-    /// Becomes Running on this thread again. The poll word says what it said: requests that came meanwhile are in it.
+    /// Becomes Running on this thread again. The poll word says what it said: requests that came
+    /// meanwhile are in it.
     #[inline]
     pub(crate) fn back_inside(&self, from: Status) {
         let runtime = &*self.shared.runtime;
@@ -457,8 +474,8 @@ impl<'m> Caller<'m> {
         self.goroutine.bounds().end - self.goroutine.header.sched.sp.load(Ordering::Relaxed)
     }
 
-    /// Lets others run: the goroutine goes back to the scheduler, [`Left::Yielded`]. Its call returns `value`. Inside a
-    /// callback it keeps its thread and returns at once.
+    /// Lets others run: the goroutine goes back to the scheduler, [`Left::Yielded`]. Its call
+    /// returns `value`. Inside a callback it keeps its thread and returns at once.
     ///
     /// # Safety
     /// As for [`Caller::park`].
@@ -472,8 +489,9 @@ impl<'m> Caller<'m> {
         unsafe { asm::leave(self.machine(), YIELDED) }
     }
 
-    /// Native code that may wait: while `f` runs, the goroutine is InForeign. It may be scanned and its machine does not
-    /// keep the world from stopping; afterwards, also when `f` unwinds, it waits while it is held.
+    /// Native code that may wait: while `f` runs, the goroutine is InForeign. It may be scanned and
+    /// its machine does not keep the world from stopping; afterwards, also when `f` unwinds, it
+    /// waits while it is held.
     #[inline]
     pub fn foreign<R>(self, f: impl FnOnce() -> R) -> R {
         struct BackInside<'m>(Caller<'m>);
@@ -512,8 +530,9 @@ impl<'m> Caller<'m> {
         self.shared.leave_world();
     }
 
-    /// Calls managed code `f(argument)` on the goroutine's stack, from within [`Caller::foreign`] or
-    /// [`Runtime::call_in`]. An exception that passes `f` passes this too. The machine's [`LibCall`] is what it was afterwards.
+    /// Calls managed code `f(argument)` on the goroutine's stack, from within [`Caller::foreign`]
+    /// or [`Runtime::call_in`]. An exception that passes `f` passes this too. The machine's
+    /// [`LibCall`] is what it was afterwards.
     ///
     /// # Errors
     /// [`CallInError::SignalHandler`]; [`CallInError::NotForeign`].
@@ -565,7 +584,11 @@ impl<'m> Caller<'m> {
             fn drop(&mut self) {
                 let goroutine = self.0.goroutine;
                 let pc = goroutine.header.sched.pc.load(Ordering::Relaxed);
-                assert_eq!(pc, asm::resume_pc(), "a callback's return slot holds a place in call_system");
+                assert_eq!(
+                    pc,
+                    asm::resume_pc(),
+                    "a callback's return slot holds a place in call_system"
+                );
                 goroutine.called_back.store(true, Ordering::Relaxed);
                 self.0.go_outside();
             }
@@ -576,7 +599,8 @@ impl<'m> Caller<'m> {
         }
         let _out = GoOutside(self);
         let header = (&raw const self.goroutine.header).cast_mut();
-        // SAFETY: the goroutine called out to us and is Running on this machine; the guard leaves room for the frame.
+        // SAFETY: the goroutine called out to us and is Running on this machine; the guard leaves
+        // room for the frame.
         unsafe { asm::callback(header, f, argument) }
     }
 
@@ -585,15 +609,16 @@ impl<'m> Caller<'m> {
         self.goroutine.scan_lock().calls_back(self.depth());
     }
 
-    /// The native function is about to write to words of the goroutine's own stack that may hold references, without
-    /// the write barrier: from now until its call returns it may, in the frame that `words`, addresses, lie in. Nothing happens if
-    /// they lie elsewhere.
+    /// The native function is about to write to words of the goroutine's own stack that may hold
+    /// references, without the write barrier: from now until its call returns it may, in the frame
+    /// that `words`, addresses, lie in. Nothing happens if they lie elsewhere.
     ///
     /// # Errors
     /// [`ScanError`]: the stack cannot be walked.
     pub fn note_stack_write(&self, words: std::ops::Range<usize>) -> Result<(), ScanError> {
         let (runtime, bounds) = (&self.shared.runtime, self.goroutine.bounds());
-        if words.is_empty() || !bounds.contains(&words.start) || !bounds.contains(&(words.end - 1)) {
+        if words.is_empty() || !bounds.contains(&words.start) || !bounds.contains(&(words.end - 1))
+        {
             return Ok(());
         }
         let mut scan = self.goroutine.scan_lock();
@@ -641,7 +666,9 @@ fn thread_stack() -> Range<usize> {
         let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
         if libc::pthread_getattr_np(libc::pthread_self(), &raw mut attributes) == 0 {
             let (mut start, mut size) = (std::ptr::null_mut(), 0);
-            if libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size) == 0 {
+            if libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size)
+                == 0
+            {
                 range = start as usize..start as usize + size;
             }
             libc::pthread_attr_destroy(&raw mut attributes);
@@ -654,7 +681,10 @@ fn thread_stack() -> Range<usize> {
 ///
 /// # Safety
 /// Called by `goroutine_entry` alone.
-pub(crate) unsafe extern "C-unwind" fn goroutine_exit(_header: *mut c_void, _result: usize) -> usize {
+pub(crate) unsafe extern "C-unwind" fn goroutine_exit(
+    _header: *mut c_void,
+    _result: usize,
+) -> usize {
     // SAFETY: not used after leave.
     let caller = unsafe { Caller::current() };
     caller.end();
@@ -667,7 +697,10 @@ pub(crate) unsafe extern "C-unwind" fn goroutine_exit(_header: *mut c_void, _res
 ///
 /// # Safety
 /// Called by `goroutine_entry` alone.
-pub(crate) unsafe extern "C-unwind" fn goroutine_uncaught(exception: *mut c_void, _header: usize) -> usize {
+pub(crate) unsafe extern "C-unwind" fn goroutine_uncaught(
+    exception: *mut c_void,
+    _header: usize,
+) -> usize {
     // SAFETY: the host's method does not return; nobody else has caught the exception.
     let (caller, exception) = unsafe { (Caller::current(), NativeException::new(exception)) };
     caller.runtime().host.uncaught(caller, exception)

@@ -1,9 +1,11 @@
 //! Stack memory: pooled powers of two from 2 KiB, and reserved ranges for large stacks.
 //!
-//! Small stacks (up to 32 KiB) are cut from 256 KiB spans, as Go does; a span that is wholly free is returned to the system by
-//! [`StackPool::trim`], which the collector calls when no cycle runs. Each machine keeps a few free ones for itself, so that
-//! starting and ending goroutines takes no lock. Stacks from there to the threshold are mapped one by one. A large stack is a reserved range of the maximum size whose pages appear when they are touched: it grows and
-//! shrinks in place.
+//! Small stacks (up to 32 KiB) are cut from 256 KiB spans, as Go does; a span that is wholly free
+//! is returned to the system by [`StackPool::trim`], which the collector calls when no cycle runs.
+//! Each machine keeps a few free ones for itself, so that starting and ending goroutines takes no
+//! lock. Stacks from there to the threshold are mapped one by one. A large stack is a reserved
+//! range of the maximum size whose pages appear when they are touched: it grows and shrinks in
+//! place.
 
 use crate::{MAX_SMALL_STACK, MIN_STACK};
 use parking_lot::Mutex;
@@ -47,9 +49,9 @@ pub enum StackKind {
     /// Starts small, moves. For managed code that keeps contracts C1 to C3.
     #[default]
     Moving,
-    /// Stays in one place: a reserved range of the maximum size, grown and shrunk in place. Exact, with barriers. For managed
-    /// code that keeps C1 and C3 but lets addresses of its own frames live where no stack map names them, as LLVM's
-    /// does.
+    /// Stays in one place: a reserved range of the maximum size, grown and shrunk in place. Exact,
+    /// with barriers. For managed code that keeps C1 and C3 but lets addresses of its own frames
+    /// live where no stack map names them, as LLVM's does.
     Fixed,
 }
 
@@ -60,7 +62,8 @@ pub enum Origin {
     Small,
     /// A mapping of its own.
     Medium,
-    /// A reserved range, of which the upper part is in use. `base` is its lowest address, above the guard page.
+    /// A reserved range, of which the upper part is in use. `base` is its lowest address, above the
+    /// guard page.
     Reserved {
         /// The lowest usable address of the range.
         base: usize,
@@ -110,7 +113,11 @@ thread_local! {
 }
 
 /// Calls `f` with this thread's free stacks of `size`, if the thread has a cache for `pool`.
-fn cached<R>(pool: &StackPool, size: usize, f: impl FnOnce(&mut Vec<StackMemory>) -> R) -> Option<R> {
+fn cached<R>(
+    pool: &StackPool,
+    size: usize,
+    f: impl FnOnce(&mut Vec<StackMemory>) -> R,
+) -> Option<R> {
     // A thread that ends has no cache any more.
     let with = CACHE.try_with(|cache| {
         let mut cache = cache.borrow_mut();
@@ -123,7 +130,8 @@ fn cached<R>(pool: &StackPool, size: usize, f: impl FnOnce(&mut Vec<StackMemory>
 impl Drop for Cache {
     fn drop(&mut self) {
         let free: Vec<_> = self.free.iter_mut().flat_map(std::mem::take).collect();
-        // SAFETY: the thread is attached, or ends without having been detached: its machine keeps the runtime.
+        // SAFETY: the thread is attached, or ends without having been detached: its machine keeps
+        // the runtime.
         unsafe { &*self.pool }.give_small(free);
     }
 }
@@ -150,11 +158,18 @@ impl std::fmt::Debug for StackPool {
 }
 
 fn map(bytes: usize, reserve_only: bool) -> Result<usize, StackError> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | if reserve_only { libc::MAP_NORESERVE } else { 0 };
+    let flags = libc::MAP_PRIVATE
+        | libc::MAP_ANONYMOUS
+        | if reserve_only { libc::MAP_NORESERVE } else { 0 };
     // SAFETY: a fresh anonymous mapping touches no existing memory.
-    let at = unsafe { libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    let at = unsafe {
+        libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
+    };
     if at == libc::MAP_FAILED {
-        return Err(StackError::OutOfMemory { bytes, reason: std::io::Error::last_os_error().to_string() });
+        return Err(StackError::OutOfMemory {
+            bytes,
+            reason: std::io::Error::last_os_error().to_string(),
+        });
     }
     Ok(at as usize)
 }
@@ -169,7 +184,8 @@ fn unmap(at: usize, bytes: usize) {
 fn give_back(lo: usize, hi: usize) {
     let (lo, hi) = (lo.next_multiple_of(PAGE), hi / PAGE * PAGE);
     if lo < hi {
-        // SAFETY: the range is inside a mapping of this pool, and its contents are dead. A failure costs only memory.
+        // SAFETY: the range is inside a mapping of this pool, and its contents are dead. A failure
+        // costs only memory.
         unsafe { libc::madvise(lo as *mut libc::c_void, hi - lo, libc::MADV_DONTNEED) };
     }
 }
@@ -199,7 +215,8 @@ impl StackPool {
             }
             let mut small = self.small.lock();
             let memory = self.take_small(&mut small, size)?;
-            // Half a cache more, while we have the lock. That there is no memory for it is no error yet.
+            // Half a cache more, while we have the lock. That there is no memory for it is no error
+            // yet.
             cached(self, size, |free| {
                 while free.len() * size < CACHED_BYTES / 2 {
                     let Ok(memory) = self.take_small(&mut small, size) else { break };
@@ -231,7 +248,11 @@ impl StackPool {
                 small.candidates[order].push(base);
                 continue;
             };
-            let number = small.spans.get_mut(&base).filter(|span| span.order == order).and_then(|s| s.free.pop());
+            let number = small
+                .spans
+                .get_mut(&base)
+                .filter(|span| span.order == order)
+                .and_then(|s| s.free.pop());
             match number {
                 Some(number) => {
                     let lo = base + number as usize * size;
@@ -244,7 +265,8 @@ impl StackPool {
         }
     }
 
-    /// A stack in a reserved range of the maximum size, with a guard page below it, of which `size` bytes are in use.
+    /// A stack in a reserved range of the maximum size, with a guard page below it, of which `size`
+    /// bytes are in use.
     ///
     /// # Errors
     /// [`StackError::OutOfMemory`] where no range can be reserved.
@@ -256,7 +278,8 @@ impl StackPool {
             None => {
                 let at = map(self.range_bytes, true)?;
                 // SAFETY: the first page of our own fresh mapping.
-                let guarded = unsafe { libc::mprotect(at as *mut libc::c_void, PAGE, libc::PROT_NONE) };
+                let guarded =
+                    unsafe { libc::mprotect(at as *mut libc::c_void, PAGE, libc::PROT_NONE) };
                 if guarded != 0 {
                     let reason = std::io::Error::last_os_error().to_string();
                     unmap(at, self.range_bytes);
@@ -275,7 +298,9 @@ impl StackPool {
     /// # Errors
     /// [`StackError::Overflow`] if the range has not so many bytes.
     pub fn resize(&self, memory: &mut StackMemory, size: usize) -> Result<(), StackError> {
-        let Origin::Reserved { base } = memory.origin else { unreachable!("only reserved stacks grow in place") };
+        let Origin::Reserved { base } = memory.origin else {
+            unreachable!("only reserved stacks grow in place")
+        };
         if size > memory.hi - base {
             return Err(StackError::Overflow { limit: memory.hi - base });
         }
@@ -336,7 +361,8 @@ impl StackPool {
         let small = &mut *small;
         for memory in stacks {
             // The span that contains the stack is the last that begins at or below it.
-            let (&base, span) = small.spans.range_mut(..=memory.lo).next_back().expect("a stack of a span");
+            let (&base, span) =
+                small.spans.range_mut(..=memory.lo).next_back().expect("a stack of a span");
             if span.free.is_empty() {
                 small.candidates[span.order].push(base);
             }
@@ -355,8 +381,8 @@ impl StackPool {
         let _ = CACHE.try_with(RefCell::take);
     }
 
-    /// Returns memory that no stack uses to the system. Called when no marking runs: until then stack memory is not
-    /// used for anything else (Go's issue 11267).
+    /// Returns memory that no stack uses to the system. Called when no marking runs: until then
+    /// stack memory is not used for anything else (Go's issue 11267).
     pub fn trim(&self) {
         let mut small = self.small.lock();
         let small = &mut *small;
@@ -371,7 +397,8 @@ impl StackPool {
         });
         for order in 0..ORDERS {
             let spans = &small.spans;
-            small.candidates[order].retain(|base| spans.get(base).is_some_and(|s| s.order == order));
+            small.candidates[order]
+                .retain(|base| spans.get(base).is_some_and(|s| s.order == order));
         }
         for (&size, kept) in self.medium.lock().iter_mut() {
             for lo in kept.drain(..) {

@@ -1,8 +1,9 @@
 //! Moving a stack, growing and shrinking it.
 //!
-//! A move copies the bytes in use to the same depth of other memory and rewrites, in the copy, what points into the old
-//! stack: stack-map slots whose value lies within it (contract C2), and the saved frame pointers of frames whose CFA is computed
-//! from theirs. Return slots and barriers are position independent and are copied as they are.
+//! A move copies the bytes in use to the same depth of other memory and rewrites, in the copy, what
+//! points into the old stack: stack-map slots whose value lies within it (contract C2), and the
+//! saved frame pointers of frames whose CFA is computed from theirs. Return slots and barriers are
+//! position independent and are copied as they are.
 
 use crate::goroutine::Goroutine;
 use crate::memory::{Origin, StackError, StackKind, StackMemory};
@@ -41,9 +42,13 @@ pub(crate) fn release(runtime: &Runtime, memory: StackMemory) {
 /// [`ScanError`]; the goroutine keeps its old stack then, and `new` goes back to the pool.
 ///
 /// # Safety
-/// The goroutine is at a poll on this thread, or held and not InForeign; the caller has its `scan_lock`. `new` has room for the
-/// bytes in use.
-pub(crate) unsafe fn move_to(runtime: &Runtime, goroutine: &Goroutine, new: StackMemory) -> Result<usize, ScanError> {
+/// The goroutine is at a poll on this thread, or held and not InForeign; the caller has its
+/// `scan_lock`. `new` has room for the bytes in use.
+pub(crate) unsafe fn move_to(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    new: StackMemory,
+) -> Result<usize, ScanError> {
     let sched = &goroutine.header.sched;
     let old = goroutine.bounds();
     let sp = sched.sp.load(Ordering::Relaxed);
@@ -51,11 +56,19 @@ pub(crate) unsafe fn move_to(runtime: &Runtime, goroutine: &Goroutine, new: Stac
     assert!(used <= new.size(), "the new stack has room");
     assert_eq!(goroutine.stack_kind(), StackKind::Moving, "a fixed stack stays where it is");
     let delta = new.hi.wrapping_sub(old.end);
-    // SAFETY: both ranges are mapped stacks of ours: `used` bytes below hi are in use here and free there.
-    unsafe { std::ptr::copy_nonoverlapping((old.end - used) as *const u8, (new.hi - used) as *mut u8, used) };
+    // SAFETY: both ranges are mapped stacks of ours: `used` bytes below hi are in use here and free
+    // there.
+    unsafe {
+        std::ptr::copy_nonoverlapping(
+            (old.end - used) as *const u8,
+            (new.hi - used) as *mut u8,
+            used,
+        )
+    };
 
-    // The walk goes over the old stack, where every address is still true; what it finds is rewritten in the copy.
-    // SAFETY: `address` lies in the part in use of the old stack, so address + delta lies in the copy.
+    // The walk goes over the old stack, where every address is still true; what it finds is
+    // rewritten in the copy. SAFETY: `address` lies in the part in use of the old stack, so address
+    // + delta lies in the copy.
     let rewrite = |address: usize, word: usize| unsafe {
         *(address.wrapping_add(delta) as *mut usize) = word.wrapping_add(delta);
     };
@@ -72,8 +85,10 @@ pub(crate) unsafe fn move_to(runtime: &Runtime, goroutine: &Goroutine, new: Stac
                 return Err(ScanError { goroutine: goroutine.id(), error });
             }
         };
-        // In the frames of the assembly the register still holds the managed caller's frame pointer.
-        let is_frame_pointer = frame.cfa_from_fp || matches!(frame.kind, FrameKind::Callback | FrameKind::SystemCall);
+        // In the frames of the assembly the register still holds the managed caller's frame
+        // pointer.
+        let is_frame_pointer =
+            frame.cfa_from_fp || matches!(frame.kind, FrameKind::Callback | FrameKind::SystemCall);
         if is_frame_pointer && old.contains(&frame.fp) {
             match frame.fp_slot {
                 Some(slot) => rewrite(slot, frame.fp),
@@ -81,8 +96,8 @@ pub(crate) unsafe fn move_to(runtime: &Runtime, goroutine: &Goroutine, new: Stac
             }
         }
         for slot in frame.slots() {
-            // SAFETY: the walker has checked that the frame lies within the stack, and registration that the slots of
-            // a safepoint lie within its frame.
+            // SAFETY: the walker has checked that the frame lies within the stack, and registration
+            // that the slots of a safepoint lie within its frame.
             let word = unsafe { *(slot as *const usize) };
             if old.contains(&word) {
                 rewrite(slot, word);
@@ -93,7 +108,8 @@ pub(crate) unsafe fn move_to(runtime: &Runtime, goroutine: &Goroutine, new: Stac
     sched.sp.store(new.hi - used, Ordering::Relaxed);
     sched.fp.store(fp, Ordering::Relaxed);
     goroutine.publish_bounds(&new);
-    let replaced = goroutine.memory.lock().replace(new).expect("a goroutine that stands still has a stack");
+    let replaced =
+        goroutine.memory.lock().replace(new).expect("a goroutine that stands still has a stack");
     release(runtime, replaced);
     runtime.counters.moved_bytes.fetch_add(used as u64, Ordering::Relaxed);
     Ok(used)
@@ -106,7 +122,11 @@ pub(crate) unsafe fn move_to(runtime: &Runtime, goroutine: &Goroutine, new: Stac
 ///
 /// # Safety
 /// The goroutine is at a poll on this thread.
-pub(crate) unsafe fn grow(runtime: &Runtime, goroutine: &Goroutine, needed: usize) -> Result<(), GrowError> {
+pub(crate) unsafe fn grow(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    needed: usize,
+) -> Result<(), GrowError> {
     let config = &runtime.config;
     let bounds = goroutine.bounds();
     let used = bounds.end - goroutine.header.sched.sp.load(Ordering::Relaxed);
@@ -131,7 +151,8 @@ pub(crate) unsafe fn grow(runtime: &Runtime, goroutine: &Goroutine, needed: usiz
     }
     // New memory before scan_lock.
     let new = if size > config.move_limit || !size.is_power_of_two() {
-        // A maximum that is no power of two is reached in place too. Where no range can be reserved, doubling by moving goes on.
+        // A maximum that is no power of two is reached in place too. Where no range can be
+        // reserved, doubling by moving goes on.
         runtime
             .stacks
             .reserve(size.next_multiple_of(4096))
@@ -165,7 +186,8 @@ pub(crate) unsafe fn shrink(runtime: &Runtime, goroutine: &Goroutine) -> Result<
     match origin {
         None => return Ok(()),
         Some(Origin::Reserved { .. }) => {
-            // A reserved stack stays where it is: giving pages back costs nothing that depends on the depth.
+            // A reserved stack stays where it is: giving pages back costs nothing that depends on
+            // the depth.
             let mut memory = goroutine.memory.lock();
             let memory = memory.as_mut().expect("just looked");
             let mut smaller = size / 2;
@@ -197,7 +219,10 @@ pub(crate) unsafe fn shrink(runtime: &Runtime, goroutine: &Goroutine) -> Result<
 ///
 /// # Safety
 /// The goroutine is at a poll on this thread.
-pub(crate) unsafe fn move_elsewhere(runtime: &Runtime, goroutine: &Goroutine) -> Result<(), GrowError> {
+pub(crate) unsafe fn move_elsewhere(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+) -> Result<(), GrowError> {
     if goroutine.stack_kind() == StackKind::Fixed {
         return Ok(());
     }

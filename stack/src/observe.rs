@@ -45,8 +45,9 @@ impl Activity {
     }
 }
 
-/// Who is told of activities. Called on the thread that they are on, also under locks of the library: it must not wait for
-/// goroutines, nor call the library. On each thread activities are nested.
+/// Who is told of activities. Called on the thread that they are on, also under locks of the
+/// library: it must not wait for goroutines, nor call the library. On each thread activities are
+/// nested.
 pub trait Observer: Send + Sync + 'static {
     /// An activity begins; `goroutine` is the number of the goroutine that it concerns, or 0.
     fn begin(&self, activity: Activity, goroutine: u64);

@@ -1,4 +1,5 @@
-//! What happens at a poll and at a barrier hit: the native functions that managed code and the stubs call.
+//! What happens at a poll and at a barrier hit: the native functions that managed code and the
+//! stubs call.
 
 use crate::frontier::StackScan;
 use crate::goroutine::Goroutine;
@@ -14,9 +15,10 @@ use stackmark_asm::{barrier, layout::MachineHeader};
 use std::ffi::c_void;
 use std::sync::atomic::Ordering;
 
-/// What managed code calls, through `call_system(poll, needed, 0)`, when its stack pointer is below the poll word, or when the
-/// word asks for a safepoint. `needed` is 0, or the bytes of a frame larger than [`MAX_FRAME`](crate::MAX_FRAME) that is about
-/// to be made. When it returns, the stack has room for a frame and everything that was asked is done.
+/// What managed code calls, through `call_system(poll, needed, 0)`, when its stack pointer is below
+/// the poll word, or when the word asks for a safepoint. `needed` is 0, or the bytes of a frame
+/// larger than [`MAX_FRAME`](crate::MAX_FRAME) that is about to be made. When it returns, the stack
+/// has room for a frame and everything that was asked is done.
 ///
 /// # Safety
 /// Called by managed code through `call_system`, at a safepoint.
@@ -58,7 +60,9 @@ pub unsafe extern "C-unwind" fn poll(needed: *mut c_void, _b: usize) -> usize {
 
 fn fail(runtime: &Runtime, goroutine: &Goroutine, error: GrowError) -> ! {
     match error {
-        GrowError::Stack(StackError::Overflow { limit }) => runtime.host.stack_overflow(goroutine, limit),
+        GrowError::Stack(StackError::Overflow { limit }) => {
+            runtime.host.stack_overflow(goroutine, limit)
+        }
         other => runtime.host.fatal(&other),
     }
 }
@@ -67,7 +71,11 @@ fn fail(runtime: &Runtime, goroutine: &Goroutine, error: GrowError) -> ! {
 ///
 /// # Safety
 /// Called by the stubs alone.
-pub(crate) unsafe extern "C" fn on_hit(_machine: *mut MachineHeader, slot: *mut usize, stub: usize) {
+pub(crate) unsafe extern "C" fn on_hit(
+    _machine: *mut MachineHeader,
+    slot: *mut usize,
+    stub: usize,
+) {
     // SAFETY: used within this function alone.
     let caller = unsafe { Caller::current() };
     hit(caller.runtime(), caller.goroutine(), slot as usize, stub);
@@ -81,14 +89,15 @@ pub(crate) fn hit(runtime: &Runtime, goroutine: &Goroutine, slot: usize, stub: u
     let mut scan = goroutine.scan_lock();
     // SAFETY: the goroutine is Running on this thread: it writes its own slots.
     let mut means = unsafe { scan::means(bounds) };
-    let settled = scan.hit(&mut means, depth, stub as u32).unwrap_or_else(|error| runtime.host.fatal(&error));
+    let settled =
+        scan.hit(&mut means, depth, stub as u32).unwrap_or_else(|error| runtime.host.fatal(&error));
     runtime.counters.hit.fetch_add(settled.hit.into(), Ordering::Relaxed);
     runtime.counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
     protect(runtime, goroutine, &mut scan, depth - size_of::<usize>());
 }
 
-/// The goroutine, on whose thread this is, goes on with the frame whose stack pointer is at `depth`, and has left all younger
-/// ones, without returning from them.
+/// The goroutine, on whose thread this is, goes on with the frame whose stack pointer is at
+/// `depth`, and has left all younger ones, without returning from them.
 pub(crate) fn leave_frames(runtime: &Runtime, goroutine: &Goroutine, depth: usize) {
     let mut scan = goroutine.scan_lock();
     let settled = scan.leave(stubs(), depth);
@@ -96,7 +105,8 @@ pub(crate) fn leave_frames(runtime: &Runtime, goroutine: &Goroutine, depth: usiz
     protect(runtime, goroutine, &mut scan, depth);
 }
 
-/// The goroutine, on whose thread this is, comes back to the frame of its foreign call, whose stack pointer is at `depth`.
+/// The goroutine, on whose thread this is, comes back to the frame of its foreign call, whose stack
+/// pointer is at `depth`.
 pub(crate) fn come_back(runtime: &Runtime, goroutine: &Goroutine, depth: usize) {
     protect(runtime, goroutine, &mut goroutine.scan_lock(), depth);
 }
@@ -112,7 +122,11 @@ fn protect(runtime: &Runtime, goroutine: &Goroutine, scan: &mut StackScan, depth
 ///
 /// # Safety
 /// Called by the landing pad of the stubs alone.
-pub(crate) unsafe extern "C" fn on_leapfrog(_machine: *mut MachineHeader, slot: *mut usize, stub: usize) {
+pub(crate) unsafe extern "C" fn on_leapfrog(
+    _machine: *mut MachineHeader,
+    slot: *mut usize,
+    stub: usize,
+) {
     debug_assert!(barrier::is_stub(stub));
     // SAFETY: used within this function alone.
     let caller = unsafe { Caller::current() };

@@ -1,16 +1,18 @@
-//! Whether a goroutine has run since its scan: a word per goroutine, which names the cycle whose scan it has run since.
+//! Whether a goroutine has run since its scan: a word per goroutine, which names the cycle whose
+//! scan it has run since.
 //!
-//! 1. A goroutine notes it itself, after it has become Running and before it runs managed code. So who holds it sees the note
-//!    of every run before.
-//! 2. Who scans it, its holder or itself, takes the note back. A goroutine that scans itself notes again at once.
+//! 1. A goroutine notes it itself, after it has become Running and before it runs managed code. So
+//!    who holds it sees the note of every run before.
+//! 2. Who scans it, its holder or itself, takes the note back. A goroutine that scans itself notes
+//!    again at once.
 //!
-//! Within a cycle the notes make the list of stacks that mark termination rescans. From one cycle to the next they tell which
-//! stacks a young cycle need not look at.
+//! Within a cycle the notes make the list of stacks that mark termination rescans. From one cycle
+//! to the next they tell which stacks a young cycle need not look at.
 
 use crate::sync::{AtomicU64, LeftOut, Ordering, left_out};
 
-/// See the module. Relaxed everywhere: only the goroutine itself writes it while it runs, and only its holder while it stands
-/// still; becoming Running and being held are ordered.
+/// See the module. Relaxed everywhere: only the goroutine itself writes it while it runs, and only
+/// its holder while it stands still; becoming Running and being held are ordered.
 #[derive(Debug)]
 pub(crate) struct Ran(AtomicU64);
 

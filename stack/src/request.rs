@@ -2,11 +2,14 @@
 //!
 //! Invariants:
 //!
-//! 1. The flags are the request, the poll word is their echo: `usize::MAX` whenever a flag is set and nobody is about to look.
-//! 2. Who asks [surely](Asking::Surely) stores the flag, fences, and stores the word. Who rewrites the word stores it, fences, and
-//!    looks at the flags: so one of the two leaves the word at `usize::MAX`, or the rewriter has taken the request.
-//! 3. The fence interrupts every thread of the process. Who looks again in a moment asks [in passing](Asking::InPassing), without
-//!    it: the word may be lost until then. Before he goes to sleep he asks surely.
+//! 1. The flags are the request, the poll word is their echo: `usize::MAX` whenever a flag is set
+//!    and nobody is about to look.
+//! 2. Who asks [surely](Asking::Surely) stores the flag, fences, and stores the word. Who rewrites
+//!    the word stores it, fences, and looks at the flags: so one of the two leaves the word at
+//!    `usize::MAX`, or the rewriter has taken the request.
+//! 3. The fence interrupts every thread of the process. Who looks again in a moment asks [in
+//!    passing](Asking::InPassing), without it: the word may be lost until then. Before he goes to
+//!    sleep he asks surely.
 
 use crate::sync::{AtomicU32, LeftOut, Ordering, heavy_fence, left_out, light_fence};
 
@@ -33,7 +36,8 @@ impl Request {
 /// What is done so that a request is heard of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asking {
-    /// Flag and word are stored. For who asks again soon, or is on the goroutine's own thread, which rewrites the word afterwards.
+    /// Flag and word are stored. For who asks again soon, or is on the goroutine's own thread,
+    /// which rewrites the word afterwards.
     InPassing,
     /// Invariant 2.
     Surely,
@@ -64,7 +68,8 @@ impl Requests {
 
     /// A record begins a new life.
     pub(crate) fn forget(&self) {
-        // Relaxed: nobody asks a goroutine that has not begun; who asks one that has ended asks in vain.
+        // Relaxed: nobody asks a goroutine that has not begun; who asks one that has ended asks in
+        // vain.
         self.0.store(0, Ordering::Relaxed);
     }
 
@@ -73,7 +78,8 @@ impl Requests {
         match asking {
             Asking::InPassing => {
                 if self.0.load(Ordering::Relaxed) & what.0 != what.0 {
-                    // Release: with the Acquire of `take`, what the asker wrote before it asked is visible to who does it.
+                    // Release: with the Acquire of `take`, what the asker wrote before it asked is
+                    // visible to who does it.
                     self.0.fetch_or(what.0, Ordering::Release);
                 }
             }

@@ -24,13 +24,14 @@ use std::sync::{Arc, OnceLock};
 /// Whether return addresses are hijacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum BarrierMode {
-    /// A stack is scanned a little at a time, behind a frontier, while its goroutine runs; mark barriers at 1 KiB, 2 KiB,
-    /// 4 KiB ... from the stack pointer of a scan bound the rescan.
+    /// A stack is scanned a little at a time, behind a frontier, while its goroutine runs; mark
+    /// barriers at 1 KiB, 2 KiB, 4 KiB ... from the stack pointer of a scan bound the rescan.
     #[default]
     Incremental,
     /// A stack is scanned whole while its goroutine waits; mark barriers bound the rescan.
     RescanLimit,
-    /// For debugging: as [`BarrierMode::RescanLimit`], with a barrier in every frame that may have one.
+    /// For debugging: as [`BarrierMode::RescanLimit`], with a barrier in every frame that may have
+    /// one.
     EveryFrame,
     /// None: stacks that have run since their scan are rescanned whole.
     Off,
@@ -47,8 +48,8 @@ impl std::fmt::Display for BarrierMode {
     }
 }
 
-/// The mode of barriers that a runtime is in, and why: where it is not the one that was chosen, it is
-/// [`BarrierMode::Off`] because of a protection.
+/// The mode of barriers that a runtime is in, and why: where it is not the one that was chosen, it
+/// is [`BarrierMode::Off`] because of a protection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct ModeInForce {
     /// The mode.
@@ -76,7 +77,8 @@ impl ModeInForce {
 pub struct Config {
     /// The largest stack, in bytes.
     pub max_stack: usize,
-    /// A stack that outgrows this many bytes moves once more, into a reserved range, and grows in place from then on.
+    /// A stack that outgrows this many bytes moves once more, into a reserved range, and grows in
+    /// place from then on.
     pub move_limit: usize,
     /// Whether return addresses are hijacked, where nothing forbids it.
     pub barriers: BarrierMode,
@@ -84,7 +86,8 @@ pub struct Config {
     pub protection: Detection,
     /// For debugging: scan very few frames at a time, in every mode but [`BarrierMode::Off`].
     pub scan_few_frames: bool,
-    /// For a test of the assertion that catches it: place barriers in the slots of callbacks, where none may be.
+    /// For a test of the assertion that catches it: place barriers in the slots of callbacks, where
+    /// none may be.
     #[doc(hidden)]
     pub hijack_callbacks: bool,
     /// For debugging: move the stack at every poll.
@@ -120,19 +123,21 @@ pub trait Host: Send + Sync {
     /// The goroutine's stack would exceed its maximum. It never runs again.
     fn stack_overflow(&self, goroutine: &Goroutine, limit: usize) -> !;
 
-    /// Something is wrong that cannot be gone on with, as a frame without a rule: roots are never skipped.
+    /// Something is wrong that cannot be gone on with, as a frame without a rule: roots are never
+    /// skipped.
     fn fatal(&self, error: &dyn std::error::Error) -> ! {
         eprintln!("stackmark: {error}");
         std::process::abort()
     }
 
-    /// An exception of native code, a Rust panic for example, has left the goroutine's oldest managed frame. It never runs
-    /// again. The default makes it an unrecovered panic.
+    /// An exception of native code, a Rust panic for example, has left the goroutine's oldest
+    /// managed frame. It never runs again. The default makes it an unrecovered panic.
     fn uncaught(&self, caller: Caller<'_>, exception: NativeException) -> ! {
         crate::die_of_panic(caller.runtime(), &exception.to_string())
     }
 
-    /// The file and line of the managed code at `pc`, a pc within a call's instruction, for tracebacks.
+    /// The file and line of the managed code at `pc`, a pc within a call's instruction, for
+    /// tracebacks.
     fn source(&self, _pc: usize) -> Option<(String, u32)> {
         None
     }
@@ -142,13 +147,14 @@ pub trait Host: Send + Sync {
         eprintln!("stackmark: {message}");
     }
 
-    /// A thread is being attached, and this is called there: what it returns is the word that each goroutine finds in
-    /// [`GoroutineHeader::machine_word`] as long as it runs on that machine.
+    /// A thread is being attached, and this is called there: what it returns is the word that each
+    /// goroutine finds in [`GoroutineHeader::machine_word`] as long as it runs on that machine.
     fn machine_word(&self) -> usize {
         0
     }
 
-    /// For debugging modes that see every poll: the goroutine is at one, and what was asked of it is done. May park it.
+    /// For debugging modes that see every poll: the goroutine is at one, and what was asked of it
+    /// is done. May park it.
     fn at_poll(&self, _caller: Caller<'_>) {}
 }
 
@@ -157,19 +163,20 @@ pub trait Schedule: Send + Sync {
     /// `goroutine` may run. Called from any thread, also from the collector's.
     fn ready(&self, goroutine: Arc<Goroutine>);
 
-    /// The collector uses so many processors from now on; 0: none any more. So many goroutines fewer had better run at a time, but
-    /// one at least, if they are more together than there are processors.
+    /// The collector uses so many processors from now on; 0: none any more. So many goroutines
+    /// fewer had better run at a time, but one at least, if they are more together than there are
+    /// processors.
     fn make_room(&self, _processors: usize) {}
 }
 
 /// What the stack half asks of the collector half.
 pub trait Collector: Send + Sync {
-    /// These words are roots: each may be a reference, or an integer, or an address outside the heap. Called under a
-    /// `scan_lock`: must not wait for goroutines.
+    /// These words are roots: each may be a reference, or an integer, or an address outside the
+    /// heap. Called under a `scan_lock`: must not wait for goroutines.
     fn roots(&self, words: &[usize]);
 
-    /// There is a stack that [`Runtime::scan_frozen`] may go on with, from whatever thread. If nobody does,
-    /// [`WorldStopped::rescan`](crate::WorldStopped::rescan) finishes it.
+    /// There is a stack that [`Runtime::scan_frozen`] may go on with, from whatever thread. If
+    /// nobody does, [`WorldStopped::rescan`](crate::WorldStopped::rescan) finishes it.
     fn stack_waits(&self) {}
 }
 
@@ -177,11 +184,11 @@ pub trait Collector: Send + Sync {
 #[derive(Debug)]
 pub(crate) struct MachineEntry {
     pub(crate) gate: Gate,
-    /// The goroutine that it runs. Records are never freed before the runtime is, so a stale pointer does no harm:
-    /// the wrong goroutine polls once.
+    /// The goroutine that it runs. Records are never freed before the runtime is, so a stale
+    /// pointer does no harm: the wrong goroutine polls once.
     pub(crate) current: AtomicPtr<Goroutine>,
-    /// How often the goroutine that runs here has gone outside while it went on being this machine's. Written by the machine;
-    /// Relaxed: who reads the same number twice knows enough.
+    /// How often the goroutine that runs here has gone outside while it went on being this
+    /// machine's. Written by the machine; Relaxed: who reads the same number twice knows enough.
     pub(crate) times_away: AtomicU64,
 }
 
@@ -193,7 +200,11 @@ impl AsRef<Gate> for MachineEntry {
 
 impl MachineEntry {
     pub(crate) fn new() -> MachineEntry {
-        MachineEntry { gate: Gate::new(), current: AtomicPtr::default(), times_away: AtomicU64::new(0) }
+        MachineEntry {
+            gate: Gate::new(),
+            current: AtomicPtr::default(),
+            times_away: AtomicU64::new(0),
+        }
     }
 
     /// The goroutine that the machine runs, or ran a moment ago.
@@ -233,22 +244,26 @@ pub struct Runtime {
     next_id: AtomicU64,
     live: AtomicUsize,
     pub(crate) stacks: StackPool,
-    /// The cycle whose stacks are being scanned, 0 outside of marking. Written while the world may run: Release, after
-    /// the handshake of the write barrier; goroutines read it when they begin to run.
+    /// The cycle whose stacks are being scanned, 0 outside of marking. Written while the world may
+    /// run: Release, after the handshake of the write barrier; goroutines read it when they begin
+    /// to run.
     pub(crate) scanning: AtomicU64,
-    /// The cycle since whose scans it is noted which goroutines have run: the one that is scanning, or, if the next one may be
-    /// young, that was last; 0 if nobody wants to know. Written as `scanning`.
+    /// The cycle since whose scans it is noted which goroutines have run: the one that is scanning,
+    /// or, if the next one may be young, that was last; 0 if nobody wants to know. Written as
+    /// `scanning`.
     pub(crate) watched: AtomicU64,
-    /// The cycle whose scans the present one goes on from; 0: none. Written before `scanning`, while no scan is under way.
+    /// The cycle whose scans the present one goes on from; 0: none. Written before `scanning`,
+    /// while no scan is under way.
     pub(crate) kept: AtomicU64,
-    /// The number of the last round of scans. Written by who drives the cycle, before the goroutines are asked: SeqCst with the
-    /// request.
+    /// The number of the last round of scans. Written by who drives the cycle, before the
+    /// goroutines are asked: SeqCst with the request.
     pub(crate) round: AtomicU64,
     /// Goroutines parts of whose stacks nobody has visited in this cycle.
     pub(crate) unscanned: Mutex<VecDeque<Arc<Goroutine>>>,
     /// Goroutines that have run since their scan in this cycle.
     pub(crate) dirty: Mutex<VecDeque<Arc<Goroutine>>>,
-    /// They are being scanned again, and whoever adds one scans one. Relaxed: it only decides who does it.
+    /// They are being scanned again, and whoever adds one scans one. Relaxed: it only decides who
+    /// does it.
     pub(crate) rescanning: AtomicBool,
     pub(crate) scanned: (crate::sync::Mutex<()>, crate::sync::Condvar),
     pub(crate) counters: Counters,
@@ -261,7 +276,10 @@ pub struct Runtime {
 
 impl std::fmt::Debug for Runtime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Runtime").field("config", &self.config).field("live", &self.live).finish_non_exhaustive()
+        f.debug_struct("Runtime")
+            .field("config", &self.config)
+            .field("live", &self.live)
+            .finish_non_exhaustive()
     }
 }
 
@@ -278,7 +296,11 @@ pub(crate) fn stubs() -> &'static StubPool {
 fn register_assembly(code: &Code) -> Result<(), CodeError> {
     code.register_native(asm::system_call_range(), FrameKind::SystemCall, NativeRule::FromImage)?;
     let cfa_offset = asm::CALLBACK_FRAME_BYTES as u32;
-    code.register_native(asm::callback_range(), FrameKind::Callback, NativeRule::Fixed { cfa_offset })?;
+    code.register_native(
+        asm::callback_range(),
+        FrameKind::Callback,
+        NativeRule::Fixed { cfa_offset },
+    )?;
     code.register_native(asm::entry_range(), FrameKind::Entry, NativeRule::End)
 }
 
@@ -286,8 +308,13 @@ impl Runtime {
     /// A runtime over the code registered in `code`, now or later.
     ///
     /// # Errors
-    /// If the frames of the assembly cannot be found in the program's image, or `code` is another runtime's.
-    pub fn new(mut config: Config, code: Arc<Code>, host: Box<dyn Host>) -> Result<Arc<Runtime>, CodeError> {
+    /// If the frames of the assembly cannot be found in the program's image, or `code` is another
+    /// runtime's.
+    pub fn new(
+        mut config: Config,
+        code: Arc<Code>,
+        host: Box<dyn Host>,
+    ) -> Result<Arc<Runtime>, CodeError> {
         register_assembly(&code)?;
         crate::sync::prepare_fences();
         let mode = ModeInForce::new(&config, &code);
@@ -372,15 +399,20 @@ impl Runtime {
         self.mode
     }
 
-    /// A new goroutine that will call `entry(goroutine header, argument)`, managed code of the C convention, on a moving
-    /// stack. It is Runnable and in no queue. `argument` is a root until `entry` has begun.
+    /// A new goroutine that will call `entry(goroutine header, argument)`, managed code of the C
+    /// convention, on a moving stack. It is Runnable and in no queue. `argument` is a root until
+    /// `entry` has begun.
     ///
     /// # Errors
     /// [`StackError::OutOfMemory`].
     ///
     /// # Safety
     /// `entry` is managed code that keeps contracts C1 to C6.
-    pub unsafe fn spawn(&self, entry: usize, argument: usize) -> Result<Arc<Goroutine>, StackError> {
+    pub unsafe fn spawn(
+        &self,
+        entry: usize,
+        argument: usize,
+    ) -> Result<Arc<Goroutine>, StackError> {
         // SAFETY: the caller's contract is that of a moving stack.
         unsafe { self.spawn_on(StackKind::Moving, entry, argument) }
     }
@@ -400,7 +432,9 @@ impl Runtime {
     ) -> Result<Arc<Goroutine>, StackError> {
         let memory = match kind {
             StackKind::Moving => self.stacks.take(MIN_STACK)?,
-            StackKind::Fixed => self.stacks.reserve(FIXED_STACK.min(self.config.max_stack.next_multiple_of(PAGE)))?,
+            StackKind::Fixed => self
+                .stacks
+                .reserve(FIXED_STACK.min(self.config.max_stack.next_multiple_of(PAGE)))?,
         };
         let goroutine = self.record();
         goroutine.header.entry.store(entry, Ordering::Relaxed);
@@ -410,12 +444,23 @@ impl Runtime {
     }
 
     /// A dead goroutine that nobody else refers to gets a stack on which it has not run yet.
-    pub(crate) fn bring_to_life(&self, g: &Goroutine, kind: StackKind, memory: StackMemory, status: Status) {
+    pub(crate) fn bring_to_life(
+        &self,
+        g: &Goroutine,
+        kind: StackKind,
+        memory: StackMemory,
+        status: Status,
+    ) {
         g.begin_life(self.next_id.fetch_add(1, Ordering::Relaxed), kind);
-        g.every_poll.store(self.config.poll_always || self.config.move_every_poll, Ordering::Relaxed);
+        g.every_poll
+            .store(self.config.poll_always || self.config.move_every_poll, Ordering::Relaxed);
         g.header.resume_value.store(0, Ordering::Relaxed);
-        g.header.on_exit.store(crate::machine::goroutine_exit as *const () as usize, Ordering::Relaxed);
-        g.header.on_uncaught.store(crate::machine::goroutine_uncaught as *const () as usize, Ordering::Relaxed);
+        g.header
+            .on_exit
+            .store(crate::machine::goroutine_exit as *const () as usize, Ordering::Relaxed);
+        g.header
+            .on_uncaught
+            .store(crate::machine::goroutine_uncaught as *const () as usize, Ordering::Relaxed);
         g.publish_bounds(&memory);
         // SAFETY: the stack is fresh and ours; stack sizes keep hi 16-aligned.
         unsafe { asm::prepare(&g.header) };
@@ -423,9 +468,11 @@ impl Runtime {
         g.scanned_in.store(0, Ordering::Relaxed);
         g.ran.forget();
         g.status.revive(status);
-        // Pairs with the fence in begin_scanning: either the scan finds the goroutine alive, or we find the scan begun.
+        // Pairs with the fence in begin_scanning: either the scan finds the goroutine alive, or we
+        // find the scan begun.
         fence(Ordering::SeqCst);
-        // Acquire: with the handshake before it is set, the write barrier is on if a cycle is scanning.
+        // Acquire: with the handshake before it is set, the write barrier is on if a cycle is
+        // scanning.
         let cycle = self.scanning.load(Ordering::Acquire);
         if cycle != 0 {
             self.roots(&[g.header.start_arg.load(Ordering::Relaxed)]);
@@ -438,7 +485,8 @@ impl Runtime {
     pub(crate) fn record(&self) -> Arc<Goroutine> {
         {
             let mut ended = self.ended.lock();
-            // Two owners: the list of all and the list of ended ones. A few tries; somebody may still look at it.
+            // Two owners: the list of all and the list of ended ones. A few tries; somebody may
+            // still look at it.
             let free = ended.iter().rev().take(4).position(|g| Arc::strong_count(g) == 2);
             if let Some(back) = free {
                 let at = ended.len() - 1 - back;
@@ -491,7 +539,10 @@ impl Runtime {
     /// # Panics
     /// If there is none.
     pub fn schedule(&self, goroutine: Arc<Goroutine>) {
-        self.scheduler.get().expect("a runtime that makes goroutines ready has a scheduler").ready(goroutine);
+        self.scheduler
+            .get()
+            .expect("a runtime that makes goroutines ready has a scheduler")
+            .ready(goroutine);
     }
 
     /// Asks the scheduler, if there is one, for so many processors: see [`Schedule::make_room`].
@@ -506,7 +557,8 @@ impl Runtime {
         self.scanning.load(Ordering::Acquire) != 0
     }
 
-    /// Whether what scans have found of stacks still counts: during a cycle, and until the next one if that may be young.
+    /// Whether what scans have found of stacks still counts: during a cycle, and until the next one
+    /// if that may be young.
     pub(crate) fn keeps_scans(&self) -> bool {
         self.watched.load(Ordering::Acquire) != 0
     }
@@ -517,7 +569,8 @@ impl Runtime {
         }
     }
 
-    /// Called by whoever runs `goroutine`, when it has become Running: it is no longer as it was scanned.
+    /// Called by whoever runs `goroutine`, when it has become Running: it is no longer as it was
+    /// scanned.
     pub(crate) fn note_running(&self, goroutine: &Arc<Goroutine>) {
         let cycle = self.watched.load(Ordering::Acquire);
         if cycle != 0 && !goroutine.ran.is_noted(cycle) {
@@ -561,7 +614,8 @@ impl Runtime {
         &self.counters
     }
 
-    /// How long single goroutines stood still that would have run: while they scanned their own stacks, or were held.
+    /// How long single goroutines stood still that would have run: while they scanned their own
+    /// stacks, or were held.
     pub fn holds(&self) -> &Histogram {
         &self.holds
     }

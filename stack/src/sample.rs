@@ -1,8 +1,9 @@
-//! Traces of a thread from a signal handler that has interrupted it: what a profiler needs of goroutines.
+//! Traces of a thread from a signal handler that has interrupted it: what a profiler needs of
+//! goroutines.
 //!
-//! All of it is signal-safe: it allocates nothing and takes no lock. The code's images must have been read before, by
-//! [`Snapshot::read_images`](stackmark_unwind::Snapshot::read_images), and the cache must be a
-//! [fixed](TraceCache::fixed) one that nobody else uses meanwhile.
+//! All of it is signal-safe: it allocates nothing and takes no lock. The code's images must have
+//! been read before, by [`Snapshot::read_images`](stackmark_unwind::Snapshot::read_images), and the
+//! cache must be a [fixed](TraceCache::fixed) one that nobody else uses meanwhile.
 
 use crate::machine::Caller;
 use crate::scan::Stubs;
@@ -11,15 +12,17 @@ use stackmark_unwind::{Code, Context, StackMemory, Trace, TraceCache, TraceFrame
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Calls `each` for every frame of the calling thread from where a signal has interrupted it, until `each` breaks: native
-/// frames, then, where the thread runs a goroutine, that goroutine's, across all switches of stacks. The last frame is
-/// the goroutine's oldest, in [`entry_range`](stackmark_asm::entry_range), or the thread's own. Barriers do not show, except
+/// Calls `each` for every frame of the calling thread from where a signal has interrupted it, until
+/// `each` breaks: native frames, then, where the thread runs a goroutine, that goroutine's, across
+/// all switches of stacks. The last frame is the goroutine's oldest, in
+/// [`entry_range`](stackmark_asm::entry_range), or the thread's own. Barriers do not show, except
 /// that a thread may stand in a stub itself, in [`barrier::pool`].
 ///
 /// `None` if the thread is not attached to a runtime, or is just exchanging its goroutine's stack.
 ///
 /// # Safety
-/// Called by the handler of a signal that has interrupted this thread, with what the system says was interrupted.
+/// Called by the handler of a signal that has interrupted this thread, with what the system says
+/// was interrupted.
 pub unsafe fn trace_interrupted<B>(
     code: &Code,
     cache: &mut TraceCache,
@@ -32,9 +35,10 @@ pub unsafe fn trace_interrupted<B>(
         None => (0..0, 0..0),
         Some(goroutine) => {
             let at = std::ptr::from_ref(goroutine) as usize;
-            // Relaxed: this thread's own goroutine, whose bounds only this thread changes: nobody else moves the stack of one that
-            // runs, is InForeign, or is parked in a callback.
-            let stack = goroutine.stack_lo.load(Ordering::Relaxed)..goroutine.stack_hi.load(Ordering::Relaxed);
+            // Relaxed: this thread's own goroutine, whose bounds only this thread changes: nobody
+            // else moves the stack of one that runs, is InForeign, or is parked in a callback.
+            let stack = goroutine.stack_lo.load(Ordering::Relaxed)
+                ..goroutine.stack_hi.load(Ordering::Relaxed);
             if stack.is_empty() {
                 return None;
             }
@@ -44,8 +48,9 @@ pub unsafe fn trace_interrupted<B>(
     // What the CFI of the stubs reads.
     let table = barrier::saved(0) as *const AtomicUsize as usize;
     let table = table..table + barrier::TABLE_WORDS * size_of::<usize>();
-    // SAFETY: the thread's own stack; the stack and header of the goroutine that it runs, which live until it has left
-    // it for good; statics. All are mapped, and by our contract the thread does not go on meanwhile.
+    // SAFETY: the thread's own stack; the stack and header of the goroutine that it runs, which
+    // live until it has left it for good; statics. All are mapped, and by our contract the thread
+    // does not go on meanwhile.
     let memory = |range: Range<usize>| unsafe { StackMemory::new(range) };
     let memory = [stack, machine, header, barrier::pool(), table].map(memory);
     let snapshot = code.snapshot();

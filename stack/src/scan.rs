@@ -1,8 +1,8 @@
-//! Scanning one stack: how the protocol of [`frontier`](crate::frontier) reads and writes the real one, and the visits that
-//! change nothing.
+//! Scanning one stack: how the protocol of [`frontier`](crate::frontier) reads and writes the real
+//! one, and the visits that change nothing.
 //!
-//! The `scan_lock` is ours. Who begins a scan or protects holds the goroutine, or is it, at a poll or on its way out of frames;
-//! who visits frozen frames needs no more than the lock.
+//! The `scan_lock` is ours. Who begins a scan or protects holds the goroutine, or is it, at a poll
+//! or on its way out of frames; who visits frozen frames needs no more than the lock.
 
 use crate::barrier::{ImageTable, Slots};
 use crate::frontier::{Budget, FramePointer, Frames, Means, Position, Spacing, StackScan, Tally};
@@ -12,7 +12,8 @@ use crate::runtime::{BarrierMode, Config, Runtime, stubs};
 use crate::stats::Refusal;
 use crate::status::Status;
 use stackmark_unwind::{
-    BarrierRefusal, Frame, FrameKind, Registers, ReturnAddresses, Snapshot, StackMemory, WalkError, Walker,
+    BarrierRefusal, Frame, FrameKind, Registers, ReturnAddresses, Snapshot, StackMemory, WalkError,
+    Walker,
 };
 use std::cell::OnceCell;
 use std::ops::{ControlFlow, Range};
@@ -43,7 +44,8 @@ pub(crate) enum Extent {
 pub struct Visited {
     /// Frames visited.
     pub frames: u64,
-    /// Frames that need not be visited, but for those beyond a foreign call that nobody has come back to: they are not counted.
+    /// Frames that need not be visited, but for those beyond a foreign call that nobody has come
+    /// back to: they are not counted.
     pub skipped: u64,
 }
 
@@ -97,8 +99,8 @@ pub(crate) struct LiveSlots {
 
 impl LiveSlots {
     /// # Safety
-    /// `bounds` are those of a stack whose return slots the caller may write, by invariant 3 of the barriers, and which
-    /// does not move while the value lives.
+    /// `bounds` are those of a stack whose return slots the caller may write, by invariant 3 of the
+    /// barriers, and which does not move while the value lives.
     pub(crate) unsafe fn new(bounds: Range<usize>) -> Self {
         LiveSlots { bounds }
     }
@@ -115,7 +117,8 @@ impl LiveSlots {
 
 impl Slots for LiveSlots {
     fn read(&self, depth: usize) -> usize {
-        // SAFETY: inside the stack, by the check in `at`; by the contract of `new` nobody else writes it.
+        // SAFETY: inside the stack, by the check in `at`; by the contract of `new` nobody else
+        // writes it.
         unsafe { self.at(depth).read() }
     }
     fn write(&mut self, depth: usize, word: usize) {
@@ -137,12 +140,23 @@ pub(crate) unsafe fn means(bounds: Range<usize>) -> Means<'static, LiveSlots, Im
 fn youngest(goroutine: &Goroutine, bounds: &Range<usize>) -> Position {
     let sched = &goroutine.header.sched;
     let fp = sched.fp.load(Ordering::Relaxed);
-    position(bounds, Registers { pc: sched.pc.load(Ordering::Relaxed), sp: sched.sp.load(Ordering::Relaxed), fp })
+    position(
+        bounds,
+        Registers {
+            pc: sched.pc.load(Ordering::Relaxed),
+            sp: sched.sp.load(Ordering::Relaxed),
+            fp,
+        },
+    )
 }
 
 fn position(bounds: &Range<usize>, registers: Registers) -> Position {
     let Registers { pc, sp, fp } = registers;
-    let fp = if bounds.contains(&fp) { FramePointer::Depth(bounds.end - fp) } else { FramePointer::Word(fp) };
+    let fp = if bounds.contains(&fp) {
+        FramePointer::Depth(bounds.end - fp)
+    } else {
+        FramePointer::Word(fp)
+    };
     Position { pc, depth: bounds.end - sp, fp }
 }
 
@@ -150,7 +164,10 @@ fn position(bounds: &Range<usize>, registers: Registers) -> Position {
 ///
 /// # Safety
 /// The goroutine stands still, and its stack does not move, while the walker lives.
-pub(crate) unsafe fn walker<'s>(snapshot: &'s Snapshot<'s>, goroutine: &Goroutine) -> Walker<'s, StackMemory, Stubs> {
+pub(crate) unsafe fn walker<'s>(
+    snapshot: &'s Snapshot<'s>,
+    goroutine: &Goroutine,
+) -> Walker<'s, StackMemory, Stubs> {
     let bounds = goroutine.bounds();
     let from = youngest(goroutine, &bounds);
     // SAFETY: our contract is the same.
@@ -158,8 +175,8 @@ pub(crate) unsafe fn walker<'s>(snapshot: &'s Snapshot<'s>, goroutine: &Goroutin
 }
 
 /// # Safety
-/// The frames from `from` on stay as they are, but for words that are written atomically, and where they are, while the walker
-/// lives.
+/// The frames from `from` on stay as they are, but for words that are written atomically, and where
+/// they are, while the walker lives.
 unsafe fn walker_from<'s>(
     snapshot: &'s Snapshot<'s>,
     bounds: Range<usize>,
@@ -221,7 +238,12 @@ struct LiveFrames<'s> {
 impl<'s> LiveFrames<'s> {
     /// # Safety
     /// As for [`walker_from`].
-    unsafe fn new(runtime: &'s Runtime, snapshot: &'s Snapshot<'s>, bounds: Range<usize>, from: Position) -> Self {
+    unsafe fn new(
+        runtime: &'s Runtime,
+        snapshot: &'s Snapshot<'s>,
+        bounds: Range<usize>,
+        from: Position,
+    ) -> Self {
         // SAFETY: our contract is the same.
         let walker = unsafe { walker_from(snapshot, bounds.clone(), from) };
         LiveFrames { walker, bounds, roots: Roots::new(runtime), last: None }
@@ -235,10 +257,11 @@ impl Frames for LiveFrames<'_> {
     fn visit(&mut self) -> Result<Option<usize>, WalkError> {
         let Some(frame) = self.walker.next_frame()? else { return Ok(None) };
         for slot in frame.slots() {
-            // The goroutine may be storing there, through a pointer, while a worker reads; the write barrier takes care of
-            // what the load misses. Relaxed: the object that a reference names was shaded before it was stored.
-            // SAFETY: the walker has checked that the frame lies within the stack, and registration that the slots of
-            // a safepoint lie within its frame.
+            // The goroutine may be storing there, through a pointer, while a worker reads; the
+            // write barrier takes care of what the load misses. Relaxed: the object that a
+            // reference names was shaded before it was stored. SAFETY: the walker has checked that
+            // the frame lies within the stack, and registration that the slots of a safepoint lie
+            // within its frame.
             let word = unsafe { AtomicUsize::from_ptr(slot as *mut usize) }.load(Ordering::Relaxed);
             // Pointers into the own stack are the mover's business.
             if !self.bounds.contains(&word) {
@@ -270,15 +293,16 @@ impl Frames for LiveFrames<'_> {
     }
 }
 
-/// Begins to scan a stack, or, if the last scan belongs to the same cycle, or to the one whose barriers this cycle keeps, to
-/// scan again what has changed since; and does as much of it as the goroutine may be kept waiting for. The roots go to the
-/// runtime's collector. Frames visited.
+/// Begins to scan a stack, or, if the last scan belongs to the same cycle, or to the one whose
+/// barriers this cycle keeps, to scan again what has changed since; and does as much of it as the
+/// goroutine may be kept waiting for. The roots go to the runtime's collector. Frames visited.
 ///
 /// # Errors
 /// [`ScanError`]: the stack cannot be walked; roots may be missing.
 ///
 /// # Safety
-/// `scan` is the goroutine's own, under its `scan_lock`; the goroutine is held, or at a poll on this thread.
+/// `scan` is the goroutine's own, under its `scan_lock`; the goroutine is held, or at a poll on
+/// this thread.
 pub(crate) unsafe fn begin(
     runtime: &Runtime,
     goroutine: &Goroutine,
@@ -317,9 +341,14 @@ fn is_kept(runtime: &Runtime, scan: &StackScan) -> bool {
     scan.is_kept(runtime.kept.load(Ordering::Relaxed))
 }
 
-/// As [`begin`], for a goroutine that has not run since its last scan. False, with nothing done, if the cycle does not go on from
-/// that one.
-pub(crate) fn keep(runtime: &Runtime, goroutine: &Goroutine, scan: &mut StackScan, cycle: u64) -> bool {
+/// As [`begin`], for a goroutine that has not run since its last scan. False, with nothing done, if
+/// the cycle does not go on from that one.
+pub(crate) fn keep(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &mut StackScan,
+    cycle: u64,
+) -> bool {
     let kept = is_kept(runtime, scan);
     if kept {
         runtime.counters.kept.fetch_add(scan.keep(cycle), Ordering::Relaxed);
@@ -336,7 +365,8 @@ fn visit_words(goroutine: &Goroutine, roots: &mut Roots<'_>) {
     goroutine.with_transfer(|words| words.iter().for_each(|&word| roots.push(word)));
 }
 
-/// The goroutine is about to run the frame whose stack pointer is at `depth`: sees to it that it can. Frames visited.
+/// The goroutine is about to run the frame whose stack pointer is at `depth`: sees to it that it
+/// can. Frames visited.
 ///
 /// # Errors
 /// [`ScanError`].
@@ -360,7 +390,11 @@ pub(crate) unsafe fn protect(
     count(runtime, goroutine, tally)
 }
 
-fn count(runtime: &Runtime, goroutine: &Goroutine, tally: Result<Tally, WalkError>) -> Result<u64, ScanError> {
+fn count(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    tally: Result<Tally, WalkError>,
+) -> Result<u64, ScanError> {
     let tally = tally.map_err(|error| ScanError { goroutine: goroutine.id(), error })?;
     runtime.counters.placed.fetch_add(tally.placed, Ordering::Relaxed);
     runtime.counters.removed.fetch_add(tally.removed, Ordering::Relaxed);
@@ -408,14 +442,19 @@ pub(crate) fn visit_frozen(
     let bounds = goroutine.bounds();
     // SAFETY: invariant 8: frozen frames, and the lock keeps them where they are.
     let frames = |at| unsafe { LiveFrames::new(runtime, &snapshot, bounds, at) };
-    scan.visit_frozen(cycle, budget, frames).map_err(|error| ScanError { goroutine: goroutine.id(), error })
+    scan.visit_frozen(cycle, budget, frames)
+        .map_err(|error| ScanError { goroutine: goroutine.id(), error })
 }
 
 /// As [`visit_frozen`], to the end.
 ///
 /// # Errors
 /// [`ScanError`].
-pub(crate) fn finish(runtime: &Runtime, goroutine: &Goroutine, scan: &mut StackScan) -> Result<u64, ScanError> {
+pub(crate) fn finish(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &mut StackScan,
+) -> Result<u64, ScanError> {
     visit_frozen(runtime, goroutine, scan, scan.epoch(), Budget::WHOLE)
 }
 
@@ -450,7 +489,8 @@ pub(crate) unsafe fn visit(
             visited.skipped = beyond;
             break;
         }
-        if extent == Extent::Rescan && frames.may_rest() && scan.is_frozen(frames.position().depth) {
+        if extent == Extent::Rescan && frames.may_rest() && scan.is_frozen(frames.position().depth)
+        {
             break;
         }
     }
@@ -465,7 +505,9 @@ fn refusal(frame: &Frame<'_>) -> Option<Refusal> {
         BarrierRefusal::Kind(FrameKind::SystemCall) => Refusal::SystemCall,
         BarrierRefusal::Kind(FrameKind::Entry) => Refusal::Entry,
         BarrierRefusal::Kind(FrameKind::Stub) | BarrierRefusal::Hijacked => Refusal::Stub,
-        BarrierRefusal::CallerNotSafepoint if stackmark_asm::entry_range().contains(&frame.return_address) => {
+        BarrierRefusal::CallerNotSafepoint
+            if stackmark_asm::entry_range().contains(&frame.return_address) =>
+        {
             Refusal::Entry
         }
         _ => Refusal::NoSafepoint,
@@ -490,7 +532,12 @@ pub(crate) unsafe fn frames(
     let mut walk = unsafe { walker(&snapshot, goroutine) };
     let fail = |error| ScanError { goroutine: goroutine.id(), error };
     while let Some(frame) = walk.next_frame().map_err(fail)? {
-        let at = FrameAt { kind: frame.kind, pc: frame.pc, depth: hi - frame.sp, cfa_depth: hi - frame.cfa };
+        let at = FrameAt {
+            kind: frame.kind,
+            pc: frame.pc,
+            depth: hi - frame.sp,
+            cfa_depth: hi - frame.cfa,
+        };
         if visit(at).is_break() {
             break;
         }
@@ -498,7 +545,8 @@ pub(crate) unsafe fn frames(
     Ok(())
 }
 
-/// Checks every barrier of a stopped stack against the table, and that what nobody has visited is blocked: for debugging.
+/// Checks every barrier of a stopped stack against the table, and that what nobody has visited is
+/// blocked: for debugging.
 ///
 /// # Panics
 /// If something is wrong.

@@ -1,19 +1,23 @@
-//! A work-stealing scheduler: goroutines on OS threads, of which so many at a time run managed code as it was made for. It uses
-//! only this crate's public calls, so an embedder may bring its own.
+//! A work-stealing scheduler: goroutines on OS threads, of which so many at a time run managed code
+//! as it was made for. It uses only this crate's public calls, so an embedder may bring its own.
 //!
-//! A thread that runs goroutines, or looks for one, has a *permit*; there are as many as the scheduler was made for. A
-//! monitor thread looks at the threads every 20 microseconds to 10 milliseconds (the longer nothing has happened, the more
-//! seldom, as Go's sysmon): one whose goroutine has been in the same foreign call, or parked in a callback, since the last
-//! look loses its permit. Then another thread, a new one if need be, runs the other goroutines, also those in the queue of
-//! the blocked one. A thread that comes back without a permit runs its goroutine on until that yields, which it is
-//! asked to do every 10 milliseconds, and gets in line then; so for so long there may be a thread more.
+//! A thread that runs goroutines, or looks for one, has a *permit*; there are as many as the
+//! scheduler was made for. A monitor thread looks at the threads every 20 microseconds to 10
+//! milliseconds (the longer nothing has happened, the more seldom, as Go's sysmon): one whose
+//! goroutine has been in the same foreign call, or parked in a callback, since the last look loses
+//! its permit. Then another thread, a new one if need be, runs the other goroutines, also those in
+//! the queue of the blocked one. A thread that comes back without a permit runs its goroutine on
+//! until that yields, which it is asked to do every 10 milliseconds, and gets in line then; so for
+//! so long there may be a thread more.
 //!
-//! While a collector [wants processors](Schedule::make_room) that there are not beside the threads, so many threads sleep with
-//! their permits, as in Go, whose mark workers count among GOMAXPROCS: a thread that loses its processor to another for a
-//! time slice may be the one that a stopped world waits for.
+//! While a collector [wants processors](Schedule::make_room) that there are not beside the threads,
+//! so many threads sleep with their permits, as in Go, whose mark workers count among GOMAXPROCS: a
+//! thread that loses its processor to another for a time slice may be the one that a stopped world
+//! waits for.
 //!
-//! Threads may end in the midst of a goroutine (`pthread_exit` in a foreign call); they are replaced. Where the system gives no
-//! thread, goroutines wait for those that there are, and the monitor tries again at each of its looks.
+//! Threads may end in the midst of a goroutine (`pthread_exit` in a foreign call); they are
+//! replaced. Where the system gives no thread, goroutines wait for those that there are, and the
+//! monitor tries again at each of its looks.
 
 use crate::sync::{heavy_fence, light_fence};
 use crate::{Goroutine, Left, Machine, Runtime, Schedule, Watch};
@@ -28,10 +32,12 @@ use std::time::{Duration, Instant};
 
 /// A goroutine that runs longer than this without parking is asked to let others run.
 const TIME_SLICE: Duration = Duration::from_millis(10);
-/// How long the monitor sleeps at least, and after how many looks at which nothing happened it begins to sleep longer.
+/// How long the monitor sleeps at least, and after how many looks at which nothing happened it
+/// begins to sleep longer.
 const SHORTEST_LOOK: Duration = Duration::from_micros(20);
 const EAGER_LOOKS: u32 = 50;
-/// How long it sleeps at most while threads sleep for a collector: nobody else may run what one that is away has left.
+/// How long it sleeps at most while threads sleep for a collector: nobody else may run what one
+/// that is away has left.
 const LOOK_WHILE_LENT: Duration = Duration::from_micros(500);
 /// Every so many turns a thread looks at the shared queue first, so that nobody starves there.
 const FAIRNESS: usize = 61;
@@ -39,7 +45,8 @@ const FAIRNESS: usize = 61;
 const KEPT_THREADS: usize = 16;
 
 thread_local! {
-    /// The queue of this thread, if it is a scheduler's. Without a destructor: it may be looked at to the very end.
+    /// The queue of this thread, if it is a scheduler's. Without a destructor: it may be looked at
+    /// to the very end.
     static LOCAL: Cell<*const Local> = const { Cell::new(ptr::null()) };
     /// What is to be done when the thread ends, however it ends.
     static AT_END: RefCell<Option<AtEnd>> = const { RefCell::new(None) };
@@ -65,7 +72,8 @@ struct Seat {
     stealer: Stealer<Arc<Goroutine>>,
     /// Set once the thread is attached.
     watch: OnceLock<Watch>,
-    /// The monitor has taken its permit. Written under `state`; Relaxed reads: the thread looks again and again.
+    /// The monitor has taken its permit. Written under `state`; Relaxed reads: the thread looks
+    /// again and again.
     expelled: AtomicBool,
 }
 
@@ -143,14 +151,15 @@ pub struct Scheduler {
     /// Of the machine.
     processors: usize,
     state: Mutex<State>,
-    /// For threads that sleep, for those that wait for a permit, and for whoever waits for the end of all.
+    /// For threads that sleep, for those that wait for a permit, and for whoever waits for the end
+    /// of all.
     work: Condvar,
     permit: Condvar,
     ended: Condvar,
     /// For the monitor.
     look: Condvar,
-    /// [`State::wakeable`]: whether it makes sense to wake somebody. Written under `state`; read by those who have made work,
-    /// after a light fence.
+    /// [`State::wakeable`]: whether it makes sense to wake somebody. Written under `state`; read by
+    /// those who have made work, after a light fence.
     wakeable: AtomicUsize,
     /// [`State::is_crowded`]. Relaxed: a thread that sees it late runs one goroutine more.
     crowded: AtomicBool,
@@ -174,9 +183,10 @@ pub struct Threads {
 }
 
 impl Scheduler {
-    /// A scheduler that runs managed code on `threads` threads at a time, which is the runtime's from now on. `on_deadlock` is
-    /// called when all of them have nothing to do, no goroutine is ready or in a foreign call, no thread is attached that
-    /// came by itself, and no wake-up is [awaited](Scheduler::await_wakeup); once, by one of them.
+    /// A scheduler that runs managed code on `threads` threads at a time, which is the runtime's
+    /// from now on. `on_deadlock` is called when all of them have nothing to do, no goroutine is
+    /// ready or in a foreign call, no thread is attached that came by itself, and no wake-up is
+    /// [awaited](Scheduler::await_wakeup); once, by one of them.
     ///
     /// # Panics
     /// If `threads` is 0 or the runtime has a scheduler.
@@ -227,13 +237,18 @@ impl Scheduler {
         let mut state = self.state.lock();
         assert_eq!(state.next, 0, "a scheduler is started once");
         let monitored = Arc::downgrade(self);
-        let monitor = std::thread::Builder::new().name("monitor".into()).spawn(move || monitor(&monitored));
-        let started = monitor.and_then(|_| (0..self.threads).try_for_each(|_| self.start_thread(&mut state)));
+        let monitor =
+            std::thread::Builder::new().name("monitor".into()).spawn(move || monitor(&monitored));
+        let started =
+            monitor.and_then(|_| (0..self.threads).try_for_each(|_| self.start_thread(&mut state)));
         started.map_err(|error| {
             // Before the others find something to run.
             self.stop.store(true, Ordering::Relaxed);
             state.stopped = true;
-            std::io::Error::new(error.kind(), format!("cannot start a thread for goroutines: {error}"))
+            std::io::Error::new(
+                error.kind(),
+                format!("cannot start a thread for goroutines: {error}"),
+            )
         })
     }
 
@@ -326,9 +341,12 @@ impl Scheduler {
             let mut stolen = self.injector.steal_batch_and_pop(&local.queue);
             if stolen.is_empty() && local.queue.is_empty() {
                 let seats = self.seats.read();
-                let (older, younger) = seats.split_at(seats.partition_point(|other| other.number <= seat.number));
-                let others = younger.iter().chain(older).filter(|other| other.number != seat.number);
-                stolen = others.map(|other| other.stealer.steal_batch_and_pop(&local.queue)).collect();
+                let (older, younger) =
+                    seats.split_at(seats.partition_point(|other| other.number <= seat.number));
+                let others =
+                    younger.iter().chain(older).filter(|other| other.number != seat.number);
+                stolen =
+                    others.map(|other| other.stealer.steal_batch_and_pop(&local.queue)).collect();
             }
             match stolen {
                 Steal::Success(goroutine) => return Some(goroutine),
@@ -338,7 +356,8 @@ impl Scheduler {
         }
     }
 
-    /// Whether this thread shall sleep though there is work; then it has handed over what is queued here.
+    /// Whether this thread shall sleep though there is work; then it has handed over what is queued
+    /// here.
     #[cold]
     fn makes_way(&self, local: &Local) -> bool {
         let state = self.state.lock();
@@ -359,10 +378,12 @@ impl Scheduler {
         state.is_crowded() || self.has_work()
     }
 
-    /// Whether a thread beside this one runs a goroutine, or looks for one. One that is away may be so for long.
+    /// Whether a thread beside this one runs a goroutine, or looks for one. One that is away may be
+    /// so for long.
     fn others_run(&self, state: &State) -> bool {
         let away = |seat: &&Arc<Seat>| {
-            !seat.expelled.load(Ordering::Relaxed) && seat.watch.get().and_then(Watch::away).is_some()
+            !seat.expelled.load(Ordering::Relaxed)
+                && seat.watch.get().and_then(Watch::away).is_some()
         };
         let away = self.seats.read().iter().filter(away).count();
         self.threads.saturating_sub(state.unused() + away) > 1
@@ -396,7 +417,9 @@ impl Scheduler {
         }
         state.sleeping += 1;
         self.note_wakeable(&state);
-        while !state.stopped && (state.wakeable() == 0 || !self.has_work() && local.queue.is_empty()) {
+        while !state.stopped
+            && (state.wakeable() == 0 || !self.has_work() && local.queue.is_empty())
+        {
             if !state.told && self.is_quiet(&state) && !self.has_work() {
                 state.told = true;
                 drop(state);
@@ -448,8 +471,9 @@ impl Scheduler {
         }
     }
 
-    /// The permit of this thread was taken while its goroutine was away: takes one that is free, or hands over what is queued
-    /// here and waits until one is, and there is work. `None`: the thread is not needed any more.
+    /// The permit of this thread was taken while its goroutine was away: takes one that is free, or
+    /// hands over what is queued here and waits until one is, and there is work. `None`: the thread
+    /// is not needed any more.
     #[cold]
     fn regain_permit(&self, local: &Local, seat: &Seat) -> Option<()> {
         let mut state = self.state.lock();
@@ -478,7 +502,8 @@ impl Scheduler {
         Some(())
     }
 
-    /// Takes the permits of threads whose goroutine has been away since the last call. Whether there was one.
+    /// Takes the permits of threads whose goroutine has been away since the last call. Whether
+    /// there was one.
     fn expel(&self, seen: &mut HashMap<usize, u64>) -> bool {
         let seats = self.seats.read().clone();
         let mut any = false;
@@ -492,7 +517,8 @@ impl Scheduler {
                 continue;
             }
             let mut state = self.state.lock();
-            // It may have come back meanwhile, and sleep. If it comes back from now on, it finds itself expelled before it does.
+            // It may have come back meanwhile, and sleep. If it comes back from now on, it finds
+            // itself expelled before it does.
             if seat.watch.get().and_then(Watch::away) != Some(away) {
                 continue;
             }
@@ -530,8 +556,8 @@ impl Scheduler {
         self.ended.notify_all();
     }
 
-    /// Says that a goroutine which is about to park will be made ready by something that is not a goroutine, for example
-    /// a collector: no deadlock, until [`Scheduler::wakeup_done`].
+    /// Says that a goroutine which is about to park will be made ready by something that is not a
+    /// goroutine, for example a collector: no deadlock, until [`Scheduler::wakeup_done`].
     pub fn await_wakeup(&self) {
         self.awaited.fetch_add(1, Ordering::SeqCst);
     }
@@ -560,7 +586,8 @@ fn monitor(scheduler: &Weak<Scheduler>) {
             delay = delay.min(LOOK_WHILE_LENT);
         }
         scheduler.look.wait_for(&mut state, delay);
-        // Often somebody parks at once; otherwise those who run are asked to give one of them the chance to make way.
+        // Often somebody parks at once; otherwise those who run are asked to give one of them the
+        // chance to make way.
         crowded = if state.is_crowded() { crowded.or_else(|| Some(Instant::now())) } else { None };
         drop(state);
         let Some(runtime) = scheduler.runtime.upgrade() else { return };
@@ -599,8 +626,10 @@ impl Schedule for Scheduler {
     }
 
     fn make_room(&self, processors: usize) {
-        let wanted =
-            (self.threads + processors).saturating_sub(self.processors).min(processors).min(self.threads - 1);
+        let wanted = (self.threads + processors)
+            .saturating_sub(self.processors)
+            .min(processors)
+            .min(self.threads - 1);
         let mut state = self.state.lock();
         let before = std::mem::replace(&mut state.lent, wanted);
         if before == wanted {
@@ -619,7 +648,8 @@ impl Schedule for Scheduler {
 }
 
 impl Threads {
-    /// Ends the threads when the goroutines that they run have parked, yielded or ended, and returns then.
+    /// Ends the threads when the goroutines that they run have parked, yielded or ended, and
+    /// returns then.
     pub fn stop(self) {
         let scheduler = &self.scheduler;
         scheduler.stop.store(true, Ordering::Relaxed);

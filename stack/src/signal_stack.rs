@@ -51,7 +51,10 @@ impl SignalStack {
             libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
         };
         if at == libc::MAP_FAILED {
-            return Err(StackError::OutOfMemory { bytes, reason: std::io::Error::last_os_error().to_string() });
+            return Err(StackError::OutOfMemory {
+                bytes,
+                reason: std::io::Error::last_os_error().to_string(),
+            });
         }
         Ok(SignalStack { at: at as usize, bytes, before: None })
     }
@@ -62,7 +65,8 @@ impl SignalStack {
             && let Some((at, ss_flags, ss_size)) = self.before.take()
         {
             let before = libc::stack_t { ss_sp: at as *mut libc::c_void, ss_flags, ss_size };
-            // SAFETY: the stack's owner, the thread, has not taken it back meanwhile. It fails if the thread is on ours.
+            // SAFETY: the stack's owner, the thread, has not taken it back meanwhile. It fails if
+            // the thread is on ours.
             unsafe { libc::sigaltstack(&before, ptr::null_mut()) };
         }
     }
@@ -75,13 +79,14 @@ impl Drop for SignalStack {
     }
 }
 
-/// Whether this thread is in a signal handler, as far as that runs on the alternate stack. Signal-safe.
+/// Whether this thread is in a signal handler, as far as that runs on the alternate stack.
+/// Signal-safe.
 pub(crate) fn in_handler() -> bool {
     current().ss_flags & libc::SS_ONSTACK != 0
 }
 
-/// Sees to it that this thread has an alternate signal stack that is large enough: its own, or the one in `ours`, made if
-/// there is none. Returns where it lies.
+/// Sees to it that this thread has an alternate signal stack that is large enough: its own, or the
+/// one in `ours`, made if there is none. Returns where it lies.
 ///
 /// # Errors
 /// [`NoSignalStack`].
@@ -106,17 +111,20 @@ pub(crate) fn ensure(ours: &mut Option<SignalStack>) -> Result<Range<usize>, NoS
     Ok(at..at + bytes)
 }
 
-/// The signals whose handlers run on whatever stack they interrupt: on a goroutine's they overrun it.
+/// The signals whose handlers run on whatever stack they interrupt: on a goroutine's they overrun
+/// it.
 pub(crate) fn handlers_without_it() -> Vec<libc::c_int> {
     (1..=libc::SIGRTMAX())
         .filter(|&signal| {
-            // SAFETY: all zeroes is a valid value, and the call only asks; it fails for numbers that are no signals.
+            // SAFETY: all zeroes is a valid value, and the call only asks; it fails for numbers
+            // that are no signals.
             let action = unsafe {
                 let mut action: libc::sigaction = std::mem::zeroed();
                 (libc::sigaction(signal, ptr::null(), &mut action) == 0).then_some(action)
             };
             action.is_some_and(|action| {
-                let handled = action.sa_sigaction != libc::SIG_DFL && action.sa_sigaction != libc::SIG_IGN;
+                let handled =
+                    action.sa_sigaction != libc::SIG_DFL && action.sa_sigaction != libc::SIG_IGN;
                 handled && action.sa_flags & libc::SA_ONSTACK == 0
             })
         })

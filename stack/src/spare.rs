@@ -2,10 +2,11 @@
 //!
 //! Invariants:
 //!
-//! 1. A node is either in the list, or taken by one thread, which alone uses its value. Nodes are never freed before the list.
-//! 2. The head holds a node and a tag that every change counts up. A compare-and-swap by which a thread takes a node fails if
-//!    the head has changed since it was read, even back to the same node: so the `next` read from the node was the
-//!    one that it had in the list.
+//! 1. A node is either in the list, or taken by one thread, which alone uses its value. Nodes are
+//!    never freed before the list.
+//! 2. The head holds a node and a tag that every change counts up. A compare-and-swap by which a
+//!    thread takes a node fails if the head has changed since it was read, even back to the same
+//!    node: so the `next` read from the node was the one that it had in the list.
 
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
 use std::ptr::NonNull;
@@ -66,8 +67,12 @@ impl<T> SpareList<T> {
             let node = NonNull::new(address(head) as *mut Node<T>)?;
             // SAFETY: nodes live as long as the list. Relaxed: if the word is stale, so is the tag.
             let next = unsafe { &(*node.as_ptr()).next }.load(Ordering::Relaxed);
-            let swapped =
-                self.head.compare_exchange_weak(head, pack(next, head + 1), Ordering::Acquire, Ordering::Acquire);
+            let swapped = self.head.compare_exchange_weak(
+                head,
+                pack(next, head + 1),
+                Ordering::Acquire,
+                Ordering::Acquire,
+            );
             match swapped {
                 Ok(_) => return Some(node),
                 Err(now) => head = now,
@@ -93,7 +98,8 @@ impl<T> SpareList<T> {
         }
     }
 
-    /// How many nodes there are, in the list or taken, and how many are in the list. Exact while nobody takes or gives any.
+    /// How many nodes there are, in the list or taken, and how many are in the list. Exact while
+    /// nobody takes or gives any.
     pub(crate) fn count(&self) -> (usize, usize) {
         let made = self.all.lock().len();
         // Acquire: the node's `next` was stored before it was put in.
@@ -101,7 +107,8 @@ impl<T> SpareList<T> {
         let mut spare = 0;
         while let Some(node) = NonNull::new(at as *mut Node<T>).filter(|_| spare < made) {
             spare += 1;
-            // SAFETY: nodes live as long as the list. Where others change it meanwhile, the bound ends the walk.
+            // SAFETY: nodes live as long as the list. Where others change it meanwhile, the bound
+            // ends the walk.
             at = unsafe { &(*node.as_ptr()).next }.load(Ordering::Relaxed);
         }
         (made, spare)

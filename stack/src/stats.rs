@@ -12,7 +12,8 @@ pub enum Refusal {
     SystemCall = 1,
     /// The frame returns to `goroutine_entry` or is that.
     Entry = 2,
-    /// The frame returns to a pc that is not a safepoint of managed code, or may move its return address.
+    /// The frame returns to a pc that is not a safepoint of managed code, or may move its return
+    /// address.
     NoSafepoint = 3,
     /// The slot already holds a stub.
     Stub = 4,
@@ -40,7 +41,8 @@ counters! {
     hit,
     /// Barriers whose frames were left without returning.
     leapfrogged,
-    /// Barriers taken out of frames that may still be returned from, to be placed anew or because they lay too close together.
+    /// Barriers taken out of frames that may still be returned from, to be placed anew or because
+    /// they lay too close together.
     removed,
     /// Goroutines started.
     started,
@@ -66,7 +68,8 @@ counters! {
     rescanned,
     /// Frames that mark termination did not need to visit again.
     skipped,
-    /// Frames that short scans did not need to visit, since they lie beyond a barrier of an earlier cycle.
+    /// Frames that short scans did not need to visit, since they lie beyond a barrier of an earlier
+    /// cycle.
     kept,
 }
 
@@ -106,7 +109,10 @@ impl std::fmt::Debug for Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Histogram { buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), max: AtomicU64::new(0) }
+        Histogram {
+            buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+            max: AtomicU64::new(0),
+        }
     }
 }
 
@@ -129,11 +135,17 @@ impl Histogram {
         self.max.fetch_max(nanos, Relaxed);
     }
 
-    /// How many durations lie below each power of two and not below the one before, as (power, count), shortest first; powers
-    /// without any are left out.
+    /// How many durations lie below each power of two and not below the one before, as (power,
+    /// count), shortest first; powers without any are left out.
     pub fn powers(&self) -> Vec<(u64, u64)> {
         let mut powers: Vec<(u64, u64)> = Vec::new();
-        for (at, count) in self.buckets.iter().map(|b| b.load(Relaxed)).enumerate().filter(|(_, count)| *count != 0) {
+        for (at, count) in self
+            .buckets
+            .iter()
+            .map(|b| b.load(Relaxed))
+            .enumerate()
+            .filter(|(_, count)| *count != 0)
+        {
             let power = (upper_end(at) + 1).next_power_of_two();
             match powers.last_mut() {
                 Some((last, n)) if *last == power => *n += count,

@@ -1,22 +1,25 @@
 //! The status of a goroutine: who may run it, who may look at its stack.
 //!
-//! One word holds the status and a bit that says that somebody *holds* the goroutine. InForeign has words of its own, because
-//! foreign calls are frequent and holds are rare: then the status word says Running, and the goroutine's `foreign` flag says
-//! otherwise. Invariants:
+//! One word holds the status and a bit that says that somebody *holds* the goroutine. InForeign has
+//! words of its own, because foreign calls are frequent and holds are rare: then the status word
+//! says Running, and the goroutine's `foreign` flag says otherwise. Invariants:
 //!
-//! 1. The bit and the flag `held` are set and cleared only by a thread that has the goroutine's `scan_lock`, and only on a
-//!    goroutine that is not Running: so there is one holder.
-//! 2. A goroutine becomes Running by a compare-and-swap that fails while the bit is set: it stays where it is as long as
-//!    it is held. Whoever fails waits for the `scan_lock` and tries again.
-//! 3. From InForeign it becomes Running by a handshake: it clears `foreign`, passes a light fence and looks at `held`; a holder
-//!    sets `held`, passes a heavy fence and looks at `foreign`. Whoever finds the other there takes its own back; the goroutine
-//!    then waits for the `scan_lock`.
+//! 1. The bit and the flag `held` are set and cleared only by a thread that has the goroutine's
+//!    `scan_lock`, and only on a goroutine that is not Running: so there is one holder.
+//! 2. A goroutine becomes Running by a compare-and-swap that fails while the bit is set: it stays
+//!    where it is as long as it is held. Whoever fails waits for the `scan_lock` and tries again.
+//! 3. From InForeign it becomes Running by a handshake: it clears `foreign`, passes a light fence
+//!    and looks at `held`; a holder sets `held`, passes a heavy fence and looks at `foreign`.
+//!    Whoever finds the other there takes its own back; the goroutine then waits for the
+//!    `scan_lock`.
 //! 4. A parked goroutine may be made Runnable while it is held; the bit stays.
 //!
-//! The park happens before whatever makes the goroutine visible to those who may wake it (its author's duty), so
-//! [`StatusWord::ready`] never meets Running.
+//! The park happens before whatever makes the goroutine visible to those who may wake it (its
+//! author's duty), so [`StatusWord::ready`] never meets Running.
 
-use crate::sync::{AtomicU32, LeftOut, Mutex, MutexGuard, Ordering, heavy_fence, left_out, light_fence};
+use crate::sync::{
+    AtomicU32, LeftOut, Mutex, MutexGuard, Ordering, heavy_fence, left_out, light_fence,
+};
 
 /// What a goroutine is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,12 +74,14 @@ impl StatusWord {
         this
     }
 
-    /// The status at this moment, for others. One that is held InForeign is that for its holder, whatever the goroutine is
-    /// trying. The goroutine itself asks [`StatusWord::is_foreign`].
+    /// The status at this moment, for others. One that is held InForeign is that for its holder,
+    /// whatever the goroutine is trying. The goroutine itself asks [`StatusWord::is_foreign`].
     pub(crate) fn get(&self) -> Status {
         // Acquire: with the Release of stop, whoever sees the status sees the saved `sched`.
         match Status::of(self.word.load(Ordering::Acquire)) {
-            Status::Running if self.is_foreign() || self.held.load(Ordering::Relaxed) != 0 => Status::Foreign,
+            Status::Running if self.is_foreign() || self.held.load(Ordering::Relaxed) != 0 => {
+                Status::Foreign
+            }
             status => status,
         }
     }
@@ -99,7 +104,10 @@ impl StatusWord {
     }
 
     /// As [`StatusWord::hold`], without waiting: `None` if somebody has the lock.
-    pub(crate) fn hold_now<'g, T>(&'g self, scan_lock: &'g Mutex<T>) -> Option<Result<Held<'g, T>, Status>> {
+    pub(crate) fn hold_now<'g, T>(
+        &'g self,
+        scan_lock: &'g Mutex<T>,
+    ) -> Option<Result<Held<'g, T>, Status>> {
         let state = scan_lock.try_lock()?;
         Some(self.try_hold().map(|status| Held { word: self, status, state }))
     }
@@ -166,9 +174,11 @@ impl StatusWord {
                 Status::Dead => return Err(Status::Dead),
                 _ => {}
             }
-            // Acquire: what the goroutine wrote before it stopped (its frames, `sched`) is visible to the holder.
+            // Acquire: what the goroutine wrote before it stopped (its frames, `sched`) is visible
+            // to the holder.
             let held = if left_out(LeftOut::Held) { word } else { word | HELD };
-            match self.word.compare_exchange_weak(word, held, Ordering::Acquire, Ordering::Relaxed) {
+            match self.word.compare_exchange_weak(word, held, Ordering::Acquire, Ordering::Relaxed)
+            {
                 Ok(_) => return Ok(Status::of(word)),
                 Err(now) => word = now,
             }
@@ -177,7 +187,8 @@ impl StatusWord {
 
     /// Lets the goroutine go, which was held with this status.
     fn release(&self, status: Status) {
-        // Release: what the holder wrote (slots, a moved stack) is visible to the goroutine when it runs.
+        // Release: what the holder wrote (slots, a moved stack) is visible to the goroutine when it
+        // runs.
         if status == Status::Foreign {
             self.held.store(0, Ordering::Release);
         } else {
@@ -187,9 +198,14 @@ impl StatusWord {
 
     /// From `from` to Running; false while the goroutine is held.
     fn try_run(&self, from: Status) -> bool {
-        // Acquire: pairs with release() of the last holder and with the Release of whoever parked it.
-        let swap =
-            self.word.compare_exchange(from as u32, Status::Running as u32, Ordering::Acquire, Ordering::Relaxed);
+        // Acquire: pairs with release() of the last holder and with the Release of whoever parked
+        // it.
+        let swap = self.word.compare_exchange(
+            from as u32,
+            Status::Running as u32,
+            Ordering::Acquire,
+            Ordering::Relaxed,
+        );
         match swap {
             Ok(_) => true,
             Err(word) => {
@@ -202,9 +218,13 @@ impl StatusWord {
     /// From Running to a status in which others may look at the stack.
     #[inline]
     pub(crate) fn stop(&self, to: Status) {
-        debug_assert!(Status::of(self.word.load(Ordering::Relaxed)) == Status::Running && !self.is_foreign());
-        // Release: frames and `sched` before the status. A Running goroutine is not held, so a store is enough.
-        let order = if left_out(LeftOut::StopRelease) { Ordering::Relaxed } else { Ordering::Release };
+        debug_assert!(
+            Status::of(self.word.load(Ordering::Relaxed)) == Status::Running && !self.is_foreign()
+        );
+        // Release: frames and `sched` before the status. A Running goroutine is not held, so a
+        // store is enough.
+        let order =
+            if left_out(LeftOut::StopRelease) { Ordering::Relaxed } else { Ordering::Release };
         match to {
             Status::Foreign => self.foreign.store(1, order),
             to => self.word.store(to as u32, order),

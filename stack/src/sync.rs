@@ -1,8 +1,9 @@
 //! Atomics, locks and fences of the protocols, so that loom can run the very same code.
 //!
-//! With `--cfg stackmark_loom` everything here is loom's; otherwise the atomics are the standard library's and the locks
-//! parking_lot's. With `--cfg stackmark_tsan` the fences are made of what ThreadSanitizer knows. Only the protocol modules use
-//! it: what never runs under a model uses the standard types.
+//! With `--cfg stackmark_loom` everything here is loom's; otherwise the atomics are the standard
+//! library's and the locks parking_lot's. With `--cfg stackmark_tsan` the fences are made of what
+//! ThreadSanitizer knows. Only the protocol modules use it: what never runs under a model uses the
+//! standard types.
 
 #[cfg(not(stackmark_loom))]
 mod real {
@@ -13,17 +14,20 @@ mod real {
     use std::sync::OnceLock;
     #[cfg(not(stackmark_tsan))]
     pub use std::sync::atomic::fence;
-    pub use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub use std::sync::atomic::{
+        AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    };
     use std::time::{Duration, Instant};
 
-    /// How long [`spin`] looks: half as long as it takes to put a thread to sleep and to wake it. Longer is lost where who is waited
-    /// for needs this processor.
+    /// How long [`spin`] looks: half as long as it takes to put a thread to sleep and to wake it.
+    /// Longer is lost where who is waited for needs this processor.
     const SPIN: Duration = Duration::from_micros(20);
     /// Pauses between two looks.
     const PAUSES: u32 = 16;
 
-    /// Looks for some microseconds whether `done` says true, for what others do soon if they run at all: waking a thread takes
-    /// longer than most of what is waited for in a handshake. True if it did. With one processor it looks once.
+    /// Looks for some microseconds whether `done` says true, for what others do soon if they run at
+    /// all: waking a thread takes longer than most of what is waited for in a handshake. True if it
+    /// did. With one processor it looks once.
     pub fn spin(mut done: impl FnMut() -> bool) -> bool {
         static ALONE: OnceLock<bool> = OnceLock::new();
         if done() {
@@ -38,7 +42,8 @@ mod real {
             if done() {
                 return true;
             }
-            // Without yielding: others might keep the processor for milliseconds, and who sleeps is preferred when he is woken.
+            // Without yielding: others might keep the processor for milliseconds, and who sleeps is
+            // preferred when he is woken.
             if begun.elapsed() > SPIN {
                 return false;
             }
@@ -82,7 +87,11 @@ mod real {
             guard
         }
         /// As [`Condvar::wait`], but not longer than `timeout`.
-        pub fn wait_for<'a, T>(&self, mut guard: MutexGuard<'a, T>, timeout: Duration) -> MutexGuard<'a, T> {
+        pub fn wait_for<'a, T>(
+            &self,
+            mut guard: MutexGuard<'a, T>,
+            timeout: Duration,
+        ) -> MutexGuard<'a, T> {
             self.0.wait_for(&mut guard, timeout);
             guard
         }
@@ -102,7 +111,8 @@ mod asymmetric {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
 
-    /// Whether [`heavy_fence`] makes other threads' light fences full ones. Relaxed: set before any thread that uses it.
+    /// Whether [`heavy_fence`] makes other threads' light fences full ones. Relaxed: set before any
+    /// thread that uses it.
     static ASYMMETRIC: AtomicBool = AtomicBool::new(false);
 
     const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
@@ -113,14 +123,18 @@ mod asymmetric {
         unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
     }
 
-    /// Asks the system, once, to make light fences light. Called before the first thread is attached.
+    /// Asks the system, once, to make light fences light. Called before the first thread is
+    /// attached.
     pub fn prepare_fences() {
         static ONCE: OnceLock<()> = OnceLock::new();
-        ONCE.get_or_init(|| ASYMMETRIC.store(membarrier(REGISTER_PRIVATE_EXPEDITED), Ordering::Relaxed));
+        ONCE.get_or_init(|| {
+            ASYMMETRIC.store(membarrier(REGISTER_PRIVATE_EXPEDITED), Ordering::Relaxed)
+        });
     }
 
-    /// The often executed half of a pair of fences between two threads that each write one word and read the other's. Together with
-    /// [`heavy_fence`] it is a pair of `fence(SeqCst)`; with another light fence it is nothing.
+    /// The often executed half of a pair of fences between two threads that each write one word and
+    /// read the other's. Together with [`heavy_fence`] it is a pair of `fence(SeqCst)`; with
+    /// another light fence it is nothing.
     #[inline(always)]
     pub fn light_fence() {
         if ASYMMETRIC.load(Ordering::Relaxed) {
@@ -134,16 +148,22 @@ mod asymmetric {
     pub fn heavy_fence() {
         fence(Ordering::SeqCst);
         if ASYMMETRIC.load(Ordering::Relaxed) {
-            // membarrier(2): every thread of the process that runs has executed a full fence when it returns.
-            assert!(membarrier(PRIVATE_EXPEDITED), "membarrier: {}", std::io::Error::last_os_error());
+            // membarrier(2): every thread of the process that runs has executed a full fence when
+            // it returns.
+            assert!(
+                membarrier(PRIVATE_EXPEDITED),
+                "membarrier: {}",
+                std::io::Error::last_os_error()
+            );
         }
     }
 }
 
-/// Fences for ThreadSanitizer, which knows neither `fence` nor membarrier: read-modify-writes of one word. Each sees the one
-/// before it, and everything before that. That is at least what the others order: in the total order of both, the later of two
-/// fences comes after all that is before the earlier one. It is more in one respect only: here the earlier one
-/// *synchronises* even where nothing stored before it is read behind the later, so a race may be missed.
+/// Fences for ThreadSanitizer, which knows neither `fence` nor membarrier: read-modify-writes of
+/// one word. Each sees the one before it, and everything before that. That is at least what the
+/// others order: in the total order of both, the later of two fences comes after all that is before
+/// the earlier one. It is more in one respect only: here the earlier one *synchronises* even where
+/// nothing stored before it is read behind the later, so a race may be missed.
 #[cfg(all(stackmark_tsan, not(stackmark_loom)))]
 mod read_modify_write {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -172,7 +192,9 @@ mod read_modify_write {
 #[cfg(stackmark_loom)]
 mod real {
     use super::{LeftOut, left_out};
-    pub use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+    pub use loom::sync::atomic::{
+        AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
     use std::ops::{Deref, DerefMut};
     use std::time::Duration;
 
@@ -194,15 +216,16 @@ mod real {
         done()
     }
 
-    /// loom's mutex with the interface of the real one. The value lies beside the lock in a cell that loom watches, so that a
-    /// model which leaves the lock out is caught.
+    /// loom's mutex with the interface of the real one. The value lies beside the lock in a cell
+    /// that loom watches, so that a model which leaves the lock out is caught.
     #[derive(Debug)]
     pub struct Mutex<T> {
         lock: loom::sync::Mutex<()>,
         value: loom::cell::UnsafeCell<T>,
     }
 
-    // SAFETY: the lock orders all accesses; where a model leaves it out, loom finds the accesses that nothing orders.
+    // SAFETY: the lock orders all accesses; where a model leaves it out, loom finds the accesses
+    // that nothing orders.
     unsafe impl<T: Send> Sync for Mutex<T> {}
 
     /// The right to the value of a [`Mutex`].
@@ -221,13 +244,18 @@ mod real {
         }
         /// Blocks until the lock is ours.
         pub fn lock(&self) -> MutexGuard<'_, T> {
-            let locked = (!left_out(LeftOut::Lock)).then(|| self.lock.lock().expect("a model that panics is over"));
+            let locked = (!left_out(LeftOut::Lock))
+                .then(|| self.lock.lock().expect("a model that panics is over"));
             MutexGuard { value: Some(self.value.get_mut()), locked, mutex: self }
         }
         /// The lock, if nobody has it.
         pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
             let locked = self.lock.try_lock().ok()?;
-            Some(MutexGuard { value: Some(self.value.get_mut()), locked: Some(locked), mutex: self })
+            Some(MutexGuard {
+                value: Some(self.value.get_mut()),
+                locked: Some(locked),
+                mutex: self,
+            })
         }
     }
 
@@ -271,7 +299,11 @@ mod real {
             guard
         }
         /// loom has no time: waits until notified.
-        pub fn wait_for<'a, T>(&self, guard: MutexGuard<'a, T>, _timeout: Duration) -> MutexGuard<'a, T> {
+        pub fn wait_for<'a, T>(
+            &self,
+            guard: MutexGuard<'a, T>,
+            _timeout: Duration,
+        ) -> MutexGuard<'a, T> {
             self.wait(guard)
         }
         /// Wakes one waiter.
@@ -285,8 +317,8 @@ mod real {
     }
 }
 
-/// What a model may leave out of a protocol on purpose, to show that the model would notice. Each is asked for at the very
-/// place that it breaks, by [`left_out`].
+/// What a model may leave out of a protocol on purpose, to show that the model would notice. Each
+/// is asked for at the very place that it breaks, by [`left_out`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeftOut {
     /// The table's word is written before the slot's.
@@ -311,7 +343,8 @@ pub enum LeftOut {
     Handshake,
     /// The fence between `inside` and `stopping`.
     WorldFence,
-    /// A buffer of the write barrier that goes away is handed over before the list of buffers can be seen without it.
+    /// A buffer of the write barrier that goes away is handed over before the list of buffers can
+    /// be seen without it.
     HandOver,
     /// Who sweeps everything waits for those that sweep a block of their own.
     SweepWait,
@@ -343,7 +376,8 @@ mod leaving_out {
     use super::LeftOut;
     use std::cell::Cell;
 
-    // All of a model's threads are coroutines of one OS thread, and each test has an OS thread of its own.
+    // All of a model's threads are coroutines of one OS thread, and each test has an OS thread of
+    // its own.
     std::thread_local! {
         static LEFT_OUT: Cell<Option<LeftOut>> = const { Cell::new(None) };
     }

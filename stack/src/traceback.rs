@@ -1,5 +1,5 @@
-//! Tracebacks through every stack of a thread, managed and native frames in their true order, and the end of a process
-//! whose panic nobody has recovered.
+//! Tracebacks through every stack of a thread, managed and native frames in their true order, and
+//! the end of a process whose panic nobody has recovered.
 
 use crate::machine::Caller;
 use crate::runtime::Runtime;
@@ -20,8 +20,9 @@ unsafe extern "C-unwind" {
     fn _Unwind_GetIPInfo(context: *mut c_void, exact: *mut c_int) -> usize;
 }
 
-/// Calls `visit` for each frame of this thread, on whatever stack, youngest first, until it breaks, with the pc to look it up
-/// by. The frames of the assembly, through which stacks are switched, and barrier stubs are left out.
+/// Calls `visit` for each frame of this thread, on whatever stack, youngest first, until it breaks,
+/// with the pc to look it up by. The frames of the assembly, through which stacks are switched, and
+/// barrier stubs are left out.
 pub fn full_backtrace(mut visit: impl FnMut(usize) -> ControlFlow<()>) {
     type Visit<'v> = &'v mut dyn FnMut(usize) -> ControlFlow<()>;
     unsafe extern "C-unwind" fn each(context: *mut c_void, visit: *mut c_void) -> c_int {
@@ -29,12 +30,18 @@ pub fn full_backtrace(mut visit: impl FnMut(usize) -> ControlFlow<()>) {
         const BREAK: c_int = 5;
         let mut exact = 0;
         // SAFETY: the unwinder's context, and our own closure.
-        let (pc, visit) = unsafe { (_Unwind_GetIPInfo(context, &mut exact), &mut *(visit as *mut Visit<'_>)) };
+        let (pc, visit) =
+            unsafe { (_Unwind_GetIPInfo(context, &mut exact), &mut *(visit as *mut Visit<'_>)) };
         let at = pc.wrapping_sub(usize::from(exact == 0));
         let ours = pc == asm::native_return_pc()
-            || [asm::system_call_range(), asm::callback_range(), asm::entry_range(), barrier::pool()]
-                .iter()
-                .any(|range| range.contains(&at));
+            || [
+                asm::system_call_range(),
+                asm::callback_range(),
+                asm::entry_range(),
+                barrier::pool(),
+            ]
+            .iter()
+            .any(|range| range.contains(&at));
         match ours || pc == 0 || visit(at).is_continue() {
             true => GO_ON,
             false => BREAK,
@@ -53,16 +60,24 @@ struct Line {
 }
 
 impl Line {
-    /// What is known of a pc: of managed code by the runtime, of native code by its debugging information.
+    /// What is known of a pc: of managed code by the runtime, of native code by its debugging
+    /// information.
     fn of(runtime: &Runtime, pc: usize) -> Vec<Line> {
         if let Some(function) = runtime.code.snapshot().function(pc) {
-            return vec![Line { function: function.name.to_owned(), source: runtime.host.source(pc) }];
+            return vec![Line {
+                function: function.name.to_owned(),
+                source: runtime.host.source(pc),
+            }];
         }
         let mut lines = Vec::new();
         backtrace::resolve(pc as *mut c_void, |symbol| {
             lines.push(Line {
-                function: symbol.name().map_or_else(|| format!("{pc:#x}"), |name| format!("{name:#}")),
-                source: symbol.filename().map(|f| (f.display().to_string(), symbol.lineno().unwrap_or(0))),
+                function: symbol
+                    .name()
+                    .map_or_else(|| format!("{pc:#x}"), |name| format!("{name:#}")),
+                source: symbol
+                    .filename()
+                    .map(|f| (f.display().to_string(), symbol.lineno().unwrap_or(0))),
             });
         });
         if lines.is_empty() {
@@ -80,9 +95,10 @@ impl Line {
     }
 }
 
-/// `goroutine N [running]:` and the functions of this thread, innermost first, from the youngest managed frame to the
-/// oldest frame of all, each with its file and line where they are known. Frames of native code that managed code called
-/// out to last, the panic's own machinery, are left out.
+/// `goroutine N [running]:` and the functions of this thread, innermost first, from the youngest
+/// managed frame to the oldest frame of all, each with its file and line where they are known.
+/// Frames of native code that managed code called out to last, the panic's own machinery, are left
+/// out.
 pub fn traceback(runtime: &Runtime) -> String {
     let mut text = String::new();
     // SAFETY: used within this function alone.
@@ -114,8 +130,9 @@ pub fn traceback(runtime: &Runtime) -> String {
     text
 }
 
-/// Ends the process of a panic that nobody has recovered: `panic: MESSAGE`, the traceback, status 2. On any thread and
-/// stack; other threads go on running until the end, hence no destructors. If several come, the first one speaks.
+/// Ends the process of a panic that nobody has recovered: `panic: MESSAGE`, the traceback, status
+/// 2. On any thread and stack; other threads go on running until the end, hence no destructors. If
+/// several come, the first one speaks.
 pub fn die_of_panic(runtime: &Runtime, message: &str) -> ! {
     static ENDING: Mutex<()> = Mutex::new(());
     std::mem::forget(ENDING.lock());
@@ -126,7 +143,8 @@ pub fn die_of_panic(runtime: &Runtime, message: &str) -> ! {
         let written = unsafe { libc::write(libc::STDERR_FILENO, rest.as_ptr().cast(), rest.len()) };
         match usize::try_from(written) {
             Ok(written) => rest = &rest[written..],
-            Err(_) if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted => {
+            }
             Err(_) => break,
         }
     }

@@ -1,16 +1,20 @@
 //! Machines and the world: ragged handshakes and stopping, by one Dekker handshake per machine.
 //!
-//! A machine is *inside* while it runs managed code or native code that is atomic to the collector. Invariants:
+//! A machine is *inside* while it runs managed code or native code that is atomic to the collector.
+//! Invariants:
 //!
-//! 1. A machine goes inside by: store `inside`, light fence, load `stopping`. A stopper does: store `stopping`, heavy fence,
-//!    load `inside`. So either the machine sees that it must wait, or the stopper sees that it must wait for the machine.
-//! 2. A machine that is inside passes [`World::safepoint`] soon after it is asked to (the asking is the caller's
-//!    business), and waits there while the world is stopped.
-//! 3. A ragged handshake ends when every machine has been outside, or at a safepoint, at some moment since it began.
+//! 1. A machine goes inside by: store `inside`, light fence, load `stopping`. A stopper does: store
+//!    `stopping`, heavy fence, load `inside`. So either the machine sees that it must wait, or the
+//!    stopper sees that it must wait for the machine.
+//! 2. A machine that is inside passes [`World::safepoint`] soon after it is asked to (the asking is
+//!    the caller's business), and waits there while the world is stopped.
+//! 3. A ragged handshake ends when every machine has been outside, or at a safepoint, at some
+//!    moment since it began.
 
 use crate::request::Asking;
 use crate::sync::{
-    AtomicBool, AtomicU64, AtomicUsize, Condvar, LeftOut, Mutex, Ordering, heavy_fence, left_out, light_fence, spin,
+    AtomicBool, AtomicU64, AtomicUsize, Condvar, LeftOut, Mutex, Ordering, heavy_fence, left_out,
+    light_fence, spin,
 };
 use std::ops::Deref;
 use std::time::Duration;
@@ -61,7 +65,8 @@ pub(crate) struct World {
     changed: Condvar,
 }
 
-/// How long a waiter sleeps before it asks the machines again: a request can meet a goroutine that was just leaving.
+/// How long a waiter sleeps before it asks the machines again: a request can meet a goroutine that
+/// was just leaving.
 const ASK_AGAIN: Duration = Duration::from_millis(1);
 
 impl World {
@@ -120,16 +125,19 @@ impl World {
     pub(crate) fn exit(&self, gate: &Gate) {
         // Release: everything that the machine did inside is visible to the stopper.
         gate.inside.store(false, Ordering::Release);
-        // Pairs with the fence in `wait_for`: either we see that we are watched, or the watcher sees us outside.
+        // Pairs with the fence in `wait_for`: either we see that we are watched, or the watcher
+        // sees us outside.
         light_fence();
         if self.watched.load(Ordering::Relaxed) != 0 {
             self.notify();
         }
     }
 
-    /// A safepoint of a machine that is inside: answers handshakes, waits while the world is stopped.
+    /// A safepoint of a machine that is inside: answers handshakes, waits while the world is
+    /// stopped.
     pub(crate) fn safepoint(&self, gate: &Gate) {
-        // Acquire: what the initiator wrote before the handshake (the write barrier's flag) holds from here on.
+        // Acquire: what the initiator wrote before the handshake (the write barrier's flag) holds
+        // from here on.
         let handshake = self.handshake.load(Ordering::Acquire);
         if gate.answered.load(Ordering::Relaxed) != handshake {
             // Release: what the machine did before its answer is visible to the initiator.
@@ -142,9 +150,9 @@ impl World {
         }
     }
 
-    /// Returns when each machine that `list` names has been outside or at a safepoint since the call. `ask` is called for
-    /// each that has not, again and again until it has. `list` is called after the handshake has begun: machines that
-    /// come later find it begun.
+    /// Returns when each machine that `list` names has been outside or at a safepoint since the
+    /// call. `ask` is called for each that has not, again and again until it has. `list` is called
+    /// after the handshake has begun: machines that come later find it begun.
     pub(crate) fn handshake<M: Deref<Target: AsRef<Gate>>>(
         &self,
         list: impl FnOnce() -> Vec<M>,
@@ -170,8 +178,8 @@ impl World {
         });
     }
 
-    /// Returns when all machines that `list` names are outside; they stay so until [`World::start`]. `ask` and `list` as
-    /// for [`World::handshake`].
+    /// Returns when all machines that `list` names are outside; they stay so until
+    /// [`World::start`]. `ask` and `list` as for [`World::handshake`].
     pub(crate) fn stop<M: Deref<Target: AsRef<Gate>>>(
         &self,
         list: impl FnOnce() -> Vec<M>,
@@ -182,8 +190,8 @@ impl World {
         heavy_fence();
         let mut waiting = list();
         self.wait_for(|asking| {
-            // A machine that was outside may look in again, but it does not stay: see `enter`. So nobody leaves the
-            // list before all are outside at once.
+            // A machine that was outside may look in again, but it does not stay: see `enter`. So
+            // nobody leaves the list before all are outside at once.
             waiting.iter_mut().fold(true, |done, machine| {
                 let gate: &Gate = (**machine).as_ref();
                 if gate.is_inside() {
@@ -321,9 +329,9 @@ mod loom_models {
                 machine.world.enter(&machine.gates[0]);
                 for _ in 0..2 {
                     if !machine.barrier_on.load(Ordering::Relaxed) {
-                        // Managed code that has not heard yet: nothing that the initiator does after the handshake
-                        // happens at the same time.
-                        // SAFETY: loom checks that nobody else is there.
+                        // Managed code that has not heard yet: nothing that the initiator does
+                        // after the handshake happens at the same time. SAFETY: loom checks that
+                        // nobody else is there.
                         machine.heap.with_mut(|heap| unsafe { *heap += 1 });
                     }
                     machine.world.safepoint(&machine.gates[0]);
@@ -338,15 +346,17 @@ mod loom_models {
         });
     }
 
-    /// A cycle begins. The goroutine hides the object that its only root refers to: it stores the reference into an object
-    /// that is black, and forgets its own. Either it shades it, or the collector finds it in one of the two places.
+    /// A cycle begins. The goroutine hides the object that its only root refers to: it stores the
+    /// reference into an object that is black, and forgets its own. Either it shades it, or the
+    /// collector finds it in one of the two places.
     fn a_cycle_begins_while_a_goroutine_hides_an_object() {
         const OBJECT: usize = 7;
         bounded(3, || {
             let m = modelled();
             let (root, field) = (Arc::new(UnsafeCell::new(OBJECT)), Arc::new(AtomicUsize::new(0)));
             let shaded = Arc::new(AtomicBool::new(false));
-            let (machine, own_root, own_field, shades) = (m.clone(), root.clone(), field.clone(), shaded.clone());
+            let (machine, own_root, own_field, shades) =
+                (m.clone(), root.clone(), field.clone(), shaded.clone());
             let thread = thread::spawn(move || {
                 machine.world.enter(&machine.gates[0]);
                 machine.world.safepoint(&machine.gates[0]);

@@ -1,8 +1,9 @@
 //! Shows what an ELF file's CFI becomes: `inspect [--check] [--pc ADDR] [--table] FILE...`
 //!
-//! Without options, a summary of each file: functions, rules by form, bytes of CFI against bytes of compiled tables,
-//! LLVM safepoints, code that no CFI covers. `--table` lists all functions, `--pc` prints the rule for an address of the
-//! file in words, `--check` evaluates every row as gimli does and exits with 1 if any differs.
+//! Without options, a summary of each file: functions, rules by form, bytes of CFI against bytes of
+//! compiled tables, LLVM safepoints, code that no CFI covers. `--table` lists all functions, `--pc`
+//! prints the rule for an address of the file in words, `--check` evaluates every row as gimli does
+//! and exits with 1 if any differs.
 
 #[path = "../tests/support/reference.rs"]
 mod reference;
@@ -12,7 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use gimli::{BaseAddresses, CieOrFde, DebugFrame, EhFrame, EndianSlice, LittleEndian, Register, UnwindSection};
+use gimli::{
+    BaseAddresses, CieOrFde, DebugFrame, EhFrame, EndianSlice, LittleEndian, Register,
+    UnwindSection,
+};
 use object::{Object, ObjectSection, ObjectSymbol, ObjectSymbolTable, RelocationTarget};
 use reference::{Outcome, State};
 use stackmark_unwind::stack_map::{StackMaps, llvm};
@@ -61,7 +65,10 @@ fn options() -> Result<Options, String> {
             "--pc" => {
                 let address = arguments.next().ok_or("--pc needs an address")?;
                 let digits = address.strip_prefix("0x").unwrap_or(&address);
-                options.pc = Some(usize::from_str_radix(digits, 16).map_err(|error| format!("{address}: {error}"))?);
+                options.pc = Some(
+                    usize::from_str_radix(digits, 16)
+                        .map_err(|error| format!("{address}: {error}"))?,
+                );
             }
             option if option.starts_with('-') => return Err(format!("unknown option {option}")),
             file => options.files.push(file.into()),
@@ -109,7 +116,11 @@ fn inspect(path: &Path, options: &Options) -> Result<usize, Failure> {
         uncovered.len(),
         uncovered.iter().map(ExactSizeIterator::len).sum::<usize>(),
         safepoints.as_ref().map_or_else(String::new, |maps| {
-            format!(", {} safepoints ({:.1} bytes each)", maps.len(), maps.bytes() as f64 / maps.len().max(1) as f64)
+            format!(
+                ", {} safepoints ({:.1} bytes each)",
+                maps.len(),
+                maps.bytes() as f64 / maps.len().max(1) as f64
+            )
         }),
     );
     if options.table {
@@ -133,7 +144,9 @@ fn safepoints(file: &object::File<'_>) -> Result<Option<StackMaps>, Failure> {
     let mut contents = section.uncompressed_data()?.into_owned();
     for (at, relocation) in file.dynamic_relocations().into_iter().flatten() {
         let offset = at.wrapping_sub(section.address()) as usize;
-        let Some(word) = contents.get_mut(offset..).and_then(|rest| rest.first_chunk_mut()) else { continue };
+        let Some(word) = contents.get_mut(offset..).and_then(|rest| rest.first_chunk_mut()) else {
+            continue;
+        };
         let base = match relocation.target() {
             RelocationTarget::Symbol(index) => {
                 let symbols = file.dynamic_symbol_table().ok_or("relocations without symbols")?;
@@ -146,7 +159,11 @@ fn safepoints(file: &object::File<'_>) -> Result<Option<StackMaps>, Failure> {
     Ok(Some(StackMaps::new(llvm::stack_maps(&contents)?)?))
 }
 
-fn print_table(file: &object::File<'_>, image: &Image, functions: &[Range<usize>]) -> Result<(), Failure> {
+fn print_table(
+    file: &object::File<'_>,
+    image: &Image,
+    functions: &[Range<usize>],
+) -> Result<(), Failure> {
     let mut names: Vec<(u64, &str)> = file
         .symbols()
         .chain(file.dynamic_symbols())
@@ -155,7 +172,8 @@ fn print_table(file: &object::File<'_>, image: &Image, functions: &[Range<usize>
     names.sort_unstable();
     for function in functions {
         let i = names.partition_point(|name| name.0 < function.start as u64);
-        let name = names.get(i).filter(|name| name.0 == function.start as u64).map_or("?", |name| name.1);
+        let name =
+            names.get(i).filter(|name| name.0 == function.start as u64).map_or("?", |name| name.1);
         println!("  {:#x}..{:#x} {name}", function.start, function.end);
         let mut last: Option<UnwindRule<'_>> = None;
         for pc in function.clone() {
@@ -183,7 +201,10 @@ fn uncovered(file: &object::File<'_>, functions: &[Range<usize>]) -> Vec<Range<u
         if function.start > covered {
             let gap = &contents[covered - start..function.start - start];
             // Compilers fill with nops of any length, and with traps.
-            if gap.len() >= 16 && gap.iter().any(|byte| !matches!(byte, 0xcc | 0x90 | 0x66 | 0x2e | 0x0f | 0x1f | 0))
+            if gap.len() >= 16
+                && gap
+                    .iter()
+                    .any(|byte| !matches!(byte, 0xcc | 0x90 | 0x66 | 0x2e | 0x0f | 0x1f | 0))
             {
                 ranges.push(covered..function.start);
             }
@@ -201,7 +222,12 @@ struct Census {
 }
 
 /// Goes through the rows of the file's own sections, and compares each, if asked to.
-fn census(file: &object::File<'_>, image: &Image, check: bool, census: &mut Census) -> Result<usize, Failure> {
+fn census(
+    file: &object::File<'_>,
+    image: &Image,
+    check: bool,
+    census: &mut Census,
+) -> Result<usize, Failure> {
     let start = |name| file.section_by_name(name).map_or(0, |section| section.address());
     let bases = BaseAddresses::default()
         .set_text(start(".text"))
@@ -252,7 +278,11 @@ where
                 Ok(None) => break,
                 Err(error) => {
                     // What gimli refuses is refused by the image, too.
-                    println!("  entry at {:#x} for {:#x}: {error}", fde.offset(), fde.initial_address());
+                    println!(
+                        "  entry at {:#x} for {:#x}: {error}",
+                        fde.offset(),
+                        fde.initial_address()
+                    );
                     census.rows += 1;
                     census.refused += 1;
                     differences += usize::from(image.rule(fde.end_address() as usize - 1).is_ok());
@@ -269,7 +299,8 @@ where
             let mut refused = false;
             for pc in [first, first + (behind - first) / 2, behind - 1] {
                 let rule = image.rule(pc as usize).unwrap_or(None);
-                census.slow += usize::from(pc == first && rule.as_ref().is_some_and(UnwindRule::is_slow));
+                census.slow +=
+                    usize::from(pc == first && rule.as_ref().is_some_and(UnwindRule::is_slow));
                 if !check {
                     break;
                 }
@@ -283,7 +314,10 @@ where
                     }
                 }
                 if !equal {
-                    println!("  {pc:#x}: {row:?}\n    became {}", rule.map_or("nothing".into(), |r| r.to_string()));
+                    println!(
+                        "  {pc:#x}: {row:?}\n    became {}",
+                        rule.map_or("nothing".into(), |r| r.to_string())
+                    );
                     break;
                 }
             }
@@ -310,13 +344,14 @@ fn outcome(rule: &UnwindRule<'_>, values: &[u64; reference::REGISTERS]) -> Optio
         context.set(Register(number as u16), *value as usize);
     }
     let recovery = rule.evaluate(&context, &Everywhere).ok()?;
-    let registers = std::array::from_fn(|number| match recovery.register(Register(number as u16)) {
-        _ if recovery.oldest => State::Unknown,
-        Recovered::Unknown => State::Unknown,
-        Recovered::Same => State::Same,
-        Recovered::At(address) => State::At(address as u64),
-        Recovered::Value(value) => State::Value(value as u64),
-    });
+    let registers =
+        std::array::from_fn(|number| match recovery.register(Register(number as u16)) {
+            _ if recovery.oldest => State::Unknown,
+            Recovered::Unknown => State::Unknown,
+            Recovered::Same => State::Same,
+            Recovered::At(address) => State::At(address as u64),
+            Recovered::Value(value) => State::Value(value as u64),
+        });
     let (cfa, oldest, signal_frame) = (recovery.cfa as u64, recovery.oldest, recovery.signal_frame);
     Some(Outcome { cfa, oldest, signal_frame, registers })
 }

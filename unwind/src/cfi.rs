@@ -1,10 +1,12 @@
-//! From the bytes of `.eh_frame` or `.debug_frame` to rows of rules, all of them or the one for a pc.
+//! From the bytes of `.eh_frame` or `.debug_frame` to rows of rules, all of them or the one for a
+//! pc.
 
 use std::ops::Range;
 
 use gimli::{
-    BaseAddresses, CieOrFde, DebugFrame, EhFrame, LittleEndian, Register, RegisterRule, UnwindContext,
-    UnwindContextStorage, UnwindExpression, UnwindOffset, UnwindSection, UnwindTableRow,
+    BaseAddresses, CieOrFde, DebugFrame, EhFrame, LittleEndian, Register, RegisterRule,
+    UnwindContext, UnwindContextStorage, UnwindExpression, UnwindOffset, UnwindSection,
+    UnwindTableRow,
 };
 
 use crate::rule::{Rule, Unsupported};
@@ -121,8 +123,9 @@ pub(crate) struct Entry {
     pub(crate) offset: usize,
 }
 
-/// Storage for evaluating one function's instructions without allocation: as many nested states as gimli has otherwise,
-/// and the integer and the ten callee-saved vector registers of the other calling convention. 5 KiB of stack.
+/// Storage for evaluating one function's instructions without allocation: as many nested states as
+/// gimli has otherwise, and the integer and the ten callee-saved vector registers of the other
+/// calling convention. 5 KiB of stack.
 struct FixedStorage;
 
 impl UnwindContextStorage<usize> for FixedStorage {
@@ -163,8 +166,8 @@ impl<'a> Section<'a> {
         Section { bytes, format, bases }
     }
 
-    /// Calls `each` for every function of the section, or what is wrong with its instructions, and the offset of its
-    /// entry, in the section's order. Rules that cannot be packed go to `slow`.
+    /// Calls `each` for every function of the section, or what is wrong with its instructions, and
+    /// the offset of its entry, in the section's order. Rules that cannot be packed go to `slow`.
     pub(crate) fn functions(
         &self,
         slow: &mut SlowRules,
@@ -195,15 +198,24 @@ impl<'a> Section<'a> {
     }
 
     /// The function whose entry lies at `offset`.
-    pub(crate) fn function_at(&self, offset: usize, slow: &mut SlowRules) -> Result<FunctionRows, CfiError> {
+    pub(crate) fn function_at(
+        &self,
+        offset: usize,
+        slow: &mut SlowRules,
+    ) -> Result<FunctionRows, CfiError> {
         with_frame!(self, frame => {
             let fde = entry_at(&frame, &self.bases, offset)?;
             rows(&frame, &self.bases, &fde, &mut UnwindContext::new(), slow)
         })
     }
 
-    /// The rule for `pc` by the entry at `offset`; `None` if that is the entry of other code. Nothing is allocated.
-    pub(crate) fn rule_at(&self, offset: usize, pc: u64) -> Result<Option<UnwindRule<'a>>, CfiError> {
+    /// The rule for `pc` by the entry at `offset`; `None` if that is the entry of other code.
+    /// Nothing is allocated.
+    pub(crate) fn rule_at(
+        &self,
+        offset: usize,
+        pc: u64,
+    ) -> Result<Option<UnwindRule<'a>>, CfiError> {
         with_frame!(self, frame => {
             let fde = entry_at(&frame, &self.bases, offset)?;
             if !fde.contains(pc) {
@@ -224,7 +236,10 @@ impl<'a> Section<'a> {
 
 type Fde<'a> = gimli::FrameDescriptionEntry<Reader<'a>>;
 
-fn expression<'a, S: UnwindSection<Reader<'a>>>(frame: &S, at: UnwindExpression<usize>) -> Option<&'a [u8]>
+fn expression<'a, S: UnwindSection<Reader<'a>>>(
+    frame: &S,
+    at: UnwindExpression<usize>,
+) -> Option<&'a [u8]>
 where
     S::Offset: UnwindOffset<usize>,
 {
@@ -268,7 +283,9 @@ fn visit<'a, S: UnwindSection<Reader<'a>>>(
             CieOrFde::Fde(partial) => partial,
         };
         offset = partial.offset();
-        let fde = partial.parse(S::cie_from_offset).map_err(|source| CfiError::Entry { offset, source })?;
+        let fde = partial
+            .parse(S::cie_from_offset)
+            .map_err(|source| CfiError::Entry { offset, source })?;
         each(&fde)?;
     }
     Ok(())
@@ -294,8 +311,8 @@ where
     let mut table = fde.rows(frame, bases, context).map_err(malformed)?;
     while let Some(row) = table.next_row().map_err(malformed)? {
         let bytes = |at| expression(frame, at);
-        let rule =
-            pack(row, signal_frame, bytes).unwrap_or_else(|why| Rule::slow(why, slow.add(row, signal_frame, bytes)));
+        let rule = pack(row, signal_frame, bytes)
+            .unwrap_or_else(|why| Rule::slow(why, slow.add(row, signal_frame, bytes)));
         let at = row.start_address();
         if at >= end {
             break;

@@ -1,8 +1,10 @@
-//! What is registered: regions of managed code and ranges of native code, published for lookups without locks.
+//! What is registered: regions of managed code and ranges of native code, published for lookups
+//! without locks.
 //!
-//! All of it hangs off one pointer. Whoever registers or unregisters holds a mutex, builds the next version (the
-//! compiled regions themselves are shared between versions) and swaps the pointer; a reader counts itself in, loads the
-//! pointer once, and keeps what it points to for as long as its [`Snapshot`] lives.
+//! All of it hangs off one pointer. Whoever registers or unregisters holds a mutex, builds the next
+//! version (the compiled regions themselves are shared between versions) and swaps the pointer; a
+//! reader counts itself in, loads the pointer once, and keeps what it points to for as long as its
+//! [`Snapshot`] lives.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,9 +27,10 @@ use crate::table::Table;
 pub enum FrameKind {
     /// Compiler-generated code of a registered region.
     Managed,
-    /// The frame through which native code called managed code; its return slot is rewritten by the call. It has two
-    /// callers: a [`Walker`](crate::Walker) stays on its stack and goes on to the older managed code, a
-    /// [`Trace`](crate::Trace) goes to the native code that called, as the system's unwinder does.
+    /// The frame through which native code called managed code; its return slot is rewritten by the
+    /// call. It has two callers: a [`Walker`](crate::Walker) stays on its stack and goes on to the
+    /// older managed code, a [`Trace`](crate::Trace) goes to the native code that called, as the
+    /// system's unwinder does.
     Callback,
     /// The frame in which managed code has left its stack to call native code.
     SystemCall,
@@ -43,13 +46,14 @@ pub enum FrameKind {
 pub enum NativeRule {
     /// By the `.eh_frame` of the loaded image that holds the code.
     FromImage,
-    /// CFA = stack pointer + `cfa_offset`, the return address at CFA-8; the frame pointer is the caller's own.
+    /// CFA = stack pointer + `cfa_offset`, the return address at CFA-8; the frame pointer is the
+    /// caller's own.
     Fixed {
         /// Bytes from the stack pointer to the CFA: at least 8, a multiple of 8.
         cfa_offset: u32,
     },
-    /// There is no caller: the frame is the oldest of its stack. So is every [`FrameKind::Entry`] frame, and every
-    /// one whose CFI leaves the return address undefined.
+    /// There is no caller: the frame is the oldest of its stack. So is every [`FrameKind::Entry`]
+    /// frame, and every one whose CFI leaves the return address undefined.
     End,
 }
 
@@ -90,7 +94,9 @@ pub enum CodeError {
         end: usize,
     },
     /// The fixed rule's offset is no multiple of 8, 0, or too large.
-    #[error("native code at {start:#x}: a CFA at {cfa_offset} bytes from the stack pointer is impossible")]
+    #[error(
+        "native code at {start:#x}: a CFA at {cfa_offset} bytes from the stack pointer is impossible"
+    )]
     FixedRule {
         /// The range's start.
         start: usize,
@@ -152,7 +158,8 @@ impl Native {
     }
 }
 
-/// One version of everything that is registered. Both lists are sorted by address and overlap nowhere.
+/// One version of everything that is registered. Both lists are sorted by address and overlap
+/// nowhere.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
     regions: Vec<Arc<CompiledRegion>>,
@@ -235,7 +242,9 @@ impl Published {
         let native = self.natives.iter().find(|native| meets(&native.range));
         match (region, native) {
             (Some(region), _) => Some(format!("region {}", region.name())),
-            (_, Some(native)) => Some(format!("{:?} code at {:#x}", native.kind, native.range.start)),
+            (_, Some(native)) => {
+                Some(format!("{:?} code at {:#x}", native.kind, native.range.start))
+            }
             _ => None,
         }
     }
@@ -246,7 +255,8 @@ impl Published {
 struct Announced {
     /// Finds it among the published ones.
     start: usize,
-    /// None of these two for code of a loaded image, which debuggers and the system's unwinder know without us.
+    /// None of these two for code of a loaded image, which debuggers and the system's unwinder know
+    /// without us.
     _debugger: Option<SymbolFile>,
     _system: Option<SystemFrames>,
 }
@@ -262,7 +272,8 @@ impl Announced {
     }
 }
 
-/// The registered code of a runtime. Shared by `Arc`; lookups go through [`Code::snapshot`] and take no lock.
+/// The registered code of a runtime. Shared by `Arc`; lookups go through [`Code::snapshot`] and
+/// take no lock.
 #[derive(Debug)]
 pub struct Code {
     published: Shared<Published>,
@@ -288,14 +299,16 @@ impl Code {
         Code { published: Shared::new(Published::default()), writer: Mutex::default() }
     }
 
-    /// Registers managed code: compiles its CFI, builds its safepoint table, and makes it known to debuggers and to
-    /// the system's unwinder. The code itself must be in place, and stay until [`unregister`](Code::unregister).
+    /// Registers managed code: compiles its CFI, builds its safepoint table, and makes it known to
+    /// debuggers and to the system's unwinder. The code itself must be in place, and stay until
+    /// [`unregister`](Code::unregister).
     pub fn register(&self, region: Region) -> Result<RegionId, CodeError> {
         let compiled = CompiledRegion::compile(&region)
             .map_err(|source| CodeError::Region { region: region.name.clone(), source })?;
         let mut writer = self.lock();
         self.publish(&mut writer, compiled.range(), &region.name, |next| {
-            let i = next.regions.partition_point(|other| other.range().start < compiled.range().start);
+            let i =
+                next.regions.partition_point(|other| other.range().start < compiled.range().start);
             next.regions.insert(i, Arc::new(compiled));
         })?;
         // Relaxed: only the numbers' being distinct matters.
@@ -305,17 +318,25 @@ impl Code {
         Ok(id)
     }
 
-    /// Forgets a region. Snapshots taken before still see it, in safety; those taken afterwards don't. The code
-    /// itself may go when no stack and no barrier refers to it, and no such snapshot lives.
+    /// Forgets a region. Snapshots taken before still see it, in safety; those taken afterwards
+    /// don't. The code itself may go when no stack and no barrier refers to it, and no such
+    /// snapshot lives.
     pub fn unregister(&self, id: RegionId) -> Result<(), CodeError> {
         let mut writer = self.lock();
         let Announced { start, .. } = writer.announced.remove(&id).ok_or(CodeError::Unknown(id))?;
-        self.replace(&mut writer, |next| next.regions.retain(|region| region.range().start != start));
+        self.replace(&mut writer, |next| {
+            next.regions.retain(|region| region.range().start != start)
+        });
         Ok(())
     }
 
     /// Registers native code whose frames can stand on a goroutine's stack.
-    pub fn register_native(&self, range: Range<usize>, kind: FrameKind, rule: NativeRule) -> Result<(), CodeError> {
+    pub fn register_native(
+        &self,
+        range: Range<usize>,
+        kind: FrameKind,
+        rule: NativeRule,
+    ) -> Result<(), CodeError> {
         let Range { start, end } = range;
         if start >= end {
             return Err(CodeError::NoRange { start, end });
@@ -346,9 +367,9 @@ impl Code {
         })
     }
 
-    /// Notes the images of the running process, so that traces cross their code: what `dlopen` has added since the last
-    /// call, and what `dlclose` has taken away. Says whether anything has changed. Costs a fraction of a microsecond
-    /// if nothing has; reads no CFI.
+    /// Notes the images of the running process, so that traces cross their code: what `dlopen` has
+    /// added since the last call, and what `dlclose` has taken away. Says whether anything has
+    /// changed. Costs a fraction of a microsecond if nothing has; reads no CFI.
     pub fn refresh_images(&self) -> bool {
         let mut writer = self.lock();
         let now = self.snapshot().published().generation;
@@ -365,13 +386,15 @@ impl Code {
         true
     }
 
-    /// Adds an image that is not one of the running process: one from a file, for walks over another process's memory.
+    /// Adds an image that is not one of the running process: one from a file, for walks over
+    /// another process's memory.
     pub fn add_image(&self, image: Image) -> Result<(), CodeError> {
         let mut writer = self.lock();
         for range in image.code() {
             let snapshot = self.snapshot();
             let mut others = snapshot.published().images.iter();
-            let overlaps = |other: &Range<usize>| other.start < range.end && range.start < other.end;
+            let overlaps =
+                |other: &Range<usize>| other.start < range.end && range.start < other.end;
             if let Some(other) = others.find(|other| other.code().iter().any(overlaps)) {
                 let (name, with) = (image.name().into(), other.name().into());
                 return Err(CodeError::Overlap { name, start: range.start, end: range.end, with });
@@ -381,8 +404,9 @@ impl Code {
         Ok(())
     }
 
-    /// What is registered now, for lookups and walks. What has been replaced is freed by the next registration after its
-    /// last snapshot: keep one for a walk, not for a lifetime. Wait-free, and safe in signal handlers.
+    /// What is registered now, for lookups and walks. What has been replaced is freed by the next
+    /// registration after its last snapshot: keep one for a walk, not for a lifetime. Wait-free,
+    /// and safe in signal handlers.
     #[inline]
     pub fn snapshot(&self) -> Snapshot<'_> {
         Snapshot { published: self.published.read() }
@@ -402,7 +426,12 @@ impl Code {
     ) -> Result<(), CodeError> {
         let overlap = self.snapshot().published().overlapping(&range);
         if let Some(with) = overlap {
-            return Err(CodeError::Overlap { name: name.into(), start: range.start, end: range.end, with });
+            return Err(CodeError::Overlap {
+                name: name.into(),
+                start: range.start,
+                end: range.end,
+                with,
+            });
         }
         self.replace(writer, change);
         Ok(())
@@ -447,7 +476,8 @@ impl Snapshot<'_> {
         &self.published
     }
 
-    /// The function of managed code that holds `pc`. For a return address, ask for the byte before it.
+    /// The function of managed code that holds `pc`. For a return address, ask for the byte before
+    /// it.
     pub fn function(&self, pc: usize) -> Option<FunctionRef<'_>> {
         let region = self.published().region(pc)?;
         let (name, range, moves_return_address) = region.function(pc)?;
@@ -466,8 +496,8 @@ impl Snapshot<'_> {
         sizes.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
     }
 
-    /// Whether managed code that is registered signs its return addresses (arm64 PAC). Its functions get no
-    /// return-address barriers.
+    /// Whether managed code that is registered signs its return addresses (arm64 PAC). Its
+    /// functions get no return-address barriers.
     pub fn signs_return_addresses(&self) -> bool {
         self.published().regions.iter().any(|region| region.signs())
     }
@@ -482,8 +512,8 @@ impl Snapshot<'_> {
         self.published().images.iter().try_for_each(|image| image.read())
     }
 
-    /// How the caller of a frame at `pc` is found. For a return address, ask for the byte before it. `None` if nothing
-    /// registered and no image covers it.
+    /// How the caller of a frame at `pc` is found. For a return address, ask for the byte before
+    /// it. `None` if nothing registered and no image covers it.
     pub fn rule(&self, pc: usize) -> Result<Option<UnwindRule<'_>>, ImageError> {
         self.published().rule(pc, true)
     }

@@ -4,7 +4,8 @@ use gimli::{Register, X86_64};
 
 use crate::rule::{CALLEE_SAVED, FRAME_POINTER, REGISTERS, RETURN_ADDRESS, STACK_POINTER};
 
-/// The integer registers of a frame by DWARF number, those that are known; its pc in the place of the return address.
+/// The integer registers of a frame by DWARF number, those that are known; its pc in the place of
+/// the return address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Context {
     values: [usize; REGISTERS],
@@ -27,12 +28,13 @@ impl Context {
         Context { values: [0; REGISTERS], known: 0 }
     }
 
-    /// The registers of the function that calls this: a walk from here on begins with that function's own frame.
-    /// Its caller-saved registers are not recorded.
+    /// The registers of the function that calls this: a walk from here on begins with that
+    /// function's own frame. Its caller-saved registers are not recorded.
     #[inline(always)]
     pub fn capture() -> Context {
         let mut saved = [0_usize; 8];
-        // SAFETY: writes the eight words of `saved`, by registers that are not among those recorded.
+        // SAFETY: writes the eight words of `saved`, by registers that are not among those
+        // recorded.
         unsafe {
             std::arch::asm!(
                 "lea rcx, [rip]",
@@ -57,7 +59,8 @@ impl Context {
         context
     }
 
-    /// What a signal has interrupted: the third argument of a handler with `SA_SIGINFO`. The pc is exact.
+    /// What a signal has interrupted: the third argument of a handler with `SA_SIGINFO`. The pc is
+    /// exact.
     pub fn interrupted(context: &libc::ucontext_t) -> Context {
         /// By DWARF number.
         const ORDER: [i32; REGISTERS] = [

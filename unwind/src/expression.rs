@@ -1,4 +1,5 @@
-//! DWARF expressions, as CFI uses them: evaluated in fixed storage, without allocation, in a bounded number of steps.
+//! DWARF expressions, as CFI uses them: evaluated in fixed storage, without allocation, in a
+//! bounded number of steps.
 
 use gimli::{Encoding, EndianSlice, Format, LittleEndian, Operation, Register};
 
@@ -70,7 +71,10 @@ impl Stack {
     }
 
     fn pick(&self, depth: usize) -> Result<u64, ExpressionError> {
-        let at = self.len.checked_sub(depth + 1).ok_or(ExpressionError::Stack { offset: self.offset })?;
+        let at = self
+            .len
+            .checked_sub(depth + 1)
+            .ok_or(ExpressionError::Stack { offset: self.offset })?;
         Ok(self.words[at])
     }
 
@@ -98,7 +102,8 @@ impl Stack {
     }
 }
 
-/// The value of an expression for a frame's registers. `initial` is on the stack at the start, if given.
+/// The value of an expression for a frame's registers. `initial` is on the stack at the start, if
+/// given.
 pub(crate) fn evaluate(
     bytes: &[u8],
     initial: Option<usize>,
@@ -118,10 +123,13 @@ pub(crate) fn evaluate(
         stack.offset = offset;
         match Operation::parse(&mut reader, ENCODING).map_err(ExpressionError::Malformed)? {
             Operation::Nop => {}
-            Operation::UnsignedConstant { value } | Operation::Address { address: value } => stack.push(value)?,
+            Operation::UnsignedConstant { value } | Operation::Address { address: value } => {
+                stack.push(value)?
+            }
             Operation::SignedConstant { value } => stack.push(value as u64)?,
             Operation::RegisterOffset { register, offset, base_type } if base_type.0 == 0 => {
-                let value = context.get(register).ok_or(ExpressionError::UnknownRegister(register))?;
+                let value =
+                    context.get(register).ok_or(ExpressionError::UnknownRegister(register))?;
                 stack.push((value as u64).wrapping_add(offset as u64))?;
             }
             Operation::Deref { base_type, size, space: false }
@@ -178,7 +186,11 @@ pub(crate) fn evaluate(
     Err(ExpressionError::Endless)
 }
 
-fn jump<'a>(bytes: &'a [u8], reader: Reader<'a>, target: i16) -> Result<Reader<'a>, ExpressionError> {
+fn jump<'a>(
+    bytes: &'a [u8],
+    reader: Reader<'a>,
+    target: i16,
+) -> Result<Reader<'a>, ExpressionError> {
     let here = bytes.len() - reader.len();
     here.checked_add_signed(target.into())
         .and_then(|there| bytes.get(there..))
@@ -201,7 +213,8 @@ fn read(memory: &impl Memory, address: u64, size: u8) -> Result<u64, ExpressionE
 /// The register and the offset of an expression that is just their sum, or the word there.
 pub(crate) fn register_plus(bytes: &[u8], dereferenced: bool) -> Option<(Register, i64)> {
     let mut reader = Reader::new(bytes, LittleEndian);
-    let Ok(Operation::RegisterOffset { register, offset, base_type }) = Operation::parse(&mut reader, ENCODING)
+    let Ok(Operation::RegisterOffset { register, offset, base_type }) =
+        Operation::parse(&mut reader, ENCODING)
     else {
         return None;
     };

@@ -1,8 +1,10 @@
-//! One image, that is an executable or a shared object: where its code lies, and the rule for each pc of it.
+//! One image, that is an executable or a shared object: where its code lies, and the rule for each
+//! pc of it.
 //!
-//! An image costs little until a pc in it is looked up. Then its CFI is read (for an image of the running process:
-//! copied, so that it outlives a `dlclose`), the entry for the pc is found through the search table of
-//! `.eh_frame_hdr`, and that entry alone is evaluated. [`Image::compile`] makes tables of all of it.
+//! An image costs little until a pc in it is looked up. Then its CFI is read (for an image of the
+//! running process: copied, so that it outlives a `dlclose`), the entry for the pc is found through
+//! the search table of `.eh_frame_hdr`, and that entry alone is evaluated. [`Image::compile`] makes
+//! tables of all of it.
 
 pub(crate) mod debug_file;
 pub(crate) mod process;
@@ -100,14 +102,16 @@ pub(crate) struct Source {
 
 #[derive(Debug)]
 enum Index {
-    /// The search table of `.eh_frame_hdr`: start and entry, both relative to the address of the header.
+    /// The search table of `.eh_frame_hdr`: start and entry, both relative to the address of the
+    /// header.
     Header { address: u64, entries: Vec<(i32, i32)> },
     /// All entries, by start.
     Sorted(Vec<Entry>),
 }
 
 impl Source {
-    /// A section whose entries are found through `header`, if that has a search table, or by reading all of them.
+    /// A section whose entries are found through `header`, if that has a search table, or by
+    /// reading all of them.
     pub(crate) fn new(
         bytes: Vec<u8>,
         format: SectionFormat,
@@ -139,12 +143,17 @@ impl Source {
         let pc = pc.wrapping_sub(self.bias);
         let offset = match &self.index {
             Index::Header { address: header, entries } => {
-                let Ok(relative) = i32::try_from(pc.wrapping_sub(*header) as i64) else { return Ok(None) };
+                let Ok(relative) = i32::try_from(pc.wrapping_sub(*header) as i64) else {
+                    return Ok(None);
+                };
                 let i = entries.partition_point(|entry| entry.0 <= relative);
-                let Some((_, entry)) = i.checked_sub(1).map(|i| entries[i]) else { return Ok(None) };
+                let Some((_, entry)) = i.checked_sub(1).map(|i| entries[i]) else {
+                    return Ok(None);
+                };
                 let start = self.bases.eh_frame.section.unwrap_or(0);
                 let entry = header.wrapping_add_signed(entry.into());
-                let malformed = ImageError::Header { address, source: gimli::Error::OffsetOutOfBounds(entry) };
+                let malformed =
+                    ImageError::Header { address, source: gimli::Error::OffsetOutOfBounds(entry) };
                 entry.checked_sub(start).ok_or(malformed)? as usize
             }
             Index::Sorted(entries) => {
@@ -158,14 +167,22 @@ impl Source {
         self.section().rule_at(offset, pc).map_err(|source| ImageError::Cfi { address, source })
     }
 
-    /// All functions, at their addresses in memory; those whose instructions are malformed without rows.
-    fn functions(&self, slow: &mut SlowRules, mut each: impl FnMut(FunctionRows)) -> Result<(), CfiError> {
+    /// All functions, at their addresses in memory; those whose instructions are malformed without
+    /// rows.
+    fn functions(
+        &self,
+        slow: &mut SlowRules,
+        mut each: impl FnMut(FunctionRows),
+    ) -> Result<(), CfiError> {
         let mut add = |function: Result<FunctionRows, CfiError>, offset| {
             match function {
                 Ok(function) => each(function.moved(self.bias)),
                 Err(CfiError::Instructions { .. } | CfiError::Empty { .. }) => {
                     let Entry { start, end, .. } = self.section().entry(offset)?;
-                    each(FunctionRows { start, end, rows: vec![(start, Rule::NONE)] }.moved(self.bias));
+                    each(
+                        FunctionRows { start, end, rows: vec![(start, Rule::NONE)] }
+                            .moved(self.bias),
+                    );
                 }
                 Err(error) => return Err(error),
             }
@@ -175,21 +192,29 @@ impl Source {
             Index::Header { .. } => self.section().functions(slow, add),
             Index::Sorted(entries) => {
                 let section = self.section();
-                entries.iter().try_for_each(|entry| add(section.function_at(entry.offset, slow), entry.offset))
+                entries.iter().try_for_each(|entry| {
+                    add(section.function_at(entry.offset, slow), entry.offset)
+                })
             }
         }
     }
 }
 
-/// The table of an `.eh_frame_hdr` in the one form that linkers write: version 1, a pc-relative pointer, a count of four
-/// bytes, entries of two signed words relative to the header. In any other form the section itself is gone through.
+/// The table of an `.eh_frame_hdr` in the one form that linkers write: version 1, a pc-relative
+/// pointer, a count of four bytes, entries of two signed words relative to the header. In any other
+/// form the section itself is gone through.
 fn search_table(header: &[u8]) -> Option<Vec<(i32, i32)>> {
     let (fixed, table) = header.split_first_chunk::<12>()?;
     let [1, 0x1b, 0x03, 0x3b, _, _, _, _, count @ ..] = *fixed else { return None };
     let (words, _) = table.as_chunks::<4>();
     let (pairs, _) = words.as_chunks::<2>();
     let pairs = pairs.get(..u32::from_le_bytes(count) as usize)?;
-    Some(pairs.iter().map(|[start, entry]| (i32::from_le_bytes(*start), i32::from_le_bytes(*entry))).collect())
+    Some(
+        pairs
+            .iter()
+            .map(|[start, entry]| (i32::from_le_bytes(*start), i32::from_le_bytes(*entry)))
+            .collect(),
+    )
 }
 
 /// An executable or a shared object.
@@ -205,17 +230,27 @@ pub struct Image {
 }
 
 impl Image {
-    /// An image from the bytes of its ELF file, as it would lie in memory `bias` bytes above the addresses that the file
-    /// has. Both kinds of CFI are used, compressed or not; `.eh_frame` first.
-    pub fn from_elf(name: impl Into<String>, bytes: &[u8], bias: usize) -> Result<Image, ImageError> {
+    /// An image from the bytes of its ELF file, as it would lie in memory `bias` bytes above the
+    /// addresses that the file has. Both kinds of CFI are used, compressed or not; `.eh_frame`
+    /// first.
+    pub fn from_elf(
+        name: impl Into<String>,
+        bytes: &[u8],
+        bias: usize,
+    ) -> Result<Image, ImageError> {
         let name = name.into();
         let file = parse(&name, bytes)?;
         Image::from_files(name, &file, None, bias)
     }
 
-    /// An image from an ELF file, and from the separate debug file that belongs to it by build id or by
-    /// `.gnu_debuglink`, if there is one below `debug_directories` (usually `/usr/lib/debug`) or beside the file.
-    pub fn open(path: &Path, bias: usize, debug_directories: &[PathBuf]) -> Result<Image, ImageError> {
+    /// An image from an ELF file, and from the separate debug file that belongs to it by build id
+    /// or by `.gnu_debuglink`, if there is one below `debug_directories` (usually `/usr/lib/debug`)
+    /// or beside the file.
+    pub fn open(
+        path: &Path,
+        bias: usize,
+        debug_directories: &[PathBuf],
+    ) -> Result<Image, ImageError> {
         let name = path.display().to_string();
         let bytes = read(path)?;
         let file = parse(&name, &bytes)?;
@@ -237,9 +272,11 @@ impl Image {
             .segments()
             .filter(|segment| segment.permissions().executable())
             .filter_map(|segment| {
-                // The file's part of it alone: what a malformed header says of memory bounds nothing.
+                // The file's part of it alone: what a malformed header says of memory bounds
+                // nothing.
                 let (start, len) = (segment.address() as usize, segment.file_range().1 as usize);
-                let len = len.min(segment.data().map_or(0, <[u8]>::len)).min(segment.size() as usize);
+                let len =
+                    len.min(segment.data().map_or(0, <[u8]>::len)).min(segment.size() as usize);
                 let start = start.wrapping_add(bias);
                 Some(start..start.checked_add(len)?)
             })
@@ -269,13 +306,15 @@ impl Image {
         self.code.iter().any(|range| range.contains(&pc))
     }
 
-    /// The rule for a pc; `None` if no CFI covers it. Reads the image's CFI if that has not been done yet.
+    /// The rule for a pc; `None` if no CFI covers it. Reads the image's CFI if that has not been
+    /// done yet.
     pub fn rule(&self, pc: usize) -> Result<Option<UnwindRule<'_>>, ImageError> {
         self.read()?;
         self.rule_if_read(pc)
     }
 
-    /// The rule for a pc, without allocation and without a lock: an error if the CFI has not been read.
+    /// The rule for a pc, without allocation and without a lock: an error if the CFI has not been
+    /// read.
     pub(crate) fn rule_if_read(&self, pc: usize) -> Result<Option<UnwindRule<'_>>, ImageError> {
         let pc = pc as u64;
         if let Some(tables) = self.tables.get() {
@@ -298,15 +337,16 @@ impl Image {
         failure.map_or(Ok(None), Err)
     }
 
-    /// Reads the image's CFI, if that has not been done yet: a later look-up, in a signal handler say, needs neither
-    /// memory nor a lock.
+    /// Reads the image's CFI, if that has not been done yet: a later look-up, in a signal handler
+    /// say, needs neither memory nor a lock.
     pub fn read(&self) -> Result<(), ImageError> {
         if self.sources.get().is_none() {
             let sources = match &self.loaded {
                 Some(loaded) => loaded.sources(&self.name)?,
                 None => Vec::new(),
             };
-            // Another thread may have been faster; both have read the same. Nobody waits for anybody.
+            // Another thread may have been faster; both have read the same. Nobody waits for
+            // anybody.
             let _ = self.sources.set(sources);
         }
         Ok(())
@@ -323,24 +363,40 @@ impl Image {
     }
 
     /// Where it lies and how the loader knows it, for an image of the running process.
-    pub(crate) fn from_process(name: String, code: Vec<Range<usize>>, loaded: process::Loaded) -> Image {
-        Image { name, code, loaded: Some(loaded), sources: OnceLock::new(), tables: OnceLock::new() }
+    pub(crate) fn from_process(
+        name: String,
+        code: Vec<Range<usize>>,
+        loaded: process::Loaded,
+    ) -> Image {
+        Image {
+            name,
+            code,
+            loaded: Some(loaded),
+            sources: OnceLock::new(),
+            tables: OnceLock::new(),
+        }
     }
 
     /// Bytes of CFI that the image has, search tables not counted.
     pub fn cfi_bytes(&self) -> usize {
-        self.sources.get().map_or(0, |sources| sources.iter().map(|source| source.bytes.len()).sum())
+        self.sources
+            .get()
+            .map_or(0, |sources| sources.iter().map(|source| source.bytes.len()).sum())
     }
 
-    /// The functions that the CFI describes, by address, the earlier source first where two describe the same.
+    /// The functions that the CFI describes, by address, the earlier source first where two
+    /// describe the same.
     pub fn functions(&self) -> Result<Vec<Range<usize>>, ImageError> {
         let functions = self.all_functions(&mut SlowRules::default())?;
-        Ok(functions.iter().map(|function| function.start as usize..function.end as usize).collect())
+        Ok(functions
+            .iter()
+            .map(|function| function.start as usize..function.end as usize)
+            .collect())
     }
 
-    /// Compiles all of the image's CFI into tables, which later look-ups use, and yields their size in bytes. It pays
-    /// where very many distinct functions are met. A function whose entry is malformed is left out; a look-up in it still
-    /// says what is wrong.
+    /// Compiles all of the image's CFI into tables, which later look-ups use, and yields their size
+    /// in bytes. It pays where very many distinct functions are met. A function whose entry is
+    /// malformed is left out; a look-up in it still says what is wrong.
     pub fn compile(&self) -> Result<usize, ImageError> {
         self.read()?;
         if self.tables.get().is_none() {
@@ -352,7 +408,10 @@ impl Image {
                 .iter()
                 .map(|range| {
                     let range = range.start as u64..range.end as u64;
-                    let clipped = functions.iter().filter_map(|function| function.clone().clipped(&range)).collect();
+                    let clipped = functions
+                        .iter()
+                        .filter_map(|function| function.clone().clipped(&range))
+                        .collect();
                     Table::build(clipped, slow.clone())
                 })
                 .collect();
@@ -389,7 +448,8 @@ fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
 }
 
 fn parse<'a>(name: &str, bytes: &'a [u8]) -> Result<object::File<'a>, ImageError> {
-    let file = object::File::parse(bytes).map_err(|source| ImageError::Elf { image: name.into(), source })?;
+    let file = object::File::parse(bytes)
+        .map_err(|source| ImageError::Elf { image: name.into(), source })?;
     match (file.format(), file.architecture()) {
         (object::BinaryFormat::Elf, object::Architecture::X86_64) => Ok(file),
         _ => Err(ImageError::Machine { image: name.into() }),
@@ -399,9 +459,16 @@ fn parse<'a>(name: &str, bytes: &'a [u8]) -> Result<object::File<'a>, ImageError
 /// What deflate can compress at best; CFI is compressed to a third.
 const RATIO: u64 = 1032;
 
-/// The sections of CFI of a file; sections without contents, as debug files have them, do not count.
-fn file_sources(name: &str, file: &object::File<'_>, bias: usize, address: usize) -> Result<Vec<Source>, ImageError> {
-    let section_start = |section: &str| file.section_by_name(section).map_or(0, |section| section.address());
+/// The sections of CFI of a file; sections without contents, as debug files have them, do not
+/// count.
+fn file_sources(
+    name: &str,
+    file: &object::File<'_>,
+    bias: usize,
+    address: usize,
+) -> Result<Vec<Source>, ImageError> {
+    let section_start =
+        |section: &str| file.section_by_name(section).map_or(0, |section| section.address());
     let contents = |section: &str| -> Result<Option<Vec<u8>>, ImageError> {
         let Some(section) = file.section_by_name(section) else { return Ok(None) };
         if section.kind() == object::SectionKind::UninitializedData {
@@ -422,9 +489,12 @@ fn file_sources(name: &str, file: &object::File<'_>, bias: usize, address: usize
         .set_eh_frame(section_start(".eh_frame"))
         .set_eh_frame_hdr(section_start(".eh_frame_hdr"));
     let mut sources = Vec::new();
-    for (section, format) in [(".eh_frame", SectionFormat::EhFrame), (".debug_frame", SectionFormat::DebugFrame)] {
+    for (section, format) in
+        [(".eh_frame", SectionFormat::EhFrame), (".debug_frame", SectionFormat::DebugFrame)]
+    {
         if let Some(bytes) = contents(section)? {
-            let header = if format == SectionFormat::EhFrame { contents(".eh_frame_hdr")? } else { None };
+            let header =
+                if format == SectionFormat::EhFrame { contents(".eh_frame_hdr")? } else { None };
             let source = Source::new(bytes, format, bases.clone(), header, bias as u64);
             sources.push(source.map_err(|source| ImageError::Cfi { address, source })?);
         }

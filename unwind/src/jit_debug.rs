@@ -1,7 +1,9 @@
-//! Managed functions for debuggers: gdb's JIT interface, and the in-memory object file that it is given.
+//! Managed functions for debuggers: gdb's JIT interface, and the in-memory object file that it is
+//! given.
 //!
-//! The protocol is a list of symbol files hanging off `__jit_debug_descriptor`, and a function, on which the debugger
-//! has put a breakpoint, that is called after each change. Both are known by name, one each in the process.
+//! The protocol is a list of symbol files hanging off `__jit_debug_descriptor`, and a function, on
+//! which the debugger has put a breakpoint, that is called after each change. Both are known by
+//! name, one each in the process.
 
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
@@ -36,8 +38,12 @@ struct Descriptor {
 
 /// Read by debuggers; written under [`LOCK`].
 #[unsafe(no_mangle)]
-static mut __jit_debug_descriptor: Descriptor =
-    Descriptor { version: 1, action_flag: NO_ACTION, relevant_entry: ptr::null_mut(), first_entry: ptr::null_mut() };
+static mut __jit_debug_descriptor: Descriptor = Descriptor {
+    version: 1,
+    action_flag: NO_ACTION,
+    relevant_entry: ptr::null_mut(),
+    first_entry: ptr::null_mut(),
+};
 
 /// Where debuggers stop to read the descriptor.
 #[unsafe(no_mangle)]
@@ -58,7 +64,8 @@ pub(crate) struct SymbolFile {
     _object: Box<[u8]>,
 }
 
-// SAFETY: the entry belongs to this value and is reached only under `LOCK`; debuggers stop the whole process.
+// SAFETY: the entry belongs to this value and is reached only under `LOCK`; debuggers stop the
+// whole process.
 unsafe impl Send for SymbolFile {}
 
 impl SymbolFile {
@@ -68,12 +75,16 @@ impl SymbolFile {
         let (symfile_addr, symfile_size) = (object.as_ptr(), object.len() as u64);
         let _guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
         let descriptor = &raw mut __jit_debug_descriptor;
-        // SAFETY: `LOCK` is held, so that nobody else reads or writes the descriptor or the list, whose entries are
-        // live boxes.
+        // SAFETY: `LOCK` is held, so that nobody else reads or writes the descriptor or the list,
+        // whose entries are live boxes.
         let entry = unsafe {
             let next = (*descriptor).first_entry;
-            let entry =
-                Box::into_raw(Box::new(CodeEntry { next, prev: ptr::null_mut(), symfile_addr, symfile_size }));
+            let entry = Box::into_raw(Box::new(CodeEntry {
+                next,
+                prev: ptr::null_mut(),
+                symfile_addr,
+                symfile_size,
+            }));
             if !next.is_null() {
                 (*next).prev = entry;
             }
@@ -89,7 +100,8 @@ impl Drop for SymbolFile {
     fn drop(&mut self) {
         let _guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
         let descriptor = &raw mut __jit_debug_descriptor;
-        // SAFETY: `LOCK` is held; the entry was put into the list by `announce` and leaves it here, once.
+        // SAFETY: `LOCK` is held; the entry was put into the list by `announce` and leaves it here,
+        // once.
         unsafe {
             let CodeEntry { next, prev, .. } = *self.entry;
             if prev.is_null() {
@@ -127,8 +139,8 @@ const TEXT: u16 = 1;
 const STRTAB: u32 = 4;
 const SHSTRTAB: u16 = 5;
 
-/// A relocatable ELF object whose code is not in it: `.text` has the address that the code has in memory and no
-/// bytes, `.eh_frame` is the region's, and `.symtab` names the functions.
+/// A relocatable ELF object whose code is not in it: `.text` has the address that the code has in
+/// memory and no bytes, `.eh_frame` is the region's, and `.symtab` names the functions.
 fn object_file(region: &Region) -> Box<[u8]> {
     let mut strtab = vec![0];
     let mut symtab = bytes_of(&symbol(0, 0, 0, 0)).to_vec();
@@ -145,7 +157,8 @@ fn object_file(region: &Region) -> Box<[u8]> {
     let names = b"\0.text\0.eh_frame\0.symtab\0.strtab\0.shstrtab\0";
     let name = |text: &str| {
         // The empty name stands at the start too.
-        let at = (1..names.len()).find(|at| !text.is_empty() && names[*at..].starts_with(text.as_bytes()));
+        let at = (1..names.len())
+            .find(|at| !text.is_empty() && names[*at..].starts_with(text.as_bytes()));
         U32::new(LE, at.unwrap_or(0) as u32)
     };
 

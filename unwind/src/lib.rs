@@ -1,10 +1,11 @@
 //! From a pc to its caller and its live slots.
 //!
-//! Managed code is registered in a [`Code`] with its CFI and its safepoints, and becomes known to gdb and to the
-//! system's unwinder with that. CFI is compiled once into packed rules, each safepoint into one table entry; a
-//! [`Walker`] goes from frame to frame by them, within bounds, over live memory or a copy of it. Lookups take no
-//! lock, a walk allocates nothing, and both may be done in signal handlers. Every failure is a typed error that names the pc: nothing is guessed, and
-//! nothing skipped. The crate knows nothing of goroutines or of a collector.
+//! Managed code is registered in a [`Code`] with its CFI and its safepoints, and becomes known to
+//! gdb and to the system's unwinder with that. CFI is compiled once into packed rules, each
+//! safepoint into one table entry; a [`Walker`] goes from frame to frame by them, within bounds,
+//! over live memory or a copy of it. Lookups take no lock, a walk allocates nothing, and both may
+//! be done in signal handlers. Every failure is a typed error that names the pc: nothing is
+//! guessed, and nothing skipped. The crate knows nothing of goroutines or of a collector.
 //!
 //! ```
 //! use stackmark_unwind::{
@@ -52,7 +53,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A [`Trace`] goes over any stack, that of a profiled thread for instance, by the CFI of the images of the process:
+//! A [`Trace`] goes over any stack, that of a profiled thread for instance, by the CFI of the
+//! images of the process:
 //!
 //! ```no_run
 //! use stackmark_unwind::{Code, Context, StackMemory, Trace, TraceCache};

@@ -1,4 +1,5 @@
-//! Where a walk reads: live stack memory, or a snapshot of it. The only place that reads through raw addresses.
+//! Where a walk reads: live stack memory, or a snapshot of it. The only place that reads through
+//! raw addresses.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +8,8 @@ use crate::rule::WORD;
 
 /// Memory that a walk reads, a word at a time.
 pub trait Memory {
-    /// The word at `address`, or `None` if it does not lie wholly within this memory or is not aligned.
+    /// The word at `address`, or `None` if it does not lie wholly within this memory or is not
+    /// aligned.
     fn read(&self, address: usize) -> Option<usize>;
 
     /// The word at `address` and the one above it, as [`read`](Memory::read) would.
@@ -38,12 +40,15 @@ impl<M: Memory + ?Sized> Memory for &M {
     }
 }
 
-/// The word, of which the compiler then knows nothing: neither that it equals another, nor which. For a computation behind a
-/// branch that is to stay there, since the processor does not wait for what it has predicted.
+/// The word, of which the compiler then knows nothing: neither that it equals another, nor which.
+/// For a computation behind a branch that is to stay there, since the processor does not wait for
+/// what it has predicted.
 #[inline(always)]
 pub(crate) fn opaque(mut word: usize) -> usize {
     // SAFETY: no instruction.
-    unsafe { std::arch::asm!("/* {0} */", inout(reg) word, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        std::arch::asm!("/* {0} */", inout(reg) word, options(nomem, nostack, preserves_flags))
+    };
     word
 }
 
@@ -59,9 +64,9 @@ impl StackMemory {
     ///
     /// # Safety
     ///
-    /// The whole of `range` stays mapped and readable for as long as this value and its clones are in use. Other
-    /// threads may write to it meanwhile, by whole words or not: a read then yields some value, and a walk at worst
-    /// an error or a wrong frame, but no read outside of `range`.
+    /// The whole of `range` stays mapped and readable for as long as this value and its clones are
+    /// in use. Other threads may write to it meanwhile, by whole words or not: a read then yields
+    /// some value, and a walk at worst an error or a wrong frame, but no read outside of `range`.
     pub unsafe fn new(range: Range<usize>) -> StackMemory {
         let start = range.start.checked_next_multiple_of(WORD).unwrap_or(range.end);
         StackMemory { start, words: range.end.saturating_sub(start) / WORD }
@@ -72,7 +77,8 @@ impl StackMemory {
         self.start..self.start + self.words * WORD
     }
 
-    /// How many words above the start the address lies; beyond all of them if it is not aligned or below the start.
+    /// How many words above the start the address lies; beyond all of them if it is not aligned or
+    /// below the start.
     #[inline]
     fn index(&self, address: usize) -> usize {
         const { assert!(WORD.is_power_of_two()) };
@@ -85,11 +91,12 @@ impl StackMemory {
     /// `address` is aligned and lies within the bounds.
     #[inline]
     unsafe fn load(&self, address: usize) -> usize {
-        // SAFETY: within the bounds, which are whole words and, as `new` requires, mapped. The access is atomic because
-        // the stack's own thread may write other words of it at the same time.
+        // SAFETY: within the bounds, which are whole words and, as `new` requires, mapped. The
+        // access is atomic because the stack's own thread may write other words of it at the same
+        // time.
         let word = unsafe { AtomicUsize::from_ptr(address as *mut usize) };
-        // Relaxed: what the words of a stopped or frozen frame hold was ordered before this walk by whatever stopped
-        // it; nothing is published through the stack itself.
+        // Relaxed: what the words of a stopped or frozen frame hold was ordered before this walk by
+        // whatever stopped it; nothing is published through the stack itself.
         word.load(Ordering::Relaxed)
     }
 }
@@ -111,11 +118,16 @@ impl Memory for StackMemory {
     #[inline]
     fn prefetch(&self, address: usize) {
         // SAFETY: a prefetch reads nothing and faults at no address.
-        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address as *const i8) };
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+                address as *const i8,
+            )
+        };
     }
 }
 
-/// Several memories as one: the stacks that a trace goes through. The first that holds a word answers.
+/// Several memories as one: the stacks that a trace goes through. The first that holds a word
+/// answers.
 impl<M: Memory, const N: usize> Memory for [M; N] {
     #[inline]
     fn read(&self, address: usize) -> Option<usize> {

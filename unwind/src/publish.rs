@@ -1,9 +1,10 @@
 //! A value that readers see without ever waiting, and that writers replace.
 //!
-//! Readers count themselves in and out; a value that was replaced is freed by a later writer, once each counter has
-//! been seen at zero since. Counting is all that a reader does: no thread-local state, no memory, no lock, so it may
-//! be done in a signal handler, also in one that has interrupted a reader or a writer. (Epochs of crossbeam may not:
-//! a handler may interrupt the pinning, and a reader may be made to free memory.)
+//! Readers count themselves in and out; a value that was replaced is freed by a later writer, once
+//! each counter has been seen at zero since. Counting is all that a reader does: no thread-local
+//! state, no memory, no lock, so it may be done in a signal handler, also in one that has
+//! interrupted a reader or a writer. (Epochs of crossbeam may not: a handler may interrupt the
+//! pinning, and a reader may be made to free memory.)
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -33,7 +34,8 @@ pub(crate) struct Shared<T> {
 #[derive(Debug)]
 pub(crate) struct Retired<T>(Vec<(*mut T, u32)>);
 
-// SAFETY: it owns the values, which readers of any thread see by reference; the last owner frees them.
+// SAFETY: it owns the values, which readers of any thread see by reference; the last owner frees
+// them.
 unsafe impl<T: Send + Sync> Send for Retired<T> {}
 
 impl<T> Default for Retired<T> {
@@ -60,8 +62,8 @@ impl<T> Shared<T> {
         // Relaxed: where a reader counts matters to progress alone.
         let turn = self.turn.load(Ordering::Relaxed) & 1;
         let counter = &self.readers[2 * (stripe % STRIPES) + turn].0;
-        // Relaxed: the fence orders it. Either the writer, which looks at the counters behind its own fence, sees this
-        // reader, or this reader sees the writer's value below.
+        // Relaxed: the fence orders it. Either the writer, which looks at the counters behind its
+        // own fence, sees this reader, or this reader sees the writer's value below.
         counter.fetch_add(1, Ordering::Relaxed);
         fence_behind_rmw();
         // Acquire: pairs with the Release of `replace`, so that the value's contents are seen.
@@ -72,13 +74,14 @@ impl<T> Shared<T> {
     /// Replaces the value, and frees those replaced earlier that nobody reads any more.
     pub(crate) fn replace(&self, retired: &mut Retired<T>, value: T) {
         let value = Box::into_raw(Box::new(value));
-        // AcqRel: Release publishes the value to `read`; Acquire orders what is freed below after the writes of whoever
-        // made it.
+        // AcqRel: Release publishes the value to `read`; Acquire orders what is freed below after
+        // the writes of whoever made it.
         let old = self.current.swap(value, Ordering::AcqRel);
         retired.0.push((old, (1 << COUNTERS) - 1));
         // Relaxed: see `read`.
         self.turn.fetch_add(1, Ordering::Relaxed);
-        // Against the one in `read`: who counts itself in later than the looks below loads the new value.
+        // Against the one in `read`: who counts itself in later than the looks below loads the new
+        // value.
         fence(Ordering::SeqCst);
         self.free_unread(retired);
     }
@@ -86,7 +89,8 @@ impl<T> Shared<T> {
     fn free_unread(&self, retired: &mut Retired<T>) {
         let mut at_zero = 0;
         for (i, counter) in self.readers.iter().enumerate() {
-            // Acquire: pairs with the Release of the readers' leaving: what they have read, they read before it is freed.
+            // Acquire: pairs with the Release of the readers' leaving: what they have read, they
+            // read before it is freed.
             if counter.0.load(Ordering::Acquire) == 0 {
                 at_zero |= 1 << i;
             }
@@ -94,8 +98,9 @@ impl<T> Shared<T> {
         retired.0.retain_mut(|(value, unseen)| {
             *unseen &= !at_zero;
             if *unseen == 0 {
-                // SAFETY: it came from a box and is in the list once. Each counter has been zero at some time since it
-                // was replaced: readers that counted before that have left, those that came later saw a later value.
+                // SAFETY: it came from a box and is in the list once. Each counter has been zero at
+                // some time since it was replaced: readers that counted before that have left,
+                // those that came later saw a later value.
                 drop(unsafe { Box::from_raw(*value) });
             }
             *unseen != 0
@@ -139,8 +144,9 @@ impl<T> Deref for Reading<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the value was current after the counter had counted this reader, so that no writer frees it before the
-        // counter is seen at zero, or before the `Shared` that `'s` borrows is gone.
+        // SAFETY: the value was current after the counter had counted this reader, so that no
+        // writer frees it before the counter is seen at zero, or before the `Shared` that `'s`
+        // borrows is gone.
         unsafe { &*self.value }
     }
 }

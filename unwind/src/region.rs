@@ -1,4 +1,5 @@
-//! A region of managed code: what the embedder says of it, and what is compiled from that after checking.
+//! A region of managed code: what the embedder says of it, and what is compiled from that after
+//! checking.
 
 use std::ops::Range;
 
@@ -21,17 +22,19 @@ pub struct Region {
     pub start: usize,
     /// Its length in bytes, less than 4 GiB.
     pub len: usize,
-    /// `.eh_frame` bytes whose pcs are absolute pointers, as `gimli::write` emits for absolute addresses. Empty for code of
-    /// a loaded image, whose own CFI is used then.
+    /// `.eh_frame` bytes whose pcs are absolute pointers, as `gimli::write` emits for absolute
+    /// addresses. Empty for code of a loaded image, whose own CFI is used then.
     pub eh_frame: Vec<u8>,
     /// Its functions.
     pub functions: Vec<Function>,
     /// Its safepoints, together with `stack_maps`: one for every call.
     pub safepoints: Vec<Safepoint>,
-    /// More safepoints, in the general form: those of LLVM, or of a host. Roots in registers are refused. Where a map does not
-    /// have the CFA, its function's CFI must give it relative to the stack pointer.
+    /// More safepoints, in the general form: those of LLVM, or of a host. Roots in registers are
+    /// refused. Where a map does not have the CFA, its function's CFI must give it relative to the
+    /// stack pointer.
     pub stack_maps: Vec<StackMap>,
-    /// The largest `cfa_offset` that a safepoint may have; a function with a larger frame is refused.
+    /// The largest `cfa_offset` that a safepoint may have; a function with a larger frame is
+    /// refused.
     pub max_frame: Option<u32>,
 }
 
@@ -44,8 +47,9 @@ pub struct Function {
     pub start: usize,
     /// Its length in bytes.
     pub len: usize,
-    /// Its return address does not stay where the call put it, or it pops more than that when it returns (tail
-    /// calls with argument areas of different size): its frames get no return-address barrier.
+    /// Its return address does not stay where the call put it, or it pops more than that when it
+    /// returns (tail calls with argument areas of different size): its frames get no return-address
+    /// barrier.
     pub moves_return_address: bool,
 }
 
@@ -106,7 +110,9 @@ pub enum RegionError {
         return_address: usize,
     },
     /// The CFI at the safepoint is of a kind that managed code may not have.
-    #[error("function {function}: the frame at safepoint {return_address:#x} cannot be walked: {why}")]
+    #[error(
+        "function {function}: the frame at safepoint {return_address:#x} cannot be walked: {why}"
+    )]
     SafepointUnsupported {
         /// The function.
         function: String,
@@ -152,7 +158,9 @@ pub enum RegionError {
     #[error(transparent)]
     StackMap(#[from] StackMapError),
     /// A frame is larger than the region allows.
-    #[error("function {function} has a frame of {frame} bytes; {limit} are allowed without a check of its own")]
+    #[error(
+        "function {function} has a frame of {frame} bytes; {limit} are allowed without a check of its own"
+    )]
     FrameTooLarge {
         /// The function.
         function: String,
@@ -249,7 +257,11 @@ impl CompiledRegion {
     /// Name, code and `moves_return_address` of the function that holds `pc`.
     pub(crate) fn function(&self, pc: usize) -> Option<(&str, Range<usize>, bool)> {
         let function = holder(&self.functions, pc)?;
-        Some((&function.name, function.start..function.start + function.len, function.moves_return_address))
+        Some((
+            &function.name,
+            function.start..function.start + function.len,
+            function.moves_return_address,
+        ))
     }
 }
 
@@ -264,13 +276,22 @@ fn functions(region: &Region, end: usize) -> Result<Vec<Function>, RegionError> 
     functions.sort_by_key(|function| function.start);
     for function in &functions {
         let function_end = function.start.checked_add(function.len);
-        if function.len == 0 || function.start < region.start || function_end.is_none_or(|e| e > end) {
-            return Err(RegionError::FunctionOutside { function: function.name.clone(), start: function.start });
+        if function.len == 0
+            || function.start < region.start
+            || function_end.is_none_or(|e| e > end)
+        {
+            return Err(RegionError::FunctionOutside {
+                function: function.name.clone(),
+                start: function.start,
+            });
         }
     }
     for pair in functions.windows(2) {
         if pair[0].start + pair[0].len > pair[1].start {
-            return Err(RegionError::FunctionsOverlap { first: pair[0].name.clone(), second: pair[1].name.clone() });
+            return Err(RegionError::FunctionsOverlap {
+                first: pair[0].name.clone(),
+                second: pair[1].name.clone(),
+            });
         }
     }
     Ok(functions)
@@ -285,7 +306,8 @@ fn safepoints(
     let mut checked = Vec::with_capacity(region.safepoints.len() + region.stack_maps.len());
     for safepoint in &region.safepoints {
         let &Safepoint { return_address, cfa_offset, .. } = safepoint;
-        let roots = safepoint.slots.iter().map(|slot| Root::plain(Location::Stack(*slot as i32))).collect();
+        let roots =
+            safepoint.slots.iter().map(|slot| Root::plain(Location::Stack(*slot as i32))).collect();
         // Offsets beyond i32 have become negative, and are refused as they were.
         checked.push(check(
             region,
@@ -298,15 +320,19 @@ fn safepoints(
         checked.push(check(region, functions, rules, map.clone())?);
     }
     checked.sort_by_key(|(map, _)| map.return_address);
-    if let Some(pair) = checked.windows(2).find(|pair| pair[0].0.return_address == pair[1].0.return_address) {
+    if let Some(pair) =
+        checked.windows(2).find(|pair| pair[0].0.return_address == pair[1].0.return_address)
+    {
         let return_address = pair[0].0.return_address;
-        let function = holder(functions, return_address - 1).map_or_else(String::new, |f| f.name.clone());
+        let function =
+            holder(functions, return_address - 1).map_or_else(String::new, |f| f.name.clone());
         return Err(RegionError::SafepointTwice { function, return_address });
     }
     Ok(checked)
 }
 
-/// One safepoint: checked, completed with its CFA, its roots as offsets from the stack pointer in order.
+/// One safepoint: checked, completed with its CFA, its roots as offsets from the stack pointer in
+/// order.
 fn check(
     region: &Region,
     functions: &[Function],
@@ -321,7 +347,9 @@ fn check(
     let rule = rules.rule(call as u64);
     let (base, from_base) = rule.cfa().map_err(|why| match why {
         None => RegionError::SafepointWithoutCfi { function: function(), return_address },
-        Some(why) => RegionError::SafepointUnsupported { function: function(), return_address, why },
+        Some(why) => {
+            RegionError::SafepointUnsupported { function: function(), return_address, why }
+        }
     })?;
     let by_cfi = (base == Base::StackPointer).then_some(from_base as u32);
     let bad_layout = || RegionError::SafepointLayout {
@@ -339,7 +367,9 @@ fn check(
     let fits = (cfa_offset as usize).is_multiple_of(WORD)
         && (WORD..1 << 28).contains(&(cfa_offset as usize))
         && (saved_fp == 0 || (2 * WORD..=cfa_offset as usize).contains(&saved_fp))
-        && cfa_from_fp.is_none_or(|from_fp| (1..256 * WORD).contains(&from_fp) && from_fp <= cfa_offset as usize)
+        && cfa_from_fp.is_none_or(|from_fp| {
+            (1..256 * WORD).contains(&from_fp) && from_fp <= cfa_offset as usize
+        })
         && by_cfi.is_none_or(|by_cfi| by_cfi == cfa_offset)
         && !rule.is_oldest();
     if !fits {
@@ -359,7 +389,8 @@ fn check(
         };
         if slot % WORD as i64 != 0 || slot < 0 || slot + 2 * WORD as i64 > i64::from(cfa_offset) {
             // What was given as an unsigned offset is shown as one.
-            let slot = if matches!(location, Location::Stack(_)) { i64::from(slot as u32) } else { slot };
+            let slot =
+                if matches!(location, Location::Stack(_)) { i64::from(slot as u32) } else { slot };
             return Err(RegionError::Slot { function: function(), return_address, slot });
         }
         Ok(Location::Stack(slot as i32))

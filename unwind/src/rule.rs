@@ -1,8 +1,10 @@
-//! The packed unwind rule: how to find a frame's caller, in 64 bits. Also the one place that names registers.
+//! The packed unwind rule: how to find a frame's caller, in 64 bits. Also the one place that names
+//! registers.
 //!
-//! A rule says where the CFA is, where each callee-saved register was saved, and whether the frame is the oldest one.
-//! The return address is at CFA-8, always: a row of CFI that says otherwise, or anything else that does not fit, goes
-//! to the slow rules, and its packed rule says which one it is and why.
+//! A rule says where the CFA is, where each callee-saved register was saved, and whether the frame
+//! is the oldest one. The return address is at CFA-8, always: a row of CFI that says otherwise, or
+//! anything else that does not fit, goes to the slow rules, and its packed rule says which one it
+//! is and why.
 //!
 //! ```text
 //! bits  0..2   kind: 0 CFA = sp + offset, 1 CFA = fp + offset, 2 CFA = *(fp + offset), 3 none or slow
@@ -12,11 +14,14 @@
 //!              0 = not saved. For kind 3 the number of the slow rule
 //! ```
 //!
-//! Kind 2 is how GCC describes a frame that it has realigned: the CFA was spilled beside the saved frame pointer.
+//! Kind 2 is how GCC describes a frame that it has realigned: the CFA was spilled beside the saved
+//! frame pointer.
 
 use core::fmt;
 
-use gimli::{CfaRule, Register, RegisterRule, UnwindContextStorage, UnwindExpression, UnwindTableRow, X86_64};
+use gimli::{
+    CfaRule, Register, RegisterRule, UnwindContextStorage, UnwindExpression, UnwindTableRow, X86_64,
+};
 
 use crate::expression;
 
@@ -26,7 +31,8 @@ pub(crate) const WORD: usize = 8;
 pub(crate) const STACK_POINTER: Register = X86_64::RSP;
 pub(crate) const FRAME_POINTER: Register = X86_64::RBP;
 pub(crate) const RETURN_ADDRESS: Register = X86_64::RA;
-/// How many registers DWARF numbers for integers: the general ones, and the return address as the last.
+/// How many registers DWARF numbers for integers: the general ones, and the return address as the
+/// last.
 pub(crate) const REGISTERS: usize = RETURN_ADDRESS.0 as usize + 1;
 /// The callee-saved registers in the order of a rule's slots. The frame pointer comes first.
 pub(crate) const CALLEE_SAVED: [Register; 6] =
@@ -60,7 +66,8 @@ pub enum Unsupported {
     ReturnAddress,
     /// The caller's stack pointer is not the CFA.
     StackPointer,
-    /// A callee-saved register is saved farther than 504 bytes below the CFA, above it, or unaligned.
+    /// A callee-saved register is saved farther than 504 bytes below the CFA, above it, or
+    /// unaligned.
     SavedFar,
     /// A callee-saved register is saved by something else than an offset from the CFA.
     SavedByRule,
@@ -93,7 +100,9 @@ impl fmt::Display for Unsupported {
             Unsupported::ReturnAddress => "its return address is not at CFA-8",
             Unsupported::StackPointer => "its caller's stack pointer is not its CFA",
             Unsupported::SavedFar => "it saves a register too far from its CFA",
-            Unsupported::SavedByRule => "it saves a register otherwise than at an offset from its CFA",
+            Unsupported::SavedByRule => {
+                "it saves a register otherwise than at an offset from its CFA"
+            }
             Unsupported::SignalFrame => "it is a signal frame",
             Unsupported::CallerSaved => "it has a rule for a register that is not callee-saved",
         })
@@ -162,7 +171,10 @@ impl Rule {
                     FRAME_POINTER => KIND_FP,
                     _ => return Err(Unsupported::CfaRegister),
                 };
-                if offset < 0 || offset % WORD as i64 != 0 || offset / WORD as i64 >= 1 << OFFSET_BITS {
+                if offset < 0
+                    || offset % WORD as i64 != 0
+                    || offset / WORD as i64 >= 1 << OFFSET_BITS
+                {
                     return Err(Unsupported::CfaOffset);
                 }
                 (kind, offset / WORD as i64)
@@ -186,7 +198,9 @@ impl Rule {
             _ => return Err(Unsupported::ReturnAddress),
         }
         for &(register, ref rule) in row.registers() {
-            if matches!(register, STACK_POINTER | RETURN_ADDRESS) || register.0 as usize >= REGISTERS {
+            if matches!(register, STACK_POINTER | RETURN_ADDRESS)
+                || register.0 as usize >= REGISTERS
+            {
                 continue;
             }
             let Some(i) = CALLEE_SAVED.into_iter().position(|saved| saved == register) else {
@@ -234,24 +248,28 @@ impl Rule {
         }
     }
 
-    /// Whether the CFA is relative to the frame pointer, rather than to the stack pointer, and how far it is from there;
-    /// `None` for the oldest frame and for all rules that read memory to find it.
+    /// Whether the CFA is relative to the frame pointer, rather than to the stack pointer, and how
+    /// far it is from there; `None` for the oldest frame and for all rules that read memory to find
+    /// it.
     #[inline]
     pub(crate) fn simple(self) -> Option<(bool, usize)> {
         const { assert!(KIND_SP == 0 && KIND_FP == 1 && WORD == 1 << OFFSET_SHIFT) };
         let odd = (KIND_MASK & !KIND_FP) | OLDEST;
-        (self.0 & odd == 0).then_some((self.0 & KIND_FP != 0, (self.0 & OFFSET_MASK << OFFSET_SHIFT) as usize))
+        (self.0 & odd == 0)
+            .then_some((self.0 & KIND_FP != 0, (self.0 & OFFSET_MASK << OFFSET_SHIFT) as usize))
     }
 
-    /// Whether saved frame pointer, return address and CFA lie at, one and two words above the frame pointer: the frame of
-    /// a function that keeps a frame pointer.
+    /// Whether saved frame pointer, return address and CFA lie at, one and two words above the
+    /// frame pointer: the frame of a function that keeps a frame pointer.
     #[inline]
     pub(crate) fn is_frame_record(self) -> bool {
-        const MASK: u64 = KIND_MASK | OLDEST | OFFSET_MASK << OFFSET_SHIFT | SLOT_MASK << SLOTS_SHIFT;
+        const MASK: u64 =
+            KIND_MASK | OLDEST | OFFSET_MASK << OFFSET_SHIFT | SLOT_MASK << SLOTS_SHIFT;
         self.0 & MASK == KIND_FP | 2 << OFFSET_SHIFT | 2 << SLOTS_SHIFT
     }
 
-    /// What the CFA is relative to and how far it is from there, in bytes; otherwise why that is no answer.
+    /// What the CFA is relative to and how far it is from there, in bytes; otherwise why that is no
+    /// answer.
     #[inline]
     pub(crate) fn cfa(self) -> Result<(Base, usize), Option<Unsupported>> {
         match self.shape() {
@@ -269,8 +287,9 @@ impl Rule {
         self.0 & OLDEST != 0
     }
 
-    /// How far below the CFA register `index` of [`CALLEE_SAVED`] was saved, in bytes; 0 if it was not. In a realigned
-    /// frame, how far below the word above the one that the frame pointer points to.
+    /// How far below the CFA register `index` of [`CALLEE_SAVED`] was saved, in bytes; 0 if it was
+    /// not. In a realigned frame, how far below the word above the one that the frame pointer
+    /// points to.
     #[inline]
     pub(crate) fn saved(self, index: usize) -> usize {
         (self.0 >> (SLOTS_SHIFT + SLOT_BITS * index as u32) & SLOT_MASK) as usize * WORD

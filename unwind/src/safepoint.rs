@@ -3,17 +3,18 @@
 use crate::stack_map::compact::{Index, Layout, MapRef, Maps, MapsBuilder, Slots};
 use crate::stack_map::{Roots, StackMap, StackMapError};
 
-/// A return address of managed code, the layout of its frame there, and the slots that are live: a [`StackMap`] of the
-/// simplest kind.
+/// A return address of managed code, the layout of its frame there, and the slots that are live: a
+/// [`StackMap`] of the simplest kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Safepoint {
     /// The address of the instruction behind the call.
     pub return_address: usize,
-    /// The frame's CFA minus its stack pointer once the call has returned, in bytes: the saved registers and the
-    /// return address count. [`stack_map::cranelift`](crate::stack_map::cranelift) computes it from Cranelift's span.
+    /// The frame's CFA minus its stack pointer once the call has returned, in bytes: the saved
+    /// registers and the return address count.
+    /// [`stack_map::cranelift`](crate::stack_map::cranelift) computes it from Cranelift's span.
     pub cfa_offset: u32,
-    /// Offsets from that stack pointer, in bytes, of the words that may hold references or pointers into the
-    /// goroutine's own stack.
+    /// Offsets from that stack pointer, in bytes, of the words that may hold references or pointers
+    /// into the goroutine's own stack.
     pub slots: Vec<u32>,
 }
 
@@ -25,15 +26,17 @@ pub(crate) struct SafepointTable {
 }
 
 impl SafepointTable {
-    /// Builds the table of a region. The caller has checked that the return addresses ascend and lie behind `start`, within
-    /// `len < 4 GiB`, that layouts fit, and that all roots are of the form [`Location::Stack`](crate::stack_map::Location::Stack).
+    /// Builds the table of a region. The caller has checked that the return addresses ascend and
+    /// lie behind `start`, within `len < 4 GiB`, that layouts fit, and that all roots are of the
+    /// form [`Location::Stack`](crate::stack_map::Location::Stack).
     pub(crate) fn build(
         start: usize,
         len: usize,
         safepoints: &[(StackMap, Layout)],
     ) -> Result<SafepointTable, StackMapError> {
         let mut maps = MapsBuilder::default();
-        let row = |(map, layout): &(StackMap, Layout)| Ok((map.return_address, maps.row(map, *layout)?));
+        let row =
+            |(map, layout): &(StackMap, Layout)| Ok((map.return_address, maps.row(map, *layout)?));
         let rows: Vec<_> = safepoints.iter().map(row).collect::<Result<_, _>>()?;
         Ok(SafepointTable { index: Index::build(start, len, &rows), maps: maps.finish() })
     }
@@ -75,8 +78,8 @@ impl<'s> SafepointRef<'s> {
         self.map.roots()
     }
 
-    /// Offsets of the live words from the frame's stack pointer, in bytes: those of references, and behind each those of
-    /// the pointers derived from it.
+    /// Offsets of the live words from the frame's stack pointer, in bytes: those of references, and
+    /// behind each those of the pointers derived from it.
     #[inline]
     pub fn slots(&self) -> impl Iterator<Item = u32> + use<'s> {
         Slots::of(self.roots())
@@ -94,13 +97,15 @@ impl<'s> SafepointRef<'s> {
         self.map.layout().saved_fp
     }
 
-    /// Whether the frame pointer points at the caller's, which lies below the return address: the frame of most compilers.
+    /// Whether the frame pointer points at the caller's, which lies below the return address: the
+    /// frame of most compilers.
     #[inline]
     pub(crate) fn has_frame_record(&self) -> bool {
         self.map.has_frame_record()
     }
 
-    /// The distance from the frame pointer to the CFA, in bytes, if that is how the CFI computes the CFA.
+    /// The distance from the frame pointer to the CFA, in bytes, if that is how the CFI computes
+    /// the CFA.
     #[inline]
     pub(crate) fn cfa_from_fp(&self) -> Option<usize> {
         self.map.layout().cfa_from_fp

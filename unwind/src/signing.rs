@@ -1,9 +1,13 @@
-//! Whether code signs its return addresses: on arm64 its CFI says so, by an operation that is the vendor's own.
+//! Whether code signs its return addresses: on arm64 its CFI says so, by an operation that is the
+//! vendor's own.
 
-use gimli::{BaseAddresses, CallFrameInstruction, CieOrFde, EhFrame, LittleEndian, UnwindSection, Vendor};
+use gimli::{
+    BaseAddresses, CallFrameInstruction, CieOrFde, EhFrame, LittleEndian, UnwindSection, Vendor,
+};
 
-/// Whether a function of this `.eh_frame`, whose pcs are absolute pointers, signs its return address (arm64 PAC;
-/// `DW_CFA_AARCH64_negate_ra_state`). Where the bytes are malformed, what stands before counts.
+/// Whether a function of this `.eh_frame`, whose pcs are absolute pointers, signs its return
+/// address (arm64 PAC; `DW_CFA_AARCH64_negate_ra_state`). Where the bytes are malformed, what
+/// stands before counts.
 pub fn signs_return_addresses(eh_frame: &[u8]) -> bool {
     let mut frame = EhFrame::new(eh_frame, LittleEndian);
     frame.set_address_size(8);
@@ -22,9 +26,9 @@ pub fn signs_return_addresses(eh_frame: &[u8]) -> bool {
     while let Ok(Some(entry)) = entries.next() {
         let found = match entry {
             CieOrFde::Cie(cie) => signs(cie.instructions(&frame, &bases)),
-            CieOrFde::Fde(partial) => {
-                partial.parse(EhFrame::cie_from_offset).is_ok_and(|fde| signs(fde.instructions(&frame, &bases)))
-            }
+            CieOrFde::Fde(partial) => partial
+                .parse(EhFrame::cie_from_offset)
+                .is_ok_and(|fde| signs(fde.instructions(&frame, &bases))),
         };
         if found {
             return true;
@@ -37,7 +41,8 @@ pub fn signs_return_addresses(eh_frame: &[u8]) -> bool {
 mod tests {
     use super::*;
     use gimli::write::{
-        Address, CallFrameInstruction, CommonInformationEntry, EndianVec, FrameDescriptionEntry, FrameTable,
+        Address, CallFrameInstruction, CommonInformationEntry, EndianVec, FrameDescriptionEntry,
+        FrameTable,
     };
     use gimli::{AArch64, Encoding, Format};
 

@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use gimli::{CfaRule, Register, RegisterRule, UnwindContextStorage, UnwindExpression, UnwindTableRow, X86_64};
+use gimli::{
+    CfaRule, Register, RegisterRule, UnwindContextStorage, UnwindExpression, UnwindTableRow, X86_64,
+};
 
 use crate::context::Context;
 use crate::expression::{self, ExpressionError};
 use crate::memory::Memory;
-use crate::rule::{CALLEE_SAVED, FRAME_POINTER, REGISTERS, RETURN_ADDRESS, Rule, STACK_POINTER, Shape, WORD};
+use crate::rule::{
+    CALLEE_SAVED, FRAME_POINTER, REGISTERS, RETURN_ADDRESS, Rule, STACK_POINTER, Shape, WORD,
+};
 
 /// Where an expression lies in the bytes that belong to the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,7 +73,8 @@ pub enum Recovered {
 /// What a rule yields for given registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovery {
-    /// The canonical frame address, which is the caller's stack pointer unless its register says otherwise.
+    /// The canonical frame address, which is the caller's stack pointer unless its register says
+    /// otherwise.
     pub cfa: usize,
     /// The frame is the oldest one of its stack: its return address is undefined.
     pub oldest: bool,
@@ -93,7 +98,11 @@ impl Recovery {
     }
 
     /// The caller's registers; an error names a word that cannot be read.
-    pub(crate) fn caller(&self, context: &Context, memory: &impl Memory) -> Result<Context, ExpressionError> {
+    pub(crate) fn caller(
+        &self,
+        context: &Context,
+        memory: &impl Memory,
+    ) -> Result<Context, ExpressionError> {
         let mut caller = Context::unknown();
         for (number, recovered) in self.registers.iter().enumerate() {
             let register = Register(number as u16);
@@ -101,7 +110,9 @@ impl Recovery {
                 Recovered::Unknown => None,
                 Recovered::Same => context.get(register),
                 Recovered::Value(value) => Some(value),
-                Recovered::At(address) => Some(memory.read(address).ok_or(ExpressionError::Unreadable(address))?),
+                Recovered::At(address) => {
+                    Some(memory.read(address).ok_or(ExpressionError::Unreadable(address))?)
+                }
             };
             if let Some(value) = value {
                 caller.set(register, value);
@@ -144,7 +155,10 @@ impl SlowRule {
         row: &UnwindTableRow<usize, S>,
         signal_frame: bool,
     ) -> SlowRule {
-        SlowRule::new(row, signal_frame, |at| Bytes { offset: at.offset as u32, len: at.length as u32 })
+        SlowRule::new(row, signal_frame, |at| Bytes {
+            offset: at.offset as u32,
+            len: at.length as u32,
+        })
     }
 
     fn evaluate(
@@ -153,13 +167,21 @@ impl SlowRule {
         context: &Context,
         memory: &impl Memory,
     ) -> Result<Recovery, ExpressionError> {
-        let known = |register| context.get(register).ok_or(ExpressionError::UnknownRegister(register));
+        let known =
+            |register| context.get(register).ok_or(ExpressionError::UnknownRegister(register));
         let cfa = match self.cfa {
-            Cfa::Register(register, offset) => known(register)?.wrapping_add_signed(offset as isize),
+            Cfa::Register(register, offset) => {
+                known(register)?.wrapping_add_signed(offset as isize)
+            }
             Cfa::Expression(at) => expression::evaluate(at.of(expressions), None, context, memory)?,
         };
         // What depends on an unknown register is unknown itself; only the CFA cannot be.
-        let evaluated = |at: Bytes, cfa| match expression::evaluate(at.of(expressions), Some(cfa), context, memory) {
+        let evaluated = |at: Bytes, cfa| match expression::evaluate(
+            at.of(expressions),
+            Some(cfa),
+            context,
+            memory,
+        ) {
             Err(ExpressionError::UnknownRegister(_)) => Ok(None),
             result => result.map(Some),
         };
@@ -182,17 +204,24 @@ impl SlowRule {
                 Saved::Same => Recovered::Same,
                 Saved::Offset(offset) => Recovered::At(at(offset)),
                 Saved::ValOffset(offset) => Recovered::Value(at(offset)),
-                Saved::Register(register) => context.get(register).map_or(Recovered::Unknown, Recovered::Value),
+                Saved::Register(register) => {
+                    context.get(register).map_or(Recovered::Unknown, Recovered::Value)
+                }
                 Saved::Constant(value) => Recovered::Value(value as usize),
-                Saved::Expression(bytes) => evaluated(bytes, cfa)?.map_or(Recovered::Unknown, Recovered::At),
-                Saved::ValExpression(bytes) => evaluated(bytes, cfa)?.map_or(Recovered::Unknown, Recovered::Value),
+                Saved::Expression(bytes) => {
+                    evaluated(bytes, cfa)?.map_or(Recovered::Unknown, Recovered::At)
+                }
+                Saved::ValExpression(bytes) => {
+                    evaluated(bytes, cfa)?.map_or(Recovered::Unknown, Recovered::Value)
+                }
             };
         }
         Ok(recovery)
     }
 }
 
-/// What holds of registers that CFI does not mention: callee-saved ones are kept, the stack pointer is the CFA.
+/// What holds of registers that CFI does not mention: callee-saved ones are kept, the stack pointer
+/// is the CFA.
 fn by_convention(cfa: usize) -> [Recovered; REGISTERS] {
     let mut registers = [Recovered::Unknown; REGISTERS];
     for register in CALLEE_SAVED {
@@ -251,7 +280,9 @@ impl SlowRules {
     pub(crate) fn resolve(&self, rule: Rule) -> Option<UnwindRule<'_>> {
         Some(UnwindRule(match rule.shape() {
             Shape::None => return None,
-            Shape::Slow(_, number) => Inner::Slow(self.rules[number as usize].clone(), &self.expressions),
+            Shape::Slow(_, number) => {
+                Inner::Slow(self.rules[number as usize].clone(), &self.expressions)
+            }
             _ => Inner::Packed(rule),
         }))
     }
@@ -262,7 +293,10 @@ impl SlowRules {
 pub struct UnwindRule<'a>(Inner<'a>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "signal handlers look rules up, where nothing can be boxed")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "signal handlers look rules up, where nothing can be boxed"
+)]
 enum Inner<'a> {
     Packed(Rule),
     Slow(SlowRule, &'a [u8]),
@@ -290,14 +324,19 @@ impl<'a> UnwindRule<'a> {
         matches!(self.0, Inner::Slow(..))
     }
 
-    /// Evaluates the rule for a frame's registers. No allocation; memory is read only by expressions and by frames that
-    /// have been realigned.
-    pub fn evaluate(&self, context: &Context, memory: &impl Memory) -> Result<Recovery, ExpressionError> {
+    /// Evaluates the rule for a frame's registers. No allocation; memory is read only by
+    /// expressions and by frames that have been realigned.
+    pub fn evaluate(
+        &self,
+        context: &Context,
+        memory: &impl Memory,
+    ) -> Result<Recovery, ExpressionError> {
         let rule = match &self.0 {
             Inner::Slow(rule, expressions) => return rule.evaluate(expressions, context, memory),
             Inner::Packed(rule) => *rule,
         };
-        let known = |register| context.get(register).ok_or(ExpressionError::UnknownRegister(register));
+        let known =
+            |register| context.get(register).ok_or(ExpressionError::UnknownRegister(register));
         let (cfa, saved_below) = match rule.shape() {
             Shape::StackPointer(offset) => {
                 let cfa = known(STACK_POINTER)?.wrapping_add(offset);
@@ -312,12 +351,15 @@ impl<'a> UnwindRule<'a> {
                 let at = fp.wrapping_add_signed(offset);
                 (memory.read(at).ok_or(ExpressionError::Unreadable(at))?, fp.wrapping_add(WORD))
             }
-            Shape::Slow(..) | Shape::None => unreachable!("only rules that say something are made into unwind rules"),
+            Shape::Slow(..) | Shape::None => {
+                unreachable!("only rules that say something are made into unwind rules")
+            }
         };
         let mut registers = by_convention(cfa);
         for (i, register) in CALLEE_SAVED.into_iter().enumerate() {
             if rule.saved(i) != 0 {
-                registers[usize::from(register.0)] = Recovered::At(saved_below.wrapping_sub(rule.saved(i)));
+                registers[usize::from(register.0)] =
+                    Recovered::At(saved_below.wrapping_sub(rule.saved(i)));
             }
         }
         let oldest = rule.is_oldest();
@@ -338,7 +380,8 @@ impl fmt::Display for UnwindRule<'_> {
         let name = |register: Register| X86_64::register_name(register).unwrap_or("?");
         let expression = |f: &mut fmt::Formatter<'_>, at: Bytes| {
             let bytes = gimli::EndianSlice::new(at.of(expressions), gimli::LittleEndian);
-            let encoding = gimli::Encoding { format: gimli::Format::Dwarf32, version: 4, address_size: 8 };
+            let encoding =
+                gimli::Encoding { format: gimli::Format::Dwarf32, version: 4, address_size: 8 };
             let mut operations = gimli::Expression(bytes).operations(encoding);
             f.write_str("{")?;
             let mut separator = "";

@@ -1,9 +1,9 @@
 //! Stack maps: where the live references of a frame are, by its return address.
 //!
-//! Compilers write them in forms of their own: [`cranelift`], [`llvm`]; [`from_source`] asks a host that keeps its own. All
-//! become [`StackMap`]s, and are kept in one compact form, about five bytes each: in a [`Region`](crate::Region), whose
-//! frames a [`Walker`](crate::Walker) finds by them, or in a [`StackMaps`], for code that is walked by its CFI. Only there
-//! may roots be in registers.
+//! Compilers write them in forms of their own: [`cranelift`], [`llvm`]; [`from_source`] asks a host
+//! that keeps its own. All become [`StackMap`]s, and are kept in one compact form, about five bytes
+//! each: in a [`Region`](crate::Region), whose frames a [`Walker`](crate::Walker) finds by them, or
+//! in a [`StackMaps`], for code that is walked by its CFI. Only there may roots be in registers.
 
 pub(crate) mod compact;
 pub mod cranelift;
@@ -26,8 +26,9 @@ pub enum Location {
 }
 
 impl Location {
-    /// The address of the word, for a frame with this stack and frame pointer. `register_slot` says where a register has
-    /// been saved, as [`Trace::register_slot`](crate::Trace::register_slot) does; `None` if it is still in the register.
+    /// The address of the word, for a frame with this stack and frame pointer. `register_slot` says
+    /// where a register has been saved, as [`Trace::register_slot`](crate::Trace::register_slot)
+    /// does; `None` if it is still in the register.
     pub fn address(
         self,
         sp: usize,
@@ -42,8 +43,8 @@ impl Location {
     }
 }
 
-/// A live reference, and a pointer derived from it if there is one: when the object moves, the derived pointer keeps its
-/// distance from the base.
+/// A live reference, and a pointer derived from it if there is one: when the object moves, the
+/// derived pointer keeps its distance from the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Root {
     /// The reference to the object.
@@ -64,7 +65,8 @@ impl Root {
 pub struct StackMap {
     /// The address of the instruction behind the call.
     pub return_address: usize,
-    /// The frame's CFA minus its stack pointer there, in bytes; `None` if the compiler does not say.
+    /// The frame's CFA minus its stack pointer there, in bytes; `None` if the compiler does not
+    /// say.
     pub cfa_offset: Option<u32>,
     /// What is live.
     pub roots: Vec<Root>,
@@ -72,7 +74,8 @@ pub struct StackMap {
 
 /// Whatever knows the live references of frames: tables, or a closure of the host.
 pub trait StackMapSource {
-    /// Calls `each` for every root of the safepoint at `return_address`. False if that is no safepoint.
+    /// Calls `each` for every root of the safepoint at `return_address`. False if that is no
+    /// safepoint.
     fn roots(&self, return_address: usize, each: &mut dyn FnMut(Root)) -> bool;
 }
 
@@ -90,8 +93,9 @@ impl StackMapSource for StackMaps {
     }
 }
 
-/// The maps of a host that keeps its own: `source` is asked for each of these return addresses, which come with their
-/// frame's CFA minus its stack pointer, in bytes, where the host knows it. What is no safepoint to it is left out.
+/// The maps of a host that keeps its own: `source` is asked for each of these return addresses,
+/// which come with their frame's CFA minus its stack pointer, in bytes, where the host knows it.
+/// What is no safepoint to it is left out.
 ///
 /// It is asked now, not while stacks are walked: a walk takes no locks and runs in signal handlers.
 ///
@@ -160,14 +164,18 @@ impl StackMaps {
     pub fn new(maps: impl IntoIterator<Item = StackMap>) -> Result<StackMaps, StackMapError> {
         let mut maps: Vec<StackMap> = maps.into_iter().collect();
         maps.sort_by_key(|map| map.return_address);
-        if let Some(pair) = maps.windows(2).find(|pair| pair[0].return_address == pair[1].return_address) {
+        if let Some(pair) =
+            maps.windows(2).find(|pair| pair[0].return_address == pair[1].return_address)
+        {
             return Err(StackMapError::Twice { return_address: pair[0].return_address });
         }
         let mut builder = MapsBuilder::default();
         let mut indexes = Vec::new();
         for piece in maps.chunk_by(|one, next| next.return_address - one.return_address < GAP) {
-            let rows: Result<Vec<_>, _> =
-                piece.iter().map(|map| Ok((map.return_address, builder.row(map, Layout::default())?))).collect();
+            let rows: Result<Vec<_>, _> = piece
+                .iter()
+                .map(|map| Ok((map.return_address, builder.row(map, Layout::default())?)))
+                .collect();
             let [Some(first), Some(last)] = [piece.first(), piece.last()] else { continue };
             let start = first.return_address.wrapping_sub(1);
             indexes.push(Index::build(start, last.return_address.wrapping_sub(start), &rows?));
@@ -187,12 +195,15 @@ impl StackMaps {
 
     /// Bytes of memory that the tables take.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.indexes) + self.indexes.iter().map(Index::bytes).sum::<usize>() + self.maps.bytes()
+        size_of_val(&*self.indexes)
+            + self.indexes.iter().map(Index::bytes).sum::<usize>()
+            + self.maps.bytes()
     }
 
     /// The map for a return address.
     pub fn get(&self, return_address: usize) -> Option<StackMapRef<'_>> {
-        let i = self.indexes.partition_point(|index| index.start().wrapping_add(1) <= return_address);
+        let i =
+            self.indexes.partition_point(|index| index.start().wrapping_add(1) <= return_address);
         let row = self.indexes.get(i.checked_sub(1)?)?.get(return_address)?;
         Some(StackMapRef { map: self.maps.get(row) })
     }

@@ -3,7 +3,8 @@
 use std::ffi::c_void;
 
 unsafe extern "C" {
-    /// Makes the entries of an `.eh_frame` section known, up to the zero word that closes it (libgcc).
+    /// Makes the entries of an `.eh_frame` section known, up to the zero word that closes it
+    /// (libgcc).
     fn __register_frame(begin: *const c_void);
     /// Undoes [`__register_frame`] for the same address. Aborts if there is nothing to undo.
     fn __deregister_frame(begin: *const c_void);
@@ -17,7 +18,8 @@ pub(crate) struct SystemFrames {
 }
 
 impl SystemFrames {
-    /// Registers a copy of `eh_frame`, which has been read through without error and whose pointers are absolute.
+    /// Registers a copy of `eh_frame`, which has been read through without error and whose pointers
+    /// are absolute.
     pub(crate) fn register(eh_frame: &[u8]) -> SystemFrames {
         let mut section: Vec<u64> = Vec::with_capacity(eh_frame.len() / 8 + 2);
         section.extend(eh_frame.chunks(8).map(|chunk| {
@@ -27,8 +29,9 @@ impl SystemFrames {
         }));
         section.push(0);
         let section = section.into_boxed_slice();
-        // SAFETY: `section` is a well-formed, closed section, and stays in place until `drop` has deregistered it.
-        // It says nothing of code that an image's own CFI describes: such regions are not registered here.
+        // SAFETY: `section` is a well-formed, closed section, and stays in place until `drop` has
+        // deregistered it. It says nothing of code that an image's own CFI describes: such regions
+        // are not registered here.
         unsafe { __register_frame(section.as_ptr().cast()) };
         SystemFrames { section }
     }

@@ -1,9 +1,11 @@
-//! The table of one piece of code: from a pc to its packed rule, in one probe of a bucket of 512 bytes of code.
+//! The table of one piece of code: from a pc to its packed rule, in one probe of a bucket of 512
+//! bytes of code.
 //!
-//! Rows hold the pc's low bits and the number of a rule, the rows of one bucket lie side by side, and a head per
-//! bucket says where they begin and which rule is in force at the bucket's start. So a lookup reads one head pair, some
-//! adjacent words and the rule itself. Real code has eight rows in a bucket; with smaller ones the heads would take
-//! more memory than the rows, and what is met often is found in a safepoint table or a trace's cache before.
+//! Rows hold the pc's low bits and the number of a rule, the rows of one bucket lie side by side,
+//! and a head per bucket says where they begin and which rule is in force at the bucket's start. So
+//! a lookup reads one head pair, some adjacent words and the rule itself. Real code has eight rows
+//! in a bucket; with smaller ones the heads would take more memory than the rows, and what is met
+//! often is found in a safepoint table or a trace's cache before.
 
 use std::collections::HashMap;
 
@@ -39,7 +41,10 @@ pub(crate) struct Table {
 impl Table {
     /// Compiles `functions`, in any order, into a table that reaches from the first to the last.
     /// `slow` holds the slow rules that they name.
-    pub(crate) fn build(mut functions: Vec<FunctionRows>, slow: SlowRules) -> Result<Table, CfiError> {
+    pub(crate) fn build(
+        mut functions: Vec<FunctionRows>,
+        slow: SlowRules,
+    ) -> Result<Table, CfiError> {
         functions.sort_by_key(|function| function.start);
         let range = match (functions.first(), functions.last()) {
             (Some(first), Some(last)) => first.start..last.end,
@@ -91,9 +96,13 @@ impl Table {
         let mut rows = rows.into_iter().peekable();
         for bucket in 0..buckets {
             table.heads.push(Head { first: table.rows.len() as u32, inherited });
-            while let Some((at, rule)) = rows.next_if(|row| (row.0 - range.start) >> BUCKET_SHIFT == bucket) {
+            while let Some((at, rule)) =
+                rows.next_if(|row| (row.0 - range.start) >> BUCKET_SHIFT == bucket)
+            {
                 inherited = number(rule)?;
-                table.rows.push((((at - range.start) & BUCKET_MASK) as u32) << 16 | u32::from(inherited));
+                table
+                    .rows
+                    .push((((at - range.start) & BUCKET_MASK) as u32) << 16 | u32::from(inherited));
             }
         }
         table.heads.push(Head { first: table.rows.len() as u32, inherited });

@@ -1,8 +1,9 @@
 //! Traces: walks over any stack, native and managed frames alike, by the rule for each pc.
 //!
-//! What a frame's pc means was compiled the first time that it was met: a [`TraceCache`] keeps the packed rule of each
-//! pc that its traces have seen. Rules too rare to be packed are evaluated each time. A pc without a rule is an error; a
-//! trace never falls back to frame pointers, though it runs along them where the rules say that they are right.
+//! What a frame's pc means was compiled the first time that it was met: a [`TraceCache`] keeps the
+//! packed rule of each pc that its traces have seen. Rules too rare to be packed are evaluated each
+//! time. A pc without a rule is an error; a trace never falls back to frame pointers, though it
+//! runs along them where the rules say that they are right.
 
 pub(crate) mod cache;
 
@@ -14,7 +15,9 @@ use crate::code::{Published, Snapshot};
 use crate::context::Context;
 use crate::image::ImageError;
 use crate::memory::{Memory, opaque};
-use crate::rule::{CALLEE_SAVED, FRAME_POINTER, RETURN_ADDRESS, Rule, STACK_POINTER, SavedBits, WORD};
+use crate::rule::{
+    CALLEE_SAVED, FRAME_POINTER, RETURN_ADDRESS, Rule, STACK_POINTER, SavedBits, WORD,
+};
 use crate::slow::{Recovered, UnwindRule};
 use crate::walk::{ReturnAddresses, WalkError};
 use cache::{LATELY, TraceCache};
@@ -24,8 +27,9 @@ const PREFETCH: usize = 768;
 /// How often a trace may go from one stack to another.
 const JUMPS: u32 = 256;
 
-/// The frames that a walk has gone through lately, whose saved registers have not been looked at: of each register only the
-/// oldest frame counts that has saved it, and going backwards that is soon found.
+/// The frames that a walk has gone through lately, whose saved registers have not been looked at:
+/// of each register only the oldest frame counts that has saved it, and going backwards that is
+/// soon found.
 struct SavedLately<'t> {
     /// Where each register was saved, of all frames before.
     slots: &'t mut [usize; CALLEE_SAVED.len()],
@@ -87,9 +91,11 @@ pub struct TraceFrame {
     pub sp: usize,
     /// Its canonical frame address.
     pub cfa: usize,
-    /// Where its return address stands; `None` for the oldest frame, and where it stands in no memory.
+    /// Where its return address stands; `None` for the oldest frame, and where it stands in no
+    /// memory.
     pub return_slot: Option<usize>,
-    /// The address that it returns to, the original one if the slot is hijacked; 0 for the oldest frame.
+    /// The address that it returns to, the original one if the slot is hijacked; 0 for the oldest
+    /// frame.
     pub return_address: usize,
     /// It is the frame that the kernel made to deliver a signal.
     pub signal_frame: bool,
@@ -102,8 +108,8 @@ impl TraceFrame {
     }
 }
 
-/// A walk over any stack, from younger frames to older ones. With `REGISTERS`, it knows where each callee-saved register
-/// of each frame is; without, a rule that needs one of them is an error.
+/// A walk over any stack, from younger frames to older ones. With `REGISTERS`, it knows where each
+/// callee-saved register of each frame is; without, a rule that needs one of them is an error.
 ///
 /// It allocates nothing and takes no lock if its cache is [fixed](TraceCache::fixed).
 #[derive(Debug)]
@@ -117,7 +123,8 @@ pub struct Trace<'t, M, R, const REGISTERS: bool> {
     exact: bool,
     sp: usize,
     fp: usize,
-    /// Where each callee-saved register of this frame was saved; 0: it is still what `context` says.
+    /// Where each callee-saved register of this frame was saved; 0: it is still what `context`
+    /// says.
     saved: [usize; CALLEE_SAVED.len()],
     context: Context,
     /// `context` is that of this very frame.
@@ -127,7 +134,8 @@ pub struct Trace<'t, M, R, const REGISTERS: bool> {
 }
 
 impl<'t, M: Memory, R: ReturnAddresses> Trace<'t, M, R, true> {
-    /// A trace that begins at the frame with these registers, whose pc is exact, and reads `memory`.
+    /// A trace that begins at the frame with these registers, whose pc is exact, and reads
+    /// `memory`.
     pub fn new(
         snapshot: &'t Snapshot<'_>,
         cache: &'t mut TraceCache,
@@ -140,7 +148,8 @@ impl<'t, M: Memory, R: ReturnAddresses> Trace<'t, M, R, true> {
 }
 
 impl<'t, M: Memory, R: ReturnAddresses> Trace<'t, M, R, false> {
-    /// A trace that follows stack and frame pointer alone, and fails at the rare frames that need another register.
+    /// A trace that follows stack and frame pointer alone, and fails at the rare frames that need
+    /// another register.
     pub fn lean(
         snapshot: &'t Snapshot<'_>,
         cache: &'t mut TraceCache,
@@ -198,8 +207,9 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
         Ok(next)
     }
 
-    /// Calls `each` for every frame until it breaks, or behind the oldest one; yields what it broke with. The fastest way
-    /// to go through a deep stack: the state of the walk stays in the machine's registers.
+    /// Calls `each` for every frame until it breaks, or behind the oldest one; yields what it broke
+    /// with. The fastest way to go through a deep stack: the state of the walk stays in the
+    /// machine's registers.
     #[inline]
     pub fn for_each<B>(
         &mut self,
@@ -209,7 +219,8 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
             // As many simple steps as there are, of pcs that the cache holds.
             let (mut at, mut sp, mut fp, mut exact) = (self.at, self.sp, self.fp, self.exact);
             let (cache, lately) = self.cache.parts();
-            let mut saved = SavedLately { slots: &mut self.saved, frames: lately, count: 0, any: 0 };
+            let mut saved =
+                SavedLately { slots: &mut self.saved, frames: lately, count: 0, any: 0 };
             let mut moved = false;
             let mut last = (at, cache.find(at));
             let outcome = loop {
@@ -219,8 +230,9 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
                 }
                 let Some(rule) = last.1 else { break None };
                 if rule.is_frame_record() {
-                    // Nothing in here depends on the rule itself: behind a branch that is predicted, the walk runs from
-                    // frame pointer to frame pointer, and does not wait for the rules, which are found meanwhile.
+                    // Nothing in here depends on the rule itself: behind a branch that is
+                    // predicted, the walk runs from frame pointer to frame pointer, and does not
+                    // wait for the rules, which are found meanwhile.
                     let here = at;
                     let mut walked = false;
                     let stopped = loop {
@@ -229,7 +241,9 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
                         if cfa <= sp {
                             break Some(None);
                         }
-                        let Some([saved_fp, found]) = self.memory.read_two(record) else { break Some(None) };
+                        let Some([saved_fp, found]) = self.memory.read_two(record) else {
+                            break Some(None);
+                        };
                         let return_address = self.returns.original(found).unwrap_or(found);
                         let frame = TraceFrame {
                             pc: here.wrapping_add(usize::from(!exact)),
@@ -240,7 +254,8 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
                             return_address,
                             signal_frame: false,
                         };
-                        (at, sp, fp, exact) = (return_address.wrapping_sub(1), cfa, saved_fp, false);
+                        (at, sp, fp, exact) =
+                            (return_address.wrapping_sub(1), cfa, saved_fp, false);
                         walked = true;
                         if let ControlFlow::Break(result) = each(frame) {
                             break Some(Some(result));
@@ -249,7 +264,8 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
                             break None;
                         }
                     };
-                    // Of frames of one function that stand at one place, the oldest has saved everything last.
+                    // Of frames of one function that stand at one place, the oldest has saved
+                    // everything last.
                     if REGISTERS && walked {
                         saved.note(rule, sp);
                     }
@@ -270,7 +286,9 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
                 let Some(found) = self.memory.read(cfa - WORD) else { break None };
                 let saved_fp = rule.saved_fp();
                 if saved_fp != 0 {
-                    let Some(value) = self.memory.read(cfa.wrapping_sub(saved_fp)) else { break None };
+                    let Some(value) = self.memory.read(cfa.wrapping_sub(saved_fp)) else {
+                        break None;
+                    };
                     fp = value;
                 }
                 if REGISTERS {
@@ -345,7 +363,8 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
             below => self.read(cfa.wrapping_sub(below))?,
         };
         if REGISTERS {
-            for (i, saved) in self.saved.iter_mut().enumerate().filter(|(i, _)| rule.saved(*i) != 0) {
+            for (i, saved) in self.saved.iter_mut().enumerate().filter(|(i, _)| rule.saved(*i) != 0)
+            {
                 *saved = cfa.wrapping_sub(rule.saved(i));
             }
         }
@@ -370,8 +389,8 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
         self.at.wrapping_add(usize::from(!self.exact))
     }
 
-    /// A register of the frame that the trace stands at, which is the caller of the one last yielded: its value, if it is
-    /// known.
+    /// A register of the frame that the trace stands at, which is the caller of the one last
+    /// yielded: its value, if it is known.
     pub fn register(&self, register: Register) -> Option<usize> {
         match register {
             RETURN_ADDRESS => Some(self.pc()),
@@ -379,13 +398,16 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
             FRAME_POINTER => Some(self.fp),
             _ => match self.register_slot(register) {
                 Some(slot) => self.memory.read(slot),
-                None if self.fresh || REGISTERS && CALLEE_SAVED.contains(&register) => self.context.get(register),
+                None if self.fresh || REGISTERS && CALLEE_SAVED.contains(&register) => {
+                    self.context.get(register)
+                }
                 None => None,
             },
         }
     }
 
-    /// Where in memory a callee-saved register of that frame was saved; `None` if it is still in the register.
+    /// Where in memory a callee-saved register of that frame was saved; `None` if it is still in
+    /// the register.
     pub fn register_slot(&self, register: Register) -> Option<usize> {
         let i = CALLEE_SAVED.into_iter().position(|saved| saved == register)?;
         (self.saved[i] != 0).then_some(self.saved[i])
@@ -399,7 +421,11 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
     #[cold]
     fn bad_cfa(&self, cfa: usize) -> WalkError {
         let (pc, sp) = (self.pc(), self.sp);
-        if cfa <= sp { WalkError::NotIncreasing { pc, sp, cfa } } else { WalkError::Misaligned { pc, cfa } }
+        if cfa <= sp {
+            WalkError::NotIncreasing { pc, sp, cfa }
+        } else {
+            WalkError::Misaligned { pc, cfa }
+        }
     }
 
     fn unwind_rule(&self) -> Result<UnwindRule<'t>, WalkError> {
@@ -422,15 +448,25 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
         let signal_frame = recovery.signal_frame;
         if recovery.oldest {
             self.ended = true;
-            let frame = TraceFrame { pc, exact, sp, cfa: sp, return_slot: None, return_address: 0, signal_frame };
+            let frame = TraceFrame {
+                pc,
+                exact,
+                sp,
+                cfa: sp,
+                return_slot: None,
+                return_address: 0,
+                signal_frame,
+            };
             return Ok(Some(frame));
         }
         let caller = recovery.caller(&context, &self.memory).map_err(failed)?;
-        let (Some(found), Some(caller_sp)) = (caller.get(RETURN_ADDRESS), caller.get(X86_64::RSP)) else {
+        let (Some(found), Some(caller_sp)) = (caller.get(RETURN_ADDRESS), caller.get(X86_64::RSP))
+        else {
             return Err(WalkError::ReturnAddress { pc });
         };
         if caller_sp <= sp {
-            // On to another stack, as a signal handler on its own stack or a call between stacks goes.
+            // On to another stack, as a signal handler on its own stack or a call between stacks
+            // goes.
             self.jumps += 1;
             if self.jumps > JUMPS {
                 return Err(WalkError::Circles { pc });

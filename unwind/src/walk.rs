@@ -18,8 +18,8 @@ use crate::stack_map::compact::{Slots, offset};
 /// Where a frame stands: all that a walk needs of the machine's registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Registers {
-    /// The pc: a return address, or a label that the walked thread will go on at and that stands for one. Its rule
-    /// is looked up at the byte before it.
+    /// The pc: a return address, or a label that the walked thread will go on at and that stands
+    /// for one. Its rule is looked up at the byte before it.
     pub pc: usize,
     /// The stack pointer there.
     pub sp: usize,
@@ -29,8 +29,8 @@ pub struct Registers {
 
 /// What return slots hold when they have been hijacked.
 pub trait ReturnAddresses {
-    /// The return address that a barrier saved, if `found` is the address in one of its stubs; `None` if `found` is
-    /// an ordinary return address.
+    /// The return address that a barrier saved, if `found` is the address in one of its stubs;
+    /// `None` if `found` is an ordinary return address.
     fn original(&self, found: usize) -> Option<usize>;
 }
 
@@ -59,7 +59,8 @@ pub enum WalkError {
         /// The frame's pc.
         pc: usize,
     },
-    /// The rule needs an expression, or a register that the walk does not know, and cannot be evaluated.
+    /// The rule needs an expression, or a register that the walk does not know, and cannot be
+    /// evaluated.
     #[error("the rule for pc {pc:#x} cannot be evaluated: {source}")]
     Expression {
         /// The frame's pc.
@@ -136,7 +137,9 @@ pub enum WalkError {
         address: usize,
     },
     /// The safepoint table and the CFI yield different CFAs ([`Walker::checked`]).
-    #[error("the frame at pc {pc:#x} has its CFA at {by_table:#x} by its safepoint, at {by_cfi:#x} by its CFI")]
+    #[error(
+        "the frame at pc {pc:#x} has its CFA at {by_table:#x} by its safepoint, at {by_cfi:#x} by its CFI"
+    )]
     Disagreement {
         /// The frame's pc.
         pc: usize,
@@ -171,37 +174,42 @@ pub struct Frame<'s> {
     pub pc: usize,
     /// Its stack pointer there.
     pub sp: usize,
-    /// Its canonical frame address: its caller's stack pointer. For the oldest frame, the end of the bounds.
+    /// Its canonical frame address: its caller's stack pointer. For the oldest frame, the end of
+    /// the bounds.
     pub cfa: usize,
     /// The value of the frame pointer register in this frame.
     pub fp: usize,
-    /// Where a younger frame saved that value; `None` if it is still in the registers that the walk began with.
+    /// Where a younger frame saved that value; `None` if it is still in the registers that the walk
+    /// began with.
     pub fp_slot: Option<usize>,
-    /// The CFI computes this frame's CFA from the frame pointer: whoever moves the frame rewrites `*fp_slot`.
+    /// The CFI computes this frame's CFA from the frame pointer: whoever moves the frame rewrites
+    /// `*fp_slot`.
     pub cfa_from_fp: bool,
     /// Where its return address stands: CFA-8. `None` for the oldest frame.
     pub return_slot: Option<usize>,
-    /// The address that it returns to: the original one if the slot is hijacked. 0 for the oldest frame.
+    /// The address that it returns to: the original one if the slot is hijacked. 0 for the oldest
+    /// frame.
     pub return_address: usize,
     /// The return slot holds a barrier stub.
     pub hijacked: bool,
     /// The safepoint at `pc`, if it is one of managed code.
     pub safepoint: Option<SafepointRef<'s>>,
-    /// The safepoint at `return_address`, if it is one of managed code: the next frame's `safepoint`.
+    /// The safepoint at `return_address`, if it is one of managed code: the next frame's
+    /// `safepoint`.
     pub caller: Option<SafepointRef<'s>>,
 }
 
 impl<'s> Frame<'s> {
-    /// The addresses of the words that may hold references or pointers into the stack, or pointers derived from such; none
-    /// without a safepoint.
+    /// The addresses of the words that may hold references or pointers into the stack, or pointers
+    /// derived from such; none without a safepoint.
     #[inline]
     pub fn slots(&self) -> impl Iterator<Item = usize> + use<'s> {
         let sp = self.sp;
         Slots::of(self.live()).map(move |slot| sp + slot as usize)
     }
 
-    /// The addresses of the words that hold references, each with that of a pointer derived from it, or with itself: when
-    /// an object moves, what is derived keeps its distance from the base.
+    /// The addresses of the words that hold references, each with that of a pointer derived from
+    /// it, or with itself: when an object moves, what is derived keeps its distance from the base.
     #[inline]
     pub fn roots(&self) -> impl Iterator<Item = (usize, usize)> + use<'s> {
         let sp = self.sp;
@@ -214,8 +222,8 @@ impl<'s> Frame<'s> {
         self.safepoint.map_or(Roots::empty(), |safepoint| safepoint.roots())
     }
 
-    /// The return slot, if a barrier may be placed in it; otherwise why not. All that the frame can know is tested;
-    /// that its goroutine is stopped or the frame frozen is the caller's to know.
+    /// The return slot, if a barrier may be placed in it; otherwise why not. All that the frame can
+    /// know is tested; that its goroutine is stopped or the frame frozen is the caller's to know.
     #[inline]
     pub fn barrier_slot(&self) -> Result<usize, BarrierRefusal> {
         if self.kind != FrameKind::Managed {
@@ -223,7 +231,9 @@ impl<'s> Frame<'s> {
         }
         match (self.return_slot, self.safepoint) {
             (_, None) => Err(BarrierRefusal::NotAtSafepoint),
-            (_, Some(safepoint)) if safepoint.moves_return_address() => Err(BarrierRefusal::ReturnAddressMoves),
+            (_, Some(safepoint)) if safepoint.moves_return_address() => {
+                Err(BarrierRefusal::ReturnAddressMoves)
+            }
             (Some(slot), _) if self.caller.is_some() => {
                 if self.hijacked {
                     Err(BarrierRefusal::Hijacked)
@@ -236,7 +246,8 @@ impl<'s> Frame<'s> {
     }
 }
 
-/// A walk over one stack, from younger frames to older ones. It allocates nothing and takes no lock.
+/// A walk over one stack, from younger frames to older ones. It allocates nothing and takes no
+/// lock.
 ///
 /// It ends: every step goes up the stack by at least a word, within the bounds.
 #[derive(Clone, Debug)]
@@ -268,7 +279,8 @@ struct Step {
 }
 
 impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
-    /// A walk that begins at the frame with these registers and reads `memory` within `bounds`, the stack.
+    /// A walk that begins at the frame with these registers and reads `memory` within `bounds`, the
+    /// stack.
     pub fn new(
         snapshot: &'s Snapshot<'_>,
         memory: M,
@@ -293,13 +305,15 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
         walker
     }
 
-    /// Whether to compare, at each safepoint whose CFI has the CFA relative to the frame pointer, both CFAs.
+    /// Whether to compare, at each safepoint whose CFI has the CFA relative to the frame pointer,
+    /// both CFAs.
     pub fn checked(mut self, checked: bool) -> Walker<'s, M, R> {
         self.checked = checked;
         self
     }
 
-    /// The frame that the walk stands at, as registers: a later walk over the same stack goes on from there.
+    /// The frame that the walk stands at, as registers: a later walk over the same stack goes on
+    /// from there.
     #[inline]
     pub fn registers(&self) -> Registers {
         self.registers
@@ -323,8 +337,8 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
                 }
                 let kind = FrameKind::Managed;
                 if safepoint.has_frame_record() && opaque(fp).wrapping_add(2 * WORD) == cfa {
-                    // The same CFA, behind a branch that is predicted: the walk runs from frame pointer to frame
-                    // pointer, and does not wait for what the look-ups yield.
+                    // The same CFA, behind a branch that is predicted: the walk runs from frame
+                    // pointer to frame pointer, and does not wait for what the look-ups yield.
                     let cfa = opaque(fp).wrapping_add(2 * WORD);
                     Step { kind, cfa, saved_fp: 2 * WORD, cfa_from_fp: true, oldest: false }
                 } else {
@@ -351,7 +365,13 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
                 NativeStep::End => return Ok(self.oldest(native.kind)),
                 NativeStep::Fixed(offset) => {
                     let cfa = sp.wrapping_add(offset);
-                    return Ok(Step { kind: native.kind, cfa, saved_fp: 0, cfa_from_fp: false, oldest: false });
+                    return Ok(Step {
+                        kind: native.kind,
+                        cfa,
+                        saved_fp: 0,
+                        cfa_from_fp: false,
+                        oldest: false,
+                    });
                 }
             },
         };
@@ -361,7 +381,10 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
         let (cfa, cfa_from_fp) = match rule.shape() {
             Shape::StackPointer(offset) => (sp.wrapping_add(offset), false),
             Shape::FramePointer(offset) => (fp.wrapping_add(offset), true),
-            _ => return self.step_slowly(kind, found.resolve(rule).ok_or(WalkError::NoRule { pc })?),
+            _ => {
+                return self
+                    .step_slowly(kind, found.resolve(rule).ok_or(WalkError::NoRule { pc })?);
+            }
         };
         Ok(Step { kind, cfa, saved_fp: rule.saved_fp(), cfa_from_fp, oldest: false })
     }
@@ -371,7 +394,9 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
         let Registers { pc, sp, fp } = self.registers;
         let bounded = Bounded(self);
         let context = Context::new(pc, sp, fp);
-        let recovery = rule.evaluate(&context, &bounded).map_err(|source| WalkError::Expression { pc, source })?;
+        let recovery = rule
+            .evaluate(&context, &bounded)
+            .map_err(|source| WalkError::Expression { pc, source })?;
         if recovery.oldest {
             return Ok(self.oldest(kind));
         }
@@ -385,13 +410,19 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
         let saved_fp = match recovery.register(FRAME_POINTER) {
             Recovered::Same => 0,
             Recovered::At(address) => cfa.wrapping_sub(address),
-            Recovered::Unknown | Recovered::Value(_) => return Err(WalkError::ReturnAddress { pc }),
+            Recovered::Unknown | Recovered::Value(_) => {
+                return Err(WalkError::ReturnAddress { pc });
+            }
         };
-        let cfa_from_fp = rule.as_packed().map(Rule::shape).is_some_and(|shape| matches!(shape, Shape::Realigned(_)));
+        let cfa_from_fp = rule
+            .as_packed()
+            .map(Rule::shape)
+            .is_some_and(|shape| matches!(shape, Shape::Realigned(_)));
         Ok(Step { kind, cfa, saved_fp, cfa_from_fp, oldest: false })
     }
 
-    /// The step of the oldest frame, which returns nowhere. Its rule's CFA may lie beyond the stack and means nothing.
+    /// The step of the oldest frame, which returns nowhere. Its rule's CFA may lie beyond the stack
+    /// and means nothing.
     fn oldest(&self, kind: FrameKind) -> Step {
         Step { kind, cfa: self.end, saved_fp: 0, cfa_from_fp: false, oldest: true }
     }
@@ -401,7 +432,12 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
     fn take(&mut self, step: Step) -> Result<Frame<'s>, WalkError> {
         let Registers { pc, sp, fp } = self.registers;
         let Step { kind, cfa, saved_fp, cfa_from_fp, oldest } = step;
-        if cfa <= sp || cfa > self.end || sp < self.start || !(cfa | sp).is_multiple_of(WORD) || oldest {
+        if cfa <= sp
+            || cfa > self.end
+            || sp < self.start
+            || !(cfa | sp).is_multiple_of(WORD)
+            || oldest
+        {
             self.check_odd(step)?;
         }
         let mut frame = Frame {
@@ -433,8 +469,8 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
         }
         let original = self.returns.original(found);
         let return_address = original.unwrap_or(found);
-        // A recursion returns to where it already stands. The test is predicted well, and takes the probe, which
-        // depends on the word just read, out of the chain from one frame to the next.
+        // A recursion returns to where it already stands. The test is predicted well, and takes the
+        // probe, which depends on the word just read, out of the chain from one frame to the next.
         if !(return_address == pc && frame.safepoint.is_some()) {
             self.safepoint = self.look_up(return_address);
         }

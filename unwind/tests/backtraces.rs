@@ -1,5 +1,5 @@
-//! Backtraces of real processes equal gdb's, frame by frame: of C++ that throws through five libraries, of Rust in a signal
-//! handler.
+//! Backtraces of real processes equal gdb's, frame by frame: of C++ that throws through five
+//! libraries, of Rust in a signal handler.
 
 #[path = "support/gdb.rs"]
 mod gdb;
@@ -24,7 +24,10 @@ extern "C-unwind" fn look() {
         let mut attributes = std::mem::zeroed();
         assert_eq!(libc::pthread_getattr_np(libc::pthread_self(), &raw mut attributes), 0);
         let (mut start, mut size) = (std::ptr::null_mut(), 0);
-        assert_eq!(libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size), 0);
+        assert_eq!(
+            libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size),
+            0
+        );
         libc::pthread_attr_destroy(&raw mut attributes);
         StackMemory::new(start as usize..start as usize + size)
     };
@@ -62,7 +65,12 @@ fn libraries(subject: &str) -> Option<PathBuf> {
     let library = |n: u32| directory.join(format!("libthrows{n}.so"));
     for n in (1..=5_u32).rev() {
         let mut compiler = Command::new("g++");
-        compiler.args(["-O1", "-fPIC", "-shared"]).arg(format!("-DN={n}")).arg("-o").arg(library(n)).arg(&source);
+        compiler
+            .args(["-O1", "-fPIC", "-shared"])
+            .arg(format!("-DN={n}"))
+            .arg("-o")
+            .arg(library(n))
+            .arg(&source);
         if n < 5 {
             compiler.arg(format!("-DNEXT={}", n + 1)).arg(library(n + 1));
             compiler.arg(format!("-Wl,-rpath,{}", directory.display()));
@@ -85,7 +93,8 @@ fn subject() {
         Ok("signal") => recurse(7),
         Ok(function) => {
             let path = std::env::var(gdb::ARGUMENT).expect("the library's path");
-            let (path, function) = (CString::new(path).expect("a path"), CString::new(function).expect("a name"));
+            let (path, function) =
+                (CString::new(path).expect("a path"), CString::new(function).expect("a name"));
             // SAFETY: libraries without initialisers; the function has this type.
             unsafe {
                 let library = libc::dlopen(path.as_ptr(), libc::RTLD_NOW);

@@ -1,4 +1,5 @@
-//! Images: of this process while libraries come and go, from files with separate and compressed debug data, and broken.
+//! Images: of this process while libraries come and go, from files with separate and compressed
+//! debug data, and broken.
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -6,14 +7,17 @@ use std::process::Command;
 
 use object::{Object, ObjectSymbol};
 use proptest::prelude::*;
-use stackmark_unwind::{Code, CodeError, Context, Image, ImageError, MemorySnapshot, Trace, TraceCache, UnwindRule};
+use stackmark_unwind::{
+    Code, CodeError, Context, Image, ImageError, MemorySnapshot, Trace, TraceCache, UnwindRule,
+};
 
 /// A directory of its own for a test, removed at its end.
 struct Directory(PathBuf);
 
 impl Directory {
     fn new(name: &str) -> Directory {
-        let path = std::env::temp_dir().join(format!("stackmark-unwind-{name}-{}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("stackmark-unwind-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Directory(path)
     }
@@ -39,12 +43,14 @@ impl Drop for Directory {
     }
 }
 
-const SOURCE: &str = "int through(int (*f)(void)) { volatile int a[100]; a[3] = f(); return a[3] + 1; }";
+const SOURCE: &str =
+    "int through(int (*f)(void)) { volatile int a[100]; a[3] = f(); return a[3] + 1; }";
 
 fn symbol(path: &Path, name: &str) -> usize {
     let bytes = std::fs::read(path).unwrap();
     let file = object::File::parse(&*bytes).unwrap();
-    let address = file.dynamic_symbols().find(|symbol| symbol.name() == Ok(name)).unwrap().address();
+    let address =
+        file.dynamic_symbols().find(|symbol| symbol.name() == Ok(name)).unwrap().address();
     address as usize
 }
 
@@ -84,14 +90,21 @@ fn debug_files_are_found_by_link_and_by_build_id_and_may_be_compressed() {
     let directory = Directory::new("debug");
     std::fs::write(directory.0.join("a.c"), SOURCE).unwrap();
     let no_tables = "-fno-asynchronous-unwind-tables";
-    if !directory.run("cc", &["-g", no_tables, "-fPIC", "-shared", "-Wl,--build-id", "-o", "whole.so", "a.c"])
-        || !directory.run("objcopy", &["--compress-debug-sections=zlib", "whole.so", "compressed.so"])
+    if !directory.run(
+        "cc",
+        &["-g", no_tables, "-fPIC", "-shared", "-Wl,--build-id", "-o", "whole.so", "a.c"],
+    ) || !directory
+        .run("objcopy", &["--compress-debug-sections=zlib", "whole.so", "compressed.so"])
     {
         return;
     }
     let pc = symbol(&directory.0.join("whole.so"), "through") + 1;
-    let open = |name: &str, roots: &[PathBuf]| Image::open(&directory.0.join(name), 0x10_0000, roots).unwrap();
-    let rule = |image: &Image| image.rule(0x10_0000 + pc).unwrap().map(|rule: UnwindRule<'_>| rule.to_string());
+    let open = |name: &str, roots: &[PathBuf]| {
+        Image::open(&directory.0.join(name), 0x10_0000, roots).unwrap()
+    };
+    let rule = |image: &Image| {
+        image.rule(0x10_0000 + pc).unwrap().map(|rule: UnwindRule<'_>| rule.to_string())
+    };
     let expected = rule(&open("whole.so", &[])).expect("`.debug_frame` covers it");
     assert!(expected.starts_with("cfa=sp+16 rbp=[cfa-16]"), "{expected}");
     assert_eq!(rule(&open("compressed.so", &[])), Some(expected.clone()));
@@ -115,7 +128,8 @@ fn debug_files_are_found_by_link_and_by_build_id_and_may_be_compressed() {
 #[test]
 fn a_compiled_image_says_what_its_entries_say() {
     let path = std::env::current_exe().unwrap();
-    let (single, compiled) = (Image::open(&path, 0, &[]).unwrap(), Image::open(&path, 0, &[]).unwrap());
+    let (single, compiled) =
+        (Image::open(&path, 0, &[]).unwrap(), Image::open(&path, 0, &[]).unwrap());
     let size = compiled.compile().unwrap();
     assert!(size > 0 && size < 4 * compiled.cfi_bytes(), "{size}");
     let functions = compiled.functions().unwrap();
@@ -130,13 +144,16 @@ fn a_compiled_image_says_what_its_entries_say() {
     assert_eq!(compiled.rule(outside), Ok(None));
 }
 
-/// The stubs of lazily bound calls have a CFA by an expression over the pc: one push more behind the 11th byte of each.
+/// The stubs of lazily bound calls have a CFA by an expression over the pc: one push more behind
+/// the 11th byte of each.
 #[test]
 fn stubs_of_the_procedure_linkage_table_are_walked_at_every_byte() {
     let directory = Directory::new("plt");
-    let source = "int puts(const char *); int rand(void); int f(void) { return puts(\"\") + rand(); }";
+    let source =
+        "int puts(const char *); int rand(void); int f(void) { return puts(\"\") + rand(); }";
     std::fs::write(directory.0.join("a.c"), source).unwrap();
-    let flags = ["-O1", "-fcf-protection=none", "-fPIC", "-shared", "-Wl,-z,lazy", "-o", "a.so", "a.c"];
+    let flags =
+        ["-O1", "-fcf-protection=none", "-fPIC", "-shared", "-Wl,-z,lazy", "-o", "a.so", "a.c"];
     if !directory.run("cc", &flags) {
         return;
     }
@@ -144,12 +161,14 @@ fn stubs_of_the_procedure_linkage_table_are_walked_at_every_byte() {
     let bytes = std::fs::read(&path).unwrap();
     let file = object::File::parse(&*bytes).unwrap();
     let section = file.section_by_name(".plt").unwrap();
-    let (start, size) = (object::ObjectSection::address(&section) as usize, object::ObjectSection::size(&section));
+    let (start, size) =
+        (object::ObjectSection::address(&section) as usize, object::ObjectSection::size(&section));
     assert!(size >= 48, "the first entry and two stubs, not {size} bytes");
     let image = Image::open(&path, 0, &[]).unwrap();
     let stack = MemorySnapshot { start: 0x7000, words: vec![0; 16] };
     for at in 0..size as usize {
-        // `push; jmp` in the first entry, which a stub has jumped to with its own word pushed; `jmp; push; jmp` in the others.
+        // `push; jmp` in the first entry, which a stub has jumped to with its own word pushed;
+        // `jmp; push; jmp` in the others.
         let pushed = match (at / 16, at % 16) {
             (0, 0..6) => 1,
             (0, _) => 2,
@@ -160,7 +179,11 @@ fn stubs_of_the_procedure_linkage_table_are_walked_at_every_byte() {
         let rule = image.rule(pc).unwrap().expect("covered");
         let recovery = rule.evaluate(&Context::new(pc, 0x7000, 0), &stack).unwrap();
         let expected = 0x7000 + 8 * (pushed + 1);
-        assert_eq!((recovery.cfa, recovery.return_slot()), (expected, Some(expected - 8)), "byte {at}: {rule}");
+        assert_eq!(
+            (recovery.cfa, recovery.return_slot()),
+            (expected, Some(expected - 8)),
+            "byte {at}: {rule}"
+        );
     }
 }
 
@@ -179,7 +202,10 @@ fn images_of_another_process_are_traced_over_its_memory() {
     let mut cache = TraceCache::new();
     let mut trace = Trace::new(&snapshot, &mut cache, &stack, (), Context::new(abort, 0x7000, 0));
     let frame = trace.next_frame().unwrap().unwrap();
-    assert_eq!((frame.pc, frame.return_slot, frame.return_address), (abort, Some(0x7000), abort + 1));
+    assert_eq!(
+        (frame.pc, frame.return_slot, frame.return_address),
+        (abort, Some(0x7000), abort + 1)
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! LLVM's stack maps: blobs written by hand, broken ones, and those of code that LLVM compiles and this test runs.
+//! LLVM's stack maps: blobs written by hand, broken ones, and those of code that LLVM compiles and
+//! this test runs.
 
 #[path = "support/llvm.rs"]
 mod support;
@@ -8,13 +9,16 @@ use std::cell::RefCell;
 use gimli::X86_64;
 use proptest::prelude::*;
 use stackmark_unwind::stack_map::llvm::{self, LlvmError, Value};
-use stackmark_unwind::stack_map::{Location, Root, StackMap, StackMapError, StackMapSource, StackMaps};
+use stackmark_unwind::stack_map::{
+    Location, Root, StackMap, StackMapError, StackMapSource, StackMaps,
+};
 use stackmark_unwind::{Code, Context, Memory, StackMemory, Trace, TraceCache};
 
 /// Kind, size, register and number of a location.
 type RawLocation = (u8, u16, u16, i32);
 
-/// One blob: a function at `address` with a frame of `stack_size`, and its records as offset and locations.
+/// One blob: a function at `address` with a frame of `stack_size`, and its records as offset and
+/// locations.
 fn blob(address: u64, stack_size: u64, records: &[(u32, &[RawLocation])]) -> Vec<u8> {
     let mut bytes = vec![3, 0, 0, 0];
     bytes.extend([1, 1, records.len() as u32].map(u32::to_le_bytes).concat());
@@ -40,14 +44,35 @@ const CALL: RawLocation = (4, 8, 0, 0);
 
 #[test]
 fn blobs_that_were_linked_together_are_read_one_after_the_other() {
-    let spilled = [CALL, CALL, (4, 8, 0, 1), (5, 8, 0, 0), (3, 8, 7, 16), (3, 8, 7, 16), (3, 8, 7, 8), (3, 8, 7, 24)];
-    let in_registers =
-        [CALL, CALL, CALL, (1, 8, 3, 0), (1, 8, 3, 0), (4, 8, 0, 0), (4, 8, 0, 0), (3, 16, 6, -32), (3, 16, 6, -32)];
+    let spilled = [
+        CALL,
+        CALL,
+        (4, 8, 0, 1),
+        (5, 8, 0, 0),
+        (3, 8, 7, 16),
+        (3, 8, 7, 16),
+        (3, 8, 7, 8),
+        (3, 8, 7, 24),
+    ];
+    let in_registers = [
+        CALL,
+        CALL,
+        CALL,
+        (1, 8, 3, 0),
+        (1, 8, 3, 0),
+        (4, 8, 0, 0),
+        (4, 8, 0, 0),
+        (3, 16, 6, -32),
+        (3, 16, 6, -32),
+    ];
     let mut section = blob(0x1000, 56, &[(0x20, &spilled), (0x30, &[CALL, CALL, CALL])]);
     section.extend(blob(0x2000, u64::MAX, &[(0x10, &in_registers)]));
     let records = llvm::records(&section).unwrap();
     assert_eq!(records.len(), 3);
-    assert_eq!((records[0].return_address, records[0].stack_size, records[0].id), (0x1020, Some(56), 0xabcd_ef00));
+    assert_eq!(
+        (records[0].return_address, records[0].stack_size, records[0].id),
+        (0x1020, Some(56), 0xabcd_ef00)
+    );
     assert_eq!(records[0].values[3], Value::Constant(0x1234_5678_9abc));
     let map = records[0].statepoint().unwrap();
     let derived = Root { base: Location::Stack(8), derived: Location::Stack(24) };
@@ -56,7 +81,8 @@ fn blobs_that_were_linked_together_are_read_one_after_the_other() {
     assert_eq!(records[1].statepoint().unwrap().roots, []);
     assert_eq!(llvm::stack_maps(&section).unwrap()[0], map);
     let map = records[2].statepoint().unwrap();
-    let roots = [Location::Register(X86_64::RBX), Location::Frame(-32), Location::Frame(-24)].map(Root::plain);
+    let roots = [Location::Register(X86_64::RBX), Location::Frame(-32), Location::Frame(-24)]
+        .map(Root::plain);
     assert_eq!((map.roots.as_slice(), map.cfa_offset), (&roots[..], None));
     let table = StackMaps::new(records.iter().map(|record| record.statepoint().unwrap())).unwrap();
     assert_eq!(table.get(0x2010).unwrap().roots().collect::<Vec<_>>(), roots);
@@ -69,13 +95,23 @@ fn what_is_no_stack_map_is_refused_with_its_place() {
         assert_eq!(llvm::records(&section[..len]), Err(LlvmError::Truncated { offset: len }));
     }
     assert_eq!(llvm::records(&[2]), Err(LlvmError::Version { offset: 0, version: 2 }));
-    assert_eq!(llvm::records(&blob(0, 0, &[(0, &[(6, 8, 0, 0)])])), Err(LlvmError::Location { offset: 64 }));
-    assert_eq!(llvm::records(&blob(0, 0, &[(0, &[(5, 8, 0, 1)])])), Err(LlvmError::Location { offset: 64 }));
-    let statepoint =
-        |locations: &[RawLocation]| llvm::records(&blob(0x10, 0, &[(4, locations)])).unwrap()[0].statepoint();
+    assert_eq!(
+        llvm::records(&blob(0, 0, &[(0, &[(6, 8, 0, 0)])])),
+        Err(LlvmError::Location { offset: 64 })
+    );
+    assert_eq!(
+        llvm::records(&blob(0, 0, &[(0, &[(5, 8, 0, 1)])])),
+        Err(LlvmError::Location { offset: 64 })
+    );
+    let statepoint = |locations: &[RawLocation]| {
+        llvm::records(&blob(0x10, 0, &[(4, locations)])).unwrap()[0].statepoint()
+    };
     let return_address = 0x14;
     assert_eq!(statepoint(&[CALL]), Err(LlvmError::NoStatepoint { return_address }));
-    assert_eq!(statepoint(&[CALL, CALL, CALL, CALL]), Err(LlvmError::NoStatepoint { return_address }));
+    assert_eq!(
+        statepoint(&[CALL, CALL, CALL, CALL]),
+        Err(LlvmError::NoStatepoint { return_address })
+    );
     for odd in [(1, 4, 3, 0), (3, 7, 7, 0), (3, 8, 0, 0), (4, 8, 0, 1)] {
         let result = statepoint(&[CALL, CALL, CALL, (3, 8, 7, 0), odd]);
         assert_eq!(result, Err(LlvmError::Root { return_address }), "{odd:?}");
@@ -156,11 +192,18 @@ fn safepoints_take_a_few_bytes_each() {
 
 #[test]
 fn impossible_maps_are_refused() {
-    let map = StackMap { return_address: 0x10, cfa_offset: Some(16), roots: vec![Root::plain(Location::Stack(4))] };
+    let map = StackMap {
+        return_address: 0x10,
+        cfa_offset: Some(16),
+        roots: vec![Root::plain(Location::Stack(4))],
+    };
     let plain = StackMap { roots: vec![], ..map.clone() };
     let return_address = 0x10;
     assert_eq!(StackMaps::new([map]), Err(StackMapError::Unaligned { return_address }));
-    assert_eq!(StackMaps::new([plain.clone(), plain]), Err(StackMapError::Twice { return_address }));
+    assert_eq!(
+        StackMaps::new([plain.clone(), plain]),
+        Err(StackMapError::Twice { return_address })
+    );
 }
 
 #[test]
@@ -206,7 +249,8 @@ thread_local! {
     static COLLECTION: RefCell<Option<Collection>> = const { RefCell::new(None) };
 }
 
-// Saves all callee-saved registers, so that what the program keeps in them stands in memory while it is looked at.
+// Saves all callee-saved registers, so that what the program keeps in them stands in memory while
+// it is looked at.
 std::arch::global_asm!(
     ".globl stackmark_test_look",
     "stackmark_test_look:",
@@ -243,7 +287,8 @@ extern "C" fn collect() {
         let context = Context::capture();
         let snapshot = code.snapshot();
         let mut cache = TraceCache::new();
-        // SAFETY: the part of this thread's stack above this frame, as far as this test's frames can reach.
+        // SAFETY: the part of this thread's stack above this frame, as far as this test's frames
+        // can reach.
         let memory = unsafe { StackMemory::new(context.sp()..context.sp() + 4096) };
         let mut trace = Trace::new(&snapshot, &mut cache, memory.clone(), (), context);
         let mut slots = Vec::new();
@@ -254,7 +299,9 @@ extern "C" fn collect() {
             for root in map.roots() {
                 assert_eq!(root.base, root.derived);
                 let (sp, fp) = (register(X86_64::RSP), register(X86_64::RBP));
-                slots.push(root.base.address(sp, fp, |register| trace.register_slot(register)).unwrap());
+                slots.push(
+                    root.base.address(sp, fp, |register| trace.register_slot(register)).unwrap(),
+                );
             }
         }
         // A register that was never changed stands in one slot for several frames.
@@ -263,14 +310,19 @@ extern "C" fn collect() {
         *visited += slots.len();
         for slot in slots {
             let old = memory.read(slot).unwrap();
-            let (_, new) = moves.iter().find(|(from, _)| *from == old).expect("a reference to one of the objects");
-            // SAFETY: the slot is one of the program's, which is stopped in a call and expects it to change.
+            let (_, new) = moves
+                .iter()
+                .find(|(from, _)| *from == old)
+                .expect("a reference to one of the objects");
+            // SAFETY: the slot is one of the program's, which is stopped in a call and expects it
+            // to change.
             unsafe { *(slot as *mut usize) = *new };
         }
     });
 }
 
-/// Compiles, loads and runs the program with these options for `llc`; how many roots the collection visited.
+/// Compiles, loads and runs the program with these options for `llc`; how many roots the collection
+/// visited.
 fn run(name: &str, options: &[&str]) -> Option<usize> {
     let library = support::load(name, PROGRAM, options)?;
     let maps = StackMaps::new(llvm::stack_maps(library.stack_maps).unwrap()).unwrap();
@@ -283,8 +335,11 @@ fn run(name: &str, options: &[&str]) -> Option<usize> {
     code.refresh_images();
     COLLECTION.set(Some(Collection { code, maps, moves, visited: 0 }));
     // SAFETY: the program's own type.
-    let work =
-        unsafe { std::mem::transmute::<usize, extern "C" fn(extern "C" fn(), *const u64, *const u64) -> u64>(work) };
+    let work = unsafe {
+        std::mem::transmute::<usize, extern "C" fn(extern "C" fn(), *const u64, *const u64) -> u64>(
+            work,
+        )
+    };
     let result = work(look, old[0].as_ptr(), old[1].as_ptr());
     assert_eq!(result, 200 + (3000 - 100), "the program saw the objects at their new places");
     Some(COLLECTION.take().unwrap().visited)

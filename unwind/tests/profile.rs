@@ -1,4 +1,5 @@
-//! A profiler: traces from a SIGPROF handler at 1 kHz, while code is registered and unregistered by another thread.
+//! A profiler: traces from a SIGPROF handler at 1 kHz, while code is registered and unregistered by
+//! another thread.
 //!
 //! In a file of its own, because the timer is the whole process's.
 
@@ -25,18 +26,24 @@ static BROKEN: AtomicUsize = AtomicUsize::new(0);
 /// The pc of the last frame of a trace that did not end, and where it began.
 static WHERE: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
-extern "C" fn on_tick(_signal: i32, _info: *mut libc::siginfo_t, interrupted: *mut libc::ucontext_t) {
+extern "C" fn on_tick(
+    _signal: i32,
+    _info: *mut libc::siginfo_t,
+    interrupted: *mut libc::ucontext_t,
+) {
     // Acquire: pairs with the Release of the thread that set it, so that its contents are seen.
     let profiler = PROFILER.swap(std::ptr::null_mut(), Ordering::Acquire);
     if profiler.is_null() {
         return;
     }
-    // SAFETY: whoever takes the pointer out has it alone until it is put back; the test keeps it alive.
+    // SAFETY: whoever takes the pointer out has it alone until it is put back; the test keeps it
+    // alive.
     let (state, interrupted) = unsafe { (&mut *profiler, &*interrupted) };
     let context = Context::interrupted(interrupted);
     if state.stack.contains(&context.sp()) {
         // SAFETY: the stack is that of the interrupted thread, mapped from its stack pointer on.
-        let (code, memory) = unsafe { (&*state.code, StackMemory::new(context.sp() - 128..state.stack.end)) };
+        let (code, memory) =
+            unsafe { (&*state.code, StackMemory::new(context.sp() - 128..state.stack.end)) };
         let snapshot = code.snapshot();
         let mut trace = Trace::new(&snapshot, &mut state.cache, memory, (), context);
         let (mut depth, mut last) = (0, context.pc());
@@ -73,7 +80,10 @@ fn tick(microseconds: i64) {
     let time = libc::timeval { tv_sec: 0, tv_usec: microseconds };
     let timer = libc::itimerval { it_interval: time, it_value: time };
     // SAFETY: a valid timer.
-    assert_eq!(unsafe { libc::setitimer(libc::ITIMER_PROF, &raw const timer, std::ptr::null_mut()) }, 0);
+    assert_eq!(
+        unsafe { libc::setitimer(libc::ITIMER_PROF, &raw const timer, std::ptr::null_mut()) },
+        0
+    );
 }
 
 #[test]
@@ -98,25 +108,41 @@ fn every_sample_of_a_profiler_ends_at_the_threads_own_entry() {
                 let mut attributes = std::mem::zeroed();
                 assert_eq!(libc::pthread_getattr_np(libc::pthread_self(), &raw mut attributes), 0);
                 let (mut start, mut size) = (std::ptr::null_mut::<c_void>(), 0);
-                assert_eq!(libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size), 0);
+                assert_eq!(
+                    libc::pthread_attr_getstack(
+                        &raw const attributes,
+                        &raw mut start,
+                        &raw mut size
+                    ),
+                    0
+                );
                 libc::pthread_attr_destroy(&raw mut attributes);
                 start as usize..start as usize + size
             };
             let cache = TraceCache::fixed(4096);
-            let mut profiler = Profiler { code: &raw const code, cache, stack, depths: Vec::with_capacity(10_000) };
-            // Not on the thread's alternate stack, which Rust makes smaller than a trace in a debug build needs.
-            // SAFETY: the handler does only what may be done in one.
+            let mut profiler = Profiler {
+                code: &raw const code,
+                cache,
+                stack,
+                depths: Vec::with_capacity(10_000),
+            };
+            // Not on the thread's alternate stack, which Rust makes smaller than a trace in a debug
+            // build needs. SAFETY: the handler does only what may be done in one.
             unsafe {
                 let mut action: libc::sigaction = std::mem::zeroed();
                 action.sa_sigaction = on_tick as *const () as usize;
                 action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
-                assert_eq!(libc::sigaction(libc::SIGPROF, &raw const action, std::ptr::null_mut()), 0);
+                assert_eq!(
+                    libc::sigaction(libc::SIGPROF, &raw const action, std::ptr::null_mut()),
+                    0
+                );
             }
             // Release: pairs with the Acquire of the handler.
             PROFILER.store(&raw mut profiler, Ordering::Release);
             tick(1000);
             let begun = Instant::now();
-            while SAMPLES.load(Ordering::Relaxed) < 300 && begun.elapsed() < Duration::from_secs(30) {
+            while SAMPLES.load(Ordering::Relaxed) < 300 && begun.elapsed() < Duration::from_secs(30)
+            {
                 black_box(work(black_box(40)));
             }
             tick(0);
@@ -133,5 +159,8 @@ fn every_sample_of_a_profiler_ends_at_the_threads_own_entry() {
     let (samples, broken) = (SAMPLES.load(Ordering::Relaxed), BROKEN.load(Ordering::Relaxed));
     let [from, to] = [0, 1].map(|i| WHERE[i].load(Ordering::Relaxed));
     assert_eq!(broken, 0, "of {samples} samples; one from {from:#x} stopped at {to:#x}");
-    assert!(samples > 0 && depths.iter().any(|depth| *depth > 20), "{samples} samples, depths {depths:?}");
+    assert!(
+        samples > 0 && depths.iter().any(|depth| *depth > 20),
+        "{samples} samples, depths {depths:?}"
+    );
 }

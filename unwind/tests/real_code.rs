@@ -13,12 +13,15 @@ use support::{eh_frame, frame_record};
 /// The frame of the code below, its epilogue included.
 fn frame() -> Vec<(u32, Cfi)> {
     let mut frame = frame_record();
-    frame.extend([(LEN as u32 - 1, Cfi::Cfa(X86_64::RSP, 8)), (LEN as u32 - 1, Cfi::SameValue(X86_64::RBP))]);
+    frame.extend([
+        (LEN as u32 - 1, Cfi::Cfa(X86_64::RSP, 8)),
+        (LEN as u32 - 1, Cfi::SameValue(X86_64::RBP)),
+    ]);
     frame
 }
 
-/// `push rbp; mov rbp, rsp; mov rax, imm64; call rax; pop rbp; ret`, twice: `outer` calls `inner` calls a native
-/// function.
+/// `push rbp; mov rbp, rsp; mov rax, imm64; call rax; pop rbp; ret`, twice: `outer` calls `inner`
+/// calls a native function.
 struct Jit {
     code: Code,
     id: RegionId,
@@ -36,7 +39,14 @@ impl Jit {
         // SAFETY: a fresh mapping.
         let page = unsafe {
             let protection = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
-            libc::mmap(std::ptr::null_mut(), PAGE, protection, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+            libc::mmap(
+                std::ptr::null_mut(),
+                PAGE,
+                protection,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
         };
         assert_ne!(page, libc::MAP_FAILED);
         let start = page as usize;
@@ -83,7 +93,10 @@ impl Jit {
 struct Opaque(c_void);
 
 unsafe extern "C" {
-    fn _Unwind_Backtrace(visit: extern "C" fn(*mut Opaque, *mut c_void) -> i32, data: *mut c_void) -> i32;
+    fn _Unwind_Backtrace(
+        visit: extern "C" fn(*mut Opaque, *mut c_void) -> i32,
+        data: *mut c_void,
+    ) -> i32;
     fn _Unwind_GetIP(context: *mut Opaque) -> usize;
 }
 
@@ -118,7 +131,8 @@ fn a_system_backtrace_crosses_managed_frames_and_goes_on_behind_them() {
     let depth = pcs().len();
     jit.run();
     let seen = SEEN.take();
-    let managed: Vec<usize> = seen.iter().filter(|pc| (jit.start..jit.start + PAGE).contains(pc)).copied().collect();
+    let managed: Vec<usize> =
+        seen.iter().filter(|pc| (jit.start..jit.start + PAGE).contains(pc)).copied().collect();
     assert_eq!(managed, [jit.start + INNER + 16, jit.start + 16]);
     assert!(seen.len() > depth, "the frames of the test itself are seen too");
     let snapshot = jit.code.snapshot();
@@ -141,19 +155,26 @@ struct Stepping {
     code: *const Code,
     region: std::ops::Range<usize>,
     stack: std::ops::Range<usize>,
-    /// Pc of each step in the region, and how many managed frames the trace has seen, and whether it got out of them.
+    /// Pc of each step in the region, and how many managed frames the trace has seen, and whether
+    /// it got out of them.
     steps: Vec<(usize, usize, bool)>,
 }
 
-static STEPPING: std::sync::atomic::AtomicPtr<Stepping> = std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
+static STEPPING: std::sync::atomic::AtomicPtr<Stepping> =
+    std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
 
-extern "C" fn on_trap(_signal: i32, _info: *mut libc::siginfo_t, interrupted: *mut libc::ucontext_t) {
+extern "C" fn on_trap(
+    _signal: i32,
+    _info: *mut libc::siginfo_t,
+    interrupted: *mut libc::ucontext_t,
+) {
     // Relaxed: the same thread has stored it.
     let stepping = STEPPING.load(std::sync::atomic::Ordering::Relaxed);
     if stepping.is_null() {
         return;
     }
-    // SAFETY: the test keeps it alive while traps are taken, on its own thread, and looks at it only afterwards.
+    // SAFETY: the test keeps it alive while traps are taken, on its own thread, and looks at it
+    // only afterwards.
     let (stepping, interrupted) = unsafe { (&mut *stepping, &*interrupted) };
     let context = Context::interrupted(interrupted);
     if !stepping.region.contains(&context.pc()) {
@@ -192,7 +213,8 @@ fn a_signal_at_any_instruction_of_managed_code_finds_its_callers() {
         stack: here - 0x4000..here + 0x400,
         steps: Vec::with_capacity(100),
     };
-    // SAFETY: the handler does what may be done in one; the trap flag is set and cleared around the run.
+    // SAFETY: the handler does what may be done in one; the trap flag is set and cleared around the
+    // run.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_trap as *const () as usize;
@@ -237,16 +259,28 @@ fn gdb_names_managed_frames_and_walks_past_them() {
     }
     let output = Command::new("gdb")
         .args(["-nx", "-batch", "-ex", "set confirm off", "-ex", "set debuginfod enabled off"])
-        .args(["-ex", "break real_code::gdb_stops_here", "-ex", "run", "-ex", "backtrace 6", "-ex", "continue"])
+        .args([
+            "-ex",
+            "break real_code::gdb_stops_here",
+            "-ex",
+            "run",
+            "-ex",
+            "backtrace 6",
+            "-ex",
+            "continue",
+        ])
         .arg("--args")
         .arg(std::env::current_exe().unwrap())
         .args(["inferior", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
     let frame = |number: usize| {
         let start = format!("#{number} ");
-        text.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("no frame {number} in:\n{text}"))
+        text.lines()
+            .find(|line| line.starts_with(&start))
+            .unwrap_or_else(|| panic!("no frame {number} in:\n{text}"))
     };
     assert!(frame(0).contains("gdb_stops_here"), "{text}");
     assert!(frame(1).contains("in shown_inner ()"), "{text}");

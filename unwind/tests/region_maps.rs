@@ -1,4 +1,5 @@
-//! Stack maps of all kinds in a region, and how walks see them: Cranelift's, LLVM's with derived pointers, a host's closure.
+//! Stack maps of all kinds in a region, and how walks see them: Cranelift's, LLVM's with derived
+//! pointers, a host's closure.
 
 mod support;
 
@@ -6,14 +7,17 @@ use gimli::X86_64;
 use gimli::write::CallFrameInstruction as Cfi;
 use proptest::prelude::*;
 use stackmark_unwind::stack_map::{self, Location, Root, StackMap};
-use stackmark_unwind::{Code, CodeError, MemorySnapshot, Region, RegionError, Registers, Safepoint, Walker};
+use stackmark_unwind::{
+    Code, CodeError, MemorySnapshot, Region, RegionError, Registers, Safepoint, Walker,
+};
 use support::{FUNCTION, eh_frame, region};
 
 const START: usize = 0x10_0000;
 const CALL: usize = START + 0x20;
 const STACK: usize = 0x7000_0000;
 
-/// One function with `maps` instead of a safepoint, whose frame is as Cranelift's, with 32 bytes below the frame pointer.
+/// One function with `maps` instead of a safepoint, whose frame is as Cranelift's, with 32 bytes
+/// below the frame pointer.
 fn with_maps(maps: Vec<StackMap>) -> Region {
     Region { stack_maps: maps, ..region(START, &[&[]]) }
 }
@@ -71,7 +75,10 @@ fn slots_relative_to_the_frame_pointer_are_those_relative_to_the_stack_pointer()
 fn the_size_of_a_frame_is_taken_from_its_cfi_where_the_map_has_none() {
     let mut region = with_maps(vec![map(None, vec![Root::plain(stack(1))])]);
     let refused = refusal(region.clone());
-    assert!(matches!(refused, RegionError::SafepointLayout { cfa_offset: None, .. }), "by frame pointer: {refused}");
+    assert!(
+        matches!(refused, RegionError::SafepointLayout { cfa_offset: None, .. }),
+        "by frame pointer: {refused}"
+    );
     region.eh_frame = eh_frame([(START, FUNCTION as u32, vec![(1, Cfi::CfaOffset(48))])]);
     assert_eq!(walked(region).1, [1]);
 }
@@ -84,7 +91,8 @@ fn a_host_closure_gives_what_a_safepoint_would() {
         }
         return_address == CALL
     };
-    let from_host = with_maps(stack_map::from_source(&source, [(CALL, Some(48)), (CALL + 8, None)]));
+    let from_host =
+        with_maps(stack_map::from_source(&source, [(CALL, Some(48)), (CALL + 8, None)]));
     let mut given = region(START, &[&[]]);
     given.safepoints.push(Safepoint { return_address: CALL, cfa_offset: 48, slots: vec![0, 8] });
     assert_eq!(walked(from_host), walked(given));
@@ -92,19 +100,35 @@ fn a_host_closure_gives_what_a_safepoint_would() {
 
 #[test]
 fn roots_that_walks_of_a_region_cannot_find_are_refused() {
-    let in_register = with_maps(vec![map(Some(48), vec![Root::plain(Location::Register(X86_64::RBX))])]);
-    assert_eq!(refusal(in_register), RegionError::RegisterRoot { function: "f0".into(), return_address: CALL });
-    for (location, slot) in [(stack(-1), u32::MAX as i64 - 7), (stack(5), 40), (Location::Frame(-40), -8)] {
-        let refused = refusal(with_maps(vec![map(Some(48), vec![Root { base: stack(0), derived: location }])]));
-        assert_eq!(refused, RegionError::Slot { function: "f0".into(), return_address: CALL, slot });
+    let in_register =
+        with_maps(vec![map(Some(48), vec![Root::plain(Location::Register(X86_64::RBX))])]);
+    assert_eq!(
+        refusal(in_register),
+        RegionError::RegisterRoot { function: "f0".into(), return_address: CALL }
+    );
+    for (location, slot) in
+        [(stack(-1), u32::MAX as i64 - 7), (stack(5), 40), (Location::Frame(-40), -8)]
+    {
+        let refused = refusal(with_maps(vec![map(
+            Some(48),
+            vec![Root { base: stack(0), derived: location }],
+        )]));
+        assert_eq!(
+            refused,
+            RegionError::Slot { function: "f0".into(), return_address: CALL, slot }
+        );
     }
     let mut twice = region(START, &[&[(0x20, 32, &[])]]);
     twice.stack_maps = vec![map(Some(48), vec![])];
-    assert_eq!(refusal(twice), RegionError::SafepointTwice { function: "f0".into(), return_address: CALL });
+    assert_eq!(
+        refusal(twice),
+        RegionError::SafepointTwice { function: "f0".into(), return_address: CALL }
+    );
 }
 
 proptest! {
-    /// Any number of safepoints, close together and far apart, with few and with many distinct maps.
+    /// Any number of safepoints, close together and far apart, with few and with many distinct
+    /// maps.
     #[test]
     fn every_safepoint_is_found_and_nothing_else(
         gaps in prop::collection::vec(prop_oneof![1..9_usize, 1..300_usize], 1..600),

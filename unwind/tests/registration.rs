@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gimli::X86_64;
 use gimli::write::CallFrameInstruction as Cfi;
 use stackmark_unwind::{
-    CfiError, Code, CodeError, FrameKind, Function, ImageError, NativeRule, Region, RegionError, Safepoint,
-    SafepointRef,
+    CfiError, Code, CodeError, FrameKind, Function, ImageError, NativeRule, Region, RegionError,
+    Safepoint, SafepointRef,
 };
 use support::{FUNCTION, eh_frame, region};
 
@@ -30,7 +30,10 @@ fn refused(change: impl FnOnce(&mut Region)) -> RegionError {
     match code.register(region).unwrap_err() {
         CodeError::Region { region, source } => {
             assert_eq!(region, "region at 0x100000");
-            assert!(code.snapshot().kind(START + 8).is_none(), "nothing of a refused region is registered");
+            assert!(
+                code.snapshot().kind(START + 8).is_none(),
+                "nothing of a refused region is registered"
+            );
             source
         }
         other => panic!("{other}"),
@@ -44,13 +47,15 @@ fn with_cfi(instructions: Vec<(u32, Cfi)>) -> impl FnOnce(&mut Region) {
 #[test]
 fn lookups_find_functions_and_safepoints_of_registered_regions_only() {
     let code = Code::new();
-    let first = code.register(region(START, &[&[(0x20, 32, &[0, 8])], &[(FUNCTION, 16, &[])]])).unwrap();
+    let first =
+        code.register(region(START, &[&[(0x20, 32, &[0, 8])], &[(FUNCTION, 16, &[])]])).unwrap();
     let second = code.register(region(START + 2 * FUNCTION, &[&[(0x30, 48, &[40])]])).unwrap();
     assert_ne!(first, second);
     let snapshot = code.snapshot();
     let safepoint = snapshot.safepoint(START + 0x20).unwrap();
     assert_eq!((safepoint.cfa_offset(), slots(safepoint)), (48, vec![0, 8]));
-    // A call may be a region's last instruction: its return address is the next region's first byte.
+    // A call may be a region's last instruction: its return address is the next region's first
+    // byte.
     assert_eq!(snapshot.safepoint(START + 2 * FUNCTION).unwrap().cfa_offset(), 32);
     assert_eq!(slots(snapshot.safepoint(START + 2 * FUNCTION + 0x30).unwrap()), [40]);
     assert!(snapshot.safepoint(START + 0x21).is_none());
@@ -101,7 +106,10 @@ fn overlaps_are_refused_by_name() {
 #[test]
 fn impossible_ranges_are_refused() {
     for (start, len) in [(0, 8), (START, 0), (usize::MAX - 4, 8), (START, 1 << 32)] {
-        assert_eq!(refused(|region| (region.start, region.len) = (start, len)), RegionError::Range { start, len });
+        assert_eq!(
+            refused(|region| (region.start, region.len) = (start, len)),
+            RegionError::Range { start, len }
+        );
     }
     let code = Code::new();
     let (start, end) = (START, START);
@@ -123,19 +131,30 @@ fn malformed_cfi_is_refused_with_its_place() {
     let cut = refused(|region| region.eh_frame.truncate(region.eh_frame.len() - 1));
     assert!(matches!(cut, RegionError::Cfi(CfiError::Entry { .. })), "{cut}");
     let unbalanced = refused(with_cfi(vec![(1, Cfi::RestoreState)]));
-    assert!(matches!(unbalanced, RegionError::Cfi(CfiError::Instructions { pc: 0x10_0000, .. })), "{unbalanced}");
+    assert!(
+        matches!(unbalanced, RegionError::Cfi(CfiError::Instructions { pc: 0x10_0000, .. })),
+        "{unbalanced}"
+    );
     let outside = refused(|region| region.eh_frame = eh_frame([(START - 8, 16, vec![])]));
-    assert!(matches!(outside, RegionError::Cfi(CfiError::Outside { start: 0xf_fff8, .. })), "{outside}");
+    assert!(
+        matches!(outside, RegionError::Cfi(CfiError::Outside { start: 0xf_fff8, .. })),
+        "{outside}"
+    );
     let empty = refused(|region| region.eh_frame = eh_frame([(START, 0, vec![])]));
     assert!(matches!(empty, RegionError::Cfi(CfiError::Empty { .. })), "{empty}");
-    let twice = refused(|region| region.eh_frame = eh_frame([(START, 16, vec![]), (START + 8, 16, vec![])]));
+    let twice = refused(|region| {
+        region.eh_frame = eh_frame([(START, 16, vec![]), (START + 8, 16, vec![])])
+    });
     assert_eq!(twice, RegionError::Cfi(CfiError::Overlap { pc: START as u64 + 8 }));
 }
 
 #[test]
 fn functions_must_lie_in_the_region_and_apart() {
-    let function = |name: &str, start, len| Function { name: name.into(), start, len, ..Function::default() };
-    for (start, len) in [(START - 8, 16), (START, 0), (START + FUNCTION - 8, 16), (START + 8, usize::MAX)] {
+    let function =
+        |name: &str, start, len| Function { name: name.into(), start, len, ..Function::default() };
+    for (start, len) in
+        [(START - 8, 16), (START, 0), (START + FUNCTION - 8, 16), (START + 8, usize::MAX)]
+    {
         assert_eq!(
             refused(|region| region.functions.push(function("stray", start, len))),
             RegionError::FunctionOutside { function: "stray".into(), start }
@@ -149,7 +168,9 @@ fn functions_must_lie_in_the_region_and_apart() {
 
 #[test]
 fn safepoints_must_agree_with_functions_and_cfi() {
-    let at = |return_address| move |region: &mut Region| region.safepoints[0].return_address = return_address;
+    let at = |return_address| {
+        move |region: &mut Region| region.safepoints[0].return_address = return_address
+    };
     for return_address in [0, START, START + FUNCTION + 1] {
         assert_eq!(refused(at(return_address)), RegionError::SafepointOutside { return_address });
     }
@@ -171,7 +192,10 @@ fn safepoints_must_agree_with_functions_and_cfi() {
     let far = refused(with_cfi(vec![(1, Cfi::CfaOffset(48)), (1, Cfi::Offset(X86_64::RBP, -56))]));
     assert!(matches!(far, RegionError::SafepointLayout { .. }), "{far}");
     let unaligned = refused(|region| region.safepoints[0].cfa_offset = 44);
-    assert!(matches!(unaligned, RegionError::SafepointLayout { cfa_offset: Some(44), .. }), "{unaligned}");
+    assert!(
+        matches!(unaligned, RegionError::SafepointLayout { cfa_offset: Some(44), .. }),
+        "{unaligned}"
+    );
     let by_rax = refused(with_cfi(vec![(1, Cfi::CfaRegister(X86_64::RAX))]));
     assert!(matches!(by_rax, RegionError::SafepointUnsupported { .. }), "{by_rax}");
 }
@@ -188,10 +212,14 @@ fn frames_without_a_frame_pointer_are_taken_from_their_cfi() {
 #[test]
 fn the_size_of_pushed_arguments_changes_nothing_for_a_walk() {
     let rules = |arguments: bool| {
-        let mut instructions =
-            vec![(1, Cfi::CfaOffset(16)), (1, Cfi::Offset(X86_64::RBX, -16)), (8, Cfi::CfaOffset(48))];
+        let mut instructions = vec![
+            (1, Cfi::CfaOffset(16)),
+            (1, Cfi::Offset(X86_64::RBX, -16)),
+            (8, Cfi::CfaOffset(48)),
+        ];
         if arguments {
-            // `DW_CFA_GNU_args_size`: what a landing pad pops, which is in the CFA's offset already.
+            // `DW_CFA_GNU_args_size`: what a landing pad pops, which is in the CFA's offset
+            // already.
             instructions.insert(2, (4, Cfi::ArgsSize(16)));
             instructions.push((0x30, Cfi::ArgsSize(0)));
         }
@@ -200,7 +228,9 @@ fn the_size_of_pushed_arguments_changes_nothing_for_a_walk() {
         let code = Code::new();
         code.register(region).unwrap();
         let snapshot = code.snapshot();
-        (0..FUNCTION).map(|at| snapshot.rule(START + at).unwrap().unwrap().to_string()).collect::<Vec<_>>()
+        (0..FUNCTION)
+            .map(|at| snapshot.rule(START + at).unwrap().unwrap().to_string())
+            .collect::<Vec<_>>()
     };
     let with_arguments = rules(true);
     assert_eq!(with_arguments, rules(false));
@@ -213,7 +243,11 @@ fn slots_must_lie_in_the_frame() {
         let refusal = refused(|region| region.safepoints[0].slots.push(slot));
         assert_eq!(
             refusal,
-            RegionError::Slot { function: "f0".into(), return_address: START + 0x20, slot: slot.into() }
+            RegionError::Slot {
+                function: "f0".into(),
+                return_address: START + 0x20,
+                slot: slot.into()
+            }
         );
     }
 }
@@ -222,7 +256,10 @@ fn slots_must_lie_in_the_frame() {
 fn a_frame_over_the_limit_is_refused_by_the_name_of_its_function() {
     let refusal = refused(|region| region.max_frame = Some(40));
     assert_eq!(refusal, RegionError::FrameTooLarge { function: "f0".into(), frame: 48, limit: 40 });
-    assert_eq!(refusal.to_string(), "function f0 has a frame of 48 bytes; 40 are allowed without a check of its own");
+    assert_eq!(
+        refusal.to_string(),
+        "function f0 has a frame of 48 bytes; 40 are allowed without a check of its own"
+    );
 }
 
 #[test]
@@ -257,13 +294,18 @@ fn readers_see_whole_versions_while_regions_come_and_go() {
                 // Relaxed: only ends the loop.
                 while !done.load(Ordering::Relaxed) {
                     let snapshot = code.snapshot();
-                    let safepoint = snapshot.safepoint(START + 0x20).expect("the region that stays");
+                    let safepoint =
+                        snapshot.safepoint(START + 0x20).expect("the region that stays");
                     assert_eq!(slots(safepoint), [0, 8]);
                     for i in 1..8_u32 {
                         let return_address = START + i as usize * 0x1_0000 + 0x20;
                         let Some(safepoint) = snapshot.safepoint(return_address) else { continue };
-                        assert_eq!((safepoint.cfa_offset(), slots(safepoint)), (32 + 8 * i as usize, vec![8 * i]));
-                        let function = snapshot.function(return_address - 1).expect("one version has both");
+                        assert_eq!(
+                            (safepoint.cfa_offset(), slots(safepoint)),
+                            (32 + 8 * i as usize, vec![8 * i])
+                        );
+                        let function =
+                            snapshot.function(return_address - 1).expect("one version has both");
                         assert_eq!(function.name, "f0");
                     }
                 }
@@ -276,7 +318,9 @@ fn readers_see_whole_versions_while_regions_come_and_go() {
                 code.unregister(registered.pop_front().unwrap()).unwrap();
             }
             let start = START + i as usize * 0x1_0000;
-            registered.push_back(code.register(region(start, &[&[(0x20, 16 + 8 * i, &[8 * i])]])).unwrap());
+            registered.push_back(
+                code.register(region(start, &[&[(0x20, 16 + 8 * i, &[8 * i])]])).unwrap(),
+            );
         }
         done.store(true, Ordering::Relaxed);
     });
@@ -310,7 +354,9 @@ fn epilogues_that_cranelift_leaves_undescribed_are_added() {
     table.write_eh_frame(&mut section).unwrap();
     let registered = Code::new();
     let eh_frame = section.0.into_vec();
-    registered.register(Region { name: "f".into(), start: START, len: 32, eh_frame, ..Region::default() }).unwrap();
+    registered
+        .register(Region { name: "f".into(), start: START, len: 32, eh_frame, ..Region::default() })
+        .unwrap();
     let snapshot = registered.snapshot();
     let rule = |at: usize| snapshot.rule(START + at).unwrap().unwrap().to_string();
     let body = "cfa=fp+16 rbp=[cfa-16] ra=[cfa-8]";

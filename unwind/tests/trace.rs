@@ -7,24 +7,33 @@ use std::ffi::c_void;
 use std::hint::black_box;
 
 use gimli::X86_64;
-use stackmark_unwind::{Code, Context, MemorySnapshot, StackMemory, Trace, TraceCache, TraceFrame, WalkError};
+use stackmark_unwind::{
+    Code, Context, MemorySnapshot, StackMemory, Trace, TraceCache, TraceFrame, WalkError,
+};
 
 #[repr(C)]
 struct Opaque(c_void);
 
 unsafe extern "C" {
-    fn _Unwind_Backtrace(visit: extern "C" fn(*mut Opaque, *mut c_void) -> i32, data: *mut c_void) -> i32;
+    fn _Unwind_Backtrace(
+        visit: extern "C" fn(*mut Opaque, *mut c_void) -> i32,
+        data: *mut c_void,
+    ) -> i32;
     fn _Unwind_GetIP(context: *mut Opaque) -> usize;
     fn _Unwind_GetCFA(context: *mut Opaque) -> usize;
 }
 
 extern "C" fn visit(context: *mut Opaque, data: *mut c_void) -> i32 {
     // SAFETY: `system` passes a vector, and the unwinder a valid context.
-    unsafe { (*data.cast::<Vec<(usize, usize)>>()).push((_Unwind_GetIP(context), _Unwind_GetCFA(context))) };
+    unsafe {
+        (*data.cast::<Vec<(usize, usize)>>())
+            .push((_Unwind_GetIP(context), _Unwind_GetCFA(context)))
+    };
     0
 }
 
-/// Pc and stack pointer of every frame, as the system's unwinder sees them, from the caller of this function on.
+/// Pc and stack pointer of every frame, as the system's unwinder sees them, from the caller of this
+/// function on.
 #[inline(never)]
 fn system() -> Vec<(usize, usize)> {
     let mut frames: Vec<(usize, usize)> = Vec::new();
@@ -36,13 +45,17 @@ fn system() -> Vec<(usize, usize)> {
 
 /// The memory of the calling thread's stack.
 fn thread_stack() -> StackMemory {
-    // SAFETY: the attributes are initialised by the first call and destroyed once; the range is this thread's stack,
-    // mapped from its lowest touched page on, which is above the current frame.
+    // SAFETY: the attributes are initialised by the first call and destroyed once; the range is
+    // this thread's stack, mapped from its lowest touched page on, which is above the current
+    // frame.
     unsafe {
         let mut attributes = std::mem::zeroed();
         assert_eq!(libc::pthread_getattr_np(libc::pthread_self(), &raw mut attributes), 0);
         let (mut start, mut size) = (std::ptr::null_mut(), 0);
-        assert_eq!(libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size), 0);
+        assert_eq!(
+            libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size),
+            0
+        );
         libc::pthread_attr_destroy(&raw mut attributes);
         let end = start as usize + size;
         StackMemory::new((&raw const end as usize).max(start as usize)..end)
@@ -102,8 +115,18 @@ fn a_trace_sees_the_frames_that_the_system_sees() {
             let pcs: Vec<usize> = traced[1..].iter().map(|frame| frame.pc).collect();
             let stacks: Vec<usize> = traced[1..].iter().map(|frame| frame.sp).collect();
             assert!(traced.len() > 60);
-            assert_eq!(pcs, expected[1..].iter().map(|frame| frame.0).take_while(|pc| *pc != 0).collect::<Vec<_>>());
-            assert_eq!(stacks[..50], expected[1..51].iter().map(|frame| frame.1).collect::<Vec<_>>());
+            assert_eq!(
+                pcs,
+                expected[1..]
+                    .iter()
+                    .map(|frame| frame.0)
+                    .take_while(|pc| *pc != 0)
+                    .collect::<Vec<_>>()
+            );
+            assert_eq!(
+                stacks[..50],
+                expected[1..51].iter().map(|frame| frame.1).collect::<Vec<_>>()
+            );
             assert!(traced[0].exact && !traced[1].exact);
         }
         assert!(cache.len() > 10);
@@ -151,10 +174,12 @@ fn callee_saved_registers_are_recovered() {
         let mut trace = Trace::new(&snapshot, &mut cache, thread_stack(), (), context);
         let mut seen = false;
         while let Some(frame) = trace.next_frame().unwrap() {
-            let values: Vec<_> = registers.iter().map(|register| trace.register(*register)).collect();
+            let values: Vec<_> =
+                registers.iter().map(|register| trace.register(*register)).collect();
             let found = values == markers.map(Some);
             if found {
-                let slot = trace.register_slot(X86_64::R13).expect("it was saved by a younger frame");
+                let slot =
+                    trace.register_slot(X86_64::R13).expect("it was saved by a younger frame");
                 assert!(slot < frame.cfa);
             }
             seen |= found;
@@ -162,7 +187,8 @@ fn callee_saved_registers_are_recovered() {
         assert!(seen, "no frame had the markers in its registers");
     };
     let mut look: &mut dyn FnMut() = &mut look;
-    // SAFETY: calls a C function with its argument, and restores the registers that the compiler may be using.
+    // SAFETY: calls a C function with its argument, and restores the registers that the compiler
+    // may be using.
     unsafe {
         std::arch::asm!(
             "mov r12, 0x1111", "mov r13, 0x2222", "mov r14, 0x3333", "mov r15, 0x4444",
@@ -187,9 +213,14 @@ thread_local! {
     static HANDLER: RefCell<Option<Handler>> = const { RefCell::new(None) };
 }
 
-extern "C" fn on_signal(_signal: i32, _info: *mut libc::siginfo_t, interrupted: *mut libc::ucontext_t) {
+extern "C" fn on_signal(
+    _signal: i32,
+    _info: *mut libc::siginfo_t,
+    interrupted: *mut libc::ucontext_t,
+) {
     HANDLER.with_borrow_mut(|handler| {
-        let Handler { code, cache, memory, seen } = handler.as_mut().expect("set before the signal is raised");
+        let Handler { code, cache, memory, seen } =
+            handler.as_mut().expect("set before the signal is raised");
         let context = Context::capture();
         let expected = system();
         let own = frames(code, cache, memory.clone(), context).unwrap();
@@ -208,7 +239,11 @@ fn a_trace_goes_through_a_signal_frame_on_another_stack() {
     code.snapshot().read_images().unwrap();
     // SAFETY: the handler runs on memory that outlives it, and the vector stays in place.
     let memory = unsafe {
-        let stack = libc::stack_t { ss_sp: start as *mut c_void, ss_flags: 0, ss_size: alternate.len() * 8 };
+        let stack = libc::stack_t {
+            ss_sp: start as *mut c_void,
+            ss_flags: 0,
+            ss_size: alternate.len() * 8,
+        };
         assert_eq!(libc::sigaltstack(&raw const stack, std::ptr::null_mut()), 0);
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_signal as *const () as usize;
@@ -237,22 +272,26 @@ fn a_trace_goes_through_a_signal_frame_on_another_stack() {
     assert_eq!(pcs(&own[signal..]), expected[expected.len() - common..]);
 }
 
-/// Registers are found in the same slots, and frames at the same places, whether one asks for one frame after the other or
-/// goes through a thousand at once; in runs of one function too.
+/// Registers are found in the same slots, and frames at the same places, whether one asks for one
+/// frame after the other or goes through a thousand at once; in runs of one function too.
 #[test]
 fn registers_are_found_alike_step_by_step_and_at_once() {
     use gimli::write::CallFrameInstruction as Cfi;
     const START: usize = 0x40_0000;
     const STACK: usize = 0x7000_0000;
     let registers = [X86_64::RBP, X86_64::RBX, X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
-    // Function i saves the registers of its bits, the last one twice as seldom as a real one would; 64 keeps a frame pointer.
+    // Function i saves the registers of its bits, the last one twice as seldom as a real one would;
+    // 64 keeps a frame pointer.
     let functions = (0..=64_usize).map(|i| {
         let mut instructions = vec![(1, Cfi::CfaOffset(16))];
         if i == 64 {
-            instructions.extend([(1, Cfi::Offset(X86_64::RBP, -16)), (4, Cfi::CfaRegister(X86_64::RBP))]);
+            instructions
+                .extend([(1, Cfi::Offset(X86_64::RBP, -16)), (4, Cfi::CfaRegister(X86_64::RBP))]);
         } else {
             instructions.push((1, Cfi::CfaOffset(64)));
-            for (bit, register) in registers.into_iter().enumerate().filter(|(bit, _)| i >> bit & 1 != 0) {
+            for (bit, register) in
+                registers.into_iter().enumerate().filter(|(bit, _)| i >> bit & 1 != 0)
+            {
                 instructions.push((1, Cfi::Offset(register, -16 - 8 * bit as i32)));
             }
         }
@@ -268,7 +307,8 @@ fn registers_are_found_alike_step_by_step_and_at_once() {
     };
     code.register(region).unwrap();
 
-    // Frames of eight words. Those with a frame pointer have it in their sixth word, where the next such frame's is saved.
+    // Frames of eight words. Those with a frame pointer have it in their sixth word, where the next
+    // such frame's is saved.
     let mut state = 1_u64;
     let mut function = || {
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
@@ -279,7 +319,8 @@ fn registers_are_found_alike_step_by_step_and_at_once() {
     };
     const FRAMES: usize = 1500;
     let mut of_frames: Vec<usize> = (0..FRAMES).map(|_| function()).collect();
-    // One run that is longer than what is looked at together, and a register that was saved long ago.
+    // One run that is longer than what is looked at together, and a register that was saved long
+    // ago.
     of_frames[600..1100].fill(64);
     of_frames[3] = 1 << 5 | 1 << 2;
     let mut words = vec![0; 8 * (FRAMES + 1)];
@@ -287,12 +328,14 @@ fn registers_are_found_alike_step_by_step_and_at_once() {
     for frame in 0..FRAMES {
         let older = (frame + 1..FRAMES).find(|older| of_frames[*older] == 64).unwrap_or(FRAMES);
         words[at(frame, 6)] = STACK + 8 * at(older, 6);
-        words[at(frame, 7)] = START + 0x100 * of_frames.get(frame + 1).copied().unwrap_or(64) + 0x80;
+        words[at(frame, 7)] =
+            START + 0x100 * of_frames.get(frame + 1).copied().unwrap_or(64) + 0x80;
     }
     let first = of_frames.iter().position(|function| *function == 64).unwrap();
     let memory = MemorySnapshot { start: STACK, words };
     let context = || {
-        let mut context = Context::new(START + 0x100 * of_frames[0] + 0x80, STACK, STACK + 8 * at(first, 6));
+        let mut context =
+            Context::new(START + 0x100 * of_frames[0] + 0x80, STACK, STACK + 8 * at(first, 6));
         registers[1..].iter().for_each(|register| context.set(*register, 1));
         context
     };
@@ -301,7 +344,11 @@ fn registers_are_found_alike_step_by_step_and_at_once() {
         let (mut one_cache, mut all_cache) = (TraceCache::new(), TraceCache::new());
         let mut one = Trace::new(&snapshot, &mut one_cache, &memory, (), context());
         for frame in 0..frames {
-            assert_eq!(one.next_frame().unwrap().unwrap().cfa, STACK + 8 * at(frame + 1, 0), "frame {frame}");
+            assert_eq!(
+                one.next_frame().unwrap().unwrap().cfa,
+                STACK + 8 * at(frame + 1, 0),
+                "frame {frame}"
+            );
         }
         // Twice, since what is not in the cache yet is stepped over one by one.
         for _ in 0..2 {
@@ -309,16 +356,28 @@ fn registers_are_found_alike_step_by_step_and_at_once() {
             let mut seen = 0;
             let walked = all.for_each(|_| {
                 seen += 1;
-                if seen == frames { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
+                if seen == frames {
+                    std::ops::ControlFlow::Break(())
+                } else {
+                    std::ops::ControlFlow::Continue(())
+                }
             });
             assert_eq!(walked, Ok(Some(())));
             for register in registers {
-                assert_eq!(all.register_slot(register), one.register_slot(register), "{frames} frames, {register:?}");
+                assert_eq!(
+                    all.register_slot(register),
+                    one.register_slot(register),
+                    "{frames} frames, {register:?}"
+                );
             }
             assert_eq!(all.register(X86_64::RBP), one.register(X86_64::RBP));
         }
         if frames > 5 {
-            assert_eq!(one.register_slot(X86_64::R15), Some(STACK + 8 * at(4, 0) - 16 - 40), "saved long ago");
+            assert_eq!(
+                one.register_slot(X86_64::R15),
+                Some(STACK + 8 * at(4, 0) - 16 - 40),
+                "saved long ago"
+            );
         }
     }
 }

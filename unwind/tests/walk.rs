@@ -3,8 +3,8 @@
 mod support;
 
 use stackmark_unwind::{
-    BarrierRefusal, Code, FrameKind, MemorySnapshot, NativeRule, Registers, ReturnAddresses, StackMemory, WalkError,
-    Walker,
+    BarrierRefusal, Code, FrameKind, MemorySnapshot, NativeRule, Registers, ReturnAddresses,
+    StackMemory, WalkError, Walker,
 };
 use support::{FUNCTION, region};
 
@@ -23,13 +23,19 @@ impl ReturnAddresses for Stubs {
     }
 }
 
-/// Two managed functions, `f0` with a frame of 32 bytes and `f1` with one of 48, and the native ranges.
+/// Two managed functions, `f0` with a frame of 32 bytes and `f1` with one of 48, and the native
+/// ranges.
 fn code() -> Code {
     let code = Code::new();
-    code.register(region(CODE, &[&[(0x20, 32, &[0, 8])], &[(0x40, 48, &[16]), (0x60, 48, &[])]])).unwrap();
-    code.register_native(ENTRY..ENTRY + 0x40, FrameKind::Entry, NativeRule::End).unwrap();
-    code.register_native(CALLBACK..CALLBACK + 0x40, FrameKind::Callback, NativeRule::Fixed { cfa_offset: 24 })
+    code.register(region(CODE, &[&[(0x20, 32, &[0, 8])], &[(0x40, 48, &[16]), (0x60, 48, &[])]]))
         .unwrap();
+    code.register_native(ENTRY..ENTRY + 0x40, FrameKind::Entry, NativeRule::End).unwrap();
+    code.register_native(
+        CALLBACK..CALLBACK + 0x40,
+        FrameKind::Callback,
+        NativeRule::Fixed { cfa_offset: 24 },
+    )
+    .unwrap();
     code
 }
 
@@ -59,7 +65,8 @@ fn walk<R: ReturnAddresses>(
     registers: Registers,
 ) -> Result<Vec<(FrameKind, usize, usize)>, WalkError> {
     let snapshot = code.snapshot();
-    let mut walker = Walker::new(&snapshot, memory, returns, registers, memory.bounds()).checked(true);
+    let mut walker =
+        Walker::new(&snapshot, memory, returns, registers, memory.bounds()).checked(true);
     let mut frames = Vec::new();
     while let Some(frame) = walker.next_frame()? {
         frames.push((frame.kind, frame.pc, (frame.cfa - STACK) / 8));
@@ -126,7 +133,8 @@ fn a_hijacked_slot_yields_the_saved_address_and_takes_no_second_barrier() {
     assert_eq!(lost, Err(WalkError::NoRule { pc: STUBS.start + 1 }));
 }
 
-// As an assembly routine that leaves the goroutine's stack has it: six callee-saved registers pushed.
+// As an assembly routine that leaves the goroutine's stack has it: six callee-saved registers
+// pushed.
 std::arch::global_asm!(
     ".globl unwind_test_system_call, unwind_test_system_call_label, unwind_test_system_call_end",
     "unwind_test_system_call:",
@@ -161,10 +169,11 @@ unsafe extern "C" {
 #[test]
 fn a_walk_crosses_a_system_call_a_callback_and_what_called_out() {
     let code = code();
-    let system_call =
-        unwind_test_system_call as *const () as usize..unwind_test_system_call_end as *const () as usize;
+    let system_call = unwind_test_system_call as *const () as usize
+        ..unwind_test_system_call_end as *const () as usize;
     let label = unwind_test_system_call_label as *const () as usize;
-    code.register_native(system_call.clone(), FrameKind::SystemCall, NativeRule::FromImage).unwrap();
+    code.register_native(system_call.clone(), FrameKind::SystemCall, NativeRule::FromImage)
+        .unwrap();
 
     let (older, managed) = stack();
     let older_start = 7 + 6 + 3 + 7;
@@ -181,7 +190,8 @@ fn a_walk_crosses_a_system_call_a_callback_and_what_called_out() {
     // That older system call, and f0 that made it.
     words[16 + 5] = at(older_start + 4);
     words[16 + 6] = IN_F0;
-    let move_up = |word: usize| if older.bounds().contains(&word) { word + older_start * 8 } else { word };
+    let move_up =
+        |word: usize| if older.bounds().contains(&word) { word + older_start * 8 } else { word };
     words.extend(older.words.iter().map(|word| move_up(*word)));
     let memory = MemorySnapshot { start: STACK, words };
 
@@ -205,7 +215,16 @@ fn a_walk_crosses_a_system_call_a_callback_and_what_called_out() {
     let no_caller = Some(BarrierRefusal::CallerNotSafepoint);
     assert_eq!(
         refusals,
-        [kind(SystemCall), no_caller, kind(Callback), kind(SystemCall), None, None, no_caller, kind(Entry)]
+        [
+            kind(SystemCall),
+            no_caller,
+            kind(Callback),
+            kind(SystemCall),
+            None,
+            None,
+            no_caller,
+            kind(Entry)
+        ]
     );
     // f0's frame pointer was saved by the system call; the older f0's by the older system call.
     assert_eq!((fp_slots[1], fp_slots[4]), (Some(at(5)), Some(at(21))));
@@ -254,7 +273,10 @@ fn live_memory_is_walked_like_a_snapshot_of_it_a_million_frames_deep() {
     let mut frames = 0;
     while let Some(frame) = by_live.next_frame().unwrap() {
         let same = by_copy.next_frame().unwrap().unwrap();
-        assert_eq!((frame.pc, frame.sp, frame.fp, frame.fp_slot), (same.pc, same.sp, same.fp, same.fp_slot));
+        assert_eq!(
+            (frame.pc, frame.sp, frame.fp, frame.fp_slot),
+            (same.pc, same.sp, same.fp, same.fp_slot)
+        );
         frames += 1;
     }
     assert_eq!(frames, DEPTH + 1);
@@ -280,7 +302,8 @@ fn cfi_that_leaves_the_return_address_undefined_ends_a_walk() {
     use gimli::write::CallFrameInstruction as Cfi;
     let code = code();
     let mut oldest = region(0x60_0000, &[&[]]);
-    oldest.eh_frame = support::eh_frame([(0x60_0000, FUNCTION as u32, vec![(1, Cfi::Undefined(X86_64::RA))])]);
+    oldest.eh_frame =
+        support::eh_frame([(0x60_0000, FUNCTION as u32, vec![(1, Cfi::Undefined(X86_64::RA))])]);
     code.register(oldest).unwrap();
     let (mut memory, registers) = stack();
     memory.words[21] = 0x60_0020;
@@ -299,8 +322,9 @@ mod errors {
 
     const ODD: usize = 0x50_0000;
 
-    /// `by_fp` has its CFA relative to the frame pointer and no safepoints; `by_expression` has its CFA by an
-    /// expression; `red_zone` saves the frame pointer below its stack pointer; `realigned` is as GCC does it.
+    /// `by_fp` has its CFA relative to the frame pointer and no safepoints; `by_expression` has its
+    /// CFA by an expression; `red_zone` saves the frame pointer below its stack pointer;
+    /// `realigned` is as GCC does it.
     fn odd_code() -> Code {
         let code = code();
         let mut expression = Expression::new();
@@ -321,10 +345,18 @@ mod errors {
                 (
                     ODD + 0x300,
                     0x100,
-                    vec![(1, Cfi::CfaExpression(spilled)), (1, Cfi::Expression(X86_64::RBP, saved_fp))],
+                    vec![
+                        (1, Cfi::CfaExpression(spilled)),
+                        (1, Cfi::Expression(X86_64::RBP, saved_fp)),
+                    ],
                 ),
             ]),
-            functions: vec![Function { name: "all".into(), start: ODD, len: 0x400, ..Function::default() }],
+            functions: vec![Function {
+                name: "all".into(),
+                start: ODD,
+                len: 0x400,
+                ..Function::default()
+            }],
             ..Region::default()
         })
         .unwrap();
@@ -384,7 +416,10 @@ mod errors {
         let (memory, good) = stack();
         for sp in [STACK - 8, memory.bounds().end + 8, STACK + 4, 0, usize::MAX - 7] {
             for pc in [good.pc, ODD + 0x80] {
-                assert_eq!(first(Registers { pc, sp, fp: STACK + 32 }), WalkError::StackPointer { pc, sp });
+                assert_eq!(
+                    first(Registers { pc, sp, fp: STACK + 32 }),
+                    WalkError::StackPointer { pc, sp }
+                );
             }
         }
     }
@@ -403,21 +438,30 @@ mod errors {
     fn a_cfa_above_the_stack_is_refused() {
         let pc = ODD + 0x80;
         let end = stack().0.bounds().end;
-        assert_eq!(first(Registers { pc, sp: STACK, fp: end }), WalkError::OutOfBounds { pc, cfa: end + 16 });
+        assert_eq!(
+            first(Registers { pc, sp: STACK, fp: end }),
+            WalkError::OutOfBounds { pc, cfa: end + 16 }
+        );
     }
 
     #[test]
     fn an_unaligned_cfa_is_refused() {
         let pc = ODD + 0x80;
         let cfa = STACK + 36 + 16;
-        assert_eq!(first(Registers { pc, sp: STACK, fp: STACK + 36 }), WalkError::Misaligned { pc, cfa });
+        assert_eq!(
+            first(Registers { pc, sp: STACK, fp: STACK + 36 }),
+            WalkError::Misaligned { pc, cfa }
+        );
     }
 
     #[test]
     fn a_slot_outside_of_the_stack_is_not_read() {
         let pc = ODD + 0x280;
         let address = STACK - 8;
-        assert_eq!(first(Registers { pc, sp: STACK, fp: 0 }), WalkError::Unreadable { pc, address });
+        assert_eq!(
+            first(Registers { pc, sp: STACK, fp: 0 }),
+            WalkError::Unreadable { pc, address }
+        );
     }
 
     #[test]
@@ -458,7 +502,10 @@ mod corrupt {
 
     impl Memory for Guarded<'_> {
         fn read(&self, address: usize) -> Option<usize> {
-            assert!(self.0.bounds().contains(&address) && address.is_multiple_of(8), "read at {address:#x}");
+            assert!(
+                self.0.bounds().contains(&address) && address.is_multiple_of(8),
+                "read at {address:#x}"
+            );
             self.0.read(address)
         }
     }

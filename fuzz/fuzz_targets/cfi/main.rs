@@ -1,5 +1,6 @@
-//! CFI of any content, as the `.eh_frame` or the `.debug_frame` of an image with a page of code: each pc has a rule, no
-//! rule or a typed error, the same by its entry alone as by the compiled tables.
+//! CFI of any content, as the `.eh_frame` or the `.debug_frame` of an image with a page of code:
+//! each pc has a rule, no rule or a typed error, the same by its entry alone as by the compiled
+//! tables.
 //!
 //! The first byte of the input chooses the section, the rest is its content.
 

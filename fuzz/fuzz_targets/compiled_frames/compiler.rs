@@ -1,11 +1,13 @@
-//! The managed code: one function for each layout of a frame, which does what a native function tells it to.
+//! The managed code: one function for each layout of a frame, which does what a native function
+//! tells it to.
 //!
-//! A function asks `fresh` for the references that it holds, then asks `step` for its next action, again and again, and after
-//! each action shows everything that it holds to `check`. All values are live at every call.
+//! A function asks `fresh` for the references that it holds, then asks `step` for its next action,
+//! again and again, and after each action shows everything that it holds to `check`. All values are
+//! live at every call.
 
 use cranelift_codegen::ir::{
-    AbiParam, FuncRef, InstBuilder, MemFlagsData, Signature, StackSlotData, StackSlotKind, Value, condcodes::IntCC,
-    types::I64,
+    AbiParam, FuncRef, InstBuilder, MemFlagsData, Signature, StackSlotData, StackSlotKind, Value,
+    condcodes::IntCC, types::I64,
 };
 use cranelift_codegen::isa::{CallConv, unwind::UnwindInfo};
 use cranelift_codegen::settings::{self, Configurable};
@@ -60,8 +62,8 @@ pub(crate) struct Natives {
     pub(crate) fresh: NativeFn,
     /// `(_, layout)`: the next action.
     pub(crate) step: NativeFn,
-    /// `(word, index)`: what the frame holds there. The index after the last reference is the word in the array, the one
-    /// after that is what a callee has returned.
+    /// `(word, index)`: what the frame holds there. The index after the last reference is the word
+    /// in the array, the one after that is what a callee has returned.
     pub(crate) check: NativeFn,
     /// `(_, layout)`: what to return.
     pub(crate) leave: NativeFn,
@@ -137,8 +139,10 @@ impl Compiler {
         ] {
             flags.set(name, value).expect("a flag of Cranelift");
         }
-        let isa =
-            cranelift_native::builder().expect("this machine").finish(settings::Flags::new(flags)).expect("flags");
+        let isa = cranelift_native::builder()
+            .expect("this machine")
+            .finish(settings::Flags::new(flags))
+            .expect("flags");
         let mut jit = JITBuilder::with_isa(isa, cranelift_module::default_libcall_names());
         jit.symbol("call_system", asm::call_system_address() as *const u8);
         Compiler { module: JITModule::new(jit), made: Vec::new() }
@@ -156,8 +160,10 @@ impl Compiler {
         callees: &[FuncId],
         build: impl FnOnce(&mut FunctionBuilder<'_>, &[Value], CallSystem, &[FuncRef]),
     ) {
-        let call_system =
-            self.module.declare_function("call_system", Linkage::Import, &signature(3)).expect("an import");
+        let call_system = self
+            .module
+            .declare_function("call_system", Linkage::Import, &signature(3))
+            .expect("an import");
         let mut context = self.module.make_context();
         context.func.signature = signature(params);
         let mut storage = FunctionBuilderContext::new();
@@ -167,8 +173,10 @@ impl Compiler {
         b.switch_to_block(entry);
         let values = b.block_params(entry).to_vec();
         let call_system = CallSystem(self.module.declare_func_in_func(call_system, b.func));
-        let callees: Vec<FuncRef> =
-            callees.iter().map(|&callee| self.module.declare_func_in_func(callee, b.func)).collect();
+        let callees: Vec<FuncRef> = callees
+            .iter()
+            .map(|&callee| self.module.declare_func_in_func(callee, b.func))
+            .collect();
         build(&mut b, &values, call_system, &callees);
         b.seal_all_blocks();
         let target = self.module.isa().frontend_config();
@@ -176,8 +184,9 @@ impl Compiler {
         self.module.define_function(id, &mut context).expect("correct code");
         let code = context.compiled_code().expect("just compiled");
         let maps = code.buffer.user_stack_maps().iter();
-        let mut maps: Vec<(u32, u32, Vec<u32>)> =
-            maps.map(|(at, span, map)| (*at, *span, map.entries().map(|(_, slot)| slot).collect())).collect();
+        let mut maps: Vec<(u32, u32, Vec<u32>)> = maps
+            .map(|(at, span, map)| (*at, *span, map.entries().map(|(_, slot)| slot).collect()))
+            .collect();
         // Calls over which nothing is live have no map, but are safepoints.
         let span = code.buffer.frame_layout().expect("a frame").frame_to_fp_offset;
         for site in code.buffer.call_sites() {
@@ -185,8 +194,17 @@ impl Compiler {
                 maps.push((site.ret_addr, span, Vec::new()));
             }
         }
-        let unwind = code.create_unwind_info(self.module.isa()).expect("unwind information").expect("on this target");
-        self.made.push(Made { id, name: name.to_owned(), len: code.code_buffer().len(), maps, unwind });
+        let unwind = code
+            .create_unwind_info(self.module.isa())
+            .expect("unwind information")
+            .expect("on this target");
+        self.made.push(Made {
+            id,
+            name: name.to_owned(),
+            len: code.code_buffer().len(),
+            maps,
+            unwind,
+        });
         self.module.clear_context(&mut context);
     }
 }
@@ -278,12 +296,19 @@ impl Compiled {
     /// Compiles the functions of all layouts.
     pub(crate) fn new(natives: Natives) -> Compiled {
         let mut compiler = Compiler::new();
-        let names: Vec<String> = (0..LAYOUTS.len()).map(|number| format!("layout_{number}")).collect();
+        let names: Vec<String> =
+            (0..LAYOUTS.len()).map(|number| format!("layout_{number}")).collect();
         let functions: Vec<FuncId> = names.iter().map(|name| compiler.declare(name, 0)).collect();
         for (number, name) in names.iter().enumerate() {
-            compiler.define(functions[number], name, 0, &functions, |b, _, call_system, callees| {
-                body(b, number, call_system, callees, natives);
-            });
+            compiler.define(
+                functions[number],
+                name,
+                0,
+                &functions,
+                |b, _, call_system, callees| {
+                    body(b, number, call_system, callees, natives);
+                },
+            );
         }
         let entry = compiler.declare("entry", 2);
         compiler.define(entry, "entry", 2, &functions[..1], |b, params, call_system, callees| {
@@ -294,13 +319,19 @@ impl Compiled {
             b.ins().return_(&[result]);
         });
         let callback = compiler.declare("callback", 1);
-        compiler.define(callback, "callback", 1, &functions[1..2], |b, params, call_system, callees| {
-            b.ins().set_pinned_reg(params[0]);
-            call_system.prologue(b);
-            let call = b.ins().call(callees[0], &[]);
-            let result = b.inst_results(call)[0];
-            b.ins().return_(&[result]);
-        });
+        compiler.define(
+            callback,
+            "callback",
+            1,
+            &functions[1..2],
+            |b, params, call_system, callees| {
+                b.ins().set_pinned_reg(params[0]);
+                call_system.prologue(b);
+                let call = b.ins().call(callees[0], &[]);
+                let result = b.inst_results(call)[0];
+                b.ins().return_(&[result]);
+            },
+        );
         let Compiler { mut module, made } = compiler;
         module.finalize_definitions().expect("memory for code");
         let address = |id| module.get_finalized_function(id) as usize;
@@ -319,7 +350,12 @@ impl Compiled {
             let name = made.name.as_str().into();
             functions.push(Function { name, start, len: made.len, moves_return_address: false });
             for (at, span, slots) in &made.maps {
-                safepoints.push(stack_map::cranelift::safepoint(start, *at, *span, slots.iter().copied()));
+                safepoints.push(stack_map::cranelift::safepoint(
+                    start,
+                    *at,
+                    *span,
+                    slots.iter().copied(),
+                ));
             }
         }
         let mut eh_frame = gimli::write::EhFrame(gimli::write::EndianVec::new(gimli::LittleEndian));

@@ -1,10 +1,11 @@
-//! Stacks of compiled frames that call, return, poll, move, call back and are scanned, against a simple model of what
-//! they hold.
+//! Stacks of compiled frames that call, return, poll, move, call back and are scanned, against a
+//! simple model of what they hold.
 //!
-//! The first byte of the input chooses how the runtime behaves, each further one what the innermost frame does next.
-//! Checked are: every word that a frame holds, after everything that it did; every result, also when it comes through a
-//! barrier; that a first scan finds exactly the references of all frames; that a rescan finds those of the
-//! youngest frames and of no others, all that have run since the scan among them; and that a verifying walk finds all again.
+//! The first byte of the input chooses how the runtime behaves, each further one what the innermost
+//! frame does next. Checked are: every word that a frame holds, after everything that it did; every
+//! result, also when it comes through a barrier; that a first scan finds exactly the references of
+//! all frames; that a rescan finds those of the youngest frames and of no others, all that have run
+//! since the scan among them; and that a verifying walk finds all again.
 
 #![cfg_attr(fuzzing, no_main)]
 mod compiler;
@@ -14,11 +15,14 @@ use compiler::{Compiled, Natives};
 use model::{Event, Model};
 use parking_lot::Mutex;
 use stackmark_stack::unwind::Code;
-use stackmark_stack::{BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime};
+use stackmark_stack::{
+    BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime,
+};
 use std::ffi::c_void;
 use std::sync::{Arc, LazyLock};
 
-/// Everything here runs on one thread; the lock is never waited for, and not held while managed code runs.
+/// Everything here runs on one thread; the lock is never waited for, and not held while managed
+/// code runs.
 static RUN: Mutex<Option<Run>> = Mutex::new(None);
 
 /// The words of the last scan.
@@ -76,8 +80,10 @@ unsafe extern "C-unwind" fn step(_: *mut c_void, _layout: usize) -> usize {
         Event::Cycle => cycle(caller),
         Event::Callback => {
             let goroutine = caller.goroutine().header() as *const _ as usize;
-            // SAFETY: the entry for callbacks is a function of one word, in the convention of managed code.
-            let callback: stackmark_stack::asm::ManagedFn = unsafe { std::mem::transmute(COMPILED.0.callback) };
+            // SAFETY: the entry for callbacks is a function of one word, in the convention of
+            // managed code.
+            let callback: stackmark_stack::asm::ManagedFn =
+                unsafe { std::mem::transmute(COMPILED.0.callback) };
             // SAFETY: nothing here points into the goroutine's stack.
             let result = caller.foreign(|| unsafe { caller.callback(callback, goroutine) });
             let result = result.expect("a foreign call");
@@ -87,14 +93,16 @@ unsafe extern "C-unwind" fn step(_: *mut c_void, _layout: usize) -> usize {
     action
 }
 
-/// Takes the words that the last scans have found, without those that are no references of the model.
+/// Takes the words that the last scans have found, without those that are no references of the
+/// model.
 fn found() -> Vec<usize> {
     let mut words = std::mem::take(&mut *FOUND.lock());
     words.sort_unstable();
     words
 }
 
-/// Begins a cycle with a first scan, or ends it with a rescan, as its thread would while the goroutine is in C.
+/// Begins a cycle with a first scan, or ends it with a rescan, as its thread would while the
+/// goroutine is in C.
 fn cycle(caller: Caller<'_>) {
     let runtime = caller.runtime();
     let (number, ends) = {
@@ -112,7 +120,8 @@ fn cycle(caller: Caller<'_>) {
             runtime.begin_scanning(number);
             runtime.scan_goroutines(|| {}).expect("a stack that can be walked");
         });
-        // What is found now and later, by returns into frames that nobody has visited, is what there is now.
+        // What is found now and later, by returns into frames that nobody has visited, is what
+        // there is now.
         let there = with_model(|model| {
             model.scanned();
             model.references_of_youngest(model.depth())
@@ -128,15 +137,22 @@ fn cycle(caller: Caller<'_>) {
         let visited = world.rescan().expect("a stack that can be walked");
         let rescanned = found();
         let all = world.visit_all().expect("a stack that can be walked");
-        // Those beyond a foreign call that nobody has come back to are skipped without being counted.
+        // Those beyond a foreign call that nobody has come back to are skipped without being
+        // counted.
         assert!(visited.frames + visited.skipped <= all.frames, "{visited:?} of {all:?}");
         with_model(|model| {
             let depth = model.depth();
             assert_eq!(found(), model.references_of_youngest(depth), "the verifying walk");
-            let enough =
-                (model.touched()..=depth).find(|&count| model.references_of_youngest(count).len() >= rescanned.len());
-            let count = enough.unwrap_or_else(|| panic!("{} references in the rescan are too many", rescanned.len()));
-            assert_eq!(rescanned, model.references_of_youngest(count), "the rescan of {depth} frames");
+            let enough = (model.touched()..=depth)
+                .find(|&count| model.references_of_youngest(count).len() >= rescanned.len());
+            let count = enough.unwrap_or_else(|| {
+                panic!("{} references in the rescan are too many", rescanned.len())
+            });
+            assert_eq!(
+                rescanned,
+                model.references_of_youngest(count),
+                "the rescan of {depth} frames"
+            );
             assert!(visited.frames >= model.touched() as u64);
         });
         world.end_scanning();
@@ -186,9 +202,11 @@ fn run(input: &[u8]) {
     let Some((&choice, input)) = input.split_first() else { return };
     let code = Arc::new(Code::new());
     let region = code.register(COMPILED.0.region()).expect("a correct region");
-    let runtime = Runtime::new(config(choice), code.clone(), Box::new(Embedder)).expect("the frames of the assembly");
+    let runtime = Runtime::new(config(choice), code.clone(), Box::new(Embedder))
+        .expect("the frames of the assembly");
     runtime.set_collector(Arc::new(Gather));
-    *RUN.lock() = Some(Run { model: Model::new(input), cycle: 0, scanning: false, first: Vec::new() });
+    *RUN.lock() =
+        Some(Run { model: Model::new(input), cycle: 0, scanning: false, first: Vec::new() });
     let machine = Machine::attach(&runtime).expect("a thread of its own");
     // SAFETY: the entry is managed code that keeps the contracts.
     let goroutine = unsafe { runtime.spawn(COMPILED.0.entry, 0) }.expect("memory");

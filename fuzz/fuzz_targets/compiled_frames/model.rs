@@ -116,7 +116,8 @@ impl Model {
         self.callbacks -= 1;
     }
 
-    /// What happens next: an event, and then the action of managed code. The oldest frame stays while there is input.
+    /// What happens next: an event, and then the action of managed code. The oldest frame stays
+    /// while there is input.
     pub(crate) fn next(&mut self) -> (Event, usize) {
         match self.choose() {
             (event, action::RETURN) if self.frames.len() == 1 && self.at < self.input.len() => {
@@ -170,8 +171,11 @@ impl Model {
     /// The references of the youngest `count` frames, sorted.
     pub(crate) fn references_of_youngest(&self, count: usize) -> Vec<usize> {
         let youngest = &self.frames[self.frames.len() - count..];
-        let mut words: Vec<usize> =
-            youngest.iter().flat_map(|frame| &frame.held[..frame.held.len() - 1]).copied().collect();
+        let mut words: Vec<usize> = youngest
+            .iter()
+            .flat_map(|frame| &frame.held[..frame.held.len() - 1])
+            .copied()
+            .collect();
         words.sort_unstable();
         words
     }

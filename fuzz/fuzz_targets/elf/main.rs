@@ -1,4 +1,5 @@
-//! ELF files of any content: an image that is read yields rules or typed errors, and each rule can be evaluated.
+//! ELF files of any content: an image that is read yields rules or typed errors, and each rule can
+//! be evaluated.
 
 #![cfg_attr(fuzzing, no_main)]
 

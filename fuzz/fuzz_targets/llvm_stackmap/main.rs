@@ -1,4 +1,5 @@
-//! `.llvm_stackmaps` sections of any content: what is read without error can be written down and is found again.
+//! `.llvm_stackmaps` sections of any content: what is read without error can be written down and is
+//! found again.
 
 #![cfg_attr(fuzzing, no_main)]
 
@@ -6,7 +7,8 @@ use stackmark_unwind::stack_map::{StackMap, StackMaps, llvm};
 
 fn run(input: &[u8]) {
     let Ok(records) = llvm::records(input) else { return };
-    let maps: Vec<StackMap> = records.iter().filter_map(|record| record.statepoint().ok()).collect();
+    let maps: Vec<StackMap> =
+        records.iter().filter_map(|record| record.statepoint().ok()).collect();
     let Ok(table) = StackMaps::new(maps.iter().cloned()) else { return };
     for map in &maps {
         let found = table.get(map.return_address).expect("it was put in");

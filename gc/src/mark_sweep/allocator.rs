@@ -1,8 +1,10 @@
-//! Allocation by one thread: a pointer that moves through runs of free cells, one run for each descriptor and class.
+//! Allocation by one thread: a pointer that moves through runs of free cells, one run for each
+//! descriptor and class.
 //!
-//! The fast path is a load, an add, a compare and a store, with no lock and no atomic read-modify-write; managed code can
-//! do it inline through [`AllocationSlot`]. Everything else happens under the allocator's lock, which only a cycle's
-//! beginning and end contend for; see `runs`.
+//! The fast path is a load, an add, a compare and a store, with no lock and no atomic
+//! read-modify-write; managed code can do it inline through [`AllocationSlot`]. Everything else
+//! happens under the allocator's lock, which only a cycle's beginning and end contend for; see
+//! `runs`.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -16,7 +18,8 @@ use super::registry::{MAX_DESCRIPTORS, descriptor_of, space_of};
 use super::runs::{AllocationSlot, Local, Slots};
 use super::{AllocationError, MarkSweep};
 
-/// The slots of an allocator, in address space of their own that is touched only where a descriptor is used.
+/// The slots of an allocator, in address space of their own that is touched only where a descriptor
+/// is used.
 pub(super) struct MappedSlots(Reservation);
 
 impl MappedSlots {
@@ -31,14 +34,14 @@ impl Slots for MappedSlots {
     #[inline]
     fn slot(&self, space: usize) -> &AllocationSlot {
         debug_assert!(space < MAX_DESCRIPTORS * CLASSES);
-        // SAFETY: the reservation has that many slots, all zeros is a valid one, and slots consist of atomics. (Not so under
-        // models, which have slots of their own.)
+        // SAFETY: the reservation has that many slots, all zeros is a valid one, and slots consist
+        // of atomics. (Not so under models, which have slots of their own.)
         unsafe { &*((self.0.start + space * AllocationSlot::STRIDE) as *const AllocationSlot) }
     }
 }
 
-/// Allocates for one thread. A machine owns one; only code that the collector can stop may use it, that is a thread that
-/// runs a goroutine and is not in a foreign call.
+/// Allocates for one thread. A machine owns one; only code that the collector can stop may use it,
+/// that is a thread that runs a goroutine and is not in a foreign call.
 pub struct Allocator {
     heap: Arc<MarkSweep>,
     local: Arc<Local<MappedSlots>>,
@@ -48,7 +51,9 @@ pub struct Allocator {
 
 impl std::fmt::Debug for Allocator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Allocator").field("slots", &self.local.slots.0.start).finish_non_exhaustive()
+        f.debug_struct("Allocator")
+            .field("slots", &self.local.slots.0.start)
+            .finish_non_exhaustive()
     }
 }
 
@@ -57,15 +62,20 @@ impl Allocator {
         Allocator { heap, local, not_sync: PhantomData }
     }
 
-    /// A new object of `bytes` bytes, all zero, aligned to 8 (to 16 when its size is a multiple of 16).
+    /// A new object of `bytes` bytes, all zero, aligned to 8 (to 16 when its size is a multiple of
+    /// 16).
     ///
-    /// No collection happens here. When the heap has grown to its trigger, the collector is told, and the next poll
-    /// of managed code lets it begin.
+    /// No collection happens here. When the heap has grown to its trigger, the collector is told,
+    /// and the next poll of managed code lets it begin.
     ///
     /// # Errors
     /// When the heap's limit, the address space or the system's memory is used up.
     #[inline]
-    pub fn allocate(&self, descriptor: DescriptorId, bytes: usize) -> Result<NonNull<u8>, AllocationError> {
+    pub fn allocate(
+        &self,
+        descriptor: DescriptorId,
+        bytes: usize,
+    ) -> Result<NonNull<u8>, AllocationError> {
         if bytes > MAX_SMALL || descriptor.0 as usize >= MAX_DESCRIPTORS {
             return self.heap.allocate_large(&self.local, descriptor, bytes);
         }
@@ -77,13 +87,14 @@ impl Allocator {
         }
     }
 
-    /// Where the slots of this allocator begin: a constant for the thread. See [`slot_offset`](Allocator::slot_offset).
+    /// Where the slots of this allocator begin: a constant for the thread. See
+    /// [`slot_offset`](Allocator::slot_offset).
     pub fn slots_address(&self) -> usize {
         self.local.slots.0.start
     }
 
-    /// The offset of the [`AllocationSlot`] for objects of `bytes` bytes and the size of their cells, or `None` when
-    /// they are too large for one.
+    /// The offset of the [`AllocationSlot`] for objects of `bytes` bytes and the size of their
+    /// cells, or `None` when they are too large for one.
     pub fn slot_offset(descriptor: DescriptorId, bytes: usize) -> Option<(usize, usize)> {
         let class = (bytes <= MAX_SMALL).then(|| class_of(bytes))?;
         Some((space_of(descriptor, class) * AllocationSlot::STRIDE, SIZES[class] as usize))

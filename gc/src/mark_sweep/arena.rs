@@ -1,5 +1,5 @@
-//! The address range of a heap: one reservation for the blocks, one for their records, made accessible from the bottom
-//! up as the heap grows.
+//! The address range of a heap: one reservation for the blocks, one for their records, made
+//! accessible from the bottom up as the heap grows.
 
 use std::io;
 use std::sync::atomic::AtomicUsize;
@@ -22,20 +22,28 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// Reserves `capacity` bytes; where the system does not let it have that much, a good part of what there is, but at least
-    /// `least`. Stacks and other reservations want some address space too.
+    /// Reserves `capacity` bytes; where the system does not let it have that much, a good part of
+    /// what there is, but at least `least`. Stacks and other reservations want some address space
+    /// too.
     pub(super) fn reserve(capacity: usize, least: usize) -> io::Result<Arena> {
         let mut capacity = capacity.max(BLOCK).next_multiple_of(BLOCK);
         let mut refused = false;
         loop {
-            let made = Reservation::new(capacity + BLOCK)
-                .and_then(|heap| Ok((heap, Reservation::new(capacity / BLOCK * size_of::<Block>())?)));
+            let made = Reservation::new(capacity + BLOCK).and_then(|heap| {
+                Ok((heap, Reservation::new(capacity / BLOCK * size_of::<Block>())?))
+            });
             match made {
                 // It may be nearly everything that is left.
                 Ok(_) if refused && capacity / 2 >= least.max(BLOCK) => refused = false,
                 Ok((heap, records)) => {
                     let base = heap.start.next_multiple_of(BLOCK);
-                    return Ok(Arena { heap, records, base, accessible: AtomicUsize::new(0), capacity });
+                    return Ok(Arena {
+                        heap,
+                        records,
+                        base,
+                        accessible: AtomicUsize::new(0),
+                        capacity,
+                    });
                 }
                 Err(error) if capacity / 2 < least.max(BLOCK) => return Err(error),
                 Err(_) => refused = true,
@@ -80,12 +88,14 @@ impl Arena {
     #[inline]
     pub(super) fn block(&self, index: usize) -> &Block {
         debug_assert!(index << BLOCK_SHIFT < self.accessible.load(Acquire));
-        // SAFETY: indices come from `index_of` or from the free list, which deals in accessible blocks only; their
-        // records are accessible too, aligned (the reservation begins at a page) and, all zeros, valid from the start.
+        // SAFETY: indices come from `index_of` or from the free list, which deals in accessible
+        // blocks only; their records are accessible too, aligned (the reservation begins at a page)
+        // and, all zeros, valid from the start.
         unsafe { &*(self.records.start as *const Block).add(index) }
     }
 
-    /// Whether `address` lies in a block. If so, the block's record and the memory there are asked into the cache.
+    /// Whether `address` lies in a block. If so, the block's record and the memory there are asked
+    /// into the cache.
     #[inline]
     pub(super) fn prefetch(&self, address: usize) -> bool {
         let Some(index) = self.index_of(address) else { return false };
@@ -103,22 +113,34 @@ impl Arena {
 
     /// Zeroes memory of blocks that the caller owns.
     pub(super) fn zero(&self, address: usize, len: usize) {
-        debug_assert!(address >= self.base && address + len <= self.base + self.accessible.load(Acquire));
-        // SAFETY: accessible memory of this heap, in blocks or cells that the caller owns and that hold no object.
+        debug_assert!(
+            address >= self.base && address + len <= self.base + self.accessible.load(Acquire)
+        );
+        // SAFETY: accessible memory of this heap, in blocks or cells that the caller owns and that
+        // hold no object.
         unsafe { std::ptr::write_bytes(address as *mut u8, 0, len) }
     }
 
     /// Fills memory of freed cells, to make use of dead objects show.
     pub(super) fn poison(&self, address: usize, len: usize) {
-        debug_assert!(address >= self.base && address + len <= self.base + self.accessible.load(Acquire));
+        debug_assert!(
+            address >= self.base && address + len <= self.base + self.accessible.load(Acquire)
+        );
         // SAFETY: as in `zero`.
         unsafe { std::ptr::write_bytes(address as *mut u8, super::POISON, len) }
     }
 
-    /// Gives the memory of free blocks back to the system; they read as zero then. False if the system would not.
+    /// Gives the memory of free blocks back to the system; they read as zero then. False if the
+    /// system would not.
     pub(super) fn discard(&self, first: usize, blocks: usize) -> bool {
         // SAFETY: accessible memory of blocks that hold no object and that the caller owns.
-        unsafe { libc::madvise(self.address_of(first) as *mut _, blocks << BLOCK_SHIFT, libc::MADV_DONTNEED) == 0 }
+        unsafe {
+            libc::madvise(
+                self.address_of(first) as *mut _,
+                blocks << BLOCK_SHIFT,
+                libc::MADV_DONTNEED,
+            ) == 0
+        }
     }
 }
 
@@ -142,7 +164,9 @@ impl Reservation {
     pub(super) fn make_accessible(&self, len: usize) -> io::Result<()> {
         let len = len.next_multiple_of(4096).min(self.len.next_multiple_of(4096));
         // SAFETY: the range is our own mapping.
-        match unsafe { libc::mprotect(self.start as *mut _, len, libc::PROT_READ | libc::PROT_WRITE) } {
+        match unsafe {
+            libc::mprotect(self.start as *mut _, len, libc::PROT_READ | libc::PROT_WRITE)
+        } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }

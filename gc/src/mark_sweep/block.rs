@@ -2,24 +2,29 @@
 //!
 //! # The bits
 //!
-//! *handed out*: the cell belongs to an object, or to the run of cells that an allocator is handing out. Only who owns
-//! the block writes this bit: the allocator that has it, or who sweeps it. *marked*: set by markers and by the allocator,
-//! which sets it for a whole run while marking is on. Sweeping copies the marks to the other bits and clears them, or leaves
-//! them where they are (sticky marks, see the parent module).
+//! *handed out*: the cell belongs to an object, or to the run of cells that an allocator is handing
+//! out. Only who owns the block writes this bit: the allocator that has it, or who sweeps it.
+//! *marked*: set by markers and by the allocator, which sets it for a whole run while marking is
+//! on. Sweeping copies the marks to the other bits and clears them, or leaves them where they are
+//! (sticky marks, see the parent module).
 //!
-//! An allocator zeroes a run, marks it if marking is on, and then publishes *handed out* with release ordering;
-//! [`Block::cell`] loads that bit with acquire. So whoever resolves a word to a cell sees zeros there or what was stored
-//! later, never the leavings of a dead object; cells of the run that are not yet objects are zero and refer to nothing.
+//! An allocator zeroes a run, marks it if marking is on, and then publishes *handed out* with
+//! release ordering; [`Block::cell`] loads that bit with acquire. So whoever resolves a word to a
+//! cell sees zeros there or what was stored later, never the leavings of a dead object; cells of
+//! the run that are not yet objects are zero and refer to nothing.
 //!
 //! # Header fields
 //!
-//! They change only while the block is free (`kind` is `FREE`), and `kind` is stored last, with release ordering. During
-//! marking blocks only go from free to used. So a marker that has seen another kind than `FREE` sees the fields that
-//! belong to it. Outside marking a word may be resolved while its block changes hands; the answer is then worth nothing,
-//! but it is an address within the block all the same.
+//! They change only while the block is free (`kind` is `FREE`), and `kind` is stored last, with
+//! release ordering. During marking blocks only go from free to used. So a marker that has seen
+//! another kind than `FREE` sees the fields that belong to it. Outside marking a word may be
+//! resolved while its block changes hands; the answer is then worth nothing, but it is an address
+//! within the block all the same.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
+};
 
 use super::class::{self, BLOCK, MAX_CELLS};
 use super::descriptor::Descriptor;
@@ -112,7 +117,13 @@ impl Block {
     }
 
     /// Makes a free block the first of a large object. Not published yet.
-    pub(super) fn set_up_large(&self, bytes: usize, marked: bool, index: u32, descriptor: &Descriptor) {
+    pub(super) fn set_up_large(
+        &self,
+        bytes: usize,
+        marked: bool,
+        index: u32,
+        descriptor: &Descriptor,
+    ) {
         // Relaxed: `set_kind` publishes.
         self.cells.store(1, Relaxed);
         self.large_size.store(bytes, Relaxed);
@@ -165,10 +176,12 @@ impl Block {
         self.large_size.load(Relaxed)
     }
 
-    /// The number of the cell that begins at or contains `offset`, without asking whether it is handed out.
+    /// The number of the cell that begins at or contains `offset`, without asking whether it is
+    /// handed out.
     #[inline]
     pub(super) fn cell_number(&self, offset: usize) -> usize {
-        (((offset as u64 * u64::from(self.reciprocal.load(Relaxed))) >> 32) as usize).min(MAX_CELLS - 1)
+        (((offset as u64 * u64::from(self.reciprocal.load(Relaxed))) >> 32) as usize)
+            .min(MAX_CELLS - 1)
     }
 
     /// Marks a cell; true if it was unmarked.
@@ -176,9 +189,10 @@ impl Block {
     pub(super) fn mark(&self, cell: usize) -> bool {
         let word = &self.bits[cell / 64].marked;
         let bit = 1 << (cell % 64);
-        // Most words that are marked lead to objects that are marked already: look before paying for the exchange.
-        // Relaxed suffices for both: the bit says only who traces the object; what is in the object comes by the loads
-        // of `trace` and the write barrier, and the end of the cycle is ordered by the stopped world.
+        // Most words that are marked lead to objects that are marked already: look before paying
+        // for the exchange. Relaxed suffices for both: the bit says only who traces the object;
+        // what is in the object comes by the loads of `trace` and the write barrier, and the end of
+        // the cycle is ordered by the stopped world.
         word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0
     }
 
@@ -228,12 +242,14 @@ impl Block {
     pub(super) fn hand_out(&self, from: usize, to: usize) {
         for_words(from, to, |word, mask| {
             let bits = &self.bits[word].handed_out;
-            // Only the owner writes, so a load and a store do. Release: publishes the zeros to `cell`.
+            // Only the owner writes, so a load and a store do. Release: publishes the zeros to
+            // `cell`.
             bits.store(bits.load(Relaxed) | mask, Release);
         });
     }
 
-    /// Takes the cells `from..to` back, which were handed out to an allocator but became no objects. The world is stopped.
+    /// Takes the cells `from..to` back, which were handed out to an allocator but became no
+    /// objects. The world is stopped.
     pub(super) fn take_back(&self, from: usize, to: usize) {
         for_words(from, to, |word, mask| {
             self.bits[word].handed_out.fetch_and(!mask, Relaxed);
@@ -241,13 +257,13 @@ impl Block {
         });
     }
 
-    /// Keeps what is marked, frees the rest, clears the marks unless they are kept. For the owner. `freed` is told each cell that is
-    /// freed.
+    /// Keeps what is marked, frees the rest, clears the marks unless they are kept. For the owner.
+    /// `freed` is told each cell that is freed.
     pub(super) fn sweep(&self, keep_marks: bool, mut freed: impl FnMut(usize)) -> Swept {
         let mut swept = Swept::default();
         for (word, bits) in self.bits[..self.cells().div_ceil(64)].iter().enumerate() {
-            // Relaxed, all of it: nobody marks now, and the block is the sweeper's own. It goes to another thread, or to
-            // markers of the next cycle, through a lock.
+            // Relaxed, all of it: nobody marks now, and the block is the sweeper's own. It goes to
+            // another thread, or to markers of the next cycle, through a lock.
             let marked = bits.marked.load(Relaxed);
             let mut dead = bits.handed_out.load(Relaxed) & !marked;
             bits.handed_out.store(marked, Relaxed);
@@ -264,7 +280,8 @@ impl Block {
         swept
     }
 
-    /// Calls `visit` with the offsets in `from..to`, at most `size`, where references may lie in an object of this block.
+    /// Calls `visit` with the offsets in `from..to`, at most `size`, where references may lie in an
+    /// object of this block.
     #[inline]
     pub(super) fn places(&self, size: usize, from: usize, to: usize, mut visit: impl FnMut(usize)) {
         let period = self.period.load(Relaxed) as usize * 8;
@@ -298,7 +315,8 @@ impl Block {
                 element += period;
             }
         } else {
-            // SAFETY: `set_descriptor` stored a descriptor of the heap's registry, which lives as long as the records.
+            // SAFETY: `set_descriptor` stored a descriptor of the heap's registry, which lives as
+            // long as the records.
             let places = unsafe { &*wide }.places();
             while element < to {
                 for place in places {
@@ -315,13 +333,16 @@ impl Block {
         }
     }
 
-    /// Clears the marks of all cells, or of a large object. Nobody marks and nobody sweeps; others may be handing cells out.
+    /// Clears the marks of all cells, or of a large object. Nobody marks and nobody sweeps; others
+    /// may be handing cells out.
     pub(super) fn clear_marks(&self) {
-        // Relaxed: what marks next has synchronised with us, and a block that is being set up has none.
+        // Relaxed: what marks next has synchronised with us, and a block that is being set up has
+        // none.
         self.bits.iter().for_each(|bits| bits.marked.store(0, Relaxed));
     }
 
-    /// Sweeps a large object: whether it lives on. Clears its mark unless marks are kept. For the owner.
+    /// Sweeps a large object: whether it lives on. Clears its mark unless marks are kept. For the
+    /// owner.
     pub(super) fn sweep_large(&self, keep_marks: bool) -> bool {
         // Relaxed: as in `sweep`.
         let live = self.bits[0].marked.load(Relaxed) & 1 != 0;

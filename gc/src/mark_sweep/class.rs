@@ -5,11 +5,11 @@ pub(super) const BLOCK: usize = 16 << 10;
 /// Log2 of [`BLOCK`].
 pub(super) const BLOCK_SHIFT: u32 = BLOCK.trailing_zeros();
 
-/// Cell sizes. Each is a multiple of 8; the step is at most a quarter from 64 bytes on, and what is left over at the
-/// end of a block is at most 6 %.
+/// Cell sizes. Each is a multiple of 8; the step is at most a quarter from 64 bytes on, and what is
+/// left over at the end of a block is at most 6 %.
 pub(super) const SIZES: [u32; CLASSES] = [
-    8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024,
-    1280, 1536, 1792, 2048, 2304, 2720, 3264, 4096, 5456, 8192,
+    8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640,
+    768, 896, 1024, 1280, 1536, 1792, 2048, 2304, 2720, 3264, 4096, 5456, 8192,
 ];
 
 /// How many size classes there are.
@@ -47,10 +47,11 @@ pub(super) fn cells(class: usize) -> usize {
     BLOCK / SIZES[class] as usize
 }
 
-/// The factor by which an offset within a block is divided by a cell size: `offset * reciprocal >> 32`.
+/// The factor by which an offset within a block is divided by a cell size: `offset * reciprocal >>
+/// 32`.
 ///
-/// With `reciprocal = ceil(2^32 / size)` the product is too large by less than `offset * size`, which is below 2^27, and
-/// so the quotient is exact.
+/// With `reciprocal = ceil(2^32 / size)` the product is too large by less than `offset * size`,
+/// which is below 2^27, and so the quotient is exact.
 pub(super) fn reciprocal(size: u32) -> u32 {
     (1u64 << 32).div_ceil(u64::from(size)) as u32
 }

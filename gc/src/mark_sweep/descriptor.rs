@@ -1,8 +1,9 @@
 //! Descriptors: where in an object references may lie.
 
-/// Where references may lie in objects of one type: in no word, or by a pattern of words that repeats to the object's
-/// end. A struct is a pattern that occurs once, an array one that repeats; padding at the end of an object's cell is zero,
-/// so that it does no harm to look for references there.
+/// Where references may lie in objects of one type: in no word, or by a pattern of words that
+/// repeats to the object's end. A struct is a pattern that occurs once, an array one that repeats;
+/// padding at the end of an object's cell is zero, so that it does no harm to look for references
+/// there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Descriptor {
     /// Words after which the pattern repeats; 0 when there are no references.
@@ -21,8 +22,8 @@ impl DescriptorId {
         self.0
     }
 
-    /// The id whose [`index`](DescriptorId::index) was `index`. One that the heap has not given out is refused when it
-    /// is used.
+    /// The id whose [`index`](DescriptorId::index) was `index`. One that the heap has not given out
+    /// is refused when it is used.
     pub const fn from_index(index: u32) -> DescriptorId {
         DescriptorId(index)
     }
@@ -40,7 +41,9 @@ pub enum DescriptorError {
         words: usize,
     },
     /// The pattern is longer than any object may be.
-    #[error("descriptor: a pattern of {words} words is longer than the longest that is supported, {limit}")]
+    #[error(
+        "descriptor: a pattern of {words} words is longer than the longest that is supported, {limit}"
+    )]
     TooLong {
         /// The pattern's length.
         words: usize,
@@ -69,11 +72,15 @@ impl Descriptor {
         Descriptor { period: 1, references: vec![0] }
     }
 
-    /// Objects, or arrays of elements, of `words` words each, in which those at `references` may hold references.
+    /// Objects, or arrays of elements, of `words` words each, in which those at `references` may
+    /// hold references.
     ///
     /// # Errors
     /// If a reference lies outside the pattern, or the pattern is unreasonably long.
-    pub fn pattern(words: usize, references: impl IntoIterator<Item = usize>) -> Result<Descriptor, DescriptorError> {
+    pub fn pattern(
+        words: usize,
+        references: impl IntoIterator<Item = usize>,
+    ) -> Result<Descriptor, DescriptorError> {
         if words > MAX_PERIOD {
             return Err(DescriptorError::TooLong { words, limit: MAX_PERIOD });
         }
@@ -89,25 +96,30 @@ impl Descriptor {
         Ok(Descriptor { period: words, references: places }.shortest())
     }
 
-    /// The same places by the shortest period, so that types which differ in name only share blocks.
+    /// The same places by the shortest period, so that types which differ in name only share
+    /// blocks.
     fn shortest(self) -> Descriptor {
         if self.references.is_empty() {
             return Descriptor::no_pointers();
         }
         let count = self.references.len();
         // A shorter period divides the longer one and the number of references alike.
-        let shorter = (1..=self.period / 2).filter(|period| self.period.is_multiple_of(*period)).find(|&period| {
-            let repeats = self.period / period;
-            count.is_multiple_of(repeats) && {
-                let each = count / repeats;
-                (each..count).all(|i| self.references[i] as usize == self.references[i - each] as usize + period)
-                    && (self.references[each - 1] as usize) < period
-            }
-        });
+        let shorter = (1..=self.period / 2)
+            .filter(|period| self.period.is_multiple_of(*period))
+            .find(|&period| {
+                let repeats = self.period / period;
+                count.is_multiple_of(repeats) && {
+                    let each = count / repeats;
+                    (each..count).all(|i| {
+                        self.references[i] as usize == self.references[i - each] as usize + period
+                    }) && (self.references[each - 1] as usize) < period
+                }
+            });
         match shorter {
-            Some(period) => {
-                Descriptor { period, references: self.references[..count / (self.period / period)].to_vec() }
-            }
+            Some(period) => Descriptor {
+                period,
+                references: self.references[..count / (self.period / period)].to_vec(),
+            },
             None => self,
         }
     }
@@ -151,7 +163,13 @@ mod tests {
 
     #[test]
     fn places_outside_the_pattern_are_refused() {
-        assert_eq!(Descriptor::pattern(2, [2]), Err(DescriptorError::OutsidePattern { word: 2, words: 2 }));
-        assert!(matches!(Descriptor::pattern(usize::MAX, [0]), Err(DescriptorError::TooLong { .. })));
+        assert_eq!(
+            Descriptor::pattern(2, [2]),
+            Err(DescriptorError::OutsidePattern { word: 2, words: 2 })
+        );
+        assert!(matches!(
+            Descriptor::pattern(usize::MAX, [0]),
+            Err(DescriptorError::TooLong { .. })
+        ));
     }
 }

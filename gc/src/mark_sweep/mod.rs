@@ -1,27 +1,31 @@
 //! The default heap: non-moving, size-segregated mark-sweep with thread-local allocation.
 //!
-//! One range of address space is cut into blocks of 16 KiB. A block holds cells of one size class for one
-//! [`Descriptor`], or belongs to one large object. Objects have no header: what they are follows from their block, whose
-//! record lies aside, marks included. Memory is handed out zeroed.
+//! One range of address space is cut into blocks of 16 KiB. A block holds cells of one size class
+//! for one [`Descriptor`], or belongs to one large object. Objects have no header: what they are
+//! follows from their block, whose record lies aside, marks included. Memory is handed out zeroed.
 //!
-//! Marks may be *sticky* ([`Heap::keep_marks`]; Demers, Weiser, Hayes, Boehm, Bobrow and Shenker, "Combining generational and
-//! conservative garbage collection: framework and implementations", POPL 1990): sweeping leaves them, so that what a cycle has
-//! marked is old, what was allocated since is unmarked and young, and the next cycle traces from young objects only and sweeps
-//! only blocks that have some. What is handed out black is old from the start: its references are marked too, since the
-//! thread that stored them did so with the write barrier on. A free cell has no mark, since sweeping frees unmarked ones.
+//! Marks may be *sticky* ([`Heap::keep_marks`]; Demers, Weiser, Hayes, Boehm, Bobrow and Shenker,
+//! "Combining generational and conservative garbage collection: framework and implementations",
+//! POPL 1990): sweeping leaves them, so that what a cycle has marked is old, what was allocated
+//! since is unmarked and young, and the next cycle traces from young objects only and sweeps only
+//! blocks that have some. What is handed out black is old from the start: its references are marked
+//! too, since the thread that stored them did so with the write barrier on. A free cell has no
+//! mark, since sweeping frees unmarked ones.
 //!
-//! Sweeping is lazy: a thread that needs cells sweeps a block of its own kind first; the collector's thread sweeps the
-//! rest meanwhile.
+//! Sweeping is lazy: a thread that needs cells sweeps a block of its own kind first; the
+//! collector's thread sweeps the rest meanwhile.
 //!
 //! # Marking, allocation and sweeping at the same time
 //!
-//! - *Sweeping never meets marking*: a cycle begins only when the last sweep is complete, threads in the middle of
-//!   sweeping a block included ([`Heap::finish_sweep`] waits for them).
+//! - *Sweeping never meets marking*: a cycle begins only when the last sweep is complete, threads
+//!   in the middle of sweeping a block included ([`Heap::finish_sweep`] waits for them).
 //! - *Sweeping meets allocation* only by blocks, each of which has one owner; see `ownership`.
-//! - *Marking meets allocation* in one block all the time. Cells are handed out by runs, and a run is zeroed, then blackened,
-//!   then published; whoever resolves a word into it sees zeros or newer, and marks that cannot be lost. See `block`.
-//! - *A word that hits a free cell* (an old value in a conservatively scanned stack) resolves to nothing, since the cell
-//!   is not handed out. One that hits a cell of a run that is not an object yet marks a cell that is marked already.
+//! - *Marking meets allocation* in one block all the time. Cells are handed out by runs, and a run
+//!   is zeroed, then blackened, then published; whoever resolves a word into it sees zeros or
+//!   newer, and marks that cannot be lost. See `block`.
+//! - *A word that hits a free cell* (an old value in a conservatively scanned stack) resolves to
+//!   nothing, since the cell is not handed out. One that hits a cell of a run that is not an object
+//!   yet marks a cell that is marked already.
 //! - *A word that hits a block changing hands* sees its kind last; see `block`.
 
 mod allocator;
@@ -123,7 +127,8 @@ pub struct MarkSweep {
     turnover: Turnover<MappedSlots>,
     /// Sweeping leaves marks. Relaxed: set before the first cycle.
     sticky: AtomicBool,
-    /// The present cycle began with the marks of the last one. Relaxed: only the collector's thread uses it.
+    /// The present cycle began with the marks of the last one. Relaxed: only the collector's thread
+    /// uses it.
     kept: AtomicBool,
     poison: bool,
     allocated: AtomicU64,
@@ -148,7 +153,8 @@ impl MarkSweep {
     /// When not even a small range of address space can be reserved.
     pub fn new(options: &Options) -> Result<Arc<MarkSweep>, HeapError> {
         let limit = options.limit.max(BLOCK).next_multiple_of(BLOCK);
-        let arena = Arena::reserve(limit, 64 << 20).map_err(|source| HeapError::Reserve { what: "heap", source })?;
+        let arena = Arena::reserve(limit, 64 << 20)
+            .map_err(|source| HeapError::Reserve { what: "heap", source })?;
         Ok(Arc::new(MarkSweep {
             pages: Pages::new((limit / BLOCK).min(arena.capacity())),
             arena,
@@ -180,7 +186,8 @@ impl MarkSweep {
     /// # Errors
     /// When the system refuses address space for its slots.
     pub fn allocator(self: &Arc<Self>) -> Result<Allocator, HeapError> {
-        let slots = MappedSlots::new().map_err(|source| HeapError::Reserve { what: "allocator", source })?;
+        let slots = MappedSlots::new()
+            .map_err(|source| HeapError::Reserve { what: "allocator", source })?;
         Ok(Allocator::new(Arc::clone(self), Local::register(slots, &**self)))
     }
 
@@ -189,8 +196,8 @@ impl MarkSweep {
         self.sticky.load(Relaxed)
     }
 
-    /// Tells that `untold` bytes more have been handed out to this thread while marking is on, and that the heap has grown to
-    /// its trigger, if either is so. Called without a lock.
+    /// Tells that `untold` bytes more have been handed out to this thread while marking is on, and
+    /// that the heap has grown to its trigger, if either is so. Called without a lock.
     fn tell_growth(&self, untold: usize) {
         let Some(growth) = self.growth.get() else { return };
         if untold > 0 {
@@ -245,7 +252,8 @@ impl MarkSweep {
         let untold = state.take_untold(bytes, marking);
         drop(state);
         self.tell_growth(untold);
-        Ok(NonNull::new(self.arena.address_of(first) as *mut u8).expect("the heap does not begin at zero"))
+        Ok(NonNull::new(self.arena.address_of(first) as *mut u8)
+            .expect("the heap does not begin at zero"))
     }
 
     /// An object's block and its number.
@@ -268,7 +276,9 @@ impl MarkSweep {
     fn resolve_large(&self, word: usize, index: usize) -> Option<Object> {
         let block = self.arena.block(index);
         let start = self.arena.address_of(index);
-        let inside = block.kind() == LARGE && block.large_is_handed_out() && word - start < block.large_size();
+        let inside = block.kind() == LARGE
+            && block.large_is_handed_out()
+            && word - start < block.large_size();
         inside.then(|| object_at(start))
     }
 }
@@ -280,9 +290,11 @@ fn object_at(address: usize) -> Object {
     unsafe { Object::from_address(address) }
 }
 
-// SAFETY: marked objects, and those that were handed out after `begin_cycle`, have their mark set, and sweeping frees only
-// cells whose mark is clear, and clears no mark of others once marks are kept; `trace` visits each place that the descriptor names; `resolve` returns cells that are handed
-// out, which are objects or zero. The head of this file tells how that holds while threads allocate.
+// SAFETY: marked objects, and those that were handed out after `begin_cycle`, have their mark set,
+// and sweeping frees only cells whose mark is clear, and clears no mark of others once marks are
+// kept; `trace` visits each place that the descriptor names; `resolve` returns cells that are
+// handed out, which are objects or zero. The head of this file tells how that holds while threads
+// allocate.
 unsafe impl Heap for MarkSweep {
     #[inline]
     fn resolve(&self, word: usize) -> Option<Object> {
@@ -329,10 +341,11 @@ unsafe impl Heap for MarkSweep {
         let (_, block) = self.locate(object);
         let size = if block.kind() == LARGE { block.large_size() } else { block.cell_size() };
         block.places(size, range.start, range.end, |offset| {
-            // SAFETY: a word of the object, aligned, in memory that stays accessible as long as the heap. Mutators store
-            // whole words.
+            // SAFETY: a word of the object, aligned, in memory that stays accessible as long as the
+            // heap. Mutators store whole words.
             let word = unsafe { AtomicUsize::from_ptr((object.address() + offset) as *mut usize) };
-            // Relaxed: what the word refers to was published by `hand_out`, which `resolve` acquires.
+            // Relaxed: what the word refers to was published by `hand_out`, which `resolve`
+            // acquires.
             visit(word.load(Relaxed));
         });
     }

@@ -1,16 +1,20 @@
-//! Who owns which block: the protocol between threads that allocate, those that sweep, and cycles that begin and end.
+//! Who owns which block: the protocol between threads that allocate, those that sweep, and cycles
+//! that begin and end.
 //!
-//! Plain Rust without raw memory, over [`Blocks`], so that models run this very code; `runs` is the other half, what an allocator
-//! does with a block that it owns. Invariants:
+//! Plain Rust without raw memory, over [`Blocks`], so that models run this very code; `runs` is the
+//! other half, what an allocator does with a block that it owns. Invariants:
 //!
-//! 1. *Owning*: a block is free, or in one list of its space, or one allocator's, or in the hands of one thread that sweeps it.
-//!    Who takes it from a list, under the list's lock, owns it. Only the owner sweeps it and hands its cells out.
-//! 2. *Once*: a block comes into `unswept` at a cycle's end alone, from wherever it is, and leaves it to be swept; nothing is
-//!    handed out of it between.
-//! 3. *Waiting*: an allocator takes and sweeps blocks under its own lock. Who sweeps everything takes each of these locks once
-//!    when the lists are empty: then nobody sweeps any more, and marks may be set.
-//! 4. *Ends*: with the world stopped, allocators give up their blocks before the lists are condemned. One that is dropped
-//!    meanwhile, by a thread that ends in native code, gives its blocks up before or finds that they are gone.
+//! 1. *Owning*: a block is free, or in one list of its space, or one allocator's, or in the hands
+//!    of one thread that sweeps it. Who takes it from a list, under the list's lock, owns it. Only
+//!    the owner sweeps it and hands its cells out.
+//! 2. *Once*: a block comes into `unswept` at a cycle's end alone, from wherever it is, and leaves
+//!    it to be swept; nothing is handed out of it between.
+//! 3. *Waiting*: an allocator takes and sweeps blocks under its own lock. Who sweeps everything
+//!    takes each of these locks once when the lists are empty: then nobody sweeps any more, and
+//!    marks may be set.
+//! 4. *Ends*: with the world stopped, allocators give up their blocks before the lists are
+//!    condemned. One that is dropped meanwhile, by a thread that ends in native code, gives its
+//!    blocks up before or finds that they are gone.
 
 use std::sync::Arc;
 
@@ -54,7 +58,8 @@ pub(super) trait Blocks {
 
     /// The address of a block's first cell and the size of its cells.
     fn cells_of(&self, block: usize) -> (usize, usize);
-    /// The next run of cells from `from` on that are not handed out. For the owner, as all that follows.
+    /// The next run of cells from `from` on that are not handed out. For the owner, as all that
+    /// follows.
     fn next_free_run(&self, block: usize, from: usize) -> Option<(usize, usize)>;
     /// Makes cells zero that are not handed out.
     fn clear(&self, block: usize, from: usize, to: usize);
@@ -65,7 +70,8 @@ pub(super) trait Blocks {
     /// Takes cells back that became no objects.
     fn take_back(&self, block: usize, from: usize, to: usize);
 
-    /// Adds to the bytes handed out; wraps like the counter of an allocator that took more back than it gave.
+    /// Adds to the bytes handed out; wraps like the counter of an allocator that took more back
+    /// than it gave.
     fn count_allocated(&self, bytes: usize);
 }
 
@@ -87,7 +93,8 @@ pub(super) struct Space {
     pub(super) available: Vec<usize>,
     /// Filled since the last cycle.
     pub(super) full: Vec<usize>,
-    /// Swept, and without free cells: all are marked, if marks are kept, so that a cycle which keeps them finds nothing there.
+    /// Swept, and without free cells: all are marked, if marks are kept, so that a cycle which
+    /// keeps them finds nothing there.
     pub(super) old: Vec<usize>,
     /// Not swept since the last cycle.
     pub(super) unswept: Vec<usize>,
@@ -130,15 +137,17 @@ impl<S> Turnover<S> {
         self.pending.load(Acquire)
     }
 
-    /// Lets sweeping begin, after everything that is to be swept has been put into lists. The world is stopped.
+    /// Lets sweeping begin, after everything that is to be swept has been put into lists. The world
+    /// is stopped.
     pub(super) fn begin_sweep(&self) {
         // Release: pairs with the load in `sweep_is_pending`: who sees it sees the lists filled.
         self.pending.store(true, Release);
     }
 }
 
-/// Puts every block up for sweeping, or, if earlier cycles' marks were `kept`, those that may hold unmarked objects: a cycle ends.
-/// The world is stopped and the allocators have given up their blocks.
+/// Puts every block up for sweeping, or, if earlier cycles' marks were `kept`, those that may hold
+/// unmarked objects: a cycle ends. The world is stopped and the allocators have given up their
+/// blocks.
 pub(super) fn condemn(heap: &impl Blocks, kept: bool) {
     for space in heap.spaces() {
         let lists = &mut *heap.space(space).lock();
@@ -171,9 +180,13 @@ pub(super) fn acquire<B: Blocks>(heap: &B, space: usize) -> Result<usize, B::Err
     heap.fresh(space)
 }
 
-/// Sweeps whatever is left, and what `others` does; when nobody sweeps any more calls `complete`. Does nothing if that has
-/// been done since the last cycle.
-pub(super) fn sweep_everything<B: Blocks>(heap: &B, others: impl FnOnce(), complete: impl FnOnce()) {
+/// Sweeps whatever is left, and what `others` does; when nobody sweeps any more calls `complete`.
+/// Does nothing if that has been done since the last cycle.
+pub(super) fn sweep_everything<B: Blocks>(
+    heap: &B,
+    others: impl FnOnce(),
+    complete: impl FnOnce(),
+) {
     let turnover = heap.turnover();
     let turn = turnover.turn.lock();
     if !turnover.sweep_is_pending() {

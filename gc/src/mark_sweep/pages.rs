@@ -9,7 +9,8 @@ use super::AllocationError;
 use super::arena::Arena;
 use super::class::{BLOCK, BLOCK_SHIFT};
 
-/// The most blocks that are given back to the system in one go, so that nobody waits long for the list.
+/// The most blocks that are given back to the system in one go, so that nobody waits long for the
+/// list.
 const DISCARD: usize = (4 << 20) / BLOCK;
 
 /// The free list. Locked after every other lock of the heap.
@@ -38,13 +39,15 @@ impl Pages {
         Pages { limit, free: Mutex::default() }
     }
 
-    /// Takes `count` adjacent blocks; tells the first one. Their records' `dirty` says whether they hold zeros.
+    /// Takes `count` adjacent blocks; tells the first one. Their records' `dirty` says whether they
+    /// hold zeros.
     pub(super) fn take(&self, arena: &Arena, count: usize) -> Result<usize, AllocationError> {
         let mut free = self.free.lock();
         if count > self.limit.saturating_sub(free.used) {
             return Err(self.out_of_memory(count, &free));
         }
-        // One block comes from the lowest run, to keep the heap dense; more come from the run that fits best.
+        // One block comes from the lowest run, to keep the heap dense; more come from the run that
+        // fits best.
         let run = match count {
             1 => free.by_start.first_key_value().map(|(start, len)| (*start, *len)),
             _ => free.by_length.range((count, 0)..).next().map(|(len, start)| (*start, *len)),
@@ -59,7 +62,8 @@ impl Pages {
             }
             None => {
                 let start = free.frontier;
-                if count > arena.capacity() - start || arena.make_accessible(start + count).is_err() {
+                if count > arena.capacity() - start || arena.make_accessible(start + count).is_err()
+                {
                     return Err(self.out_of_memory(count, &free));
                 }
                 free.frontier += count;
@@ -68,7 +72,8 @@ impl Pages {
         };
         free.used += count;
         // Relaxed: the flag of a free block is guarded by this lock.
-        free.dirty -= (start..start + count).filter(|i| arena.block(*i).dirty.load(Relaxed)).count();
+        free.dirty -=
+            (start..start + count).filter(|i| arena.block(*i).dirty.load(Relaxed)).count();
         Ok(start)
     }
 
@@ -88,7 +93,8 @@ impl Pages {
         let mut free = self.free.lock();
         for (start, count) in runs.drain(..) {
             free.used -= count;
-            free.dirty += (start..start + count).filter(|i| arena.block(*i).dirty.load(Relaxed)).count();
+            free.dirty +=
+                (start..start + count).filter(|i| arena.block(*i).dirty.load(Relaxed)).count();
             free.merge(start, count);
         }
     }
@@ -104,7 +110,8 @@ impl Pages {
         (free.used << BLOCK_SHIFT, (free.used + free.dirty) << BLOCK_SHIFT)
     }
 
-    /// Gives free memory back to the system, from the top, until `keep` bytes or only used ones are resident.
+    /// Gives free memory back to the system, from the top, until `keep` bytes or only used ones are
+    /// resident.
     pub(super) fn release(&self, arena: &Arena, keep: usize) {
         let keep = keep >> BLOCK_SHIFT;
         let mut below = usize::MAX;
@@ -114,7 +121,8 @@ impl Pages {
             if excess == 0 {
                 return;
             }
-            let Some((start, len)) = free.by_start.range(..below).next_back().map(|(start, len)| (*start, *len))
+            let Some((start, len)) =
+                free.by_start.range(..below).next_back().map(|(start, len)| (*start, *len))
             else {
                 return;
             };
@@ -163,7 +171,8 @@ impl Free {
 
     /// Inserts a run together with its neighbours.
     fn merge(&mut self, mut start: usize, mut len: usize) {
-        if let Some((before, count)) = self.by_start.range(..start).next_back().map(|(s, l)| (*s, *l))
+        if let Some((before, count)) =
+            self.by_start.range(..start).next_back().map(|(s, l)| (*s, *l))
             && before + count == start
         {
             self.remove(before, count);
@@ -233,7 +242,8 @@ mod tests {
         let again = pages.take(&arena, 8).expect("room");
         assert!(!arena.block(again).dirty.load(Relaxed));
         // SAFETY: the blocks are taken, so accessible and nobody else's.
-        let bytes = unsafe { std::slice::from_raw_parts(arena.address_of(again) as *const u8, 8 * BLOCK) };
+        let bytes =
+            unsafe { std::slice::from_raw_parts(arena.address_of(again) as *const u8, 8 * BLOCK) };
         assert!(bytes.iter().all(|byte| *byte == 0));
     }
 }

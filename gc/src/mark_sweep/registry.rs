@@ -1,4 +1,5 @@
-//! The registered descriptors, and for each of them and each size class the blocks that belong to it.
+//! The registered descriptors, and for each of them and each size class the blocks that belong to
+//! it.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -32,7 +33,11 @@ pub(super) struct Record {
 
 impl Registry {
     pub(super) fn new() -> Registry {
-        Registry { chunks: [const { OnceLock::new() }; CHUNKS], ids: Lock::default(), used: Lock::default() }
+        Registry {
+            chunks: [const { OnceLock::new() }; CHUNKS],
+            ids: Lock::default(),
+            used: Lock::default(),
+        }
     }
 
     /// The number of `descriptor`: a new one, or that of an equal one.
@@ -45,7 +50,8 @@ impl Registry {
         if id == MAX_DESCRIPTORS {
             return Err(DescriptorError::TooMany { limit: MAX_DESCRIPTORS });
         }
-        let chunk = self.chunks[id / CHUNK].get_or_init(|| (0..CHUNK).map(|_| OnceLock::new()).collect());
+        let chunk =
+            self.chunks[id / CHUNK].get_or_init(|| (0..CHUNK).map(|_| OnceLock::new()).collect());
         chunk[id % CHUNK].get_or_init(|| Record {
             descriptor: descriptor.clone(),
             spaces: std::array::from_fn(|_| Mutex::default()),

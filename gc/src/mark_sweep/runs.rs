@@ -1,9 +1,11 @@
-//! The runs of free cells that an allocator hands out, and what the beginning and the end of a cycle do to them.
+//! The runs of free cells that an allocator hands out, and what the beginning and the end of a
+//! cycle do to them.
 //!
-//! A run of cells is zeroed, counted, and marked if marking is on, all at once when the allocator gets to it. When marking
-//! begins, the collector blackens what is left of each allocator's runs, from where the cursor stands: the cells before
-//! it may hold references that were stored while the write barrier was off; those after it will be initialised by a
-//! thread that has it on, since the collector had each thread answer between the two.
+//! A run of cells is zeroed, counted, and marked if marking is on, all at once when the allocator
+//! gets to it. When marking begins, the collector blackens what is left of each allocator's runs,
+//! from where the cursor stands: the cells before it may hold references that were stored while the
+//! write barrier was off; those after it will be initialised by a thread that has it on, since the
+//! collector had each thread answer between the two.
 //!
 //! Plain Rust without raw memory, as `ownership`, whose models run this code too.
 
@@ -18,15 +20,17 @@ use super::ownership::{self, Blocks};
 
 /// Where one thread allocates cells of one descriptor and class: the free run `cursor..end`.
 ///
-/// Managed code may allocate from it inline: load `cursor`, add the cell size, and if the sum is at most `end`, store it;
-/// the old value is the object, zeroed. Otherwise it calls [`Allocator::allocate`](super::Allocator::allocate). Between the
-/// load and the store there must be no safepoint.
+/// Managed code may allocate from it inline: load `cursor`, add the cell size, and if the sum is at
+/// most `end`, store it; the old value is the object, zeroed. Otherwise it calls
+/// [`Allocator::allocate`](super::Allocator::allocate). Between the load and the store there must
+/// be no safepoint.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct AllocationSlot {
     cursor: AtomicUsize,
     end: AtomicUsize,
-    /// One more than the number of the block that the run lies in; 0 if there is none. Read and written under the lock.
+    /// One more than the number of the block that the run lies in; 0 if there is none. Read and
+    /// written under the lock.
     block: AtomicU32,
 }
 
@@ -41,8 +45,8 @@ impl AllocationSlot {
     /// The next cell of the run, of `size` bytes. For the allocator's thread.
     #[inline]
     pub(super) fn bump(&self, size: usize) -> Option<NonNull<u8>> {
-        // Relaxed: the thread's own words. The collector reads them when this thread has passed a safepoint, or writes
-        // them while it is stopped; both order these accesses.
+        // Relaxed: the thread's own words. The collector reads them when this thread has passed a
+        // safepoint, or writes them while it is stopped; both order these accesses.
         let object = self.cursor.load(Relaxed);
         let next = object + size;
         if next > self.end.load(Relaxed) {
@@ -52,7 +56,8 @@ impl AllocationSlot {
         NonNull::new(object as *mut u8)
     }
 
-    // Under the lock, all of these. Relaxed: the lock orders `block` and `end`; for `cursor` see `bump`.
+    // Under the lock, all of these. Relaxed: the lock orders `block` and `end`; for `cursor` see
+    // `bump`.
 
     pub(super) fn block(&self) -> Option<usize> {
         Some(self.block.load(Relaxed).checked_sub(1)? as usize)
@@ -100,7 +105,8 @@ pub(super) struct State {
 }
 
 impl State {
-    /// What was handed out since the last call. Wraps when more was taken back than handed out meanwhile.
+    /// What was handed out since the last call. Wraps when more was taken back than handed out
+    /// meanwhile.
     pub(super) fn take_allocated(&mut self) -> usize {
         std::mem::take(&mut self.allocated)
     }
@@ -116,11 +122,12 @@ impl State {
     }
 }
 
-/// Objects handed out are black from now on. The last sweep is complete, and every thread has the write barrier on.
+/// Objects handed out are black from now on. The last sweep is complete, and every thread has the
+/// write barrier on.
 pub(super) fn begin_marking(heap: &impl Blocks) {
     let turnover = heap.turnover();
-    // Relaxed: the locks below order it. An allocator that takes its lock after us sees the flag; one that took it before
-    // has left its run for us to see.
+    // Relaxed: the locks below order it. An allocator that takes its lock after us sees the flag;
+    // one that took it before has left its run for us to see.
     turnover.marking.store(true, Relaxed);
     for local in turnover.allocators.lock().iter() {
         let mut state = local.state.lock();
@@ -157,8 +164,8 @@ impl<S: Slots> Local<S> {
         let slot = self.slots.slot(space as usize);
         let block = slot.block()?;
         let (start, size) = heap.cells_of(block);
-        // Relaxed: a stale cursor lies before the true one; the cells between were handed out after this thread's last
-        // safepoint, which the collector has waited for.
+        // Relaxed: a stale cursor lies before the true one; the cells between were handed out after
+        // this thread's last safepoint, which the collector has waited for.
         let cell = |address: usize| (address - start) / size;
         Some((block, cell(slot.cursor.load(Relaxed)), cell(slot.end.load(Relaxed))))
     }
@@ -184,15 +191,16 @@ impl<S: Slots> Local<S> {
         }
     }
 
-    /// Puts the slot on its next run of free cells; tells how many bytes [`Growth::handed_out`] is to be told of.
+    /// Puts the slot on its next run of free cells; tells how many bytes [`Growth::handed_out`] is
+    /// to be told of.
     ///
     /// [`Growth::handed_out`]: crate::heap::Growth::handed_out
     pub(super) fn next_run<B: Blocks>(&self, heap: &B, space: usize) -> Result<usize, B::Error> {
         let (turnover, slot) = (heap.turnover(), self.slots.slot(space));
         let too_early = left_out(LeftOut::MarkingLock).then(|| turnover.is_marking());
         let mut state = self.state.lock();
-        // Read under the lock that `begin_marking` takes after it has set the flag: either this sees it, or
-        // `begin_marking` sees the run.
+        // Read under the lock that `begin_marking` takes after it has set the flag: either this
+        // sees it, or `begin_marking` sees the run.
         let marking = too_early.unwrap_or_else(|| turnover.is_marking());
         loop {
             if let Some(block) = slot.block() {
@@ -220,8 +228,9 @@ impl<S: Slots> Local<S> {
         }
     }
 
-    /// The allocator goes away; its blocks go back to their spaces. What is left of the runs stays handed out (zero, black if
-    /// marking is on) until the next sweep, so that a marker that looks there now sees nothing strange.
+    /// The allocator goes away; its blocks go back to their spaces. What is left of the runs stays
+    /// handed out (zero, black if marking is on) until the next sweep, so that a marker that looks
+    /// there now sees nothing strange.
     pub(super) fn give_up(self: &Arc<Self>, heap: &impl Blocks<Slots = S>) {
         let mut state = self.state.lock();
         for space in std::mem::take(&mut state.active) {

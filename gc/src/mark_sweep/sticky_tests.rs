@@ -57,7 +57,8 @@ impl Tested {
     }
 
     fn allocate(&mut self, bytes: usize) -> usize {
-        let object = self.allocator.allocate(self.descriptor, bytes).expect("room").as_ptr() as usize;
+        let object =
+            self.allocator.allocate(self.descriptor, bytes).expect("room").as_ptr() as usize;
         assert_eq!(word(object).load(Relaxed), 0, "memory is handed out zeroed");
         self.stamp += 1;
         word(object).store(self.stamp, Relaxed);
@@ -82,7 +83,11 @@ impl Tested {
         let mut marked = Marked::default();
         for (address, _) in &self.rooted {
             let object = self.named(*address);
-            assert_eq!(heap.is_marked(object), self.old.contains(address), "what is old is marked, and nothing else");
+            assert_eq!(
+                heap.is_marked(object),
+                self.old.contains(address),
+                "what is old is marked, and nothing else"
+            );
             if heap.mark(object) {
                 marked.objects += 1;
                 marked.bytes += heap.size(object) as u64;
@@ -151,7 +156,12 @@ fn a_minor_collection_does_not_sweep_blocks_full_of_old_objects() {
     t.allocate(32);
     t.heap.begin_cycle();
     t.heap.end_cycle(Marked::default());
-    let unswept: usize =
-        t.heap.registry.used_spaces().iter().map(|space| t.heap.registry.space(*space).lock().unswept.len()).sum();
+    let unswept: usize = t
+        .heap
+        .registry
+        .used_spaces()
+        .iter()
+        .map(|space| t.heap.registry.space(*space).lock().unswept.len())
+        .sum();
     assert!((1..=2).contains(&unswept), "{unswept} blocks");
 }

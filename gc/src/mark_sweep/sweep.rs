@@ -1,5 +1,6 @@
-//! Sweeping: what a cycle condemned is taken back, by the threads that need cells and by the collector's thread. What is done
-//! to blocks, and what is counted; who does it when is `ownership`'s.
+//! Sweeping: what a cycle condemned is taken back, by the threads that need cells and by the
+//! collector's thread. What is done to blocks, and what is counted; who does it when is
+//! `ownership`'s.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -74,7 +75,11 @@ impl Blocks for MarkSweep {
     fn fresh(&self, space: usize) -> Result<usize, AllocationError> {
         let index = self.pages.take(&self.arena, 1)?;
         let block = self.arena.block(index);
-        block.set_up_small(space % CLASSES, descriptor_of(space).index(), &self.registry.of(space).descriptor);
+        block.set_up_small(
+            space % CLASSES,
+            descriptor_of(space).index(),
+            &self.registry.of(space).descriptor,
+        );
         block.set_kind(SMALL);
         self.registry.note_used(space);
         Ok(index)
@@ -136,12 +141,14 @@ impl Blocks for MarkSweep {
 }
 
 impl MarkSweep {
-    /// Puts everything up for sweeping, or, if earlier cycles' marks were `kept`, what may hold unmarked objects. The world is
-    /// stopped and the allocators have given up their blocks. `live` bytes are marked that were not before.
+    /// Puts everything up for sweeping, or, if earlier cycles' marks were `kept`, what may hold
+    /// unmarked objects. The world is stopped and the allocators have given up their blocks. `live`
+    /// bytes are marked that were not before.
     pub(super) fn condemn(&self, live: usize, kept: bool) {
         ownership::condemn(self, kept);
         // What is not swept again lives on.
-        let bytes = |space: usize| class::cells(space % CLASSES) * class::SIZES[space % CLASSES] as usize;
+        let bytes =
+            |space: usize| class::cells(space % CLASSES) * class::SIZES[space % CLASSES] as usize;
         let blocks = self.registry.used_spaces().into_iter();
         let mut surviving: usize =
             blocks.map(|space| self.registry.space(space).lock().old.len() * bytes(space)).sum();
@@ -149,7 +156,8 @@ impl MarkSweep {
         let Large { young, swept, unswept } = &mut *large;
         unswept.append(young);
         if kept {
-            surviving += swept.iter().map(|first| self.arena.block(*first).large_size()).sum::<usize>();
+            surviving +=
+                swept.iter().map(|first| self.arena.block(*first).large_size()).sum::<usize>();
         } else {
             unswept.append(swept);
         }

@@ -83,7 +83,14 @@ fn words_resolve_to_the_object_that_they_point_into() {
         }
     }
     let on_stack = 0usize;
-    for word in [0, 1, 8, usize::MAX, &raw const on_stack as usize, heap.arena.address_of(0).wrapping_sub(1)] {
+    for word in [
+        0,
+        1,
+        8,
+        usize::MAX,
+        &raw const on_stack as usize,
+        heap.arena.address_of(0).wrapping_sub(1),
+    ] {
         assert_eq!(heap.resolve(word), None);
     }
 }
@@ -136,7 +143,10 @@ fn an_unregistered_descriptor_is_refused() {
     for index in [1, u32::MAX] {
         let descriptor = DescriptorId::from_index(index);
         for size in [8, 100_000] {
-            assert_eq!(allocator.allocate(descriptor, size), Err(AllocationError::UnknownDescriptor { descriptor }));
+            assert_eq!(
+                allocator.allocate(descriptor, size),
+                Err(AllocationError::UnknownDescriptor { descriptor })
+            );
         }
     }
 }
@@ -149,10 +159,14 @@ fn objects_allocated_while_marking_survive_the_cycle_and_not_the_next() {
     let before = new(&allocator, references, 64);
     heap.finish_sweep();
     heap.begin_cycle();
-    let black: Vec<usize> =
-        (0..1000).map(|i| new(&allocator, references, if i % 50 == 0 { 20_000 } else { 64 })).collect();
+    let black: Vec<usize> = (0..1000)
+        .map(|i| new(&allocator, references, if i % 50 == 0 { 20_000 } else { 64 }))
+        .collect();
     assert!(black.iter().all(|object| heap.is_marked(heap.resolve(*object).expect("an object"))));
-    assert!(!heap.is_marked(heap.resolve(before).expect("an object")), "handed out before the cycle");
+    assert!(
+        !heap.is_marked(heap.resolve(before).expect("an object")),
+        "handed out before the cycle"
+    );
     heap.end_cycle(Marked::default());
     heap.finish_sweep();
     assert_eq!(heap.resolve(before), None);
@@ -195,7 +209,11 @@ fn growth_is_told_while_marking_is_on() {
     heap.begin_cycle();
     allocate();
     let expected = 480_000 + (1 << 20);
-    assert!(told.load(Relaxed).abs_diff(expected) <= 2 * BLOCK, "{} of {expected}", told.load(Relaxed));
+    assert!(
+        told.load(Relaxed).abs_diff(expected) <= 2 * BLOCK,
+        "{} of {expected}",
+        told.load(Relaxed)
+    );
     heap.end_cycle(Marked::default());
     let before = told.load(Relaxed);
     allocate();
@@ -289,11 +307,12 @@ impl Model {
         while let Some(object) = rest.pop() {
             if seen.insert(object) {
                 let (kind, words) = &self.objects[&object];
-                let references = words.iter().enumerate().filter(|(i, word)| places[*kind](*i) && **word != 0);
+                let references =
+                    words.iter().enumerate().filter(|(i, word)| places[*kind](*i) && **word != 0);
                 // Interior pointers: the object at or before.
-                rest.extend(
-                    references.map(|(_, word)| *self.objects.range(..=word).next_back().expect("an object").0),
-                );
+                rest.extend(references.map(|(_, word)| {
+                    *self.objects.range(..=word).next_back().expect("an object").0
+                }));
             }
         }
         seen
@@ -345,7 +364,8 @@ proptest! {
                         let words = &model.objects[object].1;
                         prop_assert!((0..words.len()).all(|i| load(*object, i) == words[i]));
                     }
-                    // What was reachable when the cycle began, or was born since, may float; nothing else.
+                    // What was reachable when the cycle began, or was born since, may float;
+                    // nothing else.
                     model.objects.retain(|object, _| {
                         let survives = heap.resolve(*object).is_some();
                         assert!(survives == reachable.contains(object) || floating.contains(object));
@@ -408,7 +428,8 @@ fn threads_allocate_while_others_mark_and_sweep() {
     const LIST: usize = 200;
     let heap = MarkSweep::new(&Options { limit: 8 << 20, poison: true }).expect("a heap");
     let node = heap.register(Descriptor::pattern(3, [0]).expect("valid")).expect("a descriptor");
-    // Each thread publishes the head of a list here whenever it answers the collector. Layout of a node: next, owner, index.
+    // Each thread publishes the head of a list here whenever it answers the collector. Layout of a
+    // node: next, owner, index.
     let heads: Vec<AtomicUsize> = (0..THREADS).map(|_| AtomicUsize::new(0)).collect();
     // Odd: the world is to stop; a thread answers with the same number.
     let request = AtomicUsize::new(0);
@@ -474,7 +495,8 @@ fn threads_allocate_while_others_mark_and_sweep() {
             ask(4 * cycle + 2);
             heap.finish_sweep();
             heap.begin_cycle();
-            let mut marked = mark(&heap, &heads.iter().map(|head| head.load(SeqCst)).collect::<Vec<_>>());
+            let mut marked =
+                mark(&heap, &heads.iter().map(|head| head.load(SeqCst)).collect::<Vec<_>>());
             ask(4 * cycle + 3);
             let mut roots = std::mem::take(&mut *shaded.lock());
             roots.extend(heads.iter().map(|head| head.load(SeqCst)));

@@ -4,7 +4,8 @@ use super::*;
 use loom::thread;
 use stackmark_stack::sync::leave_out;
 
-/// Every object is unmarked. A lock of loom's own: the one that `LeftOut::Lock` leaves out is not this one.
+/// Every object is unmarked. A lock of loom's own: the one that `LeftOut::Lock` leaves out is not
+/// this one.
 struct Recorder(loom::sync::Mutex<Vec<usize>>);
 
 impl Recorder {
@@ -33,7 +34,8 @@ struct Modelled {
 }
 
 impl Modelled {
-    /// The mutator goes to where the collector does not wait for it, as when it returns to native code.
+    /// The mutator goes to where the collector does not wait for it, as when it returns to native
+    /// code.
     fn go_outside(&self) {
         *self.inside.lock().unwrap() = false;
         self.changed.notify_all();
@@ -114,8 +116,8 @@ fn loom_without_locks_it_is_noticed() {
     buffers_taken_while_they_are_filled();
 }
 
-/// A thread that ends in native code, which the stopped world does not wait for: what it has shaded before is not on its
-/// way to the workers when the collector believes to have everything.
+/// A thread that ends in native code, which the stopped world does not wait for: what it has shaded
+/// before is not on its way to the workers when the collector believes to have everything.
 fn buffer_dropped_while_the_world_is_stopped() {
     model(
         |m, buffer| {
@@ -144,8 +146,8 @@ fn loom_a_buffer_that_leaves_the_list_before_its_words_is_noticed() {
     buffer_dropped_while_the_world_is_stopped();
 }
 
-/// A thread that stays in native code keeps its buffer: the collector takes what is in it, and what the thread stores after the
-/// barrier has gone off is nobody's business.
+/// A thread that stays in native code keeps its buffer: the collector takes what is in it, and what
+/// the thread stores after the barrier has gone off is nobody's business.
 #[test]
 fn loom_the_buffer_of_a_thread_in_native_code_is_taken() {
     model(

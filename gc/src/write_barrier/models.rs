@@ -1,5 +1,5 @@
-//! Models of the barrier between cycles and of what begins a cycle: a goroutine hides an object, whose only reference it has, in
-//! another one, and forgets it, while the next cycle begins.
+//! Models of the barrier between cycles and of what begins a cycle: a goroutine hides an object,
+//! whose only reference it has, in another one, and forgets it, while the next cycle begins.
 
 use super::*;
 use loom::sync::Arc as Shared;
@@ -91,7 +91,11 @@ impl Modelled {
 }
 
 /// `major`: the cycle clears all marks and traces everything; else only what is unmarked.
-fn a_cycle_begins_while_a_goroutine_hides_an_object(hidden_is_old: bool, holder_is_old: bool, major: bool) {
+fn a_cycle_begins_while_a_goroutine_hides_an_object(
+    hidden_is_old: bool,
+    holder_is_old: bool,
+    major: bool,
+) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(move || {
@@ -118,7 +122,8 @@ fn a_cycle_begins_while_a_goroutine_hides_an_object(hidden_is_old: bool, holder_
         let traced = !m.heap.holder.load(Relaxed);
         m.heap.holder.store(true, Relaxed);
         let in_field = traced && m.field.load(Relaxed) == HIDDEN;
-        // The goroutine's stack is visited when it stands still, and the buffers are taken in mark termination.
+        // The goroutine's stack is visited when it stands still, and the buffers are taken in mark
+        // termination.
         thread.join().unwrap();
         let on_stack = m.root.load(Relaxed) == HIDDEN;
         m.barrier.take_buffers();

@@ -1,8 +1,10 @@
-//! Models of the protocol: goroutines, holders and workers over stacks of a few frames, in every order up to a bound.
+//! Models of the protocol: goroutines, holders and workers over stacks of a few frames, in every
+//! order up to a bound.
 //!
-//! A frame is a cell that the goroutine writes while it runs the frame and that a visit reads: loom reports any two accesses
-//! which nothing orders, so a visit of a frame that is not frozen, or a return into one that is being visited, ends the model.
-//! Each model has a twin that leaves one lock, fence or order out, and must be caught.
+//! A frame is a cell that the goroutine writes while it runs the frame and that a visit reads: loom
+//! reports any two accesses which nothing orders, so a visit of a frame that is not frozen, or a
+//! return into one that is being visited, ends the model. Each model has a twin that leaves one
+//! lock, fence or order out, and must be caught.
 
 use super::*;
 use crate::status::{Status, StatusWord};
@@ -46,8 +48,8 @@ fn return_address(frame: usize) -> usize {
     1000 + frame
 }
 
-/// Return slots: the frame with index `i`, counted from the oldest, has its own at depth (i + 1) words, which is also its
-/// stack pointer's.
+/// Return slots: the frame with index `i`, counted from the oldest, has its own at depth (i + 1)
+/// words, which is also its stack pointer's.
 struct View<'m>(&'m Memory);
 
 impl Slots for View<'_> {
@@ -170,7 +172,8 @@ impl Goroutine {
     }
 
     fn protect(&self, scan: &mut StackScan, memory: &Memory, depth: usize) {
-        scan.protect(&mut self.means(memory), depth, self.budget, |at| Walk::new(memory, at)).unwrap();
+        scan.protect(&mut self.means(memory), depth, self.budget, |at| Walk::new(memory, at))
+            .unwrap();
     }
 
     /// The goroutine returns from `frame`, as the ret instruction and the stub do.
@@ -180,7 +183,8 @@ impl Goroutine {
         let target = if found >= STUB_WORD {
             let mut scan = self.scan.lock();
             let memory = self.memory();
-            scan.hit(&mut self.means(memory), depth, (found - STUB_WORD) as u32).expect("a known barrier");
+            scan.hit(&mut self.means(memory), depth, (found - STUB_WORD) as u32)
+                .expect("a known barrier");
             self.protect(&mut scan, memory, depth - WORD);
             View(memory).read(depth)
         } else {
@@ -398,7 +402,8 @@ fn a_move_meets_a_worker() {
         }
         g.run_to_the_end();
         thread.join().unwrap();
-        let visits: Vec<_> = g.memory[0].visits().iter().zip(g.memory[1].visits()).map(|(a, b)| a + b).collect();
+        let visits: Vec<_> =
+            g.memory[0].visits().iter().zip(g.memory[1].visits()).map(|(a, b)| a + b).collect();
         assert_eq!(visits, vec![1; 3]);
     });
 }
@@ -423,7 +428,11 @@ fn a_cycle_begins_while_a_worker_visits_for_the_last_one() {
         let thread = thread::spawn(move || late.work(1, 2));
         hold(2);
         thread.join().unwrap();
-        assert_eq!(g.memory().visits(), vec![0; 3], "a late worker leaves the new cycle's frames alone");
+        assert_eq!(
+            g.memory().visits(),
+            vec![0; 3],
+            "a late worker leaves the new cycle's frames alone"
+        );
     });
 }
 
@@ -442,7 +451,11 @@ fn an_unwinder_reads_while_barriers_are_placed() {
             let memory = &unwinder.memory[0];
             for frame in (1..3).rev() {
                 let found = memory.slots[frame].load(Ordering::Acquire);
-                let original = if found >= STUB_WORD { memory.saved((found - STUB_WORD) as u32) } else { found };
+                let original = if found >= STUB_WORD {
+                    memory.saved((found - STUB_WORD) as u32)
+                } else {
+                    found
+                };
                 assert_eq!(original, return_address(frame));
             }
         });
@@ -474,8 +487,13 @@ fn a_stub_is_wanted_again_while_an_unwinder_looks_at_it() {
         let thread = thread::spawn(move || {
             let memory = &unwinder.memory[0];
             let found = memory.slots[1].load(Ordering::Acquire);
-            let original = if found >= STUB_WORD { memory.saved((found - STUB_WORD) as u32) } else { found };
-            assert_eq!(original, return_address(1), "the unwinder follows the stub that it has read");
+            let original =
+                if found >= STUB_WORD { memory.saved((found - STUB_WORD) as u32) } else { found };
+            assert_eq!(
+                original,
+                return_address(1),
+                "the unwinder follows the stub that it has read"
+            );
         });
         begin(&first, 2, Spacing::Never, true);
         // Another goroutine's return address: it must not get into the stub that was read.

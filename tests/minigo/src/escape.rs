@@ -1,8 +1,9 @@
 //! Where each local variable lives: in SSA values, in a stack slot of its frame, or in the heap.
 //!
-//! A variable that a function literal captures, or whose address is taken, lives in the heap. The exception are
-//! variables of memory types (arrays, large structs): they may stay in the frame while pointers to them or slices of
-//! them are held by local variables that are only indexed, dereferenced, measured and ranged over.
+//! A variable that a function literal captures, or whose address is taken, lives in the heap. The
+//! exception are variables of memory types (arrays, large structs): they may stay in the frame
+//! while pointers to them or slices of them are held by local variables that are only indexed,
+//! dereferenced, measured and ranged over.
 
 use crate::front::Program;
 use crate::types::{Kind, Types};
@@ -45,7 +46,12 @@ struct Analysis<'p> {
 }
 
 /// Analyses a top-level function's body.
-pub(crate) fn analyse(program: &Program, types: &mut Types, params: &[ObjKey], body: &[Stmt]) -> Escapes {
+pub(crate) fn analyse(
+    program: &Program,
+    types: &mut Types,
+    params: &[ObjKey],
+    body: &[Stmt],
+) -> Escapes {
     let mut a = Analysis {
         program,
         types,
@@ -71,7 +77,10 @@ pub(crate) fn analyse(program: &Program, types: &mut Types, params: &[ObjKey], b
         }
     }
     for (view, target) in &a.views {
-        if a.leaked.contains(view) || a.captured.contains(view) || a.assigned.get(view).copied().unwrap_or(0) > 1 {
+        if a.leaked.contains(view)
+            || a.captured.contains(view)
+            || a.assigned.get(view).copied().unwrap_or(0) > 1
+        {
             a.out.heap.insert(*target);
         }
     }
@@ -88,7 +97,8 @@ impl<'p> Analysis<'p> {
         let obj = self.object(i)?;
         let o = &self.program.tc.lobjs[obj];
         let package_scope = *self.program.tc.pkgs[self.program.main].scope();
-        (o.entity_type().is_var() && !o.var_is_field() && o.parent() != Some(package_scope)).then_some(obj)
+        (o.entity_type().is_var() && !o.var_is_field() && o.parent() != Some(package_scope))
+            .then_some(obj)
     }
 
     fn kind_of(&mut self, e: &Expr) -> Option<Kind> {
@@ -128,7 +138,8 @@ impl<'p> Analysis<'p> {
         self.value_parts(e);
     }
 
-    /// Visits what is evaluated inside an operand whose root variable itself is not used as a value.
+    /// Visits what is evaluated inside an operand whose root variable itself is not used as a
+    /// value.
     fn value_parts(&mut self, e: &Expr) {
         match e {
             Expr::Ident(i) => self.mention(*i),
@@ -137,7 +148,9 @@ impl<'p> Analysis<'p> {
                 self.value_parts(&i.expr);
                 self.node(Node::Expr(&i.index));
             }
-            Expr::Selector(s) if self.program.info().selections.contains_key(&s.id()) => self.value_parts(&s.expr),
+            Expr::Selector(s) if self.program.info().selections.contains_key(&s.id()) => {
+                self.value_parts(&s.expr)
+            }
             Expr::Star(s) => self.value_parts(&s.expr),
             _ => self.node(Node::Expr(e)),
         }
@@ -151,8 +164,9 @@ impl<'p> Analysis<'p> {
                     self.captured.insert(v);
                 }
                 Some(_) => {}
-                // Parameters and results have no defining statement: they belong to the outermost function that
-                // names them first, which is right unless a literal's own parameters are meant; those are declared.
+                // Parameters and results have no defining statement: they belong to the outermost
+                // function that names them first, which is right unless a literal's own parameters
+                // are meant; those are declared.
                 None => {
                     self.out.depth.insert(v, 0);
                     if self.depth > 0 {
@@ -278,9 +292,9 @@ impl<'p> Analysis<'p> {
                     _ => String::new(),
                 };
                 let is_builtin = match &c.func {
-                    Expr::Ident(i) => {
-                        self.object(*i).is_some_and(|o| self.program.tc.lobjs[o].entity_type().is_builtin())
-                    }
+                    Expr::Ident(i) => self
+                        .object(*i)
+                        .is_some_and(|o| self.program.tc.lobjs[o].entity_type().is_builtin()),
                     _ => false,
                 };
                 if is_builtin && (builtin == "len" || builtin == "cap") {
@@ -340,7 +354,10 @@ impl<'p> Analysis<'p> {
                     }
                 }
                 for (i, r) in a.rhs.iter().enumerate() {
-                    let view = match (a.token == Token::DEFINE && a.lhs.len() == a.rhs.len(), a.lhs.get(i)) {
+                    let view = match (
+                        a.token == Token::DEFINE && a.lhs.len() == a.rhs.len(),
+                        a.lhs.get(i),
+                    ) {
                         (true, Some(Expr::Ident(id))) => {
                             program.info().defs.get(id).copied().flatten().zip(self.view_target(r))
                         }

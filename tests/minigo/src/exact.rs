@@ -1,8 +1,9 @@
 //! Floating-point constants, exactly.
 //!
-//! The front end computes untyped constants with floats as `f64`, Go with arbitrary precision. Each constant expression in
-//! which a float occurs is computed again here with rational numbers. Where its value is a float, the exact one is rounded
-//! once and used; so is the exact outcome of a comparison. Where the front end has come to another integer, it is refused.
+//! The front end computes untyped constants with floats as `f64`, Go with arbitrary precision. Each
+//! constant expression in which a float occurs is computed again here with rational numbers. Where
+//! its value is a float, the exact one is rounded once and used; so is the exact outcome of a
+//! comparison. Where the front end has come to another integer, it is refused.
 
 use crate::error::{CompileError, Compiled};
 use crate::front::Program;
@@ -109,7 +110,12 @@ impl<'p> Checker<'p> {
                 if let Some(Some(obj)) = program.info().defs.get(i) {
                     self.declared.insert(
                         *obj,
-                        Declared { value: e.clone(), iota, has_float: Cell::new(None), computed: RefCell::new(None) },
+                        Declared {
+                            value: e.clone(),
+                            iota,
+                            has_float: Cell::new(None),
+                            computed: RefCell::new(None),
+                        },
                     );
                 }
             }
@@ -128,12 +134,15 @@ impl<'p> Checker<'p> {
         let program = self.program;
         match n {
             // The expressions of constants are computed where the constants are used.
-            Node::Stmt(go_parser::ast::Stmt::Decl(d)) if matches!(&**d, Decl::Gen(g) if g.token == Token::CONST) => {
+            Node::Stmt(go_parser::ast::Stmt::Decl(d)) if matches!(&**d, Decl::Gen(g) if g.token == Token::CONST) =>
+            {
                 return;
             }
             Node::Expr(e) => {
                 self.refuse_bytes(e);
-                if let Some(value) = program.info().types.get(&e.id()).and_then(|tv| tv.get_const_val()) {
+                if let Some(value) =
+                    program.info().types.get(&e.id()).and_then(|tv| tv.get_const_val())
+                {
                     let value = value.clone();
                     if self.has_float(e, 0) {
                         self.check(e, &value);
@@ -153,8 +162,7 @@ impl<'p> Checker<'p> {
             && has_byte_escape(t.as_str_str().0)
             && self.error.is_none()
         {
-            let message =
-                "a string literal with an escape above \\x7f (a byte that is no UTF-8 by itself) is not supported";
+            let message = "a string literal with an escape above \\x7f (a byte that is no UTF-8 by itself) is not supported";
             self.error = Some(self.program.error(l.pos, message));
         }
         if let Expr::Ident(_) | Expr::BasicLit(_) = e {
@@ -184,7 +192,9 @@ impl<'p> Checker<'p> {
                 false
             }
             (Some(Value::Number(n, _)), v) => {
-                matches!(*v.to_int(), ConstValue::Int(_)) && n.is_integer() && n.to_string() == v.to_int().to_string()
+                matches!(*v.to_int(), ConstValue::Int(_))
+                    && n.is_integer()
+                    && n.to_string() == v.to_int().to_string()
             }
             (Some(Value::Bool(b)), ConstValue::Bool(_)) => {
                 self.out.insert(e.id(), Computed::Bool(*b));
@@ -194,7 +204,9 @@ impl<'p> Checker<'p> {
         };
         if !agrees && self.error.is_none() {
             let pos = e.pos(&self.program.ast);
-            self.error = Some(self.program.error(pos, "this floating-point constant expression is not supported"));
+            self.error = Some(
+                self.program.error(pos, "this floating-point constant expression is not supported"),
+            );
         }
     }
 
@@ -213,7 +225,8 @@ impl<'p> Checker<'p> {
     fn constant(&self, e: &Expr) -> Option<ObjKey> {
         let Expr::Ident(i) = e else { return None };
         let obj = *self.program.info().uses.get(i)?;
-        matches!(self.program.tc.lobjs[obj].entity_type(), go_types::EntityType::Const(_)).then_some(obj)
+        matches!(self.program.tc.lobjs[obj].entity_type(), go_types::EntityType::Const(_))
+            .then_some(obj)
     }
 
     /// Whether a float occurs in a constant expression.
@@ -225,7 +238,8 @@ impl<'p> Checker<'p> {
             Expr::BasicLit(l) => matches!(l.token, Token::FLOAT(_)),
             Expr::Ident(_) => match self.constant(e).and_then(|o| self.declared.get(&o)) {
                 Some(d) => {
-                    // Set first: a repeated expression may name the constant itself, of an outer scope.
+                    // Set first: a repeated expression may name the constant itself, of an outer
+                    // scope.
                     if let Some(known) = d.has_float.get() {
                         return known;
                     }
@@ -300,14 +314,19 @@ impl<'p> Checker<'p> {
                 _ => return None,
             },
             Expr::Binary(b) => {
-                let (x, y) = (self.compute(&b.expr_a, iota, depth + 1)?, self.compute(&b.expr_b, iota, depth + 1)?);
+                let (x, y) = (
+                    self.compute(&b.expr_a, iota, depth + 1)?,
+                    self.compute(&b.expr_b, iota, depth + 1)?,
+                );
                 // An untyped operand takes the type of the other one first.
                 let t = match b.op {
                     Token::SHL | Token::SHR => None,
                     _ => self.own_type(&b.expr_a, 0).or_else(|| self.own_type(&b.expr_b, 0)),
                 };
                 let (x, y) = match t {
-                    Some(t) if self.basic_type(t).is_some() => (self.rounded(x, t)?, self.rounded(y, t)?),
+                    Some(t) if self.basic_type(t).is_some() => {
+                        (self.rounded(x, t)?, self.rounded(y, t)?)
+                    }
                     _ => (x, y),
                 };
                 match (x, y) {
@@ -355,7 +374,8 @@ impl<'p> Checker<'p> {
         self.typed(e, value)
     }
 
-    /// The result of an operation: rounded, if an operand has a type of its own, as the operands' types say.
+    /// The result of an operation: rounded, if an operand has a type of its own, as the operands'
+    /// types say.
     fn typed(&self, e: &Expr, v: Value) -> Option<Value> {
         match self.own_type(e, 0) {
             Some(t) => self.rounded(v, t),
@@ -371,8 +391,12 @@ impl<'p> Checker<'p> {
         match e {
             Expr::Paren(p) => self.own_type(&p.expr, depth + 1),
             Expr::Unary(u) => self.own_type(&u.expr, depth + 1),
-            Expr::Binary(b) if matches!(b.op, Token::SHL | Token::SHR) => self.own_type(&b.expr_a, depth + 1),
-            Expr::Binary(b) => self.own_type(&b.expr_a, depth + 1).or_else(|| self.own_type(&b.expr_b, depth + 1)),
+            Expr::Binary(b) if matches!(b.op, Token::SHL | Token::SHR) => {
+                self.own_type(&b.expr_a, depth + 1)
+            }
+            Expr::Binary(b) => {
+                self.own_type(&b.expr_a, depth + 1).or_else(|| self.own_type(&b.expr_b, depth + 1))
+            }
             Expr::Call(c) => self.program.info().types.get(&c.func.id()).map(|tv| tv.typ),
             Expr::Ident(_) => {
                 let t = self.program.tc.lobjs[self.constant(e)?].typ()?;
@@ -396,7 +420,8 @@ impl<'p> Checker<'p> {
     }
 }
 
-/// Whether a quoted literal, as it is written, has an octal or hexadecimal escape of a byte above 0x7f.
+/// Whether a quoted literal, as it is written, has an octal or hexadecimal escape of a byte above
+/// 0x7f.
 fn has_byte_escape(literal: &str) -> bool {
     if !literal.starts_with('"') {
         return false;
@@ -406,7 +431,8 @@ fn has_byte_escape(literal: &str) -> bool {
     while i + 1 < bytes.len() {
         if bytes[i] == b'\\' {
             match (bytes[i + 1], bytes.get(i + 2)) {
-                (b'x', Some(b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F')) | (b'2' | b'3', Some(b'0'..=b'7')) => {
+                (b'x', Some(b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F'))
+                | (b'2' | b'3', Some(b'0'..=b'7')) => {
                     return true;
                 }
                 _ => i += 1,
@@ -435,16 +461,23 @@ fn decimal(t: &TokenData) -> Option<BigRational> {
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits: BigInt = format!("0{whole}{fraction}").parse().ok()?;
     let exponent = exponent - fraction.len() as i64;
-    let power = BigInt::from(10).pow(u32::try_from(exponent.unsigned_abs()).ok().filter(|e| *e <= 5000)?);
-    Some(if exponent < 0 { BigRational::new(digits, power) } else { BigRational::from_integer(digits * power) })
+    let power =
+        BigInt::from(10).pow(u32::try_from(exponent.unsigned_abs()).ok().filter(|e| *e <= 5000)?);
+    Some(if exponent < 0 {
+        BigRational::new(digits, power)
+    } else {
+        BigRational::from_integer(digits * power)
+    })
 }
 
-/// The nearest binary float with `bits` bits of mantissa whose last bit is worth at least 2^`lowest`; ties to even.
+/// The nearest binary float with `bits` bits of mantissa whose last bit is worth at least
+/// 2^`lowest`; ties to even.
 fn nearest(n: &BigRational, bits: i64, lowest: i64) -> f64 {
     if n.is_zero() {
         return 0.0;
     }
-    let (top, bottom): (BigUint, BigUint) = (n.numer().magnitude().clone(), n.denom().magnitude().clone());
+    let (top, bottom): (BigUint, BigUint) =
+        (n.numer().magnitude().clone(), n.denom().magnitude().clone());
     // The value of the last bit, so that the quotient has `bits` bits.
     let size = top.bits() as i64 - bottom.bits() as i64;
     let mut last = (size - bits).max(lowest);
@@ -463,9 +496,15 @@ fn nearest(n: &BigRational, bits: i64, lowest: i64) -> f64 {
         let odd = whole.bit(0);
         let up = twice > b || (twice == b && odd);
         let mantissa = whole.to_u64().unwrap_or(0) + u64::from(up);
-        let magnitude = mantissa as f64 * 2f64.powi((last / 2) as i32) * 2f64.powi((last - last / 2) as i32);
-        let magnitude = if bits == 24 && magnitude > f64::from(f32::MAX) { f64::INFINITY } else { magnitude };
-        return if n.numer().sign() == Sign::Minus || n.is_negative() { -magnitude } else { magnitude };
+        let magnitude =
+            mantissa as f64 * 2f64.powi((last / 2) as i32) * 2f64.powi((last - last / 2) as i32);
+        let magnitude =
+            if bits == 24 && magnitude > f64::from(f32::MAX) { f64::INFINITY } else { magnitude };
+        return if n.numer().sign() == Sign::Minus || n.is_negative() {
+            -magnitude
+        } else {
+            magnitude
+        };
     }
 }
 
@@ -481,7 +520,9 @@ mod tests {
 
     #[test]
     fn ratios_are_rounded_to_the_nearest_float() {
-        for (a, b) in [(1, 3), (1, 10), (3, 10), (-7, 9), (i64::MAX, 1), (1, i64::MAX), (123_456_789, 1000)] {
+        for (a, b) in
+            [(1, 3), (1, 10), (3, 10), (-7, 9), (i64::MAX, 1), (1, i64::MAX), (123_456_789, 1000)]
+        {
             let exact = nearest(&ratio(a, b), 53, -1074);
             if a.unsigned_abs() < 1 << 53 && b < 1 << 53 {
                 assert_eq!(exact, a as f64 / b as f64);

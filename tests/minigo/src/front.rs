@@ -1,8 +1,8 @@
 //! The front end: reads, parses and type-checks a program with `go-parser` and `go-types`.
 //!
-//! Two gaps of that port of Go 1.12 are closed here: it refuses signed shift counts, which Go has allowed since 1.13
-//! (the source is checked again with the count wrapped in `uint(…)`, and the back end is told where), and it may panic on
-//! broken input.
+//! Two gaps of that port of Go 1.12 are closed here: it refuses signed shift counts, which Go has
+//! allowed since 1.13 (the source is checked again with the count wrapped in `uint(…)`, and the
+//! back end is told where), and it may panic on broken input.
 
 use crate::cgo;
 use crate::error::{CompileError, Compiled};
@@ -139,7 +139,8 @@ pub(crate) fn check(path: &Path) -> Compiled<Program> {
         }
         None => None,
     };
-    // Wrapping one count can bring the next error of this kind to light, but each round wraps at least one more.
+    // Wrapping one count can bring the next error of this kind to light, but each round wraps at
+    // least one more.
     loop {
         let quiet = QuietPanics::new();
         let outcome = catch_unwind(AssertUnwindSafe(|| check_text(path, &text, &wrapped)));
@@ -216,9 +217,18 @@ fn check_text(path: &Path, text: &str, wrapped: &BTreeSet<usize>) -> Result<Prog
     let (mut packages, mut results) = (Map::new(), Map::new());
     let errors = ErrorList::new();
     let key = ImportKey::new("main", "main");
-    let main =
-        Importer::new(&config, &reader, &mut files, &mut packages, &mut results, &mut ast, &mut tc, &errors, 0)
-            .import(&key);
+    let main = Importer::new(
+        &config,
+        &reader,
+        &mut files,
+        &mut packages,
+        &mut results,
+        &mut ast,
+        &mut tc,
+        &errors,
+        0,
+    )
+    .import(&key);
     if errors.len() > 0 {
         let counts = signed_counts(path, text, &errors);
         if !counts.is_empty() {
@@ -243,7 +253,9 @@ fn check_text(path: &Path, text: &str, wrapped: &BTreeSet<usize>) -> Result<Prog
         };
         return Err(Failure::Error(CompileError { place, message }));
     }
-    let whole = |m: &str| Failure::Error(CompileError { place: path.display().to_string(), message: m.into() });
+    let whole = |m: &str| {
+        Failure::Error(CompileError { place: path.display().to_string(), message: m.into() })
+    };
     let main = main.map_err(|()| whole("the front end refuses this program without saying why"))?;
     if tc.pkgs[main].name().as_deref() != Some("main") {
         return Err(whole("the package is not main"));
@@ -257,7 +269,9 @@ fn signed_counts(path: &Path, text: &str, errors: &ErrorList) -> Vec<(usize, usi
     let offsets: Vec<usize> = errors
         .borrow()
         .iter()
-        .filter(|e| e.msg.starts_with("shift count ") && e.msg.ends_with(" must be unsigned integer"))
+        .filter(|e| {
+            e.msg.starts_with("shift count ") && e.msg.ends_with(" must be unsigned integer")
+        })
         .map(|e| e.pos.offset)
         .collect();
     if offsets.is_empty() {
@@ -265,12 +279,20 @@ fn signed_counts(path: &Path, text: &str, errors: &ErrorList) -> Vec<(usize, usi
     }
     let (mut files, mut ast) = (FileSet::new(), AstObjects::new());
     let ignored = ErrorList::new();
-    let (_, file) = go_parser::parse_file(&mut ast, &mut files, &ignored, &path.display().to_string(), text, false);
+    let (_, file) = go_parser::parse_file(
+        &mut ast,
+        &mut files,
+        &ignored,
+        &path.display().to_string(),
+        text,
+        false,
+    );
     let Some(file) = file else { return vec![] };
     let mut found = vec![];
     let mut visit = |count: &Expr| {
         let offset = |pos: Pos| files.position(pos).map(|p| p.offset);
-        if let (Some(from), Some(to)) = (offset(count.pos(&ast)), end_of(count, &ast).and_then(offset))
+        if let (Some(from), Some(to)) =
+            (offset(count.pos(&ast)), end_of(count, &ast).and_then(offset))
             && offsets.contains(&from)
         {
             found.push((from, to));
@@ -283,7 +305,9 @@ fn signed_counts(path: &Path, text: &str, errors: &ErrorList) -> Vec<(usize, usi
 fn for_each_shift_count(file: &ast::File, ast: &AstObjects, found: &mut dyn FnMut(&Expr)) {
     fn go(node: Node<'_>, ast: &AstObjects, found: &mut dyn FnMut(&Expr)) {
         match node {
-            Node::Expr(Expr::Binary(b)) if matches!(b.op, Token::SHL | Token::SHR) => found(&b.expr_b),
+            Node::Expr(Expr::Binary(b)) if matches!(b.op, Token::SHL | Token::SHR) => {
+                found(&b.expr_b)
+            }
             Node::Stmt(Stmt::Assign(a)) => {
                 let a = &ast.a_stmts[*a];
                 if matches!(a.token, Token::SHL_ASSIGN | Token::SHR_ASSIGN) {
@@ -337,7 +361,8 @@ mod tests {
 
     #[test]
     fn signed_shift_counts_are_accepted() {
-        let text = "package main\n\nfunc main() {\n\tn := 3\n\tprintln(1<<n, 8>>(n-1), 1<<(n<<n))\n}\n";
+        let text =
+            "package main\n\nfunc main() {\n\tn := 3\n\tprintln(1<<n, 8>>(n-1), 1<<(n<<n))\n}\n";
         let program = checked("shifts", text).expect("Go accepts it");
         assert_eq!(program.wrapped.len(), 4);
     }
@@ -351,7 +376,9 @@ mod tests {
 
     #[test]
     fn an_unknown_package_is_named_with_its_line() {
-        let Err(e) = checked("imports", "package main\n\nimport \"os\"\n\nfunc main() { os.Exit(0) }\n") else {
+        let Err(e) =
+            checked("imports", "package main\n\nimport \"os\"\n\nfunc main() { os.Exit(0) }\n")
+        else {
             panic!("package os is not supported")
         };
         assert!(e.message.contains("\"os\""), "{e}");

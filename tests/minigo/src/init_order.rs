@@ -1,7 +1,8 @@
 //! The order in which package-level variables are initialised.
 //!
-//! Go: repeatedly the variable that is earliest in declaration order and refers, also through functions, to no variable
-//! that is not initialised yet. (The front end's own order counts dependencies differently.)
+//! Go: repeatedly the variable that is earliest in declaration order and refers, also through
+//! functions, to no variable that is not initialised yet. (The front end's own order counts
+//! dependencies differently.)
 
 use crate::front::Program;
 use crate::walk::{Node, children};
@@ -26,8 +27,11 @@ pub(crate) fn initialisers(program: &Program) -> Vec<Initialiser> {
             Decl::Gen(g) if g.token == go_parser::Token::VAR => {
                 for s in &g.specs {
                     let Spec::Value(v) = &program.ast.specs[*s] else { continue };
-                    let lhs: Vec<ObjKey> =
-                        v.names.iter().filter_map(|i| info.defs.get(i).copied().flatten()).collect();
+                    let lhs: Vec<ObjKey> = v
+                        .names
+                        .iter()
+                        .filter_map(|i| info.defs.get(i).copied().flatten())
+                        .collect();
                     if v.values.len() == lhs.len() {
                         for (obj, e) in lhs.iter().zip(&v.values) {
                             waiting.push(Initialiser { lhs: vec![*obj], rhs: Some(e.clone()) });
@@ -35,7 +39,9 @@ pub(crate) fn initialisers(program: &Program) -> Vec<Initialiser> {
                     } else if let [e] = &v.values[..] {
                         waiting.push(Initialiser { lhs, rhs: Some(e.clone()) });
                     } else {
-                        waiting.extend(lhs.iter().map(|obj| Initialiser { lhs: vec![*obj], rhs: None }));
+                        waiting.extend(
+                            lhs.iter().map(|obj| Initialiser { lhs: vec![*obj], rhs: None }),
+                        );
                     }
                 }
             }
@@ -72,7 +78,8 @@ pub(crate) fn initialisers(program: &Program) -> Vec<Initialiser> {
     let mut out = vec![];
     let mut waiting: Vec<(Initialiser, HashSet<ObjKey>)> = waiting.into_iter().zip(needs).collect();
     while !waiting.is_empty() {
-        let pending: HashSet<ObjKey> = waiting.iter().flat_map(|(i, _)| i.lhs.iter().copied()).collect();
+        let pending: HashSet<ObjKey> =
+            waiting.iter().flat_map(|(i, _)| i.lhs.iter().copied()).collect();
         // The checker has refused cycles; should one be left, the first goes first.
         let next = waiting
             .iter()

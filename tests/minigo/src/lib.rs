@@ -1,8 +1,8 @@
-//! minigo: a subset of Go 1.19, compiled with Cranelift, that embeds Stackmark. It is the language runtime through which
-//! the library is tested.
+//! minigo: a subset of Go 1.19, compiled with Cranelift, that embeds Stackmark. It is the language
+//! runtime through which the library is tested.
 //!
-//! `front` reads and checks a program, `codegen` compiles it, `module` holds the machine code with its CFI and stack
-//! maps, `runtime` is what compiled code calls.
+//! `front` reads and checks a program, `codegen` compiles it, `module` holds the machine code with
+//! its CFI and stack maps, `runtime` is what compiled code calls.
 
 mod cgo;
 mod codegen;
@@ -19,9 +19,12 @@ mod stack_addresses;
 mod types;
 mod walk;
 
-pub use options::{BarrierKind, BarrierMode, Detection, Generational, Options, ReturnProtection, Stress};
+pub use options::{
+    BarrierKind, BarrierMode, Detection, Generational, Options, ReturnProtection, Stress,
+};
 
-/// Compiles and runs a program, which ends the process. Returns, with a message, only if it cannot be run.
+/// Compiles and runs a program, which ends the process. Returns, with a message, only if it cannot
+/// be run.
 pub fn run(options: &Options) -> String {
     let program = match front::check(&options.file) {
         Ok(p) => p,
@@ -30,7 +33,8 @@ pub fn run(options: &Options) -> String {
     if let Err(e) = runtime::host::init(options) {
         return format!("minigo: {e}");
     }
-    let symbols = program.c.as_ref().map(|unit| cgo::library::load(&program, unit, &runtime::host::hooks()));
+    let symbols =
+        program.c.as_ref().map(|unit| cgo::library::load(&program, unit, &runtime::host::hooks()));
     let symbols = match symbols.transpose() {
         Ok(s) => s,
         Err(e) => return e.to_string(),

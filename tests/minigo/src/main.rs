@@ -1,7 +1,9 @@
 //! The command `minigo [options] FILE.go`.
 
 use clap::{Parser, ValueEnum};
-use minigo::{BarrierKind, BarrierMode, Detection, Generational, Options, ReturnProtection, Stress};
+use minigo::{
+    BarrierKind, BarrierMode, Detection, Generational, Options, ReturnProtection, Stress,
+};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -28,7 +30,8 @@ enum Barriers {
     Off,
 }
 
-/// Compiles and runs a Go program on moving stacks, under a concurrent collector with return barriers.
+/// Compiles and runs a Go program on moving stacks, under a concurrent collector with return
+/// barriers.
 #[derive(Parser)]
 #[command(name = "minigo", version)]
 struct Arguments {
@@ -40,10 +43,12 @@ struct Arguments {
     /// Write the statistics as JSON to this file at exit.
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
-    /// Sample where the program is, a thousand times a second, and write a profile to this file at exit.
+    /// Sample where the program is, a thousand times a second, and write a profile to this file at
+    /// exit.
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
-    /// Write a trace of the collections, one track for each thread, to this file: for chrome://tracing or Perfetto.
+    /// Write a trace of the collections, one track for each thread, to this file: for
+    /// chrome://tracing or Perfetto.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// Write a line about collections, memory and goroutines on standard error each second.
@@ -55,7 +60,8 @@ struct Arguments {
     /// OS threads that mark objects [default: a quarter of the cores, at least one].
     #[arg(long, value_name = "N", value_parser = positive)]
     mark_workers: Option<usize>,
-    /// How much the heap may grow before the next collection, in percent of what was live; negative: no collections.
+    /// How much the heap may grow before the next collection, in percent of what was live;
+    /// negative: no collections.
     #[arg(long, value_name = "N", default_value_t = 100, allow_negative_numbers = true)]
     gc_percent: i64,
     /// How much memory objects and stacks should use together: near it there are more collections.
@@ -73,16 +79,16 @@ struct Arguments {
     /// Which stores tell the collector what.
     #[arg(long, value_enum, default_value_t = WriteBarrier::Insertion)]
     write_barrier: WriteBarrier,
-    /// Minor collections, one for so many bytes allocated, until the heap has grown as much as --gc-percent says. Collections that
-    /// the program asks for collect everything.
+    /// Minor collections, one for so many bytes allocated, until the heap has grown as much as
+    /// --gc-percent says. Collections that the program asks for collect everything.
     #[arg(long, value_name = "BYTES", num_args = 0..=1, require_equals = true, default_missing_value = "4194304")]
     generational: Option<usize>,
     /// For comparisons: minor collections scan stacks whole.
     #[arg(long, requires = "generational")]
     whole_scans: bool,
-    /// What return barriers are for: a stack is scanned a little at a time; or whole, and they limit the rescan; or there
-    /// are none. By default the first, or the last where the hardware protects return addresses; a mode that is named
-    /// here is taken in any case.
+    /// What return barriers are for: a stack is scanned a little at a time; or whole, and they
+    /// limit the rescan; or there are none. By default the first, or the last where the hardware
+    /// protects return addresses; a mode that is named here is taken in any case.
     #[arg(long, value_enum)]
     barriers: Option<Barriers>,
     /// For tests of what is done where the hardware protects return addresses: with a shadow stack.
@@ -132,7 +138,9 @@ fn main() -> ExitCode {
             WriteBarrier::Insertion => BarrierKind::Insertion,
             WriteBarrier::Hybrid => BarrierKind::Hybrid,
         },
-        generational: a.generational.map(|nursery| Generational { nursery, short_scans: !a.whole_scans }),
+        generational: a
+            .generational
+            .map(|nursery| Generational { nursery, short_scans: !a.whole_scans }),
         barriers: match a.barriers {
             Some(Barriers::Incremental) | None => BarrierMode::Incremental,
             Some(Barriers::RescanLimit) => BarrierMode::RescanLimit,

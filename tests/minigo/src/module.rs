@@ -1,4 +1,5 @@
-//! Machine code and everything that is registered with it: addresses, names, CFI, safepoints, constant data.
+//! Machine code and everything that is registered with it: addresses, names, CFI, safepoints,
+//! constant data.
 
 use crate::error::CompileError;
 use crate::runtime::host;
@@ -7,7 +8,9 @@ use crate::stack_addresses;
 use crate::types::Layout;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{self, AbiParam, Block, FuncRef, InstBuilder, MemFlagsData, Signature, types as clif};
+use cranelift_codegen::ir::{
+    self, AbiParam, Block, FuncRef, InstBuilder, MemFlagsData, Signature, types as clif,
+};
 use cranelift_codegen::isa::unwind::UnwindInfo;
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
@@ -180,7 +183,8 @@ pub(crate) struct Emitter {
 impl Emitter {
     pub(crate) fn new() -> Result<Emitter, CompileError> {
         let (isa, backend) = (isa("speed"), isa("none"));
-        let mut builder = JITBuilder::with_isa(isa.clone(), cranelift_module::default_libcall_names());
+        let mut builder =
+            JITBuilder::with_isa(isa.clone(), cranelift_module::default_libcall_names());
         builder.symbol("stackmark_call_system", stackmark_asm::call_system_address() as *const u8);
         builder.symbol("stackmark_switch_out", stackmark_asm::switch_out_address() as *const u8);
         // One range for all code: calls between functions are relative.
@@ -222,7 +226,8 @@ impl Emitter {
     }
 
     pub(crate) fn declare(&mut self, name: &str, signature: &Signature) -> FuncId {
-        let id = self.module.declare_anonymous_function(signature).expect("a function without a name");
+        let id =
+            self.module.declare_anonymous_function(signature).expect("a function without a name");
         self.names.insert(id, name.to_string());
         id
     }
@@ -278,16 +283,20 @@ impl Emitter {
         (at, s.len())
     }
 
-    /// The function object of code that captures nothing. It is outside of the heap; its code address is filled in last.
+    /// The function object of code that captures nothing. It is outside of the heap; its code
+    /// address is filled in last.
     pub(crate) fn static_closure(&mut self, code: FuncId) -> usize {
-        *self.closures.entry(code).or_insert_with(|| Box::leak(Box::new(0usize)) as *mut usize as usize)
+        *self
+            .closures
+            .entry(code)
+            .or_insert_with(|| Box::leak(Box::new(0usize)) as *mut usize as usize)
     }
 
     /// The type of objects of whole words.
     pub(crate) fn words_info(&mut self, refs: Vec<bool>) -> &'static TypeInfo {
-        self.words
-            .entry(refs.clone())
-            .or_insert_with(|| Box::leak(Box::new(TypeInfo::new("words".into(), 8 * refs.len(), refs, false))))
+        self.words.entry(refs.clone()).or_insert_with(|| {
+            Box::leak(Box::new(TypeInfo::new("words".into(), 8 * refs.len(), refs, false)))
+        })
     }
 
     /// Compiles a function. `refs` says which of its parameters are references.
@@ -295,8 +304,8 @@ impl Emitter {
         self.define_isolated(id, name, func, refs, None);
     }
 
-    /// As `define`. What is reached from `isolated` is entered at a moment of which nothing is known but the frame's
-    /// slots: it must use no value that was computed outside of it.
+    /// As `define`. What is reached from `isolated` is entered at a moment of which nothing is
+    /// known but the frame's slots: it must use no value that was computed outside of it.
     pub(crate) fn define_isolated(
         &mut self,
         id: FuncId,
@@ -310,7 +319,8 @@ impl Emitter {
         if frame <= host::MAX_FRAME as u32 {
             return self.place(id);
         }
-        // The function proper gets another identity; under its own one goes an entry that makes room first.
+        // The function proper gets another identity; under its own one goes an entry that makes
+        // room first.
         let body = self.declare(name, &signature);
         self.compiled.last_mut().expect("just compiled").id = body;
         self.place(body);
@@ -332,7 +342,11 @@ impl Emitter {
         stack_addresses::rematerialise(&mut context.func);
         if let Some(start) = isolated {
             let foreign = stack_addresses::values_from_outside(&context.func, start);
-            assert!(foreign.is_empty(), "{name}: the way out uses {foreign:?} from outside\n{}", context.func);
+            assert!(
+                foreign.is_empty(),
+                "{name}: the way out uses {foreign:?} from outside\n{}",
+                context.func
+            );
         }
         if let Err(e) = context.compile(&*self.backend, &mut ControlPlane::default()) {
             unreachable!("{name} does not compile: {:?}", e.inner);
@@ -351,7 +365,9 @@ impl Emitter {
                 maps.push((site.ret_addr, span, Vec::new()));
             }
         }
-        let unwind = code.create_unwind_info(&*self.isa).expect("unwind information for a supported machine");
+        let unwind = code
+            .create_unwind_info(&*self.isa)
+            .expect("unwind information for a supported machine");
         let frame = maps.iter().map(|m| m.1).max().unwrap_or(0);
         let frame = frame.max(code.buffer.frame_layout().map_or(0, |l| l.frame_to_fp_offset)) + 16;
         let lines = lines_of(code.buffer.get_srclocs_sorted());
@@ -359,7 +375,8 @@ impl Emitter {
         let alignment = u64::from(code.buffer.alignment).max(16);
         let len = bytes.len();
         let relocs: Vec<_> = code.buffer.relocs().to_vec();
-        let relocs = relocs.iter().map(|r| ModuleReloc::from_mach_reloc(r, &context.func, id)).collect();
+        let relocs =
+            relocs.iter().map(|r| ModuleReloc::from_mach_reloc(r, &context.func, id)).collect();
         self.pending = Some((bytes, alignment, relocs));
         self.compiled.push(Compiled { id, name: name.to_string(), len, maps, unwind, lines });
         frame
@@ -373,9 +390,17 @@ impl Emitter {
             .expect("a function is defined once, in memory that is there");
     }
 
-    /// The entry of a function with a large frame: makes room for the frame, then calls the function. The room is there also
-    /// if the goroutine was parked in the poll: the library does not shrink a stack below what a poll asked for.
-    fn entry(&mut self, id: FuncId, body: FuncId, signature: &Signature, refs: &[bool], frame: u32) -> ir::Function {
+    /// The entry of a function with a large frame: makes room for the frame, then calls the
+    /// function. The room is there also if the goroutine was parked in the poll: the library does
+    /// not shrink a stack below what a poll asked for.
+    fn entry(
+        &mut self,
+        id: FuncId,
+        body: FuncId,
+        signature: &Signature,
+        refs: &[bool],
+        frame: u32,
+    ) -> ir::Function {
         let name = ir::UserFuncName::user(0, id.as_u32());
         let mut func = ir::Function::with_name_signature(name, signature.clone());
         let mut fbc = FunctionBuilderContext::new();
@@ -396,7 +421,8 @@ impl Emitter {
         let g = b.ins().get_pinned_reg(clif::I64);
         let sp = b.ins().get_stack_pointer(clif::I64);
         let low = b.ins().iadd_imm_s(sp, -needed);
-        let limit = b.ins().load(clif::I64, MemFlagsData::trusted(), g, layout::G_STACK_LIMIT as i32);
+        let limit =
+            b.ins().load(clif::I64, MemFlagsData::trusted(), g, layout::G_STACK_LIMIT as i32);
         let short = b.ins().icmp(IntCC::UnsignedLessThan, low, limit);
         b.set_cold_block(poll);
         b.ins().brif(short, poll, &[], go_on, &[]);
@@ -419,7 +445,9 @@ impl Emitter {
     pub(crate) fn finish(mut self, entries: &Entries, file: String) -> Code {
         let start = self.static_closure(entries.start);
         let error = self.static_closure(entries.error);
-        self.module.finalize_definitions().expect("all functions are defined and in reach of each other");
+        self.module
+            .finalize_definitions()
+            .expect("all functions are defined and in reach of each other");
         let module = &self.module;
         let address = |id: FuncId| module.get_finalized_function(id) as usize;
         for (code, object) in &self.closures {
@@ -464,7 +492,11 @@ impl Emitter {
             file,
             exports,
             calls_c: entries.exports.is_some(),
-            own_methods: OwnMethods { error, signature: entries.signature, text: address(entries.text) },
+            own_methods: OwnMethods {
+                error,
+                signature: entries.signature,
+                text: address(entries.text),
+            },
             range: lo..hi,
             functions,
             safepoints,

@@ -41,9 +41,11 @@ pub struct Options {
     pub threads: usize,
     /// OS threads that mark; `None`: as the library chooses.
     pub mark_workers: Option<usize>,
-    /// The heap may grow by this part of what was live before the next collection; negative: none happens by itself.
+    /// The heap may grow by this part of what was live before the next collection; negative: none
+    /// happens by itself.
     pub gc_percent: i64,
-    /// How much memory objects and stacks should use together, in bytes: near it there are more collections.
+    /// How much memory objects and stacks should use together, in bytes: near it there are more
+    /// collections.
     pub memory_limit: Option<usize>,
     /// The most memory for objects, in bytes. A program that needs more ends with an error.
     pub heap_limit: Option<usize>,

@@ -131,7 +131,9 @@ fn duration(nanos: u64) -> String {
 /// The mode of barriers, and why it is not another one.
 fn mode(m: &ModeInForce) -> String {
     match m.protection {
-        Some(protection) if m.mode != m.chosen => format!("{}, not {} ({protection})", m.mode, m.chosen),
+        Some(protection) if m.mode != m.chosen => {
+            format!("{}, not {} ({protection})", m.mode, m.chosen)
+        }
         Some(protection) => format!("{}, in spite of {protection}", m.mode),
         None => m.mode.to_string(),
     }
@@ -172,12 +174,21 @@ fn write(out: &mut String, s: &Statistics) -> std::fmt::Result {
     writeln!(out, "collections      {}, {} of them minor", s.cycles, s.minor_cycles)?;
     for (what, t) in [("world stops", &s.pauses_ns), ("goroutine holds", &s.holds_ns)] {
         let (p50, p99, max) = (duration(t.p50), duration(t.p99), duration(t.max));
-        writeln!(out, "{what:<16} {}, median {p50}, 99th percentile {p99}, longest {max}", t.count)?;
+        writeln!(
+            out,
+            "{what:<16} {}, median {p50}, 99th percentile {p99}, longest {max}",
+            t.count
+        )?;
     }
-    let stragglers = s.cycles_detail.iter().flat_map(|c| [c.stopped_last, c.answered_last]).flatten();
+    let stragglers =
+        s.cycles_detail.iter().flat_map(|c| [c.stopped_last, c.answered_last]).flatten();
     if let Some(slowest) = stragglers.max_by_key(|s| s.nanos) {
         let after = duration(slowest.nanos);
-        writeln!(out, "slowest to stop  goroutine {}, {after} after it was asked", slowest.goroutine)?;
+        writeln!(
+            out,
+            "slowest to stop  goroutine {}, {after} after it was asked",
+            slowest.goroutine
+        )?;
     }
     let looked_at = frames.rescanned + frames.skipped;
     writeln!(
@@ -255,9 +266,21 @@ mod tests {
 
     #[test]
     fn the_report_names_every_subject_and_the_newest_cycles() {
-        let s = Statistics { cycles: 12, cycles_detail: vec![Default::default(); 12], ..Statistics::default() };
+        let s = Statistics {
+            cycles: 12,
+            cycles_detail: vec![Default::default(); 12],
+            ..Statistics::default()
+        };
         let text = text(&s);
-        for subject in ["collections", "world stops", "goroutine holds", "frames", "barriers", "stacks", "heap"] {
+        for subject in [
+            "collections",
+            "world stops",
+            "goroutine holds",
+            "frames",
+            "barriers",
+            "stacks",
+            "heap",
+        ] {
             assert!(text.contains(subject), "{text}");
         }
         assert_eq!(text.lines().count(), 8 + 1 + LISTED);
@@ -268,7 +291,11 @@ mod tests {
         let line = |mode, protection| {
             let mut s = Statistics::default();
             s.barriers.mode = ModeInForce { mode, chosen: BarrierMode::RescanLimit, protection };
-            text(&s).lines().find(|line| line.starts_with("barriers ")).expect("the line").to_owned()
+            text(&s)
+                .lines()
+                .find(|line| line.starts_with("barriers "))
+                .expect("the line")
+                .to_owned()
         };
         let stack = Some(ReturnProtection::ShadowStack);
         for (mode, protection, wanted) in [
@@ -282,7 +309,10 @@ mod tests {
 
     #[test]
     fn pauses_are_shown_as_a_histogram() {
-        let s = Statistics { pauses_by_power: vec![(1 << 14, 3), (1 << 20, 40)], ..Statistics::default() };
+        let s = Statistics {
+            pauses_by_power: vec![(1 << 14, 3), (1 << 20, 40)],
+            ..Statistics::default()
+        };
         let text = text(&s);
         assert!(text.contains("world stops       < 16.4 us       3 ###\n"), "{text}");
         assert!(text.contains(&format!("< 1048.6 us      40 {}\n", "#".repeat(40))), "{text}");
@@ -290,7 +320,10 @@ mod tests {
 
     #[test]
     fn quantities_are_written_short() {
-        assert_eq!((bytes(9), bytes(20 << 10), bytes(64 << 20)), ("9 B".into(), "20 KiB".into(), "64 MiB".into()));
+        assert_eq!(
+            (bytes(9), bytes(20 << 10), bytes(64 << 20)),
+            ("9 B".into(), "20 KiB".into(), "64 MiB".into())
+        );
         assert_eq!((duration(9_999), duration(10_000)), ("9999 ns".into(), "10.0 us".into()));
     }
 }

@@ -1,17 +1,20 @@
 //! Keeps addresses of stack slots out of registers across calls.
 //!
-//! A goroutine's stack may move at any call; only slots in stack maps are adjusted. Cranelift's frontend spills references
-//! around calls to slots that it addresses by a `stack_addr` for each access; the optimiser merges those of one slot, and
-//! where the back end does not fold the address into its access (`add reg, [slot]` is such a case in 0.135), the merged
-//! address stays in a callee-saved register across the call, and the access goes to where the stack was. So after
+//! A goroutine's stack may move at any call; only slots in stack maps are adjusted. Cranelift's
+//! frontend spills references around calls to slots that it addresses by a `stack_addr` for each
+//! access; the optimiser merges those of one slot, and where the back end does not fold the address
+//! into its access (`add reg, [slot]` is such a case in 0.135), the merged address stays in a
+//! callee-saved register across the call, and the access goes to where the stack was. So after
 //! optimisation every use gets an address of its own again, right before it.
 //!
-//! Likewise, code that runs when all registers are unknown, the way out of a function after a recovered panic, must not be given
-//! values that the optimiser has found elsewhere: that is checked here.
+//! Likewise, code that runs when all registers are unknown, the way out of a function after a
+//! recovered panic, must not be given values that the optimiser has found elsewhere: that is
+//! checked here.
 
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::{
-    Block, Function, Inst, InstBuilder, InstructionData, Opcode, StackSlot, Value, ValueDef, types::I64,
+    Block, Function, Inst, InstBuilder, InstructionData, Opcode, StackSlot, Value, ValueDef,
+    types::I64,
 };
 use std::collections::HashSet;
 
@@ -40,15 +43,17 @@ pub(crate) fn rematerialise(func: &mut Function) {
 
 /// The slot and the offset, if `v` is a stack slot's address.
 fn slot_address(func: &Function, v: Value) -> Option<(StackSlot, i32)> {
-    let ValueDef::Result(inst, _) = func.dfg.value_def(func.dfg.resolve_aliases(v)) else { return None };
+    let ValueDef::Result(inst, _) = func.dfg.value_def(func.dfg.resolve_aliases(v)) else {
+        return None;
+    };
     match func.dfg.insts[inst] {
         InstructionData::StackAddr { stack_slot, offset, .. } => Some((stack_slot, offset.into())),
         _ => None,
     }
 }
 
-/// The values that the code reached from `start` uses but does not compute. Constants don't count: they are made anew at
-/// each use.
+/// The values that the code reached from `start` uses but does not compute. Constants don't count:
+/// they are made anew at each use.
 pub(crate) fn values_from_outside(func: &Function, start: Block) -> Vec<Value> {
     let mut region = HashSet::new();
     let mut list = vec![start];
@@ -59,8 +64,10 @@ pub(crate) fn values_from_outside(func: &Function, start: Block) -> Vec<Value> {
     }
     let inside = |v: Value| match func.dfg.value_def(func.dfg.resolve_aliases(v)) {
         ValueDef::Result(inst, _) => {
-            matches!(func.dfg.insts[inst].opcode(), Opcode::Iconst | Opcode::F32const | Opcode::F64const)
-                || func.layout.inst_block(inst).is_some_and(|b| region.contains(&b))
+            matches!(
+                func.dfg.insts[inst].opcode(),
+                Opcode::Iconst | Opcode::F32const | Opcode::F64const
+            ) || func.layout.inst_block(inst).is_some_and(|b| region.contains(&b))
         }
         ValueDef::Param(block, _) => region.contains(&block),
         ValueDef::Union(..) => false,

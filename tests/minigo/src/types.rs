@@ -1,4 +1,5 @@
-//! Types as the back end sees them: interned by identity, with Go's memory layout and the words that hold references.
+//! Types as the back end sees them: interned by identity, with Go's memory layout and the words
+//! that hold references.
 
 use crate::cgo::source::c_name;
 use crate::runtime::map::MapType;
@@ -134,8 +135,13 @@ impl Types {
     pub(crate) fn new() -> Types {
         let t = Ty(0);
         let basic = Basic { bool: t, int: t, int32: t, uint8: t, float64: t, string: t, any: t };
-        let mut s =
-            Types { all: vec![], by_kind: HashMap::new(), by_key: HashMap::new(), by_named: HashMap::new(), basic };
+        let mut s = Types {
+            all: vec![],
+            by_kind: HashMap::new(),
+            by_key: HashMap::new(),
+            by_named: HashMap::new(),
+            basic,
+        };
         s.basic = Basic {
             bool: s.intern(Kind::Bool),
             int: s.intern(int(64, true, "int")),
@@ -201,7 +207,9 @@ impl Types {
         let kind = match &tc.types[key] {
             Type::Basic(b) => basic(b.typ()),
             Type::Named(n) => {
-                let Some(obj) = *n.obj() else { return self.intern(Kind::Unsupported("a type without a name")) };
+                let Some(obj) = *n.obj() else {
+                    return self.intern(Kind::Unsupported("a type without a name"));
+                };
                 if let Some(t) = self.by_named.get(&obj) {
                     return *t;
                 }
@@ -245,7 +253,11 @@ impl Types {
                 let mut fields = vec![];
                 for f in s.fields() {
                     let o = &tc.lobjs[*f];
-                    fields.push(Field { name: o.name().clone(), ty: of_var(self, f), embedded: o.var_embedded() });
+                    fields.push(Field {
+                        name: o.name().clone(),
+                        ty: of_var(self, f),
+                        embedded: o.var_embedded(),
+                    });
                 }
                 Kind::Struct(fields.into())
             }
@@ -289,16 +301,16 @@ impl Types {
             Kind::Array(n, t) => format!("[{n}]{}", self.name(*t)),
             Kind::Struct(f) if f.is_empty() => "struct {}".into(),
             Kind::Struct(f) => {
-                let f: Vec<String> =
-                    f.iter()
-                        .map(|f| {
-                            if f.embedded {
-                                self.name(f.ty).into()
-                            } else {
-                                format!("{} {}", f.name, self.name(f.ty))
-                            }
-                        })
-                        .collect();
+                let f: Vec<String> = f
+                    .iter()
+                    .map(|f| {
+                        if f.embedded {
+                            self.name(f.ty).into()
+                        } else {
+                            format!("{} {}", f.name, self.name(f.ty))
+                        }
+                    })
+                    .collect();
                 format!("struct {{ {} }}", f.join("; "))
             }
             Kind::Func(s) => {
@@ -307,7 +319,9 @@ impl Types {
                     .iter()
                     .enumerate()
                     .map(|(i, t)| match self.kind(*t) {
-                        Kind::Slice(e) if s.variadic && i + 1 == s.params.len() => format!("...{}", self.name(*e)),
+                        Kind::Slice(e) if s.variadic && i + 1 == s.params.len() => {
+                            format!("...{}", self.name(*e))
+                        }
                         _ => self.name(*t).into(),
                     })
                     .collect();
@@ -323,8 +337,10 @@ impl Types {
             Kind::Chan(Direction::Receive, t) => format!("<-chan {}", self.name(*t)),
             Kind::Interface(m) if m.is_empty() => "interface {}".into(),
             Kind::Interface(m) => {
-                let m: Vec<String> =
-                    m.iter().map(|(n, t)| format!("{n}{}", self.name(*t).trim_start_matches("func"))).collect();
+                let m: Vec<String> = m
+                    .iter()
+                    .map(|(n, t)| format!("{n}{}", self.name(*t).trim_start_matches("func")))
+                    .collect();
                 format!("interface {{ {} }}", m.join("; "))
             }
             Kind::Map(k, v) => format!("map[{}]{}", self.name(*k), self.name(*v)),
@@ -343,9 +359,13 @@ impl Types {
             match s.kind(t) {
                 Kind::Unsupported(what) => Some(what),
                 Kind::Map(k, v) => go(s, *k, seen).or_else(|| go(s, *v, seen)),
-                Kind::Pointer(e) | Kind::Slice(e) | Kind::Array(_, e) | Kind::Chan(_, e) => go(s, *e, seen),
+                Kind::Pointer(e) | Kind::Slice(e) | Kind::Array(_, e) | Kind::Chan(_, e) => {
+                    go(s, *e, seen)
+                }
                 Kind::Struct(f) => f.iter().find_map(|f| go(s, f.ty, seen)),
-                Kind::Func(sig) => sig.params.iter().chain(&sig.results).find_map(|t| go(s, *t, seen)),
+                Kind::Func(sig) => {
+                    sig.params.iter().chain(&sig.results).find_map(|t| go(s, *t, seen))
+                }
                 Kind::Tuple(l) => l.iter().find_map(|t| go(s, *t, seen)),
                 _ => None,
             }
@@ -369,7 +389,12 @@ impl Types {
                 .enumerate()
                 .map(|(i, r)| Component { clif: clif::I64, offset: 8 * i as u32, is_ref: *r })
                 .collect();
-            Layout { size: 8 * refs.len() as u64, align: 8, words: refs.into(), components: Some(components) }
+            Layout {
+                size: 8 * refs.len() as u64,
+                align: 8,
+                words: refs.into(),
+                components: Some(components),
+            }
         };
         let layout = match self.kind(t).clone() {
             Kind::Bool => one(clif::I8, false),
@@ -383,9 +408,12 @@ impl Types {
             Kind::Slice(_) => words(&[true, false, false]),
             Kind::Interface(_) => words(&[false, true]),
             Kind::Tuple(_) | Kind::Unsupported(_) => words(&[]),
-            Kind::Pointer(_) | Kind::Func(_) | Kind::Chan(..) | Kind::Map(..) | Kind::UnsafePointer | Kind::Nil => {
-                one(clif::I64, true)
-            }
+            Kind::Pointer(_)
+            | Kind::Func(_)
+            | Kind::Chan(..)
+            | Kind::Map(..)
+            | Kind::UnsafePointer
+            | Kind::Nil => one(clif::I64, true),
             Kind::Array(n, e) => {
                 let e = self.layout(e);
                 let size = e.size.saturating_mul(n);
@@ -412,14 +440,16 @@ impl Types {
                         map.extend_from_slice(&l.words);
                     }
                     match (&mut components, &l.components) {
-                        (Some(all), Some(c)) => all.extend(
-                            c.iter().map(|c| Component { offset: c.offset + u32::try_from(size).unwrap_or(0), ..*c }),
-                        ),
+                        (Some(all), Some(c)) => all.extend(c.iter().map(|c| Component {
+                            offset: c.offset + u32::try_from(size).unwrap_or(0),
+                            ..*c
+                        })),
                         _ => components = None,
                     }
                     size += l.size;
                 }
-                // Go pads a struct that ends in a zero-size field, so that the field's address stays inside.
+                // Go pads a struct that ends in a zero-size field, so that the field's address
+                // stays inside.
                 if size > 0 && fields.last().is_some_and(|f| self.layout(f.ty).size == 0) {
                     size += 1;
                 }
@@ -448,7 +478,8 @@ impl Types {
         at
     }
 
-    /// The run-time descriptor of a type; there is one for each type, so that addresses compare as types do.
+    /// The run-time descriptor of a type; there is one for each type, so that addresses compare as
+    /// types do.
     pub(crate) fn info(&mut self, t: Ty) -> &'static TypeInfo {
         if let Some(i) = self.all[t.0 as usize].info {
             return i;
@@ -535,7 +566,8 @@ mod tests {
         let mut types = Types::new();
         let Basic { uint8, int, string, bool, .. } = types.basic;
         let field = |name: &str, ty: Ty| Field { name: name.into(), ty, embedded: false };
-        let inner = types.intern(Kind::Struct([field("a", uint8), field("s", string), field("b", bool)].into()));
+        let inner = types
+            .intern(Kind::Struct([field("a", uint8), field("s", string), field("b", bool)].into()));
         let layout = types.layout(inner);
         assert_eq!((layout.size, layout.align), (32, 8));
         assert_eq!(layout.words[..], [false, true, false, false]);
@@ -545,7 +577,11 @@ mod tests {
         assert_eq!((layout.size, layout.components.is_none()), (96, true));
         let empty = types.intern(Kind::Struct([].into()));
         let padded = types.intern(Kind::Struct([field("n", int), field("e", empty)].into()));
-        assert_eq!(types.layout(padded).size, 16, "the address of a last field without size lies inside");
+        assert_eq!(
+            types.layout(padded).size,
+            16,
+            "the address of a last field without size lies inside"
+        );
     }
 
     #[test]
@@ -555,7 +591,8 @@ mod tests {
         let (a, b) = (types.pointer_to(int), types.pointer_to(int));
         assert_eq!(a, b);
         assert_eq!(types.name(a), "*int");
-        let signature = Kind::Func(Rc::new(Sig { params: vec![a], results: vec![int, int], variadic: false }));
+        let signature =
+            Kind::Func(Rc::new(Sig { params: vec![a], results: vec![int, int], variadic: false }));
         let f = types.intern(signature);
         assert_eq!(types.name(f), "func(*int) (int, int)");
     }

@@ -1,4 +1,5 @@
-//! Programs that do not compile, and files that are none: one clear message that names the place, status 1.
+//! Programs that do not compile, and files that are none: one clear message that names the place,
+//! status 1.
 #[macro_use]
 mod runner;
 
@@ -39,7 +40,8 @@ fn every_program_in_the_directory_is_tested() {
     assert_eq!(names_in(&programs().join("bad")), NAMES);
 }
 
-/// What the front end cannot do right it refuses, naming the place; otherwise the output is real Go's.
+/// What the front end cannot do right it refuses, naming the place; otherwise the output is real
+/// Go's.
 #[test]
 fn gaps_are_refused_or_closed() {
     let directory = programs().join("gaps");
@@ -93,11 +95,19 @@ fn programs_cut_short() {
     for name in ["arrays", "closures", "control", "structs"] {
         let source = fs::read_to_string(programs().join(format!("{name}.go"))).unwrap();
         for quarter in 1..4 {
-            let cut = (0..=source.len() * quarter / 4).rev().find(|&at| source.is_char_boundary(at)).unwrap();
+            let cut = (0..=source.len() * quarter / 4)
+                .rev()
+                .find(|&at| source.is_char_boundary(at))
+                .unwrap();
             let file = written(&format!("cut_{name}_{quarter}.go"), &source.as_bytes()[..cut]);
             let outcome = minigo(&[], &file);
             outcome.expect(1, "").expect_stderr(&format!("cut_{name}_{quarter}.go:"));
-            assert!(!outcome.stderr.contains("panicked"), "{}\n{}", outcome.command, outcome.stderr);
+            assert!(
+                !outcome.stderr.contains("panicked"),
+                "{}\n{}",
+                outcome.command,
+                outcome.stderr
+            );
         }
     }
 }

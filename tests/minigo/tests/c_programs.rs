@@ -1,5 +1,6 @@
-//! Programs with C code: calls out, callbacks in, threads of C's own, panics through all of them. They print what real Go
-//! with cgo prints, by default and while the collector, the barriers and the moves do their worst.
+//! Programs with C code: calls out, callbacks in, threads of C's own, panics through all of them.
+//! They print what real Go with cgo prints, by default and while the collector, the barriers and
+//! the moves do their worst.
 #[macro_use]
 mod runner;
 
@@ -12,14 +13,16 @@ use std::path::{Path, PathBuf};
 const UNDER_SANITIZER: bool = cfg!(any(stackmark_asan, stackmark_tsan));
 
 fn check(name: &str, options: &[&str]) {
-    let size = if UNDER_SANITIZER || options.contains(&"--stress") { Size::Stress } else { Size::Full };
+    let size =
+        if UNDER_SANITIZER || options.contains(&"--stress") { Size::Stress } else { Size::Full };
     Program::with_c(name).check(options, size);
 }
 
 /// A program that fails: what it prints before, Go's line, status 2. It does not hang.
 fn check_failure(name: &str, options: &[&str]) {
     let directory = programs().join("c").join(name);
-    let read = |suffix: &str| fs::read_to_string(directory.join(format!("{name}.{suffix}"))).unwrap();
+    let read =
+        |suffix: &str| fs::read_to_string(directory.join(format!("{name}.{suffix}"))).unwrap();
     let outcome = minigo(options, &directory.join(format!("{name}.go")));
     outcome.expect(2, &read("out"));
     assert_eq!(outcome.stderr.lines().next(), read("err").lines().next(), "{}", outcome.stderr);
@@ -69,12 +72,16 @@ macro_rules! each_option {
 
             #[test]
             fn each_item_verified_on_two_threads() {
-                VERIFIED.iter().for_each(|list| $check(stringify!($name), &["--threads", "2", "--stress", list]));
+                VERIFIED.iter().for_each(|list| {
+                    $check(stringify!($name), &["--threads", "2", "--stress", list])
+                });
             }
 
             #[test]
             fn each_item_verified_on_four_threads() {
-                VERIFIED.iter().for_each(|list| $check(stringify!($name), &["--threads", "4", "--stress", list]));
+                VERIFIED.iter().for_each(|list| {
+                    $check(stringify!($name), &["--threads", "4", "--stress", list])
+                });
             }
 
             #[test]
@@ -89,7 +96,13 @@ macro_rules! each_option {
 
             #[test]
             fn collect_minor_without_barriers() {
-                let options = ["--generational", "--barriers", "off", "--stress", "collect-every-poll,verify"];
+                let options = [
+                    "--generational",
+                    "--barriers",
+                    "off",
+                    "--stress",
+                    "collect-every-poll,verify",
+                ];
                 $check(stringify!($name), &options);
             }
         }
@@ -127,8 +140,12 @@ fn every_program_in_the_directory_is_tested() {
 fn tracebacks_go_through_c_frames_in_their_order() {
     let directory = programs().join("c/callback_panics");
     let outcome = minigo(&[], &directory.join("callback_panics.go"));
-    let functions: Vec<&str> = outcome.stderr.lines().filter_map(|l| l.strip_suffix("(...)")).collect();
-    assert_eq!(functions, ["main.goFails", "goFails", "inner", "callBack", "main.caller", "main.main"]);
+    let functions: Vec<&str> =
+        outcome.stderr.lines().filter_map(|l| l.strip_suffix("(...)")).collect();
+    assert_eq!(
+        functions,
+        ["main.goFails", "goFails", "inner", "callBack", "main.caller", "main.main"]
+    );
     for (file, text) in [("go", "\t*p = 1"), ("c", "    goFails();"), ("go", "\tC.callBack()")] {
         let name = format!("callback_panics.{file}");
         let source = fs::read_to_string(directory.join(&name)).unwrap();
@@ -147,11 +164,15 @@ fn directory(name: &str) -> PathBuf {
     directory
 }
 
-/// A program in which functions with frames of every size call C, which calls back: with every amount of free stack, from
-/// next to nothing to more than two small stacks.
+/// A program in which functions with frames of every size call C, which calls back: with every
+/// amount of free stack, from next to nothing to more than two small stacks.
 fn every_free_amount(step: usize) -> PathBuf {
-    let mut source = String::from("package main\n\n// void callBack(int *n);\nimport \"C\"\n\nimport \"fmt\"\n\n");
-    source.push_str("//export goCallback\nfunc goCallback(n C.int) C.int { return C.int(use(int(n))) }\n\n");
+    let mut source = String::from(
+        "package main\n\n// void callBack(int *n);\nimport \"C\"\n\nimport \"fmt\"\n\n",
+    );
+    source.push_str(
+        "//export goCallback\nfunc goCallback(n C.int) C.int { return C.int(use(int(n))) }\n\n",
+    );
     source.push_str("func use(n int) int {\n\tvar buf [64]byte\n\tbuf[n%64] = 1\n\treturn n + int(buf[n%64])\n}\n\n");
     let mut calls = String::new();
     for bytes in (4..=5000).step_by(step) {
@@ -162,10 +183,17 @@ fn every_free_amount(step: usize) -> PathBuf {
             last = bytes - 1,
         )
         .unwrap();
-        writeln!(calls, "\tgo func() {{ done <- stack{bytes}() - {bytes} }}()\n\tsum += int(<-done)").unwrap();
-    }
-    writeln!(source, "func main() {{\n\tdone := make(chan C.int)\n\tsum := 0\n{calls}\tfmt.Println(sum)\n}}")
+        writeln!(
+            calls,
+            "\tgo func() {{ done <- stack{bytes}() - {bytes} }}()\n\tsum += int(<-done)"
+        )
         .unwrap();
+    }
+    writeln!(
+        source,
+        "func main() {{\n\tdone := make(chan C.int)\n\tsum := 0\n{calls}\tfmt.Println(sum)\n}}"
+    )
+    .unwrap();
     let own = directory(&format!("callback_stack_{step}"));
     let c = "#include \"_cgo_export.h\"\n\nvoid callBack(int *n)\n{\n    *n = goCallback(*n);\n}\n";
     fs::write(own.join("callback_stack.c"), c).unwrap();
@@ -187,8 +215,8 @@ fn callback_stack_under_stress() {
     minigo(&["--stress", ALL_STRESS], &every_free_amount(36)).expect(0, "139\n");
 }
 
-/// Panics that are recovered across C frames run what those frames have registered for the case of an exception: Go itself
-/// drops such frames (its issue 16150).
+/// Panics that are recovered across C frames run what those frames have registered for the case of
+/// an exception: Go itself drops such frames (its issue 16150).
 #[test]
 fn panics_run_the_cleanups_of_c_frames() {
     let go = "package main\n\n// void callBack(int n);\n// int cleanups(void);\nimport \"C\"\n\nimport \"fmt\"\n\n\
@@ -238,10 +266,15 @@ fn exceptions_and_panics_pass_through_cxx_and_go() {
 
 /// However many panics are recovered across callbacks: stacks, stubs and goroutines are given back.
 #[test]
-#[cfg_attr(any(stackmark_asan, stackmark_tsan), ignore = "at full size only, and a sanitizer keeps freed memory")]
+#[cfg_attr(
+    any(stackmark_asan, stackmark_tsan),
+    ignore = "at full size only, and a sanitizer keeps freed memory"
+)]
 fn panics_across_callbacks_lose_nothing() {
-    let statistics =
-        |size| Program::with_c("panic_across_callback").statistics(&["--stress", "barrier-every-frame"], size);
+    let statistics = |size| {
+        Program::with_c("panic_across_callback")
+            .statistics(&["--stress", "barrier-every-frame"], size)
+    };
     let (few, many) = (statistics(Size::Stress), statistics(Size::Full));
     for same in ["stacks.resident_bytes", "barriers.pool_exhausted"] {
         assert_eq!(number(&few, same), number(&many, same), "{same}");
@@ -252,7 +285,11 @@ fn panics_across_callbacks_lose_nothing() {
 #[test]
 fn mistakes_in_c_are_errors_with_their_place() {
     for (name, source, wanted) in [
-        ("syntax", "package main\n\n// int f(;\nimport \"C\"\n\nfunc main() { C.f() }\n", "syntax.go:3:"),
+        (
+            "syntax",
+            "package main\n\n// int f(;\nimport \"C\"\n\nfunc main() { C.f() }\n",
+            "syntax.go:3:",
+        ),
         (
             "missing",
             "package main\n\nimport \"C\"\n\nfunc main() {\n\tC.nothing()\n}\n",
@@ -283,7 +320,11 @@ fn mistakes_in_c_are_errors_with_their_place() {
             "package main\n\n// #include <no_such_file.h>\nimport \"C\"\n\nfunc main() {}\n",
             "include.go:3:",
         ),
-        ("undefined", "package main\n\n// int f(void);\nimport \"C\"\n\nfunc main() { C.f() }\n", "undefined"),
+        (
+            "undefined",
+            "package main\n\n// int f(void);\nimport \"C\"\n\nfunc main() { C.f() }\n",
+            "undefined",
+        ),
         (
             "export",
             "package main\n\nimport \"C\"\n\n//export f\n\nfunc main() {}\n",

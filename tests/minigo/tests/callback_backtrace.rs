@@ -1,5 +1,5 @@
-//! A trace from a signal handler, of compiled code deep in a callback that native code made which compiled code called,
-//! equals gdb's frame by frame.
+//! A trace from a signal handler, of compiled code deep in a callback that native code made which
+//! compiled code called, equals gdb's frame by frame.
 
 #[path = "../../../unwind/tests/support/gdb.rs"]
 mod gdb;
@@ -12,7 +12,9 @@ use std::sync::{Arc, OnceLock};
 
 use stackmark_stack::asm;
 use stackmark_stack::unwind::{Code, TraceCache};
-use stackmark_stack::{BarrierMode, Caller, Config, Goroutine, Host, Left, Machine, Runtime, sample};
+use stackmark_stack::{
+    BarrierMode, Caller, Config, Goroutine, Host, Left, Machine, Runtime, sample,
+};
 
 struct Embedder;
 
@@ -47,7 +49,11 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
     0
 }
 
-extern "C" fn on_signal(_signal: i32, _info: *mut libc::siginfo_t, interrupted: *mut libc::ucontext_t) {
+extern "C" fn on_signal(
+    _signal: i32,
+    _info: *mut libc::siginfo_t,
+    interrupted: *mut libc::ucontext_t,
+) {
     let code = CODE.get().expect("set before the goroutine runs");
     let mut cache = TraceCache::fixed(256);
     let mut pcs = Vec::new();
@@ -73,7 +79,8 @@ fn subject() {
     let code = Arc::new(Code::new());
     let compiled = jit::compile(&code, bottom, 16);
     let config = Config { barriers: BarrierMode::Off, ..Config::default() };
-    let runtime = Runtime::new(config, code.clone(), Box::new(Embedder)).expect("the assembly's frames");
+    let runtime =
+        Runtime::new(config, code.clone(), Box::new(Embedder)).expect("the assembly's frames");
     code.refresh_images();
     code.snapshot().read_images().expect("the CFI of this process");
     assert!(CODE.set(code).is_ok());
@@ -88,7 +95,8 @@ fn subject() {
     }
     let mut argument = [30, &raw const OBJECT as u64, 0];
     // SAFETY: the entry is compiled code that keeps the contracts.
-    let goroutine = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
+    let goroutine =
+        unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
     assert!(matches!(machine.run(goroutine), Left::Exited));
 }
 

@@ -1,20 +1,23 @@
-//! What return barriers are for: a stack a million frames deep, of which a collection looks at the newest again.
+//! What return barriers are for: a stack a million frames deep, of which a collection looks at the
+//! newest again.
 #[macro_use]
 mod runner;
 
 use runner::{Outcome, Program, Size, number};
 use serde_json::Value;
 
-/// How far above the bottom the program still counts as being there: it goes up and down over 100 frames.
+/// How far above the bottom the program still counts as being there: it goes up and down over 100
+/// frames.
 const SWING: u64 = 150;
 
 /// A stack moves as a whole only up to this size; larger ones grow in place.
 const LARGEST_MOVE: u64 = 256 << 10;
 
-/// The cycles that ran wholly at the bottom: those that met the stack at its full depth, both when they scanned it and when
-/// they looked again, but for the first, which may have begun during the descent. The program waits there for 20
-/// cycles, the first of which may be that one. (A cycle in whose course the goroutine has left the bottom finds the stack
-/// shorter when it looks again; one in whose course it has not run does not look again at all.)
+/// The cycles that ran wholly at the bottom: those that met the stack at its full depth, both when
+/// they scanned it and when they looked again, but for the first, which may have begun during the
+/// descent. The program waits there for 20 cycles, the first of which may be that one. (A cycle in
+/// whose course the goroutine has left the bottom finds the stack shorter when it looks again; one
+/// in whose course it has not run does not look again at all.)
 fn cycles_at_the_bottom(statistics: &Value, size: u64) -> Vec<&Value> {
     let cycles = statistics["cycles_detail"].as_array().expect("statistics have cycles_detail");
     assert_eq!(cycles.len() as u64, number(statistics, "cycles"));
@@ -22,7 +25,8 @@ fn cycles_at_the_bottom(statistics: &Value, size: u64) -> Vec<&Value> {
         let (rescanned, skipped) = (number(cycle, "rescanned"), number(cycle, "skipped"));
         let at_the_end = rescanned + skipped;
         let stood_still = skipped == 0 && rescanned < SWING;
-        number(cycle, "deepest_frames") + SWING >= size && (stood_still || at_the_end + SWING >= size)
+        number(cycle, "deepest_frames") + SWING >= size
+            && (stood_still || at_the_end + SWING >= size)
     };
     let at_bottom: Vec<&Value> = cycles.iter().filter(at_the_bottom).skip(1).collect();
     assert!(at_bottom.len() >= 18, "only {} cycles met the stack at the bottom", at_bottom.len());
@@ -58,20 +62,27 @@ fn rescans_all_frames_without_barriers() {
         let (deepest, rescanned) = (number(cycle, "deepest_frames"), number(cycle, "rescanned"));
         // A goroutine that has not run since its scan is not looked at again at all.
         if rescanned >= deepest / 2 {
-            assert!(rescanned + SWING >= deepest, "rescanned {rescanned} of {deepest} frames: {cycle}");
+            assert!(
+                rescanned + SWING >= deepest,
+                "rescanned {rescanned} of {deepest} frames: {cycle}"
+            );
             whole += 1;
         } else {
             assert!(rescanned < 1000, "rescanned {rescanned} of {deepest} frames: {cycle}");
         }
     }
-    assert!(whole > 0, "in no cycle at the bottom did the goroutine run between its scan and the end of marking");
+    assert!(
+        whole > 0,
+        "in no cycle at the bottom did the goroutine run between its scan and the end of marking"
+    );
 }
 
 #[test]
 fn grows_by_moving_and_then_in_place() {
     let program = Program::new("deep_recursion");
     let statistics = program.statistics(&[], Size::Full);
-    // 2 KiB doubled up to 256 KiB is seven moves; at least 16 bytes a frame show that it went on from there.
+    // 2 KiB doubled up to 256 KiB is seven moves; at least 16 bytes a frame show that it went on
+    // from there.
     assert!(number(&statistics, "stacks.grown") >= 7);
     assert!(number(&statistics, "stacks.moved_bytes") > 0);
     assert!(number(&statistics, "stacks.largest_move_bytes") <= LARGEST_MOVE);
@@ -81,16 +92,20 @@ fn grows_by_moving_and_then_in_place() {
 #[test]
 fn gives_the_stack_back_when_its_goroutine_has_ended() {
     let statistics = Program::new("deep_recursion").statistics(&[], Size::Full);
-    let (now, peak) =
-        (number(&statistics, "stacks.resident_bytes"), number(&statistics, "stacks.resident_peak_bytes"));
+    let (now, peak) = (
+        number(&statistics, "stacks.resident_bytes"),
+        number(&statistics, "stacks.resident_peak_bytes"),
+    );
     assert!(now * 4 < peak, "{now} of {peak} bytes are still resident");
 }
 
 #[test]
 fn gives_the_stack_back_while_its_goroutine_lives_on() {
     let statistics = Program::new("stack_shrinks").statistics(&[], Size::Full);
-    let (now, peak) =
-        (number(&statistics, "stacks.resident_bytes"), number(&statistics, "stacks.resident_peak_bytes"));
+    let (now, peak) = (
+        number(&statistics, "stacks.resident_bytes"),
+        number(&statistics, "stacks.resident_peak_bytes"),
+    );
     assert!(now * 4 < peak, "{now} of {peak} bytes are still resident");
     assert!(number(&statistics, "stacks.shrunk") > 0);
     assert!(number(&statistics, "stacks.largest_move_bytes") <= LARGEST_MOVE);

@@ -1,13 +1,13 @@
-//! A deep recursion of compiled code: its stack grows by moving, then in place, is scanned and rescanned with barriers,
-//! and gives its memory back.
+//! A deep recursion of compiled code: its stack grows by moving, then in place, is scanned and
+//! rescanned with barriers, and gives its memory back.
 
 mod jit;
 
 use parking_lot::Mutex;
 use stackmark_stack::unwind::Code;
 use stackmark_stack::{
-    BarrierMode, Caller, Collector, Config, Detection, Goroutine, Host, Left, Machine, ModeInForce, ReturnProtection,
-    Runtime, StackKind,
+    BarrierMode, Caller, Collector, Config, Detection, Goroutine, Host, Left, Machine, ModeInForce,
+    ReturnProtection, Runtime, StackKind,
 };
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -60,7 +60,13 @@ fn recurse(config: Config, n: u64, pad: u32, at_bottom: impl FnOnce(&Run) -> AtB
     recurse_on(StackKind::Moving, config, n, pad, at_bottom)
 }
 
-fn recurse_on(kind: StackKind, config: Config, n: u64, pad: u32, at_bottom: impl FnOnce(&Run) -> AtBottom) -> Run {
+fn recurse_on(
+    kind: StackKind,
+    config: Config,
+    n: u64,
+    pad: u32,
+    at_bottom: impl FnOnce(&Run) -> AtBottom,
+) -> Run {
     let code = Arc::new(Code::new());
     let compiled = jit::compile(&code, bottom, pad);
     let runtime = Runtime::new(config, code, Box::new(Embedder)).expect("the assembly's frames");
@@ -74,7 +80,8 @@ fn recurse_on(kind: StackKind, config: Config, n: u64, pad: u32, at_bottom: impl
     let machine = Machine::attach(&run.runtime).expect("a fresh thread");
     // SAFETY: the entry is compiled code that keeps the contracts.
     let goroutine =
-        unsafe { run.runtime.spawn_on(kind, compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
+        unsafe { run.runtime.spawn_on(kind, compiled.entry, argument.as_mut_ptr() as usize) }
+            .expect("memory");
     assert!(matches!(machine.run(goroutine), Left::Exited));
     assert_eq!(argument[2], n * (n + 1) / 2 + 7 * n);
     *AT_BOTTOM.lock() = None;
@@ -100,7 +107,8 @@ fn a_stack_grows_from_2_kib_to_a_million_frames_and_gives_its_memory_back() {
     assert!(run.runtime.stacks().resident_bytes() < peak / 4);
 }
 
-/// One cycle, driven by the goroutine's own thread while it is InForeign. Returns (frames, rescanned, skipped).
+/// One cycle, driven by the goroutine's own thread while it is InForeign. Returns (frames,
+/// rescanned, skipped).
 fn cycle(caller: Caller<'_>, number: u64) -> (u64, u64, u64) {
     let runtime = caller.runtime().clone();
     caller.foreign(|| {
@@ -136,13 +144,16 @@ fn a_rescan_visits_only_the_frames_up_to_the_lowest_unhit_barrier() {
         })
     });
     let counters = run.runtime.counters();
-    // Each cycle removes the barriers of the one before; those of the last are all returned through. Those that a worker has
-    // found places for are not placed before they are needed.
+    // Each cycle removes the barriers of the one before; those of the last are all returned
+    // through. Those that a worker has found places for are not placed before they are needed.
     assert!(count(&counters.hit) >= 16, "{counters:?}");
     assert!(count(&counters.placed) < 2 * count(&counters.hit), "{counters:?}");
     // The goroutine itself visited some hundred frames in a cycle.
     assert!(count(&counters.scanned_stopped) < 1000, "{counters:?}");
-    assert!(count(&counters.scanned_running) + count(&counters.scanned_stopped) > 3 * N, "{counters:?}");
+    assert!(
+        count(&counters.scanned_running) + count(&counters.scanned_stopped) > 3 * N,
+        "{counters:?}"
+    );
 }
 
 #[test]
@@ -161,11 +172,18 @@ fn without_barriers_a_rescan_visits_every_frame() {
 #[test]
 fn where_return_addresses_are_protected_a_rescan_visits_every_frame() {
     let _one = ONE.lock();
-    for protection in
-        [ReturnProtection::ShadowStack, ReturnProtection::GuardedControlStack, ReturnProtection::SignedReturns]
-    {
-        for chosen in [BarrierMode::Incremental, BarrierMode::RescanLimit, BarrierMode::EveryFrame] {
-            let config = Config { barriers: chosen, protection: Detection::Assume(protection), ..Config::default() };
+    for protection in [
+        ReturnProtection::ShadowStack,
+        ReturnProtection::GuardedControlStack,
+        ReturnProtection::SignedReturns,
+    ] {
+        for chosen in [BarrierMode::Incremental, BarrierMode::RescanLimit, BarrierMode::EveryFrame]
+        {
+            let config = Config {
+                barriers: chosen,
+                protection: Detection::Assume(protection),
+                ..Config::default()
+            };
             let run = recurse(config, 1000, 0, |_| {
                 Box::new(|caller| {
                     let (frames, rescanned, skipped) = cycle(caller, 1);
@@ -182,7 +200,11 @@ fn where_return_addresses_are_protected_a_rescan_visits_every_frame() {
 #[test]
 fn a_mode_chosen_by_hand_is_in_force_whatever_the_system_says() {
     let _one = ONE.lock();
-    let config = Config { barriers: BarrierMode::EveryFrame, protection: Detection::Ignore, ..Config::default() };
+    let config = Config {
+        barriers: BarrierMode::EveryFrame,
+        protection: Detection::Ignore,
+        ..Config::default()
+    };
     let run = recurse(config, 100, 0, |_| {
         Box::new(|caller| {
             cycle(caller, 1);
@@ -195,8 +217,12 @@ fn a_mode_chosen_by_hand_is_in_force_whatever_the_system_says() {
 #[test]
 fn stacks_move_with_a_barrier_in_every_frame() {
     let _one = ONE.lock();
-    let config =
-        Config { barriers: BarrierMode::EveryFrame, move_every_poll: true, poison: true, ..Config::default() };
+    let config = Config {
+        barriers: BarrierMode::EveryFrame,
+        move_every_poll: true,
+        poison: true,
+        ..Config::default()
+    };
     for (n, pad) in [(300, 0), (40, 800), (3000, 16)] {
         let run = recurse(config.clone(), n, pad, |_| {
             Box::new(|caller| {

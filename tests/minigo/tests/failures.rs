@@ -1,14 +1,17 @@
-//! Failures at run time: Go's message on standard error, what was printed before it, and exit status 2.
+//! Failures at run time: Go's message on standard error, what was printed before it, and exit
+//! status 2.
 #[macro_use]
 mod runner;
 
 use runner::{ALL_STRESS, minigo, names_in, programs};
 use std::fs;
 
-/// Runs a program that fails. Go's message is the first line, except that a stack overflow has a line before it.
+/// Runs a program that fails. Go's message is the first line, except that a stack overflow has a
+/// line before it.
 fn check(name: &str, options: &[&str]) {
     let directory = programs().join("fail");
-    let read = |suffix: &str| fs::read_to_string(directory.join(format!("{name}.{suffix}"))).unwrap();
+    let read =
+        |suffix: &str| fs::read_to_string(directory.join(format!("{name}.{suffix}"))).unwrap();
     let outcome = minigo(options, &directory.join(format!("{name}.go")));
     outcome.expect(2, &read("out"));
     let message = read("err");
@@ -67,7 +70,9 @@ fn panics_under_way_are_all_named() {
     minigo(&[], &programs().join("fail/panic_again.go")).expect_status(2).expect_stderr(again);
     let deferred = "panic: +3.500000e+000\n\tpanic: runtime error: invalid memory address or nil pointer dereference\n\
                     [signal SIGSEGV";
-    minigo(&[], &programs().join("fail/panic_in_deferred.go")).expect_status(2).expect_stderr(deferred);
+    minigo(&[], &programs().join("fail/panic_in_deferred.go"))
+        .expect_status(2)
+        .expect_stderr(deferred);
 }
 
 #[test]
@@ -89,7 +94,9 @@ fn tracebacks_name_functions_and_lines() {
 #[test]
 fn stack_overflow_names_the_limit() {
     let file = programs().join("fail/stack_overflow.go");
-    minigo(&[], &file).expect_status(2).expect_stderr("runtime: goroutine stack exceeds 1000000000-byte limit\n");
+    minigo(&[], &file)
+        .expect_status(2)
+        .expect_stderr("runtime: goroutine stack exceeds 1000000000-byte limit\n");
     minigo(&["--max-stack", "200000"], &file)
         .expect(2, "before\n")
         .expect_stderr("runtime: goroutine stack exceeds 200000-byte limit\n")

@@ -1,12 +1,13 @@
-//! A debugger sees through it all: from a native function, across the switch of stacks and barrier stubs, by name
-//! through the managed frames to the goroutine's oldest frame.
+//! A debugger sees through it all: from a native function, across the switch of stacks and barrier
+//! stubs, by name through the managed frames to the goroutine's oldest frame.
 #[macro_use]
 mod runner;
 
 use runner::{Outcome, Program, Size, run};
 use std::process::Command;
 
-/// The function of the runtime that is behind `runtime.NumGoroutine`, which the program calls in its innermost frame only.
+/// The function of the runtime that is behind `runtime.NumGoroutine`, which the program calls in
+/// its innermost frame only.
 const BREAKPOINT: &str = "minigo::runtime::goroutine::num_goroutine";
 
 /// Whether there is a gdb. The tests say so and pass where there is none.
@@ -48,14 +49,17 @@ fn frames(outcome: &Outcome) -> Vec<String> {
     let lines = outcome.stdout.lines().filter(|line| line.starts_with('#'));
     lines
         .map(|line| {
-            let rest = line.trim_start_matches(['#', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']).trim_start();
+            let rest = line
+                .trim_start_matches(['#', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
+                .trim_start();
             let name = rest.split_once(" in ").map_or(rest, |(_, name)| name);
             name.split(" (").next().unwrap().to_owned()
         })
         .collect()
 }
 
-/// Asserts that the backtrace runs through all frames of the recursion and ends at the oldest frame.
+/// Asserts that the backtrace runs through all frames of the recursion and ends at the oldest
+/// frame.
 fn check(outcome: &Outcome) -> Vec<String> {
     let frames = frames(outcome);
     let shown = || format!("{}\n{}\n{}", outcome.command, outcome.stdout, outcome.stderr);
@@ -65,7 +69,11 @@ fn check(outcome: &Outcome) -> Vec<String> {
     let managed = frames.iter().filter(|name| name.contains("main.descend")).count();
     assert_eq!(managed, 21, "frames of main.descend: {}", shown());
     assert!(frames.iter().any(|name| name.contains("main.main.func1")), "{}", shown());
-    assert!(frames.iter().any(|name| name.contains("__morestack")), "the switch of stacks is a frame: {}", shown());
+    assert!(
+        frames.iter().any(|name| name.contains("__morestack")),
+        "the switch of stacks is a frame: {}",
+        shown()
+    );
     let switch = frames.iter().position(|name| name.contains("__morestack")).unwrap();
     let first_managed = frames.iter().position(|name| name.contains("main.descend")).unwrap();
     assert!(switch < first_managed, "native frames are younger than managed ones: {}", shown());
@@ -98,6 +106,7 @@ fn crosses_barrier_stubs_after_moves_on_worker_threads() {
     if gdb_is_missing() {
         return;
     }
-    let outcome = backtrace(&["--threads", "4", "--stress", "barrier-every-frame,move-every-poll,poison"]);
+    let outcome =
+        backtrace(&["--threads", "4", "--stress", "barrier-every-frame,move-every-poll,poison"]);
     check(&outcome);
 }

@@ -1,5 +1,6 @@
-//! gdb at random instants of a program with a barrier in every frame, within stubs and in the function that handles a hit, too:
-//! it shows the stack that the program has at the same place without barriers, whole.
+//! gdb at random instants of a program with a barrier in every frame, within stubs and in the
+//! function that handles a hit, too: it shows the stack that the program has at the same place
+//! without barriers, whole.
 #[macro_use]
 mod runner;
 
@@ -17,7 +18,8 @@ struct Frame {
     name: String,
     /// Of its pc in it.
     offset: u64,
-    /// Of its CFA below the goroutine's oldest frame: it tells frames of a recursion apart, and does not change when the stack moves.
+    /// Of its CFA below the goroutine's oldest frame: it tells frames of a recursion apart, and
+    /// does not change when the stack moves.
     depth: u64,
 }
 
@@ -38,18 +40,24 @@ fn is_managed(name: &str) -> bool {
 
 impl Walk {
     fn parse(line: &str) -> Walk {
-        let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let value: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
         assert_eq!(value["stopped"], "outermost", "gdb has not come to the oldest frame: {line}");
         let number = |value: &serde_json::Value| value.as_u64().unwrap_or_else(|| panic!("{line}"));
         let frames = value["frames"].as_array().unwrap_or_else(|| panic!("{line}")).iter();
         let frames = frames.map(|frame| {
-            (frame[0].as_str().unwrap_or_else(|| panic!("{line}")).to_owned(), number(&frame[1]), number(&frame[2]))
+            (
+                frame[0].as_str().unwrap_or_else(|| panic!("{line}")).to_owned(),
+                number(&frame[1]),
+                number(&frame[2]),
+            )
         });
         let at_event = value["at_event"].as_bool().unwrap_or_else(|| panic!("{line}"));
         Walk { event: number(&value["event"]) as usize, at_event, frames: frames.collect() }
     }
 
-    /// Whether the thread is on a goroutine; else it is between two of them, and gdb shows the frames of the thread.
+    /// Whether the thread is on a goroutine; else it is between two of them, and gdb shows the
+    /// frames of the thread.
     fn is_of_goroutine(&self) -> bool {
         let (oldest, ..) = self.frames.last().expect("a frame");
         match oldest.as_str() {
@@ -59,14 +67,19 @@ impl Walk {
         }
     }
 
-    /// The managed frames, youngest first. Between them there are stubs of barriers and nothing else.
+    /// The managed frames, youngest first. Between them there are stubs of barriers and nothing
+    /// else.
     fn managed(&self) -> Vec<Frame> {
         let (.., entry) = self.frames.last().expect("a frame");
         let mut managed = Vec::new();
         for (i, (name, offset, _)) in self.frames.iter().enumerate() {
             if is_managed(name) {
                 // Where its caller's stack pointer is, is its CFA.
-                managed.push(Frame { name: name.clone(), offset: *offset, depth: entry - self.frames[i + 1].2 });
+                managed.push(Frame {
+                    name: name.clone(),
+                    offset: *offset,
+                    depth: entry - self.frames[i + 1].2,
+                });
             } else if !managed.is_empty() && name != "barrier_pool" && name != "goroutine_entry" {
                 panic!("{name} has called managed code: {self:?}");
             }
@@ -74,11 +87,16 @@ impl Walk {
         managed
     }
 
-    /// Whether the thread is in a barrier: in its stub, in what all stubs do, or in the function that handles the hit. What is
-    /// younger than the managed frames is as it must be there, or in a call out.
+    /// Whether the thread is in a barrier: in its stub, in what all stubs do, or in the function
+    /// that handles the hit. What is younger than the managed frames is as it must be there, or in
+    /// a call out.
     fn in_barrier(&self) -> bool {
-        let younger: Vec<&str> =
-            self.frames.iter().map(|(name, ..)| name.as_str()).take_while(|name| !is_managed(name)).collect();
+        let younger: Vec<&str> = self
+            .frames
+            .iter()
+            .map(|(name, ..)| name.as_str())
+            .take_while(|name| !is_managed(name))
+            .collect();
         let (in_barrier, younger) = match younger.split_last() {
             Some((&"barrier_pool", younger)) => (true, younger),
             _ => (false, &younger[..]),
@@ -118,29 +136,46 @@ fn walks(seed: u64, options: &[&str]) -> Vec<Walk> {
         command.args(["-ex", line]);
     }
     command.env("EVENTS", EVENTS.to_string()).env("SEED", seed.to_string());
-    command.arg("--args").arg(env!("CARGO_BIN_EXE_minigo")).args(["--threads", "1", "--gc-percent", "-1"]);
+    command.arg("--args").arg(env!("CARGO_BIN_EXE_minigo")).args([
+        "--threads",
+        "1",
+        "--gc-percent",
+        "-1",
+    ]);
     command.args(options).arg(directory.join("program.go"));
     let outcome = run(command);
-    let walks: Vec<Walk> =
-        outcome.stdout.lines().filter_map(|line| line.strip_prefix("walk ")).map(Walk::parse).collect();
+    let walks: Vec<Walk> = outcome
+        .stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("walk "))
+        .map(Walk::parse)
+        .collect();
     let reached = walks.iter().map(|walk| walk.event).max().unwrap_or(0);
-    assert!(reached >= EVENTS, "{reached} events in {}\n{}\n{}", outcome.command, outcome.stdout, outcome.stderr);
+    assert!(
+        reached >= EVENTS,
+        "{reached} events in {}\n{}\n{}",
+        outcome.command,
+        outcome.stdout,
+        outcome.stderr
+    );
     walks
 }
 
-/// Whether `found` is the older part of `expected`, from the frame at the same depth on. Unless a return to it is all that
-/// comes next, the youngest frame may be anywhere in its function.
+/// Whether `found` is the older part of `expected`, from the frame at the same depth on. Unless a
+/// return to it is all that comes next, the youngest frame may be anywhere in its function.
 fn is_older_part(found: &[Frame], expected: &[Frame], returning: bool) -> bool {
     let Some((youngest, older)) = found.split_first() else { return false };
-    let Some(at) = expected.iter().position(|frame| frame.depth == youngest.depth) else { return false };
+    let Some(at) = expected.iter().position(|frame| frame.depth == youngest.depth) else {
+        return false;
+    };
     expected[at].name == youngest.name
         && (!returning || expected[at].offset == youngest.offset)
         && expected[at + 1..] == *older
 }
 
-/// Compares a program with barriers, at random instants, with the same program without. Every instant lies between two calls
-/// of `leaf`, and every function calls that before it returns: so the stack is the older part of the stack at one of the two
-/// calls.
+/// Compares a program with barriers, at random instants, with the same program without. Every
+/// instant lies between two calls of `leaf`, and every function calls that before it returns: so
+/// the stack is the older part of the stack at one of the two calls.
 fn compare(seed: u64, options: &[&str]) {
     let python = Command::new("gdb").args(["-batch", "-nx", "-ex", "python print(6 * 7)"]).output();
     if !python.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("42")) {
@@ -151,7 +186,9 @@ fn compare(seed: u64, options: &[&str]) {
     let expected: BTreeMap<usize, Vec<Frame>> =
         walks(0, &["--barriers", "off"]).iter().map(|walk| (walk.event, walk.managed())).collect();
     let (mut compared, mut in_barrier, mut stubs, mut places) = (0, 0, 0, BTreeSet::new());
-    for walk in walks(seed, options).iter().filter(|walk| walk.event < EVENTS && walk.is_of_goroutine()) {
+    for walk in
+        walks(seed, options).iter().filter(|walk| walk.event < EVENTS && walk.is_of_goroutine())
+    {
         let found = walk.managed();
         let (before, after) = (&expected[&walk.event], &expected[&(walk.event + 1)]);
         if walk.at_event {
@@ -160,7 +197,10 @@ fn compare(seed: u64, options: &[&str]) {
             // What a barrier returns to was there before.
             let fits = is_older_part(&found, before, walk.in_barrier())
                 || !walk.in_barrier() && is_older_part(&found, after, false);
-            assert!(fits, "{options:?}, seed {seed}:\n{walk:?}\nis neither part of\n{before:?}\nnor of\n{after:?}");
+            assert!(
+                fits,
+                "{options:?}, seed {seed}:\n{walk:?}\nis neither part of\n{before:?}\nnor of\n{after:?}"
+            );
         }
         compared += 1;
         in_barrier += usize::from(walk.in_barrier());

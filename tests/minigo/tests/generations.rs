@@ -1,5 +1,5 @@
-//! That minor collections keep what only old objects and old frames refer to, and that verification finds objects which a
-//! broken write barrier between collections has hidden.
+//! That minor collections keep what only old objects and old frames refer to, and that verification
+//! finds objects which a broken write barrier between collections has hidden.
 #[macro_use]
 mod runner;
 
@@ -7,8 +7,8 @@ use runner::{minigo, number};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// An old table whose entries are replaced by young objects all the time: minor collections, which do not trace the table, find
-/// them through what the barrier has recorded alone.
+/// An old table whose entries are replaced by young objects all the time: minor collections, which
+/// do not trace the table, find them through what the barrier has recorded alone.
 const OLD_TABLE: &str = "package main
 
 import \"runtime\"
@@ -35,7 +35,8 @@ func main() {
 }
 ";
 
-/// Young objects are stored through pointers into variables of frames far below, which short scans do not visit, and nowhere else.
+/// Young objects are stored through pointers into variables of frames far below, which short scans
+/// do not visit, and nowhere else.
 const OLD_FRAMES: &str = "package main
 
 type node struct {
@@ -98,7 +99,8 @@ fn written(name: &str, text: &str, rounds: usize) -> PathBuf {
 fn verification_finds_what_a_broken_write_barrier_hides_between_collections() {
     for (name, text) in [("broken_table.go", OLD_TABLE), ("broken_frames.go", OLD_FRAMES)] {
         let file = written(name, text, 2_000);
-        let options = ["--generational", "--stress", "collect-every-poll,verify", "--break-write-barrier"];
+        let options =
+            ["--generational", "--stress", "collect-every-poll,verify", "--break-write-barrier"];
         let outcome = minigo(&options, &file);
         assert!(!outcome.status.success(), "{}\n{}", outcome.command, outcome.stderr);
         outcome.expect_stderr("is reachable but unmarked");
@@ -123,12 +125,17 @@ fn most_collections_at_polls_are_minor_and_what_is_dropped_is_swept() {
     const ROUNDS: usize = 3000;
     let file = written("garbage.go", GARBAGE, ROUNDS);
     let stats = Path::new(env!("CARGO_TARGET_TMPDIR")).join("garbage.json");
-    let options = ["--generational", "--stress", "collect-every-poll", "--stats", stats.to_str().unwrap()];
+    let options =
+        ["--generational", "--stress", "collect-every-poll", "--stats", stats.to_str().unwrap()];
     minigo(&options, &file).expect(0, "").expect_stderr(&(ROUNDS * (ROUNDS - 1) / 2).to_string());
-    let statistics: serde_json::Value = serde_json::from_str(&fs::read_to_string(&stats).unwrap()).unwrap();
+    let statistics: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&stats).unwrap()).unwrap();
     let (cycles, minor) = (number(&statistics, "cycles"), number(&statistics, "minor_cycles"));
     // At polls every eighth is a major one.
-    assert!(minor > ROUNDS as u64 && cycles - minor <= cycles / 8 + 8, "{minor} of {cycles} are minor");
+    assert!(
+        minor > ROUNDS as u64 && cycles - minor <= cycles / 8 + 8,
+        "{minor} of {cycles} are minor"
+    );
     let swept = number(&statistics, "heap.objects_swept");
     assert!(swept + 10 > ROUNDS as u64, "{swept} objects swept");
 }

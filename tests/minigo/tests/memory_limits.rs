@@ -1,5 +1,5 @@
-//! Limits of memory: the heap's hard one, the soft one for objects and stacks together, and allocation that waits for
-//! marking.
+//! Limits of memory: the heap's hard one, the soft one for objects and stacks together, and
+//! allocation that waits for marking.
 #[macro_use]
 mod runner;
 
@@ -34,7 +34,9 @@ func main() {
 #[test]
 fn a_program_that_keeps_more_than_the_heap_holds_ends_with_an_error() {
     let file = written("hoard.go", HOARD);
-    for options in [&["--heap-limit", "20000000"][..], &["--heap-limit", "20000000", "--gc-percent", "-1"]] {
+    for options in
+        [&["--heap-limit", "20000000"][..], &["--heap-limit", "20000000", "--gc-percent", "-1"]]
+    {
         let outcome = minigo(options, &file);
         outcome.expect_status(2).expect_stderr("out of memory");
         outcome.expect_stderr("bytes wanted").expect_stderr("main.main");
@@ -43,8 +45,10 @@ fn a_program_that_keeps_more_than_the_heap_holds_ends_with_an_error() {
 
 #[test]
 fn an_array_that_the_heap_cannot_hold_ends_the_program_with_an_error() {
-    let file =
-        written("huge.go", "package main\n\nfunc main() {\n\tn := 1 << 30\n\tprintln(len(make([]int, n)))\n}\n");
+    let file = written(
+        "huge.go",
+        "package main\n\nfunc main() {\n\tn := 1 << 30\n\tprintln(len(make([]int, n)))\n}\n",
+    );
     minigo(&["--heap-limit", "20000000"], &file).expect_status(2).expect_stderr("out of memory");
 }
 
@@ -73,15 +77,19 @@ fn out_of_memory_is_a_panic_that_a_program_can_recover() {
     let outcome = minigo(&["--heap-limit", "20000000"], &file);
     outcome.expect_status(0);
     let lines: Vec<&str> = outcome.stdout.lines().collect();
-    assert!(lines[0].starts_with("runtime error: out of memory: 8589934592 bytes wanted"), "{}", outcome.stdout);
+    assert!(
+        lines[0].starts_with("runtime error: out of memory: 8589934592 bytes wanted"),
+        "{}",
+        outcome.stdout
+    );
     assert_eq!(lines[1..], ["true false true"]);
 }
 
 /// With collections on request alone, a full heap asks for one.
 #[test]
 fn a_full_heap_is_collected_before_an_allocation_fails() {
-    let statistics =
-        Program::new("binary_trees").statistics(&["--heap-limit", "30000000", "--gc-percent", "-1"], Size::Full);
+    let statistics = Program::new("binary_trees")
+        .statistics(&["--heap-limit", "30000000", "--gc-percent", "-1"], Size::Full);
     assert!(number(&statistics, "cycles") >= 2);
     assert!(number(&statistics, "heap.allocated_bytes") > 60_000_000);
     assert!(number(&statistics, "heap.resident_bytes") < 30_100_000);
@@ -90,16 +98,16 @@ fn a_full_heap_is_collected_before_an_allocation_fails() {
 #[test]
 fn near_the_soft_limit_collections_come_more_often() {
     let cycles = |limit: &str| {
-        let statistics =
-            Program::new("lists_kept").statistics(&["--gc-percent", "400", "--memory-limit", limit], Size::Full);
+        let statistics = Program::new("lists_kept")
+            .statistics(&["--gc-percent", "400", "--memory-limit", limit], Size::Full);
         number(&statistics, "cycles")
     };
     let (tight, wide) = (cycles("12000000"), cycles("1000000000"));
     assert!(tight > 2 * wide, "{tight} and {wide}");
 }
 
-/// What is missing first: address space for code, for objects, for threads, for stacks; or anything that the program's own
-/// parts allocate.
+/// What is missing first: address space for code, for objects, for threads, for stacks; or anything
+/// that the program's own parts allocate.
 const MISSING: [&str; 5] = [
     "cannot reserve address space",
     "cannot start a thread for",
@@ -119,7 +127,8 @@ fn with_too_little_address_space_a_program_works_or_says_what_is_missing() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_minigo"));
         command.args(["--threads", "2"]).arg(&file).env("RUST_BACKTRACE", "0");
         let limit = libc::rlimit { rlim_cur: mebibytes << 20, rlim_max: mebibytes << 20 };
-        // SAFETY: between fork and exec one system call is made, which sets limits of the new process.
+        // SAFETY: between fork and exec one system call is made, which sets limits of the new
+        // process.
         unsafe {
             command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_AS, &raw const limit) {
                 0 => Ok(()),
@@ -139,7 +148,11 @@ fn with_too_little_address_space_a_program_works_or_says_what_is_missing() {
             outcome.status,
             outcome.stderr
         );
-        assert!(matches!(outcome.status.signal(), None | Some(libc::SIGABRT)), "{}", outcome.status);
+        assert!(
+            matches!(outcome.status.signal(), None | Some(libc::SIGABRT)),
+            "{}",
+            outcome.status
+        );
         missed[said.unwrap_or(MISSING.len() - 1)] += 1;
     }
     println!("{worked} worked, {missed:?} missed {MISSING:?}");

@@ -1,4 +1,5 @@
-//! The command line: statistics, the report, limits, where messages go, and options that make no sense.
+//! The command line: statistics, the report, limits, where messages go, and options that make no
+//! sense.
 #[macro_use]
 mod runner;
 
@@ -49,7 +50,10 @@ fn statistics_have_every_field() {
         number(&statistics, path);
     }
     assert!(statistics["barriers"]["refused"].is_object(), "refusals are counted by reason");
-    assert!(statistics["barriers"]["mode"].is_string() && statistics["barriers"]["mode_chosen"].is_string());
+    assert!(
+        statistics["barriers"]["mode"].is_string()
+            && statistics["barriers"]["mode_chosen"].is_string()
+    );
     let cycles = statistics["cycles_detail"].as_array().expect("cycles_detail is a list");
     assert_eq!(cycles.len() as u64, number(&statistics, "cycles"));
     assert!(!cycles.is_empty());
@@ -85,8 +89,10 @@ fn garbage_is_collected_without_being_asked() {
     let stats = Path::new(env!("CARGO_TARGET_TMPDIR")).join("garbage.json");
     let options = ["--stats", stats.to_str().unwrap()];
     minigo(&options, &written("garbage.go", source)).expect(0, "");
-    let statistics: serde_json::Value = serde_json::from_str(&fs::read_to_string(&stats).unwrap()).unwrap();
-    let (allocated, live) = (number(&statistics, "heap.allocated_bytes"), number(&statistics, "heap.live_bytes"));
+    let statistics: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&stats).unwrap()).unwrap();
+    let (allocated, live) =
+        (number(&statistics, "heap.allocated_bytes"), number(&statistics, "heap.live_bytes"));
     assert!(number(&statistics, "cycles") >= 3);
     assert!(allocated >= 168_000_000, "allocated {allocated}");
     assert!(live < allocated / 4, "{live} of {allocated} bytes are live");
@@ -129,7 +135,12 @@ fn options_that_make_no_sense_are_refused() {
         (&["--no-such-option"][..], "--no-such-option"),
     ] {
         let outcome = minigo(options, &file);
-        assert!(matches!(outcome.status.code(), Some(1 | 2)), "{} ended with {}", outcome.command, outcome.status);
+        assert!(
+            matches!(outcome.status.code(), Some(1 | 2)),
+            "{} ended with {}",
+            outcome.command,
+            outcome.status
+        );
         assert_eq!(outcome.stdout, "", "{}", outcome.command);
         outcome.expect_stderr(wanted);
     }
@@ -153,7 +164,8 @@ fn where_return_addresses_are_protected_stacks_are_scanned_whole_and_the_statist
     report.expect_stderr("off, not incremental (shadow stack): 0 placed");
     // Named by hand, a mode stays what it is.
     for mode in ["incremental", "rescan-limit"] {
-        let by_hand = program.statistics(&["--assume-shadow-stack", "--barriers", mode], Size::Stress);
+        let by_hand =
+            program.statistics(&["--assume-shadow-stack", "--barriers", mode], Size::Stress);
         assert_eq!(by_hand["barriers"]["mode"], mode.replace('-', " "));
         assert_eq!(by_hand["barriers"]["mode_chosen"], by_hand["barriers"]["mode"]);
         assert!(number(&by_hand, "barriers.placed") > 0);

@@ -1,5 +1,6 @@
-//! A profiler may interrupt a program anywhere: every sample runs to the oldest frame of its goroutine or of its thread. Stress
-//! programs are sampled for as long as `PROFILE_SECONDS` says, 5 if it is not set.
+//! A profiler may interrupt a program anywhere: every sample runs to the oldest frame of its
+//! goroutine or of its thread. Stress programs are sampled for as long as `PROFILE_SECONDS` says, 5
+//! if it is not set.
 #[macro_use]
 mod runner;
 
@@ -31,8 +32,13 @@ struct Places {
 }
 
 /// How the names of the assembly that changes stacks begin.
-const SWITCHES: [&str; 5] =
-    ["stackmark_call_system", "stackmark_system_call", "stackmark_callback", "stackmark_run", "stackmark_leave"];
+const SWITCHES: [&str; 5] = [
+    "stackmark_call_system",
+    "stackmark_system_call",
+    "stackmark_callback",
+    "stackmark_run",
+    "stackmark_leave",
+];
 
 impl Places {
     fn add(&mut self, profile: &Profile) {
@@ -46,7 +52,9 @@ impl Places {
                 "barrier_on_system" | "stackmark_callback_end" => self.barrier_on_system += own,
                 "__morestack" => self.switch += own,
                 _ if SWITCHES.iter().any(|switch| name.starts_with(switch)) => self.switch += own,
-                _ if name.starts_with("stackmark_stack::poll::on_hit::") => self.hit += with_callees,
+                _ if name.starts_with("stackmark_stack::poll::on_hit::") => {
+                    self.hit += with_callees
+                }
                 _ if name.starts_with("stackmark_stack::moving::") => self.moving += with_callees,
                 _ => {}
             }
@@ -60,15 +68,18 @@ impl Profile {
         let table = self.text.lines().skip_while(|line| !line.ends_with("  function")).skip(1);
         table.map(|line| {
             let mut words = line.trim_start().splitn(2, ' ');
-            let own = words.next().and_then(|own| own.parse().ok()).unwrap_or_else(|| panic!("{line}"));
-            let (with_callees, name) = words.next().and_then(|rest| rest.trim_start().split_once("  ")).expect(line);
+            let own =
+                words.next().and_then(|own| own.parse().ok()).unwrap_or_else(|| panic!("{line}"));
+            let (with_callees, name) =
+                words.next().and_then(|rest| rest.trim_start().split_once("  ")).expect(line);
             (own, with_callees.parse().expect(line), name)
         })
     }
 
     fn count(&self, name: &str) -> u64 {
         let line = self.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no {name} in\n{}", self.text))
+        line.and_then(|count| count.parse().ok())
+            .unwrap_or_else(|| panic!("no {name} in\n{}", self.text))
     }
 }
 
@@ -112,7 +123,11 @@ fn of_deep_recursions_with_barriers() {
 #[test]
 fn of_stacks_that_move_at_every_poll() {
     for name in ["f128", "binary_trees", "closures"] {
-        profiled(name, &["--threads", "4", "--stress", "move-every-poll,poison,barrier-every-frame"], Size::Stress);
+        profiled(
+            name,
+            &["--threads", "4", "--stress", "move-every-poll,poison,barrier-every-frame"],
+            Size::Stress,
+        );
     }
 }
 
@@ -139,7 +154,8 @@ fn returns(name: &str, rounds: usize, depth: usize) -> (PathBuf, String) {
     (file, format!("{}\n", rounds * depth * (depth + 1) / 2))
 }
 
-/// By chance it is met there once in thousands of samples; gdb sends the signals where they are wanted.
+/// By chance it is met there once in thousands of samples; gdb sends the signals where they are
+/// wanted.
 #[test]
 fn of_a_thread_in_a_stub_and_in_what_all_stubs_do() {
     if Command::new("gdb").arg("--version").output().is_err() {
@@ -159,7 +175,8 @@ fn of_a_thread_in_a_stub_and_in_what_all_stubs_do() {
         "tbreak *(char *)&barrier_common",
         "run",
         "set language c",
-        // The word on the stack is the return address of the stub's call. The stub will be used again.
+        // The word on the stack is the return address of the stub's call. The stub will be used
+        // again.
         "set $stub = *(long *)$rsp - 5",
         "tbreak *$stub",
         "continue",
@@ -173,19 +190,26 @@ fn of_a_thread_in_a_stub_and_in_what_all_stubs_do() {
     ] {
         command.args(["-ex", line]);
     }
-    command.arg("--args").args([env!("CARGO_BIN_EXE_minigo"), "--threads", "1", "--profile"]).arg(&file);
+    command
+        .arg("--args")
+        .args([env!("CARGO_BIN_EXE_minigo"), "--threads", "1", "--profile"])
+        .arg(&file);
     command.args(EVERY_FRAME).arg(&program);
     let outcome = run(command);
     let shown = format!("{}\n{}\n{}", outcome.command, outcome.stdout, outcome.stderr);
     assert!(
-        outcome.stdout.contains(&expected) && outcome.stdout.matches("Temporary breakpoint").count() >= 5,
+        outcome.stdout.contains(&expected)
+            && outcome.stdout.matches("Temporary breakpoint").count() >= 5,
         "{shown}"
     );
     let profile = Profile { text: fs::read_to_string(&file).unwrap() };
     assert_eq!((profile.count("broken"), profile.count("lost")), (0, 0), "{}", profile.text);
     let mut places = Places::default();
     places.add(&profile);
-    assert!(places.stub >= 1 && places.barrier_common >= 2 && places.barrier_on_system >= 1, "{places:?}\n{shown}");
+    assert!(
+        places.stub >= 1 && places.barrier_common >= 2 && places.barrier_on_system >= 1,
+        "{places:?}\n{shown}"
+    );
 }
 
 /// What is sampled in turn.
@@ -213,7 +237,8 @@ impl Subject {
 }
 
 const EVERY_FRAME: &[&str] = &["--stress", "barrier-every-frame"];
-const MOVES: &[&str] = &["--threads", "4", "--stress", "move-every-poll,poison,barrier-every-frame"];
+const MOVES: &[&str] =
+    &["--threads", "4", "--stress", "move-every-poll,poison,barrier-every-frame"];
 const ALL: &[&str] = &["--threads", "2", "--stress", ALL_STRESS];
 
 /// Programs, and options that make them stand in every odd place.
@@ -221,13 +246,19 @@ const STRESS: [(Subject, &[&str]); 22] = [
     (Subject::Returns { rounds: 500, depth: 3000 }, EVERY_FRAME),
     (Subject::Returns { rounds: 500, depth: 200 }, MOVES),
     (Subject::C("callbacks", Size::Full), EVERY_FRAME),
-    (Subject::Go("prime_sieve", Size::Full), &["--threads", "2", "--stress", "scan-few-frames,poison"]),
+    (
+        Subject::Go("prime_sieve", Size::Full),
+        &["--threads", "2", "--stress", "scan-few-frames,poison"],
+    ),
     (Subject::Go("f128", Size::Stress), MOVES),
     (Subject::C("callback_gc", Size::Stress), MOVES),
     (Subject::Go("panics_move", Size::Stress), ALL),
     (Subject::Returns { rounds: 500, depth: 3000 }, &["--stress", "barrier-every-frame,verify"]),
     (Subject::C("callbacks", Size::Stress), ALL),
-    (Subject::Go("deep_goroutines", Size::Full), &["--threads", "2", "--stress", "barrier-every-frame"]),
+    (
+        Subject::Go("deep_goroutines", Size::Full),
+        &["--threads", "2", "--stress", "barrier-every-frame"],
+    ),
     (Subject::Go("collections", Size::Stress), ALL),
     (Subject::C("panic_across_callback", Size::Stress), ALL),
     (Subject::Returns { rounds: 500, depth: 3000 }, &["--stress", "scan-few-frames"]),
@@ -244,7 +275,8 @@ const STRESS: [(Subject, &[&str]); 22] = [
 
 #[test]
 fn of_stress_programs_one_after_the_other() {
-    let seconds = std::env::var("PROFILE_SECONDS").ok().and_then(|value| value.parse().ok()).unwrap_or(5);
+    let seconds =
+        std::env::var("PROFILE_SECONDS").ok().and_then(|value| value.parse().ok()).unwrap_or(5);
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut places = Places::default();
     for (subject, options) in STRESS.iter().cycle() {
@@ -255,9 +287,13 @@ fn of_stress_programs_one_after_the_other() {
     }
     println!("{places:?}");
     if seconds >= 60 {
-        let Places { samples, stub, barrier_common, barrier_on_system, hit, moving, switch } = places;
+        let Places { samples, stub, barrier_common, barrier_on_system, hit, moving, switch } =
+            places;
         // A stub is one instruction.
         let met = [samples / 1000, stub + barrier_common, barrier_on_system, hit, moving, switch];
-        assert!(met.iter().all(|&count| count > 0), "{seconds} seconds have not met every place: {places:?}");
+        assert!(
+            met.iter().all(|&count| count > 0),
+            "{seconds} seconds have not met every place: {places:?}"
+        );
     }
 }

@@ -1,6 +1,6 @@
-//! What happens when the system refuses threads and memory, call by call: this program has `pthread_create` and `mmap` of its
-//! own, which refuse when a test says so. Errors say what was missing, what had been begun is given back, and it works
-//! when the system gives again.
+//! What happens when the system refuses threads and memory, call by call: this program has
+//! `pthread_create` and `mmap` of its own, which refuse when a test says so. Errors say what was
+//! missing, what had been begun is given back, and it works when the system gives again.
 
 mod jit;
 
@@ -55,7 +55,12 @@ fn real(name: &std::ffi::CStr) -> *mut c_void {
 }
 
 type Start = extern "C" fn(*mut c_void) -> *mut c_void;
-type Create = unsafe extern "C" fn(*mut libc::pthread_t, *const libc::pthread_attr_t, Start, *mut c_void) -> c_int;
+type Create = unsafe extern "C" fn(
+    *mut libc::pthread_t,
+    *const libc::pthread_attr_t,
+    Start,
+    *mut c_void,
+) -> c_int;
 
 /// # Safety
 /// As the C library's.
@@ -72,7 +77,9 @@ unsafe extern "C" fn pthread_create(
     }
     // SAFETY: the function of that name, with its arguments.
     unsafe {
-        std::mem::transmute::<*mut c_void, Create>(real(c"pthread_create"))(thread, attributes, start, argument)
+        std::mem::transmute::<*mut c_void, Create>(real(c"pthread_create"))(
+            thread, attributes, start, argument,
+        )
     }
 }
 
@@ -110,7 +117,8 @@ unsafe extern "C" fn mmap64(
     offset: i64,
 ) -> *mut c_void {
     // SAFETY: the system call that the C library's function is.
-    let at = unsafe { libc::syscall(libc::SYS_mmap, address, len, protection, flags, file, offset) };
+    let at =
+        unsafe { libc::syscall(libc::SYS_mmap, address, len, protection, flags, file, offset) };
     if at != -1 {
         MAPPED.fetch_add(len as i64, Relaxed);
     }
@@ -131,15 +139,20 @@ unsafe extern "C" fn munmap(address: *mut c_void, len: usize) -> c_int {
 
 const ALONE: &str = "STACKMARK_ALONE";
 
-/// Runs a test in a process of its own, where nobody else makes threads or maps memory. What such a process is told, if this
-/// is one; otherwise its status and what it wrote to standard error, having been told `what`.
+/// Runs a test in a process of its own, where nobody else makes threads or maps memory. What such a
+/// process is told, if this is one; otherwise its status and what it wrote to standard error,
+/// having been told `what`.
 fn alone(test: &str, what: &str) -> Result<String, (Option<i32>, String)> {
     if let Ok(told) = std::env::var(ALONE) {
         return Ok(told);
     }
     let mut command = Command::new(std::env::current_exe().expect("a test"));
-    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(ALONE, what).env("RUST_BACKTRACE", "0");
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a process");
+    command
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(ALONE, what)
+        .env("RUST_BACKTRACE", "0");
+    let mut child =
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a process");
     let deadline = Instant::now() + Duration::from_secs(100);
     while child.try_wait().expect("our child").is_none() {
         assert!(Instant::now() < deadline, "{test} hangs");
@@ -181,7 +194,10 @@ unsafe extern "C-unwind" fn nothing(_object: *mut c_void, _n: usize) -> usize {
 fn runtime(bottom: jit::Bottom) -> (Arc<Runtime>, jit::Compiled) {
     let code = Arc::new(Code::new());
     let compiled = jit::compile(&code, bottom, 16);
-    (Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames"), compiled)
+    (
+        Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames"),
+        compiled,
+    )
 }
 
 /// Recurses `n` deep on this thread.
@@ -190,12 +206,18 @@ fn recurse(runtime: &Arc<Runtime>, compiled: &jit::Compiled, n: u64) {
 }
 
 /// As [`recurse`]; `just_before` it runs is called.
-fn recurse_after(runtime: &Arc<Runtime>, compiled: &jit::Compiled, n: u64, just_before: impl FnOnce()) {
+fn recurse_after(
+    runtime: &Arc<Runtime>,
+    compiled: &jit::Compiled,
+    n: u64,
+    just_before: impl FnOnce(),
+) {
     let object = 7u64;
     let mut argument = [n, &raw const object as u64, 0];
     let machine = Machine::attach(runtime).expect("a fresh thread");
     // SAFETY: compiled code that keeps the contracts; the argument outlives it.
-    let goroutine = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
+    let goroutine =
+        unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
     just_before();
     assert!(matches!(machine.run(goroutine), Left::Exited));
     assert_eq!(argument[2], n * (n + 1) / 2 + 7 * n);
@@ -221,7 +243,8 @@ alone!(a_collector_whose_threads_are_refused_leaves_nothing_and_starts_later, {
     // Two workers and the thread that runs cycles, which is the third.
     for granted in 0..3 {
         THREADS.set(granted, 1);
-        let error = Collector::start(heap.clone(), runtime.clone(), &config).expect_err("a thread was refused");
+        let error = Collector::start(heap.clone(), runtime.clone(), &config)
+            .expect_err("a thread was refused");
         THREADS.lift();
         assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}");
         wait_until("those that were started end", || threads() == before);
@@ -229,7 +252,8 @@ alone!(a_collector_whose_threads_are_refused_leaves_nothing_and_starts_later, {
     let collector = Collector::start(heap.clone(), runtime.clone(), &config).expect("threads");
     let kind = heap.register(Descriptor::no_pointers()).expect("a descriptor");
     let allocator = heap.allocator().expect("address space");
-    let kept = collector.handles().create(allocator.allocate(kind, 64).expect("room").as_ptr() as usize);
+    let kept =
+        collector.handles().create(allocator.allocate(kind, 64).expect("room").as_ptr() as usize);
     recurse(&runtime, &compiled, 100);
     collector.collect();
     collector.collect();
@@ -247,7 +271,8 @@ alone!(a_scheduler_whose_threads_are_refused_runs_nothing_and_leaves_none, {
         let object = 7u64;
         let mut argument = [5, &raw const object as u64, u64::MAX];
         // SAFETY: compiled code that keeps the contracts; the argument outlives it.
-        let goroutine = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
+        let goroutine = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }
+            .expect("memory");
         runtime.schedule(goroutine);
         THREADS.set(granted, 1);
         let started = scheduler.start();
@@ -257,7 +282,10 @@ alone!(a_scheduler_whose_threads_are_refused_runs_nothing_and_leaves_none, {
             started.expect("all were granted").stop();
             assert_eq!(argument[2], 15 + 35);
         } else {
-            assert_eq!(started.expect_err("a thread was refused").kind(), std::io::ErrorKind::WouldBlock);
+            assert_eq!(
+                started.expect_err("a thread was refused").kind(),
+                std::io::ErrorKind::WouldBlock
+            );
             assert_eq!((runtime.live_goroutines(), argument[2]), (1, u64::MAX), "nothing has run");
         }
         wait_until("those that were started end", || threads() == before);
@@ -288,7 +316,8 @@ unsafe extern "C-unwind" fn waits_in_c(_object: *mut c_void, _n: usize) -> usize
     0
 }
 
-/// One thread, a goroutine that stays in a foreign call, and three more that want to run; so many threads are refused.
+/// One thread, a goroutine that stays in a foreign call, and three more that want to run; so many
+/// threads are refused.
 fn a_call_that_lasts(refused: i64, patience: usize) {
     let (runtime, compiled) = runtime(waits_in_c);
     let scheduler = Scheduler::new(&runtime, 1, Box::new(|| {}));
@@ -301,7 +330,8 @@ fn a_call_that_lasts(refused: i64, patience: usize) {
     THREADS.set(0, refused);
     for argument in &mut arguments {
         // SAFETY: compiled code that keeps the contracts; the argument outlives it.
-        let goroutine = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
+        let goroutine = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }
+            .expect("memory");
         runtime.schedule(goroutine);
     }
     wait_until("all run to their ends", || runtime.live_goroutines() == 0);
@@ -325,12 +355,15 @@ alone!(goroutines_behind_a_foreign_call_run_after_it_where_no_thread_can_be_had,
 alone!(errors_for_want_of_memory_are_typed_and_lose_nothing, {
     let (runtime, compiled) = runtime(nothing);
     recurse(&runtime, &compiled, 1);
-    // A thread that has called in, so that a spare machine is there; the first use of everything else is behind us.
+    // A thread that has called in, so that a spare machine is there; the first use of everything
+    // else is behind us.
     let call_in = |expected: Option<fn(&CallInError) -> bool>| {
         let runtime = runtime.clone();
         std::thread::spawn(move || match (runtime.call_in(|_| ()), expected) {
             (Ok(()), None) => {}
-            (Err(error), Some(matches)) if matches(&error) => assert!(error.to_string().contains("no memory")),
+            (Err(error), Some(matches)) if matches(&error) => {
+                assert!(error.to_string().contains("no memory"))
+            }
             (other, _) => panic!("{other:?}"),
         })
         .join()
@@ -356,15 +389,25 @@ alone!(errors_for_want_of_memory_are_typed_and_lose_nothing, {
         refused
     });
     let refused = attached.join().expect("no panic").expect_err("memory was refused");
-    assert!(matches!(refused, AttachError::SignalStack(StackError::OutOfMemory { .. })), "{refused}");
-    assert_eq!((runtime.census().imbalances(), runtime.census().machines), (vec![], runtime.census().for_threads));
+    assert!(
+        matches!(refused, AttachError::SignalStack(StackError::OutOfMemory { .. })),
+        "{refused}"
+    );
+    assert_eq!(
+        (runtime.census().imbalances(), runtime.census().machines),
+        (vec![], runtime.census().for_threads)
+    );
 
     for limit in 0..3 {
         MEMORY.set(limit, i64::MAX);
         // Of address space for objects, for records, for an allocator's slots.
         let made = MarkSweep::new(&Default::default()).and_then(|heap| heap.allocator().map(drop));
         MEMORY.lift();
-        assert!(made.expect_err("memory was refused").to_string().contains("cannot reserve address space"));
+        assert!(
+            made.expect_err("memory was refused")
+                .to_string()
+                .contains("cannot reserve address space")
+        );
     }
     assert_eq!(MAPPED.load(SeqCst), mapped, "what was mapped is unmapped");
     recurse(&runtime, &compiled, 2000);
@@ -377,7 +420,10 @@ alone!(errors_for_want_of_memory_are_typed_and_lose_nothing, {
 fn a_stack_for_which_there_is_no_memory_ends_the_process_with_an_error() {
     let (mut ended, mut worked) = (0, 0);
     for granted in 0..12 {
-        match alone("a_stack_for_which_there_is_no_memory_ends_the_process_with_an_error", &granted.to_string()) {
+        match alone(
+            "a_stack_for_which_there_is_no_memory_ends_the_process_with_an_error",
+            &granted.to_string(),
+        ) {
             Ok(granted) => {
                 let (runtime, compiled) = runtime(nothing);
                 let refuse = || MEMORY.set(granted.parse().expect("a number"), i64::MAX);
@@ -386,7 +432,9 @@ fn a_stack_for_which_there_is_no_memory_ends_the_process_with_an_error() {
                 return;
             }
             Err((Some(0), _)) => worked += 1,
-            Err((Some(3), stderr)) if stderr.contains("fatal: no memory for a stack of ") => ended += 1,
+            Err((Some(3), stderr)) if stderr.contains("fatal: no memory for a stack of ") => {
+                ended += 1
+            }
             Err((status, stderr)) => panic!("with {granted} mappings: {status:?}\n{stderr}"),
         }
     }

@@ -1,5 +1,5 @@
-//! That the sanitizers see what C code does when Go has called it: planted bugs end the program with their report. Built and run
-//! by `tests/sanitizers`.
+//! That the sanitizers see what C code does when Go has called it: planted bugs end the program
+//! with their report. Built and run by `tests/sanitizers`.
 #![cfg(any(stackmark_asan, stackmark_tsan))]
 
 #[macro_use]
@@ -19,7 +19,12 @@ fn expect_report(name: &str, go: &str, c: &str, wanted: &str, options: &[&str]) 
     let file = directory.join(format!("{name}.go"));
     fs::write(&file, go).unwrap();
     let outcome = minigo(options, &file);
-    assert!(!outcome.status.success(), "{} has not been caught\n{}", outcome.command, outcome.stderr);
+    assert!(
+        !outcome.status.success(),
+        "{} has not been caught\n{}",
+        outcome.command,
+        outcome.stderr
+    );
     outcome.expect_stderr(wanted);
 }
 
@@ -47,7 +52,8 @@ fn a_use_after_free_is_caught() {
     expect_reports("use_after_free", NESTED, c, "AddressSanitizer: heap-use-after-free");
 }
 
-/// Behind a callback during which the goroutine's stack has moved: the frame on the system stack is still known.
+/// Behind a callback during which the goroutine's stack has moved: the frame on the system stack is
+/// still known.
 #[cfg(stackmark_asan)]
 #[test]
 fn a_store_beyond_a_local_is_caught() {

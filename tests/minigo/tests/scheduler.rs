@@ -1,11 +1,14 @@
-//! Many goroutines of compiled code on several threads, parking, yielding and ending, while cycles scan their stacks.
+//! Many goroutines of compiled code on several threads, parking, yielding and ending, while cycles
+//! scan their stacks.
 
 mod jit;
 
 use parking_lot::{Condvar, Mutex};
 use stackmark_stack::scheduler::Scheduler;
 use stackmark_stack::unwind::Code;
-use stackmark_stack::{BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime};
+use stackmark_stack::{
+    BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime,
+};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
@@ -40,7 +43,8 @@ static WAITING: Mutex<Vec<Arc<Goroutine>>> = Mutex::new(Vec::new());
 static TURNS: AtomicUsize = AtomicUsize::new(0);
 static PARKED: AtomicUsize = AtomicUsize::new(0);
 
-/// At the bottom of its recursion a goroutine yields, parks until another wakes it, or calls out to code that waits.
+/// At the bottom of its recursion a goroutine yields, parks until another wakes it, or calls out to
+/// code that waits.
 unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
     // SAFETY: used within this function alone.
     let caller = unsafe { Caller::current() };
@@ -56,7 +60,8 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
             }
             waiting.push(caller.handle());
             PARKED.fetch_add(1, Relaxed);
-            // SAFETY: nothing here owns anything but the lock, which is given up when the goroutine counts as parked.
+            // SAFETY: nothing here owns anything but the lock, which is given up when the goroutine
+            // counts as parked.
             unsafe { caller.park(move || drop(waiting)) }
         }
         2 => caller.foreign(|| {
@@ -89,12 +94,16 @@ fn run(threads: usize, goroutines: usize, config: Config) -> Arc<Runtime> {
         }),
     );
     let mut arguments = Arguments(
-        (0..goroutines).map(|i| [(i % 90) as u64, &raw const objects.0[i % 64] as u64, u64::MAX]).collect(),
+        (0..goroutines)
+            .map(|i| [(i % 90) as u64, &raw const objects.0[i % 64] as u64, u64::MAX])
+            .collect(),
     );
-    // All are there before the threads start: from then on "nothing to do" means that all have ended or wait.
+    // All are there before the threads start: from then on "nothing to do" means that all have
+    // ended or wait.
     for argument in &mut arguments.0 {
         // SAFETY: compiled code that keeps the contracts; the argument outlives it.
-        let goroutine = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
+        let goroutine = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }
+            .expect("memory");
         runtime.schedule(goroutine);
     }
     let stop = Arc::new(AtomicBool::new(false));
@@ -159,8 +168,12 @@ fn goroutines_park_and_move_between_threads_while_their_stacks_are_scanned() {
 
 #[test]
 fn the_same_with_a_barrier_in_every_frame_and_a_move_at_every_poll() {
-    let config =
-        Config { barriers: BarrierMode::EveryFrame, move_every_poll: true, poison: true, ..Config::default() };
+    let config = Config {
+        barriers: BarrierMode::EveryFrame,
+        move_every_poll: true,
+        poison: true,
+        ..Config::default()
+    };
     let runtime = run(2, 1000, config);
     let counters = runtime.counters();
     let (placed, hit) = (counters.placed.load(Relaxed), counters.hit.load(Relaxed));
@@ -170,7 +183,8 @@ fn the_same_with_a_barrier_in_every_frame_and_a_move_at_every_poll() {
 
 #[test]
 fn a_thread_is_attached_once() {
-    let runtime = Runtime::new(Config::default(), Arc::new(Code::new()), Box::new(Embedder)).expect("frames");
+    let runtime =
+        Runtime::new(Config::default(), Arc::new(Code::new()), Box::new(Embedder)).expect("frames");
     let machine = Machine::attach(&runtime).expect("a fresh thread");
     assert!(Machine::attach(&runtime).is_err());
     drop(machine);
@@ -187,7 +201,8 @@ fn goroutines_that_run_while_others_are_rescanned_leave_few_for_the_end_however_
     const GOROUTINES: usize = 200;
     let code = Arc::new(Code::new());
     let compiled = jit::compile(&code, yields, 16);
-    let runtime = Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
+    let runtime =
+        Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
     let objects = Arc::new(Objects((0..64).collect(), AtomicU64::new(0)));
     runtime.set_collector(objects.clone());
     let mut arguments = vec![[30, &raw const objects.0[7] as u64, u64::MAX]; GOROUTINES];
@@ -195,7 +210,10 @@ fn goroutines_that_run_while_others_are_rescanned_leave_few_for_the_end_however_
     let mut goroutines: Vec<_> = arguments
         .iter_mut()
         // SAFETY: compiled code that keeps the contracts; the argument outlives it.
-        .map(|argument| unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory"))
+        .map(|argument| {
+            unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }
+                .expect("memory")
+        })
         .collect();
     runtime.handshake();
     runtime.begin_scanning(1);
@@ -225,7 +243,8 @@ static TURNS_TO_GO: AtomicUsize = AtomicUsize::new(0);
 static MEETING: Mutex<usize> = Mutex::new(0);
 static MET: Condvar = Condvar::new();
 
-/// Takes its turns one by one, counting who else does; the last two wait for each other, each on its thread.
+/// Takes its turns one by one, counting who else does; the last two wait for each other, each on
+/// its thread.
 unsafe extern "C-unwind" fn meets(_object: *mut c_void, _n: usize) -> usize {
     // SAFETY: used within this function alone, which owns nothing when it yields.
     let caller = unsafe { Caller::current() };
@@ -242,7 +261,10 @@ unsafe extern "C-unwind" fn meets(_object: *mut c_void, _n: usize) -> usize {
     *meeting += 1;
     MET.notify_all();
     while *meeting < 2 {
-        assert!(!MET.wait_for(&mut meeting, Duration::from_secs(60)).timed_out(), "nobody else runs");
+        assert!(
+            !MET.wait_for(&mut meeting, Duration::from_secs(60)).timed_out(),
+            "nobody else runs"
+        );
     }
     0
 }
@@ -251,7 +273,8 @@ unsafe extern "C-unwind" fn meets(_object: *mut c_void, _n: usize) -> usize {
 fn threads_make_room_for_a_collector_and_come_back() {
     let code = Arc::new(Code::new());
     let compiled = jit::compile(&code, meets, 16);
-    let runtime = Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
+    let runtime =
+        Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
     let scheduler = Scheduler::new(&runtime, 2, Box::new(|| {}));
     // As many as the machine has, so that one thread must sleep.
     runtime.make_room(thread::available_parallelism().map_or(1, usize::from));
@@ -260,7 +283,8 @@ fn threads_make_room_for_a_collector_and_come_back() {
     TURNS_TO_GO.store(arguments.len() - 2, SeqCst);
     for argument in &mut arguments {
         // SAFETY: compiled code that keeps the contracts; the argument outlives it.
-        let goroutine = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
+        let goroutine = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }
+            .expect("memory");
         runtime.schedule(goroutine);
     }
     let running = scheduler.start().expect("threads");

@@ -1,4 +1,5 @@
-//! Signals every millisecond, in every thread, do not disturb goroutines on stacks smaller than a signal frame.
+//! Signals every millisecond, in every thread, do not disturb goroutines on stacks smaller than a
+//! signal frame.
 #[macro_use]
 mod runner;
 
@@ -10,7 +11,8 @@ use std::process::Command;
 /// The library that sends and handles the signals, compiled for one test.
 fn library(test: &str) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/signals/every_millisecond.c");
-    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("every_millisecond_{test}.so"));
+    let library =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("every_millisecond_{test}.so"));
     let mut cc = Command::new("cc");
     cc.args(["-O1", "-Wall", "-shared", "-fPIC", "-pthread", "-o"]).arg(&library).arg(&source);
     run(cc).expect_status(0);

@@ -1,8 +1,10 @@
-//! Walks are right at every single instruction: of compiled code with its prologues and epilogues, of the switches between
-//! stacks in both directions, of barrier stubs and hits, while the stack moves.
+//! Walks are right at every single instruction: of compiled code with its prologues and epilogues,
+//! of the switches between stacks in both directions, of barrier stubs and hits, while the stack
+//! moves.
 //!
-//! The processor traps behind each instruction of a goroutine's thread. What calls and returns have been executed tells
-//! where the thread must return to; a trace from the trap must find just that, and in the assembly libgcc's unwinder too.
+//! The processor traps behind each instruction of a goroutine's thread. What calls and returns have
+//! been executed tells where the thread must return to; a trace from the trap must find just that,
+//! and in the assembly libgcc's unwinder too.
 
 mod jit;
 
@@ -14,8 +16,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use stackmark_stack::asm::{self, barrier, layout::GoroutineHeader};
-use stackmark_stack::unwind::{Code, Context, Memory, ReturnAddresses, StackMemory, Trace, TraceCache, WalkError};
-use stackmark_stack::{BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime};
+use stackmark_stack::unwind::{
+    Code, Context, Memory, ReturnAddresses, StackMemory, Trace, TraceCache, WalkError,
+};
+use stackmark_stack::{
+    BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime,
+};
 
 /// The flag in `rflags` that makes the processor trap.
 const TRAP: i64 = 1 << 8;
@@ -71,8 +77,8 @@ struct Stepper {
     system: Range<usize>,
     /// The native function that a goroutine ends in.
     exit: usize,
-    /// The addresses that the thread will return to, the next one last: of the goroutine with the native functions that it has
-    /// called out to, and of its scheduler.
+    /// The addresses that the thread will return to, the next one last: of the goroutine with the
+    /// native functions that it has called out to, and of its scheduler.
     returns: [Vec<usize>; 2],
     /// The stack pointer of the scheduler when it runs a goroutine.
     run_sp: usize,
@@ -125,14 +131,16 @@ extern "C" fn on_trap(_signal: i32, _info: *mut libc::siginfo_t, context: *mut l
     stepper.step(&interrupted);
 }
 
-/// The memory that a trace of this thread needs: the stack of its goroutine, its own; the goroutine's header, which says
-/// where the goroutine's stack is; the stubs and their saved return addresses.
+/// The memory that a trace of this thread needs: the stack of its goroutine, its own; the
+/// goroutine's header, which says where the goroutine's stack is; the stubs and their saved return
+/// addresses.
 fn memories(system: Range<usize>) -> [StackMemory; 5] {
-    // SAFETY: the thread's own machine, and the goroutine that it runs: both live as long as the thread is stepped.
+    // SAFETY: the thread's own machine, and the goroutine that it runs: both live as long as the
+    // thread is stepped.
     let goroutine = unsafe {
-        asm::current()
-            .as_ref()
-            .and_then(|machine| (machine.goroutine.load(Relaxed) as *const GoroutineHeader).as_ref())
+        asm::current().as_ref().and_then(|machine| {
+            (machine.goroutine.load(Relaxed) as *const GoroutineHeader).as_ref()
+        })
     };
     let (header, stack) = goroutine.map_or((0..0, 0..0), |goroutine| {
         let header = std::ptr::from_ref(goroutine) as usize;
@@ -158,7 +166,9 @@ impl Stepper {
             self.switched(old_side);
         }
         match last {
-            _ if !std::mem::replace(&mut self.begun[self.side], true) => self.begin(context, &memory),
+            _ if !std::mem::replace(&mut self.begun[self.side], true) => {
+                self.begin(context, &memory)
+            }
             Some((old_sp, old_pc, old_top)) if old_side == self.side => {
                 self.follow(old_sp, old_pc, old_top, sp, pc, top);
             }
@@ -179,7 +189,13 @@ impl Stepper {
     fn kind(&self, pc: usize) -> Option<usize> {
         let call_system = asm::call_system_address()..asm::call_system_address() + 128;
         let switch_out = switch_out_range();
-        let assembly = [asm::system_call_range(), asm::callback_range(), asm::entry_range(), call_system, switch_out];
+        let assembly = [
+            asm::system_call_range(),
+            asm::callback_range(),
+            asm::entry_range(),
+            call_system,
+            switch_out,
+        ];
         let run = run_pc().saturating_sub(RUN_BYTES)..run_pc() + RUN_BYTES;
         let assembly = assembly.iter().chain([&run]);
         if barrier::pool().contains(&pc) {
@@ -191,7 +207,8 @@ impl Stepper {
         }
     }
 
-    /// Whose stack pointer that is. The scheduler's frames older than `run` are above where calls out begin that are in no callback.
+    /// Whose stack pointer that is. The scheduler's frames older than `run` are above where calls
+    /// out begin that are in no callback.
     fn side_of(&mut self, sp: usize) -> usize {
         // SAFETY: the thread's own machine.
         let Some(machine) = (unsafe { asm::current().as_ref() }) else { return SCHEDULER };
@@ -211,10 +228,13 @@ impl Stepper {
         }
     }
 
-    /// Whether the scheduler's next return address is the one that the assembly has in a register, between two stacks.
+    /// Whether the scheduler's next return address is the one that the assembly has in a register,
+    /// between two stacks.
     fn is_between_stacks(&self, pc: usize) -> bool {
         self.side == SCHEDULER
-            && [asm::system_call_range(), switch_out_range()].iter().any(|range| range.contains(&pc))
+            && [asm::system_call_range(), switch_out_range()]
+                .iter()
+                .any(|range| range.contains(&pc))
     }
 
     /// Takes the first trace, from a native function or at the first switch out, as true.
@@ -222,7 +242,8 @@ impl Stepper {
         let snapshot = self.code.snapshot();
         let mut trace = Trace::new(&snapshot, &mut self.cache, memory, Stubs, *context);
         while let Ok(Some(frame)) = trace.next_frame() {
-            self.returns[self.side].extend((frame.return_address != 0).then_some(frame.return_address));
+            self.returns[self.side]
+                .extend((frame.return_address != 0).then_some(frame.return_address));
         }
         drop(snapshot);
         let pc = context.pc();
@@ -231,7 +252,9 @@ impl Stepper {
         }
         let returns = &mut self.returns[self.side];
         returns.reverse();
-        if self.side == GOROUTINE && returns.first().is_none_or(|oldest| !asm::entry_range().contains(oldest)) {
+        if self.side == GOROUTINE
+            && returns.first().is_none_or(|oldest| !asm::entry_range().contains(oldest))
+        {
             let (frame, found) = (returns.len(), returns.first().copied().unwrap_or(0));
             let what = "the first trace does not end at the goroutine's entry";
             self.fail(Failure { what, pc, frame, found, expected: None, error: None });
@@ -239,7 +262,15 @@ impl Stepper {
     }
 
     /// Notes a call or a return.
-    fn follow(&mut self, old_sp: usize, old_pc: usize, old_top: usize, sp: usize, pc: usize, top: usize) {
+    fn follow(
+        &mut self,
+        old_sp: usize,
+        old_pc: usize,
+        old_top: usize,
+        sp: usize,
+        pc: usize,
+        top: usize,
+    ) {
         let pool = barrier::pool();
         let returns = &mut self.returns[self.side];
         if sp == old_sp.wrapping_sub(8) && (2..=8).contains(&top.wrapping_sub(old_pc)) {
@@ -250,9 +281,18 @@ impl Stepper {
         } else if sp == old_sp.wrapping_add(8) && pc == old_top && !pool.contains(&pc) {
             let expected = returns.pop();
             if expected != Some(pc) {
-                self.fail(Failure { what: "a return", pc: old_pc, frame: 0, found: pc, expected, error: None });
+                self.fail(Failure {
+                    what: "a return",
+                    pc: old_pc,
+                    frame: 0,
+                    found: pc,
+                    expected,
+                    error: None,
+                });
             }
-        } else if self.side == GOROUTINE && asm::system_call_range().contains(&old_pc) && returns.last() == Some(&pc)
+        } else if self.side == GOROUTINE
+            && asm::system_call_range().contains(&old_pc)
+            && returns.last() == Some(&pc)
         {
             // A frame that was left goes on by a jump.
             returns.pop();
@@ -266,9 +306,12 @@ impl Stepper {
         let mut trace = Trace::new(&snapshot, &mut self.cache, memory, Stubs, *context);
         let mut frames = 0;
         let failure = loop {
-            let expected = between.iter().chain(self.returns[self.side].iter().rev()).nth(frames).copied();
+            let expected =
+                between.iter().chain(self.returns[self.side].iter().rev()).nth(frames).copied();
             let pc = context.pc();
-            let failed = |what, found, error| Some(Failure { what, pc, frame: frames, found, expected, error });
+            let failed = |what, found, error| {
+                Some(Failure { what, pc, frame: frames, found, expected, error })
+            };
             match trace.next_frame() {
                 Ok(Some(frame)) if frame.return_address == 0 => {}
                 Ok(Some(frame)) if Some(frame.return_address) == expected => frames += 1,
@@ -284,12 +327,16 @@ impl Stepper {
         }
     }
 
-    /// What libgcc finds from the interrupted instruction on, with the barrier stubs that it shows as frames left out.
+    /// What libgcc finds from the interrupted instruction on, with the barrier stubs that it shows
+    /// as frames left out.
     fn compare_system_unwinder(&mut self, pc: usize) {
         unsafe extern "C-unwind" fn each(context: *mut c_void, found: *mut c_void) -> c_int {
             let mut exact = 0;
             // SAFETY: the unwinder's context, and our own vector, which has room.
-            unsafe { (*found.cast::<Vec<(usize, c_int)>>()).push((_Unwind_GetIPInfo(context, &mut exact), exact)) };
+            unsafe {
+                (*found.cast::<Vec<(usize, c_int)>>())
+                    .push((_Unwind_GetIPInfo(context, &mut exact), exact))
+            };
             0
         }
         self.system_trace.clear();
@@ -298,8 +345,11 @@ impl Stepper {
         let between = self.is_between_stacks(pc).then(run_pc);
         let expected = || between.iter().chain(self.returns[self.side].iter().rev()).copied();
         // The frames of this handler are younger.
-        let found = self.system_trace.iter().skip_while(|(ip, exact)| *exact == 0 || *ip != pc).skip(1);
-        let found = || found.clone().map(|(ip, _)| *ip).filter(|ip| *ip != 0 && !barrier::pool().contains(ip));
+        let found =
+            self.system_trace.iter().skip_while(|(ip, exact)| *exact == 0 || *ip != pc).skip(1);
+        let found = || {
+            found.clone().map(|(ip, _)| *ip).filter(|ip| *ip != 0 && !barrier::pool().contains(ip))
+        };
         if !found().eq(expected()) {
             let frame = found().zip(expected()).take_while(|(a, b)| a == b).count();
             let (what, expected) = ("libgcc finds a wrong caller", expected().nth(frame));
@@ -349,7 +399,10 @@ fn thread_stack() -> Range<usize> {
         let mut attributes = std::mem::zeroed();
         assert_eq!(libc::pthread_getattr_np(libc::pthread_self(), &raw mut attributes), 0);
         let (mut start, mut size) = (std::ptr::null_mut::<c_void>(), 0);
-        assert_eq!(libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size), 0);
+        assert_eq!(
+            libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size),
+            0
+        );
         libc::pthread_attr_destroy(&raw mut attributes);
         start as usize..start as usize + size
     }
@@ -364,7 +417,8 @@ enum Bottom {
     Yields,
 }
 
-/// The compiled entry for callbacks, and what is left to do: one callback, whose own bottom runs a cycle.
+/// The compiled entry for callbacks, and what is left to do: one callback, whose own bottom runs a
+/// cycle.
 static BACK: AtomicUsize = AtomicUsize::new(0);
 /// Whether the bottom yields.
 static YIELDS: AtomicBool = AtomicBool::new(false);
@@ -439,7 +493,8 @@ fn step_through(config: Config, n: u64, what: Bottom) {
             // SAFETY: the entry is compiled code that keeps the contracts.
             unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory")
         };
-        // Once without, so that the dynamic linker has resolved what is called: that is a million instructions.
+        // Once without, so that the dynamic linker has resolved what is called: that is a million
+        // instructions.
         run_to_the_end(&machine, spawn());
         let goroutine = spawn();
         code.refresh_images();
@@ -471,7 +526,8 @@ fn step_through(config: Config, n: u64, what: Bottom) {
             kinds: [0; 3],
             failure: None,
         };
-        // SAFETY: nobody uses it yet; the handler does from the first poll until the goroutine's exit.
+        // SAFETY: nobody uses it yet; the handler does from the first poll until the goroutine's
+        // exit.
         unsafe { *STEPPER.0.get() = Some(stepper) };
         STATE.store(READY, Relaxed);
         let yields = run_to_the_end(&machine, goroutine);
@@ -497,25 +553,32 @@ fn step_through(config: Config, n: u64, what: Bottom) {
 
 #[test]
 fn through_calls_out_polls_and_barriers() {
-    let config = Config { barriers: BarrierMode::EveryFrame, poll_always: true, ..Config::default() };
+    let config =
+        Config { barriers: BarrierMode::EveryFrame, poll_always: true, ..Config::default() };
     step_through(config, 6, Bottom::Cycle);
 }
 
 #[test]
 fn through_moves_of_the_stack_and_barriers() {
-    let config =
-        Config { barriers: BarrierMode::EveryFrame, move_every_poll: true, poison: true, ..Config::default() };
+    let config = Config {
+        barriers: BarrierMode::EveryFrame,
+        move_every_poll: true,
+        poison: true,
+        ..Config::default()
+    };
     step_through(config, 4, Bottom::Cycle);
 }
 
 #[test]
 fn through_yields_of_managed_and_native_code() {
-    let config = Config { barriers: BarrierMode::EveryFrame, poll_always: true, ..Config::default() };
+    let config =
+        Config { barriers: BarrierMode::EveryFrame, poll_always: true, ..Config::default() };
     step_through(config, 3, Bottom::Yields);
 }
 
 #[test]
 fn through_a_callback_and_barriers_below_it() {
-    let config = Config { barriers: BarrierMode::EveryFrame, poll_always: true, ..Config::default() };
+    let config =
+        Config { barriers: BarrierMode::EveryFrame, poll_always: true, ..Config::default() };
     step_through(config, 3, Bottom::Callback);
 }

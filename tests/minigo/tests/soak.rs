@@ -1,5 +1,6 @@
-//! Random mixes of everything, for as long as `SOAK_SECONDS` says (5 if it is not set), from the seed `SOAK_SEED` on: what a
-//! program prints depends on its seed alone, memory stays bounded, and whatever was taken is given back.
+//! Random mixes of everything, for as long as `SOAK_SECONDS` says (5 if it is not set), from the
+//! seed `SOAK_SEED` on: what a program prints depends on its seed alone, memory stays bounded, and
+//! whatever was taken is given back.
 #[macro_use]
 mod runner;
 
@@ -8,20 +9,123 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Options, and how many tasks each of the program's goroutines does: fewer where each step takes long.
+/// Options, and how many tasks each of the program's goroutines does: fewer where each step takes
+/// long.
 const MIXES: &[(&[&str], usize)] = &[
     (&["--threads", "1"], 60),
     (&["--threads", "1", "--stress", "poison,verify"], 60),
-    (&["--threads", "4", "--mark-workers", "2", "--gc-percent", "10", "--stress", "poison,verify"], 60),
-    (&["--threads", "4", "--barriers", "rescan-limit", "--stress", "poison,verify,barrier-every-frame"], 60),
-    (&["--threads", "3", "--memory-limit", "4000000", "--stress", "poison,verify,move-every-poll"], 60),
-    (&["--threads", "2", "--write-barrier", "hybrid", "--gc-percent", "10", "--stress", "poison,verify"], 60),
-    (&["--threads", "4", "--write-barrier", "hybrid", "--stress", "poison,verify,scan-few-frames"], 60),
-    (&["--threads", "2", "--barriers", "rescan-limit", "--gc-percent", "20", "--stress", "poison,verify"], 60),
-    (&["--threads", "2", "--barriers", "off", "--mark-workers", "2", "--stress", "poison,verify"], 60),
-    (&["--threads", "2", "--write-barrier", "hybrid", "--barriers", "off", "--stress", "poison,verify"], 60),
+    (
+        &[
+            "--threads",
+            "4",
+            "--mark-workers",
+            "2",
+            "--gc-percent",
+            "10",
+            "--stress",
+            "poison,verify",
+        ],
+        60,
+    ),
+    (
+        &[
+            "--threads",
+            "4",
+            "--barriers",
+            "rescan-limit",
+            "--stress",
+            "poison,verify,barrier-every-frame",
+        ],
+        60,
+    ),
+    (
+        &[
+            "--threads",
+            "3",
+            "--memory-limit",
+            "4000000",
+            "--stress",
+            "poison,verify,move-every-poll",
+        ],
+        60,
+    ),
+    (
+        &[
+            "--threads",
+            "2",
+            "--write-barrier",
+            "hybrid",
+            "--gc-percent",
+            "10",
+            "--stress",
+            "poison,verify",
+        ],
+        60,
+    ),
+    (
+        &[
+            "--threads",
+            "4",
+            "--write-barrier",
+            "hybrid",
+            "--stress",
+            "poison,verify,scan-few-frames",
+        ],
+        60,
+    ),
+    (
+        &[
+            "--threads",
+            "2",
+            "--barriers",
+            "rescan-limit",
+            "--gc-percent",
+            "20",
+            "--stress",
+            "poison,verify",
+        ],
+        60,
+    ),
+    (
+        &[
+            "--threads",
+            "2",
+            "--barriers",
+            "off",
+            "--mark-workers",
+            "2",
+            "--stress",
+            "poison,verify",
+        ],
+        60,
+    ),
+    (
+        &[
+            "--threads",
+            "2",
+            "--write-barrier",
+            "hybrid",
+            "--barriers",
+            "off",
+            "--stress",
+            "poison,verify",
+        ],
+        60,
+    ),
     (&["--threads", "1", "--stress", EVERYTHING], 1),
-    (&["--threads", "4", "--mark-workers", "2", "--write-barrier", "hybrid", "--stress", EVERYTHING], 1),
+    (
+        &[
+            "--threads",
+            "4",
+            "--mark-workers",
+            "2",
+            "--write-barrier",
+            "hybrid",
+            "--stress",
+            EVERYTHING,
+        ],
+        1,
+    ),
 ];
 
 /// Each number of tasks gives an output of its own.
@@ -31,7 +135,8 @@ const EVERYTHING: &str = runner::ALL_STRESS;
 const BOUND: u64 = 64 << 20;
 /// For the whole process, the compiler included.
 const PROCESS_BOUND: u64 = 192 << 20;
-/// Threads that the scheduler keeps for foreign calls that last, and such calls at the end of a program.
+/// Threads that the scheduler keeps for foreign calls that last, and such calls at the end of a
+/// program.
 const KEPT_THREADS: u64 = 20;
 
 fn from_environment(name: &str, default: u64) -> u64 {
@@ -42,7 +147,9 @@ fn from_environment(name: &str, default: u64) -> u64 {
 fn written(seed: u64, tasks: usize) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("soak");
     fs::create_dir_all(&directory).unwrap();
-    let source = include_str!("soak.go.in").replace("SEED", &seed.to_string()).replace("TASKS", &tasks.to_string());
+    let source = include_str!("soak.go.in")
+        .replace("SEED", &seed.to_string())
+        .replace("TASKS", &tasks.to_string());
     let file = directory.join("soak.go");
     fs::write(&file, source).unwrap();
     fs::write(directory.join("soak.c"), include_str!("soak.c")).unwrap();
@@ -58,7 +165,10 @@ fn check_counts(statistics: &serde_json::Value, threads: u64, tasks: usize) {
     let resident = count("process.resident_peak_bytes");
     assert!(resident < PROCESS_BOUND, "the process had {resident} bytes");
     let allocated = count("heap.allocated_bytes");
-    assert!(allocated > tasks as u64 * 4096 && count("heap.live_bytes") < allocated, "{allocated} bytes allocated");
+    assert!(
+        allocated > tasks as u64 * 4096 && count("heap.live_bytes") < allocated,
+        "{allocated} bytes allocated"
+    );
     assert!(count("cycles") > 0);
 
     assert_eq!(statistics["census"]["imbalances"], serde_json::json!([]));

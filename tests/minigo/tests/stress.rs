@@ -1,4 +1,5 @@
-//! Every program prints what real Go prints while the collector, the barriers and the moves do their worst.
+//! Every program prints what real Go prints while the collector, the barriers and the moves do
+//! their worst.
 #[macro_use]
 mod runner;
 

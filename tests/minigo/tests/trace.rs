@@ -1,4 +1,5 @@
-//! `--trace`: a file in Chrome's format, with a track for each thread, on which activities are nested.
+//! `--trace`: a file in Chrome's format, with a track for each thread, on which activities are
+//! nested.
 #[macro_use]
 mod runner;
 
@@ -12,7 +13,8 @@ fn a_trace_has_a_track_for_each_thread_and_nests_its_activities() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("trace.json");
     let options = ["--trace", file.to_str().unwrap(), "--threads", "2", "--mark-workers", "2"];
     Program::new("deep_recursion").check(&options, Size::Stress);
-    let events: serde_json::Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).expect("JSON");
+    let events: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&file).unwrap()).expect("JSON");
     let events = events.as_array().expect("a list");
     let mut tracks = BTreeMap::new();
     let mut spans: BTreeMap<u64, Vec<(f64, f64)>> = BTreeMap::new();
@@ -46,7 +48,10 @@ fn a_trace_has_a_track_for_each_thread_and_nests_its_activities() {
                 open.pop();
             }
             // A thousandth of a microsecond is what the file tells apart.
-            assert!(open.last().is_none_or(|last| span.1 <= last.1 + 0.002), "{span:?} in {open:?} of track {track}");
+            assert!(
+                open.last().is_none_or(|last| span.1 <= last.1 + 0.002),
+                "{span:?} in {open:?} of track {track}"
+            );
             open.push(span);
         }
     }
@@ -54,7 +59,9 @@ fn a_trace_has_a_track_for_each_thread_and_nests_its_activities() {
 
 #[test]
 fn a_trace_that_cannot_be_written_is_an_error() {
-    let outcome =
-        runner::minigo(&["--trace", "/nonexistent/trace.json"], &Program::new("nqueens").file(Size::Stress));
+    let outcome = runner::minigo(
+        &["--trace", "/nonexistent/trace.json"],
+        &Program::new("nqueens").file(Size::Stress),
+    );
     outcome.expect_status(1).expect_stderr("No such file or directory");
 }

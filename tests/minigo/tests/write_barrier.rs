@@ -6,8 +6,9 @@ use runner::minigo;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// References move within a large array all the time, while another goroutine collects: those that come from a part which
-/// marking has yet to visit, to one that it has visited, are found through the barrier alone.
+/// References move within a large array all the time, while another goroutine collects: those that
+/// come from a part which marking has yet to visit, to one that it has visited, are found through
+/// the barrier alone.
 const SHUFFLE: &str = "package main
 
 import \"runtime\"
@@ -61,8 +62,18 @@ fn written(name: &str, cycles: usize) -> PathBuf {
 #[test]
 fn verification_finds_what_a_broken_write_barrier_hides() {
     let file = written("broken_barrier.go", 100);
-    for (threads, kind) in [("2", "insertion"), ("4", "insertion"), ("2", "hybrid"), ("4", "hybrid")] {
-        let options = ["--threads", threads, "--write-barrier", kind, "--stress", "verify", "--break-write-barrier"];
+    for (threads, kind) in
+        [("2", "insertion"), ("4", "insertion"), ("2", "hybrid"), ("4", "hybrid")]
+    {
+        let options = [
+            "--threads",
+            threads,
+            "--write-barrier",
+            kind,
+            "--stress",
+            "verify",
+            "--break-write-barrier",
+        ];
         let outcome = minigo(&options, &file);
         // Within the hundred cycles that the program makes.
         assert!(!outcome.status.success(), "{}\n{}", outcome.command, outcome.stderr);
@@ -74,6 +85,8 @@ fn verification_finds_what_a_broken_write_barrier_hides() {
 fn verification_finds_nothing_where_the_barrier_is_whole() {
     let file = written("whole_barrier.go", 15);
     for threads in ["2", "4"] {
-        minigo(&["--threads", threads, "--stress", "verify"], &file).expect(0, "").expect_stderr("19999900000");
+        minigo(&["--threads", threads, "--stress", "verify"], &file)
+            .expect(0, "")
+            .expect_stderr("19999900000");
     }
 }

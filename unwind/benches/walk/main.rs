@@ -1,8 +1,9 @@
 //! Nanoseconds a frame of this crate and of other unwinders, over the same stacks in one process.
 //!
-//! `cargo bench -p stackmark-unwind --bench walk [-- --quick]`. Stacks of one recursive function, and of 256 and 4,096
-//! functions in random order, with and without frame pointers; 100, 1,000 and 100,000 frames deep. What is not
-//! installed (libunwind) is left out. Ends with lines `figure NAME VALUE UNIT`.
+//! `cargo bench -p stackmark-unwind --bench walk [-- --quick]`. Stacks of one recursive function,
+//! and of 256 and 4,096 functions in random order, with and without frame pointers; 100, 1,000 and
+//! 100,000 frames deep. What is not installed (libunwind) is left out. Ends with lines `figure NAME
+//! VALUE UNIT`.
 
 mod managed;
 mod peers;
@@ -48,7 +49,12 @@ fn walk_frame_pointers(fp: usize, limit: usize) -> Sum {
 }
 
 #[inline(never)]
-fn walk_trace<const REGISTERS: bool>(code: &Code, cache: &mut TraceCache, memory: &StackMemory, limit: usize) -> Sum {
+fn walk_trace<const REGISTERS: bool>(
+    code: &Code,
+    cache: &mut TraceCache,
+    memory: &StackMemory,
+    limit: usize,
+) -> Sum {
     let snapshot = code.snapshot();
     let context = Context::capture();
     let mut sum = Sum::default();
@@ -102,7 +108,8 @@ impl Bench {
         let mut times = Times::new();
         let (mut lean, mut full) = (TraceCache::new(), TraceCache::new());
         let mut hop = peers::framehop_cache();
-        // Short rounds, many of them: whatever else the machine does then spoils some, and not the median.
+        // Short rounds, many of them: whatever else the machine does then spoils some, and not the
+        // median.
         let rounds = if self.quick { 15 } else { 61 };
         let (fast, slow) = match (depth, self.quick) {
             (..=1000, true) => (20, 1),
@@ -118,8 +125,14 @@ impl Bench {
             if flavour == Flavour::FramePointers {
                 note("frame pointers", time(fast, depth, || walk_frame_pointers(fp, depth)));
             }
-            note("trace", time(fast, depth, || walk_trace::<false>(&self.code, &mut lean, memory, depth)));
-            note("trace, registers", time(fast, depth, || walk_trace::<true>(&self.code, &mut full, memory, depth)));
+            note(
+                "trace",
+                time(fast, depth, || walk_trace::<false>(&self.code, &mut lean, memory, depth)),
+            );
+            note(
+                "trace, registers",
+                time(fast, depth, || walk_trace::<true>(&self.code, &mut full, memory, depth)),
+            );
             note("framehop", time(slow, depth, || self.framehop.walk(&mut hop, depth)));
             note("libgcc", time(slow, depth, || peers::walk_libgcc(depth)));
             note("backtrace", time(slow, depth, || peers::walk_backtrace(depth)));
@@ -131,9 +144,14 @@ impl Bench {
             }
             note(
                 "first trace",
-                time(1, depth, || walk_trace::<false>(&self.code, &mut TraceCache::new(), memory, depth)),
+                time(1, depth, || {
+                    walk_trace::<false>(&self.code, &mut TraceCache::new(), memory, depth)
+                }),
             );
-            note("first framehop", time(1, depth, || self.framehop.walk(&mut peers::framehop_cache(), depth)));
+            note(
+                "first framehop",
+                time(1, depth, || self.framehop.walk(&mut peers::framehop_cache(), depth)),
+            );
         }
         times
     }
@@ -151,7 +169,12 @@ impl Bench {
             frames.push(frame.return_address);
         }
         let common = |frames: &[usize]| -> Vec<usize> {
-            frames.iter().copied().filter(|pc| stacks::functions().contains(pc)).take(depth - 50).collect()
+            frames
+                .iter()
+                .copied()
+                .filter(|pc| stacks::functions().contains(pc))
+                .take(depth - 50)
+                .collect()
         };
         assert!(common(&frames).len() >= depth - 50);
         assert_eq!(common(&frames), common(&expected), "the walkers see different frames");
@@ -168,7 +191,12 @@ fn run(quick: bool) {
     let code = Code::new();
     code.refresh_images();
     code.snapshot().read_images().expect("the CFI of this process");
-    let bench = Bench { code, framehop: peers::Framehop::new(), libunwind: peers::Libunwind::load(), quick };
+    let bench = Bench {
+        code,
+        framehop: peers::Framehop::new(),
+        libunwind: peers::Libunwind::load(),
+        quick,
+    };
     let depths: &[usize] = if quick { &[1_000] } else { &[100, 1_000, 100_000] };
     let mut figures: Vec<(String, f64, &str)> = Vec::new();
     for flavour in [Flavour::FramePointers, Flavour::StackPointer] {
@@ -178,8 +206,8 @@ fn run(quick: bool) {
                 let mut times = Times::new();
                 stacks::run(shape, flavour, depth + 16, &mut |fp| {
                     let here = &raw const fp as usize;
-                    // SAFETY: this thread's stack, from well below this frame, which is mapped, to above the oldest frame
-                    // that is walked.
+                    // SAFETY: this thread's stack, from well below this frame, which is mapped, to
+                    // above the oldest frame that is walked.
                     let memory = unsafe { StackMemory::new(here - 16384..top) };
                     bench.verify(&memory, depth);
                     times = bench.measure(&memory, fp, depth, flavour);
@@ -193,10 +221,22 @@ fn run(quick: bool) {
                 if depth == 1_000 && flavour == Flavour::FramePointers {
                     let ratio = |a: &str, b: &str| medians[a] / medians[b];
                     let name = shape.name();
-                    figures.push((format!("walk_{name}_vs_fp"), ratio("trace", "frame pointers"), "x"));
-                    figures.push((format!("walk_{name}_framehop_ratio"), ratio("framehop", "trace"), "x"));
+                    figures.push((
+                        format!("walk_{name}_vs_fp"),
+                        ratio("trace", "frame pointers"),
+                        "x",
+                    ));
+                    figures.push((
+                        format!("walk_{name}_framehop_ratio"),
+                        ratio("framehop", "trace"),
+                        "x",
+                    ));
                     if medians.contains_key("unw_backtrace") {
-                        figures.push((format!("walk_{name}_libunwind_ratio"), ratio("unw_backtrace", "trace"), "x"));
+                        figures.push((
+                            format!("walk_{name}_libunwind_ratio"),
+                            ratio("unw_backtrace", "trace"),
+                            "x",
+                        ));
                     }
                     figures.push((format!("walk_{name}_ns"), medians["trace"], "ns"));
                     if shape == Shape::Poly(256) {
@@ -214,7 +254,9 @@ fn run(quick: bool) {
             }
         }
     }
-    for (name, time) in ["mono", "poly1024"].into_iter().zip(managed::measure(if quick { 21 } else { 101 })) {
+    for (name, time) in
+        ["mono", "poly1024"].into_iter().zip(managed::measure(if quick { 21 } else { 101 }))
+    {
         figures.push((format!("walk_managed_{name}_ns"), time, "ns"));
     }
     figures.push(("safepoint_bytes".into(), managed::safepoint_bytes(), "B"));

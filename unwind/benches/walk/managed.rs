@@ -1,14 +1,17 @@
-//! Managed frames at safepoints, as a collector walks them: a stack of one function, and of 1,024 in random order.
+//! Managed frames at safepoints, as a collector walks them: a stack of one function, and of 1,024
+//! in random order.
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use gimli::write::{
-    Address, CallFrameInstruction as Cfi, CommonInformationEntry, EhFrame, EndianVec, FrameDescriptionEntry,
-    FrameTable,
+    Address, CallFrameInstruction as Cfi, CommonInformationEntry, EhFrame, EndianVec,
+    FrameDescriptionEntry, FrameTable,
 };
 use gimli::{Encoding, Format, LittleEndian, X86_64};
-use stackmark_unwind::{Code, FrameKind, Function, NativeRule, Region, Registers, Safepoint, StackMemory, Walker};
+use stackmark_unwind::{
+    Code, FrameKind, Function, NativeRule, Region, Registers, Safepoint, StackMemory, Walker,
+};
 
 const CODE: usize = 0x7000_0000_0000;
 const ENTRY: usize = 0x7000_1000_0000;
@@ -32,7 +35,10 @@ fn code() -> Code {
     let mut table = FrameTable::default();
     let cie = table.add_cie(cie);
     for i in 0..FUNCTIONS {
-        let mut fde = FrameDescriptionEntry::new(Address::Constant((CODE + i * FUNCTION) as u64), FUNCTION as u32);
+        let mut fde = FrameDescriptionEntry::new(
+            Address::Constant((CODE + i * FUNCTION) as u64),
+            FUNCTION as u32,
+        );
         fde.add_instruction(1, Cfi::CfaOffset(16));
         fde.add_instruction(1, Cfi::Offset(X86_64::RBP, -16));
         fde.add_instruction(4, Cfi::CfaRegister(X86_64::RBP));
@@ -48,13 +54,22 @@ fn code() -> Code {
         len: FUNCTIONS * FUNCTION,
         eh_frame: section.0.into_vec(),
         functions: (0..FUNCTIONS)
-            .map(|i| Function { name: format!("f{i}"), start: at(i), len: FUNCTION, ..Function::default() })
+            .map(|i| Function {
+                name: format!("f{i}"),
+                start: at(i),
+                len: FUNCTION,
+                ..Function::default()
+            })
             .collect(),
         safepoints: (0..FUNCTIONS)
             .flat_map(|i| (0..CALLS).map(move |call| (at(i) + return_offset(call), call)))
             .map(|(return_address, call)| {
                 // What is live differs from call to call.
-                let slots = if call == 0 { vec![0, 8] } else { (0..call as u32 % 4).map(|slot| slot * 8).collect() };
+                let slots = if call == 0 {
+                    vec![0, 8]
+                } else {
+                    (0..call as u32 % 4).map(|slot| slot * 8).collect()
+                };
                 Safepoint { return_address, cfa_offset: WORDS as u32 * 8, slots }
             })
             .collect(),
@@ -93,7 +108,8 @@ pub(crate) fn measure(rounds: usize) -> [f64; 2] {
                 let bounds = base..base + stack.len() * 8;
                 // SAFETY: the vector, which stays in place.
                 let memory = unsafe { StackMemory::new(bounds.clone()) };
-                let registers = Registers { pc: CODE + return_offset(0), sp: base, fp: base + (WORDS - 2) * 8 };
+                let registers =
+                    Registers { pc: CODE + return_offset(0), sp: base, fp: base + (WORDS - 2) * 8 };
                 let begun = Instant::now();
                 let mut walker = Walker::new(&snapshot, &memory, (), registers, bounds);
                 let mut slots = 0;

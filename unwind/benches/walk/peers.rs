@@ -4,7 +4,9 @@ use std::ffi::{CStr, c_void};
 use std::ops::ControlFlow;
 
 use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
-use framehop::{ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind, Module, Unwinder};
+use framehop::{
+    ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind, Module, Unwinder,
+};
 use gimli::X86_64;
 use stackmark_unwind::Context;
 
@@ -33,13 +35,21 @@ impl Framehop {
     pub(crate) fn walk(&self, cache: &mut FramehopCache, limit: usize) -> Sum {
         let context = Context::capture();
         let register = |register| context.get(register).expect("captured") as u64;
-        let mut registers = UnwindRegsX86_64::new(register(X86_64::RA), register(X86_64::RSP), register(X86_64::RBP));
+        let mut registers = UnwindRegsX86_64::new(
+            register(X86_64::RA),
+            register(X86_64::RSP),
+            register(X86_64::RBP),
+        );
         // SAFETY: framehop asks for words of this thread's stack.
-        let mut read = |address: u64| -> Result<u64, ()> { Ok(unsafe { *(address as *const u64) }) };
+        let mut read =
+            |address: u64| -> Result<u64, ()> { Ok(unsafe { *(address as *const u64) }) };
         let mut address = FrameAddress::from_instruction_pointer(register(X86_64::RA));
         let mut sum = Sum::default();
         while sum.frames < limit {
-            let Ok(Some(found)) = self.0.unwind_frame(address, &mut registers, cache, &mut read) else { break };
+            let Ok(Some(found)) = self.0.unwind_frame(address, &mut registers, cache, &mut read)
+            else {
+                break;
+            };
             sum.add(found as usize);
             address = FrameAddress::from_return_address(found).expect("a return address");
         }
@@ -48,20 +58,33 @@ impl Framehop {
 }
 
 /// Adds an image with its `.eh_frame` as it lies in memory.
-unsafe extern "C" fn add(info: *mut libc::dl_phdr_info, _size: usize, unwinder: *mut c_void) -> i32 {
+unsafe extern "C" fn add(
+    info: *mut libc::dl_phdr_info,
+    _size: usize,
+    unwinder: *mut c_void,
+) -> i32 {
     // SAFETY: the loader and `new` pass these.
-    let (info, unwinder) =
-        unsafe { (&*info, &mut *unwinder.cast::<UnwinderX86_64<Bytes, MayAllocateDuringUnwind>>()) };
+    let (info, unwinder) = unsafe {
+        (&*info, &mut *unwinder.cast::<UnwinderX86_64<Bytes, MayAllocateDuringUnwind>>())
+    };
     // SAFETY: the loader's own array.
     let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
     let base = info.dlpi_addr;
-    let range = |header: &libc::Elf64_Phdr| base + header.p_vaddr..base + header.p_vaddr + header.p_memsz;
+    let range =
+        |header: &libc::Elf64_Phdr| base + header.p_vaddr..base + header.p_vaddr + header.p_memsz;
     let loads = || headers.iter().filter(|header| header.p_type == libc::PT_LOAD);
-    let Some(table) = headers.iter().find(|header| header.p_type == libc::PT_GNU_EH_FRAME).map(range) else {
+    let Some(table) =
+        headers.iter().find(|header| header.p_type == libc::PT_GNU_EH_FRAME).map(range)
+    else {
         return 0;
     };
-    let (Some(first), Some(last)) = (loads().next().map(range), loads().next_back().map(range)) else { return 0 };
-    let Some(text) = loads().find(|header| header.p_flags & libc::PF_X != 0).map(range) else { return 0 };
+    let (Some(first), Some(last)) = (loads().next().map(range), loads().next_back().map(range))
+    else {
+        return 0;
+    };
+    let Some(text) = loads().find(|header| header.p_flags & libc::PF_X != 0).map(range) else {
+        return 0;
+    };
     // SAFETY: a loaded segment, which this process never unloads.
     let bytes = |range: std::ops::Range<u64>| unsafe {
         std::slice::from_raw_parts(range.start as *const u8, (range.end - range.start) as usize)
@@ -70,7 +93,10 @@ unsafe extern "C" fn add(info: *mut libc::dl_phdr_info, _size: usize, unwinder: 
     assert_eq!(header[1], 0x1b, "a pc-relative pointer");
     let offset = i32::from_le_bytes(header[4..8].try_into().expect("four bytes"));
     let start = (table.start + 4).wrapping_add_signed(offset.into());
-    let segment = loads().map(range).find(|segment| segment.contains(&start)).expect("the segment of `.eh_frame`");
+    let segment = loads()
+        .map(range)
+        .find(|segment| segment.contains(&start))
+        .expect("the segment of `.eh_frame`");
     let frames = bytes(start..segment.end);
     let mut len = 0;
     while let Some(entry) = frames.get(len..len + 4) {
@@ -102,7 +128,10 @@ unsafe extern "C" fn add(info: *mut libc::dl_phdr_info, _size: usize, unwinder: 
 struct Opaque(c_void);
 
 unsafe extern "C" {
-    fn _Unwind_Backtrace(visit: extern "C" fn(*mut Opaque, *mut c_void) -> i32, data: *mut c_void) -> i32;
+    fn _Unwind_Backtrace(
+        visit: extern "C" fn(*mut Opaque, *mut c_void) -> i32,
+        data: *mut c_void,
+    ) -> i32;
     fn _Unwind_GetIP(context: *mut Opaque) -> usize;
 }
 
@@ -169,7 +198,8 @@ impl Libunwind {
     pub(crate) fn load() -> Option<Libunwind> {
         // SAFETY: libunwind's initialisers need nothing, and its functions have these types.
         unsafe {
-            let library = libc::dlopen(c"libunwind.so.8".as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
+            let library =
+                libc::dlopen(c"libunwind.so.8".as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
             if library.is_null() {
                 println!("libunwind is not installed: left out");
                 return None;
@@ -185,10 +215,16 @@ impl Libunwind {
             // Caching for each thread: its fastest.
             set_policy(space, 2);
             Some(Libunwind {
-                get_context: std::mem::transmute::<*mut c_void, Get>(symbol(c"_Ux86_64_getcontext")),
-                init_local: std::mem::transmute::<*mut c_void, Init>(symbol(c"_ULx86_64_init_local")),
+                get_context: std::mem::transmute::<*mut c_void, Get>(symbol(
+                    c"_Ux86_64_getcontext",
+                )),
+                init_local: std::mem::transmute::<*mut c_void, Init>(symbol(
+                    c"_ULx86_64_init_local",
+                )),
                 step: std::mem::transmute::<*mut c_void, Get>(symbol(c"_ULx86_64_step")),
-                get_register: std::mem::transmute::<*mut c_void, GetRegister>(symbol(c"_ULx86_64_get_reg")),
+                get_register: std::mem::transmute::<*mut c_void, GetRegister>(symbol(
+                    c"_ULx86_64_get_reg",
+                )),
                 backtrace: std::mem::transmute::<*mut c_void, Backtrace>(symbol(c"unw_backtrace")),
             })
         }

@@ -1,4 +1,5 @@
-//! Stacks to walk: functions in assembly, each with a frame of its own, that call each other as an array says.
+//! Stacks to walk: functions in assembly, each with a frame of its own, that call each other as an
+//! array says.
 
 use std::ops::Range;
 
@@ -6,8 +7,9 @@ use std::ops::Range;
 const FUNCTIONS: usize = 4096;
 const STRIDE: usize = 128;
 
-// Each calls the function that rdi points to, with rdi advanced. Function i pushes up to four registers and makes room for
-// up to nine pairs of words, so that frames have different sizes and registers are saved at different places.
+// Each calls the function that rdi points to, with rdi advanced. Function i pushes up to four
+// registers and makes room for up to nine pairs of words, so that frames have different sizes and
+// registers are saved at different places.
 macro_rules! functions {
     ($label:literal, $prologue:literal, $epilogue:literal, $words:literal) => {
         std::arch::global_asm!(
@@ -191,7 +193,8 @@ pub(crate) fn run(shape: Shape, flavour: Flavour, depth: usize, leaf: &mut dyn F
     calls.push(stackmark_bench_leaf as *const () as usize);
     let mut leaf = leaf;
     calls.push(&raw mut leaf as usize);
-    // SAFETY: the functions call each other by the array, down to the leaf, which finds the callback behind itself.
+    // SAFETY: the functions call each other by the array, down to the leaf, which finds the
+    // callback behind itself.
     unsafe {
         let first = std::mem::transmute::<usize, extern "C" fn(*const usize)>(first);
         first(calls.as_ptr().add(1));

@@ -4,8 +4,13 @@ use std::path::{Path, PathBuf};
 
 use object::Object;
 
-/// The debug file that belongs to `file`, which lies at `path`; below one of `directories`, or beside it.
-pub(crate) fn find(file: &object::File<'_>, path: &Path, directories: &[PathBuf]) -> Option<PathBuf> {
+/// The debug file that belongs to `file`, which lies at `path`; below one of `directories`, or
+/// beside it.
+pub(crate) fn find(
+    file: &object::File<'_>,
+    path: &Path,
+    directories: &[PathBuf],
+) -> Option<PathBuf> {
     by_build_id(file, directories).or_else(|| by_link(file, path, directories))
 }
 
@@ -25,8 +30,9 @@ fn by_link(file: &object::File<'_>, path: &Path, directories: &[PathBuf]) -> Opt
     let name = Path::new(std::str::from_utf8(name).ok()?);
     let directory = std::path::absolute(path).ok()?.parent()?.to_path_buf();
     let beside = [directory.join(name), directory.join(".debug").join(name)];
-    let below =
-        directories.iter().map(|root| root.join(directory.strip_prefix("/").unwrap_or(&directory)).join(name));
+    let below = directories
+        .iter()
+        .map(|root| root.join(directory.strip_prefix("/").unwrap_or(&directory)).join(name));
     beside.into_iter().chain(below).find(|candidate| {
         // A file may be linked to a name that it has itself.
         candidate != path && std::fs::read(candidate).is_ok_and(|bytes| crc32(&bytes) == checksum)

@@ -10,8 +10,8 @@ use super::{Image, ImageError, Source};
 use crate::cfi::{FunctionRows, Section, SectionFormat};
 use crate::slow::SlowRules;
 
-/// The rows of the functions that lie in `range`, from the image that holds it; rows outside of it are cut off. With
-/// them the slow rules that they name.
+/// The rows of the functions that lie in `range`, from the image that holds it; rows outside of it
+/// are cut off. With them the slow rules that they name.
 pub(crate) fn functions(range: Range<usize>) -> Result<(Vec<FunctionRows>, SlowRules), ImageError> {
     let address = range.start;
     let mut result = Err(ImageError::NoImage { address });
@@ -29,7 +29,9 @@ pub(crate) fn functions(range: Range<usize>) -> Result<(Vec<FunctionRows>, SlowR
 pub(crate) fn loaded(range: Range<usize>) -> bool {
     let mut found = false;
     for_each_image(|image, _| {
-        found |= image.segments(libc::PT_LOAD).any(|segment| segment.start < range.end && range.start < segment.end);
+        found |= image
+            .segments(libc::PT_LOAD)
+            .any(|segment| segment.start < range.end && range.start < segment.end);
         found
     });
     found
@@ -49,7 +51,9 @@ impl<'a> Headers<'a> {
         let headers = match info.dlpi_phdr.is_null() {
             true => &[],
             // SAFETY: the loader's own array of program headers, valid for the call.
-            false => unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) },
+            false => unsafe {
+                std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum))
+            },
         };
         Headers { base: info.dlpi_addr as usize, headers }
     }
@@ -65,13 +69,17 @@ impl<'a> Headers<'a> {
     /// The bytes from `start` to the end of the segment that holds it.
     fn bytes(&self, start: usize) -> Option<&'a [u8]> {
         let segment = self.segments(libc::PT_LOAD).find(|segment| segment.contains(&start))?;
-        // SAFETY: a loaded segment that holds read-only tables is mapped, readable and unchanging; it stays so while
-        // the loader's lock is held, which it is during the callback, that is for `'a`.
+        // SAFETY: a loaded segment that holds read-only tables is mapped, readable and unchanging;
+        // it stays so while the loader's lock is held, which it is during the callback, that is for
+        // `'a`.
         Some(unsafe { std::slice::from_raw_parts(start as *const u8, segment.end - start) })
     }
 }
 
-fn functions_of(image: &Headers<'_>, range: &Range<usize>) -> Result<(Vec<FunctionRows>, SlowRules), ImageError> {
+fn functions_of(
+    image: &Headers<'_>,
+    range: &Range<usize>,
+) -> Result<(Vec<FunctionRows>, SlowRules), ImageError> {
     let address = range.start;
     let missing = ImageError::NoCfi { address };
     let header = image.segments(libc::PT_GNU_EH_FRAME).next().ok_or(missing.clone())?;
@@ -80,7 +88,8 @@ fn functions_of(image: &Headers<'_>, range: &Range<usize>) -> Result<(Vec<Functi
     let bases = BaseAddresses::default().set_eh_frame_hdr(header.start as u64);
     let parsed = EhFrameHdr::new(header_bytes, LittleEndian).parse(&bases, 8).map_err(malformed)?;
     let section_start = parsed.eh_frame_ptr().direct().map_err(malformed)? as usize;
-    let section = Section::at(image.bytes(section_start).ok_or(missing.clone())?, section_start as u64);
+    let section =
+        Section::at(image.bytes(section_start).ok_or(missing.clone())?, section_start as u64);
     let table = parsed.table().ok_or(missing)?;
     collect(&table, &bases, &section, section_start as u64, range)
 }
@@ -121,8 +130,10 @@ fn collect(
             break;
         }
         let entry = pointer.direct().map_err(malformed)?;
-        let offset =
-            entry.checked_sub(section_start).ok_or(malformed(gimli::Error::OffsetOutOfBounds(entry)))? as usize;
+        let offset = entry
+            .checked_sub(section_start)
+            .ok_or(malformed(gimli::Error::OffsetOutOfBounds(entry)))?
+            as usize;
         let function = section.function_at(offset, &mut slow);
         let function = function.map_err(|source| ImageError::Cfi { address, source })?;
         functions.extend(function.clipped(&range));
@@ -130,7 +141,8 @@ fn collect(
     Ok((functions, slow))
 }
 
-/// How the loader knows an image. Equal for two images only if they are the same mapping of the same file.
+/// How the loader knows an image. Equal for two images only if they are the same mapping of the
+/// same file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Loaded {
     base: usize,
@@ -148,9 +160,12 @@ impl Loaded {
             // SAFETY: the loader's own string, valid for the call.
             false => unsafe { CStr::from_ptr(info.dlpi_name) }.to_string_lossy().into_owned(),
         };
-        let segments =
-            image.headers.iter().map(|header| (header.p_vaddr as usize, header.p_memsz as usize, header.p_type));
-        let note = |range: Range<usize>| Some(image.bytes(range.start)?.get(..range.len())?.to_vec());
+        let segments = image
+            .headers
+            .iter()
+            .map(|header| (header.p_vaddr as usize, header.p_memsz as usize, header.p_type));
+        let note =
+            |range: Range<usize>| Some(image.bytes(range.start)?.get(..range.len())?.to_vec());
         let notes = image.segments(libc::PT_NOTE).filter_map(note).flatten().collect();
         Loaded { base: image.base, path, segments: segments.collect(), notes }
     }
@@ -202,16 +217,23 @@ fn section_len(bytes: &[u8]) -> usize {
         let len = match word(at) {
             None | Some(0) => return at,
             Some(u32::MAX) => match (word(at + 4), word(at + 8)) {
-                (Some(low), Some(high)) => (u64::from(high) << 32 | u64::from(low)).saturating_add(12),
+                (Some(low), Some(high)) => {
+                    (u64::from(high) << 32 | u64::from(low)).saturating_add(12)
+                }
                 _ => return bytes.len(),
             },
             Some(len) => u64::from(len) + 4,
         };
-        at = usize::try_from(len).ok().and_then(|len| at.checked_add(len)).unwrap_or(bytes.len()).min(bytes.len());
+        at = usize::try_from(len)
+            .ok()
+            .and_then(|len| at.checked_add(len))
+            .unwrap_or(bytes.len())
+            .min(bytes.len());
     }
 }
 
-/// How many images the loader has added and removed so far: it changes with each `dlopen` and `dlclose`.
+/// How many images the loader has added and removed so far: it changes with each `dlopen` and
+/// `dlclose`.
 pub(crate) fn generation() -> (u64, u64) {
     let mut generation = (0, 0);
     for_each_image(|_, info| {
@@ -221,15 +243,21 @@ pub(crate) fn generation() -> (u64, u64) {
     generation
 }
 
-/// All images of the process, and the generation that they belong to. Those that `known` finds are taken over.
-pub(crate) fn images<T>(known: impl Fn(&Loaded) -> Option<T>, new: impl Fn(Image) -> T) -> (Vec<T>, (u64, u64)) {
+/// All images of the process, and the generation that they belong to. Those that `known` finds are
+/// taken over.
+pub(crate) fn images<T>(
+    known: impl Fn(&Loaded) -> Option<T>,
+    new: impl Fn(Image) -> T,
+) -> (Vec<T>, (u64, u64)) {
     let mut images = Vec::new();
     let mut generation = (0, 0);
     for_each_image(|image, info| {
         generation = (info.dlpi_adds, info.dlpi_subs);
         let loaded = Loaded::new(image, info);
-        let executable =
-            image.headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_X != 0);
+        let executable = image
+            .headers
+            .iter()
+            .filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_X != 0);
         let mut code: Vec<Range<usize>> = executable
             .map(|header| {
                 let start = image.base.wrapping_add(header.p_vaddr as usize);
@@ -240,9 +268,8 @@ pub(crate) fn images<T>(known: impl Fn(&Loaded) -> Option<T>, new: impl Fn(Image
         images.push(known(&loaded).unwrap_or_else(|| {
             let name = match &*loaded.path {
                 // The program itself has no name.
-                "" => {
-                    std::fs::read_link("/proc/self/exe").map_or_else(|_| String::new(), |p| p.display().to_string())
-                }
+                "" => std::fs::read_link("/proc/self/exe")
+                    .map_or_else(|_| String::new(), |p| p.display().to_string()),
                 path => path.into(),
             };
             new(Image::from_process(name, code, loaded))
@@ -252,20 +279,23 @@ pub(crate) fn images<T>(known: impl Fn(&Loaded) -> Option<T>, new: impl Fn(Image
     (images, generation)
 }
 
-/// Calls `each` for every image, until it says that it has seen enough. The loader's lock is held meanwhile.
+/// Calls `each` for every image, until it says that it has seen enough. The loader's lock is held
+/// meanwhile.
 fn for_each_image<F: FnMut(&Headers<'_>, &libc::dl_phdr_info) -> bool>(mut each: F) {
     unsafe extern "C" fn call<F: FnMut(&Headers<'_>, &libc::dl_phdr_info) -> bool>(
         info: *mut libc::dl_phdr_info,
         _size: usize,
         data: *mut libc::c_void,
     ) -> i32 {
-        // SAFETY: `for_each_image` passes a callback of this type, which nobody else refers to during the call; the
-        // loader passes a valid structure, and keeps the image mapped while the callback runs.
+        // SAFETY: `for_each_image` passes a callback of this type, which nobody else refers to
+        // during the call; the loader passes a valid structure, and keeps the image mapped while
+        // the callback runs.
         let (each, info) = unsafe { (&mut *data.cast::<F>(), &*info) };
         // SAFETY: as above.
         let image = unsafe { Headers::new(info) };
         i32::from(each(&image, info))
     }
-    // SAFETY: `call` has the type that `dl_iterate_phdr` calls, what panics in it aborts, and `each` outlives the call.
+    // SAFETY: `call` has the type that `dl_iterate_phdr` calls, what panics in it aborts, and
+    // `each` outlives the call.
     unsafe { libc::dl_iterate_phdr(Some(call::<F>), (&raw mut each).cast()) };
 }

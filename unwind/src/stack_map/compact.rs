@@ -1,10 +1,11 @@
-//! The form in which all stack maps are kept, whatever compiler or host they come from: a few bytes a safepoint, found in
-//! a few loads.
+//! The form in which all stack maps are kept, whatever compiler or host they come from: a few bytes
+//! a safepoint, found in a few loads.
 //!
-//! Code is divided into buckets. A return address is one byte, its distance from its bucket's start; the return addresses
-//! of a bucket lie side by side, and eight of them are compared at once. Each has a row: the number of its map, and
-//! beside it the frame's size, which a walk waits for. Equal maps are stored once, and so are equal lists of roots, in
-//! which each location is the difference to the last.
+//! Code is divided into buckets. A return address is one byte, its distance from its bucket's
+//! start; the return addresses of a bucket lie side by side, and eight of them are compared at
+//! once. Each has a row: the number of its map, and beside it the frame's size, which a walk waits
+//! for. Equal maps are stored once, and so are equal lists of roots, in which each location is the
+//! difference to the last.
 
 use std::collections::HashMap;
 use std::slice;
@@ -23,7 +24,8 @@ const LANES: usize = 8;
 pub(crate) struct Layout {
     /// The frame pointer was saved this many bytes below the CFA, at most 255 words; 0: it was not.
     pub(crate) saved_fp: usize,
-    /// The CFI computes the CFA as frame pointer plus this many bytes, at most 255 words; `None`: from the stack pointer.
+    /// The CFI computes the CFA as frame pointer plus this many bytes, at most 255 words; `None`:
+    /// from the stack pointer.
     pub(crate) cfa_from_fp: Option<usize>,
     pub(crate) moves_return_address: bool,
 }
@@ -47,7 +49,8 @@ const CFA_KNOWN: u32 = 1 << 30;
 const MOVES: u32 = 1 << 31;
 const WORDS_MASK: u32 = CFA_KNOWN - 1;
 
-/// What the index has for a safepoint: the frame's size in words in the low byte, the number of its map above.
+/// What the index has for a safepoint: the frame's size in words in the low byte, the number of its
+/// map above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Row(u32);
@@ -80,7 +83,8 @@ impl MapsBuilder {
         let roots = match self.places.get(&encoded) {
             Some(place) => *place,
             None => {
-                let place = u32::try_from(self.roots.len()).map_err(|_| StackMapError::TooMany { return_address })?;
+                let place = u32::try_from(self.roots.len())
+                    .map_err(|_| StackMapError::TooMany { return_address })?;
                 self.roots.extend(&encoded);
                 self.places.insert(encoded, place);
                 place
@@ -230,7 +234,8 @@ impl Iterator for Roots<'_> {
 
 impl ExactSizeIterator for Roots<'_> {}
 
-/// The words that roots are in, as offsets from the stack pointer in bytes: each base, and behind it what is derived from it.
+/// The words that roots are in, as offsets from the stack pointer in bytes: each base, and behind
+/// it what is derived from it.
 #[derive(Clone, Debug)]
 pub(crate) struct Slots<'m> {
     roots: Roots<'m>,
@@ -294,7 +299,8 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// The index of `safepoints`, ascending return addresses with their rows. Each lies behind `start`, within `len`.
+    /// The index of `safepoints`, ascending return addresses with their rows. Each lies behind
+    /// `start`, within `len`.
     pub(crate) fn build(start: usize, len: usize, safepoints: &[(usize, Row)]) -> Index {
         let mut buckets = Vec::with_capacity((len >> BUCKET_SHIFT) + 2);
         let mut keys = Vec::with_capacity(safepoints.len() + LANES);
@@ -365,10 +371,11 @@ impl Index {
 const KIND_BITS: u32 = 3;
 const DERIVED: u64 = 1;
 
-/// The roots in bytes, and how many of them are plain. Plain ones are ascending offsets from the stack pointer, from none of
-/// which is anything derived; of each there is one byte, the difference in words to the last. If there are others, the
-/// number of roots comes first. Then each root's base and, if there is one, its derived pointer: the difference in words
-/// to the last location or a register's number, its kind, and whether a derived one follows.
+/// The roots in bytes, and how many of them are plain. Plain ones are ascending offsets from the
+/// stack pointer, from none of which is anything derived; of each there is one byte, the difference
+/// in words to the last. If there are others, the number of roots comes first. Then each root's
+/// base and, if there is one, its derived pointer: the difference in words to the last location or
+/// a register's number, its kind, and whether a derived one follows.
 fn encode(map: &StackMap) -> Result<(u16, Vec<u8>), StackMapError> {
     let unaligned = StackMapError::Unaligned { return_address: map.return_address };
     if !map.cfa_offset.unwrap_or(0).is_multiple_of(WORD as u32) {
@@ -397,7 +404,8 @@ fn encode(map: &StackMap) -> Result<(u16, Vec<u8>), StackMapError> {
     let mut last = 0_i32;
     for root in &map.roots {
         let has_derived = root.derived != root.base;
-        for (location, flag) in [(Some(root.base), u64::from(has_derived)), (has_derived.then_some(root.derived), 0)]
+        for (location, flag) in
+            [(Some(root.base), u64::from(has_derived)), (has_derived.then_some(root.derived), 0)]
         {
             let Some(location) = location else { continue };
             let (kind, value) = match location {
@@ -406,7 +414,10 @@ fn encode(map: &StackMap) -> Result<(u16, Vec<u8>), StackMapError> {
                     let words = offset / WORD;
                     let delta = i64::from(words) - i64::from(last);
                     last = words;
-                    (u64::from(matches!(location, Location::Frame(_))), (delta << 1 ^ delta >> 63) as u64)
+                    (
+                        u64::from(matches!(location, Location::Frame(_))),
+                        (delta << 1 ^ delta >> 63) as u64,
+                    )
                 }
             };
             push(&mut bytes, value << KIND_BITS | kind << 1 | flag);

@@ -1,14 +1,15 @@
 //! LLVM's `.llvm_stackmaps` section, version 3, and the statepoints in it.
 //!
-//! The section is one blob for each object that was linked, each with functions, constants and records; a record's
-//! address is the return address of its call. `gc.statepoint` writes a record as the calling convention, flags and the
-//! number of deoptimisation values, those values, and then a pair of base and derived pointer for each live reference.
+//! The section is one blob for each object that was linked, each with functions, constants and
+//! records; a record's address is the return address of its call. `gc.statepoint` writes a record
+//! as the calling convention, flags and the number of deoptimisation values, those values, and then
+//! a pair of base and derived pointer for each live reference.
 //!
 //! [`stack_maps`] are for a [`Region`](crate::Region), or, where roots may be in registers, a
 //! [`StackMaps`](super::StackMaps).
 //!
-//! The section must be loaded or read from the file after relocation, since functions stand in it as addresses:
-//! `llvm-objcopy --set-section-flags .llvm_stackmaps=alloc,data`.
+//! The section must be loaded or read from the file after relocation, since functions stand in it
+//! as addresses: `llvm-objcopy --set-section-flags .llvm_stackmaps=alloc,data`.
 
 use gimli::Register;
 
@@ -40,7 +41,9 @@ pub enum LlvmError {
         offset: usize,
     },
     /// The functions have fewer or more records than there are.
-    #[error("the functions of the blob at offset {offset:#x} do not have as many records as it has")]
+    #[error(
+        "the functions of the blob at offset {offset:#x} do not have as many records as it has"
+    )]
     Count {
         /// Where the blob begins.
         offset: usize,
@@ -141,7 +144,11 @@ impl<'a> Input<'a> {
     /// Goes on to the next multiple of eight bytes from `start`.
     fn align(&mut self, start: usize) -> Result<(), LlvmError> {
         self.at = start + (self.at - start).next_multiple_of(8);
-        if self.at > self.bytes.len() { Err(LlvmError::Truncated { offset: self.bytes.len() }) } else { Ok(()) }
+        if self.at > self.bytes.len() {
+            Err(LlvmError::Truncated { offset: self.bytes.len() })
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -211,7 +218,9 @@ fn record(
             2 => Value::Direct { register, offset: number, size },
             3 => Value::Indirect { register, offset: number, size },
             4 => Value::Constant(number as u64),
-            5 => Value::Constant(*pool.get(number as u32 as usize).ok_or(LlvmError::Location { offset })?),
+            5 => Value::Constant(
+                *pool.get(number as u32 as usize).ok_or(LlvmError::Location { offset })?,
+            ),
             _ => return Err(LlvmError::Location { offset }),
         });
     }
@@ -230,10 +239,15 @@ impl Record {
     pub fn statepoint(&self) -> Result<StackMap, LlvmError> {
         let return_address = self.return_address;
         let no_statepoint = LlvmError::NoStatepoint { return_address };
-        let [Value::Constant(_), Value::Constant(_), Value::Constant(count), rest @ ..] = &*self.values else {
+        let [Value::Constant(_), Value::Constant(_), Value::Constant(count), rest @ ..] =
+            &*self.values
+        else {
             return Err(no_statepoint);
         };
-        let rest = usize::try_from(*count).ok().and_then(|count| rest.get(count..)).ok_or(no_statepoint)?;
+        let rest = usize::try_from(*count)
+            .ok()
+            .and_then(|count| rest.get(count..))
+            .ok_or(no_statepoint)?;
         let (pairs, []) = rest.as_chunks::<2>() else { return Err(no_statepoint) };
         let mut roots: Vec<Root> = Vec::new();
         for [base, derived] in pairs {
@@ -242,11 +256,14 @@ impl Record {
                 continue;
             }
             let unvisitable = LlvmError::Root { return_address };
-            let (bases, deriveds) = (words(base).ok_or(unvisitable)?, words(derived).ok_or(unvisitable)?);
+            let (bases, deriveds) =
+                (words(base).ok_or(unvisitable)?, words(derived).ok_or(unvisitable)?);
             if bases.len() != deriveds.len() {
                 return Err(unvisitable);
             }
-            roots.extend(bases.into_iter().zip(deriveds).map(|(base, derived)| Root { base, derived }));
+            roots.extend(
+                bases.into_iter().zip(deriveds).map(|(base, derived)| Root { base, derived }),
+            );
         }
         // The same value may be named more than once.
         let mut seen = std::collections::HashSet::new();
@@ -281,5 +298,7 @@ fn words(value: &Value) -> Option<Vec<Location>> {
     if size == 0 || !size.is_multiple_of(WORD as u16) {
         return None;
     }
-    (0..i32::from(size / WORD as u16)).map(|i| Some(place(offset.checked_add(i * WORD as i32)?))).collect()
+    (0..i32::from(size / WORD as u16))
+        .map(|i| Some(place(offset.checked_add(i * WORD as i32)?)))
+        .collect()
 }

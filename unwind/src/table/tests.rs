@@ -1,14 +1,15 @@
-//! Compiled rules against gimli's own evaluation, row by row: on generated CFI and on the images of this process.
+//! Compiled rules against gimli's own evaluation, row by row: on generated CFI and on the images of
+//! this process.
 
 use std::collections::BTreeMap;
 
 use gimli::write::{
-    Address, CallFrameInstruction as Cfi, CommonInformationEntry, EhFrame as WriteEhFrame, EndianVec, Expression,
-    FrameDescriptionEntry, FrameTable,
+    Address, CallFrameInstruction as Cfi, CommonInformationEntry, EhFrame as WriteEhFrame,
+    EndianVec, Expression, FrameDescriptionEntry, FrameTable,
 };
 use gimli::{
-    BaseAddresses, CieOrFde, EhFrame, Encoding, Format, LittleEndian, Register, UnwindContext, UnwindSection, X86_64,
-    constants,
+    BaseAddresses, CieOrFde, EhFrame, Encoding, Format, LittleEndian, Register, UnwindContext,
+    UnwindSection, X86_64, constants,
 };
 use object::{Object, ObjectSection};
 use proptest::prelude::*;
@@ -44,13 +45,14 @@ pub(crate) fn outcome(
         context.set(Register(number as u16), *value as usize);
     }
     let recovery = rule.evaluate(&context, &Everywhere)?;
-    let registers = std::array::from_fn(|number| match recovery.register(Register(number as u16)) {
-        _ if recovery.oldest => reference::State::Unknown,
-        Recovered::Unknown => reference::State::Unknown,
-        Recovered::Same => reference::State::Same,
-        Recovered::At(address) => reference::State::At(address as u64),
-        Recovered::Value(value) => reference::State::Value(value as u64),
-    });
+    let registers =
+        std::array::from_fn(|number| match recovery.register(Register(number as u16)) {
+            _ if recovery.oldest => reference::State::Unknown,
+            Recovered::Unknown => reference::State::Unknown,
+            Recovered::Same => reference::State::Same,
+            Recovered::At(address) => reference::State::At(address as u64),
+            Recovered::Value(value) => reference::State::Value(value as u64),
+        });
     let Recovery { cfa, oldest, signal_frame, .. } = recovery;
     Ok(reference::Outcome { cfa: cfa as u64, oldest, signal_frame, registers })
 }
@@ -64,7 +66,8 @@ struct Census {
     slow: BTreeMap<String, usize>,
 }
 
-/// Compiles a section and compares it at the first, a middle and the last pc of each of gimli's rows.
+/// Compiles a section and compares it at the first, a middle and the last pc of each of gimli's
+/// rows.
 fn compare(bytes: &[u8], address: u64) -> Census {
     let mut functions = Vec::new();
     let mut slow = SlowRules::default();
@@ -101,14 +104,17 @@ fn compare(bytes: &[u8], address: u64) -> Census {
                 let values = reference::registers(pc);
                 let expected = reference::evaluate(&section, row, signal, &values);
                 let whole = table.unwind_rule(pc).expect("a covered pc has a rule");
-                let single = Section::at(bytes, address).rule_at(fde.offset(), pc).unwrap().unwrap();
+                let single =
+                    Section::at(bytes, address).rule_at(fde.offset(), pc).unwrap().unwrap();
                 for rule in [whole, single] {
                     match (&expected, outcome(&rule, &values)) {
                         (Ok(expected), Ok(outcome)) => {
                             assert_eq!(outcome, *expected, "pc {pc:#x}: {row:?} became {rule}")
                         }
                         (Err(_), Err(_)) => census.refused += 1,
-                        (expected, outcome) => panic!("pc {pc:#x}: {row:?}: {expected:?}, {rule}: {outcome:?}"),
+                        (expected, outcome) => {
+                            panic!("pc {pc:#x}: {row:?}: {expected:?}, {rule}: {outcome:?}")
+                        }
                     }
                 }
             }
@@ -182,7 +188,10 @@ fn the_rules_of_a_range_of_a_loaded_image_are_those_of_its_file() {
 #[test]
 fn an_address_in_no_image_is_named() {
     let address = 0x10;
-    assert_eq!(image::process::functions(address..0x20).unwrap_err(), image::ImageError::NoImage { address });
+    assert_eq!(
+        image::process::functions(address..0x20).unwrap_err(),
+        image::ImageError::NoImage { address }
+    );
     assert!(!image::process::loaded(address..0x20));
 }
 
@@ -227,7 +236,8 @@ fn register() -> impl Strategy<Value = Register> {
 
 fn offset() -> impl Strategy<Value = i32> {
     // The writer wants multiples of the data alignment factor.
-    prop_oneof![8 => -16..0_i32, 1 => -80..4_i32, 1 => -100_000..100_000_i32].prop_map(|words| words * 8)
+    prop_oneof![8 => -16..0_i32, 1 => -80..4_i32, 1 => -100_000..100_000_i32]
+        .prop_map(|words| words * 8)
 }
 
 fn expression() -> impl Strategy<Value = Expression> {
@@ -289,32 +299,34 @@ fn instruction() -> impl Strategy<Value = Cfi> {
     ]
 }
 
-/// A program whose CFA is a register and an offset whenever an instruction changes only one of the two (anything
-/// else is malformed), and that restores what it has remembered.
+/// A program whose CFA is a register and an offset whenever an instruction changes only one of the
+/// two (anything else is malformed), and that restores what it has remembered.
 fn program() -> impl Strategy<Value = (u32, Vec<(u32, Cfi)>)> {
-    prop::collection::vec((0..40_u32, instruction(), prop::bool::weighted(0.1)), 0..24).prop_map(|steps| {
-        let mut at = 0;
-        let mut expression = false;
-        let mut program = Vec::new();
-        for (advance, instruction, remembered) in steps {
-            at += advance;
-            match instruction {
-                Cfi::CfaOffset(_) | Cfi::CfaRegister(_) if expression => continue,
-                Cfi::CfaExpression(_) if !remembered => expression = true,
-                Cfi::Cfa(..) if !remembered => expression = false,
-                _ => {}
+    prop::collection::vec((0..40_u32, instruction(), prop::bool::weighted(0.1)), 0..24).prop_map(
+        |steps| {
+            let mut at = 0;
+            let mut expression = false;
+            let mut program = Vec::new();
+            for (advance, instruction, remembered) in steps {
+                at += advance;
+                match instruction {
+                    Cfi::CfaOffset(_) | Cfi::CfaRegister(_) if expression => continue,
+                    Cfi::CfaExpression(_) if !remembered => expression = true,
+                    Cfi::Cfa(..) if !remembered => expression = false,
+                    _ => {}
+                }
+                if remembered {
+                    program.push((at, Cfi::RememberState));
+                }
+                program.push((at, instruction));
+                if remembered {
+                    at += 3;
+                    program.push((at, Cfi::RestoreState));
+                }
             }
-            if remembered {
-                program.push((at, Cfi::RememberState));
-            }
-            program.push((at, instruction));
-            if remembered {
-                at += 3;
-                program.push((at, Cfi::RestoreState));
-            }
-        }
-        (at + 1, program)
-    })
+            (at + 1, program)
+        },
+    )
 }
 
 proptest! {

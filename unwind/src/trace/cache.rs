@@ -1,8 +1,8 @@
 //! The rules of the pcs that traces have met: an open-addressed table.
 //!
-//! A trace looks up each return address by itself, with nothing taken along from the look-up before: so the processor does
-//! several at a time. (Links from a pc to the one that came after it, to guess the next, were slower where they were wrong
-//! and no faster where they were right.)
+//! A trace looks up each return address by itself, with nothing taken along from the look-up
+//! before: so the processor does several at a time. (Links from a pc to the one that came after it,
+//! to guess the next, were slower where they were wrong and no faster where they were right.)
 
 use crate::rule::Rule;
 
@@ -27,8 +27,8 @@ pub(crate) struct Rules {
     shift: u32,
 }
 
-/// Packed rules by pc, for the traces of one thread. It serves one [`Code`](crate::Code) at a time: traces of another,
-/// or after code was registered or unregistered, begin with an empty one.
+/// Packed rules by pc, for the traces of one thread. It serves one [`Code`](crate::Code) at a time:
+/// traces of another, or after code was registered or unregistered, begin with an empty one.
 #[derive(Clone, Debug)]
 pub struct TraceCache {
     rules: Rules,
@@ -51,9 +51,9 @@ impl TraceCache {
         TraceCache::with_size(FIRST_SIZE, true)
     }
 
-    /// A cache for `count` pcs that never grows: traces with it allocate nothing and take no lock, as is needed in signal
-    /// handlers. They do not read the CFI of images that has not been read: see
-    /// [`Snapshot::read_images`](crate::Snapshot::read_images).
+    /// A cache for `count` pcs that never grows: traces with it allocate nothing and take no lock,
+    /// as is needed in signal handlers. They do not read the CFI of images that has not been read:
+    /// see [`Snapshot::read_images`](crate::Snapshot::read_images).
     pub fn fixed(count: usize) -> TraceCache {
         TraceCache::with_size((count.min(LARGEST_SIZE / 2) * 2).next_power_of_two().max(64), false)
     }
@@ -121,7 +121,8 @@ impl TraceCache {
             if self.grows && self.rules.entries.len() < LARGEST_SIZE {
                 self.grow();
             } else {
-                // What stood there is forgotten; whatever is searched for past it is found all the same.
+                // What stood there is forgotten; whatever is searched for past it is found all the
+                // same.
                 let home = self.rules.home(at);
                 self.rules.entries[home] = Entry { at, rule };
                 return;
@@ -162,7 +163,8 @@ impl Rules {
         let mask = self.entries.len() - 1;
         let mut i = self.home(at);
         loop {
-            // At most half of the entries are taken, so that the search meets the pc or a free entry.
+            // At most half of the entries are taken, so that the search meets the pc or a free
+            // entry.
             let entry = self.entries[i & mask];
             if entry.at == at {
                 return Some(entry.rule);

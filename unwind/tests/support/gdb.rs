@@ -1,7 +1,7 @@
 //! One process, two backtraces: its own, and that of gdb, which runs it.
 //!
-//! A test of the same binary is the subject. It walks its stack, [tells](report) what it has found, and reaches a
-//! breakpoint in the very function that has walked.
+//! A test of the same binary is the subject. It walks its stack, [tells](report) what it has found,
+//! and reaches a breakpoint in the very function that has walked.
 
 use std::process::Command;
 
@@ -22,23 +22,28 @@ pub(crate) extern "C" fn stackmark_test_stop() {
     std::hint::black_box(());
 }
 
-/// Tells the test that runs gdb what was found: the callers of the function that calls this, and then
-/// [`stackmark_test_stop`] itself.
+/// Tells the test that runs gdb what was found: the callers of the function that calls this, and
+/// then [`stackmark_test_stop`] itself.
 pub(crate) fn report(callers: &[Caller]) {
-    let words: Vec<String> = callers.iter().map(|(pc, signal)| format!("{pc:x}:{}", u8::from(*signal))).collect();
+    let words: Vec<String> =
+        callers.iter().map(|(pc, signal)| format!("{pc:x}:{}", u8::from(*signal))).collect();
     println!("\nwalked {}", words.join(" "));
 }
 
-/// Runs the test `test` of this binary under gdb, as that subject. What it has found itself, and what gdb finds; `None`, with a message,
-/// where gdb or its Python is missing.
-pub(crate) fn both(test: &str, subject: &str, argument: &str) -> Option<(Vec<Caller>, Vec<Caller>)> {
+/// Runs the test `test` of this binary under gdb, as that subject. What it has found itself, and
+/// what gdb finds; `None`, with a message, where gdb or its Python is missing.
+pub(crate) fn both(
+    test: &str,
+    subject: &str,
+    argument: &str,
+) -> Option<(Vec<Caller>, Vec<Caller>)> {
     let python = Command::new("gdb").args(["-batch", "-nx", "-ex", "python print(6 * 7)"]).output();
     if !python.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("42")) {
         eprintln!("skipped: gdb with Python is missing");
         return None;
     }
-    // Functions that were inlined, or that have ended in a jump to the next one, have no frame on the stack: gdb takes
-    // them from debug information.
+    // Functions that were inlined, or that have ended in a jump to the next one, have no frame on
+    // the stack: gdb takes them from debug information.
     let frames = "python\n\
         frame = gdb.newest_frame()\n\
         found = []\n\
@@ -47,7 +52,8 @@ pub(crate) fn both(test: &str, subject: &str, argument: &str) -> Option<(Vec<Cal
         \x20       found.append('%x:%d' % (frame.pc(), frame.type() == gdb.SIGTRAMP_FRAME))\n\
         \x20   frame = frame.older()\n\
         print('\\ngdb ' + ' '.join(found))\n";
-    let script = std::env::temp_dir().join(format!("stackmark-gdb-{subject}-{}", std::process::id()));
+    let script =
+        std::env::temp_dir().join(format!("stackmark-gdb-{subject}-{}", std::process::id()));
     std::fs::write(&script, frames).expect("a file");
     let mut gdb = Command::new("gdb");
     gdb.args(["-batch", "-nx"]);
@@ -68,14 +74,17 @@ pub(crate) fn both(test: &str, subject: &str, argument: &str) -> Option<(Vec<Cal
         gdb.args(["-ex", line]);
     }
     gdb.arg("--args").arg(std::env::current_exe().expect("this binary"));
-    gdb.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(SUBJECT, subject).env(ARGUMENT, argument);
+    gdb.args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(SUBJECT, subject)
+        .env(ARGUMENT, argument);
     let output = gdb.output().expect("gdb, which was there");
     let _ = std::fs::remove_file(&script);
     let text = String::from_utf8_lossy(&output.stdout);
     let callers = |prefix: &str| -> Vec<Caller> {
         let line = text.lines().find_map(|line| line.strip_prefix(prefix));
-        let line = line
-            .unwrap_or_else(|| panic!("no line {prefix:?} in\n{text}\n{}", String::from_utf8_lossy(&output.stderr)));
+        let line = line.unwrap_or_else(|| {
+            panic!("no line {prefix:?} in\n{text}\n{}", String::from_utf8_lossy(&output.stderr))
+        });
         let caller = |word: &str| {
             let (pc, signal) = word.split_once(':')?;
             Some((usize::from_str_radix(pc, 16).ok()?, signal == "1"))

@@ -28,9 +28,11 @@ impl Library {
     }
 }
 
-/// Compiles `program` with these options for `llc`, and loads it; `None`, with a message, if a tool is missing.
+/// Compiles `program` with these options for `llc`, and loads it; `None`, with a message, if a tool
+/// is missing.
 pub(crate) fn load(name: &str, program: &str, options: &[&str]) -> Option<Library> {
-    let directory = std::env::temp_dir().join(format!("stackmark-llvm-{name}-{}", std::process::id()));
+    let directory =
+        std::env::temp_dir().join(format!("stackmark-llvm-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a directory");
     let library = compile(&directory, program, options).map(|()| open(&directory.join("a.so")));
     let _ = std::fs::remove_dir_all(&directory);
@@ -48,7 +50,11 @@ fn compile(directory: &Path, program: &str, options: &[&str]) -> Option<()> {
         Some(())
     };
     tool("opt", &["-passes=rewrite-statepoints-for-gc", "-S", "-o", "b.ll", "a.ll"])?;
-    tool("llc", &[options, &["-O2", "-relocation-model=pic", "-filetype=obj", "-o", "b.o", "b.ll"]].concat())?;
+    tool(
+        "llc",
+        &[options, &["-O2", "-relocation-model=pic", "-filetype=obj", "-o", "b.o", "b.ll"]]
+            .concat(),
+    )?;
     // So that the loader maps and relocates it.
     tool("llvm-objcopy", &["--set-section-flags", ".llvm_stackmaps=alloc,data", "b.o", "c.o"])?;
     tool("cc", &["-shared", "-o", "a.so", "c.o"])
@@ -61,16 +67,22 @@ fn open(path: &Path) -> Library {
     // SAFETY: a library without initialisers.
     let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW) };
     assert!(!handle.is_null(), "{} can be loaded", path.display());
-    let exported = file.dynamic_symbols().find(|symbol| symbol.is_definition()).expect("something exported");
+    let exported =
+        file.dynamic_symbols().find(|symbol| symbol.is_definition()).expect("something exported");
     let mut library = Library { handle, functions: Vec::new(), stack_maps: &[] };
     let bias = library.address(exported.name().expect("a name")) - exported.address() as usize;
-    for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.size() > 0) {
+    for symbol in
+        file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.size() > 0)
+    {
         let start = bias + symbol.address() as usize;
-        library.functions.push((symbol.name().expect("a name").into(), start..start + symbol.size() as usize));
+        library
+            .functions
+            .push((symbol.name().expect("a name").into(), start..start + symbol.size() as usize));
     }
     let section = file.section_by_name(".llvm_stackmaps").expect("stack maps");
     let start = bias + section.address() as usize;
     // SAFETY: the section is loaded, as its flags say, relocated, and stays.
-    library.stack_maps = unsafe { std::slice::from_raw_parts(start as *const u8, section.size() as usize) };
+    library.stack_maps =
+        unsafe { std::slice::from_raw_parts(start as *const u8, section.size() as usize) };
     library
 }

@@ -2,8 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use gimli::write::{
-    Address, CallFrameInstruction as Cfi, CommonInformationEntry, EhFrame, EndianVec, FrameDescriptionEntry,
-    FrameTable,
+    Address, CallFrameInstruction as Cfi, CommonInformationEntry, EhFrame, EndianVec,
+    FrameDescriptionEntry, FrameTable,
 };
 use gimli::{Encoding, Format, LittleEndian, Register, X86_64};
 use stackmark_unwind::{Function, Region, Safepoint};
@@ -18,7 +18,9 @@ pub(crate) fn cie() -> CommonInformationEntry {
 }
 
 /// `.eh_frame` of functions: start, length, and instructions at offsets.
-pub(crate) fn eh_frame(functions: impl IntoIterator<Item = (usize, u32, Vec<(u32, Cfi)>)>) -> Vec<u8> {
+pub(crate) fn eh_frame(
+    functions: impl IntoIterator<Item = (usize, u32, Vec<(u32, Cfi)>)>,
+) -> Vec<u8> {
     let mut table = FrameTable::default();
     let cie = table.add_cie(cie());
     for (start, len, instructions) in functions {
@@ -35,10 +37,15 @@ pub(crate) fn eh_frame(functions: impl IntoIterator<Item = (usize, u32, Vec<(u32
 
 /// `push rbp; mov rbp, rsp`, as Cranelift emits it.
 pub(crate) fn frame_record() -> Vec<(u32, Cfi)> {
-    vec![(1, Cfi::CfaOffset(16)), (1, Cfi::Offset(X86_64::RBP, -16)), (4, Cfi::CfaRegister(X86_64::RBP))]
+    vec![
+        (1, Cfi::CfaOffset(16)),
+        (1, Cfi::Offset(X86_64::RBP, -16)),
+        (4, Cfi::CfaRegister(X86_64::RBP)),
+    ]
 }
 
-/// `sub rsp, size` of a frame that keeps the frame pointer as it is, with one register pushed first.
+/// `sub rsp, size` of a frame that keeps the frame pointer as it is, with one register pushed
+/// first.
 pub(crate) fn plain_frame(pushed: Register, size: i32) -> Vec<(u32, Cfi)> {
     vec![(2, Cfi::CfaOffset(16)), (2, Cfi::Offset(pushed, -16)), (8, Cfi::CfaOffset(size))]
 }
@@ -46,8 +53,8 @@ pub(crate) fn plain_frame(pushed: Register, size: i32) -> Vec<(u32, Cfi)> {
 /// How long each function of [`region`] is.
 pub(crate) const FUNCTION: usize = 0x100;
 
-/// A region of functions of `FUNCTION` bytes in Cranelift's layout. `frames[i]`: the safepoints of function `i`, as
-/// offset in the function, distance from sp to fp, and slots.
+/// A region of functions of `FUNCTION` bytes in Cranelift's layout. `frames[i]`: the safepoints of
+/// function `i`, as offset in the function, distance from sp to fp, and slots.
 pub(crate) fn region(start: usize, frames: &[&[(usize, u32, &[u32])]]) -> Region {
     let at = |i: usize| start + i * FUNCTION;
     Region {
@@ -56,7 +63,12 @@ pub(crate) fn region(start: usize, frames: &[&[(usize, u32, &[u32])]]) -> Region
         len: frames.len() * FUNCTION,
         eh_frame: eh_frame((0..frames.len()).map(|i| (at(i), FUNCTION as u32, frame_record()))),
         functions: (0..frames.len())
-            .map(|i| Function { name: format!("f{i}"), start: at(i), len: FUNCTION, ..Function::default() })
+            .map(|i| Function {
+                name: format!("f{i}"),
+                start: at(i),
+                len: FUNCTION,
+                ..Function::default()
+            })
             .collect(),
         safepoints: frames
             .iter()

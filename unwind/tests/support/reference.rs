@@ -1,15 +1,16 @@
 //! One row of CFI as gimli itself evaluates it: what compiled rules are compared with.
 
 use gimli::{
-    CfaRule, Encoding, EndianSlice, EvaluationResult, Format, LittleEndian, Location, Register, RegisterRule,
-    UnwindSection, UnwindTableRow, Value, X86_64,
+    CfaRule, Encoding, EndianSlice, EvaluationResult, Format, LittleEndian, Location, Register,
+    RegisterRule, UnwindSection, UnwindTableRow, Value, X86_64,
 };
 
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
 
 /// The integer registers and, as the last, the return address.
 pub(crate) const REGISTERS: usize = 17;
-const CALLEE_SAVED: [Register; 6] = [X86_64::RBX, X86_64::RBP, X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
+const CALLEE_SAVED: [Register; 6] =
+    [X86_64::RBX, X86_64::RBP, X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
 
 /// Register values made from a seed, aligned as addresses are.
 pub(crate) fn registers(seed: u64) -> [u64; REGISTERS] {
@@ -65,13 +66,16 @@ where
             result = match result {
                 EvaluationResult::Complete => break,
                 EvaluationResult::RequiresRegister { register, .. } => {
-                    let value = values.get(usize::from(register.0)).ok_or(gimli::Error::UnsupportedEvaluation)?;
+                    let value = values
+                        .get(usize::from(register.0))
+                        .ok_or(gimli::Error::UnsupportedEvaluation)?;
                     evaluation.resume_with_register(Value::Generic(*value))?
                 }
                 EvaluationResult::RequiresMemory { address, size: size @ 1..=8, .. } => {
                     let (word, shift) = (address & !7, (address & 7) as u32 * 8);
                     let high = memory(word.wrapping_add(8)).checked_shl(64 - shift).unwrap_or(0);
-                    let value = (memory(word) >> shift | high) & u64::MAX >> (64 - 8 * u32::from(size));
+                    let value =
+                        (memory(word) >> shift | high) & u64::MAX >> (64 - 8 * u32::from(size));
                     evaluation.resume_with_memory(Value::Generic(value))?
                 }
                 _ => return Err(gimli::Error::UnsupportedEvaluation),
@@ -104,8 +108,12 @@ where
                 Some(RegisterRule::Undefined | RegisterRule::Architectural) => State::Unknown,
                 Some(RegisterRule::SameValue) => State::Same,
                 Some(RegisterRule::Offset(offset)) => State::At(cfa.wrapping_add_signed(offset)),
-                Some(RegisterRule::ValOffset(offset)) => State::Value(cfa.wrapping_add_signed(offset)),
-                Some(RegisterRule::Register(other)) => value(other).map_or(State::Unknown, State::Value),
+                Some(RegisterRule::ValOffset(offset)) => {
+                    State::Value(cfa.wrapping_add_signed(offset))
+                }
+                Some(RegisterRule::Register(other)) => {
+                    value(other).map_or(State::Unknown, State::Value)
+                }
                 Some(RegisterRule::Constant(constant)) => State::Value(constant),
                 Some(RegisterRule::Expression(at)) => State::At(expression(at, Some(cfa))?),
                 Some(RegisterRule::ValExpression(at)) => State::Value(expression(at, Some(cfa))?),

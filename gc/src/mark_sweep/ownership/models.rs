@@ -1,7 +1,8 @@
 //! Models of allocation against sweeping, and against the beginnings and ends of cycles.
 //!
-//! A block's bits and memory are plain cells that loom watches: whoever touches a block that he does not own is caught, as
-//! is an order that comes from nowhere. Marks are relaxed atomics, as in the real block.
+//! A block's bits and memory are plain cells that loom watches: whoever touches a block that he
+//! does not own is caught, as is an order that comes from nowhere. Marks are relaxed atomics, as in
+//! the real block.
 
 use super::super::runs::{AllocationSlot, begin_marking, end_marking};
 use super::*;
@@ -108,7 +109,10 @@ impl Heap {
         let address = address.as_ptr() as usize;
         let (block, cell) = (address / STEP - 1, address % STEP / SIZE);
         self.memory(block, cell, |memory| {
-            assert_eq!(*memory, ZERO, "cell {cell} of block {block} is handed out zeroed, and once");
+            assert_eq!(
+                *memory, ZERO,
+                "cell {cell} of block {block} is handed out zeroed, and once"
+            );
             *memory = 1;
         });
         (block, cell)
@@ -225,7 +229,8 @@ fn allocating(heap: &Arc<Heap>, count: usize) -> thread::JoinHandle<Vec<(usize, 
     thread::spawn(move || (0..count).map(|_| heap.allocate(&local)).collect())
 }
 
-/// The collector sweeps everything and marks for the next cycle, while a thread that allocates sweeps for itself.
+/// The collector sweeps everything and marks for the next cycle, while a thread that allocates
+/// sweeps for itself.
 fn allocation_against_the_sweeper() {
     model(3, || {
         // In the first block an object lives, in the second none, in the third two.
@@ -236,7 +241,10 @@ fn allocation_against_the_sweeper() {
         heap.blacken(0, 0, 1);
         let objects = allocator.join().unwrap();
         assert!(heap.is_marked((0, 0)), "a mark was swept away");
-        assert!(objects.iter().all(|(block, cell)| (*block, *cell) != (0, 0) && *block != 2), "{objects:?} live");
+        assert!(
+            objects.iter().all(|(block, cell)| (*block, *cell) != (0, 0) && *block != 2),
+            "{objects:?} live"
+        );
         heap.memory(0, 0, |memory| assert_eq!(*memory, STALE, "the object is as it was"));
         heap.check(|block| u32::from(block < 3));
     });
@@ -268,7 +276,8 @@ fn loom_two_allocators_and_the_sweeper_share_no_block() {
         let allocators = [allocating(&heap, 2), allocating(&heap, 2)];
         heap.sweep_all();
         heap.blacken(0, 0, 1);
-        let mut objects: Vec<_> = allocators.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        let mut objects: Vec<_> =
+            allocators.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
         assert!(heap.is_marked((0, 0)));
         objects.sort_unstable();
         objects.dedup();
@@ -277,7 +286,8 @@ fn loom_two_allocators_and_the_sweeper_share_no_block() {
     });
 }
 
-/// A cycle begins while a thread allocates; what it allocates from then on is black, and is there after the cycle.
+/// A cycle begins while a thread allocates; what it allocates from then on is black, and is there
+/// after the cycle.
 fn allocation_against_the_beginning_of_a_cycle(late: bool) {
     model(3, move || {
         let heap = Heap::new(&[], 3);
@@ -336,12 +346,15 @@ fn loom_runs_whose_rest_stays_white_are_noticed() {
     allocation_against_the_beginning_of_a_cycle(false);
 }
 
-/// A thread ends, in native code, while the world is stopped and the cycle ends; another allocates when the world runs again.
+/// A thread ends, in native code, while the world is stopped and the cycle ends; another allocates
+/// when the world runs again.
 fn the_end_of_an_allocator_against_the_end_of_a_cycle() {
     model(3, || {
         let heap = Heap::new(&[], 3);
-        let (ending, staying) =
-            (Local::register(OneSlot::default(), &*heap), Local::register(OneSlot::default(), &*heap));
+        let (ending, staying) = (
+            Local::register(OneSlot::default(), &*heap),
+            Local::register(OneSlot::default(), &*heap),
+        );
         begin_marking(&*heap);
         let objects = [heap.allocate(&ending), heap.allocate(&staying)];
         let ends = {

@@ -1,4 +1,5 @@
-//! Models of short scans: a cycle goes on from the scan of the last one, whose barriers the goroutine returns through meanwhile.
+//! Models of short scans: a cycle goes on from the scan of the last one, whose barriers the
+//! goroutine returns through meanwhile.
 
 use super::*;
 use crate::ran::Ran;
@@ -45,8 +46,8 @@ impl Scanned {
         g.status.stop(Status::Parked);
     }
 
-    /// The second cycle begins its scan if the goroutine stands still; it goes on from cycle `kept`, or from none. Returns the frames
-    /// that it must have visited in the end.
+    /// The second cycle begins its scan if the goroutine stands still; it goes on from cycle
+    /// `kept`, or from none. Returns the frames that it must have visited in the end.
     fn begin_second(&self, kept: u64, spacing: Spacing) -> Vec<usize> {
         let g = &self.goroutine;
         let Ok(mut held) = g.status.hold(&g.scan) else { return Vec::new() };
@@ -80,7 +81,10 @@ impl Scanned {
         let count = self.count.with(|count| unsafe { *count });
         g.work(2, u64::MAX);
         let visits = g.memory().visits();
-        assert!(must.iter().all(|frame| visits[*frame] == 1), "{must:?} have changed, {visits:?} were made");
+        assert!(
+            must.iter().all(|frame| visits[*frame] == 1),
+            "{must:?} have changed, {visits:?} were made"
+        );
         assert!(visits.iter().all(|visits| *visits <= 1), "{visits:?}");
         let mut scan = g.scan.lock();
         scan.check(&View(g.memory()), &g.memory(), count * WORD);
@@ -89,7 +93,8 @@ impl Scanned {
     }
 }
 
-/// The goroutine returns through barriers of the first cycle before, while and after the second one scans what has changed.
+/// The goroutine returns through barriers of the first cycle before, while and after the second one
+/// scans what has changed.
 fn returns_meet_a_short_scan(spacing: Spacing, chunk: u64, kept: u64) {
     bounded(3, move || {
         let s = scanned(spacing, chunk);

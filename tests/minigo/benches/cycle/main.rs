@@ -1,9 +1,10 @@
-//! What one cycle costs, and for how long it stops anybody, against the number of objects, the depth of a stack and the number
-//! of goroutines.
+//! What one cycle costs, and for how long it stops anybody, against the number of objects, the
+//! depth of a stack and the number of goroutines.
 //!
-//! `cargo bench -p minigo --bench cycle [-- --quick]`. Each point is a program of its own that collects a few times; the
-//! median of its cycles counts. Writes three plots, `target/plots/cycle_{heap,depth,goroutines}.svg`, and ends with lines
-//! `figure NAME VALUE UNIT`. `exponent` is the slope in the plot from its second point on: 1 is linear growth, 0 is none.
+//! `cargo bench -p minigo --bench cycle [-- --quick]`. Each point is a program of its own that
+//! collects a few times; the median of its cycles counts. Writes three plots,
+//! `target/plots/cycle_{heap,depth,goroutines}.svg`, and ends with lines `figure NAME VALUE UNIT`.
+//! `exponent` is the slope in the plot from its second point on: 1 is linear growth, 0 is none.
 
 mod plot;
 
@@ -96,7 +97,8 @@ func main() {
 }
 ";
 
-/// One of the three: its name, what is on the axis below, the program, and the sizes, with how many of them `--quick` takes.
+/// One of the three: its name, what is on the axis below, the program, and the sizes, with how many
+/// of them `--quick` takes.
 struct Experiment {
     name: &'static str,
     axis: &'static str,
@@ -129,8 +131,8 @@ const EXPERIMENTS: [Experiment; 3] = [
     },
 ];
 
-/// The medians of a program's forced cycles, in nanoseconds: the whole cycle, the longest that the world or one goroutine stood
-/// still.
+/// The medians of a program's forced cycles, in nanoseconds: the whole cycle, the longest that the
+/// world or one goroutine stood still.
 fn measure(program: &str, size: usize, directory: &Path) -> Result<(f64, f64), Box<dyn Error>> {
     let (file, stats) = (directory.join("cycle.go"), directory.join("cycle.json"));
     std::fs::write(&file, program.replace("SIZE", &size.to_string()))?;
@@ -138,7 +140,12 @@ fn measure(program: &str, size: usize, directory: &Path) -> Result<(f64, f64), B
     // Only what the program asks for.
     let out = command.args(["--gc-percent", "-1", "--stats"]).arg(&stats).arg(&file).output()?;
     if !out.status.success() {
-        return Err(format!("size {size}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr)).into());
+        return Err(format!(
+            "size {size}: {}\n{}",
+            out.status,
+            String::from_utf8_lossy(&out.stderr)
+        )
+        .into());
     }
     let statistics: Value = serde_json::from_slice(&std::fs::read(&stats)?)?;
     let cycles = statistics["cycles_detail"].as_array().ok_or("no cycles")?;
@@ -156,7 +163,8 @@ fn measure(program: &str, size: usize, directory: &Path) -> Result<(f64, f64), B
 fn exponent(points: &[(f64, f64)]) -> f64 {
     let logs: Vec<(f64, f64)> = points.iter().map(|(x, y)| (x.ln(), y.ln())).collect();
     let n = logs.len() as f64;
-    let (mx, my) = (logs.iter().map(|p| p.0).sum::<f64>() / n, logs.iter().map(|p| p.1).sum::<f64>() / n);
+    let (mx, my) =
+        (logs.iter().map(|p| p.0).sum::<f64>() / n, logs.iter().map(|p| p.1).sum::<f64>() / n);
     let covariance: f64 = logs.iter().map(|p| (p.0 - mx) * (p.1 - my)).sum();
     covariance / logs.iter().map(|p| (p.0 - mx).powi(2)).sum::<f64>()
 }
@@ -167,7 +175,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&directory)?;
     let mut figures = Vec::new();
     for experiment in &EXPERIMENTS {
-        let sizes = &experiment.sizes[..if quick { experiment.quick } else { experiment.sizes.len() }];
+        let sizes =
+            &experiment.sizes[..if quick { experiment.quick } else { experiment.sizes.len() }];
         println!("{:>12} {:>14} {:>14}", experiment.axis, "cycle", "longest stop");
         let (mut whole, mut stop) = (Vec::new(), Vec::new());
         for size in sizes {
@@ -180,11 +189,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         for (what, points) in [("cycle", &whole), ("stop", &stop)] {
             let last = points.last().expect("a point");
             figures.push(format!("figure {what}_{name}_{} {:.3} ms", last.0, last.1));
-            figures.push(format!("figure {what}_{name}_exponent {:.3} slope", exponent(&points[1..])));
+            figures
+                .push(format!("figure {what}_{name}_exponent {:.3} slope", exponent(&points[1..])));
         }
         let file = directory.join(format!("cycle_{name}.svg"));
-        let curves = [Curve { name: "whole cycle", points: &whole }, Curve { name: "longest stop", points: &stop }];
-        let plot = Plot { title: "One cycle", below: experiment.axis, left: "milliseconds", curves: &curves };
+        let curves = [
+            Curve { name: "whole cycle", points: &whole },
+            Curve { name: "longest stop", points: &stop },
+        ];
+        let plot = Plot {
+            title: "One cycle",
+            below: experiment.axis,
+            left: "milliseconds",
+            curves: &curves,
+        };
         std::fs::write(&file, plot.svg())?;
         println!("wrote {}\n", file.display());
     }

@@ -41,7 +41,9 @@ impl Plot<'_> {
         let points = || self.curves.iter().flat_map(|curve| curve.points);
         let (x0, x1) = powers(points().map(|p| p.0));
         let (y0, y1) = powers(points().map(|p| p.1));
-        let at = |value: f64, from: i32, to: i32| (value.log10() - f64::from(from)) / f64::from(to - from);
+        let at = |value: f64, from: i32, to: i32| {
+            (value.log10() - f64::from(from)) / f64::from(to - from)
+        };
         let x = |value: f64| LEFT + at(value, x0, x1) * (WIDTH - LEFT - RIGHT);
         let y = |value: f64| HEIGHT - BOTTOM - at(value, y0, y1) * (HEIGHT - TOP - BOTTOM);
         let mut out = format!(
@@ -51,8 +53,15 @@ impl Plot<'_> {
         // Writing to a string does not fail.
         let mut line = |text: String| _ = writeln!(out, "{text}");
         let middle = (LEFT + WIDTH - RIGHT) / 2.0;
-        line(format!("<text x=\"{middle}\" y=\"22\" text-anchor=\"middle\" font-size=\"15\">{}</text>", self.title));
-        line(format!("<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{}</text>", HEIGHT - 18.0, self.below));
+        line(format!(
+            "<text x=\"{middle}\" y=\"22\" text-anchor=\"middle\" font-size=\"15\">{}</text>",
+            self.title
+        ));
+        line(format!(
+            "<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+            HEIGHT - 18.0,
+            self.below
+        ));
         let height = (TOP + HEIGHT - BOTTOM) / 2.0;
         line(format!(
             "<text x=\"20\" y=\"{height}\" text-anchor=\"middle\" transform=\"rotate(-90 20 {height})\">{}</text>",
@@ -62,23 +71,41 @@ impl Plot<'_> {
             let at = x(10f64.powi(power));
             line(format!("<path d=\"M{at:.1} {TOP}V{}\" stroke=\"#ddd\"/>", HEIGHT - BOTTOM));
             let below = HEIGHT - BOTTOM + 18.0;
-            line(format!("<text x=\"{at:.1}\" y=\"{below}\" text-anchor=\"middle\">{}</text>", tick(power)));
+            line(format!(
+                "<text x=\"{at:.1}\" y=\"{below}\" text-anchor=\"middle\">{}</text>",
+                tick(power)
+            ));
         }
         for power in y0..=y1 {
             let at = y(10f64.powi(power));
             line(format!("<path d=\"M{LEFT} {at:.1}H{}\" stroke=\"#ddd\"/>", WIDTH - RIGHT));
             let text = at + 4.0;
-            line(format!("<text x=\"{}\" y=\"{text:.1}\" text-anchor=\"end\">{}</text>", LEFT - 6.0, tick(power)));
+            line(format!(
+                "<text x=\"{}\" y=\"{text:.1}\" text-anchor=\"end\">{}</text>",
+                LEFT - 6.0,
+                tick(power)
+            ));
         }
         for (curve, colour) in self.curves.iter().zip(COLOURS) {
-            let path: Vec<String> = curve.points.iter().map(|p| format!("{:.1} {:.1}", x(p.0), y(p.1))).collect();
-            line(format!("<path d=\"M{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>", path.join("L")));
+            let path: Vec<String> =
+                curve.points.iter().map(|p| format!("{:.1} {:.1}", x(p.0), y(p.1))).collect();
+            line(format!(
+                "<path d=\"M{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+                path.join("L")
+            ));
             for p in curve.points {
-                line(format!("<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{colour}\"/>", x(p.0), y(p.1)));
+                line(format!(
+                    "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{colour}\"/>",
+                    x(p.0),
+                    y(p.1)
+                ));
             }
             if let Some(last) = curve.points.last() {
                 let (right, beside) = (x(last.0) + 8.0, y(last.1) + 4.0);
-                line(format!("<text x=\"{right:.1}\" y=\"{beside:.1}\" fill=\"{colour}\">{}</text>", curve.name));
+                line(format!(
+                    "<text x=\"{right:.1}\" y=\"{beside:.1}\" fill=\"{colour}\">{}</text>",
+                    curve.name
+                ));
             }
         }
         out += "</svg>\n";

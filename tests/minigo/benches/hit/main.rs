@@ -1,14 +1,17 @@
 //! What return barriers cost: `cargo bench -p minigo --bench hit [-- --quick]`.
 //!
-//! First one return through a barrier against a plain return: compiled code recurses, barriers are placed in every frame, and
-//! all frames return. Then whole programs, with collections going on all the time: barriers of each kind against none. Medians.
+//! First one return through a barrier against a plain return: compiled code recurses, barriers are
+//! placed in every frame, and all frames return. Then whole programs, with collections going on all
+//! the time: barriers of each kind against none. Medians.
 
 #[path = "../../tests/jit/mod.rs"]
 mod jit;
 
 use parking_lot::Mutex;
 use stackmark_stack::unwind::Code;
-use stackmark_stack::{BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime};
+use stackmark_stack::{
+    BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime,
+};
 use std::error::Error;
 use std::ffi::c_void;
 use std::path::Path;
@@ -91,7 +94,8 @@ fn hits(runs: usize) -> Result<(f64, f64), Box<dyn Error>> {
 
 /// How long a program runs, in seconds.
 fn run(directory: &Path, what: &str, barriers: &str, quick: bool) -> Result<f64, Box<dyn Error>> {
-    let mut text = include_str!("throughput.go").replace("work(\"fib\")", &format!("work(\"{what}\")"));
+    let mut text =
+        include_str!("throughput.go").replace("work(\"fib\")", &format!("work(\"{what}\")"));
     if quick {
         text = text.replace("fib(35)", "fib(22)").replace("< 400;", "< 2;").replace("< 5;", "< 1;");
     }
@@ -103,7 +107,12 @@ fn run(directory: &Path, what: &str, barriers: &str, quick: bool) -> Result<f64,
     let out = command.output()?;
     let took = begun.elapsed().as_secs_f64();
     if !out.status.success() {
-        return Err(format!("{command:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr)).into());
+        return Err(format!(
+            "{command:?}: {}\n{}",
+            out.status,
+            String::from_utf8_lossy(&out.stderr)
+        )
+        .into());
     }
     Ok(took)
 }
@@ -126,9 +135,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let [incremental, limit, none] = took.map(median);
         println!("{what:<8}{incremental:>14.3}{limit:>14.3}{none:>14.3}");
-        figures.push(format!("figure throughput_{what}_incremental_vs_none {:.3} ratio", none / incremental));
-        figures
-            .push(format!("figure throughput_{what}_incremental_vs_rescan_limit {:.3} ratio", limit / incremental));
+        figures.push(format!(
+            "figure throughput_{what}_incremental_vs_none {:.3} ratio",
+            none / incremental
+        ));
+        figures.push(format!(
+            "figure throughput_{what}_incremental_vs_rescan_limit {:.3} ratio",
+            limit / incremental
+        ));
     }
     figures.iter().for_each(|figure| println!("{figure}"));
     Ok(())

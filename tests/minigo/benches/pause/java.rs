@@ -33,14 +33,17 @@ pub(crate) fn run(
     Ok(Run { gaps: numbers(&out, "gap "), stops: stops(&out), ..Run::default() })
 }
 
-/// The longest safepoint before each line that ends a collection. Those of the first three go with what comes before.
+/// The longest safepoint before each line that ends a collection. Those of the first three go with
+/// what comes before.
 fn stops(log: &str) -> Vec<u64> {
     let mut stops = Vec::new();
     let mut longest = 0;
     for line in log.lines() {
         if line.starts_with("gap ") {
             stops.push(std::mem::take(&mut longest));
-        } else if let Some(total) = line.split_once("Total: ").and_then(|(_, rest)| rest.split(' ').next()) {
+        } else if let Some(total) =
+            line.split_once("Total: ").and_then(|(_, rest)| rest.split(' ').next())
+        {
             longest = longest.max(total.parse().unwrap_or(0));
         }
     }

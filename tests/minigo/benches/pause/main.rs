@@ -1,14 +1,18 @@
-//! How long a collection stops a program whose stack is deep: `cargo bench -p minigo --bench pause [-- --quick]`.
+//! How long a collection stops a program whose stack is deep: `cargo bench -p minigo --bench pause
+//! [-- --quick]`.
 //!
-//! One goroutine recurses to a depth and then runs a loop that goes a few frames up and down and reads the clock, while the
-//! main goroutine collects. Two figures for each collection: the longest *stop* that the collector imposes (the world stopped, or a
-//! goroutine held), by its own account; and the longest *gap* that the deep goroutine sees, which is what a program feels. In
-//! each of our modes; in real Go, with the same source; in Java, and in C with the Boehm collector, where they are
-//! installed. Two threads run at most, on two cores or more: the scheduler's milliseconds are not the collectors'. The system
-//! has gaps of its own, timer interrupts above all: those of the same program without collections are shown too, and
-//! every gap is looked for through the same 25 milliseconds, or a longer collection.
+//! One goroutine recurses to a depth and then runs a loop that goes a few frames up and down and
+//! reads the clock, while the main goroutine collects. Two figures for each collection: the longest
+//! *stop* that the collector imposes (the world stopped, or a goroutine held), by its own account;
+//! and the longest *gap* that the deep goroutine sees, which is what a program feels. In each of
+//! our modes; in real Go, with the same source; in Java, and in C with the Boehm collector, where
+//! they are installed. Two threads run at most, on two cores or more: the scheduler's milliseconds
+//! are not the collectors'. The system has gaps of its own, timer interrupts above all: those of
+//! the same program without collections are shown too, and every gap is looked for through the same
+//! 25 milliseconds, or a longer collection.
 //!
-//! Medians and maxima over the collections; a plot goes to `target/pause.svg`. Goals are on the medians.
+//! Medians and maxima over the collections; a plot goes to `target/pause.svg`. Goals are on the
+//! medians.
 
 #[path = "../../../peers/src/go.rs"]
 #[allow(dead_code, unused_imports)]
@@ -93,7 +97,8 @@ impl Bench {
     fn go(&self, go: &go::Go, depth: usize) -> Result<Run, Box<dyn Error>> {
         let program = self.directory.join(format!("deep_{depth}"));
         go.build(&self.source(depth, true)?, &program)?;
-        let output = Command::new(&program).env("GODEBUG", "gctrace=1").env("GOGC", "off").output()?;
+        let output =
+            Command::new(&program).env("GODEBUG", "gctrace=1").env("GOGC", "off").output()?;
         let trace = String::from_utf8_lossy(&output.stderr);
         let stop = |line: &str| go::longest_stop(line).as_nanos() as u64;
         let collections = trace.lines().filter(|line| line.starts_with("gc ")).skip(3);
@@ -104,13 +109,15 @@ impl Bench {
         })
     }
 
-    /// C, compiled with the Boehm collector: the deep thread is the one that collects, so that its gap is the stop.
+    /// C, compiled with the Boehm collector: the deep thread is the one that collects, so that its
+    /// gap is the stop.
     fn boehm(&self, depth: usize) -> Result<Run, Box<dyn Error>> {
         let source = self.directory.join("deep.c");
         std::fs::write(&source, include_str!("deep.c"))?;
         let program = self.directory.join("deep_boehm");
         succeed(Command::new("cc").args(["-O1", "-o"]).arg(&program).arg(&source).arg("-lgc"))?;
-        let command = format!("ulimit -s unlimited; exec {} {depth} {}", program.display(), self.collections);
+        let command =
+            format!("ulimit -s unlimited; exec {} {depth} {}", program.display(), self.collections);
         let stops = numbers(&succeed(Command::new("sh").args(["-c", &command]))?, "stop ");
         Ok(Run { gaps: stops.clone(), stops, ..Run::default() })
     }
@@ -119,7 +126,12 @@ impl Bench {
 fn succeed(command: &mut Command) -> Result<String, Box<dyn Error>> {
     let out = command.output()?;
     if !out.status.success() {
-        return Err(format!("{command:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr)).into());
+        return Err(format!(
+            "{command:?}: {}\n{}",
+            out.status,
+            String::from_utf8_lossy(&out.stderr)
+        )
+        .into());
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
@@ -133,20 +145,28 @@ const MODES: [(&str, Option<&str>); 4] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     let quick = std::env::args().any(|argument| argument == "--quick");
-    let depths: &[usize] = if quick { &[100, 10_000] } else { &[100, 1_000, 10_000, 100_000, 1_000_000] };
+    let depths: &[usize] =
+        if quick { &[100, 10_000] } else { &[100, 1_000, 10_000, 100_000, 1_000_000] };
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let directory = target.join("pause");
     std::fs::create_dir_all(&directory)?;
     let bench = Bench { directory, collections: if quick { 5 } else { 51 } };
-    println!("{} cores; at most 2 threads that run: the deep goroutine's and the collector's", cores());
-    println!("{:<14}{:>9}{:>13}{:>13}{:>13}{:>13}", "", "depth", "stop, us", "longest", "gap, us", "longest");
+    println!(
+        "{} cores; at most 2 threads that run: the deep goroutine's and the collector's",
+        cores()
+    );
+    println!(
+        "{:<14}{:>9}{:>13}{:>13}{:>13}{:>13}",
+        "", "depth", "stop, us", "longest", "gap, us", "longest"
+    );
 
     let mut results = Results::new();
     let mut run = |name: &'static str, depth: usize, run: Result<Run, Box<dyn Error>>| match run {
         Ok(run) => {
             let us = |ns: u64| format!("{:.1}", ns as f64 / 1e3);
             let [stop, stops, gap, gaps] =
-                [median(&run.stops), longest(&run.stops), median(&run.gaps), longest(&run.gaps)].map(us);
+                [median(&run.stops), longest(&run.stops), median(&run.gaps), longest(&run.gaps)]
+                    .map(us);
             println!("{name:<14}{depth:>9}{stop:>13}{stops:>13}{gap:>13}{gaps:>13}");
             results.insert((name, depth), run);
         }
@@ -166,7 +186,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             Err(error) => println!("Go is skipped: {error}"),
         }
         for (name, option) in java::COLLECTORS {
-            depths.iter().for_each(|&depth| run(name, depth, java::run(&bench.directory, option, depth, 51)));
+            depths.iter().for_each(|&depth| {
+                run(name, depth, java::run(&bench.directory, option, depth, 51))
+            });
         }
         depths.iter().for_each(|&depth| run("Boehm", depth, bench.boehm(depth)));
         let file = target.join("../pause.svg");
@@ -184,7 +206,10 @@ fn cores() -> usize {
 fn figures(results: &Results, depths: &[usize]) {
     let (first, last) = (depths[0], depths[depths.len() - 1]);
     let of = |name: &str, depth: usize, what: fn(&Run) -> &Vec<u64>| {
-        results.iter().find(|((n, d), _)| *n == name && *d == depth).map(|(_, run)| median(what(run)) as f64)
+        results
+            .iter()
+            .find(|((n, d), _)| *n == name && *d == depth)
+            .map(|(_, run)| median(what(run)) as f64)
     };
     let gap = |name: &str, depth| of(name, depth, |run| &run.gaps);
     let stop = |name: &str, depth| of(name, depth, |run| &run.stops);
@@ -195,7 +220,17 @@ fn figures(results: &Results, depths: &[usize]) {
     };
     let power = |depth: usize| format!("1e{}", depth.ilog10());
     for depth in [first, last] {
-        for name in ["none", "incremental", "rescan limit", "whole", "Go", "ZGC", "Shenandoah", "G1", "Boehm"] {
+        for name in [
+            "none",
+            "incremental",
+            "rescan limit",
+            "whole",
+            "Go",
+            "ZGC",
+            "Shenandoah",
+            "G1",
+            "Boehm",
+        ] {
             let key = name.to_lowercase().replace(' ', "_");
             for (what, value) in [("gap", gap(name, depth)), ("stop", stop(name, depth))] {
                 if let Some(value) = value {
@@ -206,8 +241,16 @@ fn figures(results: &Results, depths: &[usize]) {
     }
     let ours = "incremental";
     ratio(&format!("gap_{}_vs_{}", power(last), power(first)), gap(ours, last), gap(ours, first));
-    ratio(&format!("stop_{}_vs_{}", power(last), power(first)), stop(ours, last), stop(ours, first));
-    ratio(&format!("gap_whole_vs_incremental_{}", power(last)), gap("whole", last), gap(ours, last));
+    ratio(
+        &format!("stop_{}_vs_{}", power(last), power(first)),
+        stop(ours, last),
+        stop(ours, first),
+    );
+    ratio(
+        &format!("gap_whole_vs_incremental_{}", power(last)),
+        gap("whole", last),
+        gap(ours, last),
+    );
     ratio(&format!("gap_go_vs_incremental_{}", power(last)), gap("Go", last), gap(ours, last));
     let rescanned = of(ours, last, |run| &run.rescanned);
     ratio(&format!("rescanned_vs_touched_{}", power(last)), rescanned, Some(TOUCHED as f64));

@@ -1,11 +1,12 @@
 //! What short scans save: `cargo bench -p minigo --bench short_scan [-- --quick]`.
 //!
-//! One goroutine recurses to a depth, every frame with six references to old objects, and then allocates garbage in a loop at the
-//! top: a minor collection for each so many bytes. With short scans a collection visits the few frames that have run since the
-//! last one; without, in the same generational mode, the whole stack. The time of a collection is the collector's own account, from
-//! its beginning to the end of marking; sweeping is left out of it, and is the same in both. One thread runs the program,
-//! another collects. The two alternate; means and medians are over the minor collections of all rounds, the ratio is that of the
-//! medians.
+//! One goroutine recurses to a depth, every frame with six references to old objects, and then
+//! allocates garbage in a loop at the top: a minor collection for each so many bytes. With short
+//! scans a collection visits the few frames that have run since the last one; without, in the same
+//! generational mode, the whole stack. The time of a collection is the collector's own account,
+//! from its beginning to the end of marking; sweeping is left out of it, and is the same in both.
+//! One thread runs the program, another collects. The two alternate; means and medians are over the
+//! minor collections of all rounds, the ratio is that of the medians.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -64,18 +65,30 @@ impl Bench {
     fn run(&self, options: &[&str], into: &mut Collections) -> Result<(), Box<dyn Error>> {
         let stats = self.directory.join("stats.json");
         let mut command = Command::new(env!("CARGO_BIN_EXE_minigo"));
-        command.args(["--threads", "1", "--mark-workers", "1"]).arg(format!("--generational={NURSERY}"));
+        command
+            .args(["--threads", "1", "--mark-workers", "1"])
+            .arg(format!("--generational={NURSERY}"));
         let out = command.args(options).arg("--stats").arg(&stats).arg(self.source()?).output()?;
         if !out.status.success() {
-            return Err(format!("{command:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr)).into());
+            return Err(format!(
+                "{command:?}: {}\n{}",
+                out.status,
+                String::from_utf8_lossy(&out.stderr)
+            )
+            .into());
         }
         let stats: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(stats)?)?;
         let cycles = stats["cycles_detail"].as_array().ok_or("no cycles in the statistics")?;
-        let is_deep = |cycle: &serde_json::Value| cycle["deepest_frames"].as_u64() >= Some(self.depth as u64);
-        let minor = cycles.iter().filter(|cycle| cycle["minor"] == true && is_deep(cycle)).skip(WARM_UP);
-        let times: Vec<u64> = minor.filter_map(|cycle| cycle["mark_ns"].as_u64()).take(self.collections).collect();
+        let is_deep =
+            |cycle: &serde_json::Value| cycle["deepest_frames"].as_u64() >= Some(self.depth as u64);
+        let minor =
+            cycles.iter().filter(|cycle| cycle["minor"] == true && is_deep(cycle)).skip(WARM_UP);
+        let times: Vec<u64> =
+            minor.filter_map(|cycle| cycle["mark_ns"].as_u64()).take(self.collections).collect();
         if times.is_empty() {
-            return Err(format!("no minor collection of a deep stack among {}", cycles.len()).into());
+            return Err(
+                format!("no minor collection of a deep stack among {}", cycles.len()).into()
+            );
         }
         into.times.extend(times);
         Ok(())
@@ -99,7 +112,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             bench.run(&[], &mut short)?;
             bench.run(&["--whole-scans"], &mut whole)?;
         }
-        let [a, b, c, d] = [short.mean(), short.median(), whole.mean(), whole.median()].map(|ns| ns / 1e3);
+        let [a, b, c, d] =
+            [short.mean(), short.median(), whole.mean(), whole.median()].map(|ns| ns / 1e3);
         println!("{depth:>9}  {a:>12.1}{b:>12.1}{c:>14.1}{d:>12.1}{:>8.1}", d / b);
         if depth == 100_000 {
             println!("figure minor_short_mean {a:.1} us");
@@ -108,7 +122,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("figure minor_whole_median {d:.1} us");
             println!("figure minor_short_shortest {:.1} us", short.shortest() / 1e3);
             println!("figure minor_whole_shortest {:.1} us", whole.shortest() / 1e3);
-            println!("figure short_scan_speedup_shortest {:.1} ratio", whole.shortest() / short.shortest());
+            println!(
+                "figure short_scan_speedup_shortest {:.1} ratio",
+                whole.shortest() / short.shortest()
+            );
             println!("figure short_scan_speedup_mean {:.1} ratio", c / a);
             println!("figure short_scan_speedup {:.1} ratio", d / b);
         }

@@ -15,10 +15,14 @@ pub(crate) struct Output {
 pub(crate) fn run(file: &str, arguments: &[String]) -> Compiled<Output> {
     let output = Command::new("cc").env("LC_ALL", "C").args(arguments).output();
     match output {
-        Ok(o) => {
-            Ok(Output { success: o.status.success(), messages: String::from_utf8_lossy(&o.stderr).into_owned() })
-        }
-        Err(e) => Err(CompileError { place: file.into(), message: format!("the C compiler cc cannot be run: {e}") }),
+        Ok(o) => Ok(Output {
+            success: o.status.success(),
+            messages: String::from_utf8_lossy(&o.stderr).into_owned(),
+        }),
+        Err(e) => Err(CompileError {
+            place: file.into(),
+            message: format!("the C compiler cc cannot be run: {e}"),
+        }),
     }
 }
 
@@ -43,7 +47,10 @@ pub(crate) fn first_error(file: &str, messages: &str) -> CompileError {
             }
         }
     }
-    CompileError { place: file.into(), message: format!("the C compiler refuses it:\n{}", messages.trim_end()) }
+    CompileError {
+        place: file.into(),
+        message: format!("the C compiler refuses it:\n{}", messages.trim_end()),
+    }
 }
 
 /// A directive that makes the compiler name lines of the Go file.

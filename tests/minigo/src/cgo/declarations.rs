@@ -1,4 +1,5 @@
-//! Go declarations of the C names that a program uses, from the debugging information that the C compiler writes.
+//! Go declarations of the C names that a program uses, from the debugging information that the C
+//! compiler writes.
 
 use crate::cgo::source::{ADDRESS, NAME, UNSAFE_POINTER, WITH_ERRNO};
 use gimli::{AttributeValue, DwAt, UnitOffset, constants as dw};
@@ -107,7 +108,14 @@ impl<'d> Descriptions<'d> {
                 variables.insert(name, t);
             }
         }
-        Ok(Descriptions { unit, dwarf, variables, types: HashMap::new(), declared: BTreeMap::new(), unnamed: 0 })
+        Ok(Descriptions {
+            unit,
+            dwarf,
+            variables,
+            types: HashMap::new(),
+            declared: BTreeMap::new(),
+            unnamed: 0,
+        })
     }
 
     fn entry(&self, at: UnitOffset) -> Result<Die<'d>, DeclarationError> {
@@ -115,7 +123,12 @@ impl<'d> Descriptions<'d> {
     }
 
     /// What the variable `variable`, a pointer to it, says about the C name `name`.
-    pub(crate) fn kind(&mut self, variable: &str, name: &str, is_type: bool) -> Result<Kind, DeclarationError> {
+    pub(crate) fn kind(
+        &mut self,
+        variable: &str,
+        name: &str,
+        is_type: bool,
+    ) -> Result<Kind, DeclarationError> {
         let pointer = *self.variables.get(variable).ok_or(DeclarationError::Missing)?;
         let entry = self.entry(pointer)?;
         let Some(to) = reference(&entry, dw::DW_AT_type) else {
@@ -191,7 +204,8 @@ impl<'d> Descriptions<'d> {
         if own == go || self.declared.contains_key(&own) {
             return;
         }
-        let definition = if is_c(go) || go == UNSAFE_POINTER { format!("= {go}") } else { go.to_owned() };
+        let definition =
+            if is_c(go) || go == UNSAFE_POINTER { format!("= {go}") } else { go.to_owned() };
         self.declared.insert(own, definition);
     }
 
@@ -216,22 +230,26 @@ impl<'d> Descriptions<'d> {
         let name = text(&self.dwarf, &self.unit, &entry, dw::DW_AT_name)?;
         let size = number(&entry, dw::DW_AT_byte_size).unwrap_or(0);
         let to = reference(&entry, dw::DW_AT_type);
-        let unsupported = |what: &str| Err(DeclarationError::Unsupported(format!("the C type {what}")));
+        let unsupported =
+            |what: &str| Err(DeclarationError::Unsupported(format!("the C type {what}")));
         match entry.tag() {
             dw::DW_TAG_base_type => {
                 let c = name.ok_or(DeclarationError::Missing)?;
                 let encoding = entry.attr_value(dw::DW_AT_encoding);
-                let Some(AttributeValue::Encoding(encoding)) = encoding else { return unsupported(&c) };
+                let Some(AttributeValue::Encoding(encoding)) = encoding else {
+                    return unsupported(&c);
+                };
                 let Some((own, go)) = base_type(encoding, size, &c) else { return unsupported(&c) };
                 let go = self.named(own, go);
                 Ok(Type { go, c, size })
             }
-            dw::DW_TAG_const_type | dw::DW_TAG_volatile_type | dw::DW_TAG_restrict_type | dw::DW_TAG_atomic_type => {
-                match to {
-                    Some(to) => self.type_at(to),
-                    None => unsupported("void"),
-                }
-            }
+            dw::DW_TAG_const_type
+            | dw::DW_TAG_volatile_type
+            | dw::DW_TAG_restrict_type
+            | dw::DW_TAG_atomic_type => match to {
+                Some(to) => self.type_at(to),
+                None => unsupported("void"),
+            },
             dw::DW_TAG_typedef => {
                 let name = name.ok_or(DeclarationError::Missing)?;
                 let Some(to) = to else { return unsupported("void") };
@@ -279,7 +297,9 @@ impl<'d> Descriptions<'d> {
             dw::DW_TAG_enumeration_type => {
                 let mut signed = false;
                 for child in self.children(at)? {
-                    if let Some(AttributeValue::Sdata(v)) = self.entry(child)?.attr_value(dw::DW_AT_const_value) {
+                    if let Some(AttributeValue::Sdata(v)) =
+                        self.entry(child)?.attr_value(dw::DW_AT_const_value)
+                    {
                         signed |= v < 0;
                     }
                 }
@@ -301,7 +321,11 @@ impl<'d> Descriptions<'d> {
                     counts.push(number(&range, dw::DW_AT_count).or(bound).unwrap_or(0));
                 }
                 let go = counts.iter().rev().fold(element.go, |t, n| format!("[{n}]{t}"));
-                Ok(Type { go, c: String::new(), size: counts.iter().fold(element.size, |s, n| s * n) })
+                Ok(Type {
+                    go,
+                    c: String::new(),
+                    size: counts.iter().fold(element.size, |s, n| s * n),
+                })
             }
             tag => unsupported(&name.unwrap_or_else(|| tag.to_string())),
         }
@@ -334,7 +358,12 @@ impl<'d> Descriptions<'d> {
         }
     }
 
-    fn structure(&mut self, at: UnitOffset, name: String, c: String) -> Result<Type, DeclarationError> {
+    fn structure(
+        &mut self,
+        at: UnitOffset,
+        name: String,
+        c: String,
+    ) -> Result<Type, DeclarationError> {
         let own = go_name(&name);
         let entry = self.entry(at)?;
         let size = number(&entry, dw::DW_AT_byte_size).unwrap_or(0);
@@ -350,12 +379,16 @@ impl<'d> Descriptions<'d> {
         for child in self.children(at)? {
             let member = self.entry(child)?;
             let bits = [dw::DW_AT_bit_size, dw::DW_AT_data_bit_offset, dw::DW_AT_bit_offset];
-            if member.tag() != dw::DW_TAG_member || bits.iter().any(|b| member.attr_value(*b).is_some()) {
+            if member.tag() != dw::DW_TAG_member
+                || bits.iter().any(|b| member.attr_value(*b).is_some())
+            {
                 continue;
             }
             let to = reference(&member, dw::DW_AT_type).ok_or(DeclarationError::Missing)?;
             let offset = number(&member, dw::DW_AT_data_member_location).unwrap_or(0);
-            let Some(field) = text(&self.dwarf, &self.unit, &member, dw::DW_AT_name)? else { continue };
+            let Some(field) = text(&self.dwarf, &self.unit, &member, dw::DW_AT_name)? else {
+                continue;
+            };
             let inner = match self.type_at(to) {
                 Ok(t) => t,
                 // Its bytes stay without a name.
@@ -446,7 +479,8 @@ pub(crate) fn c_spelling(name: &str) -> String {
 
 /// The declarations of a function: for calls, for calls with errno, and its address.
 pub(crate) fn function_declarations(name: &str, f: &Function) -> String {
-    let params: Vec<String> = f.params.iter().enumerate().map(|(i, t)| format!("p{i} {t}")).collect();
+    let params: Vec<String> =
+        f.params.iter().enumerate().map(|(i, t)| format!("p{i} {t}")).collect();
     let params = params.join(", ");
     let result = f.result.as_deref().unwrap_or("");
     let first = f.result.as_deref().unwrap_or("[0]byte");

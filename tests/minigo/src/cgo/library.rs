@@ -1,8 +1,10 @@
-//! The C side of a program as a shared object: the preamble, a wrapper for each call, the program's C files.
+//! The C side of a program as a shared object: the preamble, a wrapper for each call, the program's
+//! C files.
 //!
-//! A call travels as one block: the arguments, then the results, each with its natural alignment. For a call of C the block lies
-//! in the caller's frame, which may move while C calls back: the wrapper reads the arguments before the call, and writes the result
-//! to where the stack is then. For a call of Go the block lies on C's stack.
+//! A call travels as one block: the arguments, then the results, each with its natural alignment.
+//! For a call of C the block lies in the caller's frame, which may move while C calls back: the
+//! wrapper reads the arguments before the call, and writes the result to where the stack is then.
+//! For a call of Go the block lies on C's stack.
 
 use super::compiler::{self, argument, line_directive};
 use super::declarations::{Function, c_spelling};
@@ -84,10 +86,12 @@ typedef GoString _GoString_;
 pub(crate) fn load(program: &Program, unit: &Unit, hooks: &Hooks) -> Compiled<Symbols> {
     let exports = exports(program, unit)?;
     let scratch = Scratch::new(&unit.file)?;
-    let prototypes: String = exports.iter().fold(String::new(), |out, e| out + &prototype(e) + ";\n");
+    let prototypes: String =
+        exports.iter().fold(String::new(), |out, e| out + &prototype(e) + ";\n");
     let start = format!("{GO_TYPES}{}", preamble(&unit.source, &unit.file));
     let structs: String = exports.iter().fold(String::new(), |out, e| out + &return_struct(e));
-    let [begin, end] = ["extern \"C\" {", "}"].map(|text| format!("#ifdef __cplusplus\n{text}\n#endif\n"));
+    let [begin, end] =
+        ["extern \"C\" {", "}"].map(|text| format!("#ifdef __cplusplus\n{text}\n#endif\n"));
     let header = format!("#pragma once\n{start}\n{begin}{structs}{prototypes}{end}");
     scratch.write(&unit.file, "_cgo_export.h", &header)?;
     let mut text = format!("{start}\n#line 1 \"wrappers\"\n{structs}{prototypes}");
@@ -110,7 +114,9 @@ pub(crate) fn load(program: &Program, unit: &Unit, hooks: &Hooks) -> Compiled<Sy
     let source = scratch.write(&unit.file, "wrappers.c", &text)?;
     let object = scratch.0.join("library.so");
     let mut arguments: Vec<String> =
-        ["-shared", "-fPIC", "-g", "-O2", "-w", "-pthread", "-fexceptions"].map(String::from).to_vec();
+        ["-shared", "-fPIC", "-g", "-O2", "-w", "-pthread", "-fexceptions"]
+            .map(String::from)
+            .to_vec();
     arguments.extend(unit.source.compile_flags.iter().cloned());
     arguments.extend(include_directory(&unit.file));
     arguments.push(format!("-I{}", argument(&scratch.0)));
@@ -136,7 +142,9 @@ pub(crate) fn load(program: &Program, unit: &Unit, hooks: &Hooks) -> Compiled<Sy
         let f = unsafe { std::mem::transmute::<usize, extern "C" fn() -> usize>(f) };
         addresses.insert(name.clone(), f());
     }
-    let all = |kind: &str, names: &std::collections::BTreeSet<String>| -> Compiled<HashMap<String, usize>> {
+    let all = |kind: &str,
+               names: &std::collections::BTreeSet<String>|
+     -> Compiled<HashMap<String, usize>> {
         names.iter().map(|n| Ok((n.clone(), symbol(&format!("_minigo_{kind}_{n}"))?))).collect()
     };
     Ok(Symbols {
@@ -156,14 +164,18 @@ fn is_native(file: &Path, extensions: &[&str]) -> bool {
 
 /// The C and C++ files beside the program.
 fn native_files(unit: &Unit) -> Compiled<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(&unit.directory).map_err(|e| io_error(&unit.file, &unit.directory, &e))?;
-    let mut files: Vec<PathBuf> =
-        entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| is_native(p, &["c"]) || is_native(p, &CXX)).collect();
+    let entries = std::fs::read_dir(&unit.directory)
+        .map_err(|e| io_error(&unit.file, &unit.directory, &e))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|e| Some(e.ok()?.path()))
+        .filter(|p| is_native(p, &["c"]) || is_native(p, &CXX))
+        .collect();
     files.sort();
     Ok(files)
 }
 
-/// Loads the object from memory: nothing is left behind, and debuggers and tracebacks still find its symbols.
+/// Loads the object from memory: nothing is left behind, and debuggers and tracebacks still find
+/// its symbols.
 fn open(file: &str, object: &Path) -> Compiled<*mut c_void> {
     let failed = |message: String| CompileError { place: file.into(), message };
     let bytes = std::fs::read(object).map_err(|e| io_error(file, object, &e))?;
@@ -212,7 +224,8 @@ fn call_wrapper(text: &mut String, kind: &str, name: &str, f: &Function, with_er
     }
     let args: Vec<String> = (0..f.c_params.len()).map(|i| format!("a->p{i}")).collect();
     let args = args.join(", ");
-    let _ = write!(text, "void _minigo_{kind}_{name}(void *block) {{ struct {{ {block}}} *a = block; ");
+    let _ =
+        write!(text, "void _minigo_{kind}_{name}(void *block) {{ struct {{ {block}}} *a = block; ");
     text.push_str("char *top = _minigo_stack_top(); ");
     if with_errno {
         text.push_str("*__errno_location() = 0; ");
@@ -255,12 +268,17 @@ fn return_struct(e: &Export) -> String {
     if e.results.len() < 2 {
         return String::new();
     }
-    let fields = e.results.iter().enumerate().fold(String::new(), |out, (i, t)| out + &format!("{t} r{i}; "));
+    let fields = e
+        .results
+        .iter()
+        .enumerate()
+        .fold(String::new(), |out, (i, t)| out + &format!("{t} r{i}; "));
     format!("struct {}_return {{ {fields}}};\n", e.name)
 }
 
 fn prototype(e: &Export) -> String {
-    let params: Vec<String> = e.params.iter().enumerate().map(|(i, t)| format!("{t} p{i}")).collect();
+    let params: Vec<String> =
+        e.params.iter().enumerate().map(|(i, t)| format!("{t} p{i}")).collect();
     let params = if params.is_empty() { "void".into() } else { params.join(", ") };
     format!("extern {} {}({params})", return_type(e), e.name)
 }
@@ -297,11 +315,13 @@ fn export_stub(text: &mut String, number: usize, e: &Export) {
 fn exports(program: &Program, unit: &Unit) -> Compiled<Vec<Export>> {
     let mut out = vec![];
     for e in &unit.source.exports {
-        let failed = |message: String| CompileError { place: format!("{}:{}", unit.file, e.line), message };
+        let failed =
+            |message: String| CompileError { place: format!("{}:{}", unit.file, e.line), message };
         let decl = program.info().ast_files.iter().flat_map(|f| &f.decls).find_map(|d| match d {
             Decl::Func(key) => {
                 let f = &program.ast.fdecls[*key];
-                (f.recv.is_none() && f.body.is_some() && program.ast.idents[f.name].name == e.name).then_some(f)
+                (f.recv.is_none() && f.body.is_some() && program.ast.idents[f.name].name == e.name)
+                    .then_some(f)
             }
             _ => None,
         });
@@ -311,7 +331,9 @@ fn exports(program: &Program, unit: &Unit) -> Compiled<Vec<Export>> {
         };
         let tc = &program.tc;
         let signature = tc.lobjs[object].typ().and_then(|t| tc.types[t].try_as_signature());
-        let Some(signature) = signature else { return Err(failed(format!("{} is not a function", e.name))) };
+        let Some(signature) = signature else {
+            return Err(failed(format!("{} is not a function", e.name)));
+        };
         if signature.variadic() {
             return Err(failed(format!("{} has a variable number of parameters", e.name)));
         }
@@ -321,7 +343,12 @@ fn exports(program: &Program, unit: &Unit) -> Compiled<Vec<Export>> {
                 .iter()
                 .map(|v| {
                     let t = tc.lobjs[*v].typ().and_then(|t| c_type(program, t));
-                    t.ok_or_else(|| failed(format!("{}: C has no type for one of its parameters or results", e.name)))
+                    t.ok_or_else(|| {
+                        failed(format!(
+                            "{}: C has no type for one of its parameters or results",
+                            e.name
+                        ))
+                    })
                 })
                 .collect()
         };

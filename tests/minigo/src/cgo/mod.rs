@@ -1,8 +1,9 @@
 //! `import "C"`: calls of C functions from Go, and of Go functions from C.
 //!
-//! The text of a Go file is rewritten (`source`), the names of C that it uses are looked up with the C compiler and declared in Go
-//! (`declarations`), and after the check the C text above the import is compiled with a wrapper for each function that is
-//! called either way (`library`), together with the C files in the program's directory.
+//! The text of a Go file is rewritten (`source`), the names of C that it uses are looked up with
+//! the C compiler and declared in Go (`declarations`), and after the check the C text above the
+//! import is compiled with a wrapper for each function that is called either way (`library`),
+//! together with the C files in the program's directory.
 
 mod compiler;
 mod declarations;
@@ -11,7 +12,9 @@ pub(crate) mod source;
 
 use crate::error::{CompileError, Compiled};
 use crate::walk::{Node, children};
-use declarations::{Descriptions, Function, Kind, Sections, c_spelling, function_declarations, go_name};
+use declarations::{
+    Descriptions, Function, Kind, Sections, c_spelling, function_declarations, go_name,
+};
 use go_parser::ast::{CallExpr, Decl, Expr, Spec, Stmt};
 use go_parser::{AstObjects, ErrorList, FileSet, IdentKey};
 use source::{ADDRESS, Source, UNSAFE_POINTER, WITH_ERRNO};
@@ -43,7 +46,8 @@ const HELPERS: [(&str, &str); 5] = [
 /// What the helpers' declarations need.
 const HELPER_TYPES: [&str; 2] = ["char", "int"];
 
-/// Reads a Go file. If it imports C: its C side, and the text to be checked in the place of the file's.
+/// Reads a Go file. If it imports C: its C side, and the text to be checked in the place of the
+/// file's.
 pub(crate) fn read(path: &Path, text: &str) -> Compiled<Option<(Unit, String)>> {
     let file = path.display().to_string();
     let Some(mut source) = source::read(&file, text)? else { return Ok(None) };
@@ -86,7 +90,8 @@ pub(crate) fn read(path: &Path, text: &str) -> Compiled<Option<(Unit, String)>> 
     let mut checked: String = source.text.iter().collect();
     checked.push('\n');
     checked.push_str(&declarations);
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let directory =
+        path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     Ok(Some((Unit { file, directory, source, functions, called, with_errno, addresses }, checked)))
 }
 
@@ -126,7 +131,11 @@ fn io_error(file: &str, path: &Path, e: &std::io::Error) -> CompileError {
 
 /// The preamble as C text, with the lines of the Go file.
 fn preamble(source: &Source, file: &str) -> String {
-    format!("#include <stddef.h>\n{}{}\n", compiler::line_directive(source.preamble_line, file), source.preamble)
+    format!(
+        "#include <stddef.h>\n{}{}\n",
+        compiler::line_directive(source.preamble_line, file),
+        source.preamble
+    )
 }
 
 /// What a name is in C, as its compiler sees it.
@@ -165,13 +174,16 @@ fn classify(
         );
     }
     let path = scratch.write(file, "classify.c", &text)?;
-    let mut arguments: Vec<String> = ["-w", "-fsyntax-only", "-fmax-errors=0"].map(String::from).to_vec();
+    let mut arguments: Vec<String> =
+        ["-w", "-fsyntax-only", "-fmax-errors=0"].map(String::from).to_vec();
     arguments.extend(source.compile_flags.iter().cloned());
     arguments.extend(include_directory(file));
     arguments.push(compiler::argument(&path));
     let messages = compiler::run(file, &arguments)?.messages;
     let mut refused: HashMap<&str, HashSet<usize>> = HashMap::new();
-    for line in messages.lines().filter(|l| l.contains(": error: ") || l.contains(": fatal error: ")) {
+    for line in
+        messages.lines().filter(|l| l.contains(": error: ") || l.contains(": fatal error: "))
+    {
         let mut parts = line.splitn(3, ':');
         match (parts.next(), parts.next().and_then(|n| n.parse().ok())) {
             (Some(probe), Some(n)) if probe.starts_with("minigo-") => {
@@ -183,10 +195,14 @@ fn classify(
     let is = |probe: &str, i: usize| !refused.get(probe).is_some_and(|r| r.contains(&(i + 1)));
     let mut out = vec![];
     for (i, name) in names.iter().enumerate() {
-        let class = match (is("minigo-declared", i), is("minigo-type", i), is("minigo-constant", i)) {
+        let class = match (is("minigo-declared", i), is("minigo-type", i), is("minigo-constant", i))
+        {
             (false, ..) => {
                 let place = places.get(name).cloned().unwrap_or_else(|| file.into());
-                return Err(CompileError { place, message: format!("C.{name} is not declared in C") });
+                return Err(CompileError {
+                    place,
+                    message: format!("C.{name} is not declared in C"),
+                });
             }
             (_, true, _) => Class::Type,
             (_, _, true) => Class::Constant,
@@ -198,7 +214,8 @@ fn classify(
 }
 
 fn include_directory(file: &str) -> Vec<String> {
-    let directory = Path::new(file).parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory =
+        Path::new(file).parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     vec![format!("-I{}", directory.display())]
 }
 
@@ -221,13 +238,17 @@ fn describe(
     }
     let path = scratch.write(file, "describe.c", &text)?;
     let object = scratch.0.join("describe.o");
-    let mut arguments: Vec<String> = ["-w", "-g", "-O0", "-gdwarf-4", "-fno-lto", "-c"].map(String::from).to_vec();
+    let mut arguments: Vec<String> =
+        ["-w", "-g", "-O0", "-gdwarf-4", "-fno-lto", "-c"].map(String::from).to_vec();
     arguments.extend(source.compile_flags.iter().cloned());
     arguments.extend(include_directory(file));
     arguments.extend(["-o".into(), compiler::argument(&object), compiler::argument(&path)]);
     compiler::must_run(file, &arguments)?;
     let bytes = std::fs::read(&object).map_err(|e| io_error(file, &object, &e))?;
-    let whole = |e: declarations::DeclarationError| CompileError { place: file.into(), message: e.to_string() };
+    let whole = |e: declarations::DeclarationError| CompileError {
+        place: file.into(),
+        message: e.to_string(),
+    };
     let sections = Sections::read(&bytes).map_err(whole)?;
     let mut descriptions = Descriptions::read(&sections).map_err(whole)?;
     let (mut others, mut functions) = (String::new(), BTreeMap::new());
@@ -245,7 +266,8 @@ fn describe(
             }
             Ok(Kind::Function(f)) => {
                 if f.c_params.iter().chain(&f.c_result).any(String::is_empty) {
-                    let message = format!("C.{name} has a parameter or result of a type without a name in C");
+                    let message =
+                        format!("C.{name} has a parameter or result of a type without a name in C");
                     return Err(CompileError { place: place(), message });
                 }
                 others.push_str(&function_declarations(name, &f));
@@ -255,7 +277,9 @@ fn describe(
                 let message = format!("C.{name} is a C variable, which is not supported");
                 return Err(CompileError { place: place(), message });
             }
-            Err(e) => return Err(CompileError { place: place(), message: format!("C.{name}: {e}") }),
+            Err(e) => {
+                return Err(CompileError { place: place(), message: format!("C.{name}: {e}") });
+            }
         }
     }
     Ok((descriptions.types(), others, functions))
@@ -273,8 +297,14 @@ impl Marks {
     fn of(path: &Path, text: &str) -> Marks {
         let (mut files, mut ast) = (FileSet::new(), AstObjects::new());
         let errors = ErrorList::new();
-        let (_, file) =
-            go_parser::parse_file(&mut ast, &mut files, &errors, &path.display().to_string(), text, false);
+        let (_, file) = go_parser::parse_file(
+            &mut ast,
+            &mut files,
+            &errors,
+            &path.display().to_string(),
+            text,
+            false,
+        );
         let mut marks = Marks::default();
         let point = |i: IdentKey| files.position(ast.idents[i].pos).map(|p| p.offset + 1);
         let mut each = |n: Node<'_>| match n {

@@ -1,7 +1,9 @@
-//! What a Go file says about C: the preamble above `import "C"`, `//export` lines, and every `C.name`.
+//! What a Go file says about C: the preamble above `import "C"`, `//export` lines, and every
+//! `C.name`.
 //!
-//! The parser drops comments, and a package C does not exist. So the text is read here first, and handed on with `C.name`
-//! written as one identifier. The point becomes a letter, so that every place in the file keeps its line and column.
+//! The parser drops comments, and a package C does not exist. So the text is read here first, and
+//! handed on with `C.name` written as one identifier. The point becomes a letter, so that every
+//! place in the file keeps its line and column.
 
 use crate::error::CompileError;
 
@@ -116,7 +118,8 @@ impl Source {
     fn read_directives(&mut self, file: &str) -> Result<(), CompileError> {
         let mut rest = String::new();
         for (i, line) in self.preamble.lines().enumerate() {
-            let Some(directive) = line.trim_start().strip_prefix("#cgo").filter(|d| d.starts_with([' ', '\t']))
+            let Some(directive) =
+                line.trim_start().strip_prefix("#cgo").filter(|d| d.starts_with([' ', '\t']))
             else {
                 rest.push_str(line);
                 rest.push('\n');
@@ -125,11 +128,18 @@ impl Source {
             rest.push('\n');
             let flags = |d: &str| d.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
             match directive.trim().split_once(':') {
-                Some((name, value)) if name.trim() == "CFLAGS" => self.compile_flags.extend(flags(value)),
-                Some((name, value)) if name.trim() == "LDFLAGS" => self.link_flags.extend(flags(value)),
+                Some((name, value)) if name.trim() == "CFLAGS" => {
+                    self.compile_flags.extend(flags(value))
+                }
+                Some((name, value)) if name.trim() == "LDFLAGS" => {
+                    self.link_flags.extend(flags(value))
+                }
                 _ => {
                     let place = format!("{file}:{}", self.preamble_line + i);
-                    return Err(CompileError { place, message: format!("unknown directive: {}", line.trim()) });
+                    return Err(CompileError {
+                        place,
+                        message: format!("unknown directive: {}", line.trim()),
+                    });
                 }
             }
         }
@@ -234,7 +244,10 @@ impl Scanner<'_> {
             let mut names = names.split_whitespace();
             let (Some(name), None) = (names.next(), names.next()) else {
                 let place = format!("{}:{line}", self.file);
-                return Err(CompileError { place, message: "an export line names one function".into() });
+                return Err(CompileError {
+                    place,
+                    message: "an export line names one function".into(),
+                });
             };
             self.out.exports.push(Export { name: name.to_owned(), line });
         }
@@ -312,9 +325,15 @@ mod tests {
             "package main\n\n// a license\n\n// int f(void);\n// int g(void);\nimport \"C\"\n\nfunc main() { C.f() }\n",
         );
         assert_eq!((&s.preamble[..], s.preamble_line), (" int f(void);\n int g(void);\n", 5));
-        assert_eq!(s.uses.iter().map(|u| (&u.name[..], u.line, u.column)).collect::<Vec<_>>(), [("f", 9, 15)]);
+        assert_eq!(
+            s.uses.iter().map(|u| (&u.name[..], u.line, u.column)).collect::<Vec<_>>(),
+            [("f", 9, 15)]
+        );
         let text: String = s.text.iter().collect();
-        assert!(text.contains("C\u{a78f}f()") && text.contains("import C\u{a78f}unsafe \"unsafe\"\n"), "{text}");
+        assert!(
+            text.contains("C\u{a78f}f()") && text.contains("import C\u{a78f}unsafe \"unsafe\"\n"),
+            "{text}"
+        );
         assert_eq!(s.text[s.uses[0].point], NAME);
     }
 
@@ -328,7 +347,10 @@ mod tests {
         let s = source(
             "package main\n\nimport (\n\t\"fmt\"\n\t// #cgo LDFLAGS: -lm\n\t// #include <math.h>\n\t\"C\"\n)\n",
         );
-        assert_eq!((&s.preamble[..], &s.link_flags[..]), ("\n #include <math.h>\n", &["-lm".to_owned()][..]));
+        assert_eq!(
+            (&s.preamble[..], &s.link_flags[..]),
+            ("\n #include <math.h>\n", &["-lm".to_owned()][..])
+        );
         let text: String = s.text.iter().collect();
         assert!(text.contains("\"fmt\"") && !text.contains("\"C\""), "{text}");
     }
@@ -343,13 +365,19 @@ mod tests {
 
     #[test]
     fn exports_are_lines_at_the_margin() {
-        let s = source("package main\n\nimport \"C\"\n\n//export goAdd\nfunc goAdd() {}\n\t//export not\n");
+        let s = source(
+            "package main\n\nimport \"C\"\n\n//export goAdd\nfunc goAdd() {}\n\t//export not\n",
+        );
         assert_eq!(s.exports, [Export { name: "goAdd".into(), line: 5 }]);
         assert!(read("x.go", "import \"C\"\n\n//export a b\n").is_err());
     }
 
     #[test]
     fn other_programs_have_nothing_to_do_with_c() {
-        assert!(read("x.go", "package main\n\nimport \"fmt\"\n\nvar C = \"C\"\n").expect("no mistakes").is_none());
+        assert!(
+            read("x.go", "package main\n\nimport \"fmt\"\n\nvar C = \"C\"\n")
+                .expect("no mistakes")
+                .is_none()
+        );
     }
 }

@@ -1,9 +1,10 @@
 //! How values travel between managed functions.
 //!
-//! A value's components are parameters of their own, a value that lives in memory is the address of memory that the
-//! callee does not write to (it copies what it changes). The first two integer-class and the first two float results
-//! come back in registers, the others in the goroutine's result words, which the callee stores right before it returns
-//! and the caller loads right after. Where those words do not suffice, a heap object holds all results.
+//! A value's components are parameters of their own, a value that lives in memory is the address of
+//! memory that the callee does not write to (it copies what it changes). The first two
+//! integer-class and the first two float results come back in registers, the others in the
+//! goroutine's result words, which the callee stores right before it returns and the caller loads
+//! right after. Where those words do not suffice, a heap object holds all results.
 
 use crate::types::{Sig, Ty, Types};
 use cranelift_codegen::ir::{AbiParam, Signature, Type, types as clif};

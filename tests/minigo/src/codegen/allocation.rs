@@ -5,7 +5,9 @@ use crate::runtime::typeinfo::TypeInfo;
 use crate::runtime::{host, natives};
 use crate::types::Ty;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, InstructionData, MemFlagsData, Opcode, Value, types as clif};
+use cranelift_codegen::ir::{
+    InstBuilder, InstructionData, MemFlagsData, Opcode, Value, types as clif,
+};
 use stackmark::mark_sweep::AllocationSlot;
 use stackmark_asm::layout::G_MACHINE_WORD;
 
@@ -22,18 +24,22 @@ impl FuncGen<'_, '_> {
             return self.address(natives::zero_size_address());
         }
         let bytes = info.size.checked_mul(count);
-        let Some((offset, cell)) = bytes.and_then(|bytes| host::allocation_slot(info.descriptor, bytes)) else {
+        let Some((offset, cell)) =
+            bytes.and_then(|bytes| host::allocation_slot(info.descriptor, bytes))
+        else {
             let count = self.iconst(count as i64);
             return self.allocate_out_of_line(info, count);
         };
         let g = self.goroutine();
         // The machine's allocator, anew each time: the goroutine may have come to another thread.
         let slots = self.b.ins().load(clif::I64, MemFlagsData::trusted(), g, G_MACHINE_WORD as i32);
-        let (cursor, end) = ((offset + AllocationSlot::CURSOR) as i32, (offset + AllocationSlot::END) as i32);
+        let (cursor, end) =
+            ((offset + AllocationSlot::CURSOR) as i32, (offset + AllocationSlot::END) as i32);
         let first = self.b.ins().load(clif::I64, MemFlagsData::trusted(), slots, cursor);
         let next = self.b.ins().iadd_imm_s(first, cell as i64);
         let end = self.b.ins().load(clif::I64, MemFlagsData::trusted(), slots, end);
-        let (bump, call, done) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
+        let (bump, call, done) =
+            (self.b.create_block(), self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(call);
         let object = self.ref_var();
         let fits = self.b.ins().icmp(IntCC::UnsignedLessThanOrEqual, next, end);
@@ -53,9 +59,13 @@ impl FuncGen<'_, '_> {
 
     /// As [`FuncGen::allocate_values`], for a number that the program computes.
     pub(crate) fn allocate_counted(&mut self, info: &'static TypeInfo, count: Value) -> Value {
-        let constant = self.b.func.dfg.value_def(count).inst().and_then(|inst| match self.b.func.dfg.insts[inst] {
-            InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } => usize::try_from(imm.bits()).ok(),
-            _ => None,
+        let constant = self.b.func.dfg.value_def(count).inst().and_then(|inst| {
+            match self.b.func.dfg.insts[inst] {
+                InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } => {
+                    usize::try_from(imm.bits()).ok()
+                }
+                _ => None,
+            }
         });
         match constant {
             Some(count) => self.allocate_values(info, count),
@@ -68,8 +78,8 @@ impl FuncGen<'_, '_> {
         let object = self.ref_var();
         let first = self.native(natives::allocate, &[info, count]);
         self.b.def_var(object, first);
-        // Where the heap is full a collection may make room: the goroutine parks for it, which the native that allocates
-        // could not do.
+        // Where the heap is full a collection may make room: the goroutine parks for it, which the
+        // native that allocates could not do.
         let (full, done) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(full);
         self.b.ins().brif(first, done, &[], full, &[]);

@@ -47,8 +47,14 @@ impl FuncGen<'_, '_> {
         Ok(())
     }
 
-    /// `x := T{…}` of a memory type: the literal is built in the new variable. False: it was not done.
-    fn define_literal(&mut self, name: IdentKey, obj: go_types::ObjKey, e: &Expr) -> Compiled<bool> {
+    /// `x := T{…}` of a memory type: the literal is built in the new variable. False: it was not
+    /// done.
+    fn define_literal(
+        &mut self,
+        name: IdentKey,
+        obj: go_types::ObjKey,
+        e: &Expr,
+    ) -> Compiled<bool> {
         let pos = self.c.program.ast.idents[name].pos;
         let t = self.c.object_type(obj, pos)?;
         if self.c.program.ast.idents[name].name == "_"
@@ -65,11 +71,11 @@ impl FuncGen<'_, '_> {
         Ok(true)
     }
 
-    /// Whether an expression names a variable; in a loop the variable of the last round may be meant.
+    /// Whether an expression names a variable; in a loop the variable of the last round may be
+    /// meant.
     fn mentions(&self, e: &Expr, obj: go_types::ObjKey) -> bool {
         fn go(g: &FuncGen<'_, '_>, n: crate::walk::Node<'_>, obj: go_types::ObjKey) -> bool {
-            let mut found =
-                matches!(n, crate::walk::Node::Expr(Expr::Ident(i)) if g.c.program.info().uses.get(i) == Some(&obj));
+            let mut found = matches!(n, crate::walk::Node::Expr(Expr::Ident(i)) if g.c.program.info().uses.get(i) == Some(&obj));
             crate::walk::children(n, &g.c.program.ast, &mut |c| found |= go(g, c, obj));
             found
         }
@@ -89,7 +95,8 @@ impl FuncGen<'_, '_> {
         }
     }
 
-    /// Evaluates the right side of an assignment or definition; copies are made where later stores could interfere.
+    /// Evaluates the right side of an assignment or definition; copies are made where later stores
+    /// could interfere.
     pub(crate) fn values(&mut self, list: &[Expr], types: &[Option<Ty>]) -> Compiled<Vec<Val>> {
         if list.len() == 1 && types.len() > 1 {
             let results = self.multiple(&list[0])?;
@@ -130,7 +137,9 @@ impl FuncGen<'_, '_> {
                 Ok(vec![v, Val { ty: self.c.types.basic.bool, v: vec![ok] }])
             }
             Expr::TypeAssert(a) => {
-                let Some(typ) = &a.typ else { return Err(self.error(pos, "a type switch is a statement")) };
+                let Some(typ) = &a.typ else {
+                    return Err(self.error(pos, "a type switch is a statement"));
+                };
                 let t = self.type_of(typ)?;
                 let (v, ok) = self.type_test(&a.expr, t)?;
                 Ok(vec![v, Val { ty: self.c.types.basic.bool, v: vec![ok] }])
@@ -236,7 +245,11 @@ impl FuncGen<'_, '_> {
         let mut types = vec![];
         for obj in lhs {
             let o = &self.c.program.tc.lobjs[*obj];
-            types.push(if o.name() == "_" { None } else { Some(self.c.object_type(*obj, o.pos())?) });
+            types.push(if o.name() == "_" {
+                None
+            } else {
+                Some(self.c.object_type(*obj, o.pos())?)
+            });
         }
         let values = self.values(std::slice::from_ref(rhs), &types)?;
         for (obj, v) in lhs.iter().zip(values) {

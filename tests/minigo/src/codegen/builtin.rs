@@ -24,7 +24,9 @@ impl FuncGen<'_, '_> {
             Builtin::Make => vec![self.make(c, e)?],
             Builtin::New => {
                 let t = self.type_of(e)?;
-                let Kind::Pointer(inner) = self.kind(t) else { return Err(self.error(pos, "new of this type")) };
+                let Kind::Pointer(inner) = self.kind(t) else {
+                    return Err(self.error(pos, "new of this type"));
+                };
                 let at = self.allocate(inner);
                 vec![Val { ty: t, v: vec![at] }]
             }
@@ -92,13 +94,19 @@ impl FuncGen<'_, '_> {
     fn append(&mut self, c: &CallExpr, e: &Expr) -> Compiled<Val> {
         let pos = e.pos(&self.c.program.ast);
         let t = self.type_of(e)?;
-        let Kind::Slice(elem) = self.kind(t) else { return Err(self.error(pos, "append to this type")) };
+        let Kind::Slice(elem) = self.kind(t) else {
+            return Err(self.error(pos, "append to this type"));
+        };
         c.args.iter().try_for_each(|a| self.hoist(a))?;
         let s = self.expr_as(&c.args[0], t)?;
         let info = self.type_info(elem);
         if c.ellipsis.is_some() {
             let from = self.type_of(&c.args[1])?;
-            let more = if matches!(self.kind(from), Kind::Nil) { self.zero(t) } else { self.expr(&c.args[1])? };
+            let more = if matches!(self.kind(from), Kind::Nil) {
+                self.zero(t)
+            } else {
+                self.expr(&c.args[1])?
+            };
             let args = [info, s.v[0], s.v[1], s.v[2], more.v[0], more.v[1]];
             self.native(natives::append_slice, &args);
             return Ok(self.slice_result(t));
@@ -244,8 +252,10 @@ impl FuncGen<'_, '_> {
         let status = self.b.declare_var(clif::I64);
         let s = self.native(natives::channel_receive, &[ch]);
         self.b.def_var(status, s);
-        // A goroutine that was parked finds the element in its own words, which the collector scans.
-        let parked = self.b.ins().icmp_imm_s(IntCC::UnsignedGreaterThanOrEqual, s, natives::PARKED as i64);
+        // A goroutine that was parked finds the element in its own words, which the collector
+        // scans.
+        let parked =
+            self.b.ins().icmp_imm_s(IntCC::UnsignedGreaterThanOrEqual, s, natives::PARKED as i64);
         let (fetch, done) = (self.b.create_block(), self.b.create_block());
         self.b.ins().brif(parked, fetch, &[], done, &[]);
         self.b.switch_to_block(fetch);
@@ -283,7 +293,12 @@ impl FuncGen<'_, '_> {
         }
     }
 
-    pub(crate) fn emit_print(&mut self, values: Vec<Val>, line: bool, at: go_parser::Pos) -> Compiled<()> {
+    pub(crate) fn emit_print(
+        &mut self,
+        values: Vec<Val>,
+        line: bool,
+        at: go_parser::Pos,
+    ) -> Compiled<()> {
         for (i, v) in values.into_iter().enumerate() {
             if line && i > 0 {
                 self.print_one(natives::Print::Space, &[]);
@@ -299,7 +314,8 @@ impl FuncGen<'_, '_> {
                     self.print_one(if signed { Print::Int } else { Print::Uint }, &[w]);
                 }
                 Kind::Float { bits } => {
-                    let f = if bits == 32 { self.b.ins().fpromote(clif::F64, v.v[0]) } else { v.v[0] };
+                    let f =
+                        if bits == 32 { self.b.ins().fpromote(clif::F64, v.v[0]) } else { v.v[0] };
                     let w = self.b.ins().bitcast(clif::I64, MemFlagsData::new(), f);
                     self.print_one(Print::Float, &[w]);
                 }

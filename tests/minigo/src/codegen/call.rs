@@ -1,4 +1,5 @@
-//! Calls: of declared functions, methods, function values and the functions of the standard packages.
+//! Calls: of declared functions, methods, function values and the functions of the standard
+//! packages.
 
 use super::abi::{self, ResultPlace, Results};
 use super::foreign::CFunction;
@@ -123,7 +124,9 @@ impl FuncGen<'_, '_> {
             return Ok(Prepared { callee: Callee::Direct(id), sig, args });
         }
         let t = self.type_of(func)?;
-        let Kind::Func(sig) = self.kind(t) else { return Err(self.error(pos, "this operand cannot be called")) };
+        let Kind::Func(sig) = self.kind(t) else {
+            return Err(self.error(pos, "this operand cannot be called"));
+        };
         let f = self.expr(func)?.v[0];
         let args = self.arguments(&sig.params, sig.variadic, c)?;
         Ok(Prepared { callee: Callee::Object(f), sig, args })
@@ -139,7 +142,12 @@ impl FuncGen<'_, '_> {
     }
 
     /// The receiver argument of the method call `s`.
-    pub(crate) fn receiver(&mut self, s: &SelectorExpr, sel: &Selection, want: Ty) -> Compiled<Val> {
+    pub(crate) fn receiver(
+        &mut self,
+        s: &SelectorExpr,
+        sel: &Selection,
+        want: Ty,
+    ) -> Compiled<Val> {
         let pos = s.expr.pos(&self.c.program.ast);
         let base = self.type_of(&s.expr)?;
         let path = &sel.indices()[..sel.indices().len() - 1];
@@ -201,7 +209,12 @@ impl FuncGen<'_, '_> {
     }
 
     /// Evaluates the arguments of a call, as the parameters' types.
-    pub(crate) fn arguments(&mut self, params: &[Ty], variadic: bool, c: &CallExpr) -> Compiled<Vec<Val>> {
+    pub(crate) fn arguments(
+        &mut self,
+        params: &[Ty],
+        variadic: bool,
+        c: &CallExpr,
+    ) -> Compiled<Vec<Val>> {
         let pos = c.func.pos(&self.c.program.ast);
         self.hoist_arguments(c)?;
         // f(g()) with several results.
@@ -302,7 +315,8 @@ impl FuncGen<'_, '_> {
             Results::Object => {
                 let object = self.refv(registers[0]);
                 for (i, part) in parts.iter().enumerate() {
-                    let v = self.b.ins().load(part.clif, MemFlagsData::trusted(), object, 8 * i as i32);
+                    let v =
+                        self.b.ins().load(part.clif, MemFlagsData::trusted(), object, 8 * i as i32);
                     values.push(if part.is_ref { self.refv(v) } else { v });
                 }
             }
@@ -344,7 +358,12 @@ impl FuncGen<'_, '_> {
                     match place {
                         ResultPlace::Register => registers.push(*v),
                         ResultPlace::Word(i) => {
-                            self.b.ins().store(MemFlagsData::trusted(), *v, g, (G_RESULTS + 8 * i) as i32);
+                            self.b.ins().store(
+                                MemFlagsData::trusted(),
+                                *v,
+                                g,
+                                (G_RESULTS + 8 * i) as i32,
+                            );
                         }
                     }
                 }
@@ -361,7 +380,8 @@ impl FuncGen<'_, '_> {
     fn words_object(&mut self, parts: &[abi::Part], values: &[Value]) -> Value {
         let info = self.c.words_info(parts.iter().map(|p| p.is_ref).collect());
         let object = self.allocate_values(info, 1);
-        let refs: Vec<Value> = parts.iter().zip(values).filter(|(p, _)| p.is_ref).map(|(_, v)| *v).collect();
+        let refs: Vec<Value> =
+            parts.iter().zip(values).filter(|(p, _)| p.is_ref).map(|(_, v)| *v).collect();
         self.write_barrier_into(object, &refs);
         for (i, v) in values.iter().enumerate() {
             self.b.ins().store(MemFlagsData::trusted(), *v, object, 8 * i as i32);

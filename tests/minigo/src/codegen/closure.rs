@@ -17,7 +17,9 @@ impl FuncGen<'_, '_> {
     pub(crate) fn literal(&mut self, lit: &Rc<FuncLit>, e: &Expr) -> Compiled<Val> {
         let pos = e.pos(&self.c.program.ast);
         let t = self.type_of(e)?;
-        let Kind::Func(sig) = self.kind(t) else { return Err(self.error(pos, "a function literal of another type")) };
+        let Kind::Func(sig) = self.kind(t) else {
+            return Err(self.error(pos, "a function literal of another type"));
+        };
         self.literals += 1;
         let name = if self.depth == 0 {
             format!("{}.func{}", self.name, self.literals)
@@ -40,7 +42,9 @@ impl FuncGen<'_, '_> {
                     parts.push(Part { clif: clif::I64, is_ref: true });
                     values.push(self.b.use_var(var));
                 }
-                Storage::Slot(_) => return Err(self.error(pos, "a captured variable in a stack slot")),
+                Storage::Slot(_) => {
+                    return Err(self.error(pos, "a captured variable in a stack slot"));
+                }
             }
         }
         let object = if captures.is_empty() {
@@ -81,36 +85,46 @@ impl FuncGen<'_, '_> {
     }
 
     /// In a literal: loads what it has captured from its function object.
-    pub(crate) fn captured_variables(&mut self, context: Value, captures: &[ObjKey]) -> Compiled<()> {
+    pub(crate) fn captured_variables(
+        &mut self,
+        context: Value,
+        captures: &[ObjKey],
+    ) -> Compiled<()> {
         let mut at = 8;
         for obj in captures {
             let pos = self.c.program.tc.lobjs[*obj].pos();
             let t = self.c.object_type(*obj, pos)?;
-            let storage = if self.escapes.in_heap(*obj) || self.c.types.layout(t).components.is_none() {
-                let v = self.b.ins().load(clif::I64, MemFlagsData::trusted(), context, at);
-                at += 8;
-                let v = self.refv(v);
-                let var = self.ref_var();
-                self.b.def_var(var, v);
-                Storage::Boxed(var)
-            } else {
-                let vars = self.component_vars(t);
-                let parts = abi::parts(&mut self.c.types, t);
-                for (var, p) in vars.iter().zip(parts) {
-                    let v = self.b.ins().load(p.clif, MemFlagsData::trusted(), context, at);
+            let storage =
+                if self.escapes.in_heap(*obj) || self.c.types.layout(t).components.is_none() {
+                    let v = self.b.ins().load(clif::I64, MemFlagsData::trusted(), context, at);
                     at += 8;
-                    let v = if p.is_ref { self.refv(v) } else { v };
-                    self.b.def_var(*var, v);
-                }
-                Storage::Vars(vars)
-            };
+                    let v = self.refv(v);
+                    let var = self.ref_var();
+                    self.b.def_var(var, v);
+                    Storage::Boxed(var)
+                } else {
+                    let vars = self.component_vars(t);
+                    let parts = abi::parts(&mut self.c.types, t);
+                    for (var, p) in vars.iter().zip(parts) {
+                        let v = self.b.ins().load(p.clif, MemFlagsData::trusted(), context, at);
+                        at += 8;
+                        let v = if p.is_ref { self.refv(v) } else { v };
+                        self.b.def_var(*var, v);
+                    }
+                    Storage::Vars(vars)
+                };
             self.vars.insert(*obj, storage);
         }
         Ok(())
     }
 
     /// `x.m` as a value: the receiver is evaluated now.
-    pub(crate) fn method_value(&mut self, s: &SelectorExpr, sel: &Selection, e: &Expr) -> Compiled<Val> {
+    pub(crate) fn method_value(
+        &mut self,
+        s: &SelectorExpr,
+        sel: &Selection,
+        e: &Expr,
+    ) -> Compiled<Val> {
         let pos = e.pos(&self.c.program.ast);
         let (id, sig) = self.c_method(sel, pos)?;
         let receiver = self.receiver(s, sel, sig.params[0])?;
@@ -118,7 +132,9 @@ impl FuncGen<'_, '_> {
         let t = self.type_of(e)?;
         let parts = abi::parts(&mut self.c.types, sig.params[0]);
         if parts.is_empty() {
-            return Err(self.error(pos, "a method value of a receiver without fields is not supported"));
+            return Err(
+                self.error(pos, "a method value of a receiver without fields is not supported")
+            );
         }
         self.literals += 1;
         let name = format!("{}.bound{}", self.name, self.literals);
@@ -134,14 +150,23 @@ impl FuncGen<'_, '_> {
         let t = self.type_of(e)?;
         match self.kind(t) {
             Kind::Func(own) if own.params == sig.params => {}
-            _ => return Err(self.error(pos, "a method expression through embedding or a pointer is not supported")),
+            _ => {
+                return Err(self.error(
+                    pos,
+                    "a method expression through embedding or a pointer is not supported",
+                ));
+            }
         }
         let thunk = self.c.plain_thunk(id, &sig);
         let at = self.c.emitter.static_closure(thunk);
         Ok(Val { ty: t, v: vec![self.address(at)] })
     }
 
-    fn c_method(&mut self, sel: &Selection, pos: go_parser::Pos) -> Compiled<(cranelift_module::FuncId, Rc<Sig>)> {
+    fn c_method(
+        &mut self,
+        sel: &Selection,
+        pos: go_parser::Pos,
+    ) -> Compiled<(cranelift_module::FuncId, Rc<Sig>)> {
         self.method(sel, pos)
     }
 }

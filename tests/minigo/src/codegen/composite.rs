@@ -50,7 +50,9 @@ impl FuncGen<'_, '_> {
     pub(crate) fn composite_at(&mut self, e: &Expr, place: &Place) -> Compiled<()> {
         let t = self.type_of(e)?;
         match (e, self.kind(t)) {
-            (Expr::CompositeLit(lit), Kind::Struct(_) | Kind::Array(..)) => self.fill(lit, t, place),
+            (Expr::CompositeLit(lit), Kind::Struct(_) | Kind::Array(..)) => {
+                self.fill(lit, t, place)
+            }
             _ => {
                 let v = self.expr(e)?;
                 self.store(place, &v);
@@ -69,7 +71,9 @@ impl FuncGen<'_, '_> {
                 Ok(())
             }
             Kind::Array(_, elem) => match place {
-                Place::Memory { base, offset, barrier } => self.fill_elements(lit, elem, *base, *offset, *barrier),
+                Place::Memory { base, offset, barrier } => {
+                    self.fill_elements(lit, elem, *base, *offset, *barrier)
+                }
                 _ => unreachable!("arrays live in memory"),
             },
             _ => {
@@ -115,7 +119,13 @@ impl FuncGen<'_, '_> {
 
     fn element_index(&self, e: &Expr, next: u64) -> Compiled<u64> {
         let Expr::KeyValue(kv) = e else { return Ok(next) };
-        let value = self.c.program.info().types.get(&kv.key.id()).and_then(|tv| integer(tv.get_const_val()?));
+        let value = self
+            .c
+            .program
+            .info()
+            .types
+            .get(&kv.key.id())
+            .and_then(|tv| integer(tv.get_const_val()?));
         match value {
             Some(i) if i >= 0 => Ok(i as u64),
             _ => Err(self.error(kv.colon, "this index is not a constant")),

@@ -13,7 +13,9 @@ impl FuncGen<'_, '_> {
     /// A constant that has been computed exactly, as a value of type `t`.
     pub(crate) fn exact_constant(&mut self, e: &Expr, t: Ty) -> Option<Val> {
         let v = match (*self.c.exact.get(&e.id())?, self.kind(t)) {
-            (Computed::Float { single, .. }, Kind::Float { bits: 32 }) => self.b.ins().f32const(single),
+            (Computed::Float { single, .. }, Kind::Float { bits: 32 }) => {
+                self.b.ins().f32const(single)
+            }
             (Computed::Float { double, .. }, Kind::Float { .. }) => self.b.ins().f64const(double),
             (Computed::Bool(b), Kind::Bool) => self.b.ins().iconst(clif::I8, i64::from(b)),
             _ => return None,
@@ -33,7 +35,9 @@ impl FuncGen<'_, '_> {
             }
             (Kind::Int { bits, .. }, v) => {
                 let Some(v) = integer(v) else {
-                    return Err(self.error(pos, "this constant is not an integer that can be represented"));
+                    return Err(
+                        self.error(pos, "this constant is not an integer that can be represented")
+                    );
                 };
                 let ty = int_type(bits);
                 let v = if bits == 64 { v } else { v & ((1 << bits) - 1) };
@@ -41,15 +45,22 @@ impl FuncGen<'_, '_> {
             }
             (Kind::Float { bits }, v) => {
                 let f = match v {
-                    ConstValue::Int(_) | ConstValue::Rat(_) | ConstValue::Float(_) => v.num_as_f64().0.into_inner(),
+                    ConstValue::Int(_) | ConstValue::Rat(_) | ConstValue::Float(_) => {
+                        v.num_as_f64().0.into_inner()
+                    }
                     _ => f64::NAN,
                 };
                 if !f.is_finite() {
-                    return Err(
-                        self.error(pos, "this floating-point constant is not supported: it has no finite value")
-                    );
+                    return Err(self.error(
+                        pos,
+                        "this floating-point constant is not supported: it has no finite value",
+                    ));
                 }
-                vec![if bits == 32 { self.b.ins().f32const(f as f32) } else { self.b.ins().f64const(f) }]
+                vec![if bits == 32 {
+                    self.b.ins().f32const(f as f32)
+                } else {
+                    self.b.ins().f64const(f)
+                }]
             }
             (Kind::Interface(_), v) => {
                 let own = match v {

@@ -13,10 +13,15 @@ impl FuncGen<'_, '_> {
     pub(crate) fn conversion(&mut self, operand: &Expr, to: Ty) -> Compiled<Val> {
         let pos = operand.pos(&self.c.program.ast);
         let from = self.type_of(operand)?;
-        let is_const = self.c.program.info().types.get(&operand.id()).and_then(|t| t.get_const_val().cloned());
+        let is_const =
+            self.c.program.info().types.get(&operand.id()).and_then(|t| t.get_const_val().cloned());
         if let Some(c) = is_const
-            && !(matches!(self.kind(to), Kind::String) && matches!(self.kind(from), Kind::Int { .. }))
-            && matches!(self.kind(to), Kind::Bool | Kind::Int { .. } | Kind::Float { .. } | Kind::String)
+            && !(matches!(self.kind(to), Kind::String)
+                && matches!(self.kind(from), Kind::Int { .. }))
+            && matches!(
+                self.kind(to),
+                Kind::Bool | Kind::Int { .. } | Kind::Float { .. } | Kind::String
+            )
         {
             return match self.exact_constant(operand, to) {
                 Some(v) => Ok(v),
@@ -47,14 +52,19 @@ impl FuncGen<'_, '_> {
             }
             (Kind::Float { .. }, Kind::Int { bits, signed, .. }) => {
                 let f = self.double_of(&v);
-                let wide = if !signed && bits == 64 { self.float_to_u64(f) } else { self.float_to_i64(f) };
+                let wide =
+                    if !signed && bits == 64 { self.float_to_u64(f) } else { self.float_to_i64(f) };
                 one(match bits {
                     64 => wide,
                     _ => self.b.ins().ireduce(int_type(bits), wide),
                 })
             }
-            (Kind::Float { bits: 32 }, Kind::Float { bits: 64 }) => one(self.b.ins().fpromote(clif::F64, v.v[0])),
-            (Kind::Float { bits: 64 }, Kind::Float { bits: 32 }) => one(self.b.ins().fdemote(clif::F32, v.v[0])),
+            (Kind::Float { bits: 32 }, Kind::Float { bits: 64 }) => {
+                one(self.b.ins().fpromote(clif::F64, v.v[0]))
+            }
+            (Kind::Float { bits: 64 }, Kind::Float { bits: 32 }) => {
+                one(self.b.ins().fdemote(clif::F32, v.v[0]))
+            }
             (Kind::Int { signed, .. }, Kind::String) => {
                 let wide = self.widen(&v);
                 let wide = if signed {
@@ -83,7 +93,8 @@ impl FuncGen<'_, '_> {
                 self.slice_result(to)
             }
             (Kind::Slice(_), Kind::Pointer(_)) => {
-                return Err(self.error(pos, "a conversion from a slice to an array pointer is not supported"));
+                return Err(self
+                    .error(pos, "a conversion from a slice to an array pointer is not supported"));
             }
             _ => return self.assignable(v, to, pos),
         })

@@ -1,11 +1,12 @@
 //! `defer`: what a function with defer statements does differently.
 //!
-//! Such a function begins with a call that makes its *defer frame*, a heap object at the head of the goroutine's chain. Each defer
-//! statement hangs a function object into it; the way out runs them, last first. A panic runs them too, from above, and when one of
-//! them recovers, the call at the beginning returns a second time, with 0. From there the function runs the rest of them and
-//! returns its results. Registers and spill slots are then those of some later moment, so the way out uses no value from
-//! outside of itself (which is checked, see `Emitter::define`): the defer frame and the results are found through stack
-//! slots of their own.
+//! Such a function begins with a call that makes its *defer frame*, a heap object at the head of
+//! the goroutine's chain. Each defer statement hangs a function object into it; the way out runs
+//! them, last first. A panic runs them too, from above, and when one of them recovers, the call at
+//! the beginning returns a second time, with 0. From there the function runs the rest of them and
+//! returns its results. Registers and spill slots are then those of some later moment, so the way
+//! out uses no value from outside of itself (which is checked, see `Emitter::define`): the defer
+//! frame and the results are found through stack slots of their own.
 
 use super::abi::{self, Part};
 use super::call::Callee;
@@ -15,7 +16,9 @@ use crate::module::Role;
 use crate::runtime::natives::{self, DEFER_HEAD, DEFER_LINK};
 use crate::types::{Kind, Sig, Ty};
 use crate::walk::{Node as Walk, children};
-use cranelift_codegen::ir::{self, Block, InstBuilder, MemFlagsData, StackSlot, Value, types as clif};
+use cranelift_codegen::ir::{
+    self, Block, InstBuilder, MemFlagsData, StackSlot, Value, types as clif,
+};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::FuncId;
 use go_parser::ast::{BlockStmt, CallExpr, Node, Stmt};
@@ -67,7 +70,8 @@ impl FuncGen<'_, '_> {
         for (i, t) in sig.results.iter().enumerate() {
             let obj = results.get(i).copied().flatten();
             let layout = self.c.types.layout(*t);
-            let boxed = layout.size > MAX_RESULT_SLOT || obj.is_some_and(|o| self.escapes.in_heap(o));
+            let boxed =
+                layout.size > MAX_RESULT_SLOT || obj.is_some_and(|o| self.escapes.in_heap(o));
             let slot = match boxed {
                 true => self.word_slot(),
                 false => {
@@ -189,12 +193,15 @@ impl FuncGen<'_, '_> {
         Ok(())
     }
 
-    /// A function object without parameters that makes the call `c`, whose operands are evaluated now.
+    /// A function object without parameters that makes the call `c`, whose operands are evaluated
+    /// now.
     pub(crate) fn later(&mut self, c: &CallExpr, what: &str) -> Compiled<Value> {
         let pos = c.func.pos(&self.c.program.ast);
         let mode = self.c.program.info().types.get(&c.func.id()).map(|tv| tv.mode.clone());
         match mode {
-            Some(OperandMode::TypeExpr) => return Err(self.error(pos, "a conversion cannot be called later")),
+            Some(OperandMode::TypeExpr) => {
+                return Err(self.error(pos, "a conversion cannot be called later"));
+            }
             Some(OperandMode::Builtin(b)) => return self.builtin_later(b, c, what),
             _ => {}
         }
@@ -233,7 +240,13 @@ impl FuncGen<'_, '_> {
         }
     }
 
-    fn prepared_later(&mut self, callee: Callee, sig: &Rc<Sig>, args: Vec<Val>, what: &str) -> Compiled<Value> {
+    fn prepared_later(
+        &mut self,
+        callee: Callee,
+        sig: &Rc<Sig>,
+        args: Vec<Val>,
+        what: &str,
+    ) -> Compiled<Value> {
         let mut parts = vec![];
         let mut values = vec![];
         let target = match callee {
@@ -337,7 +350,8 @@ const NODE_NEXT: i32 = 8;
 pub(crate) const GO: &str = "gowrap";
 
 impl super::Compiler<'_> {
-    /// A function that takes a function object with values of these types and runs `emit` with them.
+    /// A function that takes a function object with values of these types and runs `emit` with
+    /// them.
     fn late_function(
         &mut self,
         name: &str,
@@ -349,7 +363,8 @@ impl super::Compiler<'_> {
         let signature = abi::signature(&mut self.types, &none, true);
         let id = self.emitter.declare(name, &signature);
         self.emitter.set_role(id, Role::Wrapper);
-        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
+        let mut func =
+            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
         {
             let b = FunctionBuilder::new(&mut func, &mut fbc);

@@ -75,7 +75,9 @@ impl FuncGen<'_, '_> {
                 }
             }
             Expr::TypeAssert(a) => {
-                let Some(typ) = &a.typ else { return Err(self.error(pos, "a type switch is a statement")) };
+                let Some(typ) = &a.typ else {
+                    return Err(self.error(pos, "a type switch is a statement"));
+                };
                 let t = self.type_of(typ)?;
                 self.type_assertion(&a.expr, t)
             }
@@ -83,7 +85,8 @@ impl FuncGen<'_, '_> {
         }
     }
 
-    /// The value of an expression, converted as an assignment to a variable of type `t` converts it.
+    /// The value of an expression, converted as an assignment to a variable of type `t` converts
+    /// it.
     pub(crate) fn expr_as(&mut self, e: &Expr, t: Ty) -> Compiled<Val> {
         let pos = e.pos(&self.c.program.ast);
         if let Some(tv) = self.c.program.info().types.get(&e.id())
@@ -245,12 +248,14 @@ impl FuncGen<'_, '_> {
             }
             _ => return Err(self.error(pos, "this operand cannot be sliced")),
         };
-        let bound = |g: &mut Self, e: &Option<Expr>| e.as_ref().map(|e| g.index_value(e)).transpose();
+        let bound =
+            |g: &mut Self, e: &Option<Expr>| e.as_ref().map(|e| g.index_value(e)).transpose();
         let low = bound(self, &s.low)?;
         let high = bound(self, &s.high)?;
         let max = bound(self, &s.max)?;
         let low = low.unwrap_or_else(|| self.iconst(0));
-        let in_order = |g: &mut Self, a: Value, b: Value| g.b.ins().icmp(IntCC::UnsignedLessThanOrEqual, a, b);
+        let in_order =
+            |g: &mut Self, a: Value, b: Value| g.b.ins().icmp(IntCC::UnsignedLessThanOrEqual, a, b);
         let is_string = elem.is_none();
         let new_cap = match max {
             Some(max) => {
@@ -274,7 +279,11 @@ impl FuncGen<'_, '_> {
             None => len,
         };
         let ok = in_order(self, low, new_len);
-        self.check(ok, if max.is_some() { Failure::Slice3Low } else { Failure::SliceLow }, &[low, new_len]);
+        self.check(
+            ok,
+            if max.is_some() { Failure::Slice3Low } else { Failure::SliceLow },
+            &[low, new_len],
+        );
         let length = self.b.ins().isub(new_len, low);
         let size = elem.map_or(1, |e| self.c.types.layout(e).size) as i64;
         let delta = self.b.ins().imul_imm_s(low, size);
@@ -286,7 +295,8 @@ impl FuncGen<'_, '_> {
             }
             Some(_) => {
                 let capacity = self.b.ins().isub(new_cap, low);
-                // An empty rest keeps the base: a pointer past the end would refer to another object.
+                // An empty rest keeps the base: a pointer past the end would refer to another
+                // object.
                 let some = self.b.ins().icmp_imm_s(IntCC::NotEqual, capacity, 0);
                 let zero = self.iconst(0);
                 let delta = self.b.ins().select(some, delta, zero);

@@ -8,7 +8,8 @@ use crate::module::Role;
 use crate::runtime::natives;
 use crate::types::{Sig, Ty};
 use cranelift_codegen::ir::{
-    self, AbiParam, InstBuilder, MemFlagsData, Signature, StackSlotData, StackSlotKind, Value, types as clif,
+    self, AbiParam, InstBuilder, MemFlagsData, Signature, StackSlotData, StackSlotKind, Value,
+    types as clif,
 };
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -70,7 +71,8 @@ impl Compiler<'_> {
         signature.returns.push(AbiParam::new(clif::I64));
         let id = self.emitter.declare(&name, &signature);
         self.emitter.set_role(id, Role::Wrapper);
-        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
+        let mut func =
+            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
         {
             let b = FunctionBuilder::new(&mut func, &mut fbc);
@@ -80,7 +82,8 @@ impl Compiler<'_> {
             let types: Vec<Ty> = sig.params.iter().chain(&sig.results).copied().collect();
             let (offsets, _) = block(g.c, &types);
             let (params, results) = offsets.split_at(sig.params.len());
-            let args: Vec<Val> = sig.params.iter().zip(params).map(|(t, o)| g.load_at(*t, at, *o)).collect();
+            let args: Vec<Val> =
+                sig.params.iter().zip(params).map(|(t, o)| g.load_at(*t, at, *o)).collect();
             let values = g.emit_call(&super::call::Callee::Direct(target), &sig, &args);
             for (v, o) in values.iter().zip(results) {
                 g.store_at(v.ty, at, *o, v, false);
@@ -95,8 +98,9 @@ impl Compiler<'_> {
 }
 
 impl FuncGen<'_, '_> {
-    /// The start of a function that native code calls with the address of words of which the first is the goroutine's header:
-    /// sets the pinned register and makes sure of the room that a callee expects.
+    /// The start of a function that native code calls with the address of words of which the first
+    /// is the goroutine's header: sets the pinned register and makes sure of the room that a callee
+    /// expects.
     pub(crate) fn enter_from_native(&mut self) -> Value {
         let entry = self.b.create_block();
         self.b.append_block_params_for_function_params(entry);
@@ -114,7 +118,8 @@ impl FuncGen<'_, '_> {
             return results;
         }
         let symbols = self.c.c_symbols.expect("a program with C functions has their addresses");
-        let wrapper = symbols.call(&f.name, f.with_errno).expect("every call was seen before C was compiled");
+        let wrapper =
+            symbols.call(&f.name, f.with_errno).expect("every call was seen before C was compiled");
         let mut types = sig.params.clone();
         let own_results = if f.with_errno { &sig.results[..1] } else { &sig.results[..] };
         types.extend(own_results);
@@ -122,7 +127,11 @@ impl FuncGen<'_, '_> {
             types.push(self.c.types.basic.int32);
         }
         let (offsets, size) = block(self.c, &types);
-        let slot = self.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, size, 4));
+        let slot = self.b.create_sized_stack_slot(StackSlotData::new(
+            StackSlotKind::ExplicitSlot,
+            size,
+            4,
+        ));
         for (v, o) in args.iter().zip(&offsets) {
             let at = self.b.ins().stack_addr(clif::I64, slot, 0);
             self.store_at(v.ty, at, *o, v, false);

@@ -7,8 +7,8 @@ use crate::runtime::natives::{self, Failure};
 use crate::types::{Kind, Sig, Ty};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    self, Block, InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, TrapCode, UserStackMapEntry,
-    Value, types as clif,
+    self, Block, InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, TrapCode,
+    UserStackMapEntry, Value, types as clif,
 };
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use cranelift_module::FuncId;
@@ -19,7 +19,8 @@ use stackmark_asm::layout::{G_RESULTS, G_STACK_LIMIT, NativeFn};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-/// A value: the components of its type, or the address of memory that nobody changes while the value is in use.
+/// A value: the components of its type, or the address of memory that nobody changes while the
+/// value is in use.
 #[derive(Clone, Debug)]
 pub(crate) struct Val {
     pub(crate) ty: Ty,
@@ -56,7 +57,8 @@ pub(crate) struct Source<'s> {
     pub(crate) body: &'s BlockStmt,
     pub(crate) escapes: Rc<Escapes>,
     pub(crate) depth: u32,
-    /// What a literal captures; None for a declared function, which has no function object as a parameter.
+    /// What a literal captures; None for a declared function, which has no function object as a
+    /// parameter.
     pub(crate) captures: Option<&'s [ObjKey]>,
 }
 
@@ -98,12 +100,19 @@ impl<'a, 'p> FuncGen<'a, 'p> {
     /// Compiles a declared function or a literal.
     pub(crate) fn compile(c: &mut Compiler<'p>, s: Source<'_>) -> Compiled<()> {
         let signature = abi::signature(&mut c.types, &s.sig, s.captures.is_some());
-        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, s.id.as_u32()), signature);
+        let mut func =
+            ir::Function::with_name_signature(ir::UserFuncName::user(0, s.id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
         // The builder borrows the function, the emitter takes it over afterwards: two steps.
         let isolated = {
-            let mut g =
-                FuncGen::new(&mut *c, FunctionBuilder::new(&mut func, &mut fbc), &s.sig, &s.name, s.escapes, s.depth);
+            let mut g = FuncGen::new(
+                &mut *c,
+                FunctionBuilder::new(&mut func, &mut fbc),
+                &s.sig,
+                &s.name,
+                s.escapes,
+                s.depth,
+            );
             g.at(s.body.l_brace);
             g.enter();
             let defers = super::defer::has_defer(g.c.program, s.body);
@@ -143,11 +152,18 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         main: FuncId,
     ) -> Compiled<()> {
         let signature = abi::signature(&mut c.types, &sig, true);
-        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
+        let mut func =
+            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
         {
-            let mut g =
-                FuncGen::new(&mut *c, FunctionBuilder::new(&mut func, &mut fbc), &sig, &name, Rc::default(), 0);
+            let mut g = FuncGen::new(
+                &mut *c,
+                FunctionBuilder::new(&mut func, &mut fbc),
+                &sig,
+                &name,
+                Rc::default(),
+                0,
+            );
             g.enter();
             for (lhs, rhs, escapes) in variables {
                 g.escapes = escapes;
@@ -244,7 +260,8 @@ impl<'a, 'p> FuncGen<'a, 'p> {
     }
 
     fn finish(mut self) {
-        // Every reference word of a slot is a root at every call, once the slot has been zeroed behind the prologue.
+        // Every reference word of a slot is a root at every call, once the slot has been zeroed
+        // behind the prologue.
         if !self.ref_slots.is_empty() {
             let calls: Vec<ir::Inst> = self
                 .b
@@ -258,7 +275,8 @@ impl<'a, 'p> FuncGen<'a, 'p> {
             for call in calls {
                 for (slot, words) in &self.ref_slots {
                     for (i, _) in words.iter().enumerate().filter(|(_, is_ref)| **is_ref) {
-                        let entry = UserStackMapEntry { ty: clif::I64, slot: *slot, offset: 8 * i as u32 };
+                        let entry =
+                            UserStackMapEntry { ty: clif::I64, slot: *slot, offset: 8 * i as u32 };
                         self.b.func.dfg.append_user_stack_map_entry(call, entry);
                     }
                 }
@@ -273,9 +291,15 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         self.finish();
     }
 
-    /// Makes the stack slots of the variables that stay in this frame and zeroes those that hold references.
-    fn slots_for<'o>(&mut self, own: impl Iterator<Item = &'o ObjKey>, body: &BlockStmt) -> Compiled<()> {
-        let mut found: Vec<(ObjKey, Pos)> = own.map(|o| (*o, self.c.program.tc.lobjs[*o].pos())).collect();
+    /// Makes the stack slots of the variables that stay in this frame and zeroes those that hold
+    /// references.
+    fn slots_for<'o>(
+        &mut self,
+        own: impl Iterator<Item = &'o ObjKey>,
+        body: &BlockStmt,
+    ) -> Compiled<()> {
+        let mut found: Vec<(ObjKey, Pos)> =
+            own.map(|o| (*o, self.c.program.tc.lobjs[*o].pos())).collect();
         super::memory::declared_variables(self.c.program, &body.list, &mut found);
         let mut used = 0;
         for (obj, pos) in found {
@@ -301,7 +325,11 @@ impl<'a, 'p> FuncGen<'a, 'p> {
     /// A stack slot, zeroed if it holds references, and its address. Made before the first call.
     pub(crate) fn value_slot(&mut self, size: u32, words: &Rc<[bool]>) -> (StackSlot, Value) {
         let size = size.next_multiple_of(8).max(8);
-        let slot = self.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, size, 3));
+        let slot = self.b.create_sized_stack_slot(StackSlotData::new(
+            StackSlotKind::ExplicitSlot,
+            size,
+            3,
+        ));
         // Taken once, here; every address in the slot derives from this value.
         let address = self.b.ins().stack_addr(clif::I64, slot, 0);
         let address = self.refv(address);
@@ -312,7 +340,11 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         (slot, address)
     }
 
-    fn parameters(&mut self, params: &[Option<ObjKey>], captures: Option<&[ObjKey]>) -> Compiled<()> {
+    fn parameters(
+        &mut self,
+        params: &[Option<ObjKey>],
+        captures: Option<&[ObjKey]>,
+    ) -> Compiled<()> {
         let entry = self.b.func.layout.entry_block().expect("entered");
         let mut values = self.b.block_params(entry).to_vec().into_iter();
         if let Some(captures) = captures {
@@ -376,7 +408,11 @@ impl<'a, 'p> FuncGen<'a, 'p> {
     }
 
     /// Declares a local variable and gives it a value, or zero.
-    pub(crate) fn declare_variable(&mut self, obj: ObjKey, value: Option<Val>) -> Compiled<Storage> {
+    pub(crate) fn declare_variable(
+        &mut self,
+        obj: ObjKey,
+        value: Option<Val>,
+    ) -> Compiled<Storage> {
         let pos = self.c.program.tc.lobjs[obj].pos();
         let t = self.c.object_type(obj, pos)?;
         let flat = self.c.types.layout(t).components.is_some();
@@ -417,7 +453,10 @@ impl<'a, 'p> FuncGen<'a, 'p> {
 
     pub(crate) fn component_vars(&mut self, t: Ty) -> Vec<Variable> {
         let parts = abi::parts(&mut self.c.types, t);
-        parts.iter().map(|p| if p.is_ref { self.ref_var() } else { self.b.declare_var(p.clif) }).collect()
+        parts
+            .iter()
+            .map(|p| if p.is_ref { self.ref_var() } else { self.b.declare_var(p.clif) })
+            .collect()
     }
 
     pub(crate) fn define_vars(&mut self, vars: &[Variable], value: &Val) {
@@ -465,8 +504,9 @@ impl<'a, 'p> FuncGen<'a, 'p> {
         self.b.ins().call(callee, &[]);
     }
 
-    /// Calls a native on the system stack. The first argument is passed as its second parameter, the others in the
-    /// goroutine's result words from the second on; its first parameter is the goroutine's header.
+    /// Calls a native on the system stack. The first argument is passed as its second parameter,
+    /// the others in the goroutine's result words from the second on; its first parameter is the
+    /// goroutine's header.
     pub(crate) fn native(&mut self, f: NativeFn, args: &[Value]) -> Value {
         let g = self.goroutine();
         for (i, a) in args.iter().enumerate().skip(1) {

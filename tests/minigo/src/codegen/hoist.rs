@@ -1,7 +1,8 @@
 //! Calls first: the order in which Go's compiler evaluates the operands of a statement.
 //!
-//! The language leaves open whether a variable is read before or after a call in the same statement. Go's compiler makes the
-//! calls (and receives, and conditions that contain some) in their order first and reads variables afterwards; so do we.
+//! The language leaves open whether a variable is read before or after a call in the same
+//! statement. Go's compiler makes the calls (and receives, and conditions that contain some) in
+//! their order first and reads variables afterwards; so do we.
 
 use super::function::FuncGen;
 use crate::error::Compiled;
@@ -19,14 +20,19 @@ impl FuncGen<'_, '_> {
             Some(tv) => Some(tv.mode.clone()),
             None => None,
         };
-        if self.hoisted.contains_key(&id) || matches!(mode, Some(OperandMode::TypeExpr)) || !self.has_call(e) {
+        if self.hoisted.contains_key(&id)
+            || matches!(mode, Some(OperandMode::TypeExpr))
+            || !self.has_call(e)
+        {
             return Ok(());
         }
         match e {
             Expr::Call(c) => {
                 match self.c.program.info().types.get(&c.func.id()).map(|tv| tv.mode.clone()) {
                     Some(OperandMode::TypeExpr) => return self.hoist(&c.args[0]),
-                    Some(OperandMode::Builtin(Builtin::Len | Builtin::Cap)) => return self.hoist(&c.args[0]),
+                    Some(OperandMode::Builtin(Builtin::Len | Builtin::Cap)) => {
+                        return self.hoist(&c.args[0]);
+                    }
                     _ => {}
                 }
                 if self.is_tuple(e) {
@@ -72,9 +78,9 @@ impl FuncGen<'_, '_> {
             Expr::Call(c) => {
                 let mode = self.c.program.info().types.get(&c.func.id()).map(|tv| &tv.mode);
                 match mode {
-                    Some(OperandMode::TypeExpr | OperandMode::Builtin(Builtin::Len | Builtin::Cap)) => {
-                        c.args.iter().any(|a| self.has_call(a))
-                    }
+                    Some(
+                        OperandMode::TypeExpr | OperandMode::Builtin(Builtin::Len | Builtin::Cap),
+                    ) => c.args.iter().any(|a| self.has_call(a)),
                     _ => true,
                 }
             }
@@ -95,7 +101,9 @@ impl FuncGen<'_, '_> {
     pub(crate) fn hoist_callee(&mut self, f: &Expr) -> Compiled<()> {
         match f {
             Expr::Paren(p) => self.hoist_callee(&p.expr),
-            Expr::Selector(s) if self.c.program.info().selections.contains_key(&s.id()) => self.hoist(&s.expr),
+            Expr::Selector(s) if self.c.program.info().selections.contains_key(&s.id()) => {
+                self.hoist(&s.expr)
+            }
             Expr::Ident(_) | Expr::Selector(_) => Ok(()),
             f => self.hoist(f),
         }

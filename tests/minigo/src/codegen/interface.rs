@@ -1,7 +1,9 @@
-//! Interfaces with methods: method tables of the types that are converted to interfaces, calls, type assertions, type switches.
+//! Interfaces with methods: method tables of the types that are converted to interfaces, calls,
+//! type assertions, type switches.
 //!
-//! The type word of an interface value is the address of the type's descriptor, whatever the interface. A call asks the
-//! descriptor for the method by name, and remembers type and code of the last call at its place.
+//! The type word of an interface value is the address of the type's descriptor, whatever the
+//! interface. A call asks the descriptor for the method by name, and remembers type and code of the
+//! last call at its place.
 
 use super::Compiler;
 use super::abi;
@@ -55,7 +57,8 @@ impl Compiler<'_> {
                 seen.push(t);
                 let to_t = self.types.pointer_to(t);
                 for (receiver, reachable) in [(t, true), (to_t, addressable)] {
-                    for (name, func, id) in self.methods.get(&receiver).cloned().unwrap_or_default() {
+                    for (name, func, id) in self.methods.get(&receiver).cloned().unwrap_or_default()
+                    {
                         if reachable {
                             here.push(Found { name, path: path.clone(), func, id, receiver });
                         }
@@ -99,19 +102,27 @@ impl Compiler<'_> {
             let code = self.emitter.static_closure(id);
             let derefs = matches!(self.types.kind(t), Kind::Pointer(_)) && f.receiver != t;
             let remembered = OnceLock::new();
-            table.push(Method { name: f.name.clone(), signature: signature.number(), code, derefs, remembered });
+            table.push(Method {
+                name: f.name.clone(),
+                signature: signature.number(),
+                code,
+                derefs,
+                remembered,
+            });
             self.method_thunk(t, f, id, &name, &sig);
         }
         info.set_methods(table);
         Ok(())
     }
 
-    /// Takes the data word of an interface value that holds a `t` in the place of a function object.
+    /// Takes the data word of an interface value that holds a `t` in the place of a function
+    /// object.
     fn method_thunk(&mut self, t: Ty, f: &Found, id: FuncId, name: &str, sig: &Rc<Sig>) {
         let signature = abi::signature(&mut self.types, sig, true);
         let param_parts = abi::parts_of(&mut self.types, &sig.params);
         let direct = self.types.info(t).direct;
-        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
+        let mut func =
+            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
         {
             let b = FunctionBuilder::new(&mut func, &mut fbc);
@@ -137,12 +148,17 @@ impl Compiler<'_> {
 
     /// The method by which the runtime's own errors are errors.
     pub(crate) fn error_method(&mut self) -> FuncId {
-        let sig = Rc::new(Sig { params: vec![], results: vec![self.types.basic.string], variadic: false });
+        let sig = Rc::new(Sig {
+            params: vec![],
+            results: vec![self.types.basic.string],
+            variadic: false,
+        });
         let signature = abi::signature(&mut self.types, &sig, true);
         let name = "runtime.Error.method";
         let id = self.emitter.declare(name, &signature);
         self.emitter.set_role(id, Role::Wrapper);
-        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
+        let mut func =
+            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
         {
             let b = FunctionBuilder::new(&mut func, &mut fbc);
@@ -158,7 +174,8 @@ impl Compiler<'_> {
         id
     }
 
-    /// What native code calls back for the text of an error or Stringer: see [`Text`](crate::runtime::interface::Text).
+    /// What native code calls back for the text of an error or Stringer: see
+    /// [`Text`](crate::runtime::interface::Text).
     pub(crate) fn text_caller(&mut self) -> FuncId {
         let mut signature = ir::Signature::new(cranelift_codegen::isa::CallConv::SystemV);
         signature.params.push(ir::AbiParam::new(clif::I64));
@@ -168,7 +185,8 @@ impl Compiler<'_> {
         self.emitter.set_role(id, Role::Runtime);
         let string = self.types.basic.string;
         let sig = Rc::new(Sig { params: vec![], results: vec![string], variadic: false });
-        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
+        let mut func =
+            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
         {
             let b = FunctionBuilder::new(&mut func, &mut fbc);
@@ -209,7 +227,9 @@ impl FuncGen<'_, '_> {
                 self.check_nil(at);
                 own = inner;
             }
-            let Kind::Struct(fields) = self.kind(own) else { unreachable!("a path leads through structs") };
+            let Kind::Struct(fields) = self.kind(own) else {
+                unreachable!("a path leads through structs")
+            };
             let offset = self.c.types.field_offset(&fields, *index) as i64;
             at = self.iadd_ref(at, offset);
             own = fields[*index].ty;
@@ -237,7 +257,9 @@ impl FuncGen<'_, '_> {
     ) -> Compiled<Prepared> {
         let pos = s.expr.pos(&self.c.program.ast);
         let t = self.c.object_type(sel.obj(), pos)?;
-        let Kind::Func(sig) = self.kind(t) else { return Err(self.error(pos, "a method that is no function")) };
+        let Kind::Func(sig) = self.kind(t) else {
+            return Err(self.error(pos, "a method that is no function"));
+        };
         let base = self.type_of(&s.expr)?;
         let path = &sel.indices()[..sel.indices().len() - 1];
         let v = self.expr(&s.expr)?;
@@ -248,11 +270,19 @@ impl FuncGen<'_, '_> {
     }
 
     /// Calls a method of an interface value.
-    pub(crate) fn call_interface(&mut self, value: &Val, name: &str, sig: &Sig, args: &[Val]) -> Vec<Val> {
+    pub(crate) fn call_interface(
+        &mut self,
+        value: &Val,
+        name: &str,
+        sig: &Sig,
+        args: &[Val],
+    ) -> Vec<Val> {
         let (ty, data) = (value.v[0], value.v[1]);
         self.check_nil(ty);
-        // The place's own word: the address of a type and its method's code, never changed once they are visible.
-        let place = self.address(Box::leak(Box::new(NO_METHOD.as_ptr() as usize)) as *mut usize as usize);
+        // The place's own word: the address of a type and its method's code, never changed once
+        // they are visible.
+        let place =
+            self.address(Box::leak(Box::new(NO_METHOD.as_ptr() as usize)) as *mut usize as usize);
         let name: &'static String = Box::leak(Box::new(name.to_owned()));
         let code = self.b.declare_var(clif::I64);
         let cached = self.b.ins().load(clif::I64, MemFlagsData::trusted(), place, 0);
@@ -343,7 +373,11 @@ impl FuncGen<'_, '_> {
         Ok((Val { ty: t, v }, ok))
     }
 
-    pub(crate) fn type_switch(&mut self, s: &TypeSwitchStmt, label: Option<String>) -> Compiled<()> {
+    pub(crate) fn type_switch(
+        &mut self,
+        s: &TypeSwitchStmt,
+        label: Option<String>,
+    ) -> Compiled<()> {
         if let Some(init) = &s.init {
             self.stmt(init)?;
         }
@@ -402,7 +436,8 @@ impl FuncGen<'_, '_> {
         Ok(())
     }
 
-    /// The variable that a clause of a type switch declares, if the clause uses it: it is declared where the guard names it.
+    /// The variable that a clause of a type switch declares, if the clause uses it: it is declared
+    /// where the guard names it.
     fn clause_variable(&self, body: &[Stmt], guard: Pos) -> Option<ObjKey> {
         fn go(g: &FuncGen<'_, '_>, n: Walk<'_>, guard: Pos, found: &mut Option<ObjKey>) {
             if let Walk::Expr(Expr::Ident(i)) = n
@@ -418,7 +453,8 @@ impl FuncGen<'_, '_> {
         found
     }
 
-    /// Whether the values of a type can be converted to an interface type: what `Pos` is about is named otherwise.
+    /// Whether the values of a type can be converted to an interface type: what `Pos` is about is
+    /// named otherwise.
     pub(crate) fn check_implements(&mut self, t: Ty, interface: Ty, pos: Pos) -> Compiled<()> {
         let Kind::Interface(wanted) = self.kind(interface) else { return Ok(()) };
         self.c.make_method_table(t)?;
@@ -426,7 +462,10 @@ impl FuncGen<'_, '_> {
         match wanted.iter().find(|(name, sig)| !info.has_method(name, sig.number())) {
             None => Ok(()),
             Some((name, _)) => {
-                let message = format!("method {name} of {} is not supported in an interface", self.c.types.name(t));
+                let message = format!(
+                    "method {name} of {} is not supported in an interface",
+                    self.c.types.name(t)
+                );
                 Err(self.error(pos, message))
             }
         }

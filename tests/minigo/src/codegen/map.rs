@@ -116,7 +116,8 @@ impl FuncGen<'_, '_> {
         Ok(m)
     }
 
-    /// `for k, v := range m`: `put` takes the key and the element of each round, `body` compiles the rest of it.
+    /// `for k, v := range m`: `put` takes the key and the element of each round, `body` compiles
+    /// the rest of it.
     pub(crate) fn range_map(
         &mut self,
         r: &RangeStmt,

@@ -1,4 +1,5 @@
-//! Places and memory: where assignable operands are, loads, stores with the write barrier, copies, allocation.
+//! Places and memory: where assignable operands are, loads, stores with the write barrier, copies,
+//! allocation.
 
 use super::abi;
 use super::function::{FuncGen, Storage, Val};
@@ -79,7 +80,9 @@ impl FuncGen<'_, '_> {
     pub(crate) fn storage_place(&mut self, s: &Storage) -> Place {
         match s {
             Storage::Vars(v) => Place::Vars(v.clone()),
-            Storage::Boxed(v) => Place::Memory { base: self.b.use_var(*v), offset: 0, barrier: true },
+            Storage::Boxed(v) => {
+                Place::Memory { base: self.b.use_var(*v), offset: 0, barrier: true }
+            }
             Storage::Slot(at) => Place::Memory { base: *at, offset: 0, barrier: false },
         }
     }
@@ -112,7 +115,9 @@ impl FuncGen<'_, '_> {
                 let info = self.c.program.info();
                 let obj = info.uses.get(i).copied().or_else(|| info.defs.get(i).copied().flatten());
                 match obj {
-                    Some(o) if self.c.program.tc.lobjs[o].entity_type().is_var() => Some(self.object_place(o, pos)?),
+                    Some(o) if self.c.program.tc.lobjs[o].entity_type().is_var() => {
+                        Some(self.object_place(o, pos)?)
+                    }
                     _ => None,
                 }
             }
@@ -132,7 +137,9 @@ impl FuncGen<'_, '_> {
                     Kind::Pointer(array) => {
                         let p = self.expr(&i.expr)?.v[0];
                         let Kind::Array(n, elem) = self.kind(array) else {
-                            return Err(self.error(pos, "an index of this operand is not supported"));
+                            return Err(
+                                self.error(pos, "an index of this operand is not supported")
+                            );
                         };
                         let index = self.index_value(&i.index)?;
                         self.check_nil(p);
@@ -174,7 +181,9 @@ impl FuncGen<'_, '_> {
     }
 
     fn selector_place(&mut self, s: &SelectorExpr) -> Compiled<Option<Place>> {
-        let Some(sel) = self.c.program.info().selections.get(&s.id()).cloned() else { return Ok(None) };
+        let Some(sel) = self.c.program.info().selections.get(&s.id()).cloned() else {
+            return Ok(None);
+        };
         if !matches!(sel.kind(), SelectionKind::FieldVal) {
             return Ok(None);
         }
@@ -182,8 +191,14 @@ impl FuncGen<'_, '_> {
         self.path_place(&s.expr, t, sel.indices())
     }
 
-    /// The place reached from operand `e` of type `t` by the fields `path`; None if `e` is no variable.
-    pub(crate) fn path_place(&mut self, e: &Expr, t: Ty, path: &[usize]) -> Compiled<Option<Place>> {
+    /// The place reached from operand `e` of type `t` by the fields `path`; None if `e` is no
+    /// variable.
+    pub(crate) fn path_place(
+        &mut self,
+        e: &Expr,
+        t: Ty,
+        path: &[usize],
+    ) -> Compiled<Option<Place>> {
         let mut place = match self.kind(t) {
             Kind::Pointer(_) => {
                 let p = self.expr(e)?.v[0];
@@ -216,7 +231,9 @@ impl FuncGen<'_, '_> {
     }
 
     pub(crate) fn field_place(&mut self, p: &Place, t: Ty, index: usize) -> Place {
-        let Kind::Struct(fields) = self.kind(t) else { unreachable!("a selection ends in a struct") };
+        let Kind::Struct(fields) = self.kind(t) else {
+            unreachable!("a selection ends in a struct")
+        };
         match p {
             Place::Vars(vars) => {
                 let (from, to) = self.field_components(&fields, index);
@@ -232,7 +249,11 @@ impl FuncGen<'_, '_> {
     }
 
     /// Which components of a struct are those of field `index`.
-    pub(crate) fn field_components(&mut self, fields: &[crate::types::Field], index: usize) -> (usize, usize) {
+    pub(crate) fn field_components(
+        &mut self,
+        fields: &[crate::types::Field],
+        index: usize,
+    ) -> (usize, usize) {
         let mut from = 0;
         for f in &fields[..index] {
             from += abi::parts(&mut self.c.types, f.ty).len();
@@ -284,7 +305,9 @@ impl FuncGen<'_, '_> {
     /// The value in a place. A value in memory is only borrowed.
     pub(crate) fn load(&mut self, p: &Place, t: Ty) -> Val {
         match p {
-            Place::Vars(vars) => Val { ty: t, v: vars.iter().map(|v| self.b.use_var(*v)).collect() },
+            Place::Vars(vars) => {
+                Val { ty: t, v: vars.iter().map(|v| self.b.use_var(*v)).collect() }
+            }
             Place::Memory { base, offset, .. } => self.load_at(t, *base, *offset),
             Place::Map { t, map, key } => self.map_find(*t, *map, key).0,
             Place::Blank => self.zero(t),
@@ -296,7 +319,11 @@ impl FuncGen<'_, '_> {
         let v = match &layout.components {
             None => vec![self.iadd_ref(base, offset)],
             Some(components) => {
-                let base = if offset.unsigned_abs() > 1 << 30 { self.iadd_ref(base, offset) } else { base };
+                let base = if offset.unsigned_abs() > 1 << 30 {
+                    self.iadd_ref(base, offset)
+                } else {
+                    base
+                };
                 let offset = if offset.unsigned_abs() > 1 << 30 { 0 } else { offset };
                 components
                     .iter()
@@ -314,7 +341,9 @@ impl FuncGen<'_, '_> {
     pub(crate) fn store(&mut self, p: &Place, value: &Val) {
         match p {
             Place::Vars(vars) => self.define_vars(vars, value),
-            Place::Memory { base, offset, barrier } => self.store_at(value.ty, *base, *offset, value, *barrier),
+            Place::Memory { base, offset, barrier } => {
+                self.store_at(value.ty, *base, *offset, value, *barrier)
+            }
             Place::Map { t, map, key } => {
                 let at = self.map_assign(*t, *map, key);
                 self.store_at(value.ty, at, 0, value, true);
@@ -332,18 +361,28 @@ impl FuncGen<'_, '_> {
             }
             Some(components) => {
                 if barrier {
-                    let refs: Vec<Value> =
-                        components.iter().zip(&value.v).filter(|(c, _)| c.is_ref).map(|(_, v)| *v).collect();
+                    let refs: Vec<Value> = components
+                        .iter()
+                        .zip(&value.v)
+                        .filter(|(c, _)| c.is_ref)
+                        .map(|(_, v)| *v)
+                        .collect();
                     let lost: Vec<i64> = match host::shades_lost() {
-                        true => {
-                            components.iter().filter(|c| c.is_ref).map(|c| offset + i64::from(c.offset)).collect()
-                        }
+                        true => components
+                            .iter()
+                            .filter(|c| c.is_ref)
+                            .map(|c| offset + i64::from(c.offset))
+                            .collect(),
                         false => vec![],
                     };
                     let to = self.iadd_ref(base, offset);
                     self.write_barrier_at(&refs, Some(to), base, &lost);
                 }
-                let base = if offset.unsigned_abs() > 1 << 30 { self.iadd_ref(base, offset) } else { base };
+                let base = if offset.unsigned_abs() > 1 << 30 {
+                    self.iadd_ref(base, offset)
+                } else {
+                    base
+                };
                 let offset = if offset.unsigned_abs() > 1 << 30 { 0 } else { offset };
                 for (c, v) in components.iter().zip(&value.v) {
                     let at = (offset + i64::from(c.offset)) as i32;
@@ -353,7 +392,8 @@ impl FuncGen<'_, '_> {
         }
     }
 
-    /// Tells the collector, if it wants to know, of references that are about to be stored, in various places.
+    /// Tells the collector, if it wants to know, of references that are about to be stored, in
+    /// various places.
     pub(crate) fn write_barrier(&mut self, refs: &[Value]) {
         let nothing = self.iconst(0);
         self.write_barrier_at(refs, None, nothing, &[]);
@@ -364,8 +404,8 @@ impl FuncGen<'_, '_> {
         self.write_barrier_at(refs, Some(object), object, &[]);
     }
 
-    /// As `write_barrier`; they are stored in the object or the variable that has the address `to`, and replace those at these
-    /// offsets from `base`.
+    /// As `write_barrier`; they are stored in the object or the variable that has the address `to`,
+    /// and replace those at these offsets from `base`.
     fn write_barrier_at(&mut self, refs: &[Value], to: Option<Value>, base: Value, lost: &[i64]) {
         if refs.is_empty() {
             return;
@@ -402,7 +442,10 @@ impl FuncGen<'_, '_> {
             let mut at = 0;
             for (size, ty) in [(8, clif::I64), (4, clif::I32), (2, clif::I16), (1, clif::I8)] {
                 while layout.size - at >= size {
-                    pieces.push((at as i32, self.b.ins().load(ty, MemFlagsData::trusted(), from, at as i32)));
+                    pieces.push((
+                        at as i32,
+                        self.b.ins().load(ty, MemFlagsData::trusted(), from, at as i32),
+                    ));
                     at += size;
                 }
             }
@@ -461,7 +504,9 @@ impl FuncGen<'_, '_> {
     pub(crate) fn zero(&mut self, t: Ty) -> Val {
         let layout = self.c.types.layout(t);
         let v = match &layout.components {
-            None if layout.size as usize <= natives::ZEROES => vec![self.address(natives::zero_size_address())],
+            None if layout.size as usize <= natives::ZEROES => {
+                vec![self.address(natives::zero_size_address())]
+            }
             None => vec![self.allocate(t)],
             Some(components) => components
                 .iter()

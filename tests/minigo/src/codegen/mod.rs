@@ -1,4 +1,5 @@
-//! The back end: from the checked syntax tree to Cranelift's IR and on to machine code, one function at a time.
+//! The back end: from the checked syntax tree to Cranelift's IR and on to machine code, one
+//! function at a time.
 
 mod abi;
 mod allocation;
@@ -142,11 +143,14 @@ impl<'p> Compiler<'p> {
                                 let t = self.object_type(*obj, pos)?;
                                 let layout = self.types.layout(t);
                                 if layout.size > 1 << 28 {
-                                    return Err(program.error(pos, "a variable of this size is not supported"));
+                                    return Err(program
+                                        .error(pos, "a variable of this size is not supported"));
                                 }
                                 let at = self.emitter.global(&layout);
-                                if let Some(function) = self.c_address(&program.ast.idents[*i].name) {
-                                    // SAFETY: a new variable of one word, and no managed code runs yet.
+                                if let Some(function) = self.c_address(&program.ast.idents[*i].name)
+                                {
+                                    // SAFETY: a new variable of one word, and no managed code runs
+                                    // yet.
                                     unsafe { *(at as *mut usize) = function };
                                 }
                                 self.globals.insert(*obj, at);
@@ -161,7 +165,9 @@ impl<'p> Compiler<'p> {
     }
 
     #[allow(clippy::type_complexity, reason = "used once, right above")]
-    fn declare_functions(&mut self) -> Compiled<(Vec<(FuncDeclKey, FuncId, String, ObjKey)>, Vec<FuncId>, FuncId)> {
+    fn declare_functions(
+        &mut self,
+    ) -> Compiled<(Vec<(FuncDeclKey, FuncId, String, ObjKey)>, Vec<FuncId>, FuncId)> {
         let program = self.program;
         let (mut all, mut inits, mut main) = (vec![], vec![], None);
         for d in self.file_decls() {
@@ -175,7 +181,9 @@ impl<'p> Compiler<'p> {
                     self.c_functions.insert(obj, f);
                     continue;
                 }
-                return Err(program.error(ident.pos, format!("missing function body of {}", ident.name)));
+                return Err(
+                    program.error(ident.pos, format!("missing function body of {}", ident.name))
+                );
             }
             let Some(obj) = self.definition(decl.name) else { continue };
             let sig = self.function_sig(obj, ident.pos)?;
@@ -186,7 +194,11 @@ impl<'p> Compiler<'p> {
                 receiver = Some(recv);
                 name = match self.types.kind(recv) {
                     Kind::Pointer(_) if !self.types.is_named(recv) => {
-                        format!("main.(*{}).{}", self.types.name(recv).trim_start_matches("*main."), ident.name)
+                        format!(
+                            "main.(*{}).{}",
+                            self.types.name(recv).trim_start_matches("*main."),
+                            ident.name
+                        )
                     }
                     _ => format!("{}.{}", self.types.name(recv), ident.name),
                 };
@@ -237,7 +249,13 @@ impl<'p> Compiler<'p> {
         }
     }
 
-    fn function(&mut self, key: FuncDeclKey, id: FuncId, name: String, obj: ObjKey) -> Compiled<()> {
+    fn function(
+        &mut self,
+        key: FuncDeclKey,
+        id: FuncId,
+        name: String,
+        obj: ObjKey,
+    ) -> Compiled<()> {
         let program = self.program;
         let decl = &program.ast.fdecls[key];
         let Some(body) = &decl.body else { return Ok(()) };
@@ -250,7 +268,17 @@ impl<'p> Compiler<'p> {
         let escapes = Rc::new(escape::analyse(program, &mut self.types, &known, &body.list));
         FuncGen::compile(
             self,
-            function::Source { id, name, sig, params, results, body, escapes, depth: 0, captures: None },
+            function::Source {
+                id,
+                name,
+                sig,
+                params,
+                results,
+                body,
+                escapes,
+                depth: 0,
+                captures: None,
+            },
         )
     }
 
@@ -276,7 +304,10 @@ impl<'p> Compiler<'p> {
     }
 
     /// One entry for each parameter; None for those without a name.
-    fn parameter_objects(&self, fields: impl Iterator<Item = go_parser::FieldKey>) -> Vec<Option<ObjKey>> {
+    fn parameter_objects(
+        &self,
+        fields: impl Iterator<Item = go_parser::FieldKey>,
+    ) -> Vec<Option<ObjKey>> {
         let mut out = vec![];
         for f in fields {
             let f = &self.program.ast.fields[f];
@@ -290,7 +321,8 @@ impl<'p> Compiler<'p> {
 
     /// The named results, if they have names.
     fn result_objects(&self, typ: go_parser::FuncTypeKey) -> Vec<Option<ObjKey>> {
-        let fields = self.program.ast.ftypes[typ].results.iter().flat_map(|r| r.list.iter().copied());
+        let fields =
+            self.program.ast.ftypes[typ].results.iter().flat_map(|r| r.list.iter().copied());
         self.parameter_objects(fields)
     }
 
@@ -320,7 +352,8 @@ impl<'p> Compiler<'p> {
             None => match e {
                 Expr::Ident(i) => {
                     let info = self.program.info();
-                    match info.uses.get(i).copied().or_else(|| info.defs.get(i).copied().flatten()) {
+                    match info.uses.get(i).copied().or_else(|| info.defs.get(i).copied().flatten())
+                    {
                         Some(obj) => self.object_type(obj, pos),
                         None => Err(self.program.error(pos, "an expression without a type")),
                     }

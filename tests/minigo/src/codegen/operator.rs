@@ -34,7 +34,14 @@ impl FuncGen<'_, '_> {
         integer(tv.get_const_val()?)
     }
 
-    pub(crate) fn arithmetic(&mut self, op: &Token, x: Val, y: Val, divisor: Option<i64>, pos: Pos) -> Compiled<Val> {
+    pub(crate) fn arithmetic(
+        &mut self,
+        op: &Token,
+        x: Val,
+        y: Val,
+        divisor: Option<i64>,
+        pos: Pos,
+    ) -> Compiled<Val> {
         let t = x.ty;
         let kind = self.kind(t);
         if let Kind::String = kind {
@@ -61,7 +68,15 @@ impl FuncGen<'_, '_> {
         Ok(Val { ty: t, v: vec![r] })
     }
 
-    fn divide(&mut self, a: Value, b: Value, bits: u8, signed: bool, rem: bool, divisor: Option<i64>) -> Value {
+    fn divide(
+        &mut self,
+        a: Value,
+        b: Value,
+        bits: u8,
+        signed: bool,
+        rem: bool,
+        divisor: Option<i64>,
+    ) -> Value {
         if divisor.is_none_or(|d| d == 0) {
             let ok = self.b.ins().icmp_imm_s(IntCC::NotEqual, b, 0);
             self.check(ok, Failure::Divide, &[]);
@@ -175,9 +190,11 @@ impl FuncGen<'_, '_> {
     fn comparison(&mut self, b: &BinaryExpr, e: &Expr) -> Compiled<Val> {
         let out = self.type_of(e)?;
         let (tx, ty) = (self.type_of(&b.expr_a)?, self.type_of(&b.expr_b)?);
-        // One side may have to be converted: an untyped constant, nil, or a value compared with an interface.
-        let is_const =
-            |g: &Self, e: &Expr| g.c.program.info().types.get(&e.id()).is_some_and(|t| t.get_const_val().is_some());
+        // One side may have to be converted: an untyped constant, nil, or a value compared with an
+        // interface.
+        let is_const = |g: &Self, e: &Expr| {
+            g.c.program.info().types.get(&e.id()).is_some_and(|t| t.get_const_val().is_some())
+        };
         let t = match (self.kind(tx), self.kind(ty)) {
             (Kind::Nil, _) => ty,
             (_, Kind::Nil) => tx,
@@ -202,16 +219,27 @@ impl FuncGen<'_, '_> {
     fn ordered(&mut self, op: &Token, t: Ty, x: &Val, y: &Val, pos: Pos) -> Compiled<Value> {
         let (signed_cc, unsigned_cc, float_cc) = match op {
             Token::LSS => (IntCC::SignedLessThan, IntCC::UnsignedLessThan, FloatCC::LessThan),
-            Token::LEQ => (IntCC::SignedLessThanOrEqual, IntCC::UnsignedLessThanOrEqual, FloatCC::LessThanOrEqual),
-            Token::GTR => (IntCC::SignedGreaterThan, IntCC::UnsignedGreaterThan, FloatCC::GreaterThan),
-            _ => (IntCC::SignedGreaterThanOrEqual, IntCC::UnsignedGreaterThanOrEqual, FloatCC::GreaterThanOrEqual),
+            Token::LEQ => (
+                IntCC::SignedLessThanOrEqual,
+                IntCC::UnsignedLessThanOrEqual,
+                FloatCC::LessThanOrEqual,
+            ),
+            Token::GTR => {
+                (IntCC::SignedGreaterThan, IntCC::UnsignedGreaterThan, FloatCC::GreaterThan)
+            }
+            _ => (
+                IntCC::SignedGreaterThanOrEqual,
+                IntCC::UnsignedGreaterThanOrEqual,
+                FloatCC::GreaterThanOrEqual,
+            ),
         };
         Ok(match self.kind(t) {
             Kind::Int { signed: true, .. } => self.b.ins().icmp(signed_cc, x.v[0], y.v[0]),
             Kind::Int { .. } => self.b.ins().icmp(unsigned_cc, x.v[0], y.v[0]),
             Kind::Float { .. } => self.b.ins().fcmp(float_cc, x.v[0], y.v[0]),
             Kind::String => {
-                let order = self.native(natives::compare_strings, &[x.v[0], x.v[1], y.v[0], y.v[1]]);
+                let order =
+                    self.native(natives::compare_strings, &[x.v[0], x.v[1], y.v[0], y.v[1]]);
                 self.b.ins().icmp_imm_s(signed_cc, order, 0)
             }
             _ => return Err(self.error(pos, "this comparison is not supported")),

@@ -1,8 +1,10 @@
-//! The managed functions under a panic: they run deferred functions on top of the stack that panics.
+//! The managed functions under a panic: they run deferred functions on top of the stack that
+//! panics.
 //!
-//! `panic` and a failed check call `minigo.panic` and `minigo.fail`; `runtime.Goexit` calls `minigo.goexit`. Each asks the runtime
-//! for one deferred function after the other and calls it. The runtime ends the process when there is none left, or leaves
-//! the frames when one has recovered.
+//! `panic` and a failed check call `minigo.panic` and `minigo.fail`; `runtime.Goexit` calls
+//! `minigo.goexit`. Each asks the runtime for one deferred function after the other and calls it.
+//! The runtime ends the process when there is none left, or leaves the frames when one has
+//! recovered.
 
 use super::Compiler;
 use super::function::FuncGen;
@@ -61,7 +63,10 @@ impl Compiler<'_> {
             g.native(natives::fail_value, params);
             g.panic_with_results();
         });
-        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, p.raise.as_u32()), words(1));
+        let mut func = ir::Function::with_name_signature(
+            ir::UserFuncName::user(0, p.raise.as_u32()),
+            words(1),
+        );
         let mut fbc = FunctionBuilderContext::new();
         {
             let none = Rc::new(Sig { params: vec![], results: vec![], variadic: false });
@@ -85,7 +90,8 @@ impl Compiler<'_> {
         body: impl FnOnce(&mut FuncGen<'_, '_>, &[Value]),
     ) {
         let none = Rc::new(Sig { params: vec![], results: vec![], variadic: false });
-        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
+        let mut func =
+            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
         {
             let b = FunctionBuilder::new(&mut func, &mut fbc);

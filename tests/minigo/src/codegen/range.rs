@@ -59,16 +59,22 @@ impl FuncGen<'_, '_> {
                 let body = |g: &mut Self, k, v| {
                     g.put(&key, k)?;
                     g.put(&val, v)?;
-                    g.targets.push(Target { label, break_to: done, continue_to: Some(head), plain: false });
+                    g.targets.push(Target {
+                        label,
+                        break_to: done,
+                        continue_to: Some(head),
+                        plain: false,
+                    });
                     g.block(&r.body.list)?;
                     g.targets.pop();
                     Ok(())
                 };
                 self.range_map(r, t, body, [head, inside, done])
             }
-            Kind::Int { .. } => {
-                Err(self.error(pos, format!("range over an integer ({}) is not Go 1.19", self.c.types.name(int))))
-            }
+            Kind::Int { .. } => Err(self.error(
+                pos,
+                format!("range over an integer ({}) is not Go 1.19", self.c.types.name(int)),
+            )),
             _ => Err(self.error(pos, "range over this operand is not supported")),
         }
     }

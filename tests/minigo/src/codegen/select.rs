@@ -5,7 +5,9 @@ use crate::error::Compiled;
 use crate::runtime::natives::{self, CASE_WORDS, ELEMENT_OFFSET, Failure, SELECTED};
 use crate::types::{Kind, Ty};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, Value, types as clif};
+use cranelift_codegen::ir::{
+    InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, Value, types as clif,
+};
 use go_parser::Token;
 use go_parser::ast::{CommClause, Expr, Node, SelectStmt, Stmt};
 use std::rc::Rc;
@@ -20,7 +22,11 @@ struct Case {
 }
 
 impl FuncGen<'_, '_> {
-    pub(crate) fn select_statement(&mut self, s: &SelectStmt, label: Option<String>) -> Compiled<()> {
+    pub(crate) fn select_statement(
+        &mut self,
+        s: &SelectStmt,
+        label: Option<String>,
+    ) -> Compiled<()> {
         let (mut cases, mut default) = (vec![], None);
         for clause in &s.body.list {
             let Stmt::Comm(clause) = clause else { continue };
@@ -31,7 +37,11 @@ impl FuncGen<'_, '_> {
         }
         let size = 8 * CASE_WORDS as u32;
         let bytes = size * cases.len().max(1) as u32;
-        let slot = self.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3));
+        let slot = self.b.create_sized_stack_slot(StackSlotData::new(
+            StackSlotKind::ExplicitSlot,
+            bytes,
+            3,
+        ));
         for (i, case) in cases.iter().enumerate() {
             let at = self.b.ins().stack_addr(clif::I64, slot, (size * i as u32) as i32);
             let receives = self.iconst(i64::from(case.value.is_none()));
@@ -58,7 +68,8 @@ impl FuncGen<'_, '_> {
         self.b.def_var(result, r);
         self.b.ins().jump(chosen, &[]);
         self.b.switch_to_block(chosen);
-        // The channels are roots up to here; the element is in the result words until the next call.
+        // The channels are roots up to here; the element is in the result words until the next
+        // call.
         let channels: Vec<Val> = cases.iter().map(|c| c.channel.clone()).collect();
         self.keep_alive(&channels);
         let r = self.b.use_var(result);
@@ -90,11 +101,15 @@ impl FuncGen<'_, '_> {
             Stmt::Send(s) => (s.chan.clone(), Some(s.val.clone())),
             _ => match self.received(comm) {
                 Some(channel) => (channel, None),
-                None => return Err(self.error(pos, "this case of a select statement is not supported")),
+                None => {
+                    return Err(self.error(pos, "this case of a select statement is not supported"));
+                }
             },
         };
         let t = self.type_of(&channel)?;
-        let Kind::Chan(_, elem) = self.kind(t) else { return Err(self.error(pos, "this operand is no channel")) };
+        let Kind::Chan(_, elem) = self.kind(t) else {
+            return Err(self.error(pos, "this operand is no channel"));
+        };
         self.hoist(&channel)?;
         let channel = self.expr(&channel)?;
         let value = match value {

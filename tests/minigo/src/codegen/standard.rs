@@ -62,11 +62,15 @@ impl FuncGen<'_, '_> {
         }
         if package == "time" {
             let object = self.package_object(&c.func).filter(|_| matches!(name, "Now" | "Since"));
-            let object = object.ok_or_else(|| self.error(pos, format!("{package}.{name} is not supported")))?;
+            let object = object
+                .ok_or_else(|| self.error(pos, format!("{package}.{name} is not supported")))?;
             let sig = self.c.function_sig(object, pos)?;
             let operands = self.arguments(&sig.params, false, c)?;
             let result = sig.results[0];
-            return Ok((if name == "Now" { Standard::Now(result) } else { Standard::Since(result) }, operands));
+            return Ok((
+                if name == "Now" { Standard::Now(result) } else { Standard::Since(result) },
+                operands,
+            ));
         }
         let call = match (package, name) {
             ("runtime", "GC") => Standard::Collect,
@@ -107,7 +111,9 @@ impl FuncGen<'_, '_> {
                 let n = self.native(natives::num_goroutine, &[]);
                 vec![Val { ty: basic.int, v: vec![n] }]
             }
-            Standard::Now(ty) => vec![Val { ty: *ty, v: vec![self.native(natives::nanoseconds, &[])] }],
+            Standard::Now(ty) => {
+                vec![Val { ty: *ty, v: vec![self.native(natives::nanoseconds, &[])] }]
+            }
             Standard::Since(ty) => {
                 let now = self.native(natives::nanoseconds, &[]);
                 vec![Val { ty: *ty, v: vec![self.b.ins().isub(now, operands[0].v[0])] }]

@@ -4,7 +4,9 @@ use super::function::{FuncGen, Target, Val};
 use crate::error::Compiled;
 use crate::types::{Kind, Ty};
 use cranelift_codegen::ir::{Block, InstBuilder, TrapCode};
-use go_parser::ast::{BlockStmt, BranchStmt, CaseClause, Expr, ForStmt, IfStmt, Node, ReturnStmt, Stmt, SwitchStmt};
+use go_parser::ast::{
+    BlockStmt, BranchStmt, CaseClause, Expr, ForStmt, IfStmt, Node, ReturnStmt, Stmt, SwitchStmt,
+};
 use go_parser::{Pos, Token};
 use std::rc::Rc;
 
@@ -37,9 +39,11 @@ impl FuncGen<'_, '_> {
         self.at(pos);
         let program = self.c.program;
         let label = match s {
-            Stmt::For(_) | Stmt::Range(_) | Stmt::Switch(_) | Stmt::TypeSwitch(_) | Stmt::Select(_) => {
-                self.pending_label.take()
-            }
+            Stmt::For(_)
+            | Stmt::Range(_)
+            | Stmt::Switch(_)
+            | Stmt::TypeSwitch(_)
+            | Stmt::Select(_) => self.pending_label.take(),
             _ => {
                 self.pending_label = None;
                 None
@@ -58,7 +62,9 @@ impl FuncGen<'_, '_> {
                 let one = match self.kind(t) {
                     Kind::Float { bits: 32 } => self.b.ins().f32const(1.0),
                     Kind::Float { .. } => self.b.ins().f64const(1.0),
-                    Kind::Int { bits, .. } => self.b.ins().iconst(super::constant::int_type(bits), 1),
+                    Kind::Int { bits, .. } => {
+                        self.b.ins().iconst(super::constant::int_type(bits), 1)
+                    }
                     _ => return Err(self.error(pos, "this operand cannot be counted")),
                 };
                 let op = if i.token == Token::INC { Token::ADD } else { Token::SUB };
@@ -87,14 +93,23 @@ impl FuncGen<'_, '_> {
                 self.pending_label = Some(name.clone());
                 if matches!(
                     l.stmt,
-                    Stmt::For(_) | Stmt::Range(_) | Stmt::Switch(_) | Stmt::TypeSwitch(_) | Stmt::Select(_)
+                    Stmt::For(_)
+                        | Stmt::Range(_)
+                        | Stmt::Switch(_)
+                        | Stmt::TypeSwitch(_)
+                        | Stmt::Select(_)
                 ) {
                     return self.stmt(&l.stmt);
                 }
                 // `break` out of a labelled block.
                 self.pending_label = None;
                 let done = self.b.create_block();
-                self.targets.push(Target { label: Some(name), break_to: done, continue_to: None, plain: true });
+                self.targets.push(Target {
+                    label: Some(name),
+                    break_to: done,
+                    continue_to: None,
+                    plain: true,
+                });
                 self.stmt(&l.stmt)?;
                 self.targets.pop();
                 self.b.ins().jump(done, &[]);
@@ -184,7 +199,8 @@ impl FuncGen<'_, '_> {
 
     /// Jumps to `yes` or `no`; `&&` and `||` branch directly.
     pub(crate) fn condition(&mut self, e: &Expr, yes: Block, no: Block) -> Compiled<()> {
-        let is_const = self.c.program.info().types.get(&e.id()).is_some_and(|t| t.get_const_val().is_some());
+        let is_const =
+            self.c.program.info().types.get(&e.id()).is_some_and(|t| t.get_const_val().is_some());
         match e {
             Expr::Paren(p) => return self.condition(&p.expr, yes, no),
             Expr::Binary(b) if !is_const && matches!(b.op, Token::LAND | Token::LOR) => {
@@ -196,7 +212,9 @@ impl FuncGen<'_, '_> {
                 self.b.switch_to_block(next);
                 return self.condition(&b.expr_b, yes, no);
             }
-            Expr::Unary(u) if !is_const && u.op == Token::NOT => return self.condition(&u.expr, no, yes),
+            Expr::Unary(u) if !is_const && u.op == Token::NOT => {
+                return self.condition(&u.expr, no, yes);
+            }
             _ => {}
         }
         self.hoist(e)?;
@@ -292,14 +310,19 @@ impl FuncGen<'_, '_> {
         let label = b.label.map(|i| self.c.program.ast.idents[i].name.clone());
         let to = match (&b.token, &label) {
             (Token::GOTO, Some(l)) => Some(self.label_block(l)),
-            (Token::BREAK, None) => self.targets.iter().rev().find(|t| !t.plain).map(|t| t.break_to),
+            (Token::BREAK, None) => {
+                self.targets.iter().rev().find(|t| !t.plain).map(|t| t.break_to)
+            }
             (Token::BREAK, Some(l)) => {
                 self.targets.iter().rev().find(|t| t.label.as_ref() == Some(l)).map(|t| t.break_to)
             }
             (Token::CONTINUE, None) => self.targets.iter().rev().find_map(|t| t.continue_to),
-            (Token::CONTINUE, Some(l)) => {
-                self.targets.iter().rev().find(|t| t.label.as_ref() == Some(l)).and_then(|t| t.continue_to)
-            }
+            (Token::CONTINUE, Some(l)) => self
+                .targets
+                .iter()
+                .rev()
+                .find(|t| t.label.as_ref() == Some(l))
+                .and_then(|t| t.continue_to),
             _ => None,
         };
         match to {

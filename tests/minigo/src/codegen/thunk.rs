@@ -1,5 +1,5 @@
-//! Small functions between two conventions: function values of declared functions, bound methods, `go` statements, and
-//! the managed function with which every goroutine starts.
+//! Small functions between two conventions: function values of declared functions, bound methods,
+//! `go` statements, and the managed function with which every goroutine starts.
 
 use super::Compiler;
 use super::abi::{self, Part, Results};
@@ -7,7 +7,9 @@ use super::function::FuncGen;
 use crate::module::Role;
 use crate::runtime::typeinfo::TypeInfo;
 use crate::types::Sig;
-use cranelift_codegen::ir::{self, AbiParam, InstBuilder, MemFlagsData, Signature, Value, types as clif};
+use cranelift_codegen::ir::{
+    self, AbiParam, InstBuilder, MemFlagsData, Signature, Value, types as clif,
+};
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::FuncId;
@@ -30,8 +32,9 @@ impl Compiler<'_> {
         id
     }
 
-    /// Takes a function object whose words are the first arguments (and the function object to call, if there is no
-    /// `target`), and calls with those and, if `forward`, with its own parameters; returns what that returns.
+    /// Takes a function object whose words are the first arguments (and the function object to
+    /// call, if there is no `target`), and calls with those and, if `forward`, with its own
+    /// parameters; returns what that returns.
     pub(crate) fn thunk(
         &mut self,
         name: &str,
@@ -57,11 +60,18 @@ impl Compiler<'_> {
         let target_signature = abi::signature(&mut self.types, sig, target.is_none());
         let result_parts = abi::parts_of(&mut self.types, &own.results);
         let param_parts = abi::parts_of(&mut self.types, &own.params);
-        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
+        let mut func =
+            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
         {
-            let mut g =
-                FuncGen::new(&mut *self, FunctionBuilder::new(&mut func, &mut fbc), &own, name, Rc::default(), 0);
+            let mut g = FuncGen::new(
+                &mut *self,
+                FunctionBuilder::new(&mut func, &mut fbc),
+                &own,
+                name,
+                Rc::default(),
+                0,
+            );
             g.enter();
             let entry = g.b.func.layout.entry_block().expect("entered");
             let params = g.b.block_params(entry).to_vec();
@@ -88,7 +98,9 @@ impl Compiler<'_> {
             };
             // Results beyond the registers stay where the callee has put them.
             let registers = if forward { g.b.inst_results(call).to_vec() } else { vec![] };
-            debug_assert!(!matches!(abi::results(&result_parts), Results::Object) || registers.len() <= 1);
+            debug_assert!(
+                !matches!(abi::results(&result_parts), Results::Object) || registers.len() <= 1
+            );
             g.b.ins().return_(&registers);
             g.finish_thunk();
         }
@@ -98,8 +110,8 @@ impl Compiler<'_> {
         id
     }
 
-    /// Lets other goroutines run. A function of its own: `switch_out` keeps next to no registers, and every function that called
-    /// it would have to save them all.
+    /// Lets other goroutines run. A function of its own: `switch_out` keeps next to no registers,
+    /// and every function that called it would have to save them all.
     pub(crate) fn gosched(&mut self) -> FuncId {
         if let Some(id) = self.gosched {
             return id;
@@ -108,7 +120,8 @@ impl Compiler<'_> {
         let name = "minigo.gosched";
         let id = self.emitter.declare(name, &signature);
         self.emitter.set_role(id, Role::Wrapper);
-        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
+        let mut func =
+            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
         {
             let mut b = FunctionBuilder::new(&mut func, &mut fbc);
@@ -133,7 +146,8 @@ impl Compiler<'_> {
         let name = "minigo.goroutine";
         let id = self.emitter.declare(name, &signature);
         self.emitter.set_role(id, Role::Start);
-        let mut func = ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
+        let mut func =
+            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
         {
             let mut b = FunctionBuilder::new(&mut func, &mut fbc);
@@ -158,7 +172,12 @@ impl Compiler<'_> {
 
 impl FuncGen<'_, '_> {
     /// A new function object: the code and the bound words.
-    pub(crate) fn function_object(&mut self, code: FuncId, parts: &[Part], values: &[Value]) -> Value {
+    pub(crate) fn function_object(
+        &mut self,
+        code: FuncId,
+        parts: &[Part],
+        values: &[Value],
+    ) -> Value {
         let mut refs = vec![false];
         refs.extend(parts.iter().map(|p| p.is_ref));
         let info = self.c.words_info(refs);
@@ -166,7 +185,8 @@ impl FuncGen<'_, '_> {
         let f = self.c.emitter.reference(code, self.b.func);
         let code = self.b.ins().func_addr(clif::I64, f);
         self.b.ins().store(MemFlagsData::trusted(), code, object, 0);
-        let bound: Vec<Value> = parts.iter().zip(values).filter(|(p, _)| p.is_ref).map(|(_, v)| *v).collect();
+        let bound: Vec<Value> =
+            parts.iter().zip(values).filter(|(p, _)| p.is_ref).map(|(_, v)| *v).collect();
         self.write_barrier_into(object, &bound);
         for (i, v) in values.iter().enumerate() {
             self.b.ins().store(MemFlagsData::trusted(), *v, object, 8 + 8 * i as i32);
@@ -175,7 +195,10 @@ impl FuncGen<'_, '_> {
     }
 
     /// `go f(x)`: a function object with everything that the call needs, handed to a new goroutine.
-    pub(crate) fn go_statement(&mut self, c: &go_parser::ast::CallExpr) -> crate::error::Compiled<()> {
+    pub(crate) fn go_statement(
+        &mut self,
+        c: &go_parser::ast::CallExpr,
+    ) -> crate::error::Compiled<()> {
         let object = self.later(c, super::defer::GO)?;
         self.native(crate::runtime::natives::go, &[object]);
         Ok(())

@@ -24,14 +24,17 @@ pub(crate) fn descriptor(size: usize, words: &[bool]) -> usize {
 
 /// Zeroed memory of `bytes` bytes.
 pub(crate) fn bytes(descriptor: usize, bytes: usize) -> usize {
-    host::try_allocate(descriptor, bytes).unwrap_or_else(|error| super::fail::out_of_memory(&error.to_string()))
+    host::try_allocate(descriptor, bytes)
+        .unwrap_or_else(|error| super::fail::out_of_memory(&error.to_string()))
 }
 
 /// Whether some small objects can be allocated.
 pub(crate) fn has_room() -> bool {
     let none = descriptor(1, &[]);
     let references = descriptor(16, &[true, false]);
-    [(none, 64), (none, 128), (none, 256), (references, 16)].iter().all(|(d, n)| host::try_allocate(*d, *n).is_ok())
+    [(none, 64), (none, 128), (none, 256), (references, 16)]
+        .iter()
+        .all(|(d, n)| host::try_allocate(*d, *n).is_ok())
 }
 
 /// Zeroed memory for `count` values of type `info`.
@@ -44,10 +47,13 @@ pub(crate) fn array(info: &TypeInfo, count: usize) -> usize {
 
 fn array_bytes(info: &TypeInfo, count: usize) -> usize {
     let bytes = info.size.checked_mul(count);
-    bytes.unwrap_or_else(|| super::fail::out_of_memory(&format!("{count} values of {} bytes", info.size)))
+    bytes.unwrap_or_else(|| {
+        super::fail::out_of_memory(&format!("{count} values of {} bytes", info.size))
+    })
 }
 
-/// Copies `count` values between memory that may overlap; references that are stored go through the write barrier.
+/// Copies `count` values between memory that may overlap; references that are stored go through the
+/// write barrier.
 ///
 /// # Safety
 /// Both ranges hold that many values of type `info`.
@@ -56,7 +62,8 @@ pub(crate) unsafe fn copy(info: &TypeInfo, to: usize, from: usize, count: usize)
     if bytes == 0 {
         return;
     }
-    // The destination may lie in an older frame of this very stack (contract C3): what is stored there is shaded too.
+    // The destination may lie in an older frame of this very stack (contract C3): what is stored
+    // there is shaded too.
     if info.has_refs() && host::reports_stores() {
         for i in 0..count {
             for (w, _) in info.words.iter().enumerate().filter(|(_, is_ref)| **is_ref) {

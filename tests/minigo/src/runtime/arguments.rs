@@ -6,7 +6,8 @@ use std::ffi::c_void;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The arguments of one call of a native: the first came in a register, the others are in the goroutine's result words.
+/// The arguments of one call of a native: the first came in a register, the others are in the
+/// goroutine's result words.
 #[derive(Clone, Copy)]
 pub(crate) struct Arguments<'g> {
     header: &'g GoroutineHeader,
@@ -15,7 +16,8 @@ pub(crate) struct Arguments<'g> {
 
 impl<'g> Arguments<'g> {
     /// # Safety
-    /// `header` is the header of the goroutine that called out, and the value is not used after the native has ended.
+    /// `header` is the header of the goroutine that called out, and the value is not used after the
+    /// native has ended.
     pub(crate) unsafe fn new(header: *mut c_void, first: usize) -> Self {
         // SAFETY: the caller's promise; headers are only ever shared.
         Arguments { header: unsafe { &*(header as *const GoroutineHeader) }, first }
@@ -39,7 +41,8 @@ impl<'g> Arguments<'g> {
         let (at, len) = (self.get(index), self.get(index + 1));
         match len {
             0 => &[],
-            // SAFETY: a Go string or byte slice: that many bytes lie there, and nothing is collected while the native runs.
+            // SAFETY: a Go string or byte slice: that many bytes lie there, and nothing is
+            // collected while the native runs.
             len => unsafe { std::slice::from_raw_parts(at as *const u8, len) },
         }
     }
@@ -59,13 +62,15 @@ impl<'g> Arguments<'g> {
     }
 }
 
-/// Defines native functions: `name(arguments) { … }` becomes a function that managed code calls through `call_system`.
+/// Defines native functions: `name(arguments) { … }` becomes a function that managed code calls
+/// through `call_system`.
 macro_rules! natives {
     ($($(#[$doc:meta])* fn $name:ident($args:ident) $body:block)*) => {$(
         $(#[$doc])*
         ///
         /// # Safety
-        /// Called by managed code, through `call_system`, with the goroutine's header and what the compiler passes.
+        /// Called by managed code, through `call_system`, with the goroutine's header and what the
+        /// compiler passes.
         pub(crate) unsafe extern "C-unwind" fn $name(header: *mut std::ffi::c_void, first: usize) -> usize {
             // SAFETY: the contract of this function.
             let $args = unsafe { $crate::runtime::arguments::Arguments::new(header, first) };

@@ -1,9 +1,9 @@
-//! Channels. A channel is a heap object; the goroutines that wait at it are in two queues that it points to, outside of
-//! the heap.
+//! Channels. A channel is a heap object; the goroutines that wait at it are in two queues that it
+//! points to, outside of the heap.
 //!
-//! A waiting sender's element, and one handed to a waiting receiver, is in the goroutine's transfer words, which the
-//! collector scans as roots. A channel that nobody refers to any more may be collected while goroutines wait at it: they
-//! wait for ever, as in Go.
+//! A waiting sender's element, and one handed to a waiting receiver, is in the goroutine's transfer
+//! words, which the collector scans as roots. A channel that nobody refers to any more may be
+//! collected while goroutines wait at it: they wait for ever, as in Go.
 
 use super::arguments::{Arguments, natives};
 use super::fail::RuntimeError;
@@ -19,7 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Where, from the goroutine's header, an element that is sent or received lies.
 pub(crate) const ELEMENT_OFFSET: usize = G_RESULTS + 8;
 
-/// What `channel_receive` returns, or more, to a goroutine that was parked: 1 more if an element was handed to it.
+/// What `channel_receive` returns, or more, to a goroutine that was parked: 1 more if an element
+/// was handed to it.
 pub(crate) const PARKED: usize = 2;
 
 /// Most words of an element; larger ones are sent as pointers to copies.
@@ -54,14 +55,16 @@ pub(super) struct Waiting {
 
 /// One case of a select statement.
 pub(super) struct Case {
-    /// Set by whoever wakes the goroutine: only the first may. AcqRel, although the channels' locks order the rest.
+    /// Set by whoever wakes the goroutine: only the first may. AcqRel, although the channels' locks
+    /// order the rest.
     pub(super) claimed: Arc<AtomicBool>,
     pub(super) index: usize,
     /// Where among the goroutine's transfer words the element lies that it sends.
     pub(super) element: Range<usize>,
 }
 
-/// What a goroutine is woken with that waits in `select`, or more: twice the case, and 1 if an element was handed over.
+/// What a goroutine is woken with that waits in `select`, or more: twice the case, and 1 if an
+/// element was handed over.
 pub(crate) const SELECTED: usize = 1 << 32;
 
 impl Waiting {
@@ -132,7 +135,8 @@ impl Queue {
 
 /// What a send or a receive has come to.
 pub(super) enum Outcome {
-    /// Done; this goroutine is to be woken, with the value for one that waits for one channel, once no lock is held.
+    /// Done; this goroutine is to be woken, with the value for one that waits for one channel, once
+    /// no lock is held.
     Done(Option<Waiting>),
     /// The channel is closed.
     Closed,
@@ -153,8 +157,8 @@ fn channel_info() -> &'static TypeInfo {
 /// `at` is a channel.
 pub(super) unsafe fn locked<'c>(at: usize) -> &'c mut Channel {
     let channel = at as *mut Channel;
-    // SAFETY: the lock is a field of its own; the exclusive reference is made under it. A channel that a native works
-    // on is not collected.
+    // SAFETY: the lock is a field of its own; the exclusive reference is made under it. A channel
+    // that a native works on is not collected.
     unsafe {
         while (*channel).lock.swap(true, Ordering::Acquire) {
             std::thread::yield_now();
@@ -179,8 +183,11 @@ impl Channel {
     /// The element in the result words, padded with zeroes.
     fn take_element(&self, a: &Arguments<'_>) -> [usize; ELEMENT_WORDS] {
         let mut words = [0; ELEMENT_WORDS];
-        // SAFETY: an element has at most ELEMENT_WORDS words, and as many result words follow the first.
-        unsafe { std::ptr::copy_nonoverlapping(a.element(), words.as_mut_ptr().cast(), self.elem.size) };
+        // SAFETY: an element has at most ELEMENT_WORDS words, and as many result words follow the
+        // first.
+        unsafe {
+            std::ptr::copy_nonoverlapping(a.element(), words.as_mut_ptr().cast(), self.elem.size)
+        };
         self.shade(&words);
         words
     }
@@ -267,7 +274,13 @@ impl Channel {
     fn put_buffered(&mut self, words: &[usize]) {
         let to = self.slot(self.len);
         // SAFETY: the slot is in the buffer, the words hold one element.
-        unsafe { std::ptr::copy_nonoverlapping(words.as_ptr().cast::<u8>(), to as *mut u8, self.elem.size) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                words.as_ptr().cast::<u8>(),
+                to as *mut u8,
+                self.elem.size,
+            )
+        };
         self.len += 1;
     }
 }
@@ -303,7 +316,8 @@ natives! {
         at
     }
 
-    /// (channel); the element is in the result words from the second on. -> 1 if the channel was closed meanwhile.
+    /// (channel); the element is in the result words from the second on. -> 1 if the channel was
+    /// closed meanwhile.
     fn channel_send(a) {
         if a.get(0) == 0 {
             return forever(host::Wait::SendNil);
@@ -358,7 +372,8 @@ natives! {
         }
     }
 
-    /// (status of a receive that was parked) -> whether an element was handed over; it is in the result words.
+    /// (status of a receive that was parked) -> whether an element was handed over; it is in the
+    /// result words.
     fn channel_fetch(a) {
         let words = host::Waiter::current().take_transfer();
         for i in 0..ELEMENT_WORDS {

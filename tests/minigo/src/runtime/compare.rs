@@ -23,10 +23,13 @@ pub(crate) unsafe fn equal(info: &TypeInfo, x: usize, y: usize) -> bool {
                             == std::slice::from_raw_parts(word(y, 0) as *const u8, word(y, 1)))
             }
             Shape::Interface(_) => equal_words(word(x, 0), word(x, 1), word(y, 0), word(y, 1)),
-            Shape::Array(n, elem) => (0..*n).all(|i| equal(elem, x + i * elem.size, y + i * elem.size)),
-            Shape::Struct(fields) => {
-                fields.iter().filter(|f| f.name != "_").all(|f| equal(f.ty, x + f.offset, y + f.offset))
+            Shape::Array(n, elem) => {
+                (0..*n).all(|i| equal(elem, x + i * elem.size, y + i * elem.size))
             }
+            Shape::Struct(fields) => fields
+                .iter()
+                .filter(|f| f.name != "_")
+                .all(|f| equal(f.ty, x + f.offset, y + f.offset)),
             _ => {
                 std::slice::from_raw_parts(x as *const u8, info.size)
                     == std::slice::from_raw_parts(y as *const u8, info.size)
@@ -55,7 +58,8 @@ unsafe fn equal_words(xt: usize, xd: usize, yt: usize, yd: usize) -> bool {
     if xt == 0 {
         return true;
     }
-    // SAFETY: a type word that is not nil is the address of a leaked TypeInfo, the data word fits it.
+    // SAFETY: a type word that is not nil is the address of a leaked TypeInfo, the data word fits
+    // it.
     unsafe {
         let info = &*(xt as *const TypeInfo);
         if !comparable(info) {

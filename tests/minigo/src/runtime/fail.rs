@@ -59,7 +59,10 @@ const NIL_DEREFERENCE: &str = "runtime error: invalid memory address or nil poin
 impl RuntimeError {
     /// An error of the program: `runtime error: TEXT`.
     pub(crate) fn error(text: String) -> RuntimeError {
-        RuntimeError { type_name: "runtime.errorString", text: format!("runtime error: {text}").into() }
+        RuntimeError {
+            type_name: "runtime.errorString",
+            text: format!("runtime error: {text}").into(),
+        }
     }
 
     /// A type assertion that does not hold.
@@ -90,8 +93,12 @@ pub(crate) fn error_value(error: &RuntimeError) -> (usize, usize) {
     let info = match types.iter().find(|t| t.name == error.type_name) {
         Some(info) => *info,
         None => {
-            let info: &'static TypeInfo =
-                Box::leak(Box::new(TypeInfo::new(error.type_name.into(), 16, vec![true, false], false)));
+            let info: &'static TypeInfo = Box::leak(Box::new(TypeInfo::new(
+                error.type_name.into(),
+                16,
+                vec![true, false],
+                false,
+            )));
             info.set_shape(Shape::Error);
             types.push(info);
             info
@@ -117,7 +124,8 @@ pub(crate) fn is_nil_dereference(ty: usize, data: usize) -> bool {
     }
 }
 
-/// Ends the process: flushes what the program has printed, writes the message and the goroutine's traceback.
+/// Ends the process: flushes what the program has printed, writes the message and the goroutine's
+/// traceback.
 pub(crate) fn die(message: &str) -> ! {
     end(format!("{message}\n").as_bytes())
 }
@@ -130,7 +138,8 @@ pub(crate) fn end(message: &[u8]) -> ! {
     })
 }
 
-/// An allocation has failed: a panic, or the end of the process where there is not even room for its value.
+/// An allocation has failed: a panic, or the end of the process where there is not even room for
+/// its value.
 pub(crate) fn out_of_memory(why: &str) -> ! {
     if alloc::has_room() {
         super::panic::raise(RuntimeError::error(why.to_owned()));
@@ -144,10 +153,14 @@ fn bounds(failure: Failure, x: i64, y: i64) -> String {
         (Failure::Index, true) => format!("index out of range [{x}]"),
         (Failure::SliceLen, false) => format!("slice bounds out of range [:{x}] with length {y}"),
         (Failure::SliceCap, false) => format!("slice bounds out of range [:{x}] with capacity {y}"),
-        (Failure::SliceLen | Failure::SliceCap, true) => format!("slice bounds out of range [:{x}]"),
+        (Failure::SliceLen | Failure::SliceCap, true) => {
+            format!("slice bounds out of range [:{x}]")
+        }
         (Failure::SliceLow, false) => format!("slice bounds out of range [{x}:{y}]"),
         (Failure::SliceLow, true) => format!("slice bounds out of range [{x}:]"),
-        (Failure::Slice3Cap, false) => format!("slice bounds out of range [::{x}] with capacity {y}"),
+        (Failure::Slice3Cap, false) => {
+            format!("slice bounds out of range [::{x}] with capacity {y}")
+        }
         (Failure::Slice3Cap, true) => format!("slice bounds out of range [::{x}]"),
         (Failure::Slice3High, false) => format!("slice bounds out of range [:{x}:{y}]"),
         (Failure::Slice3High, true) => format!("slice bounds out of range [:{x}:]"),
@@ -163,7 +176,9 @@ pub(crate) fn failure(a: &Arguments<'_>) -> RuntimeError {
     match failure {
         Failure::Divide => error("integer divide by zero"),
         Failure::NegativeShift => error("negative shift amount"),
-        Failure::NilDereference => RuntimeError { type_name: "runtime.errorString", text: NIL_DEREFERENCE.into() },
+        Failure::NilDereference => {
+            RuntimeError { type_name: "runtime.errorString", text: NIL_DEREFERENCE.into() }
+        }
         Failure::MakeLen => error("makeslice: len out of range"),
         Failure::MakeCap => error("makeslice: cap out of range"),
         Failure::MakeChan => RuntimeError::plain("makechan: size out of range"),
@@ -171,7 +186,10 @@ pub(crate) fn failure(a: &Arguments<'_>) -> RuntimeError {
         Failure::SendClosed => RuntimeError::plain("send on closed channel"),
         _ => {
             let text = bounds(failure, a.get(1) as i64, a.get(2) as i64);
-            RuntimeError { type_name: "runtime.boundsError", text: format!("runtime error: {text}").into() }
+            RuntimeError {
+                type_name: "runtime.boundsError",
+                text: format!("runtime error: {text}").into(),
+            }
         }
     }
 }
@@ -184,7 +202,8 @@ pub(crate) unsafe fn panic_text(ty: usize, data: usize) -> Vec<u8> {
     if ty == 0 {
         return b"nil".to_vec();
     }
-    // SAFETY: a type word that is not nil is the address of a leaked TypeInfo, and the data word fits it.
+    // SAFETY: a type word that is not nil is the address of a leaked TypeInfo, and the data word
+    // fits it.
     unsafe {
         let info = &*(ty as *const TypeInfo);
         let basic = !info.name.contains('.');
@@ -195,13 +214,19 @@ pub(crate) unsafe fn panic_text(ty: usize, data: usize) -> Vec<u8> {
             Shape::Float => Some(print::runtime_float(print::float(data, info.size)).into_bytes()),
             Shape::String | Shape::Error => {
                 let (at, len) = (*(data as *const usize), *((data + 8) as *const usize));
-                Some(if len == 0 { vec![] } else { std::slice::from_raw_parts(at as *const u8, len).to_vec() })
+                Some(if len == 0 {
+                    vec![]
+                } else {
+                    std::slice::from_raw_parts(at as *const u8, len).to_vec()
+                })
             }
             _ => None,
         };
         match (plain, basic, info.shape()) {
             (Some(text), true, _) | (Some(text), _, Shape::Error) => text,
-            (Some(text), false, Shape::String) => [info.name.as_bytes(), b"(\"", &text, b"\")"].concat(),
+            (Some(text), false, Shape::String) => {
+                [info.name.as_bytes(), b"(\"", &text, b"\")"].concat()
+            }
             (Some(text), false, _) => [info.name.as_bytes(), b"(", &text, b")"].concat(),
             (None, ..) => format!("({}) {data:#x}", info.name).into_bytes(),
         }

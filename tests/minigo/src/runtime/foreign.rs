@@ -56,7 +56,8 @@ fn errno_text(error: i32) -> String {
 }
 
 natives! {
-    /// (wrapper, argument block): calls C. Everything may move meanwhile: the block is the wrapper's business.
+    /// (wrapper, argument block): calls C. Everything may move meanwhile: the block is the
+    /// wrapper's business.
     fn foreign_call(a) {
         if let Err(exception) = host::foreign(a.get(0), a.get(1)) {
             panic::raise(RuntimeError::native(exception));

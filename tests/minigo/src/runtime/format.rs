@@ -49,7 +49,8 @@ impl Any {
 impl Value {
     /// A word of the value.
     pub(crate) fn word(&self, index: usize) -> usize {
-        // SAFETY: a Value is made of memory that holds a value of its type; callers ask for words of that type.
+        // SAFETY: a Value is made of memory that holds a value of its type; callers ask for words
+        // of that type.
         unsafe { *((self.at + 8 * index) as *const usize) }
     }
 
@@ -219,8 +220,9 @@ pub(crate) fn float_text(f: f64, single: bool, verb: u8, precision: Option<usize
         return if f > 0.0 { "+Inf" } else { "-Inf" }.into();
     }
     let exponent_form = |text: String| {
-        let (m, e) =
-            text.split_once('e').map_or((text.clone(), 0), |(m, e)| (m.to_string(), e.parse::<i32>().unwrap_or(0)));
+        let (m, e) = text
+            .split_once('e')
+            .map_or((text.clone(), 0), |(m, e)| (m.to_string(), e.parse::<i32>().unwrap_or(0)));
         format!("{m}e{}{:02}", if e < 0 { '-' } else { '+' }, e.abs())
     };
     match verb {
@@ -239,7 +241,10 @@ pub(crate) fn float_text(f: f64, single: bool, verb: u8, precision: Option<usize
                     let (m, e) = t.split_once('e').unwrap_or((&t, "0"));
                     let digits = m.replace(['.', '-'], "");
                     let trimmed = digits.trim_end_matches('0');
-                    (if trimmed.is_empty() { "0".into() } else { trimmed.to_string() }, e.parse::<i32>().unwrap_or(0))
+                    (
+                        if trimmed.is_empty() { "0".into() } else { trimmed.to_string() },
+                        e.parse::<i32>().unwrap_or(0),
+                    )
                 }
             };
             let sign = if f.is_sign_negative() { "-" } else { "" };

@@ -8,7 +8,9 @@ use crate::runtime::{fail, foreign, interface, output, panic, profile, thread, t
 use parking_lot::Mutex;
 use stackmark::mark_sweep::{AllocationError, Allocator, Descriptor, DescriptorId, MarkSweep};
 use stackmark::stack::scheduler::Scheduler;
-use stackmark::stack::{BarrierMode, Caller, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll};
+use stackmark::stack::{
+    BarrierMode, Caller, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll,
+};
 use stackmark::trace::TraceFile;
 use stackmark::unwind::{self, FrameKind, stack_map};
 use stackmark::write_barrier::BarrierBuffer;
@@ -36,7 +38,8 @@ pub(crate) enum Wait {
 const TRACEBACK_GOROUTINES: usize = 100;
 
 impl Wait {
-    const ALL: [Wait; 5] = [Wait::Send, Wait::Receive, Wait::SendNil, Wait::ReceiveNil, Wait::Select];
+    const ALL: [Wait; 5] =
+        [Wait::Send, Wait::Receive, Wait::SendNil, Wait::ReceiveNil, Wait::Select];
 
     /// What a goroutine waits for, if it waits in a queue of ours.
     fn of(goroutine: &Goroutine) -> Option<Wait> {
@@ -60,7 +63,9 @@ struct Embedder;
 
 impl Host for Embedder {
     fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
-        fail::die(&format!("runtime: goroutine stack exceeds {limit}-byte limit\nfatal error: stack overflow"))
+        fail::die(&format!(
+            "runtime: goroutine stack exceeds {limit}-byte limit\nfatal error: stack overflow"
+        ))
     }
 
     fn machine_word(&self) -> usize {
@@ -168,7 +173,11 @@ pub(crate) fn run(code: Code) -> Result<(), Box<dyn std::error::Error>> {
     }
     for s in code.safepoints {
         let cfa_offset = s.span + stack_map::cranelift::FRAME_RECORD;
-        region.safepoints.push(unwind::Safepoint { return_address: s.return_address, cfa_offset, slots: s.slots });
+        region.safepoints.push(unwind::Safepoint {
+            return_address: s.return_address,
+            cfa_offset,
+            slots: s.slots,
+        });
     }
     w.runtime.code().register(region)?;
     // Relaxed: the threads that read it start later.
@@ -176,14 +185,16 @@ pub(crate) fn run(code: Code) -> Result<(), Box<dyn std::error::Error>> {
     w.raise.store(code.raise, Ordering::Relaxed);
     traceback::set_functions(code.functions, code.file);
     if code.calls_c {
-        // A thread that C has made may call in at any time: that all goroutines wait is no deadlock.
+        // A thread that C has made may call in at any time: that all goroutines wait is no
+        // deadlock.
         w.scheduler.await_wakeup();
     }
     foreign::set_exports(code.exports);
     let own = code.own_methods;
     interface::set_own_methods(own.error, own.signature, own.text);
     for (at, bytes) in code.globals {
-        // SAFETY: the compiler allocated whole words that are never freed; managed code accesses them word by word.
+        // SAFETY: the compiler allocated whole words that are never freed; managed code accesses
+        // them word by word.
         unsafe { w.collector.add_globals(at..at + bytes) };
     }
     if w.options.profile.is_some() {
@@ -228,18 +239,21 @@ pub(crate) fn descriptor(words: usize, refs: &[bool]) -> usize {
 
 fn with_allocator<T>(f: impl FnOnce(&Allocator) -> T) -> T {
     thread::with(|local| {
-        f(local.allocator.get_or_init(|| world().heap.allocator().unwrap_or_else(|e| Embedder.fatal(&e))))
+        f(local
+            .allocator
+            .get_or_init(|| world().heap.allocator().unwrap_or_else(|e| Embedder.fatal(&e))))
     })
 }
 
 /// Zeroed memory, or what stands in the way.
 pub(crate) fn try_allocate(descriptor: usize, bytes: usize) -> Result<usize, AllocationError> {
-    let allocated = with_allocator(|a| a.allocate(DescriptorId::from_index(descriptor as u32), bytes));
+    let allocated =
+        with_allocator(|a| a.allocate(DescriptorId::from_index(descriptor as u32), bytes));
     allocated.map(|at| at.as_ptr() as usize)
 }
 
-/// Where, behind the word that the goroutine has from its machine, the allocator's fields for such objects lie, and the size
-/// of their cells. None: they are too large.
+/// Where, behind the word that the goroutine has from its machine, the allocator's fields for such
+/// objects lie, and the size of their cells. None: they are too large.
 pub(crate) fn allocation_slot(descriptor: usize, bytes: usize) -> Option<(usize, usize)> {
     Allocator::slot_offset(DescriptorId::from_index(descriptor as u32), bytes)
 }
@@ -276,7 +290,9 @@ pub(crate) fn store(word: usize, to: usize) {
 
 fn with_buffer(f: impl FnOnce(&BarrierBuffer)) {
     if !world().options.break_write_barrier {
-        thread::with(|local| f(local.stores.get_or_init(|| world().collector.write_barrier().buffer())));
+        thread::with(|local| {
+            f(local.stores.get_or_init(|| world().collector.write_barrier().buffer()))
+        });
     }
 }
 
@@ -289,7 +305,8 @@ impl Waiter {
         Waiter(unsafe { Caller::current() }.handle())
     }
 
-    /// Replaces the words that are roots for the goroutine. Its stack may have been scanned: they are reported.
+    /// Replaces the words that are roots for the goroutine. Its stack may have been scanned: they
+    /// are reported.
     pub(crate) fn set_transfer(&self, words: &[usize]) {
         if reports_stores() {
             words.iter().for_each(|word| shade(*word));
@@ -384,7 +401,8 @@ pub(crate) struct Place {
     pub(crate) pc: usize,
 }
 
-/// Calls `visit` for each managed frame of the current goroutine, youngest first, as long as it says so.
+/// Calls `visit` for each managed frame of the current goroutine, youngest first, as long as it
+/// says so.
 pub(crate) fn each_frame(mut visit: impl FnMut(Place, Role) -> bool) {
     // SAFETY: used here alone.
     let caller = unsafe { Caller::current() };
@@ -408,7 +426,8 @@ pub(crate) fn calling_frame() -> Place {
     found.expect("natives are called by managed code")
 }
 
-/// The frame of the function with which the current goroutine has started; none if native code began it.
+/// The frame of the function with which the current goroutine has started; none if native code
+/// began it.
 pub(crate) fn starting_frame() -> Option<Place> {
     let mut last = None;
     each_frame(|frame, role| {
@@ -428,9 +447,11 @@ pub(crate) unsafe fn unwind_to(depth: usize, pc: usize, value: usize) -> ! {
     Embedder.fatal(&error)
 }
 
-/// Calls back a managed function with the address of words of which the first is the current goroutine's header.
+/// Calls back a managed function with the address of words of which the first is the current
+/// goroutine's header.
 pub(crate) fn call_back(f: usize, argument: usize) {
-    // SAFETY: the address of a managed function that the compiler made for this. The native holds no address in the stack.
+    // SAFETY: the address of a managed function that the compiler made for this. The native holds
+    // no address in the stack.
     let called = unsafe {
         let f = std::mem::transmute::<usize, stackmark_asm::ManagedFn>(f);
         let caller = Caller::current();
@@ -444,7 +465,8 @@ pub(crate) fn call_back(f: usize, argument: usize) {
 /// Calls back the managed function that panics with what `raised` says.
 pub(crate) fn call_back_to_panic(raised: usize) -> ! {
     let f = world().raise.load(Ordering::Relaxed);
-    // SAFETY: the address of the managed function that the compiler made for this; its frames are left, not returned from.
+    // SAFETY: the address of the managed function that the compiler made for this; its frames are
+    // left, not returned from.
     unsafe {
         let f = std::mem::transmute::<usize, stackmark_asm::ManagedFn>(f);
         let caller = Caller::current();
@@ -475,7 +497,8 @@ pub(crate) fn call_in(thunk: usize, block: usize) {
     let f = unsafe { std::mem::transmute::<usize, stackmark_asm::ManagedFn>(thunk) };
     let called = world().runtime.call_in(|caller| {
         let incoming = [std::ptr::from_ref(caller.goroutine().header()) as usize, block];
-        // SAFETY: the function takes the address of these two words; native code keeps no address in the stack.
+        // SAFETY: the function takes the address of these two words; native code keeps no address
+        // in the stack.
         unsafe { caller.callback(f, incoming.as_ptr() as usize) }
     });
     match called {
@@ -509,7 +532,8 @@ pub(crate) fn is_main() -> bool {
     current_id() == Some(1)
 }
 
-/// Calls `visit` for each frame of this thread, on all its stacks, with an address in the instruction that it stands at.
+/// Calls `visit` for each frame of this thread, on all its stacks, with an address in the
+/// instruction that it stands at.
 pub(crate) fn full_backtrace(visit: impl FnMut(usize) -> ControlFlow<()>) {
     stackmark::stack::full_backtrace(visit);
 }
@@ -570,7 +594,8 @@ pub(crate) fn end(status: i32, last_words: impl FnOnce()) -> ! {
             }
         };
         if let Some(file) = &w.options.stats {
-            let statistics = report::json(&statistics, &w.runtime.census(), w.collector.handles().live());
+            let statistics =
+                report::json(&statistics, &w.runtime.census(), w.collector.handles().live());
             wrote(file, std::fs::write(file, format!("{statistics:#}\n")));
         }
         if let Some(file) = &w.options.profile {

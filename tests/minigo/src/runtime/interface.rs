@@ -1,4 +1,5 @@
-//! Methods by name: calls through interfaces, type assertions, and the texts of errors and Stringers.
+//! Methods by name: calls through interfaces, type assertions, and the texts of errors and
+//! Stringers.
 
 use super::arguments::natives;
 use super::fail::RuntimeError;
@@ -15,7 +16,8 @@ pub(crate) struct Method {
     pub(crate) name: String,
     /// The compiler's number of the type of its function.
     pub(crate) signature: u32,
-    /// The address of the word that holds the address of the code, which takes an interface value's data word first.
+    /// The address of the word that holds the address of the code, which takes an interface value's
+    /// data word first.
     pub(crate) code: usize,
     /// It dereferences a pointer that may be nil.
     pub(crate) derefs: bool,
@@ -40,10 +42,17 @@ static ERROR: OnceLock<Method> = OnceLock::new();
 /// The managed function that calls a method for its text.
 static TEXT: AtomicUsize = AtomicUsize::new(0);
 
-/// Makes known what the compiler has made for the runtime: the word with the code of the errors' method, the number of the type
-/// `func() string`, and the address of the managed function that calls such a method.
+/// Makes known what the compiler has made for the runtime: the word with the code of the errors'
+/// method, the number of the type `func() string`, and the address of the managed function that
+/// calls such a method.
 pub(crate) fn set_own_methods(code: usize, signature: u32, text: usize) {
-    let _ = ERROR.set(Method { name: "Error".into(), signature, code, derefs: false, remembered: OnceLock::new() });
+    let _ = ERROR.set(Method {
+        name: "Error".into(),
+        signature,
+        code,
+        derefs: false,
+        remembered: OnceLock::new(),
+    });
     // Relaxed: set before the program begins.
     TEXT.store(text, Ordering::Relaxed);
 }
@@ -56,7 +65,8 @@ fn method(info: &'static TypeInfo, name: &str) -> Option<&'static Method> {
 }
 
 fn check_methods(info: &'static TypeInfo, wanted: &[(String, u32)]) -> Result<(), String> {
-    let missing = wanted.iter().find(|(name, sig)| method(info, name).is_none_or(|m| m.signature != *sig));
+    let missing =
+        wanted.iter().find(|(name, sig)| method(info, name).is_none_or(|m| m.signature != *sig));
     missing.map_or(Ok(()), |(name, _)| Err(name.clone()))
 }
 
@@ -112,7 +122,8 @@ natives! {
         }
     }
 
-    /// (type word, wanted type, the operand's type) -> the words of the error of a failed assertion, in the result words.
+    /// (type word, wanted type, the operand's type) -> the words of the error of a failed
+    /// assertion, in the result words.
     fn assertion_error(a) {
         let wanted = &a.info(1).name;
         let source = &a.info(2).name;

@@ -1,8 +1,9 @@
-//! Maps: heap objects with an array of entries in the order in which they came, and an index of it by hash.
+//! Maps: heap objects with an array of entries in the order in which they came, and an index of it
+//! by hash.
 //!
-//! Entries stay in that order, and each has a number larger than those before it. A loop over the map holds the number of its
-//! last entry, not a place, so that it goes on right when the map has grown or was compacted meanwhile: every entry
-//! that is there all the time comes exactly once.
+//! Entries stay in that order, and each has a number larger than those before it. A loop over the
+//! map holds the number of its last entry, not a place, so that it goes on right when the map has
+//! grown or was compacted meanwhile: every entry that is there all the time comes exactly once.
 
 use super::alloc;
 use super::arguments::natives;
@@ -30,7 +31,8 @@ struct Map {
     capacity: usize,
     /// Entries that have been used, dead ones too.
     used: usize,
-    /// `mask + 1` words of 4 bytes: 0, or the number of an entry in `entries`, from 1 on. A heap object without references.
+    /// `mask + 1` words of 4 bytes: 0, or the number of an entry in `entries`, from 1 on. A heap
+    /// object without references.
     index: usize,
     mask: usize,
     /// The number that the next entry gets.
@@ -53,12 +55,18 @@ impl MapType {
         let key_offset = size_of::<Entry>();
         let elem_offset = key_offset + key.size.next_multiple_of(8);
         let mut words = vec![false; key_offset / 8];
-        for (info, end) in [(key, elem_offset), (elem, elem_offset + elem.size.next_multiple_of(8))] {
+        for (info, end) in [(key, elem_offset), (elem, elem_offset + elem.size.next_multiple_of(8))]
+        {
             words.extend(&info.words);
             words.resize(end / 8, false);
         }
         let size = 8 * words.len();
-        MapType { key, elem, entry: TypeInfo::new("map entry".into(), size, words, false), elem_offset }
+        MapType {
+            key,
+            elem,
+            entry: TypeInfo::new("map entry".into(), size, words, false),
+            elem_offset,
+        }
     }
 }
 
@@ -100,7 +108,8 @@ unsafe fn hash(hash_so_far: u64, info: &TypeInfo, at: usize) -> u64 {
         match info.shape() {
             Shape::String | Shape::Error => {
                 let (to, len) = (*(at as *const usize), *((at + 8) as *const usize));
-                let bytes = if len == 0 { &[] } else { std::slice::from_raw_parts(to as *const u8, len) };
+                let bytes =
+                    if len == 0 { &[] } else { std::slice::from_raw_parts(to as *const u8, len) };
                 hash_bytes(hash_so_far, bytes)
             }
             Shape::Float => {
@@ -110,17 +119,23 @@ unsafe fn hash(hash_so_far: u64, info: &TypeInfo, at: usize) -> u64 {
             }
             Shape::Interface(_) => {
                 let (ty, data) = (*(at as *const usize), *((at + 8) as *const usize));
-                let Some(dynamic) = (ty as *const TypeInfo).as_ref() else { return mix(hash_so_far, 0) };
+                let Some(dynamic) = (ty as *const TypeInfo).as_ref() else {
+                    return mix(hash_so_far, 0);
+                };
                 if !compare::comparable(dynamic) {
-                    panic::raise(RuntimeError::error(format!("hash of unhashable type {}", dynamic.name)));
+                    panic::raise(RuntimeError::error(format!(
+                        "hash of unhashable type {}",
+                        dynamic.name
+                    )));
                 }
                 let value = if dynamic.direct { at + 8 } else { data };
                 hash(mix(hash_so_far, ty as u64), dynamic, value)
             }
             Shape::Array(n, e) => (0..*n).fold(hash_so_far, |h, i| hash(h, e, at + i * e.size)),
-            Shape::Struct(fields) => {
-                fields.iter().filter(|f| f.name != "_").fold(hash_so_far, |h, f| hash(h, f.ty, at + f.offset))
-            }
+            Shape::Struct(fields) => fields
+                .iter()
+                .filter(|f| f.name != "_")
+                .fold(hash_so_far, |h, f| hash(h, f.ty, at + f.offset)),
             _ if info.size == 8 => mix(hash_so_far, *(at as *const u64)),
             _ => hash_bytes(hash_so_far, std::slice::from_raw_parts(at as *const u8, info.size)),
         }
@@ -161,7 +176,12 @@ impl Map {
     unsafe fn insert(&mut self, ty: &MapType, key: usize, hash: u64) -> usize {
         if self.used == self.capacity {
             // SAFETY: a map of this type.
-            unsafe { self.make_room(ty, if 2 * self.len > self.used { 2 * self.capacity } else { self.capacity }) };
+            unsafe {
+                self.make_room(
+                    ty,
+                    if 2 * self.len > self.used { 2 * self.capacity } else { self.capacity },
+                )
+            };
         }
         let at = self.entries + self.used * ty.entry.size;
         self.used += 1;
@@ -199,7 +219,8 @@ impl Map {
             super::fail::out_of_memory(&format!("a map of {capacity} entries"));
         }
         let words = (2 * capacity).next_power_of_two();
-        let (entries, index) = (alloc::array(&ty.entry, capacity), alloc::array(index_info(), words));
+        let (entries, index) =
+            (alloc::array(&ty.entry, capacity), alloc::array(index_info(), words));
         if host::reports_stores() {
             host::shade(entries);
             host::shade(index);
@@ -207,7 +228,8 @@ impl Map {
             host::shade_lost(self.index);
         }
         let (old, used) = (self.entries, self.used);
-        (self.entries, self.capacity, self.used, self.index, self.mask) = (entries, capacity, 0, index, words - 1);
+        (self.entries, self.capacity, self.used, self.index, self.mask) =
+            (entries, capacity, 0, index, words - 1);
         for i in 0..used {
             let from = old + i * ty.entry.size;
             // SAFETY: entries of the old array, and as many of the new one.
@@ -275,7 +297,8 @@ natives! {
         at
     }
 
-    /// (map type, map, address of a key) -> the address of the element, or of zeroes; 1 in the second word if it is there.
+    /// (map type, map, address of a key) -> the address of the element, or of zeroes; 1 in the
+    /// second word if it is there.
     fn map_find(a) {
         let ty = map_type(a.info(0));
         // SAFETY: compiled code passes a map of that type and a key.
@@ -291,7 +314,8 @@ natives! {
         }
     }
 
-    /// (map type, map, address of a key) -> the address of the element, which is made if there is none.
+    /// (map type, map, address of a key) -> the address of the element, which is made if there is
+    /// none.
     fn map_assign(a) {
         let ty = map_type(a.info(0));
         // SAFETY: as in map_find.
@@ -330,8 +354,8 @@ natives! {
         0
     }
 
-    /// (map type, map, number) -> the number of the first entry from that on, 0 if there is none; the addresses of its key
-    /// and its element in the result words from the second on.
+    /// (map type, map, number) -> the number of the first entry from that on, 0 if there is none;
+    /// the addresses of its key and its element in the result words from the second on.
     fn map_next(a) {
         let ty = map_type(a.info(0));
         // SAFETY: as in map_find.

@@ -1,7 +1,8 @@
-//! What compiled programs call: memory, strings, slices, channels, goroutines, printing, run-time errors.
+//! What compiled programs call: memory, strings, slices, channels, goroutines, printing, run-time
+//! errors.
 //!
-//! Natives run on the system stack and are atomic for the collector: while one runs, its goroutine is not scanned, unless
-//! the native parks. `host` alone knows the library that is embedded.
+//! Natives run on the system stack and are atomic for the collector: while one runs, its goroutine
+//! is not scanned, unless the native parks. `host` alone knows the library that is embedded.
 
 pub(crate) mod alloc;
 pub(crate) mod arguments;

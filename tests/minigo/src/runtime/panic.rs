@@ -1,9 +1,11 @@
 //! `defer`, `panic`, `recover` and `runtime.Goexit`, as Go defines them.
 //!
-//! A goroutine has two chains of heap objects, whose heads are the `language` words of its header. The first are the *defer frames*
-//! of its active functions with defer statements, youngest first; a stack slot of each function keeps its own alive. The
-//! second are the *records* of panics and Goexits under way, kept alive by the frames of `minigo.panic` and `minigo.goexit`,
-//! which run deferred functions on top of everything else. Positions in the stack are depths: the stack may move.
+//! A goroutine has two chains of heap objects, whose heads are the `language` words of its header.
+//! The first are the *defer frames* of its active functions with defer statements, youngest first;
+//! a stack slot of each function keeps its own alive. The second are the *records* of panics and
+//! Goexits under way, kept alive by the frames of `minigo.panic` and `minigo.goexit`, which run
+//! deferred functions on top of everything else. Positions in the stack are depths: the stack may
+//! move.
 
 use super::alloc;
 use super::arguments::{Arguments, natives};
@@ -60,7 +62,9 @@ struct Record {
 
 fn defer_frame_info() -> &'static TypeInfo {
     static INFO: OnceLock<TypeInfo> = OnceLock::new();
-    INFO.get_or_init(|| words_info("defer frame", size_of::<DeferFrame>(), offset_of!(DeferFrame, head)))
+    INFO.get_or_init(|| {
+        words_info("defer frame", size_of::<DeferFrame>(), offset_of!(DeferFrame, head))
+    })
 }
 
 fn record_info() -> &'static TypeInfo {
@@ -89,7 +93,8 @@ fn begin(a: &Arguments<'_>, ty: usize, data: usize, goexit: bool) -> usize {
         host::shade(data);
     }
     let link = records(a).load(Relaxed);
-    let record = Record { ty, data, link, depth: at.depth, pc: at.pc, current: 0, goexit, recovered: false };
+    let record =
+        Record { ty, data, link, depth: at.depth, pc: at.pc, current: 0, goexit, recovered: false };
     // SAFETY: a new object of this very size.
     unsafe { (new as *mut Record).write(record) };
     records(a).store(new, Relaxed);
@@ -131,7 +136,9 @@ fn unrecovered(a: &Arguments<'_>) -> ! {
         signal |= fail::is_nil_dereference(r.ty, r.data);
     }
     if signal {
-        text.extend_from_slice(b"[signal SIGSEGV: segmentation violation code=0x1 addr=0x0 pc=0x0]\n");
+        text.extend_from_slice(
+            b"[signal SIGSEGV: segmentation violation code=0x1 addr=0x0 pc=0x0]\n",
+        );
     }
     fail::end(&text)
 }
@@ -146,7 +153,9 @@ pub(crate) fn main_has_exited() -> bool {
 /// The deferred functions have run: the goroutine's oldest function returns.
 fn end_goroutine(a: &Arguments<'_>) -> ! {
     let Some(start) = host::starting_frame() else {
-        fail::die("fatal error: runtime.Goexit called in a thread that was not created by the Go runtime")
+        fail::die(
+            "fatal error: runtime.Goexit called in a thread that was not created by the Go runtime",
+        )
     };
     if host::is_main() {
         MAIN_HAS_EXITED.store(true, Relaxed);
@@ -164,8 +173,8 @@ pub(crate) struct Raised {
     error: RuntimeError,
 }
 
-/// Panics with a run-time error, from a native that has not called [`Arguments`]' goroutine's stack its own: locks must be
-/// released before.
+/// Panics with a run-time error, from a native that has not called [`Arguments`]' goroutine's stack
+/// its own: locks must be released before.
 pub(crate) fn raise(error: RuntimeError) -> ! {
     let raised = Box::new(Raised { header: host::current_header(), error });
     host::call_back_to_panic(Box::into_raw(raised) as usize)
@@ -179,7 +188,8 @@ pub(crate) fn return_error(a: &Arguments<'_>, error: &RuntimeError) -> usize {
 }
 
 natives! {
-    /// A function with defer statements begins. -> its defer frame; 0 the second time, when a panic in it has been recovered.
+    /// A function with defer statements begins. -> its defer frame; 0 the second time, when a panic
+    /// in it has been recovered.
     fn defer_enter(a) {
         let at = host::calling_frame();
         let new = alloc::array(defer_frame_info(), 1);
@@ -238,21 +248,23 @@ natives! {
         }
         // SAFETY: the frame is the one whose deferred function has just returned.
         let frame = unsafe { &*(record.current as *const DeferFrame) };
-        // The frames of younger panics are left: they are aborted. A Goexit is not, it goes on with the frame's next.
-        // SAFETY: the current goroutine's chain.
+        // The frames of younger panics are left: they are aborted. A Goexit is not, it goes on with
+        // the frame's next. SAFETY: the current goroutine's chain.
         let left = unsafe { chain(record.link) }.take_while(|r| r.depth > frame.depth);
         let mut older = record.link;
         for r in left {
             if r.goexit {
                 let again = std::ptr::from_ref(r) as usize;
                 records(&a).store(again, Relaxed);
-                // SAFETY: the call that made the record returns it again; the loop behind it uses nothing else.
+                // SAFETY: the call that made the record returns it again; the loop behind it uses
+                // nothing else.
                 unsafe { host::unwind_to(r.depth, r.pc, again) }
             }
             older = r.link;
         }
         records(&a).store(older, Relaxed);
-        // SAFETY: the call that made the defer frame returns 0; what follows uses nothing but the frame's slots.
+        // SAFETY: the call that made the defer frame returns 0; what follows uses nothing but the
+        // frame's slots.
         unsafe { host::unwind_to(frame.depth, frame.pc, 0) }
     }
 

@@ -1,8 +1,10 @@
-//! A sampling profile: a thousand times a second, each thread that runs is interrupted and notes where it is, up to the
-//! oldest frame of its goroutine or of itself. At exit the functions are written to a file.
+//! A sampling profile: a thousand times a second, each thread that runs is interrupted and notes
+//! where it is, up to the oldest frame of its goroutine or of itself. At exit the functions are
+//! written to a file.
 //!
-//! The handler does only what one may: it takes a cache from a fixed number of them, walks, and writes to memory that was
-//! set aside. Everything else is done by the thread that sends the signals, and at exit.
+//! The handler does only what one may: it takes a cache from a fixed number of them, walks, and
+//! writes to memory that was set aside. Everything else is done by the thread that sends the
+//! signals, and at exit.
 
 use parking_lot::Mutex;
 use stackmark::stack::asm;
@@ -43,14 +45,19 @@ enum End {
 }
 
 impl End {
-    const ALL: [(End, &'static str); 4] =
-        [(End::Goroutine, "goroutine"), (End::Thread, "thread"), (End::Cut, "cut"), (End::Broken, "broken")];
+    const ALL: [(End, &'static str); 4] = [
+        (End::Goroutine, "goroutine"),
+        (End::Thread, "thread"),
+        (End::Cut, "cut"),
+        (End::Broken, "broken"),
+    ];
 }
 
 struct Profiler {
     code: Arc<Code>,
     caches: Vec<Mutex<TraceCache>>,
-    /// Samples one behind the other: how it ended and the number of pcs, then the pcs. The first word is written last.
+    /// Samples one behind the other: how it ended and the number of pcs, then the pcs. The first
+    /// word is written last.
     words: Box<[AtomicUsize]>,
     used: AtomicUsize,
     /// Samples for which there was no room.
@@ -64,7 +71,11 @@ struct Profiler {
 
 static PROFILER: OnceLock<Profiler> = OnceLock::new();
 
-extern "C" fn on_signal(_signal: i32, _info: *mut libc::siginfo_t, interrupted: *mut libc::ucontext_t) {
+extern "C" fn on_signal(
+    _signal: i32,
+    _info: *mut libc::siginfo_t,
+    interrupted: *mut libc::ucontext_t,
+) {
     // SAFETY: the thread's own variable.
     let errno = unsafe { *libc::__errno_location() };
     if let Some(profiler) = PROFILER.get() {
@@ -116,7 +127,9 @@ impl Profiler {
             Some(Ok(Some(()))) => End::Cut,
             Some(Err(error)) => {
                 // Where it happened, and where the walk stood.
-                let WalkError::NoRule { pc } = error else { return self.keep(End::Broken, &pcs[..count.min(KEPT)]) };
+                let WalkError::NoRule { pc } = error else {
+                    return self.keep(End::Broken, &pcs[..count.min(KEPT)]);
+                };
                 count = count.min(KEPT - 1);
                 pcs[count] = pc;
                 count += 1;
@@ -146,9 +159,15 @@ impl Profiler {
         while let Some(word) = self.words.get(at) {
             // Acquire: pairs with the Release in `keep`.
             let first = word.load(Ordering::Acquire);
-            let Some((end, _)) = End::ALL.into_iter().find(|(end, _)| *end as usize == first >> 32) else { break };
+            let Some((end, _)) = End::ALL.into_iter().find(|(end, _)| *end as usize == first >> 32)
+            else {
+                break;
+            };
             let count = first as u32 as usize;
-            let pcs = self.words[at + 1..at + 1 + count].iter().map(|pc| pc.load(Ordering::Relaxed)).collect();
+            let pcs = self.words[at + 1..at + 1 + count]
+                .iter()
+                .map(|pc| pc.load(Ordering::Relaxed))
+                .collect();
             samples.push((end, pcs));
             at += 1 + count;
         }
@@ -171,7 +190,8 @@ pub(crate) fn start(code: &Arc<Code>) -> Result<(), Box<dyn std::error::Error>> 
         ended: AtomicBool::new(false),
     };
     assert!(PROFILER.set(profiler).is_ok(), "started once");
-    // SAFETY: the handler does only what may be done in one, on the alternate stack that each machine has.
+    // SAFETY: the handler does only what may be done in one, on the alternate stack that each
+    // machine has.
     let installed = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_signal as *const () as usize;
@@ -193,7 +213,8 @@ fn send_signals() {
     while !profiler.ended.load(Ordering::Relaxed) {
         std::thread::sleep(PERIOD);
         let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { continue };
-        for thread in tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse::<i32>().ok()) {
+        for thread in tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        {
             if thread != own && runs(thread) {
                 // SAFETY: a signal that has a handler.
                 unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGPROF) };
@@ -204,7 +225,9 @@ fn send_signals() {
 
 /// Whether a thread of this process is running, not waiting.
 fn runs(thread: i32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")) else { return false };
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")) else {
+        return false;
+    };
     // The state stands behind the name, which is in parentheses.
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('R'))
 }
@@ -235,7 +258,11 @@ pub(crate) fn write(file: &Path) -> std::io::Result<()> {
     for (end, name) in End::ALL {
         let _ = writeln!(text, "{name} {}", by_end.get(&end).unwrap_or(&0));
     }
-    let counters = [("lost", &profiler.lost), ("elsewhere", &profiler.elsewhere), ("in_stubs", &profiler.in_stubs)];
+    let counters = [
+        ("lost", &profiler.lost),
+        ("elsewhere", &profiler.elsewhere),
+        ("in_stubs", &profiler.in_stubs),
+    ];
     for (name, count) in counters {
         let _ = writeln!(text, "{name} {}", count.load(Ordering::Relaxed));
     }
@@ -285,12 +312,18 @@ impl<'c> Names<'c> {
         };
         let offset = if found == 0 { pc } else { pc - info.dli_fbase as usize };
         let symbol = map.as_ref().and_then(|map| map.before(offset as u64));
-        let file = Path::new(image.name()).file_name().map_or_else(Default::default, |name| name.to_string_lossy());
-        symbol.map_or_else(|| format!("[{file}]"), |symbol| rustc_demangle::demangle(symbol.name()).to_string())
+        let file = Path::new(image.name())
+            .file_name()
+            .map_or_else(Default::default, |name| name.to_string_lossy());
+        symbol.map_or_else(
+            || format!("[{file}]"),
+            |symbol| rustc_demangle::demangle(symbol.name()).to_string(),
+        )
     }
 }
 
-/// The symbols of a file, if it can be read. They live as long as the process, which is about to end.
+/// The symbols of a file, if it can be read. They live as long as the process, which is about to
+/// end.
 fn symbols(file: &str) -> Option<object::SymbolMap<object::SymbolMapName<'static>>> {
     let bytes: &'static [u8] = Vec::leak(std::fs::read(file).ok()?);
     Some(object::Object::symbol_map(&object::File::parse(bytes).ok()?))

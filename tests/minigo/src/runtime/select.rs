@@ -1,8 +1,9 @@
 //! `select`.
 //!
-//! The cases come in a block of the caller's frame, CASE_WORDS words each: a channel or nil, 1 for a receive, and the element that a
-//! send sends. The channels are locked together, in the order of their addresses. A goroutine that must wait stands in the
-//! queues of all of them; whoever claims it first wakes it, and then it takes itself out of the others.
+//! The cases come in a block of the caller's frame, CASE_WORDS words each: a channel or nil, 1 for
+//! a receive, and the element that a send sends. The channels are locked together, in the order of
+//! their addresses. A goroutine that must wait stands in the queues of all of them; whoever claims
+//! it first wakes it, and then it takes itself out of the others.
 
 use super::arguments::{Arguments, natives};
 use super::channel::{Case, Channel, ELEMENT_WORDS, Outcome, SELECTED, Waiting, locked};
@@ -37,7 +38,11 @@ impl Cases<'_> {
 /// The words are a block's address and the number of its cases.
 unsafe fn cases<'b>(at: usize, count: usize) -> Cases<'b> {
     // SAFETY: the caller's promise.
-    Cases(if count == 0 { &[] } else { unsafe { std::slice::from_raw_parts(at as *const _, count) } })
+    Cases(if count == 0 {
+        &[]
+    } else {
+        unsafe { std::slice::from_raw_parts(at as *const _, count) }
+    })
 }
 
 /// # Safety
@@ -55,8 +60,13 @@ fn start(count: usize) -> usize {
     (turn >> 33) % count
 }
 
-/// Does the first case that need not wait: its number, and whether an element was handed over. All channels are locked.
-fn try_all(a: &Arguments<'_>, cases: &Cases<'_>, wake: &mut Option<Waiting>) -> Option<(usize, bool)> {
+/// Does the first case that need not wait: its number, and whether an element was handed over. All
+/// channels are locked.
+fn try_all(
+    a: &Arguments<'_>,
+    cases: &Cases<'_>,
+    wake: &mut Option<Waiting>,
+) -> Option<(usize, bool)> {
     let count = cases.0.len();
     let first = start(count.max(1));
     for i in (0..count).map(|i| (first + i) % count).filter(|i| cases.channel(*i) != 0) {
@@ -86,8 +96,9 @@ fn try_all(a: &Arguments<'_>, cases: &Cases<'_>, wake: &mut Option<Waiting>) -> 
 }
 
 natives! {
-    /// (cases, count, 1 if there is a default) -> twice the case that was done (the count for the default), and 1 more if an
-    /// element was handed over; or that and SELECTED more from a goroutine that has waited.
+    /// (cases, count, 1 if there is a default) -> twice the case that was done (the count for the
+    /// default), and 1 more if an element was handed over; or that and SELECTED more from a
+    /// goroutine that has waited.
     fn select(a) {
         // SAFETY: compiled code passes its block, which is only read before anything can move.
         let cases = unsafe { cases(a.get(0), a.get(1)) };
@@ -134,8 +145,9 @@ natives! {
         })
     }
 
-    /// (cases, count, what `select` returned): takes the goroutine out of the queues; the element that it was handed is in the
-    /// result words. -> twice the case, and 1 more if an element was handed over.
+    /// (cases, count, what `select` returned): takes the goroutine out of the queues; the element
+    /// that it was handed is in the result words. -> twice the case, and 1 more if an element was
+    /// handed over.
     fn select_woken(a) {
         // SAFETY: as in select; the block is where the stack is now.
         let cases = unsafe { cases(a.get(0), a.get(1)) };

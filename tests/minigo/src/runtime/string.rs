@@ -3,7 +3,8 @@
 use super::alloc;
 use super::arguments::{Arguments, natives};
 
-/// A new string with these bytes: its address. The bytes may come from the heap: nothing is collected in a native.
+/// A new string with these bytes: its address. The bytes may come from the heap: nothing is
+/// collected in a native.
 pub(crate) fn new_string(parts: &[&[u8]]) -> (usize, usize) {
     let len = parts.iter().map(|p| p.len()).sum();
     if len == 0 {
@@ -26,7 +27,8 @@ pub(crate) fn return_string(a: &Arguments<'_>, parts: &[&[u8]]) -> usize {
     0
 }
 
-/// The rune at the start of `bytes`, which is not empty, and its length; U+FFFD and 1 where there is none.
+/// The rune at the start of `bytes`, which is not empty, and its length; U+FFFD and 1 where there
+/// is none.
 pub(crate) fn decode(bytes: &[u8]) -> (char, usize) {
     let len = match bytes[0] {
         0..0x80 => 1,
@@ -35,7 +37,8 @@ pub(crate) fn decode(bytes: &[u8]) -> (char, usize) {
         0xf0..0xf5 => 4,
         _ => return (char::REPLACEMENT_CHARACTER, 1),
     };
-    match bytes.get(..len).and_then(|b| std::str::from_utf8(b).ok()).and_then(|s| s.chars().next()) {
+    match bytes.get(..len).and_then(|b| std::str::from_utf8(b).ok()).and_then(|s| s.chars().next())
+    {
         Some(c) => (c, len),
         None => (char::REPLACEMENT_CHARACTER, 1),
     }

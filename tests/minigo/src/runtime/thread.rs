@@ -1,7 +1,8 @@
 //! What each OS thread has of its own: memory to allocate from, and a buffer of the write barrier.
 //!
-//! Not thread-local variables with destructors: those are gone while the destructors of pthread keys run, and C code may call
-//! in from there. It stays as long as the thread is a machine; what is made again after that is freed in the key's next round.
+//! Not thread-local variables with destructors: those are gone while the destructors of pthread
+//! keys run, and C code may call in from there. It stays as long as the thread is a machine; what
+//! is made again after that is freed in the key's next round.
 
 use stackmark::mark_sweep::Allocator;
 use stackmark::write_barrier::BarrierBuffer;
@@ -17,7 +18,8 @@ pub(crate) struct Local {
 }
 
 thread_local! {
-    /// Owned by the thread, freed by the key's destructor. Without a destructor of its own, so always there.
+    /// Owned by the thread, freed by the key's destructor. Without a destructor of its own, so
+    /// always there.
     static LOCAL: Cell<*mut Local> = const { Cell::new(std::ptr::null_mut()) };
 }
 
@@ -39,8 +41,9 @@ fn key() -> libc::pthread_key_t {
     static KEY: OnceLock<libc::pthread_key_t> = OnceLock::new();
     unsafe extern "C" fn thread_ends(local: *mut c_void) {
         if !stackmark_asm::current().is_null() {
-            // Still a machine: its goroutine's code allocates from here. It is detached in the same way, so once more.
-            // SAFETY: as in `with`. After the last round the box stays, which is rare and harmless.
+            // Still a machine: its goroutine's code allocates from here. It is detached in the same
+            // way, so once more. SAFETY: as in `with`. After the last round the box stays, which is
+            // rare and harmless.
             unsafe { libc::pthread_setspecific(key(), local) };
             return;
         }

@@ -41,7 +41,8 @@ pub(crate) fn role(at: usize) -> Role {
 pub(crate) fn source(at: usize) -> Option<(String, u32)> {
     let f = function(at)?;
     let offset = (at - f.start) as u32;
-    let line = f.lines[..f.lines.partition_point(|l| l.0 <= offset)].iter().rev().find(|l| l.1 != 0)?.1;
+    let line =
+        f.lines[..f.lines.partition_point(|l| l.0 <= offset)].iter().rev().find(|l| l.1 != 0)?.1;
     Some((FUNCTIONS.get()?.file.clone(), line))
 }
 
@@ -57,8 +58,8 @@ impl Lines {
         Lines { text: format!("goroutine {id} [{state}]:\n"), frames: 0, begun: false }
     }
 
-    /// A frame with an instruction at `at`, younger ones first. Those of the panic itself, above the function that panicked,
-    /// are not shown.
+    /// A frame with an instruction at `at`, younger ones first. Those of the panic itself, above
+    /// the function that panicked, are not shown.
     pub(crate) fn frame(&mut self, at: usize) -> ControlFlow<()> {
         let Some(f) = function(at) else {
             if self.begun {
@@ -99,7 +100,8 @@ impl Lines {
         let mut found = vec![];
         backtrace::resolve(at as *mut std::ffi::c_void, |symbol| {
             let name = symbol.name().map(|name| format!("{name:#}"));
-            let source = symbol.filename().map(|f| (f.display().to_string(), symbol.lineno().unwrap_or(0)));
+            let source =
+                symbol.filename().map(|f| (f.display().to_string(), symbol.lineno().unwrap_or(0)));
             found.push((name, source));
         });
         if host::in_own_image(at) {
@@ -124,7 +126,8 @@ impl Lines {
     }
 }
 
-/// The current goroutine's traceback, through all its stacks; without one, those of the goroutines that wait.
+/// The current goroutine's traceback, through all its stacks; without one, those of the goroutines
+/// that wait.
 pub(crate) fn current() -> String {
     let Some(id) = host::current_id() else { return host::parked_goroutines() };
     let mut lines = Lines::of(id, "running");

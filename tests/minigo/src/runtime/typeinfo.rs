@@ -1,4 +1,5 @@
-//! What compiled code knows of types at run time: enough to print, compare, copy and allocate values.
+//! What compiled code knows of types at run time: enough to print, compare, copy and allocate
+//! values.
 
 use super::interface::Method;
 use std::sync::OnceLock;
@@ -54,7 +55,15 @@ pub(crate) struct TypeInfo {
 impl TypeInfo {
     pub(crate) fn new(name: String, size: usize, words: Vec<bool>, direct: bool) -> TypeInfo {
         let descriptor = super::alloc::descriptor(size, &words);
-        TypeInfo { name, size, words, direct, descriptor, shape: OnceLock::new(), methods: OnceLock::new() }
+        TypeInfo {
+            name,
+            size,
+            words,
+            direct,
+            descriptor,
+            shape: OnceLock::new(),
+            methods: OnceLock::new(),
+        }
     }
 
     /// Completes a type that was made before the types that it refers to.

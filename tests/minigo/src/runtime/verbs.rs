@@ -226,7 +226,8 @@ pub(crate) fn format(out: &mut Vec<u8>, v: &Value, verb: u8, spec: &Spec, depth:
         }
         Shape::Pointer(to) => {
             let at = v.word(0);
-            let composite = matches!(to.shape(), Shape::Array(..) | Shape::Slice(_) | Shape::Struct(_));
+            let composite =
+                matches!(to.shape(), Shape::Array(..) | Shape::Slice(_) | Shape::Struct(_));
             if depth == 0 && at != 0 && composite && verb != b'p' {
                 out.push(b'&');
                 return format(out, &Value { ty: to, at }, verb, spec, depth + 1);
@@ -282,7 +283,15 @@ fn pointer(out: &mut Vec<u8>, v: &Value, verb: u8, spec: &Spec) {
 fn int_verb(out: &mut Vec<u8>, v: &Value, magnitude: u64, negative: bool, verb: u8, spec: &Spec) {
     let base = match verb {
         b'v' if spec.sharp_v && matches!(v.ty.shape(), Shape::Uint) => {
-            return integer(out, magnitude, false, 16, false, verb, &Spec { sharp: true, ..spec.clone() });
+            return integer(
+                out,
+                magnitude,
+                false,
+                16,
+                false,
+                verb,
+                &Spec { sharp: true, ..spec.clone() },
+            );
         }
         b'v' | b'd' => 10,
         b'b' => 2,
@@ -337,7 +346,12 @@ fn float_verb(out: &mut Vec<u8>, v: &Value, verb: u8, spec: &Spec) {
         // Zeroes come between the sign and the digits.
         [sign @ (b'+' | b'-' | b' '), digits @ ..] if zero && !spec.minus => {
             out.push(*sign);
-            pad(out, digits, &Spec { width: spec.width.map(|w| w.saturating_sub(1)), ..spec.clone() }, true);
+            pad(
+                out,
+                digits,
+                &Spec { width: spec.width.map(|w| w.saturating_sub(1)), ..spec.clone() },
+                true,
+            );
         }
         text => pad(out, text, spec, zero),
     }
@@ -362,7 +376,8 @@ fn string_verb(out: &mut Vec<u8>, bytes: &[u8], verb: u8, spec: &Spec) {
             let text = cut(bytes);
             let quoted = if spec.sharp
                 && !text.contains(&b'`')
-                && std::str::from_utf8(&text).is_ok_and(|t| !t.contains(|c: char| c.is_control() && c != '\t'))
+                && std::str::from_utf8(&text)
+                    .is_ok_and(|t| !t.contains(|c: char| c.is_control() && c != '\t'))
             {
                 format!("`{}`", String::from_utf8_lossy(&text))
             } else {
@@ -425,12 +440,14 @@ fn order(x: &Value, y: &Value) -> Ordering {
     match x.ty.shape() {
         Shape::Int => x.signed().cmp(&y.signed()),
         Shape::Bool | Shape::Uint => x.unsigned().cmp(&y.unsigned()),
-        Shape::Float => {
-            x.float().partial_cmp(&y.float()).unwrap_or_else(|| y.float().is_nan().cmp(&x.float().is_nan()))
-        }
+        Shape::Float => x
+            .float()
+            .partial_cmp(&y.float())
+            .unwrap_or_else(|| y.float().is_nan().cmp(&x.float().is_nan())),
         Shape::String => x.bytes().cmp(y.bytes()),
         Shape::Struct(fields) => {
-            let field = |v: &Value, i: usize| Value { ty: fields[i].ty, at: v.at + fields[i].offset };
+            let field =
+                |v: &Value, i: usize| Value { ty: fields[i].ty, at: v.at + fields[i].offset };
             (0..fields.len())
                 .map(|i| order(&field(x, i), &field(y, i)))
                 .find(|o| o.is_ne())
@@ -441,10 +458,12 @@ fn order(x: &Value, y: &Value) -> Ordering {
             pairs.map(|(x, y)| order(&x, &y)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
         }
         Shape::Interface(_) => match (x.dynamic(), y.dynamic()) {
-            (a, b) if a.ty.map(std::ptr::from_ref) == b.ty.map(std::ptr::from_ref) => match (a.value(), b.value()) {
-                (Some(a), Some(b)) => order(&a, &b),
-                _ => Ordering::Equal,
-            },
+            (a, b) if a.ty.map(std::ptr::from_ref) == b.ty.map(std::ptr::from_ref) => {
+                match (a.value(), b.value()) {
+                    (Some(a), Some(b)) => order(&a, &b),
+                    _ => Ordering::Equal,
+                }
+            }
             (a, b) => a.ty.map(std::ptr::from_ref).cmp(&b.ty.map(std::ptr::from_ref)),
         },
         _ => x.word(0).cmp(&y.word(0)),

@@ -5,7 +5,8 @@ use crate::{Setting, configs, guarded_result, landed_result, rec_result};
 use stackmark_stack::{Caller, NativeException, Status};
 use std::ffi::{CStr, c_char, c_void};
 
-/// Runs `f` in a foreign call and makes an exception that leaves it a landing in the youngest landing pad.
+/// Runs `f` in a foreign call and makes an exception that leaves it a landing in the youngest
+/// landing pad.
 fn guarded_native(s: &Setting, f: impl FnOnce() -> u64) -> usize {
     // SAFETY: used here alone.
     let caller = unsafe { Caller::current() };
@@ -26,7 +27,8 @@ fn quietly<R>(f: impl FnOnce() -> R) -> R {
     ONCE.call_once(|| {
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            let expected = info.payload().downcast_ref::<&str>().is_some_and(|s| s.starts_with("expected"));
+            let expected =
+                info.payload().downcast_ref::<&str>().is_some_and(|s| s.starts_with("expected"));
             if !expected {
                 hook(info);
             }
@@ -69,7 +71,8 @@ fn a_rust_panic_crosses_callbacks_and_managed_frames() {
         assert_eq!(result, landed_result(["expected too".len() as u64, 1]));
         let counters = s.runtime.counters();
         use std::sync::atomic::Ordering::Relaxed;
-        let [placed, hit, left] = [&counters.placed, &counters.hit, &counters.leapfrogged].map(|c| c.load(Relaxed));
+        let [placed, hit, left] =
+            [&counters.placed, &counters.hit, &counters.leapfrogged].map(|c| c.load(Relaxed));
         assert_eq!(placed, hit + left, "every barrier is settled");
         s.check_at_end();
     }
@@ -80,7 +83,9 @@ fn a_cxx_exception_is_caught_named_and_deleted() {
     let Some(library) = Library::load("cxx.cc") else { return };
     type Throw = unsafe extern "C-unwind" fn(*const c_char) -> u64;
     // SAFETY: the function's type in cxx.cc.
-    let throw = unsafe { std::mem::transmute::<*mut c_void, Throw>(library.function("throw_runtime_error")) };
+    let throw = unsafe {
+        std::mem::transmute::<*mut c_void, Throw>(library.function("throw_runtime_error"))
+    };
     let text: &CStr = c"oops";
     for config in configs() {
         let s = Setting::new(config);
@@ -111,12 +116,18 @@ fn a_cxx_exception_is_caught_named_and_deleted() {
 fn a_cxx_exception_thrown_in_a_callback_is_caught_by_the_cxx_code_that_called_out() {
     let Some(library) = Library::load("cxx.cc") else { return };
     type Throw = unsafe extern "C-unwind" fn(*const c_char) -> u64;
-    type Catch = unsafe extern "C-unwind" fn(unsafe extern "C-unwind" fn(*mut c_void) -> u64, *mut c_void) -> u64;
+    type Catch = unsafe extern "C-unwind" fn(
+        unsafe extern "C-unwind" fn(*mut c_void) -> u64,
+        *mut c_void,
+    ) -> u64;
     // SAFETY: the functions' types in cxx.cc.
     let (throw, catch) = unsafe {
         let throw = library.function("throw_runtime_error");
         let catch = library.function("catch_runtime_error");
-        (std::mem::transmute::<*mut c_void, Throw>(throw), std::mem::transmute::<*mut c_void, Catch>(catch))
+        (
+            std::mem::transmute::<*mut c_void, Throw>(throw),
+            std::mem::transmute::<*mut c_void, Catch>(catch),
+        )
     };
     struct Context<'s>(&'s Setting, Throw);
     unsafe extern "C-unwind" fn back(context: *mut c_void) -> u64 {

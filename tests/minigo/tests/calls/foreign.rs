@@ -33,11 +33,16 @@ fn scheduled(s: &Setting, threads: usize, goroutines: &[(u64, crate::Act<'_>)]) 
     let at_idle = idle.clone();
     let scheduler = Scheduler::new(&s.runtime, threads, Box::new(move || at_idle.open()));
     let objects: Vec<_> = goroutines.iter().map(|(_, act)| Object::new(*act)).collect();
-    let mut arguments: Vec<_> =
-        objects.iter().zip(goroutines).map(|(object, (n, _))| [*n, &raw const *object as u64, u64::MAX]).collect();
+    let mut arguments: Vec<_> = objects
+        .iter()
+        .zip(goroutines)
+        .map(|(object, (n, _))| [*n, &raw const *object as u64, u64::MAX])
+        .collect();
     for argument in &mut arguments {
         // SAFETY: compiled code that keeps the contracts; the argument outlives it.
-        let goroutine = unsafe { s.runtime.spawn(s.compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
+        let goroutine =
+            unsafe { s.runtime.spawn(s.compiled.entry, argument.as_mut_ptr() as usize) }
+                .expect("memory");
         s.runtime.schedule(goroutine);
     }
     let running: Threads = scheduler.start().expect("threads");
@@ -204,7 +209,12 @@ fn go_8696_a_callback_grows_the_stack_under_a_call_out() {
 }
 
 /// A "system call" that calls back, and then sets its result and errno.
-unsafe extern "C-unwind" fn calls_back(s: *mut c_void, level: usize, result: usize, error: usize) -> usize {
+unsafe extern "C-unwind" fn calls_back(
+    s: *mut c_void,
+    level: usize,
+    result: usize,
+    error: usize,
+) -> usize {
     // SAFETY: the test passes its setting.
     let s = unsafe { &*(s as *const Setting) };
     s.call_back(1000, &|_| {
@@ -231,7 +241,13 @@ unsafe extern "C-unwind" fn calls_back(s: *mut c_void, level: usize, result: usi
     result
 }
 
-unsafe fn library_call(caller: Caller<'_>, s: &Setting, level: usize, result: usize, error: usize) -> usize {
+unsafe fn library_call(
+    caller: Caller<'_>,
+    s: &Setting,
+    level: usize,
+    result: usize,
+    error: usize,
+) -> usize {
     let arguments = [&raw const *s as usize, level, result, error];
     // SAFETY: the function takes these arguments.
     let call = unsafe { caller.lib_call(calls_back as *const () as usize, &arguments) };
@@ -243,7 +259,8 @@ unsafe fn library_call(caller: Caller<'_>, s: &Setting, level: usize, result: us
 }
 
 #[test]
-fn go_10406_a_library_calls_results_survive_a_callback_that_grows_the_stack_and_makes_calls_of_its_own() {
+fn go_10406_a_library_calls_results_survive_a_callback_that_grows_the_stack_and_makes_calls_of_its_own()
+ {
     for config in configs() {
         let s = Setting::new(config);
         let result = s.run(1, &|_| {
@@ -259,7 +276,8 @@ fn go_10406_a_library_calls_results_survive_a_callback_that_grows_the_stack_and_
 
 #[test]
 fn go_8771_results_are_written_to_where_the_stack_is_after_a_callback() {
-    // As a C wrapper does it: the address of a result slot, adjusted by the move of the stack's top.
+    // As a C wrapper does it: the address of a result slot, adjusted by the move of the stack's
+    // top.
     for config in configs() {
         let s = Setting::new(config);
         let slot = AtomicU64::new(0);
@@ -287,7 +305,8 @@ fn go_8771_results_are_written_to_where_the_stack_is_after_a_callback() {
 
 #[test]
 fn go_8696_callbacks_succeed_with_every_amount_of_free_stack() {
-    // A frame of 16 bytes more at each depth: the callback's frames meet the guard at every alignment.
+    // A frame of 16 bytes more at each depth: the callback's frames meet the guard at every
+    // alignment.
     let s = Setting::new(configs()[0].clone());
     for n in 0..200 {
         let result = s.run(n, &|_| {

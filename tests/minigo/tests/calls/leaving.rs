@@ -18,7 +18,10 @@ fn a_landing_pad_gets_its_values_and_its_callee_saved_registers() {
             assert_eq!(result, landed_result([5, 6]), "{n} frames");
         }
         let counters = s.runtime.counters();
-        assert_eq!(counters.leapfrogged.load(Relaxed) + counters.hit.load(Relaxed), counters.placed.load(Relaxed));
+        assert_eq!(
+            counters.leapfrogged.load(Relaxed) + counters.hit.load(Relaxed),
+            counters.placed.load(Relaxed)
+        );
         s.check_at_end();
     }
 }
@@ -51,7 +54,10 @@ fn a_frame_that_does_not_exist_is_an_error_and_nothing_changes() {
             let (depth, pad) = s.pads(caller)[0];
             for wrong in [depth + 8, depth - 8, 0, 1 << 40] {
                 let error = caller.unwind_to(wrong, pad, [0, 0]);
-                assert!(matches!(error, UnwindToError::NoFrame { depth, .. } if depth == wrong), "{error}");
+                assert!(
+                    matches!(error, UnwindToError::NoFrame { depth, .. } if depth == wrong),
+                    "{error}"
+                );
             }
             // The frame of call_system: there, but not managed.
             let mut first = None;
@@ -76,7 +82,8 @@ impl Drop for Dropped<'_> {
     }
 }
 
-/// Calls back `depth` times, one inside the other, and leaves all of it from the innermost for landing pad `pad`.
+/// Calls back `depth` times, one inside the other, and leaves all of it from the innermost for
+/// landing pad `pad`.
 fn nest(s: &Setting, depth: u64, pad: usize, dropped: &AtomicU64) -> usize {
     if depth == 0 {
         s.scan();
@@ -121,7 +128,11 @@ fn callbacks_are_left_while_a_profiler_knows_the_images() {
         for depth in 0..4 {
             let dropped = AtomicU64::new(0);
             let result = s.run(2, &|_| nest(&s, depth, depth as usize, &dropped));
-            assert_eq!((result, dropped.load(Relaxed)), (landed_result([3, 4]), depth), "{depth} callbacks");
+            assert_eq!(
+                (result, dropped.load(Relaxed)),
+                (landed_result([3, 4]), depth),
+                "{depth} callbacks"
+            );
         }
         s.check_at_end();
     }
@@ -150,7 +161,8 @@ fn go_8588_a_hundred_thousand_recoveries_across_a_callback_lose_nothing() {
     assert_eq!(s.runtime.stacks().resident_bytes(), resident);
     // Far more barriers than there are stubs, and none was missing.
     let counters = s.runtime.counters();
-    let [placed, hit, left] = [&counters.placed, &counters.hit, &counters.leapfrogged].map(|c| c.load(Relaxed));
+    let [placed, hit, left] =
+        [&counters.placed, &counters.hit, &counters.leapfrogged].map(|c| c.load(Relaxed));
     assert!(left > 100_000 && placed == hit + left, "{counters:?}");
     s.check_at_end();
 }
@@ -158,8 +170,10 @@ fn go_8588_a_hundred_thousand_recoveries_across_a_callback_lose_nothing() {
 #[test]
 fn cxx_destructors_run_when_frames_are_left() {
     let Some(library) = Library::load("cxx.cc") else { return };
-    type CallThrough =
-        unsafe extern "C-unwind" fn(unsafe extern "C-unwind" fn(*mut c_void) -> u64, *mut c_void) -> u64;
+    type CallThrough = unsafe extern "C-unwind" fn(
+        unsafe extern "C-unwind" fn(*mut c_void) -> u64,
+        *mut c_void,
+    ) -> u64;
     // SAFETY: the function's type in cxx.cc.
     let (call_through, destroyed) = unsafe {
         let f = library.function("call_through_destructor");
@@ -183,7 +197,8 @@ fn cxx_destructors_run_when_frames_are_left() {
             let caller = unsafe { Caller::current() };
             let through = Through(&s);
             // SAFETY: the C++ function calls back with what it is given.
-            caller.foreign(|| unsafe { call_through(back, (&raw const through).cast_mut().cast()) }) as usize
+            caller.foreign(|| unsafe { call_through(back, (&raw const through).cast_mut().cast()) })
+                as usize
         });
         assert_eq!(result, landed_result([8, 9]));
         assert_eq!(destroyed.load(Relaxed), before + 1);

@@ -1,5 +1,6 @@
-//! Calls out of managed code and callbacks into it: frames left for a recover, native exceptions, foreign calls, threads
-//! that the runtime has never seen. The managed code is compiled by the small compiler in `jit`.
+//! Calls out of managed code and callbacks into it: frames left for a recover, native exceptions,
+//! foreign calls, threads that the runtime has never seen. The managed code is compiled by the
+//! small compiler in `jit`.
 
 #[path = "../jit/mod.rs"]
 mod jit;
@@ -13,22 +14,27 @@ mod scanning;
 mod threads;
 
 use cranelift_codegen::ir::{
-    BlockArg, BlockCall, ExceptionTableData, ExceptionTableItem, InstBuilder, MemFlagsData, types::I64,
+    BlockArg, BlockCall, ExceptionTableData, ExceptionTableItem, InstBuilder, MemFlagsData,
+    types::I64,
 };
 use cranelift_frontend::FunctionBuilder;
 use cranelift_module::{FuncId, Module};
 use stackmark_stack::asm::ManagedFn;
 use stackmark_stack::unwind::Code;
-use stackmark_stack::{BarrierMode, Caller, Config, FrameAt, Goroutine, Host, Left, Machine, Runtime};
+use stackmark_stack::{
+    BarrierMode, Caller, Config, FrameAt, Goroutine, Host, Left, Machine, Runtime,
+};
 use std::ffi::c_void;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// What the native function at the bottom of a recursion does: it gets the object and the depth that is left, 0.
+/// What the native function at the bottom of a recursion does: it gets the object and the depth
+/// that is left, 0.
 pub(crate) type Act<'a> = &'a (dyn Fn(&Object<'_>) -> usize + Sync);
 
-/// What managed code passes down: `rec` reads the first word in every frame, `guarded` the four after it.
+/// What managed code passes down: `rec` reads the first word in every frame, `guarded` the four
+/// after it.
 #[repr(C)]
 pub(crate) struct Object<'a> {
     pub(crate) value: u64,
@@ -71,22 +77,28 @@ pub(crate) fn landed_result(values: [u64; 2]) -> u64 {
     values[0] * 1000 + values[1] + 11 + 13 + 17 + 19
 }
 
-/// `guarded(n, object)`: calls `rec(n, object)` with values of its own in callee-saved registers, and has a landing pad.
+/// `guarded(n, object)`: calls `rec(n, object)` with values of its own in callee-saved registers,
+/// and has a landing pad.
 fn guarded(compiler: &mut jit::Compiler, rec: FuncId) -> FuncId {
     compiler.function("guarded", 2, |b, module, params, calls| {
         let [n, object] = params[..] else { unreachable!("two parameters") };
         calls.poll(b);
-        let kept: Vec<_> = (1..5).map(|i| b.ins().load(I64, MemFlagsData::trusted(), object, i * 8)).collect();
-        let sum = |b: &mut FunctionBuilder<'_>, first| kept.iter().fold(first, |sum, &k| b.ins().iadd(sum, k));
+        let kept: Vec<_> =
+            (1..5).map(|i| b.ins().load(I64, MemFlagsData::trusted(), object, i * 8)).collect();
+        let sum = |b: &mut FunctionBuilder<'_>, first| {
+            kept.iter().fold(first, |sum, &k| b.ins().iadd(sum, k))
+        };
         let rec = module.declare_func_in_func(rec, b.func);
         let (normal, landing) = (b.create_block(), b.create_block());
         let result = b.append_block_param(normal, I64);
         let values = [b.append_block_param(landing, I64), b.append_block_param(landing, I64)];
         let pool = &mut b.func.dfg.value_lists;
         let returns = BlockCall::new(normal, [BlockArg::TryCallRet(0)], pool);
-        let lands = BlockCall::new(landing, [BlockArg::TryCallExn(0), BlockArg::TryCallExn(1)], pool);
+        let lands =
+            BlockCall::new(landing, [BlockArg::TryCallExn(0), BlockArg::TryCallExn(1)], pool);
         let signature = b.func.dfg.ext_funcs[rec].signature;
-        let table = ExceptionTableData::new(signature, returns, [ExceptionTableItem::Default(lands)]);
+        let table =
+            ExceptionTableData::new(signature, returns, [ExceptionTableItem::Default(lands)]);
         let table = b.func.dfg.exception_tables.push(table);
         b.ins().try_call(rec, &[n, object], table);
         b.switch_to_block(normal);
@@ -104,7 +116,9 @@ fn guarded(compiler: &mut jit::Compiler, rec: FuncId) -> FuncId {
 fn inner(compiler: &mut jit::Compiler, name: &'static str, callee: FuncId) -> FuncId {
     compiler.function(name, 1, |b, module, params, calls| {
         let argument = params[0];
-        let word = |b: &mut FunctionBuilder<'_>, i| b.ins().load(I64, MemFlagsData::trusted(), argument, i * 8);
+        let word = |b: &mut FunctionBuilder<'_>, i| {
+            b.ins().load(I64, MemFlagsData::trusted(), argument, i * 8)
+        };
         let goroutine = word(b, 0);
         b.ins().set_pinned_reg(goroutine);
         calls.poll(b);
@@ -177,9 +191,11 @@ impl Setting {
     pub(crate) fn run_on(&self, machine: &Machine, n: u64, act: Act<'_>) -> u64 {
         let object = Object::new(act);
         let mut argument = [n, &raw const object as u64, u64::MAX];
-        // SAFETY: the entry is compiled code that keeps the contracts, and its argument outlives the run.
+        // SAFETY: the entry is compiled code that keeps the contracts, and its argument outlives
+        // the run.
         let goroutine =
-            unsafe { self.runtime.spawn(self.compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
+            unsafe { self.runtime.spawn(self.compiled.entry, argument.as_mut_ptr() as usize) }
+                .expect("memory");
         assert!(matches!(machine.run(goroutine), Left::Exited));
         argument[2]
     }
@@ -199,8 +215,14 @@ impl Setting {
         // SAFETY: used in this function alone; nothing native holds an address in the stack.
         unsafe {
             let caller = Caller::current();
-            let argument = Inner { goroutine: caller.goroutine().header() as *const _ as usize, n, object: &object };
-            caller.callback(self.managed(name), &raw const argument as usize).expect("in a foreign call") as u64
+            let argument = Inner {
+                goroutine: caller.goroutine().header() as *const _ as usize,
+                n,
+                object: &object,
+            };
+            caller
+                .callback(self.managed(name), &raw const argument as usize)
+                .expect("in a foreign call") as u64
         }
     }
 
@@ -226,7 +248,8 @@ impl Setting {
         }
     }
 
-    /// A cycle that places barriers in the stacks of this runtime's goroutines, this thread's among them.
+    /// A cycle that places barriers in the stacks of this runtime's goroutines, this thread's among
+    /// them.
     pub(crate) fn scan(&self) {
         // SAFETY: used in this function alone.
         let caller = unsafe { Caller::current() };
@@ -245,7 +268,8 @@ impl Setting {
         world.end_scanning();
     }
 
-    /// Every barrier that was placed has been hit or left, or was removed by a later scan; and nothing lives any more.
+    /// Every barrier that was placed has been hit or left, or was removed by a later scan; and
+    /// nothing lives any more.
     pub(crate) fn check_at_end(&self) {
         assert_eq!(self.runtime.live_goroutines(), 0);
         assert_eq!(self.runtime.pool_exhausted(), 0);

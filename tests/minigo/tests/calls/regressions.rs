@@ -1,4 +1,5 @@
-//! What Go's moving stacks met together with C, and no other file here is about; named for Go's issue.
+//! What Go's moving stacks met together with C, and no other file here is about; named for Go's
+//! issue.
 
 use crate::native::Library;
 use crate::{Object, Setting, configs, guarded_result, rec_result};
@@ -65,8 +66,12 @@ fn go_69085_the_frame_pointer_of_a_call_out_moves_with_the_stack() {
             // SAFETY: used here alone.
             let caller = unsafe { Caller::current() };
             let header = caller.goroutine().header();
-            let frame_pointer =
-                || (header.stack_hi.load(Relaxed) - header.sched.fp.load(Relaxed), header.stack_hi.load(Relaxed));
+            let frame_pointer = || {
+                (
+                    header.stack_hi.load(Relaxed) - header.sched.fp.load(Relaxed),
+                    header.stack_hi.load(Relaxed),
+                )
+            };
             let (depth, top) = frame_pointer();
             caller.foreign(|| s.call_back(3000, &|_| 1));
             let (depth_now, top_now) = frame_pointer();
@@ -144,7 +149,8 @@ fn call(s: &Setting, function: &str) -> Option<()> {
     }
     let library = Library::load("stacks.c")?;
     // SAFETY: the functions of stacks.c have this type.
-    let call_through = unsafe { std::mem::transmute::<*mut c_void, CallThrough>(library.function(function)) };
+    let call_through =
+        unsafe { std::mem::transmute::<*mut c_void, CallThrough>(library.function(function)) };
     let through = Back(s);
     let argument = &raw const through as usize;
     let result = s.run(3, &|_| {

@@ -13,7 +13,9 @@ fn scan_in_a_callback(s: &Setting) -> u64 {
             s.call_back_to("inner_unguarded", n, &|_| {
                 s.scan();
                 // SAFETY: as above.
-                unsafe { Caller::current() }.foreign(|| s.call_back_to("inner_unguarded", 1, &|_| 1)) as usize
+                unsafe { Caller::current() }
+                    .foreign(|| s.call_back_to("inner_unguarded", 1, &|_| 1))
+                    as usize
             })
         };
         caller.foreign(|| nested(2) + nested(4)) as usize
@@ -23,7 +25,8 @@ fn scan_in_a_callback(s: &Setting) -> u64 {
 #[test]
 fn no_stub_gets_from_a_callbacks_slot_into_the_scheduler_state() {
     for scan_few_frames in [false, true] {
-        let config = Config { barriers: BarrierMode::EveryFrame, scan_few_frames, ..Config::default() };
+        let config =
+            Config { barriers: BarrierMode::EveryFrame, scan_few_frames, ..Config::default() };
         let s = Setting::new(config);
         let once = |n| rec_result(n, rec_result(1, 1));
         assert_eq!(scan_in_a_callback(&s), crate::guarded_result(rec_result(3, once(2) + once(4))));
@@ -40,7 +43,8 @@ fn without_the_exclusion_of_callbacks_the_assertion_says_so() {
         assert_ne!(status, Some(0), "{text}");
         return;
     }
-    let config = Config { barriers: BarrierMode::EveryFrame, hijack_callbacks: true, ..Config::default() };
+    let config =
+        Config { barriers: BarrierMode::EveryFrame, hijack_callbacks: true, ..Config::default() };
     let s = Setting::new(config);
     s.run(1, &|_| {
         // SAFETY: used here alone.

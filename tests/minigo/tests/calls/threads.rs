@@ -1,4 +1,5 @@
-//! Threads that the runtime has never seen, threads that end in the midst of a call, and signal handlers.
+//! Threads that the runtime has never seen, threads that end in the midst of a call, and signal
+//! handlers.
 
 use crate::native::Library;
 use crate::{Object, Setting, configs, guarded_result, rec_result};
@@ -88,7 +89,10 @@ fn a_thread_that_nobody_knows_calls_in_again_and_again_and_is_detached_at_its_en
         }
         assert_eq!(s.runtime.stacks().resident_bytes(), stacks, "nothing is lost");
         let ids = ids.into_inner();
-        assert!(ids.chunks(3).all(|of_one_thread| of_one_thread.iter().all(|id| *id == of_one_thread[0])));
+        assert!(
+            ids.chunks(3)
+                .all(|of_one_thread| of_one_thread.iter().all(|id| *id == of_one_thread[0]))
+        );
         assert_ne!(ids[0], ids[3], "each thread has a goroutine of its own");
         s.check_at_end();
     }
@@ -158,9 +162,10 @@ fn go_59294_a_call_in_from_deep_c_recursion() {
     let body = || {
         let inner = || call_in(&s, 20, &|_| 2);
         let inner = Entry(&inner);
-        // First at the surface, then deep: nothing about the thread's stack was noted the first time.
-        // SAFETY: `enter` is called with its entry.
-        let results = unsafe { [0, 1000].map(|depth| (c.from_depth)(depth, enter, inner.argument()) as u64) };
+        // First at the surface, then deep: nothing about the thread's stack was noted the first
+        // time. SAFETY: `enter` is called with its entry.
+        let results =
+            unsafe { [0, 1000].map(|depth| (c.from_depth)(depth, enter, inner.argument()) as u64) };
         assert_eq!(results, [guarded_result(rec_result(20, 2)); 2]);
         7
     };
@@ -195,7 +200,8 @@ fn a_thread_that_exits_in_a_call_out_ends_its_goroutine() {
         // SAFETY: as above.
         unsafe { (c.on_threads)(1, enter, entry.argument()) };
         let counters = s.runtime.counters();
-        let [placed, hit, left] = [&counters.placed, &counters.hit, &counters.leapfrogged].map(|c| c.load(Relaxed));
+        let [placed, hit, left] =
+            [&counters.placed, &counters.hit, &counters.leapfrogged].map(|c| c.load(Relaxed));
         assert_eq!(placed, hit + left, "every barrier is settled");
         // The world stops without them.
         drop(s.runtime.stop_world());
@@ -204,7 +210,10 @@ fn a_thread_that_exits_in_a_call_out_ends_its_goroutine() {
 }
 
 #[test]
-#[cfg_attr(stackmark_tsan, ignore = "of a thread that is cancelled in a call ThreadSanitizer sees no locks any more")]
+#[cfg_attr(
+    stackmark_tsan,
+    ignore = "of a thread that is cancelled in a call ThreadSanitizer sees no locks any more"
+)]
 fn a_thread_that_is_cancelled_in_a_call_out_ends_its_goroutine() {
     let Some(c) = threads() else { return };
     for config in configs() {
@@ -250,7 +259,10 @@ fn another_keys_destructor_calls_in_when_the_thread_ends() {
 }
 
 #[test]
-#[cfg_attr(stackmark_tsan, ignore = "ThreadSanitizer calls handlers itself, later, on the ordinary stack")]
+#[cfg_attr(
+    stackmark_tsan,
+    ignore = "ThreadSanitizer calls handlers itself, later, on the ordinary stack"
+)]
 fn a_call_from_a_signal_handler_is_refused() {
     let Some(c) = threads() else { return };
     let s = Setting::new(configs()[0].clone());
@@ -259,7 +271,9 @@ fn a_call_from_a_signal_handler_is_refused() {
         // SAFETY: a managed function is not reached.
         let error = s.runtime.call_in(|caller| unsafe { caller.callback(s.managed("inner"), 0) });
         match error {
-            Ok(Err(CallInError::SignalHandler)) | Err(CallInError::SignalHandler) => refused.fetch_add(1, Relaxed),
+            Ok(Err(CallInError::SignalHandler)) | Err(CallInError::SignalHandler) => {
+                refused.fetch_add(1, Relaxed)
+            }
             other => panic!("{other:?}"),
         }
     };
@@ -283,14 +297,18 @@ fn a_call_in_from_code_that_is_atomic_to_the_collector_is_refused() {
     let s = Setting::new(configs()[0].clone());
     s.run(5, &|_| {
         let error = s.runtime.call_in(|_| ()).expect_err("not in a foreign call");
-        assert!(matches!(error, CallInError::NotForeign { status: Status::Running, .. }), "{error}");
+        assert!(
+            matches!(error, CallInError::NotForeign { status: Status::Running, .. }),
+            "{error}"
+        );
         0
     });
     let other = Setting::new(configs()[0].clone());
     s.run(5, &|_| {
         // SAFETY: used here alone.
         let caller = unsafe { Caller::current() };
-        let error = caller.foreign(|| other.runtime.call_in(|_| ())).expect_err("another runtime's thread");
+        let error =
+            caller.foreign(|| other.runtime.call_in(|_| ())).expect_err("another runtime's thread");
         assert_eq!(error, CallInError::Attached);
         0
     });
@@ -306,7 +324,8 @@ fn a_parked_goroutine_in_a_callback_keeps_its_thread_and_others_run() {
     let body = || {
         call_in(&s, 3, &|_| {
             for _ in 0..50 {
-                // SAFETY: not used after park; nothing here is owned but the lock, which park gives up.
+                // SAFETY: not used after park; nothing here is owned but the lock, which park gives
+                // up.
                 let caller = unsafe { Caller::current() };
                 let mut queue = waiting.lock();
                 if let Some(partner) = queue.pop() {
@@ -346,7 +365,8 @@ impl Host for Named {
 
 pub(crate) const CHILD: &str = "STACKMARK_TEST_CHILD";
 
-/// Runs the test `name` again in a process of its own, in which `CHILD` is set to `what`: what it wrote, and its status.
+/// Runs the test `name` again in a process of its own, in which `CHILD` is set to `what`: what it
+/// wrote, and its status.
 pub(crate) fn child(name: &str, what: &str) -> (String, Option<i32>) {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args([name, "--exact", "--nocapture"]).env(CHILD, what);
@@ -363,7 +383,8 @@ fn go_8588_an_unrecovered_panic_on_any_thread_prints_its_traceback_and_ends_with
         for what in ["own", "foreign", "both"] {
             let (text, status) = child(name, what);
             assert_eq!(status, Some(2), "{what}: {text}");
-            let begin = text.find("panic: BOOM\n\ngoroutine ").unwrap_or_else(|| panic!("{what}: {text}"));
+            let begin =
+                text.find("panic: BOOM\n\ngoroutine ").unwrap_or_else(|| panic!("{what}: {text}"));
             let lines: Vec<&str> = text[begin..].lines().collect();
             assert!(lines[2].ends_with(" [running]:"), "{text}");
             let at = |function: &str| {
@@ -373,7 +394,8 @@ fn go_8588_an_unrecovered_panic_on_any_thread_prints_its_traceback_and_ends_with
                     .unwrap_or_else(|| panic!("{function}: {text}"))
             };
             // Managed frames first, then the C code that called them, each with its source.
-            let (rec, outer) = (at("rec(...)"), if what == "own" { at("entry(...)") } else { at("inner(...)") });
+            let (rec, outer) =
+                (at("rec(...)"), if what == "own" { at("entry(...)") } else { at("inner(...)") });
             assert!(rec < at("guarded(...)") && at("guarded(...)") < outer, "{text}");
             assert_eq!(lines[rec + 1], "\tcompiled.go:17");
             if what == "both" {

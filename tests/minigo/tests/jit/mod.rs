@@ -1,12 +1,12 @@
 //! A very small compiler: one recursive function, on Cranelift, as an embedder's would be.
 //!
-//! `rec(n, object)` recurses `n` deep with `object` in a stack-map slot of every frame, calls out at the bottom, and returns
-//! the sum of what it reads through `object` on the way back.
+//! `rec(n, object)` recurses `n` deep with `object` in a stack-map slot of every frame, calls out
+//! at the bottom, and returns the sum of what it reads through `object` on the way back.
 
 use cranelift_codegen::FinalizedMachExceptionHandler;
 use cranelift_codegen::ir::{
-    AbiParam, FuncRef, InstBuilder, MemFlagsData, Signature, StackSlotData, StackSlotKind, Value, condcodes::IntCC,
-    types::I64,
+    AbiParam, FuncRef, InstBuilder, MemFlagsData, Signature, StackSlotData, StackSlotKind, Value,
+    condcodes::IntCC, types::I64,
 };
 use cranelift_codegen::isa::CallConv;
 use cranelift_codegen::settings::{self, Configurable};
@@ -22,8 +22,8 @@ use std::sync::Mutex;
 /// The native function at the bottom: `(object, n)`.
 pub(crate) type Bottom = unsafe extern "C-unwind" fn(*mut c_void, usize) -> usize;
 
-/// `switch_out`, for a function of managed code. The convention of the name keeps no register but rsp and rbp, and does not know
-/// the pinned one.
+/// `switch_out`, for a function of managed code. The convention of the name keeps no register but
+/// rsp and rbp, and does not know the pinned one.
 #[allow(dead_code, reason = "not every test switches")]
 pub(crate) fn switch_out(b: &mut FunctionBuilder<'_>, module: &mut JITModule) -> FuncRef {
     let mut signature = Signature::new(CallConv::Winch);
@@ -74,8 +74,10 @@ impl Compiler {
         ] {
             flags.set(name, value).expect("a flag of Cranelift");
         }
-        let isa =
-            cranelift_native::builder().expect("this machine").finish(settings::Flags::new(flags)).expect("flags");
+        let isa = cranelift_native::builder()
+            .expect("this machine")
+            .finish(settings::Flags::new(flags))
+            .expect("flags");
         let mut jit = JITBuilder::with_isa(isa, cranelift_module::default_libcall_names());
         jit.symbol("call_system", asm::call_system_address() as *const u8);
         jit.symbol("switch_out", asm::switch_out_address() as *const u8);
@@ -94,8 +96,12 @@ impl Compiler {
         let mut signature = Signature::new(CallConv::SystemV);
         signature.params.extend(vec![AbiParam::new(I64); params]);
         signature.returns.push(AbiParam::new(I64));
-        let id = self.module.declare_function(name, Linkage::Local, &signature).expect("a new function");
-        let out = self.module.declare_function("call_system", Linkage::Import, &self.signature).expect("an import");
+        let id =
+            self.module.declare_function(name, Linkage::Local, &signature).expect("a new function");
+        let out = self
+            .module
+            .declare_function("call_system", Linkage::Import, &self.signature)
+            .expect("an import");
         let mut context = self.module.make_context();
         context.func.signature = signature;
         let mut storage = FunctionBuilderContext::new();
@@ -112,8 +118,9 @@ impl Compiler {
         self.module.define_function(id, &mut context).expect("correct code");
         let code = context.compiled_code().expect("just compiled");
         let maps = code.buffer.user_stack_maps().iter();
-        let mut maps: Vec<(u32, u32, Vec<u32>)> =
-            maps.map(|(at, size, map)| (*at, *size, map.entries().map(|(_, slot)| slot).collect())).collect();
+        let mut maps: Vec<(u32, u32, Vec<u32>)> = maps
+            .map(|(at, size, map)| (*at, *size, map.entries().map(|(_, slot)| slot).collect()))
+            .collect();
         // Calls over which nothing is live have no map, but are safepoints.
         let span = code.buffer.frame_layout().expect("a frame").frame_to_fp_offset;
         let mut pads = Vec::new();
@@ -127,7 +134,10 @@ impl Compiler {
                 maps.push((site.ret_addr, span, Vec::new()));
             }
         }
-        let unwind = code.create_unwind_info(self.module.isa()).expect("unwind information").expect("on this target");
+        let unwind = code
+            .create_unwind_info(self.module.isa())
+            .expect("unwind information")
+            .expect("on this target");
         self.made.push(Made { id, name, len: code.code_buffer().len(), maps, pads, unwind });
         self.module.clear_context(&mut context);
         id
@@ -141,16 +151,31 @@ impl Compiler {
         let mut landing_pads = HashMap::new();
         for made in &self.made {
             let start = self.module.get_finalized_function(made.id) as usize;
-            let cranelift_codegen::isa::unwind::UnwindInfo::SystemV(info) = &made.unwind else { panic!("System V") };
+            let cranelift_codegen::isa::unwind::UnwindInfo::SystemV(info) = &made.unwind else {
+                panic!("System V")
+            };
             let mut entry = info.to_fde(gimli::write::Address::Constant(start as u64));
-            // SAFETY: the function's code, in its final place, where it is readable as long as the module lives.
+            // SAFETY: the function's code, in its final place, where it is readable as long as the
+            // module lives.
             let bytes = unsafe { std::slice::from_raw_parts(start as *const u8, made.len) };
             stack_map::cranelift::describe_epilogues(&mut entry, bytes);
             table.add_fde(cie, entry);
-            functions.push(Function { name: made.name.into(), start, len: made.len, moves_return_address: false });
-            landing_pads.extend(made.pads.iter().map(|(at, pad)| (start + *at as usize, start + *pad as usize)));
+            functions.push(Function {
+                name: made.name.into(),
+                start,
+                len: made.len,
+                moves_return_address: false,
+            });
+            landing_pads.extend(
+                made.pads.iter().map(|(at, pad)| (start + *at as usize, start + *pad as usize)),
+            );
             for (at, size, slots) in &made.maps {
-                safepoints.push(stack_map::cranelift::safepoint(start, *at, *size, slots.iter().copied()));
+                safepoints.push(stack_map::cranelift::safepoint(
+                    start,
+                    *at,
+                    *size,
+                    slots.iter().copied(),
+                ));
             }
         }
         let mut eh_frame = gimli::write::EhFrame(gimli::write::EndianVec::new(gimli::LittleEndian));
@@ -198,7 +223,8 @@ impl Calls {
     pub(crate) fn poll(self, b: &mut FunctionBuilder<'_>) {
         let goroutine = b.ins().get_pinned_reg(I64);
         let sp = b.ins().get_stack_pointer(I64);
-        let limit = b.ins().load(I64, MemFlagsData::trusted(), goroutine, layout::G_STACK_LIMIT as i32);
+        let limit =
+            b.ins().load(I64, MemFlagsData::trusted(), goroutine, layout::G_STACK_LIMIT as i32);
         let low = b.ins().icmp(IntCC::UnsignedLessThan, sp, limit);
         let (cold, body) = (b.create_block(), b.create_block());
         b.set_cold_block(cold);
@@ -239,7 +265,8 @@ fn compile_entries(code: &Code, recursion: impl FnOnce(&mut Compiler) -> FuncId)
         b.ins().store(MemFlagsData::trusted(), result, argument, 16);
         b.ins().return_(&[result]);
     });
-    // For callbacks. The argument, outside of the goroutine's stack, points to `[n, object, result, goroutine]`.
+    // For callbacks. The argument, outside of the goroutine's stack, points to `[n, object, result,
+    // goroutine]`.
     compiler.function("back", 1, |b, module, params, calls| {
         let goroutine = b.ins().load(I64, MemFlagsData::trusted(), params[0], 24);
         b.ins().set_pinned_reg(goroutine);
@@ -262,7 +289,8 @@ pub(crate) fn recursion(compiler: &mut Compiler, bottom: Bottom, pad: u32, yield
         b.declare_value_needs_stack_map(object);
         calls.poll(b);
         // An address in the own frame, live across the call: a move rewrites it.
-        let slot = b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, 8 + pad, 3));
+        let slot =
+            b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, 8 + pad, 3));
         let own = b.ins().stack_addr(I64, slot, 0);
         b.declare_value_needs_stack_map(own);
         b.ins().store(MemFlagsData::trusted(), n, own, 0);
@@ -281,7 +309,8 @@ pub(crate) fn recursion(compiler: &mut Compiler, bottom: Bottom, pad: u32, yield
         give_way(b);
         b.ins().return_(&[result]);
         b.switch_to_block(more);
-        let id = module.declare_function("rec", Linkage::Local, &b.func.signature).expect("declared");
+        let id =
+            module.declare_function("rec", Linkage::Local, &b.func.signature).expect("declared");
         let this = module.declare_func_in_func(id, b.func);
         let less = b.ins().iadd_imm_s(n, -1);
         let call = b.ins().call(this, &[less, object]);

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 pub(crate) const ALL_STRESS: &str =
     "collect-every-poll,barrier-every-frame,move-every-poll,poison,verify,scan-few-frames";
 
-/// Each item of `--stress`, and all, with a collection at every poll and everything walked again after each.
+/// Each item of `--stress`, and all, with a collection at every poll and everything walked again
+/// after each.
 pub(crate) const VERIFIED: [&str; 6] = [
     "collect-every-poll,verify",
     "collect-every-poll,verify,barrier-every-frame",
@@ -66,9 +67,12 @@ pub(crate) fn names_with_c() -> Vec<String> {
 
 /// The names of the Go programs in a directory, without `.go`, sorted.
 pub(crate) fn names_in(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
+    let entries =
+        fs::read_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
     let mut names: Vec<String> = entries
-        .filter_map(|entry| Some(entry.unwrap().file_name().to_str()?.strip_suffix(".go")?.to_owned()))
+        .filter_map(|entry| {
+            Some(entry.unwrap().file_name().to_str()?.strip_suffix(".go")?.to_owned())
+        })
         .collect();
     names.sort();
     names
@@ -88,7 +92,12 @@ impl Outcome {
     pub(crate) fn expect(&self, status: i32, stdout: &str) -> &Self {
         self.expect_status(status);
         if self.stdout != stdout {
-            let line = self.stdout.lines().zip(stdout.lines()).take_while(|(ours, wanted)| ours == wanted).count();
+            let line = self
+                .stdout
+                .lines()
+                .zip(stdout.lines())
+                .take_while(|(ours, wanted)| ours == wanted)
+                .count();
             panic!(
                 "{}\nstandard output differs from line {} on:\n  here:    {:?}\n  real Go: {:?}\n{}",
                 self.command,
@@ -144,7 +153,8 @@ impl Outcome {
 
 /// The time that one run may take, settable for slow machines and for valgrind.
 fn time_limit() -> Duration {
-    let seconds = std::env::var("MINIGO_TEST_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(120);
+    let seconds =
+        std::env::var("MINIGO_TEST_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(120);
     Duration::from_secs(seconds)
 }
 
@@ -229,7 +239,8 @@ impl Program {
         if size == Size::Full {
             return original;
         }
-        // A directory for each process and thread, since tests with the same program run side by side.
+        // A directory for each process and thread, since tests with the same program run side by
+        // side.
         let own = format!("stress-{}-{:?}", std::process::id(), thread::current().id());
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(own.replace(['(', ')'], "-"));
         fs::create_dir_all(&directory).unwrap();
@@ -254,19 +265,30 @@ impl Program {
 
     /// The source with the number after `// stress:` in the place of the size.
     fn stress_source(&self, original: &Path) -> String {
-        let source = fs::read_to_string(original).unwrap_or_else(|e| panic!("{}: {e}", original.display()));
+        let source =
+            fs::read_to_string(original).unwrap_or_else(|e| panic!("{}: {e}", original.display()));
         let mut substituted = 0;
         let lines: Vec<String> = source
             .lines()
-            .map(|line| match line.strip_prefix("const size = ").and_then(|rest| rest.split_once(" // stress: ")) {
-                Some((_, small)) => {
-                    substituted += 1;
-                    format!("const size = {small}")
+            .map(|line| {
+                match line
+                    .strip_prefix("const size = ")
+                    .and_then(|rest| rest.split_once(" // stress: "))
+                {
+                    Some((_, small)) => {
+                        substituted += 1;
+                        format!("const size = {small}")
+                    }
+                    None => line.to_owned(),
                 }
-                None => line.to_owned(),
             })
             .collect();
-        assert_eq!(substituted, 1, "{}: one line must be 'const size = N // stress: M'", original.display());
+        assert_eq!(
+            substituted,
+            1,
+            "{}: one line must be 'const size = N // stress: M'",
+            original.display()
+        );
         lines.join("\n") + "\n"
     }
 
@@ -295,13 +317,14 @@ impl Program {
     /// As `check`, and returns the statistics that the run wrote as JSON.
     #[track_caller]
     pub(crate) fn statistics(&self, options: &[&str], size: Size) -> serde_json::Value {
-        let own = format!("stats-{}-{}-{:?}.json", self.name, std::process::id(), thread::current().id());
+        let own =
+            format!("stats-{}-{}-{:?}.json", self.name, std::process::id(), thread::current().id());
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(own.replace(['(', ')'], "-"));
         let mut with_stats = vec!["--stats", file.to_str().unwrap()];
         with_stats.extend(options);
         let outcome = self.check(&with_stats, size);
-        let text =
-            fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}\nwrote no statistics: {e}", outcome.command));
+        let text = fs::read_to_string(&file)
+            .unwrap_or_else(|e| panic!("{}\nwrote no statistics: {e}", outcome.command));
         serde_json::from_str(&text)
             .unwrap_or_else(|e| panic!("{}\nstatistics are not JSON: {e}\n{text}", outcome.command))
     }
