@@ -14,7 +14,7 @@ use crate::scan::{self, ScanError, Stubs};
 use crate::status::Status;
 use gimli::X86_64;
 use stackmark_asm::{self as asm, layout::Continuation};
-use stackmark_unwind::{Context, FrameKind, StackMemory, Trace, TraceCache};
+use stackmark_unwind::{FrameKind, LiveMemory, RegisterSet, RuleCache, Unwinder};
 use std::ffi::{c_int, c_void};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
@@ -149,11 +149,11 @@ impl Caller<'_> {
         let sched = &goroutine.header.sched;
         let [start, sp, fp] =
             [&sched.pc, &sched.sp, &sched.fp].map(|word| word.load(Ordering::Relaxed));
-        let (snapshot, mut cache) = (runtime.code.snapshot(), TraceCache::fixed(CACHED_PCS));
+        let (snapshot, mut cache) = (runtime.code.snapshot(), RuleCache::fixed(CACHED_PCS));
         // SAFETY: the stack is mapped and moves only when this thread runs managed code.
-        let memory = unsafe { StackMemory::new(bounds) };
+        let memory = unsafe { LiveMemory::new(bounds) };
         let mut trace =
-            Trace::new(&snapshot, &mut cache, memory, Stubs, Context::new(start, sp, fp))
+            Unwinder::new(&snapshot, &mut cache, memory, Stubs, RegisterSet::new(start, sp, fp))
                 .at_return_address();
         loop {
             let sp = trace.register(X86_64::RSP).ok_or_else(no_frame)?;

@@ -3,12 +3,12 @@
 //!
 //! All of it is signal-safe: it allocates nothing and takes no lock. The code's images must have
 //! been read before, by [`Snapshot::read_images`](stackmark_unwind::Snapshot::read_images), and the
-//! cache must be a [fixed](TraceCache::fixed) one that nobody else uses meanwhile.
+//! cache must be a [fixed](RuleCache::fixed) one that nobody else uses meanwhile.
 
 use crate::machine::Caller;
 use crate::scan::Stubs;
 use stackmark_asm::{barrier, layout::GoroutineHeader};
-use stackmark_unwind::{Code, Context, StackMemory, Trace, TraceCache, TraceFrame, WalkError};
+use stackmark_unwind::{CallFrame, Code, LiveMemory, RegisterSet, RuleCache, Unwinder, WalkError};
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,12 +25,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// was interrupted.
 pub unsafe fn trace_interrupted<B>(
     code: &Code,
-    cache: &mut TraceCache,
+    cache: &mut RuleCache,
     interrupted: &libc::ucontext_t,
-    each: impl FnMut(TraceFrame) -> ControlFlow<B>,
+    each: impl FnMut(CallFrame) -> ControlFlow<B>,
 ) -> Option<Result<Option<B>, WalkError>> {
     let machine = Caller::system_stack()?;
-    let context = Context::interrupted(interrupted);
+    let context = RegisterSet::interrupted(interrupted);
     let (header, stack) = match Caller::goroutine_header() {
         None => (0..0, 0..0),
         Some(goroutine) => {
@@ -51,8 +51,8 @@ pub unsafe fn trace_interrupted<B>(
     // SAFETY: the thread's own stack; the stack and header of the goroutine that it runs, which
     // live until it has left it for good; statics. All are mapped, and by our contract the thread
     // does not go on meanwhile.
-    let memory = |range: Range<usize>| unsafe { StackMemory::new(range) };
+    let memory = |range: Range<usize>| unsafe { LiveMemory::new(range) };
     let memory = [stack, machine, header, barrier::pool(), table].map(memory);
     let snapshot = code.snapshot();
-    Some(Trace::new(&snapshot, cache, memory, Stubs, context).for_each(each))
+    Some(Unwinder::new(&snapshot, cache, memory, Stubs, context).for_each(each))
 }

@@ -12,7 +12,7 @@ use crate::runtime::{BarrierMode, Config, Runtime, stubs};
 use crate::stats::Refusal;
 use crate::status::Status;
 use stackmark_unwind::{
-    BarrierRefusal, Frame, FrameKind, Registers, ReturnAddresses, Snapshot, StackMemory, WalkError,
+    BarrierRefusal, Frame, FrameKind, LiveMemory, Registers, ReturnAddresses, Snapshot, WalkError,
     Walker,
 };
 use std::cell::OnceCell;
@@ -167,7 +167,7 @@ fn position(bounds: &Range<usize>, registers: Registers) -> Position {
 pub(crate) unsafe fn walker<'s>(
     snapshot: &'s Snapshot<'s>,
     goroutine: &Goroutine,
-) -> Walker<'s, StackMemory, Stubs> {
+) -> Walker<'s, LiveMemory, Stubs> {
     let bounds = goroutine.bounds();
     let from = youngest(goroutine, &bounds);
     // SAFETY: our contract is the same.
@@ -181,14 +181,14 @@ unsafe fn walker_from<'s>(
     snapshot: &'s Snapshot<'s>,
     bounds: Range<usize>,
     from: Position,
-) -> Walker<'s, StackMemory, Stubs> {
+) -> Walker<'s, LiveMemory, Stubs> {
     let fp = match from.fp {
         FramePointer::Depth(depth) => bounds.end - depth,
         FramePointer::Word(word) => word,
     };
     let registers = Registers { pc: from.pc, sp: bounds.end - from.depth, fp };
     // SAFETY: the stack is mapped and, by our contract, stands still.
-    let memory = unsafe { StackMemory::new(bounds.clone()) };
+    let memory = unsafe { LiveMemory::new(bounds.clone()) };
     Walker::new(snapshot, memory, Stubs, registers, bounds)
 }
 
@@ -229,7 +229,7 @@ impl Drop for Roots<'_> {
 
 /// The frames of a real stack.
 struct LiveFrames<'s> {
-    walker: Walker<'s, StackMemory, Stubs>,
+    walker: Walker<'s, LiveMemory, Stubs>,
     bounds: Range<usize>,
     roots: Roots<'s>,
     last: Option<Frame<'s>>,

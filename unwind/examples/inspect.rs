@@ -20,7 +20,7 @@ use gimli::{
 use object::{Object, ObjectSection, ObjectSymbol, ObjectSymbolTable, RelocationTarget};
 use reference::{Outcome, State};
 use stackmark_unwind::stack_map::{StackMaps, llvm};
-use stackmark_unwind::{Context, Image, Memory, Recovered, UnwindRule};
+use stackmark_unwind::{Image, Memory, Recovered, RegisterSet, UnwindRule};
 
 type Failure = Box<dyn std::error::Error>;
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
@@ -339,7 +339,7 @@ impl Memory for Everywhere {
 
 /// What a rule yields, in the words of the reference; `None` if it cannot be evaluated.
 fn outcome(rule: &UnwindRule<'_>, values: &[u64; reference::REGISTERS]) -> Option<Outcome> {
-    let mut context = Context::new(0, 0, 0);
+    let mut context = RegisterSet::new(0, 0, 0);
     for (number, value) in values.iter().enumerate() {
         context.set(Register(number as u16), *value as usize);
     }

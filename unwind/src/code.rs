@@ -29,7 +29,7 @@ pub enum FrameKind {
     Managed,
     /// The frame through which native code called managed code; its return slot is rewritten by the
     /// call. It has two callers: a [`Walker`](crate::Walker) stays on its stack and goes on to the
-    /// older managed code, a [`Trace`](crate::Trace) goes to the native code that called, as the
+    /// older managed code, an [`Unwinder`](crate::Unwinder) goes to the native code that called, as the
     /// system's unwinder does.
     Callback,
     /// The frame in which managed code has left its stack to call native code.

@@ -3,8 +3,8 @@
 
 use gimli::{Encoding, EndianSlice, Format, LittleEndian, Operation, Register};
 
-use crate::context::Context;
 use crate::memory::Memory;
+use crate::registers::RegisterSet;
 
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
 
@@ -107,7 +107,7 @@ impl Stack {
 pub(crate) fn evaluate(
     bytes: &[u8],
     initial: Option<usize>,
-    context: &Context,
+    context: &RegisterSet,
     memory: &impl Memory,
 ) -> Result<usize, ExpressionError> {
     let mut stack = Stack { words: [0; STACK], len: 0, offset: 0 };

@@ -53,20 +53,20 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A [`Trace`] goes over any stack, that of a profiled thread for instance, by the CFI of the
+//! An [`Unwinder`] goes over any stack, that of a profiled thread for instance, by the CFI of the
 //! images of the process:
 //!
 //! ```no_run
-//! use stackmark_unwind::{Code, Context, StackMemory, Trace, TraceCache};
+//! use stackmark_unwind::{Code, RegisterSet, LiveMemory, Unwinder, RuleCache};
 //!
 //! let code = Code::new();
 //! code.refresh_images(); // again after each `dlopen`; costs next to nothing otherwise
-//! let mut cache = TraceCache::new(); // one for each thread that traces
-//! let context = Context::capture(); // or `Context::interrupted` in a signal handler
+//! let mut cache = RuleCache::new(); // one for each thread that traces
+//! let context = RegisterSet::capture(); // or `RegisterSet::interrupted` in a signal handler
 //! // SAFETY: a part of this thread's stack, in which it is mapped.
-//! let stack = unsafe { StackMemory::new(context.sp()..context.sp() + 4096) };
+//! let stack = unsafe { LiveMemory::new(context.sp()..context.sp() + 4096) };
 //! let snapshot = code.snapshot();
-//! let mut trace = Trace::new(&snapshot, &mut cache, stack, (), context);
+//! let mut trace = Unwinder::new(&snapshot, &mut cache, stack, (), context);
 //! let here = trace.next_frame()?.expect("this very function");
 //! assert_eq!(here.pc, context.pc());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -78,14 +78,15 @@ compile_error!("stackmark-unwind supports x86_64-unknown-linux-gnu only");
 
 mod cfi;
 mod code;
-mod context;
 mod expression;
 mod image;
 mod jit_debug;
 mod memory;
 mod publish;
 mod region;
+mod registers;
 mod rule;
+mod rule_cache;
 mod safepoint;
 mod signing;
 mod slow;
@@ -93,20 +94,20 @@ pub mod stack_map;
 mod sync;
 mod system_unwinder;
 mod table;
-mod trace;
+mod unwinder;
 mod walk;
 
 pub use cfi::CfiError;
 pub use code::{Code, CodeError, FrameKind, FunctionRef, NativeRule, RegionId, Snapshot};
-pub use context::Context;
 pub use expression::ExpressionError;
 pub use image::{Image, ImageError};
-pub use memory::{Memory, MemorySnapshot, StackMemory};
+pub use memory::{LiveMemory, Memory, MemorySnapshot};
 pub use region::{Function, Region, RegionError};
+pub use registers::RegisterSet;
 pub use rule::Unsupported;
+pub use rule_cache::RuleCache;
 pub use safepoint::{Safepoint, SafepointRef};
 pub use signing::signs_return_addresses;
 pub use slow::{Recovered, Recovery, UnwindRule};
-pub use trace::cache::TraceCache;
-pub use trace::{Trace, TraceFrame};
+pub use unwinder::{CallFrame, Unwinder};
 pub use walk::{BarrierRefusal, Frame, Registers, ReturnAddresses, WalkError, Walker};

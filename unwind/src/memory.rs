@@ -54,12 +54,12 @@ pub(crate) fn opaque(mut word: usize) -> usize {
 
 /// Memory of this process within fixed bounds.
 #[derive(Clone, Debug)]
-pub struct StackMemory {
+pub struct LiveMemory {
     start: usize,
     words: usize,
 }
 
-impl StackMemory {
+impl LiveMemory {
     /// Memory at `range`, its ends rounded inwards to words.
     ///
     /// # Safety
@@ -67,9 +67,9 @@ impl StackMemory {
     /// The whole of `range` stays mapped and readable for as long as this value and its clones are
     /// in use. Other threads may write to it meanwhile, by whole words or not: a read then yields
     /// some value, and a walk at worst an error or a wrong frame, but no read outside of `range`.
-    pub unsafe fn new(range: Range<usize>) -> StackMemory {
+    pub unsafe fn new(range: Range<usize>) -> LiveMemory {
         let start = range.start.checked_next_multiple_of(WORD).unwrap_or(range.end);
-        StackMemory { start, words: range.end.saturating_sub(start) / WORD }
+        LiveMemory { start, words: range.end.saturating_sub(start) / WORD }
     }
 
     /// The bounds within which it reads.
@@ -101,7 +101,7 @@ impl StackMemory {
     }
 }
 
-impl Memory for StackMemory {
+impl Memory for LiveMemory {
     #[inline]
     fn read(&self, address: usize) -> Option<usize> {
         // SAFETY: by the test.

@@ -7,9 +7,9 @@ use gimli::{
     CfaRule, Register, RegisterRule, UnwindContextStorage, UnwindExpression, UnwindTableRow, X86_64,
 };
 
-use crate::context::Context;
 use crate::expression::{self, ExpressionError};
 use crate::memory::Memory;
+use crate::registers::RegisterSet;
 use crate::rule::{
     CALLEE_SAVED, FRAME_POINTER, REGISTERS, RETURN_ADDRESS, Rule, STACK_POINTER, Shape, WORD,
 };
@@ -100,10 +100,10 @@ impl Recovery {
     /// The caller's registers; an error names a word that cannot be read.
     pub(crate) fn caller(
         &self,
-        context: &Context,
+        context: &RegisterSet,
         memory: &impl Memory,
-    ) -> Result<Context, ExpressionError> {
-        let mut caller = Context::unknown();
+    ) -> Result<RegisterSet, ExpressionError> {
+        let mut caller = RegisterSet::unknown();
         for (number, recovered) in self.registers.iter().enumerate() {
             let register = Register(number as u16);
             let value = match *recovered {
@@ -164,7 +164,7 @@ impl SlowRule {
     fn evaluate(
         &self,
         expressions: &[u8],
-        context: &Context,
+        context: &RegisterSet,
         memory: &impl Memory,
     ) -> Result<Recovery, ExpressionError> {
         let known =
@@ -328,7 +328,7 @@ impl<'a> UnwindRule<'a> {
     /// expressions and by frames that have been realigned.
     pub fn evaluate(
         &self,
-        context: &Context,
+        context: &RegisterSet,
         memory: &impl Memory,
     ) -> Result<Recovery, ExpressionError> {
         let rule = match &self.0 {

@@ -27,7 +27,7 @@ pub enum Location {
 
 impl Location {
     /// The address of the word, for a frame with this stack and frame pointer. `register_slot` says
-    /// where a register has been saved, as [`Trace::register_slot`](crate::Trace::register_slot)
+    /// where a register has been saved, as [`Unwinder::register_slot`](crate::Unwinder::register_slot)
     /// does; `None` if it is still in the register.
     pub fn address(
         self,

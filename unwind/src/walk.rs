@@ -6,9 +6,9 @@ use gimli::X86_64;
 
 use crate::cfi::CfiError;
 use crate::code::{Found, FrameKind, NativeStep, Published, Snapshot};
-use crate::context::Context;
 use crate::expression::ExpressionError;
 use crate::memory::{Memory, opaque};
+use crate::registers::RegisterSet;
 use crate::rule::{FRAME_POINTER, Rule, Shape, WORD};
 use crate::safepoint::{SafepointRef, SafepointTable};
 use crate::slow::{Recovered, UnwindRule};
@@ -393,7 +393,7 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
     fn step_slowly(&self, kind: FrameKind, rule: UnwindRule<'_>) -> Result<Step, WalkError> {
         let Registers { pc, sp, fp } = self.registers;
         let bounded = Bounded(self);
-        let context = Context::new(pc, sp, fp);
+        let context = RegisterSet::new(pc, sp, fp);
         let recovery = rule
             .evaluate(&context, &bounded)
             .map_err(|source| WalkError::Expression { pc, source })?;

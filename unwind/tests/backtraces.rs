@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use stackmark_unwind::{Code, Context, StackMemory, Trace, TraceCache};
+use stackmark_unwind::{Code, LiveMemory, RegisterSet, RuleCache, Unwinder};
 
 /// Walks this thread, from the caller on, and stops for gdb.
 #[inline(never)]
@@ -16,8 +16,8 @@ extern "C-unwind" fn look() {
     let code = Code::new();
     code.refresh_images();
     let snapshot = code.snapshot();
-    let mut cache = TraceCache::new();
-    let context = Context::capture();
+    let mut cache = RuleCache::new();
+    let context = RegisterSet::capture();
     let mut callers = Vec::new();
     // SAFETY: the attributes are initialised by the first call. The memory is this thread's stack.
     let memory = unsafe {
@@ -29,9 +29,9 @@ extern "C-unwind" fn look() {
             0
         );
         libc::pthread_attr_destroy(&raw mut attributes);
-        StackMemory::new(start as usize..start as usize + size)
+        LiveMemory::new(start as usize..start as usize + size)
     };
-    let mut trace = Trace::new(&snapshot, &mut cache, memory, (), context);
+    let mut trace = Unwinder::new(&snapshot, &mut cache, memory, (), context);
     let mut to_signal_frame = false;
     while let Some(frame) = trace.next_frame().expect("a whole stack") {
         if frame.signal_frame

@@ -8,7 +8,8 @@ use std::process::Command;
 use object::{Object, ObjectSymbol};
 use proptest::prelude::*;
 use stackmark_unwind::{
-    Code, CodeError, Context, Image, ImageError, MemorySnapshot, Trace, TraceCache, UnwindRule,
+    Code, CodeError, Image, ImageError, MemorySnapshot, RegisterSet, RuleCache, UnwindRule,
+    Unwinder,
 };
 
 /// A directory of its own for a test, removed at its end.
@@ -177,7 +178,7 @@ fn stubs_of_the_procedure_linkage_table_are_walked_at_every_byte() {
         };
         let pc = start + at;
         let rule = image.rule(pc).unwrap().expect("covered");
-        let recovery = rule.evaluate(&Context::new(pc, 0x7000, 0), &stack).unwrap();
+        let recovery = rule.evaluate(&RegisterSet::new(pc, 0x7000, 0), &stack).unwrap();
         let expected = 0x7000 + 8 * (pushed + 1);
         assert_eq!(
             (recovery.cfa, recovery.return_slot()),
@@ -199,8 +200,9 @@ fn images_of_another_process_are_traced_over_its_memory() {
     let abort = bias + symbol(path, "abort");
     let stack = MemorySnapshot { start: 0x7000, words: vec![abort + 1, 0] };
     let snapshot = code.snapshot();
-    let mut cache = TraceCache::new();
-    let mut trace = Trace::new(&snapshot, &mut cache, &stack, (), Context::new(abort, 0x7000, 0));
+    let mut cache = RuleCache::new();
+    let mut trace =
+        Unwinder::new(&snapshot, &mut cache, &stack, (), RegisterSet::new(abort, 0x7000, 0));
     let frame = trace.next_frame().unwrap().unwrap();
     assert_eq!(
         (frame.pc, frame.return_slot, frame.return_address),
@@ -251,7 +253,7 @@ proptest! {
                 for pc in range.step_by(61) {
                     if let Ok(Some(rule)) = image.rule(pc) {
                         let stack = MemorySnapshot { start: 0x1000, words: vec![0x1000; 16] };
-                        let _ = (rule.evaluate(&Context::new(pc, 0x1000, 0x1000), &stack), rule.to_string());
+                        let _ = (rule.evaluate(&RegisterSet::new(pc, 0x1000, 0x1000), &stack), rule.to_string());
                     }
                 }
             }

@@ -12,7 +12,7 @@ use stackmark_unwind::stack_map::llvm::{self, LlvmError, Value};
 use stackmark_unwind::stack_map::{
     Location, Root, StackMap, StackMapError, StackMapSource, StackMaps,
 };
-use stackmark_unwind::{Code, Context, Memory, StackMemory, Trace, TraceCache};
+use stackmark_unwind::{Code, LiveMemory, Memory, RegisterSet, RuleCache, Unwinder};
 
 /// Kind, size, register and number of a location.
 type RawLocation = (u8, u16, u16, i32);
@@ -284,13 +284,13 @@ unsafe extern "C" {
 extern "C" fn collect() {
     COLLECTION.with_borrow_mut(|collection| {
         let Collection { code, maps, moves, visited } = collection.as_mut().unwrap();
-        let context = Context::capture();
+        let context = RegisterSet::capture();
         let snapshot = code.snapshot();
-        let mut cache = TraceCache::new();
+        let mut cache = RuleCache::new();
         // SAFETY: the part of this thread's stack above this frame, as far as this test's frames
         // can reach.
-        let memory = unsafe { StackMemory::new(context.sp()..context.sp() + 4096) };
-        let mut trace = Trace::new(&snapshot, &mut cache, memory.clone(), (), context);
+        let memory = unsafe { LiveMemory::new(context.sp()..context.sp() + 4096) };
+        let mut trace = Unwinder::new(&snapshot, &mut cache, memory.clone(), (), context);
         let mut slots = Vec::new();
         while trace.next_frame().is_ok_and(|frame| frame.is_some()) {
             // The frame that the trace stands at now, with its registers.

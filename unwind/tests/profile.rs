@@ -10,12 +10,12 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use stackmark_unwind::{Code, Context, StackMemory, Trace, TraceCache};
+use stackmark_unwind::{Code, LiveMemory, RegisterSet, RuleCache, Unwinder};
 
 /// What the handler works with; used by the one thread that takes the signals.
 struct Profiler {
     code: *const Code,
-    cache: TraceCache,
+    cache: RuleCache,
     stack: std::ops::Range<usize>,
     depths: Vec<usize>,
 }
@@ -39,13 +39,13 @@ extern "C" fn on_tick(
     // SAFETY: whoever takes the pointer out has it alone until it is put back; the test keeps it
     // alive.
     let (state, interrupted) = unsafe { (&mut *profiler, &*interrupted) };
-    let context = Context::interrupted(interrupted);
+    let context = RegisterSet::interrupted(interrupted);
     if state.stack.contains(&context.sp()) {
         // SAFETY: the stack is that of the interrupted thread, mapped from its stack pointer on.
         let (code, memory) =
-            unsafe { (&*state.code, StackMemory::new(context.sp() - 128..state.stack.end)) };
+            unsafe { (&*state.code, LiveMemory::new(context.sp() - 128..state.stack.end)) };
         let snapshot = code.snapshot();
-        let mut trace = Trace::new(&snapshot, &mut state.cache, memory, (), context);
+        let mut trace = Unwinder::new(&snapshot, &mut state.cache, memory, (), context);
         let (mut depth, mut last) = (0, context.pc());
         let ended = loop {
             match trace.next_frame() {
@@ -119,7 +119,7 @@ fn every_sample_of_a_profiler_ends_at_the_threads_own_entry() {
                 libc::pthread_attr_destroy(&raw mut attributes);
                 start as usize..start as usize + size
             };
-            let cache = TraceCache::fixed(4096);
+            let cache = RuleCache::fixed(4096);
             let mut profiler = Profiler {
                 code: &raw const code,
                 cache,

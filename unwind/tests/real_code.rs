@@ -7,7 +7,9 @@ use std::process::Command;
 
 use gimli::X86_64;
 use gimli::write::CallFrameInstruction as Cfi;
-use stackmark_unwind::{Code, Context, Function, Region, RegionId, StackMemory, Trace, TraceCache};
+use stackmark_unwind::{
+    Code, Function, LiveMemory, Region, RegionId, RegisterSet, RuleCache, Unwinder,
+};
 use support::{eh_frame, frame_record};
 
 /// The frame of the code below, its epilogue included.
@@ -176,15 +178,15 @@ extern "C" fn on_trap(
     // SAFETY: the test keeps it alive while traps are taken, on its own thread, and looks at it
     // only afterwards.
     let (stepping, interrupted) = unsafe { (&mut *stepping, &*interrupted) };
-    let context = Context::interrupted(interrupted);
+    let context = RegisterSet::interrupted(interrupted);
     if !stepping.region.contains(&context.pc()) {
         return;
     }
     // SAFETY: as above; the stack is this thread's own, and mapped from here on.
-    let (code, memory) = unsafe { (&*stepping.code, StackMemory::new(stepping.stack.clone())) };
+    let (code, memory) = unsafe { (&*stepping.code, LiveMemory::new(stepping.stack.clone())) };
     let snapshot = code.snapshot();
-    let mut cache = TraceCache::fixed(64);
-    let mut trace = Trace::new(&snapshot, &mut cache, memory, (), context);
+    let mut cache = RuleCache::fixed(64);
+    let mut trace = Unwinder::new(&snapshot, &mut cache, memory, (), context);
     let (mut managed, mut out) = (0, false);
     while let Ok(Some(frame)) = trace.next_frame() {
         managed += 1;

@@ -3,8 +3,8 @@
 mod support;
 
 use stackmark_unwind::{
-    BarrierRefusal, Code, FrameKind, MemorySnapshot, NativeRule, Registers, ReturnAddresses,
-    StackMemory, WalkError, Walker,
+    BarrierRefusal, Code, FrameKind, LiveMemory, MemorySnapshot, NativeRule, Registers,
+    ReturnAddresses, WalkError, Walker,
 };
 use support::{FUNCTION, region};
 
@@ -263,7 +263,7 @@ fn live_memory_is_walked_like_a_snapshot_of_it_a_million_frames_deep() {
     }
     let bounds = start..start + words.len() * 8;
     // SAFETY: `words` lives to the end of the test.
-    let live = unsafe { StackMemory::new(bounds.clone()) };
+    let live = unsafe { LiveMemory::new(bounds.clone()) };
     assert_eq!(live.bounds(), bounds);
     let memory = MemorySnapshot { start, words };
     let registers = Registers { pc: IN_F0, sp: start, fp: start + 32 };
@@ -288,7 +288,7 @@ fn live_memory_reads_whole_aligned_words_within_its_bounds_only() {
     let words = [1_usize, 2, 3];
     let start = words.as_ptr() as usize;
     // SAFETY: `words` lives to the end of the test.
-    let memory = unsafe { StackMemory::new(start + 1..start + 23) };
+    let memory = unsafe { LiveMemory::new(start + 1..start + 23) };
     assert_eq!(memory.bounds(), start + 8..start + 16);
     assert_eq!(memory.read(start + 8), Some(2));
     for address in [start, start + 9, start + 16, 0, usize::MAX, usize::MAX - 7] {

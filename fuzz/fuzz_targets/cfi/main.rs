@@ -6,7 +6,7 @@
 
 #![cfg_attr(fuzzing, no_main)]
 
-use stackmark_unwind::{Context, Image, MemorySnapshot};
+use stackmark_unwind::{Image, MemorySnapshot, RegisterSet};
 
 const TEXT: u64 = 0x1000;
 const TEXT_LEN: u64 = 0x400;
@@ -55,7 +55,7 @@ fn run(input: &[u8]) {
     for pc in TEXT as usize..(TEXT + TEXT_LEN) as usize {
         let rule = single.rule(pc);
         if let Ok(Some(rule)) = &rule {
-            let _ = rule.evaluate(&Context::new(pc, 0x1000, 0x1008), &stack);
+            let _ = rule.evaluate(&RegisterSet::new(pc, 0x1000, 0x1008), &stack);
             let _ = rule.to_string();
             if is_compiled {
                 assert!(compiled.rule(pc).is_ok(), "the tables lose {rule} at {pc:#x}");

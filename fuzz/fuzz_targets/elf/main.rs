@@ -3,7 +3,7 @@
 
 #![cfg_attr(fuzzing, no_main)]
 
-use stackmark_unwind::{Context, Image, MemorySnapshot};
+use stackmark_unwind::{Image, MemorySnapshot, RegisterSet};
 
 /// Looks up what there is, and compiles it.
 fn run(input: &[u8]) {
@@ -13,7 +13,7 @@ fn run(input: &[u8]) {
         let step = (range.len() / 64).max(1);
         for pc in range.step_by(step) {
             if let Ok(Some(rule)) = image.rule(pc) {
-                let _ = rule.evaluate(&Context::new(pc, 0x1000, 0x1008), &stack);
+                let _ = rule.evaluate(&RegisterSet::new(pc, 0x1000, 0x1008), &stack);
                 let _ = rule.to_string();
             }
         }

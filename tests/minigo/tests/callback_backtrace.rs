@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use stackmark_stack::asm;
-use stackmark_stack::unwind::{Code, TraceCache};
+use stackmark_stack::unwind::{Code, RuleCache};
 use stackmark_stack::{
     BarrierMode, Caller, Config, Goroutine, Host, Left, Machine, Runtime, sample,
 };
@@ -55,7 +55,7 @@ extern "C" fn on_signal(
     interrupted: *mut libc::ucontext_t,
 ) {
     let code = CODE.get().expect("set before the goroutine runs");
-    let mut cache = TraceCache::fixed(256);
+    let mut cache = RuleCache::fixed(256);
     let mut pcs = Vec::new();
     // SAFETY: the handler of a signal that this thread has sent to itself, where it owns no lock.
     let walked = unsafe {

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use parking_lot::Mutex;
 use stackmark_stack::asm::{self, barrier, layout::GoroutineHeader};
 use stackmark_stack::unwind::{
-    Code, Context, Memory, ReturnAddresses, StackMemory, Trace, TraceCache, WalkError,
+    Code, LiveMemory, Memory, RegisterSet, ReturnAddresses, RuleCache, Unwinder, WalkError,
 };
 use stackmark_stack::{
     BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime,
@@ -73,7 +73,7 @@ struct Failure {
 /// What the trap handler knows of the thread that it follows.
 struct Stepper {
     code: Arc<Code>,
-    cache: TraceCache,
+    cache: RuleCache,
     system: Range<usize>,
     /// The native function that a goroutine ends in.
     exit: usize,
@@ -115,7 +115,7 @@ const OVER: usize = 2;
 extern "C" fn on_trap(_signal: i32, _info: *mut libc::siginfo_t, context: *mut libc::ucontext_t) {
     // SAFETY: the kernel's structure, which is ours until the handler returns.
     let context = unsafe { &mut *context };
-    let interrupted = Context::interrupted(context);
+    let interrupted = RegisterSet::interrupted(context);
     // SAFETY: the thread that is followed is in this handler and nowhere else.
     let stepper = unsafe { (*STEPPER.0.get()).as_mut() }.expect("set before stepping");
     if STATE.load(Relaxed) == READY {
@@ -134,7 +134,7 @@ extern "C" fn on_trap(_signal: i32, _info: *mut libc::siginfo_t, context: *mut l
 /// The memory that a trace of this thread needs: the stack of its goroutine, its own; the
 /// goroutine's header, which says where the goroutine's stack is; the stubs and their saved return
 /// addresses.
-fn memories(system: Range<usize>) -> [StackMemory; 5] {
+fn memories(system: Range<usize>) -> [LiveMemory; 5] {
     // SAFETY: the thread's own machine, and the goroutine that it runs: both live as long as the
     // thread is stepped.
     let goroutine = unsafe {
@@ -150,11 +150,11 @@ fn memories(system: Range<usize>) -> [StackMemory; 5] {
     let table = barrier::saved(0) as *const AtomicUsize as usize;
     let table = table..table + barrier::TABLE_WORDS * size_of::<usize>();
     // SAFETY: all are mapped; nobody but this thread changes the stacks.
-    [stack, system, header, barrier::pool(), table].map(|range| unsafe { StackMemory::new(range) })
+    [stack, system, header, barrier::pool(), table].map(|range| unsafe { LiveMemory::new(range) })
 }
 
 impl Stepper {
-    fn step(&mut self, context: &Context) {
+    fn step(&mut self, context: &RegisterSet) {
         self.steps += 1;
         let (sp, pc) = (context.sp(), context.pc());
         let memory = memories(self.system.clone());
@@ -238,9 +238,9 @@ impl Stepper {
     }
 
     /// Takes the first trace, from a native function or at the first switch out, as true.
-    fn begin(&mut self, context: &Context, memory: &[StackMemory; 5]) {
+    fn begin(&mut self, context: &RegisterSet, memory: &[LiveMemory; 5]) {
         let snapshot = self.code.snapshot();
-        let mut trace = Trace::new(&snapshot, &mut self.cache, memory, Stubs, *context);
+        let mut trace = Unwinder::new(&snapshot, &mut self.cache, memory, Stubs, *context);
         while let Ok(Some(frame)) = trace.next_frame() {
             self.returns[self.side]
                 .extend((frame.return_address != 0).then_some(frame.return_address));
@@ -299,11 +299,11 @@ impl Stepper {
         }
     }
 
-    fn compare(&mut self, context: &Context, memory: [StackMemory; 5]) {
+    fn compare(&mut self, context: &RegisterSet, memory: [LiveMemory; 5]) {
         self.compared += 1;
         let between = self.is_between_stacks(context.pc()).then(run_pc);
         let snapshot = self.code.snapshot();
-        let mut trace = Trace::new(&snapshot, &mut self.cache, memory, Stubs, *context);
+        let mut trace = Unwinder::new(&snapshot, &mut self.cache, memory, Stubs, *context);
         let mut frames = 0;
         let failure = loop {
             let expected =
@@ -511,7 +511,7 @@ fn step_through(config: Config, n: u64, what: Bottom) {
         }
         let stepper = Stepper {
             code: code.clone(),
-            cache: TraceCache::fixed(1 << 14),
+            cache: RuleCache::fixed(1 << 14),
             system: thread_stack(),
             exit: goroutine.header().on_exit.load(Relaxed),
             returns: std::array::from_fn(|_| Vec::with_capacity(1 << 12)),

@@ -14,7 +14,7 @@ use std::hint::black_box;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use stackmark_unwind::{Code, Context, StackMemory, Trace, TraceCache};
+use stackmark_unwind::{Code, LiveMemory, RegisterSet, RuleCache, Unwinder};
 
 use stacks::{Flavour, Shape};
 
@@ -51,12 +51,12 @@ fn walk_frame_pointers(fp: usize, limit: usize) -> Sum {
 #[inline(never)]
 fn walk_trace<const REGISTERS: bool>(
     code: &Code,
-    cache: &mut TraceCache,
-    memory: &StackMemory,
+    cache: &mut RuleCache,
+    memory: &LiveMemory,
     limit: usize,
 ) -> Sum {
     let snapshot = code.snapshot();
-    let context = Context::capture();
+    let context = RegisterSet::capture();
     let mut sum = Sum::default();
     macro_rules! go {
         ($trace:expr) => {{
@@ -71,9 +71,9 @@ fn walk_trace<const REGISTERS: bool>(
         }};
     }
     if REGISTERS {
-        go!(Trace::new(&snapshot, cache, memory, (), context));
+        go!(Unwinder::new(&snapshot, cache, memory, (), context));
     } else {
-        go!(Trace::lean(&snapshot, cache, memory, (), context));
+        go!(Unwinder::lean(&snapshot, cache, memory, (), context));
     }
     sum
 }
@@ -104,9 +104,9 @@ struct Bench {
 
 impl Bench {
     /// Times all walkers over a stack; runs at its youngest end.
-    fn measure(&self, memory: &StackMemory, fp: usize, depth: usize, flavour: Flavour) -> Times {
+    fn measure(&self, memory: &LiveMemory, fp: usize, depth: usize, flavour: Flavour) -> Times {
         let mut times = Times::new();
-        let (mut lean, mut full) = (TraceCache::new(), TraceCache::new());
+        let (mut lean, mut full) = (RuleCache::new(), RuleCache::new());
         let mut hop = peers::framehop_cache();
         // Short rounds, many of them: whatever else the machine does then spoils some, and not the
         // median.
@@ -145,7 +145,7 @@ impl Bench {
             note(
                 "first trace",
                 time(1, depth, || {
-                    walk_trace::<false>(&self.code, &mut TraceCache::new(), memory, depth)
+                    walk_trace::<false>(&self.code, &mut RuleCache::new(), memory, depth)
                 }),
             );
             note(
@@ -157,11 +157,11 @@ impl Bench {
     }
 
     /// Whether the walkers see the same frames.
-    fn verify(&self, memory: &StackMemory, depth: usize) {
+    fn verify(&self, memory: &LiveMemory, depth: usize) {
         let expected = peers::libgcc_frames(depth);
         let snapshot = self.code.snapshot();
-        let mut cache = TraceCache::new();
-        let mut trace = Trace::new(&snapshot, &mut cache, memory, (), Context::capture());
+        let mut cache = RuleCache::new();
+        let mut trace = Unwinder::new(&snapshot, &mut cache, memory, (), RegisterSet::capture());
         let mut frames = Vec::new();
         while frames.len() < depth
             && let Ok(Some(frame)) = trace.next_frame()
@@ -208,7 +208,7 @@ fn run(quick: bool) {
                     let here = &raw const fp as usize;
                     // SAFETY: this thread's stack, from well below this frame, which is mapped, to
                     // above the oldest frame that is walked.
-                    let memory = unsafe { StackMemory::new(here - 16384..top) };
+                    let memory = unsafe { LiveMemory::new(here - 16384..top) };
                     bench.verify(&memory, depth);
                     times = bench.measure(&memory, fp, depth, flavour);
                 });

@@ -10,7 +10,7 @@ use gimli::write::{
 };
 use gimli::{Encoding, Format, LittleEndian, X86_64};
 use stackmark_unwind::{
-    Code, FrameKind, Function, NativeRule, Region, Registers, Safepoint, StackMemory, Walker,
+    Code, FrameKind, Function, LiveMemory, NativeRule, Region, Registers, Safepoint, Walker,
 };
 
 const CODE: usize = 0x7000_0000_0000;
@@ -107,7 +107,7 @@ pub(crate) fn measure(rounds: usize) -> [f64; 2] {
                 let snapshot = code.snapshot();
                 let bounds = base..base + stack.len() * 8;
                 // SAFETY: the vector, which stays in place.
-                let memory = unsafe { StackMemory::new(bounds.clone()) };
+                let memory = unsafe { LiveMemory::new(bounds.clone()) };
                 let registers =
                     Registers { pc: CODE + return_offset(0), sp: base, fp: base + (WORDS - 2) * 8 };
                 let begun = Instant::now();

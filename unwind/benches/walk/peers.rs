@@ -8,7 +8,7 @@ use framehop::{
     ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind, Module, Unwinder,
 };
 use gimli::X86_64;
-use stackmark_unwind::Context;
+use stackmark_unwind::RegisterSet;
 
 use super::Sum;
 
@@ -33,7 +33,7 @@ impl Framehop {
 
     #[inline(never)]
     pub(crate) fn walk(&self, cache: &mut FramehopCache, limit: usize) -> Sum {
-        let context = Context::capture();
+        let context = RegisterSet::capture();
         let register = |register| context.get(register).expect("captured") as u64;
         let mut registers = UnwindRegsX86_64::new(
             register(X86_64::RA),

@@ -16,10 +16,10 @@ use proptest::prelude::*;
 
 use super::Table;
 use crate::cfi::{CfiError, Section};
-use crate::context::Context;
 use crate::expression::ExpressionError;
 use crate::image;
 use crate::memory::Memory;
+use crate::registers::RegisterSet;
 use crate::rule::Rule;
 use crate::slow::{Recovered, Recovery, SlowRules, UnwindRule};
 
@@ -40,7 +40,7 @@ pub(crate) fn outcome(
     rule: &UnwindRule<'_>,
     values: &[u64; reference::REGISTERS],
 ) -> Result<reference::Outcome, ExpressionError> {
-    let mut context = Context::new(0, 0, 0);
+    let mut context = RegisterSet::new(0, 0, 0);
     for (number, value) in values.iter().enumerate() {
         context.set(Register(number as u16), *value as usize);
     }

@@ -9,7 +9,7 @@
 use parking_lot::Mutex;
 use stackmark::stack::asm;
 use stackmark::stack::sample;
-use stackmark::unwind::{Code, TraceCache, WalkError};
+use stackmark::unwind::{Code, RuleCache, WalkError};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
@@ -55,7 +55,7 @@ impl End {
 
 struct Profiler {
     code: Arc<Code>,
-    caches: Vec<Mutex<TraceCache>>,
+    caches: Vec<Mutex<RuleCache>>,
     /// Samples one behind the other: how it ended and the number of pcs, then the pcs. The first
     /// word is written last.
     words: Box<[AtomicUsize]>,
@@ -181,7 +181,7 @@ pub(crate) fn start(code: &Arc<Code>) -> Result<(), Box<dyn std::error::Error>> 
     code.snapshot().read_images()?;
     let profiler = Profiler {
         code: Arc::clone(code),
-        caches: (0..CACHES).map(|_| Mutex::new(TraceCache::fixed(CACHED))).collect(),
+        caches: (0..CACHES).map(|_| Mutex::new(RuleCache::fixed(CACHED))).collect(),
         words: (0..WORDS).map(|_| AtomicUsize::new(0)).collect(),
         used: AtomicUsize::new(0),
         lost: AtomicUsize::new(0),

@@ -1,26 +1,24 @@
 //! Traces: walks over any stack, native and managed frames alike, by the rule for each pc.
 //!
-//! What a frame's pc means was compiled the first time that it was met: a [`TraceCache`] keeps the
+//! What a frame's pc means was compiled the first time that it was met: a [`RuleCache`] keeps the
 //! packed rule of each pc that its traces have seen. Rules too rare to be packed are evaluated each
 //! time. A pc without a rule is an error; a trace never falls back to frame pointers, though it
 //! runs along them where the rules say that they are right.
-
-pub(crate) mod cache;
 
 use std::ops::ControlFlow;
 
 use gimli::{Register, X86_64};
 
 use crate::code::{Published, Snapshot};
-use crate::context::Context;
 use crate::image::ImageError;
 use crate::memory::{Memory, opaque};
+use crate::registers::RegisterSet;
 use crate::rule::{
     CALLEE_SAVED, FRAME_POINTER, RETURN_ADDRESS, Rule, STACK_POINTER, SavedBits, WORD,
 };
+use crate::rule_cache::{LATELY, RuleCache};
 use crate::slow::{Recovered, UnwindRule};
 use crate::walk::{ReturnAddresses, WalkError};
-use cache::{LATELY, TraceCache};
 
 /// How far ahead of the CFA the stack is fetched into the cache: about what eight frames take.
 const PREFETCH: usize = 768;
@@ -82,7 +80,7 @@ fn settle(slots: &mut [usize; CALLEE_SAVED.len()], frames: &[(Rule, usize)], any
 
 /// One frame of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TraceFrame {
+pub struct CallFrame {
     /// Where it stands: a return address, or exact.
     pub pc: usize,
     /// The pc is no return address: the frame is the innermost one, or was interrupted by a signal.
@@ -101,7 +99,7 @@ pub struct TraceFrame {
     pub signal_frame: bool,
 }
 
-impl TraceFrame {
+impl CallFrame {
     /// The pc to look a name or a line up by: the byte before a return address belongs to the call.
     pub fn lookup_pc(&self) -> usize {
         self.pc.wrapping_sub(usize::from(!self.exact))
@@ -111,11 +109,11 @@ impl TraceFrame {
 /// A walk over any stack, from younger frames to older ones. With `REGISTERS`, it knows where each
 /// callee-saved register of each frame is; without, a rule that needs one of them is an error.
 ///
-/// It allocates nothing and takes no lock if its cache is [fixed](TraceCache::fixed).
+/// It allocates nothing and takes no lock if its cache is [fixed](RuleCache::fixed).
 #[derive(Debug)]
-pub struct Trace<'t, M, R, const REGISTERS: bool> {
+pub struct Unwinder<'t, M, R, const REGISTERS: bool> {
     code: &'t Published,
-    cache: &'t mut TraceCache,
+    cache: &'t mut RuleCache,
     memory: M,
     returns: R,
     /// What the rule is looked up by: the pc, or the byte before it.
@@ -126,52 +124,52 @@ pub struct Trace<'t, M, R, const REGISTERS: bool> {
     /// Where each callee-saved register of this frame was saved; 0: it is still what `context`
     /// says.
     saved: [usize; CALLEE_SAVED.len()],
-    context: Context,
+    context: RegisterSet,
     /// `context` is that of this very frame.
     fresh: bool,
     jumps: u32,
     ended: bool,
 }
 
-impl<'t, M: Memory, R: ReturnAddresses> Trace<'t, M, R, true> {
+impl<'t, M: Memory, R: ReturnAddresses> Unwinder<'t, M, R, true> {
     /// A trace that begins at the frame with these registers, whose pc is exact, and reads
     /// `memory`.
     pub fn new(
         snapshot: &'t Snapshot<'_>,
-        cache: &'t mut TraceCache,
+        cache: &'t mut RuleCache,
         memory: M,
         returns: R,
-        context: Context,
-    ) -> Trace<'t, M, R, true> {
-        Trace::start(snapshot, cache, memory, returns, context)
+        context: RegisterSet,
+    ) -> Unwinder<'t, M, R, true> {
+        Unwinder::start(snapshot, cache, memory, returns, context)
     }
 }
 
-impl<'t, M: Memory, R: ReturnAddresses> Trace<'t, M, R, false> {
+impl<'t, M: Memory, R: ReturnAddresses> Unwinder<'t, M, R, false> {
     /// A trace that follows stack and frame pointer alone, and fails at the rare frames that need
     /// another register.
     pub fn lean(
         snapshot: &'t Snapshot<'_>,
-        cache: &'t mut TraceCache,
+        cache: &'t mut RuleCache,
         memory: M,
         returns: R,
-        context: Context,
-    ) -> Trace<'t, M, R, false> {
-        Trace::start(snapshot, cache, memory, returns, context)
+        context: RegisterSet,
+    ) -> Unwinder<'t, M, R, false> {
+        Unwinder::start(snapshot, cache, memory, returns, context)
     }
 }
 
-impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, REGISTERS> {
+impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R, REGISTERS> {
     fn start(
         snapshot: &'t Snapshot<'_>,
-        cache: &'t mut TraceCache,
+        cache: &'t mut RuleCache,
         memory: M,
         returns: R,
-        context: Context,
-    ) -> Trace<'t, M, R, REGISTERS> {
+        context: RegisterSet,
+    ) -> Unwinder<'t, M, R, REGISTERS> {
         let code = snapshot.published();
         cache.belongs_to(code.version);
-        Trace {
+        Unwinder {
             code,
             cache,
             memory,
@@ -198,7 +196,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
 
     /// The next frame; `None` behind the oldest one. After an error the trace stands still.
     #[inline]
-    pub fn next_frame(&mut self) -> Result<Option<TraceFrame>, WalkError> {
+    pub fn next_frame(&mut self) -> Result<Option<CallFrame>, WalkError> {
         let mut next = None;
         self.for_each(|frame| {
             next = Some(frame);
@@ -213,7 +211,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
     #[inline]
     pub fn for_each<B>(
         &mut self,
-        mut each: impl FnMut(TraceFrame) -> ControlFlow<B>,
+        mut each: impl FnMut(CallFrame) -> ControlFlow<B>,
     ) -> Result<Option<B>, WalkError> {
         loop {
             // As many simple steps as there are, of pcs that the cache holds.
@@ -245,7 +243,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
                             break Some(None);
                         };
                         let return_address = self.returns.original(found).unwrap_or(found);
-                        let frame = TraceFrame {
+                        let frame = CallFrame {
                             pc: here.wrapping_add(usize::from(!exact)),
                             exact,
                             sp,
@@ -295,7 +293,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
                     saved.note(rule, cfa);
                 }
                 let return_address = self.returns.original(found).unwrap_or(found);
-                let frame = TraceFrame {
+                let frame = CallFrame {
                     pc: at.wrapping_add(usize::from(!exact)),
                     exact,
                     sp,
@@ -330,7 +328,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
     /// One step of any kind.
     #[cold]
     #[inline(never)]
-    fn step(&mut self) -> Result<Option<TraceFrame>, WalkError> {
+    fn step(&mut self) -> Result<Option<CallFrame>, WalkError> {
         if self.ended {
             return Ok(None);
         }
@@ -369,7 +367,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
             }
         }
         let return_address = self.returns.original(found).unwrap_or(found);
-        let frame = TraceFrame {
+        let frame = CallFrame {
             pc: self.pc(),
             exact: self.exact,
             sp,
@@ -439,7 +437,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
 
     /// A step by a rule that is not one of the two simple forms.
     #[cold]
-    fn step_slowly(&mut self, rule: UnwindRule<'t>) -> Result<Option<TraceFrame>, WalkError> {
+    fn step_slowly(&mut self, rule: UnwindRule<'t>) -> Result<Option<CallFrame>, WalkError> {
         let (pc, sp, exact) = (self.pc(), self.sp, self.exact);
         let failed = |source| WalkError::Expression { pc, source };
         let context = self.all_registers();
@@ -448,7 +446,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
         let signal_frame = recovery.signal_frame;
         if recovery.oldest {
             self.ended = true;
-            let frame = TraceFrame {
+            let frame = CallFrame {
                 pc,
                 exact,
                 sp,
@@ -487,11 +485,11 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Trace<'t, M, R, R
         self.exact = signal_frame;
         self.at = if signal_frame { return_address } else { return_address.wrapping_sub(1) };
         self.fresh = true;
-        Ok(Some(TraceFrame { pc, exact, sp, cfa, return_slot, return_address, signal_frame }))
+        Ok(Some(CallFrame { pc, exact, sp, cfa, return_slot, return_address, signal_frame }))
     }
 
-    fn all_registers(&self) -> Context {
-        let mut context = if self.fresh { self.context } else { Context::unknown() };
+    fn all_registers(&self) -> RegisterSet {
+        let mut context = if self.fresh { self.context } else { RegisterSet::unknown() };
         for register in CALLEE_SAVED.into_iter().chain([RETURN_ADDRESS, STACK_POINTER]) {
             if let Some(value) = self.register(register) {
                 context.set(register, value);

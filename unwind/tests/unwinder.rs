@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use gimli::X86_64;
 use stackmark_unwind::{
-    Code, Context, MemorySnapshot, StackMemory, Trace, TraceCache, TraceFrame, WalkError,
+    CallFrame, Code, LiveMemory, MemorySnapshot, RegisterSet, RuleCache, Unwinder, WalkError,
 };
 
 #[repr(C)]
@@ -44,7 +44,7 @@ fn system() -> Vec<(usize, usize)> {
 }
 
 /// The memory of the calling thread's stack.
-fn thread_stack() -> StackMemory {
+fn thread_stack() -> LiveMemory {
     // SAFETY: the attributes are initialised by the first call and destroyed once; the range is
     // this thread's stack, mapped from its lowest touched page on, which is above the current
     // frame.
@@ -58,18 +58,18 @@ fn thread_stack() -> StackMemory {
         );
         libc::pthread_attr_destroy(&raw mut attributes);
         let end = start as usize + size;
-        StackMemory::new((&raw const end as usize).max(start as usize)..end)
+        LiveMemory::new((&raw const end as usize).max(start as usize)..end)
     }
 }
 
 fn frames<const N: usize>(
     code: &Code,
-    cache: &mut TraceCache,
-    memory: [StackMemory; N],
-    context: Context,
-) -> Result<Vec<TraceFrame>, WalkError> {
+    cache: &mut RuleCache,
+    memory: [LiveMemory; N],
+    context: RegisterSet,
+) -> Result<Vec<CallFrame>, WalkError> {
     let snapshot = code.snapshot();
-    let mut trace = Trace::new(&snapshot, cache, memory, (), context);
+    let mut trace = Unwinder::new(&snapshot, cache, memory, (), context);
     let mut frames = Vec::new();
     while let Some(frame) = trace.next_frame()? {
         frames.push(frame);
@@ -105,10 +105,10 @@ fn a_trace_sees_the_frames_that_the_system_sees() {
     assert!(code.refresh_images());
     assert!(!code.refresh_images(), "nothing has been loaded meanwhile");
     let mut leaf = || {
-        let mut cache = TraceCache::new();
+        let mut cache = RuleCache::new();
         for _ in 0..3 {
             let stack = thread_stack();
-            let context = Context::capture();
+            let context = RegisterSet::capture();
             let expected = system();
             let traced = frames(&code, &mut cache, [stack], context).unwrap();
             // The leaf's own pc differs: the two calls stand at different places.
@@ -137,13 +137,13 @@ fn a_trace_sees_the_frames_that_the_system_sees() {
 #[test]
 fn a_pc_that_nothing_describes_is_refused() {
     let code = Code::new();
-    let mut cache = TraceCache::new();
-    let context = Context::capture();
+    let mut cache = RuleCache::new();
+    let context = RegisterSet::capture();
     let result = frames(&code, &mut cache, [thread_stack()], context);
     assert_eq!(result, Err(WalkError::NoRule { pc: context.pc() }));
     // Images that are known, but not read, and a cache for signal handlers.
     code.refresh_images();
-    let mut fixed = TraceCache::fixed(100);
+    let mut fixed = RuleCache::fixed(100);
     let result = frames(&code, &mut fixed, [thread_stack()], context);
     assert_eq!(result, Err(WalkError::Image { pc: context.pc() }));
     code.snapshot().read_images().unwrap();
@@ -154,7 +154,7 @@ fn a_pc_that_nothing_describes_is_refused() {
 fn callee_saved_registers_are_recovered() {
     let code = Code::new();
     code.refresh_images();
-    let mut cache = TraceCache::new();
+    let mut cache = RuleCache::new();
     let markers = [0x1111, 0x2222, 0x3333, 0x4444_usize];
     let registers = [X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
     extern "C" fn leaf(data: *mut &mut dyn FnMut()) {
@@ -169,9 +169,9 @@ fn callee_saved_registers_are_recovered() {
         }
     }
     let mut look = || {
-        let context = Context::capture();
+        let context = RegisterSet::capture();
         let snapshot = code.snapshot();
-        let mut trace = Trace::new(&snapshot, &mut cache, thread_stack(), (), context);
+        let mut trace = Unwinder::new(&snapshot, &mut cache, thread_stack(), (), context);
         let mut seen = false;
         while let Some(frame) = trace.next_frame().unwrap() {
             let values: Vec<_> =
@@ -200,12 +200,12 @@ fn callee_saved_registers_are_recovered() {
 }
 
 /// What a signal handler saw: the frames from its own on, and from the interrupted one on.
-type Seen = (Vec<TraceFrame>, Vec<(usize, usize)>, Vec<TraceFrame>);
+type Seen = (Vec<CallFrame>, Vec<(usize, usize)>, Vec<CallFrame>);
 
 struct Handler {
     code: Code,
-    cache: TraceCache,
-    memory: [StackMemory; 2],
+    cache: RuleCache,
+    memory: [LiveMemory; 2],
     seen: Option<Seen>,
 }
 
@@ -221,11 +221,11 @@ extern "C" fn on_signal(
     HANDLER.with_borrow_mut(|handler| {
         let Handler { code, cache, memory, seen } =
             handler.as_mut().expect("set before the signal is raised");
-        let context = Context::capture();
+        let context = RegisterSet::capture();
         let expected = system();
         let own = frames(code, cache, memory.clone(), context).unwrap();
         // SAFETY: the kernel passes the context that it has interrupted.
-        let interrupted = Context::interrupted(unsafe { &*interrupted });
+        let interrupted = RegisterSet::interrupted(unsafe { &*interrupted });
         *seen = Some((own, expected, frames(code, cache, memory.clone(), interrupted).unwrap()));
     });
 }
@@ -249,13 +249,13 @@ fn a_trace_goes_through_a_signal_frame_on_another_stack() {
         action.sa_sigaction = on_signal as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         assert_eq!(libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()), 0);
-        [thread_stack(), StackMemory::new(start..start + alternate.len() * 8)]
+        [thread_stack(), LiveMemory::new(start..start + alternate.len() * 8)]
     };
     let mut code = Some(code);
     let mut leaf = || {
         let memory = [thread_stack(), memory[1].clone()];
         let code = code.take().expect("one call");
-        HANDLER.set(Some(Handler { code, cache: TraceCache::fixed(1000), memory, seen: None }));
+        HANDLER.set(Some(Handler { code, cache: RuleCache::fixed(1000), memory, seen: None }));
         // SAFETY: the handler is installed.
         unsafe { libc::raise(libc::SIGUSR1) };
     };
@@ -264,7 +264,7 @@ fn a_trace_goes_through_a_signal_frame_on_another_stack() {
     let signal = own.iter().position(|frame| frame.signal_frame).expect("a signal frame");
     assert!(own[signal + 1].exact, "what was interrupted stands at an exact pc");
     assert_eq!(own[signal + 1].pc, interrupted[0].pc);
-    let pcs = |frames: &[TraceFrame]| frames.iter().map(|frame| frame.pc).collect::<Vec<_>>();
+    let pcs = |frames: &[CallFrame]| frames.iter().map(|frame| frame.pc).collect::<Vec<_>>();
     assert_eq!(pcs(&own[signal + 1..]), pcs(&interrupted));
     // The handler's own closures stand at different places for the two.
     let common = own.len() - signal;
@@ -335,14 +335,14 @@ fn registers_are_found_alike_step_by_step_and_at_once() {
     let memory = MemorySnapshot { start: STACK, words };
     let context = || {
         let mut context =
-            Context::new(START + 0x100 * of_frames[0] + 0x80, STACK, STACK + 8 * at(first, 6));
+            RegisterSet::new(START + 0x100 * of_frames[0] + 0x80, STACK, STACK + 8 * at(first, 6));
         registers[1..].iter().for_each(|register| context.set(*register, 1));
         context
     };
     let snapshot = code.snapshot();
     for frames in [1, 2, 5, 255, 256, 257, 258, 700, 1100, 1400] {
-        let (mut one_cache, mut all_cache) = (TraceCache::new(), TraceCache::new());
-        let mut one = Trace::new(&snapshot, &mut one_cache, &memory, (), context());
+        let (mut one_cache, mut all_cache) = (RuleCache::new(), RuleCache::new());
+        let mut one = Unwinder::new(&snapshot, &mut one_cache, &memory, (), context());
         for frame in 0..frames {
             assert_eq!(
                 one.next_frame().unwrap().unwrap().cfa,
@@ -352,7 +352,7 @@ fn registers_are_found_alike_step_by_step_and_at_once() {
         }
         // Twice, since what is not in the cache yet is stepped over one by one.
         for _ in 0..2 {
-            let mut all = Trace::new(&snapshot, &mut all_cache, &memory, (), context());
+            let mut all = Unwinder::new(&snapshot, &mut all_cache, &memory, (), context());
             let mut seen = 0;
             let walked = all.for_each(|_| {
                 seen += 1;

@@ -7,16 +7,16 @@ use crate::rule::{CALLEE_SAVED, FRAME_POINTER, REGISTERS, RETURN_ADDRESS, STACK_
 /// The integer registers of a frame by DWARF number, those that are known; its pc in the place of
 /// the return address.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Context {
+pub struct RegisterSet {
     values: [usize; REGISTERS],
     /// One bit a register.
     known: u32,
 }
 
-impl Context {
+impl RegisterSet {
     /// A frame of which only these are known.
-    pub fn new(pc: usize, sp: usize, fp: usize) -> Context {
-        let mut context = Context::unknown();
+    pub fn new(pc: usize, sp: usize, fp: usize) -> RegisterSet {
+        let mut context = RegisterSet::unknown();
         context.set(RETURN_ADDRESS, pc);
         context.set(STACK_POINTER, sp);
         context.set(FRAME_POINTER, fp);
@@ -24,14 +24,14 @@ impl Context {
     }
 
     /// A frame of which nothing is known.
-    pub(crate) fn unknown() -> Context {
-        Context { values: [0; REGISTERS], known: 0 }
+    pub(crate) fn unknown() -> RegisterSet {
+        RegisterSet { values: [0; REGISTERS], known: 0 }
     }
 
     /// The registers of the function that calls this: a walk from here on begins with that
     /// function's own frame. Its caller-saved registers are not recorded.
     #[inline(always)]
-    pub fn capture() -> Context {
+    pub fn capture() -> RegisterSet {
         let mut saved = [0_usize; 8];
         // SAFETY: writes the eight words of `saved`, by registers that are not among those
         // recorded.
@@ -52,7 +52,7 @@ impl Context {
             );
         }
         let [pc, sp, fp, callee_saved @ ..] = saved;
-        let mut context = Context::new(pc, sp, fp);
+        let mut context = RegisterSet::new(pc, sp, fp);
         for (register, value) in CALLEE_SAVED[1..].iter().zip(callee_saved) {
             context.set(*register, value);
         }
@@ -61,7 +61,7 @@ impl Context {
 
     /// What a signal has interrupted: the third argument of a handler with `SA_SIGINFO`. The pc is
     /// exact.
-    pub fn interrupted(context: &libc::ucontext_t) -> Context {
+    pub fn interrupted(context: &libc::ucontext_t) -> RegisterSet {
         /// By DWARF number.
         const ORDER: [i32; REGISTERS] = [
             libc::REG_RAX,
@@ -83,7 +83,7 @@ impl Context {
             libc::REG_RIP,
         ];
         let values = ORDER.map(|index| context.uc_mcontext.gregs[index as usize] as usize);
-        Context { values, known: (1 << REGISTERS) - 1 }
+        RegisterSet { values, known: (1 << REGISTERS) - 1 }
     }
 
     /// The value of a register, if it is known.
@@ -115,7 +115,7 @@ impl Context {
     }
 }
 
-impl core::fmt::Debug for Context {
+impl core::fmt::Debug for RegisterSet {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let known = (0..REGISTERS as u16).filter_map(|number| {
             let register = Register(number);

@@ -30,7 +30,7 @@ pub(crate) struct Rules {
 /// Packed rules by pc, for the traces of one thread. It serves one [`Code`](crate::Code) at a time:
 /// traces of another, or after code was registered or unregistered, begin with an empty one.
 #[derive(Clone, Debug)]
-pub struct TraceCache {
+pub struct RuleCache {
     rules: Rules,
     used: usize,
     grows: bool,
@@ -39,27 +39,27 @@ pub struct TraceCache {
     lately: Box<[(Rule, usize); LATELY]>,
 }
 
-impl Default for TraceCache {
-    fn default() -> TraceCache {
-        TraceCache::new()
+impl Default for RuleCache {
+    fn default() -> RuleCache {
+        RuleCache::new()
     }
 }
 
-impl TraceCache {
+impl RuleCache {
     /// A cache that grows with the number of pcs, up to 16 MiB.
-    pub fn new() -> TraceCache {
-        TraceCache::with_size(FIRST_SIZE, true)
+    pub fn new() -> RuleCache {
+        RuleCache::with_size(FIRST_SIZE, true)
     }
 
     /// A cache for `count` pcs that never grows: traces with it allocate nothing and take no lock,
     /// as is needed in signal handlers. They do not read the CFI of images that has not been read:
     /// see [`Snapshot::read_images`](crate::Snapshot::read_images).
-    pub fn fixed(count: usize) -> TraceCache {
-        TraceCache::with_size((count.min(LARGEST_SIZE / 2) * 2).next_power_of_two().max(64), false)
+    pub fn fixed(count: usize) -> RuleCache {
+        RuleCache::with_size((count.min(LARGEST_SIZE / 2) * 2).next_power_of_two().max(64), false)
     }
 
-    fn with_size(size: usize, grows: bool) -> TraceCache {
-        TraceCache {
+    fn with_size(size: usize, grows: bool) -> RuleCache {
+        RuleCache {
             rules: Rules {
                 entries: vec![Entry { at: FREE, rule: Rule::NONE }; size].into_boxed_slice(),
                 shift: usize::BITS - size.trailing_zeros(),
@@ -142,7 +142,7 @@ impl TraceCache {
     }
 
     fn grow(&mut self) {
-        let mut larger = TraceCache::with_size(self.rules.entries.len() * 4, true);
+        let mut larger = RuleCache::with_size(self.rules.entries.len() * 4, true);
         for entry in self.rules.entries.iter().filter(|entry| entry.at != FREE) {
             larger.place(entry.at, entry.rule);
         }
