@@ -1,9 +1,9 @@
 //! Shows what an ELF file's CFI becomes: `inspect [--check] [--pc ADDR] [--table] FILE...`
 //!
-//! Without options, a summary of each file: functions, rules by form, bytes of CFI against bytes of
-//! compiled tables, LLVM safepoints, code that no CFI covers. `--table` lists all functions, `--pc`
-//! prints the rule for an address of the file in words, `--check` evaluates every row as gimli does
-//! and exits with 1 if any differs.
+//! Without options it prints a summary of each file: functions, rules by form, bytes of CFI and of
+//! compiled tables, LLVM safepoints, code that no CFI covers. `--table` lists all functions. `--pc`
+//! prints the rule for an address of the file. `--check` evaluates every row as gimli does, and
+//! exits with 1 if any differs.
 
 #[path = "../tests/support/reference.rs"]
 mod reference;
@@ -80,7 +80,7 @@ fn options() -> Result<Options, String> {
     Ok(options)
 }
 
-/// Prints what was asked for, and yields how many rows differ.
+/// Prints what the options ask for. Yields the number of rows that differ.
 fn inspect(path: &Path, options: &Options) -> Result<usize, Failure> {
     let bytes = std::fs::read(path)?;
     let file = object::File::parse(&*bytes)?;
@@ -104,12 +104,12 @@ fn inspect(path: &Path, options: &Options) -> Result<usize, Failure> {
     let uncovered: Vec<Range<usize>> = uncovered(&file, &functions);
     let safepoints = safepoints(&file)?;
     println!(
-        "{}: {} functions, {} rows ({} slow), {} bytes of CFI -> {compiled} ({:.2}), {:.1} ms/MiB, {} uncovered \
-         ranges of code ({} bytes){}",
+        "{}: {} functions, {} rows ({} not packed), {} bytes of CFI -> {compiled} ({:.2}), \
+         {:.1} ms/MiB, {} uncovered ranges of code ({} bytes){}",
         path.display(),
         functions.len(),
         rows.rows,
-        rows.slow,
+        rows.unpacked,
         image.cfi_bytes(),
         compiled as f64 / image.cfi_bytes().max(1) as f64,
         time.as_secs_f64() * 1e3 / (image.cfi_bytes().max(1) as f64 / f64::from(1 << 20)),
@@ -217,7 +217,7 @@ fn uncovered(file: &object::File<'_>, functions: &[Range<usize>]) -> Vec<Range<u
 #[derive(Default)]
 struct Census {
     rows: usize,
-    slow: usize,
+    unpacked: usize,
     refused: usize,
 }
 
@@ -243,7 +243,7 @@ fn census(
     let mut section = EhFrame::new(&eh_frame, LittleEndian);
     section.set_address_size(8);
     differences += rows(&section, &bases, image, check, census)?;
-    // What both describe is taken from the other.
+    // `.eh_frame` counts for functions that both sections describe.
     if eh_frame.is_empty() {
         let mut section = DebugFrame::new(&debug_frame, LittleEndian);
         section.set_address_size(8);
@@ -277,7 +277,7 @@ where
                 Ok(Some(row)) => row,
                 Ok(None) => break,
                 Err(error) => {
-                    // What gimli refuses is refused by the image, too.
+                    // The image refuses what gimli refuses.
                     println!(
                         "  entry at {:#x} for {:#x}: {error}",
                         fde.offset(),
@@ -299,8 +299,9 @@ where
             let mut refused = false;
             for pc in [first, first + (behind - first) / 2, behind - 1] {
                 let rule = image.rule(pc as usize).unwrap_or(None);
-                census.slow +=
-                    usize::from(pc == first && rule.as_ref().is_some_and(UnwindRule::is_slow));
+                census.unpacked += usize::from(
+                    pc == first && rule.as_ref().is_some_and(UnwindRule::is_interpreted),
+                );
                 if !check {
                     break;
                 }

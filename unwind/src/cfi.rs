@@ -1,5 +1,4 @@
-//! From the bytes of `.eh_frame` or `.debug_frame` to rows of rules, all of them or the one for a
-//! pc.
+//! From the bytes of `.eh_frame` or `.debug_frame` to rows of rules: all rows, or the one for a pc.
 
 use std::ops::Range;
 
@@ -9,8 +8,8 @@ use gimli::{
     UnwindTableRow,
 };
 
-use crate::rule::{Rule, Unsupported};
-use crate::slow::{SlowRule, SlowRules, UnwindRule};
+use crate::arch::ADDRESS_SIZE;
+use crate::rule::{CfiRow, CfiRows, PackedRule, Unsupported, UnwindRule};
 
 type Reader<'a> = gimli::EndianSlice<'a, LittleEndian>;
 
@@ -62,6 +61,12 @@ pub enum CfiError {
         /// The first pc that both cover.
         pc: u64,
     },
+    /// The section is 4 GiB and more.
+    #[error("{len:#x} bytes of CFI are too many")]
+    TooLarge {
+        /// Its length in bytes.
+        len: usize,
+    },
     /// More distinct rules than a table can number.
     #[error("more than 65535 distinct rules")]
     TooManyRules,
@@ -73,7 +78,7 @@ pub(crate) struct FunctionRows {
     pub(crate) start: u64,
     pub(crate) end: u64,
     /// Where each row begins, ascending; the first begins at `start`.
-    pub(crate) rows: Vec<(u64, Rule)>,
+    pub(crate) rows: Vec<(u64, PackedRule)>,
 }
 
 impl FunctionRows {
@@ -92,7 +97,7 @@ impl FunctionRows {
         Some(FunctionRows { start, end, rows: self.rows })
     }
 
-    /// The same function, so many bytes further up.
+    /// The same function, `by` bytes further up.
     pub(crate) fn moved(mut self, by: u64) -> FunctionRows {
         (self.start, self.end) = (self.start.wrapping_add(by), self.end.wrapping_add(by));
         self.rows.iter_mut().for_each(|row| row.0 = row.0.wrapping_add(by));
@@ -100,7 +105,7 @@ impl FunctionRows {
     }
 }
 
-/// A section of CFI, and where it lies in memory if its pointers are relative to themselves.
+/// A section of CFI. `bases` say where it lies, for pointers relative to themselves.
 #[derive(Clone, Debug)]
 pub(crate) struct Section<'a> {
     bytes: &'a [u8],
@@ -123,9 +128,9 @@ pub(crate) struct Entry {
     pub(crate) offset: usize,
 }
 
-/// Storage for evaluating one function's instructions without allocation: as many nested states as
-/// gimli has otherwise, and the integer and the ten callee-saved vector registers of the other
-/// calling convention. 5 KiB of stack.
+/// Storage for evaluating one function's instructions without allocation: 5 KiB of stack. It holds
+/// as many nested states as gimli's own, the integer registers, and the ten callee-saved vector
+/// registers of Windows' calling convention.
 struct FixedStorage;
 
 impl UnwindContextStorage<usize> for FixedStorage {
@@ -139,12 +144,12 @@ macro_rules! with_frame {
         match $section.format {
             SectionFormat::EhFrame => {
                 let mut $frame = EhFrame::new($section.bytes, LittleEndian);
-                $frame.set_address_size(8);
+                $frame.set_address_size(ADDRESS_SIZE);
                 $body
             }
             SectionFormat::DebugFrame => {
                 let mut $frame = DebugFrame::new($section.bytes, LittleEndian);
-                $frame.set_address_size(8);
+                $frame.set_address_size(ADDRESS_SIZE);
                 $body
             }
         }
@@ -152,7 +157,7 @@ macro_rules! with_frame {
 }
 
 impl<'a> Section<'a> {
-    /// An `.eh_frame` all of whose pointers are absolute.
+    /// An `.eh_frame` with absolute pointers only.
     pub(crate) fn absolute(bytes: &'a [u8]) -> Section<'a> {
         Section::new(bytes, SectionFormat::EhFrame, BaseAddresses::default())
     }
@@ -166,24 +171,32 @@ impl<'a> Section<'a> {
         Section { bytes, format, bases }
     }
 
-    /// Calls `each` for every function of the section, or what is wrong with its instructions, and
-    /// the offset of its entry, in the section's order. Rules that cannot be packed go to `slow`.
+    /// Calls `each` for every entry, in the section's order, with its function or what is wrong
+    /// with its instructions, and with its offset. Rows that cannot be packed go to `unpacked`.
     pub(crate) fn functions(
         &self,
-        slow: &mut SlowRules,
+        unpacked: &mut CfiRows,
         mut each: impl FnMut(Result<FunctionRows, CfiError>, usize) -> Result<(), CfiError>,
     ) -> Result<(), CfiError> {
+        self.check_len()?;
         let mut context = UnwindContext::new();
         with_frame!(self, frame => visit(&frame, &self.bases, |fde| {
-            each(rows(&frame, &self.bases, fde, &mut context, slow), fde.offset())
+            each(rows(&frame, &self.bases, fde, &mut context, unpacked), fde.offset())
         }))
+    }
+
+    /// Rules hold offsets of expressions in 32 bits.
+    fn check_len(&self) -> Result<(), CfiError> {
+        let len = self.bytes.len();
+        if u32::try_from(len).is_ok() { Ok(()) } else { Err(CfiError::TooLarge { len }) }
     }
 
     /// Where all entries lie, in the section's order. Nothing is evaluated.
     pub(crate) fn entries(&self) -> Result<Vec<Entry>, CfiError> {
         let mut entries = Vec::new();
         with_frame!(self, frame => visit(&frame, &self.bases, |fde| {
-            entries.push(Entry { start: fde.initial_address(), end: fde.end_address(), offset: fde.offset() });
+            let (start, end) = (fde.initial_address(), fde.end_address());
+            entries.push(Entry { start, end, offset: fde.offset() });
             Ok(())
         }))?;
         Ok(entries)
@@ -201,11 +214,12 @@ impl<'a> Section<'a> {
     pub(crate) fn function_at(
         &self,
         offset: usize,
-        slow: &mut SlowRules,
+        unpacked: &mut CfiRows,
     ) -> Result<FunctionRows, CfiError> {
+        self.check_len()?;
         with_frame!(self, frame => {
             let fde = entry_at(&frame, &self.bases, offset)?;
-            rows(&frame, &self.bases, &fde, &mut UnwindContext::new(), slow)
+            rows(&frame, &self.bases, &fde, &mut UnwindContext::new(), unpacked)
         })
     }
 
@@ -216,19 +230,21 @@ impl<'a> Section<'a> {
         offset: usize,
         pc: u64,
     ) -> Result<Option<UnwindRule<'a>>, CfiError> {
+        self.check_len()?;
         with_frame!(self, frame => {
             let fde = entry_at(&frame, &self.bases, offset)?;
             if !fde.contains(pc) {
                 return Ok(None);
             }
             let mut context = UnwindContext::<usize, FixedStorage>::new_in();
+            let start = fde.initial_address();
             let row = fde
                 .unwind_info_for_address(&frame, &self.bases, &mut context, pc)
-                .map_err(|source| CfiError::Instructions { offset, pc: fde.initial_address(), source })?;
+                .map_err(|source| CfiError::Instructions { offset, pc: start, source })?;
             let signal_frame = fde.is_signal_trampoline();
             Ok(Some(match pack(row, signal_frame, |at| expression(&frame, at)) {
                 Ok(rule) => UnwindRule::packed(rule),
-                Err(_) => UnwindRule::slow(SlowRule::in_section(row, signal_frame), self.bytes),
+                Err(_) => UnwindRule::row(CfiRow::in_section(row, signal_frame), self.bytes),
             }))
         })
     }
@@ -250,8 +266,8 @@ fn pack<'a, S: UnwindContextStorage<usize>>(
     row: &UnwindTableRow<usize, S>,
     signal_frame: bool,
     bytes: impl Fn(UnwindExpression<usize>) -> Option<&'a [u8]>,
-) -> Result<Rule, Unsupported> {
-    if signal_frame { Err(Unsupported::SignalFrame) } else { Rule::pack(row, bytes) }
+) -> Result<PackedRule, Unsupported> {
+    if signal_frame { Err(Unsupported::SignalFrame) } else { PackedRule::pack(row, bytes) }
 }
 
 fn entry_at<'a, S: UnwindSection<Reader<'a>>>(
@@ -296,7 +312,7 @@ fn rows<'a, S: UnwindSection<Reader<'a>>>(
     bases: &BaseAddresses,
     fde: &Fde<'a>,
     context: &mut UnwindContext<usize>,
-    slow: &mut SlowRules,
+    unpacked: &mut CfiRows,
 ) -> Result<FunctionRows, CfiError>
 where
     S::Offset: UnwindOffset<usize>,
@@ -307,12 +323,12 @@ where
     }
     let malformed = |source| CfiError::Instructions { offset, pc: start, source };
     let signal_frame = fde.is_signal_trampoline();
-    let mut rows: Vec<(u64, Rule)> = Vec::new();
+    let mut rows: Vec<(u64, PackedRule)> = Vec::new();
     let mut table = fde.rows(frame, bases, context).map_err(malformed)?;
     while let Some(row) = table.next_row().map_err(malformed)? {
         let bytes = |at| expression(frame, at);
         let rule = pack(row, signal_frame, bytes)
-            .unwrap_or_else(|why| Rule::slow(why, slow.add(row, signal_frame, bytes)));
+            .unwrap_or_else(|why| PackedRule::row(why, unpacked.add(row, signal_frame, bytes)));
         let at = row.start_address();
         if at >= end {
             break;

@@ -1,9 +1,8 @@
-//! Managed functions for debuggers: gdb's JIT interface, and the in-memory object file that it is
-//! given.
+//! Managed functions for debuggers: gdb's JIT interface, and the in-memory object files for it.
 //!
-//! The protocol is a list of symbol files hanging off `__jit_debug_descriptor`, and a function, on
-//! which the debugger has put a breakpoint, that is called after each change. Both are known by
-//! name, one each in the process.
+//! The protocol is a list of symbol files at `__jit_debug_descriptor`, and a function that is
+//! called after each change, on which the debugger has a breakpoint. The debugger finds both by
+//! name, so a process has one of each.
 
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +11,7 @@ use object::elf;
 use object::endian::{LittleEndian, U16, U32, U64};
 use object::pod::{Pod, bytes_of};
 
+use crate::arch;
 use crate::region::Region;
 
 const NO_ACTION: u32 = 0;
@@ -50,11 +50,11 @@ static mut __jit_debug_descriptor: Descriptor = Descriptor {
 #[inline(never)]
 extern "C" fn __jit_debug_register_code() {
     // Keeps the call, and all stores to the descriptor before it.
-    // SAFETY: no instruction.
+    // SAFETY: the assembly has no instruction.
     unsafe { core::arch::asm!("", options(nostack, preserves_flags)) };
 }
 
-/// Held by whoever changes the list or the descriptor.
+/// Held while the list or the descriptor changes.
 static LOCK: Mutex<()> = Mutex::new(());
 
 /// A symbol file that debuggers know for as long as this lives.
@@ -64,7 +64,7 @@ pub(crate) struct SymbolFile {
     _object: Box<[u8]>,
 }
 
-// SAFETY: the entry belongs to this value and is reached only under `LOCK`; debuggers stop the
+// SAFETY: the entry belongs to this value and is reached only under `LOCK`. Debuggers stop the
 // whole process.
 unsafe impl Send for SymbolFile {}
 
@@ -75,8 +75,8 @@ impl SymbolFile {
         let (symfile_addr, symfile_size) = (object.as_ptr(), object.len() as u64);
         let _guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
         let descriptor = &raw mut __jit_debug_descriptor;
-        // SAFETY: `LOCK` is held, so that nobody else reads or writes the descriptor or the list,
-        // whose entries are live boxes.
+        // SAFETY: `LOCK` is held, so no other thread reads or writes the descriptor or the list.
+        // The entries of the list are live boxes.
         let entry = unsafe {
             let next = (*descriptor).first_entry;
             let entry = Box::into_raw(Box::new(CodeEntry {
@@ -100,7 +100,7 @@ impl Drop for SymbolFile {
     fn drop(&mut self) {
         let _guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
         let descriptor = &raw mut __jit_debug_descriptor;
-        // SAFETY: `LOCK` is held; the entry was put into the list by `announce` and leaves it here,
+        // SAFETY: `LOCK` is held. `announce` put the entry into the list, and it leaves it here,
         // once.
         unsafe {
             let CodeEntry { next, prev, .. } = *self.entry;
@@ -139,9 +139,11 @@ const TEXT: u16 = 1;
 const STRTAB: u32 = 4;
 const SHSTRTAB: u16 = 5;
 
-/// A relocatable ELF object whose code is not in it: `.text` has the address that the code has in
-/// memory and no bytes, `.eh_frame` is the region's, and `.symtab` names the functions.
+/// A relocatable ELF object without the code: `.text` has the code's address in memory and no
+/// bytes, `.eh_frame` is the region's, and `.symtab` names the functions.
 fn object_file(region: &Region) -> Box<[u8]> {
+    // The structures below are those of 64-bit files.
+    const { assert!(arch::WORD == 8) };
     let mut strtab = vec![0];
     let mut symtab = bytes_of(&symbol(0, 0, 0, 0)).to_vec();
     for function in &region.functions {
@@ -212,7 +214,7 @@ fn object_file(region: &Region) -> Box<[u8]> {
     let header = elf::FileHeader64 {
         e_ident: elf::Ident {
             magic: elf::ELFMAG,
-            class: elf::ELFCLASS64,
+            class: arch::ELF_CLASS,
             data: elf::ELFDATA2LSB,
             version: elf::EV_CURRENT,
             os_abi: elf::ELFOSABI_NONE,
@@ -220,7 +222,7 @@ fn object_file(region: &Region) -> Box<[u8]> {
             padding: [0; 7],
         },
         e_type: U16::new(LE, elf::ET_REL),
-        e_machine: U16::new(LE, elf::EM_X86_64),
+        e_machine: U16::new(LE, arch::ELF_MACHINE),
         e_version: U32::new(LE, 1),
         e_entry: U64::new(LE, 0),
         e_phoff: U64::new(LE, 0),

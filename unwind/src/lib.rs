@@ -1,18 +1,18 @@
 //! From a pc to its caller and its live slots.
 //!
-//! Managed code is registered in a [`Code`] with its CFI and its safepoints, and becomes known to
-//! gdb and to the system's unwinder with that. CFI is compiled once into packed rules, each
-//! safepoint into one table entry; a [`Walker`] goes from frame to frame by them, within bounds,
-//! over live memory or a copy of it. Lookups take no lock, a walk allocates nothing, and both may
-//! be done in signal handlers. Every failure is a typed error that names the pc: nothing is
-//! guessed, and nothing skipped. The crate knows nothing of goroutines or of a collector.
+//! Managed code is registered in a [`Code`] with its CFI and its safepoints. That also makes it
+//! known to gdb and to the system's unwinder. CFI is compiled once into packed rules, each
+//! safepoint into one table entry. A [`Walker`] goes from frame to frame by them, within bounds,
+//! over live memory or a copy of it. Look-ups take no lock, a walk allocates nothing, and both may
+//! be done in signal handlers. Every failure is a typed error that names the pc; nothing is guessed
+//! or skipped.
 //!
 //! ```
 //! use stackmark_unwind::{
 //!     Code, FrameKind, Function, MemorySnapshot, NativeRule, Region, Registers, Safepoint, Walker,
 //! };
-//! # use gimli::write::{Address, CallFrameInstruction as Cfi, CommonInformationEntry, EhFrame, EndianVec,
-//! #     FrameDescriptionEntry, FrameTable};
+//! # use gimli::write::{Address, CallFrameInstruction as Cfi, CommonInformationEntry, EhFrame};
+//! # use gimli::write::{EndianVec, FrameDescriptionEntry, FrameTable};
 //! # use gimli::{Encoding, Format, LittleEndian, X86_64};
 //! # let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: 8 };
 //! # let mut cie = CommonInformationEntry::new(encoding, 1, -8, X86_64::RA);
@@ -26,14 +26,20 @@
 //! # let mut section = EhFrame::from(EndianVec::new(LittleEndian));
 //! # table.write_eh_frame(&mut section).unwrap();
 //! # let eh_frame = section.0.into_vec();
-//! // One function at 0x1000 that calls something at 0x1018, with a frame of 32 bytes and one reference in it.
+//! // One function at 0x1000 that calls something at 0x1018. Its frame has 32 bytes and one
+//! // reference.
 //! let code = Code::new();
 //! code.register(Region {
 //!     name: "example".into(),
 //!     start: 0x1000,
 //!     len: 0x40,
 //!     eh_frame, // as the compiler wrote it
-//!     functions: vec![Function { name: "f".into(), start: 0x1000, len: 0x40, ..Function::default() }],
+//!     functions: vec![Function {
+//!         name: "f".into(),
+//!         start: 0x1000,
+//!         len: 0x40,
+//!         ..Function::default()
+//!     }],
 //!     safepoints: vec![Safepoint { return_address: 0x101d, cfa_offset: 32, slots: vec![8] }],
 //!     max_frame: None,
 //!     ..Region::default()
@@ -53,8 +59,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! An [`Unwinder`] goes over any stack, that of a profiled thread for instance, by the CFI of the
-//! images of the process:
+//! An [`Unwinder`] goes over any stack, for example that of a profiled thread, by the CFI of the
+//! process's images:
 //!
 //! ```no_run
 //! use stackmark_unwind::{Code, RegisterSet, LiveMemory, Unwinder, RuleCache};
@@ -73,41 +79,49 @@
 //! ```
 #![warn(missing_debug_implementations)]
 
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-compile_error!("stackmark-unwind supports x86_64-unknown-linux-gnu only");
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
+mod arch;
 mod cfi;
 mod code;
-mod expression;
+mod frame;
 mod image;
 mod jit_debug;
 mod memory;
-mod publish;
+mod os;
+mod rcu;
 mod region;
 mod registers;
+mod return_addresses;
 mod rule;
 mod rule_cache;
+mod rule_table;
 mod safepoint;
+mod safepoint_table;
+mod saved_registers;
 mod signing;
-mod slow;
 pub mod stack_map;
 mod sync;
-mod system_unwinder;
-mod table;
 mod unwinder;
-mod walk;
+mod walk_error;
+mod walker;
 
 pub use cfi::CfiError;
-pub use code::{Code, CodeError, FrameKind, FunctionRef, NativeRule, RegionId, Snapshot};
-pub use expression::ExpressionError;
+pub use code::{Code, CodeError, FunctionRef, NativeRule, RegionId, Snapshot};
+pub use frame::{BarrierRefusal, Frame, FrameKind};
 pub use image::{Image, ImageError};
 pub use memory::{LiveMemory, Memory, MemorySnapshot};
 pub use region::{Function, Region, RegionError};
-pub use registers::RegisterSet;
-pub use rule::Unsupported;
+pub use registers::{RegisterSet, Registers};
+pub use return_addresses::ReturnAddresses;
+pub use rule::{ExpressionError, Recovered, Recovery, Unsupported, UnwindRule};
 pub use rule_cache::RuleCache;
-pub use safepoint::{Safepoint, SafepointRef};
+pub use safepoint::Safepoint;
+pub use safepoint_table::SafepointRef;
 pub use signing::signs_return_addresses;
-pub use slow::{Recovered, Recovery, UnwindRule};
 pub use unwinder::{CallFrame, Unwinder};
-pub use walk::{BarrierRefusal, Frame, Registers, ReturnAddresses, WalkError, Walker};
+pub use walk_error::WalkError;
+pub use walker::Walker;

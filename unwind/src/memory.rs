@@ -1,10 +1,10 @@
-//! Where a walk reads: live stack memory, or a snapshot of it. The only place that reads through
-//! raw addresses.
+//! The memory that a walk reads: live memory, or a snapshot of it. Only this file reads through raw
+//! addresses.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::rule::WORD;
+use crate::arch::{self, WORD};
 
 /// Memory that a walk reads, a word at a time.
 pub trait Memory {
@@ -18,7 +18,7 @@ pub trait Memory {
         Some([self.read(address)?, self.read(address.wrapping_add(WORD))?])
     }
 
-    /// Says that the word at `address` may soon be read; any address will do.
+    /// A hint that the word at `address` may soon be read. Any address is allowed.
     #[inline]
     fn prefetch(&self, _address: usize) {}
 }
@@ -40,19 +40,7 @@ impl<M: Memory + ?Sized> Memory for &M {
     }
 }
 
-/// The word, of which the compiler then knows nothing: neither that it equals another, nor which.
-/// For a computation behind a branch that is to stay there, since the processor does not wait for
-/// what it has predicted.
-#[inline(always)]
-pub(crate) fn opaque(mut word: usize) -> usize {
-    // SAFETY: no instruction.
-    unsafe {
-        std::arch::asm!("/* {0} */", inout(reg) word, options(nomem, nostack, preserves_flags))
-    };
-    word
-}
-
-/// Memory of this process within fixed bounds.
+/// Memory of this process within fixed bounds, such as a thread's stack.
 #[derive(Clone, Debug)]
 pub struct LiveMemory {
     start: usize,
@@ -64,9 +52,9 @@ impl LiveMemory {
     ///
     /// # Safety
     ///
-    /// The whole of `range` stays mapped and readable for as long as this value and its clones are
-    /// in use. Other threads may write to it meanwhile, by whole words or not: a read then yields
-    /// some value, and a walk at worst an error or a wrong frame, but no read outside of `range`.
+    /// All of `range` stays mapped and readable for as long as this value and its clones are in
+    /// use. Other threads may write to it meanwhile. A read then yields some value, and a walk at
+    /// worst an error or a wrong frame; it never reads outside of `range`.
     pub unsafe fn new(range: Range<usize>) -> LiveMemory {
         let start = range.start.checked_next_multiple_of(WORD).unwrap_or(range.end);
         LiveMemory { start, words: range.end.saturating_sub(start) / WORD }
@@ -77,8 +65,8 @@ impl LiveMemory {
         self.start..self.start + self.words * WORD
     }
 
-    /// How many words above the start the address lies; beyond all of them if it is not aligned or
-    /// below the start.
+    /// The number of words from the start to the address. An address that is unaligned or below the
+    /// start gets a number beyond all words.
     #[inline]
     fn index(&self, address: usize) -> usize {
         const { assert!(WORD.is_power_of_two()) };
@@ -95,8 +83,8 @@ impl LiveMemory {
         // access is atomic because the stack's own thread may write other words of it at the same
         // time.
         let word = unsafe { AtomicUsize::from_ptr(address as *mut usize) };
-        // Relaxed: what the words of a stopped or frozen frame hold was ordered before this walk by
-        // whatever stopped it; nothing is published through the stack itself.
+        // Relaxed: the stop of the thread ordered the words of its frames before this walk. Nothing
+        // is published through the stack itself.
         word.load(Ordering::Relaxed)
     }
 }
@@ -104,7 +92,7 @@ impl LiveMemory {
 impl Memory for LiveMemory {
     #[inline]
     fn read(&self, address: usize) -> Option<usize> {
-        // SAFETY: by the test.
+        // SAFETY: the test says that the word is aligned and lies within the bounds.
         (self.index(address) < self.words).then(|| unsafe { self.load(address) })
     }
 
@@ -117,17 +105,11 @@ impl Memory for LiveMemory {
 
     #[inline]
     fn prefetch(&self, address: usize) {
-        // SAFETY: a prefetch reads nothing and faults at no address.
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
-                address as *const i8,
-            )
-        };
+        arch::prefetch(address);
     }
 }
 
-/// Several memories as one: the stacks that a trace goes through. The first that holds a word
-/// answers.
+/// Several memories as one, for a trace over several stacks. The first that holds a word answers.
 impl<M: Memory, const N: usize> Memory for [M; N] {
     #[inline]
     fn read(&self, address: usize) -> Option<usize> {

@@ -1,17 +1,17 @@
-//! A region of managed code: what the embedder says of it, and what is compiled from that after
-//! checking.
+//! A region of managed code, as registered and, after checks, as compiled.
 
 use std::ops::Range;
 
+use crate::arch::{CALL_PUSHES, SIGNS_RETURN_ADDRESSES, WORD};
 use crate::cfi::{CfiError, Section};
-use crate::image::{ImageError, process};
-use crate::rule::{Base, Rule, Unsupported, WORD};
-use crate::safepoint::{Safepoint, SafepointTable};
+use crate::image::{ImageError, loaded};
+use crate::rule::{Base, CfiRows, PackedRule, Unsupported, UnwindRule};
+use crate::rule_table::RuleTable;
+use crate::safepoint::Safepoint;
+use crate::safepoint_table::SafepointTable;
 use crate::signing::signs_return_addresses;
-use crate::slow::{SlowRules, UnwindRule};
 use crate::stack_map::compact::{Layout, offset};
-use crate::stack_map::{Location, Root, StackMap, StackMapError};
-use crate::table::Table;
+use crate::stack_map::map::{Location, Root, StackMap, StackMapError};
 
 /// Managed code to register: one JIT module, or one unit of ahead-of-time code.
 #[derive(Clone, Debug, Default)]
@@ -22,34 +22,32 @@ pub struct Region {
     pub start: usize,
     /// Its length in bytes, less than 4 GiB.
     pub len: usize,
-    /// `.eh_frame` bytes whose pcs are absolute pointers, as `gimli::write` emits for absolute
-    /// addresses. Empty for code of a loaded image, whose own CFI is used then.
+    /// `.eh_frame` bytes with absolute pcs, as `gimli::write` emits for absolute addresses. Empty
+    /// for code of a loaded image: the image's own CFI is used then.
     pub eh_frame: Vec<u8>,
     /// Its functions.
     pub functions: Vec<Function>,
     /// Its safepoints, together with `stack_maps`: one for every call.
     pub safepoints: Vec<Safepoint>,
-    /// More safepoints, in the general form: those of LLVM, or of a host. Roots in registers are
-    /// refused. Where a map does not have the CFA, its function's CFI must give it relative to the
-    /// stack pointer.
+    /// More safepoints, in the general form of LLVM's or a host's maps. Roots in registers are
+    /// refused. Where a map has no CFA, the CFI must compute it from the stack pointer.
     pub stack_maps: Vec<StackMap>,
-    /// The largest `cfa_offset` that a safepoint may have; a function with a larger frame is
-    /// refused.
+    /// The largest `cfa_offset` that a safepoint may have, in bytes. A region with a larger frame
+    /// is refused.
     pub max_frame: Option<u32>,
 }
 
 /// A function of managed code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Function {
-    /// Its name, as debuggers shall show it.
+    /// Its name, for debuggers.
     pub name: String,
     /// The address of its first byte.
     pub start: usize,
     /// Its length in bytes.
     pub len: usize,
-    /// Its return address does not stay where the call put it, or it pops more than that when it
-    /// returns (tail calls with argument areas of different size): its frames get no return-address
-    /// barrier.
+    /// It moves its return address, or pops more than that when it returns, as tail calls with
+    /// argument areas of different size do. Its frames get no return-address barrier.
     pub moves_return_address: bool,
 }
 
@@ -123,7 +121,8 @@ pub enum RegionError {
     },
     /// The safepoint's frame and its CFI differ, or the frame cannot be written down.
     #[error(
-        "function {function}: safepoint {return_address:#x} has its CFA {} bytes up, its CFI says {cfi}",
+        "function {function}: safepoint {return_address:#x} has its CFA {} bytes up, \
+         its CFI says {cfi}",
         cfa_offset.map_or("unknown".into(), |bytes| bytes.to_string())
     )]
     SafepointLayout {
@@ -159,7 +158,8 @@ pub enum RegionError {
     StackMap(#[from] StackMapError),
     /// A frame is larger than the region allows.
     #[error(
-        "function {function} has a frame of {frame} bytes; {limit} are allowed without a check of its own"
+        "function {function} has a frame of {frame} bytes; \
+         {limit} are allowed without a check of its own"
     )]
     FrameTooLarge {
         /// The function.
@@ -177,7 +177,7 @@ pub(crate) struct CompiledRegion {
     name: String,
     range: Range<usize>,
     safepoints: SafepointTable,
-    rules: Table,
+    rules: RuleTable,
     /// Sorted by start.
     functions: Vec<Function>,
     /// It signs its return addresses.
@@ -193,13 +193,13 @@ impl CompiledRegion {
             return Err(bad_range);
         }
         let range = start as u64..end as u64;
-        let (rows, slow) = if region.eh_frame.is_empty() && process::loaded(start..end) {
-            process::functions(start..end)?
+        let (rows, unpacked) = if region.eh_frame.is_empty() && loaded::holds_any(start..end) {
+            loaded::functions(start..end)?
         } else {
             let mut rows = Vec::new();
             let section = Section::absolute(&region.eh_frame);
-            let mut slow = SlowRules::default();
-            section.functions(&mut slow, |function, offset| {
+            let mut unpacked = CfiRows::default();
+            section.functions(&mut unpacked, |function, offset| {
                 let function = function?;
                 let (start, end) = (function.start, function.end);
                 if start < range.start || end > range.end {
@@ -208,12 +208,12 @@ impl CompiledRegion {
                 rows.push(function);
                 Ok(())
             })?;
-            (rows, slow)
+            (rows, unpacked)
         };
-        let rules = Table::build(rows, slow)?;
+        let rules = RuleTable::build(rows, unpacked)?;
         let mut functions = functions(region, end)?;
-        let signs = cfg!(target_arch = "aarch64") && signs_return_addresses(&region.eh_frame);
-        // The signature would not be a barrier's.
+        let signs = SIGNS_RETURN_ADDRESSES && signs_return_addresses(&region.eh_frame);
+        // A barrier in the return slot would lack the signature.
         functions.iter_mut().for_each(|function| function.moves_return_address |= signs);
         let safepoints = safepoints(region, &functions, &rules)?;
         Ok(CompiledRegion {
@@ -240,12 +240,12 @@ impl CompiledRegion {
         &self.safepoints
     }
 
-    pub(crate) fn rule(&self, pc: usize) -> Rule {
+    pub(crate) fn rule(&self, pc: usize) -> PackedRule {
         self.rules.rule(pc as u64)
     }
 
     /// What one of the region's rules stands for.
-    pub(crate) fn resolve(&self, rule: Rule) -> Option<UnwindRule<'_>> {
+    pub(crate) fn resolve(&self, rule: PackedRule) -> Option<UnwindRule<'_>> {
         self.rules.resolve(rule)
     }
 
@@ -301,14 +301,14 @@ fn functions(region: &Region, end: usize) -> Result<Vec<Function>, RegionError> 
 fn safepoints(
     region: &Region,
     functions: &[Function],
-    rules: &Table,
+    rules: &RuleTable,
 ) -> Result<Vec<(StackMap, Layout)>, RegionError> {
     let mut checked = Vec::with_capacity(region.safepoints.len() + region.stack_maps.len());
     for safepoint in &region.safepoints {
         let &Safepoint { return_address, cfa_offset, .. } = safepoint;
         let roots =
             safepoint.slots.iter().map(|slot| Root::plain(Location::Stack(*slot as i32))).collect();
-        // Offsets beyond i32 have become negative, and are refused as they were.
+        // Offsets beyond i32 become negative here and are refused below.
         checked.push(check(
             region,
             functions,
@@ -331,12 +331,12 @@ fn safepoints(
     Ok(checked)
 }
 
-/// One safepoint: checked, completed with its CFA, its roots as offsets from the stack pointer in
-/// order.
+/// One safepoint, checked and completed with its CFA. Its roots become ascending offsets from the
+/// stack pointer.
 fn check(
     region: &Region,
     functions: &[Function],
-    rules: &Table,
+    rules: &RuleTable,
     mut map: StackMap,
 ) -> Result<(StackMap, Layout), RegionError> {
     let return_address = map.return_address;
@@ -366,7 +366,7 @@ fn check(
     let cfa_from_fp = (base == Base::FramePointer).then_some(from_base);
     let fits = (cfa_offset as usize).is_multiple_of(WORD)
         && (WORD..1 << 28).contains(&(cfa_offset as usize))
-        && (saved_fp == 0 || (2 * WORD..=cfa_offset as usize).contains(&saved_fp))
+        && (saved_fp == 0 || (WORD + CALL_PUSHES..=cfa_offset as usize).contains(&saved_fp))
         && cfa_from_fp.is_none_or(|from_fp| {
             (1..256 * WORD).contains(&from_fp) && from_fp <= cfa_offset as usize
         })
@@ -387,8 +387,11 @@ fn check(
                 return Err(RegionError::RegisterRoot { function: function(), return_address });
             }
         };
-        if slot % WORD as i64 != 0 || slot < 0 || slot + 2 * WORD as i64 > i64::from(cfa_offset) {
-            // What was given as an unsigned offset is shown as one.
+        if slot % WORD as i64 != 0
+            || slot < 0
+            || slot + (WORD + CALL_PUSHES) as i64 > i64::from(cfa_offset)
+        {
+            // The error shows the offset unsigned, as it was given.
             let slot =
                 if matches!(location, Location::Stack(_)) { i64::from(slot as u32) } else { slot };
             return Err(RegionError::Slot { function: function(), return_address, slot });

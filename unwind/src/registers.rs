@@ -1,26 +1,37 @@
-//! The registers of a frame, as far as they are known.
+//! The registers of a frame: all that are known, or the three that a walk needs.
 
-use gimli::{Register, X86_64};
+use gimli::Register;
 
-use crate::rule::{CALLEE_SAVED, FRAME_POINTER, REGISTERS, RETURN_ADDRESS, STACK_POINTER};
+use crate::arch::{self, CALLEE_SAVED, FRAME_POINTER, PC, REGISTERS, STACK_POINTER};
 
-/// The integer registers of a frame by DWARF number, those that are known; its pc in the place of
-/// the return address.
+/// Where a frame stands: the registers that a [`Walker`](crate::Walker) needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registers {
+    /// The pc: a return address, or a label at which the walked thread will go on. Its rule is
+    /// looked up at the byte before it.
+    pub pc: usize,
+    /// The stack pointer there.
+    pub sp: usize,
+    /// The frame pointer there.
+    pub fp: usize,
+}
+
+/// The integer registers of a frame by DWARF number, as far as they are known, and its pc.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RegisterSet {
     values: [usize; REGISTERS],
     /// One bit a register.
-    known: u32,
+    known: u64,
 }
 
 impl RegisterSet {
     /// A frame of which only these are known.
     pub fn new(pc: usize, sp: usize, fp: usize) -> RegisterSet {
-        let mut context = RegisterSet::unknown();
-        context.set(RETURN_ADDRESS, pc);
-        context.set(STACK_POINTER, sp);
-        context.set(FRAME_POINTER, fp);
-        context
+        let mut registers = RegisterSet::unknown();
+        registers.set(PC, pc);
+        registers.set(STACK_POINTER, sp);
+        registers.set(FRAME_POINTER, fp);
+        registers
     }
 
     /// A frame of which nothing is known.
@@ -28,62 +39,25 @@ impl RegisterSet {
         RegisterSet { values: [0; REGISTERS], known: 0 }
     }
 
-    /// The registers of the function that calls this: a walk from here on begins with that
-    /// function's own frame. Its caller-saved registers are not recorded.
+    /// The registers of the calling function. A walk from here begins with that function's own
+    /// frame. Caller-saved registers are not recorded.
     #[inline(always)]
     pub fn capture() -> RegisterSet {
-        let mut saved = [0_usize; 8];
-        // SAFETY: writes the eight words of `saved`, by registers that are not among those
-        // recorded.
-        unsafe {
-            std::arch::asm!(
-                "lea rcx, [rip]",
-                "mov [rax], rcx",
-                "mov [rax + 8], rsp",
-                "mov [rax + 16], rbp",
-                "mov [rax + 24], rbx",
-                "mov [rax + 32], r12",
-                "mov [rax + 40], r13",
-                "mov [rax + 48], r14",
-                "mov [rax + 56], r15",
-                in("rax") saved.as_mut_ptr(),
-                out("rcx") _,
-                options(nostack, preserves_flags)
-            );
+        let arch::Captured { pc, sp, callee_saved } = arch::capture();
+        let mut registers = RegisterSet::unknown();
+        registers.set(PC, pc);
+        registers.set(STACK_POINTER, sp);
+        for (register, value) in CALLEE_SAVED.into_iter().zip(callee_saved) {
+            registers.set(register, value);
         }
-        let [pc, sp, fp, callee_saved @ ..] = saved;
-        let mut context = RegisterSet::new(pc, sp, fp);
-        for (register, value) in CALLEE_SAVED[1..].iter().zip(callee_saved) {
-            context.set(*register, value);
-        }
-        context
+        registers
     }
 
-    /// What a signal has interrupted: the third argument of a handler with `SA_SIGINFO`. The pc is
-    /// exact.
+    /// The registers that a signal interrupted: `context` is the third argument of a handler with
+    /// `SA_SIGINFO`. The pc is exact. May be called in a signal handler.
     pub fn interrupted(context: &libc::ucontext_t) -> RegisterSet {
-        /// By DWARF number.
-        const ORDER: [i32; REGISTERS] = [
-            libc::REG_RAX,
-            libc::REG_RDX,
-            libc::REG_RCX,
-            libc::REG_RBX,
-            libc::REG_RSI,
-            libc::REG_RDI,
-            libc::REG_RBP,
-            libc::REG_RSP,
-            libc::REG_R8,
-            libc::REG_R9,
-            libc::REG_R10,
-            libc::REG_R11,
-            libc::REG_R12,
-            libc::REG_R13,
-            libc::REG_R14,
-            libc::REG_R15,
-            libc::REG_RIP,
-        ];
-        let values = ORDER.map(|index| context.uc_mcontext.gregs[index as usize] as usize);
-        RegisterSet { values, known: (1 << REGISTERS) - 1 }
+        const { assert!(REGISTERS < u64::BITS as usize) };
+        RegisterSet { values: arch::interrupted(context), known: (1 << REGISTERS) - 1 }
     }
 
     /// The value of a register, if it is known.
@@ -105,7 +79,7 @@ impl RegisterSet {
     /// The pc.
     #[inline]
     pub fn pc(&self) -> usize {
-        self.values[usize::from(RETURN_ADDRESS.0)]
+        self.values[usize::from(PC.0)]
     }
 
     /// The stack pointer.
@@ -119,7 +93,7 @@ impl core::fmt::Debug for RegisterSet {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let known = (0..REGISTERS as u16).filter_map(|number| {
             let register = Register(number);
-            Some((X86_64::register_name(register)?, self.get(register)?))
+            Some((arch::register_name(register)?, self.get(register)?))
         });
         f.debug_map().entries(known).finish()
     }

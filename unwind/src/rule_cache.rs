@@ -1,23 +1,23 @@
 //! The rules of the pcs that traces have met: an open-addressed table.
 //!
-//! A trace looks up each return address by itself, with nothing taken along from the look-up
-//! before: so the processor does several at a time. (Links from a pc to the one that came after it,
-//! to guess the next, were slower where they were wrong and no faster where they were right.)
+//! No look-up depends on the one before, so the processor does several at a time. (Links from a pc
+//! to the one that came after it were slower where they were wrong, and no faster where they were
+//! right.)
 
-use crate::rule::Rule;
+use crate::rule::PackedRule;
 
 /// Marks a free entry: no code lies at the last address.
 const FREE: usize = usize::MAX;
 const FIRST_SIZE: usize = 1 << 10;
 const LARGEST_SIZE: usize = 1 << 20;
-/// How many frames' saved registers are looked at together.
+/// The number of frames after which saved registers are searched for.
 pub(crate) const LATELY: usize = 256;
 
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(16))]
 struct Entry {
     at: usize,
-    rule: Rule,
+    rule: PackedRule,
 }
 
 /// Packed rules by pc.
@@ -27,16 +27,17 @@ pub(crate) struct Rules {
     shift: u32,
 }
 
-/// Packed rules by pc, for the traces of one thread. It serves one [`Code`](crate::Code) at a time:
-/// traces of another, or after code was registered or unregistered, begin with an empty one.
+/// Packed rules by pc, for the traces of one thread. It serves one [`Code`](crate::Code) at a time.
+/// A trace with another `Code` empties it, and so does a trace after code was registered or
+/// unregistered.
 #[derive(Clone, Debug)]
 pub struct RuleCache {
     rules: Rules,
     used: usize,
     grows: bool,
     version: u64,
-    /// Room for the frames whose saved registers a trace has not looked at yet.
-    lately: Box<[(Rule, usize); LATELY]>,
+    /// Room for a trace's latest frames, before the search for their saved registers.
+    lately: Box<[(PackedRule, usize); LATELY]>,
 }
 
 impl Default for RuleCache {
@@ -51,9 +52,9 @@ impl RuleCache {
         RuleCache::with_size(FIRST_SIZE, true)
     }
 
-    /// A cache for `count` pcs that never grows: traces with it allocate nothing and take no lock,
-    /// as is needed in signal handlers. They do not read the CFI of images that has not been read:
-    /// see [`Snapshot::read_images`](crate::Snapshot::read_images).
+    /// A cache for `count` pcs that never grows. Traces with it allocate nothing and take no lock,
+    /// as signal handlers need. They fail in images whose CFI has not been read by
+    /// [`Snapshot::read_images`](crate::Snapshot::read_images).
     pub fn fixed(count: usize) -> RuleCache {
         RuleCache::with_size((count.min(LARGEST_SIZE / 2) * 2).next_power_of_two().max(64), false)
     }
@@ -61,13 +62,13 @@ impl RuleCache {
     fn with_size(size: usize, grows: bool) -> RuleCache {
         RuleCache {
             rules: Rules {
-                entries: vec![Entry { at: FREE, rule: Rule::NONE }; size].into_boxed_slice(),
+                entries: vec![Entry { at: FREE, rule: PackedRule::NONE }; size].into_boxed_slice(),
                 shift: usize::BITS - size.trailing_zeros(),
             },
             used: 0,
             grows,
             version: 0,
-            lately: Box::new([(Rule::NONE, 0); LATELY]),
+            lately: Box::new([(PackedRule::NONE, 0); LATELY]),
         }
     }
 
@@ -95,7 +96,7 @@ impl RuleCache {
         if self.version != version {
             self.version = version;
             if self.used != 0 {
-                self.rules.entries.fill(Entry { at: FREE, rule: Rule::NONE });
+                self.rules.entries.fill(Entry { at: FREE, rule: PackedRule::NONE });
                 self.used = 0;
             }
         }
@@ -103,17 +104,17 @@ impl RuleCache {
 
     /// The rules, and the room for frames.
     #[inline]
-    pub(crate) fn parts(&mut self) -> (&Rules, &mut [(Rule, usize); LATELY]) {
+    pub(crate) fn parts(&mut self) -> (&Rules, &mut [(PackedRule, usize); LATELY]) {
         (&self.rules, &mut self.lately)
     }
 
     /// The rule for a pc, if it has been met.
-    pub(crate) fn find(&self, at: usize) -> Option<Rule> {
+    pub(crate) fn find(&self, at: usize) -> Option<PackedRule> {
         self.rules.find(at)
     }
 
     /// Remembers the rule for a pc that is not yet in the cache.
-    pub(crate) fn insert(&mut self, at: usize, rule: Rule) {
+    pub(crate) fn insert(&mut self, at: usize, rule: PackedRule) {
         if at == FREE {
             return;
         }
@@ -121,8 +122,8 @@ impl RuleCache {
             if self.grows && self.rules.entries.len() < LARGEST_SIZE {
                 self.grow();
             } else {
-                // What stood there is forgotten; whatever is searched for past it is found all the
-                // same.
+                // The rule that stood there is forgotten. The slot stays taken, so searches still
+                // run past it.
                 let home = self.rules.home(at);
                 self.rules.entries[home] = Entry { at, rule };
                 return;
@@ -131,7 +132,7 @@ impl RuleCache {
         self.place(at, rule);
     }
 
-    fn place(&mut self, at: usize, rule: Rule) {
+    fn place(&mut self, at: usize, rule: PackedRule) {
         let mask = self.rules.entries.len() - 1;
         let mut i = self.rules.home(at);
         while self.rules.entries[i & mask].at != FREE {
@@ -159,12 +160,11 @@ impl Rules {
 
     /// The rule for a pc, if it has been met.
     #[inline(always)]
-    pub(crate) fn find(&self, at: usize) -> Option<Rule> {
+    pub(crate) fn find(&self, at: usize) -> Option<PackedRule> {
         let mask = self.entries.len() - 1;
         let mut i = self.home(at);
         loop {
-            // At most half of the entries are taken, so that the search meets the pc or a free
-            // entry.
+            // At most half of the entries are taken, so the search meets the pc or a free entry.
             let entry = self.entries[i & mask];
             if entry.at == at {
                 return Some(entry.rule);

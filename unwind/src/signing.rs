@@ -1,17 +1,17 @@
-//! Whether code signs its return addresses: on arm64 its CFI says so, by an operation that is the
-//! vendor's own.
+//! Whether code signs its return addresses. On arm64 its CFI says so, by a vendor operation.
 
 use gimli::{
     BaseAddresses, CallFrameInstruction, CieOrFde, EhFrame, LittleEndian, UnwindSection, Vendor,
 };
 
-/// Whether a function of this `.eh_frame`, whose pcs are absolute pointers, signs its return
-/// address (arm64 PAC; `DW_CFA_AARCH64_negate_ra_state`). Where the bytes are malformed, what
-/// stands before counts.
+use crate::arch::ADDRESS_SIZE;
+
+/// Whether any function of this `.eh_frame`, with absolute pcs, signs its return address (arm64
+/// PAC, `DW_CFA_AARCH64_negate_ra_state`). Malformed bytes end the search.
 pub fn signs_return_addresses(eh_frame: &[u8]) -> bool {
     let mut frame = EhFrame::new(eh_frame, LittleEndian);
-    frame.set_address_size(8);
-    // For other vendors the operation's number means something else.
+    frame.set_address_size(ADDRESS_SIZE);
+    // The operation's number has another meaning for other vendors.
     frame.set_vendor(Vendor::AArch64);
     let bases = BaseAddresses::default();
     let signs = |mut operations: gimli::CallFrameInstructionIter<'_, _>| {

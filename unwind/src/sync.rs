@@ -1,17 +1,17 @@
-//! The atomics of the published tables, so that loom can run the very same code.
+//! The atomics of the published tables: the real ones, or loom's.
 //!
-//! Only this crate's own tests under `--cfg stackmark_loom` get loom's: models elsewhere use the
-//! crate as it is.
+//! Only this crate's own tests under `--cfg stackmark_loom` get loom's. Models in other crates use
+//! this crate with the real ones.
 
 #[cfg(not(all(test, stackmark_loom)))]
 mod real {
     pub(crate) use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, fence};
 
-    /// Orders a read-modify-write before it with all accesses behind it. On x86-64 the former is a
-    /// full barrier itself.
+    /// Orders a read-modify-write before it with all accesses behind it. On some architectures the
+    /// read-modify-write is a full barrier itself.
     #[inline]
     pub(crate) fn fence_behind_rmw() {
-        if cfg!(target_arch = "x86_64") {
+        if crate::arch::RMW_IS_FULL_BARRIER {
             std::sync::atomic::compiler_fence(Ordering::SeqCst);
         } else {
             fence(Ordering::SeqCst);

@@ -1,87 +1,36 @@
-//! Traces: walks over any stack, native and managed frames alike, by the rule for each pc.
+//! Traces: walks over any stack, through native and managed frames, by the rule for each pc.
 //!
-//! What a frame's pc means was compiled the first time that it was met: a [`RuleCache`] keeps the
-//! packed rule of each pc that its traces have seen. Rules too rare to be packed are evaluated each
-//! time. A pc without a rule is an error; a trace never falls back to frame pointers, though it
-//! runs along them where the rules say that they are right.
+//! A [`RuleCache`] keeps the packed rule of each pc that its traces have seen. Rules that are not
+//! packed are evaluated each time. A pc without a rule is an error. A trace never guesses by frame
+//! pointers; it runs along them only where the rules say that they are right.
 
 use std::ops::ControlFlow;
 
-use gimli::{Register, X86_64};
+use gimli::Register;
 
-use crate::code::{Published, Snapshot};
-use crate::image::ImageError;
-use crate::memory::{Memory, opaque};
-use crate::registers::RegisterSet;
-use crate::rule::{
-    CALLEE_SAVED, FRAME_POINTER, RETURN_ADDRESS, Rule, STACK_POINTER, SavedBits, WORD,
+use crate::arch::{
+    CALLEE_SAVED, FRAME_POINTER, FRAME_RECORD, FRAME_RECORD_RETURN, PC, STACK_POINTER, WORD, opaque,
 };
-use crate::rule_cache::{LATELY, RuleCache};
-use crate::slow::{Recovered, UnwindRule};
-use crate::walk::{ReturnAddresses, WalkError};
+use crate::code::Snapshot;
+use crate::code::published::Published;
+use crate::image::ImageError;
+use crate::memory::Memory;
+use crate::registers::RegisterSet;
+use crate::return_addresses::ReturnAddresses;
+use crate::rule::{PackedRule, Recovered, UnwindRule};
+use crate::rule_cache::RuleCache;
+use crate::saved_registers::SavedLately;
+use crate::walk_error::WalkError;
 
-/// How far ahead of the CFA the stack is fetched into the cache: about what eight frames take.
+/// The stack is prefetched this many bytes ahead of the CFA: about eight frames.
 const PREFETCH: usize = 768;
-/// How often a trace may go from one stack to another.
+/// A trace may go from one stack to another this often.
 const JUMPS: u32 = 256;
-
-/// The frames that a walk has gone through lately, whose saved registers have not been looked at:
-/// of each register only the oldest frame counts that has saved it, and going backwards that is
-/// soon found.
-struct SavedLately<'t> {
-    /// Where each register was saved, of all frames before.
-    slots: &'t mut [usize; CALLEE_SAVED.len()],
-    /// Rules and CFAs.
-    frames: &'t mut [(Rule, usize); LATELY],
-    count: usize,
-    /// All registers that one of the frames has saved.
-    any: SavedBits,
-}
-
-impl SavedLately<'_> {
-    #[inline]
-    fn note(&mut self, rule: Rule, cfa: usize) {
-        if self.count == LATELY {
-            self.settle();
-        }
-        self.frames[self.count % LATELY] = (rule, cfa);
-        self.count += 1;
-        self.any |= rule.saved_bits();
-    }
-
-    #[inline]
-    fn settle(&mut self) {
-        // By value, so that number and bits can stay in registers from frame to frame.
-        settle(self.slots, &self.frames[..self.count.min(LATELY)], self.any);
-        (self.count, self.any) = (0, 0);
-    }
-}
-
-/// Finds where each register of those in `any` was saved last by one of the frames.
-#[inline(never)]
-fn settle(slots: &mut [usize; CALLEE_SAVED.len()], frames: &[(Rule, usize)], any: SavedBits) {
-    let mut missing = 0;
-    for register in (0..CALLEE_SAVED.len()).map(Rule::register_bits) {
-        missing |= if any & register != 0 { register } else { 0 };
-    }
-    for (rule, cfa) in frames.iter().rev() {
-        if missing == 0 {
-            break;
-        }
-        for (i, slot) in slots.iter_mut().enumerate() {
-            let register = Rule::register_bits(i);
-            if rule.saved_bits() & missing & register != 0 {
-                *slot = cfa.wrapping_sub(rule.saved(i));
-                missing &= !register;
-            }
-        }
-    }
-}
 
 /// One frame of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallFrame {
-    /// Where it stands: a return address, or exact.
+    /// Its pc: a return address, unless `exact`.
     pub pc: usize,
     /// The pc is no return address: the frame is the innermost one, or was interrupted by a signal.
     pub exact: bool,
@@ -89,10 +38,10 @@ pub struct CallFrame {
     pub sp: usize,
     /// Its canonical frame address.
     pub cfa: usize,
-    /// Where its return address stands; `None` for the oldest frame, and where it stands in no
-    /// memory.
+    /// Where its return address stands. `None` for the oldest frame, and where the return address
+    /// is not in memory.
     pub return_slot: Option<usize>,
-    /// The address that it returns to, the original one if the slot is hijacked; 0 for the oldest
+    /// The address to which it returns: the original one if the slot is hijacked, 0 for the oldest
     /// frame.
     pub return_address: usize,
     /// It is the frame that the kernel made to deliver a signal.
@@ -100,14 +49,15 @@ pub struct CallFrame {
 }
 
 impl CallFrame {
-    /// The pc to look a name or a line up by: the byte before a return address belongs to the call.
+    /// The pc by which to look up a name or a line. For a return address it is the byte before,
+    /// which belongs to the call.
     pub fn lookup_pc(&self) -> usize {
         self.pc.wrapping_sub(usize::from(!self.exact))
     }
 }
 
 /// A walk over any stack, from younger frames to older ones. With `REGISTERS`, it knows where each
-/// callee-saved register of each frame is; without, a rule that needs one of them is an error.
+/// callee-saved register of each frame is. Without, a rule that needs one of them is an error.
 ///
 /// It allocates nothing and takes no lock if its cache is [fixed](RuleCache::fixed).
 #[derive(Debug)]
@@ -116,46 +66,44 @@ pub struct Unwinder<'t, M, R, const REGISTERS: bool> {
     cache: &'t mut RuleCache,
     memory: M,
     returns: R,
-    /// What the rule is looked up by: the pc, or the byte before it.
+    /// The pc, or the byte before a return address. The rule is looked up by it.
     at: usize,
     exact: bool,
     sp: usize,
     fp: usize,
-    /// Where each callee-saved register of this frame was saved; 0: it is still what `context`
-    /// says.
+    /// Where each callee-saved register of this frame was saved; 0 if `registers` still holds it.
     saved: [usize; CALLEE_SAVED.len()],
-    context: RegisterSet,
-    /// `context` is that of this very frame.
+    registers: RegisterSet,
+    /// `registers` are those of this very frame.
     fresh: bool,
     jumps: u32,
     ended: bool,
 }
 
 impl<'t, M: Memory, R: ReturnAddresses> Unwinder<'t, M, R, true> {
-    /// A trace that begins at the frame with these registers, whose pc is exact, and reads
-    /// `memory`.
+    /// A trace through `memory` from the frame with these registers. Their pc is exact.
     pub fn new(
         snapshot: &'t Snapshot<'_>,
         cache: &'t mut RuleCache,
         memory: M,
         returns: R,
-        context: RegisterSet,
+        registers: RegisterSet,
     ) -> Unwinder<'t, M, R, true> {
-        Unwinder::start(snapshot, cache, memory, returns, context)
+        Unwinder::start(snapshot, cache, memory, returns, registers)
     }
 }
 
 impl<'t, M: Memory, R: ReturnAddresses> Unwinder<'t, M, R, false> {
-    /// A trace that follows stack and frame pointer alone, and fails at the rare frames that need
+    /// A trace that follows stack and frame pointer alone. It fails at the rare frames that need
     /// another register.
     pub fn lean(
         snapshot: &'t Snapshot<'_>,
         cache: &'t mut RuleCache,
         memory: M,
         returns: R,
-        context: RegisterSet,
+        registers: RegisterSet,
     ) -> Unwinder<'t, M, R, false> {
-        Unwinder::start(snapshot, cache, memory, returns, context)
+        Unwinder::start(snapshot, cache, memory, returns, registers)
     }
 }
 
@@ -165,7 +113,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         cache: &'t mut RuleCache,
         memory: M,
         returns: R,
-        context: RegisterSet,
+        registers: RegisterSet,
     ) -> Unwinder<'t, M, R, REGISTERS> {
         let code = snapshot.published();
         cache.belongs_to(code.version);
@@ -174,19 +122,20 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             cache,
             memory,
             returns,
-            at: context.pc(),
+            at: registers.pc(),
             exact: true,
-            sp: context.sp(),
-            fp: context.get(FRAME_POINTER).unwrap_or(0),
+            sp: registers.sp(),
+            fp: registers.get(FRAME_POINTER).unwrap_or(0),
             saved: [0; CALLEE_SAVED.len()],
-            context,
+            registers,
             fresh: true,
             jumps: 0,
             ended: false,
         }
     }
 
-    /// The pc that the trace begins with is a return address, as that of a parked thread may be.
+    /// Says that the pc with which the trace begins is a return address, as that of a parked thread
+    /// may be.
     pub fn at_return_address(mut self) -> Self {
         if self.exact {
             (self.exact, self.at) = (false, self.at.wrapping_sub(1));
@@ -194,7 +143,11 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         self
     }
 
-    /// The next frame; `None` behind the oldest one. After an error the trace stands still.
+    /// The next frame; `None` behind the oldest one.
+    ///
+    /// # Errors
+    ///
+    /// The frame's caller cannot be found. The trace stands still then.
     #[inline]
     pub fn next_frame(&mut self) -> Result<Option<CallFrame>, WalkError> {
         let mut next = None;
@@ -205,16 +158,20 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         Ok(next)
     }
 
-    /// Calls `each` for every frame until it breaks, or behind the oldest one; yields what it broke
-    /// with. The fastest way to go through a deep stack: the state of the walk stays in the
-    /// machine's registers.
+    /// Calls `each` for every frame until it breaks or the oldest frame has passed. Yields the
+    /// value of the break. This is the fastest way through a deep stack: the state of the walk
+    /// stays in machine registers.
+    ///
+    /// # Errors
+    ///
+    /// A frame's caller cannot be found. The trace stands still then.
     #[inline]
     pub fn for_each<B>(
         &mut self,
         mut each: impl FnMut(CallFrame) -> ControlFlow<B>,
     ) -> Result<Option<B>, WalkError> {
         loop {
-            // As many simple steps as there are, of pcs that the cache holds.
+            // All simple steps in a row of pcs that the cache holds.
             let (mut at, mut sp, mut fp, mut exact) = (self.at, self.sp, self.fp, self.exact);
             let (cache, lately) = self.cache.parts();
             let mut saved =
@@ -222,20 +179,20 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             let mut moved = false;
             let mut last = (at, cache.find(at));
             let outcome = loop {
-                // A recursion stands where it has stood.
+                // A recursion stands at the same pc again.
                 if last.0 != at {
                     last = (at, cache.find(at));
                 }
                 let Some(rule) = last.1 else { break None };
                 if rule.is_frame_record() {
-                    // Nothing in here depends on the rule itself: behind a branch that is
-                    // predicted, the walk runs from frame pointer to frame pointer, and does not
-                    // wait for the rules, which are found meanwhile.
+                    // Nothing in here depends on the rule itself. Behind the predicted branch the
+                    // walk runs from frame pointer to frame pointer, and the processor finds the
+                    // rules meanwhile.
                     let here = at;
                     let mut walked = false;
                     let stopped = loop {
                         let record = opaque(fp);
-                        let cfa = record.wrapping_add(2 * WORD);
+                        let cfa = record.wrapping_add(FRAME_RECORD);
                         if cfa <= sp {
                             break Some(None);
                         }
@@ -248,7 +205,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
                             exact,
                             sp,
                             cfa,
-                            return_slot: Some(cfa - WORD),
+                            return_slot: Some(record.wrapping_add(FRAME_RECORD_RETURN)),
                             return_address,
                             signal_frame: false,
                         };
@@ -262,8 +219,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
                             break None;
                         }
                     };
-                    // Of frames of one function that stand at one place, the oldest has saved
-                    // everything last.
+                    // Of several frames at one pc, the oldest holds the last saved values.
                     if REGISTERS && walked {
                         saved.note(rule, sp);
                     }
@@ -271,7 +227,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
                     if let Some(outcome) = stopped {
                         break outcome;
                     }
-                    // Not in the loop, which it makes three times as long.
+                    // Outside of the loop above, which would take three times as long with it.
                     self.memory.prefetch(sp.wrapping_add(PREFETCH));
                     continue;
                 }
@@ -281,7 +237,8 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
                     break None;
                 }
                 self.memory.prefetch(cfa.wrapping_add(PREFETCH));
-                let Some(found) = self.memory.read(cfa - WORD) else { break None };
+                let return_slot = rule.return_slot(cfa);
+                let Some(found) = self.memory.read(return_slot) else { break None };
                 let saved_fp = rule.saved_fp();
                 if saved_fp != 0 {
                     let Some(value) = self.memory.read(cfa.wrapping_sub(saved_fp)) else {
@@ -298,7 +255,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
                     exact,
                     sp,
                     cfa,
-                    return_slot: Some(cfa - WORD),
+                    return_slot: Some(return_slot),
                     return_address,
                     signal_frame: false,
                 };
@@ -313,7 +270,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             if outcome.is_some() {
                 return Ok(outcome);
             }
-            // Then whatever stopped them.
+            // Then the step that was not simple.
             match self.step()? {
                 None => return Ok(None),
                 Some(frame) => {
@@ -332,7 +289,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         if self.ended {
             return Ok(None);
         }
-        let rule = match self.cache.find(self.at).filter(|rule| *rule != Rule::NONE) {
+        let rule = match self.cache.find(self.at).filter(|rule| *rule != PackedRule::NONE) {
             Some(rule) => rule,
             None => {
                 let rule = self.unwind_rule()?;
@@ -354,7 +311,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         if cfa <= sp || !cfa.is_multiple_of(WORD) {
             return Err(self.bad_cfa(cfa));
         }
-        let return_slot = cfa - WORD;
+        let return_slot = rule.return_slot(cfa);
         let found = self.read(return_slot)?;
         let fp = match rule.saved_fp() {
             0 => self.fp,
@@ -381,30 +338,30 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         Ok(Some(frame))
     }
 
-    /// The pc of the frame that the trace stands at.
+    /// The pc of the frame at which the trace stands.
     #[inline]
     fn pc(&self) -> usize {
         self.at.wrapping_add(usize::from(!self.exact))
     }
 
-    /// A register of the frame that the trace stands at, which is the caller of the one last
-    /// yielded: its value, if it is known.
+    /// The value of a register in the frame at which the trace stands, if it is known. That frame
+    /// is the caller of the one last yielded.
     pub fn register(&self, register: Register) -> Option<usize> {
         match register {
-            RETURN_ADDRESS => Some(self.pc()),
+            PC => Some(self.pc()),
             STACK_POINTER => Some(self.sp),
             FRAME_POINTER => Some(self.fp),
             _ => match self.register_slot(register) {
                 Some(slot) => self.memory.read(slot),
                 None if self.fresh || REGISTERS && CALLEE_SAVED.contains(&register) => {
-                    self.context.get(register)
+                    self.registers.get(register)
                 }
                 None => None,
             },
         }
     }
 
-    /// Where in memory a callee-saved register of that frame was saved; `None` if it is still in
+    /// Where in memory a callee-saved register of that frame was saved. `None` if it is still in
     /// the register.
     pub fn register_slot(&self, register: Register) -> Option<usize> {
         let i = CALLEE_SAVED.into_iter().position(|saved| saved == register)?;
@@ -440,8 +397,8 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
     fn step_slowly(&mut self, rule: UnwindRule<'t>) -> Result<Option<CallFrame>, WalkError> {
         let (pc, sp, exact) = (self.pc(), self.sp, self.exact);
         let failed = |source| WalkError::Expression { pc, source };
-        let context = self.all_registers();
-        let recovery = rule.evaluate(&context, &self.memory).map_err(failed)?;
+        let registers = self.all_registers();
+        let recovery = rule.evaluate(&registers, &self.memory).map_err(failed)?;
         let cfa = recovery.cfa;
         let signal_frame = recovery.signal_frame;
         if recovery.oldest {
@@ -457,14 +414,13 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             };
             return Ok(Some(frame));
         }
-        let caller = recovery.caller(&context, &self.memory).map_err(failed)?;
-        let (Some(found), Some(caller_sp)) = (caller.get(RETURN_ADDRESS), caller.get(X86_64::RSP))
-        else {
+        let caller = recovery.caller(&registers, &self.memory).map_err(failed)?;
+        let (Some(found), Some(caller_sp)) = (caller.get(PC), caller.get(STACK_POINTER)) else {
             return Err(WalkError::ReturnAddress { pc });
         };
         if caller_sp <= sp {
-            // On to another stack, as a signal handler on its own stack or a call between stacks
-            // goes.
+            // The caller is on another stack. A signal handler with a stack of its own, or a call
+            // between stacks, does that.
             self.jumps += 1;
             if self.jumps > JUMPS {
                 return Err(WalkError::Circles { pc });
@@ -479,7 +435,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
                 Recovered::Unknown | Recovered::Value(_) => self.saved[i] = 0,
             }
         }
-        self.context = caller;
+        self.registers = caller;
         self.sp = caller_sp;
         self.fp = caller.get(FRAME_POINTER).unwrap_or(0);
         self.exact = signal_frame;
@@ -489,12 +445,12 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
     }
 
     fn all_registers(&self) -> RegisterSet {
-        let mut context = if self.fresh { self.context } else { RegisterSet::unknown() };
-        for register in CALLEE_SAVED.into_iter().chain([RETURN_ADDRESS, STACK_POINTER]) {
+        let mut registers = if self.fresh { self.registers } else { RegisterSet::unknown() };
+        for register in CALLEE_SAVED.into_iter().chain([PC, STACK_POINTER]) {
             if let Some(value) = self.register(register) {
-                context.set(register, value);
+                registers.set(register, value);
             }
         }
-        context
+        registers
     }
 }

@@ -145,8 +145,8 @@ fn a_compiled_image_says_what_its_entries_say() {
     assert_eq!(compiled.rule(outside), Ok(None));
 }
 
-/// The stubs of lazily bound calls have a CFA by an expression over the pc: one push more behind
-/// the 11th byte of each.
+/// The stubs of lazily bound calls have a CFA by an expression over the pc: behind the 11th byte of
+/// a stub, one word more is pushed.
 #[test]
 fn stubs_of_the_procedure_linkage_table_are_walked_at_every_byte() {
     let directory = Directory::new("plt");
@@ -168,8 +168,8 @@ fn stubs_of_the_procedure_linkage_table_are_walked_at_every_byte() {
     let image = Image::open(&path, 0, &[]).unwrap();
     let stack = MemorySnapshot { start: 0x7000, words: vec![0; 16] };
     for at in 0..size as usize {
-        // `push; jmp` in the first entry, which a stub has jumped to with its own word pushed;
-        // `jmp; push; jmp` in the others.
+        // The first entry is `push; jmp`; a stub jumps to it after a push of its own. The others
+        // are `jmp; push; jmp`.
         let pushed = match (at / 16, at % 16) {
             (0, 0..6) => 1,
             (0, _) => 2,
@@ -216,7 +216,7 @@ fn what_is_no_image_is_refused() {
     assert!(matches!(Image::open(Path::new("/nonexistent"), 0, &[]), Err(ImageError::File { .. })));
 }
 
-/// A small library, with all that images have.
+/// A small library with all sections of CFI that images have.
 fn small() -> Vec<u8> {
     std::fs::read("/usr/lib/x86_64-linux-gnu/libdl.so.2").unwrap()
 }
@@ -253,7 +253,8 @@ proptest! {
                 for pc in range.step_by(61) {
                     if let Ok(Some(rule)) = image.rule(pc) {
                         let stack = MemorySnapshot { start: 0x1000, words: vec![0x1000; 16] };
-                        let _ = (rule.evaluate(&RegisterSet::new(pc, 0x1000, 0x1000), &stack), rule.to_string());
+                        let registers = RegisterSet::new(pc, 0x1000, 0x1000);
+                        let _ = (rule.evaluate(&registers, &stack), rule.to_string());
                     }
                 }
             }

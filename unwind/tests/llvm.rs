@@ -143,7 +143,10 @@ proptest! {
     ) {
         let maps: Vec<StackMap> = maps
             .into_iter()
-            .map(|(return_address, (words, roots))| StackMap { return_address, cfa_offset: words.map(|w| w * 8), roots })
+            .map(|(return_address, (words, roots))| {
+                let cfa_offset = words.map(|words| words * 8);
+                StackMap { return_address, cfa_offset, roots }
+            })
             .collect();
         let table = StackMaps::new(maps.iter().rev().cloned()).unwrap();
         prop_assert_eq!(table.len(), maps.len());
@@ -152,7 +155,8 @@ proptest! {
             prop_assert_eq!(found.cfa_offset(), map.cfa_offset);
             prop_assert_eq!(&found.roots().collect::<Vec<_>>(), &map.roots);
             let neighbour = map.return_address + 1;
-            prop_assert_eq!(table.get(neighbour).is_some(), maps.iter().any(|map| map.return_address == neighbour));
+            let known = maps.iter().any(|map| map.return_address == neighbour);
+            prop_assert_eq!(table.get(neighbour).is_some(), known);
         }
         prop_assert!(table.get(0).is_none() && table.get(usize::MAX).is_none());
     }
@@ -219,14 +223,16 @@ fn a_closure_of_the_host_serves_as_stack_maps() {
 }
 
 const PROGRAM: &str = r#"
-define i64 @leaf(void ()* %look, i64 addrspace(1)* %a, i64 addrspace(1)* %b) #0 gc "statepoint-example" {
+define i64 @leaf(void ()* %look, i64 addrspace(1)* %a, i64 addrspace(1)* %b)
+    #0 gc "statepoint-example" {
   call void %look()
   %x = load i64, i64 addrspace(1)* %a
   %y = load i64, i64 addrspace(1)* %b
   %s = sub i64 %x, %y
   ret i64 %s
 }
-define i64 @work(void ()* %look, i64 addrspace(1)* %a, i64 addrspace(1)* %b) #0 gc "statepoint-example" {
+define i64 @work(void ()* %look, i64 addrspace(1)* %a, i64 addrspace(1)* %b)
+    #0 gc "statepoint-example" {
   %r = call i64 @leaf(void ()* %look, i64 addrspace(1)* %b, i64 addrspace(1)* %a)
   %p = getelementptr i64, i64 addrspace(1)* %a, i64 1
   %x = load i64, i64 addrspace(1)* %p
@@ -236,7 +242,7 @@ define i64 @work(void ()* %look, i64 addrspace(1)* %a, i64 addrspace(1)* %b) #0 
 attributes #0 = { noinline uwtable }
 "#;
 
-/// What the collection in the middle of the program needs, and how many roots it found.
+/// The state of the collection in the middle of the program, and the number of roots that it found.
 struct Collection {
     code: Code,
     maps: StackMaps,
@@ -249,8 +255,8 @@ thread_local! {
     static COLLECTION: RefCell<Option<Collection>> = const { RefCell::new(None) };
 }
 
-// Saves all callee-saved registers, so that what the program keeps in them stands in memory while
-// it is looked at.
+// Saves all callee-saved registers, so that the program's values in them stand in memory during the
+// collection.
 std::arch::global_asm!(
     ".globl stackmark_test_look",
     "stackmark_test_look:",
@@ -293,7 +299,7 @@ extern "C" fn collect() {
         let mut trace = Unwinder::new(&snapshot, &mut cache, memory.clone(), (), context);
         let mut slots = Vec::new();
         while trace.next_frame().is_ok_and(|frame| frame.is_some()) {
-            // The frame that the trace stands at now, with its registers.
+            // The frame at which the trace stands now, with its registers.
             let register = |register| trace.register(register).unwrap();
             let Some(map) = maps.get(register(X86_64::RA)) else { continue };
             for root in map.roots() {
@@ -321,8 +327,8 @@ extern "C" fn collect() {
     });
 }
 
-/// Compiles, loads and runs the program with these options for `llc`; how many roots the collection
-/// visited.
+/// Compiles, loads and runs the program with these options for `llc`. Yields the number of roots
+/// that the collection visited.
 fn run(name: &str, options: &[&str]) -> Option<usize> {
     let library = support::load(name, PROGRAM, options)?;
     let maps = StackMaps::new(llvm::stack_maps(library.stack_maps).unwrap()).unwrap();

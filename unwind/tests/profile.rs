@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use stackmark_unwind::{Code, LiveMemory, RegisterSet, RuleCache, Unwinder};
 
-/// What the handler works with; used by the one thread that takes the signals.
+/// The handler's state. Only the one thread that takes the signals uses it.
 struct Profiler {
     code: *const Code,
     cache: RuleCache,
@@ -36,8 +36,8 @@ extern "C" fn on_tick(
     if profiler.is_null() {
         return;
     }
-    // SAFETY: whoever takes the pointer out has it alone until it is put back; the test keeps it
-    // alive.
+    // SAFETY: the pointer is taken out, so this handler has it alone until it is put back. The test
+    // keeps it alive.
     let (state, interrupted) = unsafe { (&mut *profiler, &*interrupted) };
     let context = RegisterSet::interrupted(interrupted);
     if state.stack.contains(&context.sp()) {

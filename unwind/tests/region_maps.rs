@@ -16,7 +16,7 @@ const START: usize = 0x10_0000;
 const CALL: usize = START + 0x20;
 const STACK: usize = 0x7000_0000;
 
-/// One function with `maps` instead of a safepoint, whose frame is as Cranelift's, with 32 bytes
+/// One function with `maps` instead of a safepoint. Its frame is as Cranelift's, with 32 bytes
 /// below the frame pointer.
 fn with_maps(maps: Vec<StackMap>) -> Region {
     Region { stack_maps: maps, ..region(START, &[&[]]) }
@@ -140,7 +140,8 @@ proptest! {
             .enumerate()
             .map(|(i, gap)| {
                 at += gap;
-                let slots = (0..32).filter(|slot| (i % distinct) >> slot & 1 != 0).map(|slot| slot * 8).collect();
+                let live = (0..32).filter(|slot| (i % distinct) >> slot & 1 != 0);
+                let slots = live.map(|slot| slot * 8).collect();
                 Safepoint { return_address: at, cfa_offset: 272, slots }
             })
             .collect();
@@ -148,17 +149,25 @@ proptest! {
         let mut region = region(START, &[]);
         region.len = len;
         region.eh_frame = eh_frame([(START, len as u32, vec![(0, Cfi::CfaOffset(272))])]);
-        let function = stackmark_unwind::Function { name: "f".into(), start: START, len, ..Default::default() };
-        region.functions.push(function);
+        region.functions.push(stackmark_unwind::Function {
+            name: "f".into(),
+            start: START,
+            len,
+            ..Default::default()
+        });
         region.safepoints = safepoints.iter().rev().cloned().collect();
         let code = Code::new();
         code.register(region).unwrap();
         let snapshot = code.snapshot();
         let mut expected = safepoints.iter().peekable();
         for return_address in START..=START + len {
-            let found = snapshot.safepoint(return_address).map(|safepoint| safepoint.slots().collect::<Vec<_>>());
-            let safepoint = expected.next_if(|safepoint| safepoint.return_address == return_address);
-            prop_assert_eq!(found, safepoint.map(|safepoint| safepoint.slots.clone()), "{:#x}", return_address);
+            let found = snapshot
+                .safepoint(return_address)
+                .map(|safepoint| safepoint.slots().collect::<Vec<_>>());
+            let safepoint =
+                expected.next_if(|safepoint| safepoint.return_address == return_address);
+            let slots = safepoint.map(|safepoint| safepoint.slots.clone());
+            prop_assert_eq!(found, slots, "{:#x}", return_address);
         }
         prop_assert_eq!(snapshot.safepoint_tables().0, safepoints.len());
     }

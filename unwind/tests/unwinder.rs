@@ -272,16 +272,15 @@ fn a_trace_goes_through_a_signal_frame_on_another_stack() {
     assert_eq!(pcs(&own[signal..]), expected[expected.len() - common..]);
 }
 
-/// Registers are found in the same slots, and frames at the same places, whether one asks for one
-/// frame after the other or goes through a thousand at once; in runs of one function too.
+/// A trace finds the same registers and frames one by one as a thousand at once, also in runs of
+/// one function.
 #[test]
 fn registers_are_found_alike_step_by_step_and_at_once() {
     use gimli::write::CallFrameInstruction as Cfi;
     const START: usize = 0x40_0000;
     const STACK: usize = 0x7000_0000;
     let registers = [X86_64::RBP, X86_64::RBX, X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
-    // Function i saves the registers of its bits, the last one twice as seldom as a real one would;
-    // 64 keeps a frame pointer.
+    // Function i saves the registers of its bits. Bit 64 stands for a frame pointer.
     let functions = (0..=64_usize).map(|i| {
         let mut instructions = vec![(1, Cfi::CfaOffset(16))];
         if i == 64 {
@@ -307,8 +306,8 @@ fn registers_are_found_alike_step_by_step_and_at_once() {
     };
     code.register(region).unwrap();
 
-    // Frames of eight words. Those with a frame pointer have it in their sixth word, where the next
-    // such frame's is saved.
+    // Frames of eight words. Those with a frame pointer save the next such frame's in their sixth
+    // word.
     let mut state = 1_u64;
     let mut function = || {
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
@@ -319,8 +318,7 @@ fn registers_are_found_alike_step_by_step_and_at_once() {
     };
     const FRAMES: usize = 1500;
     let mut of_frames: Vec<usize> = (0..FRAMES).map(|_| function()).collect();
-    // One run that is longer than what is looked at together, and a register that was saved long
-    // ago.
+    // A run longer than the frames that are searched together, and a register saved long before.
     of_frames[600..1100].fill(64);
     of_frames[3] = 1 << 5 | 1 << 2;
     let mut words = vec![0; 8 * (FRAMES + 1)];
@@ -350,7 +348,7 @@ fn registers_are_found_alike_step_by_step_and_at_once() {
                 "frame {frame}"
             );
         }
-        // Twice, since what is not in the cache yet is stepped over one by one.
+        // Twice: pcs that are not in the cache yet are stepped over one by one.
         for _ in 0..2 {
             let mut all = Unwinder::new(&snapshot, &mut all_cache, &memory, (), context());
             let mut seen = 0;

@@ -307,7 +307,7 @@ fn cfi_that_leaves_the_return_address_undefined_ends_a_walk() {
     code.register(oldest).unwrap();
     let (mut memory, registers) = stack();
     memory.words[21] = 0x60_0020;
-    // It stands at the very end of the stack, so that its CFA would lie above.
+    // It stands at the very end of the stack; its CFA would lie above.
     memory.words.truncate(22);
     let frames = walk(&code, &memory, (), registers).unwrap();
     assert_eq!(frames.last(), Some(&(FrameKind::Managed, 0x60_0020, 22)));
@@ -512,7 +512,9 @@ mod corrupt {
 
     fn word() -> impl Strategy<Value = usize> {
         prop_oneof![
-            3 => prop::sample::select(vec![IN_F0, IN_F1, IN_F1 + 0x20, IN_ENTRY, CALLBACK + 8, CODE + 2, CODE + 0x50]),
+            3 => prop::sample::select(vec![
+                IN_F0, IN_F1, IN_F1 + 0x20, IN_ENTRY, CALLBACK + 8, CODE + 2, CODE + 0x50,
+            ]),
             2 => (0..64_usize).prop_map(|word| STACK + word * 8),
             1 => STUBS,
             1 => any::<usize>(),
@@ -533,15 +535,19 @@ mod corrupt {
             let stubs = Stubs((0..256).map(|i| if i % 3 == 0 { IN_F1 } else { IN_F0 }).collect());
             let snapshot = code.snapshot();
             let registers = Registers { pc, sp, fp };
-            let mut walker = Walker::new(&snapshot, Guarded(&memory), &stubs, registers, memory.bounds())
-                .checked(checked);
+            let bounds = memory.bounds();
+            let mut walker =
+                Walker::new(&snapshot, Guarded(&memory), &stubs, registers, bounds.clone())
+                    .checked(checked);
             let mut last = 0;
             for _ in 0..=memory.words.len() + 1 {
                 match walker.next_frame() {
                     Ok(Some(frame)) => {
-                        let up = frame.cfa > last || frame.return_slot.is_none() && frame.cfa == memory.bounds().end;
-                        prop_assert!(up && frame.cfa <= memory.bounds().end);
-                        prop_assert!(frame.slots().all(|slot| slot < frame.cfa && slot >= frame.sp));
+                        let oldest = frame.return_slot.is_none();
+                        let up = frame.cfa > last || oldest && frame.cfa == bounds.end;
+                        prop_assert!(up && frame.cfa <= bounds.end);
+                        let in_frame = frame.sp..frame.cfa;
+                        prop_assert!(frame.slots().all(|slot| in_frame.contains(&slot)));
                         last = frame.cfa;
                     }
                     Ok(None) | Err(_) => return Ok(()),

@@ -92,7 +92,8 @@ macro_rules! functions {
 
 functions!(
     "stackmark_bench_fp",
-    "push rbp\n .set words, words + 1\n .cfi_def_cfa_offset 16\n .cfi_offset rbp, -16\n mov rbp, rsp\n .cfi_def_cfa_register rbp",
+    "push rbp\n .set words, words + 1\n .cfi_def_cfa_offset 16\n .cfi_offset rbp, -16\n \
+     mov rbp, rsp\n .cfi_def_cfa_register rbp",
     "pop rbp\n .cfi_restore rbp\n .cfi_def_cfa rsp, 8",
     ""
 );

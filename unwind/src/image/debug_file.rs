@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use object::Object;
 
-/// The debug file that belongs to `file`, which lies at `path`; below one of `directories`, or
-/// beside it.
+/// The debug file of `file`, which lies at `path`. It is below one of `directories`, or beside the
+/// file.
 pub(crate) fn find(
     file: &object::File<'_>,
     path: &Path,
@@ -34,7 +34,7 @@ fn by_link(file: &object::File<'_>, path: &Path, directories: &[PathBuf]) -> Opt
         .iter()
         .map(|root| root.join(directory.strip_prefix("/").unwrap_or(&directory)).join(name));
     beside.into_iter().chain(below).find(|candidate| {
-        // A file may be linked to a name that it has itself.
+        // The link may name the file itself.
         candidate != path && std::fs::read(candidate).is_ok_and(|bytes| crc32(&bytes) == checksum)
     })
 }

@@ -1,25 +1,28 @@
-//! The form in which all stack maps are kept, whatever compiler or host they come from: a few bytes
-//! a safepoint, found in a few loads.
+//! The form in which all stack maps are kept: a few bytes a safepoint, found in a few loads.
 //!
 //! Code is divided into buckets. A return address is one byte, its distance from its bucket's
-//! start; the return addresses of a bucket lie side by side, and eight of them are compared at
-//! once. Each has a row: the number of its map, and beside it the frame's size, which a walk waits
-//! for. Equal maps are stored once, and so are equal lists of roots, in which each location is the
-//! difference to the last.
+//! start. The return addresses of a bucket lie side by side, and eight of them are compared at
+//! once. Each has a row: the number of its map, and the frame's size, so that a walk need not wait
+//! for the map. Equal maps are stored once, and so are equal lists of roots. In a list each
+//! location is the difference to the last.
 
 use std::collections::HashMap;
 use std::slice;
 
 use gimli::Register;
 
-use super::{Location, Root, StackMap, StackMapError, WORD};
+use super::map::{Location, Root, StackMap, StackMapError};
+use crate::arch::{self, FRAME_RECORD};
+
+/// Bytes of a word, as offsets are counted.
+const WORD: i32 = arch::WORD as i32;
 
 const BUCKET_SHIFT: u32 = 7;
 const BUCKET_MASK: usize = (1 << BUCKET_SHIFT) - 1;
-/// How many keys are compared at once; so many bytes follow the last one.
+/// The number of keys that are compared at once, and of bytes behind the last key.
 const LANES: usize = 8;
 
-/// What a frame's function and its CFI add to its map.
+/// What the frame's function and its CFI add to a map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// The frame pointer was saved this many bytes below the CFA, at most 255 words; 0: it was not.
@@ -30,13 +33,13 @@ pub(crate) struct Layout {
     pub(crate) moves_return_address: bool,
 }
 
-/// One distinct map: the frame, and where its roots are written down.
+/// One distinct map: the frame, and the place of its roots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Head {
     /// CFA offset in words in the low 30 bits, flags above.
     frame: u32,
     roots: u32,
-    /// How many plain roots there are; [`ANY`]: roots of any kind.
+    /// The number of plain roots, or [`ANY`] for roots of any kind.
     plain: u16,
     saved_fp: u8,
     cfa_from_fp: u8,
@@ -49,8 +52,8 @@ const CFA_KNOWN: u32 = 1 << 30;
 const MOVES: u32 = 1 << 31;
 const WORDS_MASK: u32 = CFA_KNOWN - 1;
 
-/// What the index has for a safepoint: the frame's size in words in the low byte, the number of its
-/// map above.
+/// A safepoint in the index: the frame's size in words in the low byte, the number of its map
+/// above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Row(u32);
@@ -154,11 +157,13 @@ impl<'m> MapRef<'m> {
         self.head().frame & CFA_KNOWN != 0
     }
 
-    /// Whether saved frame pointer and CFA lie at and two words above the frame pointer.
+    /// Whether the frame keeps a frame record: the frame pointer points to it, and the CFA lies
+    /// behind it.
     #[inline]
     pub(crate) fn has_frame_record(&self) -> bool {
         let head = self.head();
-        head.saved_fp == 2 && head.cfa_from_fp == 2
+        const WORDS: u8 = (FRAME_RECORD / arch::WORD) as u8;
+        head.saved_fp == WORDS && head.cfa_from_fp == WORDS
     }
 
     #[inline]
@@ -234,8 +239,8 @@ impl Iterator for Roots<'_> {
 
 impl ExactSizeIterator for Roots<'_> {}
 
-/// The words that roots are in, as offsets from the stack pointer in bytes: each base, and behind
-/// it what is derived from it.
+/// The words of roots, as offsets from the stack pointer in bytes. The pointers derived from a base
+/// follow it.
 #[derive(Clone, Debug)]
 pub(crate) struct Slots<'m> {
     roots: Roots<'m>,
@@ -254,7 +259,7 @@ impl<'m> Slots<'m> {
         if self.derived.is_none() {
             let root = self.roots.next()?;
             self.derived = (root.derived != root.base).then_some(root.derived);
-            // One reference from which several pointers are derived comes several times.
+            // A reference with several derived pointers comes several times.
             if self.base.replace(root.base) != Some(root.base) {
                 return Some(offset(root.base));
             }
@@ -355,11 +360,11 @@ impl Index {
         while i < behind {
             let keys = self.keys[i..].first_chunk().map_or(0, |keys| u64::from_le_bytes(*keys));
             let differ = keys ^ ((at & BUCKET_MASK) as u64).wrapping_mul(LOW_BITS);
-            // Of the bits that this sets, the lowest is that of the first byte that is zero.
+            // The lowest bit that this sets belongs to the first byte that is zero.
             let equal = differ.wrapping_sub(LOW_BITS) & !differ & HIGH_BITS;
             if equal != 0 {
                 i += equal.trailing_zeros() as usize / 8;
-                // What is equal behind the bucket belongs to the next.
+                // An equal key behind the bucket belongs to the next one.
                 return (i < behind).then(|| self.rows[i]);
             }
             i += LANES;
@@ -371,11 +376,13 @@ impl Index {
 const KIND_BITS: u32 = 3;
 const DERIVED: u64 = 1;
 
-/// The roots in bytes, and how many of them are plain. Plain ones are ascending offsets from the
-/// stack pointer, from none of which is anything derived; of each there is one byte, the difference
-/// in words to the last. If there are others, the number of roots comes first. Then each root's
-/// base and, if there is one, its derived pointer: the difference in words to the last location or
-/// a register's number, its kind, and whether a derived one follows.
+/// The roots in bytes, and the number of plain ones.
+///
+/// Plain roots are ascending offsets from the stack pointer without derived pointers. Each is one
+/// byte, the difference in words to the last. If any root is not plain, the number is [`ANY`] and
+/// the bytes begin with the number of roots. Then come each root's base and, if there is one, its
+/// derived pointer. Each is one number: the difference in words to the last location or a
+/// register's number, its kind, and whether a derived pointer follows.
 fn encode(map: &StackMap) -> Result<(u16, Vec<u8>), StackMapError> {
     let unaligned = StackMapError::Unaligned { return_address: map.return_address };
     if !map.cfa_offset.unwrap_or(0).is_multiple_of(WORD as u32) {

@@ -3,11 +3,11 @@
 //! `user_stack_maps()` of a compiled function's buffer yields `(return offset, span, map)`: the
 //! offset of the return address in the function, the distance from the stack pointer to the frame
 //! pointer there, and the live slots as offsets from that stack pointer. It has an entry only for
-//! calls across which something is live; every other call is a safepoint too, without slots, or its
-//! frame could not be walked at table speed and would get no barrier. `call_sites()` names all
-//! calls, and `frame_layout()` their span, which is one for the whole function.
+//! calls over which something is live. Every other call must be a safepoint too, without slots;
+//! otherwise its frame is walked slowly and gets no barrier. `call_sites()` names all calls, and
+//! `frame_layout()` the one span of the function.
 //!
-//! Cranelift's x86-64 frames always save the frame pointer, so the CFA lies two words above it.
+//! Cranelift's frames always save the frame pointer, so the CFA lies one frame record above it.
 //! This module takes numbers, not types, and so depends on no version of Cranelift:
 //!
 //! ```
@@ -23,25 +23,27 @@
 //!     function_start,
 //!     frame_to_fp_offset,         // buffer.frame_layout().unwrap().frame_to_fp_offset
 //!     buffer.call_sites(),        // .map(|call| call.ret_addr)
-//!     buffer.user_stack_maps(),   // .iter().map(|(at, span, map)| (*at, *span, map.entries().map(|entry| entry.1)))
+//!     // .iter().map(|(at, span, map)| (*at, *span, map.entries().map(|entry| entry.1)))
+//!     buffer.user_stack_maps(),
 //! );
-//! let layouts: Vec<_> = safepoints.iter().map(|s| (s.return_address, s.cfa_offset, s.slots.len())).collect();
-//! assert_eq!(layouts, [(0x1018, 32, 0), (0x1024, 32, 1)]);
+//! let layouts = safepoints.iter().map(|s| (s.return_address, s.cfa_offset, s.slots.len()));
+//! assert_eq!(layouts.collect::<Vec<_>>(), [(0x1018, 32, 0), (0x1024, 32, 1)]);
 //! ```
 
 use std::collections::BTreeMap;
 
-use gimli::X86_64;
 use gimli::write::{CallFrameInstruction, FrameDescriptionEntry};
 
+use crate::arch::{
+    self, CALL_PUSHES, CALLEE_SAVED, CRANELIFT_EPILOGUE, CRANELIFT_RETURN, STACK_POINTER,
+};
 use crate::safepoint::Safepoint;
 
 /// What lies between the frame pointer and the CFA: the saved frame pointer and the return address.
-pub const FRAME_RECORD: u32 = 16;
+pub const FRAME_RECORD: u32 = arch::FRAME_RECORD as u32;
 
-/// The safepoints of a function whose first byte is at `function_start`: its `calls`, as offsets of
-/// their return addresses, and its `maps`, which add slots to calls. `span` is that of the calls
-/// without a map.
+/// The safepoints of the function at `function_start`. `calls` are the offsets of their return
+/// addresses, `maps` add slots to calls, and `span` is that of the calls without a map.
 pub fn safepoints<S: IntoIterator<Item = u32>>(
     function_start: usize,
     span: u32,
@@ -76,34 +78,31 @@ pub fn safepoint(
     }
 }
 
-/// `mov rsp, rbp; pop rbp; ret`: how every function of Cranelift's that returns ends.
-const EPILOGUE: [u8; 5] = [0x48, 0x89, 0xec, 0x5d, 0xc3];
-
-/// Adds to a function's entry what Cranelift leaves out of it: that at the `ret` of an epilogue the
-/// frame is gone. Without that, an asynchronous trace, a profiler's say, that finds a thread there
-/// goes astray. `code` is the function.
+/// Adds to a function's entry what Cranelift leaves out of it: at the return of an epilogue the
+/// frame is gone. Without it, a profiler's trace goes astray where it finds a thread there. `code`
+/// is the function.
 ///
-/// The system's unwinder and debuggers get it with the entry. Bytes in the middle of an instruction
-/// that look like an epilogue do no harm: no thread stands there, and no call ends there.
+/// The system's unwinder and debuggers get it with the entry. Bytes inside of an instruction that
+/// look like an epilogue do no harm: no thread stands there, and no call ends there.
 pub fn describe_epilogues(entry: &mut FrameDescriptionEntry, code: &[u8]) {
     for start in epilogues(code) {
-        let ret = (start + EPILOGUE.len() - 1) as u32;
+        let ret = (start + CRANELIFT_EPILOGUE.len() - CRANELIFT_RETURN) as u32;
         entry.add_instruction(ret, CallFrameInstruction::RememberState);
-        entry.add_instruction(ret, CallFrameInstruction::Cfa(X86_64::RSP, 8));
-        for saved in [X86_64::RBP, X86_64::RBX, X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15]
-        {
+        entry.add_instruction(ret, CallFrameInstruction::Cfa(STACK_POINTER, CALL_PUSHES as i32));
+        for saved in CALLEE_SAVED {
             entry.add_instruction(ret, CallFrameInstruction::SameValue(saved));
         }
-        // Whatever follows is in the body again.
-        if (ret as usize) + 1 < code.len() {
-            entry.add_instruction(ret + 1, CallFrameInstruction::RestoreState);
+        // The code behind it is in the body again.
+        let behind = ret + CRANELIFT_RETURN as u32;
+        if (behind as usize) < code.len() {
+            entry.add_instruction(behind, CallFrameInstruction::RestoreState);
         }
     }
 }
 
 fn epilogues(code: &[u8]) -> impl Iterator<Item = usize> {
-    code.windows(EPILOGUE.len())
+    code.windows(CRANELIFT_EPILOGUE.len())
         .enumerate()
-        .filter(|(_, bytes)| *bytes == EPILOGUE)
+        .filter(|(_, bytes)| *bytes == CRANELIFT_EPILOGUE)
         .map(|(start, _)| start)
 }

@@ -1,20 +1,20 @@
 //! LLVM's `.llvm_stackmaps` section, version 3, and the statepoints in it.
 //!
-//! The section is one blob for each object that was linked, each with functions, constants and
-//! records; a record's address is the return address of its call. `gc.statepoint` writes a record
-//! as the calling convention, flags and the number of deoptimisation values, those values, and then
-//! a pair of base and derived pointer for each live reference.
+//! The section has one blob for each linked object, with functions, constants and records. A
+//! record's address is the return address of its call. The record of a `gc.statepoint` has the
+//! calling convention, flags and the number of deoptimisation values, those values, and then a pair
+//! of base and derived pointer for each live reference.
 //!
 //! [`stack_maps`] are for a [`Region`](crate::Region), or, where roots may be in registers, a
 //! [`StackMaps`](super::StackMaps).
 //!
-//! The section must be loaded or read from the file after relocation, since functions stand in it
-//! as addresses: `llvm-objcopy --set-section-flags .llvm_stackmaps=alloc,data`.
+//! The section must be relocated, since it holds the addresses of functions. Make the loader do
+//! that with `llvm-objcopy --set-section-flags .llvm_stackmaps=alloc,data`.
 
 use gimli::Register;
 
-use super::{Location, Root, StackMap};
-use crate::rule::{FRAME_POINTER, STACK_POINTER, WORD};
+use super::map::{Location, Root, StackMap};
+use crate::arch::{CALL_PUSHES, FRAME_POINTER, STACK_POINTER, WORD};
 
 /// What is wrong with a section of stack maps, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +26,7 @@ pub enum LlvmError {
         /// Where it ends.
         offset: usize,
     },
-    /// A version of the format that this is no reader for.
+    /// An unknown version of the format.
     #[error("the stack maps at offset {offset:#x} have version {version}, not 3")]
     Version {
         /// Where the blob begins.
@@ -34,13 +34,13 @@ pub enum LlvmError {
         /// Its version.
         version: u8,
     },
-    /// A location of a kind that the format does not have, or with a constant that is not there.
+    /// A location of an unknown kind, or with a constant that does not exist.
     #[error("the location at offset {offset:#x} is of no known kind")]
     Location {
         /// Where it lies.
         offset: usize,
     },
-    /// The functions have fewer or more records than there are.
+    /// The functions' numbers of records do not add up to the blob's.
     #[error(
         "the functions of the blob at offset {offset:#x} do not have as many records as it has"
     )]
@@ -152,12 +152,20 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The stack maps of a section all of whose records are statepoints.
+/// The stack maps of a section with records of statepoints only.
+///
+/// # Errors
+///
+/// The section is malformed, or a record is no statepoint or has a root that cannot be visited.
 pub fn stack_maps(section: &[u8]) -> Result<Vec<StackMap>, LlvmError> {
     records(section)?.iter().map(Record::statepoint).collect()
 }
 
 /// All records of a section.
+///
+/// # Errors
+///
+/// The section is malformed.
 pub fn records(section: &[u8]) -> Result<Vec<Record>, LlvmError> {
     let mut input = Input { bytes: section, at: 0 };
     let mut records = Vec::new();
@@ -175,7 +183,7 @@ fn blob(input: &mut Input<'_>, records: &mut Vec<Record>) -> Result<(), LlvmErro
     }
     let _reserved = (input.u8()?, input.u16()?);
     let (functions, constants, count) = (input.u32()?, input.u32()?, input.u32()?);
-    // Nothing is reserved for these numbers before what they count has been read.
+    // The numbers may be wrong, so no memory is reserved for them.
     let mut owners = Vec::new();
     for _ in 0..functions {
         owners.push((input.u64()?, input.u64()?, input.u64()?));
@@ -235,7 +243,12 @@ fn record(
 }
 
 impl Record {
-    /// The live references, if the record is one of a statepoint.
+    /// The live references of a statepoint.
+    ///
+    /// # Errors
+    ///
+    /// The record is no statepoint, has a root that cannot be visited, or a frame of 4 GiB and
+    /// more.
     pub fn statepoint(&self) -> Result<StackMap, LlvmError> {
         let return_address = self.return_address;
         let no_statepoint = LlvmError::NoStatepoint { return_address };
@@ -271,7 +284,8 @@ impl Record {
         let cfa_offset = match self.stack_size {
             None => None,
             Some(size) => {
-                let size = u32::try_from(size).ok().and_then(|size| size.checked_add(WORD as u32));
+                let size =
+                    u32::try_from(size).ok().and_then(|size| size.checked_add(CALL_PUSHES as u32));
                 Some(size.ok_or(LlvmError::FrameSize { return_address })?)
             }
         };

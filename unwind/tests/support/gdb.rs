@@ -1,7 +1,7 @@
 //! One process, two backtraces: its own, and that of gdb, which runs it.
 //!
-//! A test of the same binary is the subject. It walks its stack, [tells](report) what it has found,
-//! and reaches a breakpoint in the very function that has walked.
+//! Another test of the same binary is the subject. It walks its stack, [reports](report) what it
+//! has found, and reaches a breakpoint in the function that has walked.
 
 use std::process::Command;
 
@@ -22,16 +22,16 @@ pub(crate) extern "C" fn stackmark_test_stop() {
     std::hint::black_box(());
 }
 
-/// Tells the test that runs gdb what was found: the callers of the function that calls this, and
-/// then [`stackmark_test_stop`] itself.
+/// Reports to the test that runs gdb what was found: the callers of the function that calls this,
+/// and then [`stackmark_test_stop`] itself.
 pub(crate) fn report(callers: &[Caller]) {
     let words: Vec<String> =
         callers.iter().map(|(pc, signal)| format!("{pc:x}:{}", u8::from(*signal))).collect();
     println!("\nwalked {}", words.join(" "));
 }
 
-/// Runs the test `test` of this binary under gdb, as that subject. What it has found itself, and
-/// what gdb finds; `None`, with a message, where gdb or its Python is missing.
+/// Runs the test `test` of this binary under gdb, as that subject. Yields what it has found itself
+/// and what gdb finds. `None`, with a message, where gdb or its Python is missing.
 pub(crate) fn both(
     test: &str,
     subject: &str,

@@ -1,17 +1,16 @@
 //! The table of one piece of code: from a pc to its packed rule, in one probe of a bucket of 512
 //! bytes of code.
 //!
-//! Rows hold the pc's low bits and the number of a rule, the rows of one bucket lie side by side,
-//! and a head per bucket says where they begin and which rule is in force at the bucket's start. So
-//! a lookup reads one head pair, some adjacent words and the rule itself. Real code has eight rows
-//! in a bucket; with smaller ones the heads would take more memory than the rows, and what is met
-//! often is found in a safepoint table or a trace's cache before.
+//! A row holds the pc's low bits and the number of a rule. The rows of one bucket lie side by side.
+//! A head per bucket says where they begin and which rule is in force at the bucket's start. So a
+//! look-up reads two heads, some adjacent words and the rule. Real code has eight rows in a bucket.
+//! Smaller buckets would take more memory for heads than for rows; and pcs that are met often are
+//! found in a safepoint table or a [`RuleCache`](crate::RuleCache) already.
 
 use std::collections::HashMap;
 
 use crate::cfi::{CfiError, FunctionRows};
-use crate::rule::Rule;
-use crate::slow::{SlowRules, UnwindRule};
+use crate::rule::{CfiRows, PackedRule, UnwindRule};
 
 const BUCKET_SHIFT: u32 = 9;
 const BUCKET_MASK: u64 = (1 << BUCKET_SHIFT) - 1;
@@ -26,7 +25,7 @@ struct Head {
 
 /// Compiled rules of the code in `start..end`.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub(crate) struct RuleTable {
     start: u64,
     end: u64,
     /// One a bucket, and one that closes the last bucket.
@@ -34,25 +33,25 @@ pub(crate) struct Table {
     /// `(pc & BUCKET_MASK) << 16 | rule number`, ascending within a bucket.
     rows: Vec<u32>,
     /// Each distinct rule once.
-    rules: Vec<Rule>,
-    slow: SlowRules,
+    rules: Vec<PackedRule>,
+    unpacked: CfiRows,
 }
 
-impl Table {
+impl RuleTable {
     /// Compiles `functions`, in any order, into a table that reaches from the first to the last.
-    /// `slow` holds the slow rules that they name.
+    /// `unpacked` holds the rows that their rules name.
     pub(crate) fn build(
         mut functions: Vec<FunctionRows>,
-        slow: SlowRules,
-    ) -> Result<Table, CfiError> {
+        unpacked: CfiRows,
+    ) -> Result<RuleTable, CfiError> {
         functions.sort_by_key(|function| function.start);
         let range = match (functions.first(), functions.last()) {
             (Some(first), Some(last)) => first.start..last.end,
             _ => 0..0,
         };
         // Boundaries: where each rule begins, gaps between functions included.
-        let mut rows: Vec<(u64, Rule)> = vec![(range.start, Rule::NONE)];
-        let mut push = |at: u64, rule: Rule| match rows.last_mut() {
+        let mut rows: Vec<(u64, PackedRule)> = vec![(range.start, PackedRule::NONE)];
+        let mut push = |at: u64, rule: PackedRule| match rows.last_mut() {
             Some(last) if last.0 == at => last.1 = rule,
             Some(last) if last.1 == rule => {}
             _ => rows.push((at, rule)),
@@ -63,18 +62,18 @@ impl Table {
                 return Err(CfiError::Overlap { pc: function.start });
             }
             if function.start > covered {
-                push(covered, Rule::NONE);
+                push(covered, PackedRule::NONE);
             }
             for (at, rule) in function.rows {
                 push(at, rule);
             }
             covered = function.end;
         }
-        push(covered, Rule::NONE);
+        push(covered, PackedRule::NONE);
 
         let mut rules = Vec::new();
-        let mut numbers: HashMap<Rule, u16> = HashMap::new();
-        let mut number = |rule: Rule| match numbers.get(&rule) {
+        let mut numbers: HashMap<PackedRule, u16> = HashMap::new();
+        let mut number = |rule: PackedRule| match numbers.get(&rule) {
             Some(number) => Ok(*number),
             None => {
                 let number = u16::try_from(rules.len()).map_err(|_| CfiError::TooManyRules)?;
@@ -84,15 +83,15 @@ impl Table {
             }
         };
         let buckets = (range.end - range.start).div_ceil(1 << BUCKET_SHIFT);
-        let mut table = Table {
+        let mut table = RuleTable {
             start: range.start,
             end: range.end,
             heads: Vec::with_capacity(buckets as usize + 1),
             rows: Vec::with_capacity(rows.len()),
             rules: Vec::new(),
-            slow: slow.closed(),
+            unpacked: unpacked.closed(),
         };
-        let mut inherited = number(Rule::NONE)?;
+        let mut inherited = number(PackedRule::NONE)?;
         let mut rows = rows.into_iter().peekable();
         for bucket in 0..buckets {
             table.heads.push(Head { first: table.rows.len() as u32, inherited });
@@ -116,21 +115,21 @@ impl Table {
     }
 
     /// What one of the table's rules stands for.
-    pub(crate) fn resolve(&self, rule: Rule) -> Option<UnwindRule<'_>> {
-        self.slow.resolve(rule)
+    pub(crate) fn resolve(&self, rule: PackedRule) -> Option<UnwindRule<'_>> {
+        self.unpacked.resolve(rule)
     }
 
     /// Bytes of memory that the table takes.
     pub(crate) fn bytes(&self) -> usize {
-        let Table { heads, rows, rules, slow, .. } = self;
-        size_of_val(&**heads) + size_of_val(&**rows) + size_of_val(&**rules) + slow.bytes()
+        let RuleTable { heads, rows, rules, unpacked, .. } = self;
+        size_of_val(&**heads) + size_of_val(&**rows) + size_of_val(&**rules) + unpacked.bytes()
     }
 
-    /// The rule in force at `pc`; [`Rule::NONE`] where nothing covers it.
+    /// The rule in force at `pc`; [`PackedRule::NONE`] where nothing covers it.
     #[inline]
-    pub(crate) fn rule(&self, pc: u64) -> Rule {
+    pub(crate) fn rule(&self, pc: u64) -> PackedRule {
         if pc < self.start || pc >= self.end {
-            return Rule::NONE;
+            return PackedRule::NONE;
         }
         let at = pc - self.start;
         let bucket = (at >> BUCKET_SHIFT) as usize;

@@ -1,17 +1,18 @@
-//! DWARF expressions, as CFI uses them: evaluated in fixed storage, without allocation, in a
-//! bounded number of steps.
+//! DWARF expressions in CFI. An evaluation takes fixed storage and a bounded number of steps.
 
 use gimli::{Encoding, EndianSlice, Format, LittleEndian, Operation, Register};
 
+use crate::arch::{ADDRESS_SIZE, WORD};
 use crate::memory::Memory;
 use crate::registers::RegisterSet;
 
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
 
-const ENCODING: Encoding = Encoding { format: Format::Dwarf32, version: 4, address_size: 8 };
-/// How deep the stack may get. What compilers emit needs four.
+pub(super) const ENCODING: Encoding =
+    Encoding { format: Format::Dwarf32, version: 4, address_size: ADDRESS_SIZE };
+/// The depth of the stack. Compilers need four.
 const STACK: usize = 64;
-/// How many operations are carried out: backward branches exist.
+/// The limit of operations. An expression may branch backwards.
 const STEPS: usize = 4096;
 
 /// Why an expression has no value.
@@ -33,7 +34,7 @@ pub enum ExpressionError {
         /// Where in the expression.
         offset: usize,
     },
-    /// It needs a register that the walk does not know.
+    /// It needs an unknown register.
     #[error("register {} is not known", .0.0)]
     UnknownRegister(Register),
     /// It reads memory that cannot be read.
@@ -102,8 +103,7 @@ impl Stack {
     }
 }
 
-/// The value of an expression for a frame's registers. `initial` is on the stack at the start, if
-/// given.
+/// The value of an expression for a frame's registers. `initial`, if given, is pushed first.
 pub(crate) fn evaluate(
     bytes: &[u8],
     initial: Option<usize>,
@@ -133,7 +133,7 @@ pub(crate) fn evaluate(
                 stack.push((value as u64).wrapping_add(offset as u64))?;
             }
             Operation::Deref { base_type, size, space: false }
-                if base_type.0 == 0 && matches!(size, 1 | 2 | 4 | 8) =>
+                if base_type.0 == 0 && matches!(size, 1 | 2 | 4 | 8) && size <= ADDRESS_SIZE =>
             {
                 let address = stack.pop()?;
                 stack.push(read(memory, address, size)?)?;
@@ -198,19 +198,20 @@ fn jump<'a>(
         .ok_or(ExpressionError::Malformed(gimli::Error::BadBranchTarget(here as u64)))
 }
 
-/// Reads `size` bytes, which may lie across two words.
+/// Reads `size` bytes, at most a word, which may lie across two words.
 fn read(memory: &impl Memory, address: u64, size: u8) -> Result<u64, ExpressionError> {
     let address = address as usize;
-    let (aligned, shift) = (address & !7, (address & 7) as u32 * 8);
+    let (aligned, shift) = (address & !(WORD - 1), (address & (WORD - 1)) as u32 * 8);
     let word = |at: usize| memory.read(at).ok_or(ExpressionError::Unreadable(at));
     let mut value = word(aligned)? as u64 >> shift;
-    if shift + u32::from(size) * 8 > 64 {
-        value |= (word(aligned.wrapping_add(8))? as u64) << (64 - shift);
+    if shift + u32::from(size) * 8 > usize::BITS {
+        value |= (word(aligned.wrapping_add(WORD))? as u64) << (usize::BITS - shift);
     }
     Ok(value & u64::MAX >> (64 - u32::from(size) * 8))
 }
 
-/// The register and the offset of an expression that is just their sum, or the word there.
+/// The register and the offset of an expression that is their sum, or, if `dereferenced`, the word
+/// there.
 pub(crate) fn register_plus(bytes: &[u8], dereferenced: bool) -> Option<(Register, i64)> {
     let mut reader = Reader::new(bytes, LittleEndian);
     let Ok(Operation::RegisterOffset { register, offset, base_type }) =
@@ -219,7 +220,11 @@ pub(crate) fn register_plus(bytes: &[u8], dereferenced: bool) -> Option<(Registe
         return None;
     };
     if dereferenced
-        && !matches!(Operation::parse(&mut reader, ENCODING), Ok(Operation::Deref { size: 8, space: false, base_type }) if base_type.0 == 0)
+        && !matches!(
+            Operation::parse(&mut reader, ENCODING),
+            Ok(Operation::Deref { size: ADDRESS_SIZE, space: false, base_type })
+                if base_type.0 == 0
+        )
     {
         return None;
     }

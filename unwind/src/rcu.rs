@@ -1,10 +1,10 @@
-//! A value that readers see without ever waiting, and that writers replace.
+//! A value that readers read without waiting and writers replace (read-copy-update).
 //!
-//! Readers count themselves in and out; a value that was replaced is freed by a later writer, once
-//! each counter has been seen at zero since. Counting is all that a reader does: no thread-local
-//! state, no memory, no lock, so it may be done in a signal handler, also in one that has
-//! interrupted a reader or a writer. (Epochs of crossbeam may not: a handler may interrupt the
-//! pinning, and a reader may be made to free memory.)
+//! Readers count themselves in and out. A later writer frees a replaced value, once it has seen
+//! each counter at zero since the replacement. Counting is all that a reader does: it uses no
+//! thread-local state, no memory and no lock. So it may run in a signal handler, even in one that
+//! interrupted a reader or a writer. (Crossbeam's epochs may not: a handler may interrupt the
+//! pinning, and a reader may have to free memory.)
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -13,7 +13,7 @@ use crate::sync::{AtomicPtr, AtomicUsize, Ordering, fence, fence_behind_rmw};
 
 /// Readers on different stacks mostly count in different places.
 const STRIPES: usize = if cfg!(all(test, stackmark_loom)) { 1 } else { 8 };
-/// Two places a stripe, which take turns: one drains while new readers come to the other.
+/// Two counters a stripe take turns: one drains while new readers count in the other.
 const COUNTERS: usize = 2 * STRIPES;
 
 #[derive(Debug)]
@@ -22,7 +22,7 @@ struct Counter(AtomicUsize);
 
 /// The value, shared with readers.
 #[derive(Debug)]
-pub(crate) struct Shared<T> {
+pub(crate) struct Rcu<T> {
     current: AtomicPtr<T>,
     readers: [Counter; COUNTERS],
     /// Its lowest bit says where new readers count.
@@ -30,11 +30,11 @@ pub(crate) struct Shared<T> {
     _owned: PhantomData<T>,
 }
 
-/// Values that were replaced and may still be read. Whoever has it is the only writer.
+/// Values that were replaced and may still be read. Its holder is the only writer.
 #[derive(Debug)]
 pub(crate) struct Retired<T>(Vec<(*mut T, u32)>);
 
-// SAFETY: it owns the values, which readers of any thread see by reference; the last owner frees
+// SAFETY: it owns the values. Readers of any thread see them by reference, and the holder frees
 // them.
 unsafe impl<T: Send + Sync> Send for Retired<T> {}
 
@@ -44,9 +44,9 @@ impl<T> Default for Retired<T> {
     }
 }
 
-impl<T> Shared<T> {
-    pub(crate) fn new(value: T) -> Shared<T> {
-        Shared {
+impl<T> Rcu<T> {
+    pub(crate) fn new(value: T) -> Rcu<T> {
+        Rcu {
             current: AtomicPtr::new(Box::into_raw(Box::new(value))),
             readers: std::array::from_fn(|_| Counter(AtomicUsize::new(0))),
             turn: AtomicUsize::new(0),
@@ -54,9 +54,9 @@ impl<T> Shared<T> {
         }
     }
 
-    /// The current value, which stays as long as the result lives. Wait-free and signal-safe.
+    /// The current value. It stays as long as the result lives. Wait-free and signal-safe.
     #[inline]
-    pub(crate) fn read(&self) -> Reading<'_, T> {
+    pub(crate) fn read(&self) -> RcuReader<'_, T> {
         let here = 0_u8;
         let stripe = (&raw const here as usize >> 13).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         // Relaxed: where a reader counts matters to progress alone.
@@ -68,20 +68,20 @@ impl<T> Shared<T> {
         fence_behind_rmw();
         // Acquire: pairs with the Release of `replace`, so that the value's contents are seen.
         let value = self.current.load(Ordering::Acquire);
-        Reading { value, counter, _shared: PhantomData }
+        RcuReader { value, counter, _shared: PhantomData }
     }
 
-    /// Replaces the value, and frees those replaced earlier that nobody reads any more.
+    /// Replaces the value. Frees values replaced earlier that are no longer read.
     pub(crate) fn replace(&self, retired: &mut Retired<T>, value: T) {
         let value = Box::into_raw(Box::new(value));
         // AcqRel: Release publishes the value to `read`; Acquire orders what is freed below after
-        // the writes of whoever made it.
+        // the writes of the writer that made it.
         let old = self.current.swap(value, Ordering::AcqRel);
         retired.0.push((old, (1 << COUNTERS) - 1));
         // Relaxed: see `read`.
         self.turn.fetch_add(1, Ordering::Relaxed);
-        // Against the one in `read`: who counts itself in later than the looks below loads the new
-        // value.
+        // Pairs with the fence in `read`: a reader that counts itself in after the looks below
+        // loads the new value.
         fence(Ordering::SeqCst);
         self.free_unread(retired);
     }
@@ -99,8 +99,8 @@ impl<T> Shared<T> {
             *unseen &= !at_zero;
             if *unseen == 0 {
                 // SAFETY: it came from a box and is in the list once. Each counter has been zero at
-                // some time since it was replaced: readers that counted before that have left,
-                // those that came later saw a later value.
+                // some time since it was replaced. Readers that counted before that have left, and
+                // readers that came later saw a later value.
                 drop(unsafe { Box::from_raw(*value) });
             }
             *unseen != 0
@@ -108,7 +108,7 @@ impl<T> Shared<T> {
     }
 }
 
-impl<T> Drop for Shared<T> {
+impl<T> Drop for Rcu<T> {
     fn drop(&mut self) {
         // Relaxed: `&mut self` orders it after everything.
         let value = self.current.load(Ordering::Relaxed);
@@ -122,10 +122,10 @@ impl<T> Retired<T> {
     ///
     /// # Safety
     ///
-    /// No reader of the values' [`Shared`] is left.
+    /// No reader of the values' [`Rcu`] is left.
     pub(crate) unsafe fn free(&mut self) {
         for (value, _) in self.0.drain(..) {
-            // SAFETY: it came from a box and is in the list once; nobody reads it.
+            // SAFETY: it came from a box, is in the list once, and has no reader.
             drop(unsafe { Box::from_raw(value) });
         }
     }
@@ -133,25 +133,25 @@ impl<T> Retired<T> {
 
 /// A value that stays as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Reading<'s, T> {
+pub(crate) struct RcuReader<'s, T> {
     value: *const T,
     counter: &'s AtomicUsize,
     _shared: PhantomData<&'s T>,
 }
 
-impl<T> Deref for Reading<'_, T> {
+impl<T> Deref for RcuReader<'_, T> {
     type Target = T;
 
     #[inline]
     fn deref(&self) -> &T {
         // SAFETY: the value was current after the counter had counted this reader, so that no
-        // writer frees it before the counter is seen at zero, or before the `Shared` that `'s`
+        // writer frees it before the counter is seen at zero, or before the `Rcu` that `'s`
         // borrows is gone.
         unsafe { &*self.value }
     }
 }
 
-impl<T> Drop for Reading<'_, T> {
+impl<T> Drop for RcuReader<'_, T> {
     #[inline]
     fn drop(&mut self) {
         // Release: pairs with the Acquire in `free_unread`.
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn a_value_lives_as_long_as_it_is_read() {
         let value = Arc::new(());
-        let shared = Shared::new(value.clone());
+        let shared = Rcu::new(value.clone());
         let mut retired = Retired::default();
         let reading = shared.read();
         for _ in 0..5 {
@@ -181,7 +181,7 @@ mod tests {
         drop(reading);
         shared.replace(&mut retired, Arc::new(()));
         shared.replace(&mut retired, Arc::new(()));
-        assert_eq!(Arc::strong_count(&value), 1, "nobody reads it any more");
+        assert_eq!(Arc::strong_count(&value), 1, "no longer read");
         drop(later);
         // SAFETY: all readers are gone.
         unsafe { retired.free() };
@@ -213,7 +213,7 @@ mod loom_models {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = bound;
         builder.check(move || {
-            let shared = Arc::new(Shared::new(value()));
+            let shared = Arc::new(Rcu::new(value()));
             let threads: Vec<_> = (0..readers)
                 .map(|_| {
                     let shared = shared.clone();

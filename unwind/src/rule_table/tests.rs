@@ -1,5 +1,5 @@
-//! Compiled rules against gimli's own evaluation, row by row: on generated CFI and on the images of
-//! this process.
+//! Compares compiled rules with gimli's own evaluation, row by row, for generated CFI and for the
+//! images of this process.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,18 @@ use gimli::write::{
 };
 use gimli::{
     BaseAddresses, CieOrFde, EhFrame, Encoding, Format, LittleEndian, Register, UnwindContext,
-    UnwindSection, X86_64, constants,
+    UnwindSection, constants,
 };
 use object::{Object, ObjectSection};
 use proptest::prelude::*;
 
-use super::Table;
+use super::RuleTable;
+use crate::arch::{FRAME_POINTER, RETURN_ADDRESS, STACK_POINTER};
 use crate::cfi::{CfiError, Section};
-use crate::expression::ExpressionError;
 use crate::image;
 use crate::memory::Memory;
 use crate::registers::RegisterSet;
-use crate::rule::Rule;
-use crate::slow::{Recovered, Recovery, SlowRules, UnwindRule};
+use crate::rule::{CfiRows, ExpressionError, PackedRule, Recovered, Recovery, UnwindRule};
 
 #[path = "../../tests/support/reference.rs"]
 mod reference;
@@ -63,25 +62,25 @@ struct Census {
     rows: usize,
     /// Rows that neither gimli nor the crate can evaluate.
     refused: usize,
-    slow: BTreeMap<String, usize>,
+    unpacked: BTreeMap<String, usize>,
 }
 
 /// Compiles a section and compares it at the first, a middle and the last pc of each of gimli's
 /// rows.
 fn compare(bytes: &[u8], address: u64) -> Census {
     let mut functions = Vec::new();
-    let mut slow = SlowRules::default();
+    let mut unpacked = CfiRows::default();
     Section::at(bytes, address)
-        .functions(&mut slow, |function, _| {
+        .functions(&mut unpacked, |function, _| {
             functions.push(function?);
             Ok(())
         })
         .unwrap();
     let start = functions.iter().map(|function| function.start).min().unwrap();
     let end = functions.iter().map(|function| function.end).max().unwrap();
-    let table = Table::build(functions, slow).unwrap();
-    assert_eq!(table.rule(start - 1), Rule::NONE);
-    assert_eq!(table.rule(end), Rule::NONE);
+    let table = RuleTable::build(functions, unpacked).unwrap();
+    assert_eq!(table.rule(start - 1), PackedRule::NONE);
+    assert_eq!(table.rule(end), PackedRule::NONE);
 
     let mut census = Census::default();
     let mut section = EhFrame::new(bytes, LittleEndian);
@@ -119,7 +118,7 @@ fn compare(bytes: &[u8], address: u64) -> Census {
                 }
             }
             if let Err(Some(why)) = table.rule(first).cfa() {
-                *census.slow.entry(why.to_string()).or_default() += 1;
+                *census.unpacked.entry(why.to_string()).or_default() += 1;
             }
         }
     }
@@ -148,9 +147,9 @@ fn every_row_of_the_images_of_this_process_is_evaluated_as_gimli_does() {
         let file = object::File::parse(&*bytes).unwrap();
         let section = file.section_by_name(".eh_frame").unwrap();
         let census = compare(section.data().unwrap(), section.address());
-        let slow: usize = census.slow.values().sum();
+        let unpacked: usize = census.unpacked.values().sum();
         println!("{path}: {census:?}");
-        assert!(census.refused == 0 && slow * 20 <= census.rows, "{path}: {census:?}");
+        assert!(census.refused == 0 && unpacked * 20 <= census.rows, "{path}: {census:?}");
     }
 }
 
@@ -172,15 +171,15 @@ fn the_rules_of_a_range_of_a_loaded_image_are_those_of_its_file() {
     let section = file.section_by_name(".eh_frame").unwrap();
     let range = here - 0x3000..here + 0x5003;
     let mut expected = Vec::new();
-    let mut slow = SlowRules::default();
+    let mut unpacked = CfiRows::default();
     Section::at(section.data().unwrap(), section.address().wrapping_add(bias as u64))
-        .functions(&mut slow, |function, _| {
+        .functions(&mut unpacked, |function, _| {
             expected.extend(function?.clipped(&(range.start as u64..range.end as u64)));
             Ok(())
         })
         .unwrap();
     expected.sort_by_key(|function| function.start);
-    let found = image::process::functions(range).unwrap().0;
+    let found = image::loaded::functions(range).unwrap().0;
     assert!(found.len() > 10);
     assert_eq!(found, expected);
 }
@@ -189,33 +188,36 @@ fn the_rules_of_a_range_of_a_loaded_image_are_those_of_its_file() {
 fn an_address_in_no_image_is_named() {
     let address = 0x10;
     assert_eq!(
-        image::process::functions(address..0x20).unwrap_err(),
+        image::loaded::functions(address..0x20).unwrap_err(),
         image::ImageError::NoImage { address }
     );
-    assert!(!image::process::loaded(address..0x20));
+    assert!(!image::loaded::holds_any(address..0x20));
 }
 
 #[test]
 fn overlapping_functions_are_refused() {
     let section = written(&[(0x1000, 0x20, vec![]), (0x1018, 0x20, vec![])]);
     let mut functions = Vec::new();
-    let mut slow = SlowRules::default();
+    let mut unpacked = CfiRows::default();
     Section::absolute(&section)
-        .functions(&mut slow, |function, _| {
+        .functions(&mut unpacked, |function, _| {
             functions.push(function?);
             Ok(())
         })
         .unwrap();
-    assert_eq!(Table::build(functions, slow).unwrap_err(), CfiError::Overlap { pc: 0x1018 });
+    assert_eq!(
+        RuleTable::build(functions, unpacked).unwrap_err(),
+        CfiError::Overlap { pc: 0x1018 }
+    );
 }
 
 type Program = (u64, u32, Vec<(u32, Cfi)>);
 
 fn written(functions: &[Program]) -> Vec<u8> {
     let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: 8 };
-    let mut cie = CommonInformationEntry::new(encoding, 1, -8, X86_64::RA);
-    cie.add_instruction(Cfi::Cfa(X86_64::RSP, 8));
-    cie.add_instruction(Cfi::Offset(X86_64::RA, -8));
+    let mut cie = CommonInformationEntry::new(encoding, 1, -8, RETURN_ADDRESS);
+    cie.add_instruction(Cfi::Cfa(STACK_POINTER, 8));
+    cie.add_instruction(Cfi::Offset(RETURN_ADDRESS, -8));
     let mut table = FrameTable::default();
     let cie = table.add_cie(cie);
     for (start, len, program) in functions {
@@ -244,28 +246,31 @@ fn expression() -> impl Strategy<Value = Expression> {
     let offset = || any::<i8>().prop_map(|words| i64::from(words) * 8);
     let realigned = (offset(), any::<bool>()).prop_map(|(offset, dereferenced)| {
         let mut expression = Expression::new();
-        expression.op_breg(X86_64::RBP, offset);
+        expression.op_breg(FRAME_POINTER, offset);
         if dereferenced {
             expression.op_deref();
         }
         expression
     });
     let operation = prop_oneof![
-        3 => (register(), any::<i32>()).prop_map(|(register, offset)| (None, Some((register, i64::from(offset))))),
+        3 => (register(), any::<i32>())
+            .prop_map(|(register, offset)| (None, Some((register, i64::from(offset))))),
         6 => prop::sample::select(vec![
-            constants::DW_OP_dup, constants::DW_OP_drop, constants::DW_OP_over, constants::DW_OP_swap,
-            constants::DW_OP_rot, constants::DW_OP_abs, constants::DW_OP_and, constants::DW_OP_div,
-            constants::DW_OP_minus, constants::DW_OP_mod, constants::DW_OP_mul, constants::DW_OP_neg,
-            constants::DW_OP_not, constants::DW_OP_or, constants::DW_OP_plus, constants::DW_OP_shl,
-            constants::DW_OP_shr, constants::DW_OP_shra, constants::DW_OP_xor, constants::DW_OP_eq,
-            constants::DW_OP_ge, constants::DW_OP_gt, constants::DW_OP_le, constants::DW_OP_lt,
-            constants::DW_OP_ne, constants::DW_OP_deref, constants::DW_OP_lit3, constants::DW_OP_lit31,
-            constants::DW_OP_nop,
+            constants::DW_OP_dup, constants::DW_OP_drop, constants::DW_OP_over,
+            constants::DW_OP_swap, constants::DW_OP_rot, constants::DW_OP_abs,
+            constants::DW_OP_and, constants::DW_OP_div, constants::DW_OP_minus,
+            constants::DW_OP_mod, constants::DW_OP_mul, constants::DW_OP_neg,
+            constants::DW_OP_not, constants::DW_OP_or, constants::DW_OP_plus,
+            constants::DW_OP_shl, constants::DW_OP_shr, constants::DW_OP_shra,
+            constants::DW_OP_xor, constants::DW_OP_eq, constants::DW_OP_ge,
+            constants::DW_OP_gt, constants::DW_OP_le, constants::DW_OP_lt,
+            constants::DW_OP_ne, constants::DW_OP_deref, constants::DW_OP_lit3,
+            constants::DW_OP_lit31, constants::DW_OP_nop,
         ]).prop_map(|operation| (Some(operation), None)),
     ];
     let any = prop::collection::vec(operation, 1..12).prop_map(|operations| {
         let mut expression = Expression::new();
-        expression.op_breg(X86_64::RSP, 8);
+        expression.op_breg(STACK_POINTER, 8);
         for (plain, register) in operations {
             match (plain, register) {
                 (Some(operation), _) => expression.op(operation),
@@ -283,7 +288,7 @@ fn instruction() -> impl Strategy<Value = Cfi> {
         4 => (0..64_i32).prop_map(|words| Cfi::CfaOffset(words * 8)),
         1 => any::<u16>().prop_map(|offset| Cfi::CfaOffset(i32::from(offset))),
         1 => (-100..0_i32).prop_map(|words| Cfi::CfaOffset(words * 8)),
-        3 => prop::sample::select(vec![X86_64::RSP, X86_64::RBP]).prop_map(Cfi::CfaRegister),
+        3 => prop::sample::select(vec![STACK_POINTER, FRAME_POINTER]).prop_map(Cfi::CfaRegister),
         1 => register().prop_map(Cfi::CfaRegister),
         1 => (register(), 0..1000_i32).prop_map(|(register, words)| Cfi::Cfa(register, words * 8)),
         6 => (register(), offset()).prop_map(|(register, offset)| Cfi::Offset(register, offset)),
@@ -293,8 +298,8 @@ fn instruction() -> impl Strategy<Value = Cfi> {
         1 => register().prop_map(Cfi::Undefined),
         1 => (register(), register()).prop_map(|(a, b)| Cfi::Register(a, b)),
         1 => expression().prop_map(Cfi::CfaExpression),
-        1 => (register(), expression()).prop_map(|(register, expression)| Cfi::Expression(register, expression)),
-        1 => (register(), expression()).prop_map(|(register, expression)| Cfi::ValExpression(register, expression)),
+        1 => (register(), expression()).prop_map(|(register, at)| Cfi::Expression(register, at)),
+        1 => (register(), expression()).prop_map(|(register, at)| Cfi::ValExpression(register, at)),
         1 => (0..256_u32).prop_map(Cfi::ArgsSize),
     ]
 }
@@ -331,7 +336,9 @@ fn program() -> impl Strategy<Value = (u32, Vec<(u32, Cfi)>)> {
 
 proptest! {
     #[test]
-    fn generated_cfi_is_compiled_as_gimli_evaluates_it(programs in prop::collection::vec((program(), 0..100_u32), 1..12)) {
+    fn generated_cfi_is_compiled_as_gimli_evaluates_it(
+        programs in prop::collection::vec((program(), 0..100_u32), 1..12),
+    ) {
         let mut start = 0x10_0000;
         let functions: Vec<Program> = programs
             .into_iter()
@@ -359,12 +366,12 @@ proptest! {
         section.truncate(cut.index(section.len() * 2).max(1));
         let mut functions = Vec::new();
         let range = 0x10_0000..0x20_0000;
-        let mut slow = SlowRules::default();
-        let read = Section::absolute(&section).functions(&mut slow, |function, _| {
+        let mut unpacked = CfiRows::default();
+        let read = Section::absolute(&section).functions(&mut unpacked, |function, _| {
             functions.extend(function?.clipped(&range));
             Ok(())
         });
-        if read.is_ok() && let Ok(table) = Table::build(functions, slow) {
+        if read.is_ok() && let Ok(table) = RuleTable::build(functions, unpacked) {
             for pc in range.start..range.start + 256 {
                 let _ = table.rule(pc).cfa();
             }

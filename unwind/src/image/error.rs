@@ -1,0 +1,74 @@
+//! Errors about images.
+
+use std::path::PathBuf;
+
+use crate::arch::NAME;
+use crate::cfi::CfiError;
+
+/// Why the CFI of an image was not found or cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// No image that the loader knows has code at the address.
+    #[error("no loaded image holds {address:#x}")]
+    NoImage {
+        /// The address.
+        address: usize,
+    },
+    /// The image has no `.eh_frame_hdr`, or one without a search table.
+    #[error("the image that holds {address:#x} has no table of its CFI")]
+    NoCfi {
+        /// The address.
+        address: usize,
+    },
+    /// The image's `.eh_frame_hdr` cannot be read.
+    #[error("the table of CFI of the image that holds {address:#x} is malformed: {source}")]
+    Header {
+        /// The address.
+        address: usize,
+        /// What the reader found.
+        source: gimli::Error,
+    },
+    /// The image's CFI cannot be read.
+    #[error("the CFI of the image that holds {address:#x}: {source}")]
+    Cfi {
+        /// The address.
+        address: usize,
+        /// What is wrong.
+        source: CfiError,
+    },
+    /// The CFI has not been read yet, and where it is asked for it cannot be.
+    #[error("the CFI of image {image} has not been read yet")]
+    NotRead {
+        /// The image's name.
+        image: String,
+    },
+    /// The file cannot be read.
+    #[error("{path}: {kind}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        kind: std::io::ErrorKind,
+    },
+    /// The file is no ELF file, or a malformed one.
+    #[error("image {image}: {source}")]
+    Elf {
+        /// The image's name.
+        image: String,
+        /// What the reader found.
+        source: object::Error,
+    },
+    /// A compressed section says that it is far larger than its contents can be.
+    #[error("image {image} has a compressed section of an impossible size")]
+    Compressed {
+        /// The image's name.
+        image: String,
+    },
+    /// The file is for another machine.
+    #[error("image {image} is not for {}", NAME)]
+    Machine {
+        /// The image's name.
+        image: String,
+    },
+}

@@ -1,0 +1,149 @@
+//! Linux: the images that the loader has mapped, and the registration of CFI with libgcc.
+
+use std::ffi::{CStr, c_void};
+use std::ops::Range;
+use std::path::PathBuf;
+
+use crate::arch::ProgramHeader;
+
+/// The types of program headers that matter to unwinding.
+pub(crate) use libc::{PT_GNU_EH_FRAME, PT_LOAD, PT_NOTE};
+
+/// An image, as the loader has mapped it, while the loader's lock is held.
+pub(crate) struct MappedImage<'a> {
+    /// What the loader has added to the addresses in the image's file.
+    pub(crate) base: usize,
+    pub(crate) headers: &'a [ProgramHeader],
+    info: &'a libc::dl_phdr_info,
+}
+
+impl<'a> MappedImage<'a> {
+    /// # Safety
+    ///
+    /// `info` is what the loader passes to a callback that is running for all of `'a`.
+    unsafe fn new(info: &'a libc::dl_phdr_info) -> MappedImage<'a> {
+        let headers = match info.dlpi_phdr.is_null() {
+            true => &[],
+            // SAFETY: the loader's own array of program headers, valid for the call.
+            false => unsafe {
+                std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum))
+            },
+        };
+        MappedImage { base: info.dlpi_addr as usize, headers, info }
+    }
+
+    /// The path by which the loader knows it; empty for the program itself.
+    pub(crate) fn path(&self) -> String {
+        match self.info.dlpi_name.is_null() {
+            true => String::new(),
+            // SAFETY: the loader's own string, valid for the callback, that is for `'a`.
+            false => unsafe { CStr::from_ptr(self.info.dlpi_name) }.to_string_lossy().into_owned(),
+        }
+    }
+
+    /// How many images the loader has added and removed so far.
+    pub(crate) fn generation(&self) -> (u64, u64) {
+        (self.info.dlpi_adds, self.info.dlpi_subs)
+    }
+
+    /// Where its segments of a type lie.
+    pub(crate) fn segments(&self, kind: u32) -> impl Iterator<Item = Range<usize>> {
+        self.headers.iter().filter(move |header| header.p_type == kind).map(|header| {
+            let start = self.base.wrapping_add(header.p_vaddr as usize);
+            start..start.wrapping_add(header.p_memsz as usize)
+        })
+    }
+
+    /// Where its executable segments lie, ascending.
+    pub(crate) fn code(&self) -> Vec<Range<usize>> {
+        let executable = self
+            .headers
+            .iter()
+            .filter(|header| header.p_type == PT_LOAD && header.p_flags & libc::PF_X != 0);
+        let mut code: Vec<Range<usize>> = executable
+            .map(|header| {
+                let start = self.base.wrapping_add(header.p_vaddr as usize);
+                start..start.saturating_add(header.p_memsz as usize)
+            })
+            .collect();
+        code.sort_by_key(|range| range.start);
+        code
+    }
+
+    /// The bytes from `start` to the end of the segment that holds it.
+    pub(crate) fn bytes(&self, start: usize) -> Option<&'a [u8]> {
+        let segment = self.segments(PT_LOAD).find(|segment| segment.contains(&start))?;
+        // SAFETY: a loaded segment that holds read-only tables is mapped, readable and unchanging.
+        // It stays so while the loader's lock is held, which is during the callback, that is for
+        // `'a`.
+        Some(unsafe { std::slice::from_raw_parts(start as *const u8, segment.end - start) })
+    }
+}
+
+/// Calls `each` for every image until it yields true. The loader's lock is held meanwhile.
+pub(crate) fn for_each_image<F: FnMut(&MappedImage<'_>) -> bool>(mut each: F) {
+    unsafe extern "C" fn call<F: FnMut(&MappedImage<'_>) -> bool>(
+        info: *mut libc::dl_phdr_info,
+        _size: usize,
+        data: *mut c_void,
+    ) -> i32 {
+        // SAFETY: `for_each_image` passes a callback of this type, which has no other reference
+        // during the call; the loader passes a valid structure, and keeps the image mapped while
+        // the callback runs.
+        let (each, info) = unsafe { (&mut *data.cast::<F>(), &*info) };
+        // SAFETY: as above.
+        let image = unsafe { MappedImage::new(info) };
+        i32::from(each(&image))
+    }
+    // SAFETY: `call` has the type that `dl_iterate_phdr` calls, a panic in it aborts, and `each`
+    // outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(call::<F>), (&raw mut each).cast()) };
+}
+
+/// The path of the running program; `None` if the system does not say.
+pub(crate) fn program_path() -> Option<PathBuf> {
+    std::fs::read_link("/proc/self/exe").ok()
+}
+
+unsafe extern "C" {
+    /// Makes the entries of an `.eh_frame` section known to libgcc, up to the zero word that closes
+    /// it.
+    fn __register_frame(begin: *const c_void);
+    /// Undoes [`__register_frame`] for the same address. Aborts if there is nothing to undo.
+    fn __deregister_frame(begin: *const c_void);
+}
+
+/// CFI that the system's unwinder knows for as long as this lives, so that panics and backtraces
+/// cross managed frames.
+#[derive(Debug)]
+pub(crate) struct SystemFrames {
+    /// The section, aligned, and closed by a zero word. Not touched while it is registered.
+    section: Box<[u64]>,
+}
+
+impl SystemFrames {
+    /// Registers a copy of `eh_frame`, which has been read through without error and whose pointers
+    /// are absolute.
+    pub(crate) fn register(eh_frame: &[u8]) -> SystemFrames {
+        let mut section: Vec<u64> = Vec::with_capacity(eh_frame.len() / 8 + 2);
+        section.extend(eh_frame.chunks(8).map(|chunk| {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            u64::from_ne_bytes(word)
+        }));
+        section.push(0);
+        let section = section.into_boxed_slice();
+        // SAFETY: `section` is a well-formed, closed section, and stays in place until `drop` has
+        // deregistered it. It says nothing of code that an image's own CFI describes: such regions
+        // are not registered here.
+        unsafe { __register_frame(section.as_ptr().cast()) };
+        SystemFrames { section }
+    }
+}
+
+impl Drop for SystemFrames {
+    fn drop(&mut self) {
+        // SAFETY: registered by `register`, and only once.
+        unsafe { __deregister_frame(self.section.as_ptr().cast()) };
+    }
+}

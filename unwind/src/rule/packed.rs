@@ -1,0 +1,349 @@
+//! The packed unwind rule: how to find a frame's caller, in 64 bits.
+//!
+//! A rule says where the CFA is, where each callee-saved register was saved, and whether the frame
+//! is the oldest one. The return slot is at a fixed distance from the CFA. A row of CFI that says
+//! anything else is kept as a row. Its packed rule holds the row's number and why it is a row.
+//!
+//! ```text
+//! bits  0..2   kind: 0 CFA = sp + offset, 1 CFA = fp + offset, 2 CFA = *(fp + offset),
+//!              3 no rule, or a row
+//! bit   2      the frame is the oldest one: it has no return address
+//! bits  3..28  CFA offset in words, signed for kind 2;
+//!              for kind 3 why it is a row, 0 if there is no rule at all
+//! bits 28..64  a slot of 6 bits for each callee-saved register, saved at CFA - slot words;
+//!              for kind 2 at fp - (slot - 1) words; 0 = not saved.
+//!              For kind 3 the number of the row
+//! ```
+//!
+//! Kind 2 is how GCC describes a frame that it has realigned: the CFA was spilled beside the saved
+//! frame pointer.
+
+use core::fmt;
+
+use gimli::{CfaRule, RegisterRule, UnwindContextStorage, UnwindExpression, UnwindTableRow};
+
+use super::expression;
+use crate::arch::{
+    CALLEE_SAVED, FRAME_POINTER, FRAME_RECORD, REGISTERS, RETURN_ADDRESS, RETURN_OFFSET,
+    STACK_POINTER, WORD, register_name,
+};
+
+const KIND_SP: u64 = 0;
+const KIND_FP: u64 = 1;
+const KIND_REALIGNED: u64 = 2;
+const KIND_NONE: u64 = 3;
+const KIND_MASK: u64 = 3;
+const OLDEST: u64 = 1 << 2;
+const OFFSET_SHIFT: u32 = 3;
+const OFFSET_BITS: u32 = 25;
+const OFFSET_MASK: u64 = (1 << OFFSET_BITS) - 1;
+const SLOTS_SHIFT: u32 = OFFSET_SHIFT + OFFSET_BITS;
+const SLOT_BITS: u32 = 6;
+const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
+
+const _: () = assert!(SLOTS_SHIFT + SLOT_BITS * CALLEE_SAVED.len() as u32 <= u64::BITS);
+
+/// Why a row of CFI has no packed rule. A walk interprets such a row each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Unsupported {
+    /// The CFA is computed by a DWARF expression.
+    CfaExpression = 1,
+    /// The CFA is relative to a register other than the stack and the frame pointer.
+    CfaRegister,
+    /// The CFA's offset is negative, no multiple of the word, or 256 MiB and more.
+    CfaOffset,
+    /// The return address is not where a packed rule has it (CFA-8 on x86-64).
+    ReturnAddress,
+    /// The caller's stack pointer is not the CFA.
+    StackPointer,
+    /// A callee-saved register is saved farther than 504 bytes below the CFA, above it, or
+    /// unaligned.
+    SavedFar,
+    /// A callee-saved register is saved otherwise than at an offset from the CFA.
+    SavedByRule,
+    /// A signal frame: the pc of its caller is no return address.
+    SignalFrame,
+    /// A register that is not callee-saved has a rule.
+    CallerSaved,
+}
+
+impl Unsupported {
+    const ALL: [Unsupported; 9] = [
+        Unsupported::CfaExpression,
+        Unsupported::CfaRegister,
+        Unsupported::CfaOffset,
+        Unsupported::ReturnAddress,
+        Unsupported::StackPointer,
+        Unsupported::SavedFar,
+        Unsupported::SavedByRule,
+        Unsupported::SignalFrame,
+        Unsupported::CallerSaved,
+    ];
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unsupported::CfaExpression => "its CFA is a DWARF expression",
+            Unsupported::CfaRegister => "its CFA is relative to an unusual register",
+            Unsupported::CfaOffset => "the offset of its CFA is out of range",
+            Unsupported::ReturnAddress => "its return address is at an unusual place",
+            Unsupported::StackPointer => "its caller's stack pointer is not its CFA",
+            Unsupported::SavedFar => "it saves a register too far from its CFA",
+            Unsupported::SavedByRule => {
+                "it saves a register otherwise than at an offset from its CFA"
+            }
+            Unsupported::SignalFrame => "it is a signal frame",
+            Unsupported::CallerSaved => "it has a rule for a register that is not callee-saved",
+        })
+    }
+}
+
+/// A packed rule. Every bit pattern that this module makes has exactly one meaning.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct PackedRule(u64);
+
+/// Six bits for each of [`CALLEE_SAVED`].
+pub(crate) type SavedBits = u64;
+
+/// What a packed rule says of the CFA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// This many bytes above the stack pointer.
+    StackPointer(usize),
+    /// This many bytes above the frame pointer.
+    FramePointer(usize),
+    /// In the word this many bytes above the frame pointer.
+    Realigned(isize),
+    /// The row with this number says it.
+    Row(Unsupported, u32),
+    /// Nothing.
+    None,
+}
+
+/// What the CFA is relative to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Base {
+    StackPointer,
+    FramePointer,
+}
+
+impl PackedRule {
+    /// No CFI covers the pc.
+    pub(crate) const NONE: PackedRule = PackedRule(KIND_NONE);
+
+    /// There is no caller.
+    pub(crate) const OLDEST: PackedRule = PackedRule(KIND_SP | OLDEST);
+
+    /// The CFA `cfa_offset` bytes above the stack pointer, no register saved. `None` unless the
+    /// offset is a multiple of the word and fits.
+    pub(crate) fn fixed(cfa_offset: usize) -> Option<PackedRule> {
+        let words = (cfa_offset / WORD) as u64;
+        (cfa_offset.is_multiple_of(WORD) && words <= OFFSET_MASK)
+            .then_some(PackedRule(KIND_SP | words << OFFSET_SHIFT))
+    }
+
+    /// The row of CFI with this number, and why it is not packed.
+    pub(crate) fn row(why: Unsupported, number: u32) -> PackedRule {
+        PackedRule(KIND_NONE | (why as u64) << OFFSET_SHIFT | u64::from(number) << SLOTS_SHIFT)
+    }
+
+    /// Packs one row, or says why it cannot be packed. `bytes` reads the row's expressions.
+    pub(crate) fn pack<'a, S: UnwindContextStorage<usize>>(
+        row: &UnwindTableRow<usize, S>,
+        bytes: impl Fn(UnwindExpression<usize>) -> Option<&'a [u8]>,
+    ) -> Result<PackedRule, Unsupported> {
+        let base_plus = |expression, dereferenced| {
+            let (register, offset) = expression::register_plus(bytes(expression)?, dereferenced)?;
+            (register == FRAME_POINTER && offset % WORD as i64 == 0).then_some(offset / WORD as i64)
+        };
+        let (kind, words) = match *row.cfa() {
+            CfaRule::RegisterAndOffset { register, offset } => {
+                let kind = match register {
+                    STACK_POINTER => KIND_SP,
+                    FRAME_POINTER => KIND_FP,
+                    _ => return Err(Unsupported::CfaRegister),
+                };
+                if offset < 0
+                    || offset % WORD as i64 != 0
+                    || offset / WORD as i64 >= 1 << OFFSET_BITS
+                {
+                    return Err(Unsupported::CfaOffset);
+                }
+                (kind, offset / WORD as i64)
+            }
+            CfaRule::Expression(expression) => {
+                let words = base_plus(expression, true).ok_or(Unsupported::CfaExpression)?;
+                if !(-1 << (OFFSET_BITS - 1)..1 << (OFFSET_BITS - 1)).contains(&words) {
+                    return Err(Unsupported::CfaOffset);
+                }
+                (KIND_REALIGNED, words)
+            }
+        };
+        match row.register(STACK_POINTER) {
+            None | Some(RegisterRule::ValOffset(0)) => {}
+            Some(_) => return Err(Unsupported::StackPointer),
+        }
+        let mut bits = kind | (words as u64 & OFFSET_MASK) << OFFSET_SHIFT;
+        match row.register(RETURN_ADDRESS) {
+            Some(RegisterRule::Offset(at)) if at == RETURN_OFFSET as i64 => {}
+            Some(RegisterRule::Undefined) => return Ok(PackedRule(bits | OLDEST)),
+            _ => return Err(Unsupported::ReturnAddress),
+        }
+        for &(register, ref rule) in row.registers() {
+            if matches!(register, STACK_POINTER | RETURN_ADDRESS)
+                || register.0 as usize >= REGISTERS
+            {
+                continue;
+            }
+            let Some(i) = CALLEE_SAVED.into_iter().position(|saved| saved == register) else {
+                match rule {
+                    RegisterRule::Undefined => continue,
+                    _ => return Err(Unsupported::CallerSaved),
+                }
+            };
+            let slot = match *rule {
+                RegisterRule::SameValue => continue,
+                RegisterRule::Offset(at) if kind != KIND_REALIGNED => {
+                    if at >= 0 || at % WORD as i64 != 0 {
+                        return Err(Unsupported::SavedFar);
+                    }
+                    -(at / WORD as i64)
+                }
+                RegisterRule::Expression(at) if kind == KIND_REALIGNED => {
+                    1 - base_plus(at, false).ok_or(Unsupported::SavedByRule)?
+                }
+                _ => return Err(Unsupported::SavedByRule),
+            };
+            if !(1..=SLOT_MASK as i64).contains(&slot) {
+                return Err(Unsupported::SavedFar);
+            }
+            bits |= (slot as u64) << (SLOTS_SHIFT + SLOT_BITS * i as u32);
+        }
+        Ok(PackedRule(bits))
+    }
+
+    /// What the rule says.
+    #[inline]
+    pub(crate) fn shape(self) -> Shape {
+        let offset = self.0 >> OFFSET_SHIFT & OFFSET_MASK;
+        match self.0 & KIND_MASK {
+            KIND_SP => Shape::StackPointer(offset as usize * WORD),
+            KIND_FP => Shape::FramePointer(offset as usize * WORD),
+            KIND_REALIGNED => {
+                let unused = u64::BITS - OFFSET_BITS;
+                Shape::Realigned(((offset << unused) as i64 >> unused) as isize * WORD as isize)
+            }
+            _ => match Unsupported::ALL.into_iter().find(|why| *why as u64 == offset) {
+                None => Shape::None,
+                Some(why) => Shape::Row(why, (self.0 >> SLOTS_SHIFT) as u32),
+            },
+        }
+    }
+
+    /// Whether the CFA is relative to the frame pointer (or else to the stack pointer), and its
+    /// distance from there in bytes. `None` for the oldest frame, and for rules that find the CFA
+    /// in memory.
+    #[inline]
+    pub(crate) fn simple(self) -> Option<(bool, usize)> {
+        const { assert!(KIND_SP == 0 && KIND_FP == 1 && WORD == 1 << OFFSET_SHIFT) };
+        let odd = (KIND_MASK & !KIND_FP) | OLDEST;
+        (self.0 & odd == 0)
+            .then_some((self.0 & KIND_FP != 0, (self.0 & OFFSET_MASK << OFFSET_SHIFT) as usize))
+    }
+
+    /// Whether the frame keeps a frame record: the saved frame pointer lies at the frame pointer,
+    /// and the CFA behind the record.
+    #[inline]
+    pub(crate) fn is_frame_record(self) -> bool {
+        const MASK: u64 =
+            KIND_MASK | OLDEST | OFFSET_MASK << OFFSET_SHIFT | SLOT_MASK << SLOTS_SHIFT;
+        const WORDS: u64 = (FRAME_RECORD / WORD) as u64;
+        self.0 & MASK == KIND_FP | WORDS << OFFSET_SHIFT | WORDS << SLOTS_SHIFT
+    }
+
+    /// The register to which the CFA is relative, and its distance from there in bytes. The error
+    /// says why there is no such register; `None` if no CFI covers the pc.
+    #[inline]
+    pub(crate) fn cfa(self) -> Result<(Base, usize), Option<Unsupported>> {
+        match self.shape() {
+            Shape::StackPointer(offset) => Ok((Base::StackPointer, offset)),
+            Shape::FramePointer(offset) => Ok((Base::FramePointer, offset)),
+            Shape::Realigned(_) => Err(Some(Unsupported::CfaExpression)),
+            Shape::Row(why, _) => Err(Some(why)),
+            Shape::None => Err(None),
+        }
+    }
+
+    /// Where the return address of a frame with this CFA stands.
+    #[inline]
+    pub(crate) fn return_slot(self, cfa: usize) -> usize {
+        cfa.wrapping_add_signed(RETURN_OFFSET)
+    }
+
+    /// Whether the frame is the oldest of its stack.
+    #[inline]
+    pub(crate) fn is_oldest(self) -> bool {
+        self.0 & OLDEST != 0
+    }
+
+    /// How far below the CFA register `index` of [`CALLEE_SAVED`] was saved, in bytes; 0 if it was
+    /// not saved. In a realigned frame the distance is from the word above the frame pointer's.
+    #[inline]
+    pub(crate) fn saved(self, index: usize) -> usize {
+        (self.0 >> (SLOTS_SHIFT + SLOT_BITS * index as u32) & SLOT_MASK) as usize * WORD
+    }
+
+    /// The slots of all registers. The bits of a register that was not saved are 0.
+    #[inline]
+    pub(crate) fn saved_bits(self) -> SavedBits {
+        self.0 & SavedBits::MAX << SLOTS_SHIFT
+    }
+
+    /// The place of register `index` of [`CALLEE_SAVED`] in those bits.
+    #[inline]
+    pub(crate) fn register_bits(index: usize) -> SavedBits {
+        SLOT_MASK << (SLOTS_SHIFT + SLOT_BITS * index as u32)
+    }
+
+    /// How far below the CFA the frame pointer was saved, in bytes; 0 if it was not.
+    #[inline]
+    pub(crate) fn saved_fp(self) -> usize {
+        self.saved(0)
+    }
+}
+
+/// The rule in words; of a row only why it is one.
+impl fmt::Debug for PackedRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let below = match self.shape() {
+            Shape::None => return f.write_str("no rule"),
+            Shape::Row(why, number) => return write!(f, "row {number}: {why}"),
+            Shape::StackPointer(offset) => {
+                write!(f, "cfa=sp+{offset}")?;
+                "cfa"
+            }
+            Shape::FramePointer(offset) => {
+                write!(f, "cfa=fp+{offset}")?;
+                "cfa"
+            }
+            Shape::Realigned(offset) => {
+                write!(f, "cfa=*(fp{offset:+})")?;
+                "fp+8"
+            }
+        };
+        for (i, register) in CALLEE_SAVED.into_iter().enumerate() {
+            if self.saved(i) != 0 {
+                let name = register_name(register).unwrap_or("?");
+                write!(f, " {name}=[{below}-{}]", self.saved(i))?;
+            }
+        }
+        if self.is_oldest() {
+            f.write_str(" oldest")
+        } else {
+            write!(f, " ra=[cfa{RETURN_OFFSET:+}]")
+        }
+    }
+}

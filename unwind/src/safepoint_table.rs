@@ -1,0 +1,115 @@
+//! The safepoint table of one region: from a return address to its frame's layout and live slots.
+
+use crate::arch::RETURN_OFFSET;
+use crate::stack_map::compact::{Index, Layout, MapRef, Maps, MapsBuilder, Roots, Slots};
+use crate::stack_map::map::{StackMap, StackMapError};
+
+/// The safepoints of one region.
+#[derive(Debug)]
+pub(crate) struct SafepointTable {
+    index: Index,
+    maps: Maps,
+}
+
+impl SafepointTable {
+    /// Builds the table of a region. The caller has checked the safepoints: return addresses ascend
+    /// and lie behind `start`, within `len < 4 GiB`; layouts fit; all roots are
+    /// [`Location::Stack`](crate::stack_map::Location::Stack).
+    pub(crate) fn build(
+        start: usize,
+        len: usize,
+        safepoints: &[(StackMap, Layout)],
+    ) -> Result<SafepointTable, StackMapError> {
+        let mut maps = MapsBuilder::default();
+        let row =
+            |(map, layout): &(StackMap, Layout)| Ok((map.return_address, maps.row(map, *layout)?));
+        let rows: Vec<_> = safepoints.iter().map(row).collect::<Result<_, _>>()?;
+        Ok(SafepointTable { index: Index::build(start, len, &rows), maps: maps.finish() })
+    }
+
+    /// How many there are, and the bytes of memory that they take.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.index.len(), self.index.bytes() + self.maps.bytes())
+    }
+
+    /// Whether `return_address` lies in the region, its first byte excepted and its end included.
+    #[inline]
+    pub(crate) fn covers(&self, return_address: usize) -> bool {
+        self.index.covers(return_address)
+    }
+
+    /// The safepoint at `return_address`.
+    #[inline]
+    pub(crate) fn get(&self, return_address: usize) -> Option<SafepointRef<'_>> {
+        self.index.get(return_address).map(|row| SafepointRef { map: self.maps.get(row) })
+    }
+}
+
+/// A registered safepoint.
+#[derive(Clone, Copy)]
+pub struct SafepointRef<'s> {
+    map: MapRef<'s>,
+}
+
+impl<'s> SafepointRef<'s> {
+    /// The frame's CFA minus its stack pointer, in bytes.
+    #[inline]
+    pub fn cfa_offset(&self) -> usize {
+        self.map.cfa_offset()
+    }
+
+    /// What is live. Every location is a [`Location::Stack`](crate::stack_map::Location::Stack).
+    #[inline]
+    pub fn roots(&self) -> Roots<'s> {
+        self.map.roots()
+    }
+
+    /// Offsets of the live words from the frame's stack pointer, in bytes. The pointers derived
+    /// from a reference follow it.
+    #[inline]
+    pub fn slots(&self) -> impl Iterator<Item = u32> + use<'s> {
+        Slots::of(self.roots())
+    }
+
+    /// Whether the function is registered as one that moves its return address.
+    #[inline]
+    pub fn moves_return_address(&self) -> bool {
+        self.map.layout().moves_return_address
+    }
+
+    /// Where the return address of such a frame stands, given its CFA.
+    #[inline]
+    pub(crate) fn return_slot(&self, cfa: usize) -> usize {
+        cfa.wrapping_add_signed(RETURN_OFFSET)
+    }
+
+    /// How far below the CFA the frame pointer was saved, in bytes; 0 if it was not.
+    #[inline]
+    pub(crate) fn saved_fp(&self) -> usize {
+        self.map.layout().saved_fp
+    }
+
+    /// Whether the frame keeps a frame record: the frame pointer points to the caller's, which lies
+    /// below the return address.
+    #[inline]
+    pub(crate) fn has_frame_record(&self) -> bool {
+        self.map.has_frame_record()
+    }
+
+    /// The distance from the frame pointer to the CFA, in bytes, if that is how the CFI computes
+    /// the CFA.
+    #[inline]
+    pub(crate) fn cfa_from_fp(&self) -> Option<usize> {
+        self.map.layout().cfa_from_fp
+    }
+}
+
+impl core::fmt::Debug for SafepointRef<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("SafepointRef")
+            .field("cfa_offset", &self.cfa_offset())
+            .field("roots", &self.roots().collect::<Vec<_>>())
+            .field("moves_return_address", &self.moves_return_address())
+            .finish()
+    }
+}

@@ -1,0 +1,306 @@
+//! The walker: from one frame to its caller, within given bounds.
+
+use std::ops::Range;
+
+use crate::arch::{FRAME_POINTER, FRAME_RECORD, RETURN_OFFSET, STACK_POINTER, WORD, opaque};
+use crate::code::Snapshot;
+use crate::code::native::NativeStep;
+use crate::code::published::{Found, Published};
+use crate::frame::{Frame, FrameKind};
+use crate::memory::Memory;
+use crate::registers::{RegisterSet, Registers};
+use crate::return_addresses::ReturnAddresses;
+use crate::rule::{PackedRule, Recovered, Shape, UnwindRule};
+use crate::safepoint_table::{SafepointRef, SafepointTable};
+use crate::walk_error::WalkError;
+
+/// A walk over one stack, from younger frames to older ones. It allocates nothing and takes no
+/// lock.
+///
+/// Every walk ends: each step goes up the stack by at least a word, within the bounds.
+#[derive(Clone, Debug)]
+pub struct Walker<'s, M, R> {
+    code: &'s Published,
+    memory: M,
+    returns: R,
+    start: usize,
+    end: usize,
+    registers: Registers,
+    fp_slot: Option<usize>,
+    /// The safepoint at `registers.pc`.
+    safepoint: Option<SafepointRef<'s>>,
+    /// The table that the last safepoint was found in.
+    table: Option<&'s SafepointTable>,
+    checked: bool,
+    ended: bool,
+}
+
+/// How one frame is stepped over.
+#[derive(Clone, Copy)]
+struct Step {
+    kind: FrameKind,
+    cfa: usize,
+    /// The frame pointer was saved so far below the CFA; 0: not saved.
+    saved_fp: usize,
+    cfa_from_fp: bool,
+    /// Where the return address stands; the CFA where there is none.
+    return_slot: usize,
+    oldest: bool,
+}
+
+impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
+    /// A walk over the stack at `bounds`, through `memory`, from the frame with these registers.
+    /// Addresses outside of `bounds` are not read.
+    pub fn new(
+        snapshot: &'s Snapshot<'_>,
+        memory: M,
+        returns: R,
+        registers: Registers,
+        bounds: Range<usize>,
+    ) -> Walker<'s, M, R> {
+        let mut walker = Walker {
+            code: snapshot.published(),
+            memory,
+            returns,
+            start: bounds.start,
+            end: bounds.end & !(WORD - 1),
+            registers,
+            fp_slot: None,
+            safepoint: None,
+            table: None,
+            checked: false,
+            ended: false,
+        };
+        walker.safepoint = walker.look_up(registers.pc);
+        walker
+    }
+
+    /// Whether to compare the CFA of the safepoint with that of the CFI, where the CFI computes it
+    /// from the frame pointer.
+    pub fn checked(mut self, checked: bool) -> Walker<'s, M, R> {
+        self.checked = checked;
+        self
+    }
+
+    /// The registers of the frame at which the walk stands. A later walk over the same stack may
+    /// begin with them.
+    #[inline]
+    pub fn registers(&self) -> Registers {
+        self.registers
+    }
+
+    /// The next frame; `None` behind the oldest one.
+    ///
+    /// # Errors
+    ///
+    /// The frame's caller cannot be found. The walk stands still then.
+    #[inline]
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'s>>, WalkError> {
+        let Registers { pc, sp, fp } = self.registers;
+        let step = match self.safepoint {
+            Some(safepoint) => {
+                let cfa = sp.wrapping_add(safepoint.cfa_offset());
+                let cfa_from_fp = safepoint.cfa_from_fp();
+                if self.checked
+                    && let Some(offset) = cfa_from_fp
+                {
+                    let by_cfi = fp.wrapping_add(offset);
+                    if by_cfi != cfa {
+                        return Err(WalkError::Disagreement { pc, by_table: cfa, by_cfi });
+                    }
+                }
+                let kind = FrameKind::Managed;
+                if safepoint.has_frame_record() && opaque(fp).wrapping_add(FRAME_RECORD) == cfa {
+                    // The same CFA, behind a predicted branch. The walk runs from frame pointer to
+                    // frame pointer and does not wait for the look-ups.
+                    let cfa = opaque(fp).wrapping_add(FRAME_RECORD);
+                    let return_slot = safepoint.return_slot(cfa);
+                    let saved_fp = FRAME_RECORD;
+                    Step { kind, cfa, saved_fp, cfa_from_fp: true, return_slot, oldest: false }
+                } else {
+                    let saved_fp = safepoint.saved_fp();
+                    let (cfa_from_fp, return_slot) =
+                        (cfa_from_fp.is_some(), safepoint.return_slot(cfa));
+                    Step { kind, cfa, saved_fp, cfa_from_fp, return_slot, oldest: false }
+                }
+            }
+            None if self.ended => return Ok(None),
+            None => self.step_by_rule()?,
+        };
+        self.take(step).map(Some)
+    }
+
+    /// The step of a frame that does not stand at a safepoint.
+    #[cold]
+    fn step_by_rule(&self) -> Result<Step, WalkError> {
+        let Registers { pc, sp, fp } = self.registers;
+        let at = pc.wrapping_sub(1);
+        let found = self.code.find(at).ok_or(WalkError::NoRule { pc })?;
+        let (kind, rule) = match found {
+            Found::Region(region) => (FrameKind::Managed, region.rule(at)),
+            Found::Native(native) => match native.step(at) {
+                NativeStep::By(rule) => (native.kind, rule),
+                NativeStep::End => return Ok(self.oldest(native.kind)),
+            },
+        };
+        if rule.is_oldest() {
+            return Ok(self.oldest(kind));
+        }
+        let (cfa, cfa_from_fp) = match rule.shape() {
+            Shape::StackPointer(offset) => (sp.wrapping_add(offset), false),
+            Shape::FramePointer(offset) => (fp.wrapping_add(offset), true),
+            _ => {
+                return self
+                    .step_slowly(kind, found.resolve(rule).ok_or(WalkError::NoRule { pc })?);
+            }
+        };
+        let (saved_fp, return_slot) = (rule.saved_fp(), rule.return_slot(cfa));
+        Ok(Step { kind, cfa, saved_fp, cfa_from_fp, return_slot, oldest: false })
+    }
+
+    /// The step of a frame whose rule reads memory.
+    fn step_slowly(&self, kind: FrameKind, rule: UnwindRule<'_>) -> Result<Step, WalkError> {
+        let Registers { pc, sp, fp } = self.registers;
+        let bounded = Bounded(self);
+        let registers = RegisterSet::new(pc, sp, fp);
+        let recovery = rule
+            .evaluate(&registers, &bounded)
+            .map_err(|source| WalkError::Expression { pc, source })?;
+        if recovery.oldest {
+            return Ok(self.oldest(kind));
+        }
+        let cfa = recovery.cfa;
+        let return_slot = cfa.wrapping_add_signed(RETURN_OFFSET);
+        if recovery.return_slot() != Some(return_slot)
+            || recovery.register(STACK_POINTER) != Recovered::Value(cfa)
+            || recovery.signal_frame
+        {
+            return Err(WalkError::ReturnAddress { pc });
+        }
+        let saved_fp = match recovery.register(FRAME_POINTER) {
+            Recovered::Same => 0,
+            Recovered::At(address) => cfa.wrapping_sub(address),
+            Recovered::Unknown | Recovered::Value(_) => {
+                return Err(WalkError::ReturnAddress { pc });
+            }
+        };
+        let cfa_from_fp = rule
+            .as_packed()
+            .map(PackedRule::shape)
+            .is_some_and(|shape| matches!(shape, Shape::Realigned(_)));
+        Ok(Step { kind, cfa, saved_fp, cfa_from_fp, return_slot, oldest: false })
+    }
+
+    /// The step of the oldest frame, which returns nowhere. Its rule's CFA means nothing: it may
+    /// lie beyond the stack.
+    fn oldest(&self, kind: FrameKind) -> Step {
+        let cfa = self.end;
+        Step { kind, cfa, saved_fp: 0, cfa_from_fp: false, return_slot: cfa, oldest: true }
+    }
+
+    /// Reads what the step names, moves on to the caller, and looks the caller up.
+    #[inline]
+    fn take(&mut self, step: Step) -> Result<Frame<'s>, WalkError> {
+        let Registers { pc, sp, fp } = self.registers;
+        let Step { kind, cfa, saved_fp, cfa_from_fp, return_slot, oldest } = step;
+        if cfa <= sp
+            || cfa > self.end
+            || sp < self.start
+            || !(cfa | sp).is_multiple_of(WORD)
+            || oldest
+        {
+            self.check_odd(step)?;
+        }
+        let mut frame = Frame {
+            kind,
+            pc,
+            sp,
+            cfa,
+            fp,
+            fp_slot: self.fp_slot,
+            cfa_from_fp,
+            return_slot: None,
+            return_address: 0,
+            hijacked: false,
+            safepoint: self.safepoint,
+            caller: None,
+        };
+        if oldest {
+            self.registers.sp = cfa;
+            self.safepoint = None;
+            self.ended = true;
+            return Ok(frame);
+        }
+        let found = self.read(return_slot)?;
+        if saved_fp != 0 {
+            let slot = cfa.wrapping_sub(saved_fp);
+            self.registers.fp = self.read(slot)?;
+            self.fp_slot = Some(slot);
+        }
+        let original = self.returns.original(found);
+        let return_address = original.unwrap_or(found);
+        // A recursion returns to the pc at which it stands. The test is predicted well, so that the
+        // next frame does not wait for a probe with the word just read.
+        if !(return_address == pc && frame.safepoint.is_some()) {
+            self.safepoint = self.look_up(return_address);
+        }
+        self.registers.pc = return_address;
+        self.registers.sp = cfa;
+        frame.return_slot = Some(return_slot);
+        frame.return_address = return_address;
+        frame.hijacked = original.is_some();
+        frame.caller = self.safepoint;
+        Ok(frame)
+    }
+
+    /// Says what is wrong with a step that is not an ordinary one, if anything is.
+    #[cold]
+    fn check_odd(&self, step: Step) -> Result<(), WalkError> {
+        let Registers { pc, sp, .. } = self.registers;
+        let Step { cfa, oldest, .. } = step;
+        if sp < self.start || sp > self.end || !sp.is_multiple_of(WORD) {
+            Err(WalkError::StackPointer { pc, sp })
+        } else if cfa < sp || cfa == sp && !oldest {
+            Err(WalkError::NotIncreasing { pc, sp, cfa })
+        } else if cfa > self.end {
+            Err(WalkError::OutOfBounds { pc, cfa })
+        } else if !cfa.is_multiple_of(WORD) {
+            Err(WalkError::Misaligned { pc, cfa })
+        } else {
+            Ok(())
+        }
+    }
+
+    #[inline]
+    fn read(&self, address: usize) -> Result<usize, WalkError> {
+        let unreadable = WalkError::Unreadable { pc: self.registers.pc, address };
+        if address < self.start || address >= self.end {
+            return Err(unreadable);
+        }
+        self.memory.read(address).ok_or(unreadable)
+    }
+
+    #[inline]
+    fn look_up(&mut self, return_address: usize) -> Option<SafepointRef<'s>> {
+        match self.table {
+            Some(table) if table.covers(return_address) => table.get(return_address),
+            _ => self.look_up_elsewhere(return_address),
+        }
+    }
+
+    #[cold]
+    fn look_up_elsewhere(&mut self, return_address: usize) -> Option<SafepointRef<'s>> {
+        let table = self.code.region(return_address.wrapping_sub(1))?.safepoints();
+        self.table = Some(table);
+        table.get(return_address)
+    }
+}
+
+/// The memory of a walk, within its bounds.
+struct Bounded<'w, 's, M, R>(&'w Walker<'s, M, R>);
+
+impl<M: Memory, R: ReturnAddresses> Memory for Bounded<'_, '_, M, R> {
+    fn read(&self, address: usize) -> Option<usize> {
+        self.0.read(address).ok()
+    }
+}
