@@ -8,11 +8,11 @@
 //! (stacks that do not move, tests that stand in for managed code) is, and would be taken for
 //! frames of the system stack.
 //!
-//! `run` and the assembly call the two functions here on the system stack, right before it switches
-//! or right after. Both say nothing if that stack is announced already: the system's unwinder goes
-//! from frames of one stack to those of the other by itself. An instrumented frame on a goroutine
-//! stack that an exception from the system stack lands in is known as the system's until its next
-//! switch.
+//! `run` and the assembly call the two functions here on the system stack, right before they switch
+//! or right after. Both do nothing if that stack is announced already: the system's unwinder goes
+//! from frames of one stack to those of the other by itself. If an exception from the system stack
+//! lands in an instrumented frame on a goroutine stack, that frame counts as the system's until its
+//! next switch.
 //!
 //! What is *not* needed: `leave`, `leave_callback_by` and `continue_at` drop native frames whose
 //! redzones are poisoned, but they are functions that do not return, before which the compiler has
@@ -38,7 +38,7 @@ unsafe extern "C" {
     );
 }
 
-/// What a thread's system stack is known by while a goroutine's is announced.
+/// What the sanitizer knows a thread's system stack by while a goroutine's is announced.
 struct System {
     on_goroutine: Cell<bool>,
     fake_stack: Cell<*mut c_void>,
@@ -57,14 +57,16 @@ std::thread_local! {
     };
 }
 
-/// A stack whose lower end nobody has said is taken to have this size.
+/// A stack whose lower end is not known is taken to have this size.
 const UNKNOWN_BYTES: usize = 64 << 10;
 
+/// Announces the goroutine's stack.
+///
 /// # Safety
-/// The goroutine is the one that this thread is about to go on with.
+/// This thread is about to go on with the goroutine.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn stackmark_asan_to_goroutine(goroutine: *const GoroutineHeader) {
-    // SAFETY: by our contract the header is alive. The words that the sanitizer writes are this
+    // SAFETY: by the caller's contract the header is alive. The words that the sanitizer writes are this
     // thread's own.
     SYSTEM.with(|system| unsafe {
         if system.on_goroutine.replace(true) {
@@ -81,8 +83,10 @@ pub(crate) unsafe extern "C" fn stackmark_asan_to_goroutine(goroutine: *const Go
     });
 }
 
+/// Announces the system stack.
+///
 /// # Safety
-/// The goroutine is the one whose stack this thread has left.
+/// This thread has left the goroutine's stack.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn stackmark_asan_to_system(goroutine: *const GoroutineHeader) {
     // SAFETY: as above. The sanitizer writes one word through the first pointer.
@@ -105,8 +109,8 @@ impl Drop for GoroutineHeader {
             return;
         }
         let (mut own, mut bottom, mut size) = (null_mut(), null(), 0);
-        // SAFETY: no frame of the goroutine is left. This thread is, between the calls, on a stack
-        // of no size, and runs nothing.
+        // SAFETY: no frame of the goroutine is left. Between the calls this thread counts as being
+        // on a stack of no size, and runs nothing instrumented.
         unsafe {
             __sanitizer_start_switch_fiber(&mut own, null(), 0);
             __sanitizer_finish_switch_fiber(fake_stack, &mut bottom, &mut size);

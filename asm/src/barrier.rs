@@ -1,83 +1,56 @@
-//! The pool of barrier stubs, its table of saved return addresses, and what is done when an
+//! The pool of barrier stubs, its table of saved return addresses, and what happens when an
 //! exception has passed a stub.
 
 use crate::layout::{BarrierFn, GoroutineHeader};
-use crate::{arch, current};
+use crate::{arch, machine, pcs};
 use core::ffi::c_void;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
-use std::sync::Once;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Pages of 4096 bytes in the pool.
-pub const BARRIER_PAGES: usize = 64;
-/// Stubs in each page: its first 8 bytes hold the distance to the table.
-pub const STUBS_PER_PAGE: usize = 511;
+pub use crate::arch::{BARRIER_PAGES, STUBS_PER_PAGE, limit_vectors};
+
 /// Words of the table. Not every index names a stub: see [`is_stub`].
-pub const TABLE_WORDS: usize = BARRIER_PAGES * (STUBS_PER_PAGE + 1);
+pub const TABLE_WORDS: usize = BARRIER_PAGES * PAGE_WORDS;
 
-const STUB_BYTES: usize = 8;
+/// Words of the table for each page of the pool.
+const PAGE_WORDS: usize = arch::HEADER_STUBS + STUBS_PER_PAGE;
 
-/// The saved return addresses. Words are read by unwinders of other threads at any time, by plain
-/// loads, and written by the holder of a goroutine before its slot is written: see the placing
+/// The saved return addresses. Unwinders of other threads read the words at any time, by plain
+/// loads. The holder of a goroutine writes the word before it writes the slot: see the placing
 /// protocol of the crate that owns barriers.
 #[unsafe(no_mangle)]
 static stackmark_barrier_table: [AtomicUsize; TABLE_WORDS] =
     [const { AtomicUsize::new(0) }; TABLE_WORDS];
 
-/// Which vector registers a hit keeps. Written once, before the first goroutine runs.
-#[unsafe(no_mangle)]
-static stackmark_vector_kind: AtomicU32 = AtomicU32::new(0);
-/// Bytes of the area in which the vector state is saved.
-#[unsafe(no_mangle)]
-static stackmark_vector_size: AtomicUsize = AtomicUsize::new(0);
-
 unsafe extern "C-unwind" {
-    static stackmark_barrier_pool: u8;
-    static stackmark_barrier_pool_end: u8;
     fn _Unwind_Resume(exception: *mut c_void) -> !;
 }
 
-/// Asks the CPU once how the vector state is to be saved.
-pub(crate) fn initialise() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        keep_vectors(arch::vector_kind());
-    });
-}
-
-fn keep_vectors(kind: u32) {
-    stackmark_vector_size.store(arch::vector_bytes(kind), Relaxed);
-    stackmark_vector_kind.store(kind, Relaxed);
-}
-
-/// Lets hits keep only what such a CPU would have, if this one has more: the number of a kind, from
-/// 0. For tests, before anything runs that uses the other registers. The kind that is kept now.
-#[doc(hidden)]
-pub fn limit_vectors(kind: u32) -> u32 {
-    initialise();
-    let kind = kind.min(arch::vector_kind());
-    keep_vectors(kind);
-    kind
-}
-
 /// The addresses of all stubs.
+#[inline]
 pub fn pool() -> Range<usize> {
-    &raw const stackmark_barrier_pool as usize..&raw const stackmark_barrier_pool_end as usize
+    pcs::pool()
 }
 
-/// Whether `index`, below [`TABLE_WORDS`], names a stub: the first word of each page does not.
+/// The addresses of the table of saved return addresses, which the CFI of stubs reads.
+pub fn table() -> Range<usize> {
+    let words = stackmark_barrier_table.as_ptr_range();
+    words.start as usize..words.end as usize
+}
+
+/// Whether `index` names a stub: the words for the header of each page do not.
 pub const fn is_stub(index: usize) -> bool {
-    index < TABLE_WORDS && !index.is_multiple_of(STUBS_PER_PAGE + 1)
+    index < TABLE_WORDS && index % PAGE_WORDS >= arch::HEADER_STUBS
 }
 
-/// The word that a hijacked slot holds: the address of the stub, plus 1.
+/// The word that a hijacked slot holds: an address in the stub, behind its first byte.
 ///
 /// # Panics
 /// If `index` does not name a stub.
 #[inline]
 pub fn hijacked_word(index: usize) -> usize {
     assert!(is_stub(index), "{index} is not the index of a stub");
-    pool().start + index * STUB_BYTES + 1
+    pool().start + index * arch::STUB_BYTES + arch::HIJACKED_AT
 }
 
 /// The index of the stub into which `found`, a return address, points; `None` if it is an ordinary
@@ -86,26 +59,33 @@ pub fn hijacked_word(index: usize) -> usize {
 pub fn index_of(found: usize) -> Option<usize> {
     let pool = pool();
     let offset = found.wrapping_sub(pool.start);
-    (offset < pool.end - pool.start).then_some(offset / STUB_BYTES)
+    (offset < pool.end - pool.start).then_some(offset / arch::STUB_BYTES)
 }
 
-/// The table's word for a stub: the saved return address.
+/// The table's word for a stub: the saved return address. Managed code that returns through the
+/// stub goes on there, and so do all unwinders.
 ///
 /// # Panics
 /// If `index` is not below [`TABLE_WORDS`].
+///
+/// # Safety
+/// Every thread may load the word. Only the stub's owner stores to it: a stub has one owner at a
+/// time, the goroutine that took its index from the pool of free ones. The owner stores the return
+/// address of a slot before the slot holds the stub, and does not store again until it has given
+/// the index back.
 #[inline]
-pub fn saved(index: usize) -> &'static AtomicUsize {
+pub unsafe fn saved(index: usize) -> &'static AtomicUsize {
     &stackmark_barrier_table[index]
 }
 
 /// The return address that `found` stands for: the saved one if it points into a stub, else `None`.
 #[inline]
 pub fn original(found: usize) -> Option<usize> {
-    // Relaxed: whoever walks holds the goroutine or is its own thread, and so has seen the placing.
-    index_of(found).map(|index| saved(index).load(Relaxed))
+    // Relaxed: the thread that walks holds the goroutine or runs it, and so has seen the placing.
+    index_of(found).map(|index| stackmark_barrier_table[index].load(Relaxed))
 }
 
-/// Where the landing pad calls out to: tells the host and goes on unwinding, on the system stack.
+/// The landing pad calls out to it: tells the host and goes on unwinding, on the system stack.
 ///
 /// # Safety
 /// Called by the landing pad alone.
@@ -114,16 +94,16 @@ unsafe extern "C-unwind" fn stackmark_barrier_resume(
     exception: *mut c_void,
     index: usize,
 ) -> usize {
-    // SAFETY: we were called out to, so the machine runs a goroutine; the word that call_system
-    // returns through is the slot. The hook was stored by the host as a BarrierFn.
+    // SAFETY: the landing pad has called out, so the machine runs a goroutine. The host has stored
+    // the hook as a BarrierFn.
     unsafe {
-        let machine = current();
+        let machine = machine::current();
         let goroutine = (*machine).goroutine.load(Relaxed) as *const GoroutineHeader;
-        let slot = (*goroutine).sched.sp.load(Relaxed) + arch::PARKED_RETURN;
+        let slot = arch::leapfrogged_slot(&(*goroutine).sched);
         let hook = (*machine).on_leapfrog.load(Relaxed);
         if hook != 0 {
             let hook: BarrierFn = core::mem::transmute::<usize, BarrierFn>(hook);
-            hook(machine, slot as *mut usize, index);
+            hook(machine, slot, index);
         }
         _Unwind_Resume(exception)
     }

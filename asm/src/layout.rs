@@ -1,8 +1,9 @@
 //! The `#[repr(C)]` headers that the assembly reads and writes, with their offsets checked at
 //! compile time.
 //!
-//! The assembly knows nothing of Rust types beyond these two structures. An embedder's code
-//! generator may rely on the offsets too: they are public constants.
+//! The assembly knows nothing of Rust types beyond the two headers and
+//! [`Continuation`](crate::Continuation). An embedder's code generator may rely on the offsets too:
+//! they are public constants.
 
 use core::ffi::c_void;
 use core::mem::offset_of;
@@ -14,7 +15,7 @@ pub const RESULT_WORDS: usize = 16;
 /// Where a stopped goroutine stands: what `call_system` saves before it leaves the goroutine's
 /// stack.
 ///
-/// `sp` and `fp` are addresses in the goroutine's stack as it lies *now*; whoever moves the stack
+/// `sp` and `fp` are addresses in the goroutine's stack as it lies *now*: a move of the stack
 /// rewrites them.
 #[repr(C)]
 #[derive(Debug)]
@@ -61,9 +62,8 @@ pub struct GoroutineHeader {
     /// Words for results beyond the result registers and for arguments of native calls. Not roots:
     /// they are loaded right after the call returns, before the next safepoint.
     pub results: [AtomicU64; RESULT_WORDS],
-    /// Native function that `goroutine_entry` calls, on the system stack, with an exception that
-    /// nobody has caught: `fn(exception, goroutine)`, which does not return. 0: exceptions find no
-    /// handler.
+    /// Native function that `goroutine_entry` calls, on the system stack, with an uncaught
+    /// exception: `fn(exception, goroutine)`, which does not return. 0: exceptions find no handler.
     pub on_uncaught: AtomicUsize,
     /// The host's word of the machine that runs the goroutine, rewritten whenever it begins to run
     /// on one. For managed code that needs something of its thread, as an allocator's fields: to be
@@ -98,35 +98,9 @@ pub struct MachineHeader {
     /// Where [`run`](crate::run) goes on when the goroutine is left.
     pub run_pc: AtomicUsize,
     /// Its frame pointer there.
-    pub run_rbp: AtomicUsize,
-    /// Its `rbx` there: with rbp the one register that the compiler cannot keep elsewhere for it.
-    pub run_rbx: AtomicUsize,
-}
-
-/// Where a managed frame goes on, for [`continue_at`](crate::continue_at).
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Continuation {
-    /// The place in its code.
-    pub pc: usize,
-    /// Its stack pointer there.
-    pub sp: usize,
-    /// The callee-saved registers that it expects.
-    pub rbp: usize,
-    /// See `rbp`.
-    pub rbx: usize,
-    /// See `rbp`.
-    pub r12: usize,
-    /// See `rbp`.
-    pub r13: usize,
-    /// See `rbp`.
-    pub r14: usize,
-    /// See `rbp`.
-    pub r15: usize,
-    /// The two words that its landing pad gets, in the registers in which exceptions come.
-    pub rax: usize,
-    /// See `rax`.
-    pub rdx: usize,
+    pub run_fp: AtomicUsize,
+    /// Its other register there that the compiler cannot keep elsewhere for it.
+    pub run_saved: AtomicUsize,
 }
 
 /// What a machine calls when a barrier is hit or leapfrogged: the machine, the address of the
@@ -135,6 +109,15 @@ pub type BarrierFn = unsafe extern "C" fn(*mut MachineHeader, *mut usize, usize)
 
 /// A native function as `call_system` calls it: two words in, one word out.
 pub type NativeFn = unsafe extern "C-unwind" fn(*mut c_void, usize) -> usize;
+
+/// Managed code as [`callback`](crate::callback) calls it: one word in, one word out.
+pub type ManagedFn = unsafe extern "C-unwind" fn(usize) -> usize;
+
+/// What [`leave_callback_by`](crate::leave_callback_by) goes on with.
+pub type ContinueFn = unsafe extern "C-unwind" fn(*mut c_void) -> !;
+
+/// What [`catch`](crate::catch) calls.
+pub type CaughtFn = unsafe extern "C-unwind" fn(*mut c_void);
 
 macro_rules! offsets {
     ($($(#[$doc:meta])* $name:ident = $ty:ident . $($field:ident).+ @ $at:literal;)*) => {$(
@@ -173,27 +156,6 @@ offsets! {
     G_RESULTS = GoroutineHeader.results @ 96;
     /// Offset of [`GoroutineHeader::on_uncaught`].
     G_ON_UNCAUGHT = GoroutineHeader.on_uncaught @ 224;
-    /// Offset of [`Continuation::pc`]. These offsets are below 64: the assembly's CFI holds each in
-    /// one byte.
-    C_PC = Continuation.pc @ 0;
-    /// Offset of [`Continuation::sp`].
-    C_SP = Continuation.sp @ 8;
-    /// Offset of [`Continuation::rbp`].
-    C_RBP = Continuation.rbp @ 16;
-    /// Offset of [`Continuation::rbx`].
-    C_RBX = Continuation.rbx @ 24;
-    /// Offset of [`Continuation::r12`].
-    C_R12 = Continuation.r12 @ 32;
-    /// Offset of [`Continuation::r13`].
-    C_R13 = Continuation.r13 @ 40;
-    /// Offset of [`Continuation::r14`].
-    C_R14 = Continuation.r14 @ 48;
-    /// Offset of [`Continuation::r15`].
-    C_R15 = Continuation.r15 @ 56;
-    /// Offset of [`Continuation::rax`].
-    C_RAX = Continuation.rax @ 64;
-    /// Offset of [`Continuation::rdx`].
-    C_RDX = Continuation.rdx @ 72;
     /// Offset of [`GoroutineHeader::machine_word`].
     G_MACHINE_WORD = GoroutineHeader.machine_word @ 232;
     /// Offset of [`GoroutineHeader::language`].
@@ -210,10 +172,10 @@ offsets! {
     M_HOST = MachineHeader.host @ 32;
     /// Offset of [`MachineHeader::run_pc`].
     M_RUN_PC = MachineHeader.run_pc @ 40;
-    /// Offset of [`MachineHeader::run_rbp`].
-    M_RUN_RBP = MachineHeader.run_rbp @ 48;
-    /// Offset of [`MachineHeader::run_rbx`].
-    M_RUN_RBX = MachineHeader.run_rbx @ 56;
+    /// Offset of [`MachineHeader::run_fp`].
+    M_RUN_FP = MachineHeader.run_fp @ 48;
+    /// Offset of [`MachineHeader::run_saved`].
+    M_RUN_SAVED = MachineHeader.run_saved @ 56;
 }
 
 impl GoroutineHeader {
@@ -254,8 +216,8 @@ impl MachineHeader {
             on_leapfrog: AtomicUsize::new(0),
             host: AtomicUsize::new(0),
             run_pc: AtomicUsize::new(0),
-            run_rbp: AtomicUsize::new(0),
-            run_rbx: AtomicUsize::new(0),
+            run_fp: AtomicUsize::new(0),
+            run_saved: AtomicUsize::new(0),
         }
     }
 }

@@ -2,11 +2,12 @@
 //! ABI, level I).
 //!
 //! Phase 1 looks for a handler and changes nothing. In phase 2 a personality installs a landing
-//! pad, which is assembly: it makes the state of goroutine and machine what a return would have
-//! left, and goes on unwinding. `call_system` has no personality: what a call out changes is undone
-//! by Rust's own cleanup and by `callback`'s.
+//! pad, which is assembly: it leaves goroutine and machine in the state that a return would have
+//! left, and goes on unwinding. `call_system` has no personality: Rust's own cleanup and that of
+//! `callback` undo what a call out changes.
 
-use crate::barrier;
+use crate::layout::GoroutineHeader;
+use crate::{arch, barrier, machine};
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -16,17 +17,11 @@ const URC_CONTINUE_UNWIND: c_int = 8;
 const UA_SEARCH_PHASE: c_int = 1;
 const UA_HANDLER_FRAME: c_int = 4;
 const UA_FORCE_UNWIND: c_int = 8;
-/// The DWARF registers in which libgcc hands two words to a landing pad: rax and rdx.
-const EH_RETURN: (c_int, c_int) = (0, 1);
 
 unsafe extern "C" {
     fn _Unwind_SetIP(context: *mut c_void, ip: usize);
     fn _Unwind_SetGR(context: *mut c_void, register: c_int, value: usize);
     fn _Unwind_GetIP(context: *mut c_void) -> usize;
-    fn stackmark_barrier_landing();
-    fn stackmark_callback_landing();
-    fn stackmark_entry_landing();
-    fn stackmark_catch_landing();
 }
 
 /// Enters a landing pad with the exception and a second word.
@@ -37,20 +32,21 @@ unsafe fn land(
     context: *mut c_void,
     exception: *mut c_void,
     word: usize,
-    pad: unsafe extern "C" fn(),
+    pad: unsafe extern "C-unwind" fn(),
 ) -> c_int {
-    // SAFETY: by our contract; the frames of the assembly let these registers be set.
+    let [first, second] = arch::LANDING_REGISTERS;
+    // SAFETY: by the caller's contract; the frames of the assembly let these registers be set.
     unsafe {
-        _Unwind_SetGR(context, EH_RETURN.0, exception as usize);
-        _Unwind_SetGR(context, EH_RETURN.1, word);
+        _Unwind_SetGR(context, first, exception as usize);
+        _Unwind_SetGR(context, second, word);
         _Unwind_SetIP(context, pad as *const () as usize);
     }
     URC_INSTALL_CONTEXT
 }
 
-/// The pool's. `_URC_CONTINUE_UNWIND` in phase 2 aborts when the catching frame is directly behind
-/// the barrier: the stub and that frame have the same CFA, and libgcc takes the one for the other.
-/// So the landing pad is entered.
+/// The pool's: enters the landing pad. `_URC_CONTINUE_UNWIND` in phase 2 aborts when the catching
+/// frame is directly behind the barrier: the stub and that frame have the same CFA, and libgcc takes
+/// the one for the other.
 ///
 /// # Safety
 /// Called by the unwinder.
@@ -69,12 +65,12 @@ unsafe extern "C" fn stackmark_barrier_personality(
     unsafe {
         let index = barrier::index_of(_Unwind_GetIP(context))
             .expect("the personality of the pool runs for its stubs");
-        land(context, exception, index, stackmark_barrier_landing)
+        land(context, exception, index, arch::stackmark_barrier_landing)
     }
 }
 
-/// `callback`'s: the goroutine is where its call out was, the machine's system stack begins above
-/// the native caller.
+/// `callback`'s: enters the landing pad, which puts the goroutine back to its call out and the
+/// machine's system stack back to where it began before.
 ///
 /// # Safety
 /// Called by the unwinder.
@@ -90,11 +86,11 @@ unsafe extern "C" fn stackmark_callback_personality(
         return URC_CONTINUE_UNWIND;
     }
     // SAFETY: the unwinder's context, in phase 2.
-    unsafe { land(context, exception, 0, stackmark_callback_landing) }
+    unsafe { land(context, exception, 0, arch::stackmark_callback_landing) }
 }
 
-/// `goroutine_entry`'s: catches what nobody has caught. (Without a handler `panic!` dies of "failed
-/// to initiate panic".)
+/// `goroutine_entry`'s: catches uncaught exceptions. (Without a handler `panic!` dies of "failed to
+/// initiate panic".)
 ///
 /// # Safety
 /// Called by the unwinder.
@@ -109,12 +105,12 @@ unsafe extern "C" fn stackmark_entry_personality(
     // SAFETY: exceptions reach goroutine_entry on the thread of the machine that runs the
     // goroutine.
     let wanted = unsafe {
-        let machine = crate::current();
-        let goroutine = (*machine).goroutine.load(Relaxed) as *const crate::layout::GoroutineHeader;
+        let machine = machine::current();
+        let goroutine = (*machine).goroutine.load(Relaxed) as *const GoroutineHeader;
         (*goroutine).on_uncaught.load(Relaxed) != 0
     };
     if !wanted || actions & UA_FORCE_UNWIND != 0 {
-        // A thread that ends: its machine ends the goroutine when it is detached.
+        // A thread that ends detaches its machine, and with it ends the goroutine.
         return URC_CONTINUE_UNWIND;
     }
     if actions & UA_SEARCH_PHASE != 0 {
@@ -122,11 +118,11 @@ unsafe extern "C" fn stackmark_entry_personality(
     }
     debug_assert_ne!(actions & UA_HANDLER_FRAME, 0);
     // SAFETY: the unwinder's context, in phase 2.
-    unsafe { land(context, exception, 0, stackmark_entry_landing) }
+    unsafe { land(context, exception, 0, arch::stackmark_entry_landing) }
 }
 
 /// `catch`'s: catches every exception, but lets forced unwinding pass (a thread that ends, frames
-/// that are left for a recover).
+/// that a recover leaves).
 ///
 /// # Safety
 /// Called by the unwinder.
@@ -145,5 +141,5 @@ unsafe extern "C" fn stackmark_catch_personality(
         return URC_CONTINUE_UNWIND;
     }
     // SAFETY: the unwinder's context, in phase 2.
-    unsafe { land(context, exception, 0, stackmark_catch_landing) }
+    unsafe { land(context, exception, 0, arch::stackmark_catch_landing) }
 }

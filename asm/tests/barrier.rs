@@ -233,7 +233,8 @@ unsafe extern "C" fn on_hit(_m: *mut MachineHeader, slot: *mut usize, index: usi
 
 unsafe extern "C" fn on_leapfrog(_m: *mut MachineHeader, slot: *mut usize, index: usize) {
     LEAPFROGGED.fetch_add(1, Relaxed);
-    assert_eq!(unsafe { *slot }, barrier::saved(index).load(Relaxed), "the slot is whole again");
+    let saved = unsafe { barrier::saved(index) }.load(Relaxed);
+    assert_eq!(unsafe { *slot }, saved, "the slot is whole again");
 }
 
 unsafe extern "C-unwind" fn on_exit(_a: *mut c_void, result: usize) -> usize {
@@ -257,7 +258,7 @@ fn on_goroutine_with(
 ) -> (usize, usize, usize) {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    KIND.store(barrier::limit_vectors(kind) as usize, Relaxed);
+    KIND.store(unsafe { barrier::limit_vectors(kind) } as usize, Relaxed);
     HITS.store(0, Relaxed);
     LEAPFROGGED.store(0, Relaxed);
     let mut stack = vec![0u128; 1 << 16];
@@ -309,7 +310,7 @@ fn a_hit_keeps_every_register_whatever_the_cpu_has() {
         let mut output = [0u64; WORDS];
         for index in [1, 511, 513, barrier::TABLE_WORDS - 1] {
             output.fill(0);
-            let (word, saved) = (barrier::hijacked_word(index), barrier::saved(index));
+            let (word, saved) = (barrier::hijacked_word(index), unsafe { barrier::saved(index) });
             unsafe { fill_and_check(input.as_ptr(), output.as_mut_ptr(), word, saved, kind, x87) };
             for i in (0..WORDS).filter(|&i| is_kept(i)) {
                 assert_eq!(

@@ -42,16 +42,19 @@ pub trait Table {
 
 /// The table and the stubs of the program's image.
 #[derive(Clone, Copy, Debug)]
-pub struct ImageTable;
+pub(crate) struct ImageTable;
 
 impl Table for ImageTable {
     fn save(&self, stub: u32, return_address: usize) {
+        // SAFETY: the list has taken the stub from the pool, and no slot holds it yet (invariant 2).
+        let word = unsafe { stackmark_asm::barrier::saved(stub as usize) };
         // Release: invariant 2, for unwinders on other threads that read the slot without our lock.
-        stackmark_asm::barrier::saved(stub as usize)
-            .store(return_address, std::sync::atomic::Ordering::Release);
+        word.store(return_address, std::sync::atomic::Ordering::Release);
     }
     fn saved(&self, stub: u32) -> usize {
-        stackmark_asm::barrier::saved(stub as usize).load(std::sync::atomic::Ordering::Acquire)
+        // SAFETY: only loads.
+        let word = unsafe { stackmark_asm::barrier::saved(stub as usize) };
+        word.load(std::sync::atomic::Ordering::Acquire)
     }
     fn hijacked_word(&self, stub: u32) -> usize {
         stackmark_asm::barrier::hijacked_word(stub as usize)

@@ -12,8 +12,8 @@ use crate::machine::Caller;
 use crate::poll;
 use crate::scan::{self, ScanError, Stubs};
 use crate::status::Status;
-use gimli::X86_64;
-use stackmark_asm::{self as asm, layout::Continuation};
+use gimli::{Register, X86_64};
+use stackmark_asm::{self as asm, Continuation};
 use stackmark_unwind::{FrameKind, LiveMemory, RegisterSet, RuleCache, Unwinder};
 use std::ffi::{c_int, c_void};
 use std::ops::ControlFlow;
@@ -187,19 +187,8 @@ impl Caller<'_> {
             }
         }
         // Every walk begins in call_system's part, which has saved all of them.
-        let register = |register| trace.register(register).ok_or_else(no_frame);
-        Ok(Way::Open(Continuation {
-            pc,
-            sp: target,
-            rbp: register(X86_64::RBP)?,
-            rbx: register(X86_64::RBX)?,
-            r12: register(X86_64::R12)?,
-            r13: register(X86_64::R13)?,
-            r14: register(X86_64::R14)?,
-            r15: register(X86_64::R15)?,
-            rax: values[0],
-            rdx: values[1],
-        }))
+        let register = |number| trace.register(Register(number));
+        Continuation::new(pc, target, values, register).map(Way::Open).ok_or_else(no_frame)
     }
 
     /// Goes on along `way`. `forced` makes the unwinding of native frames, or finds the one that is
@@ -215,7 +204,7 @@ impl Caller<'_> {
         let hi = goroutine.bounds().end;
         match way {
             Way::Open(continuation) => {
-                poll::leave_frames(runtime, goroutine, hi - continuation.sp);
+                poll::leave_frames(runtime, goroutine, hi - continuation.sp());
                 // SAFETY: the frame is managed, with the registers that the walk found, and no
                 // callback is younger.
                 unsafe { asm::continue_at(&continuation) }

@@ -10,7 +10,7 @@ use crate::scan::Stubs;
 use stackmark_asm::{barrier, layout::GoroutineHeader};
 use stackmark_unwind::{CallFrame, Code, LiveMemory, RegisterSet, RuleCache, Unwinder, WalkError};
 use std::ops::{ControlFlow, Range};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 /// Calls `each` for every frame of the calling thread from where a signal has interrupted it, until
 /// `each` breaks: native frames, then, where the thread runs a goroutine, that goroutine's, across
@@ -45,14 +45,11 @@ pub unsafe fn trace_interrupted<B>(
             (at..at + size_of::<GoroutineHeader>(), stack)
         }
     };
-    // What the CFI of the stubs reads.
-    let table = barrier::saved(0) as *const AtomicUsize as usize;
-    let table = table..table + barrier::TABLE_WORDS * size_of::<usize>();
     // SAFETY: the thread's own stack; the stack and header of the goroutine that it runs, which
     // live until it has left it for good; statics. All are mapped, and by our contract the thread
     // does not go on meanwhile.
     let memory = |range: Range<usize>| unsafe { LiveMemory::new(range) };
-    let memory = [stack, machine, header, barrier::pool(), table].map(memory);
+    let memory = [stack, machine, header, barrier::pool(), barrier::table()].map(memory);
     let snapshot = code.snapshot();
     Some(Unwinder::new(&snapshot, cache, memory, Stubs, context).for_each(each))
 }

@@ -147,10 +147,9 @@ fn memories(system: Range<usize>) -> [LiveMemory; 5] {
         let stack = goroutine.stack_lo.load(Relaxed)..goroutine.stack_hi.load(Relaxed);
         (header..header + size_of::<GoroutineHeader>(), stack)
     });
-    let table = barrier::saved(0) as *const AtomicUsize as usize;
-    let table = table..table + barrier::TABLE_WORDS * size_of::<usize>();
     // SAFETY: all are mapped; nobody but this thread changes the stacks.
-    [stack, system, header, barrier::pool(), table].map(|range| unsafe { LiveMemory::new(range) })
+    let memories = [stack, system, header, barrier::pool(), barrier::table()];
+    memories.map(|range| unsafe { LiveMemory::new(range) })
 }
 
 impl Stepper {

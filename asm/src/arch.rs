@@ -1,0 +1,60 @@
+//! The door to the architecture: the one place that chooses its folder, and the list of what the
+//! folder defines.
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64"))]
+#[path = "x86_64/mod.rs"]
+mod target;
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64")))]
+compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
+
+pub use target::{
+    BARRIER_PAGES, CALL_BYTES, CALLBACK_FRAME_BYTES, Continuation, PREPARED_BYTES, STUBS_PER_PAGE,
+    limit_vectors,
+};
+pub(crate) use target::{
+    HEADER_STUBS, HIJACKED_AT, LANDING_REGISTERS, STUB_BYTES, current, initialise,
+    leapfrogged_slot, run, stack_pointer, write_first_frames,
+};
+
+use crate::layout::*;
+use core::ffi::c_void;
+
+// What its assembly defines.
+unsafe extern "C-unwind" {
+    pub(crate) fn stackmark_set_current(machine: *mut MachineHeader);
+    pub(crate) fn stackmark_leave(machine: *mut MachineHeader, value: usize) -> !;
+    pub(crate) fn stackmark_switch_out();
+    pub(crate) fn stackmark_call_system(f: NativeFn, a: *mut c_void, b: usize) -> usize;
+    pub(crate) fn stackmark_callback(
+        goroutine: *mut GoroutineHeader,
+        f: ManagedFn,
+        argument: usize,
+    ) -> usize;
+    pub(crate) fn stackmark_leave_callback_by(
+        f: ContinueFn,
+        argument: *mut c_void,
+        frame: usize,
+    ) -> !;
+    pub(crate) fn stackmark_continue(at: *const Continuation) -> !;
+    pub(crate) fn stackmark_catch(f: CaughtFn, argument: *mut c_void) -> *mut c_void;
+    #[cfg(stackmark_tsan)]
+    pub(crate) fn stackmark_rewound(f: *const (), a: usize, b: usize, c: usize) -> usize;
+
+    // The ranges of pcs that walks meet, and single ones.
+    pub(crate) static stackmark_system_call_begin: u8;
+    pub(crate) static stackmark_system_call_end: u8;
+    pub(crate) fn stackmark_system_call_resume();
+    pub(crate) fn stackmark_system_call_returned();
+    pub(crate) static stackmark_callback_begin: u8;
+    pub(crate) static stackmark_callback_end: u8;
+    pub(crate) static stackmark_entry_begin: u8;
+    pub(crate) static stackmark_entry_end: u8;
+    pub(crate) static stackmark_barrier_pool: u8;
+    pub(crate) static stackmark_barrier_pool_end: u8;
+
+    // Landing pads, entered with the words of LANDING_REGISTERS.
+    pub(crate) fn stackmark_barrier_landing();
+    pub(crate) fn stackmark_callback_landing();
+    pub(crate) fn stackmark_entry_landing();
+    pub(crate) fn stackmark_catch_landing();
+}

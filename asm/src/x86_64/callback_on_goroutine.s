@@ -1,0 +1,29 @@
+// callback, on G: rdi = argument, rsi = function. Part of __morestack.
+    .globl stackmark_callback_begin
+    .hidden stackmark_callback_begin
+stackmark_callback_begin:
+    .cfi_startproc
+    .cfi_personality 0x9b, DW.ref.stackmark_callback_personality
+    stackmark_cfa_of_callback
+    stackmark_saved_at_cfa
+callback_on_goroutine:
+    call rsi
+    stackmark_leave_callback
+    stackmark_pop_saved
+    ret
+
+// The landing pad of callback, on G: rax = exception. Does what a return does, and goes on
+// unwinding as if the native caller had called _Unwind_Resume itself.
+    .globl stackmark_callback_landing
+    .hidden stackmark_callback_landing
+stackmark_callback_landing:
+    stackmark_cfa_of_callback                   // as before the switch to S
+    stackmark_saved_at_cfa
+    stackmark_leave_callback
+    stackmark_pop_saved
+    mov rdi, rax
+    jmp _Unwind_Resume@PLT
+    .cfi_endproc
+    .globl stackmark_callback_end
+    .hidden stackmark_callback_end
+stackmark_callback_end:

@@ -1,0 +1,77 @@
+//! The registers with which a managed frame goes on.
+
+use core::ffi::c_int;
+use core::mem::offset_of;
+
+/// The DWARF registers in which the unwinder hands the exception and a second word to a landing
+/// pad: rax and rdx.
+pub(crate) const LANDING_REGISTERS: [c_int; 2] = [0, 1];
+
+/// Where a managed frame goes on, and with which registers: for
+/// [`continue_at`](crate::continue_at).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Continuation {
+    pc: usize,
+    sp: usize,
+    rbp: usize,
+    rbx: usize,
+    r12: usize,
+    r13: usize,
+    r14: usize,
+    r15: usize,
+    rax: usize,
+    rdx: usize,
+}
+
+impl Continuation {
+    /// A frame that goes on at `pc` with the stack pointer `sp`. `values` are the two words that
+    /// its landing pad gets, in the registers in which exceptions come. `callee_saved` gives the
+    /// word of each callee-saved register, by its DWARF number. `None` if it does not know one.
+    pub fn new(
+        pc: usize,
+        sp: usize,
+        values: [usize; 2],
+        mut callee_saved: impl FnMut(u16) -> Option<usize>,
+    ) -> Option<Continuation> {
+        Some(Continuation {
+            pc,
+            sp,
+            rbp: callee_saved(6)?,
+            rbx: callee_saved(3)?,
+            r12: callee_saved(12)?,
+            r13: callee_saved(13)?,
+            r14: callee_saved(14)?,
+            r15: callee_saved(15)?,
+            rax: values[0],
+            rdx: values[1],
+        })
+    }
+
+    /// The stack pointer with which the frame goes on.
+    pub fn sp(&self) -> usize {
+        self.sp
+    }
+}
+
+macro_rules! offsets {
+    ($($name:ident = $field:ident;)*) => {$(
+        pub(super) const $name: usize = offset_of!(Continuation, $field);
+    )*};
+}
+
+offsets! {
+    C_PC = pc;
+    C_SP = sp;
+    C_RBP = rbp;
+    C_RBX = rbx;
+    C_R12 = r12;
+    C_R13 = r13;
+    C_R14 = r14;
+    C_R15 = r15;
+    C_RAX = rax;
+    C_RDX = rdx;
+}
+
+/// The CFI of `continue.s` holds each of its offsets in one byte, a LEB128.
+const _: () = assert!(C_R15 < 64);

@@ -1,0 +1,33 @@
+//! The sizes of the frames on a goroutine's stack, as the pictures show them.
+
+use crate::layout::Sched;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Bytes of `call_system`'s part with its return address, which lies at its top.
+const CALL_SYSTEM_BYTES: usize = 56;
+/// Where that part keeps r12.
+pub(super) const CALL_SYSTEM_R12: usize = 24;
+/// Where that part keeps the return address.
+pub(super) const CALL_SYSTEM_RETURN: usize = CALL_SYSTEM_BYTES - 8;
+/// Bytes of `barrier_common`'s part with the slot.
+const BARRIER_BYTES: usize = 96;
+
+/// Bytes of stack that managed code must leave free below its stack pointer whenever it calls: the
+/// parts of `call_system`, of `callback` and of the barrier stubs that lie on the goroutine's
+/// stack, with their return addresses.
+pub const CALL_BYTES: usize = 128;
+const _: () = assert!(CALL_SYSTEM_BYTES + CALLBACK_FRAME_BYTES <= CALL_BYTES);
+const _: () = assert!(BARRIER_BYTES <= CALL_BYTES);
+
+/// Bytes of `callback`'s frame on the goroutine's stack, from its stack pointer to its CFA. Its
+/// return slot, which holds `g.sched.pc`, is the word below that CFA.
+pub const CALLBACK_FRAME_BYTES: usize = 40;
+
+/// Bytes of a stack that a goroutine which has not run yet occupies.
+pub const PREPARED_BYTES: usize = CALL_SYSTEM_BYTES + 16;
+
+/// The slot of the barrier that an exception has passed, of a goroutine that the pool's landing pad
+/// has made call out: `call_system` returns through it.
+pub(crate) fn leapfrogged_slot(sched: &Sched) -> *mut usize {
+    (sched.sp.load(Relaxed) + CALL_SYSTEM_RETURN) as *mut usize
+}

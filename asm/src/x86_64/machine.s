@@ -1,0 +1,24 @@
+// The word that names the machine of an OS thread, and the function that sets it.
+
+// Initial-exec: a read calls nothing and clobbers one register.
+    .section .tbss.stackmark_machine,"awT",@nobits
+    .p2align 3
+    .globl stackmark_machine
+    .hidden stackmark_machine
+    .type stackmark_machine,@object
+    .size stackmark_machine, 8
+stackmark_machine:
+    .zero 8
+    .text
+
+// stackmark_set_current(rdi = machine header or null)
+    .globl stackmark_set_current
+    .hidden stackmark_set_current
+    .type stackmark_set_current,@function
+stackmark_set_current:
+    .cfi_startproc
+    mov rax, qword ptr [rip + stackmark_machine@GOTTPOFF]
+    mov qword ptr fs:[rax], rdi
+    ret
+    .cfi_endproc
+    .size stackmark_set_current, .-stackmark_set_current
