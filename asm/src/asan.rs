@@ -66,8 +66,8 @@ const UNKNOWN_BYTES: usize = 64 << 10;
 /// This thread is about to go on with the goroutine.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn stackmark_asan_to_goroutine(goroutine: *const GoroutineHeader) {
-    // SAFETY: by the caller's contract the header is alive. The words that the sanitizer writes are this
-    // thread's own.
+    // SAFETY: by the caller's contract the header is alive. The words that the sanitizer writes are
+    // this thread's own.
     SYSTEM.with(|system| unsafe {
         if system.on_goroutine.replace(true) {
             return;

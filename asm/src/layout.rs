@@ -32,7 +32,7 @@ pub struct Sched {
 /// The part of a goroutine that assembly and managed code address.
 ///
 /// The words are atomics because a collector reads them from another thread while it holds the
-/// goroutine; the assembly uses plain moves, which on every supported architecture are relaxed
+/// goroutine. The assembly uses plain moves, which on every supported architecture are relaxed
 /// accesses.
 #[repr(C)]
 #[derive(Debug)]
@@ -65,20 +65,20 @@ pub struct GoroutineHeader {
     /// Native function that `goroutine_entry` calls, on the system stack, with an uncaught
     /// exception: `fn(exception, goroutine)`, which does not return. 0: exceptions find no handler.
     pub on_uncaught: AtomicUsize,
-    /// The host's word of the machine that runs the goroutine, rewritten whenever it begins to run
-    /// on one. For managed code that needs something of its thread, as an allocator's fields: to be
-    /// loaded anew after each call.
+    /// The host's word of the machine that runs the goroutine; the host rewrites it whenever the
+    /// goroutine begins to run. For managed code that needs something of its thread, as an
+    /// allocator's fields. Managed code loads it anew after each call.
     pub machine_word: AtomicUsize,
-    /// More words for the embedder, 0 when a goroutine begins. Not roots, and addresses in the
-    /// stack do not stay right there.
+    /// More words for the embedder, 0 when a goroutine begins. Not roots. A move of the stack does
+    /// not adjust addresses in them.
     pub language: [AtomicUsize; 2],
-    /// AddressSanitizer's record of the instrumented frames on this stack, while it is not the one
+    /// AddressSanitizer's record of the instrumented frames on this stack, while another stack is
     /// in use.
     #[cfg(stackmark_asan)]
     pub(crate) fake_stack: AtomicUsize,
 }
 
-/// The part of a machine that the assembly addresses. One OS thread's own.
+/// The part of a machine that the assembly addresses. A machine belongs to one OS thread.
 #[repr(C)]
 #[derive(Debug)]
 pub struct MachineHeader {
@@ -90,8 +90,8 @@ pub struct MachineHeader {
     /// What a hit calls, on the system stack: a [`BarrierFn`]. It writes the saved return address
     /// over the slot.
     pub on_hit: AtomicUsize,
-    /// What is called, on the system stack, when an exception has passed a barrier: a
-    /// [`BarrierFn`]. The slot holds the saved return address already.
+    /// What the pool's landing pad calls, on the system stack, when an exception has passed a
+    /// barrier: a [`BarrierFn`], or 0. The slot holds the saved return address already.
     pub on_leapfrog: AtomicUsize,
     /// A word for the host, for example a pointer to the rest of the machine.
     pub host: AtomicUsize,
@@ -99,7 +99,7 @@ pub struct MachineHeader {
     pub run_pc: AtomicUsize,
     /// Its frame pointer there.
     pub run_fp: AtomicUsize,
-    /// Its other register there that the compiler cannot keep elsewhere for it.
+    /// Its word there in the one other register that the compiler cannot keep elsewhere.
     pub run_saved: AtomicUsize,
 }
 

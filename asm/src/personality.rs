@@ -45,8 +45,8 @@ unsafe fn land(
 }
 
 /// The pool's: enters the landing pad. `_URC_CONTINUE_UNWIND` in phase 2 aborts when the catching
-/// frame is directly behind the barrier: the stub and that frame have the same CFA, and libgcc takes
-/// the one for the other.
+/// frame is directly behind the barrier: the stub and that frame have the same CFA, and libgcc
+/// takes the one for the other.
 ///
 /// # Safety
 /// Called by the unwinder.

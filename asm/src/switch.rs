@@ -29,7 +29,7 @@ pub unsafe fn prepare(goroutine: &GoroutineHeader) {
 ///
 /// # Safety
 /// `machine` is the calling thread's [`current`](crate::current) machine, and runs no goroutine.
-/// `sched` describes a parked or [`prepare`]d goroutine whose stack lies at `stack_hi`, and no other
+/// `sched` describes a parked or [`prepare`]d goroutine whose stack lies at `stack_hi`. No other
 /// machine runs it.
 #[inline(always)]
 pub unsafe fn run(machine: *mut MachineHeader, goroutine: *mut GoroutineHeader) -> usize {

@@ -19,11 +19,12 @@
 //! ```
 //!
 //! The part on S keeps the *depth* of the part on G, not its address: while native code runs, a
-//! callback may move the goroutine's stack (Go's issue 8696 was the address). The CFA is
-//! `goroutine.stack_hi - depth + 56`, a DWARF expression, so that unwinders and debuggers follow the
-//! move too. The native function keeps r13 and r14: the address of the part on G and the `stack_hi`
-//! that belongs to it. If `stack_hi` has not changed, the way back takes the address from r13 and
-//! does not wait for the depth in memory. That saves a fifth of the time of a short call.
+//! callback may move the goroutine's stack (Go's issue 8696 was the address). The CFA is the DWARF
+//! expression `goroutine.stack_hi - depth + 56`, so that unwinders and debuggers follow the move.
+//!
+//! The native function keeps r13 and r14: the address of the part on G and the `stack_hi` that
+//! belongs to it. If `stack_hi` has not changed, the way back takes the address from r13 and does
+//! not wait for the depth in memory. That saves a fifth of the time of a short call.
 //!
 //! ```text
 //! callback, S                              callback, G
@@ -38,9 +39,9 @@
 //!    +0  machine.system_sp before
 //! ```
 //!
-//! A walk of the goroutine's stack leaves `callback` through its return slot, into `call_system` and
-//! on to the managed caller. The system unwinder leaves it to the native caller: its CFA is the word
-//! at rsp, plus 64. `callback` never *returns* through the return slot, it copies it back into
+//! A walk of the goroutine's stack leaves `callback` through its return slot, into `call_system`
+//! and on to the managed caller. The system unwinder leaves it to the native caller: its CFA is the
+//! word at rsp, plus 64. `callback` never *returns* through the return slot, it copies it back into
 //! `g.sched.pc`. Hence no barrier may sit there (Go's issue 12238).
 //!
 //! ```text
@@ -69,15 +70,15 @@
 //! CFI of the byte before is that of the frame.
 //!
 //! A frame that `leave` has left goes on by a jump: the processor expects returns of the native
-//! frames that were dropped. A frame of `switch_out` goes on by a return: the youngest call that has
-//! not returned is the call of `switch_out`, if the scheduler has its loop inlined round `run`.
+//! frames that were dropped. A frame of `switch_out` goes on by a return: the youngest call that
+//! has not returned is the call of `switch_out`, if the scheduler has its loop inlined round `run`.
 //!
 //! # `__morestack`
 //!
 //! gdb stops with "previous frame inner to this frame" where the older frame lies at lower
-//! addresses. Between two stacks that is so in one of their two orders. gdb makes an exception for a
-//! function called `__morestack`, for GCC's split stacks. So all code that runs after a switch lies
-//! side by side under one local symbol of that name.
+//! addresses. Between two stacks that is so in one of their two orders. gdb makes an exception for
+//! a function called `__morestack`, for GCC's split stacks. So all code that runs after a switch
+//! lies side by side under one local symbol of that name.
 //!
 //! # The barrier pool
 //!
