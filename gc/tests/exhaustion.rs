@@ -4,8 +4,8 @@
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use limits::Limits;
 use stackmark::mark_sweep::{AllocationError, Descriptor, MarkSweep, Options};
 use stackmark::stack::{self, Goroutine, Host, Runtime};
 use stackmark::{Collector, Config, heap::Heap, unwind::Code};
@@ -88,11 +88,8 @@ fn a_process_within_limits_works_or_says_what_is_missing() {
         command.args(["--exact", &test, "--nocapture"]).env(LIMIT, (mebibytes << 20).to_string());
         command.env("RUST_BACKTRACE", "0").stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a process");
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while child.try_wait().expect("our child").is_none() {
-            assert!(Instant::now() < deadline, "with {mebibytes} MiB it hangs");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        limits::wait(&mut child, Limits::default())
+            .unwrap_or_else(|exceeded| panic!("with {mebibytes} MiB it {exceeded}"));
         let out = child.wait_with_output().expect("our child");
         let stderr = String::from_utf8_lossy(&out.stderr);
         match out.status.code() {

@@ -4,6 +4,7 @@
 
 mod jit;
 
+use limits::{Limits, wait_until};
 use stackmark::mark_sweep::{Descriptor, MarkSweep};
 use stackmark::{Collector, heap::Heap};
 use stackmark_stack::scheduler::Scheduler;
@@ -15,7 +16,6 @@ use std::ffi::{c_char, c_int, c_void};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::time::{Duration, Instant};
 
 /// How many calls are granted before one is refused, and how many are refused then.
 struct Refusal {
@@ -153,11 +153,8 @@ fn alone(test: &str, what: &str) -> Result<String, (Option<i32>, String)> {
         .env("RUST_BACKTRACE", "0");
     let mut child =
         command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a process");
-    let deadline = Instant::now() + Duration::from_secs(100);
-    while child.try_wait().expect("our child").is_none() {
-        assert!(Instant::now() < deadline, "{test} hangs");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    limits::wait(&mut child, Limits::default())
+        .unwrap_or_else(|exceeded| panic!("{test} {exceeded}"));
     let out = child.wait_with_output().expect("our child");
     Err((out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned()))
 }
@@ -225,14 +222,6 @@ fn recurse_after(
 
 fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").expect("of Linux").count()
-}
-
-fn wait_until(what: &str, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !done() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 alone!(a_collector_whose_threads_are_refused_leaves_nothing_and_starts_later, {

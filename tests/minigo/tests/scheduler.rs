@@ -3,6 +3,7 @@
 
 mod jit;
 
+use limits::Watch;
 use parking_lot::{Condvar, Mutex};
 use stackmark_stack::scheduler::Scheduler;
 use stackmark_stack::unwind::Code;
@@ -260,11 +261,10 @@ unsafe extern "C-unwind" fn meets(_object: *mut c_void, _n: usize) -> usize {
     let mut meeting = MEETING.lock();
     *meeting += 1;
     MET.notify_all();
+    let mut watch = Watch::own();
     while *meeting < 2 {
-        assert!(
-            !MET.wait_for(&mut meeting, Duration::from_secs(60)).timed_out(),
-            "nobody else runs"
-        );
+        MET.wait_for(&mut meeting, Duration::from_millis(100));
+        watch.check("no other goroutine runs");
     }
     0
 }
@@ -289,8 +289,10 @@ fn threads_make_room_for_a_collector_and_come_back() {
     }
     let running = scheduler.start().expect("threads");
     let mut meeting = MEETING.lock();
+    let mut watch = Watch::own();
     while *meeting < 2 {
-        assert!(!MET.wait_for(&mut meeting, Duration::from_secs(60)).timed_out(), "nobody has met");
+        MET.wait_for(&mut meeting, Duration::from_millis(100));
+        watch.check("no goroutines have met");
     }
     drop(meeting);
     running.stop();

@@ -1,13 +1,13 @@
-//! Runs the minigo command over a Go program, within a limit of time, and looks at what it did.
+//! Runs the minigo command over a Go program, within limits, and looks at what it did.
 #![allow(dead_code, unused_macros, reason = "each file of tests uses its part of the runner")]
 
+use limits::Limits;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
 /// Every item of `--stress`, together.
 pub(crate) const ALL_STRESS: &str =
@@ -151,13 +151,6 @@ impl Outcome {
     }
 }
 
-/// The time that one run may take, settable for slow machines and for valgrind.
-fn time_limit() -> Duration {
-    let seconds =
-        std::env::var("MINIGO_TEST_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(120);
-    Duration::from_secs(seconds)
-}
-
 /// Runs `minigo OPTIONS FILE`.
 pub(crate) fn minigo(options: &[&str], file: &Path) -> Outcome {
     let mut command = Command::new(env!("CARGO_BIN_EXE_minigo"));
@@ -165,7 +158,7 @@ pub(crate) fn minigo(options: &[&str], file: &Path) -> Outcome {
     run(command)
 }
 
-/// Runs a command to its end, or kills it when the time is over and fails.
+/// Runs a command to its end. If it loops or hangs, kills it and fails.
 pub(crate) fn run(mut command: Command) -> Outcome {
     let shown = format!("{command:?}");
     let mut child = command
@@ -176,26 +169,12 @@ pub(crate) fn run(mut command: Command) -> Outcome {
         .unwrap_or_else(|e| panic!("{shown}: {e}"));
     let stdout = collect(child.stdout.take().unwrap());
     let stderr = collect(child.stderr.take().unwrap());
-    let limit = time_limit();
-    let deadline = Instant::now() + limit;
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break Some(status);
-        }
-        if Instant::now() > deadline {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            break None;
-        }
-        thread::sleep(Duration::from_millis(5));
-    };
+    let ended = limits::wait(&mut child, Limits::default());
     let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
-    let Some(status) = status else {
-        panic!(
-            "{shown}\nwas killed after {limit:?}; it printed {} bytes, and to standard error:\n{stderr}",
-            stdout.len()
-        )
-    };
+    let status = ended.unwrap_or_else(|exceeded| {
+        let printed = stdout.len();
+        panic!("{shown}\n{exceeded}; it printed {printed} bytes, and to standard error:\n{stderr}")
+    });
     Outcome { command: shown, status, stdout, stderr }
 }
 

@@ -1,0 +1,243 @@
+//! Limits for tests that run a process or wait for something: CPU time against endless loops, and
+//! progress against hangs.
+//!
+//! A limit of wall time fails on a busy machine. These do not: a process that wants a processor
+//! and gets none is neither charged nor taken for one that hangs.
+//!
+//! A process *stands still* while none of its threads, nor of its descendants' threads, runs, is
+//! ready to run or waits for a disk. A process that polls (a monitor thread, a progress line each
+//! second) stands still too: activity counts from one part in twenty on. Output does not count.
+
+use std::fs;
+use std::process::{Child, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often the processes are looked at. A process that ends sooner is never looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The part of the time that a process must be active to make progress: one in so many.
+const ACTIVE_PART: u32 = 20;
+
+/// The unit of CPU times in `/proc`: USER_HZ, 100 on all architectures in use.
+const TICK: Duration = Duration::from_millis(10);
+
+/// What a process may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// CPU time of the process and its descendants, all threads together.
+    pub cpu: Duration,
+    /// Wall time without progress.
+    pub standstill: Duration,
+}
+
+impl Default for Limits {
+    /// Four minutes of CPU time, or the seconds in the environment's `STACKMARK_TEST_SECONDS`; a
+    /// minute without progress.
+    fn default() -> Limits {
+        let seconds = std::env::var("STACKMARK_TEST_SECONDS").ok().and_then(|s| s.parse().ok());
+        Limits {
+            cpu: Duration::from_secs(seconds.unwrap_or(240)),
+            standstill: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Which limit was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exceeded {
+    /// The process loops: it has used this much CPU time.
+    Cpu(Duration),
+    /// The process hangs: it has made no progress for this long.
+    Standstill(Duration),
+}
+
+impl std::fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Exceeded::Cpu(used) => write!(f, "loops: it has used {used:.1?} of CPU time"),
+            Exceeded::Standstill(still) => write!(f, "hangs: no progress for {still:.1?}"),
+        }
+    }
+}
+
+impl std::error::Error for Exceeded {}
+
+/// Waits until a child process ends. Kills it, and the processes it started, when a limit is
+/// reached. The caller reads the child's pipes meanwhile, or the child hangs on a full one.
+///
+/// # Errors
+/// The limit that was reached.
+///
+/// # Panics
+/// If the child was waited for before.
+pub fn wait(child: &mut Child, limits: Limits) -> Result<ExitStatus, Exceeded> {
+    let mut watch = Watch::of(child.id(), limits);
+    loop {
+        if let Some(status) = child.try_wait().expect("a child that nothing else waits for") {
+            return Ok(status);
+        }
+        if let Err(exceeded) = watch.look() {
+            for descendant in tree(child.id()).into_iter().rev() {
+                kill(descendant);
+            }
+            child.kill().expect("a child that has not been waited for");
+            child.wait().expect("a child that nothing else waits for");
+            return Err(exceeded);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits on this thread until `done` says so, within the limits for this process.
+///
+/// # Panics
+/// With `what` when a limit is reached. The calling thread's own activity is no progress; that of
+/// tests beside this one is.
+#[track_caller]
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let mut watch = Watch::own();
+    while !done() {
+        watch.check(what);
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Holds a process to its limits, for as long as it is looked at.
+#[derive(Debug)]
+pub struct Watch {
+    process: u32,
+    /// The watching thread, if it belongs to the process.
+    watcher: Option<u32>,
+    limits: Limits,
+    /// CPU time that the process had used when the watch began.
+    before: Duration,
+    /// When the process was last looked at, and what it had used.
+    last: (Instant, Duration),
+    /// When it last made progress, and how long it has been active since.
+    still_since: Instant,
+    active: Duration,
+}
+
+impl Watch {
+    /// Watches a process, from now on.
+    pub fn of(process: u32, limits: Limits) -> Watch {
+        Watch::new(process, None, limits)
+    }
+
+    /// Watches this process, but for the calling thread.
+    ///
+    /// # Panics
+    /// Without `/proc`.
+    pub fn own() -> Watch {
+        let thread = fs::read_link("/proc/thread-self").expect("Linux's /proc");
+        let thread = thread.file_name().and_then(|id| id.to_str()?.parse().ok());
+        Watch::new(std::process::id(), thread, Limits::default())
+    }
+
+    fn new(process: u32, watcher: Option<u32>, limits: Limits) -> Watch {
+        let (now, used) = (Instant::now(), look_at(process, watcher).0);
+        Watch {
+            process,
+            watcher,
+            limits,
+            before: used,
+            last: (now, used),
+            still_since: now,
+            active: Duration::ZERO,
+        }
+    }
+
+    /// Looks at the process, if the last look was not just now.
+    ///
+    /// # Errors
+    /// The limit that was reached.
+    pub fn look(&mut self) -> Result<(), Exceeded> {
+        let now = Instant::now();
+        let (then, used_before) = self.last;
+        if now - then < LOOK_EVERY {
+            return Ok(());
+        }
+        let (used, busy) = look_at(self.process, self.watcher);
+        self.last = (now, used);
+        let spent = used.saturating_sub(self.before);
+        if spent > self.limits.cpu {
+            return Err(Exceeded::Cpu(spent));
+        }
+        self.active += used.saturating_sub(used_before);
+        if busy {
+            self.active += now - then;
+        }
+        let still = now - self.still_since;
+        if self.active >= self.limits.standstill / ACTIVE_PART {
+            self.still_since = now;
+            self.active = Duration::ZERO;
+        } else if still > self.limits.standstill {
+            return Err(Exceeded::Standstill(still));
+        }
+        Ok(())
+    }
+
+    /// As [`look`](Self::look).
+    ///
+    /// # Panics
+    /// With `what` when a limit is reached.
+    #[track_caller]
+    pub fn check(&mut self, what: &str) {
+        if let Err(exceeded) = self.look() {
+            panic!("{what}; the process {exceeded}");
+        }
+    }
+}
+
+/// The CPU time that a process and its descendants have used, and whether a thread of theirs runs,
+/// is ready to run or waits for a disk. `but_for` is not looked at for the latter.
+fn look_at(process: u32, but_for: Option<u32>) -> (Duration, bool) {
+    let (mut ticks, mut busy) = (0, false);
+    for process in tree(process) {
+        // utime, stime, and those of children that have been waited for.
+        if let Some(fields) = stat(&format!("/proc/{process}/stat")) {
+            ticks += fields[11..15].iter().filter_map(|t| t.parse::<u64>().ok()).sum::<u64>();
+        }
+        for thread in numbers_in(&format!("/proc/{process}/task")) {
+            let state = stat(&format!("/proc/{process}/task/{thread}/stat"));
+            let active = state.is_some_and(|fields| matches!(&*fields[0], "R" | "D"));
+            busy |= active && Some(thread) != but_for;
+        }
+    }
+    (TICK * ticks as u32, busy)
+}
+
+/// The fields of a `stat` file from the state on: what comes before it may hold spaces.
+fn stat(path: &str) -> Option<Vec<String>> {
+    let text = fs::read_to_string(path).ok()?;
+    let (_, fields) = text.rsplit_once(") ")?;
+    Some(fields.split(' ').map(str::to_owned).collect())
+}
+
+/// A process and its descendants, parents before children.
+fn tree(process: u32) -> Vec<u32> {
+    let mut all = vec![process];
+    let mut next = 0;
+    while let Some(&process) = all.get(next) {
+        next += 1;
+        for thread in numbers_in(&format!("/proc/{process}/task")) {
+            let children = fs::read_to_string(format!("/proc/{process}/task/{thread}/children"));
+            let children = children.unwrap_or_default();
+            all.extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+        }
+    }
+    all
+}
+
+/// The names in a directory that are numbers.
+fn numbers_in(directory: &str) -> Vec<u32> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Kills a process that may have ended.
+fn kill(process: u32) {
+    // SAFETY: a system call that takes no memory.
+    unsafe { libc::kill(process as i32, libc::SIGKILL) };
+}
