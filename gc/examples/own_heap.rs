@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use stackmark::heap::{Growth, Heap, HeapCounts, Marked, Object};
+use stackmark::heap::{GrowthListener, Heap, HeapCounts, Marked, Object};
 use stackmark::stack::{self, Goroutine, Host, Left, Machine, Runtime};
 use stackmark::{Collector, Config, unwind::Code};
 
@@ -30,7 +30,7 @@ struct Cells {
     marked: AtomicU64,
     live: AtomicU64,
     trigger: AtomicUsize,
-    growth: OnceLock<Box<dyn Growth>>,
+    growth: OnceLock<Box<dyn GrowthListener>>,
 }
 
 #[derive(Default)]
@@ -168,7 +168,7 @@ unsafe impl Heap for Cells {
         self.trigger.store(bytes, Relaxed);
     }
 
-    fn on_growth(&self, growth: Box<dyn Growth>) {
+    fn on_growth(&self, growth: Box<dyn GrowthListener>) {
         let _ = self.growth.set(growth);
     }
 

@@ -16,8 +16,8 @@ impl Globals {
     /// Adds a range, as whole words.
     ///
     /// # Safety
-    /// The words stay mapped and are only accessed by whole words, or by one thread at a time, as
-    /// long as the collector lives.
+    /// As long as the collector lives the words stay mapped. They are accessed by whole words only,
+    /// or by one thread at a time.
     pub(crate) unsafe fn add(&self, range: Range<usize>) {
         let range = range.start.next_multiple_of(8)..range.end & !7;
         if !range.is_empty() {
@@ -25,14 +25,14 @@ impl Globals {
         }
     }
 
-    /// Calls `visit` with the words, batch by batch.
+    /// Calls `visit` with all words, in batches.
     pub(crate) fn visit(&self, mut visit: impl FnMut(&[usize])) {
         let mut batch = Vec::with_capacity(256);
         for range in self.ranges.lock().iter() {
             for address in range.clone().step_by(8) {
-                // SAFETY: `add`'s caller vouches for the range; aligned by it.
+                // SAFETY: `add`'s caller vouches that the word is mapped; `add` has aligned it.
                 let word = unsafe { AtomicUsize::from_ptr(address as *mut usize) };
-                // Relaxed: a store that this misses goes through the write barrier.
+                // Relaxed: a store that this load misses goes through the write barrier.
                 batch.push(word.load(Relaxed));
                 if batch.len() == batch.capacity() {
                     visit(&batch);

@@ -8,15 +8,14 @@ use parking_lot::Mutex;
 
 use crate::write_barrier::WriteBarrier;
 
-/// Parts of the table, each with a lock of its own.
+/// Shards of the table, each with a lock of its own.
 const SHARDS: usize = 16;
 
-/// The handles of one collector.
+/// The handles of one collector. Any thread may use them.
 ///
-/// A value is stored, and the write barrier's flag looked at, under the lock of the handle's part
-/// of the table; the collector visits that part under the same lock after it has set the flag. So a
-/// store is seen by the visit, or shades its value, on whatever thread and in whatever state it
-/// happens.
+/// A store to a handle takes the lock of the handle's shard and, under it, looks at the write
+/// barrier's flag. The collector sets the flag first and then visits the shard under the same lock.
+/// So the visit sees the store, or the store shades its value, on any thread in any state.
 pub struct Handles {
     shards: [Mutex<Shard>; SHARDS],
     next: AtomicUsize,
@@ -36,7 +35,8 @@ impl std::fmt::Debug for Handles {
 }
 
 /// A reference to an object, held by native code. The object lives as long as the handle, or until
-/// the handle is set to something else. The word may also point into an object.
+/// the handle is set to another word. The word may also point into an object. Any thread may use
+/// and drop a handle.
 pub struct Handle {
     handles: Arc<Handles>,
     shard: usize,
@@ -58,10 +58,10 @@ impl Handles {
         })
     }
 
-    /// A handle on what `word` refers to. The caller's goroutine is Running, or `word` comes from
-    /// another handle that it holds: otherwise the object may be gone already.
+    /// A handle on what `word` refers to. The caller's goroutine is Running, or the caller holds
+    /// another handle on the object: otherwise the object may be gone already.
     pub fn create(self: &Arc<Self>, word: usize) -> Handle {
-        // Relaxed: spreads threads over the shards, nothing more.
+        // Relaxed: only spreads threads over the shards.
         let number = self.next.fetch_add(1, Relaxed) % SHARDS;
         let mut shard = self.shards[number].lock();
         let index = shard.free.pop().unwrap_or(shard.words.len());
@@ -74,11 +74,11 @@ impl Handles {
     }
 
     fn store(&self, shard: &mut Shard, index: usize, word: usize) {
-        let lost = std::mem::replace(&mut shard.words[index], word);
-        // Between cycles: the next one visits all handles, under this lock.
+        let overwritten = std::mem::replace(&mut shard.words[index], word);
+        // Between cycles nothing is noted: the next one visits all handles, under this lock.
         if self.barrier.is_marking() {
             self.barrier.shade(word);
-            self.barrier.shade_lost(lost);
+            self.barrier.shade_overwritten(overwritten);
         }
     }
 
@@ -105,7 +105,7 @@ impl Handle {
         self.handles.shards[self.shard].lock().words[self.index]
     }
 
-    /// Makes it hold another word. See [`Handles::create`].
+    /// Makes it hold another word. What [`Handles::create`] says of `word` holds here too.
     pub fn set(&self, word: usize) {
         self.handles.store(&mut self.handles.shards[self.shard].lock(), self.index, word);
     }
@@ -119,12 +119,12 @@ impl Clone for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // With an insertion barrier what is dropped needs no shading: whoever has loaded it is
-        // scanned after this, or again, or stores it through the barrier.
+        // With an insertion barrier a dropped word needs no shading. A goroutine that has loaded it
+        // is scanned after this, or again, or stores it through the barrier.
         let mut shard = self.handles.shards[self.shard].lock();
-        let lost = std::mem::take(&mut shard.words[self.index]);
+        let dropped = std::mem::take(&mut shard.words[self.index]);
         shard.free.push(self.index);
-        self.handles.barrier.shade_lost(lost);
+        self.handles.barrier.shade_overwritten(dropped);
     }
 }
 
@@ -134,10 +134,10 @@ mod tests {
     use crate::write_barrier::{Kind, Sink};
 
     #[derive(Default)]
-    struct Recorder(Mutex<Vec<usize>>);
+    struct Taken(Mutex<Vec<usize>>);
 
-    impl Sink for Recorder {
-        fn wants(&self, _word: usize) -> bool {
+    impl Sink for Taken {
+        fn is_unmarked(&self, _word: usize) -> bool {
             true
         }
         fn take(&self, words: Vec<usize>) {
@@ -147,15 +147,14 @@ mod tests {
 
     fn visited(handles: &Handles) -> Vec<usize> {
         let mut words = Vec::new();
-        handles.visit(|part| words.extend(part.iter().filter(|word| **word != 0)));
+        handles.visit(|shard| words.extend(shard.iter().filter(|word| **word != 0)));
         words.sort_unstable();
         words
     }
 
     #[test]
     fn what_handles_hold_is_visited_and_what_they_held_is_not() {
-        let handles =
-            Handles::new(WriteBarrier::new(Kind::Insertion, Arc::new(Recorder::default())));
+        let handles = Handles::new(WriteBarrier::new(Kind::Insertion, Arc::new(Taken::default())));
         let mut held: Vec<Handle> = (1..=100).map(|word| handles.create(word)).collect();
         assert_eq!(visited(&handles), (1..=100).collect::<Vec<_>>());
         held.retain(|handle| handle.get() % 2 == 0);
@@ -165,13 +164,13 @@ mod tests {
         drop(held);
         assert_eq!(visited(&handles), [4]);
         let slots: usize = handles.shards.iter().map(|shard| shard.lock().words.len()).sum();
-        assert!(slots <= 102, "places are used again");
+        assert!(slots <= 102, "entries are used again");
     }
 
     #[test]
     fn stores_are_shaded_while_the_barrier_is_on() {
-        let recorder = Arc::new(Recorder::default());
-        let barrier = WriteBarrier::new(Kind::Insertion, recorder.clone());
+        let taken = Arc::new(Taken::default());
+        let barrier = WriteBarrier::new(Kind::Insertion, taken.clone());
         let handles = Handles::new(Arc::clone(&barrier));
         let handle = handles.create(1);
         barrier.turn_on();
@@ -179,6 +178,6 @@ mod tests {
         let _other = handles.create(3);
         barrier.turn_off(true);
         handle.set(4);
-        assert_eq!(*recorder.0.lock(), [2, 3]);
+        assert_eq!(*taken.0.lock(), [2, 3]);
     }
 }

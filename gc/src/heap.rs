@@ -1,8 +1,8 @@
-//! What the collector asks of a heap.
+//! The trait that a collector marks a heap through.
 //!
 //! A heap finds the object that a word points into, marks it, and enumerates the references in it.
-//! How memory is laid out and handed out is its own affair; [`mark_sweep`](crate::mark_sweep) is
-//! the heap that comes with the crate.
+//! It lays out and hands out memory as it likes. [`mark_sweep`](crate::mark_sweep) is the heap that
+//! comes with the crate.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -17,8 +17,8 @@ impl Object {
     /// Names the object at `address`.
     ///
     /// # Safety
-    /// `address` is where an object begins that the heap, to which the result is passed, has handed
-    /// out and not freed.
+    /// An object begins at `address`. The heap that the result is passed to has handed it out and
+    /// not freed it.
     pub const unsafe fn from_address(address: NonZeroUsize) -> Object {
         Object(address)
     }
@@ -29,41 +29,41 @@ impl Object {
     }
 }
 
-/// What marking found, as the collector tells the heap at the end of a cycle. Objects that were
-/// allocated while the cycle ran are not among it: they were born marked.
+/// What marking has found, as the collector tells the heap at the end of a cycle. Objects that were
+/// allocated while the cycle ran are left out: they were born marked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marked {
     /// Objects for which [`Heap::mark`] returned true.
     pub objects: u64,
-    /// Their sizes, as [`Heap::size`] tells them.
+    /// Their bytes, by [`Heap::size`].
     pub bytes: u64,
 }
 
 /// What a heap has counted since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HeapCounts {
-    /// Bytes handed out, in all.
+    /// Bytes handed out.
     pub allocated_bytes: u64,
-    /// Objects marked, in all.
+    /// Objects marked, in all cycles.
     pub objects_marked: u64,
-    /// Objects that were found dead and whose memory was taken back.
+    /// Objects found dead, whose memory was taken back.
     pub objects_swept: u64,
     /// Bytes in live objects after the last cycle: an estimate until its sweep is complete, then
     /// exact.
     pub live_bytes: u64,
-    /// Bytes of memory that hold objects or have held some and were not given back to the system.
+    /// Bytes of memory that hold objects, or have held some and were not given back to the system.
     pub resident_bytes: u64,
 }
 
-/// Who is told that a heap grows. The heap calls these from the thread that allocates, holding no
+/// Hears of a heap's growth. The heap calls these methods from the thread that allocates, holding no
 /// lock.
-pub trait Growth: Send + Sync {
-    /// The heap has grown to its [trigger](Heap::set_trigger): a collection shall begin.
+pub trait GrowthListener: Send + Sync {
+    /// The heap has grown to its [trigger](Heap::set_trigger): a collection is to begin.
     fn reached_trigger(&self);
 
-    /// Between [`Heap::begin_cycle`] and [`Heap::end_cycle`]: this thread has been handed `bytes`
-    /// bytes more, and has not told of them yet. About every 16 KiB are told at once. The call may
-    /// mark for a while, or wait, so that allocation does not outrun marking; it calls
+    /// The calling thread has been handed `bytes` bytes that were not reported before. Called
+    /// between [`Heap::begin_cycle`] and [`Heap::end_cycle`] only, for about 16 KiB at a time. The
+    /// call may mark for a while, or wait, so that allocation does not outrun marking. It calls
     /// [`Heap::resolve`], [`Heap::mark`] and [`Heap::trace`].
     fn handed_out(&self, bytes: usize);
 }
@@ -72,88 +72,89 @@ pub trait Growth: Send + Sync {
 ///
 /// # A cycle, as the heap sees it
 ///
-/// 1. [`finish_sweep`](Heap::finish_sweep): what the last cycle left undone. After it every mark is
-///    clear, but see below.
-/// 2. The collector turns the write barrier on and waits until every thread that allocates has
-///    heard of it.
+/// 1. [`finish_sweep`](Heap::finish_sweep) completes the last cycle. Every mark is clear then,
+///    unless marks are kept (see below).
+/// 2. The collector turns the write barrier on, and waits until every thread that allocates has
+///    answered a handshake.
 /// 3. [`begin_cycle`](Heap::begin_cycle). The world runs. Each object handed out from now on is
-///    *black*: it counts as marked and nobody traces it. That is sound, because the thread that
-///    initialises it runs with the write barrier on. (An object handed out black to a thread that
-///    stores into it without the barrier would hide what it refers to.)
+///    *black*: it counts as marked and is not traced. That is sound, because the thread that
+///    initialises it runs with the write barrier on. (A thread without the barrier could store a
+///    white object's only reference into a black object.)
 /// 4. [`resolve`](Heap::resolve), [`mark`](Heap::mark), [`trace`](Heap::trace) from many threads,
 ///    while others allocate.
-/// 5. [`end_cycle`](Heap::end_cycle), with the world stopped. What is unmarked is garbage from here
+/// 5. [`end_cycle`](Heap::end_cycle), with the world stopped. What is unmarked is garbage from now
 ///    on.
-/// 6. The world runs; [`finish_sweep`](Heap::finish_sweep) and then [`release`](Heap::release) from
-///    a thread of the collector, while others allocate.
+/// 6. The world runs. A thread of the collector calls [`finish_sweep`](Heap::finish_sweep) and then
+///    [`release`](Heap::release), while others allocate.
 ///
 /// # Generations
 ///
-/// A collector with generations asks for them once, before the first cycle, by
-/// [`keep_marks`](Heap::keep_marks). Then a mark stays from the end of a cycle to the next one,
-/// unless [`clear_marks`](Heap::clear_marks) comes between, after step 1: a *minor* cycle marks and
-/// traces what is unmarked, and condemns what is unmarked in the end. Between cycles objects are
-/// handed out unmarked.
+/// A collector with generations calls [`keep_marks`](Heap::keep_marks) once, before the first cycle.
+/// From then on marks stay when a cycle ends. A *major* cycle calls
+/// [`clear_marks`](Heap::clear_marks) after step 1; a *minor* one does not. So a minor cycle marks
+/// and traces only what no cycle has marked since, and condemns only that. Between cycles objects
+/// are handed out unmarked.
 ///
 /// # Safety
 ///
-/// The collector and the managed code trust the answers: memory of an object that was marked in a
-/// cycle, or handed out after `begin_cycle`, must stay as it is until the next cycle at least (if
-/// marks are kept, until the next one that begins with cleared marks), and `trace` must report
-/// every reference that lies in the object. `resolve` returns only objects of this heap that are
-/// handed out, or cells that hold zeros and that it is harmless to mark and trace.
+/// The collector and the managed code rely on the heap:
+///
+/// - The memory of an object that was marked in a cycle, or handed out after its `begin_cycle`, stays
+///   as it is at least until the next cycle; if marks are kept, until the next major one.
+/// - `trace` reports every reference that lies in the object.
+/// - `resolve` returns only objects of this heap that are handed out, or cells that hold zeros and
+///   that are harmless to mark and trace.
 pub unsafe trait Heap: Send + Sync + 'static {
-    /// The object that `word` points to or into. Any word may be asked: what lies outside the heap,
-    /// in a free cell or past the end of the last object of its block gives `None`. (The end of an
-    /// object is the beginning of its neighbour, which cannot be told from a reference to that
-    /// neighbour; retaining it is harmless.)
+    /// The object that `word` points to or into. Any word may be passed: an address outside of the
+    /// heap, in free memory, or past the last object of its block gives `None`. (The address past an
+    /// object is the address of its neighbour. Retaining the neighbour is harmless.)
     fn resolve(&self, word: usize) -> Option<Object>;
 
-    /// Whether `word` may refer to an object at all, as far as can be told without touching memory.
-    /// If it may, what [`resolve`](Heap::resolve), [`mark`](Heap::mark) and [`trace`](Heap::trace)
-    /// will soon need is asked into the cache.
+    /// Whether `word` may refer to an object, as far as the heap knows without touching memory. If
+    /// so, prefetches what [`resolve`](Heap::resolve), [`mark`](Heap::mark) and
+    /// [`trace`](Heap::trace) will need.
     fn prefetch(&self, word: usize) -> bool {
         word != 0
     }
 
-    /// Marks `object`; true if it was unmarked. Of several threads that mark it at the same time,
-    /// one is told true.
+    /// Marks `object`. Returns whether it was unmarked. Of several threads that mark it at the same
+    /// time, exactly one gets true.
     fn mark(&self, object: Object) -> bool;
 
-    /// Whether `object` is marked: in this cycle, or in an earlier one if marks are kept.
+    /// Whether `object` is marked, in this cycle or, if marks are kept, in an earlier one.
     fn is_marked(&self, object: Object) -> bool;
 
     /// The object's size in bytes, as the heap accounts for it.
     fn size(&self, object: Object) -> usize;
 
-    /// Calls `visit` with the word in each place at a byte offset in `range` that may hold a
-    /// reference. Offsets beyond the object's size are left out. `visit` gets the words as they
-    /// are: null, interior and foreign ones too.
+    /// Calls `visit` with each word at a byte offset in `range` that may hold a reference. Offsets
+    /// beyond the object's size are left out. `visit` gets the words as they are: null, interior and
+    /// foreign ones too.
     ///
-    /// The mutators may be storing meanwhile, so the heap loads each word atomically; the insertion
-    /// barrier takes care of a store that the load misses.
+    /// Mutators may store meanwhile, so the heap loads each word atomically. The write barrier takes
+    /// care of a store that the load misses.
     fn trace(&self, object: Object, range: Range<usize>, visit: &mut impl FnMut(usize));
 
-    /// From now on what is handed out is black. When it returns, no thread hands out a white object
-    /// any more.
+    /// Turns black allocation on. When this returns, no thread hands out a white object any more.
     fn begin_cycle(&self);
 
-    /// Marking is complete and the world is stopped. Turns black allocation off and condemns what
-    /// is unmarked.
+    /// Turns black allocation off and condemns what is unmarked. Marking is complete and the world is
+    /// stopped.
     fn end_cycle(&self, marked: Marked);
 
-    /// From now on marks stay when a cycle has ended: objects that have one are old. Called before
-    /// the first cycle, if at all. False: the heap cannot do that.
+    /// Has marks stay when a cycle has ended: marked objects are old. Called before the first cycle,
+    /// if at all. Returns false if the heap cannot do that.
     fn keep_marks(&self) -> bool {
         false
     }
 
-    /// Clears all marks, which were kept. Called when the sweep is complete and before the write
-    /// barrier goes on for marking, while others allocate, and look at marks between cycles: for
-    /// these it does not matter what they see.
+    /// Clears all marks that were kept. Called when the sweep is complete and before the write barrier
+    /// goes on for marking. Other threads allocate meanwhile and look at marks; they may see either
+    /// state.
     fn clear_marks(&self) {}
 
-    /// Completes the sweep of the last cycle. Returns at once if there is nothing to do.
+    /// Completes the sweep of the last cycle, with what other threads are sweeping. Returns at once
+    /// if there is nothing to do.
     fn finish_sweep(&self);
 
     /// Gives free memory back to the system until about `keep` bytes are resident.
@@ -161,16 +162,16 @@ pub unsafe trait Heap: Send + Sync + 'static {
         let _ = keep;
     }
 
-    /// Sets the growth at which [`Growth::reached_trigger`] is called: once, when this many bytes
-    /// have been handed out since the last `end_cycle`.
+    /// Has [`GrowthListener::reached_trigger`] called once, when `bytes` bytes have been handed out
+    /// since the last `end_cycle`.
     fn set_trigger(&self, bytes: usize);
 
-    /// Installs who is told of growth. Only the first one counts.
-    fn on_growth(&self, growth: Box<dyn Growth>);
+    /// Installs the listener. Later ones are ignored.
+    fn on_growth(&self, listener: Box<dyn GrowthListener>);
 
     /// Bytes handed out since the last `end_cycle`.
     fn allocated_since_cycle(&self) -> usize;
 
-    /// The counters.
+    /// What the heap has counted.
     fn counts(&self) -> HeapCounts;
 }

@@ -1,8 +1,8 @@
 //! A concurrent collector over moving goroutine stacks, with a replaceable heap.
 //!
-//! A [`Collector`] marks the objects of a [`heap::Heap`] while goroutines run, finds their roots in
-//! the stacks of a [`stack::Runtime`], and rescans of each stack only the frames that have run
-//! since its scan. [`mark_sweep::MarkSweep`] is the heap that comes with it.
+//! A [`Collector`] marks the objects of a [`heap::Heap`] while goroutines run. It finds their roots in
+//! the stacks of a [`stack::Runtime`], and rescans of each stack only the frames that have run since
+//! its scan. [`mark_sweep::MarkSweep`] is the heap that comes with it.
 //!
 //! ```
 //! use stackmark::mark_sweep::{Descriptor, MarkSweep, Options};
@@ -16,7 +16,8 @@
 //!         panic!("stack exceeds {limit} bytes")
 //!     }
 //! }
-//! // Managed code of the C convention that makes no calls; a real embedder generates and registers it.
+//! // Managed code of the C convention that makes no calls. A real embedder generates and registers
+//! // its managed code.
 //! extern "C-unwind" fn managed(_goroutine: usize, list: *mut usize) {
 //!     // SAFETY: the start argument is an object of two words.
 //!     unsafe { *list.add(1) = 7 }
@@ -49,7 +50,6 @@ compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
 
 mod assist;
 mod collector;
-mod crew;
 mod generation;
 mod global;
 pub mod handle;
@@ -60,7 +60,9 @@ mod pace;
 #[cfg(feature = "tracing")]
 pub mod spans;
 pub mod stats;
-pub mod trace;
+mod termination;
+mod thread;
+pub mod trace_file;
 pub mod verify;
 pub mod weak;
 pub mod write_barrier;

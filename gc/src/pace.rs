@@ -1,68 +1,84 @@
 //! When to collect: by how much the heap may grow, and how long marking will take.
 
-/// The smallest goal, at 100 percent; it is scaled with the percentage, as Go's is.
-const MINIMUM: usize = 4 << 20;
+/// The smallest goal at 100 percent, in bytes. It is scaled with the percentage, as Go's is.
+const MIN_GOAL: usize = 4 << 20;
 
-/// How far above what is live a memory limit may press the goal down, at least: cycles that follow
-/// each other without a break would free nothing. A sixteenth of what is live, and this.
-const BREATH: usize = 1 << 20;
+/// A memory limit leaves the goal a sixteenth of what is live and so many bytes above what is live.
+/// With less, cycles would follow each other without a break and free nothing.
+const MIN_HEADROOM: usize = 1 << 20;
 
-/// The pace of collections. The *goal* is the size that the heap should not exceed: what was live
-/// after the last cycle, and a percentage on top of what that cycle marked; less where a limit of
-/// memory asks for it. (What was allocated while it ran counts as live, but most of it is garbage
-/// by then: a percentage of that, too, and heaps of programs that allocate fast would be several
-/// times as large as what they need.) The cycle has to begin earlier, since goroutines allocate
-/// while it runs: by as much as they will at the rate of the last cycles in the time that marking
-/// will take at its measured speed.
+/// The pace of collections.
+///
+/// The *goal* is the size that the heap should not exceed. It is what was live after the last
+/// cycle, and on top of that a percentage of what that cycle marked; less if the memory limit asks
+/// for it. What was allocated while the cycle ran counts as live, but most of it is garbage by
+/// then. The percentage leaves it out: otherwise the heap of a program that allocates fast would be
+/// several times as large as needed.
+///
+/// A cycle begins before the heap has reached its goal, since goroutines allocate while it runs. How
+/// much they will follows from the rate of allocation in the last cycles and from the measured speed
+/// of marking.
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
     percent: Option<u32>,
     /// The most memory to be used for everything, in bytes.
     limit: Option<usize>,
     /// Memory that is used beside the objects, in bytes.
-    beside: usize,
+    other_memory: usize,
     live: usize,
-    /// What the last cycle marked.
+    /// What the last cycle marked, in bytes.
     marked: usize,
-    /// Nanoseconds in which a byte is marked, and bytes that are allocated in one meanwhile;
-    /// smoothed.
-    slowness: f64,
-    rate: f64,
+    /// Nanoseconds that it takes to mark a byte, smoothed.
+    ns_per_byte: f64,
+    /// Bytes allocated in a nanosecond of a cycle, smoothed.
+    allocation_rate: f64,
 }
 
 /// What is learned from a cycle.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Measured {
+pub(crate) struct CycleMeasurement {
     /// Bytes that were marked.
     pub(crate) marked: usize,
     /// Bytes that were allocated while it ran: they are live too.
     pub(crate) allocated: usize,
-    /// How long it took.
+    /// From its beginning to the end of marking.
     pub(crate) mark_ns: u64,
 }
 
 impl Pace {
-    /// `None`: no collection because of growth, and no limit.
+    /// Without `percent` the heap's growth causes no collection; without `limit`, in bytes, memory
+    /// use causes none.
     pub(crate) fn new(percent: Option<u32>, limit: Option<usize>) -> Pace {
-        Pace { percent, limit, beside: 0, live: 0, marked: 0, slowness: 0.0, rate: 0.0 }
+        Pace {
+            percent,
+            limit,
+            other_memory: 0,
+            live: 0,
+            marked: 0,
+            ns_per_byte: 0.0,
+            allocation_rate: 0.0,
+        }
     }
 
     /// Learns from a cycle.
-    pub(crate) fn cycle(&mut self, measured: &Measured) {
+    pub(crate) fn cycle(&mut self, measured: &CycleMeasurement) {
         self.live = measured.marked + measured.allocated;
         self.marked = measured.marked;
         let time = measured.mark_ns.max(1) as f64;
-        let slowness = time / measured.marked.max(1) as f64;
-        self.slowness =
-            if self.slowness == 0.0 { slowness } else { (3.0 * self.slowness + slowness) / 4.0 };
+        let ns_per_byte = time / measured.marked.max(1) as f64;
+        self.ns_per_byte = if self.ns_per_byte == 0.0 {
+            ns_per_byte
+        } else {
+            (3.0 * self.ns_per_byte + ns_per_byte) / 4.0
+        };
         // Rises at once, falls slowly.
-        self.rate = (measured.allocated as f64 / time).max(self.rate * 0.75);
+        self.allocation_rate = (measured.allocated as f64 / time).max(self.allocation_rate * 0.75);
     }
 
-    /// Corrects what is live, and tells how many bytes of memory are used beside that.
-    pub(crate) fn set_live(&mut self, live: usize, beside: usize) {
+    /// Sets what is live and the memory that is used beside the objects, in bytes.
+    pub(crate) fn set_live(&mut self, live: usize, other_memory: usize) {
         self.live = live;
-        self.beside = beside;
+        self.other_memory = other_memory;
     }
 
     /// What the next cycle will probably mark, in bytes.
@@ -78,10 +94,11 @@ impl Pace {
         let wanted = self.percent.map_or(usize::MAX, |percent| {
             self.live
                 .saturating_add(scale(self.marked.min(self.live), percent))
-                .max(scale(MINIMUM, percent))
+                .max(scale(MIN_GOAL, percent))
         });
         let allowed = self.limit.map_or(usize::MAX, |limit| {
-            limit.saturating_sub(self.beside).max(self.live + self.live / 16 + BREATH)
+            let least = self.live + self.live / 16 + MIN_HEADROOM;
+            limit.saturating_sub(self.other_memory).max(least)
         });
         wanted.min(allowed)
     }
@@ -92,11 +109,11 @@ impl Pace {
         if goal == usize::MAX {
             return usize::MAX;
         }
-        // The heap had `live` bytes then. Never before a third of the room is used up, so that fast
-        // allocation does not make cycles follow each other without a break; threads that allocate
-        // help to mark instead.
+        // The heap has `live` bytes at the end of a cycle. The next one begins when a third of the
+        // room is used up at the earliest, so that fast allocation does not make cycles follow each
+        // other without a break. Threads that allocate help to mark instead.
         let room = goal.saturating_sub(self.live);
-        let meanwhile = (self.rate * self.slowness * self.marked as f64) as usize;
+        let meanwhile = (self.allocation_rate * self.ns_per_byte * self.marked as f64) as usize;
         room.saturating_sub(meanwhile).max(room / 3).max(1)
     }
 }
@@ -107,8 +124,8 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    fn measured(marked: usize, allocated: usize) -> Measured {
-        Measured { marked: marked * MIB, allocated: allocated * MIB, mark_ns: 1_000_000 }
+    fn measured(marked: usize, allocated: usize) -> CycleMeasurement {
+        CycleMeasurement { marked: marked * MIB, allocated: allocated * MIB, mark_ns: 1_000_000 }
     }
 
     #[test]
@@ -139,13 +156,21 @@ mod tests {
         pace.cycle(&measured(70, 20));
         assert_eq!(trigger_mib(&pace), 50);
         // The same rate of allocation and speed of marking, twice as much to mark.
-        pace.cycle(&Measured { marked: 140 * MIB, allocated: 40 * MIB, mark_ns: 2_000_000 });
+        pace.cycle(&CycleMeasurement {
+            marked: 140 * MIB,
+            allocated: 40 * MIB,
+            mark_ns: 2_000_000,
+        });
         assert_eq!(trigger_mib(&pace), 100);
         // The rate falls slowly.
-        pace.cycle(&Measured { marked: 140 * MIB, allocated: 0, mark_ns: 2_000_000 });
+        pace.cycle(&CycleMeasurement { marked: 140 * MIB, allocated: 0, mark_ns: 2_000_000 });
         assert_eq!(trigger_mib(&pace), 110);
         // It rises at once, and cycles do not follow each other without a break.
-        pace.cycle(&Measured { marked: 90 * MIB, allocated: 1000 * MIB, mark_ns: 2_000_000 });
+        pace.cycle(&CycleMeasurement {
+            marked: 90 * MIB,
+            allocated: 1000 * MIB,
+            mark_ns: 2_000_000,
+        });
         assert_eq!(trigger_mib(&pace), 30);
     }
 
@@ -164,13 +189,17 @@ mod tests {
         let mut pace = Pace::new(Some(100), None);
         pace.cycle(&measured(100, 10));
         let before = pace.trigger();
-        pace.cycle(&Measured { marked: 100 * MIB, allocated: 40 * MIB, mark_ns: 4_000_000 });
+        pace.cycle(&CycleMeasurement {
+            marked: 100 * MIB,
+            allocated: 40 * MIB,
+            mark_ns: 4_000_000,
+        });
         pace.set_live(110 * MIB, 0);
         assert!(pace.trigger() < before);
     }
 
     #[test]
-    fn a_limit_brings_the_goal_down_but_leaves_room_to_breathe() {
+    fn a_limit_lowers_the_goal_but_leaves_headroom() {
         let mut pace = Pace::new(Some(100), Some(150 * MIB));
         pace.cycle(&measured(100, 0));
         pace.set_live(100 * MIB, 10 * MIB);
@@ -186,7 +215,7 @@ mod tests {
     #[test]
     fn huge_percentages_do_not_overflow() {
         let mut pace = Pace::new(Some(u32::MAX), None);
-        pace.cycle(&Measured { marked: usize::MAX / 4, allocated: 0, mark_ns: 1 });
+        pace.cycle(&CycleMeasurement { marked: usize::MAX / 4, allocated: 0, mark_ns: 1 });
         assert!(pace.trigger() > usize::MAX / 4);
     }
 }

@@ -1,5 +1,4 @@
-//! Activities as spans of the crate `tracing`, for embedders that use it. Behind the feature
-//! `tracing`.
+//! Activities as spans of the crate `tracing`. Behind the feature `tracing`.
 
 use std::cell::RefCell;
 
@@ -7,8 +6,8 @@ use stackmark_stack::observe::{Activity, Observer};
 use tracing::span::EnteredSpan;
 use tracing::trace_span;
 
-/// An [`Observer`] that enters a span at level TRACE, target `stackmark`, for each activity, with
-/// the goroutine's number in the field `goroutine`. Subscribers are called where [`Observer`] says:
+/// An [`Observer`] that enters a span for each activity, at level TRACE with the target `stackmark`.
+/// The field `goroutine` is the goroutine's number. Subscribers are called where [`Observer`] says;
 /// they must not wait for goroutines. Installed with `runtime.observed().set(Arc::new(Spans))`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Spans;
@@ -41,12 +40,12 @@ impl Observer for Spans {
     }
 
     fn end(&self, activity: Activity) {
-        // Frames that were left without returning have not ended theirs.
+        // Frames that were unwound have not ended their activities.
         let ended = ENTERED.with_borrow_mut(|open| {
             let at = open.iter().rposition(|(open, _)| *open == activity);
             at.map_or(Vec::new(), |at| open.split_off(at))
         });
-        // The youngest first, and not under the borrow: subscribers run.
+        // The youngest first. Not under the borrow: dropping runs subscribers.
         ended.into_iter().rev().for_each(drop);
     }
 }
@@ -58,7 +57,7 @@ mod tests {
     use tracing::span::{Attributes, Id, Record};
     use tracing::{Event, Metadata, Subscriber};
 
-    /// Notes what is entered and left, by name.
+    /// Notes the names of spans entered (+) and left (-).
     #[derive(Default)]
     struct Notes {
         names: Mutex<Vec<&'static str>>,

@@ -5,7 +5,7 @@ pub use stackmark_stack::{ModeInForce, Straggler};
 
 use crate::heap::HeapCounts;
 
-/// One cycle.
+/// What was counted of one cycle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CycleStats {
     /// Whether only young objects were collected.
@@ -18,15 +18,15 @@ pub struct CycleStats {
     pub skipped: u64,
     /// How long the world was stopped.
     pub world_stop_ns: u64,
-    /// How long it took until all machines stood.
+    /// From the request to stop the world until all machines stood.
     pub time_to_stop_ns: u64,
-    /// The goroutine that was the last to stand still, if one had to be waited for.
+    /// The goroutine that stood still last, if the collector waited for one.
     pub stopped_last: Option<Straggler>,
-    /// The goroutine that was the last to answer the cycle's first handshake, if one had to be
-    /// waited for.
+    /// The goroutine that answered the cycle's first handshake last, if the collector waited for
+    /// one.
     pub answered_last: Option<Straggler>,
-    /// The longest time that one goroutine stood still which would have run: while it scanned its
-    /// own stack, or was held.
+    /// The longest time that a runnable goroutine stood still: while it scanned its own stack, or
+    /// was held.
     pub longest_hold_ns: u64,
     /// From the cycle's beginning to the end of marking, the world's stop included.
     pub mark_ns: u64,
@@ -36,7 +36,7 @@ pub struct CycleStats {
     pub bytes_marked: u64,
     /// Bytes allocated while the cycle ran, all of them black.
     pub allocated_meanwhile: u64,
-    /// Bytes of objects that threads which allocate have traced, because marking was behind.
+    /// Bytes of objects that mutators have traced, since marking was behind allocation.
     pub assisted: u64,
 }
 
@@ -45,55 +45,55 @@ pub struct CycleStats {
 pub struct FrameStats {
     /// While their goroutine was held.
     pub scanned_stopped: u64,
-    /// By workers, while it ran or could have.
+    /// By workers, while their goroutine ran or was free to.
     pub scanned_running: u64,
-    /// By itself, on its way into them.
+    /// By their goroutine, before it returned into them.
     pub scanned_returning: u64,
     /// Again, in mark termination.
     pub rescanned: u64,
-    /// Not again, thanks to barriers.
+    /// Not visited again in mark termination, thanks to barriers.
     pub skipped: u64,
-    /// Not in minor cycles, since they had not run since the last one.
+    /// Not visited in minor cycles, since they had not run since the last cycle.
     pub kept: u64,
 }
 
 /// Return barriers, in all cycles.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BarrierStats {
-    /// Whether there are any, and why not.
+    /// Whether there are any; if not, why.
     pub mode: ModeInForce,
     /// Placed.
     pub placed: u64,
     /// Returned through.
     pub hit: u64,
-    /// Left without a return.
+    /// Left behind when their frames were unwound.
     pub leapfrogged: u64,
-    /// Removed.
+    /// Removed by the runtime.
     pub removed: u64,
-    /// Not placed, by the reason's name.
+    /// Not placed: the name of each reason, and how many.
     pub refused: Vec<(&'static str, u64)>,
     /// Not placed because all stubs were in use.
     pub pool_exhausted: u64,
 }
 
-/// Stacks.
+/// Stacks of goroutines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StackStats {
     /// Goroutines started.
     pub started: u64,
-    /// Growths.
+    /// How often a stack grew.
     pub grown: u64,
-    /// Shrinkings.
+    /// How often a stack shrank.
     pub shrunk: u64,
     /// Bytes copied by moves.
     pub moved_bytes: u64,
-    /// The most that one growth copied.
+    /// The most bytes that one growth copied.
     pub largest_move_bytes: u64,
     /// The deepest stack, in bytes in use.
     pub deepest_bytes: u64,
-    /// Stack memory now.
+    /// Bytes of stack memory now.
     pub resident_bytes: u64,
-    /// The most stack memory that there was.
+    /// The most bytes of stack memory that there were at a time.
     pub resident_peak_bytes: u64,
 }
 
@@ -104,12 +104,12 @@ pub struct Statistics {
     pub cycles: u64,
     /// Those of them that collected young objects only.
     pub minor_cycles: u64,
-    /// The cycles, oldest first. When there are very many, the oldest are left out.
+    /// The last 100,000 cycles, oldest first.
     pub cycles_detail: Vec<CycleStats>,
     /// World stops, in nanoseconds.
     pub pauses_ns: Summary,
-    /// How many world stops were shorter than each power of two nanoseconds and not than the one
-    /// before: (power, count).
+    /// World stops by their length: for each power of two, how many took at least half of it and
+    /// less than it, in nanoseconds, as (power, count).
     pub pauses_by_power: Vec<(u64, u64)>,
     /// Holds of single goroutines, in nanoseconds.
     pub holds_ns: Summary,

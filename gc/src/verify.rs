@@ -1,5 +1,5 @@
-//! Verification: with the world stopped after marking, everything is walked again from the roots,
-//! and what is reachable must be marked.
+//! Verification: with the world stopped after marking, everything is walked again from the roots.
+//! What is reachable must be marked.
 
 use std::collections::HashMap;
 
@@ -7,13 +7,17 @@ use crate::heap::{Heap, Object};
 
 /// A reachable object that marking has missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("object {:#x} is reachable but unmarked: {}", object.address(), describe(*parent, *word, *distance))]
+#[error(
+    "object {:#x} is reachable but unmarked: {}",
+    object.address(),
+    describe(*parent, *word, *distance)
+)]
 pub struct UnmarkedObject {
     /// The object.
     pub object: Object,
-    /// The object that refers to it; `None` if a root does.
+    /// The object that refers to it, or `None` if a root does.
     pub parent: Option<Object>,
-    /// The reference as it was found.
+    /// The reference as it was found, which may be an interior pointer.
     pub word: usize,
     /// How many references lead from the root to it.
     pub distance: usize,
@@ -31,10 +35,10 @@ fn describe(parent: Option<Object>, word: usize, distance: usize) -> String {
     }
 }
 
-/// A walk over everything that is reachable, with a visited set of its own.
+/// A walk over everything that is reachable. It has a visited set of its own and sets no marks.
 pub(crate) struct Verifier<'h, H> {
     heap: &'h H,
-    /// Visited objects and who referred to them first.
+    /// Visited objects, each with the object through which it was found first.
     visited: HashMap<Object, Option<Object>>,
     rest: Vec<Object>,
     found: Option<UnmarkedObject>,
@@ -64,10 +68,10 @@ impl<'h, H: Heap> Verifier<'h, H> {
         self.rest.push(object);
     }
 
-    /// Walks on from the roots; tells how many objects are reachable.
+    /// Walks on from the roots. Returns how many objects are reachable.
     ///
     /// # Errors
-    /// The first reachable object that is not marked.
+    /// The first unmarked object that was found.
     pub(crate) fn finish(mut self) -> Result<usize, UnmarkedObject> {
         let mut words = Vec::new();
         while let Some(object) = self.rest.pop() {
@@ -87,7 +91,7 @@ mod tests {
     use crate::mark_sweep::{Descriptor, MarkSweep, Options};
 
     #[test]
-    fn an_unmarked_object_is_found_with_who_refers_to_it() {
+    fn an_unmarked_object_is_found_with_what_refers_to_it() {
         let heap = MarkSweep::new(&Options::default()).expect("a heap");
         let allocator = heap.allocator().expect("an allocator");
         let references = heap.register(Descriptor::references()).expect("a descriptor");

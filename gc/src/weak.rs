@@ -1,14 +1,14 @@
-//! Weak references, finalisation callbacks and weak maps: what native code knows of objects without
-//! keeping them alive.
+//! Weak references, finalisation callbacks and weak maps: native code knows objects through them
+//! without keeping the objects alive.
 //!
 //! All of it lies in one table behind one lock. When marking is complete and the world is stopped,
-//! the collector takes the lock, traces the values of weak maps whose keys are marked, again and
-//! again until there are none left (Hayes, "Ephemerons: a new finalization mechanism", 1997),
-//! clears what refers to unmarked objects, and makes handles of the objects whose callbacks are
-//! due. Whoever gets a reference out of the table does so under the lock, and shades it while
-//! marking runs: so either marking sees it, or it is gone.
+//! the collector takes the lock. It traces the values of weak maps whose keys are marked, again and
+//! again until there are none left (Hayes, "Ephemerons: a new finalization mechanism", 1997). It
+//! clears what refers to unmarked objects, and makes handles of the objects whose callbacks are due.
+//! A thread that gets a reference out of the table does so under the lock, and shades it while
+//! marking runs. So either marking sees the reference, or it is gone.
 //!
-//! Weak references to an object are cleared before its callback runs, as in Java and in Go; an
+//! Weak references to an object are cleared before its callback runs, as in Java and in Go. An
 //! object that its callback makes reachable again has no callback any more. The time that the world
 //! is stopped for this grows with the number of entries in the table, not with the heap.
 
@@ -20,10 +20,10 @@ use parking_lot::Mutex;
 use crate::handle::{Handle, Handles};
 use crate::write_barrier::WriteBarrier;
 
-/// What is called with an object that became unreachable. See [`WeakReferences::on_unreachable`].
+/// Called with an object that became unreachable. See [`WeakReferences::on_unreachable`].
 pub type Callback = Box<dyn FnOnce(Handle) + Send>;
 
-/// The weak references of one collector.
+/// The weak references, callbacks and weak maps of one collector.
 pub struct WeakReferences {
     table: Mutex<Table>,
     handles: Arc<Handles>,
@@ -43,24 +43,24 @@ impl std::fmt::Debug for WeakReferences {
 
 #[derive(Default)]
 struct Table {
-    /// Words; 0 where there is none, or where the object is gone.
+    /// Words; 0 in free entries, and where the object is gone.
     references: Vec<usize>,
     free: Vec<usize>,
     callbacks: Vec<(usize, Callback)>,
-    /// By number: entries by the word of their key.
+    /// The maps, by number. Each maps words of keys to words of values.
     maps: HashMap<u64, HashMap<usize, usize>>,
     next_map: u64,
 }
 
-/// A reference that does not keep its object alive.
+/// A reference that does not keep its object alive. Any thread may hold and drop it.
 pub struct WeakReference {
     owner: Arc<WeakReferences>,
     index: usize,
 }
 
-/// A map from objects to words. An entry keeps its key alive no more than a weak reference would,
-/// and its value only as long as the key is alive, also where the value refers to the key. Keys are
-/// compared as words.
+/// A map from objects to words. An entry does not keep its key alive. It keeps its value alive as
+/// long as the key is alive, and no longer if the value refers to the key. Keys are compared as
+/// words. Any thread may hold and drop the map.
 pub struct WeakMap {
     owner: Arc<WeakReferences>,
     number: u64,
@@ -86,7 +86,7 @@ impl WeakReferences {
     }
 
     /// A weak reference to the object that `word` points to or into. The caller's goroutine is
-    /// Running, or `word` comes from a handle that it holds: otherwise the object may be gone
+    /// Running, or the caller holds a handle on the object: otherwise the object may be gone
     /// already.
     pub fn create(self: &Arc<Self>, word: usize) -> WeakReference {
         let mut table = self.table.lock();
@@ -99,15 +99,15 @@ impl WeakReferences {
     }
 
     /// Has `callback` called once, when the object that `word` points to or into has become
-    /// unreachable but for weak references: by the collector's thread, after the cycle that has
-    /// found that, with a handle that keeps the object and everything that it refers to. The
-    /// callback should be short, and must not wait for a collection. See [`WeakReferences::create`]
-    /// about `word`.
+    /// unreachable but for weak references. The collector's thread calls it, after the cycle that
+    /// has found that. Its argument is a handle, which keeps the object and everything that it
+    /// refers to. The callback should be short, and must not wait for a collection. What
+    /// [`WeakReferences::create`] says of `word` holds here too.
     pub fn on_unreachable(&self, word: usize, callback: impl FnOnce(Handle) + Send + 'static) {
         self.table.lock().callbacks.push((word, Box::new(callback)));
     }
 
-    /// A weak map without entries.
+    /// A new, empty weak map.
     pub fn map(self: &Arc<Self>) -> WeakMap {
         let mut table = self.table.lock();
         let number = table.next_map;
@@ -122,21 +122,21 @@ impl WeakReferences {
         }
     }
 
-    /// Shades the values of entries whose keys are marked; whether there were any that were not.
+    /// Shades the unmarked values of entries whose keys are marked. Returns whether there were any.
     pub(crate) fn shade_values(&self, marked: impl Fn(usize) -> bool) -> bool {
         self.table.lock().shade_values(&marked, |word| self.barrier.shade(word))
     }
 
-    /// Marking is complete but for what lies in the table, and the world is stopped. Traces and
-    /// clears, see the module. `marked` tells whether what a word refers to is marked or no object
-    /// at all; `drain` traces what has been shaded. Returns the callbacks that are due.
-    pub(crate) fn settle(
+    /// Traces and clears, as the module says, and returns the callbacks that are due. Marking is
+    /// complete but for the table, and the world is stopped. `marked` says whether a word refers to
+    /// a marked object or to none; `drain` traces what has been shaded.
+    pub(crate) fn process(
         &self,
         marked: impl Fn(usize) -> bool,
         mut drain: impl FnMut(),
     ) -> Vec<(Handle, Callback)> {
         let mut table = self.table.lock();
-        // Somebody in native code may have taken a reference out of the table until just now.
+        // Threads in native code may have taken references out of the table before it was locked.
         drain();
         let trace_values = |table: &Table, drain: &mut dyn FnMut()| {
             while table.shade_values(&marked, |word| self.barrier.shade(word)) {
@@ -150,14 +150,14 @@ impl WeakReferences {
             }
         }
         let mut due = Vec::new();
-        // All are found before the first is shaded: an object that another due one refers to is due
-        // too.
+        // All dead objects are found before the first is shaded: one that another refers to is due
+        // as well.
         let (alive, dead) =
             std::mem::take(&mut table.callbacks).into_iter().partition(|(word, _)| marked(*word));
         table.callbacks = alive;
         let dead: Vec<(usize, Callback)> = dead;
         for (word, callback) in dead {
-            // Shades it: the barrier is on.
+            // `create` shades the object: the barrier is on.
             due.push((self.handles.create(word), callback));
         }
         drain();
@@ -188,7 +188,7 @@ impl Table {
 }
 
 impl WeakReference {
-    /// The word, or `None` if the object is gone. The caller's goroutine is Running; other threads
+    /// The word, or `None` if the object is gone. The caller's goroutine is Running. Other callers
     /// use [`WeakReference::upgrade`].
     pub fn get(&self) -> Option<usize> {
         let table = self.owner.table.lock();
@@ -197,11 +197,11 @@ impl WeakReference {
         (word != 0).then_some(word)
     }
 
-    /// A handle on the object, or `None` if it is gone. From any thread.
+    /// A handle on the object, or `None` if it is gone. Any thread may call this.
     pub fn upgrade(&self) -> Option<Handle> {
         let table = self.owner.table.lock();
         let word = table.references[self.index];
-        // Under the lock, so that the table is not settled meanwhile.
+        // Under the lock, so that the collector does not clear the table meanwhile.
         (word != 0).then(|| self.owner.handles.create(word))
     }
 }
@@ -215,12 +215,12 @@ impl Drop for WeakReference {
 }
 
 impl WeakMap {
-    /// Adds or replaces an entry. The caller's goroutine is Running, or both words come from
-    /// handles that it holds.
+    /// Adds or replaces an entry. The caller's goroutine is Running, or the caller holds handles on
+    /// both objects.
     pub fn insert(&self, key: usize, value: usize) {
         let mut table = self.owner.table.lock();
-        // Shaded whether the key is marked or not: a cycle that runs keeps it, the next one may
-        // not.
+        // Shaded whether the key is marked or not: the present cycle keeps the value, the next one
+        // need not.
         self.owner.shade(value);
         table.maps.get_mut(&self.number).expect("as long as its owner").insert(key, value);
     }
@@ -232,7 +232,7 @@ impl WeakMap {
         value.inspect(|word| self.owner.shade(*word))
     }
 
-    /// Takes an entry out; tells its value. The caller's goroutine is Running.
+    /// Removes an entry. Returns its value. The caller's goroutine is Running.
     pub fn remove(&self, key: usize) -> Option<usize> {
         let mut table = self.owner.table.lock();
         let value = table.maps.get_mut(&self.number).and_then(|map| map.remove(&key));

@@ -1,56 +1,60 @@
-//! The write barrier: while a cycle marks, references that stores put into memory, or lose there,
-//! are shaded.
+//! The write barrier: while a cycle marks, references that stores put into memory, or overwrite
+//! there, are shaded.
 //!
 //! - [`Kind::Insertion`] shades what is stored (Dijkstra, Lamport et al., "On-the-fly garbage
 //!   collection", 1978). A black object does not refer to a white one. Stacks have no barrier: a
-//!   goroutine may load a white reference, lose it in memory, and have it nowhere but in a frame
-//!   that was visited before. So what has run since its visit is visited again in mark termination;
-//!   return barriers bound that.
-//! - [`Kind::Hybrid`] shades what is overwritten, too (Yuasa, "Real-time garbage collection on
+//!   goroutine may load a white reference, overwrite it in memory, and have it nowhere but in a
+//!   frame that was visited before. So frames that have run since their visit are visited again in
+//!   mark termination; return barriers bound how many.
+//! - [`Kind::Hybrid`] also shades what is overwritten (Yuasa, "Real-time garbage collection on
 //!   general-purpose machines", 1990; both together: Clements and Hudson, Go's proposal 17503,
-//!   2016). Whatever was reachable when a cycle began is marked, by way of the memory that it was
-//!   reachable through or of the deletion; so a goroutine that has been visited can only get at
-//!   marked objects, or at ones that are handed out black, and *no frame is visited twice*. A
-//!   goroutine some of whose frames nobody has visited yet may hold white references in those: it
-//!   cannot use them before they are visited, since a frontier blocks the way (unvisited frames are
-//!   like grey objects). What it stores meanwhile from its visited frames is shaded by the
-//!   insertion half. A reference that goes from one stack to another, or from a root to a stack and
-//!   is then dropped, is shaded on its way: [`Handle`](crate::handle::Handle)s do that, and whoever
-//!   hands values from goroutine to goroutine.
+//!   2016). Each object that was reachable when the cycle began is marked: through the memory that
+//!   referred to it, or when that reference was overwritten. So a goroutine that has been visited
+//!   gets only at marked objects, or at ones that are handed out black, and *no frame is visited
+//!   twice*. A goroutine with frames that are not visited yet may hold white references there. It
+//!   cannot use them before the visit, since a frontier blocks the way: unvisited frames are like
+//!   grey objects. What its visited frames store is shaded by the insertion half. A reference that
+//!   passes from one stack to another, or is loaded from a root which is then dropped, is shaded on
+//!   its way: [`Handle`](crate::handle::Handle)s do so, and native code that hands values from
+//!   goroutine to goroutine must.
 //!
-//! Both need two rounds at the start of a cycle (no stack is visited before the barrier is on
-//! everywhere), and that stores through pointers which may point into an older frame of the own
-//! stack go through the barrier, too (contract C3).
+//! Both need two rounds at the start of a cycle: no stack is visited before the barrier is on
+//! everywhere. Both need that a store through a pointer that may point into an older frame of the
+//! own stack goes through the barrier (contract C3).
 //!
 //! # Between cycles
 //!
 //! A collector with generations leaves the barrier on when a cycle has ended, in another state.
-//! What that cycle has marked is *old*, what is allocated since is young. A store of a reference to
-//! a young object is recorded unless it goes into a young object: into an old one, which the next
-//! minor cycle does not trace; or into memory outside of the heap, which may be an older frame of
-//! the own stack that a short scan does not visit. The words recorded are roots of the next minor
-//! cycle. So when that begins, each young object that is reachable is so from a root that it
-//! visits: take a path to it, and the last step on it from something old to something young; that
-//! reference was stored after the last cycle, for at its end everything that was reachable was
-//! marked, and so it was recorded. What an object refers to that was handed out black counts as
-//! stored while that cycle ran: it was shaded. Nothing is shaded for being overwritten: a minor
-//! cycle keeps what is reachable when it begins, and then the barrier is that of marking again,
-//! everywhere, by a handshake before anything is marked.
+//! What that cycle has marked is *old*; what is allocated since is *young*. A store of a reference
+//! to a young object is remembered unless it goes into a young object. It may go into an old one,
+//! which the next minor cycle does not trace; or into memory outside of the heap, which may be an
+//! older frame of the own stack that a short scan does not visit. The remembered words are roots of
+//! the next minor cycle.
 //!
-//! A cycle that collects everything clears the marks first, then the barrier goes over to marking,
-//! then comes the handshake: who still takes an unmarked object for a young one, or a marked one
-//! for an old one, has stored before the first object is traced.
+//! So when that cycle begins, each reachable young object is reachable from a root that it visits.
+//! Take a path to the object, and on it the last step from something old to something young. That
+//! reference was stored after the last cycle, since at its end everything reachable was marked; so
+//! it was remembered. What an object refers to that was handed out black counts as stored during
+//! that cycle: it was shaded. Overwritten references need no shading: a minor cycle keeps what is
+//! reachable when it begins. From then on the barrier is that of marking again, everywhere, by a
+//! handshake before anything is marked.
 //!
-//! Managed code tests one byte, [`WriteBarrier::flag_address`], before a store of a reference
-//! through a pointer, and calls its slow path when it is not zero; the slow path ends in
-//! [`BarrierBuffer::store`] or [`BarrierBuffer::shade`] of the thread's buffer. A buffer holds
-//! plain words: nothing is marked by the mutator, so that the flag may be on before marking begins.
-//! Full buffers go to the mark workers; the collector takes the others when it likes, also those of
-//! threads in native code.
+//! A cycle that collects everything first clears the marks. Then the barrier goes over to marking,
+//! then comes the handshake. A thread that still takes an unmarked object for a young one, or a
+//! marked one for an old one, has stored before the first object is traced.
+//!
+//! # Flag and buffers
+//!
+//! Managed code tests one byte, at [`WriteBarrier::flag_address`], before it stores a reference
+//! through a pointer. If the byte is not zero it calls its slow path, which ends in
+//! [`BarrierBuffer::store`] or [`BarrierBuffer::shade`] of the thread's buffer. A buffer holds plain
+//! words: the mutator marks nothing, so the flag may be on before marking begins. Full buffers go to
+//! the mark workers. The collector takes the others when it likes, also those of threads in native
+//! code.
 //!
 //! Every word shaded while the flag is set is handed over once, and in time: when the world has
-//! stopped, and the collector has taken the buffers, there is none on its way. A thread that shades
-//! is waited for. One that ends is not, being in native code; but its buffer leaves the list of
+//! stopped and the collector has taken the buffers, none is on its way. A thread that shades is
+//! waited for. A thread that ends is not, being in native code; but its buffer leaves the list of
 //! buffers only together with its words, under the list's lock.
 
 use std::sync::Arc;
@@ -58,13 +62,23 @@ use std::sync::Arc;
 use stackmark_stack::sync::Ordering::{Acquire, Release};
 use stackmark_stack::sync::{AtomicU8, LeftOut, Mutex, left_out};
 
-/// Which stores shade what.
+use self::remembered_set::RememberedSet;
+
+#[cfg(all(test, stackmark_loom))]
+mod buffer_models;
+#[cfg(all(test, stackmark_loom))]
+mod models;
+mod remembered_set;
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests;
+
+/// Which references a store shades.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
-    /// What is stored. Cheap; stacks are visited again.
+    /// The stored one. Stores are cheap; stacks are visited again.
     #[default]
     Insertion,
-    /// What is stored and what is overwritten. Dearer; no stack is visited twice.
+    /// The stored and the overwritten one. Stores are dearer; no stack is visited twice.
     Hybrid,
 }
 
@@ -75,51 +89,27 @@ const CAPACITY: usize = 512;
 #[cfg(stackmark_loom)]
 const CAPACITY: usize = 2;
 
-/// Where the words of full buffers go.
+/// Receives the words of full buffers.
 pub(crate) trait Sink: Send + Sync {
-    /// Whether `word` refers to an object that is not marked.
-    fn wants(&self, word: usize) -> bool;
-    /// Whether `word` refers to an unmarked object, or into it.
-    fn is_young(&self, word: usize) -> bool {
-        self.wants(word)
-    }
+    /// Whether `word` refers to or into an object that is not marked: between cycles, a young one.
+    fn is_unmarked(&self, word: usize) -> bool;
     /// Takes words that may refer to unmarked objects, to be looked at when marking runs.
     fn take(&self, words: Vec<usize>);
 }
 
-/// Stores are nobody's business.
+/// Stores need no barrier.
 const OFF: u8 = 0;
-/// A cycle marks.
+/// A cycle marks: stores are shaded.
 const MARKING: u8 = 1;
-/// No cycle marks, and the next one may be a minor one.
-const BETWEEN: u8 = 2;
+/// No cycle marks, and the next one may be a minor one: stores are remembered for it.
+const REMEMBERING: u8 = 2;
 
-/// Words recorded between cycles, each of them once or not many times.
-#[derive(Default)]
-struct Recorded {
-    words: Vec<usize>,
-    /// How many were left when they were looked through last.
-    different: usize,
-}
-
-impl Recorded {
-    fn add(&mut self, words: &[usize]) {
-        self.words.extend_from_slice(words);
-        // A program may store the same reference again and again.
-        if self.words.len() > 2 * self.different + 8 * CAPACITY {
-            self.words.sort_unstable();
-            self.words.dedup();
-            self.different = self.words.len();
-        }
-    }
-}
-
-/// The write barrier of one collector.
+/// The write barrier of one collector. It is shared by all threads.
 pub struct WriteBarrier {
     kind: Kind,
-    on: AtomicU8,
+    state: AtomicU8,
     buffers: Mutex<Vec<Arc<Buffer>>>,
-    recorded: Mutex<Recorded>,
+    remembered: Mutex<RememberedSet>,
     sink: Arc<dyn Sink>,
 }
 
@@ -131,7 +121,8 @@ impl std::fmt::Debug for WriteBarrier {
     }
 }
 
-/// What one thread has stored while marking runs. Each machine has one.
+/// The references that one thread has stored and the collector has not seen yet. Each machine has
+/// one.
 pub struct BarrierBuffer {
     words: Arc<Buffer>,
     barrier: Arc<WriteBarrier>,
@@ -147,34 +138,35 @@ impl WriteBarrier {
     pub(crate) fn new(kind: Kind, sink: Arc<dyn Sink>) -> Arc<WriteBarrier> {
         Arc::new(WriteBarrier {
             kind,
-            on: AtomicU8::new(OFF),
+            state: AtomicU8::new(OFF),
             buffers: Mutex::default(),
-            recorded: Mutex::default(),
+            remembered: Mutex::default(),
             sink,
         })
     }
 
-    /// Which stores shade what.
+    /// Which references a store shades.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The address of the byte that is not zero while stores must be shaded. It stays the same as
-    /// long as the barrier.
+    /// The address of the byte that is not zero while stores must go through the barrier. It stays
+    /// the same as long as the barrier.
     #[cfg(not(stackmark_loom))]
     pub fn flag_address(&self) -> usize {
-        self.on.as_ptr() as usize
+        self.state.as_ptr() as usize
     }
 
-    /// Whether stores must be shaded, for native code that a collector waits for. (Others shade
-    /// under a lock that the collector takes too, as [`Handles`](crate::handle::Handles) do.)
+    /// Whether stores must go through the barrier. For native code that the collector waits for;
+    /// other threads shade under a lock that the collector takes too, as
+    /// [`Handles`](crate::handle::Handles) do.
     #[inline]
     pub fn is_on(&self) -> bool {
         self.state() != OFF
     }
 
-    /// Whether a cycle marks, for roots that every cycle visits: what is stored there between
-    /// cycles need not be recorded.
+    /// Whether a cycle marks. For roots that every cycle visits: what is stored there between
+    /// cycles need not be remembered.
     #[inline]
     pub(crate) fn is_marking(&self) -> bool {
         self.state() == MARKING
@@ -182,8 +174,8 @@ impl WriteBarrier {
 
     #[inline]
     fn state(&self) -> u8 {
-        // Acquire: pairs with `turn_on`. What orders the byte for managed code is the handshake.
-        self.on.load(Acquire)
+        // Acquire: pairs with `turn_on`. For managed code the handshake orders the byte.
+        self.state.load(Acquire)
     }
 
     /// A buffer for one more thread.
@@ -194,7 +186,7 @@ impl WriteBarrier {
     }
 
     /// Shades a word that is overwritten or dropped, on behalf of a thread that has no buffer.
-    pub(crate) fn shade_lost(&self, word: usize) {
+    pub(crate) fn shade_overwritten(&self, word: usize) {
         if self.kind == Kind::Hybrid && self.is_marking() {
             self.shade(word);
         }
@@ -202,36 +194,39 @@ impl WriteBarrier {
 
     /// Shades a word on behalf of a thread that has no buffer.
     pub(crate) fn shade(&self, word: usize) {
-        if self.sink.wants(word) {
+        if self.sink.is_unmarked(word) {
             self.sink.take(vec![word]);
         }
     }
 
+    /// Has stores shaded from now on.
     pub(crate) fn turn_on(&self) {
-        // Release: pairs with `is_on`; whoever sees it may shade.
-        self.on.store(MARKING, Release);
+        // Release: pairs with the load in `state`; a thread that sees it may shade.
+        self.state.store(MARKING, Release);
     }
 
-    /// With the world stopped. `record`: what is stored until the next cycle is recorded for it.
-    pub(crate) fn turn_off(&self, record: bool) {
-        self.on.store(if record { BETWEEN } else { OFF }, Release);
+    /// Ends shading, with the world stopped. With `remember`, stores are remembered for the next
+    /// cycle.
+    pub(crate) fn turn_off(&self, remember: bool) {
+        self.state.store(if remember { REMEMBERING } else { OFF }, Release);
     }
 
-    /// Forgets what has been recorded: a cycle begins that visits everything. After the handshake.
-    pub(crate) fn forget_recorded(&self) {
-        *self.recorded.lock() = Recorded::default();
+    /// Empties the remembered set for a cycle that visits everything. Called after the handshake.
+    pub(crate) fn forget_remembered(&self) {
+        *self.remembered.lock() = RememberedSet::default();
     }
 
-    /// Takes words that a thread has no more room for.
+    /// Takes the words of a buffer that is full or goes away.
     fn hand_over(&self, words: Vec<usize>) {
-        if self.state() == BETWEEN {
-            self.recorded.lock().add(&words);
+        if self.state() == REMEMBERING {
+            self.remembered.lock().add(&words);
         } else {
             self.sink.take(words);
         }
     }
 
-    /// Hands over what all buffers hold, and what has been recorded; whether that is anything.
+    /// Gives the sink what all buffers hold, and the remembered set. Returns whether there was
+    /// anything.
     pub(crate) fn take_buffers(&self) -> bool {
         let mut any = false;
         let mut take = |words: Vec<usize>| {
@@ -242,39 +237,35 @@ impl WriteBarrier {
         for buffer in buffers.iter() {
             take(std::mem::take(&mut *buffer.lock()));
         }
-        // After the buffers, and under their lock: a buffer that goes away is emptied into this
-        // one.
-        take(std::mem::take(&mut *self.recorded.lock()).words);
+        // After the buffers, and under their lock: a buffer that goes away is emptied into the set.
+        take(std::mem::take(&mut *self.remembered.lock()).into_words());
         drop(buffers);
         any
     }
 }
 
 impl BarrierBuffer {
-    /// Notes that a reference to what `word` refers to is about to be stored. `word` may be
-    /// anything: null, a pointer into an object, an integer. Called while the flag is set; when it
-    /// is not, the call is harmless.
+    /// Notes that `word` is about to be stored. It may be anything: null, a pointer into an object,
+    /// an integer. Without effect while the barrier is off.
     pub fn shade(&self, word: usize) {
         let barrier = &*self.barrier;
-        if !barrier.is_on() || !barrier.sink.wants(word) {
-            return;
+        if barrier.is_on() && barrier.sink.is_unmarked(word) {
+            self.note(word);
         }
-        self.note(word);
     }
 
     /// As [`BarrierBuffer::shade`], of a store to the address `to`. Between cycles of a collector
-    /// with generations, stores into objects that have been allocated since the last one are of no
-    /// interest.
+    /// with generations it leaves out stores into young objects.
     pub fn store(&self, word: usize, to: usize) {
         let barrier = &*self.barrier;
         let state = barrier.state();
         if state == OFF
-            || !barrier.sink.wants(word)
-            || state == BETWEEN && barrier.sink.is_young(to)
+            || !barrier.sink.is_unmarked(word)
+            || state == REMEMBERING && barrier.sink.is_unmarked(to)
         {
             return;
         }
-        if state == BETWEEN && left_out(LeftOut::Recorded) {
+        if state == REMEMBERING && left_out(LeftOut::Recorded) {
             return;
         }
         self.note(word);
@@ -292,8 +283,8 @@ impl BarrierBuffer {
     }
 
     /// Notes that `word` is about to be overwritten, or dropped by native code that keeps it for a
-    /// goroutine. Does nothing with an insertion barrier. Otherwise as [`BarrierBuffer::shade`].
-    pub fn shade_lost(&self, word: usize) {
+    /// goroutine. Without effect with an insertion barrier. Otherwise as [`BarrierBuffer::shade`].
+    pub fn shade_overwritten(&self, word: usize) {
         if self.barrier.kind == Kind::Hybrid && self.barrier.is_marking() {
             self.shade(word);
         }
@@ -321,98 +312,5 @@ impl Drop for BarrierBuffer {
             // Under the lock that `take_buffers` takes: see the module.
             self.hand_over();
         }
-    }
-}
-
-#[cfg(all(test, stackmark_loom))]
-mod buffer_models;
-
-#[cfg(all(test, stackmark_loom))]
-mod models;
-
-#[cfg(all(test, not(stackmark_loom)))]
-mod tests {
-    use super::*;
-
-    #[derive(Default)]
-    struct Recorder(Mutex<Vec<usize>>);
-
-    impl Sink for Recorder {
-        fn wants(&self, word: usize) -> bool {
-            word.is_multiple_of(2)
-        }
-        fn take(&self, words: Vec<usize>) {
-            self.0.lock().extend(words);
-        }
-    }
-
-    #[test]
-    fn every_word_shaded_while_it_is_on_arrives_once() {
-        let recorder = Arc::new(Recorder::default());
-        let barrier = WriteBarrier::new(Kind::Insertion, recorder.clone());
-        let (one, other) = (barrier.buffer(), barrier.buffer());
-        one.shade(2);
-        barrier.turn_on();
-        // SAFETY: the byte lives as long as the barrier.
-        assert_ne!(unsafe { std::ptr::read_volatile(barrier.flag_address() as *const u8) }, 0);
-        (0..2 * CAPACITY * 3).for_each(|word| one.shade(word));
-        other.shade(100_000);
-        barrier.take_buffers();
-        assert_eq!(recorder.0.lock().len(), CAPACITY * 3 + 1);
-        other.shade(100_002);
-        drop(other);
-        let mut words = std::mem::take(&mut *recorder.0.lock());
-        words.sort_unstable();
-        let expected = (0..2 * CAPACITY * 3).step_by(2).chain([100_000, 100_002]);
-        assert!(words.into_iter().eq(expected));
-        assert_eq!(barrier.buffers.lock().len(), 1);
-        barrier.turn_off(false);
-        one.shade(4);
-        barrier.take_buffers();
-        assert!(recorder.0.lock().is_empty());
-    }
-
-    #[test]
-    fn between_cycles_stores_into_young_objects_are_left_out_and_the_others_wait() {
-        let recorder = Arc::new(Recorder::default());
-        let barrier = WriteBarrier::new(Kind::Hybrid, recorder.clone());
-        let buffer = barrier.buffer();
-        barrier.turn_off(true);
-        // SAFETY: the byte lives as long as the barrier.
-        assert_ne!(unsafe { std::ptr::read_volatile(barrier.flag_address() as *const u8) }, 0);
-        // The even ones are young.
-        buffer.store(2, 8);
-        buffer.store(4, 7);
-        buffer.store(5, 7);
-        buffer.shade(6);
-        buffer.shade_lost(10);
-        barrier.shade_lost(12);
-        for _ in 0..100 * CAPACITY {
-            buffer.store(14, 9);
-        }
-        assert!(recorder.0.lock().is_empty(), "nothing is marked before a cycle begins");
-        assert!(barrier.recorded.lock().words.len() < 9 * CAPACITY, "the same words are kept once");
-        barrier.turn_on();
-        assert!(barrier.take_buffers() && !barrier.take_buffers());
-        let mut words = std::mem::take(&mut *recorder.0.lock());
-        words.sort_unstable();
-        words.dedup();
-        assert_eq!(words, [4, 6, 14]);
-        buffer.store(2, 8);
-        barrier.take_buffers();
-        assert_eq!(*recorder.0.lock(), [2], "while marking every store counts");
-    }
-
-    #[test]
-    fn a_cycle_that_visits_everything_forgets_what_was_recorded() {
-        let recorder = Arc::new(Recorder::default());
-        let barrier = WriteBarrier::new(Kind::Insertion, recorder.clone());
-        barrier.turn_off(true);
-        let buffer = barrier.buffer();
-        (0..CAPACITY).for_each(|_| buffer.store(4, 7));
-        assert_eq!(barrier.recorded.lock().words.len(), CAPACITY);
-        barrier.turn_on();
-        barrier.forget_recorded();
-        assert!(!barrier.take_buffers());
     }
 }

@@ -2,74 +2,66 @@
 //! descriptor and class.
 //!
 //! The fast path is a load, an add, a compare and a store, with no lock and no atomic
-//! read-modify-write; managed code can do it inline through [`AllocationSlot`]. Everything else
-//! happens under the allocator's lock, which only a cycle's beginning and end contend for; see
-//! `runs`.
+//! read-modify-write. Managed code can do it inline through [`AllocationSlot`]. All else happens
+//! under the allocator's lock, for which only a cycle's beginning and end contend; see `runs`.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
-use super::arena::Reservation;
-use super::class::{CLASSES, MAX_SMALL, SIZES, class_of};
+use super::block::{LARGE, TAIL};
+use super::blocks::Blocks;
+use super::class::{BLOCK, CLASSES, MAX_SMALL, SIZES, class_of};
 use super::descriptor::DescriptorId;
+use super::error::{AllocationError, HeapError};
+use super::heap::MarkSweep;
+use super::mapped_slots::MappedSlots;
 use super::registry::{MAX_DESCRIPTORS, descriptor_of, space_of};
-use super::runs::{AllocationSlot, Local, Slots};
-use super::{AllocationError, MarkSweep};
+use super::slot::{AllocationSlot, LocalRuns, Slots};
 
-/// The slots of an allocator, in address space of their own that is touched only where a descriptor
-/// is used.
-pub(super) struct MappedSlots(Reservation);
-
-impl MappedSlots {
-    pub(super) fn new() -> std::io::Result<MappedSlots> {
-        let slots = Reservation::new(MAX_DESCRIPTORS * CLASSES * AllocationSlot::STRIDE)?;
-        slots.make_accessible(MAX_DESCRIPTORS * CLASSES * AllocationSlot::STRIDE)?;
-        Ok(MappedSlots(slots))
-    }
-}
-
-impl Slots for MappedSlots {
-    #[inline]
-    fn slot(&self, space: usize) -> &AllocationSlot {
-        debug_assert!(space < MAX_DESCRIPTORS * CLASSES);
-        // SAFETY: the reservation has that many slots, all zeros is a valid one, and slots consist
-        // of atomics. (Not so under models, which have slots of their own.)
-        unsafe { &*((self.0.start + space * AllocationSlot::STRIDE) as *const AllocationSlot) }
-    }
-}
-
-/// Allocates for one thread. A machine owns one; only code that the collector can stop may use it,
-/// that is a thread that runs a goroutine and is not in a foreign call.
+/// Allocates for one thread. Each machine owns one.
+///
+/// Only code that the collector can stop may use it: a thread that runs a goroutine and is not in a
+/// foreign call.
 pub struct Allocator {
     heap: Arc<MarkSweep>,
-    local: Arc<Local<MappedSlots>>,
+    local: Arc<LocalRuns<MappedSlots>>,
     /// One thread at a time.
     not_sync: PhantomData<Cell<()>>,
 }
 
 impl std::fmt::Debug for Allocator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Allocator")
-            .field("slots", &self.local.slots.0.start)
-            .finish_non_exhaustive()
+        f.debug_struct("Allocator").field("slots", &self.slots_address()).finish_non_exhaustive()
+    }
+}
+
+impl MarkSweep {
+    /// An allocator for one thread.
+    ///
+    /// # Errors
+    /// When the system refuses address space for its slots.
+    pub fn allocator(self: &Arc<Self>) -> Result<Allocator, HeapError> {
+        let slots = MappedSlots::new()
+            .map_err(|source| HeapError::Reserve { what: "allocator", source })?;
+        let local = LocalRuns::register(slots, &**self);
+        Ok(Allocator { heap: Arc::clone(self), local, not_sync: PhantomData })
     }
 }
 
 impl Allocator {
-    pub(super) fn new(heap: Arc<MarkSweep>, local: Arc<Local<MappedSlots>>) -> Allocator {
-        Allocator { heap, local, not_sync: PhantomData }
-    }
-
-    /// A new object of `bytes` bytes, all zero, aligned to 8 (to 16 when its size is a multiple of
-    /// 16).
+    /// A new object of `bytes` bytes, all zero. It is aligned to 8 bytes, and to 16 when its size is
+    /// a multiple of 16.
     ///
-    /// No collection happens here. When the heap has grown to its trigger, the collector is told,
-    /// and the next poll of managed code lets it begin.
+    /// No collection happens here. When the heap has grown to its trigger, the collector hears of
+    /// it, and the next poll of managed code lets a cycle begin. While a cycle marks, the call may
+    /// mark for a while.
     ///
     /// # Errors
-    /// When the heap's limit, the address space or the system's memory is used up.
+    /// When the heap's limit, the address space or the system's memory is used up, and when the
+    /// descriptor is not registered.
     #[inline]
     pub fn allocate(
         &self,
@@ -77,7 +69,7 @@ impl Allocator {
         bytes: usize,
     ) -> Result<NonNull<u8>, AllocationError> {
         if bytes > MAX_SMALL || descriptor.0 as usize >= MAX_DESCRIPTORS {
-            return self.heap.allocate_large(&self.local, descriptor, bytes);
+            return self.allocate_large(descriptor, bytes);
         }
         let class = class_of(bytes);
         let space = space_of(descriptor, class);
@@ -87,14 +79,14 @@ impl Allocator {
         }
     }
 
-    /// Where the slots of this allocator begin: a constant for the thread. See
+    /// The address of this allocator's first slot: a constant for the thread. See
     /// [`slot_offset`](Allocator::slot_offset).
     pub fn slots_address(&self) -> usize {
-        self.local.slots.0.start
+        self.local.slots.address()
     }
 
     /// The offset of the [`AllocationSlot`] for objects of `bytes` bytes and the size of their
-    /// cells, or `None` when they are too large for one.
+    /// cells, both in bytes, or `None` when they are too large for one.
     pub fn slot_offset(descriptor: DescriptorId, bytes: usize) -> Option<(usize, usize)> {
         let class = (bytes <= MAX_SMALL).then(|| class_of(bytes))?;
         Some((space_of(descriptor, class) * AllocationSlot::STRIDE, SIZES[class] as usize))
@@ -111,17 +103,85 @@ impl Allocator {
         if self.heap.registry.record(descriptor).is_none() {
             return Err(AllocationError::UnknownDescriptor { descriptor });
         }
-        let untold = match self.local.next_run(&*self.heap, space) {
-            Ok(untold) => untold,
+        let unreported = match self.local.next_run(&*self.heap, space) {
+            Ok(unreported) => unreported,
             Err(first) => {
-                // There may be memory that the last cycle freed and nobody has swept.
+                // There may be memory that the last cycle freed and that is not swept yet.
                 self.heap.sweep_everything();
                 self.local.next_run(&*self.heap, space).map_err(|_| first)?
             }
         };
-        self.heap.tell_growth(untold);
+        self.report_growth(unreported);
         let size = SIZES[space % CLASSES] as usize;
         Ok(self.bump(space, size).expect("a run has at least one cell"))
+    }
+
+    #[cold]
+    fn allocate_large(
+        &self,
+        id: DescriptorId,
+        bytes: usize,
+    ) -> Result<NonNull<u8>, AllocationError> {
+        let heap = &*self.heap;
+        let Some(record) = heap.registry.record(id) else {
+            return Err(AllocationError::UnknownDescriptor { descriptor: id });
+        };
+        debug_assert!(bytes > MAX_SMALL);
+        let first = self.take_blocks(bytes.div_ceil(BLOCK))?;
+        let mut state = self.local.state.lock();
+        let head = heap.arena.block(first);
+        let marking = heap.protocol.is_marking();
+        head.set_up_large(bytes, marking, id.index(), &record.descriptor);
+        head.set_kind(LARGE);
+        heap.sweep.large.lock().young.push(first);
+        heap.count_allocated(state.take_allocated().wrapping_add(bytes));
+        let unreported = state.take_unreported(bytes, marking);
+        drop(state);
+        self.report_growth(unreported);
+        Ok(NonNull::new(heap.arena.address_of(first) as *mut u8)
+            .expect("the heap does not begin at zero"))
+    }
+
+    /// Takes adjacent blocks and zeroes them. All but the first become tails of it.
+    fn take_blocks(&self, count: usize) -> Result<usize, AllocationError> {
+        let heap = &*self.heap;
+        heap.sweep_large();
+        let first = match heap.pages.take(&heap.arena, count) {
+            Err(_) => {
+                heap.sweep_everything();
+                heap.pages.take(&heap.arena, count)?
+            }
+            Ok(first) => first,
+        };
+        // No other thread knows the blocks yet. Zeroing takes long, so it is not done under a lock.
+        for index in first..first + count {
+            let block = heap.arena.block(index);
+            if block.dirty.swap(true, Relaxed) {
+                heap.arena.zero(heap.arena.address_of(index), BLOCK);
+            }
+            if index > first {
+                block.head.store(first as u32, Relaxed);
+                block.set_kind(TAIL);
+            }
+        }
+        Ok(first)
+    }
+
+    /// Reports to the heap's listener that `unreported` bytes were handed out to this thread while
+    /// marking is on, if any, and that the heap has grown to its trigger, if so. Called without a
+    /// lock.
+    fn report_growth(&self, unreported: usize) {
+        let heap = &*self.heap;
+        let Some(listener) = heap.listener.get() else { return };
+        if unreported > 0 {
+            listener.handed_out(unreported);
+        }
+        // Relaxed: the trigger is a hint. The thread that disarms it calls the listener.
+        if heap.allocated.since_cycle() >= heap.trigger.load(Relaxed)
+            && heap.trigger.swap(usize::MAX, Relaxed) != usize::MAX
+        {
+            listener.reached_trigger();
+        }
     }
 }
 

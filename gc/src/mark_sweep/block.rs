@@ -1,25 +1,25 @@
-//! What is known of a block: what it holds, how it is cut, and two bits for each cell.
+//! The record of a block: what it holds, how it is cut, and two bits for each cell.
 //!
 //! # The bits
 //!
 //! *handed out*: the cell belongs to an object, or to the run of cells that an allocator is handing
-//! out. Only who owns the block writes this bit: the allocator that has it, or who sweeps it.
-//! *marked*: set by markers and by the allocator, which sets it for a whole run while marking is
-//! on. Sweeping copies the marks to the other bits and clears them, or leaves them where they are
-//! (sticky marks, see the parent module).
+//! out. Only the owner of the block writes this bit: the allocator that has the block, or the thread
+//! that sweeps it. *marked*: set by markers, and by the allocator for a whole run while marking is
+//! on. Sweeping copies the marks to the other bits. Then it clears them, or leaves them if marks are
+//! kept (sticky marks, see the parent module).
 //!
 //! An allocator zeroes a run, marks it if marking is on, and then publishes *handed out* with
-//! release ordering; [`Block::cell`] loads that bit with acquire. So whoever resolves a word to a
-//! cell sees zeros there or what was stored later, never the leavings of a dead object; cells of
-//! the run that are not yet objects are zero and refer to nothing.
+//! release ordering; [`Block::cell`] loads that bit with acquire. So a thread that resolves a word
+//! to a cell sees zeros there or what was stored later, never the contents of a dead object. Cells
+//! of the run that are not yet objects are zero and refer to nothing.
 //!
 //! # Header fields
 //!
 //! They change only while the block is free (`kind` is `FREE`), and `kind` is stored last, with
 //! release ordering. During marking blocks only go from free to used. So a marker that has seen
-//! another kind than `FREE` sees the fields that belong to it. Outside marking a word may be
-//! resolved while its block changes hands; the answer is then worth nothing, but it is an address
-//! within the block all the same.
+//! another kind than `FREE` sees the fields that belong to it. Outside of marking a word may be
+//! resolved while its block changes hands. The answer is meaningless then, but it is an address
+//! within the block.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{
@@ -38,7 +38,7 @@ pub(super) const LARGE: u8 = 2;
 /// Another block of a large object.
 pub(super) const TAIL: u8 = 3;
 
-/// The side record of one block. All zeros is a free block that was never used.
+/// The record of one block. All zeros is a free block that was never used.
 #[repr(C, align(64))]
 pub(super) struct Block {
     kind: AtomicU8,
@@ -51,11 +51,11 @@ pub(super) struct Block {
     pub(super) descriptor: AtomicU32,
     /// Words after which the places of references repeat; 0 when there are none.
     period: AtomicU32,
-    /// In a tail: index of the object's first block.
+    /// In a tail: the number of the object's first block.
     pub(super) head: AtomicU32,
-    /// The places within a period, when it has at most 64 words.
+    /// The places within a period of at most 64 words, as bits.
     places: AtomicU64,
-    /// The descriptor, when its period is longer. Descriptors live as long as the heap.
+    /// The descriptor, if its period is longer. Descriptors live as long as the heap.
     wide: AtomicPtr<Descriptor>,
     /// Bytes of a large object.
     large_size: AtomicUsize,
@@ -64,7 +64,7 @@ pub(super) struct Block {
 
 const WORDS: usize = MAX_CELLS / 64;
 
-/// Sixty-four cells' bits, side by side because marking looks at both.
+/// The bits of 64 cells, side by side because marking looks at both kinds.
 #[repr(C)]
 struct Bits {
     marked: AtomicU64,
@@ -88,13 +88,13 @@ impl Block {
         self.kind.load(Acquire)
     }
 
-    /// Says what the block holds, after everything else about it has been set.
+    /// Sets what the block holds, after everything else about it has been set.
     pub(super) fn set_kind(&self, kind: u8) {
         // Publishes the header fields to `kind`.
         self.kind.store(kind, Release);
     }
 
-    /// Cells in the block.
+    /// The number of cells in the block.
     #[inline]
     pub(super) fn cells(&self) -> usize {
         usize::from(self.cells.load(Relaxed))
@@ -106,7 +106,7 @@ impl Block {
         self.cell_size.load(Relaxed) as usize
     }
 
-    /// Cuts a free block into cells of `class`. Not published yet.
+    /// Cuts a free block into cells of `class`. `set_kind` publishes it.
     pub(super) fn set_up_small(&self, class: usize, index: u32, descriptor: &Descriptor) {
         // Relaxed: `set_kind` publishes.
         self.cells.store(class::cells(class) as u16, Relaxed);
@@ -116,7 +116,7 @@ impl Block {
         self.clear_bits();
     }
 
-    /// Makes a free block the first of a large object. Not published yet.
+    /// Makes a free block the first of a large object of `bytes` bytes. `set_kind` publishes it.
     pub(super) fn set_up_large(
         &self,
         bytes: usize,
@@ -132,7 +132,7 @@ impl Block {
         self.bits[0].handed_out.store(1, Relaxed);
     }
 
-    /// `descriptor` is one of the heap's registry, which lives as long as the records do.
+    /// `descriptor` belongs to the heap's registry, which lives as long as the records do.
     fn set_descriptor(&self, index: u32, descriptor: &Descriptor) {
         self.descriptor.store(index, Relaxed);
         self.period.store(descriptor.period() as u32, Relaxed);
@@ -152,14 +152,14 @@ impl Block {
         }
     }
 
-    /// The cell that `offset` lies in, if there is one and it is handed out.
+    /// The number of the cell that `offset` lies in, if there is one and it is handed out.
     #[inline]
     pub(super) fn cell(&self, offset: usize) -> Option<usize> {
         let cell = ((offset as u64 * u64::from(self.reciprocal.load(Relaxed))) >> 32) as usize;
         if cell >= self.cells().min(MAX_CELLS) {
             return None;
         }
-        // Acquire: pairs with `hand_out`; see the file's head.
+        // Acquire: pairs with `hand_out`; see the module.
         let bits = self.bits[cell / 64].handed_out.load(Acquire);
         (bits >> (cell % 64) & 1 != 0).then_some(cell)
     }
@@ -176,23 +176,22 @@ impl Block {
         self.large_size.load(Relaxed)
     }
 
-    /// The number of the cell that begins at or contains `offset`, without asking whether it is
-    /// handed out.
+    /// The number of the cell that `offset` lies in, whether it is handed out or not.
     #[inline]
     pub(super) fn cell_number(&self, offset: usize) -> usize {
         (((offset as u64 * u64::from(self.reciprocal.load(Relaxed))) >> 32) as usize)
             .min(MAX_CELLS - 1)
     }
 
-    /// Marks a cell; true if it was unmarked.
+    /// Marks a cell. Returns whether it was unmarked.
     #[inline]
     pub(super) fn mark(&self, cell: usize) -> bool {
         let word = &self.bits[cell / 64].marked;
         let bit = 1 << (cell % 64);
-        // Most words that are marked lead to objects that are marked already: look before paying
-        // for the exchange. Relaxed suffices for both: the bit says only who traces the object;
-        // what is in the object comes by the loads of `trace` and the write barrier, and the end of
-        // the cycle is ordered by the stopped world.
+        // Most words lead to objects that are marked already: look before paying for the exchange.
+        // Relaxed suffices for both. The bit only decides which thread traces the object. The loads
+        // of `trace` and the write barrier order the object's contents, and the stopped world orders
+        // the end of the cycle.
         word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0
     }
 
@@ -202,7 +201,7 @@ impl Block {
         self.bits[cell / 64].marked.load(Relaxed) >> (cell % 64) & 1 != 0
     }
 
-    /// Marks the cells `from..to`, without tracing: they are black.
+    /// Marks the cells `from..to`. They need no tracing: they are black.
     pub(super) fn blacken(&self, from: usize, to: usize) {
         for_words(from, to, |word, mask| {
             // Relaxed: see `mark`.
@@ -242,14 +241,14 @@ impl Block {
     pub(super) fn hand_out(&self, from: usize, to: usize) {
         for_words(from, to, |word, mask| {
             let bits = &self.bits[word].handed_out;
-            // Only the owner writes, so a load and a store do. Release: publishes the zeros to
+            // Only the owner writes, so a load and a store suffice. Release: publishes the zeros to
             // `cell`.
             bits.store(bits.load(Relaxed) | mask, Release);
         });
     }
 
-    /// Takes the cells `from..to` back, which were handed out to an allocator but became no
-    /// objects. The world is stopped.
+    /// Takes back the cells `from..to`, which were handed out but became no objects. The world is
+    /// stopped.
     pub(super) fn take_back(&self, from: usize, to: usize) {
         for_words(from, to, |word, mask| {
             self.bits[word].handed_out.fetch_and(!mask, Relaxed);
@@ -257,12 +256,12 @@ impl Block {
         });
     }
 
-    /// Keeps what is marked, frees the rest, clears the marks unless they are kept. For the owner.
-    /// `freed` is told each cell that is freed.
+    /// Keeps what is marked, frees the rest, and clears the marks unless they are kept. Calls `freed`
+    /// with the number of each cell that is freed. For the owner.
     pub(super) fn sweep(&self, keep_marks: bool, mut freed: impl FnMut(usize)) -> Swept {
         let mut swept = Swept::default();
         for (word, bits) in self.bits[..self.cells().div_ceil(64)].iter().enumerate() {
-            // Relaxed, all of it: nobody marks now, and the block is the sweeper's own. It goes to
+            // Relaxed, all of it: no thread marks now, and the sweeper owns the block. It goes to
             // another thread, or to markers of the next cycle, through a lock.
             let marked = bits.marked.load(Relaxed);
             let mut dead = bits.handed_out.load(Relaxed) & !marked;
@@ -280,12 +279,12 @@ impl Block {
         swept
     }
 
-    /// Calls `visit` with the offsets in `from..to`, at most `size`, where references may lie in an
-    /// object of this block.
+    /// Calls `visit` with the offsets in `from..to`, below `size`, where references may lie in an
+    /// object of this block. All in bytes.
     #[inline]
     pub(super) fn places(&self, size: usize, from: usize, to: usize, mut visit: impl FnMut(usize)) {
         let period = self.period.load(Relaxed) as usize * 8;
-        // Only whole words: a large object's last bytes may be fewer than eight.
+        // Only whole words: a large object may end with a part of one.
         let to = to.min(size) & !7;
         if period == 0 || from >= to {
             return;
@@ -333,16 +332,16 @@ impl Block {
         }
     }
 
-    /// Clears the marks of all cells, or of a large object. Nobody marks and nobody sweeps; others
-    /// may be handing cells out.
+    /// Clears the marks of all cells, or of a large object. No thread marks or sweeps meanwhile;
+    /// allocators may hand cells out.
     pub(super) fn clear_marks(&self) {
-        // Relaxed: what marks next has synchronised with us, and a block that is being set up has
-        // none.
+        // Relaxed: markers of the next cycle have synchronised with this thread. A block that is
+        // being set up has no marks.
         self.bits.iter().for_each(|bits| bits.marked.store(0, Relaxed));
     }
 
-    /// Sweeps a large object: whether it lives on. Clears its mark unless marks are kept. For the
-    /// owner.
+    /// Sweeps a large object. Returns whether it lives on. Clears its mark unless marks are kept. For
+    /// the owner.
     pub(super) fn sweep_large(&self, keep_marks: bool) -> bool {
         // Relaxed: as in `sweep`.
         let live = self.bits[0].marked.load(Relaxed) & 1 != 0;
@@ -356,7 +355,7 @@ impl Block {
     }
 }
 
-/// Calls `visit` with the words and masks of the bits `from..to`.
+/// Calls `visit` with the numbers of the words that hold the bits `from..to`, and masks of the bits.
 fn for_words(from: usize, to: usize, mut visit: impl FnMut(usize, u64)) {
     let mut at = from;
     while at < to {
@@ -398,11 +397,15 @@ mod tests {
             }
             for (cell, handed_out) in model.iter().enumerate() {
                 prop_assert_eq!(block.cell(cell * block.cell_size()).is_some(), *handed_out);
-                prop_assert_eq!(block.cell((cell + 1) * block.cell_size() - 1), handed_out.then_some(cell));
+                let last = (cell + 1) * block.cell_size() - 1;
+                prop_assert_eq!(block.cell(last), handed_out.then_some(cell));
             }
             let from = (start * cells as f64) as usize;
-            let first = (from..cells).find(|i| !model[*i]);
-            let expected = first.map(|first| (first, (first..cells).find(|i| model[*i]).unwrap_or(cells)));
+            let next = |from: usize, handed_out: bool| {
+                (from..cells).find(|cell| model[*cell] == handed_out)
+            };
+            let expected =
+                next(from, false).map(|first| (first, next(first, true).unwrap_or(cells)));
             prop_assert_eq!(block.next_free_run(from), expected);
         }
 
@@ -414,11 +417,14 @@ mod tests {
             cut in 0usize..4000,
         ) {
             let references: Vec<usize> = seeds.iter().map(|seed| seed % period).collect();
-            let descriptor = Descriptor::pattern(period, references.iter().copied()).expect("valid");
+            let descriptor =
+                Descriptor::pattern(period, references.iter().copied()).expect("valid");
             let block = block(0);
             block.set_descriptor(0, Box::leak(Box::new(descriptor)));
-            let expected: Vec<usize> =
-                (0..size / 8).filter(|word| references.contains(&(word % period))).map(|word| word * 8).collect();
+            let expected: Vec<usize> = (0..size / 8)
+                .filter(|word| references.contains(&(word % period)))
+                .map(|word| word * 8)
+                .collect();
             let mut seen = Vec::new();
             let cut = cut & !7;
             block.places(size, 0, cut, |offset| seen.push(offset));

@@ -5,8 +5,8 @@ pub(super) const BLOCK: usize = 16 << 10;
 /// Log2 of [`BLOCK`].
 pub(super) const BLOCK_SHIFT: u32 = BLOCK.trailing_zeros();
 
-/// Cell sizes. Each is a multiple of 8; the step is at most a quarter from 64 bytes on, and what is
-/// left over at the end of a block is at most 6 %.
+/// Cell sizes in bytes. Each is a multiple of 8. From 64 to 3264 bytes the step is at most a quarter.
+/// At most 7 % of a block are left over at its end.
 pub(super) const SIZES: [u32; CLASSES] = [
     8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640,
     768, 896, 1024, 1280, 1536, 1792, 2048, 2304, 2720, 3264, 4096, 5456, 8192,
@@ -15,13 +15,13 @@ pub(super) const SIZES: [u32; CLASSES] = [
 /// How many size classes there are.
 pub(super) const CLASSES: usize = 34;
 
-/// The largest object that lives in a cell.
+/// The size of the largest object that lives in a cell, in bytes.
 pub(super) const MAX_SMALL: usize = SIZES[CLASSES - 1] as usize;
 
 /// The most cells that a block can have.
 pub(super) const MAX_CELLS: usize = BLOCK / SIZES[0] as usize;
 
-/// For each number of words the smallest class that holds them.
+/// For each number of words, the smallest class that holds them.
 static CLASS_OF_WORDS: [u8; MAX_SMALL / 8 + 1] = {
     let mut table = [0; MAX_SMALL / 8 + 1];
     let mut words = 0;
@@ -47,11 +47,12 @@ pub(super) fn cells(class: usize) -> usize {
     BLOCK / SIZES[class] as usize
 }
 
-/// The factor by which an offset within a block is divided by a cell size: `offset * reciprocal >>
-/// 32`.
+/// The factor that divides an offset within a block by a cell size: the quotient is
+/// `offset * reciprocal >> 32`.
 ///
-/// With `reciprocal = ceil(2^32 / size)` the product is too large by less than `offset * size`,
-/// which is below 2^27, and so the quotient is exact.
+/// It is exact. With `reciprocal = ceil(2^32 / size)` the product is too large by less than
+/// `offset`, which is below 2^14. The fraction of `offset / size` is at most `1 - 1 / size`, so an
+/// error below `2^32 / size`, which is at least 2^19, does not reach the next integer.
 pub(super) fn reciprocal(size: u32) -> u32 {
     (1u64 << 32).div_ceil(u64::from(size)) as u32
 }

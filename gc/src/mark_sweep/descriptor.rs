@@ -1,14 +1,13 @@
 //! Descriptors: where in an object references may lie.
 
 /// Where references may lie in objects of one type: in no word, or by a pattern of words that
-/// repeats to the object's end. A struct is a pattern that occurs once, an array one that repeats;
-/// padding at the end of an object's cell is zero, so that it does no harm to look for references
-/// there.
+/// repeats to the object's end. In a struct the pattern occurs once, in an array it repeats. Padding
+/// at the end of an object's cell is zero, so it is harmless to look for references there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Descriptor {
     /// Words after which the pattern repeats; 0 when there are no references.
     period: usize,
-    /// Words, below `period`, that may hold references: ascending, each once.
+    /// The words below `period` that may hold references: ascending, each once.
     references: Vec<u32>,
 }
 
@@ -22,32 +21,33 @@ impl DescriptorId {
         self.0
     }
 
-    /// The id whose [`index`](DescriptorId::index) was `index`. One that the heap has not given out
-    /// is refused when it is used.
+    /// The id whose [`index`](DescriptorId::index) is `index`. An id that the heap has not given out is
+    /// refused when it is used.
     pub const fn from_index(index: u32) -> DescriptorId {
         DescriptorId(index)
     }
 }
 
-/// Why a pattern is no descriptor.
+/// Why a heap does not take a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DescriptorError {
-    /// A reference was said to lie beyond the pattern.
+    /// A reference would lie beyond the pattern.
     #[error("descriptor: word {word} lies outside its pattern of {words} words")]
     OutsidePattern {
         /// The word.
         word: usize,
-        /// The pattern's length.
+        /// The pattern's length in words.
         words: usize,
     },
     /// The pattern is longer than any object may be.
     #[error(
-        "descriptor: a pattern of {words} words is longer than the longest that is supported, {limit}"
+        "descriptor: a pattern of {words} words is longer than the longest that is supported, \
+         {limit}"
     )]
     TooLong {
-        /// The pattern's length.
+        /// The pattern's length in words.
         words: usize,
-        /// The longest allowed.
+        /// The longest supported, in words.
         limit: usize,
     },
     /// The heap has no room for another descriptor.
@@ -72,11 +72,11 @@ impl Descriptor {
         Descriptor { period: 1, references: vec![0] }
     }
 
-    /// Objects, or arrays of elements, of `words` words each, in which those at `references` may
-    /// hold references.
+    /// Objects of `words` words, or arrays of such elements. Of each `words` words those with the
+    /// indices `references` may hold references.
     ///
     /// # Errors
-    /// If a reference lies outside the pattern, or the pattern is unreasonably long.
+    /// If a reference lies outside the pattern, or the pattern is too long.
     pub fn pattern(
         words: usize,
         references: impl IntoIterator<Item = usize>,
@@ -96,14 +96,13 @@ impl Descriptor {
         Ok(Descriptor { period: words, references: places }.shortest())
     }
 
-    /// The same places by the shortest period, so that types which differ in name only share
-    /// blocks.
+    /// The same places with the shortest period, so that types of equal layout share blocks.
     fn shortest(self) -> Descriptor {
         if self.references.is_empty() {
             return Descriptor::no_pointers();
         }
         let count = self.references.len();
-        // A shorter period divides the longer one and the number of references alike.
+        // A shorter period divides the longer one, and its repeats divide the references.
         let shorter = (1..=self.period / 2)
             .filter(|period| self.period.is_multiple_of(*period))
             .find(|&period| {
@@ -134,7 +133,7 @@ impl Descriptor {
         &self.references
     }
 
-    /// The places as bits, when one word has room for them.
+    /// The places as bits, if one word has room for them.
     pub(super) fn bits(&self) -> Option<u64> {
         (self.period <= 64).then(|| self.references.iter().fold(0, |bits, place| bits | 1 << place))
     }

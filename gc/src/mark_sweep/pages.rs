@@ -1,20 +1,21 @@
-//! Free blocks: runs of them are handed out to spaces and large objects and come back merged.
+//! Free blocks. Runs of them go out to spaces and large objects, and are merged when they come back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
-use super::AllocationError;
 use super::arena::Arena;
 use super::class::{BLOCK, BLOCK_SHIFT};
+use super::error::AllocationError;
 
-/// The most blocks that are given back to the system in one go, so that nobody waits long for the
-/// list.
+/// The most blocks that are given back to the system in one go. More would keep threads that need
+/// blocks waiting.
 const DISCARD: usize = (4 << 20) / BLOCK;
 
-/// The free list. Locked after every other lock of the heap.
+/// The free blocks of a heap. Their lock is taken after every other lock of the heap.
 pub(super) struct Pages {
+    /// The most blocks that may be in use.
     limit: usize,
     free: Mutex<Free>,
 }
@@ -23,7 +24,7 @@ pub(super) struct Pages {
 struct Free {
     /// Free runs by their first block, never adjacent to one another.
     by_start: BTreeMap<usize, usize>,
-    /// The same, as (length, first block).
+    /// The same runs, as (length, first block).
     by_length: BTreeSet<(usize, usize)>,
     /// Blocks from here on were never used.
     frontier: usize,
@@ -34,20 +35,23 @@ struct Free {
 }
 
 impl Pages {
-    /// No free blocks, and at most `limit` to be used.
+    /// Of at most `limit` blocks, none of which was ever used.
     pub(super) fn new(limit: usize) -> Pages {
         Pages { limit, free: Mutex::default() }
     }
 
-    /// Takes `count` adjacent blocks; tells the first one. Their records' `dirty` says whether they
-    /// hold zeros.
+    /// Takes `count` adjacent blocks. Returns the first one. Their records' `dirty` says whether they
+    /// may hold other than zeros.
+    ///
+    /// # Errors
+    /// When the limit, the address space or the system's memory is used up.
     pub(super) fn take(&self, arena: &Arena, count: usize) -> Result<usize, AllocationError> {
         let mut free = self.free.lock();
         if count > self.limit.saturating_sub(free.used) {
             return Err(self.out_of_memory(count, &free));
         }
-        // One block comes from the lowest run, to keep the heap dense; more come from the run that
-        // fits best.
+        // One block comes from the lowest run, which keeps the heap dense. More come from the run
+        // that fits best.
         let run = match count {
             1 => free.by_start.first_key_value().map(|(start, len)| (*start, *len)),
             _ => free.by_length.range((count, 0)..).next().map(|(len, start)| (*start, *len)),
@@ -104,14 +108,14 @@ impl Pages {
         self.free.lock().frontier
     }
 
-    /// Bytes in use and bytes in memory.
+    /// Bytes in use, and bytes in use or still holding memory.
     pub(super) fn bytes(&self) -> (usize, usize) {
         let free = self.free.lock();
         (free.used << BLOCK_SHIFT, (free.used + free.dirty) << BLOCK_SHIFT)
     }
 
-    /// Gives free memory back to the system, from the top, until `keep` bytes or only used ones are
-    /// resident.
+    /// Gives free memory back to the system, from the top down, until at most `keep` bytes, or only
+    /// used blocks, are resident.
     pub(super) fn release(&self, arena: &Arena, keep: usize) {
         let keep = keep >> BLOCK_SHIFT;
         let mut below = usize::MAX;
@@ -126,7 +130,7 @@ impl Pages {
             else {
                 return;
             };
-            // The run's upper end, as far as it lies below what has been dealt with.
+            // The upper end of what is left of the run.
             let end = (start + len).min(below);
             let first = start.max(end.saturating_sub(DISCARD.min(excess)));
             below = first;
@@ -135,7 +139,7 @@ impl Pages {
             if dirty == 0 {
                 continue;
             }
-            // Out of the list while the system works on it without the lock.
+            // Out of the list, so that the system can work on it without the lock.
             free.remove(start, len);
             if first > start {
                 free.insert(start, first - start);
@@ -169,7 +173,7 @@ impl Free {
         self.by_length.remove(&(len, start));
     }
 
-    /// Inserts a run together with its neighbours.
+    /// Inserts a run, merged with its neighbours.
     fn merge(&mut self, mut start: usize, mut len: usize) {
         if let Some((before, count)) =
             self.by_start.range(..start).next_back().map(|(s, l)| (*s, *l))
@@ -195,7 +199,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn runs_never_overlap_and_everything_comes_back(steps in prop::collection::vec((1usize..40, any::<bool>(), 0usize..64), 1..80)) {
+        fn runs_never_overlap_and_everything_comes_back(
+            steps in prop::collection::vec((1usize..40, any::<bool>(), 0usize..64), 1..80),
+        ) {
             let arena = Arena::reserve(1024 * BLOCK, BLOCK).expect("address space");
             let pages = Pages::new(512);
             let mut held: Vec<(usize, usize)> = Vec::new();
@@ -204,11 +210,18 @@ mod tests {
                     let used: usize = held.iter().map(|(_, len)| len).sum();
                     match pages.take(&arena, count) {
                         Ok(start) => {
-                            prop_assert!(held.iter().all(|(s, l)| start + count <= *s || s + l <= start));
-                            (start..start + count).for_each(|i| arena.block(i).dirty.store(true, Relaxed));
+                            let apart =
+                                |(s, l): &(usize, usize)| start + count <= *s || s + l <= start;
+                            prop_assert!(held.iter().all(apart));
+                            for i in start..start + count {
+                                arena.block(i).dirty.store(true, Relaxed);
+                            }
                             held.push((start, count));
                         }
-                        Err(_) => prop_assert!(used + count > 512 || pages.free.lock().frontier + count > 1024),
+                        Err(_) => {
+                            let frontier = pages.free.lock().frontier;
+                            prop_assert!(used + count > 512 || frontier + count > 1024);
+                        }
                     }
                 } else if !held.is_empty() {
                     let run = held.swap_remove(pick % held.len());
@@ -241,7 +254,7 @@ mod tests {
         assert_eq!(pages.bytes(), (0, 0));
         let again = pages.take(&arena, 8).expect("room");
         assert!(!arena.block(again).dirty.load(Relaxed));
-        // SAFETY: the blocks are taken, so accessible and nobody else's.
+        // SAFETY: the blocks are taken, so they are accessible and this thread's alone.
         let bytes =
             unsafe { std::slice::from_raw_parts(arena.address_of(again) as *const u8, 8 * BLOCK) };
         assert!(bytes.iter().all(|byte| *byte == 0));

@@ -1,5 +1,4 @@
-//! The registered descriptors, and for each of them and each size class the blocks that belong to
-//! it.
+//! The registered descriptors, and the blocks of each descriptor and size class.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -7,9 +6,9 @@ use std::sync::OnceLock;
 use parking_lot::Mutex as Lock;
 use stackmark_stack::sync::Mutex;
 
+use super::blocks::Space;
 use super::class::CLASSES;
 use super::descriptor::{Descriptor, DescriptorError, DescriptorId};
-use super::ownership::Space;
 
 const CHUNK: usize = 256;
 const CHUNKS: usize = 64;
@@ -40,7 +39,10 @@ impl Registry {
         }
     }
 
-    /// The number of `descriptor`: a new one, or that of an equal one.
+    /// The id of `descriptor`: that of an equal one, or a new one.
+    ///
+    /// # Errors
+    /// When there are [`MAX_DESCRIPTORS`] already.
     pub(super) fn register(&self, descriptor: Descriptor) -> Result<DescriptorId, DescriptorError> {
         let mut ids = self.ids.lock();
         if let Some(id) = ids.get(&descriptor) {
@@ -60,7 +62,7 @@ impl Registry {
         Ok(DescriptorId(id as u32))
     }
 
-    /// The record of a descriptor, if the number was given out.
+    /// The record of a descriptor, if it is registered.
     pub(super) fn record(&self, id: DescriptorId) -> Option<&Record> {
         self.chunks.get(id.0 as usize / CHUNK)?.get()?[id.0 as usize % CHUNK].get()
     }
@@ -77,12 +79,12 @@ impl Registry {
         self.used.lock().clone()
     }
 
-    /// A space of a descriptor that was given out.
+    /// The lists of a space of a registered descriptor.
     pub(super) fn space(&self, space: usize) -> &Mutex<Space> {
         &self.of(space).spaces[space % CLASSES]
     }
 
-    /// The record of a space.
+    /// The record that a space belongs to.
     pub(super) fn of(&self, space: usize) -> &Record {
         self.record(descriptor_of(space)).expect("blocks belong to registered descriptors")
     }

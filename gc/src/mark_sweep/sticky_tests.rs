@@ -1,7 +1,13 @@
 //! Sticky marks: minor collections against a model of what is old.
 
-use super::*;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
 use proptest::prelude::*;
+
+use super::{Allocator, Descriptor, DescriptorId, MarkSweep, Options};
+use crate::heap::{Heap, Marked, Object};
 
 #[derive(Clone, Debug)]
 enum Step {

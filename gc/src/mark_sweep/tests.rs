@@ -1,12 +1,18 @@
 //! The heap against a model of it, and under threads.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
-use super::*;
+use super::class::BLOCK;
+use super::{
+    AllocationError, AllocationSlot, Allocator, Descriptor, DescriptorId, MarkSweep, Options,
+};
+use crate::heap::{GrowthListener, Heap, Marked, Object};
 
 fn heap() -> Arc<MarkSweep> {
     MarkSweep::new(&Options { limit: 256 << 20, poison: true }).expect("a heap")
@@ -184,7 +190,7 @@ struct Counting {
     told: Arc<AtomicUsize>,
 }
 
-impl Growth for Counting {
+impl GrowthListener for Counting {
     fn reached_trigger(&self) {
         self.reached.fetch_add(1, Relaxed);
     }
@@ -266,7 +272,7 @@ fn a_dropped_allocator_leaves_its_blocks_to_others() {
         collect(&heap, &[]);
     }
     assert!(heap.counts().resident_bytes <= 4 * BLOCK as u64);
-    assert!(heap.turnover.allocators.lock().is_empty());
+    assert!(heap.protocol.allocators.lock().is_empty());
 }
 
 /// What the property test does.

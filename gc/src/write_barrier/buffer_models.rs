@@ -4,8 +4,8 @@ use super::*;
 use loom::thread;
 use stackmark_stack::sync::leave_out;
 
-/// Every object is unmarked. A lock of loom's own: the one that `LeftOut::Lock` leaves out is not
-/// this one.
+/// A sink for which every object is unmarked. The lock is loom's own: `LeftOut::Lock` does not leave
+/// it out.
 struct Recorder(loom::sync::Mutex<Vec<usize>>);
 
 impl Recorder {
@@ -17,7 +17,7 @@ impl Recorder {
 }
 
 impl Sink for Recorder {
-    fn wants(&self, _word: usize) -> bool {
+    fn is_unmarked(&self, _word: usize) -> bool {
         true
     }
     fn take(&self, words: Vec<usize>) {
@@ -34,8 +34,7 @@ struct Modelled {
 }
 
 impl Modelled {
-    /// The mutator goes to where the collector does not wait for it, as when it returns to native
-    /// code.
+    /// The mutator goes where the collector does not wait for it, as when it returns to native code.
     fn go_outside(&self) {
         *self.inside.lock().unwrap() = false;
         self.changed.notify_all();
@@ -89,10 +88,10 @@ fn model(
 fn buffers_taken_while_they_are_filled() {
     model(
         |m, buffer| {
-            // Not dropped: that takes locks, which a panic for want of them would meet.
+            // Not dropped: without locks the model panics, and dropping would take locks then.
             let buffer = std::mem::ManuallyDrop::new(buffer);
             (1..=3).for_each(|word| buffer.shade(word));
-            buffer.shade_lost(4);
+            buffer.shade_overwritten(4);
             m.go_outside();
         },
         |m| {
@@ -116,8 +115,8 @@ fn loom_without_locks_it_is_noticed() {
     buffers_taken_while_they_are_filled();
 }
 
-/// A thread that ends in native code, which the stopped world does not wait for: what it has shaded
-/// before is not on its way to the workers when the collector believes to have everything.
+/// The stopped world does not wait for a thread that ends in native code. What the thread has shaded
+/// before is not on its way to the workers when the collector has taken the buffers.
 fn buffer_dropped_while_the_world_is_stopped() {
     model(
         |m, buffer| {
@@ -146,8 +145,8 @@ fn loom_a_buffer_that_leaves_the_list_before_its_words_is_noticed() {
     buffer_dropped_while_the_world_is_stopped();
 }
 
-/// A thread that stays in native code keeps its buffer: the collector takes what is in it, and what
-/// the thread stores after the barrier has gone off is nobody's business.
+/// A thread that stays in native code keeps its buffer. The collector takes what is in it. What the
+/// thread stores after the barrier has gone off is not shaded.
 #[test]
 fn loom_the_buffer_of_a_thread_in_native_code_is_taken() {
     model(

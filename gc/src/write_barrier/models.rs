@@ -1,8 +1,9 @@
-//! Models of the barrier between cycles and of what begins a cycle: a goroutine hides an object,
-//! whose only reference it has, in another one, and forgets it, while the next cycle begins.
+//! Models of the barrier between cycles and at the beginning of one. A goroutine has the only
+//! reference to an object. While a cycle begins it stores the reference into another object and
+//! forgets it.
 
 use super::*;
-use loom::sync::Arc as Shared;
+use loom::sync::Arc as LoomArc;
 use loom::thread;
 use stackmark_stack::sync::{AtomicBool, AtomicUsize, Ordering::Relaxed, leave_out};
 
@@ -20,7 +21,7 @@ struct Modelled {
     answered: AtomicBool,
 }
 
-/// The heap: which of the two objects are marked, and what was taken.
+/// The heap: which of the two objects are marked, and the words taken.
 struct Marks {
     hidden: AtomicBool,
     holder: AtomicBool,
@@ -34,7 +35,7 @@ impl Marks {
 }
 
 impl Sink for Marks {
-    fn wants(&self, word: usize) -> bool {
+    fn is_unmarked(&self, word: usize) -> bool {
         !self.of(word).load(Relaxed)
     }
     fn take(&self, words: Vec<usize>) {
@@ -42,12 +43,12 @@ impl Sink for Marks {
     }
 }
 
-fn modelled(hidden_is_old: bool, holder_is_old: bool) -> Shared<Modelled> {
+fn modelled(hidden_is_old: bool, holder_is_old: bool) -> LoomArc<Modelled> {
     let (hidden, holder) = (AtomicBool::new(hidden_is_old), AtomicBool::new(holder_is_old));
     let heap = Arc::new(Marks { hidden, holder, taken: Mutex::default() });
     let barrier = WriteBarrier::new(Kind::Insertion, heap.clone());
     barrier.turn_off(true);
-    Shared::new(Modelled {
+    LoomArc::new(Modelled {
         barrier,
         heap,
         field: AtomicUsize::new(0),
@@ -64,7 +65,7 @@ impl Modelled {
         }
     }
 
-    /// The goroutine, from its first safepoint to its last.
+    /// What the goroutine does from its first safepoint to its last.
     fn hide(&self) {
         let buffer = self.barrier.buffer();
         self.safepoint();
@@ -116,14 +117,14 @@ fn a_cycle_begins_while_a_goroutine_hides_an_object(
             clear();
         }
         if major {
-            m.barrier.forget_recorded();
+            m.barrier.forget_remembered();
         }
         // Some other root refers to the holder.
         let traced = !m.heap.holder.load(Relaxed);
         m.heap.holder.store(true, Relaxed);
         let in_field = traced && m.field.load(Relaxed) == HIDDEN;
-        // The goroutine's stack is visited when it stands still, and the buffers are taken in mark
-        // termination.
+        // The goroutine's stack is visited when it stands still. Mark termination takes the
+        // buffers.
         thread.join().unwrap();
         let on_stack = m.root.load(Relaxed) == HIDDEN;
         m.barrier.take_buffers();
@@ -151,7 +152,7 @@ macro_rules! model_and_twin {
 
 model_and_twin!(
     loom_a_minor_cycle_finds_what_is_stored_into_an_old_object,
-    loom_twin_of_stores_between_cycles_that_nobody_records without Recorded,
+    loom_twin_of_stores_between_cycles_that_are_not_remembered without Recorded,
     || a_cycle_begins_while_a_goroutine_hides_an_object(false, true, false)
 );
 

@@ -1,22 +1,28 @@
 //! Models of allocation against sweeping, and against the beginnings and ends of cycles.
 //!
-//! A block's bits and memory are plain cells that loom watches: whoever touches a block that he
-//! does not own is caught, as is an order that comes from nowhere. Marks are relaxed atomics, as in
-//! the real block.
+//! A block's bits and memory are plain cells that loom watches. A thread that touches a block which
+//! it does not own is caught, and so is an order that no synchronisation makes. Marks are relaxed
+//! atomics, as in the real block.
 
-use super::super::runs::{AllocationSlot, begin_marking, end_marking};
-use super::*;
+use std::sync::Arc;
+
 use loom::cell::UnsafeCell;
 use loom::thread;
-use stackmark_stack::sync::{AtomicUsize, leave_out};
+use stackmark_stack::sync::Ordering::{Acquire, Relaxed, Release};
+use stackmark_stack::sync::{AtomicBool, AtomicUsize, LeftOut, Mutex, leave_out};
+
+use super::super::blocks::{Blocks, Occupancy, Protocol, Space};
+use super::super::runs::{begin_marking, end_marking};
+use super::super::slot::{AllocationSlot, LocalRuns, Slots};
+use super::{condemn, sweep_everything};
 
 const CELLS: usize = 2;
 const SIZE: usize = 8;
-/// The address of block `n` is so many times `n + 1`.
+/// The address of block `n` is `STEP * (n + 1)`.
 const STEP: usize = 1000;
 const SPACE: usize = 0;
 
-/// What a cell of memory holds that is not an object: zeros, or the leavings of a dead one.
+/// What a cell of memory holds that is not an object: zeros, or the contents of a dead one.
 const ZERO: u32 = 0;
 const STALE: u32 = u32::MAX;
 
@@ -31,7 +37,7 @@ impl Slots for OneSlot {
     }
 }
 
-/// What the owner of a block writes.
+/// The part of a block that only its owner writes.
 #[derive(Default)]
 struct Owned {
     handed_out: [bool; CELLS],
@@ -45,10 +51,10 @@ struct Block {
 }
 
 struct Heap {
-    turnover: Turnover<OneSlot>,
+    protocol: Protocol<OneSlot>,
     space: Mutex<Space>,
     blocks: Vec<Block>,
-    /// Locks of loom's own: what `LeftOut::Lock` leaves out are the protocol's.
+    /// Locks of loom's own: `LeftOut::Lock` leaves out those of the protocol.
     unused: loom::sync::Mutex<Vec<usize>>,
     freed: loom::sync::Mutex<Vec<usize>>,
 }
@@ -62,7 +68,8 @@ unsafe impl Send for Heap {}
 struct NoBlock;
 
 impl Heap {
-    /// So many blocks have dead objects in all of their cells but those marked; so many are unused.
+    /// A heap with a used block for each of `marked`, and `unused` other ones. A used block has marks
+    /// as given, and dead objects in its other cells.
     fn new(marked: &[usize], unused: usize) -> Arc<Heap> {
         let count = marked.len() + unused;
         let block = |number: usize| {
@@ -74,20 +81,20 @@ impl Heap {
             }
         };
         let heap = Heap {
-            turnover: Turnover::default(),
+            protocol: Protocol::default(),
             space: Mutex::new(Space { unswept: (0..marked.len()).collect(), ..Space::default() }),
             blocks: (0..count).map(block).collect(),
             unused: loom::sync::Mutex::new((marked.len()..count).rev().collect()),
             freed: loom::sync::Mutex::new(Vec::new()),
         };
         if !marked.is_empty() {
-            heap.turnover.begin_sweep();
+            heap.protocol.begin_sweep();
         }
         Arc::new(heap)
     }
 
     fn owned<R>(&self, block: usize, f: impl FnOnce(&mut Owned) -> R) -> R {
-        // SAFETY: loom checks that nobody else is there.
+        // SAFETY: loom checks that no other thread uses it meanwhile.
         self.blocks[block].owned.with_mut(|owned| f(unsafe { &mut *owned }))
     }
 
@@ -100,8 +107,8 @@ impl Heap {
         self.blocks[block].marked.load(Relaxed) >> cell & 1 != 0
     }
 
-    /// An object, which the caller alone writes; as `Allocator::allocate`.
-    fn allocate(&self, local: &Local<OneSlot>) -> (usize, usize) {
+    /// A new object, as by `Allocator::allocate`. Only the caller writes it.
+    fn allocate(&self, local: &LocalRuns<OneSlot>) -> (usize, usize) {
         let address = local.slots.0.bump(SIZE).unwrap_or_else(|| {
             local.next_run(self, SPACE).expect("there are blocks enough");
             local.slots.0.bump(SIZE).expect("a run has at least one cell")
@@ -126,10 +133,11 @@ impl Heap {
     fn end_cycle(&self) {
         end_marking(self);
         condemn(self, false);
-        self.turnover.begin_sweep();
+        self.protocol.begin_sweep();
     }
 
-    /// When nobody runs any more: each block is in one place, and has been swept so often.
+    /// Checks, when all threads have ended, that each block is in one place and how often it was
+    /// swept.
     fn check(&self, sweeps: impl Fn(usize) -> u32) {
         let mut places = vec![0; self.blocks.len()];
         let mut found = |blocks: &[usize]| blocks.iter().for_each(|block| places[*block] += 1);
@@ -140,7 +148,7 @@ impl Heap {
         assert_eq!(lists.unswept, [], "everything is swept");
         found(&self.unused.lock().unwrap());
         found(&self.freed.lock().unwrap());
-        for local in self.turnover.allocators.lock().iter() {
+        for local in self.protocol.allocators.lock().iter() {
             let _state = local.state.lock();
             found(local.slots.0.block().as_slice());
         }
@@ -155,8 +163,8 @@ impl Blocks for Heap {
     type Error = NoBlock;
     type Slots = OneSlot;
 
-    fn turnover(&self) -> &Turnover<OneSlot> {
-        &self.turnover
+    fn protocol(&self) -> &Protocol<OneSlot> {
+        &self.protocol
     }
     fn space(&self, _space: usize) -> &Mutex<Space> {
         &self.space
@@ -170,7 +178,7 @@ impl Blocks for Heap {
     fn free(&self, blocks: &mut Vec<usize>) {
         self.freed.lock().unwrap().append(blocks);
     }
-    fn sweep(&self, block: usize) -> Left {
+    fn sweep(&self, block: usize) -> Occupancy {
         let marked = self.blocks[block].marked.load(Relaxed);
         self.blocks[block].marked.store(0, Relaxed);
         self.owned(block, |owned| {
@@ -181,9 +189,9 @@ impl Blocks for Heap {
             self.memory(block, cell, |memory| *memory = STALE);
         }
         match marked.count_ones() as usize {
-            0 => Left::Nothing,
-            CELLS => Left::All,
-            _ => Left::Some,
+            0 => Occupancy::Empty,
+            CELLS => Occupancy::Full,
+            _ => Occupancy::Partial,
         }
     }
     fn cells_of(&self, block: usize) -> (usize, usize) {
@@ -223,9 +231,9 @@ fn model(bound: usize, run: impl Fn() + Send + Sync + 'static) {
     builder.check(run);
 }
 
-/// A thread that allocates so many objects; what they are.
+/// Starts a thread that allocates `count` objects and returns them.
 fn allocating(heap: &Arc<Heap>, count: usize) -> thread::JoinHandle<Vec<(usize, usize)>> {
-    let (heap, local) = (heap.clone(), Local::register(OneSlot::default(), &**heap));
+    let (heap, local) = (heap.clone(), LocalRuns::register(OneSlot::default(), &**heap));
     thread::spawn(move || (0..count).map(|_| heap.allocate(&local)).collect())
 }
 
@@ -237,7 +245,7 @@ fn allocation_against_the_sweeper() {
         let heap = Heap::new(&[0b01, 0b00, 0b11], 2);
         let allocator = allocating(&heap, 3);
         heap.sweep_all();
-        // Nobody sweeps now: a mark stays.
+        // No thread sweeps now: a mark stays.
         heap.blacken(0, 0, 1);
         let objects = allocator.join().unwrap();
         assert!(heap.is_marked((0, 0)), "a mark was swept away");
@@ -286,18 +294,18 @@ fn loom_two_allocators_and_the_sweeper_share_no_block() {
     });
 }
 
-/// A cycle begins while a thread allocates; what it allocates from then on is black, and is there
-/// after the cycle.
+/// A cycle begins while a thread allocates. What it allocates from then on is black, and survives
+/// the cycle. A `late` allocator is made just then.
 fn allocation_against_the_beginning_of_a_cycle(late: bool) {
     model(3, move || {
         let heap = Heap::new(&[], 3);
         let begun = Arc::new(AtomicBool::new(false));
-        // An allocator that was there before, or one that comes just now.
-        let early = (!late).then(|| Local::register(OneSlot::default(), &*heap));
+        let early = (!late).then(|| LocalRuns::register(OneSlot::default(), &*heap));
         let mutator = {
             let (heap, begun) = (heap.clone(), begun.clone());
             thread::spawn(move || {
-                let local = early.unwrap_or_else(|| Local::register(OneSlot::default(), &*heap));
+                let local =
+                    early.unwrap_or_else(|| LocalRuns::register(OneSlot::default(), &*heap));
                 let mut black = Vec::new();
                 for _ in 0..3 {
                     let is_begun = begun.load(Acquire);
@@ -346,14 +354,14 @@ fn loom_runs_whose_rest_stays_white_are_noticed() {
     allocation_against_the_beginning_of_a_cycle(false);
 }
 
-/// A thread ends, in native code, while the world is stopped and the cycle ends; another allocates
+/// A thread ends in native code while the world is stopped and the cycle ends. Another one allocates
 /// when the world runs again.
 fn the_end_of_an_allocator_against_the_end_of_a_cycle() {
     model(3, || {
         let heap = Heap::new(&[], 3);
         let (ending, staying) = (
-            Local::register(OneSlot::default(), &*heap),
-            Local::register(OneSlot::default(), &*heap),
+            LocalRuns::register(OneSlot::default(), &*heap),
+            LocalRuns::register(OneSlot::default(), &*heap),
         );
         begin_marking(&*heap);
         let objects = [heap.allocate(&ending), heap.allocate(&staying)];

@@ -11,7 +11,7 @@ use stackmark::stack::scheduler::Scheduler;
 use stackmark::stack::{
     BarrierMode, Caller, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll,
 };
-use stackmark::trace::TraceFile;
+use stackmark::trace_file::TraceFile;
 use stackmark::unwind::{self, FrameKind, stack_map};
 use stackmark::write_barrier::BarrierBuffer;
 use stackmark::{Collector, Generation};
@@ -275,7 +275,7 @@ pub(crate) fn shades_lost() -> bool {
 
 /// Reports a reference that is overwritten or dropped, if it has to be.
 pub(crate) fn shade_lost(word: usize) {
-    with_buffer(|buffer| buffer.shade_lost(word));
+    with_buffer(|buffer| buffer.shade_overwritten(word));
 }
 
 /// Reports a reference that is stored.

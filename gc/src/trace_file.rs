@@ -1,6 +1,6 @@
-//! A trace of what the threads do, as a file in Chrome's JSON format, which Perfetto shows too: a
-//! track for each thread, that is for each machine, mark worker and the collector, and on it the
-//! activities with their goroutines.
+//! A record of activities over time, as a file in Chrome's JSON trace format, which Perfetto shows
+//! too. Each thread has a track: each machine, each mark worker and the collector. The track holds
+//! the thread's activities with their goroutines.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -21,7 +21,7 @@ pub struct TraceFile {
 }
 
 struct Out {
-    /// `None`: it is finished, or could not be written.
+    /// `None` when it is finished, or could not be written.
     file: Option<BufWriter<File>>,
     error: Option<io::Error>,
     empty: bool,
@@ -36,7 +36,7 @@ struct Open {
 
 thread_local! {
     static OPEN: RefCell<Vec<Open>> = const { RefCell::new(Vec::new()) };
-    /// This thread's track; 0 as long as it has none.
+    /// The number of this thread's track; 0 before it has one.
     static TRACK: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -50,7 +50,7 @@ impl TraceFile {
     /// Creates the file.
     ///
     /// # Errors
-    /// If that is not possible.
+    /// When the file cannot be created or written.
     pub fn create(path: &Path) -> io::Result<Arc<TraceFile>> {
         let mut file = BufWriter::new(File::create(path)?);
         file.write_all(b"[\n")?;
@@ -58,10 +58,10 @@ impl TraceFile {
         Ok(Arc::new(TraceFile { out: Mutex::new(out), begun: Instant::now() }))
     }
 
-    /// Completes the file. What happens afterwards is not recorded.
+    /// Completes the file. Later activities are not recorded.
     ///
     /// # Errors
-    /// If this, or anything before it, could not be written.
+    /// When this, or anything before it, could not be written.
     pub fn finish(&self) -> io::Result<()> {
         let mut out = self.out.lock();
         if let Some(error) = out.error.take() {
@@ -87,11 +87,11 @@ impl TraceFile {
         }
     }
 
-    /// The number of this thread's track. The first time its name is written.
+    /// The number of this thread's track. The first call on a thread writes the track's name.
     fn track(&self) -> u64 {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         if TRACK.get() == 0 {
-            // Relaxed: a number that nobody else has.
+            // Relaxed: only unique.
             TRACK.set(NEXT.fetch_add(1, Relaxed));
             let thread = std::thread::current();
             let name = thread.name().unwrap_or("a thread of the program").replace(['"', '\\'], "'");
@@ -111,7 +111,7 @@ impl Observer for TraceFile {
 
     fn end(&self, activity: Activity) {
         let now = Instant::now();
-        // Frames that were left without returning have not ended theirs.
+        // Frames that were unwound have not ended their activities.
         let ended = OPEN.with_borrow_mut(|open| {
             let at = open.iter().rposition(|open| open.activity == activity)?;
             open.drain(at..).next()
@@ -123,9 +123,10 @@ impl Observer for TraceFile {
             number => format!(r#","args":{{"goroutine":{number}}}"#),
         };
         self.write(&format!(
-            r#"{{"ph":"X","pid":1,"tid":{track},"ts":{begun:.3},"dur":{:.3},"name":"{}"{goroutine}}}"#,
+            r#"{{"ph":"X","pid":1,"tid":{track},"ts":{begun:.3},"dur":{:.3},"name":"{}"{}}}"#,
             self.micros(now) - begun,
             activity.name(),
+            goroutine,
         ));
     }
 }

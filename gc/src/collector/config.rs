@@ -1,0 +1,42 @@
+//! How a collector behaves.
+
+use crate::generation::Generational;
+use crate::write_barrier::Kind;
+
+/// How a collector behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Threads that mark, the one that runs cycles among them; 0 counts as 1. The collector uses so
+    /// many processors at a time.
+    pub workers: usize,
+    /// By how many percent of what was live after the last cycle the heap may grow before the next
+    /// one. `None`: growth makes no cycles.
+    pub percent: Option<u32>,
+    /// How much memory objects and stacks should use together, in bytes. Near it cycles come more
+    /// often than `percent` asks for. It is exceeded where more is live. A heap's own limit, beyond
+    /// which it refuses to allocate, is another matter.
+    pub memory_limit: Option<usize>,
+    /// Which references a store shades. With [`Kind::Hybrid`] no stack is visited twice.
+    pub write_barrier: Kind,
+    /// Minor cycles between the major ones. A minor cycle takes the time that young objects need,
+    /// whatever the size of the heap.
+    pub generational: Option<Generational>,
+    /// For debugging: after each mark, with the world stopped, walk everything again and abort if a
+    /// reachable object is unmarked.
+    pub verify: bool,
+}
+
+impl Default for Config {
+    /// As Go: a quarter of the cores, at least one; 100 percent.
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        Config {
+            workers: (cores / 4).max(1),
+            percent: Some(100),
+            memory_limit: None,
+            write_barrier: Kind::default(),
+            generational: None,
+            verify: false,
+        }
+    }
+}

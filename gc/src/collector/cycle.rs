@@ -1,0 +1,251 @@
+//! One cycle: prepare, mark, terminate. The parent module describes the steps.
+
+use std::time::{Duration, Instant};
+
+use stackmark_stack::observe::Activity;
+use stackmark_stack::{ScanError, Straggler, Visited, WorldStopped};
+
+use super::plan::{Plan, Planner};
+use super::roots;
+use super::state::CollectorState;
+use crate::generation::Generation;
+use crate::handle::Handle;
+use crate::heap::{Heap, Marked};
+use crate::mark::Marker;
+use crate::pace::CycleMeasurement;
+use crate::stats::CycleStats;
+use crate::verify::{UnmarkedObject, Verifier};
+use crate::weak::Callback;
+
+/// How often, at most, the write barrier's buffers are emptied before the world stops. What is
+/// traced before need not be traced then.
+const DRAIN_ROUNDS: usize = 4;
+
+/// So many goroutines that have run since their scan may be left for the stopped world.
+const FEW_GOROUTINES: usize = 16;
+
+/// How often, at most, goroutines that have run since their scan are scanned again. They help with
+/// it, so the second time there are few.
+const RESCAN_ROUNDS: usize = 4;
+
+/// Why a cycle cannot be completed. The host is told and ends the process: roots are never skipped.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CycleError {
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    #[error("cycle {cycle}: {error}")]
+    Unmarked { cycle: u64, error: UnmarkedObject },
+}
+
+/// Callbacks to be called, each with the unreachable object that it was registered for.
+pub(super) type DueCallbacks = Vec<(Handle, Callback)>;
+
+/// A cycle that runs.
+pub(super) struct Cycle<'a, H: Heap> {
+    collector: &'a CollectorState<H>,
+    marker: &'a mut Marker<H>,
+    planner: &'a mut Planner,
+    number: u64,
+    plan: Plan,
+    begun: Instant,
+    /// The heap's `allocated_since_cycle` when allocation became black.
+    allocated_before: usize,
+    /// The goroutine that answered the first handshake last.
+    answered_last: Option<Straggler>,
+}
+
+/// What the stopped world has been found to need.
+struct Terminated {
+    rescanned: Visited,
+    due: DueCallbacks,
+}
+
+impl<'a, H: Heap> Cycle<'a, H> {
+    /// Begins the cycle with this number. The last sweep is complete.
+    pub(super) fn begin(
+        collector: &'a CollectorState<H>,
+        marker: &'a mut Marker<H>,
+        planner: &'a mut Planner,
+        number: u64,
+        wanted: Generation,
+    ) -> Cycle<'a, H> {
+        collector.runtime.take_cycle_maxima();
+        let begun = Instant::now();
+        let live = collector.heap.counts().live_bytes as usize;
+        let size = live + collector.heap.allocated_since_cycle();
+        let plan = planner.plan(wanted, live, size);
+        Cycle {
+            collector,
+            marker,
+            planner,
+            number,
+            plan,
+            begun,
+            allocated_before: 0,
+            answered_last: None,
+        }
+    }
+
+    /// Runs it to its end. Returns the plan that it followed and the callbacks that are due.
+    pub(super) fn run(mut self) -> Result<(Plan, DueCallbacks), CycleError> {
+        let _span = self.collector.runtime.observed().span(Activity::Cycle, 0);
+        self.prepare();
+        self.mark()?;
+        let due = self.terminate()?;
+        Ok((self.plan, due))
+    }
+
+    /// Turns the write barrier on everywhere, then black allocation.
+    fn prepare(&mut self) {
+        let CollectorState { heap, runtime, barrier, assists, .. } = self.collector;
+        if self.plan.clears_marks {
+            heap.clear_marks();
+        }
+        barrier.turn_on();
+        let span = runtime.observed().span(Activity::Handshake, 0);
+        self.answered_last = runtime.handshake();
+        drop(span);
+        self.allocated_before = heap.allocated_since_cycle();
+        if self.plan.forgets_remembered {
+            barrier.forget_remembered();
+        }
+        let size = self.plan.live_before + self.allocated_before;
+        assists.begin(size, self.plan.expected, self.plan.goal);
+        heap.begin_cycle();
+        self.marker.open();
+    }
+
+    /// Shades the roots and traces, while the world runs.
+    fn mark(&mut self) -> Result<(), ScanError> {
+        let CollectorState { runtime, marking, globals, handles, .. } = self.collector;
+        if !self.plan.short_scans || !runtime.begin_scanning_young(self.number) {
+            runtime.begin_scanning(self.number);
+        }
+        globals.visit(|words| marking.shade(words));
+        handles.visit(|words| marking.shade(words));
+        runtime.scan_goroutines(|| self.marker.drain_backlog())?;
+        let scanned = Instant::now();
+        self.drain();
+        if scanned.elapsed() >= self.plan.rescan_after {
+            self.rescan()?;
+        }
+        Ok(())
+    }
+
+    /// Scans the frames that have run since their scan, so that few are left to the stopped world.
+    fn rescan(&mut self) -> Result<(), ScanError> {
+        for _ in 0..RESCAN_ROUNDS {
+            let rescanned = self.collector.runtime.rescan_goroutines()?;
+            self.drain();
+            if rescanned <= FEW_GOROUTINES {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks until there is nothing left to trace, or little.
+    fn drain(&mut self) {
+        let collector = self.collector;
+        for _ in 0..DRAIN_ROUNDS {
+            let more = collector.barrier.take_buffers()
+                | collector.weak.shade_values(|word| collector.is_marked(word));
+            self.marker.drain();
+            if !more {
+                break;
+            }
+        }
+    }
+
+    /// Stops the world, completes the marking and condemns what is unmarked.
+    fn terminate(&mut self) -> Result<DueCallbacks, CycleError> {
+        let CollectorState { runtime, .. } = self.collector;
+        let pause = runtime.observed().span(Activity::Pause, 0);
+        let stopping = Instant::now();
+        let mut world = runtime.stop_world();
+        let time_to_stop = stopping.elapsed();
+        let stopped_last = world.straggler();
+        let Terminated { rescanned, due } = self.finish_marking(&mut world)?;
+        let (marked, measured) = self.condemn(&mut world);
+        let (longest_hold_ns, deepest_frames) = runtime.take_cycle_maxima();
+        drop(world);
+        drop(pause);
+        let world_stop = stopping.elapsed();
+        runtime.stacks().trim();
+        self.collector.record(CycleStats {
+            minor: self.plan.is_minor(),
+            deepest_frames,
+            rescanned: rescanned.frames,
+            skipped: rescanned.skipped,
+            world_stop_ns: nanos(world_stop),
+            time_to_stop_ns: nanos(time_to_stop),
+            stopped_last,
+            answered_last: self.answered_last,
+            longest_hold_ns,
+            mark_ns: measured.mark_ns,
+            objects_marked: marked.objects,
+            bytes_marked: marked.bytes,
+            allocated_meanwhile: measured.allocated as u64,
+            assisted: self.collector.assists.assisted(),
+        });
+        Ok(due)
+    }
+
+    /// Marks what is still unmarked, in the stopped world.
+    fn finish_marking(&mut self, world: &mut WorldStopped) -> Result<Terminated, CycleError> {
+        let collector = self.collector;
+        collector.barrier.take_buffers();
+        let rescanned = if self.plan.scans_once {
+            world.finish_scans()?;
+            Visited::default()
+        } else {
+            world.rescan()?
+        };
+        self.marker.drain();
+        let due = collector.weak.process(|word| collector.is_marked(word), || self.marker.drain());
+        if collector.verify {
+            self.verify(world)?;
+        }
+        Ok(Terminated { rescanned, due })
+    }
+
+    /// Ends marking, in the stopped world, and decides when the next cycle begins.
+    fn condemn(&mut self, world: &mut WorldStopped) -> (Marked, CycleMeasurement) {
+        let CollectorState { heap, runtime, barrier, .. } = self.collector;
+        barrier.turn_off(self.plan.remembers_stores);
+        let marked = self.marker.close();
+        let allocated = heap.allocated_since_cycle().saturating_sub(self.allocated_before);
+        heap.end_cycle(marked);
+        if self.plan.watches_stacks {
+            world.end_scanning_and_watch();
+        } else {
+            world.end_scanning();
+        }
+        let measured = CycleMeasurement {
+            marked: marked.bytes as usize,
+            allocated,
+            mark_ns: nanos(self.begun.elapsed()),
+        };
+        self.planner.marked(&self.plan, &measured, runtime.stacks().resident_bytes());
+        heap.set_trigger(self.planner.trigger());
+        (marked, measured)
+    }
+
+    /// Walks everything again from all roots.
+    fn verify(&self, world: &mut WorldStopped) -> Result<(), CycleError> {
+        let collector = self.collector;
+        let mut verifier = Verifier::new(&*collector.heap);
+        collector.globals.visit(|words| verifier.roots(words));
+        collector.handles.visit(|words| verifier.roots(words));
+        collector.weak.visit_values(|word| verifier.roots(&[word]));
+        let (visited, words) = roots::gather(|| world.visit_all());
+        verifier.roots(&words);
+        visited?;
+        verifier.finish().map_err(|error| CycleError::Unmarked { cycle: self.number, error })?;
+        Ok(())
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    duration.as_nanos() as u64
+}

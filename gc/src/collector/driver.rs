@@ -1,0 +1,54 @@
+//! The thread that runs cycles.
+
+use std::sync::Arc;
+
+use stackmark_stack::observe::Activity;
+
+use super::cycle::Cycle;
+use super::plan::{Plan, Planner};
+use super::state::CollectorState;
+use crate::heap::Heap;
+use crate::mark::Marker;
+
+/// The thread that runs cycles. It marks with the workers.
+pub(super) struct Driver<H: Heap> {
+    pub(super) collector: Arc<CollectorState<H>>,
+    pub(super) marker: Marker<H>,
+    pub(super) planner: Planner,
+}
+
+impl<H: Heap> Driver<H> {
+    /// Runs cycles until requests end.
+    pub(super) fn run(mut self) {
+        let collector = Arc::clone(&self.collector);
+        let runtime = &collector.runtime;
+        while let Some((number, wanted)) = collector.requests.next() {
+            runtime.make_room(self.marker.workers());
+            collector.heap.finish_sweep();
+            self.learn_live();
+            let cycle =
+                Cycle::begin(&collector, &mut self.marker, &mut self.planner, number, wanted);
+            let (plan, due) = cycle.run().unwrap_or_else(|error| runtime.fatal(&error));
+            let waiters = collector.requests.complete(number);
+            due.into_iter().for_each(|(object, callback)| callback(object));
+            waiters.into_iter().for_each(|waiter| waiter());
+            self.sweep(&plan);
+            runtime.make_room(0);
+        }
+    }
+
+    fn sweep(&mut self, plan: &Plan) {
+        let span = self.collector.runtime.observed().span(Activity::Sweep, 0);
+        self.collector.heap.finish_sweep();
+        drop(span);
+        self.learn_live();
+        if let Some(keep) = self.planner.swept(plan) {
+            self.collector.heap.release(keep);
+        }
+    }
+
+    fn learn_live(&mut self) {
+        let live = self.collector.heap.counts().live_bytes as usize;
+        self.planner.set_live(live, self.collector.runtime.stacks().resident_bytes());
+    }
+}

@@ -1,0 +1,178 @@
+//! The collector: cycles from their beginning to their end, on a thread of its own.
+//!
+//! 1. The last cycle's sweep is completed.
+//! 2. The write barrier goes on everywhere, by a handshake; then allocation is black.
+//! 3. Roots are shaded while the world runs: globals, handles, and the youngest frames of each
+//!    goroutine's stack. The cycle's thread visits those of a goroutine that stands still; another
+//!    goroutine visits its own at its next poll. The workers visit the older frames, which a
+//!    frontier keeps the goroutine out of, and mark.
+//! 4. When there is nothing left to trace, stacks that have run since their scan are scanned again
+//!    up to their lowest unhit barrier, in the same way, and what that finds is traced.
+//! 5. When there is nothing left to trace again, the world stops. The write barrier's buffers are
+//!    taken, stacks that have run since their scan are rescanned up to their lowest unhit barrier,
+//!    and the rest is traced. The barrier goes off.
+//! 6. The world runs again; what was not marked is swept.
+//!
+//! With [generations](Config::generational), a minor cycle begins with the marks of the last one.
+//! Its roots are those of step 3 and the remembered set of the write barrier; of stacks it visits
+//! only what has changed (see [`generation`](crate::generation)). A major one clears all marks
+//! between steps 1 and 2. `plan` holds all that differs between the two.
+//!
+//! The tricolour invariant is that of Dijkstra, Lamport et al. ("On-the-fly garbage collection",
+//! 1978): a black object does not refer to a white one, since the reference that a store puts into
+//! memory is shaded. Stacks are grey until step 5. With a
+//! [hybrid barrier](crate::write_barrier::Kind::Hybrid) a stack is black when it has been visited,
+//! and step 4 and the rescans of step 5 fall away.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use stackmark_stack::Runtime;
+
+use self::driver::Driver;
+use self::growth::CollectOnGrowth;
+use self::plan::Planner;
+use self::roots::RootReceiver;
+use self::state::CollectorState;
+use crate::generation::Generation;
+use crate::handle::Handles;
+use crate::heap::Heap;
+use crate::mark::Marker;
+use crate::stats::Statistics;
+use crate::thread;
+use crate::weak::WeakReferences;
+use crate::write_barrier::WriteBarrier;
+
+pub use self::config::Config;
+
+mod config;
+mod cycle;
+mod driver;
+mod growth;
+mod plan;
+mod requests;
+mod roots;
+mod state;
+
+/// A concurrent collector over a heap. It may be shared by all threads. Dropping it ends its
+/// threads, after the cycle that runs.
+pub struct Collector<H: Heap> {
+    state: Arc<CollectorState<H>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<H: Heap> std::fmt::Debug for Collector<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Collector").field("cycles", &self.state.cycles()).finish_non_exhaustive()
+    }
+}
+
+impl<H: Heap> Collector<H> {
+    /// Starts collecting `heap`, whose objects the goroutines of `runtime` refer to.
+    ///
+    /// # Errors
+    /// If the system gives no thread. Nothing is left then of what was started, and it may be tried
+    /// again. [`Unsupported`](std::io::ErrorKind::Unsupported) if generations are asked for and the
+    /// heap has none.
+    ///
+    /// # Panics
+    /// If the runtime has a collector.
+    pub fn start(
+        heap: Arc<H>,
+        runtime: Arc<Runtime>,
+        config: &Config,
+    ) -> std::io::Result<Collector<H>> {
+        if config.generational.is_some() && !heap.keep_marks() {
+            return Err(std::io::ErrorKind::Unsupported.into());
+        }
+        let marker = Marker::start(Arc::clone(&heap), Arc::downgrade(&runtime), config.workers)?;
+        let planner = Planner::new(config);
+        heap.set_trigger(planner.trigger());
+        let marking = Arc::clone(marker.state());
+        let state = Arc::new(CollectorState::new(heap, runtime, marking, config));
+        let driver = Driver { collector: Arc::clone(&state), marker, planner };
+        let thread = thread::spawn("stackmark-cycle".into(), "cycles", move || driver.run())?;
+        let collector = Collector { state, thread: Some(thread) };
+        // Last, when nothing can fail any more: an error leaves heap and runtime as they were.
+        let state = &collector.state;
+        state.runtime.set_collector(Arc::new(RootReceiver(Arc::clone(&state.marking))));
+        state.heap.on_growth(Box::new(CollectOnGrowth(Arc::downgrade(state))));
+        Ok(collector)
+    }
+
+    /// Asks for a cycle that begins after this call and collects everything. When it is complete
+    /// the collector's thread calls `done`, which may make a goroutine ready.
+    pub fn request(&self, done: impl FnOnce() + Send + 'static) {
+        self.state.requests.add(Generation::All, Some(Box::new(done)));
+    }
+
+    /// As [`Collector::request`], but a minor cycle will do, if there are generations.
+    pub fn request_minor(&self, done: impl FnOnce() + Send + 'static) {
+        self.state.requests.add(Generation::Young, Some(Box::new(done)));
+    }
+
+    /// As [`Collector::request`], and waits until the cycle is complete.
+    ///
+    /// Not for native code that a running goroutine has called: the cycle would wait for the
+    /// goroutine.
+    pub fn collect(&self) {
+        let (send, receive) = std::sync::mpsc::channel();
+        self.request(move || {
+            // The receiver waits below.
+            let _ = send.send(());
+        });
+        // An error means that the collector has ended: there is nothing to wait for.
+        let _ = receive.recv();
+    }
+
+    /// The heap.
+    pub fn heap(&self) -> &Arc<H> {
+        &self.state.heap
+    }
+
+    /// The runtime.
+    pub fn runtime(&self) -> &Arc<Runtime> {
+        &self.state.runtime
+    }
+
+    /// The write barrier: its flag for generated code, its buffers for machines.
+    pub fn write_barrier(&self) -> &Arc<WriteBarrier> {
+        &self.state.barrier
+    }
+
+    /// The roots that native code holds.
+    pub fn handles(&self) -> &Arc<Handles> {
+        &self.state.handles
+    }
+
+    /// Weak references, finalisation callbacks and weak maps.
+    pub fn weak_references(&self) -> &Arc<WeakReferences> {
+        &self.state.weak
+    }
+
+    /// Adds global variables: every whole word in the address range `range` is a root from the next
+    /// cycle on. References are stored there with the write barrier.
+    ///
+    /// # Safety
+    /// As long as the collector lives the words stay mapped. They are accessed by whole words only,
+    /// or by one thread at a time.
+    pub unsafe fn add_globals(&self, range: std::ops::Range<usize>) {
+        // SAFETY: the caller's contract is the same.
+        unsafe { self.state.globals.add(range) };
+    }
+
+    /// Everything that was counted so far.
+    pub fn statistics(&self) -> Statistics {
+        self.state.statistics()
+    }
+}
+
+impl<H: Heap> Drop for Collector<H> {
+    fn drop(&mut self) {
+        self.state.requests.stop();
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has aborted the process.
+            let _ = thread.join();
+        }
+    }
+}

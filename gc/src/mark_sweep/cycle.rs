@@ -1,0 +1,152 @@
+//! The heap as a collector sees it.
+
+use std::ops::Range;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::block::{Block, LARGE, SMALL, TAIL};
+use super::heap::{MarkSweep, object_at};
+use super::runs;
+use crate::heap::{GrowthListener, Heap, HeapCounts, Marked, Object};
+
+impl MarkSweep {
+    /// An object's block and its number.
+    #[inline]
+    fn locate(&self, object: Object) -> (usize, &Block) {
+        let index = self.arena.index_of(object.address()).expect("an object of this heap");
+        (index, self.arena.block(index))
+    }
+
+    /// The number of the object's cell in its block. A large object has one.
+    #[inline]
+    fn cell(&self, object: Object, index: usize, block: &Block) -> usize {
+        match block.kind() {
+            SMALL => block.cell_number(object.address() - self.arena.address_of(index)),
+            _ => 0,
+        }
+    }
+
+    #[inline]
+    fn resolve_large(&self, word: usize, index: usize) -> Option<Object> {
+        let block = self.arena.block(index);
+        let start = self.arena.address_of(index);
+        let inside = block.kind() == LARGE
+            && block.large_is_handed_out()
+            && word - start < block.large_size();
+        inside.then(|| object_at(start))
+    }
+}
+
+// SAFETY: an object that is marked, or was handed out after `begin_cycle`, has its mark set.
+// Sweeping frees only cells whose mark is clear, and clears no marks once they are kept. `trace`
+// visits each place that the descriptor names. `resolve` returns cells that are handed out, which
+// are objects or zero. The parent module tells how that holds while threads allocate.
+unsafe impl Heap for MarkSweep {
+    #[inline]
+    fn resolve(&self, word: usize) -> Option<Object> {
+        let index = self.arena.index_of(word)?;
+        let block = self.arena.block(index);
+        match block.kind() {
+            SMALL => {
+                let start = self.arena.address_of(index);
+                let cell = block.cell(word - start)?;
+                Some(object_at(start + cell * block.cell_size()))
+            }
+            LARGE => self.resolve_large(word, index),
+            // Relaxed: `kind` was stored after it. A tail's head lies before it.
+            TAIL => self.resolve_large(word, (block.head.load(Relaxed) as usize).min(index)),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn prefetch(&self, word: usize) -> bool {
+        self.arena.prefetch(word)
+    }
+
+    #[inline]
+    fn mark(&self, object: Object) -> bool {
+        let (index, block) = self.locate(object);
+        block.mark(self.cell(object, index, block))
+    }
+
+    #[inline]
+    fn is_marked(&self, object: Object) -> bool {
+        let (index, block) = self.locate(object);
+        block.is_marked(self.cell(object, index, block))
+    }
+
+    #[inline]
+    fn size(&self, object: Object) -> usize {
+        let (_, block) = self.locate(object);
+        if block.kind() == LARGE { block.large_size() } else { block.cell_size() }
+    }
+
+    #[inline]
+    fn trace(&self, object: Object, range: Range<usize>, visit: &mut impl FnMut(usize)) {
+        let (_, block) = self.locate(object);
+        let size = if block.kind() == LARGE { block.large_size() } else { block.cell_size() };
+        block.places(size, range.start, range.end, |offset| {
+            // SAFETY: a word of the object, aligned, in memory that stays accessible as long as the
+            // heap. Mutators store whole words.
+            let word = unsafe { AtomicUsize::from_ptr((object.address() + offset) as *mut usize) };
+            // Relaxed: what the word refers to was published by `hand_out`, which `resolve`
+            // acquires.
+            visit(word.load(Relaxed));
+        });
+    }
+
+    fn begin_cycle(&self) {
+        self.finish_sweep();
+        runs::begin_marking(self);
+        self.allocated.begin_cycle();
+    }
+
+    fn end_cycle(&self, marked: Marked) {
+        runs::end_marking(self);
+        let black = self.allocated.end_cycle();
+        self.objects_marked.fetch_add(marked.objects, Relaxed);
+        let minor = self.minor.swap(self.keeps_marks(), Relaxed);
+        self.condemn(marked.bytes as usize + black, minor);
+    }
+
+    fn keep_marks(&self) -> bool {
+        self.keeps_marks.store(true, Relaxed);
+        true
+    }
+
+    fn clear_marks(&self) {
+        self.minor.store(false, Relaxed);
+        for index in 0..self.pages.frontier() {
+            let block = self.arena.block(index);
+            if matches!(block.kind(), SMALL | LARGE) {
+                block.clear_marks();
+            }
+        }
+    }
+
+    fn finish_sweep(&self) {
+        self.sweep_everything();
+    }
+
+    fn release(&self, keep: usize) {
+        self.pages.release(&self.arena, keep);
+    }
+
+    fn set_trigger(&self, bytes: usize) {
+        self.trigger.store(bytes, Relaxed);
+    }
+
+    fn on_growth(&self, listener: Box<dyn GrowthListener>) {
+        // A second one is dropped, as documented.
+        let _ = self.listener.set(listener);
+    }
+
+    fn allocated_since_cycle(&self) -> usize {
+        self.allocated.since_cycle()
+    }
+
+    fn counts(&self) -> HeapCounts {
+        self.current_counts()
+    }
+}

@@ -1,0 +1,37 @@
+//! Why the heap refuses.
+
+use super::descriptor::DescriptorId;
+
+/// Why there is no object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AllocationError {
+    /// The limit, the address space or the system's memory is used up.
+    #[error("out of memory: {requested} bytes wanted, {used} of {limit} in use")]
+    OutOfMemory {
+        /// Bytes that were wanted, in whole blocks.
+        requested: usize,
+        /// Bytes in use.
+        used: usize,
+        /// The heap's limit in bytes.
+        limit: usize,
+    },
+    /// The descriptor is not one of this heap's.
+    #[error("descriptor {} is not registered with this heap", descriptor.index())]
+    UnknownDescriptor {
+        /// The id that was given.
+        descriptor: DescriptorId,
+    },
+}
+
+/// Why a heap, or an allocator of it, could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum HeapError {
+    /// The system refused address space.
+    #[error("cannot reserve address space for the {what}")]
+    Reserve {
+        /// What it was for.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
