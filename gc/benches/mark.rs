@@ -1,8 +1,8 @@
 //! Marking speed against the machine's memory bandwidth.
 //!
-//! `cargo bench -p stackmark --bench mark [-- --quick]`. Graphs of small objects in several shapes,
-//! marked by one and by two workers, with nothing else running; and a streaming read of as much
-//! memory, by one and by two threads. Ends with lines `figure NAME VALUE UNIT`.
+//! Run it with `cargo bench -p stackmark --bench mark [-- --quick]`. One and two workers mark
+//! graphs of small objects in several shapes, with nothing else running. One and two threads read
+//! as much memory from end to end. The last lines are of the form `figure NAME VALUE UNIT`.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl Random {
     }
 }
 
-/// Objects to be linked.
+/// Builds graphs of objects.
 struct Graph<'a> {
     allocator: &'a Allocator,
     references: DescriptorId,
@@ -49,7 +49,7 @@ impl Graph<'_> {
         unsafe { ((from + word * 8) as *mut usize).write(to) }
     }
 
-    /// A binary tree of so many objects, in the order of allocation.
+    /// A binary tree, laid out in depth-first order.
     fn tree(&self, objects: usize) -> usize {
         let root = self.object(2);
         let rest = objects - 1;
@@ -62,7 +62,7 @@ impl Graph<'_> {
         root
     }
 
-    /// Lists of ten whose nodes lie anywhere, in a table.
+    /// A table of lists, of ten nodes each on average, with the nodes of all lists mixed in memory.
     fn lists(&self, objects: usize) -> usize {
         let lists = objects / 10;
         let table = self.object(lists);
@@ -78,7 +78,7 @@ impl Graph<'_> {
         table
     }
 
-    /// Objects of four references each to any of the others, all in a table.
+    /// A table of objects, each with four references to random others.
     fn mesh(&self, objects: usize) -> usize {
         let table = self.object(objects);
         let all: Vec<usize> = (0..objects).map(|_| self.object(4)).collect();
@@ -101,7 +101,8 @@ impl Graph<'_> {
     }
 }
 
-/// Objects, bytes and the seconds of the fastest of some cycles.
+/// Marks the graph that `build` makes. Returns the objects, the bytes and the seconds of the
+/// fastest of `cycles` cycles.
 fn mark(workers: usize, cycles: usize, build: impl Fn(&Graph<'_>) -> usize) -> (u64, u64, f64) {
     let code = Arc::new(Code::new());
     let runtime =
@@ -120,7 +121,7 @@ fn mark(workers: usize, cycles: usize, build: impl Fn(&Graph<'_>) -> usize) -> (
     (best.objects_marked, best.bytes_marked, best.mark_ns as f64 / 1e9)
 }
 
-/// Bytes a second of `threads` threads that read memory of their own from end to end.
+/// Bytes a second that `threads` threads read, each from memory of its own.
 fn bandwidth(threads: usize, bytes: usize) -> f64 {
     let words: Vec<u64> = (0..bytes as u64 / 8).collect();
     let part = words.len() / threads;

@@ -1,8 +1,8 @@
-//! A heap of one's own under the collector: cells of one size, handed out from the bottom up and
-//! from a list of free ones, with a mark for each. Everything is done the simplest way; what
-//! matters is that the contract of [`Heap`] is kept.
+//! An embedder's own heap under the collector. Cells of one size are handed out from the bottom up
+//! and from a list of free ones; each has a mark. Everything is done the simplest way that keeps
+//! the contract of [`Heap`].
 //!
-//! `cargo run -p stackmark --example own_heap`; it checks what it shows.
+//! Run it with `cargo run -p stackmark --example own_heap`. It checks what it shows.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -16,29 +16,32 @@ use stackmark::{Collector, Config, unwind::Code};
 
 /// Words of a cell. Each may be a reference.
 const WORDS: usize = 4;
+/// Bytes of a cell.
 const CELL: usize = WORDS * 8;
 
-/// Cells, and what the heap knows of them.
+/// The heap.
 struct Cells {
     memory: Box<[[AtomicUsize; WORDS]]>,
     /// 0: free. 1: an object. 2: a marked object.
     states: Box<[AtomicUsize]>,
-    inner: Mutex<Inner>,
+    supply: Mutex<Supply>,
     allocated: AtomicU64,
+    /// `allocated` when the last cycle ended.
     at_end: AtomicU64,
     swept: AtomicU64,
     marked: AtomicU64,
     live: AtomicU64,
     trigger: AtomicUsize,
-    growth: OnceLock<Box<dyn GrowthListener>>,
+    listener: OnceLock<Box<dyn GrowthListener>>,
 }
 
+/// What the lock guards: where cells come from.
 #[derive(Default)]
-struct Inner {
-    /// Cells below it have been handed out.
+struct Supply {
+    /// Cells from here on were never handed out.
     next: usize,
     free: Vec<usize>,
-    /// Objects are born black.
+    /// Objects are handed out black.
     black: bool,
     /// The last cycle's garbage has not been swept.
     unswept: bool,
@@ -49,48 +52,48 @@ impl Cells {
         Arc::new(Cells {
             memory: (0..cells).map(|_| Default::default()).collect(),
             states: (0..cells).map(|_| AtomicUsize::new(0)).collect(),
-            inner: Mutex::default(),
+            supply: Mutex::default(),
             allocated: AtomicU64::new(0),
             at_end: AtomicU64::new(0),
             swept: AtomicU64::new(0),
             marked: AtomicU64::new(0),
             live: AtomicU64::new(0),
             trigger: AtomicUsize::new(usize::MAX),
-            growth: OnceLock::new(),
+            listener: OnceLock::new(),
         })
     }
 
     /// A new object, all zero.
     fn allocate(&self) -> Option<usize> {
-        let mut inner = self.inner.lock().expect("nobody panics");
-        if inner.free.is_empty() && inner.unswept {
-            self.sweep(&mut inner);
+        let mut supply = self.supply.lock().expect("no thread panics");
+        if supply.free.is_empty() && supply.unswept {
+            self.sweep(&mut supply);
         }
-        let cell = inner.free.pop().or_else(|| {
-            inner.next += 1;
-            (inner.next <= self.memory.len()).then(|| inner.next - 1)
+        let cell = supply.free.pop().or_else(|| {
+            supply.next += 1;
+            (supply.next <= self.memory.len()).then(|| supply.next - 1)
         })?;
         self.memory[cell].iter().for_each(|word| word.store(0, Relaxed));
-        // Release: whoever resolves a word to the object sees zeros or newer there.
-        self.states[cell].store(if inner.black { 2 } else { 1 }, Release);
-        let black = inner.black;
-        drop(inner);
+        // Release: a thread that resolves a word to the object sees zeros or newer contents.
+        self.states[cell].store(if supply.black { 2 } else { 1 }, Release);
+        let black = supply.black;
+        drop(supply);
         self.allocated.fetch_add(CELL as u64, Relaxed);
-        if let Some(growth) = self.growth.get() {
+        if let Some(listener) = self.listener.get() {
             if black {
-                growth.handed_out(CELL);
+                listener.handed_out(CELL);
             }
             if self.allocated_since_cycle() >= self.trigger.load(Relaxed) {
                 self.trigger.store(usize::MAX, Relaxed);
-                growth.reached_trigger();
+                listener.reached_trigger();
             }
         }
         Some(self.memory[cell].as_ptr() as usize)
     }
 
-    fn sweep(&self, inner: &mut Inner) {
+    fn sweep(&self, supply: &mut Supply) {
         let mut live = 0;
-        for (cell, state) in self.states[..inner.next.min(self.memory.len())].iter().enumerate() {
+        for (cell, state) in self.states[..supply.next.min(self.memory.len())].iter().enumerate() {
             match state.load(Relaxed) {
                 2 => {
                     live += CELL as u64;
@@ -98,14 +101,14 @@ impl Cells {
                 }
                 1 => {
                     state.store(0, Relaxed);
-                    inner.free.push(cell);
+                    supply.free.push(cell);
                     self.swept.fetch_add(1, Relaxed);
                 }
                 _ => {}
             }
         }
         self.live.store(live, Relaxed);
-        inner.unswept = false;
+        supply.unswept = false;
     }
 
     fn cell(&self, object: Object) -> usize {
@@ -113,14 +116,15 @@ impl Cells {
     }
 }
 
-// SAFETY: a cell whose state is not 0 is an object; sweeping frees those with state 1 alone, and
-// what is marked, or born while marking is on, has state 2; `trace` visits every word.
+// SAFETY: a cell with another state than 0 is an object. Sweeping frees only cells with state 1.
+// Objects that are marked, or handed out while marking is on, have state 2. `trace` visits every
+// word.
 unsafe impl Heap for Cells {
     fn resolve(&self, word: usize) -> Option<Object> {
         let start = self.memory.as_ptr() as usize;
         let cell = word.checked_sub(start)? / CELL;
         let address = NonZeroUsize::new(start + cell * CELL)?;
-        // SAFETY: an object begins there: the state says so.
+        // SAFETY: the state says that an object begins there.
         (self.states.get(cell)?.load(Acquire) != 0)
             .then(|| unsafe { Object::from_address(address) })
     }
@@ -146,21 +150,21 @@ unsafe impl Heap for Cells {
 
     fn begin_cycle(&self) {
         self.finish_sweep();
-        self.inner.lock().expect("nobody panics").black = true;
+        self.supply.lock().expect("no thread panics").black = true;
     }
 
     fn end_cycle(&self, marked: Marked) {
-        let mut inner = self.inner.lock().expect("nobody panics");
-        inner.black = false;
-        inner.unswept = true;
+        let mut supply = self.supply.lock().expect("no thread panics");
+        supply.black = false;
+        supply.unswept = true;
         self.marked.fetch_add(marked.objects, Relaxed);
         self.at_end.store(self.allocated.load(Relaxed), Relaxed);
     }
 
     fn finish_sweep(&self) {
-        let mut inner = self.inner.lock().expect("nobody panics");
-        if inner.unswept {
-            self.sweep(&mut inner);
+        let mut supply = self.supply.lock().expect("no thread panics");
+        if supply.unswept {
+            self.sweep(&mut supply);
         }
     }
 
@@ -168,8 +172,8 @@ unsafe impl Heap for Cells {
         self.trigger.store(bytes, Relaxed);
     }
 
-    fn on_growth(&self, growth: Box<dyn GrowthListener>) {
-        let _ = self.growth.set(growth);
+    fn on_growth(&self, listener: Box<dyn GrowthListener>) {
+        let _ = self.listener.set(listener);
     }
 
     fn allocated_since_cycle(&self) -> usize {
@@ -187,9 +191,9 @@ unsafe impl Heap for Cells {
     }
 }
 
-/// Managed code of the C convention that makes no calls: it reverses the list that it is given, in
-/// place. (It has no safepoint, so it runs between two cycles or within one that waits for it, and
-/// needs no write barrier.)
+/// Managed code of the C convention that makes no calls. It reverses the list in `holder` in place.
+/// It has no safepoint, so it runs between two cycles, or within one that waits for it, and needs
+/// no write barrier.
 extern "C-unwind" fn reverse(_goroutine: usize, holder: &[AtomicUsize; WORDS]) {
     let (mut done, mut rest) = (0, holder[0].load(Relaxed));
     while rest != 0 {
@@ -217,10 +221,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let collector = Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &config)?;
     let machine = Machine::attach(&runtime)?;
 
-    // SAFETY: what it is called with are live cells of the heap.
+    // SAFETY: it is called with live cells of the heap.
     let word = |object: usize| unsafe { &(*(object as *const [AtomicUsize; WORDS]))[0] };
-    // A list of 1,000 among much garbage, made between cycles. The heap holds all of it eight times
-    // only because garbage is collected.
+    // Lists of 1,000 nodes among much garbage, made between cycles. In all 120,030 cells are
+    // allocated; the heap has 40,000.
     for round in 0..30 {
         let holder = collector.handles().create(heap.allocate().expect("room"));
         for _ in 0..1_000 {
@@ -258,6 +262,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 #[test]
-fn a_heap_of_ones_own_keeps_what_is_reachable_and_takes_back_the_rest() {
+fn an_embedders_heap_keeps_what_is_reachable_and_takes_back_the_rest() {
     main().expect("it checks itself");
 }

@@ -18,7 +18,8 @@ use stackmark_stack::observe::{Activity, Observed};
 use crate::heap::Heap;
 use crate::mark::MarkState;
 
-/// The most that an assist traces, in bytes of objects: the goroutine does not stand still for long.
+/// The most that an assist traces, in bytes of objects: the goroutine does not stand still for
+/// long.
 const ASSIST_BYTES: u64 = 64 << 10;
 
 /// How long a thread waits that is due to help and finds nothing to trace.

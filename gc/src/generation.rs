@@ -6,9 +6,9 @@
 //! ([`Pace::goal`](crate::pace::Pace::goal)), the next cycle is a major one. A requested cycle is a
 //! major one unless the request is for a minor one.
 //!
-//! The heap keeps the marks ([`Heap::keep_marks`](crate::heap::Heap::keep_marks)). The write barrier
-//! remembers what is stored into old objects ([`write_barrier`](crate::write_barrier)). Of stacks
-//! only what has changed is scanned, with return barriers that outlive a cycle.
+//! The heap keeps the marks ([`Heap::keep_marks`](crate::heap::Heap::keep_marks)). The write
+//! barrier remembers what is stored into old objects ([`write_barrier`](crate::write_barrier)). Of
+//! stacks only what has changed is scanned, with return barriers that outlive a cycle.
 
 /// How a collector with generations behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

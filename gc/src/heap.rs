@@ -55,8 +55,8 @@ pub struct HeapCounts {
     pub resident_bytes: u64,
 }
 
-/// Hears of a heap's growth. The heap calls these methods from the thread that allocates, holding no
-/// lock.
+/// Hears of a heap's growth. The heap calls these methods from the thread that allocates, holding
+/// no lock.
 pub trait GrowthListener: Send + Sync {
     /// The heap has grown to its [trigger](Heap::set_trigger): a collection is to begin.
     fn reached_trigger(&self);
@@ -89,8 +89,8 @@ pub trait GrowthListener: Send + Sync {
 ///
 /// # Generations
 ///
-/// A collector with generations calls [`keep_marks`](Heap::keep_marks) once, before the first cycle.
-/// From then on marks stay when a cycle ends. A *major* cycle calls
+/// A collector with generations calls [`keep_marks`](Heap::keep_marks) once, before the first
+/// cycle. From then on marks stay when a cycle ends. A *major* cycle calls
 /// [`clear_marks`](Heap::clear_marks) after step 1; a *minor* one does not. So a minor cycle marks
 /// and traces only what no cycle has marked since, and condemns only that. Between cycles objects
 /// are handed out unmarked.
@@ -99,15 +99,15 @@ pub trait GrowthListener: Send + Sync {
 ///
 /// The collector and the managed code rely on the heap:
 ///
-/// - The memory of an object that was marked in a cycle, or handed out after its `begin_cycle`, stays
-///   as it is at least until the next cycle; if marks are kept, until the next major one.
+/// - The memory of an object that was marked in a cycle, or handed out after its `begin_cycle`,
+///   stays as it is at least until the next cycle; if marks are kept, until the next major one.
 /// - `trace` reports every reference that lies in the object.
 /// - `resolve` returns only objects of this heap that are handed out, or cells that hold zeros and
 ///   that are harmless to mark and trace.
 pub unsafe trait Heap: Send + Sync + 'static {
     /// The object that `word` points to or into. Any word may be passed: an address outside of the
-    /// heap, in free memory, or past the last object of its block gives `None`. (The address past an
-    /// object is the address of its neighbour. Retaining the neighbour is harmless.)
+    /// heap, in free memory, or past the last object of its block gives `None`. (The address past
+    /// an object is the address of its neighbour. Retaining the neighbour is harmless.)
     fn resolve(&self, word: usize) -> Option<Object>;
 
     /// Whether `word` may refer to an object, as far as the heap knows without touching memory. If
@@ -128,29 +128,29 @@ pub unsafe trait Heap: Send + Sync + 'static {
     fn size(&self, object: Object) -> usize;
 
     /// Calls `visit` with each word at a byte offset in `range` that may hold a reference. Offsets
-    /// beyond the object's size are left out. `visit` gets the words as they are: null, interior and
-    /// foreign ones too.
+    /// beyond the object's size are left out. `visit` gets the words as they are: null, interior
+    /// and foreign ones too.
     ///
-    /// Mutators may store meanwhile, so the heap loads each word atomically. The write barrier takes
-    /// care of a store that the load misses.
+    /// Mutators may store meanwhile, so the heap loads each word atomically. The write barrier
+    /// takes care of a store that the load misses.
     fn trace(&self, object: Object, range: Range<usize>, visit: &mut impl FnMut(usize));
 
     /// Turns black allocation on. When this returns, no thread hands out a white object any more.
     fn begin_cycle(&self);
 
-    /// Turns black allocation off and condemns what is unmarked. Marking is complete and the world is
-    /// stopped.
+    /// Turns black allocation off and condemns what is unmarked. Marking is complete and the world
+    /// is stopped.
     fn end_cycle(&self, marked: Marked);
 
-    /// Has marks stay when a cycle has ended: marked objects are old. Called before the first cycle,
-    /// if at all. Returns false if the heap cannot do that.
+    /// Has marks stay when a cycle has ended: marked objects are old. Called before the first
+    /// cycle, if at all. Returns false if the heap cannot do that.
     fn keep_marks(&self) -> bool {
         false
     }
 
-    /// Clears all marks that were kept. Called when the sweep is complete and before the write barrier
-    /// goes on for marking. Other threads allocate meanwhile and look at marks; they may see either
-    /// state.
+    /// Clears all marks that were kept. Called when the sweep is complete and before the write
+    /// barrier goes on for marking. Other threads allocate meanwhile and look at marks; they may
+    /// see either state.
     fn clear_marks(&self) {}
 
     /// Completes the sweep of the last cycle, with what other threads are sweeping. Returns at once

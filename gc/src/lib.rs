@@ -1,8 +1,8 @@
 //! A concurrent collector over moving goroutine stacks, with a replaceable heap.
 //!
-//! A [`Collector`] marks the objects of a [`heap::Heap`] while goroutines run. It finds their roots in
-//! the stacks of a [`stack::Runtime`], and rescans of each stack only the frames that have run since
-//! its scan. [`mark_sweep::MarkSweep`] is the heap that comes with it.
+//! A [`Collector`] marks the objects of a [`heap::Heap`] while goroutines run. It finds their roots
+//! in the stacks of a [`stack::Runtime`], and rescans of each stack only the frames that have run
+//! since its scan. [`mark_sweep::MarkSweep`] is the heap that comes with it.
 //!
 //! ```
 //! use stackmark::mark_sweep::{Descriptor, MarkSweep, Options};
@@ -23,13 +23,12 @@
 //!     unsafe { *list.add(1) = 7 }
 //! }
 //!
-//! let runtime = Runtime::new(stack::Config::default(), Arc::new(Code::new()), Box::new(Embedder))?;
-//! let heap = MarkSweep::new(&Options::default())?;
-//! let collector = Collector::start(heap.clone(), runtime.clone(), &Config::default())?;
-//! let pair = heap.register(Descriptor::references())?;
-//! let allocator = heap.allocator()?;
-//! let kept = collector.handles().create(allocator.allocate(pair, 16)?.as_ptr() as usize);
-//! let _garbage = allocator.allocate(pair, 16)?;
+//! let runtime = Runtime::new(stack::Config::default(), Arc::new(Code::new()),
+//! Box::new(Embedder))?; let heap = MarkSweep::new(&Options::default())?; let collector =
+//! Collector::start(heap.clone(), runtime.clone(), &Config::default())?; let pair =
+//! heap.register(Descriptor::references())?; let allocator = heap.allocator()?; let kept =
+//! collector.handles().create(allocator.allocate(pair, 16)?.as_ptr() as usize); let _garbage =
+//! allocator.allocate(pair, 16)?;
 //!
 //! let machine = Machine::attach(&runtime)?;
 //! // SAFETY: `managed` keeps the contracts: it makes no calls and has a small frame.
@@ -63,7 +62,7 @@ pub mod stats;
 mod termination;
 mod thread;
 pub mod trace_file;
-pub mod verify;
+mod verify;
 pub mod weak;
 pub mod write_barrier;
 
@@ -72,7 +71,12 @@ pub use generation::{Generation, Generational};
 pub use stackmark_stack as stack;
 pub use stackmark_unwind as unwind;
 
-/// The code in the README compiles.
+/// The code in the project's README runs.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
-struct Readme;
+struct ProjectReadme;
+
+/// The code in the crate's README runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct CrateReadme;

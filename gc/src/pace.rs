@@ -15,9 +15,9 @@ const MIN_HEADROOM: usize = 1 << 20;
 /// then. The percentage leaves it out: otherwise the heap of a program that allocates fast would be
 /// several times as large as needed.
 ///
-/// A cycle begins before the heap has reached its goal, since goroutines allocate while it runs. How
-/// much they will follows from the rate of allocation in the last cycles and from the measured speed
-/// of marking.
+/// A cycle begins before the heap has reached its goal, since goroutines allocate while it runs.
+/// How much they will follows from the rate of allocation in the last cycles and from the measured
+/// speed of marking.
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
     percent: Option<u32>,

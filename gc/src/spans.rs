@@ -6,9 +6,10 @@ use stackmark_stack::observe::{Activity, Observer};
 use tracing::span::EnteredSpan;
 use tracing::trace_span;
 
-/// An [`Observer`] that enters a span for each activity, at level TRACE with the target `stackmark`.
-/// The field `goroutine` is the goroutine's number. Subscribers are called where [`Observer`] says;
-/// they must not wait for goroutines. Installed with `runtime.observed().set(Arc::new(Spans))`.
+/// An [`Observer`] that enters a span for each activity, at level TRACE with the target
+/// `stackmark`. The field `goroutine` is the goroutine's number. Subscribers are called where
+/// [`Observer`] says; they must not wait for goroutines. Installed with
+/// `runtime.observed().set(Arc::new(Spans))`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Spans;
 

@@ -14,9 +14,9 @@
 //!    shared queue stores, fences, and looks whether a worker is idle
 //!    ([`Termination::announce_work`]). So one of the two sees the other.
 //! 3. Marking is *quiescent* when all workers are idle, no thread helps, and the shared queues are
-//!    empty, all seen under the lock. Work is added by workers that are not idle, by helpers, and by
-//!    threads outside of this protocol (mutators). As long as the latter add none, quiescence lasts:
-//!    a helper that joins finds nothing.
+//!    empty, all seen under the lock. Work is added by workers that are not idle, by helpers, and
+//!    by threads outside of this protocol (mutators). As long as the latter add none, quiescence
+//!    lasts: a helper that joins finds nothing.
 //! 4. A *helper* is a mutator that marks for a while. It takes and adds work only between
 //!    [`Termination::join`] and [`Termination::leave`]; before it leaves it has put back the rest.
 

@@ -12,15 +12,15 @@ use crate::heap::{Heap, Object};
     object.address(),
     describe(*parent, *word, *distance)
 )]
-pub struct UnmarkedObject {
+pub(crate) struct UnmarkedObject {
     /// The object.
-    pub object: Object,
+    pub(crate) object: Object,
     /// The object that refers to it, or `None` if a root does.
-    pub parent: Option<Object>,
+    pub(crate) parent: Option<Object>,
     /// The reference as it was found, which may be an interior pointer.
-    pub word: usize,
+    pub(crate) word: usize,
     /// How many references lead from the root to it.
-    pub distance: usize,
+    pub(crate) distance: usize,
 }
 
 fn describe(parent: Option<Object>, word: usize, distance: usize) -> String {

@@ -4,8 +4,8 @@
 //! All of it lies in one table behind one lock. When marking is complete and the world is stopped,
 //! the collector takes the lock. It traces the values of weak maps whose keys are marked, again and
 //! again until there are none left (Hayes, "Ephemerons: a new finalization mechanism", 1997). It
-//! clears what refers to unmarked objects, and makes handles of the objects whose callbacks are due.
-//! A thread that gets a reference out of the table does so under the lock, and shades it while
+//! clears what refers to unmarked objects, and makes handles of the objects whose callbacks are
+//! due. A thread that gets a reference out of the table does so under the lock, and shades it while
 //! marking runs. So either marking sees the reference, or it is gone.
 //!
 //! Weak references to an object are cleared before its callback runs, as in Java and in Go. An
@@ -21,7 +21,7 @@ use crate::handle::{Handle, Handles};
 use crate::write_barrier::WriteBarrier;
 
 /// Called with an object that became unreachable. See [`WeakReferences::on_unreachable`].
-pub type Callback = Box<dyn FnOnce(Handle) + Send>;
+pub(crate) type Callback = Box<dyn FnOnce(Handle) + Send>;
 
 /// The weak references, callbacks and weak maps of one collector.
 pub struct WeakReferences {

@@ -47,10 +47,10 @@
 //!
 //! Managed code tests one byte, at [`WriteBarrier::flag_address`], before it stores a reference
 //! through a pointer. If the byte is not zero it calls its slow path, which ends in
-//! [`BarrierBuffer::store`] or [`BarrierBuffer::shade`] of the thread's buffer. A buffer holds plain
-//! words: the mutator marks nothing, so the flag may be on before marking begins. Full buffers go to
-//! the mark workers. The collector takes the others when it likes, also those of threads in native
-//! code.
+//! [`BarrierBuffer::store`] or [`BarrierBuffer::shade`] of the thread's buffer. A buffer holds
+//! plain words: the mutator marks nothing, so the flag may be on before marking begins. Full
+//! buffers go to the mark workers. The collector takes the others when it likes, also those of
+//! threads in native code.
 //!
 //! Every word shaded while the flag is set is handed over once, and in time: when the world has
 //! stopped and the collector has taken the buffers, none is on its way. A thread that shades is
@@ -143,11 +143,6 @@ impl WriteBarrier {
             remembered: Mutex::default(),
             sink,
         })
-    }
-
-    /// Which references a store shades.
-    pub fn kind(&self) -> Kind {
-        self.kind
     }
 
     /// The address of the byte that is not zero while stores must go through the barrier. It stays
@@ -293,11 +288,6 @@ impl BarrierBuffer {
     fn hand_over(&self) {
         let words = std::mem::take(&mut *self.words.lock());
         self.barrier.hand_over(words);
-    }
-
-    /// The barrier that this is a buffer of.
-    pub fn barrier(&self) -> &Arc<WriteBarrier> {
-        &self.barrier
     }
 }
 

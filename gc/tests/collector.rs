@@ -32,7 +32,7 @@ fn world(percent: Option<u32>) -> World {
 }
 
 impl World {
-    /// A list of so many objects. No cycle runs meanwhile.
+    /// A list of `length` objects. No cycle runs meanwhile.
     fn list(&self, length: usize) -> usize {
         (0..length).fold(0, |next, _| {
             let node =
@@ -58,7 +58,7 @@ fn what_a_handle_or_a_global_refers_to_stays_until_it_does_no_more() {
     let (held, global, garbage) = (world.list(1000), world.list(1000), world.list(1000));
     let handle = world.collector.handles().create(held + 8);
     GLOBAL[3].store(global, SeqCst);
-    // What a cycle finds dead is swept when the next one begins at the latest.
+    // When the next cycle begins, what this one found dead is swept.
     let collect = || (0..2).for_each(|_| world.collector.collect());
     collect();
     assert_eq!([held, global, garbage].map(|word| world.is_live(word)), [true, true, false]);
@@ -97,8 +97,8 @@ fn every_request_is_answered_once_by_a_cycle_that_began_after_it() {
     assert_eq!(answered.load(SeqCst), 80);
 }
 
-/// Managed code of the C convention: it says that it runs, goes on until it is asked for a
-/// safepoint, which shows in the first word of its header, and ends.
+/// Managed code of the C convention. It sets `running`, and ends when it is asked for a safepoint,
+/// which shows in the first word of its header.
 extern "C-unwind" fn runs_until_asked(header: &AtomicUsize, running: &AtomicUsize) {
     running.store(1, SeqCst);
     while header.load(SeqCst) != usize::MAX {
@@ -107,7 +107,7 @@ extern "C-unwind" fn runs_until_asked(header: &AtomicUsize, running: &AtomicUsiz
 }
 
 #[test]
-fn the_statistics_name_who_was_waited_for() {
+fn the_statistics_name_the_goroutines_that_were_waited_for() {
     let world = world(None);
     world.collector.collect();
     let runtime = world.collector.runtime();

@@ -1,6 +1,6 @@
-//! What happens when the system gives no more: address space, memory, threads. Each case is a
-//! process of its own with a limit on its address space, smaller and smaller: it does all its work,
-//! or ends with an error that says what was missing.
+//! Exhaustion: the system gives no more address space, memory or threads. Each case is a process of
+//! its own with a limit on its address space. It does all its work, or ends with an error that says
+//! what was missing.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ impl Host for Embedder {
 
 const LIMIT: &str = "STACKMARK_ADDRESS_SPACE";
 
-/// Fills the heap with a list until there is no more room, several times, with garbage in between.
+/// Fills the heap with a list until there is no more room, and drops the list, several times.
 fn work() -> Result<(), Box<dyn std::error::Error>> {
     let runtime =
         Runtime::new(stack::Config::default(), Arc::new(Code::new()), Box::new(Embedder))?;
@@ -69,7 +69,7 @@ fn a_process_within_limits_works_or_says_what_is_missing() {
     if let Ok(limit) = std::env::var(LIMIT) {
         let bytes = limit.parse().expect("a number");
         let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
-        // SAFETY: sets a limit of this process, which is made for it.
+        // SAFETY: sets a limit of this process, which exists for this purpose.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
         if let Err(error) = work() {
             eprintln!("missing: {error}");
@@ -97,7 +97,7 @@ fn a_process_within_limits_works_or_says_what_is_missing() {
             Some(3) => missing.extend(
                 stderr.lines().find(|line| line.starts_with("missing: ")).map(str::to_owned),
             ),
-            // Where not even the test's own process can begin.
+            // So little that not even the test's own process can begin.
             _ if mebibytes < 16 => {}
             _ => panic!("with {mebibytes} MiB: {}\n{stderr}", out.status),
         }

@@ -1,5 +1,5 @@
-//! A program compiled by LLVM, with statepoints, on a goroutine with a fixed stack: collected at
-//! every safepoint, or all the time while it runs, with every mark verified.
+//! A program compiled by LLVM, with statepoints, on a goroutine with a fixed stack. It is collected
+//! at every safepoint, or all the time while it runs. Every mark is verified.
 
 #[path = "../../unwind/tests/support/llvm.rs"]
 mod support;
@@ -25,8 +25,8 @@ use stackmark::{Collector, Config};
 enum When {
     /// At each poll, which returns when the cycle is complete.
     EveryPoll,
-    /// One cycle after the other, while the program runs. Every so many polls it waits for the end
-    /// of one or, in turn, until the write barrier is on, so that both happen however slow the
+    /// One cycle after the other, while the program runs. Twice in [`WAITS`] polls it waits: once
+    /// for the end of a cycle, once until the write barrier is on. So both happen however slow the
     /// collector is.
     AllTheTime,
 }
@@ -40,11 +40,11 @@ struct World {
     polls: Cell<u64>,
 }
 
-/// How many polls there are from one wait to the next.
+/// How many polls there are from one wait for a cycle's end to the next.
 const WAITS: u64 = 500;
 
 thread_local! {
-    /// That of the program that runs on this thread.
+    /// The world of the program that runs on this thread.
     static WORLD: OnceCell<World> = const { OnceCell::new() };
 }
 
@@ -65,7 +65,7 @@ impl Host for Embedder {
         match when {
             When::AllTheTime if polls % WAITS == WAITS / 2 => {
                 collector.request(|| {});
-                // It stays on until this goroutine answers the handshake, at its next poll.
+                // The barrier stays on until this goroutine answers a handshake at its next poll.
                 while !collector.write_barrier().is_on() {
                     std::thread::yield_now();
                 }
@@ -77,8 +77,8 @@ impl Host for Embedder {
                     let runtime = Arc::clone(collector.runtime());
                     collector.request(move || runtime.ready(goroutine, 0));
                 };
-                // SAFETY: the library's poll owns nothing when it calls this, and what this owned
-                // has moved.
+                // SAFETY: the library's poll owns nothing when it calls this, and what this
+                // function owned has moved.
                 unsafe { caller.park(publish) };
             }
         }
@@ -89,7 +89,7 @@ struct Queue(Mutex<Sender<Arc<Goroutine>>>);
 
 impl Schedule for Queue {
     fn ready(&self, goroutine: Arc<Goroutine>) {
-        self.0.lock().expect("nobody panics").send(goroutine).expect("the test waits for it");
+        self.0.lock().expect("no thread panics").send(goroutine).expect("the test waits for it");
     }
 }
 
@@ -99,7 +99,7 @@ unsafe extern "C-unwind" fn new(words: *mut c_void, _: usize) -> usize {
     })
 }
 
-/// How many stores were reported.
+/// How many stores went through the barrier.
 static SHADED: AtomicU64 = AtomicU64::new(0);
 
 unsafe extern "C-unwind" fn shade(word: *mut c_void, _: usize) -> usize {
@@ -108,7 +108,7 @@ unsafe extern "C-unwind" fn shade(word: *mut c_void, _: usize) -> usize {
     0
 }
 
-/// What a run needs: trees, their height, the depth of the recursion.
+/// How large a run is: the number of trees, their height, the depth of the recursion.
 #[derive(Clone, Copy)]
 struct Size {
     trees: u64,
@@ -117,10 +117,10 @@ struct Size {
 }
 
 impl Size {
-    /// What the program computes.
+    /// The number that the program computes.
     fn result(self) -> u64 {
         let tree = (1..=u64::from(self.height)).fold(0, |below, height| 2 * below + height);
-        // In the recursion, the first tree and one of height 1 for each frame.
+        // The recursion sums the first tree and one of height 1 for each frame.
         tree + self.depth + self.trees * tree
     }
 }
@@ -184,7 +184,7 @@ fn run(
         shade as *const () as usize,
         collector.write_barrier().flag_address(),
     ];
-    // SAFETY: the program's table, which nobody reads yet.
+    // SAFETY: the program's table, which no code reads yet.
     unsafe { *host = natives };
     let world = World {
         allocator: heap.allocator().expect("an allocator"),
@@ -199,8 +199,8 @@ fn run(
     let mut argument = [size.trees, u64::from(size.height), size.depth, 0];
     let machine = Machine::attach(&runtime).expect("a thread of its own");
     let entry = library.address("entry");
-    // SAFETY: LLVM's statepoints keep C1, stores of references are reported (C3), its frames are
-    // small and each function polls (C4, C6); it finds its goroutine nowhere (C5).
+    // SAFETY: LLVM's statepoints keep C1. Stores of references go through the barrier (C3). Frames
+    // are small and each function polls (C4, C6). No function looks for its goroutine (C5).
     let goroutine =
         unsafe { runtime.spawn_on(StackKind::Fixed, entry, argument.as_mut_ptr() as usize) };
     let mut next = goroutine.expect("a stack");
@@ -213,14 +213,14 @@ fn run(
     }
     drop(machine);
     assert_eq!(argument[3], size.result());
-    // What the last cycle found dead is swept by the next.
+    // The next cycle sweeps what the last one found dead.
     for _ in 0..2 {
         collector.collect();
     }
     Some(collector.statistics())
 }
 
-/// What every run must have done.
+/// Checks what every run must have done.
 fn check(statistics: &Statistics, size: Size) {
     let nodes = size.trees * ((1 << size.height) - 1) + size.depth + size.trees * 3;
     assert_eq!(statistics.heap.objects_swept, nodes + 1, "after the program everything is garbage");

@@ -77,11 +77,11 @@ fn a_weak_reference_is_cleared_when_its_object_is_gone_and_not_before() {
 }
 
 #[test]
-fn minor_cycles_settle_what_is_young_and_major_ones_the_rest() {
+fn minor_cycles_clear_young_objects_and_major_ones_the_rest() {
     let world = world_with(Some(Generational::default()));
     let minor = || {
         let (send, receive) = std::sync::mpsc::channel();
-        world.collector.request_minor(move || send.send(()).expect("somebody waits"));
+        world.collector.request_minor(move || send.send(()).expect("the test waits"));
         receive.recv().expect("the collector lives");
     };
     let weak = |object| world.collector.weak_references().create(object);
@@ -90,8 +90,8 @@ fn minor_cycles_settle_what_is_young_and_major_ones_the_rest() {
     let handle = world.collector.handles().create(old);
     minor();
     assert_eq!(world.collector.statistics().minor_cycles, 0, "the first cycle makes objects old");
-    // Handles and values of weak maps are looked at in minor cycles, too; what they held when
-    // nothing marked is not recorded.
+    // Minor cycles visit handles and values of weak maps too, so stores there between cycles are
+    // not remembered.
     let (kept, value, dead) = (world.object(0), world.object(0), world.object(0));
     let other = world.collector.handles().create(kept);
     map.insert(old, value);
@@ -218,7 +218,7 @@ fn upgrades_and_cycles_at_the_same_time_never_give_a_dead_object() {
             (0..4).for_each(|_| world.collector.collect());
             done.store(true, SeqCst);
             let last = thread.join().expect("no panic");
-            // Verification has looked at everything in each cycle; what is left is consistent.
+            // Each cycle has verified all marks. What is left is consistent.
             assert_eq!(last.is_some() || weak.get().is_some(), world.is_live(outer));
         });
     }

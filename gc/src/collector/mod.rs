@@ -7,10 +7,11 @@
 //!    goroutine visits its own at its next poll. The workers visit the older frames, which a
 //!    frontier keeps the goroutine out of, and mark.
 //! 4. When there is nothing left to trace, stacks that have run since their scan are scanned again
-//!    up to their lowest unhit barrier, in the same way, and what that finds is traced.
+//!    in the same way, up to their watermark: the lowest rescan barrier that was not hit. What that
+//!    finds is traced.
 //! 5. When there is nothing left to trace again, the world stops. The write barrier's buffers are
-//!    taken, stacks that have run since their scan are rescanned up to their lowest unhit barrier,
-//!    and the rest is traced. The barrier goes off.
+//!    taken, stacks that have run since their scan are rescanned up to their watermark, and the
+//!    rest is traced. The write barrier goes off.
 //! 6. The world runs again; what was not marked is swept.
 //!
 //! With [generations](Config::generational), a minor cycle begins with the marks of the last one.

@@ -67,8 +67,8 @@ impl Planner {
         self.generations.as_ref().map_or(trigger, |generations| generations.trigger(trigger))
     }
 
-    /// Plans the cycle that begins now, in a heap with `live` bytes in live objects and `size` bytes
-    /// in all.
+    /// Plans the cycle that begins now, in a heap with `live` bytes in live objects and `size`
+    /// bytes in all.
     pub(super) fn plan(&self, wanted: Generation, live: usize, size: usize) -> Plan {
         let generation =
             self.generations.as_ref().map_or(Generation::All, |policy| policy.next(wanted, size));
@@ -112,8 +112,8 @@ impl Planner {
         self.pace.set_live(live, other_memory);
     }
 
-    /// Ends a cycle whose sweep is complete. Returns how many bytes the heap should keep if it is to
-    /// give free memory back to the system now.
+    /// Ends a cycle whose sweep is complete. Returns how many bytes the heap should keep if it is
+    /// to give free memory back to the system now.
     pub(super) fn swept(&mut self, plan: &Plan) -> Option<usize> {
         let goal = self.pace.goal();
         if let Some(generations) = &mut self.generations {

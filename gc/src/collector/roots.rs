@@ -10,8 +10,8 @@ use crate::mark::MarkState;
 pub(super) struct RootReceiver<H: Heap>(pub(super) Arc<MarkState<H>>);
 
 thread_local! {
-    /// While this thread verifies, the roots that it finds go here and are not marked. Other threads
-    /// go on marking: a thread in native code may start a goroutine meanwhile.
+    /// While this thread verifies, the roots that it finds go here and are not marked. Other
+    /// threads go on marking: a thread in native code may start a goroutine meanwhile.
     static GATHERED: RefCell<Option<Vec<usize>>> = const { RefCell::new(None) };
 }
 

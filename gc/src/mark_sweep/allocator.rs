@@ -52,8 +52,8 @@ impl MarkSweep {
 }
 
 impl Allocator {
-    /// A new object of `bytes` bytes, all zero. It is aligned to 8 bytes, and to 16 when its size is
-    /// a multiple of 16.
+    /// A new object of `bytes` bytes, all zero. It is aligned to 8 bytes, and to 16 when its size
+    /// is a multiple of 16.
     ///
     /// No collection happens here. When the heap has grown to its trigger, the collector hears of
     /// it, and the next poll of managed code lets a cycle begin. While a cycle marks, the call may

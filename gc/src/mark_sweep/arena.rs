@@ -1,5 +1,5 @@
-//! The address ranges of a heap: one for the blocks, one for their records. They are made accessible
-//! from the bottom up as the heap grows.
+//! The address ranges of a heap: one for the blocks, one for their records. They are made
+//! accessible from the bottom up as the heap grows.
 
 use std::io;
 use std::sync::atomic::AtomicUsize;

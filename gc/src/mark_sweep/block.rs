@@ -3,10 +3,10 @@
 //! # The bits
 //!
 //! *handed out*: the cell belongs to an object, or to the run of cells that an allocator is handing
-//! out. Only the owner of the block writes this bit: the allocator that has the block, or the thread
-//! that sweeps it. *marked*: set by markers, and by the allocator for a whole run while marking is
-//! on. Sweeping copies the marks to the other bits. Then it clears them, or leaves them if marks are
-//! kept (sticky marks, see the parent module).
+//! out. Only the owner of the block writes this bit: the allocator that has the block, or the
+//! thread that sweeps it. *marked*: set by markers, and by the allocator for a whole run while
+//! marking is on. Sweeping copies the marks to the other bits. Then it clears them, or leaves them
+//! if marks are kept (sticky marks, see the parent module).
 //!
 //! An allocator zeroes a run, marks it if marking is on, and then publishes *handed out* with
 //! release ordering; [`Block::cell`] loads that bit with acquire. So a thread that resolves a word
@@ -190,8 +190,8 @@ impl Block {
         let bit = 1 << (cell % 64);
         // Most words lead to objects that are marked already: look before paying for the exchange.
         // Relaxed suffices for both. The bit only decides which thread traces the object. The loads
-        // of `trace` and the write barrier order the object's contents, and the stopped world orders
-        // the end of the cycle.
+        // of `trace` and the write barrier order the object's contents, and the stopped world
+        // orders the end of the cycle.
         word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0
     }
 
@@ -256,8 +256,8 @@ impl Block {
         });
     }
 
-    /// Keeps what is marked, frees the rest, and clears the marks unless they are kept. Calls `freed`
-    /// with the number of each cell that is freed. For the owner.
+    /// Keeps what is marked, frees the rest, and clears the marks unless they are kept. Calls
+    /// `freed` with the number of each cell that is freed. For the owner.
     pub(super) fn sweep(&self, keep_marks: bool, mut freed: impl FnMut(usize)) -> Swept {
         let mut swept = Swept::default();
         for (word, bits) in self.bits[..self.cells().div_ceil(64)].iter().enumerate() {
@@ -340,8 +340,8 @@ impl Block {
         self.bits.iter().for_each(|bits| bits.marked.store(0, Relaxed));
     }
 
-    /// Sweeps a large object. Returns whether it lives on. Clears its mark unless marks are kept. For
-    /// the owner.
+    /// Sweeps a large object. Returns whether it lives on. Clears its mark unless marks are kept.
+    /// For the owner.
     pub(super) fn sweep_large(&self, keep_marks: bool) -> bool {
         // Relaxed: as in `sweep`.
         let live = self.bits[0].marked.load(Relaxed) & 1 != 0;
@@ -355,7 +355,8 @@ impl Block {
     }
 }
 
-/// Calls `visit` with the numbers of the words that hold the bits `from..to`, and masks of the bits.
+/// Calls `visit` with the numbers of the words that hold the bits `from..to`, and masks of the
+/// bits.
 fn for_words(from: usize, to: usize, mut visit: impl FnMut(usize, u64)) {
     let mut at = from;
     while at < to {

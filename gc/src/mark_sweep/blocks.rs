@@ -69,8 +69,8 @@ pub(super) struct Space {
     pub(super) available: Vec<usize>,
     /// Filled since the last cycle.
     pub(super) full: Vec<usize>,
-    /// Swept, and without free cells. If marks are kept all of its cells are marked, so that a minor
-    /// cycle finds nothing there.
+    /// Swept, and without free cells. If marks are kept all of its cells are marked, so that a
+    /// minor cycle finds nothing there.
     pub(super) old: Vec<usize>,
     /// Not swept since the last cycle.
     pub(super) unswept: Vec<usize>,
@@ -129,8 +129,8 @@ impl<S> Protocol<S> {
 
     /// Notes that everything is swept. Called under `sweep_lock`.
     pub(super) fn end_sweep(&self) {
-        // Relaxed: `sweep_lock` orders it for threads that sweep everything. Others may look in vain
-        // once more.
+        // Relaxed: `sweep_lock` orders it for threads that sweep everything. Others may look in
+        // vain once more.
         self.sweep_pending.store(false, Relaxed);
     }
 }

@@ -1,8 +1,8 @@
 //! Descriptors: where in an object references may lie.
 
 /// Where references may lie in objects of one type: in no word, or by a pattern of words that
-/// repeats to the object's end. In a struct the pattern occurs once, in an array it repeats. Padding
-/// at the end of an object's cell is zero, so it is harmless to look for references there.
+/// repeats to the object's end. In a struct the pattern occurs once, in an array it repeats.
+/// Padding at the end of an object's cell is zero, so it is harmless to look for references there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Descriptor {
     /// Words after which the pattern repeats; 0 when there are no references.
@@ -21,8 +21,8 @@ impl DescriptorId {
         self.0
     }
 
-    /// The id whose [`index`](DescriptorId::index) is `index`. An id that the heap has not given out is
-    /// refused when it is used.
+    /// The id whose [`index`](DescriptorId::index) is `index`. An id that the heap has not given
+    /// out is refused when it is used.
     pub const fn from_index(index: u32) -> DescriptorId {
         DescriptorId(index)
     }

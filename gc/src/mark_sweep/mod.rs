@@ -5,11 +5,11 @@
 //! their block, which lies aside, says what they are and holds their marks. Memory is handed out
 //! zeroed.
 //!
-//! Marks may be *sticky* ([`Heap::keep_marks`](crate::heap::Heap::keep_marks); Demers, Weiser, Hayes,
-//! Boehm, Bobrow and Shenker, "Combining generational and conservative garbage collection: framework
-//! and implementations", POPL 1990): sweeping leaves them. So what a cycle has marked is old. What
-//! was allocated since is unmarked and young. The next cycle traces from young objects only and
-//! sweeps only blocks that have some. What is handed out black is old from the start: its
+//! Marks may be *sticky* ([`Heap::keep_marks`](crate::heap::Heap::keep_marks); Demers, Weiser,
+//! Hayes, Boehm, Bobrow and Shenker, "Combining generational and conservative garbage collection:
+//! framework and implementations", POPL 1990): sweeping leaves them. So what a cycle has marked is
+//! old. What was allocated since is unmarked and young. The next cycle traces from young objects
+//! only and sweeps only blocks that have some. What is handed out black is old from the start: its
 //! references are marked too, since the thread that stored them did so with the write barrier on. A
 //! free cell has no mark, since sweeping frees unmarked ones.
 //!
@@ -26,8 +26,8 @@
 //!   zeroed, then blackened, then published. A thread that resolves a word into the run sees zeros
 //!   or newer contents, and its marks are not lost. See `block`.
 //! - *A word that points to a free cell* (an old value in a conservatively scanned stack) resolves
-//!   to nothing, since the cell is not handed out. One that points to a cell of a run that is not an
-//!   object yet marks a cell that is marked already.
+//!   to nothing, since the cell is not handed out. One that points to a cell of a run that is not
+//!   an object yet marks a cell that is marked already.
 //! - *A word that points into a block that changes hands* sees the block's kind last; see `block`.
 
 pub use self::allocator::Allocator;

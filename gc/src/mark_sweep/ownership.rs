@@ -13,8 +13,8 @@
 //!    everything takes each of these locks once when the lists are empty. Then no thread sweeps any
 //!    more, and marks may be set.
 //! 4. *Ends*: with the world stopped, allocators give up their blocks before the lists are
-//!    condemned. An allocator that is dropped meanwhile, by a thread that ends in native code, gives
-//!    its blocks up before or finds that they are gone.
+//!    condemned. An allocator that is dropped meanwhile, by a thread that ends in native code,
+//!    gives its blocks up before or finds that they are gone.
 
 use stackmark_stack::sync::{LeftOut, left_out};
 

@@ -1,4 +1,5 @@
-//! Free blocks. Runs of them go out to spaces and large objects, and are merged when they come back.
+//! Free blocks. Runs of them go out to spaces and large objects, and are merged when they come
+//! back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
@@ -40,8 +41,8 @@ impl Pages {
         Pages { limit, free: Mutex::default() }
     }
 
-    /// Takes `count` adjacent blocks. Returns the first one. Their records' `dirty` says whether they
-    /// may hold other than zeros.
+    /// Takes `count` adjacent blocks. Returns the first one. Their records' `dirty` says whether
+    /// they may hold other than zeros.
     ///
     /// # Errors
     /// When the limit, the address space or the system's memory is used up.

@@ -96,8 +96,8 @@ impl<S: Slots> LocalRuns<S> {
         let (protocol, slot) = (heap.protocol(), self.slots.slot(space));
         let too_early = left_out(LeftOut::MarkingLock).then(|| protocol.is_marking());
         let mut state = self.state.lock();
-        // Read under the lock that `begin_marking` takes after it has set the flag. Either this load
-        // sees the flag, or `begin_marking` sees the run.
+        // Read under the lock that `begin_marking` takes after it has set the flag. Either this
+        // load sees the flag, or `begin_marking` sees the run.
         let marking = too_early.unwrap_or_else(|| protocol.is_marking());
         loop {
             if let Some(block) = slot.block() {
@@ -126,8 +126,8 @@ impl<S: Slots> LocalRuns<S> {
     }
 
     /// Removes the allocator from its heap. Its blocks go back to their spaces. What is left of the
-    /// runs stays handed out until the next sweep: zero, and black if marking is on. So a marker that
-    /// looks there sees what it would see in any run.
+    /// runs stays handed out until the next sweep: zero, and black if marking is on. So a marker
+    /// that looks there sees what it would see in any run.
     pub(super) fn give_up(self: &Arc<Self>, heap: &impl Blocks<Slots = S>) {
         let mut state = self.state.lock();
         for space in std::mem::take(&mut state.active) {

@@ -10,10 +10,10 @@ use super::class::BLOCK;
 
 /// Where one thread allocates cells of one descriptor and class: the free run `cursor..end`.
 ///
-/// Managed code may allocate from it inline. It loads `cursor` and adds the cell size. If the sum is
-/// at most `end`, it stores the sum as `cursor`; the old value is the object, zeroed. Otherwise it
-/// calls [`Allocator::allocate`](super::Allocator::allocate). There must be no safepoint between the
-/// load and the store.
+/// Managed code may allocate from it inline. It loads `cursor` and adds the cell size. If the sum
+/// is at most `end`, it stores the sum as `cursor`; the old value is the object, zeroed. Otherwise
+/// it calls [`Allocator::allocate`](super::Allocator::allocate). There must be no safepoint between
+/// the load and the store.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct AllocationSlot {

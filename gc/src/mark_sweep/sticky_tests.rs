@@ -1,4 +1,4 @@
-//! Sticky marks: minor collections against a model of what is old.
+//! Sticky marks: minor collections against a model of old and young objects.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -11,11 +11,11 @@ use crate::heap::{Heap, Marked, Object};
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// So many objects of so many bytes.
+    /// Allocate this number of objects, of this number of bytes each.
     Allocate(usize, usize),
-    /// So many, of 32 bytes, while the cycle marks: black.
+    /// Allocate this number of objects of 32 bytes while a minor cycle marks: black.
     AllocateBlack(usize),
-    /// Every so many of the roots is dropped.
+    /// Drop each n-th root.
     Drop(usize),
     Minor,
     Major,
@@ -38,10 +38,11 @@ struct Tested {
     allocator: Allocator,
     descriptor: DescriptorId,
     stamp: usize,
-    /// Address and stamp of what is rooted, and of what is not but old.
+    /// Address and stamp of rooted objects.
     rooted: Vec<(usize, usize)>,
+    /// Address and stamp of old objects that are not rooted.
     floating: Vec<(usize, usize)>,
-    /// Unrooted and young.
+    /// How many young objects are not rooted.
     dead: usize,
     swept: u64,
     old: std::collections::HashSet<usize>,
@@ -123,7 +124,9 @@ impl Tested {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn minor_collections_free_what_is_young_and_unmarked_and_nothing_else(steps in prop::collection::vec(step(), 1..40)) {
+    fn minor_collections_free_what_is_young_and_unmarked_and_nothing_else(
+        steps in prop::collection::vec(step(), 1..40),
+    ) {
         let mut t = Tested::new();
         for step in steps {
             match step {
@@ -135,13 +138,17 @@ proptest! {
                 Step::AllocateBlack(count) => t.collect(false, count),
                 Step::Drop(every) => {
                     let mut at = 0;
-                    let (dropped, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut t.rooted).into_iter().partition(|_| {
+                    let is_dropped = |_: &mut (usize, usize)| {
                         at += 1;
                         at % every == 0
-                    });
-                    t.rooted = kept;
+                    };
+                    let dropped: Vec<_> = t.rooted.extract_if(.., is_dropped).collect();
                     for object in dropped {
-                        if t.old.contains(&object.0) { t.floating.push(object) } else { t.dead += 1 }
+                        if t.old.contains(&object.0) {
+                            t.floating.push(object);
+                        } else {
+                            t.dead += 1;
+                        }
                     }
                 }
                 Step::Minor => t.collect(false, 0),

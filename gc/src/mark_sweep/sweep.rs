@@ -9,8 +9,8 @@ use super::ownership;
 
 impl MarkSweep {
     /// Puts up for sweeping what may hold unmarked objects if the cycle was `minor`, else
-    /// everything. The world is stopped and the allocators have given up their blocks. `newly_marked`
-    /// bytes are marked that were not before the cycle.
+    /// everything. The world is stopped and the allocators have given up their blocks.
+    /// `newly_marked` bytes are marked that were not before the cycle.
     pub(super) fn condemn(&self, newly_marked: usize, minor: bool) {
         ownership::condemn(self, minor);
         // Blocks that are not swept again live on.

@@ -285,13 +285,14 @@ enum Step {
     /// Forget a root.
     Drop(usize),
     Collect,
-    /// Begin a cycle, do these, and end it. Stores go through an insertion barrier.
+    /// Begin a cycle, do these steps, and end it. Stores go through an insertion barrier.
     CollectAround(Vec<Step>),
 }
 
 fn step() -> impl Strategy<Value = Step> {
+    let words = prop_oneof![8 => 1usize..40, 2 => 40usize..900, 1 => 900usize..9000];
     let simple = prop_oneof![
-        6 => (0usize..4, prop_oneof![8 => 1usize..40, 2 => 40usize..900, 1 => 900usize..9000]).prop_map(|(k, w)| Step::New(k, w)),
+        6 => (0usize..4, words).prop_map(|(kind, words)| Step::New(kind, words)),
         6 => any::<(usize, usize, usize, usize)>().prop_map(|(a, b, c, d)| Step::Link(a, b, c, d)),
         2 => any::<usize>().prop_map(Step::Drop),
     ];
@@ -299,7 +300,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![20 => simple, 1 => Just(Step::Collect), 1 => around]
 }
 
-/// Objects by address: which descriptor, how many words, what they should hold.
+/// What the heap should hold. Objects by address: the number of the descriptor, and the words.
 #[derive(Default)]
 struct Model {
     objects: BTreeMap<usize, (usize, Vec<usize>)>,
@@ -328,10 +329,13 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn exactly_the_reachable_objects_survive_with_their_contents(steps in prop::collection::vec(step(), 1..300)) {
+    fn exactly_the_reachable_objects_survive_with_their_contents(
+        steps in prop::collection::vec(step(), 1..300),
+    ) {
         let heap = heap();
         let allocator = heap.allocator().expect("an allocator");
-        let places: [fn(usize) -> bool; 4] = [|_| false, |_| true, |i| i % 3 == 1, |i| i % 100 == 99];
+        let places: [fn(usize) -> bool; 4] =
+            [|_| false, |_| true, |i| i % 3 == 1, |i| i % 100 == 99];
         let kinds = [
             Descriptor::no_pointers(),
             Descriptor::references(),
@@ -370,11 +374,12 @@ proptest! {
                         let words = &model.objects[object].1;
                         prop_assert!((0..words.len()).all(|i| load(*object, i) == words[i]));
                     }
-                    // What was reachable when the cycle began, or was born since, may float;
-                    // nothing else.
+                    // An object that was reachable when the cycle began, or was allocated since,
+                    // may float. No other one may.
                     model.objects.retain(|object, _| {
                         let survives = heap.resolve(*object).is_some();
-                        assert!(survives == reachable.contains(object) || floating.contains(object));
+                        let expected = reachable.contains(object);
+                        assert!(survives == expected || floating.contains(object));
                         survives
                     });
                     floating.clear();
@@ -382,7 +387,7 @@ proptest! {
                 Flat::Do(Step::New(kind, words)) => {
                     let object = new(&allocator, kinds[kind], words * 8);
                     let mut contents = vec![0; words];
-                    // Words that are no references hold noise that looks like one.
+                    // Words that are no references hold noise that looks like references.
                     for i in (0..words).filter(|i| !places[kind](*i)) {
                         contents[i] = object ^ i;
                         store(object, i, contents[i]);
@@ -398,7 +403,8 @@ proptest! {
                     let to = model.roots[to % model.roots.len()];
                     let value = to + inside % (model.objects[&to].1.len() * 8);
                     let (kind, words) = model.objects.get_mut(&from).expect("a root is live");
-                    let candidates: Vec<usize> = (0..words.len()).filter(|i| places[*kind](*i)).collect();
+                    let candidates: Vec<usize> =
+                        (0..words.len()).filter(|i| places[*kind](*i)).collect();
                     if !candidates.is_empty() {
                         let place = candidates[place % candidates.len()];
                         if let Some(marked) = &mut cycle {
@@ -434,14 +440,14 @@ fn threads_allocate_while_others_mark_and_sweep() {
     const LIST: usize = 200;
     let heap = MarkSweep::new(&Options { limit: 8 << 20, poison: true }).expect("a heap");
     let node = heap.register(Descriptor::pattern(3, [0]).expect("valid")).expect("a descriptor");
-    // Each thread publishes the head of a list here whenever it answers the collector. Layout of a
-    // node: next, owner, index.
+    // Each thread publishes the head of a list here whenever it answers the collector. A node's
+    // words: next, owner, index.
     let heads: Vec<AtomicUsize> = (0..THREADS).map(|_| AtomicUsize::new(0)).collect();
-    // Odd: the world is to stop; a thread answers with the same number.
+    // An odd number asks the world to stop. A thread answers with the same number.
     let request = AtomicUsize::new(0);
     let answers: Vec<AtomicUsize> = (0..THREADS).map(|_| AtomicUsize::new(0)).collect();
     let stop = AtomicBool::new(false);
-    // An insertion barrier: what is stored while it is on lands here.
+    // An insertion barrier. References stored while it is on are put into `shaded`.
     let barrier = AtomicBool::new(false);
     let shaded = Mutex::new(Vec::new());
     use std::sync::atomic::Ordering::SeqCst;
@@ -474,7 +480,8 @@ fn threads_allocate_while_others_mark_and_sweep() {
                         assert_eq!(at, 0);
                         (head, length) = (0, 0);
                     }
-                    // Nothing slows allocation down here. Without room, wait for the collector.
+                    // Nothing slows allocation down here. Without room, the thread waits for the
+                    // collector.
                     let Ok(next) = allocator.allocate(node, 24 + length % 7 * 8) else { continue };
                     let next = next.as_ptr() as usize;
                     assert_eq!((load(next, 0), load(next, 1), load(next, 2)), (0, 0, 0));

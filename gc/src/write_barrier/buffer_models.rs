@@ -4,8 +4,8 @@ use super::*;
 use loom::thread;
 use stackmark_stack::sync::leave_out;
 
-/// A sink for which every object is unmarked. The lock is loom's own: `LeftOut::Lock` does not leave
-/// it out.
+/// A sink for which every object is unmarked. The lock is loom's own: `LeftOut::Lock` does not
+/// leave it out.
 struct Recorder(loom::sync::Mutex<Vec<usize>>);
 
 impl Recorder {
@@ -34,7 +34,8 @@ struct Modelled {
 }
 
 impl Modelled {
-    /// The mutator goes where the collector does not wait for it, as when it returns to native code.
+    /// The mutator goes where the collector does not wait for it, as when it returns to native
+    /// code.
     fn go_outside(&self) {
         *self.inside.lock().unwrap() = false;
         self.changed.notify_all();
@@ -115,8 +116,8 @@ fn loom_without_locks_it_is_noticed() {
     buffers_taken_while_they_are_filled();
 }
 
-/// The stopped world does not wait for a thread that ends in native code. What the thread has shaded
-/// before is not on its way to the workers when the collector has taken the buffers.
+/// The stopped world does not wait for a thread that ends in native code. What the thread has
+/// shaded before is not on its way to the workers when the collector has taken the buffers.
 fn buffer_dropped_while_the_world_is_stopped() {
     model(
         |m, buffer| {

@@ -68,8 +68,8 @@ unsafe impl Send for Heap {}
 struct NoBlock;
 
 impl Heap {
-    /// A heap with a used block for each of `marked`, and `unused` other ones. A used block has marks
-    /// as given, and dead objects in its other cells.
+    /// A heap with a used block for each of `marked`, and `unused` other ones. A used block has
+    /// marks as given, and dead objects in its other cells.
     fn new(marked: &[usize], unused: usize) -> Arc<Heap> {
         let count = marked.len() + unused;
         let block = |number: usize| {
@@ -354,8 +354,8 @@ fn loom_runs_whose_rest_stays_white_are_noticed() {
     allocation_against_the_beginning_of_a_cycle(false);
 }
 
-/// A thread ends in native code while the world is stopped and the cycle ends. Another one allocates
-/// when the world runs again.
+/// A thread ends in native code while the world is stopped and the cycle ends. Another one
+/// allocates when the world runs again.
 fn the_end_of_an_allocator_against_the_end_of_a_cycle() {
     model(3, || {
         let heap = Heap::new(&[], 3);
