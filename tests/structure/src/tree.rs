@@ -38,7 +38,7 @@ impl Source for BTreeMap<&str, &str> {
 /// All modules of the crate whose root is this file.
 ///
 /// # Panics
-/// If the file of a module is missing, or a `#[path]` names it.
+/// If the file of a module is missing.
 pub fn crate_tree(source: &dyn Source, root: &Path) -> Vec<Module> {
     let mut reader = Reader { source, modules: Vec::new() };
     reader.file(Vec::new(), root);
@@ -68,6 +68,7 @@ impl Reader<'_> {
     fn module(&mut self, path: Vec<String>, file: &Path, children: &Path, all: &[Token]) {
         let mut kept = Vec::new();
         let mut within = Vec::new();
+        let mut named = None;
         let mut at = 0;
         while at < all.len() {
             let rest = &all[at..];
@@ -77,13 +78,16 @@ impl Reader<'_> {
                     at += after + item(&rest[after..]);
                     continue;
                 }
+                if is(rest, &["#", "[", "path", "="]) {
+                    named = Some(&*rest[4].text);
+                }
                 kept.extend_from_slice(&rest[..length]);
                 at += length;
             } else if is(rest, &["macro_rules", "!"]) {
                 at += 3 + group(&rest[3..]);
             } else if rest[0].is("mod") && rest.get(1).is_some_and(|t| t.kind == Kind::Word) {
                 let length = if is(&rest[2..], &[";"]) { 3 } else { 2 + group(&rest[2..]) };
-                within.push(&rest[..length]);
+                within.push((named.take(), &rest[..length]));
                 at += length;
             } else {
                 kept.push(rest[0].clone());
@@ -91,13 +95,18 @@ impl Reader<'_> {
             }
         }
         self.modules.push(Module { path: path.clone(), file: file.to_owned(), tokens: kept });
-        for declaration in within {
+        for (named, declaration) in within {
             let name = &declaration[1].text;
             let path = [path.as_slice(), std::slice::from_ref(name)].concat();
             match declaration {
                 [_, _, _] => {
-                    let places = [format!("{name}.rs"), format!("{name}/mod.rs")];
-                    let places = places.map(|place| children.join(place));
+                    let places = match named {
+                        Some(place) => vec![file.with_file_name(place)],
+                        None => vec![
+                            children.join(format!("{name}.rs")),
+                            children.join(name).join("mod.rs"),
+                        ],
+                    };
                     let file = places.iter().find(|place| self.source.read(place).is_some());
                     let file = file.unwrap_or_else(|| panic!("no file of module {path:?}"));
                     self.file(path, file);
@@ -198,11 +207,7 @@ fn item(tokens: &[Token]) -> usize {
 }
 
 /// Whether an attribute is a `cfg` that no ordinary build meets.
-///
-/// # Panics
-/// On `#[path]`.
 fn never(attribute: &[Token]) -> bool {
-    assert!(!is(attribute, &["#", "[", "path"]), "#[path] is not understood");
     is(attribute, &["#", "[", "cfg", "("]) && holds(&attribute[4..]) == Some(false)
 }
 

@@ -139,3 +139,17 @@ fn a_module_may_have_another_name() {
     ];
     assert_eq!(imports_of(&files), ["lib.rs:2 > x86_64.rs", "user.rs:1 > x86_64.rs"]);
 }
+
+#[test]
+fn a_module_may_lie_elsewhere() {
+    let files = [
+        ("lib.rs", "mod door; #[path = \"x86_64/mod.rs\"] mod inner;"),
+        ("door.rs", "#[path = \"other/deep.rs\"] #[allow(unused)] pub mod deep;\nuse deep::X;"),
+        ("x86_64/mod.rs", "use crate::door::deep::X;"),
+        ("other/deep.rs", ""),
+    ];
+    assert_eq!(
+        imports_of(&files),
+        ["door.rs:2 > other/deep.rs", "x86_64/mod.rs:1 > other/deep.rs"]
+    );
+}
