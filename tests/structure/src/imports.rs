@@ -29,7 +29,8 @@ pub fn imports(modules: &[Module]) -> Vec<Import> {
         modules.iter().map(|module| (module.path.clone(), module.file.as_path())).collect();
     for module in modules {
         for [used, child, renamed, other, end] in module.tokens.array_windows() {
-            let path = |name: &Token| [module.path.as_slice(), &[name.text.clone()]].concat();
+            let path =
+                |name: &Token| [module.path.as_slice(), std::slice::from_ref(&name.text)].concat();
             if used.is("use")
                 && renamed.is("as")
                 && end.is(";")
