@@ -1,7 +1,7 @@
 //! One frame of a managed stack, and what it is.
 
 use crate::safepoint_table::SafepointRef;
-use crate::stack_map::compact::{Roots, Slots, offset};
+use crate::stack_map::compact::{RootIter, SlotIter, offset};
 
 /// What a frame is, and so what may be done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,7 +76,7 @@ impl<'s> Frame<'s> {
     #[inline]
     pub fn slots(&self) -> impl Iterator<Item = usize> + use<'s> {
         let sp = self.sp;
-        Slots::of(self.live()).map(move |slot| sp + slot as usize)
+        SlotIter::of(self.live()).map(move |slot| sp + slot as usize)
     }
 
     /// Pairs of addresses: of a word that holds a reference, and of a word that holds a pointer
@@ -90,8 +90,8 @@ impl<'s> Frame<'s> {
     }
 
     #[inline]
-    fn live(&self) -> Roots<'s> {
-        self.safepoint.map_or(Roots::empty(), |safepoint| safepoint.roots())
+    fn live(&self) -> RootIter<'s> {
+        self.safepoint.map_or(RootIter::empty(), |safepoint| safepoint.roots())
     }
 
     /// The return slot, if a barrier may be placed in it. The caller must know that the frame's

@@ -1,7 +1,7 @@
 //! The safepoint table of one region: from a return address to its frame's layout and live slots.
 
 use crate::arch::RETURN_OFFSET;
-use crate::stack_map::compact::{Index, Layout, MapRef, Maps, MapsBuilder, Roots, Slots};
+use crate::stack_map::compact::{Index, Layout, MapRef, Maps, MapsBuilder, RootIter, SlotIter};
 use crate::stack_map::map::{StackMap, StackMapError};
 
 /// The safepoints of one region.
@@ -60,7 +60,7 @@ impl<'s> SafepointRef<'s> {
 
     /// What is live. Every location is a [`Location::Stack`](crate::stack_map::Location::Stack).
     #[inline]
-    pub fn roots(&self) -> Roots<'s> {
+    pub fn roots(&self) -> RootIter<'s> {
         self.map.roots()
     }
 
@@ -68,7 +68,7 @@ impl<'s> SafepointRef<'s> {
     /// from a reference follow it.
     #[inline]
     pub fn slots(&self) -> impl Iterator<Item = u32> + use<'s> {
-        Slots::of(self.roots())
+        SlotIter::of(self.roots())
     }
 
     /// Whether the function is registered as one that moves its return address.

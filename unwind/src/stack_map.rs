@@ -13,7 +13,7 @@ pub(crate) mod map;
 mod maps;
 mod source;
 
-pub use compact::Roots;
+pub use compact::RootIter;
 pub use map::{Location, Root, StackMap, StackMapError};
 pub use maps::{StackMapRef, StackMaps};
 pub use source::{StackMapSource, from_source};

@@ -89,7 +89,8 @@ pub enum WalkError {
         /// The slot.
         address: usize,
     },
-    /// The safepoint table and the CFI yield different CFAs ([`Walker::checked`]).
+    /// The safepoint table and the CFI yield different CFAs (see
+    /// [`Walker::checked`](crate::Walker::checked)).
     #[error(
         "the frame at pc {pc:#x} has its CFA at {by_table:#x} by its safepoint, \
          at {by_cfi:#x} by its CFI"

@@ -1,5 +1,5 @@
-//! Backtraces of real processes equal gdb's, frame by frame: of C++ that throws through five
-//! libraries, of Rust in a signal handler.
+//! Compares backtraces of real processes with gdb's, frame by frame: of C++ that throws through
+//! five libraries, and of Rust in a signal handler.
 
 #[path = "support/gdb.rs"]
 mod gdb;
@@ -49,7 +49,7 @@ extern "C-unwind" fn look() {
     }
     gdb::report(&callers);
     gdb::stackmark_test_stop();
-    // So that the call is not the last: this frame stays.
+    // Keeps the call from being the last, so that this frame stays.
     std::hint::black_box(&callers);
 }
 
@@ -57,7 +57,7 @@ fn directory() -> PathBuf {
     std::env::temp_dir().join("stackmark-backtraces")
 }
 
-/// Compiles the five libraries; the first one's path, or `None` if there is no compiler.
+/// Compiles the five libraries. Yields the path of the first, or `None` if there is no compiler.
 fn libraries(subject: &str) -> Option<PathBuf> {
     let directory = directory().join(format!("{subject}-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a directory");
@@ -86,7 +86,7 @@ fn libraries(subject: &str) -> Option<PathBuf> {
     Some(library(1))
 }
 
-/// What runs under gdb; nothing otherwise.
+/// The subject: it runs under gdb, and does nothing otherwise.
 #[test]
 fn subject() {
     match std::env::var(gdb::SUBJECT).as_deref() {
@@ -109,7 +109,7 @@ fn subject() {
     }
 }
 
-/// Receives a signal at the bottom.
+/// Recurses, and raises a signal in the innermost call.
 #[inline(never)]
 fn recurse(depth: usize) {
     extern "C" fn on_signal(_signal: i32) {
@@ -119,7 +119,7 @@ fn recurse(depth: usize) {
     if depth > 0 {
         recurse(std::hint::black_box(depth) - 1);
     } else {
-        // SAFETY: what the handler does may be done, since nothing holds a lock here.
+        // SAFETY: the handler may take locks, since this thread holds none here.
         unsafe {
             libc::signal(libc::SIGUSR1, on_signal as *const () as usize);
             libc::raise(libc::SIGUSR1);
@@ -128,7 +128,7 @@ fn recurse(depth: usize) {
     std::hint::black_box(depth);
 }
 
-/// Compares, and says how many callers there are.
+/// Compares the two backtraces. Yields the number of callers.
 fn compare(subject: &str, argument: &str) -> Option<usize> {
     let (walked, by_gdb) = gdb::both("subject", subject, argument)?;
     assert_eq!(walked, by_gdb, "{walked:#x?}\n{by_gdb:#x?}");

@@ -1,5 +1,5 @@
-//! Images: of this process while libraries come and go, from files with separate and compressed
-//! debug data, and broken.
+//! Images of this process while libraries come and go, images from files with separate and with
+//! compressed debug data, and broken images.
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use stackmark_unwind::{
     Unwinder,
 };
 
-/// A directory of its own for a test, removed at its end.
+/// A directory for one test. It is removed at the end.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -23,7 +23,7 @@ impl Directory {
         Directory(path)
     }
 
-    /// Runs a tool here; false if it is missing.
+    /// Runs a tool here. Yields false if the tool is missing.
     fn run(&self, tool: &str, arguments: &[&str]) -> bool {
         match Command::new(tool).args(arguments).current_dir(&self.0).status() {
             Ok(status) => {
@@ -76,7 +76,7 @@ fn libraries_that_come_and_go_are_noticed() {
     assert!(before.image(through).unwrap().name().ends_with("a.so"));
     let rule = before.rule(through).unwrap().unwrap();
     assert_eq!(rule.to_string(), "cfa=sp+8 ra=[cfa-8]");
-    // SAFETY: nothing of the library is running or referred to.
+    // SAFETY: no code of the library runs, and no reference to it is left.
     assert_eq!(unsafe { libc::dlclose(library) }, 0);
     // Other tests of this process may have loaded something meanwhile, but this library is gone.
     assert!(code.refresh_images());
@@ -231,7 +231,7 @@ proptest! {
         bias in any::<usize>(),
     ) {
         let mut bytes = small();
-        // The interesting part is small: sections of CFI, their table, the headers.
+        // `mutations` hit the section of CFI and its table, `targeted` the headers.
         let interesting: Vec<usize> = {
             let file = object::File::parse(&*bytes).unwrap();
             let sections = [".eh_frame", ".eh_frame_hdr"].map(|name| {

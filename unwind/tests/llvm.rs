@@ -1,4 +1,4 @@
-//! LLVM's stack maps: blobs written by hand, broken ones, and those of code that LLVM compiles and
+//! LLVM's stack maps: blobs written by hand, broken blobs, and blobs of code that LLVM compiles and
 //! this test runs.
 
 #[path = "support/llvm.rs"]
@@ -310,7 +310,7 @@ extern "C" fn collect() {
                 );
             }
         }
-        // A register that was never changed stands in one slot for several frames.
+        // Several frames share a slot if none of them changed the register.
         slots.sort_unstable();
         slots.dedup();
         *visited += slots.len();

@@ -1,7 +1,7 @@
 //! A profiler: traces from a SIGPROF handler at 1 kHz, while code is registered and unregistered by
 //! another thread.
 //!
-//! In a file of its own, because the timer is the whole process's.
+//! It has a file of its own, because the timer is for the whole process.
 
 mod support;
 
@@ -23,7 +23,7 @@ struct Profiler {
 static PROFILER: AtomicPtr<Profiler> = AtomicPtr::new(std::ptr::null_mut());
 static SAMPLES: AtomicUsize = AtomicUsize::new(0);
 static BROKEN: AtomicUsize = AtomicUsize::new(0);
-/// The pc of the last frame of a trace that did not end, and where it began.
+/// The pcs of the last and of the first frame of a trace that did not end.
 static WHERE: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
 extern "C" fn on_tick(
@@ -54,7 +54,7 @@ extern "C" fn on_tick(
                 Err(_) => break false,
             }
         };
-        // Relaxed: looked at when the timer is off.
+        // Relaxed: read when the timer is off.
         SAMPLES.fetch_add(1, Ordering::Relaxed);
         if !ended {
             BROKEN.fetch_add(1, Ordering::Relaxed);
@@ -68,7 +68,7 @@ extern "C" fn on_tick(
     PROFILER.store(profiler, Ordering::Release);
 }
 
-/// Works at all depths, in its own code, the allocator's and the formatter's.
+/// Recurses, and works at all depths: in its own code, the allocator's and the formatter's.
 #[inline(never)]
 fn work(depth: usize) -> usize {
     let text = format!("{depth} {:?}", vec![depth; 3]);
@@ -79,8 +79,8 @@ fn work(depth: usize) -> usize {
 fn tick(microseconds: i64) {
     let time = libc::timeval { tv_sec: 0, tv_usec: microseconds };
     let timer = libc::itimerval { it_interval: time, it_value: time };
-    // SAFETY: a valid timer.
     assert_eq!(
+        // SAFETY: a valid timer.
         unsafe { libc::setitimer(libc::ITIMER_PROF, &raw const timer, std::ptr::null_mut()) },
         0
     );
@@ -146,7 +146,7 @@ fn every_sample_of_a_profiler_ends_at_the_threads_own_entry() {
                 black_box(work(black_box(40)));
             }
             tick(0);
-            // A handler that still runs has taken it out.
+            // A handler that still runs has the pointer.
             while PROFILER.swap(std::ptr::null_mut(), Ordering::Acquire).is_null() {
                 std::thread::yield_now();
             }

@@ -1,4 +1,4 @@
-//! Registered code that runs: the system's unwinder, panics and gdb cross its frames.
+//! Registered code that runs. The system's unwinder, panics and gdb cross its frames.
 
 mod support;
 
@@ -152,13 +152,13 @@ fn a_panic_crosses_managed_frames() {
     assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"through managed frames"));
 }
 
-/// What a traced thread does while it is stopped at each instruction.
+/// The state of a single-stepped run.
 struct Stepping {
     code: *const Code,
     region: std::ops::Range<usize>,
     stack: std::ops::Range<usize>,
-    /// Pc of each step in the region, and how many managed frames the trace has seen, and whether
-    /// it got out of them.
+    /// For each step in the region: the pc, the number of managed frames in the trace, and whether
+    /// the trace left them.
     steps: Vec<(usize, usize, bool)>,
 }
 
@@ -170,13 +170,12 @@ extern "C" fn on_trap(
     _info: *mut libc::siginfo_t,
     interrupted: *mut libc::ucontext_t,
 ) {
-    // Relaxed: the same thread has stored it.
+    // Relaxed: the same thread stored it.
     let stepping = STEPPING.load(std::sync::atomic::Ordering::Relaxed);
     if stepping.is_null() {
         return;
     }
-    // SAFETY: the test keeps it alive while traps are taken, on its own thread, and looks at it
-    // only afterwards.
+    // SAFETY: the test keeps it alive while its thread takes traps, and reads it only afterwards.
     let (stepping, interrupted) = unsafe { (&mut *stepping, &*interrupted) };
     let context = RegisterSet::interrupted(interrupted);
     if !stepping.region.contains(&context.pc()) {
@@ -215,8 +214,7 @@ fn a_signal_at_any_instruction_of_managed_code_finds_its_callers() {
         stack: here - 0x4000..here + 0x400,
         steps: Vec::with_capacity(100),
     };
-    // SAFETY: the handler does what may be done in one; the trap flag is set and cleared around the
-    // run.
+    // SAFETY: the handler is signal-safe. The trap flag is set and cleared around the run.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_trap as *const () as usize;
@@ -243,7 +241,7 @@ extern "C-unwind" fn gdb_stops_here() {
 #[test]
 #[ignore = "the program that gdb_names_managed_frames runs under gdb"]
 fn inferior() {
-    // One region more on either side, which is gone when gdb looks.
+    // Another region on either side, which is gone when gdb looks.
     let before = Jit::new(look, "before");
     let jit = Jit::new(gdb_stops_here, "shown");
     let after = Jit::new(look, "after");

@@ -127,7 +127,7 @@ fn roots_that_walks_of_a_region_cannot_find_are_refused() {
 }
 
 proptest! {
-    /// Any number of safepoints, close together and far apart, with few and with many distinct
+    /// Finds any number of safepoints, close together and far apart, with few and many distinct
     /// maps.
     #[test]
     fn every_safepoint_is_found_and_nothing_else(

@@ -54,7 +54,7 @@ fn lookups_find_functions_and_safepoints_of_registered_regions_only() {
     let snapshot = code.snapshot();
     let safepoint = snapshot.safepoint(START + 0x20).unwrap();
     assert_eq!((safepoint.cfa_offset(), slots(safepoint)), (48, vec![0, 8]));
-    // A call may be a region's last instruction: its return address is the next region's first
+    // A call may be a region's last instruction. Its return address is then the next region's first
     // byte.
     assert_eq!(snapshot.safepoint(START + 2 * FUNCTION).unwrap().cfa_offset(), 32);
     assert_eq!(slots(snapshot.safepoint(START + 2 * FUNCTION + 0x30).unwrap()), [40]);
@@ -218,8 +218,7 @@ fn the_size_of_pushed_arguments_changes_nothing_for_a_walk() {
             (8, Cfi::CfaOffset(48)),
         ];
         if arguments {
-            // `DW_CFA_GNU_args_size`: what a landing pad pops, which is in the CFA's offset
-            // already.
+            // `DW_CFA_GNU_args_size` is for landing pads. The CFA's offset includes it already.
             instructions.insert(2, (4, Cfi::ArgsSize(16)));
             instructions.push((0x30, Cfi::ArgsSize(0)));
         }
@@ -285,7 +284,7 @@ fn native_rules_come_from_the_image_that_holds_the_code() {
 fn readers_see_whole_versions_while_regions_come_and_go() {
     const ROUNDS: usize = 2000;
     let code = Code::new();
-    // Stays throughout.
+    // This region stays.
     code.register(region(START, &[&[(0x20, 32, &[0, 8])]])).unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {

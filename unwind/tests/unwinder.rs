@@ -32,8 +32,8 @@ extern "C" fn visit(context: *mut Opaque, data: *mut c_void) -> i32 {
     0
 }
 
-/// Pc and stack pointer of every frame, as the system's unwinder sees them, from the caller of this
-/// function on.
+/// Pc and stack pointer of every frame from the caller of this function on, by the system's
+/// unwinder.
 #[inline(never)]
 fn system() -> Vec<(usize, usize)> {
     let mut frames: Vec<(usize, usize)> = Vec::new();
@@ -45,9 +45,8 @@ fn system() -> Vec<(usize, usize)> {
 
 /// The memory of the calling thread's stack.
 fn thread_stack() -> LiveMemory {
-    // SAFETY: the attributes are initialised by the first call and destroyed once; the range is
-    // this thread's stack, mapped from its lowest touched page on, which is above the current
-    // frame.
+    // SAFETY: the first call initialises the attributes, and they are destroyed once. The range is
+    // the part of this thread's stack above the current frame, which is mapped.
     unsafe {
         let mut attributes = std::mem::zeroed();
         assert_eq!(libc::pthread_getattr_np(libc::pthread_self(), &raw mut attributes), 0);
@@ -111,7 +110,7 @@ fn a_trace_sees_the_frames_that_the_system_sees() {
             let context = RegisterSet::capture();
             let expected = system();
             let traced = frames(&code, &mut cache, [stack], context).unwrap();
-            // The leaf's own pc differs: the two calls stand at different places.
+            // The leaf's own pc differs, since the two walks begin at different calls.
             let pcs: Vec<usize> = traced[1..].iter().map(|frame| frame.pc).collect();
             let stacks: Vec<usize> = traced[1..].iter().map(|frame| frame.sp).collect();
             assert!(traced.len() > 60);
@@ -141,7 +140,7 @@ fn a_pc_that_nothing_describes_is_refused() {
     let context = RegisterSet::capture();
     let result = frames(&code, &mut cache, [thread_stack()], context);
     assert_eq!(result, Err(WalkError::NoRule { pc: context.pc() }));
-    // Images that are known, but not read, and a cache for signal handlers.
+    // Images that have not been read, with a cache for signal handlers.
     code.refresh_images();
     let mut fixed = RuleCache::fixed(100);
     let result = frames(&code, &mut fixed, [thread_stack()], context);
@@ -199,7 +198,7 @@ fn callee_saved_registers_are_recovered() {
     }
 }
 
-/// What a signal handler saw: the frames from its own on, and from the interrupted one on.
+/// A signal handler's traces: from its own frame on, and from the interrupted one on.
 type Seen = (Vec<CallFrame>, Vec<(usize, usize)>, Vec<CallFrame>);
 
 struct Handler {
@@ -224,7 +223,7 @@ extern "C" fn on_signal(
         let context = RegisterSet::capture();
         let expected = system();
         let own = frames(code, cache, memory.clone(), context).unwrap();
-        // SAFETY: the kernel passes the context that it has interrupted.
+        // SAFETY: the kernel passes the interrupted context.
         let interrupted = RegisterSet::interrupted(unsafe { &*interrupted });
         *seen = Some((own, expected, frames(code, cache, memory.clone(), interrupted).unwrap()));
     });
@@ -266,7 +265,7 @@ fn a_trace_goes_through_a_signal_frame_on_another_stack() {
     assert_eq!(own[signal + 1].pc, interrupted[0].pc);
     let pcs = |frames: &[CallFrame]| frames.iter().map(|frame| frame.pc).collect::<Vec<_>>();
     assert_eq!(pcs(&own[signal + 1..]), pcs(&interrupted));
-    // The handler's own closures stand at different places for the two.
+    // The two walks begin at different calls in the handler.
     let common = own.len() - signal;
     let expected: Vec<usize> = expected.iter().map(|frame| frame.0).filter(|pc| *pc != 0).collect();
     assert_eq!(pcs(&own[signal..]), expected[expected.len() - common..]);

@@ -1,4 +1,4 @@
-//! Walks over stacks that a test writes word by word.
+//! Walks over stacks that the tests write word by word.
 
 mod support;
 
@@ -14,7 +14,7 @@ const ENTRY: usize = 0x20_0000;
 const CALLBACK: usize = 0x30_0000;
 const STUBS: std::ops::Range<usize> = 0x40_0000..0x40_0800;
 
-/// Stubs of 8 bytes, hijacked slots hold stub+1, the saved addresses by index.
+/// Stubs of 8 bytes. A hijacked slot holds stub + 1; the saved addresses are found by index.
 struct Stubs(Vec<usize>);
 
 impl ReturnAddresses for Stubs {
@@ -43,7 +43,7 @@ const IN_F0: usize = CODE + 0x20;
 const IN_F1: usize = CODE + FUNCTION + 0x40;
 const IN_ENTRY: usize = ENTRY + 0x10;
 
-/// f0 called by f1 called by f1 called by the entry, whose frame has two words.
+/// The entry, with a frame of two words, called f1, which called f1, which called f0.
 fn stack() -> (MemorySnapshot, Registers) {
     let at = |word: usize| STACK + word * 8;
     let mut words = vec![0; 6 + 8 + 8 + 2];
@@ -128,13 +128,13 @@ fn a_hijacked_slot_yields_the_saved_address_and_takes_no_second_barrier() {
     let frame = walker.next_frame().unwrap().unwrap();
     assert_eq!((frame.return_address, frame.hijacked), (IN_F1, true));
     assert_eq!(frame.barrier_slot(), Err(BarrierRefusal::Hijacked));
-    // Without the table of saved addresses the stub is a pc like another, and unknown.
+    // Without the table of saved addresses the stub is an unknown pc.
     let lost = walk(&code, &memory, (), registers);
     assert_eq!(lost, Err(WalkError::NoRule { pc: STUBS.start + 1 }));
 }
 
-// As an assembly routine that leaves the goroutine's stack has it: six callee-saved registers
-// pushed.
+// The frame of an assembly routine that leaves the goroutine's stack: it pushes six callee-saved
+// registers.
 std::arch::global_asm!(
     ".globl unwind_test_system_call, unwind_test_system_call_label, unwind_test_system_call_end",
     "unwind_test_system_call:",
@@ -179,15 +179,15 @@ fn a_walk_crosses_a_system_call_a_callback_and_what_called_out() {
     let older_start = 7 + 6 + 3 + 7;
     let at = |word: usize| STACK + word * 8;
     let mut words = vec![0; older_start];
-    // The system call that the goroutine stands in, called by f0.
+    // The goroutine stands in a system call, made by f0.
     words[5] = at(7 + 4);
     words[6] = IN_F0;
     // f0, called by native code.
     words[7 + 4] = at(older_start + 4);
     words[7 + 5] = CALLBACK + 0x18;
-    // The callback's frame: its slot holds the place where the older code called out.
+    // The callback's frame. Its slot holds the pc at which the older code called out.
     words[13 + 2] = label;
-    // That older system call, and f0 that made it.
+    // The older system call, and f0, which made it.
     words[16 + 5] = at(older_start + 4);
     words[16 + 6] = IN_F0;
     let move_up =
@@ -226,7 +226,7 @@ fn a_walk_crosses_a_system_call_a_callback_and_what_called_out() {
             kind(Entry)
         ]
     );
-    // f0's frame pointer was saved by the system call; the older f0's by the older system call.
+    // Each system call saved the frame pointer of its f0.
     assert_eq!((fp_slots[1], fp_slots[4]), (Some(at(5)), Some(at(21))));
 
     assert_eq!(snapshot.kind(label - 1), Some(SystemCall));

@@ -1,9 +1,9 @@
 //! Nanoseconds a frame of this crate and of other unwinders, over the same stacks in one process.
 //!
-//! `cargo bench -p stackmark-unwind --bench walk [-- --quick]`. Stacks of one recursive function,
-//! and of 256 and 4,096 functions in random order, with and without frame pointers; 100, 1,000 and
-//! 100,000 frames deep. What is not installed (libunwind) is left out. Ends with lines `figure NAME
-//! VALUE UNIT`.
+//! `cargo bench -p stackmark-unwind --bench walk [-- --quick]`. The stacks have one recursive
+//! function, or 256 or 4,096 functions in random order, with and without frame pointers. They are
+//! 100, 1,000 and 100,000 frames deep. libunwind is left out if it is not installed. The output
+//! ends with lines `figure NAME VALUE UNIT`.
 
 mod managed;
 mod peers;
@@ -18,7 +18,7 @@ use stackmark_unwind::{Code, LiveMemory, RegisterSet, RuleCache, Unwinder};
 
 use stacks::{Flavour, Shape};
 
-/// Folds return addresses, so that none is optimised away and walks can be compared.
+/// Folds return addresses, so that walks can be compared and none is optimised away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sum {
     frames: usize,
@@ -103,13 +103,12 @@ struct Bench {
 }
 
 impl Bench {
-    /// Times all walkers over a stack; runs at its youngest end.
+    /// Times all walkers over a stack. Runs in its youngest frame.
     fn measure(&self, memory: &LiveMemory, fp: usize, depth: usize, flavour: Flavour) -> Times {
         let mut times = Times::new();
         let (mut lean, mut full) = (RuleCache::new(), RuleCache::new());
         let mut hop = peers::framehop_cache();
-        // Short rounds, many of them: whatever else the machine does then spoils some, and not the
-        // median.
+        // Many short rounds: other work of the machine then spoils some rounds, but not the median.
         let rounds = if self.quick { 15 } else { 61 };
         let (fast, slow) = match (depth, self.quick) {
             (..=1000, true) => (20, 1),

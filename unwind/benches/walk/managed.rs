@@ -1,5 +1,5 @@
-//! Managed frames at safepoints, as a collector walks them: a stack of one function, and of 1,024
-//! in random order.
+//! Walks over managed frames at safepoints, as a collector does them: a stack of one function, and
+//! one of 1,024 functions in random order.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -19,7 +19,7 @@ const FUNCTIONS: usize = 1024;
 const FUNCTION: usize = 0x100;
 const FRAMES: usize = 100_000;
 const WORDS: usize = 6;
-/// Calls in a function, a frequent number for so many bytes of code.
+/// Calls in a function. The number is usual for this many bytes of code.
 const CALLS: usize = 8;
 
 /// Where a function's call number `call` returns to.

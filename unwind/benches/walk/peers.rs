@@ -40,9 +40,10 @@ impl Framehop {
             register(X86_64::RSP),
             register(X86_64::RBP),
         );
-        // SAFETY: framehop asks for words of this thread's stack.
-        let mut read =
-            |address: u64| -> Result<u64, ()> { Ok(unsafe { *(address as *const u64) }) };
+        let mut read = |address: u64| -> Result<u64, ()> {
+            // SAFETY: framehop asks for words of this thread's stack.
+            Ok(unsafe { *(address as *const u64) })
+        };
         let mut address = FrameAddress::from_instruction_pointer(register(X86_64::RA));
         let mut sum = Sum::default();
         while sum.frames < limit {
@@ -185,7 +186,7 @@ type Init = unsafe extern "C" fn(*mut c_void, *mut c_void) -> i32;
 type GetRegister = unsafe extern "C" fn(*mut c_void, i32, *mut u64) -> i32;
 type Backtrace = unsafe extern "C" fn(*mut *mut c_void, i32) -> i32;
 
-/// libunwind, opened at run time, so that its `_Unwind_*` never take the place of libgcc's.
+/// libunwind, opened at run time, so that its `_Unwind_*` do not replace libgcc's.
 pub(crate) struct Libunwind {
     get_context: Get,
     init_local: Init,
@@ -212,7 +213,7 @@ impl Libunwind {
             let space = *symbol(c"_ULx86_64_local_addr_space").cast::<*mut c_void>();
             let set_policy: unsafe extern "C" fn(*mut c_void, i32) -> i32 =
                 std::mem::transmute(symbol(c"_ULx86_64_set_caching_policy"));
-            // Caching for each thread: its fastest.
+            // A cache for each thread is libunwind's fastest setting.
             set_policy(space, 2);
             Some(Libunwind {
                 get_context: std::mem::transmute::<*mut c_void, Get>(symbol(

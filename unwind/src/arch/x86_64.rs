@@ -51,6 +51,7 @@ pub(crate) const CRANELIFT_RETURN: usize = 1;
 /// Whether CFI can say that code signs its return addresses.
 pub(crate) const SIGNS_RETURN_ADDRESSES: bool = false;
 /// Whether an atomic read-modify-write orders all accesses before it with all behind it.
+#[cfg_attr(all(test, stackmark_loom), expect(dead_code, reason = "loom has a model of its own"))]
 pub(crate) const RMW_IS_FULL_BARRIER: bool = true;
 
 /// The name of a register.

@@ -179,20 +179,20 @@ impl<'m> MapRef<'m> {
 
     /// What is live.
     #[inline]
-    pub(crate) fn roots(&self) -> Roots<'m> {
+    pub(crate) fn roots(&self) -> RootIter<'m> {
         let head = self.head();
         let mut bytes = &self.maps.roots[head.roots as usize..];
         if head.plain != ANY {
-            return Roots(Form::Plain { deltas: bytes[..head.plain as usize].iter(), last: 0 });
+            return RootIter(Form::Plain { deltas: bytes[..head.plain as usize].iter(), last: 0 });
         }
         let left = next(&mut bytes).unwrap_or(0) as usize;
-        Roots(Form::Any { bytes, left, last: 0 })
+        RootIter(Form::Any { bytes, left, last: 0 })
     }
 }
 
 /// The roots of one map, in the order in which they were given.
 #[derive(Clone, Debug)]
-pub struct Roots<'m>(Form<'m>);
+pub struct RootIter<'m>(Form<'m>);
 
 #[derive(Clone, Debug)]
 enum Form<'m> {
@@ -200,15 +200,15 @@ enum Form<'m> {
     Any { bytes: &'m [u8], left: usize, last: i32 },
 }
 
-impl Roots<'_> {
+impl RootIter<'_> {
     /// None.
     #[inline]
     pub(crate) fn empty() -> Self {
-        Roots(Form::Plain { deltas: [].iter(), last: 0 })
+        RootIter(Form::Plain { deltas: [].iter(), last: 0 })
     }
 }
 
-impl Iterator for Roots<'_> {
+impl Iterator for RootIter<'_> {
     type Item = Root;
 
     #[inline]
@@ -237,21 +237,21 @@ impl Iterator for Roots<'_> {
     }
 }
 
-impl ExactSizeIterator for Roots<'_> {}
+impl ExactSizeIterator for RootIter<'_> {}
 
 /// The words of roots, as offsets from the stack pointer in bytes. The pointers derived from a base
 /// follow it.
 #[derive(Clone, Debug)]
-pub(crate) struct Slots<'m> {
-    roots: Roots<'m>,
+pub(crate) struct SlotIter<'m> {
+    roots: RootIter<'m>,
     base: Option<Location>,
     derived: Option<Location>,
 }
 
-impl<'m> Slots<'m> {
+impl<'m> SlotIter<'m> {
     #[inline]
-    pub(crate) fn of(roots: Roots<'m>) -> Slots<'m> {
-        Slots { roots, base: None, derived: None }
+    pub(crate) fn of(roots: RootIter<'m>) -> SlotIter<'m> {
+        SlotIter { roots, base: None, derived: None }
     }
 
     #[inline(never)]
@@ -268,7 +268,7 @@ impl<'m> Slots<'m> {
     }
 }
 
-impl Iterator for Slots<'_> {
+impl Iterator for SlotIter<'_> {
     type Item = u32;
 
     #[inline]

@@ -1,6 +1,6 @@
 //! Stack maps by return address, of code anywhere.
 
-use super::compact::{Index, Layout, MapRef, Maps, MapsBuilder, Roots};
+use super::compact::{Index, Layout, MapRef, Maps, MapsBuilder, RootIter};
 use super::map::{Root, StackMap, StackMapError};
 use super::source::StackMapSource;
 
@@ -82,7 +82,7 @@ impl<'m> StackMapRef<'m> {
     }
 
     /// What is live.
-    pub fn roots(&self) -> Roots<'m> {
+    pub fn roots(&self) -> RootIter<'m> {
         self.map.roots()
     }
 }

@@ -1,18 +1,18 @@
-//! One process, two backtraces: its own, and that of gdb, which runs it.
+//! Two backtraces of one process: its own, and gdb's.
 //!
 //! Another test of the same binary is the subject. It walks its stack, [reports](report) what it
 //! has found, and reaches a breakpoint in the function that has walked.
 
 use std::process::Command;
 
-/// Says which subject is to run, in the subject's environment.
+/// The environment variable that names the subject to run.
 pub(crate) const SUBJECT: &str = "STACKMARK_SUBJECT";
 
-/// What else it needs, there.
+/// The environment variable with the subject's argument.
 #[allow(dead_code, reason = "not every subject needs something")]
 pub(crate) const ARGUMENT: &str = "STACKMARK_SUBJECT_ARGUMENT";
 
-/// A frame's caller: where it returns to, and whether it is the frame of a signal.
+/// A frame's caller: the return address, and whether it is the frame of a signal.
 pub(crate) type Caller = (usize, bool);
 
 /// Where gdb stops.
@@ -42,8 +42,7 @@ pub(crate) fn both(
         eprintln!("skipped: gdb with Python is missing");
         return None;
     }
-    // Functions that were inlined, or that have ended in a jump to the next one, have no frame on
-    // the stack: gdb takes them from debug information.
+    // gdb adds inlined functions and tail callers from debug information. They have no frame.
     let frames = "python\n\
         frame = gdb.newest_frame()\n\
         found = []\n\

@@ -1,4 +1,4 @@
-//! Programs in LLVM's language, compiled by its tools as its users compile them, and loaded.
+//! Programs in LLVM's language, compiled by its tools and loaded.
 
 use std::ffi::CString;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 /// A loaded program. It stays loaded.
 pub(crate) struct Library {
     handle: *mut libc::c_void,
-    /// Its functions by name, where they are in memory.
+    /// The addresses of its functions by name.
     #[allow(dead_code, reason = "each test uses its part")]
     pub(crate) functions: Vec<(String, Range<usize>)>,
     /// Its section of stack maps.
@@ -28,7 +28,7 @@ impl Library {
     }
 }
 
-/// Compiles `program` with these options for `llc`, and loads it; `None`, with a message, if a tool
+/// Compiles `program` with these options for `llc`, and loads it. `None`, with a message, if a tool
 /// is missing.
 pub(crate) fn load(name: &str, program: &str, options: &[&str]) -> Option<Library> {
     let directory =
@@ -55,7 +55,7 @@ fn compile(directory: &Path, program: &str, options: &[&str]) -> Option<()> {
         &[options, &["-O2", "-relocation-model=pic", "-filetype=obj", "-o", "b.o", "b.ll"]]
             .concat(),
     )?;
-    // So that the loader maps and relocates it.
+    // The loader then maps and relocates the section.
     tool("llvm-objcopy", &["--set-section-flags", ".llvm_stackmaps=alloc,data", "b.o", "c.o"])?;
     tool("cc", &["-shared", "-o", "a.so", "c.o"])
 }

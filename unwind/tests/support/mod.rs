@@ -1,4 +1,4 @@
-//! Made-up regions and stacks: no code of a region is run here, only its tables are used.
+//! Invented regions and stacks. Only the tables of a region are used; no code of it runs.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use gimli::write::{
@@ -17,7 +17,7 @@ pub(crate) fn cie() -> CommonInformationEntry {
     cie
 }
 
-/// `.eh_frame` of functions: start, length, and instructions at offsets.
+/// `.eh_frame` of functions, given as start, length, and instructions at offsets.
 pub(crate) fn eh_frame(
     functions: impl IntoIterator<Item = (usize, u32, Vec<(u32, Cfi)>)>,
 ) -> Vec<u8> {
@@ -50,11 +50,11 @@ pub(crate) fn plain_frame(pushed: Register, size: i32) -> Vec<(u32, Cfi)> {
     vec![(2, Cfi::CfaOffset(16)), (2, Cfi::Offset(pushed, -16)), (8, Cfi::CfaOffset(size))]
 }
 
-/// How long each function of [`region`] is.
+/// The length of each function of [`region`].
 pub(crate) const FUNCTION: usize = 0x100;
 
-/// A region of functions of `FUNCTION` bytes in Cranelift's layout. `frames[i]`: the safepoints of
-/// function `i`, as offset in the function, distance from sp to fp, and slots.
+/// A region of functions of `FUNCTION` bytes in Cranelift's layout. `frames[i]` are the safepoints
+/// of function `i`: offset in the function, distance from sp to fp, slots.
 pub(crate) fn region(start: usize, frames: &[&[(usize, u32, &[u32])]]) -> Region {
     let at = |i: usize| start + i * FUNCTION;
     Region {

@@ -1,4 +1,4 @@
-//! One row of CFI as gimli itself evaluates it: what compiled rules are compared with.
+//! One row of CFI as gimli itself evaluates it, the reference for compiled rules.
 
 use gimli::{
     CfaRule, Encoding, EndianSlice, EvaluationResult, Format, LittleEndian, Location, Register,
@@ -12,7 +12,7 @@ pub(crate) const REGISTERS: usize = 17;
 const CALLEE_SAVED: [Register; 6] =
     [X86_64::RBX, X86_64::RBP, X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
 
-/// Register values made from a seed, aligned as addresses are.
+/// Register values from a seed, aligned to words.
 pub(crate) fn registers(seed: u64) -> [u64; REGISTERS] {
     std::array::from_fn(|number| (memory(seed ^ number as u64) >> 20) & !7)
 }
@@ -40,7 +40,7 @@ pub(crate) struct Outcome {
     pub(crate) cfa: u64,
     pub(crate) oldest: bool,
     pub(crate) signal_frame: bool,
-    /// Those of an oldest frame are of no use, and left out.
+    /// Unknown for an oldest frame.
     pub(crate) registers: [State; REGISTERS],
 }
 
