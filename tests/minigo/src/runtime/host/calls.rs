@@ -1,0 +1,75 @@
+//! Calls between managed and native code.
+
+use super::world::{fatal, world};
+use crate::cgo::library::Hooks;
+use crate::runtime::{fail, foreign};
+use stackmark::stack::Caller;
+use std::sync::atomic::Ordering;
+
+/// Calls back a managed function with the address of words of which the first is the current
+/// goroutine's header.
+pub(crate) fn call_back(f: usize, argument: usize) {
+    // SAFETY: the address of a managed function that the compiler made for this. The native holds
+    // no address in the stack.
+    let called = unsafe {
+        let f = std::mem::transmute::<usize, stackmark_asm::ManagedFn>(f);
+        let caller = Caller::current();
+        caller.foreign(|| caller.callback(f, argument))
+    };
+    if let Err(error) = called {
+        fatal(&error)
+    }
+}
+
+/// Calls back the managed function that panics with what `raised` says.
+pub(crate) fn call_back_to_panic(raised: usize) -> ! {
+    let f = world().raise.load(Ordering::Relaxed);
+    // SAFETY: the address of the managed function that the compiler made for this; its frames are
+    // left, not returned from.
+    unsafe {
+        let f = std::mem::transmute::<usize, stackmark_asm::ManagedFn>(f);
+        let caller = Caller::current();
+        match caller.foreign(|| caller.callback(f, raised)) {
+            Ok(_) => unreachable!("a panic does not return"),
+            Err(error) => fatal(&error),
+        }
+    }
+}
+
+/// Calls C code at `wrapper` with `block`; others go on meanwhile.
+///
+/// # Errors
+/// What it has thrown, as a text.
+pub(crate) fn foreign(wrapper: usize, block: usize) -> Result<(), String> {
+    // SAFETY: the address of a wrapper that the C compiler has made, with this type.
+    let f = unsafe { std::mem::transmute::<usize, unsafe extern "C-unwind" fn(usize)>(wrapper) };
+    // SAFETY: used here alone.
+    let caller = unsafe { Caller::current() };
+    // SAFETY: the block is as the wrapper expects it.
+    let called = caller.catch_native(|| caller.foreign(|| unsafe { f(block) }));
+    called.map_err(|exception| exception.to_string())
+}
+
+/// Calls the managed function at `thunk` from native code, on whatever thread.
+pub(crate) fn call_in(thunk: usize, block: usize) {
+    // SAFETY: the address of a managed function that the compiler made for this.
+    let f = unsafe { std::mem::transmute::<usize, stackmark_asm::ManagedFn>(thunk) };
+    let called = world().runtime.call_in(|caller| {
+        let incoming = [std::ptr::from_ref(caller.goroutine().header()) as usize, block];
+        // SAFETY: the function takes the address of these two words; native code keeps no address
+        // in the stack.
+        unsafe { caller.callback(f, incoming.as_ptr() as usize) }
+    });
+    match called {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) | Err(error) => fail::die(&format!("fatal error: {error}")),
+    }
+}
+
+/// What native code calls to learn where the goroutine's stack ends.
+pub(crate) fn hooks() -> Hooks {
+    Hooks {
+        stack_top: stackmark_asm::stackmark_stack_top as *const () as usize,
+        export: foreign::export as *const () as usize,
+    }
+}

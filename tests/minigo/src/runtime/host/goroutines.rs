@@ -1,0 +1,180 @@
+//! Goroutines: their start, their waiting, and the collections that they wait for.
+
+use super::memory::{reports_stores, shade};
+use super::world::{fatal, world};
+use crate::runtime::traceback;
+use stackmark::Generation;
+use stackmark::stack::{Caller, Goroutine};
+use stackmark::unwind::FrameKind;
+use std::fmt::Write as _;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What a goroutine waits for, for the message of a deadlock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wait {
+    Send,
+    Receive,
+    SendNil,
+    ReceiveNil,
+    Select,
+}
+
+/// Goroutines that are shown at most.
+const TRACEBACK_GOROUTINES: usize = 100;
+
+impl Wait {
+    const ALL: [Wait; 5] =
+        [Wait::Send, Wait::Receive, Wait::SendNil, Wait::ReceiveNil, Wait::Select];
+
+    /// What a goroutine waits for, if it waits in a queue of ours.
+    fn of(goroutine: &Goroutine) -> Option<Wait> {
+        // Relaxed: written before it parked.
+        Wait::ALL.get(goroutine.header().user.load(Ordering::Relaxed).wrapping_sub(1)).copied()
+    }
+
+    /// Go's words for it.
+    fn name(self) -> &'static str {
+        match self {
+            Wait::Send => "chan send",
+            Wait::Receive => "chan receive",
+            Wait::SendNil => "chan send (nil chan)",
+            Wait::ReceiveNil => "chan receive (nil chan)",
+            Wait::Select => "select",
+        }
+    }
+}
+
+/// A goroutine that waits in a queue.
+pub(crate) struct Waiter(Arc<Goroutine>);
+
+impl Waiter {
+    pub(crate) fn current() -> Waiter {
+        // SAFETY: natives run on behalf of a goroutine; the caller is used here alone.
+        Waiter(unsafe { Caller::current() }.handle())
+    }
+
+    /// Replaces the words that are roots for the goroutine. Its stack may have been scanned: they
+    /// are reported.
+    pub(crate) fn set_transfer(&self, words: &[usize]) {
+        if reports_stores() {
+            words.iter().for_each(|word| shade(*word));
+        }
+        self.0.set_transfer(words);
+    }
+
+    pub(crate) fn take_transfer(&self) -> Vec<usize> {
+        let mut words = vec![];
+        self.0.take_transfer(&mut words);
+        words
+    }
+
+    /// Whether both are the same goroutine.
+    pub(crate) fn is(&self, other: &Waiter) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Makes it ready; its call returns `value`.
+    pub(crate) fn wake(self, value: usize) {
+        world().runtime.ready(self.0, value);
+    }
+}
+
+/// Parks the current goroutine; `publish` lets others wake it. The native ends here.
+pub(crate) fn park(why: Wait, publish: impl FnOnce()) -> usize {
+    // SAFETY: the natives that park own nothing at that point, see their code.
+    unsafe {
+        let caller = Caller::current();
+        caller.goroutine().header().user.store(why as usize + 1, Ordering::Relaxed);
+        caller.park(publish)
+    }
+}
+
+/// A new goroutine that calls a function object.
+pub(crate) fn spawn(object: usize) {
+    let w = world();
+    // SAFETY: the entry is the managed function that the compiler made for this.
+    match unsafe { w.runtime.spawn(w.entry.load(Ordering::Relaxed), object) } {
+        Ok(g) => w.runtime.schedule(g),
+        Err(e) => fatal(&e),
+    }
+}
+
+pub(crate) fn goroutines() -> usize {
+    world().runtime.live_goroutines()
+}
+
+/// What a collection at a poll collects: everything, every so often.
+pub(super) fn poll_generation() -> Generation {
+    static POLLS: AtomicUsize = AtomicUsize::new(0);
+    match POLLS.fetch_add(1, Ordering::Relaxed) % 8 {
+        0 => Generation::All,
+        _ => Generation::Young,
+    }
+}
+
+/// A whole collection. The native ends here.
+pub(crate) fn collect() {
+    // SAFETY: natives run on behalf of a goroutine; what this owns moves into the request.
+    unsafe { collect_for(Caller::current(), Generation::All) }
+}
+
+/// Parks the goroutine until a collection that begins now is complete.
+///
+/// # Safety
+/// As for [`Caller::park`].
+pub(super) unsafe fn collect_for(caller: Caller<'_>, generation: Generation) {
+    let w = world();
+    let goroutine = caller.handle();
+    w.scheduler.await_wakeup();
+    let publish = move || {
+        let done = move || {
+            w.runtime.ready(goroutine, 0);
+            w.scheduler.wakeup_done();
+        };
+        match generation {
+            Generation::All => w.collector.request(done),
+            Generation::Young => w.collector.request_minor(done),
+        }
+    };
+    // SAFETY: by our contract.
+    unsafe { caller.park(publish) };
+}
+
+/// The address of the current goroutine's header.
+pub(crate) fn current_header() -> usize {
+    // SAFETY: used here alone.
+    std::ptr::from_ref(unsafe { Caller::current() }.goroutine().header()) as usize
+}
+
+/// The current goroutine's number, if this thread runs one.
+pub(crate) fn current_id() -> Option<u64> {
+    // SAFETY: used here alone.
+    Some(unsafe { Caller::try_current() }?.goroutine().id())
+}
+
+/// Whether the current goroutine is the program's first.
+pub(crate) fn is_main() -> bool {
+    current_id() == Some(1)
+}
+
+/// The tracebacks of goroutines that wait, for a deadlock.
+pub(crate) fn parked_goroutines() -> String {
+    let runtime = &world().runtime;
+    let mut text = String::new();
+    for goroutine in runtime.goroutines().iter().take(TRACEBACK_GOROUTINES) {
+        let why = Wait::of(goroutine).map_or("waiting", Wait::name);
+        let mut lines = traceback::Lines::of(goroutine.id(), why);
+        let walked = runtime.frames(goroutine, |frame| match frame.kind {
+            FrameKind::Managed => lines.frame(frame.pc - 1),
+            _ => ControlFlow::Continue(()),
+        });
+        text += &lines.finish();
+        if let Err(error) = walked {
+            let _ = writeln!(text, "the traceback ends: {error}");
+        }
+        text.push('\n');
+    }
+    text
+}

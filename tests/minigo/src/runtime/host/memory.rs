@@ -1,0 +1,74 @@
+//! Memory for objects, and the write barrier.
+
+use super::world::{fatal, world};
+use crate::options::BarrierKind;
+use crate::runtime::thread;
+use stackmark::mark_sweep::{AllocationError, Allocator, Descriptor, DescriptorId};
+use stackmark::write_barrier::BarrierBuffer;
+
+/// The heap's number for objects that repeat a pattern of words.
+pub(crate) fn descriptor(words: usize, refs: &[bool]) -> usize {
+    let references = refs.iter().enumerate().filter(|(_, r)| **r).map(|(i, _)| i);
+    let d = Descriptor::pattern(words.max(1), references).and_then(|d| world().heap.register(d));
+    match d {
+        Ok(id) => id.index() as usize,
+        Err(e) => fatal(&e),
+    }
+}
+
+pub(super) fn with_allocator<T>(f: impl FnOnce(&Allocator) -> T) -> T {
+    thread::with(|local| {
+        f(local.allocator.get_or_init(|| world().heap.allocator().unwrap_or_else(|e| fatal(&e))))
+    })
+}
+
+/// Zeroed memory, or what stands in the way.
+pub(crate) fn try_allocate(descriptor: usize, bytes: usize) -> Result<usize, AllocationError> {
+    let allocated =
+        with_allocator(|a| a.allocate(DescriptorId::from_index(descriptor as u32), bytes));
+    allocated.map(|at| at.as_ptr() as usize)
+}
+
+/// Where, behind the word that the goroutine has from its machine, the allocator's fields for such
+/// objects lie, and the size of their cells. None: they are too large.
+pub(crate) fn allocation_slot(descriptor: usize, bytes: usize) -> Option<(usize, usize)> {
+    Allocator::slot_offset(DescriptorId::from_index(descriptor as u32), bytes)
+}
+
+/// The byte that is not zero while stores of references must be reported.
+pub(crate) fn write_barrier_flag() -> *const u8 {
+    world().collector.write_barrier().flag_address() as *const u8
+}
+
+/// Whether stores of references must be reported.
+pub(crate) fn reports_stores() -> bool {
+    world().collector.write_barrier().is_on()
+}
+
+/// Whether overwritten references are reported, too.
+pub(crate) fn shades_lost() -> bool {
+    world().options.write_barrier == BarrierKind::Hybrid
+}
+
+/// Reports a reference that is overwritten or dropped, if it has to be.
+pub(crate) fn shade_lost(word: usize) {
+    with_buffer(|buffer| buffer.shade_overwritten(word));
+}
+
+/// Reports a reference that is stored.
+pub(crate) fn shade(word: usize) {
+    with_buffer(|buffer| buffer.shade(word));
+}
+
+/// Reports a reference that is stored at the address `to`.
+pub(crate) fn store(word: usize, to: usize) {
+    with_buffer(|buffer| buffer.store(word, to));
+}
+
+fn with_buffer(f: impl FnOnce(&BarrierBuffer)) {
+    if !world().options.break_write_barrier {
+        thread::with(|local| {
+            f(local.stores.get_or_init(|| world().collector.write_barrier().buffer()))
+        });
+    }
+}

@@ -1,0 +1,233 @@
+//! The library that minigo embeds: the one part of the runtime that knows its interface. This file
+//! sets it up, runs a program and ends the process.
+
+mod calls;
+mod frames;
+mod goroutines;
+mod memory;
+mod world;
+
+pub(crate) use calls::{call_back, call_back_to_panic, call_in, foreign, hooks};
+pub(crate) use frames::{
+    calling_frame, each_frame, full_backtrace, in_own_image, starting_frame, unwind_to,
+};
+pub(crate) use goroutines::{
+    Wait, Waiter, collect, current_header, current_id, goroutines, is_main, park,
+    parked_goroutines, spawn,
+};
+pub(crate) use memory::{
+    allocation_slot, descriptor, reports_stores, shade, shade_lost, shades_lost, store,
+    try_allocate, write_barrier_flag,
+};
+
+use crate::module::Code;
+use crate::options::{Options, Stress};
+use crate::report;
+use crate::runtime::{fail, foreign as exports, interface, output, panic, profile, traceback};
+use goroutines::{collect_for, poll_generation};
+use memory::with_allocator;
+use parking_lot::Mutex;
+use stackmark::Collector;
+use stackmark::mark_sweep::{Allocator, MarkSweep};
+use stackmark::stack::scheduler::Scheduler;
+use stackmark::stack::{
+    BarrierMode, Caller, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll,
+};
+use stackmark::trace_file::TraceFile;
+use stackmark::unwind::{self, stack_map};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use world::{WORLD, World, world};
+
+pub(crate) const MAX_FRAME: usize = LIBRARY_MAX_FRAME;
+
+struct Embedder;
+
+impl Host for Embedder {
+    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
+        fail::die(&format!(
+            "runtime: goroutine stack exceeds {limit}-byte limit\nfatal error: stack overflow"
+        ))
+    }
+
+    fn machine_word(&self) -> usize {
+        with_allocator(Allocator::slots_address)
+    }
+
+    fn at_poll(&self, caller: Caller<'_>) {
+        if world().options.has(Stress::CollectEveryPoll) {
+            // SAFETY: the library's poll owns nothing when it calls this.
+            unsafe { collect_for(caller, poll_generation()) };
+        }
+    }
+
+    fn source(&self, pc: usize) -> Option<(String, u32)> {
+        traceback::source(pc)
+    }
+
+    fn fatal(&self, error: &dyn std::error::Error) -> ! {
+        world::fatal(error)
+    }
+}
+
+/// Sets up heap and runtime; compiling needs the heap already.
+pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
+    let poison = options.has(Stress::Poison);
+    let mut heap = stackmark::mark_sweep::Options { poison, ..Default::default() };
+    heap.limit = options.heap_limit.unwrap_or(heap.limit);
+    let heap = MarkSweep::new(&heap)?;
+    let barriers = match options.barriers {
+        BarrierMode::Off => BarrierMode::Off,
+        _ if options.has(Stress::BarrierEveryFrame) => BarrierMode::EveryFrame,
+        mode => mode,
+    };
+    let config = Config {
+        max_stack: options.max_stack,
+        barriers,
+        protection: options.protection,
+        scan_few_frames: options.has(Stress::ScanFewFrames),
+        move_every_poll: options.has(Stress::MoveEveryPoll),
+        poison: options.has(Stress::Poison),
+        poll_always: options.has(Stress::CollectEveryPoll),
+        ..Config::default()
+    };
+    let runtime = Runtime::new(config, Arc::new(unwind::Code::new()), Box::new(Embedder))?;
+    let trace = options.trace.as_deref().map(TraceFile::create).transpose()?;
+    if let Some(trace) = &trace {
+        runtime.observed().set(Arc::clone(trace) as _);
+    }
+    let defaults = stackmark::Config::default();
+    let collector = stackmark::Config {
+        workers: options.mark_workers.unwrap_or(defaults.workers),
+        percent: u32::try_from(options.gc_percent).ok(),
+        memory_limit: options.memory_limit,
+        write_barrier: options.write_barrier,
+        generational: options.generational,
+        verify: options.has(Stress::Verify),
+    };
+    let collector = Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &collector)?;
+    let on_deadlock = Box::new(|| match panic::main_has_exited() {
+        true => fail::die("fatal error: no goroutines (main called runtime.Goexit) - deadlock!"),
+        false => fail::die("fatal error: all goroutines are asleep - deadlock!"),
+    });
+    let scheduler = Scheduler::new(&runtime, options.threads, on_deadlock);
+    let (entry, raise, options) = (AtomicUsize::new(0), AtomicUsize::new(0), options.clone());
+    let _ = WORLD.set(World { heap, runtime, collector, scheduler, entry, raise, trace, options });
+    Ok(())
+}
+
+/// Runs a program. It ends the process itself.
+pub(crate) fn run(code: Code) -> Result<(), Box<dyn std::error::Error>> {
+    let w = world();
+    let mut region = unwind::Region {
+        name: "minigo".into(),
+        start: code.range.start,
+        len: code.range.len(),
+        eh_frame: code.eh_frame,
+        ..unwind::Region::default()
+    };
+    for f in &code.functions {
+        region.functions.push(unwind::Function {
+            name: f.name.clone(),
+            start: f.start,
+            len: f.len,
+            moves_return_address: false,
+        });
+    }
+    for s in code.safepoints {
+        let cfa_offset = s.span + stack_map::cranelift::FRAME_RECORD;
+        region.safepoints.push(unwind::Safepoint {
+            return_address: s.return_address,
+            cfa_offset,
+            slots: s.slots,
+        });
+    }
+    w.runtime.code().register(region)?;
+    // Relaxed: the threads that read it start later.
+    w.entry.store(code.entry, Ordering::Relaxed);
+    w.raise.store(code.raise, Ordering::Relaxed);
+    traceback::set_functions(code.functions, code.file);
+    if code.calls_c {
+        // A thread that C has made may call in at any time: that all goroutines wait is no
+        // deadlock.
+        w.scheduler.await_wakeup();
+    }
+    exports::set_exports(code.exports);
+    let own = code.own_methods;
+    interface::set_own_methods(own.error, own.signature, own.text);
+    for (at, bytes) in code.globals {
+        // SAFETY: the compiler allocated whole words that are never freed; managed code accesses
+        // them word by word.
+        unsafe { w.collector.add_globals(at..at + bytes) };
+    }
+    if w.options.profile.is_some() {
+        profile::start(w.runtime.code())?;
+    }
+    spawn(code.start);
+    let threads = w.scheduler.start()?;
+    if w.options.progress {
+        std::thread::Builder::new().name("progress".into()).spawn(tell_progress)?;
+    }
+    // The program ends the process.
+    loop {
+        std::thread::park();
+        let _ = &threads;
+    }
+}
+
+/// Writes a line each second, until the process ends.
+fn tell_progress() {
+    let begun = Instant::now();
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        let line = report::progress(begun.elapsed(), &world().collector.statistics(), goroutines());
+        output::error(line.as_bytes());
+    }
+}
+
+/// The native function that managed code calls at a poll.
+pub(crate) fn poll_address() -> usize {
+    poll as *const () as usize
+}
+
+/// Ends the process.
+pub(crate) fn exit(status: i32) -> ! {
+    end(status, || {})
+}
+
+/// Ends the process after `last_words`, without running destructors under the other threads.
+pub(crate) fn end(status: i32, last_words: impl FnOnce()) -> ! {
+    // Only the first to come writes; the others wait for the end.
+    static ENDING: Mutex<()> = Mutex::new(());
+    std::mem::forget(ENDING.lock());
+    last_words();
+    let failed = WORLD.get().is_some_and(|w| {
+        let statistics = w.collector.statistics();
+        if w.options.report {
+            output::error(report::text(&statistics).as_bytes());
+        }
+        let mut failed = false;
+        let mut wrote = |file: &Path, written: std::io::Result<()>| {
+            if let Err(error) = written {
+                output::error(format!("minigo: {}: {error}\n", file.display()).as_bytes());
+                failed = true;
+            }
+        };
+        if let Some(file) = &w.options.stats {
+            let statistics =
+                report::json(&statistics, &w.runtime.census(), w.collector.handles().live());
+            wrote(file, std::fs::write(file, format!("{statistics:#}\n")));
+        }
+        if let Some(file) = &w.options.profile {
+            wrote(file, profile::write(file));
+        }
+        if let (Some(trace), Some(file)) = (&w.trace, &w.options.trace) {
+            wrote(file, trace.finish());
+        }
+        failed
+    });
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(if failed && status == 0 { 1 } else { status }) }
+}

@@ -1,0 +1,35 @@
+//! What there is once in a process: the heap, the runtime, the collector, the scheduler.
+
+use crate::options::Options;
+use crate::runtime::output;
+use stackmark::Collector;
+use stackmark::mark_sweep::MarkSweep;
+use stackmark::stack::Runtime;
+use stackmark::stack::scheduler::Scheduler;
+use stackmark::trace_file::TraceFile;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
+
+pub(super) struct World {
+    pub(super) heap: Arc<MarkSweep>,
+    pub(super) runtime: Arc<Runtime>,
+    pub(super) collector: Collector<MarkSweep>,
+    pub(super) scheduler: Arc<Scheduler>,
+    pub(super) entry: AtomicUsize,
+    pub(super) raise: AtomicUsize,
+    pub(super) trace: Option<Arc<TraceFile>>,
+    pub(super) options: Options,
+}
+
+pub(super) static WORLD: OnceLock<World> = OnceLock::new();
+
+pub(super) fn world() -> &'static World {
+    WORLD.get().expect("the runtime is set up before anything is compiled")
+}
+
+/// Ends the process after an error of the library.
+pub(super) fn fatal(error: &dyn std::error::Error) -> ! {
+    output::flush();
+    output::error(format!("minigo: {error}\n").as_bytes());
+    std::process::abort()
+}
