@@ -25,6 +25,7 @@ mod select;
 mod standard;
 mod statement;
 mod thunk;
+mod variables;
 
 use crate::cgo::library::Symbols;
 use crate::error::Compiled;

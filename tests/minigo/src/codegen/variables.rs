@@ -1,0 +1,193 @@
+//! Local variables: in SSA values, in stack slots, or in boxes in the heap.
+
+use super::abi;
+use super::function::{FuncGen, Storage, Val};
+use super::memory::declared_variables;
+use crate::error::Compiled;
+use crate::types::Ty;
+use cranelift_codegen::ir::types as clif;
+use cranelift_codegen::ir::{InstBuilder, StackSlot, StackSlotData, StackSlotKind, Value};
+use cranelift_frontend::Variable;
+use go_parser::Pos;
+use go_parser::ast::BlockStmt;
+use go_types::ObjKey;
+use std::rc::Rc;
+
+/// Bytes of stack slots that one function may have; variables beyond that live in the heap.
+const MAX_SLOT_BYTES: u64 = 16 * 1024;
+
+impl FuncGen<'_, '_> {
+    /// Makes the stack slots of the variables that stay in this frame and zeroes those that hold
+    /// references.
+    pub(super) fn slots_for<'o>(
+        &mut self,
+        own: impl Iterator<Item = &'o ObjKey>,
+        body: &BlockStmt,
+    ) -> Compiled<()> {
+        let mut found: Vec<(ObjKey, Pos)> =
+            own.map(|o| (*o, self.c.program.tc.lobjs[*o].pos())).collect();
+        declared_variables(self.c.program, &body.list, &mut found);
+        let mut used = 0;
+        for (obj, pos) in found {
+            if self.escapes.in_heap(obj) {
+                continue;
+            }
+            let t = self.c.object_type(obj, pos)?;
+            let layout = self.c.types.layout(t);
+            if layout.components.is_some() || used + layout.size > MAX_SLOT_BYTES {
+                continue;
+            }
+            used += layout.size.next_multiple_of(8);
+            self.make_slot(obj, layout.size as u32, &layout.words);
+        }
+        Ok(())
+    }
+
+    fn make_slot(&mut self, obj: ObjKey, size: u32, words: &Rc<[bool]>) {
+        let (_, address) = self.value_slot(size, words);
+        self.slots.insert(obj, address);
+    }
+
+    /// A stack slot, zeroed if it holds references, and its address. Made before the first call.
+    pub(crate) fn value_slot(&mut self, size: u32, words: &Rc<[bool]>) -> (StackSlot, Value) {
+        let size = size.next_multiple_of(8).max(8);
+        let slot = self.b.create_sized_stack_slot(StackSlotData::new(
+            StackSlotKind::ExplicitSlot,
+            size,
+            3,
+        ));
+        // Taken once, here; every address in the slot derives from this value.
+        let address = self.b.ins().stack_addr(clif::I64, slot, 0);
+        let address = self.refv(address);
+        if words.iter().any(|w| *w) {
+            self.ref_slots.push((slot, words.clone()));
+            self.zero_words(address, size);
+        }
+        (slot, address)
+    }
+
+    pub(super) fn parameters(
+        &mut self,
+        params: &[Option<ObjKey>],
+        captures: Option<&[ObjKey]>,
+    ) -> Compiled<()> {
+        let entry = self.b.func.layout.entry_block().expect("entered");
+        let mut values = self.b.block_params(entry).to_vec().into_iter();
+        if let Some(captures) = captures {
+            let context = values.next().expect("a literal's first parameter");
+            let context = self.refv(context);
+            self.captured_variables(context, captures)?;
+        }
+        let sig = self.sig.clone();
+        // All references first: allocating a box for one parameter must not lose another.
+        let mut incoming = vec![];
+        for t in &sig.params {
+            let parts = abi::parts(&mut self.c.types, *t);
+            let mut v = vec![];
+            for p in parts {
+                let value = values.next().expect("the signature has a value for each component");
+                v.push(if p.is_ref { self.refv(value) } else { value });
+            }
+            incoming.push(Val { ty: *t, v });
+        }
+        for (obj, val) in params.iter().zip(incoming) {
+            if let Some(obj) = obj {
+                self.declare_variable(*obj, Some(val))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn result_variables(&mut self, results: &[Option<ObjKey>]) -> Compiled<()> {
+        if results.iter().all(|r| r.is_none()) {
+            return Ok(());
+        }
+        let sig = self.sig.clone();
+        let mut vars = vec![];
+        for (obj, t) in results.iter().zip(&sig.results) {
+            let storage = match obj {
+                Some(obj) => self.declare_variable(*obj, None)?,
+                None => self.anonymous(*t),
+            };
+            vars.push(storage);
+        }
+        self.result_vars = Some(vars);
+        Ok(())
+    }
+
+    /// A hidden variable of type `t`, zero to begin with.
+    pub(crate) fn anonymous(&mut self, t: Ty) -> Storage {
+        let zero = self.zero(t);
+        match self.c.types.layout(t).components.is_some() {
+            true => {
+                let vars = self.component_vars(t);
+                self.define_vars(&vars, &zero);
+                Storage::Vars(vars)
+            }
+            false => {
+                let at = self.allocate(t);
+                let var = self.ref_var();
+                self.b.def_var(var, at);
+                Storage::Boxed(var)
+            }
+        }
+    }
+
+    /// Declares a local variable and gives it a value, or zero.
+    pub(crate) fn declare_variable(
+        &mut self,
+        obj: ObjKey,
+        value: Option<Val>,
+    ) -> Compiled<Storage> {
+        let pos = self.c.program.tc.lobjs[obj].pos();
+        let t = self.c.object_type(obj, pos)?;
+        let flat = self.c.types.layout(t).components.is_some();
+        let storage = if let Some(at) = self.slots.get(&obj) {
+            let at = *at;
+            match value {
+                Some(v) => self.copy_memory(t, at, v.v[0], false),
+                None => self.zero_memory(t, at, false),
+            }
+            Storage::Slot(at)
+        } else if flat && !self.escapes.in_heap(obj) {
+            let value = match value {
+                Some(v) => v,
+                None => self.zero(t),
+            };
+            let vars = self.component_vars(t);
+            self.define_vars(&vars, &value);
+            Storage::Vars(vars)
+        } else {
+            let at = self.allocate(t);
+            if let Some(v) = value {
+                self.store_at(t, at, 0, &v, true);
+            }
+            let var = self.ref_var();
+            self.b.def_var(var, at);
+            Storage::Boxed(var)
+        };
+        self.vars.insert(obj, storage.clone());
+        Ok(storage)
+    }
+
+    /// A variable that holds a reference.
+    pub(crate) fn ref_var(&mut self) -> Variable {
+        let var = self.b.declare_var(clif::I64);
+        self.b.declare_var_needs_stack_map(var);
+        var
+    }
+
+    pub(crate) fn component_vars(&mut self, t: Ty) -> Vec<Variable> {
+        let parts = abi::parts(&mut self.c.types, t);
+        parts
+            .iter()
+            .map(|p| if p.is_ref { self.ref_var() } else { self.b.declare_var(p.clif) })
+            .collect()
+    }
+
+    pub(crate) fn define_vars(&mut self, vars: &[Variable], value: &Val) {
+        for (var, v) in vars.iter().zip(&value.v) {
+            self.b.def_var(*var, *v);
+        }
+    }
+}
