@@ -1,8 +1,8 @@
 //! Where each local variable lives: in SSA values, in a stack slot of its frame, or in the heap.
 //!
-//! A variable that a function literal captures, or whose address is taken, lives in the heap. The
-//! exception are variables of memory types (arrays, large structs): they may stay in the frame
-//! while pointers to them or slices of them are held by local variables that are only indexed,
+//! A variable lives in the heap if a function literal captures it or its address is taken. The
+//! exception are variables of memory types (arrays, large structs). These may stay in the frame
+//! while only local variables hold pointers to them or slices of them, and those are only indexed,
 //! dereferenced, measured and ranged over.
 
 use crate::front::Program;
@@ -41,7 +41,7 @@ struct Analysis<'p> {
     captured: HashSet<ObjKey>,
     /// How often each variable is given a value.
     assigned: HashMap<ObjKey, u32>,
-    /// Variables whose declaration gives them their value.
+    /// Variables that their declaration gives a value.
     defined: HashSet<ObjKey>,
 }
 
@@ -107,7 +107,7 @@ impl<'p> Analysis<'p> {
         Some(self.types.kind(t).clone())
     }
 
-    /// The variable whose memory `e` denotes a part of, without a pointer or slice in between.
+    /// The variable that `e` denotes a part of, without a pointer or slice in between.
     fn root(&mut self, e: &Expr) -> Option<ObjKey> {
         match e {
             Expr::Ident(i) => self.local(*i),
@@ -138,7 +138,7 @@ impl<'p> Analysis<'p> {
         self.value_parts(e);
     }
 
-    /// Visits what is evaluated inside an operand whose root variable itself is not used as a
+    /// Visits what is evaluated inside an operand, but not its root variable: that is not used as a
     /// value.
     fn value_parts(&mut self, e: &Expr) {
         match e {
@@ -164,9 +164,8 @@ impl<'p> Analysis<'p> {
                     self.captured.insert(v);
                 }
                 Some(_) => {}
-                // Parameters and results have no defining statement: they belong to the outermost
-                // function that names them first, which is right unless a literal's own parameters
-                // are meant; those are declared.
+                // Parameters and results have no defining statement. They belong to the outermost
+                // function that names them first. (A literal's own parameters are declared.)
                 None => {
                     self.out.depth.insert(v, 0);
                     if self.depth > 0 {

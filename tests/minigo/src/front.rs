@@ -1,8 +1,8 @@
 //! The front end: reads, parses and type-checks a program with `go-parser` and `go-types`.
 //!
-//! Two gaps of that port of Go 1.12 are closed here: it refuses signed shift counts, which Go has
-//! allowed since 1.13 (the source is checked again with the count wrapped in `uint(…)`, and the
-//! back end is told where), and it may panic on broken input.
+//! Two gaps of that port of Go 1.12 are closed here. It refuses signed shift counts, which Go has
+//! allowed since 1.13: the source is checked again with the count wrapped in `uint(…)`, and the
+//! back end is told where. And it may panic on broken input.
 
 use crate::cgo;
 use crate::error::{CompileError, Compiled};
@@ -139,8 +139,8 @@ pub(crate) fn check(path: &Path) -> Compiled<Program> {
         }
         None => None,
     };
-    // Wrapping one count can bring the next error of this kind to light, but each round wraps at
-    // least one more.
+    // Wrapping one count can bring the next error of this kind to light. The loop ends: each round
+    // wraps at least one more count.
     loop {
         let quiet = QuietPanics::new();
         let outcome = catch_unwind(AssertUnwindSafe(|| check_text(path, &text, &wrapped)));

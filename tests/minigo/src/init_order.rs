@@ -1,7 +1,7 @@
 //! The order in which package-level variables are initialised.
 //!
-//! Go: repeatedly the variable that is earliest in declaration order and refers, also through
-//! functions, to no variable that is not initialised yet. (The front end's own order counts
+//! Go repeatedly takes the earliest variable, in declaration order, that depends on no
+//! uninitialised one. References through functions count. (The front end's own order counts
 //! dependencies differently.)
 
 use crate::front::Program;

@@ -1,10 +1,11 @@
 //! minigo: a subset of Go 1.19, compiled with Cranelift, that embeds Stackmark. It is the language
 //! runtime through which the library is tested.
 //!
-//! `front` reads and checks a program, `codegen` compiles it, `module` holds the machine code with
-//! its CFI and stack maps, `runtime` is what compiled code calls.
+//! `front` reads and checks a program, `codegen` compiles it, `module` makes the machine code with
+//! its CFI and stack maps (`code`), `runtime` is what compiled code calls.
 
 mod cgo;
+mod code;
 mod codegen;
 mod error;
 mod escape;

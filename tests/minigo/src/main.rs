@@ -76,19 +76,25 @@ struct Arguments {
     /// Debugging modes, separated by commas.
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
     stress: Vec<StressName>,
-    /// Which stores tell the collector what.
+    /// Which references a store reports: the new one, or also the overwritten one (hybrid).
     #[arg(long, value_enum, default_value_t = WriteBarrier::Insertion)]
     write_barrier: WriteBarrier,
     /// Minor collections, one for so many bytes allocated, until the heap has grown as much as
     /// --gc-percent says. Collections that the program asks for collect everything.
-    #[arg(long, value_name = "BYTES", num_args = 0..=1, require_equals = true, default_missing_value = "4194304")]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "4194304"
+    )]
     generational: Option<usize>,
     /// For comparisons: minor collections scan stacks whole.
     #[arg(long, requires = "generational")]
     whole_scans: bool,
-    /// What return barriers are for: a stack is scanned a little at a time; or whole, and they
-    /// limit the rescan; or there are none. By default the first, or the last where the hardware
-    /// protects return addresses; a mode that is named here is taken in any case.
+    /// What return barriers are for. incremental: a stack is scanned a little at a time.
+    /// rescan-limit: a stack is scanned whole, and they limit the rescan. off: there are none. The
+    /// default is incremental, but off where the hardware protects return addresses.
     #[arg(long, value_enum)]
     barriers: Option<Barriers>,
     /// For tests of what is done where the hardware protects return addresses: with a shadow stack.

@@ -1,6 +1,7 @@
 //! Machine code and everything that is registered with it: addresses, names, CFI, safepoints,
 //! constant data.
 
+use crate::code::{Code, Function, OwnMethods, Role, Safepoint};
 use crate::error::CompileError;
 use crate::runtime::host;
 use crate::runtime::typeinfo::TypeInfo;
@@ -22,21 +23,9 @@ use gimli::write::{Address, EhFrame, EndianVec, FrameTable};
 use stackmark::unwind::stack_map::cranelift;
 use stackmark_asm::layout;
 use std::collections::HashMap;
-use std::ops::Range;
 
 /// Address space for the machine code of a program.
 const CODE_BYTES: usize = 256 << 20;
-
-/// What the runtime needs to make errors and to call them.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct OwnMethods {
-    /// The word with the code of method `Error` of the runtime's errors.
-    pub(crate) error: usize,
-    /// The number of the type `func() string`.
-    pub(crate) signature: u32,
-    /// The managed function that calls such a method.
-    pub(crate) text: usize,
-}
 
 /// The functions of a program that are known by their parts.
 pub(crate) struct Entries {
@@ -52,65 +41,6 @@ pub(crate) struct Entries {
     pub(crate) error: FuncId,
     pub(crate) signature: u32,
     pub(crate) text: FuncId,
-}
-
-/// What a function is to tracebacks and to `recover`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(crate) enum Role {
-    /// The program's own.
-    #[default]
-    Plain,
-    /// Stands between a caller and what it calls: not seen by either.
-    Wrapper,
-    /// Runs deferred functions for a panic.
-    Panic,
-    /// Runs deferred functions for `runtime.Goexit`.
-    Goexit,
-    /// The function with which a goroutine starts.
-    Start,
-    /// Not shown either.
-    Runtime,
-}
-
-/// A compiled function.
-pub(crate) struct Function {
-    pub(crate) name: String,
-    pub(crate) start: usize,
-    pub(crate) len: usize,
-    pub(crate) role: Role,
-    /// Offsets of code with the source line that it is from, ascending; 0: none.
-    pub(crate) lines: Vec<(u32, u32)>,
-}
-
-/// A return address with the frame's size and its slots, as Cranelift gives them.
-pub(crate) struct Safepoint {
-    pub(crate) return_address: usize,
-    /// From the stack pointer to the saved frame pointer.
-    pub(crate) span: u32,
-    pub(crate) slots: Vec<u32>,
-}
-
-/// A compiled program.
-pub(crate) struct Code {
-    /// The function object that the first goroutine runs.
-    pub(crate) start: usize,
-    /// The managed function with which a goroutine starts.
-    pub(crate) entry: usize,
-    /// The managed function that native code calls back to panic.
-    pub(crate) raise: usize,
-    /// The source.
-    pub(crate) file: String,
-    /// The managed functions that C may call, by number.
-    pub(crate) exports: Vec<usize>,
-    /// Whether there is C code.
-    pub(crate) calls_c: bool,
-    pub(crate) own_methods: OwnMethods,
-    pub(crate) range: Range<usize>,
-    pub(crate) functions: Vec<Function>,
-    pub(crate) safepoints: Vec<Safepoint>,
-    pub(crate) eh_frame: Vec<u8>,
-    /// Package-level variables that may hold references: addresses and lengths in bytes.
-    pub(crate) globals: Vec<(usize, usize)>,
 }
 
 struct Compiled {
@@ -299,7 +229,7 @@ impl Emitter {
         })
     }
 
-    /// Compiles a function. `refs` says which of its parameters are references.
+    /// Compiles a function. `refs`: which of its parameters are references.
     pub(crate) fn define(&mut self, id: FuncId, name: &str, func: ir::Function, refs: &[bool]) {
         self.define_isolated(id, name, func, refs, None);
     }

@@ -39,10 +39,10 @@ pub struct Options {
     pub progress: bool,
     /// OS threads that run goroutines.
     pub threads: usize,
-    /// OS threads that mark; `None`: as the library chooses.
+    /// OS threads that mark; `None`: the library chooses.
     pub mark_workers: Option<usize>,
-    /// The heap may grow by this part of what was live before the next collection; negative: none
-    /// happens by itself.
+    /// How much the heap may grow before the next collection, in percent of what was live.
+    /// Negative: no collection starts by itself.
     pub gc_percent: i64,
     /// How much memory objects and stacks should use together, in bytes: near it there are more
     /// collections.
@@ -53,20 +53,20 @@ pub struct Options {
     pub max_stack: usize,
     /// Debugging modes.
     pub stress: Vec<Stress>,
-    /// Which stores shade what.
+    /// Which references a store reports to the collector.
     pub write_barrier: BarrierKind,
     /// Minor collections between the others.
     pub generational: Option<Generational>,
     /// What return barriers are for, where no debugging mode says otherwise.
     pub barriers: BarrierMode,
-    /// What is done where the hardware protects return addresses.
+    /// How the protection of return addresses by the hardware is detected.
     pub protection: Detection,
     /// For tests of verification: stores are not reported to the collector.
     pub break_write_barrier: bool,
 }
 
 impl Default for Options {
-    /// What the command does when nothing is asked; one thread.
+    /// The command's defaults, with one thread.
     fn default() -> Options {
         Options {
             file: PathBuf::new(),

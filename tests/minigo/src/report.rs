@@ -13,9 +13,10 @@ fn straggler(s: Option<Straggler>) -> Value {
     s.map_or(Value::Null, |s| json!({ "goroutine": s.goroutine, "ns": s.nanos }))
 }
 
-/// The statistics as JSON, with what there is at the end; all times in nanoseconds.
+/// The statistics as JSON, with a census of the goroutines at the end. All times are in
+/// nanoseconds.
 pub(crate) fn json(s: &Statistics, census: &Census, handles: usize) -> Value {
-    // First: what follows may be larger than the program was.
+    // First: making the report may need more memory than the program did.
     let resident_peak_bytes = resident_peak_bytes();
     let cycles = s.cycles_detail.iter().map(|c| {
         json!({
@@ -128,7 +129,7 @@ fn duration(nanos: u64) -> String {
     }
 }
 
-/// The mode of barriers, and why it is not another one.
+/// The mode of barriers, and the reason if it is not the one asked for.
 fn mode(m: &ModeInForce) -> String {
     match m.protection {
         Some(protection) if m.mode != m.chosen => {
@@ -144,11 +145,12 @@ fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
 }
 
-/// A line for somebody who waits.
+/// The line of `--progress`.
 pub(crate) fn progress(since: std::time::Duration, s: &Statistics, goroutines: usize) -> String {
     let (heap, pauses) = (&s.heap, &s.pauses_ns);
     format!(
-        "{:>6.0} s  {} collections, longest pause {}; {} allocated, {} live; stacks {}; {goroutines} goroutines\n",
+        "{:>6.0} s  {} collections, longest pause {}; {} allocated, {} live; stacks {}; \
+         {goroutines} goroutines\n",
         since.as_secs_f64(),
         s.cycles,
         duration(pauses.max),
@@ -161,7 +163,7 @@ pub(crate) fn progress(since: std::time::Duration, s: &Statistics, goroutines: u
 /// How many of the newest cycles the report lists.
 const LISTED: usize = 10;
 
-/// A summary to be read.
+/// The summary of `--report`.
 pub(crate) fn text(s: &Statistics) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
@@ -193,8 +195,8 @@ fn write(out: &mut String, s: &Statistics) -> std::fmt::Result {
     let looked_at = frames.rescanned + frames.skipped;
     writeln!(
         out,
-        "frames           {} scanned with their goroutine held; {} of {looked_at} rescanned ({:.3} %); {} unchanged since the \
-         last collection",
+        "frames           {} scanned with their goroutine held; {} of {looked_at} rescanned \
+         ({:.3} %); {} unchanged since the last collection",
         frames.scanned_stopped,
         frames.rescanned,
         percent(frames.rescanned, looked_at),
@@ -203,7 +205,8 @@ fn write(out: &mut String, s: &Statistics) -> std::fmt::Result {
     let refused: u64 = barriers.refused.iter().map(|(_, n)| n).sum();
     writeln!(
         out,
-        "barriers         {}: {} placed, {} hit, {} leapfrogged, {} removed; {refused} refused, {} for want of a stub",
+        "barriers         {}: {} placed, {} hit, {} leapfrogged, {} removed; {refused} refused, \
+         {} for want of a stub",
         mode(&barriers.mode),
         barriers.placed,
         barriers.hit,
@@ -213,7 +216,8 @@ fn write(out: &mut String, s: &Statistics) -> std::fmt::Result {
     )?;
     writeln!(
         out,
-        "stacks           {} started, {} grown, {} shrunk, {} moved, at most {} at once; deepest {}",
+        "stacks           {} started, {} grown, {} shrunk, {} moved, at most {} at once; \
+         deepest {}",
         stacks.started,
         stacks.grown,
         stacks.shrunk,

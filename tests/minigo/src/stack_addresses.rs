@@ -1,15 +1,14 @@
 //! Keeps addresses of stack slots out of registers across calls.
 //!
 //! A goroutine's stack may move at any call; only slots in stack maps are adjusted. Cranelift's
-//! frontend spills references around calls to slots that it addresses by a `stack_addr` for each
-//! access; the optimiser merges those of one slot, and where the back end does not fold the address
-//! into its access (`add reg, [slot]` is such a case in 0.135), the merged address stays in a
-//! callee-saved register across the call, and the access goes to where the stack was. So after
-//! optimisation every use gets an address of its own again, right before it.
+//! frontend spills references around calls to slots, and makes a `stack_addr` for each access. The
+//! optimiser merges those of one slot. Where the back end does not fold the address into its access
+//! (`add reg, [slot]` is such a case in 0.135), the merged address stays in a callee-saved register
+//! across the call, and the access goes to where the stack was. So after optimisation every use
+//! gets an address of its own again, right before it.
 //!
-//! Likewise, code that runs when all registers are unknown, the way out of a function after a
-//! recovered panic, must not be given values that the optimiser has found elsewhere: that is
-//! checked here.
+//! After a recovered panic a function's way out runs with all registers unknown. It must not use
+//! values that the optimiser has found elsewhere: that is checked here.
 
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::{

@@ -1,4 +1,4 @@
-//! Runs the system's C compiler, and says what it found wrong.
+//! Runs the system's C compiler and reports its errors.
 
 use crate::error::{CompileError, Compiled};
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::Command;
 /// A run of the compiler.
 pub(crate) struct Output {
     pub(crate) success: bool,
-    /// What it said.
+    /// What it wrote to standard error.
     pub(crate) messages: String,
 }
 
@@ -32,13 +32,13 @@ pub(crate) fn flags(variable: &str) -> Vec<String> {
     value.split_whitespace().map(str::to_owned).collect()
 }
 
-/// As `run`, where it must succeed: otherwise its first error with its place.
+/// As `run`; a failure becomes its first error, with its place.
 pub(crate) fn must_run(file: &str, arguments: &[String]) -> Compiled<()> {
     let output = run(file, arguments)?;
     if output.success { Ok(()) } else { Err(first_error(file, &output.messages)) }
 }
 
-/// The first line of the kind `PLACE: error: MESSAGE`; all that was said if there is none.
+/// The first line of the form `PLACE: error: MESSAGE`; all messages if there is none.
 pub(crate) fn first_error(file: &str, messages: &str) -> CompileError {
     for line in messages.lines() {
         for mark in [": error: ", ": fatal error: "] {

@@ -1,9 +1,9 @@
 //! Go declarations of the C names that a program uses, from the debugging information that the C
 //! compiler writes.
 
+use crate::cgo::sections::Sections;
 use crate::cgo::source::{ADDRESS, NAME, UNSAFE_POINTER, WITH_ERRNO};
 use gimli::{AttributeValue, DwAt, UnitOffset, constants as dw};
-use object::{Object, ObjectSection};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
@@ -13,13 +13,13 @@ type Die<'d> = gimli::DebuggingInformationEntry<Bytes<'d>>;
 /// Why a name cannot be declared.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeclarationError {
-    /// The object file is not one.
+    /// The object file has another format.
     #[error("the C compiler's object file cannot be read: {0}")]
     Object(#[from] object::Error),
-    /// Its debugging information is not right.
+    /// The debugging information is malformed.
     #[error("the C compiler's debugging information cannot be read: {0}")]
     Dwarf(#[from] gimli::Error),
-    /// A type that Go has nothing for.
+    /// A C type without a counterpart in Go.
     #[error("{0} is not supported")]
     Unsupported(String),
     /// A name without a description.
@@ -53,33 +53,9 @@ pub(crate) struct Function {
 #[derive(Clone, Debug)]
 struct Type {
     go: String,
-    /// How the call's argument block has it in C.
+    /// C's spelling of the type in a call's argument block.
     c: String,
     size: u64,
-}
-
-/// The debugging information of an object file.
-pub(crate) struct Sections(gimli::DwarfSections<Vec<u8>>);
-
-impl Sections {
-    /// Of a relocatable object file.
-    pub(crate) fn read(bytes: &[u8]) -> Result<Sections, DeclarationError> {
-        let file = object::File::parse(bytes)?;
-        let load = |id: gimli::SectionId| -> Result<Vec<u8>, object::Error> {
-            let Some(section) = file.section_by_name(id.name()) else { return Ok(vec![]) };
-            let mut data = section.uncompressed_data()?.into_owned();
-            // Offsets between sections are relocations against them, of 4 or 8 bytes.
-            for (at, r) in section.relocations() {
-                let (at, bytes) = (at as usize, usize::from(r.size() / 8));
-                let value = (r.addend() as u64).to_le_bytes();
-                if let (Some(to), Some(from)) = (data.get_mut(at..at + bytes), value.get(..bytes)) {
-                    to.copy_from_slice(from);
-                }
-            }
-            Ok(data)
-        };
-        Ok(Sections(gimli::DwarfSections::load(load)?))
-    }
 }
 
 /// The description of C types in an object file of one unit.
@@ -346,7 +322,7 @@ impl<'d> Descriptions<'d> {
                 dw::DW_TAG_typedef if reference(&entry, dw::DW_AT_type).is_none() => {
                     return Ok(UNSAFE_POINTER.into());
                 }
-                // What Go has nothing for is only pointed to.
+                // A C type without a counterpart in Go can only be pointed to.
                 _ => {
                     return Ok(match self.type_at(at) {
                         Ok(t) => format!("*{}", t.go),
@@ -368,7 +344,7 @@ impl<'d> Descriptions<'d> {
         let entry = self.entry(at)?;
         let size = number(&entry, dw::DW_AT_byte_size).unwrap_or(0);
         let t = Type { go: own.clone(), c, size };
-        // Known before its fields are: they may point to it.
+        // Inserted before its fields are read: they may point to it.
         self.types.insert(at, t.clone());
         if self.declared.contains_key(&own) {
             return Ok(t);
@@ -391,7 +367,7 @@ impl<'d> Descriptions<'d> {
             };
             let inner = match self.type_at(to) {
                 Ok(t) => t,
-                // Its bytes stay without a name.
+                // The field has no name in Go; its bytes stay.
                 Err(DeclarationError::Unsupported(_)) => continue,
                 Err(e) => return Err(e),
             };
@@ -485,7 +461,9 @@ pub(crate) fn function_declarations(name: &str, f: &Function) -> String {
     let result = f.result.as_deref().unwrap_or("");
     let first = f.result.as_deref().unwrap_or("[0]byte");
     format!(
-        "func C{NAME}{name}({params}) {result}\nfunc C{WITH_ERRNO}{name}({params}) ({first}, error)\nvar C{ADDRESS}{name} {UNSAFE_POINTER}\n"
+        "func C{NAME}{name}({params}) {result}\n\
+         func C{WITH_ERRNO}{name}({params}) ({first}, error)\n\
+         var C{ADDRESS}{name} {UNSAFE_POINTER}\n"
     )
 }
 

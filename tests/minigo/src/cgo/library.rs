@@ -2,9 +2,9 @@
 //! C files.
 //!
 //! A call travels as one block: the arguments, then the results, each with its natural alignment.
-//! For a call of C the block lies in the caller's frame, which may move while C calls back: the
-//! wrapper reads the arguments before the call, and writes the result to where the stack is then.
-//! For a call of Go the block lies on C's stack.
+//! For a call of C the block lies in the caller's frame, and C may call back and move that frame.
+//! So the wrapper reads the arguments before the call, and looks for the block again to write the
+//! result. For a call of Go the block lies on C's stack.
 
 use super::compiler::{self, argument, line_directive};
 use super::declarations::{Function, c_spelling};
@@ -20,7 +20,7 @@ use std::ffi::{CStr, CString, c_void};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// What `C.f` calls.
+/// The addresses of what Go calls as `C.f`.
 #[derive(Clone, Debug)]
 pub(crate) struct Symbols {
     calls: HashMap<String, usize>,
@@ -43,7 +43,7 @@ impl Symbols {
     }
 }
 
-/// What native code is given to call.
+/// Functions of the runtime that the C side calls.
 pub(crate) struct Hooks {
     /// Where the stack of the goroutine that called ends: `char *f(void)`.
     pub(crate) stack_top: usize,
@@ -96,7 +96,9 @@ pub(crate) fn load(program: &Program, unit: &Unit, hooks: &Hooks) -> Compiled<Sy
     scratch.write(&unit.file, "_cgo_export.h", &header)?;
     let mut text = format!("{start}\n#line 1 \"wrappers\"\n{structs}{prototypes}");
     text.push_str(
-        "char *(*_minigo_stack_top)(void);\nvoid (*_minigo_export)(unsigned long, void *);\nextern int *__errno_location(void);\n",
+        "char *(*_minigo_stack_top)(void);\n\
+         void (*_minigo_export)(unsigned long, void *);\n\
+         extern int *__errno_location(void);\n",
     );
     for name in &unit.called {
         call_wrapper(&mut text, "call", name, &unit.functions[name], false);
@@ -155,7 +157,7 @@ pub(crate) fn load(program: &Program, unit: &Unit, hooks: &Hooks) -> Compiled<Sy
     })
 }
 
-/// What the names of C++ files end with.
+/// Extensions of C++ files.
 const CXX: [&str; 3] = ["cc", "cpp", "cxx"];
 
 fn is_native(file: &Path, extensions: &[&str]) -> bool {

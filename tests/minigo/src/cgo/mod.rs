@@ -1,22 +1,22 @@
 //! `import "C"`: calls of C functions from Go, and of Go functions from C.
 //!
-//! The text of a Go file is rewritten (`source`), the names of C that it uses are looked up with
-//! the C compiler and declared in Go (`declarations`), and after the check the C text above the
-//! import is compiled with a wrapper for each function that is called either way (`library`),
-//! together with the C files in the program's directory.
+//! `source` rewrites the text of a Go file. `declarations` asks the C compiler about the names of C
+//! in it and declares them in Go. After the check, `library` compiles the C text above the import,
+//! a wrapper for each function that is called either way, and the C files in the program's
+//! directory.
 
 mod compiler;
 mod declarations;
 pub(crate) mod library;
+mod sections;
 pub(crate) mod source;
 
 use crate::error::{CompileError, Compiled};
 use crate::walk::{Node, children};
-use declarations::{
-    Descriptions, Function, Kind, Sections, c_spelling, function_declarations, go_name,
-};
+use declarations::{Descriptions, Function, Kind, c_spelling, function_declarations, go_name};
 use go_parser::ast::{CallExpr, Decl, Expr, Spec, Stmt};
 use go_parser::{AstObjects, ErrorList, FileSet, IdentKey};
+use sections::Sections;
 use source::{ADDRESS, Source, UNSAFE_POINTER, WITH_ERRNO};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -28,7 +28,7 @@ pub(crate) struct Unit {
     directory: PathBuf,
     source: Source,
     functions: BTreeMap<String, Function>,
-    /// C functions that are called, that are called with errno, and whose address is taken.
+    /// C functions that the program calls, calls with errno, and takes the address of.
     called: BTreeSet<String>,
     with_errno: BTreeSet<String>,
     addresses: BTreeSet<String>,
@@ -168,9 +168,12 @@ fn classify(
         let (c, line) = (expression(name), i + 1);
         let _ = write!(
             text,
-            "#line {line} \"minigo-declared\"\nvoid __minigo_a{i}(void) {{ __typeof__({c}) *__minigo; }}\n\
-             #line {line} \"minigo-type\"\nvoid __minigo_b{i}(void) {{ {c} *__minigo; }}\n\
-             #line {line} \"minigo-constant\"\nvoid __minigo_c{i}(void) {{ enum {{ __minigo = ({c})*1 }}; }}\n"
+            "#line {line} \"minigo-declared\"\n\
+             void __minigo_a{i}(void) {{ __typeof__({c}) *__minigo; }}\n\
+             #line {line} \"minigo-type\"\n\
+             void __minigo_b{i}(void) {{ {c} *__minigo; }}\n\
+             #line {line} \"minigo-constant\"\n\
+             void __minigo_c{i}(void) {{ enum {{ __minigo = ({c})*1 }}; }}\n"
         );
     }
     let path = scratch.write(file, "classify.c", &text)?;
@@ -249,7 +252,7 @@ fn describe(
         place: file.into(),
         message: e.to_string(),
     };
-    let sections = Sections::read(&bytes).map_err(whole)?;
+    let sections = Sections::read(&bytes).map_err(|e| whole(e.into()))?;
     let mut descriptions = Descriptions::read(&sections).map_err(whole)?;
     let (mut others, mut functions) = (String::new(), BTreeMap::new());
     for (i, (name, class)) in kinds.iter().enumerate() {
@@ -293,7 +296,7 @@ struct Marks {
 }
 
 impl Marks {
-    /// Of a text that cannot be parsed there are none: its errors are reported later.
+    /// None in a text that cannot be parsed: its errors are reported later.
     fn of(path: &Path, text: &str) -> Marks {
         let (mut files, mut ast) = (FileSet::new(), AstObjects::new());
         let errors = ErrorList::new();

@@ -1,20 +1,20 @@
 //! What a Go file says about C: the preamble above `import "C"`, `//export` lines, and every
 //! `C.name`.
 //!
-//! The parser drops comments, and a package C does not exist. So the text is read here first, and
-//! handed on with `C.name` written as one identifier. The point becomes a letter, so that every
-//! place in the file keeps its line and column.
+//! The parser drops comments, and a package C does not exist. So this module reads the text first
+//! and writes each `C.name` as one identifier. The point becomes a letter: every place in the file
+//! keeps its line and column.
 
 use crate::error::CompileError;
 
 /// Stands for the point in `C.name`, a letter to Go: a type, a constant, or a call with one result.
 pub(crate) const NAME: char = '\u{a78f}';
-/// The same in a call of which errno is wanted too.
+/// The same in a call that also wants errno.
 pub(crate) const WITH_ERRNO: char = '\u{a78c}';
 /// The same where a function is not called: its address.
 pub(crate) const ADDRESS: char = '\u{a78d}';
 
-/// What the text imports in the place of C, for the declarations that are added to it.
+/// The import that replaces `"C"`; the added declarations use it.
 const UNSAFE: &str = "C\u{a78f}unsafe \"unsafe\"";
 /// The type `unsafe.Pointer` in those declarations.
 pub(crate) const UNSAFE_POINTER: &str = "C\u{a78f}unsafe.Pointer";
@@ -162,7 +162,7 @@ impl Scanner<'_> {
     }
 
     fn scan(&mut self) -> Result<(), CompileError> {
-        // The last token but comments, as far as it matters.
+        // Whether the last token, comments aside, was a point.
         let mut after_point = false;
         while self.at < self.chars.len() {
             match self.peek(0) {
@@ -322,7 +322,8 @@ mod tests {
     #[test]
     fn the_comment_right_above_the_import_is_the_preamble() {
         let s = source(
-            "package main\n\n// a license\n\n// int f(void);\n// int g(void);\nimport \"C\"\n\nfunc main() { C.f() }\n",
+            "package main\n\n// a license\n\n// int f(void);\n// int g(void);\nimport \"C\"\n\n\
+             func main() { C.f() }\n",
         );
         assert_eq!((&s.preamble[..], s.preamble_line), (" int f(void);\n int g(void);\n", 5));
         assert_eq!(
@@ -345,7 +346,8 @@ mod tests {
     #[test]
     fn an_import_in_a_group_has_the_comment_above_it() {
         let s = source(
-            "package main\n\nimport (\n\t\"fmt\"\n\t// #cgo LDFLAGS: -lm\n\t// #include <math.h>\n\t\"C\"\n)\n",
+            "package main\n\nimport (\n\t\"fmt\"\n\t// #cgo LDFLAGS: -lm\n\
+             \t// #include <math.h>\n\t\"C\"\n)\n",
         );
         assert_eq!(
             (&s.preamble[..], &s.link_flags[..]),
@@ -358,7 +360,8 @@ mod tests {
     #[test]
     fn strings_comments_and_fields_are_no_uses() {
         let s = source(
-            "package main\n\nimport \"C\"\n\n// C.a\nvar x = \"C.b\" + `C.c` + x.C.d\nvar r = '\"'\nvar y C.e\n",
+            "package main\n\nimport \"C\"\n\n\
+             // C.a\nvar x = \"C.b\" + `C.c` + x.C.d\nvar r = '\"'\nvar y C.e\n",
         );
         assert_eq!(s.uses.iter().map(|u| &u.name[..]).collect::<Vec<_>>(), ["e"]);
     }

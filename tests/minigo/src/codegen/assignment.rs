@@ -1,10 +1,11 @@
 //! Declarations and assignments.
 
 use super::function::{FuncGen, Val};
-use super::memory::Place;
+use super::place::Place;
 use crate::error::Compiled;
 use crate::types::Ty;
-use go_parser::ast::{AssignStmt, Decl, Expr, Node, Spec};
+use crate::walk::{Node, children};
+use go_parser::ast::{AssignStmt, Decl, Expr, Node as _, Spec};
 use go_parser::{IdentKey, Pos, Token};
 use go_types::ObjKey;
 
@@ -71,15 +72,18 @@ impl FuncGen<'_, '_> {
         Ok(true)
     }
 
-    /// Whether an expression names a variable; in a loop the variable of the last round may be
-    /// meant.
-    fn mentions(&self, e: &Expr, obj: go_types::ObjKey) -> bool {
-        fn go(g: &FuncGen<'_, '_>, n: crate::walk::Node<'_>, obj: go_types::ObjKey) -> bool {
-            let mut found = matches!(n, crate::walk::Node::Expr(Expr::Ident(i)) if g.c.program.info().uses.get(i) == Some(&obj));
-            crate::walk::children(n, &g.c.program.ast, &mut |c| found |= go(g, c, obj));
+    /// Whether an expression names a variable. (In a loop it may mean the variable of the last
+    /// round.)
+    fn mentions(&self, e: &Expr, obj: ObjKey) -> bool {
+        fn go(g: &FuncGen<'_, '_>, n: Node<'_>, obj: ObjKey) -> bool {
+            let mut found = match n {
+                Node::Expr(Expr::Ident(i)) => g.c.program.info().uses.get(i) == Some(&obj),
+                _ => false,
+            };
+            children(n, &g.c.program.ast, &mut |c| found |= go(g, c, obj));
             found
         }
-        go(self, crate::walk::Node::Expr(e), obj)
+        go(self, Node::Expr(e), obj)
     }
 
     /// The type of the variable that an identifier on the left denotes; None for `_`.

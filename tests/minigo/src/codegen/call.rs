@@ -4,7 +4,7 @@
 use super::abi::{self, ResultPlace, Results};
 use super::foreign::CFunction;
 use super::function::{FuncGen, Val};
-use super::memory::Place;
+use super::place::Place;
 use crate::error::Compiled;
 use crate::runtime::natives::Failure;
 use crate::types::{Kind, Sig, Ty};
@@ -31,7 +31,7 @@ pub(crate) enum Callee {
     },
 }
 
-/// A call whose operands have been evaluated.
+/// A call with evaluated operands.
 pub(crate) struct Prepared {
     pub(crate) callee: Callee,
     pub(crate) sig: Rc<Sig>,

@@ -2,7 +2,7 @@
 
 use super::constant::integer;
 use super::function::{FuncGen, Val};
-use super::memory::Place;
+use super::place::Place;
 use crate::error::Compiled;
 use crate::types::{Kind, Ty};
 use go_parser::ast::{CompositeLit, Expr, Node};

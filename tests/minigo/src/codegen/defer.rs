@@ -11,8 +11,8 @@
 use super::abi::{self, Part};
 use super::call::Callee;
 use super::function::{FuncGen, Storage, Val};
+use crate::code::Role;
 use crate::error::Compiled;
-use crate::module::Role;
 use crate::runtime::natives::{self, DEFER_HEAD, DEFER_LINK};
 use crate::types::{Kind, Sig, Ty};
 use crate::walk::{Node as Walk, children};
@@ -193,8 +193,7 @@ impl FuncGen<'_, '_> {
         Ok(())
     }
 
-    /// A function object without parameters that makes the call `c`, whose operands are evaluated
-    /// now.
+    /// Evaluates the operands of `c`, and makes a function object without parameters that calls it.
     pub(crate) fn later(&mut self, c: &CallExpr, what: &str) -> Compiled<Value> {
         let pos = c.func.pos(&self.c.program.ast);
         let mode = self.c.program.info().types.get(&c.func.id()).map(|tv| tv.mode.clone());

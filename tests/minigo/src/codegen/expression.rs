@@ -1,7 +1,7 @@
 //! Expressions.
 
 use super::function::{FuncGen, Val};
-use super::memory::Place;
+use super::place::Place;
 use crate::error::Compiled;
 use crate::runtime::natives::{self, Failure};
 use crate::types::{Kind, Ty};

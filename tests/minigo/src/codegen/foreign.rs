@@ -3,8 +3,8 @@
 use super::Compiler;
 use super::function::{FuncGen, Val};
 use crate::cgo::source::{ADDRESS, WITH_ERRNO, c_name};
+use crate::code::Role;
 use crate::error::Compiled;
-use crate::module::Role;
 use crate::runtime::natives;
 use crate::types::{Sig, Ty};
 use cranelift_codegen::ir::{

@@ -2,16 +2,16 @@
 //! type assertions, type switches.
 //!
 //! The type word of an interface value is the address of the type's descriptor, whatever the
-//! interface. A call asks the descriptor for the method by name, and remembers type and code of the
-//! last call at its place.
+//! interface. A call asks the descriptor for the method by name. Each call site remembers the type
+//! and the code of its last call.
 
 use super::Compiler;
 use super::abi;
 use super::call::{Callee, Prepared};
 use super::function::{FuncGen, Target, Val};
 use super::statement::clauses_of;
+use crate::code::Role;
 use crate::error::Compiled;
-use crate::module::Role;
 use crate::runtime::interface::{CACHED_CODE, Method, NO_METHOD};
 use crate::runtime::natives;
 use crate::types::{Kind, Sig, Ty};
@@ -82,7 +82,7 @@ impl Compiler<'_> {
         found
     }
 
-    /// Makes the method table of a type whose values are converted to an interface.
+    /// Makes the method table of a type with values that are converted to an interface.
     pub(crate) fn make_method_table(&mut self, t: Ty) -> Compiled<()> {
         let info = self.types.info(t);
         if info.methods_are_set() {
@@ -279,8 +279,8 @@ impl FuncGen<'_, '_> {
     ) -> Vec<Val> {
         let (ty, data) = (value.v[0], value.v[1]);
         self.check_nil(ty);
-        // The place's own word: the address of a type and its method's code, never changed once
-        // they are visible.
+        // The call site's own word: the address of a pair, a type and its method's code. A visible
+        // pair never changes.
         let place =
             self.address(Box::leak(Box::new(NO_METHOD.as_ptr() as usize)) as *mut usize as usize);
         let name: &'static String = Box::leak(Box::new(name.to_owned()));
@@ -453,8 +453,7 @@ impl FuncGen<'_, '_> {
         found
     }
 
-    /// Whether the values of a type can be converted to an interface type: what `Pos` is about is
-    /// named otherwise.
+    /// Checks that values of a type can be converted to an interface type.
     pub(crate) fn check_implements(&mut self, t: Ty, interface: Ty, pos: Pos) -> Compiled<()> {
         let Kind::Interface(wanted) = self.kind(interface) else { return Ok(()) };
         self.c.make_method_table(t)?;

@@ -20,6 +20,7 @@ mod map;
 mod memory;
 mod operator;
 mod panicking;
+mod place;
 mod range;
 mod select;
 mod standard;
@@ -28,10 +29,11 @@ mod thunk;
 mod variables;
 
 use crate::cgo::library::Symbols;
+use crate::code::Code;
 use crate::error::Compiled;
 use crate::escape::{self, Escapes};
 use crate::front::Program;
-use crate::module::{Code, Emitter, Entries};
+use crate::module::{Emitter, Entries};
 use crate::types::{Kind, Sig, Ty, Types};
 use cranelift_module::FuncId;
 use function::FuncGen;
@@ -332,7 +334,7 @@ impl<'p> Compiler<'p> {
         let sig = Rc::new(Sig { params: vec![], results: vec![], variadic: false });
         let name = "main.init".to_string();
         let id = self.emitter.declare("minigo.start", &abi::signature(&mut self.types, &sig, true));
-        self.emitter.set_role(id, crate::module::Role::Runtime);
+        self.emitter.set_role(id, crate::code::Role::Runtime);
         let program = self.program;
         let mut variables = vec![];
         for i in crate::init_order::initialisers(program) {

@@ -8,7 +8,8 @@
 
 use super::Compiler;
 use super::function::FuncGen;
-use crate::module::{Emitter, Role};
+use crate::code::Role;
+use crate::module::Emitter;
 use crate::runtime::natives::{self, NativeFn};
 use crate::types::Sig;
 use cranelift_codegen::ir::{self, AbiParam, InstBuilder, Signature, Value, types as clif};

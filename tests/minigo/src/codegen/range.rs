@@ -1,7 +1,7 @@
 //! `for … range`.
 
 use super::function::{FuncGen, Target, Val};
-use super::memory::Place;
+use super::place::Place;
 use crate::error::Compiled;
 use crate::runtime::natives;
 use crate::types::{Kind, Ty};

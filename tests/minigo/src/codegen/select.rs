@@ -12,7 +12,7 @@ use go_parser::Token;
 use go_parser::ast::{CommClause, Expr, Node, SelectStmt, Stmt};
 use std::rc::Rc;
 
-/// A case whose operands have been evaluated.
+/// A case with evaluated operands.
 struct Case {
     channel: Val,
     elem: Ty,

@@ -295,7 +295,10 @@ impl FuncGen<'_, '_> {
         self.targets.push(Target { label, break_to: done, continue_to: None, plain: false });
         for (i, clause) in clauses.iter().enumerate() {
             self.b.switch_to_block(bodies[i]);
-            let falls = matches!(clause.body.last(), Some(Stmt::Branch(b)) if b.token == Token::FALLTHROUGH);
+            let falls = match clause.body.last() {
+                Some(Stmt::Branch(b)) => b.token == Token::FALLTHROUGH,
+                _ => false,
+            };
             let list = if falls { &clause.body[..clause.body.len() - 1] } else { &clause.body[..] };
             self.block(list)?;
             let to = if falls { bodies.get(i + 1).copied().unwrap_or(done) } else { done };

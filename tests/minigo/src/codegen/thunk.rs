@@ -4,7 +4,7 @@
 use super::Compiler;
 use super::abi::{self, Part, Results};
 use super::function::FuncGen;
-use crate::module::Role;
+use crate::code::Role;
 use crate::runtime::typeinfo::TypeInfo;
 use crate::types::Sig;
 use cranelift_codegen::ir::{
@@ -32,9 +32,9 @@ impl Compiler<'_> {
         id
     }
 
-    /// Takes a function object whose words are the first arguments (and the function object to
-    /// call, if there is no `target`), and calls with those and, if `forward`, with its own
-    /// parameters; returns what that returns.
+    /// A function that takes a function object with bound words. It calls `target`, or the function
+    /// object in the first bound word, with the bound words as the first arguments. With `forward`
+    /// its own parameters follow. It returns the results of that call.
     pub(crate) fn thunk(
         &mut self,
         name: &str,

@@ -2,19 +2,59 @@
 
 use super::abi;
 use super::function::{FuncGen, Storage, Val};
-use super::memory::declared_variables;
 use crate::error::Compiled;
+use crate::front::Program;
 use crate::types::Ty;
+use crate::walk::{Node, children};
 use cranelift_codegen::ir::types as clif;
 use cranelift_codegen::ir::{InstBuilder, StackSlot, StackSlotData, StackSlotKind, Value};
 use cranelift_frontend::Variable;
-use go_parser::Pos;
-use go_parser::ast::BlockStmt;
+use go_parser::ast::{BlockStmt, Decl, Expr, Spec, Stmt};
+use go_parser::{Pos, Token};
 use go_types::ObjKey;
 use std::rc::Rc;
 
 /// Bytes of stack slots that one function may have; variables beyond that live in the heap.
 const MAX_SLOT_BYTES: u64 = 16 * 1024;
+
+/// The variables that `list` declares, without those in function literals.
+fn declared_variables(program: &Program, list: &[Stmt], out: &mut Vec<(ObjKey, Pos)>) {
+    fn ident(program: &Program, e: &Expr, out: &mut Vec<(ObjKey, Pos)>) {
+        if let Expr::Ident(i) = e
+            && let Some(Some(obj)) = program.info().defs.get(i)
+        {
+            out.push((*obj, program.ast.idents[*i].pos));
+        }
+    }
+    fn go(program: &Program, n: Node<'_>, out: &mut Vec<(ObjKey, Pos)>) {
+        match n {
+            Node::Expr(_) => return,
+            Node::Stmt(Stmt::Assign(a)) => {
+                let a = &program.ast.a_stmts[*a];
+                if a.token == Token::DEFINE {
+                    a.lhs.iter().for_each(|e| ident(program, e, out));
+                }
+            }
+            Node::Stmt(Stmt::Range(r)) if r.token == Token::DEFINE => {
+                [&r.key, &r.val].into_iter().flatten().for_each(|e| ident(program, e, out));
+            }
+            Node::Stmt(Stmt::Decl(d)) => {
+                if let Decl::Gen(g) = &**d {
+                    for s in &g.specs {
+                        if let Spec::Value(v) = &program.ast.specs[*s] {
+                            v.names.iter().for_each(|i| ident(program, &Expr::Ident(*i), out));
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+        children(n, &program.ast, &mut |c| go(program, c, out));
+    }
+    for s in list {
+        go(program, Node::Stmt(s), out);
+    }
+}
 
 impl FuncGen<'_, '_> {
     /// Makes the stack slots of the variables that stay in this frame and zeroes those that hold

@@ -1,9 +1,9 @@
 //! Floating-point constants, exactly.
 //!
-//! The front end computes untyped constants with floats as `f64`, Go with arbitrary precision. Each
-//! constant expression in which a float occurs is computed again here with rational numbers. Where
-//! its value is a float, the exact one is rounded once and used; so is the exact outcome of a
-//! comparison. Where the front end has come to another integer, it is refused.
+//! The front end computes untyped constants with floats as `f64`, Go with arbitrary precision. So
+//! each constant expression in which a float occurs is computed again here with rational numbers. A
+//! float is rounded once and replaces the front end's; so does the outcome of a comparison. An
+//! integer that differs from the front end's is refused.
 
 mod number;
 
@@ -11,7 +11,7 @@ use crate::error::{CompileError, Compiled};
 use crate::front::Program;
 use crate::walk::{Node, children};
 use go_parser::Token;
-use go_parser::ast::{Decl, Expr, Node as _, NodeId, Spec};
+use go_parser::ast::{Decl, Expr, Node as _, NodeId, Spec, Stmt};
 use go_types::typ::{BasicInfo, BasicType, Type};
 use go_types::{ConstValue, ObjKey, OperandMode, TypeKey};
 use num_rational::BigRational;
@@ -33,12 +33,12 @@ pub(crate) enum Computed {
 /// The constants of a program in which floats occur, by expression.
 pub(crate) type Exact = BTreeMap<NodeId, Computed>;
 
-/// A declared constant: its expression, its type if that is written, and the value of iota.
+/// A declared constant: its expression and the value of iota.
 struct Declared {
     value: Expr,
     iota: usize,
     has_float: Cell<Option<bool>>,
-    /// Its value, once computed; None inside while that goes on.
+    /// Its value, once computed; `Some(None)` while that goes on.
     computed: RefCell<Option<Option<Value>>>,
 }
 
@@ -117,7 +117,7 @@ impl<'p> Checker<'p> {
     }
 
     fn collect(&mut self, n: Node<'_>) {
-        if let Node::Stmt(go_parser::ast::Stmt::Decl(d)) = n {
+        if let Node::Stmt(Stmt::Decl(d)) = n {
             self.collect_decl(d);
         }
         let program = self.program;
@@ -128,10 +128,7 @@ impl<'p> Checker<'p> {
         let program = self.program;
         match n {
             // The expressions of constants are computed where the constants are used.
-            Node::Stmt(go_parser::ast::Stmt::Decl(d)) if matches!(&**d, Decl::Gen(g) if g.token == Token::CONST) =>
-            {
-                return;
-            }
+            Node::Stmt(Stmt::Decl(d)) if is_constants(d) => return,
             Node::Expr(e) => {
                 self.refuse_bytes(e);
                 if let Some(value) =
@@ -156,7 +153,8 @@ impl<'p> Checker<'p> {
             && has_byte_escape(t.as_str_str().0)
             && self.error.is_none()
         {
-            let message = "a string literal with an escape above \\x7f (a byte that is no UTF-8 by itself) is not supported";
+            let message = "a string literal with an escape above \\x7f (a byte that is no UTF-8 by \
+                           itself) is not supported";
             self.error = Some(self.program.error(l.pos, message));
         }
         if let Expr::Ident(_) | Expr::BasicLit(_) = e {
@@ -379,6 +377,10 @@ impl<'p> Checker<'p> {
         };
         BigRational::from_float(rounded).map(|n| Value::Number(n, false))
     }
+}
+
+fn is_constants(d: &Decl) -> bool {
+    matches!(d, Decl::Gen(g) if g.token == Token::CONST)
 }
 
 /// Whether a quoted literal, as it is written, has an octal or hexadecimal escape of a byte above

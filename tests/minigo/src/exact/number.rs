@@ -8,7 +8,7 @@ use num_traits::{Signed, ToPrimitive, Zero};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
-    /// True: an integer, whose division drops the remainder.
+    /// True: an integer; its division drops the remainder.
     Number(BigRational, bool),
     Bool(bool),
 }

@@ -47,7 +47,7 @@ impl<'g> Arguments<'g> {
         }
     }
 
-    /// A word of the goroutine that is the language's.
+    /// One of the goroutine's words that belong to the language.
     pub(crate) fn language(&self, index: usize) -> &'g AtomicUsize {
         &self.header.language[index]
     }
@@ -71,7 +71,10 @@ macro_rules! natives {
         /// # Safety
         /// Called by managed code, through `call_system`, with the goroutine's header and what the
         /// compiler passes.
-        pub(crate) unsafe extern "C-unwind" fn $name(header: *mut std::ffi::c_void, first: usize) -> usize {
+        pub(crate) unsafe extern "C-unwind" fn $name(
+            header: *mut std::ffi::c_void,
+            first: usize,
+        ) -> usize {
             // SAFETY: the contract of this function.
             let $args = unsafe { $crate::runtime::arguments::Arguments::new(header, first) };
             let _ = &$args;

@@ -2,8 +2,8 @@
 //! points to, outside of the heap.
 //!
 //! A waiting sender's element, and one handed to a waiting receiver, is in the goroutine's transfer
-//! words, which the collector scans as roots. A channel that nobody refers to any more may be
-//! collected while goroutines wait at it: they wait for ever, as in Go.
+//! words, which the collector scans as roots. A channel may be collected while goroutines wait at
+//! it, if there is no reference to it: they wait for ever, as in Go.
 
 use super::arguments::{Arguments, natives};
 use super::fail::RuntimeError;
@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Where, from the goroutine's header, an element that is sent or received lies.
 pub(crate) const ELEMENT_OFFSET: usize = G_RESULTS + 8;
 
-/// What `channel_receive` returns, or more, to a goroutine that was parked: 1 more if an element
-/// was handed to it.
+/// What `channel_receive` returns to a goroutine that was parked; 1 more if an element was handed
+/// to it.
 pub(crate) const PARKED: usize = 2;
 
 /// Most words of an element; larger ones are sent as pointers to copies.
@@ -55,16 +55,16 @@ pub(super) struct Waiting {
 
 /// One case of a select statement.
 pub(super) struct Case {
-    /// Set by whoever wakes the goroutine: only the first may. AcqRel, although the channels' locks
-    /// order the rest.
+    /// Set by the goroutine that wakes this one: the first to set it wins. AcqRel, although the
+    /// channels' locks order the rest.
     pub(super) claimed: Arc<AtomicBool>,
     pub(super) index: usize,
     /// Where among the goroutine's transfer words the element lies that it sends.
     pub(super) element: Range<usize>,
 }
 
-/// What a goroutine is woken with that waits in `select`, or more: twice the case, and 1 if an
-/// element was handed over.
+/// The value that wakes a goroutine in `select`; more by twice the case, and by 1 if an element was
+/// handed over.
 pub(crate) const SELECTED: usize = 1 << 32;
 
 impl Waiting {
@@ -104,7 +104,7 @@ impl Queue {
         self.0.get_or_insert_default().push_back(w);
     }
 
-    /// The first that nobody else has woken.
+    /// The first goroutine that is not woken yet.
     fn pop(&mut self) -> Option<Waiting> {
         let list = self.0.as_mut()?;
         let mut first = list.pop_front();
@@ -135,8 +135,8 @@ impl Queue {
 
 /// What a send or a receive has come to.
 pub(super) enum Outcome {
-    /// Done; this goroutine is to be woken, with the value for one that waits for one channel, once
-    /// no lock is held.
+    /// Done. The caller wakes this goroutine once it holds no lock, with the value for a goroutine
+    /// that waits for one channel.
     Done(Option<Waiting>),
     /// The channel is closed.
     Closed,
@@ -220,7 +220,7 @@ impl Channel {
             }
     }
 
-    /// Sends an element, whose references are shaded. The lock is held.
+    /// Sends an element; its references are shaded already. The lock is held.
     pub(super) fn send(&mut self, element: &[usize]) -> Outcome {
         if self.closed {
             return Outcome::Closed;
@@ -285,7 +285,7 @@ impl Channel {
     }
 }
 
-/// A nil channel: nobody ever wakes the goroutine.
+/// Waits at a nil channel: the goroutine is never woken.
 fn forever(what: host::Wait) -> usize {
     host::park(what, || {})
 }

@@ -80,7 +80,7 @@ impl RuntimeError {
         RuntimeError { type_name: "syscall.Errno", text: text.into() }
     }
 
-    /// An error whose text stands alone.
+    /// An error without the prefix `runtime error: `.
     pub(crate) fn plain(text: &'static str) -> RuntimeError {
         RuntimeError { type_name: "runtime.plainError", text: text.into() }
     }

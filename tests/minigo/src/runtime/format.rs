@@ -120,7 +120,7 @@ pub(crate) fn println(operands: &[Any]) -> Vec<u8> {
     out
 }
 
-/// `fmt.Print`: a space between operands neither of which is a string.
+/// `fmt.Print`: a space between two operands if neither is a string.
 pub(crate) fn print(operands: &[Any]) -> Vec<u8> {
     let mut out = vec![];
     let mut after_string = true;
@@ -317,7 +317,8 @@ pub(crate) fn quote_rune(out: &mut String, c: char, with: char, ascii: bool) {
 fn printable(c: char) -> bool {
     !(c.is_control()
         || (c.is_whitespace() && c != ' ')
-        || matches!(c as u32, 0xad | 0xe000..=0xf8ff | 0xfeff | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f))
+        || matches!(c as u32, 0xad | 0xe000..=0xf8ff | 0xfeff)
+        || matches!(c as u32, 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub(crate) struct Method {
     pub(crate) code: usize,
     /// It dereferences a pointer that may be nil.
     pub(crate) derefs: bool,
-    /// What places remember: the type and the address of the code.
+    /// The pair that call sites remember: the type and the address of the code.
     pub(crate) remembered: OnceLock<[usize; 2]>,
 }
 
@@ -32,9 +32,9 @@ impl Method {
     }
 }
 
-/// What a place that has not been reached yet remembers: no type.
+/// The pair of a call site that has not run yet: no type.
 pub(crate) static NO_METHOD: [usize; 2] = [0; 2];
-/// Offset of the code in what a place remembers.
+/// Offset of the code in the pair that a call site remembers.
 pub(crate) const CACHED_CODE: i32 = 8;
 
 /// The method that makes errors of the runtime errors.
@@ -42,7 +42,7 @@ static ERROR: OnceLock<Method> = OnceLock::new();
 /// The managed function that calls a method for its text.
 static TEXT: AtomicUsize = AtomicUsize::new(0);
 
-/// Makes known what the compiler has made for the runtime: the word with the code of the errors'
+/// Registers what the compiler has made for the runtime: the word with the code of the errors'
 /// method, the number of the type `func() string`, and the address of the managed function that
 /// calls such a method.
 pub(crate) fn set_own_methods(code: usize, signature: u32, text: usize) {
@@ -70,7 +70,7 @@ fn check_methods(info: &'static TypeInfo, wanted: &[(String, u32)]) -> Result<()
     missing.map_or(Ok(()), |(name, _)| Err(name.clone()))
 }
 
-/// What native code asks of `minigo.text`.
+/// A request to `minigo.text`: the text of a value.
 #[repr(C)]
 struct Text {
     header: usize,
@@ -79,7 +79,8 @@ struct Text {
     text: Vec<u8>,
 }
 
-/// What `Error` or `String` returns, if the value has one of them and it is not sure to fail.
+/// What `Error` or `String` returns, if the value has one of them. None also if the method would
+/// surely fail: it dereferences a nil pointer.
 pub(crate) fn text_of(v: &Value) -> Option<Vec<u8>> {
     let signature = ERROR.get()?.signature;
     if matches!(v.ty.shape(), Shape::Error) {
@@ -97,15 +98,18 @@ pub(crate) fn text_of(v: &Value) -> Option<Vec<u8>> {
 }
 
 natives! {
-    /// (type word, name, the word of the place) -> the code of the method; the place remembers it.
+    /// (type word, name, the word of the call site) -> the code of the method; the call site
+    /// remembers it.
     fn find_method(a) {
         // SAFETY: compiled code passes a type, a leaked string and a leaked word.
-        let (name, place) = unsafe { (&*(a.get(1) as *const String), &*(a.get(2) as *const AtomicUsize)) };
-        let m = method(a.info(0), name).expect("the value was converted to an interface with this method");
+        let (name, place) =
+            unsafe { (&*(a.get(1) as *const String), &*(a.get(2) as *const AtomicUsize)) };
+        let m = method(a.info(0), name)
+            .expect("the value was converted to an interface with this method");
         let pair = m.remembered.get_or_init(|| [a.get(0), m.code()]);
         // The method of the runtime's errors has several types: only the first is remembered.
         if pair[0] == a.get(0) {
-            // Release: who reads the address reads the pair behind it.
+            // Release: a reader of the address also sees the pair behind it.
             place.store(pair.as_ptr() as usize, Ordering::Release);
         }
         m.code()
@@ -128,11 +132,14 @@ natives! {
         let wanted = &a.info(1).name;
         let source = &a.info(2).name;
         let text = match (a.get(0), a.info(1).shape()) {
-            (0, Shape::Interface(_)) => format!("interface conversion: interface is nil, not {wanted}"),
+            (0, Shape::Interface(_)) => {
+                format!("interface conversion: interface is nil, not {wanted}")
+            }
             (0, _) => format!("interface conversion: {source} is nil, not {wanted}"),
             (_, Shape::Interface(methods)) => {
                 let missing = check_methods(a.info(0), methods).err().unwrap_or_default();
-                format!("interface conversion: {} is not {wanted}: missing method {missing}", a.info(0).name)
+                let name = &a.info(0).name;
+                format!("interface conversion: {name} is not {wanted}: missing method {missing}")
             }
             _ => format!("interface conversion: {source} is {}, not {wanted}", a.info(0).name),
         };

@@ -2,8 +2,8 @@
 //! by hash.
 //!
 //! Entries stay in that order, and each has a number larger than those before it. A loop over the
-//! map holds the number of its last entry, not a place, so that it goes on right when the map has
-//! grown or was compacted meanwhile: every entry that is there all the time comes exactly once.
+//! map holds the number of its last entry, not an index. So the map may grow or be compacted
+//! meanwhile: the loop visits every entry that is there all the time exactly once.
 
 use super::alloc;
 use super::arguments::natives;
@@ -359,7 +359,9 @@ natives! {
     fn map_next(a) {
         let ty = map_type(a.info(0));
         // SAFETY: as in map_find.
-        let found = unsafe { (a.get(1) as *const Map).as_ref().and_then(|map| map.first_from(ty, a.get(2))) };
+        let found = unsafe {
+            (a.get(1) as *const Map).as_ref().and_then(|map| map.first_from(ty, a.get(2)))
+        };
         let Some(at) = found else { return 0 };
         a.set(1, at + size_of::<Entry>());
         a.set(2, at + ty.elem_offset);

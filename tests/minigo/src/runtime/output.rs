@@ -21,7 +21,7 @@ fn write_all(fd: i32, mut bytes: &[u8]) {
     }
 }
 
-/// Writes to standard output, sooner or later.
+/// Writes to standard output, through the buffer.
 pub(crate) fn write(bytes: &[u8]) {
     let mut out = OUT.lock();
     out.extend_from_slice(bytes);
@@ -31,7 +31,7 @@ pub(crate) fn write(bytes: &[u8]) {
     }
 }
 
-/// What was written is out.
+/// Writes the buffer out.
 pub(crate) fn flush() {
     let mut out = OUT.lock();
     write_all(1, &out);

@@ -12,7 +12,7 @@ use super::arguments::{Arguments, natives};
 use super::fail::{self, RuntimeError};
 use super::typeinfo::TypeInfo;
 use super::{host, interface};
-use crate::module::Role;
+use crate::code::Role;
 use std::mem::offset_of;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -112,7 +112,8 @@ unsafe fn chain<'r>(first: usize) -> impl Iterator<Item = &'r Record> {
     })
 }
 
-/// Nobody has recovered: Go's text for all panics under way, the traceback, status 2.
+/// Ends the process for a panic that no deferred function has recovered: Go's text for all panics
+/// under way, the traceback, status 2.
 fn unrecovered(a: &Arguments<'_>) -> ! {
     // SAFETY: the current goroutine's chain.
     let mut all: Vec<&Record> = unsafe { chain(records(a).load(Relaxed)) }.collect();
@@ -173,8 +174,8 @@ pub(crate) struct Raised {
     error: RuntimeError,
 }
 
-/// Panics with a run-time error, from a native that has not called [`Arguments`]' goroutine's stack
-/// its own: locks must be released before.
+/// Panics with a run-time error, from a native. The native's frames are left, not unwound: it must
+/// have released its locks.
 pub(crate) fn raise(error: RuntimeError) -> ! {
     let raised = Box::new(Raised { header: host::current_header(), error });
     host::call_back_to_panic(Box::into_raw(raised) as usize)
@@ -246,10 +247,11 @@ natives! {
         if !record.recovered {
             return 0;
         }
-        // SAFETY: the frame is the one whose deferred function has just returned.
+        // SAFETY: the defer frame's deferred function has just returned: it is alive.
         let frame = unsafe { &*(record.current as *const DeferFrame) };
-        // The frames of younger panics are left: they are aborted. A Goexit is not, it goes on with
-        // the frame's next. SAFETY: the current goroutine's chain.
+        // Leaving the frames of younger panics aborts these panics. A Goexit is not aborted: it
+        // goes on with the next deferred function.
+        // SAFETY: the current goroutine's chain.
         let left = unsafe { chain(record.link) }.take_while(|r| r.depth > frame.depth);
         let mut older = record.link;
         for r in left {
@@ -273,7 +275,8 @@ natives! {
         a.set(0, 0);
         a.set(1, 0);
         // SAFETY: the record at the head of the chain is alive.
-        let Some(record) = (unsafe { (records(&a).load(Relaxed) as *mut Record).as_mut() }) else { return 0 };
+        let record = unsafe { (records(&a).load(Relaxed) as *mut Record).as_mut() };
+        let Some(record) = record else { return 0 };
         if record.goexit || record.recovered {
             return 0;
         }

@@ -104,7 +104,9 @@ natives! {
                 output::error(a.bytes(1));
                 return 0;
             }
-            w if w == Print::Slice as usize => format!("[{}/{}]{:#x}", a.get(2), a.get(3), a.get(1)),
+            w if w == Print::Slice as usize => {
+                format!("[{}/{}]{:#x}", a.get(2), a.get(3), a.get(1))
+            }
             w if w == Print::Interface as usize => format!("({:#x},{:#x})", a.get(1), a.get(2)),
             _ => format!("{:#x}", a.get(1)),
         };

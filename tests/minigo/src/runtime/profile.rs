@@ -2,8 +2,8 @@
 //! where it is, up to the oldest frame of its goroutine or of itself. At exit the functions are
 //! written to a file.
 //!
-//! The handler does only what one may: it takes a cache from a fixed number of them, walks, and
-//! writes to memory that was set aside. Everything else is done by the thread that sends the
+//! The handler does only what is safe in one: it takes one of a fixed number of caches, walks, and
+//! writes to memory that was set aside. Everything else happens in the thread that sends the
 //! signals, and at exit.
 
 use parking_lot::Mutex;
@@ -148,7 +148,7 @@ impl Profiler {
         for (word, pc) in words[1..].iter().zip(pcs) {
             word.store(*pc, Ordering::Relaxed);
         }
-        // Release: who sees it sees the pcs.
+        // Release: a reader of this word also sees the pcs.
         words[0].store((end as usize) << 32 | pcs.len(), Ordering::Release);
     }
 

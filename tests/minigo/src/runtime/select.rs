@@ -2,8 +2,8 @@
 //!
 //! The cases come in a block of the caller's frame, CASE_WORDS words each: a channel or nil, 1 for
 //! a receive, and the element that a send sends. The channels are locked together, in the order of
-//! their addresses. A goroutine that must wait stands in the queues of all of them; whoever claims
-//! it first wakes it, and then it takes itself out of the others.
+//! their addresses. A goroutine that must wait stands in the queues of all of them. The first
+//! partner to claim it wakes it; then it takes itself out of the other queues.
 
 use super::arguments::{Arguments, natives};
 use super::channel::{Case, Channel, ELEMENT_WORDS, Outcome, SELECTED, Waiting, locked};
@@ -111,8 +111,12 @@ natives! {
             // SAFETY: channels of the program.
             unsafe { locked(*c) };
         }
-        // SAFETY: locked right above.
-        let unlock = |channels: &[usize]| channels.iter().for_each(|c| unsafe { held(*c) }.unlock());
+        let unlock = |channels: &[usize]| {
+            for c in channels {
+                // SAFETY: locked right above.
+                unsafe { held(*c) }.unlock();
+            }
+        };
         let mut wake = None;
         let done = try_all(&a, &cases, &mut wake);
         if done.is_some() || a.get(2) != 0 {
@@ -122,7 +126,8 @@ natives! {
                 let received = done.is_some_and(|(i, _)| cases.receives(i));
                 w.wake(if received { plain_sender } else { plain_receiver }, true);
             }
-            return done.map_or(2 * cases.0.len(), |(i, handed_over)| 2 * i + usize::from(handed_over));
+            let (case, handed_over) = done.unwrap_or((cases.0.len(), false));
+            return 2 * case + usize::from(handed_over);
         }
         let claimed = Arc::new(AtomicBool::new(false));
         let mut words = vec![];

@@ -1,8 +1,8 @@
 //! What each OS thread has of its own: memory to allocate from, and a buffer of the write barrier.
 //!
 //! Not thread-local variables with destructors: those are gone while the destructors of pthread
-//! keys run, and C code may call in from there. It stays as long as the thread is a machine; what
-//! is made again after that is freed in the key's next round.
+//! keys run, and C code may call in from there. What the thread has stays as long as the thread is
+//! a machine. If it is made again after that, the key's next round frees it.
 
 use stackmark::mark_sweep::Allocator;
 use stackmark::write_barrier::BarrierBuffer;
@@ -41,14 +41,15 @@ fn key() -> libc::pthread_key_t {
     static KEY: OnceLock<libc::pthread_key_t> = OnceLock::new();
     unsafe extern "C" fn thread_ends(local: *mut c_void) {
         if !stackmark_asm::current().is_null() {
-            // Still a machine: its goroutine's code allocates from here. It is detached in the same
-            // way, so once more. SAFETY: as in `with`. After the last round the box stays, which is
-            // rare and harmless.
+            // Still a machine: its goroutine's code allocates from here. Another key's destructor
+            // detaches the machine, so this one asks for one more round. After the last round the
+            // box stays, which is rare and harmless.
+            // SAFETY: as in `with`.
             unsafe { libc::pthread_setspecific(key(), local) };
             return;
         }
         LOCAL.set(std::ptr::null_mut());
-        // SAFETY: the value is this thread's box, and nobody finds it any more.
+        // SAFETY: the value is this thread's box, and the thread has no other reference to it.
         drop(unsafe { Box::from_raw(local.cast::<Local>()) });
     }
     *KEY.get_or_init(|| {

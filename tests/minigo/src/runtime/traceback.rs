@@ -1,7 +1,7 @@
 //! Tracebacks: what a goroutine is doing, function by function, with the places in the source.
 
 use super::host;
-use crate::module::Role;
+use crate::code::Role;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::sync::OnceLock;
@@ -12,21 +12,21 @@ const SHOWN: usize = 100;
 /// What is known of the program's machine code.
 pub(crate) struct Functions {
     /// Ascending.
-    all: Vec<crate::module::Function>,
+    all: Vec<crate::code::Function>,
     file: String,
 }
 
 static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
 
 /// Makes the program's functions known.
-pub(crate) fn set_functions(mut all: Vec<crate::module::Function>, file: String) {
+pub(crate) fn set_functions(mut all: Vec<crate::code::Function>, file: String) {
     all.sort_by_key(|f| f.start);
     let file = std::path::absolute(&file).map_or(file, |f| f.display().to_string());
     let _ = FUNCTIONS.set(Functions { all, file });
 }
 
 /// The function of the program that has an instruction at `at`.
-fn function(at: usize) -> Option<&'static crate::module::Function> {
+fn function(at: usize) -> Option<&'static crate::code::Function> {
     let all = &FUNCTIONS.get()?.all;
     let f = &all[all.partition_point(|f| f.start <= at).checked_sub(1)?];
     (at < f.start + f.len).then_some(f)

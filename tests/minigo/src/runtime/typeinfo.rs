@@ -48,7 +48,7 @@ pub(crate) struct TypeInfo {
     /// What the heap calls arrays of this type.
     pub(crate) descriptor: usize,
     shape: OnceLock<Shape>,
-    /// Of a type whose values are converted to interfaces.
+    /// Set for a type with values that are converted to interfaces.
     methods: OnceLock<Vec<Method>>,
 }
 

@@ -10,6 +10,7 @@ use std::rc::Rc;
 const MAX_COMPONENTS: usize = 8;
 
 impl Types {
+    /// How values of type `t` lie in memory and in SSA values.
     pub(crate) fn layout(&mut self, t: Ty) -> Rc<Layout> {
         if let Some(l) = &self.all[t.0 as usize].layout {
             return l.clone();

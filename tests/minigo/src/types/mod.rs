@@ -15,7 +15,7 @@ use std::rc::Rc;
 pub(crate) struct Ty(u32);
 
 impl Ty {
-    /// By which the runtime tells types from each other.
+    /// The number by which the runtime knows the type.
     pub(crate) fn number(self) -> u32 {
         self.0
     }

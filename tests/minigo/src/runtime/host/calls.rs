@@ -36,10 +36,10 @@ pub(crate) fn call_back_to_panic(raised: usize) -> ! {
     }
 }
 
-/// Calls C code at `wrapper` with `block`; others go on meanwhile.
+/// Calls C code at `wrapper` with `block`; other goroutines go on meanwhile.
 ///
 /// # Errors
-/// What it has thrown, as a text.
+/// The text of the exception that the C code has thrown.
 pub(crate) fn foreign(wrapper: usize, block: usize) -> Result<(), String> {
     // SAFETY: the address of a wrapper that the C compiler has made, with this type.
     let f = unsafe { std::mem::transmute::<usize, unsafe extern "C-unwind" fn(usize)>(wrapper) };

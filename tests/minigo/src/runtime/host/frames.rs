@@ -1,7 +1,7 @@
 //! The frames of the current goroutine and of its thread.
 
 use super::world::fatal;
-use crate::module::Role;
+use crate::code::Role;
 use crate::runtime::traceback;
 use stackmark::stack::Caller;
 use stackmark::unwind::FrameKind;
@@ -16,8 +16,8 @@ pub(crate) struct Place {
     pub(crate) pc: usize,
 }
 
-/// Calls `visit` for each managed frame of the current goroutine, youngest first, as long as it
-/// says so.
+/// Calls `visit` for each managed frame of the current goroutine, youngest first, until it returns
+/// false.
 pub(crate) fn each_frame(mut visit: impl FnMut(Place, Role) -> bool) {
     // SAFETY: used here alone.
     let caller = unsafe { Caller::current() };

@@ -55,8 +55,8 @@ impl Waiter {
         Waiter(unsafe { Caller::current() }.handle())
     }
 
-    /// Replaces the words that are roots for the goroutine. Its stack may have been scanned: they
-    /// are reported.
+    /// Replaces the words that are roots for the goroutine. Reports them: the goroutine may have
+    /// been scanned already.
     pub(crate) fn set_transfer(&self, words: &[usize]) {
         if reports_stores() {
             words.iter().for_each(|word| shade(*word));

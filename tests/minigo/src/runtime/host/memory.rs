@@ -22,15 +22,15 @@ pub(super) fn with_allocator<T>(f: impl FnOnce(&Allocator) -> T) -> T {
     })
 }
 
-/// Zeroed memory, or what stands in the way.
+/// Zeroed memory, or the reason why there is none.
 pub(crate) fn try_allocate(descriptor: usize, bytes: usize) -> Result<usize, AllocationError> {
     let allocated =
         with_allocator(|a| a.allocate(DescriptorId::from_index(descriptor as u32), bytes));
     allocated.map(|at| at.as_ptr() as usize)
 }
 
-/// Where, behind the word that the goroutine has from its machine, the allocator's fields for such
-/// objects lie, and the size of their cells. None: they are too large.
+/// The offset of the allocator's fields for such objects, from the address in the machine word, and
+/// the size of their cells. None: the objects are too large.
 pub(crate) fn allocation_slot(descriptor: usize, bytes: usize) -> Option<(usize, usize)> {
     Allocator::slot_offset(DescriptorId::from_index(descriptor as u32), bytes)
 }

@@ -20,7 +20,7 @@ pub(crate) use memory::{
     try_allocate, write_barrier_flag,
 };
 
-use crate::module::Code;
+use crate::code::Code;
 use crate::options::{Options, Stress};
 use crate::report;
 use crate::runtime::{fail, foreign as exports, interface, output, panic, profile, traceback};

@@ -1,0 +1,73 @@
+//! A compiled program, as the runtime sees it.
+
+use std::ops::Range;
+
+/// What a function is to tracebacks and to `recover`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Role {
+    /// The program's own.
+    #[default]
+    Plain,
+    /// Stands between a caller and what it calls: not seen by either.
+    Wrapper,
+    /// Runs deferred functions for a panic.
+    Panic,
+    /// Runs deferred functions for `runtime.Goexit`.
+    Goexit,
+    /// The function with which a goroutine starts.
+    Start,
+    /// Not shown either.
+    Runtime,
+}
+
+/// A compiled function.
+pub(crate) struct Function {
+    pub(crate) name: String,
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+    pub(crate) role: Role,
+    /// Offsets of code with the source line that it is from, ascending; 0: none.
+    pub(crate) lines: Vec<(u32, u32)>,
+}
+
+/// A return address with the frame's size and its slots, as Cranelift gives them.
+pub(crate) struct Safepoint {
+    pub(crate) return_address: usize,
+    /// From the stack pointer to the saved frame pointer.
+    pub(crate) span: u32,
+    pub(crate) slots: Vec<u32>,
+}
+
+/// A compiled program.
+pub(crate) struct Code {
+    /// The function object that the first goroutine runs.
+    pub(crate) start: usize,
+    /// The managed function with which a goroutine starts.
+    pub(crate) entry: usize,
+    /// The managed function that native code calls back to panic.
+    pub(crate) raise: usize,
+    /// The source.
+    pub(crate) file: String,
+    /// The managed functions that C may call, by number.
+    pub(crate) exports: Vec<usize>,
+    /// Whether there is C code.
+    pub(crate) calls_c: bool,
+    pub(crate) own_methods: OwnMethods,
+    pub(crate) range: Range<usize>,
+    pub(crate) functions: Vec<Function>,
+    pub(crate) safepoints: Vec<Safepoint>,
+    pub(crate) eh_frame: Vec<u8>,
+    /// Package-level variables that may hold references: addresses and lengths in bytes.
+    pub(crate) globals: Vec<(usize, usize)>,
+}
+
+/// What the runtime needs to make errors and to call them.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct OwnMethods {
+    /// The word with the code of method `Error` of the runtime's errors.
+    pub(crate) error: usize,
+    /// The number of the type `func() string`.
+    pub(crate) signature: u32,
+    /// The managed function that calls such a method.
+    pub(crate) text: usize,
+}
