@@ -13,6 +13,16 @@ pub fn signals_on_alternate_stack() {
     ONCE.call_once(install_again);
 }
 
+/// Runs the inputs in the files that the command line names.
+///
+/// # Panics
+/// If a file cannot be read.
+pub fn run_files(run: fn(&[u8])) {
+    for path in std::env::args().skip(1) {
+        run(&std::fs::read(path).expect("an input"));
+    }
+}
+
 fn install_again() {
     for signal in 1..=31 {
         // SAFETY: an all-zero sigaction is a value of the type, to be overwritten.

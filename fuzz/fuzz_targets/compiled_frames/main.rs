@@ -120,8 +120,8 @@ fn cycle(caller: Caller<'_>) {
             runtime.begin_scanning(number);
             runtime.scan_goroutines(|| {}).expect("a stack that can be walked");
         });
-        // What is found now and later, by returns into frames that nobody has visited, is what
-        // there is now.
+        // The scan finds now, or later by returns into frames that are not visited yet, what there
+        // is now.
         let there = with_model(|model| {
             model.scanned();
             model.references_of_youngest(model.depth())
@@ -137,8 +137,7 @@ fn cycle(caller: Caller<'_>) {
         let visited = world.rescan().expect("a stack that can be walked");
         let rescanned = found();
         let all = world.visit_all().expect("a stack that can be walked");
-        // Those beyond a foreign call that nobody has come back to are skipped without being
-        // counted.
+        // Frames beyond a foreign call that has not returned are skipped without being counted.
         assert!(visited.frames + visited.skipped <= all.frames, "{visited:?} of {all:?}");
         with_model(|model| {
             let depth = model.depth();

@@ -25,10 +25,7 @@ fn run(input: &[u8]) {
 #[cfg(fuzzing)]
 libfuzzer_sys::fuzz_target!(|input: &[u8]| run(input));
 
-/// Runs the inputs in the files that are named.
 #[cfg(not(fuzzing))]
 fn main() {
-    for path in std::env::args().skip(1) {
-        run(&std::fs::read(path).expect("an input"));
-    }
+    stackmark_fuzz::run_files(run);
 }
