@@ -1,46 +1,21 @@
 //! A debugger sees through it all: from a native function, across the switch of stacks and barrier
 //! stubs, by name through the managed frames to the goroutine's oldest frame.
+mod debugger;
 #[macro_use]
 mod runner;
 
+use debugger::{gdb, is_missing};
 use runner::{Outcome, Program, Size, run};
-use std::process::Command;
 
 /// The function of the runtime that is behind `runtime.NumGoroutine`, which the program calls in
 /// its innermost frame only.
 const BREAKPOINT: &str = "minigo::runtime::goroutine::num_goroutine";
 
-/// Whether there is a gdb. The tests say so and pass where there is none.
-fn gdb_is_missing() -> bool {
-    let missing = Command::new("gdb").arg("--version").output().is_err();
-    if missing {
-        eprintln!("skipped: gdb is not installed");
-    }
-    missing
-}
-
 /// The backtrace in the native function, with the given options for minigo.
 fn backtrace(options: &[&str]) -> Outcome {
-    let mut command = Command::new("gdb");
-    command.args(["-batch", "-nx"]);
-    for line in [
-        "set confirm off",
-        "set pagination off",
-        "set width 0",
-        "set debuginfod enabled off",
-        // It takes main.descend for a name of another language and shows main[descend].
-        "set print demangle off",
-        "set breakpoint pending on",
-        "set print thread-events off",
-        &format!("break {BREAKPOINT}"),
-        "run",
-        "backtrace -frame-arguments none",
-        "kill",
-    ] {
-        command.args(["-ex", line]);
-    }
-    command.arg("--args").arg(env!("CARGO_BIN_EXE_minigo")).args(options);
-    command.arg(Program::new("backtrace").file(Size::Full));
+    let at = format!("break {BREAKPOINT}");
+    let mut command = gdb(&[&at, "run", "backtrace -frame-arguments none", "kill"]);
+    command.args(options).arg(Program::new("backtrace").file(Size::Full));
     run(command)
 }
 
@@ -85,7 +60,7 @@ fn check(outcome: &Outcome) -> Vec<String> {
 
 #[test]
 fn names_every_frame() {
-    if gdb_is_missing() {
+    if is_missing() {
         return;
     }
     check(&backtrace(&[]));
@@ -93,7 +68,7 @@ fn names_every_frame() {
 
 #[test]
 fn crosses_barrier_stubs() {
-    if gdb_is_missing() {
+    if is_missing() {
         return;
     }
     let outcome = backtrace(&["--stress", "barrier-every-frame"]);
@@ -103,7 +78,7 @@ fn crosses_barrier_stubs() {
 
 #[test]
 fn crosses_barrier_stubs_after_moves_on_worker_threads() {
-    if gdb_is_missing() {
+    if is_missing() {
         return;
     }
     let outcome =

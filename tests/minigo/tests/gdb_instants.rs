@@ -1,9 +1,11 @@
 //! gdb at random instants of a program with a barrier in every frame, within stubs and in the
 //! function that handles a hit, too: it shows the stack that the program has at the same place
 //! without barriers, whole.
+mod debugger;
 #[macro_use]
 mod runner;
 
+use debugger::gdb;
 use runner::run;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -119,29 +121,10 @@ impl Walk {
 /// What gdb shows of the program, with these options for minigo.
 fn walks(seed: u64, options: &[&str]) -> Vec<Walk> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gdb_instants");
-    let mut command = Command::new("gdb");
-    command.args(["-batch", "-nx"]);
-    for line in [
-        "set confirm off",
-        "set pagination off",
-        "set width 0",
-        "set debuginfod enabled off",
-        // It takes main.leaf for a name of another language and shows main[leaf].
-        "set print demangle off",
-        "set breakpoint pending on",
-        "set print thread-events off",
-        "set backtrace past-main on",
-        &format!("source {}", directory.join("walks.py").display()),
-    ] {
-        command.args(["-ex", line]);
-    }
+    let script = format!("source {}", directory.join("walks.py").display());
+    let mut command = gdb(&["set backtrace past-main on", &script]);
     command.env("EVENTS", EVENTS.to_string()).env("SEED", seed.to_string());
-    command.arg("--args").arg(env!("CARGO_BIN_EXE_minigo")).args([
-        "--threads",
-        "1",
-        "--gc-percent",
-        "-1",
-    ]);
+    command.args(["--threads", "1", "--gc-percent", "-1"]);
     command.args(options).arg(directory.join("program.go"));
     let outcome = run(command);
     let walks: Vec<Walk> = outcome
@@ -199,7 +182,8 @@ fn compare(seed: u64, options: &[&str]) {
                 || !walk.in_barrier() && is_older_part(&found, after, false);
             assert!(
                 fits,
-                "{options:?}, seed {seed}:\n{walk:?}\nis neither part of\n{before:?}\nnor of\n{after:?}"
+                "{options:?}, seed {seed}:\n{walk:?}\nis neither part of\n{before:?}\n\
+                 nor of\n{after:?}"
             );
         }
         compared += 1;
@@ -214,8 +198,8 @@ fn compare(seed: u64, options: &[&str]) {
     }
     let in_assembly = places.len();
     println!(
-        "{options:?}, seed {seed}: {compared} instants, {in_barrier} of them in barriers, at {in_assembly} instructions of their \
-         assembly; {stubs} stubs seen"
+        "{options:?}, seed {seed}: {compared} instants, {in_barrier} of them in barriers, at \
+         {in_assembly} instructions of their assembly; {stubs} stubs seen"
     );
     assert!(compared >= 100 && in_barrier >= 60 && stubs > 1000, "too little was seen");
     // The stub, 22 instructions until the switch of stacks, and at least 40 behind it.

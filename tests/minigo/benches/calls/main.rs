@@ -193,8 +193,8 @@ impl Bench {
         let (mut machine, mut goroutine) = (MachineHeader::new(), GoroutineHeader::new());
         goroutine.stack_hi.store(stack.as_mut_ptr_range().end as usize, Relaxed);
         goroutine.entry.store(self.compiled.functions["switches"], Relaxed);
-        // SAFETY: headers and stack outlive the switches, and nobody else uses them. It does not
-        // end; its frames own nothing.
+        // SAFETY: headers and stack outlive the switches and have no other user. The goroutine does
+        // not end; its frames own nothing.
         unsafe {
             asm::prepare(&goroutine);
             asm::set_current(&mut machine);
@@ -235,7 +235,7 @@ fn gosched(n: usize) -> f64 {
         Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
     let (idle, is_idle) = mpsc::channel();
     let scheduler =
-        Scheduler::new(&runtime, 1, Box::new(move || idle.send(()).expect("somebody waits")));
+        Scheduler::new(&runtime, 1, Box::new(move || idle.send(()).expect("the receiver waits")));
     for _ in 0..2 {
         // SAFETY: compiled code that keeps the contracts.
         runtime.schedule(

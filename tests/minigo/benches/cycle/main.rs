@@ -1,11 +1,12 @@
-//! What one cycle costs, and for how long it stops anybody, against the number of objects, the
-//! depth of a stack and the number of goroutines.
+//! What one cycle costs, and the longest stop of the world or of one goroutine in it, against the
+//! number of objects, the depth of a stack and the number of goroutines.
 //!
 //! `cargo bench -p minigo --bench cycle [-- --quick]`. Each point is a program of its own that
 //! collects a few times; the median of its cycles counts. Writes three plots,
 //! `target/plots/cycle_{heap,depth,goroutines}.svg`, and ends with lines `figure NAME VALUE UNIT`.
 //! `exponent` is the slope in the plot from its second point on: 1 is linear growth, 0 is none.
 
+#[path = "../plot/mod.rs"]
 mod plot;
 
 use plot::{Curve, Plot};
@@ -193,17 +194,13 @@ fn main() -> Result<(), Box<dyn Error>> {
                 .push(format!("figure {what}_{name}_exponent {:.3} slope", exponent(&points[1..])));
         }
         let file = directory.join(format!("cycle_{name}.svg"));
-        let curves = [
-            Curve { name: "whole cycle", points: &whole },
-            Curve { name: "longest stop", points: &stop },
+        let curves = vec![
+            Curve { name: "whole cycle", points: whole },
+            Curve { name: "longest stop", points: stop },
         ];
-        let plot = Plot {
-            title: "One cycle",
-            below: experiment.axis,
-            left: "milliseconds",
-            curves: &curves,
-        };
-        std::fs::write(&file, plot.svg())?;
+        let plot =
+            Plot { title: "One cycle", below: experiment.axis, left: "milliseconds", curves };
+        plot::write(&file, &[plot])?;
         println!("wrote {}\n", file.display());
     }
     figures.iter().for_each(|figure| println!("{figure}"));

@@ -29,9 +29,9 @@ impl Host for Embedder {
 }
 
 /// Takes roots and does nothing with them.
-struct Nobody;
+struct NoCollector;
 
-impl Collector for Nobody {
+impl Collector for NoCollector {
     fn roots(&self, _words: &[usize]) {}
 }
 
@@ -59,7 +59,7 @@ fn return_time(barriers: BarrierMode, frames: u64) -> Result<(Duration, u64), Bo
     let compiled = jit::compile(&code, bottom, 0);
     let config = Config { barriers, ..Config::default() };
     let runtime = Runtime::new(config, code, Box::new(Embedder))?;
-    runtime.set_collector(Arc::new(Nobody));
+    runtime.set_collector(Arc::new(NoCollector));
     let object = 7u64;
     let mut argument = [frames, &raw const object as u64, 0];
     let machine = Machine::attach(&runtime)?;

@@ -1,5 +1,6 @@
-// A deep stack and the Boehm-Demers-Weiser collector: the thread that owns the stack collects, so that each collection is a
-// stop of its own. usage: deep DEPTH COLLECTIONS. Prints, for each collection, the longest time that the world was stopped.
+// A deep stack and the Boehm-Demers-Weiser collector: the thread that owns the stack collects, so
+// that each collection is a stop of its own. usage: deep DEPTH COLLECTIONS. Prints, for each
+// collection, the longest time that the world was stopped.
 #include <gc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +18,8 @@ static long now(void) {
 
 static void event(GC_EventType what) {
     if (what == GC_EVENT_PRE_STOP_WORLD) stopped_at = now();
-    if (what == GC_EVENT_POST_START_WORLD && now() - stopped_at > longest) longest = now() - stopped_at;
+    if (what == GC_EVENT_POST_START_WORLD && now() - stopped_at > longest)
+        longest = now() - stopped_at;
 }
 
 __attribute__((noinline)) static long rec(long depth) {

@@ -1,4 +1,4 @@
-//! How long a collection stops a program whose stack is deep: `cargo bench -p minigo --bench pause
+//! How long a collection stops a program with a deep stack: `cargo bench -p minigo --bench pause
 //! [-- --quick]`.
 //!
 //! One goroutine recurses to a depth and then runs a loop that goes a few frames up and down and
@@ -18,8 +18,10 @@
 #[allow(dead_code, unused_imports)]
 mod go;
 mod java;
+#[path = "../plot/mod.rs"]
 mod plot;
 
+use plot::{Curve, Plot};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -54,6 +56,19 @@ fn numbers(text: &str, word: &str) -> Vec<u64> {
 }
 
 type Results = BTreeMap<(&'static str, usize), Run>;
+
+/// The medians of all runs against the depth, a curve for each name.
+fn plot<'a>(title: &'a str, results: &Results, what: fn(&Run) -> &Vec<u64>) -> Plot<'a> {
+    let mut curves: Vec<Curve<'a>> = Vec::new();
+    for (&(name, depth), run) in results {
+        let point = (depth as f64, (median(what(run)) as f64 / 1e3).max(1.0));
+        match curves.last_mut() {
+            Some(curve) if curve.name == name => curve.points.push(point),
+            _ => curves.push(Curve { name, points: vec![point] }),
+        }
+    }
+    Plot { title, below: "frames", left: "microseconds", curves }
+}
 
 struct Bench {
     directory: PathBuf,
@@ -192,7 +207,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         depths.iter().for_each(|&depth| run("Boehm", depth, bench.boehm(depth)));
         let file = target.join("../pause.svg");
-        plot::write(&file, &results)?;
+        let stops = plot("longest stop of a collection, median", &results, |run| &run.stops);
+        let gaps = plot("longest gap seen by the deep thread, median", &results, |run| &run.gaps);
+        plot::write(&file, &[stops, gaps])?;
         println!("plotted in {}", file.display());
     }
     figures(&results, depths);

@@ -1,6 +1,7 @@
 package main
 
-// A deep stack, whose frames refer to old objects, six each, and at its top a loop that allocates garbage.
+// A deep stack of frames that refer to old objects, six each, and at its top a loop that allocates
+// garbage.
 
 type node struct {
 	next  *node

@@ -61,7 +61,7 @@ impl Bench {
         Ok(file)
     }
 
-    /// One run of the program, whose minor collections are added.
+    /// Runs the program once and adds its minor collections.
     fn run(&self, options: &[&str], into: &mut Collections) -> Result<(), Box<dyn Error>> {
         let stats = self.directory.join("stats.json");
         let mut command = Command::new(env!("CARGO_BIN_EXE_minigo"));
