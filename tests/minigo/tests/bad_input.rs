@@ -30,9 +30,10 @@ macro_rules! tests {
 }
 
 tests! {
-    complex_numbers, constant_division, constant_overflow, fmt_unsupported, generics, import_unsupported,
-    missing_return, mixed_types, no_main, other_package, recursive_type, result_count,
-    syntax_error, type_error, unclosed, unclosed_string, undefined, unused_import, unused_variable,
+    complex_numbers, constant_division, constant_overflow, fmt_unsupported, generics,
+    import_unsupported, missing_return, mixed_types, no_main, other_package, recursive_type,
+    result_count, syntax_error, type_error, unclosed, unclosed_string, undefined, unused_import,
+    unused_variable,
 }
 
 #[test]

@@ -173,13 +173,18 @@ fn every_free_amount(step: usize) -> PathBuf {
     source.push_str(
         "//export goCallback\nfunc goCallback(n C.int) C.int { return C.int(use(int(n))) }\n\n",
     );
-    source.push_str("func use(n int) int {\n\tvar buf [64]byte\n\tbuf[n%64] = 1\n\treturn n + int(buf[n%64])\n}\n\n");
+    source.push_str(
+        "func use(n int) int {\n\tvar buf [64]byte\n\tbuf[n%64] = 1\n\
+                     \treturn n + int(buf[n%64])\n}\n\n",
+    );
     let mut calls = String::new();
     for bytes in (4..=5000).step_by(step) {
         writeln!(
             source,
-            "func stack{bytes}() C.int {{\n\tvar buf [{bytes}]byte\n\tbuf[0], buf[{last}] = 1, 2\n\tvar n C.int = {bytes}\n\t\
-             C.callBack(&n)\n\tif int(buf[0])+int(buf[{last}]) != 3 {{\n\t\tpanic(\"stack{bytes}\")\n\t}}\n\treturn n\n}}\n",
+            "func stack{bytes}() C.int {{\n\tvar buf [{bytes}]byte\n\tbuf[0], buf[{last}] = 1, 2\n\
+             \tvar n C.int = {bytes}\n\t\
+             C.callBack(&n)\n\tif int(buf[0])+int(buf[{last}]) != 3 {{\n\
+             \t\tpanic(\"stack{bytes}\")\n\t}}\n\treturn n\n}}\n",
             last = bytes - 1,
         )
         .unwrap();
@@ -219,13 +224,20 @@ fn callback_stack_under_stress() {
 /// an exception: Go itself drops such frames (its issue 16150).
 #[test]
 fn panics_run_the_cleanups_of_c_frames() {
-    let go = "package main\n\n// void callBack(int n);\n// int cleanups(void);\nimport \"C\"\n\nimport \"fmt\"\n\n\
-              //export goPanic\nfunc goPanic(n C.int) {\n\tif n == 0 {\n\t\tpanic(\"bottom\")\n\t}\n\tC.callBack(n - 1)\n}\n\n\
-              func try(n C.int) (r interface{}) {\n\tdefer func() { r = recover() }()\n\tC.callBack(n)\n\treturn\n}\n\n\
-              func main() {\n\tfor i := C.int(0); i < 50; i++ {\n\t\tif r := try(i); r != \"bottom\" {\n\t\t\tpanic(r)\n\t\t}\n\t}\n\
+    let go = "package main\n\n// void callBack(int n);\n// int cleanups(void);\nimport \"C\"\n\n\
+              import \"fmt\"\n\n\
+              //export goPanic\nfunc goPanic(n C.int) {\n\tif n == 0 {\n\t\tpanic(\"bottom\")\n\
+              \t}\n\tC.callBack(n - 1)\n}\n\n\
+              func try(n C.int) (r interface{}) {\n\tdefer func() { r = recover() }()\n\
+              \tC.callBack(n)\n\treturn\n}\n\n\
+              func main() {\n\tfor i := C.int(0); i < 50; i++ {\n\
+              \t\tif r := try(i); r != \"bottom\" {\n\t\t\tpanic(r)\n\t\t}\n\t}\n\
               \tfmt.Println(C.cleanups())\n}\n";
-    let c = "#include \"_cgo_export.h\"\n\nstatic int count;\n\nstatic void clean(int *n)\n{\n    count += *n;\n}\n\n\
-             void callBack(int n)\n{\n    __attribute__((cleanup(clean))) int one = 1;\n    goPanic(n);\n    one = 2;\n}\n\n\
+    let c = "#include \"_cgo_export.h\"\n\nstatic int count;\n\nstatic void clean(int *n)\n\
+             {\n    count += *n;\n}\n\n\
+             void callBack(int n)\n\
+             {\n    __attribute__((cleanup(clean))) int one = 1;\n    goPanic(n);\n    one = 2;\n\
+             }\n\n\
              int cleanups(void)\n{\n    return count;\n}\n";
     let own = directory("cleanups");
     fs::write(own.join("cleanups.c"), c).unwrap();
@@ -243,15 +255,20 @@ fn exceptions_and_panics_pass_through_cxx_and_go() {
         println!("skipped: there is no C++ compiler");
         return;
     }
-    let go = "package main\n\n// #ifdef __cplusplus\n// extern \"C\" {\n// #endif\n// void thrower(int n, int panics);\n// int objects(void);\n\
+    let go = "package main\n\n// #ifdef __cplusplus\n// extern \"C\" {\n// #endif\n\
+              // void thrower(int n, int panics);\n// int objects(void);\n\
               // #ifdef __cplusplus\n// }\n// #endif\nimport \"C\"\n\nimport \"fmt\"\n\n\
-              //export goCall\nfunc goCall(n, panics C.int) {\n\tif n == 0 {\n\t\tpanic(\"Go's own\")\n\t}\n\tC.thrower(n-1, panics)\n}\n\n\
-              func try(n, panics C.int) (r interface{}) {\n\tdefer func() { r = recover() }()\n\tC.thrower(n, panics)\n\treturn\n}\n\n\
-              func main() {\n\tfor i := C.int(0); i < 20; i++ {\n\t\ta, b := try(i, 0), try(i, 1)\n\t\tif i%10 == 3 {\n\
+              //export goCall\nfunc goCall(n, panics C.int) {\n\tif n == 0 {\n\
+              \t\tpanic(\"Go's own\")\n\t}\n\tC.thrower(n-1, panics)\n}\n\n\
+              func try(n, panics C.int) (r interface{}) {\n\tdefer func() { r = recover() }()\n\
+              \tC.thrower(n, panics)\n\treturn\n}\n\n\
+              func main() {\n\tfor i := C.int(0); i < 20; i++ {\n\t\ta, b := try(i, 0), try(i, 1)\n\
+              \t\tif i%10 == 3 {\n\
               \t\t\tfmt.Println(a, b)\n\t\t}\n\t}\n\tfmt.Println(C.objects())\n}\n";
     let cxx = "#include \"_cgo_export.h\"\n#include <stdexcept>\n\nstatic int alive;\n\n\
                struct Object {\n    Object() { alive++; }\n    ~Object() { alive--; }\n};\n\n\
-               extern \"C\" void thrower(int n, int panics)\n{\n    Object object;\n    if (n == 0 && !panics)\n\
+               extern \"C\" void thrower(int n, int panics)\n\
+               {\n    Object object;\n    if (n == 0 && !panics)\n\
                \x20       throw std::runtime_error(\"C++\");\n    goCall(n, panics);\n}\n\n\
                extern \"C\" int objects(void)\n{\n    return alive;\n}\n";
     let own = directory("exceptions");
@@ -302,17 +319,21 @@ fn mistakes_in_c_are_errors_with_their_place() {
         ),
         (
             "variadic",
-            "package main\n\n// #include <stdio.h>\nimport \"C\"\n\nfunc main() { C.printf(nil) }\n",
+            "package main\n\n// #include <stdio.h>\nimport \"C\"\n\n\
+             func main() { C.printf(nil) }\n",
             "variadic.go:6:15: C.printf: a C function with a variable number",
         ),
         (
             "types",
-            "package main\n\n// static int f(int x) { return x; }\nimport \"C\"\n\nfunc main() { s := \"x\"; C.f(s) }\n",
-            "types.go:6:29: cannot use s (variable of type string) as main.C.int value in argument to C.f",
+            "package main\n\n// static int f(int x) { return x; }\nimport \"C\"\n\n\
+             func main() { s := \"x\"; C.f(s) }\n",
+            "types.go:6:29: cannot use s (variable of type string) as main.C.int value in argument \
+             to C.f",
         ),
         (
             "count",
-            "package main\n\n// static int f(int x) { return x; }\nimport \"C\"\n\nfunc main() { C.f() }\n",
+            "package main\n\n// static int f(int x) { return x; }\nimport \"C\"\n\n\
+             func main() { C.f() }\n",
             "count.go:6:",
         ),
         (

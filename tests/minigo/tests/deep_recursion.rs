@@ -14,10 +14,10 @@ const SWING: u64 = 150;
 const LARGEST_MOVE: u64 = 256 << 10;
 
 /// The cycles that ran wholly at the bottom: those that met the stack at its full depth, both when
-/// they scanned it and when they looked again, but for the first, which may have begun during the
-/// descent. The program waits there for 20 cycles, the first of which may be that one. (A cycle in
-/// whose course the goroutine has left the bottom finds the stack shorter when it looks again; one
-/// in whose course it has not run does not look again at all.)
+/// they scanned it and when they rescanned it. The first is left out: it may have begun during the
+/// descent. The program waits there for 20 cycles, the first included. (If the goroutine leaves the
+/// bottom during a cycle, the rescan finds the stack shorter. If it does not run during a cycle,
+/// there is no rescan.)
 fn cycles_at_the_bottom(statistics: &Value, size: u64) -> Vec<&Value> {
     let cycles = statistics["cycles_detail"].as_array().expect("statistics have cycles_detail");
     assert_eq!(cycles.len() as u64, number(statistics, "cycles"));

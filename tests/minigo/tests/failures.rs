@@ -50,12 +50,15 @@ macro_rules! tests {
 }
 
 tests! {
-    close_closed, close_nil, deadlock_goexit, deadlock_many, deadlock_nil, deadlock_receive, deadlock_select, deadlock_send, divide, index_array,
-    index_slice, index_string, index_unsigned, make_capacity, make_channel, make_huge, make_length, nil_array,
-    nil_function, nil_large, nil_method, nil_read, nil_write, panic_again, panic_bool, panic_float, panic_goroutine, panic_in_deferred,
-    panic_init, panic_int, panic_named, panic_named_string, panic_nil, panic_string, remainder, send_closed,
-    send_closed_while_waiting, shift_negative, slice_array, slice_capacity, slice_low, slice_negative, slice_order,
-    slice_string, slice_three, stack_overflow, stack_overflow_goroutine,
+    close_closed, close_nil, deadlock_goexit, deadlock_many, deadlock_nil, deadlock_receive,
+    deadlock_select, deadlock_send, divide, index_array, index_slice, index_string,
+    index_unsigned, make_capacity, make_channel, make_huge, make_length, nil_array,
+    nil_function, nil_large, nil_method, nil_read, nil_write, panic_again, panic_bool,
+    panic_float, panic_goroutine, panic_in_deferred, panic_init, panic_int, panic_named,
+    panic_named_string, panic_nil, panic_string, remainder, send_closed,
+    send_closed_while_waiting, shift_negative, slice_array, slice_capacity, slice_low,
+    slice_negative, slice_order, slice_string, slice_three, stack_overflow,
+    stack_overflow_goroutine,
 }
 
 #[test]
@@ -65,10 +68,12 @@ fn every_failure_in_the_directory_is_tested() {
 
 #[test]
 fn panics_under_way_are_all_named() {
-    let again = "panic: BOOM [recovered]\n\tpanic: again BOOM [recovered]\n\tpanic: again again BOOM [recovered]\n\t\
+    let again = "panic: BOOM [recovered]\n\tpanic: again BOOM [recovered]\n\
+                 \tpanic: again again BOOM [recovered]\n\t\
                  panic: again again again BOOM\n\ngoroutine 1 [running]:\nmain.f.func1(...)\n";
     minigo(&[], &programs().join("fail/panic_again.go")).expect_status(2).expect_stderr(again);
-    let deferred = "panic: +3.500000e+000\n\tpanic: runtime error: invalid memory address or nil pointer dereference\n\
+    let deferred = "panic: +3.500000e+000\n\
+                    \tpanic: runtime error: invalid memory address or nil pointer dereference\n\
                     [signal SIGSEGV";
     minigo(&[], &programs().join("fail/panic_in_deferred.go"))
         .expect_status(2)
@@ -82,7 +87,8 @@ fn tracebacks_name_functions_and_lines() {
     let line = |text: &str| source.lines().position(|l| l.contains(text)).unwrap() + 1;
     let path = std::path::absolute(&file).unwrap();
     let expected = format!(
-        "panic(...)\nmain.f(...)\n\t{0}:{1}\nmain.f(...)\n\t{0}:{2}\nmain.f(...)\n\t{0}:{2}\nmain.main(...)\n\t{0}:{3}\n",
+        "panic(...)\nmain.f(...)\n\t{0}:{1}\nmain.f(...)\n\t{0}:{2}\nmain.f(...)\n\t{0}:{2}\n\
+         main.main(...)\n\t{0}:{3}\n",
         path.display(),
         line("panic(\"BOOM\")"),
         line("f(n - 1)"),

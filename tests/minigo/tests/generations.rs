@@ -7,8 +7,8 @@ use runner::{minigo, number};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// An old table whose entries are replaced by young objects all the time: minor collections, which
-/// do not trace the table, find them through what the barrier has recorded alone.
+/// Young objects replace the entries of an old table all the time. Minor collections do not trace
+/// the table: they find the young objects through the barrier's records alone.
 const OLD_TABLE: &str = "package main
 
 import \"runtime\"

@@ -83,8 +83,10 @@ fn statistics_of_a_failed_program_are_written_too() {
 
 #[test]
 fn garbage_is_collected_without_being_asked() {
-    let source = "package main\n\ntype node struct {\n\tnext *node\n\tpad  [20]int\n}\n\nfunc main() {\n\
-                  \tvar list *node\n\tfor i := 0; i < 1000000; i++ {\n\t\tif i%100 == 0 {\n\t\t\tlist = nil\n\t\t}\n\
+    let source = "package main\n\ntype node struct {\n\tnext *node\n\tpad  [20]int\n}\n\n\
+                  func main() {\n\
+                  \tvar list *node\n\tfor i := 0; i < 1000000; i++ {\n\t\tif i%100 == 0 {\n\
+                  \t\t\tlist = nil\n\t\t}\n\
                   \t\tlist = &node{next: list}\n\t}\n}\n";
     let stats = Path::new(env!("CARGO_TARGET_TMPDIR")).join("garbage.json");
     let options = ["--stats", stats.to_str().unwrap()];
@@ -109,7 +111,8 @@ fn a_lower_percentage_collects_more_often() {
 
 #[test]
 fn print_and_println_write_to_standard_error() {
-    let source = "package main\n\nimport \"fmt\"\n\nfunc main() {\n\tprintln(\"a\", 1, true, -2)\n\tprint(\"b\", 3, \"\\n\")\n\
+    let source = "package main\n\nimport \"fmt\"\n\nfunc main() {\n\tprintln(\"a\", 1, true, -2)\n\
+                  \tprint(\"b\", 3, \"\\n\")\n\
                   \tfmt.Println(\"out\")\n\tprintln()\n}\n";
     let outcome = minigo(&[], &written("printing.go", source));
     outcome.expect(0, "out\n");
@@ -189,8 +192,10 @@ fn a_small_maximum_is_enough_for_a_small_stack() {
 fn collect_every_poll_goes_on_after_a_goroutine_has_waited() {
     let file = written(
         "waited.go",
-        "package main\n\nfunc f(n int) int {\n\tif n == 0 {\n\t\treturn 0\n\t}\n\treturn f(n-1) + 1\n}\n\n\
-         func main() {\n\tc := make(chan int)\n\tgo func() { c <- 1 }()\n\tprintln(<-c + f(300))\n}\n",
+        "package main\n\nfunc f(n int) int {\n\tif n == 0 {\n\t\treturn 0\n\t}\n\
+         \treturn f(n-1) + 1\n}\n\n\
+         func main() {\n\tc := make(chan int)\n\tgo func() { c <- 1 }()\n\tprintln(<-c + f(300))\n\
+         }\n",
     );
     let report = file.with_extension("json");
     let options = ["--stress", "collect-every-poll", "--stats", report.to_str().unwrap()];

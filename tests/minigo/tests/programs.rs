@@ -21,7 +21,8 @@ macro_rules! tests {
 
             #[test]
             fn with_three_mark_workers() {
-                Program::new(stringify!($name)).check(&["--mark-workers", "3", "--gc-percent", "20"], Size::Full);
+                let options = ["--mark-workers", "3", "--gc-percent", "20"];
+                Program::new(stringify!($name)).check(&options, Size::Full);
             }
 
             #[test]

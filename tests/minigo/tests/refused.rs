@@ -139,9 +139,9 @@ unsafe extern "C" fn munmap(address: *mut c_void, len: usize) -> c_int {
 
 const ALONE: &str = "STACKMARK_ALONE";
 
-/// Runs a test in a process of its own, where nobody else makes threads or maps memory. What such a
-/// process is told, if this is one; otherwise its status and what it wrote to standard error,
-/// having been told `what`.
+/// Runs a test in a process of its own: no other test makes threads or maps memory there. In such a
+/// process: `Ok` with what it was told. Otherwise: the status of a new one that is told `what`, and
+/// what it wrote to standard error.
 fn alone(test: &str, what: &str) -> Result<String, (Option<i32>, String)> {
     if let Ok(told) = std::env::var(ALONE) {
         return Ok(told);
@@ -331,7 +331,7 @@ fn a_call_that_lasts(refused: i64, patience: usize) {
     assert_eq!(runtime.census().machines, 0);
 }
 
-// The foreign call ends only after the others have run: somebody has to try again for a thread.
+// The foreign call ends only after the others have run: the runtime must try again for a thread.
 alone!(goroutines_behind_a_foreign_call_run_when_a_thread_can_be_had_again, {
     a_call_that_lasts(3, usize::MAX);
 });

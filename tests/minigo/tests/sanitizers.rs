@@ -37,7 +37,8 @@ fn expect_reports(name: &str, go: &str, c: &str, wanted: &str) {
 
 /// Go calls `first`, which calls Go back, which grows its stack and calls `second`; then `third`.
 #[cfg(stackmark_asan)]
-const NESTED: &str = "package main\n\n// void first(void);\n// void second(void);\n// int third(void);\nimport \"C\"\n\n\
+const NESTED: &str = "package main\n\n// void first(void);\n// void second(void);\n\
+                      // int third(void);\nimport \"C\"\n\n\
     //export goBack\nfunc goBack() { deep(100) }\n\n\
     func deep(n int) int {\n\tvar buf [256]byte\n\tif n == 0 {\n\t\tC.second()\n\t\treturn 0\n\t}\n\
     \tbuf[n%256] = 1\n\treturn deep(n-1) + int(buf[n%256])\n}\n\n\
@@ -47,7 +48,8 @@ const NESTED: &str = "package main\n\n// void first(void);\n// void second(void)
 #[test]
 fn a_use_after_free_is_caught() {
     let c = "#include \"_cgo_export.h\"\n#include <stdlib.h>\n\nstatic int *block;\n\n\
-             void first(void)\n{\n    block = malloc(40);\n    goBack();\n}\n\nvoid second(void)\n{\n    free(block);\n}\n\n\
+             void first(void)\n{\n    block = malloc(40);\n    goBack();\n}\n\nvoid second(void)\n\
+             {\n    free(block);\n}\n\n\
              int third(void)\n{\n    return block[9];\n}\n";
     expect_reports("use_after_free", NESTED, c, "AddressSanitizer: heap-use-after-free");
 }
@@ -58,7 +60,8 @@ fn a_use_after_free_is_caught() {
 #[test]
 fn a_store_beyond_a_local_is_caught() {
     let c = "#include \"_cgo_export.h\"\n\nstatic volatile int end = 4;\n\n\
-             void first(void)\n{\n    volatile int local[4] = { 0 };\n    goBack();\n    local[end] = 1;\n}\n\n\
+             void first(void)\n\
+             {\n    volatile int local[4] = { 0 };\n    goBack();\n    local[end] = 1;\n}\n\n\
              void second(void)\n{\n}\n\nint third(void)\n{\n    return 0;\n}\n";
     expect_reports("overflow", NESTED, c, "AddressSanitizer: stack-buffer-overflow");
 }
@@ -66,8 +69,10 @@ fn a_store_beyond_a_local_is_caught() {
 #[cfg(stackmark_asan)]
 #[test]
 fn a_use_of_a_local_after_its_function_has_returned_is_caught() {
-    let c = "#include \"_cgo_export.h\"\n\nstatic int *kept;\n\nstatic void keep(int *at)\n{\n    kept = at;\n}\n\n\
-             void first(void)\n{\n    goBack();\n}\n\nvoid second(void)\n{\n    int local[4] = { 0 };\n    keep(local);\n}\n\n\
+    let c = "#include \"_cgo_export.h\"\n\nstatic int *kept;\n\nstatic void keep(int *at)\n\
+             {\n    kept = at;\n}\n\n\
+             void first(void)\n{\n    goBack();\n}\n\nvoid second(void)\n\
+             {\n    int local[4] = { 0 };\n    keep(local);\n}\n\n\
              int third(void)\n{\n    return kept[0];\n}\n";
     expect_reports("after_return", NESTED, c, "AddressSanitizer: stack-use-after-return");
 }
@@ -76,10 +81,13 @@ fn a_use_of_a_local_after_its_function_has_returned_is_caught() {
 #[cfg(stackmark_tsan)]
 #[test]
 fn a_data_race_between_two_goroutines_in_c_is_caught() {
-    let go = "package main\n\n// void meet(void);\nimport \"C\"\n\nfunc main() {\n\tdone := make(chan bool)\n\
-              \tfor i := 0; i < 2; i++ {\n\t\tgo func() {\n\t\t\tC.meet()\n\t\t\tdone <- true\n\t\t}()\n\t}\n\t<-done\n\t<-done\n}\n";
+    let go = "package main\n\n// void meet(void);\nimport \"C\"\n\nfunc main() {\n\
+              \tdone := make(chan bool)\n\
+              \tfor i := 0; i < 2; i++ {\n\t\tgo func() {\n\t\t\tC.meet()\n\t\t\tdone <- true\n\
+              \t\t}()\n\t}\n\t<-done\n\t<-done\n}\n";
     let c = "#include <pthread.h>\n\nstatic pthread_barrier_t both;\nlong stores;\n\n\
-             __attribute__((constructor)) static void begin(void)\n{\n    pthread_barrier_init(&both, 0, 2);\n}\n\n\
+             __attribute__((constructor)) static void begin(void)\n\
+             {\n    pthread_barrier_init(&both, 0, 2);\n}\n\n\
              void meet(void)\n{\n    pthread_barrier_wait(&both);\n    stores++;\n}\n";
     expect_reports("race", go, c, "ThreadSanitizer: data race");
 }

@@ -125,7 +125,7 @@ fn run(threads: usize, goroutines: usize, config: Config) -> Arc<Runtime> {
                 world.end_scanning();
                 drop(world);
                 runtime.stacks().trim();
-                // Nobody waits but for the first time.
+                // The receiver waits for the first time only.
                 let _ = scanned.send(());
             }
             number
@@ -244,8 +244,8 @@ static TURNS_TO_GO: AtomicUsize = AtomicUsize::new(0);
 static MEETING: Mutex<usize> = Mutex::new(0);
 static MET: Condvar = Condvar::new();
 
-/// Takes its turns one by one, counting who else does; the last two wait for each other, each on
-/// its thread.
+/// Takes its turns one by one and counts the others that do. The last two wait for each other, each
+/// on its thread.
 unsafe extern "C-unwind" fn meets(_object: *mut c_void, _n: usize) -> usize {
     // SAFETY: used within this function alone, which owns nothing when it yields.
     let caller = unsafe { Caller::current() };

@@ -2,9 +2,9 @@
 //! of the switches between stacks in both directions, of barrier stubs and hits, while the stack
 //! moves.
 //!
-//! The processor traps behind each instruction of a goroutine's thread. What calls and returns have
-//! been executed tells where the thread must return to; a trace from the trap must find just that,
-//! and in the assembly libgcc's unwinder too.
+//! The processor traps behind each instruction of a goroutine's thread. The calls and returns so
+//! far tell where the thread must return to. A trace from the trap must find just that; in the
+//! assembly libgcc's unwinder must, too.
 
 mod jit;
 
@@ -147,8 +147,8 @@ fn memories(system: Range<usize>) -> [LiveMemory; 5] {
         let stack = goroutine.stack_lo.load(Relaxed)..goroutine.stack_hi.load(Relaxed);
         (header..header + size_of::<GoroutineHeader>(), stack)
     });
-    // SAFETY: all are mapped; nobody but this thread changes the stacks.
     let memories = [stack, system, header, barrier::pool(), barrier::table()];
+    // SAFETY: all are mapped; only this thread changes the stacks.
     memories.map(|range| unsafe { LiveMemory::new(range) })
 }
 
@@ -206,8 +206,8 @@ impl Stepper {
         }
     }
 
-    /// Whose stack pointer that is. The scheduler's frames older than `run` are above where calls
-    /// out begin that are in no callback.
+    /// The side that this stack pointer belongs to. The scheduler's frames older than `run` are
+    /// above where calls out begin that are in no callback.
     fn side_of(&mut self, sp: usize) -> usize {
         // SAFETY: the thread's own machine.
         let Some(machine) = (unsafe { asm::current().as_ref() }) else { return SCHEDULER };
@@ -416,7 +416,7 @@ enum Bottom {
     Yields,
 }
 
-/// The compiled entry for callbacks, and what is left to do: one callback, whose own bottom runs a
+/// The compiled entry for callbacks, and what is left to do: one callback. Its own bottom runs a
 /// cycle.
 static BACK: AtomicUsize = AtomicUsize::new(0);
 /// Whether the bottom yields.
@@ -466,7 +466,7 @@ fn run_to_the_end(machine: &Machine, mut goroutine: Arc<Goroutine>) -> u64 {
                 goroutine = again;
             }
             Left::Exited => return yields,
-            Left::Parked => panic!("nobody parks here"),
+            Left::Parked => panic!("a goroutine parks here"),
         }
     }
     unreachable!("yields without end")
@@ -483,14 +483,17 @@ fn step_through(config: Config, n: u64, what: Bottom) {
             jit::compile(&code, bottom, 0)
         };
         YIELDS.store(what == Bottom::Yields, Relaxed);
-        let runtime = Runtime::new(config, code.clone(), Box::new(Embedder)).expect("the assembly's frames");
+        let runtime = Runtime::new(config, code.clone(), Box::new(Embedder));
+        let runtime = runtime.expect("the assembly's frames");
         runtime.set_collector(Arc::new(NoRoots));
         let machine = Machine::attach(&runtime).expect("a fresh thread");
         let mut argument = [n, &raw const OBJECT as u64, 0];
         let mut spawn = || {
-            BACK.store(if what == Bottom::Callback { compiled.functions["back"] } else { 0 }, Relaxed);
+            let back = if what == Bottom::Callback { compiled.functions["back"] } else { 0 };
+            BACK.store(back, Relaxed);
             // SAFETY: the entry is compiled code that keeps the contracts.
-            unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory")
+            let spawned = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) };
+            spawned.expect("memory")
         };
         // Once without, so that the dynamic linker has resolved what is called: that is a million
         // instructions.
@@ -499,7 +502,11 @@ fn step_through(config: Config, n: u64, what: Bottom) {
         code.refresh_images();
         code.snapshot().read_images().expect("the CFI of this process");
         let mut alternate = vec![0_u8; 1 << 20];
-        let stack = libc::stack_t { ss_sp: alternate.as_mut_ptr().cast(), ss_flags: 0, ss_size: alternate.len() };
+        let stack = libc::stack_t {
+            ss_sp: alternate.as_mut_ptr().cast(),
+            ss_flags: 0,
+            ss_size: alternate.len(),
+        };
         // SAFETY: the handler runs on a stack of its own that outlives the stepping.
         unsafe {
             assert_eq!(libc::sigaltstack(&raw const stack, std::ptr::null_mut()), 0);
@@ -525,8 +532,8 @@ fn step_through(config: Config, n: u64, what: Bottom) {
             kinds: [0; 3],
             failure: None,
         };
-        // SAFETY: nobody uses it yet; the handler does from the first poll until the goroutine's
-        // exit.
+        // SAFETY: there is no other reference yet. The handler uses it from the first poll until
+        // the goroutine's exit.
         unsafe { *STEPPER.0.get() = Some(stepper) };
         STATE.store(READY, Relaxed);
         let yields = run_to_the_end(&machine, goroutine);
@@ -534,7 +541,10 @@ fn step_through(config: Config, n: u64, what: Bottom) {
         // SAFETY: the handler does not come any more.
         let stepper = unsafe { (*STEPPER.0.get()).take() }.expect("put there above");
         let Stepper { switches, steps, compared, kinds, failure, .. } = stepper;
-        println!("{steps} instructions, of these {kinds:?} of managed code, assembly and stubs; {compared} compared");
+        println!(
+            "{steps} instructions, of these {kinds:?} of managed code, assembly and stubs; \
+             {compared} compared"
+        );
         let name = failure.as_ref().and_then(|failure| {
             let snapshot = code.snapshot();
             let function = snapshot.function(failure.pc)?;

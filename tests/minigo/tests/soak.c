@@ -1,4 +1,5 @@
-/* What the soak's goroutines call: C that calls back, and threads of C's own that call in. All memory is counted. */
+/* What the soak's goroutines call: C that calls back, and threads of C's own that call in. All
+   memory is counted. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdlib.h>

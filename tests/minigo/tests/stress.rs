@@ -41,12 +41,16 @@ macro_rules! tests {
 
             #[test]
             fn each_item_verified_on_two_threads() {
-                VERIFIED.iter().for_each(|list| check(stringify!($name), &["--threads", "2", "--stress", list]));
+                for list in VERIFIED {
+                    check(stringify!($name), &["--threads", "2", "--stress", list]);
+                }
             }
 
             #[test]
             fn each_item_verified_on_four_threads() {
-                VERIFIED.iter().for_each(|list| check(stringify!($name), &["--threads", "4", "--stress", list]));
+                for list in VERIFIED {
+                    check(stringify!($name), &["--threads", "4", "--stress", list]);
+                }
             }
 
             #[test]
@@ -56,7 +60,8 @@ macro_rules! tests {
 
             #[test]
             fn collect_a_few_frames_at_a_time() {
-                check(stringify!($name), &["--stress", "collect-every-poll,scan-few-frames,verify"]);
+                let list = "collect-every-poll,scan-few-frames,verify";
+                check(stringify!($name), &["--stress", list]);
             }
 
             #[test]
@@ -67,10 +72,9 @@ macro_rules! tests {
 
             #[test]
             fn all_together_with_a_hybrid_write_barrier() {
-                check(
-                    stringify!($name),
-                    &["--write-barrier", "hybrid", "--threads", "4", "--mark-workers", "2", "--stress", ALL_STRESS],
-                );
+                let mut options = vec!["--write-barrier", "hybrid", "--threads", "4"];
+                options.extend(["--mark-workers", "2", "--stress", ALL_STRESS]);
+                check(stringify!($name), &options);
             }
 
             #[test]
@@ -81,19 +85,22 @@ macro_rules! tests {
 
             #[test]
             fn collect_minor_while_the_heap_grows() {
-                let options = ["--generational=8192", "--threads", "2", "--stress", "verify,poison,barrier-every-frame"];
+                let list = "verify,poison,barrier-every-frame";
+                let options = ["--generational=8192", "--threads", "2", "--stress", list];
                 check(stringify!($name), &options);
             }
 
             #[test]
             fn collect_minor_with_a_hybrid_write_barrier() {
                 let list = "collect-every-poll,scan-few-frames,verify";
-                check(stringify!($name), &["--generational", "--write-barrier", "hybrid", "--stress", list]);
+                let options = ["--generational", "--write-barrier", "hybrid", "--stress", list];
+                check(stringify!($name), &options);
             }
 
             #[test]
             fn all_together_and_minor_on_four_threads() {
-                check(stringify!($name), &["--generational", "--threads", "4", "--stress", ALL_STRESS]);
+                let options = ["--generational", "--threads", "4", "--stress", ALL_STRESS];
+                check(stringify!($name), &options);
             }
 
             #[test]

@@ -92,9 +92,11 @@ mod tests {
 
     #[test]
     fn stops_are_the_first_and_the_last_phase() {
-        let trace = "gc 1 @0.001s 4%: 0.018+0.24+0.003 ms clock, 0.03+0.1/0.2/0+0.006 ms cpu, 3->4->0 MB, 4 MB goal\n\
+        let trace = "gc 1 @0.001s 4%: 0.018+0.24+0.003 ms clock, 0.03+0.1/0.2/0+0.006 ms cpu, \
+                     3->4->0 MB, 4 MB goal\n\
                      noise\n\
-                     gc 2 @0.002s 6%: 0.006+90.5+0.125 ms clock, 0.012+0/0.1/0+0.2 ms cpu, 3->4->0 MB, 4 MB goal\n";
+                     gc 2 @0.002s 6%: 0.006+90.5+0.125 ms clock, 0.012+0/0.1/0+0.2 ms cpu, \
+                     3->4->0 MB, 4 MB goal\n";
         assert_eq!(longest_stop(trace), Duration::from_micros(125));
         assert_eq!(longest_stop(""), Duration::ZERO);
     }

@@ -15,7 +15,7 @@ pub(crate) struct Ran {
     pub(crate) stderr: String,
 }
 
-/// Runs `command` to its end; its output goes through files in `scratch`, so that nobody waits for
+/// Runs `command` to its end; its output goes through files in `scratch`, so that neither waits for
 /// a reader.
 ///
 /// # Errors

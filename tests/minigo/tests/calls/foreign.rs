@@ -107,7 +107,7 @@ fn a_goroutine_parked_in_a_callback_does_not_keep_the_other_goroutines_of_its_th
         match parked.lock().pop() {
             Some(goroutine) => caller.runtime().ready(goroutine, 21),
             // Both run on one thread, and the other one has it to itself until its callback parks.
-            None => panic!("nobody is parked"),
+            None => panic!("no goroutine is parked"),
         }
         3
     };
@@ -221,7 +221,7 @@ unsafe extern "C-unwind" fn calls_back(
         // SAFETY: used here alone.
         let caller = unsafe { Caller::current() };
         let inner = match level {
-            // SAFETY: getpid takes nothing; read fails on a descriptor that nobody has.
+            // SAFETY: getpid takes nothing; read fails on a descriptor that is not open.
             0 => unsafe {
                 assert_eq!(
                     caller.lib_call(libc::getpid as *const () as usize, &[]).result,
@@ -259,8 +259,7 @@ unsafe fn library_call(
 }
 
 #[test]
-fn go_10406_a_library_calls_results_survive_a_callback_that_grows_the_stack_and_makes_calls_of_its_own()
- {
+fn go_10406_a_library_calls_results_survive_a_callback_that_grows_the_stack_and_calls() {
     for config in configs() {
         let s = Setting::new(config);
         let result = s.run(1, &|_| {

@@ -36,7 +36,8 @@ uintptr_t on_another_stack(callback f, void *argument) {
 
 static __thread jmp_buf back;
 
-static __attribute__((noinline)) void jump_after(callback f, void *argument, volatile uintptr_t *result) {
+static __attribute__((noinline)) void jump_after(callback f, void *argument,
+                                                 volatile uintptr_t *result) {
     *result = f(argument);
     longjmp(back, 1);
 }

@@ -20,7 +20,8 @@ static void *body(void *argument) {
     return NULL;
 }
 
-// The sum of what f(argument) returns on n threads, which all live at the same time if f waits for the others.
+// The sum of what f(argument) returns on n threads. They all live at the same time if f waits for
+// the others.
 uintptr_t on_threads(int n, callback f, void *argument) {
     pthread_t *threads = calloc(n, sizeof *threads);
     struct start *starts = calloc(n, sizeof *starts);
@@ -52,7 +53,8 @@ uintptr_t wait_for_ever(void *flag) {
     for (;;) sleep(1);
 }
 
-// Starts a thread that calls f(argument), cancels it as soon as *flag is set, and joins it. 1 if it was cancelled.
+// Starts a thread that calls f(argument), cancels it as soon as *flag is set, and joins it. 1 if it
+// was cancelled.
 int cancel_when(callback f, void *argument, int *flag) {
     struct start start = {f, argument, 0};
     pthread_t thread;

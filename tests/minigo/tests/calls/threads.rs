@@ -29,8 +29,13 @@ fn threads() -> Option<Threads> {
     let library = Library::load("threads.c")?;
     macro_rules! functions {
         ($($name:ident)*) => {
-            // SAFETY: the functions' types in threads.c.
-            unsafe { Threads { $($name: std::mem::transmute::<*mut c_void, _>(library.function(stringify!($name))),)* } }
+            Threads {
+                $($name: {
+                    let function = library.function(stringify!($name));
+                    // SAFETY: the function's type in threads.c.
+                    unsafe { std::mem::transmute::<*mut c_void, _>(function) }
+                },)*
+            }
         };
     }
     Some(functions! {
@@ -379,7 +384,10 @@ fn go_8588_an_unrecovered_panic_on_any_thread_prints_its_traceback_and_ends_with
     let Some(c) = threads() else { return };
     let die = |s: &Setting| -> usize { die_of_panic(&s.runtime, "BOOM") };
     let Ok(what) = std::env::var(CHILD) else {
-        let name = "threads::go_8588_an_unrecovered_panic_on_any_thread_prints_its_traceback_and_ends_with_status_2";
+        let name = concat!(
+            "threads::go_8588_an_unrecovered_panic_on_any_thread_prints_its_traceback",
+            "_and_ends_with_status_2"
+        );
         for what in ["own", "foreign", "both"] {
             let (text, status) = child(name, what);
             assert_eq!(status, Some(2), "{what}: {text}");

@@ -35,7 +35,7 @@ pub(crate) fn switch_out(b: &mut FunctionBuilder<'_>, module: &mut JITModule) ->
 
 /// The compiled function, registered.
 pub(crate) struct Compiled {
-    /// Keeps the code. Locked by nobody: so that it may be shared.
+    /// Keeps the code. The lock, never taken, makes it `Sync`.
     _module: Mutex<JITModule>,
     /// `entry(goroutine, argument)`, where the argument points to `[n, object, result]`.
     pub(crate) entry: usize,
