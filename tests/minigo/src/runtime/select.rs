@@ -37,12 +37,11 @@ impl Cases<'_> {
 /// # Safety
 /// The words are a block's address and the number of its cases.
 unsafe fn cases<'b>(at: usize, count: usize) -> Cases<'b> {
-    // SAFETY: the caller's promise.
-    Cases(if count == 0 {
-        &[]
-    } else {
-        unsafe { std::slice::from_raw_parts(at as *const _, count) }
-    })
+    match count {
+        0 => Cases(&[]),
+        // SAFETY: the caller's promise.
+        _ => Cases(unsafe { std::slice::from_raw_parts(at as *const _, count) }),
+    }
 }
 
 /// # Safety
