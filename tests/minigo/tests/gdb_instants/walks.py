@@ -17,8 +17,12 @@ def symbol(pc):
     """What holds pc, and how far into it that is."""
     if pc not in symbols:
         text = gdb.execute("info symbol %#x" % pc, to_string=True)
+        behind = text.startswith("No symbol")
+        if behind:
+            # The call of a function that does not return may be its caller's last instruction.
+            text = gdb.execute("info symbol %#x" % (pc - 1), to_string=True)
         name, _, rest = text.partition(" in section ")[0].partition(" + ")
-        symbols[pc] = (name.strip(), int(rest or 0))
+        symbols[pc] = (name.strip(), int(rest or 0) + behind)
     return symbols[pc]
 
 
