@@ -28,8 +28,7 @@ pub(crate) fn run(command: &mut Command, scratch: &Path) -> io::Result<Ran> {
     let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
     let pid = child.id() as libc::pid_t;
     loop {
-        // SAFETY: our own child, which nobody else waits for; both pointers are to variables of
-        // ours.
+        // SAFETY: our own child, waited for only here; both pointers are to our own variables.
         match unsafe { libc::wait4(pid, &mut status, 0, usage.as_mut_ptr()) } {
             waited if waited == pid => break,
             _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}

@@ -65,7 +65,7 @@ fn call_in(s: &Setting, n: u64, act: crate::Act<'_>) -> u64 {
 }
 
 #[test]
-fn a_thread_that_nobody_knows_calls_in_again_and_again_and_is_detached_at_its_end() {
+fn a_thread_unknown_to_the_runtime_calls_in_again_and_again_and_is_detached_at_its_end() {
     let Some(c) = threads() else { return };
     for config in configs() {
         let s = Setting::new(config);

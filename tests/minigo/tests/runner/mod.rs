@@ -31,10 +31,12 @@ const OUTPUT_LIMIT: u64 = 64 << 20;
 macro_rules! for_each_program {
     ($tests:ident) => {
         $tests! {
-            arrays, backtrace, bad_formats, binary_trees, channels, closures, collections, constants, control,
-            deep_goroutines, deep_recursion, defers, evaluation, f128, float32s, floats, formats, formats_more,
-            globals, goroutines, interfaces, ints, large_frames, linked_list, lists_kept, mandelbrot, maps, methods,
-            multiple_results, nqueens, panics_move, parked_goroutines, pointers, prime_sieve, select, shifts, slice_in_loop,
+            arrays, backtrace, bad_formats, binary_trees, channels, closures,
+            collections, constants, control, deep_goroutines, deep_recursion, defers,
+            evaluation, f128, float32s, floats, formats, formats_more, globals,
+            goroutines, interfaces, ints, large_frames, linked_list, lists_kept,
+            mandelbrot, maps, methods, multiple_results, nqueens, panics_move,
+            parked_goroutines, pointers, prime_sieve, select, shifts, slice_in_loop,
             slices, stack_arrays, stack_shrinks, strings, structs,
         }
     };
@@ -44,8 +46,9 @@ macro_rules! for_each_program {
 macro_rules! for_each_c_program {
     ($tests:ident) => {
         $tests! {
-            c_calls, callback_gc, callback_stack_copied_under_call, callbacks, libcall_survives_callback,
-            panic_across_callback, return_after_grow, return_after_grow_from_go, threads_call_in,
+            c_calls, callback_gc, callback_stack_copied_under_call, callbacks,
+            libcall_survives_callback, panic_across_callback, return_after_grow,
+            return_after_grow_from_go, threads_call_in,
         }
     };
 }
@@ -99,7 +102,8 @@ impl Outcome {
                 .take_while(|(ours, wanted)| ours == wanted)
                 .count();
             panic!(
-                "{}\nstandard output differs from line {} on:\n  here:    {:?}\n  real Go: {:?}\n{}",
+                "{}\nstandard output differs from line {} on:\n\
+                 \x20 here:    {:?}\n  real Go: {:?}\n{}",
                 self.command,
                 line + 1,
                 self.stdout.lines().nth(line),
