@@ -8,6 +8,8 @@ compile_error!("stackmark-unwind has no file in src/arch for this architecture")
 mod x86_64;
 
 #[cfg(target_arch = "x86_64")]
+pub use x86_64::prefetch;
+#[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::*;
 
 /// The word, with its origin hidden from the compiler: it assumes nothing about the result. A

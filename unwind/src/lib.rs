@@ -109,6 +109,9 @@ mod unwinder;
 mod walk_error;
 mod walker;
 
+// For the collector's marking, which has no other need of the architecture.
+#[doc(hidden)]
+pub use arch::prefetch;
 pub use cfi::CfiError;
 pub use code::{Code, CodeError, FunctionRef, NativeRule, RegionId, Snapshot};
 pub use frame::{BarrierRefusal, Frame, FrameKind};

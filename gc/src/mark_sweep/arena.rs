@@ -109,15 +109,11 @@ impl Arena {
     #[inline]
     pub(super) fn prefetch(&self, address: usize) -> bool {
         let Some(index) = self.index_of(address) else { return false };
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let record = std::ptr::from_ref(self.block(index)).cast::<i8>();
+        let record = std::ptr::from_ref(self.block(index)) as usize;
         // Most bits lie in these two lines; some of small cells lie further on.
-        // SAFETY: a hint, which reads nothing.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(record);
-            _mm_prefetch::<_MM_HINT_T0>(record.wrapping_add(64));
-            _mm_prefetch::<_MM_HINT_T0>(address as *const i8);
-        }
+        stackmark_unwind::prefetch(record);
+        stackmark_unwind::prefetch(record.wrapping_add(64));
+        stackmark_unwind::prefetch(address);
         true
     }
 

@@ -21,7 +21,7 @@ macro_rules! check {
 
 check! { no_circles: asm unwind gc; not yet: stack }
 check! { downwards: ; not yet: stack }
-check! { targets: asm unwind; not yet: stack gc }
+check! { targets: asm unwind gc; not yet: stack }
 check! { short_lines: asm unwind gc fuzz; not yet: stack tests }
 check! { short_files: asm unwind gc; not yet: stack }
 check! { readmes: asm unwind gc; not yet: stack }

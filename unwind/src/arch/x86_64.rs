@@ -119,7 +119,7 @@ pub(crate) fn interrupted(context: &libc::ucontext_t) -> [usize; REGISTERS] {
 
 /// Starts to load the word at `address` into the cache. Any address is allowed.
 #[inline]
-pub(crate) fn prefetch(address: usize) {
+pub fn prefetch(address: usize) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     // SAFETY: a prefetch reads nothing and faults at no address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address as *const i8) };
