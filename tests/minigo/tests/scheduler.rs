@@ -210,8 +210,8 @@ fn goroutines_that_run_while_others_are_rescanned_leave_few_for_the_end_however_
     let machine = Machine::attach(&runtime).expect("a fresh thread");
     let mut goroutines: Vec<_> = arguments
         .iter_mut()
-        // SAFETY: compiled code that keeps the contracts; the argument outlives it.
         .map(|argument| {
+            // SAFETY: compiled code that keeps the contracts; the argument outlives it.
             unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }
                 .expect("memory")
         })
