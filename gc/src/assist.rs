@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use stackmark_stack::Caller;
-use stackmark_stack::observe::{Activity, Observed};
+use stackmark_stack::{Activity, Observed};
 
 use crate::heap::Heap;
 use crate::mark::MarkState;

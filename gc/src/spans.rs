@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use stackmark_stack::observe::{Activity, Observer};
+use stackmark_stack::{Activity, Observer};
 use tracing::span::EnteredSpan;
 use tracing::trace_span;
 

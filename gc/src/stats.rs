@@ -1,6 +1,6 @@
 //! Statistics of collections, as plain values.
 
-pub use stackmark_stack::stats::Summary;
+pub use stackmark_stack::Summary;
 pub use stackmark_stack::{ModeInForce, Straggler};
 
 use crate::heap::HeapCounts;

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use stackmark_stack::observe::{Activity, Observer};
+use stackmark_stack::{Activity, Observer};
 
 /// An [`Observer`] that writes a trace file. Installed with `runtime.observed().set(trace)`.
 pub struct TraceFile {

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex};
 
 use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep, Options};
 use stackmark::stack::{
-    self, BarrierMode, Caller, Goroutine, Host, Left, Machine, Runtime, Schedule, StackKind, asm,
+    self, BarrierMode, Caller, Goroutine, Host, Left, Machine, Runtime, Schedule, StackKind, Word,
+    asm,
 };
 use stackmark::stats::Statistics;
 use stackmark::unwind::stack_map::llvm;
@@ -59,7 +60,9 @@ impl Host for Embedder {
         panic!("stack exceeds {limit} bytes")
     }
 
-    fn at_poll(&self, caller: Caller<'_>) {
+    fn at_poll(&self, _goroutine: &Goroutine) {
+        // SAFETY: used within this method, which a poll of this thread's goroutine calls.
+        let caller = unsafe { Caller::current() };
         let (collector, when) = with(|world| (Arc::clone(&world.collector), world.when));
         let polls = with(|world| world.polls.replace(world.polls.get() + 1));
         match when {
@@ -75,7 +78,7 @@ impl Host for Embedder {
                 let goroutine = caller.handle();
                 let publish = move || {
                     let runtime = Arc::clone(collector.runtime());
-                    collector.request(move || runtime.ready(goroutine, 0));
+                    collector.request(move || runtime.ready(goroutine, Word::Plain(0)));
                 };
                 // SAFETY: the library's poll owns nothing when it calls this, and what this
                 // function owned has moved.

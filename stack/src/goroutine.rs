@@ -1,59 +1,62 @@
 //! The record of a goroutine.
 
-use crate::frontier::StackScan;
-use crate::memory::{StackKind, StackMemory};
-use crate::ran::Ran;
-use crate::request::{Asking, Request, Requests};
-use crate::status::{Held, Status, StatusWord};
-use crate::sync::{Mutex, MutexGuard};
-use crate::{STACK_GUARD, memory::Origin};
+use crate::memory::{STACK_GUARD, StackKind, StackMemory};
+use crate::protocol::sync::{Condvar, Mutex, MutexGuard};
+use crate::protocol::{Dirty, Held, Request, Requests, Signal, StackScan, Status, StatusWord};
 use stackmark_asm::layout::GoroutineHeader;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-/// A managed thread of execution with a movable stack of its own.
+/// A managed thread of execution with a stack of its own.
 ///
-/// The record stays in place and is reused for another goroutine when this one has ended and nobody
-/// refers to it.
+/// The record stays at its address as long as the runtime. It is reused for another goroutine when
+/// this one has ended and no handle to it is left.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Goroutine {
-    /// What assembly and managed code address. First, so that its address is the record's.
+    /// The words that assembly and managed code use. The first field, so that its
+    /// address is the record's.
     pub(crate) header: GoroutineHeader,
+    /// The number of its runtime, which owns the record.
+    runtime: u64,
     id: AtomicU64,
     pub(crate) status: StatusWord,
-    /// The memory of the stack. Only the goroutine itself, or its holder, locks it; so it never
-    /// waits long.
+    /// The memory of the stack. Locked for short moments only, mostly by the goroutine
+    /// itself or by its holder.
     pub(crate) memory: Mutex<Option<StackMemory>>,
-    /// What its last poll asked room for, in bytes: a shrink leaves that much, also when the
-    /// goroutine has parked in that poll. Relaxed: written by itself before it stops.
+    /// The bytes of room that the last poll asked for. A shrink leaves that much, also when the
+    /// goroutine has parked in that poll. Relaxed: the goroutine writes it before it stops, and the
+    /// status word orders the stop.
     pub(crate) room: AtomicUsize,
-    /// The stack stays where it is. Relaxed: written before the goroutine comes to life.
+    /// The stack does not move. Relaxed: written before the goroutine comes to life.
     fixed: AtomicBool,
     /// `scan_lock`.
     scan: Mutex<StackScan>,
     requests: Requests,
-    /// Kept at `usize::MAX` by a debugging mode that wants to see every poll.
+    /// A debugging mode sees every poll: the poll word stays at `usize::MAX`. Relaxed: written
+    /// before the goroutine comes to life.
     pub(crate) every_poll: AtomicBool,
-    /// The round of scans that has come to this stack last: what is not visited is blocked. Written
-    /// under `scan_lock`, Release; read Acquire by who waits for it.
+    /// The last round of scans that has begun this stack's scan, so that its unvisited frames are
+    /// blocked. Written under `scan_lock`, Release. The collector's thread reads it Acquire while
+    /// it waits: it then sees the roots delivered.
     pub(crate) scanned_in: AtomicU64,
-    /// Native code has called back since this thread's last return from a foreign call. Relaxed:
+    /// Native code has called back since the goroutine's last return from a foreign call. Relaxed:
     /// only the goroutine's own thread uses it.
     pub(crate) called_back: AtomicBool,
-    /// Whether it has run since its scan.
-    pub(crate) ran: Ran,
-    /// References that native code keeps for it: scanned as roots.
+    /// Whether the goroutine has run since its scan.
+    pub(crate) dirty: Dirty,
+    /// Words that native code keeps for the goroutine. They are roots.
     transfer: Mutex<Vec<usize>>,
-    /// A parked goroutine that must go on on its own OS thread (it is inside a callback) waits
-    /// here.
+    /// A goroutine that parks inside a callback keeps its OS thread, which waits here.
     pub(crate) woken: Mutex<bool>,
-    pub(crate) wake: crate::sync::Condvar,
+    pub(crate) wake: Condvar,
 }
 
 impl Goroutine {
-    pub(crate) fn new() -> Self {
+    /// A dead record of the runtime with this number.
+    pub(crate) fn new(runtime: u64) -> Self {
         Goroutine {
             header: GoroutineHeader::new(),
+            runtime,
             id: AtomicU64::new(0),
             status: StatusWord::new(Status::Dead),
             memory: Mutex::new(None),
@@ -64,10 +67,10 @@ impl Goroutine {
             every_poll: AtomicBool::new(false),
             scanned_in: AtomicU64::new(0),
             called_back: AtomicBool::new(false),
-            ran: Ran::default(),
+            dirty: Dirty::default(),
             transfer: Mutex::new(Vec::new()),
             woken: Mutex::new(false),
-            wake: crate::sync::Condvar::new(),
+            wake: Condvar::new(),
         }
     }
 
@@ -79,10 +82,16 @@ impl Goroutine {
         self.header.language.iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 
-    /// Its number: 1 for the first of a runtime, never reused.
+    /// The goroutine's number: 1 for the first of a runtime, never reused.
     #[inline]
     pub fn id(&self) -> u64 {
         self.id.load(Ordering::Relaxed)
+    }
+
+    /// The number of its runtime.
+    #[inline]
+    pub(crate) fn runtime(&self) -> u64 {
+        self.runtime
     }
 
     /// What it is doing at this moment.
@@ -90,12 +99,19 @@ impl Goroutine {
         self.status.get()
     }
 
-    /// The address that managed code knows it by.
-    pub fn header(&self) -> &GoroutineHeader {
-        &self.header
+    /// The address that managed code knows the goroutine by: its header's. The header's offsets are
+    /// in [`asm::layout`](stackmark_asm::layout).
+    pub fn address(&self) -> usize {
+        (&raw const self.header) as usize
     }
 
-    /// Whether native code that it called out to has called back into managed code.
+    /// The embedder's word of the header, at offset `G_USER`. It is not a root. Native code and
+    /// managed code may write it at any time. The accesses are relaxed.
+    pub fn user_word(&self) -> &AtomicUsize {
+        &self.header.user
+    }
+
+    /// Whether native code that the goroutine called out to has called back into managed code.
     pub fn in_callback(&self) -> bool {
         self.header.callback_depth.load(Ordering::Relaxed) != 0
     }
@@ -105,7 +121,7 @@ impl Goroutine {
         self.scan.lock()
     }
 
-    /// Holds it if it stands still.
+    /// Holds the goroutine if it stands still.
     ///
     /// # Errors
     /// Its status, if that is Running or Dead.
@@ -113,58 +129,52 @@ impl Goroutine {
         self.status.hold(&self.scan)
     }
 
-    /// As [`Goroutine::hold`], without waiting: `None` if somebody has its `scan_lock`.
+    /// As [`Goroutine::hold`], without waiting: `None` if another thread has its `scan_lock`.
     pub(crate) fn hold_now(&self) -> Option<Result<Held<'_, StackScan>, Status>> {
         self.status.hold_now(&self.scan)
     }
 
-    /// Becomes Running; false while it is held.
+    /// Makes the goroutine Running; false while it is held.
     #[inline]
     pub(crate) fn try_start(&self, from: Status) -> bool {
         self.status.try_start(from)
     }
 
-    /// Becomes Running; waits while it is held.
+    /// Makes the goroutine Running; waits while it is held.
     #[cold]
     pub(crate) fn start_running(&self, from: Status) {
         self.status.start_running(from, &self.scan);
     }
 
-    /// Bytes of its stack, used or not, at this moment.
-    pub fn stack_size(&self) -> usize {
-        let bounds = self.bounds();
-        bounds.end - bounds.start
-    }
-
-    /// The bounds of its stack.
+    /// The addresses of the stack in use.
     pub(crate) fn bounds(&self) -> std::ops::Range<usize> {
         self.header.stack_lo.load(Ordering::Relaxed)..self.header.stack_hi.load(Ordering::Relaxed)
     }
 
-    /// Asks it to do something at its next poll. If it is not running it meets the request when it
-    /// runs.
+    /// Asks the goroutine to do something at its next poll. A goroutine that is not running finds
+    /// the request when it runs.
     pub fn request(&self, what: Request) {
-        self.ask(what, Asking::Surely);
+        self.ask(what, Signal::Fenced);
     }
 
-    pub(crate) fn ask(&self, what: Request, asking: Asking) {
-        self.requests.ask(what, asking, &self.header.stack_limit);
+    pub(crate) fn ask(&self, what: Request, signal: Signal) {
+        self.requests.ask(what, signal, &self.header.stack_limit);
     }
 
-    /// Whether it has been asked to do something at its next poll and has not done it yet.
+    /// Whether a request waits for the goroutine's next poll.
     pub fn is_awaited(&self) -> bool {
         self.requests.any()
     }
 
-    /// Takes what has been asked, and makes the poll word say the limit again.
+    /// Takes what has been asked, and writes the limit to the poll word again.
     pub(crate) fn take_requests(&self) -> Request {
         let taken = self.requests.take();
         self.rewrite_limit();
         taken
     }
 
-    /// Writes the poll word from the stack's bounds, unless something is asked. Called by the
-    /// goroutine itself or by its holder, after anything that changed the bounds.
+    /// Writes the poll word from the stack's bounds, or `usize::MAX` while something is asked. The
+    /// goroutine itself or its holder calls it after a change of the bounds.
     pub(crate) fn rewrite_limit(&self) {
         let lo = self.header.stack_lo.load(Ordering::Relaxed);
         let quiet =
@@ -172,7 +182,7 @@ impl Goroutine {
         self.requests.rewrite(&self.header.stack_limit, quiet);
     }
 
-    /// The header's view of `memory`, after the stack has changed.
+    /// Writes the bounds of `memory` to the header after the stack has changed.
     pub(crate) fn publish_bounds(&self, memory: &StackMemory) {
         self.header.stack_lo.store(memory.lo, Ordering::Relaxed);
         self.header.stack_hi.store(memory.hi, Ordering::Relaxed);
@@ -184,29 +194,20 @@ impl Goroutine {
         if self.fixed.load(Ordering::Relaxed) { StackKind::Fixed } else { StackKind::Moving }
     }
 
-    /// Whether its stack grows in place.
-    pub(crate) fn grows_in_place(memory: &StackMemory) -> bool {
-        matches!(memory.origin, Origin::Reserved { .. })
-    }
-
-    /// Replaces the words that native code keeps for it. They are roots until they are taken: a
-    /// value on its way from or to a parked goroutine. During marking the caller has passed
-    /// references through the write barrier.
-    pub fn set_transfer(&self, words: &[usize]) {
-        let mut transfer = self.transfer.lock();
-        transfer.clear();
-        transfer.extend_from_slice(words);
-    }
-
-    /// Takes the words that [`Goroutine::set_transfer`] left into `into`, replacing its contents.
+    /// Moves the words that [`Runtime::set_transfer`](crate::Runtime::set_transfer) has left to
+    /// `into`, replacing its contents.
     pub fn take_transfer(&self, into: &mut Vec<usize>) {
         let mut transfer = self.transfer.lock();
         into.clear();
         into.append(&mut transfer);
     }
 
-    /// Calls `f` with the words of the transfer.
-    pub fn with_transfer<R>(&self, f: impl FnOnce(&mut Vec<usize>) -> R) -> R {
+    /// Calls `f` with the words of the transfer, under a lock.
+    pub(crate) fn with_transfer<R>(&self, f: impl FnOnce(&mut Vec<usize>) -> R) -> R {
         f(&mut self.transfer.lock())
     }
 }
+
+// A goroutine's header has the address of its record.
+const _: () = assert!(std::mem::offset_of!(Goroutine, header) == 0);
+const _: () = assert!(align_of::<Goroutine>() >= align_of::<GoroutineHeader>());

@@ -1,14 +1,14 @@
-//! A stack that only the model knows to be true, and the real scanning, hitting and moving over it.
+//! A model of a stack's layout, with the real scanning, hitting and moving over a real stack.
 //!
 //! Bytes become steps: calls and returns of invented functions, scans, rescans, short scans, moves,
 //! growth, exceptions. After each step every frame of the real stack is compared with the model.
-//! The property tests and the fuzz target feed it.
+//! The property tests and the fuzz target supply the bytes.
 
-use crate::frontier::Budget;
 use crate::goroutine::Goroutine;
-use crate::runtime::{BarrierMode, Collector, Config, Host, Runtime, stubs};
+use crate::memory::{MAX_FRAME, STACK_GUARD};
+use crate::protocol::Budget;
+use crate::runtime::{BarrierMode, Config, Host, RootSink, Runtime, stubs};
 use crate::scan::{self, Extent};
-use crate::{MAX_FRAME, STACK_GUARD, moving, poll};
 use parking_lot::Mutex;
 use stackmark_asm as asm;
 use stackmark_unwind::{Code, Function, Region, Safepoint};
@@ -16,23 +16,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 const WORD: usize = 8;
-/// What lies above the locals of a frame: the saved frame pointer and the return address.
+/// Bytes above the locals of a frame: the saved frame pointer and the return address.
 const RECORD: usize = 2 * WORD;
 /// The part of `call_system` at the young end.
 const CALL_SYSTEM: usize = 7 * WORD;
 const FUNCTION_BYTES: usize = 64;
 const FUNCTIONS: usize = 16;
-/// Where in its function each safepoint's return address lies.
+/// The offset of the safepoint's return address in each function.
 const CALL_SITE: usize = 32;
-/// The smallest invented reference: no stack lies there.
+/// The smallest invented reference. No stack lies there.
 const REFERENCE: usize = 0x10;
 /// The model stops growing here, so that a run stays short.
 const MOST_FRAMES: usize = 400;
 
-/// The invented code: nothing of it is ever executed.
+/// The invented code, which is never executed.
 static CODE: [u8; FUNCTIONS * FUNCTION_BYTES] = [0xcc; FUNCTIONS * FUNCTION_BYTES];
 
-/// Words of locals of function `f`, and which of them are live at its call.
+/// The number of words of locals of function `f`, and the words that are live at its call.
 fn shape(f: usize) -> (usize, impl Iterator<Item = usize>) {
     let words = [2, 3, 4, 6, 8, 12, 16, 2, 24, 40, 5, 60, 90, 124, 7, 10][f];
     (words, (0..words).filter(move |i| (i + f).is_multiple_of(1 + f % 3)))
@@ -104,23 +104,23 @@ impl Host for NoHost {
 #[derive(Default)]
 struct Collected(Mutex<Vec<usize>>);
 
-impl Collector for Collected {
+impl RootSink for Collected {
     fn roots(&self, words: &[usize]) {
         self.0.lock().extend_from_slice(words);
     }
 }
 
-/// What a local holds.
+/// The value of a local.
 #[derive(Clone, Copy, Debug)]
 enum Local {
     Reference(usize),
-    /// The address of the stack at this depth.
+    /// The address at this depth of the stack.
     Own(usize),
-    /// Not live: a word that nobody may change, whatever it looks like.
+    /// Not live: a word that must not change, whatever it looks like.
     Dead(usize),
 }
 
-/// A managed frame, or that of a callback that one of its callees' natives made.
+/// A frame of a managed function, or of a callback.
 enum Frame {
     Managed {
         function: usize,
@@ -128,7 +128,7 @@ enum Frame {
         depth: usize,
         locals: Vec<Local>,
     },
-    /// With the frame of `call_system` under it, whose stack pointer is at this depth.
+    /// The frame of `callback`, above that of `call_system`, whose stack pointer is at this depth.
     Callback { call_out: usize },
 }
 
@@ -140,25 +140,26 @@ struct Model {
     frames: Vec<Frame>,
     next_reference: usize,
     cycle: u64,
-    /// What the scan that is not complete yet must have found at its end.
+    /// The roots that the incomplete scan must have found at its end.
     expected: Option<Vec<usize>>,
-    /// Frames from this index on have run, or were written to, since they were visited.
+    /// Frames from this index on have run or were written to since their visit.
     touched: usize,
-    /// Depth of the stack pointer that the last scan began at, and the smallest since.
+    /// Depth of the stack pointer that the last scan began at: sp(l) of invariant 9 in
+    /// `protocol/frontier.rs`. `reached` is the least depth since: m.
     scanned_at: usize,
     reached: usize,
-    /// The largest depth that a scan began at since the last one that visited everything.
+    /// The largest depth that a scan began at, from the last whole one on: d of invariant 9.
     marked_from: usize,
     /// The goroutine has run since the last scan began.
     ran: std::cell::Cell<bool>,
 }
 
-/// Where a scan begins.
+/// How a scan begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Begin {
-    /// With a new cycle that visits everything.
+    /// In a new cycle, which visits every frame.
     Major,
-    /// With a new cycle that goes on from the last one.
+    /// In a new cycle, which continues the last one.
     Minor,
     /// In the same cycle, again.
     Again,
@@ -178,7 +179,7 @@ impl Model {
         };
         let runtime = Runtime::new(config, code, Box::new(NoHost)).expect("the assembly's frames");
         let collected = Arc::new(Collected::default());
-        runtime.set_collector(collected.clone());
+        let _ = runtime.set_root_sink(collected.clone());
         // SAFETY: the goroutine never runs.
         let goroutine = unsafe { runtime.spawn(0, 0) }.expect("memory");
         Model {
@@ -211,8 +212,8 @@ impl Model {
         unsafe { *((self.hi() - depth) as *mut usize) = word }
     }
 
-    /// Depth of the managed stack pointer: of the youngest frame, or of the bottom under
-    /// `goroutine_entry`.
+    /// Depth of the managed stack pointer: that of the youngest frame, or that of the stack without
+    /// frames, under `goroutine_entry`.
     fn sp(&self) -> usize {
         match self.frames.last() {
             None => asm::PREPARED_BYTES - CALL_SYSTEM,
@@ -221,7 +222,8 @@ impl Model {
         }
     }
 
-    /// Depth of the saved frame pointer of managed frame `i`: where its frame pointer points.
+    /// Depth of the slot with the saved frame pointer of managed frame `i`, to which
+    /// its frame pointer points.
     fn fp(&self, i: usize) -> usize {
         match &self.frames[i] {
             Frame::Managed { depth, locals, .. } => depth - locals.len() * WORD,
@@ -229,7 +231,7 @@ impl Model {
         }
     }
 
-    /// What the frame pointer register holds when `count` frames are there.
+    /// The value of the frame pointer register with `count` frames.
     fn fp_value(&self, count: usize) -> usize {
         let youngest =
             self.frames[..count].iter().rposition(|frame| matches!(frame, Frame::Managed { .. }));
@@ -244,7 +246,7 @@ impl Model {
         }
     }
 
-    /// Lets the goroutine stand in `call_system`, called by the youngest frame.
+    /// Makes the goroutine stand in `call_system`, called by the youngest frame.
     fn call_out(&self) {
         self.ran.set(true);
         let sp = self.sp();
@@ -270,7 +272,7 @@ impl Model {
     fn make_room(&self, bytes: usize) {
         if self.sp() + bytes + STACK_GUARD > self.hi() - self.goroutine.bounds().start {
             // SAFETY: the goroutine stands still in its call out.
-            unsafe { moving::grow(&self.runtime, &self.goroutine, 0) }.expect("room");
+            unsafe { scan::grow(&self.runtime, &self.goroutine, 0) }.expect("room");
         }
     }
 
@@ -335,7 +337,7 @@ impl Model {
         let Some(count) = self.frames.len().checked_sub(1) else { return };
         let slot = self.fp(count) - WORD;
         if let Some(stub) = asm::barrier::index_of(self.read(slot)) {
-            poll::hit(&self.runtime, &self.goroutine, self.hi() - slot, stub);
+            scan::hit(&self.runtime, &self.goroutine, self.hi() - slot, stub);
         }
         assert_eq!(self.read(slot), self.return_of(count), "the return reaches the caller");
         self.frames.pop();
@@ -345,7 +347,7 @@ impl Model {
                 asm::resume_pc(),
                 "no barrier in a callback's slot"
             );
-            poll::come_back(&self.runtime, &self.goroutine, *call_out);
+            scan::come_back(&self.runtime, &self.goroutine, *call_out);
             self.frames.pop();
         }
         self.runs_older_frames();
@@ -357,7 +359,7 @@ impl Model {
         while let Some(Frame::Callback { .. }) = self.frames.last() {
             self.frames.pop();
         }
-        poll::leave_frames(&self.runtime, &self.goroutine, self.sp());
+        scan::leave_frames(&self.runtime, &self.goroutine, self.sp());
         self.runs_older_frames();
     }
 
@@ -408,13 +410,17 @@ impl Model {
         found
     }
 
-    /// A cycle begins and scans, or scans what has changed since again.
+    /// Begins a scan in the given way.
     fn begin(&mut self, how: Begin) {
         self.finish();
         let how = if self.cycle == 0 { Begin::Major } else { how };
         let first = if how == Begin::Major { 0 } else { self.rescan() };
-        self.runtime.kept.store(if how == Begin::Minor { self.cycle } else { 0 }, Relaxed);
+        let kept = if how == Begin::Minor { self.cycle } else { 0 };
         self.cycle += u64::from(how != Begin::Again);
+        if how != Begin::Again {
+            self.runtime.cycle.end(true);
+            self.runtime.cycle.begin(self.cycle, kept);
+        }
         if how == Begin::Minor && !self.ran.get() {
             let kept = scan::keep(
                 &self.runtime,
@@ -453,7 +459,7 @@ impl Model {
         assert_eq!(self.expected, None, "the scan is complete");
     }
 
-    /// When the scan is complete, it has visited every frame once.
+    /// Checks that a complete scan has found exactly the expected roots.
     fn compare(&mut self) {
         if self.goroutine.scan_lock().is_complete()
             && let Some(expected) = self.expected.take()
@@ -462,20 +468,22 @@ impl Model {
         }
     }
 
-    /// Visits what has changed since the scan; the index of the oldest frame visited.
+    /// Visits what has changed since the scan. Returns the index of the oldest frame visited.
     fn rescan(&mut self) -> usize {
         self.finish();
+        let to = |words: &[usize]| self.collected.roots(words);
         let scan = self.goroutine.scan_lock();
         self.take_collected();
         // SAFETY: the lock is ours, the goroutine stands still.
-        let visited = unsafe { scan::visit(&self.runtime, &self.goroutine, &scan, Extent::Rescan) };
+        let visited =
+            unsafe { scan::visit(&self.runtime, &self.goroutine, &scan, Extent::Rescan, &to) };
         let mut left = visited.expect("a true stack").frames - 1;
         let mut first = self.frames.len();
         while left > 0 && first > 0 {
             first -= 1;
             left -= match self.frames[first] {
                 Frame::Managed { .. } => 1,
-                // The scan may end between the callback and the call out under it.
+                // The scan may end between the callback and the call out below it.
                 Frame::Callback { .. } => left.min(2),
             };
         }
@@ -500,9 +508,10 @@ impl Model {
     /// Visits all frames.
     fn verify(&mut self) {
         self.finish();
+        let to = |words: &[usize]| self.collected.roots(words);
         let scan = self.goroutine.scan_lock();
         // SAFETY: the lock is ours, the goroutine stands still.
-        unsafe { scan::visit(&self.runtime, &self.goroutine, &scan, Extent::Verify) }
+        unsafe { scan::visit(&self.runtime, &self.goroutine, &scan, Extent::Verify, &to) }
             .expect("a true stack");
         assert_eq!(self.take_collected(), self.references(0));
     }
@@ -545,7 +554,7 @@ impl Model {
 /// Runs the steps that `bytes` stand for.
 ///
 /// # Panics
-/// When the real stack is not what the model says.
+/// If the real stack is not what the model says.
 pub fn run(bytes: &[u8]) {
     let mut bytes = bytes.iter().map(|b| usize::from(*b));
     let Some(first) = bytes.next() else { return };
@@ -568,12 +577,18 @@ pub fn run(bytes: &[u8]) {
             5 => drop(model.rescan()),
             // SAFETY: the goroutine stands still in its call out.
             6 if by.is_multiple_of(2) => unsafe {
-                moving::move_elsewhere(&model.runtime, &model.goroutine).expect("memory");
+                scan::move_elsewhere(&model.runtime, &model.goroutine).expect("memory");
             },
             6 => {
-                let _scan_lock = model.goroutine.scan_lock();
+                let mut memory = scan::memory_to_shrink(&model.runtime, &model.goroutine);
+                let scan_lock = model.goroutine.scan_lock();
                 // SAFETY: as above, and the lock is ours.
-                unsafe { moving::shrink(&model.runtime, &model.goroutine) }.expect("a true stack");
+                unsafe { scan::shrink(&model.runtime, &model.goroutine, &mut memory) }
+                    .expect("a true stack");
+                drop(scan_lock);
+                if let Some(memory) = memory {
+                    model.runtime.stacks.give(memory);
+                }
             }
             7 => model.unwind(by % 6),
             8 => model.visit_frozen(Budget { frames: by as u64 % 8, bytes: by * 64 }),
@@ -594,7 +609,7 @@ pub fn run(bytes: &[u8]) {
         None,
         "every barrier was hit or settled"
     );
-    let counters = &model.runtime.counters;
+    let counters = model.runtime.counters();
     let [placed, hit, left] =
         [&counters.placed, &counters.hit, &counters.leapfrogged].map(|n| n.load(Relaxed));
     assert!(hit + left <= placed, "{hit} hit and {left} left of {placed}");
@@ -620,7 +635,7 @@ mod tests {
         let visited = |model: &Model| model.collected.0.lock().len();
         let all = model.references(0).len();
         assert!(!model.goroutine.scan_lock().is_complete());
-        // Each return comes by a foreign call, where the goroutine visits some more.
+        // Each return is a return to a foreign call, where the goroutine visits more frames.
         let mut last = visited(&model);
         assert!(0 < last && last < all / 3, "{last} of {all} roots at once");
         while model.expected.is_some() {
@@ -655,9 +670,9 @@ mod tests {
         }
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
         assert!(
-            count(&model.runtime.counters.kept) > 50 * 200,
+            count(&model.runtime.counters().kept) > 50 * 200,
             "{} frames",
-            count(&model.runtime.counters.kept)
+            count(&model.runtime.counters().kept)
         );
     }
 
@@ -671,7 +686,7 @@ mod tests {
                 model.begin(Begin::Minor);
                 model.finish();
                 (0..2).for_each(|_| model.return_once());
-                // Checks it.
+                // `rescan` checks the bound.
                 model.rescan();
             }
         }
@@ -691,22 +706,27 @@ mod tests {
     #[test]
     fn the_next_goroutine_of_a_record_inherits_no_note_of_having_run() {
         let runtime = deep(0).runtime;
-        runtime.begin_scanning(7);
+        runtime.cycle.end(false);
+        runtime.cycle.begin(7, 0);
         // SAFETY: the goroutine never runs.
         let spawn = || unsafe { runtime.spawn(0, 0) }.expect("memory");
         let first = spawn();
-        first.start_running(crate::Status::Runnable);
-        runtime.note_running(&first);
+        first.start_running(crate::protocol::Status::Runnable);
+        scan::mark_dirty(&runtime, &first);
         first.scan_lock().end(stubs());
-        first.status.stop(crate::Status::Dead);
+        first.status.stop(crate::protocol::Status::Dead);
         runtime.stacks.give(first.memory.lock().take().expect("it has lived"));
         let record = Arc::as_ptr(&first);
-        runtime.dirty.lock().clear();
-        runtime.has_ended(first);
+        runtime.cycle.take_dirty();
+        runtime.registry.has_ended(first);
         let second = spawn();
         assert_eq!(Arc::as_ptr(&second), record);
-        runtime.note_running(&second);
-        assert_eq!(runtime.dirty.lock().len(), 1, "mark termination looks at the second one, too");
+        scan::mark_dirty(&runtime, &second);
+        assert_eq!(
+            runtime.cycle.take_dirty().len(),
+            1,
+            "mark termination looks at the second one, too"
+        );
     }
 
     proptest! {

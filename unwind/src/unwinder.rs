@@ -338,9 +338,15 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         Ok(Some(frame))
     }
 
+    /// The stack pointer of the frame at which the trace stands.
+    #[inline]
+    pub fn sp(&self) -> usize {
+        self.sp
+    }
+
     /// The pc of the frame at which the trace stands.
     #[inline]
-    fn pc(&self) -> usize {
+    pub fn pc(&self) -> usize {
         self.at.wrapping_add(usize::from(!self.exact))
     }
 

@@ -16,7 +16,8 @@ use model::{Event, Model};
 use parking_lot::Mutex;
 use stackmark_stack::unwind::Code;
 use stackmark_stack::{
-    BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime,
+    BarrierMode, Caller, Config, CycleDriver, CycleStopped, Goroutine, Host, Left, Machine,
+    NextCycle, RootSink, Runtime, ScanScope,
 };
 use std::ffi::c_void;
 use std::sync::{Arc, LazyLock};
@@ -25,6 +26,8 @@ use std::sync::{Arc, LazyLock};
 /// code runs.
 static RUN: Mutex<Option<Run>> = Mutex::new(None);
 
+/// Drives the cycles of the run.
+static CYCLES: Mutex<Option<CycleDriver>> = Mutex::new(None);
 /// The words of the last scan.
 static FOUND: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
@@ -79,7 +82,7 @@ unsafe extern "C-unwind" fn step(_: *mut c_void, _layout: usize) -> usize {
         Event::None => {}
         Event::Cycle => cycle(caller),
         Event::Callback => {
-            let goroutine = caller.goroutine().header() as *const _ as usize;
+            let goroutine = caller.goroutine().address();
             // SAFETY: the entry for callbacks is a function of one word, in the convention of
             // managed code.
             let callback: stackmark_stack::asm::ManagedFn =
@@ -104,7 +107,8 @@ fn found() -> Vec<usize> {
 /// Begins a cycle with a first scan, or ends it with a rescan, as its thread would while the
 /// goroutine is in C.
 fn cycle(caller: Caller<'_>) {
-    let runtime = caller.runtime();
+    let mut cycles = CYCLES.lock();
+    let cycles = cycles.as_mut().expect("a run is under way");
     let (number, ends) = {
         let mut run = RUN.lock();
         let run = run.as_mut().expect("a run is under way");
@@ -116,9 +120,9 @@ fn cycle(caller: Caller<'_>) {
     if !ends {
         FOUND.lock().clear();
         caller.foreign(|| {
-            runtime.handshake();
-            runtime.begin_scanning(number);
-            runtime.scan_goroutines(|| {}).expect("a stack that can be walked");
+            cycles.handshake();
+            assert!(cycles.begin_scanning(number, ScanScope::Whole));
+            cycles.scan_goroutines(|| {}).expect("a stack that can be walked");
         });
         // The scan finds now, or later by returns into frames that are not visited yet, what there
         // is now.
@@ -129,14 +133,15 @@ fn cycle(caller: Caller<'_>) {
         RUN.lock().as_mut().expect("a run").first = there;
         return;
     }
-    caller.foreign(|| {
-        let mut world = runtime.stop_world();
+    let finish = |world: &mut CycleStopped<'_>| {
         world.finish_scans().expect("a stack that can be walked");
         let first = std::mem::take(&mut RUN.lock().as_mut().expect("a run").first);
         assert_eq!(found(), first, "the first scan");
-        let visited = world.rescan().expect("a stack that can be walked");
+        let visited = world.rescan_dirty().expect("a stack that can be walked");
         let rescanned = found();
-        let all = world.visit_all().expect("a stack that can be walked");
+        let all = world
+            .visit_all(&mut |words| FOUND.lock().extend(words))
+            .expect("a stack that can be walked");
         // Frames beyond a foreign call that has not returned are skipped without being counted.
         assert!(visited.frames + visited.skipped <= all.frames, "{visited:?} of {all:?}");
         with_model(|model| {
@@ -154,14 +159,15 @@ fn cycle(caller: Caller<'_>) {
             );
             assert!(visited.frames >= model.touched() as u64);
         });
-        world.end_scanning();
-    });
+        world.end_scanning(NextCycle::IsWhole);
+    };
+    caller.foreign(|| cycles.stop_world(finish));
 }
 
 /// Gathers the words of scans.
 struct Gather;
 
-impl Collector for Gather {
+impl RootSink for Gather {
     fn roots(&self, words: &[usize]) {
         FOUND.lock().extend(words);
     }
@@ -203,7 +209,8 @@ fn run(input: &[u8]) {
     let region = code.register(COMPILED.0.region()).expect("a correct region");
     let runtime = Runtime::new(config(choice), code.clone(), Box::new(Embedder))
         .expect("the frames of the assembly");
-    runtime.set_collector(Arc::new(Gather));
+    let cycles = CycleDriver::new(&runtime, Arc::new(Gather)).expect("one collector");
+    *CYCLES.lock() = Some(cycles);
     *RUN.lock() =
         Some(Run { model: Model::new(input), cycle: 0, scanning: false, first: Vec::new() });
     let machine = Machine::attach(&runtime).expect("a thread of its own");
@@ -211,7 +218,7 @@ fn run(input: &[u8]) {
     let goroutine = unsafe { runtime.spawn(COMPILED.0.entry, 0) }.expect("memory");
     assert!(matches!(machine.run(goroutine), Left::Exited));
     assert_eq!(with_model(|model| model.depth()), 0);
-    drop((machine, runtime));
+    drop((machine, CYCLES.lock().take(), runtime));
     code.unregister(region).expect("registered above");
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use stackmark_stack::observe::Activity;
-use stackmark_stack::{ScanError, Straggler, Visited, WorldStopped};
+use stackmark_stack::{
+    Activity, CycleDriver, CycleStopped, NextCycle, ScanError, ScanScope, Straggler, Visited,
+};
 
 use super::plan::{Plan, Planner};
-use super::roots;
 use super::state::CollectorState;
 use crate::generation::Generation;
 use crate::handle::Handle;
@@ -43,6 +43,7 @@ pub(super) type DueCallbacks = Vec<(Handle, Callback)>;
 /// A cycle that runs.
 pub(super) struct Cycle<'a, H: Heap> {
     collector: &'a CollectorState<H>,
+    stacks: &'a mut CycleDriver,
     marker: &'a mut Marker<H>,
     planner: &'a mut Planner,
     number: u64,
@@ -64,6 +65,7 @@ impl<'a, H: Heap> Cycle<'a, H> {
     /// Begins the cycle with this number. The last sweep is complete.
     pub(super) fn begin(
         collector: &'a CollectorState<H>,
+        stacks: &'a mut CycleDriver,
         marker: &'a mut Marker<H>,
         planner: &'a mut Planner,
         number: u64,
@@ -76,6 +78,7 @@ impl<'a, H: Heap> Cycle<'a, H> {
         let plan = planner.plan(wanted, live, size);
         Cycle {
             collector,
+            stacks,
             marker,
             planner,
             number,
@@ -103,7 +106,7 @@ impl<'a, H: Heap> Cycle<'a, H> {
         }
         barrier.turn_on();
         let span = runtime.observed().span(Activity::Handshake, 0);
-        self.answered_last = runtime.handshake();
+        self.answered_last = self.stacks.handshake();
         drop(span);
         self.allocated_before = heap.allocated_since_cycle();
         if self.plan.forgets_remembered {
@@ -117,13 +120,16 @@ impl<'a, H: Heap> Cycle<'a, H> {
 
     /// Shades the roots and traces, while the world runs.
     fn mark(&mut self) -> Result<(), ScanError> {
-        let CollectorState { runtime, marking, globals, handles, .. } = self.collector;
-        if !self.plan.short_scans || !runtime.begin_scanning_young(self.number) {
-            runtime.begin_scanning(self.number);
+        let CollectorState { marking, globals, handles, .. } = self.collector;
+        let short =
+            self.plan.short_scans && self.stacks.begin_scanning(self.number, ScanScope::Short);
+        if !short {
+            let begun = self.stacks.begin_scanning(self.number, ScanScope::Whole);
+            debug_assert!(begun, "whole scans go on from nothing");
         }
         globals.visit(|words| marking.shade(words));
         handles.visit(|words| marking.shade(words));
-        runtime.scan_goroutines(|| self.marker.drain_backlog())?;
+        self.stacks.scan_goroutines(|| self.marker.drain_backlog())?;
         let scanned = Instant::now();
         self.drain();
         if scanned.elapsed() >= self.plan.rescan_after {
@@ -135,7 +141,7 @@ impl<'a, H: Heap> Cycle<'a, H> {
     /// Scans the frames that have run since their scan, so that few are left to the stopped world.
     fn rescan(&mut self) -> Result<(), ScanError> {
         for _ in 0..RESCAN_ROUNDS {
-            let rescanned = self.collector.runtime.rescan_goroutines()?;
+            let rescanned = self.stacks.rescan_concurrently()?;
             self.drain();
             if rescanned <= FEW_GOROUTINES {
                 break;
@@ -159,19 +165,33 @@ impl<'a, H: Heap> Cycle<'a, H> {
 
     /// Stops the world, completes the marking and condemns what is unmarked.
     fn terminate(&mut self) -> Result<DueCallbacks, CycleError> {
-        let CollectorState { runtime, .. } = self.collector;
+        let collector = self.collector;
+        let (marker, planner) = (&mut *self.marker, &mut *self.planner);
+        let mut ending = Ending {
+            collector,
+            marker,
+            planner,
+            number: self.number,
+            plan: &self.plan,
+            begun: self.begun,
+            allocated_before: self.allocated_before,
+        };
+        let runtime = &*collector.runtime;
         let pause = runtime.observed().span(Activity::Pause, 0);
         let stopping = Instant::now();
-        let mut world = runtime.stop_world();
-        let time_to_stop = stopping.elapsed();
-        let stopped_last = world.straggler();
-        let Terminated { rescanned, due } = self.finish_marking(&mut world)?;
-        let (marked, measured) = self.condemn(&mut world);
-        let (longest_hold_ns, deepest_frames) = runtime.take_cycle_maxima();
-        drop(world);
+        let stopped = self.stacks.stop_world(|world| {
+            let time_to_stop = stopping.elapsed();
+            let Terminated { rescanned, due } = ending.finish_marking(world)?;
+            let (marked, measured) = ending.condemn(world);
+            let maxima = runtime.take_cycle_maxima();
+            let straggler = world.straggler();
+            Ok::<_, CycleError>((time_to_stop, straggler, rescanned, due, marked, measured, maxima))
+        });
+        let (time_to_stop, stopped_last, rescanned, due, marked, measured, maxima) = stopped?;
+        let (longest_hold_ns, deepest_frames) = maxima;
         drop(pause);
         let world_stop = stopping.elapsed();
-        runtime.stacks().trim();
+        runtime.trim_stacks();
         self.collector.record(CycleStats {
             minor: self.plan.is_minor(),
             deepest_frames,
@@ -190,16 +210,29 @@ impl<'a, H: Heap> Cycle<'a, H> {
         });
         Ok(due)
     }
+}
 
-    /// Marks what is still unmarked, in the stopped world.
-    fn finish_marking(&mut self, world: &mut WorldStopped) -> Result<Terminated, CycleError> {
+/// The end of a cycle, in the stopped world.
+struct Ending<'a, H: Heap> {
+    collector: &'a CollectorState<H>,
+    marker: &'a mut Marker<H>,
+    planner: &'a mut Planner,
+    number: u64,
+    plan: &'a Plan,
+    begun: Instant,
+    allocated_before: usize,
+}
+
+impl<H: Heap> Ending<'_, H> {
+    /// Marks what is still unmarked.
+    fn finish_marking(&mut self, world: &mut CycleStopped<'_>) -> Result<Terminated, CycleError> {
         let collector = self.collector;
         collector.barrier.take_buffers();
         let rescanned = if self.plan.scans_once {
             world.finish_scans()?;
             Visited::default()
         } else {
-            world.rescan()?
+            world.rescan_dirty()?
         };
         self.marker.drain();
         let due = collector.weak.process(|word| collector.is_marked(word), || self.marker.drain());
@@ -209,38 +242,36 @@ impl<'a, H: Heap> Cycle<'a, H> {
         Ok(Terminated { rescanned, due })
     }
 
-    /// Ends marking, in the stopped world, and decides when the next cycle begins.
-    fn condemn(&mut self, world: &mut WorldStopped) -> (Marked, CycleMeasurement) {
+    /// Ends marking and decides when the next cycle begins.
+    fn condemn(&mut self, world: &mut CycleStopped<'_>) -> (Marked, CycleMeasurement) {
         let CollectorState { heap, runtime, barrier, .. } = self.collector;
         barrier.turn_off(self.plan.remembers_stores);
         let marked = self.marker.close();
         let allocated = heap.allocated_since_cycle().saturating_sub(self.allocated_before);
         heap.end_cycle(marked);
-        if self.plan.watches_stacks {
-            world.end_scanning_and_watch();
+        world.end_scanning(if self.plan.watches_stacks {
+            NextCycle::MayBeShort
         } else {
-            world.end_scanning();
-        }
+            NextCycle::IsWhole
+        });
         let measured = CycleMeasurement {
             marked: marked.bytes as usize,
             allocated,
             mark_ns: nanos(self.begun.elapsed()),
         };
-        self.planner.marked(&self.plan, &measured, runtime.stacks().resident_bytes());
+        self.planner.marked(self.plan, &measured, runtime.stack_bytes().resident);
         heap.set_trigger(self.planner.trigger());
         (marked, measured)
     }
 
     /// Walks everything again from all roots.
-    fn verify(&self, world: &mut WorldStopped) -> Result<(), CycleError> {
+    fn verify(&self, world: &CycleStopped<'_>) -> Result<(), CycleError> {
         let collector = self.collector;
         let mut verifier = Verifier::new(&*collector.heap);
         collector.globals.visit(|words| verifier.roots(words));
         collector.handles.visit(|words| verifier.roots(words));
         collector.weak.visit_values(|word| verifier.roots(&[word]));
-        let (visited, words) = roots::gather(|| world.visit_all());
-        verifier.roots(&words);
-        visited?;
+        world.visit_all(&mut |words| verifier.roots(words))?;
         verifier.finish().map_err(|error| CycleError::Unmarked { cycle: self.number, error })?;
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stackmark_stack::observe::Activity;
+use stackmark_stack::{Activity, CycleDriver};
 
 use super::cycle::Cycle;
 use super::plan::{Plan, Planner};
@@ -18,22 +18,28 @@ pub(super) struct Driver<H: Heap> {
 }
 
 impl<H: Heap> Driver<H> {
-    /// Runs cycles until requests end.
-    pub(super) fn run(mut self) {
+    /// Runs cycles over these stacks until requests end.
+    pub(super) fn run(mut self, mut stacks: CycleDriver) {
         let collector = Arc::clone(&self.collector);
         let runtime = &collector.runtime;
         while let Some((number, wanted)) = collector.requests.next() {
-            runtime.make_room(self.marker.workers());
+            runtime.reserve_processors(self.marker.workers());
             collector.heap.finish_sweep();
             self.learn_live();
-            let cycle =
-                Cycle::begin(&collector, &mut self.marker, &mut self.planner, number, wanted);
+            let cycle = Cycle::begin(
+                &collector,
+                &mut stacks,
+                &mut self.marker,
+                &mut self.planner,
+                number,
+                wanted,
+            );
             let (plan, due) = cycle.run().unwrap_or_else(|error| runtime.fatal(&error));
             let waiters = collector.requests.complete(number);
             due.into_iter().for_each(|(object, callback)| callback(object));
             waiters.into_iter().for_each(|waiter| waiter());
             self.sweep(&plan);
-            runtime.make_room(0);
+            runtime.reserve_processors(0);
         }
     }
 
@@ -49,6 +55,6 @@ impl<H: Heap> Driver<H> {
 
     fn learn_live(&mut self) {
         let live = self.collector.heap.counts().live_bytes as usize;
-        self.planner.set_live(live, self.collector.runtime.stacks().resident_bytes());
+        self.planner.set_live(live, self.collector.runtime.stack_bytes().resident);
     }
 }

@@ -28,7 +28,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use stackmark_stack::Runtime;
+use stackmark_stack::{CycleDriver, Runtime};
 
 use self::driver::Driver;
 use self::growth::CollectOnGrowth;
@@ -92,11 +92,20 @@ impl<H: Heap> Collector<H> {
         let marking = Arc::clone(marker.state());
         let state = Arc::new(CollectorState::new(heap, runtime, marking, config));
         let driver = Driver { collector: Arc::clone(&state), marker, planner };
-        let thread = thread::spawn("stackmark-cycle".into(), "cycles", move || driver.run())?;
+        // The thread waits for the stacks that it is to scan, or ends without them.
+        let (send, receive) = std::sync::mpsc::channel();
+        let run = move || {
+            if let Ok(stacks) = receive.recv() {
+                driver.run(stacks);
+            }
+        };
+        let thread = thread::spawn("stackmark-cycle".into(), "cycles", run)?;
+        let sink = Arc::new(RootReceiver(Arc::clone(&state.marking)));
+        // Last, when nothing else can fail any more: an error leaves heap and runtime as they were.
+        let stacks = CycleDriver::new(&state.runtime, sink).map_err(std::io::Error::other)?;
+        send.send(stacks).expect("the thread waits");
         let collector = Collector { state, thread: Some(thread) };
-        // Last, when nothing can fail any more: an error leaves heap and runtime as they were.
         let state = &collector.state;
-        state.runtime.set_collector(Arc::new(RootReceiver(Arc::clone(&state.marking))));
         state.heap.on_growth(Box::new(CollectOnGrowth(Arc::downgrade(state))));
         Ok(collector)
     }
@@ -114,9 +123,10 @@ impl<H: Heap> Collector<H> {
 
     /// As [`Collector::request`], and waits until the cycle is complete.
     ///
-    /// Not for native code that a running goroutine has called: the cycle would wait for the
-    /// goroutine.
+    /// # Panics
+    /// On a thread that counts as running: the cycle would wait for it.
     pub fn collect(&self) {
+        self.state.runtime.assert_outside("a collection");
         let (send, receive) = std::sync::mpsc::channel();
         self.request(move || {
             // The receiver waits below.

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use parking_lot::Mutex;
-use stackmark_stack::Runtime;
-use stackmark_stack::stats::{Histogram, REFUSALS};
+use stackmark_stack::{Histogram, REFUSALS, Runtime};
 
 use super::requests::Requests;
 use crate::assist::AssistPacer;
@@ -143,7 +142,7 @@ impl<H: Heap> CollectorState<H> {
 
     fn stack_stats(&self) -> StackStats {
         let counters = self.runtime.counters();
-        let stacks = self.runtime.stacks();
+        let stacks = self.runtime.stack_bytes();
         StackStats {
             started: counters.started.load(Relaxed),
             grown: counters.grown.load(Relaxed),
@@ -151,8 +150,8 @@ impl<H: Heap> CollectorState<H> {
             moved_bytes: counters.moved_bytes.load(Relaxed),
             largest_move_bytes: counters.largest_move_bytes.load(Relaxed),
             deepest_bytes: counters.deepest_bytes.load(Relaxed),
-            resident_bytes: stacks.resident_bytes() as u64,
-            resident_peak_bytes: stacks.resident_peak_bytes() as u64,
+            resident_bytes: stacks.resident as u64,
+            resident_peak_bytes: stacks.peak as u64,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use crossbeam_deque::{Injector, Steal, Stealer};
 use parking_lot::Mutex;
 use stackmark_stack::Runtime;
-use stackmark_stack::observe::{Activity, Span};
+use stackmark_stack::{Activity, Span};
 
 use crate::heap::{Heap, Object};
 use crate::termination::Termination;

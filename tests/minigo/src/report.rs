@@ -1,7 +1,7 @@
 //! What `--stats` writes and `--report` prints.
 
 use serde_json::{Map, Value, json};
-use stackmark::stack::census::Census;
+use stackmark::stack::Census;
 use stackmark::stats::{ModeInForce, Statistics, Straggler, Summary};
 use std::fmt::Write as _;
 

@@ -36,7 +36,7 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
         back => {
             // SAFETY: used within this function alone.
             let caller = unsafe { Caller::current() };
-            let goroutine = std::ptr::from_ref(caller.goroutine().header()) as usize;
+            let goroutine = caller.goroutine().address();
             let mut argument = [40, &raw const OBJECT as usize, 0, goroutine];
             // SAFETY: the callee is compiled code of one word in, one word out.
             caller.foreign(|| unsafe {

@@ -6,8 +6,8 @@ mod jit;
 use parking_lot::Mutex;
 use stackmark_stack::unwind::Code;
 use stackmark_stack::{
-    BarrierMode, Caller, Collector, Config, Detection, Goroutine, Host, Left, Machine, ModeInForce,
-    ReturnProtection, Runtime, StackKind,
+    BarrierMode, Caller, Config, CycleDriver, Detection, Goroutine, Host, Left, Machine,
+    ModeInForce, NextCycle, ReturnProtection, RootSink, Runtime, ScanScope, StackKind,
 };
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ struct Counting {
     others: AtomicU64,
 }
 
-impl Collector for Counting {
+impl RootSink for Counting {
     fn roots(&self, words: &[usize]) {
         let found = words.iter().filter(|&&word| word == self.object.load(Relaxed)).count() as u64;
         self.found.fetch_add(found, Relaxed);
@@ -40,6 +40,8 @@ impl Collector for Counting {
 /// What the native function at the bottom does, for the test that runs.
 type AtBottom = Box<dyn FnMut(Caller<'_>) + Send>;
 static AT_BOTTOM: Mutex<Option<AtBottom>> = Mutex::new(None);
+/// Drives the cycles of the test that runs.
+static CYCLES: Mutex<Option<CycleDriver>> = Mutex::new(None);
 /// One test at a time: they share AT_BOTTOM and the stubs.
 static ONE: Mutex<()> = Mutex::new(());
 
@@ -71,7 +73,8 @@ fn recurse_on(
     let compiled = jit::compile(&code, bottom, pad);
     let runtime = Runtime::new(config, code, Box::new(Embedder)).expect("the assembly's frames");
     let collector = Arc::new(Counting::default());
-    runtime.set_collector(collector.clone());
+    let cycles = CycleDriver::new(&runtime, collector.clone()).expect("one collector");
+    *CYCLES.lock() = Some(cycles);
     let run = Run { runtime, collector };
     let object = Box::new(7u64);
     run.collector.object.store(&raw const *object as usize, Relaxed);
@@ -85,6 +88,7 @@ fn recurse_on(
     assert!(matches!(machine.run(goroutine), Left::Exited));
     assert_eq!(argument[2], n * (n + 1) / 2 + 7 * n);
     *AT_BOTTOM.lock() = None;
+    *CYCLES.lock() = None;
     drop(compiled);
     run
 }
@@ -101,26 +105,30 @@ fn a_stack_grows_from_2_kib_to_a_million_frames_and_gives_its_memory_back() {
     let counters = run.runtime.counters();
     assert!(count(&counters.grown) >= 14, "{counters:?}");
     assert!(count(&counters.largest_move_bytes) <= 256 << 10, "{counters:?}");
-    let peak = run.runtime.stacks().resident_peak_bytes();
+    let peak = run.runtime.stack_bytes().peak;
     assert!(peak >= 64 << 20, "{peak}");
-    run.runtime.stacks().trim();
-    assert!(run.runtime.stacks().resident_bytes() < peak / 4);
+    run.runtime.trim_stacks();
+    assert!(run.runtime.stack_bytes().resident < peak / 4);
 }
 
 /// One cycle, driven by the goroutine's own thread while it is InForeign. Returns (frames,
 /// rescanned, skipped).
 fn cycle(caller: Caller<'_>, number: u64) -> (u64, u64, u64) {
     let runtime = caller.runtime().clone();
+    let mut cycles = CYCLES.lock();
+    let cycles = cycles.as_mut().expect("the test's");
     caller.foreign(|| {
-        runtime.handshake();
-        runtime.begin_scanning(number);
-        runtime.scan_goroutines(|| {}).expect("a stack that can be walked");
+        cycles.handshake();
+        assert!(cycles.begin_scanning(number, ScanScope::Whole));
+        cycles.scan_goroutines(|| {}).expect("a stack that can be walked");
     });
     // Running again: dirty. Then the world stops, from another thread, while this one is InForeign.
     caller.foreign(|| {
-        let mut world = runtime.stop_world();
-        let visited = world.rescan().expect("a stack that can be walked");
-        world.end_scanning();
+        let visited = cycles.stop_world(|world| {
+            let visited = world.rescan_dirty().expect("a stack that can be walked");
+            world.end_scanning(NextCycle::IsWhole);
+            visited
+        });
         let (_, frames) = runtime.take_cycle_maxima();
         (frames, visited.frames, visited.skipped)
     })

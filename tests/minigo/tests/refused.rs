@@ -359,7 +359,7 @@ alone!(errors_for_want_of_memory_are_typed_and_lose_nothing, {
         .expect("no panic")
     };
     call_in(None);
-    runtime.stacks().trim();
+    runtime.trim_stacks();
     let mapped = MAPPED.load(SeqCst);
 
     // SAFETY: compiled code that keeps the contracts; it does not run.

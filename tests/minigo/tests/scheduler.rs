@@ -8,7 +8,8 @@ use parking_lot::{Condvar, Mutex};
 use stackmark_stack::scheduler::Scheduler;
 use stackmark_stack::unwind::Code;
 use stackmark_stack::{
-    BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime,
+    BarrierMode, Caller, Config, CycleDriver, Goroutine, Host, Left, Machine, NextCycle, RootSink,
+    Runtime, ScanScope, Word,
 };
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -27,7 +28,7 @@ impl Host for Embedder {
 /// Every root is one of these objects.
 struct Objects(Vec<u64>, AtomicU64);
 
-impl Collector for Objects {
+impl RootSink for Objects {
     fn roots(&self, words: &[usize]) {
         let range = self.0.as_ptr_range();
         for &word in words {
@@ -56,7 +57,7 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
             let mut waiting = WAITING.lock();
             if let Some(partner) = waiting.pop() {
                 drop(waiting);
-                caller.runtime().ready(partner, 0);
+                caller.runtime().ready(partner, Word::Plain(0));
                 return 0;
             }
             waiting.push(caller.handle());
@@ -83,7 +84,7 @@ fn run(threads: usize, goroutines: usize, config: Config) -> Arc<Runtime> {
     let compiled = jit::compile(&code, bottom, 16);
     let runtime = Runtime::new(config, code, Box::new(Embedder)).expect("the assembly's frames");
     let objects = Arc::new(Objects((0..64).collect(), AtomicU64::new(0)));
-    runtime.set_collector(objects.clone());
+    let mut cycles = CycleDriver::new(&runtime, objects.clone()).expect("one collector");
     let idle = Arc::new((Mutex::new(false), Condvar::new()));
     let at_idle = idle.clone();
     let scheduler = Scheduler::new(
@@ -110,21 +111,21 @@ fn run(threads: usize, goroutines: usize, config: Config) -> Arc<Runtime> {
     let stop = Arc::new(AtomicBool::new(false));
     let (scanned, is_scanned) = mpsc::channel();
     let collecting = {
-        let (runtime, stop) = (runtime.clone(), stop.clone());
+        let (runtime, stop, objects) = (runtime.clone(), stop.clone(), objects.clone());
         thread::spawn(move || {
             let mut number = 0;
             while !stop.load(SeqCst) {
                 number += 1;
-                runtime.handshake();
-                runtime.begin_scanning(number);
-                runtime.scan_goroutines(|| {}).expect("stacks that can be walked");
+                cycles.handshake();
+                assert!(cycles.begin_scanning(number, ScanScope::Whole));
+                cycles.scan_goroutines(|| {}).expect("stacks that can be walked");
                 thread::yield_now();
-                let mut world = runtime.stop_world();
-                world.rescan().expect("stacks that can be walked");
-                world.visit_all().expect("stacks that can be walked");
-                world.end_scanning();
-                drop(world);
-                runtime.stacks().trim();
+                cycles.stop_world(|world| {
+                    world.rescan_dirty().expect("stacks that can be walked");
+                    world.visit_all(&mut |words| objects.roots(words)).expect("true stacks");
+                    world.end_scanning(NextCycle::IsWhole);
+                });
+                runtime.trim_stacks();
                 // The receiver waits for the first time only.
                 let _ = scanned.send(());
             }
@@ -143,7 +144,7 @@ fn run(threads: usize, goroutines: usize, config: Config) -> Arc<Runtime> {
         *now = false;
         drop(now);
         for goroutine in std::mem::take(&mut *WAITING.lock()) {
-            runtime.ready(goroutine, 0);
+            runtime.ready(goroutine, Word::Plain(0));
         }
     }
     stop.store(true, SeqCst);
@@ -205,7 +206,7 @@ fn goroutines_that_run_while_others_are_rescanned_leave_few_for_the_end_however_
     let runtime =
         Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
     let objects = Arc::new(Objects((0..64).collect(), AtomicU64::new(0)));
-    runtime.set_collector(objects.clone());
+    let mut cycles = CycleDriver::new(&runtime, objects.clone()).expect("one collector");
     let mut arguments = vec![[30, &raw const objects.0[7] as u64, u64::MAX]; GOROUTINES];
     let machine = Machine::attach(&runtime).expect("a fresh thread");
     let mut goroutines: Vec<_> = arguments
@@ -216,22 +217,22 @@ fn goroutines_that_run_while_others_are_rescanned_leave_few_for_the_end_however_
                 .expect("memory")
         })
         .collect();
-    runtime.handshake();
-    runtime.begin_scanning(1);
-    runtime.scan_goroutines(|| {}).expect("stacks that can be walked");
-    assert_eq!(runtime.rescan_goroutines().expect("stacks that can be walked"), 0);
+    cycles.handshake();
+    assert!(cycles.begin_scanning(1, ScanScope::Whole));
+    cycles.scan_goroutines(|| {}).expect("stacks that can be walked");
+    assert_eq!(cycles.rescan_concurrently().expect("stacks that can be walked"), 0);
     for goroutine in &mut goroutines {
         let Left::Yielded(again) = machine.run(goroutine.clone()) else { panic!("it yields") };
         *goroutine = again;
     }
     // All but the last one have been scanned again, by the thread that ran the next one.
     assert!(objects.1.load(Relaxed) >= (GOROUTINES as u64 - 1) * 30, "{}", objects.1.load(Relaxed));
-    assert_eq!(runtime.rescan_goroutines().expect("stacks that can be walked"), 1);
-    let mut world = runtime.stop_world();
-    assert_eq!(world.rescan().expect("stacks that can be walked").frames, 0);
-    world.visit_all().expect("stacks that can be walked");
-    world.end_scanning();
-    drop(world);
+    assert_eq!(cycles.rescan_concurrently().expect("stacks that can be walked"), 1);
+    cycles.stop_world(|world| {
+        assert_eq!(world.rescan_dirty().expect("stacks that can be walked").frames, 0);
+        world.visit_all(&mut |words| objects.roots(words)).expect("stacks that can be walked");
+        world.end_scanning(NextCycle::IsWhole);
+    });
     for goroutine in goroutines {
         assert!(matches!(machine.run(goroutine), Left::Exited));
     }
@@ -257,7 +258,7 @@ unsafe extern "C-unwind" fn meets(_object: *mut c_void, _n: usize) -> usize {
         // SAFETY: as above.
         return unsafe { caller.yield_now(0) };
     }
-    caller.runtime().make_room(0);
+    caller.runtime().reserve_processors(0);
     let mut meeting = MEETING.lock();
     *meeting += 1;
     MET.notify_all();
@@ -277,7 +278,7 @@ fn threads_make_room_for_a_collector_and_come_back() {
         Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
     let scheduler = Scheduler::new(&runtime, 2, Box::new(|| {}));
     // As many as the machine has, so that one thread must sleep.
-    runtime.make_room(thread::available_parallelism().map_or(1, usize::from));
+    runtime.reserve_processors(thread::available_parallelism().map_or(1, usize::from));
     let object = 5u64;
     let mut arguments = vec![[0, &raw const object as u64, u64::MAX]; 500];
     TURNS_TO_GO.store(arguments.len() - 2, SeqCst);

@@ -20,7 +20,8 @@ use stackmark_stack::unwind::{
     Code, LiveMemory, Memory, RegisterSet, ReturnAddresses, RuleCache, Unwinder, WalkError,
 };
 use stackmark_stack::{
-    BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime,
+    BarrierMode, Caller, Config, CycleDriver, Goroutine, Host, Left, Machine, NextCycle, RootSink,
+    Runtime, ScanScope,
 };
 
 /// The flag in `rflags` that makes the processor trap.
@@ -35,7 +36,7 @@ impl Host for Embedder {
         panic!("stack exceeds {limit} bytes")
     }
 
-    fn at_poll(&self, _caller: Caller<'_>) {
+    fn at_poll(&self, _goroutine: &Goroutine) {
         if STATE.load(Relaxed) == READY {
             // SAFETY: traps, into our handler, which makes the processor trap from here on.
             unsafe { std::arch::asm!("int3") };
@@ -45,7 +46,7 @@ impl Host for Embedder {
 
 struct NoRoots;
 
-impl Collector for NoRoots {
+impl RootSink for NoRoots {
     fn roots(&self, _words: &[usize]) {}
 }
 
@@ -428,14 +429,14 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
     let caller = unsafe { Caller::current() };
     match BACK.swap(0, Relaxed) {
         0 => {
-            caller.foreign(|| cycle(caller.runtime()));
+            caller.foreign(cycle);
             if YIELDS.load(Relaxed) {
                 // SAFETY: nothing here owns anything.
                 return unsafe { caller.yield_now(0) };
             }
         }
         back => {
-            let goroutine = std::ptr::from_ref(caller.goroutine().header()) as usize;
+            let goroutine = caller.goroutine().address();
             let mut argument = [3, &raw const OBJECT as usize, 0, goroutine];
             // SAFETY: the callee is compiled code of one word in, one word out.
             caller.foreign(|| unsafe {
@@ -448,13 +449,18 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
     0
 }
 
+/// Drives the cycles of the test that runs.
+static CYCLES: std::sync::Mutex<Option<CycleDriver>> = std::sync::Mutex::new(None);
+
 /// Places barriers. No goroutine is Running on this thread.
-fn cycle(runtime: &Arc<Runtime>) {
-    runtime.handshake();
-    runtime.begin_scanning(1);
-    runtime.scan_goroutines(|| {}).expect("a stack that can be walked");
-    let mut world = runtime.stop_world();
-    world.end_scanning();
+fn cycle() {
+    static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    let mut cycles = CYCLES.lock().expect("no test panics with it");
+    let cycles = cycles.as_mut().expect("the test's");
+    cycles.handshake();
+    assert!(cycles.begin_scanning(NUMBER.fetch_add(1, Relaxed), ScanScope::Whole));
+    cycles.scan_goroutines(|| {}).expect("a stack that can be walked");
+    cycles.stop_world(|world| world.end_scanning(NextCycle::IsWhole));
 }
 
 /// Runs a goroutine as often as it yields, with a cycle after each time, and once more.
@@ -462,7 +468,7 @@ fn run_to_the_end(machine: &Machine, mut goroutine: Arc<Goroutine>) -> u64 {
     for yields in 0.. {
         match machine.run(goroutine) {
             Left::Yielded(again) => {
-                cycle(machine.runtime());
+                cycle();
                 goroutine = again;
             }
             Left::Exited => return yields,
@@ -485,7 +491,8 @@ fn step_through(config: Config, n: u64, what: Bottom) {
         YIELDS.store(what == Bottom::Yields, Relaxed);
         let runtime = Runtime::new(config, code.clone(), Box::new(Embedder));
         let runtime = runtime.expect("the assembly's frames");
-        runtime.set_collector(Arc::new(NoRoots));
+        let cycles = CycleDriver::new(&runtime, Arc::new(NoRoots)).expect("one collector");
+        *CYCLES.lock().expect("no test panics with it") = Some(cycles);
         let machine = Machine::attach(&runtime).expect("a fresh thread");
         let mut argument = [n, &raw const OBJECT as u64, 0];
         let mut spawn = || {
@@ -519,7 +526,10 @@ fn step_through(config: Config, n: u64, what: Bottom) {
             code: code.clone(),
             cache: RuleCache::fixed(1 << 14),
             system: thread_stack(),
-            exit: goroutine.header().on_exit.load(Relaxed),
+            // SAFETY: the record lives as long as the runtime.
+            exit: unsafe { &*(goroutine.address() as *const asm::layout::GoroutineHeader) }
+                .on_exit
+                .load(Relaxed),
             returns: std::array::from_fn(|_| Vec::with_capacity(1 << 12)),
             run_sp: 0,
             begun: [false; 2],

@@ -10,7 +10,8 @@ mod jit;
 use parking_lot::Mutex;
 use stackmark_stack::unwind::Code;
 use stackmark_stack::{
-    BarrierMode, Caller, Collector, Config, Goroutine, Host, Left, Machine, Runtime,
+    BarrierMode, Caller, Config, CycleDriver, Goroutine, Host, Left, Machine, NextCycle, RootSink,
+    Runtime, ScanScope,
 };
 use std::error::Error;
 use std::ffi::c_void;
@@ -31,10 +32,12 @@ impl Host for Embedder {
 /// Takes roots and does nothing with them.
 struct NoCollector;
 
-impl Collector for NoCollector {
+impl RootSink for NoCollector {
     fn roots(&self, _words: &[usize]) {}
 }
 
+/// Drives the cycles of the runtime of the moment.
+static CYCLES: Mutex<Option<CycleDriver>> = Mutex::new(None);
 /// When the bottom was left last.
 static LEFT: Mutex<Option<Instant>> = Mutex::new(None);
 
@@ -42,12 +45,13 @@ static LEFT: Mutex<Option<Instant>> = Mutex::new(None);
 unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
     // SAFETY: used within this function alone.
     let caller = unsafe { Caller::current() };
-    let runtime = caller.runtime().clone();
     caller.foreign(|| {
-        runtime.handshake();
-        runtime.begin_scanning(1);
-        runtime.scan_goroutines(|| {}).expect("a stack that can be walked");
-        runtime.stop_world().end_scanning();
+        let mut cycles = CYCLES.lock();
+        let cycles = cycles.as_mut().expect("the runtime's");
+        cycles.handshake();
+        assert!(cycles.begin_scanning(1, ScanScope::Whole));
+        cycles.scan_goroutines(|| {}).expect("a stack that can be walked");
+        cycles.stop_world(|world| world.end_scanning(NextCycle::IsWhole));
     });
     *LEFT.lock() = Some(Instant::now());
     0
@@ -59,7 +63,7 @@ fn return_time(barriers: BarrierMode, frames: u64) -> Result<(Duration, u64), Bo
     let compiled = jit::compile(&code, bottom, 0);
     let config = Config { barriers, ..Config::default() };
     let runtime = Runtime::new(config, code, Box::new(Embedder))?;
-    runtime.set_collector(Arc::new(NoCollector));
+    *CYCLES.lock() = Some(CycleDriver::new(&runtime, Arc::new(NoCollector))?);
     let object = 7u64;
     let mut argument = [frames, &raw const object as u64, 0];
     let machine = Machine::attach(&runtime)?;
@@ -68,7 +72,7 @@ fn return_time(barriers: BarrierMode, frames: u64) -> Result<(Duration, u64), Bo
     assert!(matches!(machine.run(goroutine), Left::Exited));
     let took = LEFT.lock().take().ok_or("the bottom was not reached")?.elapsed();
     let hit = runtime.counters().hit.load(Relaxed);
-    drop((machine, compiled));
+    drop((machine, CYCLES.lock().take(), compiled));
     Ok((took, hit))
 }
 

@@ -1,10 +1,10 @@
 //! Foreign calls: what may happen while one is under way, and what it leaves behind.
 
 use crate::native::Library;
-use crate::{Object, Setting, configs, guarded_result, rec_result};
+use crate::{Object, Setting, configs, guarded_result, header, rec_result, stack_size};
 use parking_lot::{Condvar, Mutex};
 use stackmark_stack::scheduler::{Scheduler, Threads};
-use stackmark_stack::{Caller, LibCall, Status};
+use stackmark_stack::{Caller, LibCall, Status, Word};
 use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -105,7 +105,7 @@ fn a_goroutine_parked_in_a_callback_does_not_keep_the_other_goroutines_of_its_th
         // SAFETY: used here alone.
         let caller = unsafe { Caller::current() };
         match parked.lock().pop() {
-            Some(goroutine) => caller.runtime().ready(goroutine, 21),
+            Some(goroutine) => caller.runtime().ready(goroutine, Word::Plain(21)),
             // Both run on one thread, and the other one has it to itself until its callback parks.
             None => panic!("no goroutine is parked"),
         }
@@ -194,7 +194,7 @@ fn go_8696_a_callback_grows_the_stack_under_a_call_out() {
         let result = s.run(2, &|_| {
             // SAFETY: used here alone.
             let caller = unsafe { Caller::current() };
-            let size = |caller: Caller<'_>| caller.goroutine().stack_size();
+            let size = |caller: Caller<'_>| stack_size(caller.goroutine());
             let before = size(caller);
             // From 2 KiB to more than 256 KiB.
             let result = caller.foreign(|| s.call_back(5000, &|_| 3));
@@ -286,13 +286,13 @@ fn go_8771_results_are_written_to_where_the_stack_is_after_a_callback() {
             // SAFETY: a goroutine runs on this thread.
             let top = || unsafe { stackmark_stack::asm::stackmark_stack_top() };
             // Some word of the goroutine's stack: the saved r15 of the frame that called out.
-            let address = caller.goroutine().header().sched.sp.load(Relaxed);
+            let address = header(caller.goroutine()).sched.sp.load(Relaxed);
             let before = top();
             caller.foreign(|| s.call_back(2000, &|_| 1));
             let moved = top().wrapping_sub(before);
             assert_ne!(moved, 0, "the stack has moved");
             let now = address.wrapping_add(moved);
-            assert_eq!(now, caller.goroutine().header().sched.sp.load(Relaxed));
+            assert_eq!(now, header(caller.goroutine()).sched.sp.load(Relaxed));
             // SAFETY: the word lies in the stack as it is now.
             slot.store(unsafe { *(now as *const u64) }, Relaxed);
             0

@@ -153,12 +153,12 @@ fn go_8588_a_hundred_thousand_recoveries_across_a_callback_lose_nothing() {
         assert_eq!(result, landed_result([3, 4]));
     };
     round();
-    let (at, resident) = (stack.load(Relaxed), s.runtime.stacks().resident_bytes());
+    let (at, resident) = (stack.load(Relaxed), s.runtime.stack_bytes().resident);
     for _ in 0..100_000 {
         round();
     }
     assert_eq!(stack.load(Relaxed), at, "the system stack");
-    assert_eq!(s.runtime.stacks().resident_bytes(), resident);
+    assert_eq!(s.runtime.stack_bytes().resident, resident);
     // Far more barriers than there are stubs, and none was missing.
     let counters = s.runtime.counters();
     let [placed, hit, left] =

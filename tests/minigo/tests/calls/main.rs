@@ -19,15 +19,17 @@ use cranelift_codegen::ir::{
 };
 use cranelift_frontend::FunctionBuilder;
 use cranelift_module::{FuncId, Module};
-use stackmark_stack::asm::ManagedFn;
+use parking_lot::Mutex;
+use stackmark_stack::asm::{ManagedFn, layout::GoroutineHeader};
 use stackmark_stack::unwind::Code;
 use stackmark_stack::{
-    BarrierMode, Caller, Config, FrameAt, Goroutine, Host, Left, Machine, Runtime,
+    BarrierMode, Caller, Config, CycleDriver, FrameAt, Goroutine, Host, Left, Machine, NextCycle,
+    RootSink, Runtime, ScanScope,
 };
 use std::ffi::c_void;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// What the native function at the bottom of a recursion does: it gets the object and the depth
 /// that is left, 0.
@@ -143,7 +145,8 @@ impl Host for Embedder {
 pub(crate) struct Setting {
     pub(crate) runtime: Arc<Runtime>,
     compiled: jit::Compiled,
-    cycles: AtomicU64,
+    /// With the number of the last cycle.
+    cycles: Mutex<(CycleDriver, u64)>,
 }
 
 /// The ways in which every test runs.
@@ -151,6 +154,25 @@ pub(crate) fn configs() -> [Config; 3] {
     let every = Config { barriers: BarrierMode::EveryFrame, ..Config::default() };
     let moving = Config { move_every_poll: true, poison: true, ..every.clone() };
     [Config::default(), every, moving]
+}
+
+/// Takes roots and does nothing with them.
+struct NoRoots;
+
+impl RootSink for NoRoots {
+    fn roots(&self, _words: &[usize]) {}
+}
+
+/// Bytes of a goroutine's stack, used or not.
+pub(crate) fn stack_size(goroutine: &Goroutine) -> usize {
+    let header = header(goroutine);
+    header.stack_hi.load(Relaxed) - header.stack_lo.load(Relaxed)
+}
+
+/// The words of a goroutine that assembly and managed code address.
+pub(crate) fn header(goroutine: &Goroutine) -> &GoroutineHeader {
+    // SAFETY: the address is that of the header, which is a part of the record.
+    unsafe { &*(goroutine.address() as *const GoroutineHeader) }
 }
 
 impl Setting {
@@ -179,7 +201,8 @@ impl Setting {
         });
         let compiled = compiler.finish(entry, &code);
         let runtime = Runtime::new(config, code, host).expect("the assembly's frames");
-        Setting { runtime, compiled, cycles: AtomicU64::new(0) }
+        let cycles = CycleDriver::new(&runtime, Arc::new(NoRoots)).expect("one collector");
+        Setting { runtime, compiled, cycles: Mutex::new((cycles, 0)) }
     }
 
     /// Runs a goroutine that calls `guarded(n, object)`; its result.
@@ -215,11 +238,7 @@ impl Setting {
         // SAFETY: used in this function alone; nothing native holds an address in the stack.
         unsafe {
             let caller = Caller::current();
-            let argument = Inner {
-                goroutine: caller.goroutine().header() as *const _ as usize,
-                n,
-                object: &object,
-            };
+            let argument = Inner { goroutine: caller.goroutine().address(), n, object: &object };
             caller
                 .callback(self.managed(name), &raw const argument as usize)
                 .expect("in a foreign call") as u64
@@ -258,14 +277,17 @@ impl Setting {
 
     /// The same, in a foreign call or on another thread.
     pub(crate) fn scan_from_outside(&self) {
-        let runtime = &self.runtime;
-        runtime.handshake();
-        runtime.begin_scanning(self.cycles.fetch_add(1, Relaxed) + 1);
-        runtime.scan_goroutines(|| {}).expect("stacks that can be walked");
-        let mut world = runtime.stop_world();
-        world.rescan().expect("stacks that can be walked");
-        world.visit_all().expect("stacks that can be walked");
-        world.end_scanning();
+        let mut cycles = self.cycles.lock();
+        let (cycles, number) = &mut *cycles;
+        *number += 1;
+        cycles.handshake();
+        assert!(cycles.begin_scanning(*number, ScanScope::Whole));
+        cycles.scan_goroutines(|| {}).expect("stacks that can be walked");
+        cycles.stop_world(|world| {
+            world.rescan_dirty().expect("stacks that can be walked");
+            world.visit_all(&mut |_| {}).expect("stacks that can be walked");
+            world.end_scanning(NextCycle::IsWhole);
+        });
     }
 
     /// Every barrier that was placed has been hit or left, or was removed by a later scan; and

@@ -2,9 +2,9 @@
 //! issue.
 
 use crate::native::Library;
-use crate::{Object, Setting, configs, guarded_result, rec_result};
+use crate::{Object, Setting, configs, guarded_result, header, rec_result, stack_size};
 use stackmark_stack::unwind::FrameKind;
-use stackmark_stack::{Caller, FrameAt};
+use stackmark_stack::{Caller, FrameAt, Word};
 use std::ffi::c_void;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering::Relaxed;
@@ -65,7 +65,7 @@ fn go_69085_the_frame_pointer_of_a_call_out_moves_with_the_stack() {
         s.run(1, &|_| {
             // SAFETY: used here alone.
             let caller = unsafe { Caller::current() };
-            let header = caller.goroutine().header();
+            let header = header(caller.goroutine());
             let frame_pointer = || {
                 (
                     header.stack_hi.load(Relaxed) - header.sched.fp.load(Relaxed),
@@ -89,7 +89,7 @@ fn go_10976_a_stack_does_not_shrink_during_a_foreign_call() {
     s.run(1, &|_| {
         // SAFETY: used here alone.
         let caller = unsafe { Caller::current() };
-        let size = || caller.goroutine().stack_size();
+        let size = || stack_size(caller.goroutine());
         caller.foreign(|| s.call_back(500, &|_| 1));
         let grown = size();
         caller.foreign(|| {
@@ -106,7 +106,7 @@ fn go_10976_a_stack_does_not_shrink_during_a_foreign_call() {
 fn a_stack_does_not_shrink_by_anothers_hand_while_its_thread_waits_in_a_callback() {
     let s = Setting::new(configs()[0].clone());
     // SAFETY: used here alone.
-    let size = || unsafe { Caller::current() }.goroutine().stack_size();
+    let size = || stack_size(unsafe { Caller::current() }.goroutine());
     s.run(1, &|_| {
         // SAFETY: used here alone.
         let caller = unsafe { Caller::current() };
@@ -121,7 +121,7 @@ fn a_stack_does_not_shrink_by_anothers_hand_while_its_thread_waits_in_a_callback
                     scope.spawn(|| {
                         s.scan_from_outside();
                         s.scan_from_outside();
-                        s.runtime.ready(goroutine, 0);
+                        s.runtime.ready(goroutine, Word::Plain(0));
                     });
                 };
                 // SAFETY: in a callback park returns here.

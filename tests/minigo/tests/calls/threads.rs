@@ -4,7 +4,7 @@
 use crate::native::Library;
 use crate::{Object, Setting, configs, guarded_result, rec_result};
 use parking_lot::{Condvar, Mutex};
-use stackmark_stack::{CallInError, Caller, Goroutine, Host, Machine, Status, die_of_panic};
+use stackmark_stack::{CallInError, Caller, Goroutine, Host, Machine, Status, Word, die_of_panic};
 use std::ffi::{c_int, c_void};
 use std::process::Command;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -88,11 +88,11 @@ fn a_thread_unknown_to_the_runtime_calls_in_again_and_again_and_is_detached_at_i
         // SAFETY: `enter` is called with its entry.
         let run = || unsafe { (c.on_threads)(1, enter, entry.argument()) };
         let sum = run();
-        let stacks = s.runtime.stacks().resident_bytes();
+        let stacks = s.runtime.stack_bytes().resident;
         for _ in 0..100 {
             assert_eq!(run(), sum);
         }
-        assert_eq!(s.runtime.stacks().resident_bytes(), stacks, "nothing is lost");
+        assert_eq!(s.runtime.stack_bytes().resident, stacks, "nothing is lost");
         let ids = ids.into_inner();
         assert!(
             ids.chunks(3)
@@ -209,7 +209,7 @@ fn a_thread_that_exits_in_a_call_out_ends_its_goroutine() {
             [&counters.placed, &counters.hit, &counters.leapfrogged].map(|c| c.load(Relaxed));
         assert_eq!(placed, hit + left, "every barrier is settled");
         // The world stops without them.
-        drop(s.runtime.stop_world());
+        s.runtime.stop_world(|_| ());
         s.check_at_end();
     }
 }
@@ -237,7 +237,7 @@ fn a_thread_that_is_cancelled_in_a_call_out_ends_its_goroutine() {
         // SAFETY: `enter` is called with its entry.
         let cancelled = unsafe { (c.cancel_when)(enter, entry.argument(), flag.as_ptr()) };
         assert_eq!(cancelled, 1);
-        drop(s.runtime.stop_world());
+        s.runtime.stop_world(|_| ());
         s.check_at_end();
     }
 }
@@ -336,7 +336,7 @@ fn a_parked_goroutine_in_a_callback_keeps_its_thread_and_others_run() {
                 if let Some(partner) = queue.pop() {
                     drop(queue);
                     switched.fetch_add(1, Relaxed);
-                    s.runtime.ready(partner, 9);
+                    s.runtime.ready(partner, Word::Plain(9));
                 } else {
                     queue.push(caller.handle());
                     let thread = std::thread::current().id();

@@ -55,7 +55,7 @@ pub(crate) fn call_in(thunk: usize, block: usize) {
     // SAFETY: the address of a managed function that the compiler made for this.
     let f = unsafe { std::mem::transmute::<usize, stackmark_asm::ManagedFn>(thunk) };
     let called = world().runtime.call_in(|caller| {
-        let incoming = [std::ptr::from_ref(caller.goroutine().header()) as usize, block];
+        let incoming = [caller.goroutine().address(), block];
         // SAFETY: the function takes the address of these two words; native code keeps no address
         // in the stack.
         unsafe { caller.callback(f, incoming.as_ptr() as usize) }

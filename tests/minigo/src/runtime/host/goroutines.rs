@@ -1,10 +1,9 @@
 //! Goroutines: their start, their waiting, and the collections that they wait for.
 
-use super::memory::{reports_stores, shade};
 use super::world::{fatal, world};
 use crate::runtime::traceback;
 use stackmark::Generation;
-use stackmark::stack::{Caller, Goroutine};
+use stackmark::stack::{Caller, Goroutine, Word};
 use stackmark::unwind::FrameKind;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
@@ -23,6 +22,8 @@ pub(crate) enum Wait {
 
 /// Goroutines that are shown at most.
 const TRACEBACK_GOROUTINES: usize = 100;
+/// Frames of one of them that are looked at.
+const TRACEBACK_FRAMES: usize = 10_000;
 
 impl Wait {
     const ALL: [Wait; 5] =
@@ -31,7 +32,7 @@ impl Wait {
     /// What a goroutine waits for, if it waits in a queue of ours.
     fn of(goroutine: &Goroutine) -> Option<Wait> {
         // Relaxed: written before it parked.
-        Wait::ALL.get(goroutine.header().user.load(Ordering::Relaxed).wrapping_sub(1)).copied()
+        Wait::ALL.get(goroutine.user_word().load(Ordering::Relaxed).wrapping_sub(1)).copied()
     }
 
     /// Go's words for it.
@@ -55,13 +56,10 @@ impl Waiter {
         Waiter(unsafe { Caller::current() }.handle())
     }
 
-    /// Replaces the words that are roots for the goroutine. Reports them: the goroutine may have
-    /// been scanned already.
+    /// Replaces the words that are roots for the goroutine. Each may be a reference.
     pub(crate) fn set_transfer(&self, words: &[usize]) {
-        if reports_stores() {
-            words.iter().for_each(|word| shade(*word));
-        }
-        self.0.set_transfer(words);
+        let words: Vec<Word> = words.iter().map(|&word| Word::Reference(word)).collect();
+        world().runtime.set_transfer(&self.0, &words);
     }
 
     pub(crate) fn take_transfer(&self) -> Vec<usize> {
@@ -77,7 +75,7 @@ impl Waiter {
 
     /// Makes it ready; its call returns `value`.
     pub(crate) fn wake(self, value: usize) {
-        world().runtime.ready(self.0, value);
+        world().runtime.ready(self.0, Word::Plain(value));
     }
 }
 
@@ -86,7 +84,7 @@ pub(crate) fn park(why: Wait, publish: impl FnOnce()) -> usize {
     // SAFETY: the natives that park own nothing at that point, see their code.
     unsafe {
         let caller = Caller::current();
-        caller.goroutine().header().user.store(why as usize + 1, Ordering::Relaxed);
+        caller.goroutine().user_word().store(why as usize + 1, Ordering::Relaxed);
         caller.park(publish)
     }
 }
@@ -130,7 +128,7 @@ pub(super) unsafe fn collect_for(caller: Caller<'_>, generation: Generation) {
     w.scheduler.await_wakeup();
     let publish = move || {
         let done = move || {
-            w.runtime.ready(goroutine, 0);
+            w.runtime.ready(goroutine, Word::Plain(0));
             w.scheduler.wakeup_done();
         };
         match generation {
@@ -145,7 +143,7 @@ pub(super) unsafe fn collect_for(caller: Caller<'_>, generation: Generation) {
 /// The address of the current goroutine's header.
 pub(crate) fn current_header() -> usize {
     // SAFETY: used here alone.
-    std::ptr::from_ref(unsafe { Caller::current() }.goroutine().header()) as usize
+    unsafe { Caller::current() }.goroutine().address()
 }
 
 /// The current goroutine's number, if this thread runs one.
@@ -166,10 +164,10 @@ pub(crate) fn parked_goroutines() -> String {
     for goroutine in runtime.goroutines().iter().take(TRACEBACK_GOROUTINES) {
         let why = Wait::of(goroutine).map_or("waiting", Wait::name);
         let mut lines = traceback::Lines::of(goroutine.id(), why);
-        let walked = runtime.frames(goroutine, |frame| match frame.kind {
-            FrameKind::Managed => lines.frame(frame.pc - 1),
-            _ => ControlFlow::Continue(()),
-        });
+        let walked = runtime.frames(goroutine, TRACEBACK_FRAMES);
+        let frames = walked.as_ref().ok().cloned().flatten().unwrap_or_default();
+        let managed = frames.iter().filter(|frame| frame.kind == FrameKind::Managed);
+        let _ = managed.map(|frame| lines.frame(frame.pc - 1)).find(ControlFlow::is_break);
         text += &lines.finish();
         if let Err(error) = walked {
             let _ = writeln!(text, "the traceback ends: {error}");

@@ -52,14 +52,14 @@ impl Host for Embedder {
         ))
     }
 
-    fn machine_word(&self) -> usize {
+    fn machine_attached(&self) -> usize {
         with_allocator(Allocator::slots_address)
     }
 
-    fn at_poll(&self, caller: Caller<'_>) {
+    fn at_poll(&self, _goroutine: &Goroutine) {
         if world().options.has(Stress::CollectEveryPoll) {
-            // SAFETY: the library's poll owns nothing when it calls this.
-            unsafe { collect_for(caller, poll_generation()) };
+            // SAFETY: the library's poll owns nothing when it calls this, on the goroutine's thread.
+            unsafe { collect_for(Caller::current(), poll_generation()) };
         }
     }
 

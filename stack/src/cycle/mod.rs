@@ -1,0 +1,11 @@
+//! The collector's cycle over all stacks: handshakes, rounds of scans, the stopped world.
+
+mod driver;
+mod rounds;
+mod stopped;
+mod straggler;
+
+pub use driver::{AlreadyDriven, CycleDriver};
+pub use rounds::ScanScope;
+pub use stopped::{CycleStopped, NextCycle, WorldStopped};
+pub use straggler::Straggler;

@@ -1,0 +1,302 @@
+//! Handshakes and rounds of scans, while the world runs.
+
+use super::driver::CycleDriver;
+use super::straggler::{Straggler, Waiting};
+use crate::goroutine::Goroutine;
+use crate::machine::Caller;
+use crate::memory::StackMemory;
+use crate::protocol::{Request, Signal, Status, sync::spin};
+use crate::runtime::{Activity, BarrierMode, Runtime};
+use crate::scan::{self, FrameAt, MayMove, ScanError};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How often the waiting thread tries again to hold a goroutine: one that was asked to scan itself
+/// may park instead of polling.
+const LOOK_AGAIN: Duration = Duration::from_micros(200);
+/// How many goroutines a round takes from the registry at once. Spawning takes the same lock.
+const PORTION: usize = 512;
+
+/// How much of each stack a cycle scans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScanScope {
+    /// Whole stacks.
+    Whole,
+    /// *Short scans*: the cycle continues the scans of the last one. It visits only frames that may
+    /// have run since: those up to and including the owner of the lowest unhit barrier. Of a
+    /// goroutine that has not run it visits no frame. It always visits the words that a goroutine
+    /// was handed: argument, resume value and transfer. A goroutine that the last cycle did not
+    /// scan is scanned whole.
+    ///
+    /// For a collector with generations. Its minor collections keep the objects that the last
+    /// collection has marked: these are *old*. The collector promises, besides contracts C1 to C3:
+    ///
+    /// - This collection does not move or free an object that the last collection has marked, or
+    ///   that was allocated marked while it ran. (A collection that moves or frees old objects
+    ///   scans whole stacks.)
+    /// - Since the last collection, a reference to an object that is not old was stored through a
+    ///   pointer into an older frame of the own stack (contract C3) only in one of two ways. A
+    ///   write barrier made it a root of this collection, or
+    ///   [`Caller::note_stack_write`](crate::Caller::note_stack_write) came first.
+    ///
+    /// The time for a stack depends on how many frames have run since, not on its depth.
+    ///
+    /// After Cheng, Harper and Lee, "Generational stack collection and profile-driven
+    /// pretenuring" (PLDI 1998).
+    Short,
+}
+
+impl CycleDriver {
+    /// Returns when every machine has passed a safepoint, or has not run managed code, at some
+    /// moment since the call began. What the caller wrote before is visible to all managed code
+    /// that runs afterwards. Returns the goroutine that answered last, or `None` if there was none
+    /// to wait for.
+    ///
+    /// # Panics
+    /// On a thread that counts as running in this runtime.
+    pub fn handshake(&mut self) -> Option<Straggler> {
+        let runtime = self.runtime();
+        runtime.assert_outside("a handshake");
+        let mut waiting = Waiting::new(runtime);
+        let machines = || runtime.registry.machines();
+        runtime.world.handshake(machines, |entry, signal| waiting.ask(entry, signal));
+        waiting.end()
+    }
+
+    /// Begins to scan stacks for cycle `cycle`, which is not 0 and larger than every earlier one.
+    /// The caller has turned the write barrier on for every goroutine. From now on, until
+    /// [`CycleStopped::end_scanning`](crate::CycleStopped::end_scanning), goroutines that run count
+    /// as changed since their scan.
+    ///
+    /// Returns false and begins nothing if the scope is [`ScanScope::Short`] and the last cycle did
+    /// not end with [`NextCycle::MayBeShort`](crate::NextCycle::MayBeShort).
+    ///
+    /// # Panics
+    /// If `cycle` is 0 or not larger than every earlier one, or if a cycle is scanning. On a thread
+    /// that counts as running in this runtime.
+    #[must_use]
+    pub fn begin_scanning(&mut self, cycle: u64, scope: ScanScope) -> bool {
+        let runtime = self.runtime();
+        runtime.assert_outside("a scan of all stacks");
+        let kept = match scope {
+            ScanScope::Whole => 0,
+            ScanScope::Short => match runtime.cycle.watched() {
+                0 => return false,
+                last => last,
+            },
+        };
+        runtime.cycle.begin(cycle, kept);
+        true
+    }
+
+    /// Begins the scan of every goroutine's stack. This thread scans the goroutines that stand
+    /// still; the others scan themselves at their next poll. Returns when all scans have begun: no
+    /// goroutine runs a frame whose roots have not gone to the collector. The frames beyond are
+    /// left to [`Runtime::scan_frozen`]. Calls `between` after each goroutine: it may trace what
+    /// has been found.
+    ///
+    /// # Errors
+    /// [`ScanError`].
+    ///
+    /// # Panics
+    /// If no cycle is scanning: see [`CycleDriver::begin_scanning`]. On a thread that counts as
+    /// running in this runtime.
+    pub fn scan_goroutines(&mut self, mut between: impl FnMut()) -> Result<(), ScanError> {
+        let runtime = self.runtime();
+        runtime.begin_round();
+        let mut waiting = Vec::new();
+        let mut at = 0;
+        loop {
+            let portion = runtime.registry.portion(at, PORTION);
+            if portion.is_empty() {
+                break;
+            }
+            at += portion.len();
+            for goroutine in portion {
+                if !runtime.try_scan(&goroutine, Signal::Hint)? {
+                    waiting.push(goroutine);
+                }
+                between();
+            }
+        }
+        runtime.wait_for_scans(waiting)
+    }
+
+    /// Begins to scan again what has changed of every goroutine that has run since its
+    /// scan, while the world runs. So little is left for the stopped world. Called
+    /// after [`CycleDriver::scan_goroutines`], and leaves frames to
+    /// [`Runtime::scan_frozen`] as that does.
+    ///
+    /// Returns how many goroutines it has scanned again. If they are many, others have run
+    /// meanwhile, and a further call is worth while. From the first call on a goroutine that
+    /// becomes dirty scans others, so dirty goroutines stay few however fast goroutines take turns.
+    /// With [`BarrierMode::Off`] it does nothing and returns 0.
+    ///
+    /// # Errors
+    /// [`ScanError`].
+    ///
+    /// # Panics
+    /// If no cycle is scanning: see [`CycleDriver::begin_scanning`]. On a thread that counts as
+    /// running in this runtime.
+    pub fn rescan_concurrently(&mut self) -> Result<usize, ScanError> {
+        let runtime = self.runtime();
+        if runtime.config.barriers == BarrierMode::Off {
+            // Without barriers each rescan is whole, and leaves as much to the stopped world.
+            return Ok(0);
+        }
+        runtime.begin_round();
+        runtime.cycle.begin_rescanning();
+        let dirty = runtime.cycle.take_dirty();
+        let count = dirty.len();
+        runtime.wait_for_scans(dirty.into())?;
+        Ok(count)
+    }
+}
+
+impl Runtime {
+    fn begin_round(&self) {
+        self.assert_outside("a scan of all stacks");
+        assert!(self.is_scanning(), "begin_scanning comes first");
+        self.cycle.begin_round();
+    }
+
+    fn wait_for_scans(&self, mut waiting: Vec<Arc<Goroutine>>) -> Result<(), ScanError> {
+        let mut failed = None;
+        let mut look = |signal| {
+            waiting.retain(|goroutine| match self.try_scan(goroutine, signal) {
+                Ok(begun) => !begun,
+                Err(error) => {
+                    failed = Some(error);
+                    false
+                }
+            });
+            waiting.is_empty()
+        };
+        if !spin(|| look(Signal::Hint)) {
+            while !look(Signal::Fenced) {
+                self.cycle.wait_for_scanned(LOOK_AGAIN);
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Begins the goroutine's scan if it stands still; asks the goroutine if it runs. Returns
+    /// whether the scan has begun.
+    fn try_scan(&self, goroutine: &Arc<Goroutine>, signal: Signal) -> Result<bool, ScanError> {
+        if self.cycle.has_scanned(goroutine) {
+            // The goroutine has scanned itself. This thread tells the
+            // collector of its unvisited frames.
+            self.tell_of_frozen();
+            return Ok(true);
+        }
+        if goroutine.status() == Status::Dead {
+            return Ok(true);
+        }
+        let mut memory = scan::memory_to_shrink(self, goroutine);
+        let begun = self.scan_held(goroutine, signal, &mut memory);
+        if let Some(memory) = memory {
+            self.stacks.give(memory);
+        }
+        begun
+    }
+
+    /// The part of [`Runtime::try_scan`] under the goroutine's `scan_lock`.
+    fn scan_held(
+        &self,
+        goroutine: &Arc<Goroutine>,
+        signal: Signal,
+        memory: &mut Option<StackMemory>,
+    ) -> Result<bool, ScanError> {
+        match goroutine.hold() {
+            Ok(held) if self.cycle.has_scanned(goroutine) => {
+                // The goroutine has scanned itself while this thread waited for the lock.
+                drop(held);
+                self.tell_of_frozen();
+                Ok(true)
+            }
+            Ok(mut held) => {
+                if scan::keep_scan(self, goroutine, &mut held.state) {
+                    return Ok(true);
+                }
+                let _span = self.observed().span(Activity::Scan, goroutine.id());
+                // In either case the stack is a thread's, whose signal
+                // handler may walk it at any time.
+                let stays = held.status == Status::Foreign || goroutine.in_callback();
+                let may_move = if stays { MayMove::No } else { MayMove::Into(memory) };
+                // SAFETY: the goroutine is held.
+                unsafe { scan::begin_scan(self, goroutine, &mut held.state, may_move)? };
+                let complete = held.state.is_complete();
+                drop(held);
+                if !complete {
+                    self.tell_of_frozen();
+                }
+                Ok(true)
+            }
+            Err(Status::Dead) => Ok(true),
+            Err(_) => {
+                goroutine.ask(Request::SCAN, signal);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Whether [`Runtime::scan_frozen`] has a stack to visit.
+    pub fn has_frozen(&self) -> bool {
+        self.cycle.has_unscanned()
+    }
+
+    /// Visits a chunk of frozen frames of one stack: the goroutine cannot run them before. The
+    /// roots go to the collector. Several threads may call it at the same time. Returns false if
+    /// there was nothing to do.
+    ///
+    /// # Errors
+    /// [`ScanError`].
+    pub fn scan_frozen(&self) -> Result<bool, ScanError> {
+        let Some(goroutine) = self.cycle.pop_unscanned() else { return Ok(false) };
+        let _span = self.observed().span(Activity::Scan, goroutine.id());
+        let (cycle, chunk) = (self.cycle.scanning(), self.config.chunk(true));
+        let mut scan = goroutine.scan_lock();
+        let visited = scan::visit_frozen(self, &goroutine, &mut scan, cycle, chunk)?;
+        self.counters().scanned_running.fetch_add(visited, Ordering::Relaxed);
+        let more = !scan.is_complete();
+        drop(scan);
+        if more {
+            self.cycle.push_unscanned(goroutine);
+        }
+        Ok(true)
+    }
+
+    /// The frames of a goroutine that stands still, youngest first, at most `limit` of them. `None`
+    /// if the goroutine runs on another thread, or has ended.
+    ///
+    /// # Errors
+    /// [`ScanError`]: the stack cannot be walked.
+    pub fn frames(
+        &self,
+        goroutine: &Goroutine,
+        limit: usize,
+    ) -> Result<Option<Vec<FrameAt>>, ScanError> {
+        let mut frames = Vec::new();
+        let visit = |frame| {
+            if frames.len() < limit {
+                frames.push(frame);
+            }
+            if frames.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        // SAFETY: used within this function alone.
+        if let Some(caller) = unsafe { Caller::try_current() }
+            && std::ptr::eq(caller.goroutine(), goroutine)
+        {
+            // The goroutine stands in its call out on this thread, and need not be held.
+            caller.frames(visit)?;
+            return Ok(Some(frames));
+        }
+        let Ok(held) = goroutine.hold() else { return Ok(None) };
+        // SAFETY: the goroutine is held.
+        unsafe { scan::frames(self, goroutine, visit)? };
+        drop(held);
+        Ok(Some(frames))
+    }
+}

@@ -1,0 +1,169 @@
+//! The stopped world and its rescans.
+
+use super::driver::CycleDriver;
+use super::straggler::{Straggler, Waiting};
+use crate::goroutine::Goroutine;
+use crate::protocol::Status;
+use crate::runtime::Runtime;
+use crate::scan::{self, Extent, ScanError, Visited};
+use std::cell::RefCell;
+use std::ops::Deref;
+use std::sync::atomic::Ordering;
+
+/// Whether the next cycle may continue the scans of this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextCycle {
+    /// The next cycle scans whole stacks. Goroutines that run from now on are not marked.
+    IsWhole,
+    /// Goroutines that run from now on are marked, so that the next cycle may continue the scans of
+    /// this one: see [`ScanScope::Short`](crate::ScanScope::Short).
+    MayBeShort,
+}
+
+/// Stops the world, calls `f`, and starts the world again, also if `f` panics.
+fn stop<R>(runtime: &Runtime, f: impl FnOnce(Option<Straggler>) -> R) -> R {
+    struct Start<'r>(&'r Runtime);
+    impl Drop for Start<'_> {
+        fn drop(&mut self) {
+            self.0.world.start();
+        }
+    }
+    runtime.assert_outside("a stop of the world");
+    let mut waiting = Waiting::new(runtime);
+    let machines = || runtime.registry.machines();
+    runtime.world.stop(machines, |entry, signal| waiting.ask(entry, signal));
+    let _start = Start(runtime);
+    f(waiting.end())
+}
+
+impl Runtime {
+    /// Stops the world, calls `f`, and starts the world again. While `f` runs, no
+    /// machine runs managed code.
+    ///
+    /// # Panics
+    /// On a thread that counts as running in this runtime.
+    pub fn stop_world<R>(&self, f: impl FnOnce(&mut WorldStopped<'_>) -> R) -> R {
+        stop(self, |straggler| f(&mut WorldStopped { runtime: self, straggler }))
+    }
+}
+
+impl CycleDriver {
+    /// As [`Runtime::stop_world`], for the part of a cycle in the stopped world.
+    ///
+    /// # Panics
+    /// On a thread that counts as running in this runtime.
+    pub fn stop_world<R>(&mut self, f: impl FnOnce(&mut CycleStopped<'_>) -> R) -> R {
+        let runtime = &**self.runtime();
+        stop(runtime, |straggler| {
+            f(&mut CycleStopped { world: WorldStopped { runtime, straggler } })
+        })
+    }
+}
+
+/// The stopped world.
+#[derive(Debug)]
+pub struct WorldStopped<'r> {
+    runtime: &'r Runtime,
+    straggler: Option<Straggler>,
+}
+
+impl WorldStopped<'_> {
+    /// The goroutine that was the last to stop. `None` if there was none to wait for.
+    pub fn straggler(&self) -> Option<Straggler> {
+        self.straggler
+    }
+
+    /// Visits every frame of every goroutine, changes nothing, and gives the roots
+    /// to `to`. For verification.
+    ///
+    /// # Errors
+    /// [`ScanError`].
+    pub fn visit_all(&self, to: &mut dyn FnMut(&[usize])) -> Result<Visited, ScanError> {
+        let to = RefCell::new(to);
+        let to = |words: &[usize]| (to.borrow_mut())(words);
+        let mut total = Visited::default();
+        for goroutine in self.runtime.goroutines() {
+            total.frames += self.visit(&goroutine, Extent::Verify, &to)?.frames;
+        }
+        Ok(total)
+    }
+
+    fn visit(
+        &self,
+        goroutine: &Goroutine,
+        extent: Extent,
+        to: &dyn Fn(&[usize]),
+    ) -> Result<Visited, ScanError> {
+        let scan = goroutine.scan_lock();
+        if goroutine.status() == Status::Dead {
+            return Ok(Visited::default());
+        }
+        if extent == Extent::Verify {
+            // SAFETY: the world is stopped, so the goroutine stands still, and the lock is ours.
+            unsafe { scan::check(goroutine, &scan) };
+        }
+        // SAFETY: as above.
+        unsafe { scan::visit(self.runtime, goroutine, &scan, extent, to) }
+    }
+}
+
+/// The world, stopped for a cycle.
+#[derive(Debug)]
+pub struct CycleStopped<'r> {
+    world: WorldStopped<'r>,
+}
+
+impl<'r> Deref for CycleStopped<'r> {
+    type Target = WorldStopped<'r>;
+
+    fn deref(&self) -> &WorldStopped<'r> {
+        &self.world
+    }
+}
+
+impl CycleStopped<'_> {
+    /// Finishes the scans that [`Runtime::scan_frozen`] has left. Then visits each goroutine that
+    /// has run since its scan again, up to and including the owner of its lowest unhit barrier. The
+    /// roots go to the collector.
+    ///
+    /// # Errors
+    /// [`ScanError`].
+    pub fn rescan_dirty(&mut self) -> Result<Visited, ScanError> {
+        self.finish_scans()?;
+        let runtime = self.world.runtime;
+        let mut total = Visited::default();
+        for goroutine in runtime.cycle.take_dirty() {
+            let to = |words: &[usize]| runtime.roots(words);
+            let visited = self.world.visit(&goroutine, Extent::Rescan, &to)?;
+            total.frames += visited.frames;
+            total.skipped += visited.skipped;
+        }
+        runtime.counters().rescanned.fetch_add(total.frames, Ordering::Relaxed);
+        runtime.counters().skipped.fetch_add(total.skipped, Ordering::Relaxed);
+        Ok(total)
+    }
+
+    /// Finishes the scans that [`Runtime::scan_frozen`] has left, and visits no frame again: for a
+    /// cycle whose write barrier shades what is overwritten. The roots go to the collector.
+    ///
+    /// # Errors
+    /// [`ScanError`].
+    pub fn finish_scans(&mut self) -> Result<(), ScanError> {
+        while self.world.runtime.scan_frozen()? {}
+        Ok(())
+    }
+
+    /// Ends the cycle's scans. Called after [`CycleStopped::rescan_dirty`] or
+    /// [`CycleStopped::finish_scans`].
+    ///
+    /// # Panics
+    /// If a scan is not complete and the next cycle may be short.
+    pub fn end_scanning(&mut self, next: NextCycle) {
+        let watch = next == NextCycle::MayBeShort;
+        assert!(
+            !watch || !self.world.runtime.has_frozen(),
+            "there are scans that are not complete"
+        );
+        self.world.runtime.cycle.end(watch);
+    }
+}

@@ -1,0 +1,35 @@
+//! The end of a goroutine.
+
+use crate::machine::{Caller, EXITED, die_of_panic};
+use crate::runtime::NativeException;
+use std::ffi::c_void;
+
+/// `goroutine_entry` calls it when the managed function has returned.
+///
+/// # Safety
+/// Called by `goroutine_entry` alone.
+pub(crate) unsafe extern "C-unwind" fn goroutine_exit(
+    _header: *mut c_void,
+    result: usize,
+) -> usize {
+    // SAFETY: not used after `end`, which does not return.
+    unsafe {
+        let caller = Caller::current();
+        caller.runtime().host.goroutine_exited(caller.goroutine(), result);
+        caller.end(EXITED)
+    }
+}
+
+/// `goroutine_entry` calls it with an exception that has left the managed function.
+///
+/// # Safety
+/// Called by `goroutine_entry` alone.
+pub(crate) unsafe extern "C-unwind" fn goroutine_uncaught(
+    exception: *mut c_void,
+    _header: usize,
+) -> usize {
+    // SAFETY: this function does not return, and `goroutine_entry` alone has caught the exception.
+    let (caller, exception) = unsafe { (Caller::current(), NativeException::new(exception)) };
+    let exception = caller.runtime().host.uncaught(caller.goroutine(), exception);
+    die_of_panic(caller.runtime(), &exception.to_string())
+}

@@ -1,0 +1,179 @@
+//! The goroutine, machine and runtime, as native code that managed code called out to sees them.
+
+use super::error::CallInError;
+use super::thread::{PARKED, ThreadRecord, YIELDED};
+use crate::goroutine::Goroutine;
+use crate::protocol::Status;
+use crate::runtime::Runtime;
+use crate::scan::{self, FrameAt, ScanError};
+use stackmark_asm as asm;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The goroutine that called out to the running native function, with its machine and runtime.
+///
+/// A value is used within one native function, on the thread that it was made on.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'m> {
+    pub(crate) record: &'m ThreadRecord,
+    goroutine: &'m Goroutine,
+}
+
+impl<'m> Caller<'m> {
+    /// The goroutine that called out to the running native function.
+    ///
+    /// # Panics
+    /// If this thread runs no goroutine.
+    ///
+    /// # Safety
+    /// The value is not used after the native function has returned, parked or yielded.
+    #[inline]
+    pub unsafe fn current() -> Caller<'m> {
+        // SAFETY: our contract is the same.
+        unsafe { Caller::try_current() }.expect("this thread runs a goroutine")
+    }
+
+    /// As [`Caller::current`]; `None` if this thread runs no goroutine.
+    ///
+    /// # Safety
+    /// As for [`Caller::current`].
+    #[inline]
+    pub unsafe fn try_current() -> Option<Caller<'m>> {
+        // SAFETY: the thread is not detached before the native function has ended.
+        let record = unsafe { ThreadRecord::current() }?;
+        Some(Caller { record, goroutine: record.goroutine()? })
+    }
+
+    /// The goroutine.
+    pub fn goroutine(&self) -> &'m Goroutine {
+        self.goroutine
+    }
+
+    /// An owned handle to the goroutine, for example for a queue of waiters.
+    pub fn handle(&self) -> Arc<Goroutine> {
+        self.record.handle()
+    }
+
+    /// The runtime.
+    #[inline]
+    pub fn runtime(&self) -> &'m Arc<Runtime> {
+        &self.record.runtime
+    }
+
+    /// Parks the goroutine. `publish` makes it visible to its wakers, typically by releasing the
+    /// lock of the queue that it has been put on. The goroutine is Parked when `publish` runs, so
+    /// no waker comes too early.
+    ///
+    /// Inside a callback the goroutine keeps its thread: returns the value that the waker gave to
+    /// [`Runtime::ready`]. Otherwise it does not return. The native function ends here, and its
+    /// call returns that value to managed code, on any machine.
+    ///
+    /// # Safety
+    /// No frame between managed code and here owns anything that must be released: their
+    /// destructors do not run.
+    pub unsafe fn park(self, publish: impl FnOnce()) -> usize {
+        let goroutine = self.goroutine;
+        if goroutine.in_callback() {
+            goroutine.status.stop(Status::Parked);
+            publish();
+            return self.wait_on_this_thread();
+        }
+        let machine = self.record.machine();
+        goroutine.status.stop(Status::Parked);
+        publish();
+        // From here on another machine may run the goroutine, so nothing of it is touched any more.
+        // SAFETY: the machine runs a goroutine that called out to us. By our
+        // contract the frames own nothing.
+        unsafe { asm::leave(machine, PARKED) }
+    }
+
+    fn wait_on_this_thread(&self) -> usize {
+        self.record.leave_world();
+        let mut woken = self.goroutine.woken.lock();
+        while !*woken {
+            woken = self.goroutine.wake.wait(woken);
+        }
+        *woken = false;
+        drop(woken);
+        self.record.back_inside(self.goroutine, Status::Runnable);
+        self.goroutine.header.resume_value.load(Ordering::Relaxed)
+    }
+
+    /// Depth of the frame of `call_system` that called out to us.
+    pub(crate) fn depth(&self) -> usize {
+        self.goroutine.bounds().end - self.goroutine.header.sched.sp.load(Ordering::Relaxed)
+    }
+
+    /// Lets other goroutines run: the goroutine goes back to the scheduler as
+    /// [`Left::Yielded`](crate::Left::Yielded). When it runs again, its call returns `value`.
+    /// Inside a callback the goroutine keeps its thread, and this returns `value` at once.
+    ///
+    /// # Safety
+    /// As for [`Caller::park`].
+    pub unsafe fn yield_now(self, value: usize) -> usize {
+        if self.goroutine.in_callback() {
+            return value;
+        }
+        self.goroutine.header.resume_value.store(value, Ordering::Relaxed);
+        self.goroutine.status.stop(Status::Runnable);
+        // SAFETY: as in park.
+        unsafe { asm::leave(self.record.machine(), YIELDED) }
+    }
+
+    /// Checks that the goroutine is InForeign, so that it may be called back.
+    #[inline]
+    pub(crate) fn check_foreign(&self) -> Result<(), CallInError> {
+        if self.goroutine.status.is_foreign() {
+            return Ok(());
+        }
+        let goroutine = self.goroutine.id();
+        Err(CallInError::NotForeign { goroutine, status: Status::Running })
+    }
+
+    /// Calls `visit` for each frame of the goroutine, youngest first, until it breaks. Native
+    /// frames are not on the goroutine's stack: see [`full_backtrace`](crate::full_backtrace).
+    ///
+    /// # Errors
+    /// [`ScanError`]: the walk ends early.
+    pub fn frames(&self, visit: impl FnMut(FrameAt) -> ControlFlow<()>) -> Result<(), ScanError> {
+        // SAFETY: the goroutine has called out to us, so it stands still. Only the goroutine itself
+        // moves its stack.
+        unsafe { scan::frames(self.runtime(), self.goroutine(), visit) }
+    }
+
+    /// Announces that the native function writes references to the goroutine's own stack without
+    /// the write barrier. It may do so until its call returns, in the frame that the addresses
+    /// `words` lie in. Does nothing if they lie outside of the stack.
+    ///
+    /// # Errors
+    /// [`ScanError`]: the stack cannot be walked.
+    pub fn note_stack_write(&self, words: Range<usize>) -> Result<(), ScanError> {
+        let (runtime, bounds) = (self.runtime(), self.goroutine.bounds());
+        if words.is_empty() || !bounds.contains(&words.start) || !bounds.contains(&(words.end - 1))
+        {
+            return Ok(());
+        }
+        let mut scan = self.goroutine.scan_lock();
+        // The word with the last byte, which is in the oldest frame.
+        let depth = bounds.end - (words.end - 1) / size_of::<usize>() * size_of::<usize>();
+        // SAFETY: the goroutine has called out to us, on this thread.
+        unsafe { scan::thaw(runtime, self.goroutine, &mut scan, depth) }.map(drop)
+    }
+
+    /// Answers handshakes, and waits while the world is stopped. The goroutine is at a safepoint.
+    pub(crate) fn safepoint(&self) {
+        self.runtime().world.safepoint(&self.record.entry.gate);
+    }
+
+    /// Ends the goroutine, whose entry function has ended. Leaves its stack for good;
+    /// `asm::run` returns `left`.
+    ///
+    /// # Safety
+    /// Called by the entry point that `goroutine_entry` calls. The frames here own nothing.
+    pub(crate) unsafe fn end(self, left: usize) -> ! {
+        self.record.end(self.goroutine);
+        // SAFETY: the machine runs this goroutine; by our contract the frames may be dropped.
+        unsafe { asm::leave(self.record.machine(), left) }
+    }
+}

@@ -1,0 +1,156 @@
+//! Foreign calls, library calls, and callbacks from them.
+
+use super::caller::Caller;
+use super::error::CallInError;
+use super::lib_call::LibCall;
+use crate::os;
+use crate::protocol::Status;
+use crate::runtime::Activity;
+use crate::scan;
+use stackmark_asm as asm;
+use std::sync::atomic::Ordering;
+
+type Function = unsafe extern "C-unwind" fn(usize, usize, usize, usize, usize, usize) -> usize;
+
+impl Caller<'_> {
+    /// Calls `f`, native code that may wait, with the goroutine InForeign. Meanwhile the goroutine
+    /// may be scanned, and its machine does not keep the world from stopping. When `f` returns or
+    /// unwinds, the goroutine waits while it is held or the world is stopped.
+    #[inline]
+    pub fn foreign<R>(self, f: impl FnOnce() -> R) -> R {
+        struct BackInside<'m>(Caller<'m>);
+        impl Drop for BackInside<'_> {
+            #[inline]
+            fn drop(&mut self) {
+                let (record, goroutine) = (self.0.record, self.0.goroutine());
+                record.back_inside(goroutine, Status::Foreign);
+                // Relaxed: only the goroutine's own thread uses it.
+                let called_back = &goroutine.called_back;
+                if called_back.load(Ordering::Relaxed) {
+                    called_back.store(false, Ordering::Relaxed);
+                    // The scan may rest at this foreign call, where no barrier can lie.
+                    scan::come_back(&record.runtime, goroutine, self.0.depth());
+                }
+            }
+        }
+        let goroutine = self.goroutine();
+        let _span = self.runtime().observed().span(Activity::ForeignCall, goroutine.id());
+        self.record.go_outside(goroutine);
+        let _back = BackInside(self);
+        f()
+    }
+
+    /// Calls the C function at `function` with these integers or pointers, as a [foreign
+    /// call](Caller::foreign). Returns result and errno, and leaves them in the machine's record.
+    ///
+    /// # Panics
+    /// With more than six arguments.
+    ///
+    /// # Safety
+    /// The function takes exactly these arguments, and returns an integer, a pointer or nothing.
+    pub unsafe fn lib_call(self, function: usize, arguments: &[usize]) -> LibCall {
+        let mut call = LibCall { function, ..LibCall::default() };
+        call.arguments[..arguments.len()].copy_from_slice(arguments);
+        let record = &self.record.lib_call;
+        record.set(call);
+        self.foreign(|| {
+            let [a, b, c, d, e, f] = record.get().arguments;
+            os::set_errno(0);
+            // SAFETY: by our contract; argument registers that the function
+            // does not read do no harm.
+            let result = unsafe {
+                std::mem::transmute::<usize, Function>(record.get().function)(a, b, c, d, e, f)
+            };
+            record.set(LibCall { result, error: os::errno(), ..record.get() });
+        });
+        let done = record.get();
+        record.set(LibCall { function: 0, ..done });
+        done
+    }
+
+    /// The library call under way on this machine, or the last one, with 0 as its function.
+    pub fn last_lib_call(&self) -> LibCall {
+        self.record.lib_call.get()
+    }
+
+    /// Calls managed code `f(argument)` on the goroutine's stack, from within [`Caller::foreign`]
+    /// or [`Runtime::call_in`](crate::Runtime::call_in). An exception that leaves `f` leaves this
+    /// function, too. The machine's [`LibCall`] is the same before and after.
+    ///
+    /// # Errors
+    /// [`CallInError::SignalHandler`]; [`CallInError::NotForeign`].
+    ///
+    /// # Panics
+    /// If a barrier stub has got into `sched.pc`.
+    ///
+    /// # Safety
+    /// `f` is managed code. Native code keeps no address in the goroutine's stack across the call.
+    #[inline]
+    pub unsafe fn callback(self, f: asm::ManagedFn, argument: usize) -> Result<usize, CallInError> {
+        if self.record.handlers_run_in.contains(&asm::stack_pointer()) {
+            return Err(CallInError::SignalHandler);
+        }
+        self.check_foreign()?;
+        // SAFETY: our contract; the goroutine is InForeign.
+        Ok(unsafe {
+            if self.record.is_in_lib_call() {
+                self.call_managed_in_lib_call(f, argument)
+            } else {
+                self.call_managed(f, argument)
+            }
+        })
+    }
+
+    /// # Safety
+    /// As for [`Caller::callback`], which has made its checks.
+    #[cold]
+    unsafe fn call_managed_in_lib_call(self, f: asm::ManagedFn, argument: usize) -> usize {
+        struct Restore<'m>(Caller<'m>, LibCall);
+        impl Drop for Restore<'_> {
+            fn drop(&mut self) {
+                self.0.record.lib_call.set(self.1);
+            }
+        }
+        let _under_way = Restore(self, self.record.lib_call.get());
+        self.record.lib_call.set(LibCall::default());
+        // SAFETY: our contract.
+        unsafe { self.call_managed(f, argument) }
+    }
+
+    /// # Safety
+    /// As for [`Caller::callback`], which has made its checks.
+    #[inline]
+    unsafe fn call_managed(self, f: asm::ManagedFn, argument: usize) -> usize {
+        struct GoOutside<'m>(Caller<'m>);
+        impl Drop for GoOutside<'_> {
+            #[inline]
+            fn drop(&mut self) {
+                let goroutine = self.0.goroutine();
+                let pc = goroutine.header.sched.pc.load(Ordering::Relaxed);
+                assert_eq!(
+                    pc,
+                    asm::resume_pc(),
+                    "a callback's return slot holds a place in call_system"
+                );
+                goroutine.called_back.store(true, Ordering::Relaxed);
+                self.0.record.go_outside(goroutine);
+            }
+        }
+        let goroutine = self.goroutine();
+        self.record.back_inside(goroutine, Status::Foreign);
+        // Scans still count during a cycle, and until the next cycle if that may be short.
+        if self.runtime().cycle.watched() != 0 {
+            self.record_callback();
+        }
+        let _out = GoOutside(self);
+        let header = (&raw const goroutine.header).cast_mut();
+        // SAFETY: the goroutine called out to us and is Running on this machine; the guard leaves
+        // room for the frame.
+        unsafe { asm::callback(header, f, argument) }
+    }
+
+    #[cold]
+    fn record_callback(&self) {
+        self.goroutine().scan_lock().calls_back(self.depth());
+    }
+}

@@ -1,0 +1,271 @@
+//! Leaving frames without returning from them. A host builds its `recover` on it.
+//!
+//! [`Caller::unwind_to`] continues in an older managed frame. It drops the managed frames in
+//! between: they own nothing that must be released. It leaves the callbacks in between one by
+//! one, the youngest first. Goroutine and machine become what a return from the callback would
+//! have left. `_Unwind_ForcedUnwind` unwinds the native frames that called back, so
+//! destructors run, and the guards of [`Caller::foreign`] and [`Caller::callback`] keep the
+//! status right. One rule holds at each step: barriers younger than the new stack pointer are
+//! settled before an older frame runs.
+
+use super::caller::Caller;
+use crate::protocol::Status;
+use crate::scan::{self, ScanError, Stubs};
+use gimli::Register;
+use stackmark_asm::{self as asm, Continuation};
+use stackmark_unwind::{FrameKind, LiveMemory, RegisterSet, RuleCache, Unwinder};
+use std::ffi::{c_int, c_void};
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+
+/// Why [`Caller::unwind_to`] left no frame.
+#[derive(Debug, thiserror::Error)]
+pub enum UnwindToError {
+    /// No managed frame of the goroutine has its stack pointer there.
+    #[error(
+        "goroutine {goroutine} has no managed frame with its stack pointer at depth {depth:#x}"
+    )]
+    NoFrame {
+        /// The goroutine's number.
+        goroutine: u64,
+        /// The depth that was asked for.
+        depth: usize,
+    },
+    /// The stack cannot be walked.
+    #[error(transparent)]
+    Walk(#[from] ScanError),
+}
+
+/// What lies between a goroutine's stack pointer and the frame to continue in.
+enum Way {
+    /// Only managed frames. These are the registers of the frame to continue in.
+    Open(Continuation),
+    /// A callback, whose frame on the goroutine's stack lies at this address.
+    Callback(usize),
+}
+
+/// A forced unwinding of native frames. Boxed, because it outlives the frames that it began in.
+#[repr(C)]
+struct Forced {
+    /// The first field, so that its address is that of the whole.
+    exception: Exception,
+    depth: usize,
+    pc: usize,
+    values: [usize; 2],
+}
+
+/// `_Unwind_Exception` of the Itanium C++ ABI.
+#[repr(C, align(16))]
+struct Exception {
+    class: u64,
+    cleanup: Option<unsafe extern "C-unwind" fn(c_int, *mut Exception)>,
+    private: [usize; 2],
+}
+
+/// "STACKMRK": the class of no language, so that no handler takes the exception for its own.
+const CLASS: u64 = u64::from_be_bytes(*b"STACKMRK");
+const URC_NO_REASON: c_int = 0;
+const UA_END_OF_STACK: c_int = 16;
+
+type Stop = unsafe extern "C-unwind" fn(
+    c_int,
+    c_int,
+    u64,
+    *mut Exception,
+    *mut c_void,
+    *mut c_void,
+) -> c_int;
+
+unsafe extern "C-unwind" {
+    fn _Unwind_ForcedUnwind(exception: *mut Exception, stop: Stop, argument: *mut c_void) -> c_int;
+    fn _Unwind_GetIP(context: *mut c_void) -> usize;
+}
+
+impl Caller<'_> {
+    /// Leaves every frame younger than the managed one whose stack pointer is at `depth`, as
+    /// [`Caller::frames`] gives it, and continues in that frame at `pc`. The frame has its
+    /// callee-saved registers, and `values` in rax and rdx, the registers of exceptions: `pc` is a
+    /// landing pad of Cranelift's `try_call` with the System V convention. Returns only on an
+    /// error, and has changed nothing then.
+    ///
+    /// Barriers in the frames that are left count as leapfrogged. The goroutine is Running
+    /// afterwards, and the machine's system stack begins where it did for that frame. Forced
+    /// unwinding leaves the native frames older than a callback: C++ and Rust destructors run. C
+    /// frames and code without unwind tables are dropped as by `longjmp`. A native frame that
+    /// catches the unwinding ends the process: C++ `catch (...)` without a rethrow, or Rust's
+    /// `catch_unwind`. [`Caller::catch_native`] lets the unwinding pass.
+    ///
+    /// # Safety
+    /// The frame's function may continue at `pc` with these registers and with the frame's layout
+    /// at its call. Native frames younger than the youngest callback own nothing that must be
+    /// released: they are dropped.
+    pub unsafe fn unwind_to(self, depth: usize, pc: usize, values: [usize; 2]) -> UnwindToError {
+        let way = match self.way_to(depth, pc, values) {
+            Ok(way) => way,
+            Err(error) => return error,
+        };
+        // SAFETY: our contract; the way was found just now.
+        unsafe {
+            self.go(way, |exception| {
+                Box::into_raw(Box::new(Forced { exception, depth, pc, values }))
+            })
+        }
+    }
+
+    /// Finds what lies between the goroutine's stack pointer and the frame.
+    fn way_to(&self, depth: usize, pc: usize, values: [usize; 2]) -> Result<Way, UnwindToError> {
+        let (runtime, goroutine) = (self.runtime(), self.goroutine());
+        let bounds = goroutine.bounds();
+        let no_frame = || UnwindToError::NoFrame { goroutine: goroutine.id(), depth };
+        let target =
+            bounds.end.checked_sub(depth).filter(|sp| bounds.contains(sp)).ok_or_else(no_frame)?;
+        let sched = &goroutine.header.sched;
+        let [start, sp, fp] =
+            [&sched.pc, &sched.sp, &sched.fp].map(|word| word.load(Ordering::Relaxed));
+        let (snapshot, mut cache) = (runtime.code.snapshot(), RuleCache::fixed(CACHED_PCS));
+        // SAFETY: the stack is mapped and moves only when this thread runs managed code.
+        let memory = unsafe { LiveMemory::new(bounds) };
+        let mut trace =
+            Unwinder::new(&snapshot, &mut cache, memory, Stubs, RegisterSet::new(start, sp, fp))
+                .at_return_address();
+        loop {
+            let (sp, at) = (trace.sp(), trace.pc());
+            if sp >= target {
+                if sp > target || snapshot.kind(at - 1) != Some(FrameKind::Managed) {
+                    return Err(no_frame());
+                }
+                break;
+            }
+            if asm::callback_range().contains(&(at - 1)) {
+                // Where the images are known, the trace would continue in native frames on the
+                // system stack. Until the callback has been left, older frames do not matter, but
+                // the frame must be there.
+                let mut found = false;
+                self.frames(|frame| {
+                    found = frame.depth == depth && frame.kind == FrameKind::Managed;
+                    if found || frame.depth < depth {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                })?;
+                return if found { Ok(Way::Callback(sp)) } else { Err(no_frame()) };
+            }
+            let frame = trace
+                .next_frame()
+                .map_err(|error| ScanError { goroutine: goroutine.id(), error })?;
+            if frame.is_none() {
+                return Err(no_frame());
+            }
+        }
+        // Every walk begins in the frame of `call_system`, which has saved all of these registers.
+        let register = |number| trace.register(Register(number));
+        Continuation::new(pc, target, values, register).map(Way::Open).ok_or_else(no_frame)
+    }
+
+    /// Leaves the frames on the `way`. `forced` makes the unwinding of native frames, or returns
+    /// the one that is under way.
+    ///
+    /// # Safety
+    /// As for [`Caller::unwind_to`].
+    unsafe fn go(self, way: Way, forced: impl FnOnce(Exception) -> *mut Forced) -> ! {
+        let (runtime, goroutine) = (self.runtime(), self.goroutine());
+        if goroutine.status.is_foreign() {
+            self.record.back_inside(goroutine, Status::Foreign);
+        }
+        let hi = goroutine.bounds().end;
+        match way {
+            Way::Open(continuation) => {
+                scan::leave_frames(runtime, goroutine, hi - continuation.sp());
+                // SAFETY: the frame is managed, with the registers that the walk found, and no
+                // callback is younger.
+                unsafe { asm::continue_at(&continuation) }
+            }
+            Way::Callback(frame) => {
+                scan::leave_frames(runtime, goroutine, hi - (frame + asm::CALLBACK_FRAME_BYTES));
+                let exception =
+                    Exception { class: CLASS, cleanup: Some(was_swallowed), private: [0; 2] };
+                // SAFETY: the youngest callback's frame, found by a walk; frames
+                // younger than it own nothing.
+                unsafe {
+                    asm::leave_callback_by(unwind_native_frames, forced(exception).cast(), frame)
+                }
+            }
+        }
+    }
+}
+
+/// Pcs whose rules a walk to a frame caches. A few are enough: panics are rare, and the frames of a
+/// recursion share pcs.
+const CACHED_PCS: usize = 64;
+
+/// Unwinds the native frames from the one that called `callback` to the call out below them. It is
+/// called as from the place where `callback` was called.
+///
+/// # Safety
+/// Called by `leave_callback_by` with a [`Forced`].
+unsafe extern "C-unwind" fn unwind_native_frames(forced: *mut c_void) -> ! {
+    // SAFETY: the exception is the box's first field, and stays there.
+    unsafe {
+        _Unwind_ForcedUnwind(forced.cast(), stop, forced);
+        go_on(forced.cast())
+    }
+}
+
+/// Called for each frame before the frame is cleaned up.
+///
+/// # Safety
+/// Called by the unwinder.
+unsafe extern "C-unwind" fn stop(
+    _version: c_int,
+    actions: c_int,
+    _class: u64,
+    _exception: *mut Exception,
+    context: *mut c_void,
+    forced: *mut c_void,
+) -> c_int {
+    // SAFETY: the unwinder's context.
+    let pc = unsafe { _Unwind_GetIP(context) };
+    if pc == asm::native_return_pc() || actions & UA_END_OF_STACK != 0 {
+        // SAFETY: the native frames of this call out are done with, or have no unwind tables.
+        unsafe { go_on(forced.cast()) }
+    }
+    URC_NO_REASON
+}
+
+/// Continues when the native frames that called back are left: the goroutine stands in the call out
+/// that called them.
+///
+/// # Safety
+/// `forced` is the unwinding under way on this thread.
+unsafe fn go_on(forced: *mut Forced) -> ! {
+    // SAFETY: used within this function alone; it does not return.
+    unsafe {
+        let caller = Caller::current();
+        let Forced { depth, pc, values, .. } = *forced;
+        let way = caller
+            .way_to(depth, pc, values)
+            .unwrap_or_else(|error| caller.runtime().host.fatal(&error));
+        if let Way::Open(_) = way {
+            drop(Box::from_raw(forced));
+        }
+        caller.go(way, |exception| {
+            (*forced).exception = exception;
+            forced
+        })
+    }
+}
+
+/// Native code has caught the unwinding and not thrown it again: the process cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[error("native code has caught frames being left for a managed one, and has not thrown on")]
+struct Swallowed;
+
+/// Called when a handler deletes the exception.
+///
+/// # Safety
+/// Called by the unwinder.
+unsafe extern "C-unwind" fn was_swallowed(_reason: c_int, _exception: *mut Exception) {
+    // SAFETY: forced unwinding happens on threads that run a goroutine; not used afterwards.
+    unsafe { Caller::current() }.runtime().host.fatal(&Swallowed)
+}

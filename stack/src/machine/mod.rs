@@ -1,0 +1,28 @@
+//! Machines: the threads that run goroutines, and how a goroutine enters and leaves native code on
+//! them: calls out, foreign calls, callbacks, frames left without a return, exceptions.
+
+mod attach;
+mod caller;
+mod catch;
+mod error;
+mod foreign;
+mod inside;
+mod interrupt;
+mod leaving;
+mod lib_call;
+mod run;
+pub mod sample;
+mod thread;
+mod traceback;
+mod watch;
+
+pub use caller::Caller;
+pub use error::{AttachError, CallInError};
+pub use inside::Inside;
+pub(crate) use interrupt::thread_traceback;
+pub use leaving::UnwindToError;
+pub use lib_call::LibCall;
+pub use run::{Left, Machine, YIELD};
+pub(crate) use thread::EXITED;
+pub use traceback::{die_of_panic, full_backtrace, traceback};
+pub use watch::Watch;

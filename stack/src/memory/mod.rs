@@ -1,0 +1,10 @@
+//! Stack memory, the pool that it comes from, and alternate signal stacks.
+
+mod pool;
+mod signal_stack;
+mod stack_memory;
+
+pub(crate) use pool::StackPool;
+pub(crate) use signal_stack::{NoSignalStack, SignalStack, ensure_signal_stack, in_signal_handler};
+pub(crate) use stack_memory::StackMemory;
+pub use stack_memory::{MAX_FRAME, MIN_STACK, STACK_GUARD, StackError, StackKind};

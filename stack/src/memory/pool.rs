@@ -1,0 +1,406 @@
+//! The pool of stacks: powers of two from 2 KiB, and reserved ranges for large stacks.
+//!
+//! *Small* stacks, up to 32 KiB, are cut from 256 KiB spans, as Go does. [`StackPool::trim`]
+//! returns wholly free spans to the system; the collector calls it when no cycle runs. Each machine
+//! keeps a few free small stacks, so that starting and ending goroutines rarely takes a lock.
+//! *Medium* stacks, up to the move limit, are mapped one by one. A *reserved* stack is a range of
+//! the maximum size whose pages appear when they are touched. It grows and shrinks in place.
+
+use super::stack_memory::{MIN_STACK, Origin, StackError, StackMemory};
+use crate::os::{self, Mapping};
+use parking_lot::Mutex;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// The largest stack that is cut from a span.
+const MAX_SMALL_STACK: usize = 32 << 10;
+const SPAN_BYTES: usize = 256 << 10;
+const ORDERS: usize = (MAX_SMALL_STACK / MIN_STACK).ilog2() as usize + 1;
+/// The most bytes of free stacks of one size that a machine keeps for itself.
+const CACHED_BYTES: usize = 64 << 10;
+/// The most freed reserved ranges kept for reuse. Their pages are given back.
+const KEPT_RANGES: usize = 16;
+/// The most freed medium stacks of each size kept for reuse.
+const KEPT_MEDIUM: usize = 8;
+
+struct Span {
+    order: usize,
+    free: Vec<u32>,
+}
+
+#[derive(Default)]
+struct Small {
+    /// The spans by address. Each numbers its free stacks from its low end.
+    spans: BTreeMap<usize, Span>,
+    /// For each order, the spans that may have free stacks. Some of them may be full or gone.
+    candidates: [Vec<usize>; ORDERS],
+}
+
+/// The free small stacks of one machine.
+struct Cache {
+    /// The pool that they belong to.
+    pool: *const StackPool,
+    free: [Vec<StackMemory>; ORDERS],
+}
+
+thread_local! {
+    static CACHE: RefCell<Option<Cache>> = const { RefCell::new(None) };
+}
+
+/// Calls `f` with this thread's free stacks of `size`, if the thread has a cache for `pool`.
+fn cached<R>(
+    pool: &StackPool,
+    size: usize,
+    f: impl FnOnce(&mut Vec<StackMemory>) -> R,
+) -> Option<R> {
+    // A thread that ends may have dropped its cache already.
+    let with = CACHE.try_with(|cache| {
+        let mut cache = cache.borrow_mut();
+        let cache = cache.as_mut().filter(|cache| ptr::eq(cache.pool, pool))?;
+        Some(f(&mut cache.free[order(size)]))
+    });
+    with.ok().flatten()
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        let free: Vec<_> = self.free.iter_mut().flat_map(std::mem::take).collect();
+        // SAFETY: the thread is attached, or ends without being detached. Its
+        // machine keeps the runtime alive.
+        unsafe { &*self.pool }.give_small(free);
+    }
+}
+
+fn order(size: usize) -> usize {
+    (size / MIN_STACK).ilog2() as usize
+}
+
+/// All stack memory of a runtime.
+pub(crate) struct StackPool {
+    small: Mutex<Small>,
+    medium: Mutex<BTreeMap<usize, Vec<usize>>>,
+    ranges: Mutex<Vec<usize>>,
+    /// Bytes of a page.
+    page: usize,
+    range_bytes: usize,
+    /// Bytes of stacks in use or pooled, and their maximum. Relaxed: statistics.
+    resident: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl std::fmt::Debug for StackPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StackPool").field("resident", &self.resident).finish_non_exhaustive()
+    }
+}
+
+fn map(bytes: usize, mapping: Mapping) -> Result<usize, StackError> {
+    os::map(bytes, mapping).map_err(|error| StackError::out_of_memory(bytes, &error))
+}
+
+fn unmap(at: usize, bytes: usize) {
+    // SAFETY: callers pass mappings of this pool that nothing uses any more.
+    let unmapped = unsafe { os::unmap(at, bytes) };
+    unmapped.unwrap_or_else(|error| panic!("unmapping our own mapping: {error}"));
+}
+
+/// Gives the pages wholly inside `lo..hi`, whose contents are dead, back to the system.
+fn give_back(lo: usize, hi: usize) {
+    // SAFETY: callers pass dead parts of mappings of this pool.
+    unsafe { os::give_pages_back(lo..hi) };
+}
+
+impl StackPool {
+    /// A pool whose largest stacks have `max_stack` bytes.
+    pub(crate) fn new(max_stack: usize) -> Self {
+        StackPool {
+            small: Mutex::default(),
+            medium: Mutex::default(),
+            ranges: Mutex::default(),
+            page: os::page_size(),
+            range_bytes: max_stack.next_multiple_of(os::page_size()) + os::page_size(),
+            resident: AtomicUsize::new(0),
+            peak: AtomicUsize::new(0),
+        }
+    }
+
+    /// A stack of `size` bytes, a power of two, that does not grow in place.
+    ///
+    /// # Errors
+    /// [`StackError::OutOfMemory`].
+    pub(crate) fn take(&self, size: usize) -> Result<StackMemory, StackError> {
+        debug_assert!(size.is_power_of_two() && size >= MIN_STACK);
+        if size <= MAX_SMALL_STACK {
+            if let Some(memory) = cached(self, size, Vec::pop).flatten() {
+                return Ok(memory);
+            }
+            let mut small = self.small.lock();
+            let memory = self.take_small(&mut small, size)?;
+            // Fills half of the cache while the lock is held. A lack of
+            // memory for that is no error.
+            cached(self, size, |free| {
+                while free.len() * size < CACHED_BYTES / 2 {
+                    let Ok(memory) = self.take_small(&mut small, size) else { break };
+                    free.push(memory);
+                }
+            });
+            return Ok(memory);
+        }
+        let kept = self.medium.lock().get_mut(&size).and_then(Vec::pop);
+        let lo = match kept {
+            Some(lo) => lo,
+            None => {
+                let lo = map(size, Mapping::Memory)?;
+                self.count(size);
+                lo
+            }
+        };
+        Ok(StackMemory { lo, hi: lo + size, origin: Origin::Medium })
+    }
+
+    fn take_small(&self, small: &mut Small, size: usize) -> Result<StackMemory, StackError> {
+        let order = order(size);
+        loop {
+            let Some(&base) = small.candidates[order].last() else {
+                let base = map(SPAN_BYTES, Mapping::Memory)?;
+                self.count(SPAN_BYTES);
+                let count = (SPAN_BYTES / size) as u32;
+                small.spans.insert(base, Span { order, free: (0..count).rev().collect() });
+                small.candidates[order].push(base);
+                continue;
+            };
+            let number = small
+                .spans
+                .get_mut(&base)
+                .filter(|span| span.order == order)
+                .and_then(|s| s.free.pop());
+            match number {
+                Some(number) => {
+                    let lo = base + number as usize * size;
+                    return Ok(StackMemory { lo, hi: lo + size, origin: Origin::Small });
+                }
+                None => {
+                    small.candidates[order].pop();
+                }
+            }
+        }
+    }
+
+    /// A stack in a reserved range of the maximum size, of which `size` bytes are in use. A guard
+    /// page lies below the range.
+    ///
+    /// # Errors
+    /// [`StackError::OutOfMemory`] where no range can be reserved.
+    pub(crate) fn reserve(&self, size: usize) -> Result<StackMemory, StackError> {
+        debug_assert!(size <= self.range_bytes - self.page);
+        let kept = self.ranges.lock().pop();
+        let at = match kept {
+            Some(at) => at,
+            None => {
+                let at = map(self.range_bytes, Mapping::Reserved)?;
+                // SAFETY: the first page of our own fresh mapping.
+                if let Err(error) = unsafe { os::guard_page(at) } {
+                    unmap(at, self.range_bytes);
+                    return Err(StackError::out_of_memory(self.range_bytes, &error));
+                }
+                at
+            }
+        };
+        self.count(size);
+        let hi = at + self.range_bytes;
+        Ok(StackMemory { lo: hi - size, hi, origin: Origin::Reserved { base: at + self.page } })
+    }
+
+    /// Grows or shrinks a reserved stack in place to `size` bytes.
+    ///
+    /// # Errors
+    /// [`StackError::Overflow`] if the range has fewer bytes.
+    pub(crate) fn resize(&self, memory: &mut StackMemory, size: usize) -> Result<(), StackError> {
+        let Origin::Reserved { base } = memory.origin else {
+            unreachable!("only reserved stacks grow in place")
+        };
+        if size > memory.hi - base {
+            return Err(StackError::Overflow { limit: memory.hi - base });
+        }
+        let lo = memory.hi - size;
+        if lo < memory.lo {
+            self.count(memory.lo - lo);
+        } else {
+            give_back(memory.lo, lo);
+            self.resident.fetch_sub(lo - memory.lo, Relaxed);
+        }
+        memory.lo = lo;
+        Ok(())
+    }
+
+    /// Takes a stack back.
+    pub(crate) fn give(&self, memory: StackMemory) {
+        let size = memory.size();
+        match memory.origin {
+            Origin::Small => {
+                let mut surplus = vec![memory];
+                cached(self, size, |free| {
+                    free.append(&mut surplus);
+                    if free.len() * size > CACHED_BYTES {
+                        surplus = free.split_off(free.len() / 2);
+                    }
+                });
+                if !surplus.is_empty() {
+                    self.give_small(surplus);
+                }
+            }
+            Origin::Medium => {
+                let mut medium = self.medium.lock();
+                let kept = medium.entry(size).or_default();
+                if kept.len() < KEPT_MEDIUM {
+                    kept.push(memory.lo);
+                } else {
+                    drop(medium);
+                    self.resident.fetch_sub(size, Relaxed);
+                    unmap(memory.lo, size);
+                }
+            }
+            Origin::Reserved { base } => {
+                give_back(memory.lo, memory.hi);
+                self.resident.fetch_sub(size, Relaxed);
+                let mut ranges = self.ranges.lock();
+                if ranges.len() < KEPT_RANGES {
+                    ranges.push(base - self.page);
+                } else {
+                    drop(ranges);
+                    unmap(base - self.page, self.range_bytes);
+                }
+            }
+        }
+    }
+
+    fn give_small(&self, stacks: Vec<StackMemory>) {
+        let mut small = self.small.lock();
+        let small = &mut *small;
+        for memory in stacks {
+            // The stack's span is the last one that begins at or below it.
+            let (&base, span) =
+                small.spans.range_mut(..=memory.lo).next_back().expect("a stack of a span");
+            if span.free.is_empty() {
+                small.candidates[span.order].push(base);
+            }
+            span.free.push(((memory.lo - base) / memory.size()) as u32);
+        }
+    }
+
+    /// Gives this thread, which has no cache, a cache of its own.
+    pub(crate) fn open_cache(&self) {
+        CACHE.set(Some(Cache { pool: self, free: Default::default() }));
+    }
+
+    /// Takes this thread's cache back.
+    pub(crate) fn close_cache(&self) {
+        // A thread that ends may have given it back already.
+        let _ = CACHE.try_with(RefCell::take);
+    }
+
+    /// Returns memory that no stack uses to the system. Called when no marking runs: while marking
+    /// runs, freed stack memory is not used for anything else (Go's issue 11267).
+    pub(crate) fn trim(&self) {
+        let mut small = self.small.lock();
+        let small = &mut *small;
+        small.spans.retain(|&base, span| {
+            let size = MIN_STACK << span.order;
+            let free = span.free.len() == SPAN_BYTES / size;
+            if free {
+                self.resident.fetch_sub(SPAN_BYTES, Relaxed);
+                unmap(base, SPAN_BYTES);
+            }
+            !free
+        });
+        for order in 0..ORDERS {
+            let spans = &small.spans;
+            small.candidates[order]
+                .retain(|base| spans.get(base).is_some_and(|s| s.order == order));
+        }
+        for (&size, kept) in self.medium.lock().iter_mut() {
+            for lo in kept.drain(..) {
+                self.resident.fetch_sub(size, Relaxed);
+                unmap(lo, size);
+            }
+        }
+    }
+
+    /// Bytes of stacks in use or pooled. Of a reserved stack only the part in use counts.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        self.resident.load(Relaxed)
+    }
+
+    /// The maximum of [`StackPool::resident_bytes`] so far.
+    pub(crate) fn resident_peak_bytes(&self) -> usize {
+        self.peak.load(Relaxed)
+    }
+
+    fn count(&self, bytes: usize) {
+        let now = self.resident.fetch_add(bytes, Relaxed) + bytes;
+        self.peak.fetch_max(now, Relaxed);
+    }
+}
+
+impl Drop for StackPool {
+    fn drop(&mut self) {
+        for &base in self.small.get_mut().spans.keys() {
+            unmap(base, SPAN_BYTES);
+        }
+        for (&size, kept) in self.medium.get_mut().iter() {
+            kept.iter().for_each(|&lo| unmap(lo, size));
+        }
+        for &at in self.ranges.get_mut().iter() {
+            unmap(at, self.range_bytes);
+        }
+    }
+}
+
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 1 << 30;
+
+    #[test]
+    fn stacks_of_a_span_do_not_overlap_and_come_back() {
+        let pool = StackPool::new(MAX);
+        let mut taken: Vec<StackMemory> =
+            (0..600).map(|i| pool.take(MIN_STACK << (i % ORDERS)).expect("memory")).collect();
+        let mut ranges: Vec<_> = taken.iter().map(|m| (m.lo, m.hi)).collect();
+        ranges.sort();
+        assert!(ranges.windows(2).all(|w| w[0].1 <= w[1].0));
+        let resident = pool.resident_bytes();
+        taken.drain(..).for_each(|m| pool.give(m));
+        assert_eq!(pool.resident_bytes(), resident, "pooled memory is still resident");
+        let again = pool.take(MIN_STACK).expect("memory");
+        assert_eq!(pool.resident_bytes(), resident, "pooled memory is used again");
+        pool.give(again);
+        pool.trim();
+        assert_eq!(pool.resident_bytes(), 0);
+        assert_eq!(pool.resident_peak_bytes(), resident);
+        let fresh = pool.take(MIN_STACK).expect("memory");
+        pool.give(fresh);
+    }
+
+    #[test]
+    fn a_reserved_stack_grows_and_shrinks_in_place_and_gives_its_pages_back() {
+        let pool = StackPool::new(MAX);
+        let mut m = pool.reserve(512 << 10).expect("a range");
+        let hi = m.hi;
+        pool.resize(&mut m, 64 << 20).expect("room");
+        assert_eq!((m.hi, m.size()), (hi, 64 << 20));
+        // SAFETY: the whole stack in use is writable memory of ours.
+        unsafe { ptr::write_bytes(m.lo as *mut u8, 0xaa, m.size()) };
+        pool.resize(&mut m, 1 << 20).expect("room");
+        assert_eq!(pool.resident_bytes(), 1 << 20);
+        pool.resize(&mut m, 64 << 20).expect("room");
+        // SAFETY: as above.
+        assert_eq!(unsafe { *(m.lo as *const u64) }, 0, "the pages were given back");
+        assert_eq!(pool.resize(&mut m, MAX + 1), Err(StackError::Overflow { limit: MAX }));
+        pool.give(m);
+        assert_eq!(pool.resident_bytes(), 0);
+    }
+}

@@ -1,0 +1,122 @@
+//! The properties of a list of barriers.
+
+use super::*;
+use proptest::prelude::*;
+use std::cell::{Cell, RefCell};
+
+const STUBS: u32 = 8;
+
+/// A stack of return slots, one in every 8 bytes, oldest first, and the table.
+#[derive(Default)]
+struct Model {
+    slots: RefCell<Vec<usize>>,
+    table: [Cell<usize>; STUBS as usize],
+}
+
+impl Slots for &Model {
+    fn read(&self, depth: usize) -> usize {
+        self.slots.borrow()[depth / 8 - 1]
+    }
+    fn write(&mut self, depth: usize, word: usize) {
+        self.slots.borrow_mut()[depth / 8 - 1] = word;
+    }
+}
+
+impl Table for &Model {
+    fn save(&self, stub: u32, return_address: usize) {
+        self.table[stub as usize].set(return_address);
+    }
+    fn saved(&self, stub: u32) -> usize {
+        self.table[stub as usize].get()
+    }
+    fn hijacked_word(&self, stub: u32) -> usize {
+        1_000_000 + stub as usize
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Calls this many frames.
+    Call(u8),
+    /// Returns from this many frames, one by one.
+    Return(u8),
+    /// Leaves this many frames at once.
+    Unwind(u8),
+    /// Scans: replaces the barriers by one in every `every`-th frame.
+    Scan { every: u8, foreign: bool },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (1..20u8).prop_map(Step::Call),
+        (1..12u8).prop_map(Step::Return),
+        (1..6u8).prop_map(Step::Unwind),
+        ((1..6u8), any::<bool>()).prop_map(|(every, foreign)| Step::Scan { every, foreign }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_return_reaches_its_caller_and_no_stub_is_lost(steps in prop::collection::vec(step(), 1..60)) {
+        let model = Model::default();
+        let (mut m, table) = (&model, &model);
+        let pool = StubPool::new(0..STUBS);
+        let mut list = BarrierList::default();
+        let mut true_returns: Vec<usize> = Vec::new();
+        let mut next = 1;
+        for step in steps {
+            match step {
+                Step::Call(n) => for _ in 0..n {
+                    true_returns.push(next);
+                    model.slots.borrow_mut().push(next);
+                    next += 1;
+                },
+                Step::Return(n) => for _ in 0..n {
+                    let Some(want) = true_returns.pop() else { break };
+                    let depth = (true_returns.len() + 1) * 8;
+                    let found = m.read(depth);
+                    let target = if found >= 1_000_000 {
+                        let stub = (found - 1_000_000) as u32;
+                        list.hit(&mut m, &table, &pool, depth, stub).expect("a known barrier");
+                        m.read(depth)
+                    } else { found };
+                    prop_assert_eq!(target, want);
+                    model.slots.borrow_mut().pop();
+                },
+                Step::Unwind(n) => {
+                    let keep = true_returns.len().saturating_sub(n.into());
+                    true_returns.truncate(keep);
+                    model.slots.borrow_mut().truncate(keep);
+                    list.leave(&pool, keep * 8);
+                }
+                Step::Scan { every, foreign } => {
+                    let frames = true_returns.len();
+                    list.remove_all(&mut m, &table, &pool, frames * 8, foreign);
+                    prop_assert_eq!(&*model.slots.borrow(), &true_returns, "all slots are whole");
+                    for frame in (0..frames).rev().step_by(every.into()) {
+                        let Some(stub) = pool.take() else { break };
+                        let barrier = Barrier { depth: (frame + 1) * 8, stub, frames: (frames - frame) as u64 };
+                        list.place(&mut m, &table, barrier);
+                    }
+                }
+            }
+            let depths: Vec<_> = list.unhit().iter().map(|b| b.depth).collect();
+            prop_assert!(depths.is_sorted(), "oldest first");
+            prop_assert!(depths.iter().all(|d| *d <= true_returns.len() * 8), "none in a frame that was left");
+        }
+        list.leave(&pool, 0);
+        list.settle_limbo(&pool);
+        prop_assert_eq!(pool.available(), STUBS as usize);
+    }
+}
+
+#[test]
+fn a_stub_that_the_list_does_not_name_is_an_error() {
+    let model = Model::default();
+    model.slots.borrow_mut().extend([1, 2]);
+    let (mut m, table, pool) = (&model, &model, StubPool::new(0..STUBS));
+    let mut list = BarrierList::default();
+    let error = list.hit(&mut m, &table, &pool, 16, 3).unwrap_err();
+    assert_eq!(error, UnknownHit { stub: 3, depth: 16, lowest: None });
+    assert!(error.to_string().contains("stub 3"));
+}

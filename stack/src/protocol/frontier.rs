@@ -1,0 +1,477 @@
+//! The scan of one stack, a little at a time. It has a position, a *frontier* and *rescan
+//! barriers*. The frontier is the barrier that keeps the goroutine out of unvisited frames. Rescan
+//! barriers (also known as watermarks) bound how much the next scan visits again.
+//!
+//! Plain Rust without raw memory, over [`Frames`], [`Slots`] and [`Table`], so that models run this
+//! very code. All of it runs under the goroutine's `scan_lock`. The *owner* is the goroutine
+//! itself, at a poll, at a hit or on its way out of frames, or the holder of a goroutine that
+//! stands still. A *worker* is any other thread.
+//!
+//! A depth is stack_hi - address, so younger frames lie deeper. Invariants, besides those of
+//! [`barrier`](super::barrier):
+//!
+//! 6. *Frozen*: frames at `unscanned.at` and older have not run since the scan began. Since then
+//!    only stores through the write barrier have changed them.
+//! 7. *Blocking*: while a scan is incomplete and the goroutine runs managed code, one of two
+//!    things blocks its way to unvisited frames. Either an unhit barrier lies in a frame that this
+//!    scan has visited; the lowest such barrier is the frontier. Or every running frame is younger
+//!    than a foreign call at depth `rest`, whose return passes [`StackScan::protect`].
+//! 8. *Reading*: a worker visits frozen frames only, and writes no slot. It records the barriers to
+//!    place in `pending`. Their frames are visited and still frozen, because an unhit barrier or
+//!    `rest` blocks the way to them. The owner places them before it gets there.
+//! 9. *Bounded*: a complete scan leaves rescan barriers at distances D, 2 D, 4 D ... from the stack
+//!    pointer that it began at. The next scan visits frames up to the owner of the lowest unhit
+//!    barrier and no further. Let
+//!    - sp(s) be the depth of the stack pointer at which scan s began, and l the last scan;
+//!    - d be the largest sp(s) of the scans from the last whole one to l;
+//!    - m be the least depth of the goroutine's stack pointer, and of words given to
+//!      [`StackScan::thaw`], since l began;
+//!    - touched be d - m;
+//!    - b be the depth of the lowest unhit barrier, or 0 without one.
+//!
+//!    Then sp(l) - b <= max(D, 2 * touched), but for frames in which no barrier lies: a barrier
+//!    lies in the first frame at or beyond its distance that may have one. So of the frames that
+//!    scan l left visited, the next scan visits at most twice what was touched. d counts, not
+//!    sp(l), because a scan that begins again keeps the barriers beyond the frames that it visits:
+//!    they stay where the scan that began at d has placed them.
+//! 10. *Epochs*: a scan belongs to one cycle. A worker with another cycle's number does nothing.
+//!     The barriers of a complete scan outlive its cycle, and frames beyond the lowest unhit
+//!     barrier stay frozen. So a later cycle's scan may end at that barrier
+//!     ([`StackScan::begin_again`]). It visits nothing of a goroutine that has not run
+//!     ([`StackScan::keep`]).
+//! 11. *Leaving*: before the owner runs an older frame, it settles the barriers of all younger ones
+//!     and makes invariant 7 true. It calls [`StackScan::hit`] or [`StackScan::leave`], and then
+//!     [`StackScan::protect`].
+//!
+//! After "Incremental stack scanning with return barriers" as in Cheng, Harper and Lee,
+//! "Generational stack collection and profile-driven pretenuring" (PLDI 1998), and Yuasa, Nakagawa
+//! et al., "Return barrier" (2002).
+
+use crate::protocol::barrier::{Barrier, BarrierList, Settled, Slots, StubPool, Table, UnknownHit};
+use crate::protocol::sync::{LeftOut, left_out};
+use access::{Budget, Frames, Position, RescanStart, ScanCounts, Spacing, StackAccess};
+
+pub(crate) mod access;
+
+/// A slot that a barrier will be placed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Placement {
+    depth: usize,
+    frames: u64,
+}
+
+/// A scan that is not complete.
+#[derive(Clone, Copy, Debug)]
+struct Unscanned {
+    at: Position,
+    /// Depth of the stack pointer that the scan began at.
+    from: usize,
+    spacing: Spacing,
+    /// Frames visited so far.
+    frames: u64,
+    /// The owner of this barrier's slot is the last frame to visit: beyond it the barriers of an
+    /// earlier scan still hold. `None`: to the end.
+    until: Option<Barrier>,
+    /// The scan also ends at a foreign call at less depth than this: it has not returned since an
+    /// earlier scan visited it. 0: there is none.
+    reached: usize,
+}
+
+impl Unscanned {
+    fn is_due(&self, slot: usize) -> bool {
+        match self.spacing {
+            Spacing::Doubling(distance) => self.from.saturating_sub(slot) >= distance,
+            Spacing::EveryFrame => true,
+            Spacing::Never => false,
+        }
+    }
+
+    /// Uses up the distances that `slot` has passed. One huge frame may span several doublings, and
+    /// gets one barrier.
+    fn use_up(&mut self, slot: usize) {
+        if let Spacing::Doubling(distance) = &mut self.spacing {
+            while self.from.saturating_sub(slot) >= *distance {
+                *distance *= 2;
+            }
+        }
+    }
+}
+
+/// The state of one goroutine's scan, and its barriers.
+#[derive(Debug, Default)]
+pub(crate) struct StackScan {
+    barriers: BarrierList,
+    epoch: u64,
+    unscanned: Option<Unscanned>,
+    /// Rescan barriers that are found a place but not placed yet, youngest first.
+    pending: Vec<Placement>,
+    /// Where the next frontier will be placed.
+    frontier: Option<Placement>,
+    /// Depth of the foreign call that takes the place of the frontier.
+    rest: Option<usize>,
+    /// The number of frames of the stack that the last complete scan found.
+    frames: u64,
+    /// The least depth that [`StackScan::protect`] or [`StackScan::calls_back`] was called with
+    /// since the scan began. No foreign call at less depth has returned or called back since.
+    reached: usize,
+}
+
+impl StackScan {
+    /// The barriers that have not been hit.
+    pub(crate) fn barriers(&self) -> &BarrierList {
+        &self.barriers
+    }
+
+    /// The cycle that the last scan belongs to.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether every frame has been visited.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.unscanned.is_none()
+    }
+
+    /// How far a rescan goes after a complete scan: the depth of the return slot of the last frame
+    /// that may have changed since its visit, and the number of frames beyond. `None`: to the end.
+    pub(crate) fn limit(&self) -> Option<(usize, u64)> {
+        let lowest = self.barriers.lowest().map(|b| (b.depth, b.frames));
+        // Frames of pending barriers are visited and blocked (invariant 8).
+        let pending = self.pending.first().map(|mark| (mark.depth, mark.frames));
+        lowest.max(pending).map(|(depth, frames)| (depth, self.frames.saturating_sub(frames)))
+    }
+
+    /// Begins a scan of the whole stack from `at`, the youngest frame of a goroutine that stands
+    /// still. Removes earlier barriers. `foreign` says that the goroutine is InForeign. Followed by
+    /// [`StackScan::protect`].
+    pub(crate) fn begin<S: Slots, T: Table>(
+        &mut self,
+        access: &mut StackAccess<'_, S, T>,
+        epoch: u64,
+        at: Position,
+        spacing: Spacing,
+        foreign: bool,
+    ) -> Settled {
+        let settled = self.barriers.remove_all(
+            &mut access.slots,
+            &access.table,
+            access.pool,
+            at.depth,
+            foreign,
+        );
+        self.pending.clear();
+        (self.frontier, self.rest, self.epoch, self.reached) = (None, None, epoch, usize::MAX);
+        self.unscanned =
+            Some(Unscanned { at, from: at.depth, spacing, frames: 0, until: None, reached: 0 });
+        settled
+    }
+
+    /// Begins a scan of what has changed since the last scan, which is complete: the frames from
+    /// `at` up to the owner of the lowest unhit barrier. Followed by [`StackScan::protect`].
+    ///
+    /// If the last scan belongs to an earlier cycle, this is a *short* scan. The objects that the
+    /// last scan found are then old, and do not move. Every store since into frames beyond the
+    /// barrier has gone through the write barrier, or came after [`StackScan::thaw`].
+    pub(crate) fn begin_again<S: Slots, T: Table>(
+        &mut self,
+        access: &mut StackAccess<'_, S, T>,
+        epoch: u64,
+        at: Position,
+        spacing: Spacing,
+        foreign: bool,
+    ) -> RescanStart {
+        debug_assert!(self.is_complete(), "one scan at a time");
+        let mut settled = self.barriers.leave(access.pool, at.depth);
+        let placed = self.place_pending(access, at.depth);
+        if spacing != Spacing::EveryFrame {
+            settled.removed = self.barriers.thin_out(
+                &mut access.slots,
+                &access.table,
+                access.pool,
+                at.depth,
+                foreign,
+            );
+        }
+        let (until, reached) = (self.barriers.lowest(), self.reached);
+        (self.rest, self.epoch, self.reached) = (None, epoch, usize::MAX);
+        self.unscanned = Some(Unscanned { at, from: at.depth, spacing, frames: 0, until, reached });
+        let beyond = until.map_or(0, |until| self.frames.saturating_sub(until.frames));
+        RescanStart { settled, placed, beyond }
+    }
+
+    /// Whether the last scan belongs to cycle `kept`, and so a later scan may
+    /// continue it. Cycle 0 means none.
+    pub(crate) fn is_kept(&self, kept: u64) -> bool {
+        kept != 0 && self.epoch == kept || left_out(LeftOut::Kept)
+    }
+
+    /// Makes the last scan, which is complete, a scan of cycle `epoch`. The goroutine has not run
+    /// since, and only stores through the write barrier have changed its frames. Returns the number
+    /// of frames that need not be visited.
+    pub(crate) fn keep(&mut self, epoch: u64) -> u64 {
+        debug_assert!(self.is_complete(), "only a complete scan can be kept");
+        self.epoch = epoch;
+        self.frames
+    }
+
+    /// The owner is about to run the frame whose stack pointer is at `depth`, and has settled all
+    /// younger barriers. Makes invariant 7 true; visits unvisited frames where it must.
+    ///
+    /// # Errors
+    /// The stack cannot be walked.
+    pub(crate) fn protect<F: Frames, S: Slots, T: Table>(
+        &mut self,
+        access: &mut StackAccess<'_, S, T>,
+        depth: usize,
+        budget: Budget,
+        mut frames: impl FnMut(Position) -> F,
+    ) -> Result<ScanCounts, F::Error> {
+        let mut counts = ScanCounts::default();
+        let mut walk: Option<F> = None;
+        self.reached = self.reached.min(depth);
+        loop {
+            counts.placed += self.place_pending(access, depth);
+            let Some(unscanned) = self.unscanned else { return Ok(counts) };
+            if self.is_blocked(&unscanned, depth) {
+                return Ok(counts);
+            }
+            if left_out(LeftOut::Frontier) && counts.frames > 0 {
+                return Ok(counts);
+            }
+            // There is a place for a barrier, and no stub.
+            let short = self.frontier.is_some() || !self.pending.is_empty();
+            counts.whole += u64::from(short);
+            let walk = walk.get_or_insert_with(|| frames(unscanned.at));
+            counts.frames += self.advance(walk, if short { Budget::WHOLE } else { budget })?;
+        }
+    }
+
+    /// Whether invariant 7 holds for a goroutine whose youngest frame is at `depth`. Barriers lie
+    /// only in visited frames, or at and beyond `until`.
+    fn is_blocked(&self, unscanned: &Unscanned, depth: usize) -> bool {
+        self.barriers.lowest().is_some_and(|b| b.depth > unscanned.at.depth)
+            || self.rest.is_some_and(|rest| rest < depth)
+    }
+
+    /// Visits frozen frames for cycle `epoch`, as many as the budget allows. Returns how many; 0 if
+    /// there was nothing to do.
+    ///
+    /// # Errors
+    /// The stack cannot be walked.
+    pub(crate) fn visit_frozen<F: Frames>(
+        &mut self,
+        epoch: u64,
+        budget: Budget,
+        frames: impl FnOnce(Position) -> F,
+    ) -> Result<u64, F::Error> {
+        let stale = self.epoch != epoch && !left_out(LeftOut::Epoch);
+        match self.unscanned {
+            Some(unscanned) if !stale => self.advance(&mut frames(unscanned.at), budget),
+            _ => Ok(0),
+        }
+    }
+
+    /// The goroutine returns through `stub` in the slot at `depth`. Puts the return
+    /// address back into the slot. Followed by [`StackScan::protect`] with the depth of
+    /// the calling frame's stack pointer.
+    ///
+    /// # Errors
+    /// [`UnknownHit`].
+    pub(crate) fn hit<S: Slots, T: Table>(
+        &mut self,
+        access: &mut StackAccess<'_, S, T>,
+        depth: usize,
+        stub: u32,
+    ) -> Result<Settled, UnknownHit> {
+        self.barriers.hit(&mut access.slots, &access.table, access.pool, depth, stub)
+    }
+
+    /// The goroutine has left all frames with return slots deeper than `depth` without returning
+    /// through them. Followed by [`StackScan::protect`] unless it has ended.
+    pub(crate) fn leave(&mut self, pool: &StubPool, depth: usize) -> Settled {
+        self.barriers.leave(pool, depth)
+    }
+
+    /// The goroutine has ended. Settles its barriers and resets the scan.
+    pub(crate) fn end(&mut self, pool: &StubPool) -> Settled {
+        let settled = self.barriers.leave(pool, 0);
+        self.barriers.settle_limbo(pool);
+        self.pending.clear();
+        // Another goroutine may get this record in the same cycle. None of its frames is visited.
+        (self.unscanned, self.frontier, self.rest, self.frames) = (None, None, None, 0);
+        (self.epoch, self.reached) = (0, 0);
+        settled
+    }
+
+    /// The goroutine, whose youngest frame is at `depth`, is about to change the word at depth
+    /// `word` without the write barrier. Visits the frames down to the one with that word, and
+    /// removes the barriers there: these frames count as touched.
+    ///
+    /// # Errors
+    /// The stack cannot be walked.
+    pub(crate) fn thaw<F: Frames, S: Slots, T: Table>(
+        &mut self,
+        access: &mut StackAccess<'_, S, T>,
+        depth: usize,
+        word: usize,
+        mut frames: impl FnMut(Position) -> F,
+    ) -> Result<ScanCounts, F::Error> {
+        let mut visited = 0;
+        while let Some(unscanned) = self.unscanned.filter(|unscanned| unscanned.at.depth >= word) {
+            visited += self.advance(&mut frames(unscanned.at), Budget { frames: 1, bytes: 0 })?;
+        }
+        let removed =
+            self.barriers.remove_younger(&mut access.slots, &access.table, access.pool, word);
+        self.pending.retain(|mark| mark.depth < word);
+        self.reached = 0;
+        let mut counts = self.protect(access, depth, Budget { frames: 1, bytes: 0 }, frames)?;
+        counts.frames += visited;
+        counts.removed = removed.into();
+        Ok(counts)
+    }
+
+    /// The goroutine calls back into managed code from a foreign call at `depth`. Frames there
+    /// count as run.
+    pub(crate) fn calls_back(&mut self, depth: usize) {
+        self.reached = self.reached.min(depth);
+    }
+
+    /// Whether a rescan can stop behind the callback frame that returns to a foreign call at
+    /// `depth`: no frame there has run since its visit.
+    pub(crate) fn is_frozen(&self, depth: usize) -> bool {
+        self.is_complete() && depth < self.reached
+    }
+
+    /// Checks invariants 1, 2 and 7 for a goroutine whose youngest frame is
+    /// at `depth`. For debugging.
+    ///
+    /// # Panics
+    /// If one of them does not hold.
+    pub(crate) fn check(&self, slots: &impl Slots, table: &impl Table, depth: usize) {
+        for barrier in self.barriers.unhit().iter().filter(|b| b.depth <= depth) {
+            assert_eq!(
+                slots.read(barrier.depth),
+                table.hijacked_word(barrier.stub),
+                "the slot of {barrier:?}"
+            );
+        }
+        if let Some(unscanned) = self.unscanned {
+            assert!(self.is_blocked(&unscanned, depth), "nothing blocks the way to {unscanned:?}");
+        }
+    }
+
+    /// Places the pending barriers, youngest first, and the frontier. Drops those younger than
+    /// `depth`, whose frames are gone. Returns how many are placed.
+    fn place_pending<S: Slots, T: Table>(
+        &mut self,
+        access: &mut StackAccess<'_, S, T>,
+        depth: usize,
+    ) -> u64 {
+        if left_out(LeftOut::Frontier) {
+            self.pending.clear();
+            self.frontier = None;
+        }
+        let mut placed = 0;
+        let mut kept = 0;
+        for i in 0..self.pending.len() {
+            let mark = self.pending[i];
+            if mark.depth > depth {
+                continue;
+            }
+            // The lowest barrier is needed now. Those beyond it can wait until it is hit.
+            let lowest = self.barriers.lowest().is_none_or(|b| b.depth < mark.depth);
+            let stub = if lowest { access.pool.take() } else { access.pool.take_if_plenty() };
+            match stub {
+                Some(stub) => {
+                    self.barriers.place(
+                        &mut access.slots,
+                        &access.table,
+                        Barrier { depth: mark.depth, stub, frames: mark.frames },
+                    );
+                    placed += 1;
+                }
+                // Without a younger barrier that blocks, this one cannot wait: it is dropped.
+                None if lowest => {}
+                None => {
+                    self.pending[kept] = mark;
+                    kept += 1;
+                }
+            }
+        }
+        self.pending.truncate(kept);
+        if let Some(mark) = self.frontier {
+            if self.unscanned.is_none() || mark.depth > depth {
+                self.frontier = None;
+            } else if let Some(stub) = access.pool.take() {
+                self.barriers.place(
+                    &mut access.slots,
+                    &access.table,
+                    Barrier { depth: mark.depth, stub, frames: mark.frames },
+                );
+                self.frontier = None;
+                placed += 1;
+            }
+        }
+        placed
+    }
+
+    /// Visits frames to the end, or until the budget is spent and a barrier or a foreign call can
+    /// block the way. Returns how many.
+    fn advance<F: Frames>(&mut self, frames: &mut F, budget: Budget) -> Result<u64, F::Error> {
+        let Some(mut scan) = self.unscanned else { return Ok(0) };
+        let (first, top) = (scan.frames, scan.at.depth);
+        while let Some(slot) = frames.visit()? {
+            scan.frames += 1;
+            if scan.until.is_some_and(|b| b.depth == slot) {
+                break;
+            }
+            if scan.reached != 0 && frames.may_rest() && frames.position().depth < scan.reached {
+                scan.until = None;
+                self.complete(scan);
+                return Ok(scan.frames - first);
+            }
+            let spent =
+                scan.frames - first >= budget.frames || top.saturating_sub(slot) >= budget.bytes;
+            let due = scan.is_due(slot);
+            if slot == 0 || !(spent || due) {
+                continue;
+            }
+            let legal = frames.refusal().is_none();
+            if legal && due {
+                // A refusal does not use up the distance: the next older frame is tried.
+                self.pending.push(Placement { depth: slot, frames: scan.frames });
+                scan.use_up(slot);
+            }
+            if spent && (legal || frames.may_rest()) {
+                scan.at = frames.position();
+                if legal {
+                    self.frontier =
+                        (!due).then_some(Placement { depth: slot, frames: scan.frames });
+                } else {
+                    self.frontier = None;
+                    self.rest = Some(scan.at.depth);
+                }
+                self.unscanned = Some(scan);
+                return Ok(scan.frames - first);
+            }
+        }
+        self.complete(scan);
+        Ok(scan.frames - first)
+    }
+
+    fn complete(&mut self, scan: Unscanned) {
+        (self.unscanned, self.frontier, self.rest) = (None, None, None);
+        match scan.until {
+            None if scan.reached != 0 => self.frames = self.frames.max(scan.frames),
+            None => self.frames = scan.frames,
+            // From now on all frames are counted from where this scan began.
+            Some(until) => {
+                self.frames = (self.frames + scan.frames).saturating_sub(until.frames);
+                self.barriers.count_from(until.depth, scan.frames.wrapping_sub(until.frames));
+            }
+        }
+    }
+}
+
+#[cfg(all(test, stackmark_loom))]
+mod models;

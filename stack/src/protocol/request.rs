@@ -1,0 +1,192 @@
+//! What a goroutine is asked to do at its next poll: contract C6.
+//!
+//! Invariants:
+//!
+//! 1. The flags are the request. The poll word echoes them: it is `usize::MAX` while a flag is set
+//!    and the goroutine is not about to read the flags.
+//! 2. A [fenced](Signal::Fenced) asker stores the flag, fences, and stores the word. The goroutine
+//!    rewrites the word, fences, and reads the flags. So either one of the two leaves the word at
+//!    `usize::MAX`, or the goroutine has taken the request.
+//! 3. The fence interrupts every thread of the process. An asker that asks again in a moment sends
+//!    a [hint](Signal::Hint), without the fence: the goroutine may overwrite the word meanwhile.
+//!    Before the asker sleeps, it asks fenced.
+
+use crate::protocol::sync::{AtomicU32, LeftOut, Ordering, heavy_fence, left_out, light_fence};
+
+/// Something that a goroutine is asked to do at its next poll. Bits of one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request(pub(crate) u32);
+
+impl Request {
+    /// Nothing.
+    pub const NONE: Request = Request(0);
+    /// Pass a safepoint: a handshake, or the world stops.
+    pub const SAFEPOINT: Request = Request(1);
+    /// Scan your own stack.
+    pub const SCAN: Request = Request(2);
+    /// Let others run.
+    pub const YIELD: Request = Request(4);
+
+    /// Whether all of `other` is asked for.
+    pub fn has(self, other: Request) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// How a request is made visible to the goroutine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// Flag and word are stored. For an asker that asks again soon, and for the goroutine's own
+    /// thread, which rewrites the word afterwards.
+    Hint,
+    /// Flag and word are stored with a heavy fence between them: invariant 2.
+    Fenced,
+}
+
+/// A fenced request also sets its flag shifted up by this many bits.
+const FENCED_SHIFT: u32 = 8;
+
+/// The word that managed code compares its stack pointer with. In a model it is a loom atomic, not
+/// the header's word.
+pub(crate) trait PollWord {
+    fn store(&self, word: usize, order: Ordering);
+}
+
+impl PollWord for std::sync::atomic::AtomicUsize {
+    fn store(&self, word: usize, order: Ordering) {
+        std::sync::atomic::AtomicUsize::store(self, word, order);
+    }
+}
+
+/// The flags of one goroutine.
+#[derive(Debug)]
+pub(crate) struct Requests(AtomicU32);
+
+impl Requests {
+    pub(crate) fn new() -> Self {
+        Requests(AtomicU32::new(0))
+    }
+
+    /// A record begins a new life.
+    pub(crate) fn forget(&self) {
+        // Relaxed: no thread asks a goroutine that has not begun, and a request to one that has
+        // ended has no effect.
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// Asks.
+    pub(crate) fn ask(&self, what: Request, signal: Signal, word: &impl PollWord) {
+        match signal {
+            Signal::Hint => {
+                if self.0.load(Ordering::Relaxed) & what.0 != what.0 {
+                    // Release: pairs with the Acquire of `take`. What the asker wrote before is
+                    // visible to the goroutine that takes the request.
+                    self.0.fetch_or(what.0, Ordering::Release);
+                }
+            }
+            Signal::Fenced => {
+                // Release: as above.
+                let asked = self.0.fetch_or(what.0 | what.0 << FENCED_SHIFT, Ordering::Release);
+                if asked >> FENCED_SHIFT & what.0 == what.0 {
+                    // Not taken yet: the earlier asker stores the word, or has stored it.
+                    return;
+                }
+                // Invariant 2: pairs with the fence in `rewrite`.
+                if !left_out(LeftOut::RequestFence) {
+                    heavy_fence();
+                }
+            }
+        }
+        word.store(usize::MAX, Ordering::Relaxed);
+    }
+
+    /// Whether any request is pending.
+    pub(crate) fn any(&self) -> bool {
+        // Relaxed: the goroutine orders by `take` before it does what is asked.
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
+    /// Takes what has been asked; followed by [`Requests::rewrite`].
+    pub(crate) fn take(&self) -> Request {
+        // Acquire: pairs with the Release of `ask`.
+        Request(self.0.swap(0, Ordering::AcqRel) & ((1 << FENCED_SHIFT) - 1))
+    }
+
+    /// Writes the poll word: `quiet`, or `usize::MAX` if a request is pending.
+    pub(crate) fn rewrite(&self, word: &impl PollWord, quiet: usize) {
+        word.store(quiet, Ordering::Relaxed);
+        // Invariant 2: pairs with the fence in `ask`.
+        if !left_out(LeftOut::RequestFence) {
+            light_fence();
+        }
+        if self.0.load(Ordering::Relaxed) != 0 {
+            word.store(usize::MAX, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(all(test, stackmark_loom))]
+mod loom_models {
+    use super::*;
+    use crate::protocol::sync::{AtomicUsize, leave_out};
+    use loom::{sync::Arc, thread};
+
+    impl PollWord for AtomicUsize {
+        fn store(&self, word: usize, order: Ordering) {
+            AtomicUsize::store(self, word, order);
+        }
+    }
+
+    fn a_request_comes_while_the_word_is_rewritten() {
+        loom::model(|| {
+            let shared = Arc::new((Requests::new(), AtomicUsize::new(0)));
+            let goroutine = shared.clone();
+            // Its stack grows, and it polls.
+            let thread = thread::spawn(move || {
+                let (requests, word) = &*goroutine;
+                requests.rewrite(word, 1);
+                let taken = requests.take();
+                requests.rewrite(word, 2);
+                taken.has(Request::SCAN)
+            });
+            // A waiter asks in this order: a hint, then a fenced request.
+            shared.0.ask(Request::SCAN, Signal::Hint, &shared.1);
+            shared.0.ask(Request::SCAN, Signal::Fenced, &shared.1);
+            let taken = thread.join().unwrap();
+            let word = shared.1.load(Ordering::Relaxed);
+            assert!(taken || word == usize::MAX, "the request is neither taken nor visible");
+        });
+    }
+
+    #[test]
+    fn loom_no_request_is_lost_while_the_word_is_rewritten() {
+        a_request_comes_while_the_word_is_rewritten();
+    }
+
+    #[test]
+    fn loom_no_request_is_lost_when_two_ask_for_the_same() {
+        loom::model(|| {
+            let shared = Arc::new((Requests::new(), AtomicUsize::new(0)));
+            let [goroutine, other] = [shared.clone(), shared.clone()];
+            let runs = thread::spawn(move || {
+                let (requests, word) = &*goroutine;
+                let taken = requests.take();
+                requests.rewrite(word, 1);
+                taken.has(Request::SCAN)
+            });
+            let asks = thread::spawn(move || other.0.ask(Request::SCAN, Signal::Fenced, &other.1));
+            shared.0.ask(Request::SCAN, Signal::Fenced, &shared.1);
+            let taken = runs.join().unwrap();
+            asks.join().unwrap();
+            let word = shared.1.load(Ordering::Relaxed);
+            assert!(taken || word == usize::MAX, "the request is neither taken nor visible");
+        });
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_twin_without_fences_loses_a_request() {
+        leave_out(LeftOut::RequestFence);
+        a_request_comes_while_the_word_is_rewritten();
+    }
+}

@@ -1,0 +1,201 @@
+//! A lock-free list of values made in advance, for threads that must not wait until one is made.
+//!
+//! Invariants:
+//!
+//! 1. A node is either in the list or taken by one thread. Only that thread uses its value. Nodes
+//!    are never freed before the list.
+//! 2. The head packs the first node's address and a tag. Every change of the head counts the tag
+//!    up. So the compare-and-swap that takes a node fails if the head has changed since it was
+//!    read, even back to the same node. When it succeeds, the `next` that was read is the one that
+//!    the node had in the list.
+
+use crate::protocol::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
+use std::ptr::NonNull;
+
+/// A value in a [`SpareList`], or taken from it.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Node<T> {
+    /// The next node's address, 0 at the end. Meaningful while the node is in the list.
+    next: AtomicUsize,
+    pub(crate) value: T,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct SpareList<T> {
+    head: AtomicU64,
+    /// Every node, to be freed. Locked when one is added.
+    all: Mutex<Vec<NonNull<Node<T>>>>,
+}
+
+/// An address has 47 bits. The alignment of a node makes 6 of them 0, so 41 are stored. The tag has
+/// the other 23 bits of the word.
+const TAG_BITS: u32 = 23;
+const ALIGN_BITS: u32 = 6;
+
+fn pack(node: usize, tag: u64) -> u64 {
+    debug_assert!(node >> 47 == 0 && node.is_multiple_of(1 << ALIGN_BITS));
+    (node as u64 >> ALIGN_BITS) << TAG_BITS | tag & ((1 << TAG_BITS) - 1)
+}
+
+fn address(head: u64) -> usize {
+    (head >> TAG_BITS << ALIGN_BITS) as usize
+}
+
+// SAFETY: several threads reach a node, but only the thread that has taken it reaches its value.
+unsafe impl<T: Send> Send for SpareList<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for SpareList<T> {}
+
+impl<T> SpareList<T> {
+    /// An empty list.
+    pub(crate) fn new() -> SpareList<T> {
+        SpareList { head: AtomicU64::new(0), all: Mutex::new(Vec::new()) }
+    }
+
+    /// A new node, taken.
+    pub(crate) fn make(&self, value: T) -> NonNull<Node<T>> {
+        let node = NonNull::from(Box::leak(Box::new(Node { next: AtomicUsize::new(0), value })));
+        self.all.lock().push(node);
+        node
+    }
+
+    /// Takes a node.
+    pub(crate) fn take(&self) -> Option<NonNull<Node<T>>> {
+        // Acquire: pairs with the Release of `give`. What the node's last user did is visible.
+        let mut head = self.head.load(Ordering::Acquire);
+        loop {
+            let node = NonNull::new(address(head) as *mut Node<T>)?;
+            // SAFETY: nodes live as long as the list. Relaxed: if the word is stale, so is the tag.
+            let next = unsafe { &(*node.as_ptr()).next }.load(Ordering::Relaxed);
+            let swapped = self.head.compare_exchange_weak(
+                head,
+                pack(next, head + 1),
+                Ordering::Acquire,
+                Ordering::Acquire,
+            );
+            match swapped {
+                Ok(_) => return Some(node),
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Puts a node back, or in for the first time.
+    ///
+    /// # Safety
+    /// The node is this list's and taken; the caller does not use it any more.
+    pub(crate) unsafe fn give(&self, node: NonNull<Node<T>>) {
+        let mut head = self.head.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: nodes live as long as the list.
+            unsafe { &(*node.as_ptr()).next }.store(address(head), Ordering::Relaxed);
+            let new = pack(node.as_ptr() as usize, head + 1);
+            // Release: what this thread did to the node, its `next` included, is visible to `take`.
+            match self.head.compare_exchange_weak(head, new, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// The number of nodes in the list or taken, and the number in the list. Exact while no thread
+    /// takes or gives a node.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let made = self.all.lock().len();
+        // Acquire: pairs with the Release of `give`. The node's `next` is visible.
+        let mut at = address(self.head.load(Ordering::Acquire));
+        let mut spare = 0;
+        while let Some(node) = NonNull::new(at as *mut Node<T>).filter(|_| spare < made) {
+            spare += 1;
+            // SAFETY: nodes live as long as the list. Where other threads change the list
+            // meanwhile, the bound ends the walk.
+            at = unsafe { &(*node.as_ptr()).next }.load(Ordering::Relaxed);
+        }
+        (made, spare)
+    }
+
+    /// Whether the list is empty at this moment.
+    pub(crate) fn is_empty(&self) -> bool {
+        address(self.head.load(Ordering::Relaxed)) == 0
+    }
+}
+
+impl<T> Drop for SpareList<T> {
+    fn drop(&mut self) {
+        for node in self.all.lock().drain(..) {
+            // SAFETY: made by `make`, and no other thread has the list any more.
+            drop(unsafe { Box::from_raw(node.as_ptr()) });
+        }
+    }
+}
+
+#[cfg(all(test, stackmark_loom))]
+mod loom_models {
+    use super::*;
+    use loom::{cell::UnsafeCell, sync::Arc, thread};
+
+    fn bounded(bound: usize, model: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(bound);
+        builder.check(model);
+    }
+
+    fn list(nodes: u32) -> Arc<SpareList<UnsafeCell<u32>>> {
+        let list = SpareList::new();
+        for number in 0..nodes {
+            let node = list.make(UnsafeCell::new(number));
+            // SAFETY: just made.
+            unsafe { list.give(node) };
+        }
+        Arc::new(list)
+    }
+
+    /// Takes a node, uses it alone, and puts it back.
+    fn take_and_give(list: &SpareList<UnsafeCell<u32>>) -> bool {
+        let Some(node) = list.take() else { return false };
+        // SAFETY: taken; loom checks that no other thread is there.
+        unsafe {
+            node.as_ref().value.with_mut(|value| *value += 1);
+            list.give(node);
+        }
+        true
+    }
+
+    #[test]
+    fn loom_a_spare_is_taken_by_one_thread_at_a_time() {
+        bounded(3, || {
+            let list = list(2);
+            let other = list.clone();
+            let thread = thread::spawn(move || {
+                // Twice: a node leaves the list and comes back under the other thread's eyes.
+                assert!(take_and_give(&other));
+                assert!(take_and_give(&other));
+            });
+            assert!(take_and_give(&list));
+            thread.join().unwrap();
+            let both = [list.take(), list.take()].map(|node| node.expect("none is lost"));
+            assert_ne!(both[0], both[1]);
+            assert!(list.take().is_none());
+        });
+    }
+
+    #[test]
+    fn loom_three_threads_and_two_spares() {
+        bounded(2, || {
+            let list = list(2);
+            let threads: Vec<_> = (0..2)
+                .map(|_| {
+                    let list = list.clone();
+                    thread::spawn(move || take_and_give(&list))
+                })
+                .collect();
+            take_and_give(&list);
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            assert!(list.take().is_some() && list.take().is_some() && list.take().is_none());
+        });
+    }
+}

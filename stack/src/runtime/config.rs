@@ -1,0 +1,143 @@
+//! How a runtime behaves.
+
+use super::return_protection::{Detection, ReturnProtection, in_use};
+use stackmark_unwind::{Code, CodeError};
+use std::time::Duration;
+
+/// Whether return addresses are hijacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum BarrierMode {
+    /// A stack is scanned a little at a time, behind a frontier, while its goroutine runs. Rescan
+    /// barriers at 1 KiB, 2 KiB, 4 KiB ... from the stack pointer of a scan bound the rescan.
+    #[default]
+    Incremental,
+    /// A stack is scanned whole while its goroutine waits. Rescan barriers bound the rescan.
+    RescanLimit,
+    /// For debugging: as [`BarrierMode::RescanLimit`], with a barrier in every
+    /// frame that may have one.
+    EveryFrame,
+    /// No barriers: stacks that have run since their scan are rescanned whole.
+    Off,
+}
+
+impl std::fmt::Display for BarrierMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            BarrierMode::Incremental => "incremental",
+            BarrierMode::RescanLimit => "rescan limit",
+            BarrierMode::EveryFrame => "every frame",
+            BarrierMode::Off => "off",
+        })
+    }
+}
+
+/// The mode of barriers that a runtime is in. It is the chosen one, or [`BarrierMode::Off`] because
+/// of a protection of return addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct ModeInForce {
+    /// The mode.
+    pub mode: BarrierMode,
+    /// The mode that [`Config::barriers`] asked for.
+    pub chosen: BarrierMode,
+    /// The protection of return addresses that was found or assumed.
+    pub protection: Option<ReturnProtection>,
+}
+
+impl ModeInForce {
+    pub(crate) fn new(config: &Config, code: &Code) -> ModeInForce {
+        let chosen = config.barriers;
+        let (protection, mode) = match config.protection {
+            Detection::Ask => (in_use(code), BarrierMode::Off),
+            Detection::Assume(protection) => (Some(protection), BarrierMode::Off),
+            Detection::Ignore => (in_use(code), chosen),
+        };
+        ModeInForce { mode: if protection.is_some() { mode } else { chosen }, chosen, protection }
+    }
+}
+
+/// How a runtime behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The largest stack, in bytes: at least [`Config::LEAST_MAX_STACK`], at most
+    /// [`Config::LARGEST_MAX_STACK`].
+    pub max_stack: usize,
+    /// A stack that outgrows this many bytes moves once more, into a reserved range, and
+    /// grows in place from then on. Any value is valid: with 0 the first growth does so,
+    /// with `usize::MAX` none does.
+    pub move_limit: usize,
+    /// Whether return addresses are hijacked, unless the hardware forbids it.
+    pub barriers: BarrierMode,
+    /// How the runtime finds out whether the hardware forbids barriers.
+    pub protection: Detection,
+    /// A handshake or a stop of the world that takes longer is reported to
+    /// [`Host::warn`](crate::Host::warn), once, with the traceback of the goroutine that it waits
+    /// for. `None`: no report.
+    pub report_stop_after: Option<Duration>,
+    /// For debugging: scan very few frames at a time, in every mode but [`BarrierMode::Off`].
+    pub scan_few_frames: bool,
+    /// Places barriers in the slots of callbacks, where none may be: for a test of the assertion
+    /// that catches it.
+    #[doc(hidden)]
+    pub hijack_callbacks: bool,
+    /// For debugging: move the stack at every poll.
+    pub move_every_poll: bool,
+    /// For debugging: fill freed stack memory with [`POISON`](crate::POISON).
+    pub poison: bool,
+    /// For debugging: every stack check calls [`poll`](crate::poll), even without a request.
+    pub poll_always: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            max_stack: 1_000_000_000,
+            move_limit: 256 << 10,
+            barriers: BarrierMode::default(),
+            protection: Detection::default(),
+            report_stop_after: Some(Duration::from_secs(10)),
+            scan_few_frames: false,
+            hijack_callbacks: false,
+            move_every_poll: false,
+            poison: false,
+            poll_always: false,
+        }
+    }
+}
+
+impl Config {
+    /// The least [`Config::max_stack`].
+    pub const LEAST_MAX_STACK: usize = 8 << 10;
+    /// The largest [`Config::max_stack`]: each stack that grows in place reserves as many bytes of
+    /// address space as `max_stack`.
+    pub const LARGEST_MAX_STACK: usize = 1 << (usize::BITS - usize::BITS / 3 - 3);
+
+    /// # Errors
+    /// [`RuntimeError::MaxStack`].
+    pub(crate) fn check(&self) -> Result<(), RuntimeError> {
+        let (least, most) = (Config::LEAST_MAX_STACK, Config::LARGEST_MAX_STACK);
+        if (least..=most).contains(&self.max_stack) {
+            return Ok(());
+        }
+        Err(RuntimeError::MaxStack { value: self.max_stack, least, most })
+    }
+}
+
+/// Why there is no runtime.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// [`Config::max_stack`] is out of range.
+    #[error("max_stack is {value}, and must be between {least} and {most} bytes")]
+    MaxStack {
+        /// The value that was asked for.
+        value: usize,
+        /// See [`Config::LEAST_MAX_STACK`].
+        least: usize,
+        /// See [`Config::LARGEST_MAX_STACK`].
+        most: usize,
+    },
+    /// The frames of the assembly cannot be registered: their rules are not found in the program's
+    /// image, or other frames are registered there.
+    #[error(transparent)]
+    Code(#[from] CodeError),
+}

@@ -1,0 +1,63 @@
+//! The part of a machine that other threads see.
+
+use crate::goroutine::Goroutine;
+use crate::os;
+use crate::protocol::{Gate, Request, Signal};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
+
+/// The part of a machine that other threads see.
+#[derive(Debug)]
+pub(crate) struct MachineEntry {
+    pub(crate) gate: Gate,
+    /// The goroutine that the machine runs. Release, paired with the Acquire of
+    /// [`MachineEntry::current`]. Records live as long as the runtime, so a stale pointer does no
+    /// harm: the wrong goroutine polls once.
+    pub(crate) current: AtomicPtr<Goroutine>,
+    /// How often the machine has gone outside and kept its goroutine. Written by the machine.
+    /// Relaxed: a monitor only compares two reads.
+    pub(crate) times_away: AtomicU64,
+    /// The system's number of the last thread that the machine was bound to; 0 before the first
+    /// one. Relaxed: for reports only.
+    thread: AtomicI32,
+}
+
+impl AsRef<Gate> for MachineEntry {
+    fn as_ref(&self) -> &Gate {
+        &self.gate
+    }
+}
+
+impl MachineEntry {
+    pub(crate) fn new() -> MachineEntry {
+        MachineEntry {
+            gate: Gate::new(),
+            current: AtomicPtr::default(),
+            times_away: AtomicU64::new(0),
+            thread: AtomicI32::new(0),
+        }
+    }
+
+    /// Binds the machine to the calling thread.
+    pub(crate) fn bind_to_this_thread(&self) {
+        self.thread.store(os::this_thread(), Ordering::Relaxed);
+    }
+
+    /// The system's number of the machine's thread.
+    pub(crate) fn thread(&self) -> i32 {
+        self.thread.load(Ordering::Relaxed)
+    }
+
+    /// The goroutine that the machine runs, or ran a moment ago.
+    pub(crate) fn current(&self) -> Option<&Goroutine> {
+        // Acquire: pairs with the Release stores of `current`. The record is visible whole.
+        let current = self.current.load(Ordering::Acquire);
+        // SAFETY: the pointer is null or a record that lives as long as the runtime: see the field.
+        unsafe { current.as_ref() }
+    }
+
+    pub(crate) fn ask(&self, what: Request, signal: Signal) {
+        if let Some(goroutine) = self.current() {
+            goroutine.ask(what, signal);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The runtime, which all goroutines and machines share: the registry, the state of the cycle, the
+//! configuration, the host and the counters.
+
+mod census;
+mod config;
+mod cycle_state;
+mod entry_points;
+mod exception;
+mod host;
+mod machine_entry;
+mod observe;
+mod registry;
+mod return_protection;
+mod shared;
+mod spawn;
+mod stats;
+mod stubs;
+mod word;
+
+pub use census::Census;
+pub use config::{BarrierMode, Config, ModeInForce, RuntimeError};
+pub(crate) use entry_points::EntryPoints;
+pub use exception::{ForeignException, NativeException};
+pub use host::{Host, RootSink, Schedule};
+pub(crate) use machine_entry::MachineEntry;
+pub use observe::{Activity, Observed, Observer, Span};
+pub(crate) use registry::SpareMachine;
+pub use return_protection::{Detection, ReturnProtection};
+pub use shared::{Runtime, StackBytes};
+pub use stats::{Counters, Histogram, Summary};
+pub(crate) use stubs::{ImageTable, stubs};
+pub use word::Word;

@@ -1,0 +1,123 @@
+//! Observation: which activity each thread is in, from its beginning to its end.
+
+use std::sync::{Arc, OnceLock};
+
+/// Something that a thread does for the collector, or that delays a goroutine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activity {
+    /// A cycle, from its beginning to its end, on the collector's thread.
+    Cycle,
+    /// The collector waits until the write barrier is on for every goroutine.
+    Handshake,
+    /// The world is being stopped, or is stopped.
+    Pause,
+    /// A worker marks.
+    Mark,
+    /// A thread that allocates marks, or waits for marking.
+    Assist,
+    /// Part of a stack is scanned.
+    Scan,
+    /// The collector's thread sweeps what the last cycle left unmarked.
+    Sweep,
+    /// A goroutine returns through a barrier.
+    BarrierHit,
+    /// A goroutine's stack grows.
+    Growth,
+    /// A goroutine is in native code that may wait.
+    ForeignCall,
+}
+
+impl Activity {
+    /// The name for display.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Activity::Cycle => "cycle",
+            Activity::Handshake => "handshake",
+            Activity::Pause => "pause",
+            Activity::Mark => "mark",
+            Activity::Assist => "assist",
+            Activity::Scan => "scan",
+            Activity::Sweep => "sweep",
+            Activity::BarrierHit => "barrier hit",
+            Activity::Growth => "growth",
+            Activity::ForeignCall => "foreign call",
+        }
+    }
+}
+
+/// An observer of activities. Its methods are called on the thread of the activity, also
+/// under locks of the library. They must not wait for goroutines, nor call the library. On
+/// each thread activities nest.
+pub trait Observer: Send + Sync + 'static {
+    /// An activity begins on this thread. `goroutine` is the number of the goroutine that it
+    /// concerns, or 0.
+    fn begin(&self, activity: Activity, goroutine: u64);
+
+    /// The activity that began last on this thread ends.
+    fn end(&self, activity: Activity);
+}
+
+/// A place for an observer. Clones share it.
+#[derive(Clone, Default)]
+pub struct Observed(Arc<OnceLock<Arc<dyn Observer>>>);
+
+impl std::fmt::Debug for Observed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Observed").field(&self.0.get().is_some()).finish()
+    }
+}
+
+/// An activity that ends when this value is dropped.
+#[must_use]
+pub struct Span(Option<(Arc<dyn Observer>, Activity)>);
+
+impl std::fmt::Debug for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Span").field(&self.0.as_ref().map(|(_, activity)| activity)).finish()
+    }
+}
+
+impl Observed {
+    /// Installs the observer. It does not see the beginning and the end of
+    /// activities that have begun before.
+    ///
+    /// # Panics
+    /// If there is an observer already.
+    pub fn set(&self, observer: Arc<dyn Observer>) {
+        assert!(self.0.set(observer).is_ok(), "there is one observer");
+    }
+
+    /// Begins an activity on this thread. `goroutine` is as for [`Observer::begin`].
+    #[inline]
+    pub fn span(&self, activity: Activity, goroutine: u64) -> Span {
+        match self.0.get() {
+            None => Span(None),
+            Some(observer) => Span::begin(observer, activity, goroutine),
+        }
+    }
+}
+
+impl Span {
+    // Both are cold: without an observer a foreign call takes less time than a call of these.
+    #[cold]
+    fn begin(observer: &Arc<dyn Observer>, activity: Activity, goroutine: u64) -> Span {
+        observer.begin(activity, goroutine);
+        Span(Some((Arc::clone(observer), activity)))
+    }
+
+    #[cold]
+    fn end(&mut self) {
+        if let Some((observer, activity)) = self.0.take() {
+            observer.end(activity);
+        }
+    }
+}
+
+impl Drop for Span {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            self.end();
+        }
+    }
+}

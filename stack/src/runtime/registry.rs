@@ -1,0 +1,236 @@
+//! The goroutines and machines of a runtime.
+
+use super::machine_entry::MachineEntry;
+use crate::goroutine::Goroutine;
+use crate::memory::{SignalStack, StackError};
+use crate::protocol::{Node, SpareList, Status};
+use parking_lot::Mutex;
+use std::cell::Cell;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// How many of the latest ended records are tried for reuse.
+const RECORDS_TRIED: usize = 4;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    /// The number of the runtime. Every record has it.
+    runtime: u64,
+    machines: Mutex<Vec<Arc<MachineEntry>>>,
+    /// Machines made in advance for threads that call in by themselves.
+    spare: SpareList<Spare>,
+    /// Threads that have called in by themselves and not ended.
+    attached: AtomicUsize,
+    /// Every record ever made, dead ones too.
+    all: Mutex<Vec<Arc<Goroutine>>>,
+    /// Records of goroutines that have ended.
+    ended: Mutex<Vec<Arc<Goroutine>>>,
+    next_id: AtomicU64,
+    live: AtomicUsize,
+}
+
+impl Registry {
+    /// An empty registry for the runtime with this number.
+    pub(crate) fn new(runtime: u64) -> Registry {
+        Registry {
+            runtime,
+            machines: Mutex::default(),
+            spare: SpareList::new(),
+            attached: AtomicUsize::new(0),
+            all: Mutex::default(),
+            ended: Mutex::default(),
+            next_id: AtomicU64::new(1),
+            live: AtomicUsize::new(0),
+        }
+    }
+
+    /// The runtime's number.
+    pub(crate) fn runtime(&self) -> u64 {
+        self.runtime
+    }
+
+    /// The number for the next goroutine.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A dead record: one of an ended goroutine to which no handle is left, or a new one.
+    pub(crate) fn record(&self) -> Arc<Goroutine> {
+        {
+            let mut ended = self.ended.lock();
+            // Two owners are left: the lists `all` and `ended`. Another thread may still have a
+            // handle to a record that ended just now.
+            let mut latest = ended.iter().rev().take(RECORDS_TRIED);
+            if let Some(back) = latest.position(|g| Arc::strong_count(g) == 2) {
+                let at = ended.len() - 1 - back;
+                return ended.swap_remove(at);
+            }
+        }
+        let goroutine = Arc::new(Goroutine::new(self.runtime));
+        self.all.lock().push(goroutine.clone());
+        goroutine
+    }
+
+    /// Counts a goroutine that has begun.
+    pub(crate) fn count_begun(&self) {
+        self.live.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A goroutine has ended. Its record may be reused.
+    pub(crate) fn has_ended(&self, goroutine: Arc<Goroutine>) {
+        self.count_ended();
+        self.ended.lock().push(goroutine);
+    }
+
+    /// Counts a goroutine that has ended. Its record stays with its spare machine.
+    pub(crate) fn count_ended(&self) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The number of goroutines that have not ended.
+    pub(crate) fn live(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Every record, dead ones too.
+    pub(crate) fn all(&self) -> Vec<Arc<Goroutine>> {
+        self.all.lock().clone()
+    }
+
+    /// At most `count` of [`Registry::all`] from index `at` on, so that the lock, which spawning
+    /// also takes, is held shortly.
+    pub(crate) fn portion(&self, at: usize, count: usize) -> Vec<Arc<Goroutine>> {
+        self.all.lock().iter().skip(at).take(count).cloned().collect()
+    }
+
+    /// The goroutines that have not ended, at this moment.
+    pub(crate) fn goroutines(&self) -> Vec<Arc<Goroutine>> {
+        self.all.lock().iter().filter(|g| g.status() != Status::Dead).cloned().collect()
+    }
+
+    /// Takes all records, at the end of the runtime.
+    pub(crate) fn take_all(&mut self) -> Vec<Arc<Goroutine>> {
+        std::mem::take(self.all.get_mut())
+    }
+
+    /// The machines, spare ones too.
+    pub(crate) fn machines(&self) -> Vec<Arc<MachineEntry>> {
+        self.machines.lock().clone()
+    }
+
+    /// The number of machines, spare ones too.
+    pub(crate) fn count_machines(&self) -> usize {
+        self.machines.lock().len()
+    }
+
+    /// Adds a machine.
+    pub(crate) fn add_machine(&self, entry: Arc<MachineEntry>) {
+        self.machines.lock().push(entry);
+    }
+
+    /// Removes a machine.
+    pub(crate) fn remove_machine(&self, entry: &Arc<MachineEntry>) {
+        self.machines.lock().retain(|machine| !Arc::ptr_eq(machine, entry));
+    }
+
+    /// Takes a spare machine, or makes one if there is none.
+    ///
+    /// # Errors
+    /// [`StackError::OutOfMemory`].
+    pub(crate) fn take_spare(&self) -> Result<SpareMachine, StackError> {
+        match self.spare.take() {
+            Some(node) => Ok(SpareMachine(node)),
+            None => self.make_spare(),
+        }
+    }
+
+    /// Makes a spare machine and adds it to the machines.
+    fn make_spare(&self) -> Result<SpareMachine, StackError> {
+        let signal_stack = SignalStack::new()?;
+        let entry = Arc::new(MachineEntry::new());
+        let goroutine = self.record();
+        self.add_machine(entry.clone());
+        let signal_stack = Cell::new(Some(signal_stack));
+        Ok(SpareMachine(self.spare.make(Spare { entry, goroutine, signal_stack })))
+    }
+
+    /// Makes a spare machine if there is none. If there is no memory for it now, the next thread
+    /// that calls in makes its own.
+    pub(crate) fn replenish_spares(&self) {
+        if self.spare.is_empty()
+            && let Ok(SpareMachine(node)) = self.make_spare()
+        {
+            // SAFETY: made just now, and not used yet.
+            unsafe { self.spare.give(node) };
+        }
+    }
+
+    /// Takes a spare machine back: the thread that took it has ended, or could not be attached.
+    pub(crate) fn give_spare_back(&self, spare: SpareMachine, signal_stack: Option<SignalStack>) {
+        spare.spare().signal_stack.set(signal_stack);
+        // SAFETY: the machine is taken, and not used any more: the value is consumed.
+        unsafe { self.spare.give(spare.0) };
+    }
+
+    /// The number of spare machines made, and the number of those that no thread has taken.
+    pub(crate) fn count_spares(&self) -> (usize, usize) {
+        self.spare.count()
+    }
+
+    /// Counts a thread that has called in by itself and is attached.
+    pub(crate) fn thread_attached(&self) {
+        self.attached.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts the end of a thread that had called in by itself.
+    pub(crate) fn thread_ended(&self) {
+        self.attached.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The number of threads that have called in by themselves and not ended.
+    pub(crate) fn attached_threads(&self) -> usize {
+        self.attached.load(Ordering::Relaxed)
+    }
+}
+
+/// What is made in advance for a thread that calls in by itself.
+struct Spare {
+    entry: Arc<MachineEntry>,
+    /// Dead while the machine is spare.
+    goroutine: Arc<Goroutine>,
+    signal_stack: Cell<Option<SignalStack>>,
+}
+
+impl std::fmt::Debug for Spare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spare").field("entry", &self.entry).finish_non_exhaustive()
+    }
+}
+
+/// A spare machine that a thread has taken.
+#[derive(Debug)]
+pub(crate) struct SpareMachine(NonNull<Node<Spare>>);
+
+impl SpareMachine {
+    fn spare(&self) -> &Spare {
+        // SAFETY: nodes live as long as the runtime, and this value has taken its node.
+        unsafe { &(*self.0.as_ptr()).value }
+    }
+
+    /// The machine's entry in the registry.
+    pub(crate) fn entry(&self) -> Arc<MachineEntry> {
+        self.spare().entry.clone()
+    }
+
+    /// The record of the machine's goroutine.
+    pub(crate) fn goroutine(&self) -> Arc<Goroutine> {
+        self.spare().goroutine.clone()
+    }
+
+    /// Takes the alternate signal stack that the machine was made with.
+    pub(crate) fn take_signal_stack(&self) -> Option<SignalStack> {
+        self.spare().signal_stack.take()
+    }
+}

@@ -1,0 +1,268 @@
+//! The runtime itself.
+
+use super::config::{BarrierMode, Config, ModeInForce, RuntimeError};
+use super::cycle_state::CycleState;
+use super::entry_points::EntryPoints;
+use super::host::{Host, RootSink, Schedule};
+use super::observe::Observed;
+use super::registry::Registry;
+use super::stats::{Counters, Histogram, Statistics};
+use super::stubs::{register_assembly, stubs};
+use crate::goroutine::Goroutine;
+use crate::memory::StackPool;
+use crate::os;
+use crate::protocol::{Request, Signal, World, sync};
+use stackmark_unwind::Code;
+use std::any::Any;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// What all goroutines and machines of an embedder share.
+///
+/// All methods may be called from any thread, unless they say otherwise.
+pub struct Runtime {
+    /// The configuration, with the mode of barriers that is in force.
+    pub(crate) config: Config,
+    mode: ModeInForce,
+    pub(crate) code: Arc<Code>,
+    pub(crate) host: Box<dyn Host>,
+    pub(crate) entry_points: EntryPoints,
+    scheduler: OnceLock<Arc<dyn Schedule>>,
+    sink: OnceLock<Arc<dyn RootSink>>,
+    pub(crate) world: World,
+    pub(crate) registry: Registry,
+    pub(crate) cycle: CycleState,
+    pub(crate) stacks: StackPool,
+    pub(crate) statistics: Statistics,
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime")
+            .field("config", &self.config)
+            .field("live", &self.registry.live())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// A runtime over the code registered in `code`. The entry points are those of `entry`.
+    ///
+    /// # Errors
+    /// [`RuntimeError`].
+    pub(crate) fn with_entry_points(
+        mut config: Config,
+        code: Arc<Code>,
+        host: Box<dyn Host>,
+        entry_points: EntryPoints,
+    ) -> Result<Arc<Runtime>, RuntimeError> {
+        /// The number of the next runtime. Every goroutine's record has its runtime's number.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        config.check()?;
+        register_assembly(&code)?;
+        sync::prepare_fences();
+        let mode = ModeInForce::new(&config, &code);
+        if let Some(protection) = mode.protection
+            && mode.mode != mode.chosen
+        {
+            host.warn(&format!(
+                "return addresses are protected ({protection}): no barriers, stacks are scanned \
+                 whole"
+            ));
+        }
+        config.barriers = mode.mode;
+        if config.barriers != BarrierMode::Off {
+            // Made here rather than in the first scan.
+            stubs();
+        }
+        let handlers = os::handlers_without_alternate_stack();
+        if !handlers.is_empty() {
+            host.warn(&format!(
+                "handlers of signals {handlers:?} lack SA_ONSTACK and would overrun a goroutine's \
+                 stack"
+            ));
+        }
+        Ok(Arc::new(Runtime {
+            stacks: StackPool::new(config.max_stack),
+            config,
+            mode,
+            code,
+            host,
+            entry_points,
+            scheduler: OnceLock::new(),
+            sink: OnceLock::new(),
+            world: World::new(),
+            registry: Registry::new(NEXT.fetch_add(1, Ordering::Relaxed)),
+            cycle: CycleState::new(),
+            statistics: Statistics::default(),
+        }))
+    }
+
+    /// Sets the scheduler, which runs goroutines that are ready. Called once.
+    ///
+    /// # Panics
+    /// If the runtime has a scheduler already.
+    pub fn set_scheduler(&self, scheduler: Arc<dyn Schedule>) {
+        assert!(self.scheduler.set(scheduler).is_ok(), "a runtime has one scheduler");
+    }
+
+    /// Sets the collector's sink of roots. Gives `sink` back if the runtime has one already.
+    pub(crate) fn set_root_sink(&self, sink: Arc<dyn RootSink>) -> Result<(), Arc<dyn RootSink>> {
+        self.sink.set(sink)
+    }
+
+    /// The registered code.
+    pub fn code(&self) -> &Arc<Code> {
+        &self.code
+    }
+
+    /// The configuration. Its mode of barriers is the one in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The mode of barriers that is in force, and why.
+    pub fn mode(&self) -> ModeInForce {
+        self.mode
+    }
+
+    /// The embedder's own data: the host, if it is of this type.
+    pub fn host<T: Host>(&self) -> Option<&T> {
+        let host: &dyn Any = &*self.host;
+        host.downcast_ref()
+    }
+
+    /// The number of goroutines that have not ended.
+    pub fn live_goroutines(&self) -> usize {
+        self.registry.live()
+    }
+
+    /// The goroutines that have not ended, at this moment.
+    pub fn goroutines(&self) -> Vec<Arc<Goroutine>> {
+        self.registry.goroutines()
+    }
+
+    /// The number of threads that have called in by themselves and not ended.
+    pub fn attached_threads(&self) -> usize {
+        self.registry.attached_threads()
+    }
+
+    /// Hands a Runnable goroutine to the scheduler.
+    ///
+    /// # Panics
+    /// If there is no scheduler.
+    pub fn schedule(&self, goroutine: Arc<Goroutine>) {
+        let scheduler = self.scheduler.get();
+        scheduler.expect("a runtime that makes goroutines ready has a scheduler").ready(goroutine);
+    }
+
+    /// Reserves processors for the collector if there is a scheduler: see
+    /// [`Schedule::reserve_processors`].
+    pub fn reserve_processors(&self, processors: usize) {
+        if let Some(scheduler) = self.scheduler.get() {
+            scheduler.reserve_processors(processors);
+        }
+    }
+
+    /// Asks the goroutine of every machine to yield at its next poll.
+    pub fn preempt_all(&self) {
+        for machine in self.registry.machines() {
+            machine.ask(Request::YIELD, Signal::Fenced);
+        }
+    }
+
+    /// Whether a cycle is scanning stacks or marking.
+    pub fn is_scanning(&self) -> bool {
+        self.cycle.is_scanning()
+    }
+
+    /// The collector, if there is one.
+    pub(crate) fn sink(&self) -> Option<&dyn RootSink> {
+        self.sink.get().map(|sink| &**sink)
+    }
+
+    /// Gives roots to the collector, if there is one.
+    pub(crate) fn roots(&self, words: &[usize]) {
+        if let Some(sink) = self.sink() {
+            sink.roots(words);
+        }
+    }
+
+    /// Tells the collector, if there is one, when a stack has unvisited frames.
+    pub(crate) fn tell_of_frozen(&self) {
+        if self.cycle.has_unscanned()
+            && let Some(sink) = self.sink()
+        {
+            sink.stack_waits();
+        }
+    }
+
+    /// Ends the process by [`Host::fatal`].
+    pub fn fatal(&self, error: &dyn std::error::Error) -> ! {
+        self.host.fatal(error)
+    }
+
+    /// The place for an observer of the activities of this runtime and its collector.
+    pub fn observed(&self) -> &Observed {
+        &self.statistics.observed
+    }
+
+    /// The running totals.
+    pub fn counters(&self) -> &Counters {
+        &self.statistics.counters
+    }
+
+    /// How long goroutines stood still that would have run otherwise: they scanned their own
+    /// stacks, or waited while they were held.
+    pub fn holds(&self) -> &Histogram {
+        &self.statistics.holds
+    }
+
+    /// The longest of [`Runtime::holds`], in nanoseconds, and the most frames of one stack, both
+    /// since the last call.
+    pub fn take_cycle_maxima(&self) -> (u64, u64) {
+        self.statistics.take_cycle_maxima()
+    }
+
+    /// Bytes of stacks in use or pooled, and their maximum so far. Of a stack that grows in place
+    /// only the part in use counts.
+    pub fn stack_bytes(&self) -> StackBytes {
+        StackBytes {
+            resident: self.stacks.resident_bytes(),
+            peak: self.stacks.resident_peak_bytes(),
+        }
+    }
+
+    /// Gives stack memory that no goroutine uses back to the system. A collector calls it
+    /// while no cycle runs: during a cycle, freed stack memory must not be used for anything
+    /// else (Go's issue 11267).
+    pub fn trim_stacks(&self) {
+        self.stacks.trim();
+    }
+
+    /// How often a barrier was not placed because no stub was left for it. Counts all
+    /// runtimes of the process.
+    pub fn pool_exhausted(&self) -> u64 {
+        stubs().exhausted()
+    }
+}
+
+/// The memory of stacks, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StackBytes {
+    /// In use or pooled.
+    pub resident: usize,
+    /// The maximum of `resident` so far.
+    pub peak: usize,
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        for goroutine in self.registry.take_all() {
+            goroutine.scan_lock().end(stubs());
+            if let Some(memory) = goroutine.memory.lock().take() {
+                self.stacks.give(memory);
+            }
+        }
+    }
+}

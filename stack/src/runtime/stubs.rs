@@ -1,0 +1,50 @@
+//! The stubs of the program's image, and the registration of the assembly's frames.
+
+use crate::protocol::{StubPool, Table};
+use stackmark_asm::{self as asm, barrier};
+use stackmark_unwind::{Code, CodeError, FrameKind, NativeRule};
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+
+/// The stubs of the image, shared by all runtimes of the process.
+pub(crate) fn stubs() -> &'static StubPool {
+    static POOL: OnceLock<StubPool> = OnceLock::new();
+    POOL.get_or_init(|| {
+        let stubs = (0..barrier::TABLE_WORDS).rev().filter(|&i| barrier::is_stub(i));
+        StubPool::new(stubs.map(|i| i as u32))
+    })
+}
+
+/// Registers the frames of the assembly in `code`, so that walks know them.
+pub(crate) fn register_assembly(code: &Code) -> Result<(), CodeError> {
+    code.register_native(asm::system_call_range(), FrameKind::SystemCall, NativeRule::FromImage)?;
+    let cfa_offset = asm::CALLBACK_FRAME_BYTES as u32;
+    code.register_native(
+        asm::callback_range(),
+        FrameKind::Callback,
+        NativeRule::Fixed { cfa_offset },
+    )?;
+    code.register_native(asm::entry_range(), FrameKind::Entry, NativeRule::End)
+}
+
+/// The table and the stubs of the program's image.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ImageTable;
+
+impl Table for ImageTable {
+    fn save(&self, stub: u32, return_address: usize) {
+        // SAFETY: the list has taken the stub from the pool, and no slot holds it yet (invariant 2
+        // of the barriers).
+        let word = unsafe { barrier::saved(stub as usize) };
+        // Release: invariant 2. An unwinder on the goroutine's thread reads slot and table without
+        // the `scan_lock`.
+        word.store(return_address, Ordering::Release);
+    }
+    fn saved(&self, stub: u32) -> usize {
+        // SAFETY: only loads.
+        unsafe { barrier::saved(stub as usize) }.load(Ordering::Acquire)
+    }
+    fn hijacked_word(&self, stub: u32) -> usize {
+        barrier::hijacked_word(stub as usize)
+    }
+}

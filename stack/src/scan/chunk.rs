@@ -1,0 +1,37 @@
+//! How much of a stack is visited at once, and how far apart rescan barriers lie.
+
+use crate::protocol::{Budget, Spacing};
+use crate::runtime::{BarrierMode, Config};
+
+/// The distance in bytes of the first rescan barrier from the stack pointer that a scan began at.
+/// The others lie at its doublings.
+const FIRST_BARRIER: usize = 1024;
+/// What a goroutine visits itself at a time: it takes some microseconds.
+const OWN_CHUNK: Budget = Budget { frames: 96, bytes: 16 << 10 };
+/// What a worker visits at a time. The goroutine may wait for the `scan_lock` that long.
+const WORKER_CHUNK: Budget = Budget { frames: 384, bytes: 64 << 10 };
+/// What either visits at a time with `Config::scan_few_frames`, so that tests see many steps.
+const FEW_FRAMES: Budget = Budget { frames: 6, bytes: 1 << 10 };
+
+impl BarrierMode {
+    pub(crate) fn spacing(self) -> Spacing {
+        match self {
+            BarrierMode::Incremental | BarrierMode::RescanLimit => Spacing::Doubling(FIRST_BARRIER),
+            BarrierMode::EveryFrame => Spacing::EveryFrame,
+            BarrierMode::Off => Spacing::Never,
+        }
+    }
+}
+
+impl Config {
+    /// How much the goroutine, or a worker, visits at a time.
+    pub(crate) fn chunk(&self, by_worker: bool) -> Budget {
+        match self.barriers {
+            BarrierMode::Off => Budget::WHOLE,
+            _ if self.scan_few_frames => FEW_FRAMES,
+            BarrierMode::Incremental if by_worker => WORKER_CHUNK,
+            BarrierMode::Incremental => OWN_CHUNK,
+            BarrierMode::EveryFrame | BarrierMode::RescanLimit => Budget::WHOLE,
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Goroutines that have run since their scan, and the scans that a goroutine or its holder begins
+//! in a cycle.
+
+use super::live::ScanError;
+use super::moving;
+use super::visit;
+use crate::goroutine::Goroutine;
+use crate::memory::StackMemory;
+use crate::protocol::{StackScan, Status};
+use crate::runtime::{Activity, Runtime};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// The most dirty goroutines that one which becomes dirty looks at.
+const LOOKED_AT: usize = 4;
+/// How many it scans while the list is longer than [`MANY`], so that the list gets shorter.
+const SCANNED_OF_MANY: usize = 2;
+const MANY: usize = 8;
+
+/// Marks a goroutine that has become Running: from now on it may change what was scanned. Called on
+/// the thread that runs it.
+pub(crate) fn mark_dirty(runtime: &Runtime, goroutine: &Arc<Goroutine>) {
+    let cycle = runtime.cycle.watched();
+    if cycle != 0 && !goroutine.dirty.is_marked(cycle) {
+        goroutine.dirty.mark(cycle);
+        // `CycleState::begin` writes `watched` before `scanning`, and no stack is scanned before
+        // `scanning` is written.
+        if runtime.cycle.is_scanning() {
+            runtime.cycle.push_dirty(goroutine.clone());
+            if runtime.cycle.is_rescanning() {
+                help_rescan(runtime, goroutine);
+            }
+        }
+    }
+}
+
+/// Whether [`mark_dirty`] has nothing to do.
+#[inline]
+pub(crate) fn is_dirty(runtime: &Runtime, goroutine: &Goroutine) -> bool {
+    let cycle = runtime.cycle.watched();
+    cycle == 0 || goroutine.dirty.is_marked(cycle)
+}
+
+/// Scans one or two goroutines of the list that can be held at once. `changed`, which runs again
+/// and is in the list, is not one of them. Waits for no goroutine: a stop of the world would wait
+/// for this thread.
+#[cold]
+fn help_rescan(runtime: &Runtime, changed: &Arc<Goroutine>) {
+    let mut scanned = 0;
+    for _ in 0..LOOKED_AT {
+        let wanted = |count| scanned < if count > MANY { SCANNED_OF_MANY } else { 1 };
+        let Some(goroutine) = runtime.cycle.pop_dirty_if(wanted) else { return };
+        if !Arc::ptr_eq(&goroutine, changed) {
+            match goroutine.hold_now() {
+                Some(Ok(mut held)) => {
+                    let _span = runtime.observed().span(Activity::Scan, goroutine.id());
+                    let done = scan_again(runtime, &goroutine, &mut held.state);
+                    scanned += 1;
+                    if done.unwrap_or_else(|error| runtime.host.fatal(&error)) {
+                        continue;
+                    }
+                }
+                Some(Err(Status::Dead)) => continue,
+                _ => {}
+            }
+        }
+        runtime.cycle.push_dirty(goroutine);
+    }
+}
+
+/// Scans a held goroutine that has run since its scan. If that scan is not complete, visits a chunk
+/// of it instead. Returns whether the goroutine is scanned again.
+fn scan_again(
+    runtime: &Runtime,
+    goroutine: &Arc<Goroutine>,
+    scan: &mut StackScan,
+) -> Result<bool, ScanError> {
+    let complete = scan.is_complete();
+    if complete {
+        // SAFETY: the goroutine is held.
+        unsafe { begin_scan(runtime, goroutine, scan, MayMove::No)? };
+    } else {
+        let (cycle, chunk) = (runtime.cycle.scanning(), runtime.config.chunk(false));
+        let visited = visit::visit_frozen(runtime, goroutine, scan, cycle, chunk)?;
+        runtime.counters().scanned_running.fetch_add(visited, Ordering::Relaxed);
+    }
+    Ok(complete)
+}
+
+/// Keeps the last scan of a held goroutine if it has not run since and this cycle continues that
+/// scan. Returns whether it is kept: then this cycle has scanned the goroutine.
+pub(crate) fn keep_scan(runtime: &Runtime, goroutine: &Goroutine, scan: &mut StackScan) -> bool {
+    let kept = !goroutine.dirty.is_dirty()
+        && visit::keep(runtime, goroutine, scan, runtime.cycle.scanning());
+    if kept {
+        runtime.cycle.scanned(goroutine);
+    }
+    kept
+}
+
+/// Whether a scan may move or shrink the stack.
+pub(crate) enum MayMove<'m> {
+    /// The stack stays as it is.
+    No,
+    /// The stack may shrink, by a move into this memory: see [`moving::memory_to_shrink`].
+    Into(&'m mut Option<StackMemory>),
+}
+
+/// Begins a scan: shrinks the stack where that is allowed, visits the youngest frames and blocks
+/// the way to the others.
+///
+/// # Errors
+/// [`ScanError`].
+///
+/// # Safety
+/// As for [`visit::begin`]; with [`MayMove::Into`] also as for [`moving::shrink`].
+pub(crate) unsafe fn begin_scan(
+    runtime: &Runtime,
+    goroutine: &Arc<Goroutine>,
+    scan: &mut StackScan,
+    may_move: MayMove<'_>,
+) -> Result<(), ScanError> {
+    let used = goroutine.bounds().end - goroutine.header.sched.sp.load(Ordering::Relaxed);
+    runtime.counters().deepest_bytes.fetch_max(used as u64, Ordering::Relaxed);
+    if let MayMove::Into(memory) = may_move {
+        // SAFETY: by our contract.
+        unsafe { moving::shrink(runtime, goroutine, memory)? };
+    }
+    // SAFETY: by our contract.
+    let visited = unsafe { visit::begin(runtime, goroutine, scan, runtime.cycle.scanning())? };
+    runtime.counters().scanned_stopped.fetch_add(visited, Ordering::Relaxed);
+    if !scan.is_complete() {
+        runtime.cycle.push_unscanned(goroutine.clone());
+    }
+    runtime.statistics.record_frames(visited);
+    // A goroutine that scans itself marks itself again at once: see `scan_own_stack`.
+    goroutine.dirty.clear();
+    runtime.cycle.scanned(goroutine);
+    Ok(())
+}
+
+/// Begins the scan of the stack of this thread's goroutine, which was asked for it.
+///
+/// # Safety
+/// The goroutine is at a poll on this thread.
+pub(crate) unsafe fn scan_own_stack(runtime: &Runtime, goroutine: &Arc<Goroutine>) {
+    if !runtime.cycle.is_scanning() {
+        return;
+    }
+    let _span = runtime.observed().span(Activity::Scan, goroutine.id());
+    let begun = Instant::now();
+    let mut memory = moving::memory_to_shrink(runtime, goroutine);
+    let mut scan = goroutine.scan_lock();
+    if !runtime.cycle.has_scanned(goroutine) {
+        // SAFETY: at a poll on this thread, with the lock.
+        if let Err(error) =
+            unsafe { begin_scan(runtime, goroutine, &mut scan, MayMove::Into(&mut memory)) }
+        {
+            runtime.host.fatal(&error);
+        }
+    }
+    drop(scan);
+    if let Some(memory) = memory {
+        runtime.stacks.give(memory);
+    }
+    runtime.statistics.record_hold(begun);
+    runtime.cycle.notify_scanned();
+    mark_dirty(runtime, goroutine);
+}

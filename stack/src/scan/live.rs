@@ -1,0 +1,258 @@
+//! The real stacks, as the protocol of
+//! [`StackScan`](crate::protocol::StackScan) reads and writes them.
+
+use crate::goroutine::Goroutine;
+use crate::protocol::{FramePointer, Frames, Position, Refusal, Slots, StackAccess};
+use crate::runtime::{ImageTable, Runtime, stubs};
+use stackmark_unwind::{
+    BarrierRefusal, Frame, FrameKind, LiveMemory, Registers, ReturnAddresses, Snapshot, WalkError,
+    Walker,
+};
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A stack cannot be walked. No root may be skipped, so the host ends the process.
+#[derive(Debug, thiserror::Error)]
+#[error("the stack of goroutine {goroutine}: {error}")]
+pub struct ScanError {
+    /// The goroutine's number.
+    pub goroutine: u64,
+    /// Why the walk failed.
+    #[source]
+    pub error: WalkError,
+}
+
+/// The original return addresses behind the stubs of the image.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stubs;
+
+impl ReturnAddresses for Stubs {
+    #[inline]
+    fn original(&self, found: usize) -> Option<usize> {
+        stackmark_asm::barrier::original(found)
+    }
+}
+
+/// The slots of a stack in this process.
+pub(crate) struct LiveSlots {
+    bounds: Range<usize>,
+}
+
+impl LiveSlots {
+    /// # Safety
+    /// `bounds` are those of a stack that does not move while the value lives. The caller may write
+    /// its return slots by invariant 3 of the barriers.
+    pub(crate) unsafe fn new(bounds: Range<usize>) -> Self {
+        LiveSlots { bounds }
+    }
+
+    fn at(&self, depth: usize) -> *mut usize {
+        let address = self.bounds.end - depth;
+        assert!(
+            self.bounds.contains(&address) && address.is_multiple_of(align_of::<usize>()),
+            "slot at depth {depth:#x}"
+        );
+        address as *mut usize
+    }
+}
+
+impl Slots for LiveSlots {
+    fn read(&self, depth: usize) -> usize {
+        // SAFETY: inside the stack, by the check in `at`; by the contract of `new`
+        // no other thread writes it.
+        unsafe { self.at(depth).read() }
+    }
+    fn write(&mut self, depth: usize, word: usize) {
+        // SAFETY: as above.
+        unsafe { self.at(depth).write(word) }
+    }
+}
+
+/// What placing barriers in the stack with these bounds touches.
+///
+/// # Safety
+/// As for [`LiveSlots::new`].
+pub(crate) unsafe fn access(bounds: Range<usize>) -> StackAccess<'static, LiveSlots, ImageTable> {
+    // SAFETY: our contract is the same.
+    StackAccess { slots: unsafe { LiveSlots::new(bounds) }, table: ImageTable, pool: stubs() }
+}
+
+/// The position of the youngest frame of a goroutine that stands still.
+pub(crate) fn youngest(goroutine: &Goroutine, bounds: &Range<usize>) -> Position {
+    let sched = &goroutine.header.sched;
+    let fp = sched.fp.load(Ordering::Relaxed);
+    position(
+        bounds,
+        Registers {
+            pc: sched.pc.load(Ordering::Relaxed),
+            sp: sched.sp.load(Ordering::Relaxed),
+            fp,
+        },
+    )
+}
+
+fn position(bounds: &Range<usize>, registers: Registers) -> Position {
+    let Registers { pc, sp, fp } = registers;
+    let fp = if bounds.contains(&fp) {
+        FramePointer::Depth(bounds.end - fp)
+    } else {
+        FramePointer::Word(fp)
+    };
+    Position { pc, depth: bounds.end - sp, fp }
+}
+
+/// A walk over the goroutine's stack from its youngest frame on.
+///
+/// # Safety
+/// The goroutine stands still, and its stack does not move, while the walker lives.
+pub(crate) unsafe fn walker<'s>(
+    snapshot: &'s Snapshot<'s>,
+    goroutine: &Goroutine,
+) -> Walker<'s, LiveMemory, Stubs> {
+    let bounds = goroutine.bounds();
+    let from = youngest(goroutine, &bounds);
+    // SAFETY: our contract is the same.
+    unsafe { walker_from(snapshot, bounds, from) }
+}
+
+/// # Safety
+/// While the walker lives, the stack does not move, and the frames from `from` on
+/// change only by atomic stores.
+unsafe fn walker_from<'s>(
+    snapshot: &'s Snapshot<'s>,
+    bounds: Range<usize>,
+    from: Position,
+) -> Walker<'s, LiveMemory, Stubs> {
+    let fp = match from.fp {
+        FramePointer::Depth(depth) => bounds.end - depth,
+        FramePointer::Word(word) => word,
+    };
+    let registers = Registers { pc: from.pc, sp: bounds.end - from.depth, fp };
+    // SAFETY: the stack is mapped and, by our contract, stands still.
+    let memory = unsafe { LiveMemory::new(bounds.clone()) };
+    Walker::new(snapshot, memory, Stubs, registers, bounds)
+}
+
+/// The taker of a scan's roots. It gets many roots in one call.
+pub(crate) type Roots<'r> = &'r dyn Fn(&[usize]);
+
+/// Gathers the roots of a scan for their taker.
+pub(crate) struct RootBuffer<'r> {
+    to: Roots<'r>,
+    words: [usize; 256],
+    count: usize,
+}
+
+impl<'r> RootBuffer<'r> {
+    pub(crate) fn new(to: Roots<'r>) -> Self {
+        RootBuffer { to, words: [0; 256], count: 0 }
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, word: usize) {
+        if word != 0 {
+            self.words[self.count] = word;
+            self.count += 1;
+            if self.count == self.words.len() {
+                self.flush();
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        (self.to)(&self.words[..self.count]);
+        self.count = 0;
+    }
+}
+
+impl Drop for RootBuffer<'_> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// The frames of a real stack.
+pub(crate) struct LiveFrames<'s> {
+    runtime: &'s Runtime,
+    walker: Walker<'s, LiveMemory, Stubs>,
+    bounds: Range<usize>,
+    pub(crate) roots: RootBuffer<'s>,
+    last: Option<Frame<'s>>,
+}
+
+impl<'s> LiveFrames<'s> {
+    /// The frames from `from` on; their roots go to `to`.
+    ///
+    /// # Safety
+    /// As for [`walker_from`].
+    pub(crate) unsafe fn new(
+        runtime: &'s Runtime,
+        snapshot: &'s Snapshot<'s>,
+        bounds: Range<usize>,
+        from: Position,
+        to: Roots<'s>,
+    ) -> Self {
+        // SAFETY: our contract is the same.
+        let walker = unsafe { walker_from(snapshot, bounds.clone(), from) };
+        LiveFrames { runtime, walker, bounds, roots: RootBuffer::new(to), last: None }
+    }
+}
+
+impl Frames for LiveFrames<'_> {
+    type Error = WalkError;
+
+    #[inline]
+    fn visit(&mut self) -> Result<Option<usize>, WalkError> {
+        let Some(frame) = self.walker.next_frame()? else { return Ok(None) };
+        for slot in frame.slots() {
+            // The goroutine may store there through a pointer while a worker reads.
+            // The write barrier shades what the load misses. Relaxed: a reference is
+            // shaded before it is stored.
+            // SAFETY: the walker has checked that the frame lies within the stack, and registration
+            // that the slots of a safepoint lie within its frame.
+            let word = unsafe { AtomicUsize::from_ptr(slot as *mut usize) }.load(Ordering::Relaxed);
+            // A pointer into the stack itself is no root. Moves rewrite it.
+            if !self.bounds.contains(&word) {
+                self.roots.push(word);
+            }
+        }
+        let depth = frame.return_slot.map_or(0, |slot| self.bounds.end - slot);
+        self.last = Some(frame);
+        Ok(Some(depth))
+    }
+
+    fn refusal(&self) -> Option<Refusal> {
+        let refusal = self.last.as_ref().and_then(refusal);
+        if refusal == Some(Refusal::Callback) && self.runtime.config.hijack_callbacks {
+            return None;
+        }
+        if let Some(why) = refusal {
+            self.runtime.statistics.counters.refuse(why);
+        }
+        refusal
+    }
+
+    fn may_rest(&self) -> bool {
+        self.last.is_some_and(|frame| frame.kind == FrameKind::Callback)
+    }
+
+    fn position(&self) -> Position {
+        position(&self.bounds, self.walker.registers())
+    }
+}
+
+/// Why no barrier may lie in the frame's return slot.
+fn refusal(frame: &Frame<'_>) -> Option<Refusal> {
+    Some(match frame.barrier_slot().err()? {
+        BarrierRefusal::Kind(FrameKind::Callback) => Refusal::Callback,
+        BarrierRefusal::Kind(FrameKind::SystemCall) => Refusal::SystemCall,
+        BarrierRefusal::Kind(FrameKind::Entry) => Refusal::Entry,
+        BarrierRefusal::Kind(FrameKind::Stub) | BarrierRefusal::Hijacked => Refusal::Stub,
+        BarrierRefusal::CallerNotSafepoint
+            if stackmark_asm::entry_range().contains(&frame.return_address) =>
+        {
+            Refusal::Entry
+        }
+        _ => Refusal::NoSafepoint,
+    })
+}

@@ -1,0 +1,24 @@
+//! One stack: walking it, visiting its roots, protecting its unvisited frames, moving it.
+
+mod chunk;
+mod dirty;
+mod frames;
+mod live;
+mod moving;
+mod returning;
+mod visit;
+
+pub(crate) use dirty::{MayMove, begin_scan, is_dirty, keep_scan, mark_dirty, scan_own_stack};
+pub use frames::FrameAt;
+pub(crate) use frames::frames;
+pub use live::ScanError;
+pub(crate) use live::Stubs;
+pub use moving::POISON;
+#[cfg(any(fuzzing, all(test, not(stackmark_loom))))]
+pub(crate) use moving::shrink;
+pub(crate) use moving::{GrowError, grow, memory_to_shrink, move_elsewhere, release};
+pub(crate) use returning::{come_back, hit, leave_frames};
+pub use visit::Visited;
+pub(crate) use visit::{Extent, check, thaw, visit, visit_frozen};
+#[cfg(any(fuzzing, all(test, not(stackmark_loom))))]
+pub(crate) use visit::{begin, keep};

@@ -1,0 +1,272 @@
+//! Moving, growing and shrinking a stack.
+//!
+//! A move copies the bytes in use to the same depth of other memory. In the copy it rewrites the
+//! words that point into the old stack: stack-map slots whose value lies within it (contract C2),
+//! and the saved frame pointers of frames whose CFA is computed from theirs. Return addresses and
+//! barriers do not depend on the position, and are copied unchanged.
+
+use super::live::{ScanError, walker};
+use crate::goroutine::Goroutine;
+use crate::memory::{MIN_STACK, STACK_GUARD, StackError, StackKind, StackMemory};
+use crate::os;
+use crate::runtime::Runtime;
+use stackmark_unwind::FrameKind;
+use std::sync::atomic::Ordering;
+
+/// The byte that poisoned stack memory is filled with.
+pub const POISON: u8 = 0xdb;
+
+/// Why a stack did not grow.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GrowError {
+    /// No memory, or the maximum is reached.
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// The stack cannot be walked.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+}
+
+/// Gives a stack back to the pool, poisoned if the configuration says so.
+pub(crate) fn release(runtime: &Runtime, memory: StackMemory) {
+    if runtime.config.poison {
+        // SAFETY: the stack in use is mapped, and no goroutine uses it any more.
+        unsafe { std::ptr::write_bytes(memory.lo as *mut u8, POISON, memory.size()) };
+    }
+    runtime.stacks.give(memory);
+}
+
+/// Copies the stack into `new` and makes `new` the goroutine's stack. Returns the bytes copied.
+///
+/// # Errors
+/// [`ScanError`]: the goroutine keeps its old stack, and `new` goes back to the pool.
+///
+/// # Safety
+/// The goroutine is at a poll on this thread, or held and not InForeign; the caller has its
+/// `scan_lock`. `new` has room for the bytes in use.
+pub(crate) unsafe fn move_to(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    new: StackMemory,
+) -> Result<usize, ScanError> {
+    let sched = &goroutine.header.sched;
+    let old = goroutine.bounds();
+    let sp = sched.sp.load(Ordering::Relaxed);
+    let used = old.end - sp.max(old.start);
+    assert!(used <= new.size(), "the new stack has room");
+    assert_eq!(goroutine.stack_kind(), StackKind::Moving, "a fixed stack stays where it is");
+    let delta = new.hi.wrapping_sub(old.end);
+    // SAFETY: both ranges are mapped stacks of ours. The `used` bytes below the high end are in use
+    // in the old stack and free in the new one.
+    unsafe {
+        std::ptr::copy_nonoverlapping(
+            (old.end - used) as *const u8,
+            (new.hi - used) as *mut u8,
+            used,
+        )
+    };
+
+    // The walk reads the old stack, where every address is still true. It
+    // rewrites words in the copy.
+    // SAFETY: `address` lies in the part in use of the old stack, so `address
+    // + delta` lies in the copy.
+    let rewrite = |address: usize, word: usize| unsafe {
+        *(address.wrapping_add(delta) as *mut usize) = word.wrapping_add(delta);
+    };
+    let mut fp = sched.fp.load(Ordering::Relaxed);
+    let snapshot = runtime.code.snapshot();
+    // SAFETY: the goroutine stands still by our contract.
+    let mut walk = unsafe { walker(&snapshot, goroutine) };
+    loop {
+        let frame = match walk.next_frame() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break,
+            Err(error) => {
+                runtime.stacks.give(new);
+                return Err(ScanError { goroutine: goroutine.id(), error });
+            }
+        };
+        // In the frames of the assembly the register holds the frame pointer of
+        // the managed calling frame.
+        let is_frame_pointer =
+            frame.cfa_from_fp || matches!(frame.kind, FrameKind::Callback | FrameKind::SystemCall);
+        if is_frame_pointer && old.contains(&frame.fp) {
+            match frame.fp_slot {
+                Some(slot) => rewrite(slot, frame.fp),
+                None => fp = frame.fp.wrapping_add(delta),
+            }
+        }
+        for slot in frame.slots() {
+            // SAFETY: the walker has checked that the frame lies within the stack, and registration
+            // that the slots of a safepoint lie within its frame.
+            let word = unsafe { *(slot as *const usize) };
+            if old.contains(&word) {
+                rewrite(slot, word);
+            }
+        }
+    }
+
+    sched.sp.store(new.hi - used, Ordering::Relaxed);
+    sched.fp.store(fp, Ordering::Relaxed);
+    goroutine.publish_bounds(&new);
+    let replaced =
+        goroutine.memory.lock().replace(new).expect("a goroutine that stands still has a stack");
+    release(runtime, replaced);
+    runtime.statistics.counters.moved_bytes.fetch_add(used as u64, Ordering::Relaxed);
+    Ok(used)
+}
+
+/// Grows the stack so that at least `needed` bytes and the guard lie below the
+/// goroutine's stack pointer.
+///
+/// # Errors
+/// [`StackError::Overflow`], no memory, or a stack that cannot be walked.
+///
+/// # Safety
+/// The goroutine is at a poll on this thread.
+pub(crate) unsafe fn grow(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    needed: usize,
+) -> Result<(), GrowError> {
+    let config = &runtime.config;
+    let bounds = goroutine.bounds();
+    let used = bounds.end - goroutine.header.sched.sp.load(Ordering::Relaxed);
+    let overflow = StackError::Overflow { limit: config.max_stack };
+    let wanted =
+        needed.checked_add(used + STACK_GUARD).filter(|&wanted| wanted <= config.max_stack);
+    let Some(wanted) = wanted else { return Err(overflow.into()) };
+    let mut size = (bounds.end - bounds.start) * 2;
+    while size < wanted {
+        size *= 2;
+    }
+    let size = size.min(config.max_stack);
+    if size <= bounds.end - bounds.start {
+        return Err(overflow.into());
+    }
+    runtime.statistics.counters.grown.fetch_add(1, Ordering::Relaxed);
+    runtime.statistics.counters.deepest_bytes.fetch_max(used as u64, Ordering::Relaxed);
+    let in_place = goroutine.memory.lock().as_ref().is_some_and(StackMemory::grows_in_place);
+    if in_place {
+        let mut memory = goroutine.memory.lock();
+        let memory = memory.as_mut().expect("just looked");
+        runtime.stacks.resize(memory, size)?;
+        goroutine.publish_bounds(memory);
+        return Ok(());
+    }
+    // Memory is taken before `scan_lock`.
+    let new = if size > config.move_limit || !size.is_power_of_two() {
+        // A maximum that is no power of two is also reached in place. Where no range can be
+        // reserved, the stack doubles by a move.
+        runtime
+            .stacks
+            .reserve(size.next_multiple_of(os::page_size()))
+            .or_else(|_| runtime.stacks.take(size.next_power_of_two()))?
+    } else {
+        runtime.stacks.take(size)?
+    };
+    let _scan_lock = goroutine.scan_lock();
+    // SAFETY: the goroutine is at a poll on this thread; the new stack is larger.
+    let copied = unsafe { move_to(runtime, goroutine, new)? };
+    runtime.statistics.counters.largest_move_bytes.fetch_max(copied as u64, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Whether less than a quarter of a stack of `size` bytes is used or asked for.
+fn is_too_large(goroutine: &Goroutine, size: usize, used: usize) -> bool {
+    let wanted = used + goroutine.room.load(Ordering::Relaxed) + STACK_GUARD;
+    size > MIN_STACK && wanted < size / 4
+}
+
+/// Memory to which [`shrink`] may move the goroutine's stack, taken before its `scan_lock`. `None`
+/// if the stack does not seem too large, if it shrinks in place, or if there is no memory. Called
+/// on any thread. The goroutine may run meanwhile, so this is a guess.
+pub(crate) fn memory_to_shrink(runtime: &Runtime, goroutine: &Goroutine) -> Option<StackMemory> {
+    let bounds = goroutine.bounds();
+    let size = bounds.end.checked_sub(bounds.start)?;
+    let used = bounds.end.checked_sub(goroutine.header.sched.sp.load(Ordering::Relaxed))?;
+    let moves = size.is_power_of_two() && size <= runtime.config.move_limit;
+    if moves && used <= size && is_too_large(goroutine, size, used) {
+        runtime.stacks.take(size / 2).ok()
+    } else {
+        None
+    }
+}
+
+/// Halves the stack if less than a quarter of it is used or asked for. `memory` comes from
+/// [`memory_to_shrink`]. The caller gives what is left in it back to the pool, after the lock.
+///
+/// # Errors
+/// [`ScanError`].
+///
+/// # Safety
+/// As for [`move_to`]. The goroutine is not InForeign.
+pub(crate) unsafe fn shrink(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    memory: &mut Option<StackMemory>,
+) -> Result<(), ScanError> {
+    let bounds = goroutine.bounds();
+    let size = bounds.end - bounds.start;
+    let used = bounds.end - goroutine.header.sched.sp.load(Ordering::Relaxed);
+    if !is_too_large(goroutine, size, used) {
+        return Ok(());
+    }
+    let in_place = goroutine.memory.lock().as_ref().map(StackMemory::grows_in_place);
+    match in_place {
+        None => return Ok(()),
+        Some(true) => {
+            // A reserved stack shrinks in place.
+            let mut stack = goroutine.memory.lock();
+            let stack = stack.as_mut().expect("just looked");
+            let wanted = used + goroutine.room.load(Ordering::Relaxed) + STACK_GUARD;
+            let mut smaller = size / 2;
+            while wanted < smaller / 4 && smaller > runtime.config.move_limit {
+                smaller /= 2;
+            }
+            if smaller < runtime.config.move_limit {
+                return Ok(());
+            }
+            let resized = runtime.stacks.resize(stack, smaller.next_multiple_of(os::page_size()));
+            resized.expect("a smaller stack fits where it is");
+            goroutine.publish_bounds(stack);
+        }
+        Some(false) => {
+            // Without memory of the right size the stack stays as it is. The guess was wrong, or
+            // there is no memory for a smaller stack.
+            let Some(new) = memory.take_if(|memory| memory.size() == size / 2) else {
+                return Ok(());
+            };
+            // SAFETY: by our contract; half the stack has room for what is used.
+            unsafe { move_to(runtime, goroutine, new)? };
+        }
+    }
+    runtime.counters().shrunk.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Moves the stack to other memory of the same size, unless it is fixed. For debugging.
+///
+/// # Errors
+/// No memory, or a stack that cannot be walked.
+///
+/// # Safety
+/// The goroutine is at a poll on this thread.
+pub(crate) unsafe fn move_elsewhere(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+) -> Result<(), GrowError> {
+    if goroutine.stack_kind() == StackKind::Fixed {
+        return Ok(());
+    }
+    let (size, in_place) = {
+        let memory = goroutine.memory.lock();
+        let memory = memory.as_ref().expect("a goroutine at a poll has a stack");
+        (memory.size(), memory.grows_in_place())
+    };
+    let new = if in_place { runtime.stacks.reserve(size)? } else { runtime.stacks.take(size)? };
+    let _scan_lock = goroutine.scan_lock();
+    // SAFETY: the goroutine is at a poll on this thread; the sizes are the same.
+    unsafe { move_to(runtime, goroutine, new)? };
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! Visiting the roots of one stack.
+//!
+//! The caller has the goroutine's `scan_lock`. A caller that begins a scan or protects holds the
+//! goroutine, or runs on its thread at a poll or on its way out of frames. A caller that visits
+//! frozen frames needs only the lock.
+
+use super::live::{self, LiveFrames, LiveSlots, RootBuffer, Roots, ScanError, youngest};
+use crate::goroutine::Goroutine;
+use crate::protocol::{Budget, Frames, ScanCounts, StackScan, Status};
+use crate::runtime::{ImageTable, Runtime};
+use stackmark_unwind::WalkError;
+use std::cell::OnceCell;
+use std::sync::atomic::Ordering;
+
+/// How much of a stack a visit covers that changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Up to and including the frame that owns the lowest unhit barrier.
+    Rescan,
+    /// The whole stack.
+    Verify,
+}
+
+/// What a scan visited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Visited {
+    /// Frames visited.
+    pub frames: u64,
+    /// Frames that need not be visited. Frames beyond a foreign call that has not returned since
+    /// their visit are not counted.
+    pub skipped: u64,
+}
+
+/// Begins the scan of a stack, and visits at least the frames that the goroutine runs next. If the
+/// last scan belongs to the same cycle, or to the cycle that this one continues, scans only what
+/// has changed since. The roots go to the runtime's collector. Returns the frames visited.
+///
+/// # Errors
+/// [`ScanError`]: the stack cannot be walked; roots may be missing.
+///
+/// # Safety
+/// `scan` is the goroutine's own, under its `scan_lock`; the goroutine is held, or
+/// at a poll on this thread.
+pub(crate) unsafe fn begin(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &mut StackScan,
+    cycle: u64,
+) -> Result<u64, ScanError> {
+    let bounds = goroutine.bounds();
+    let at = youngest(goroutine, &bounds);
+    let foreign = goroutine.status() == Status::Foreign;
+    let spacing = runtime.config.barriers.spacing();
+    // SAFETY: by our contract no other thread writes slots.
+    let mut access = unsafe { live::access(bounds) };
+    let short = is_kept(runtime, scan);
+    let settled = if scan.epoch() == cycle || short {
+        if !scan.is_complete() {
+            finish(runtime, goroutine, scan)?;
+        }
+        let again = scan.begin_again(&mut access, cycle, at, spacing, foreign);
+        runtime.statistics.counters.placed.fetch_add(again.placed, Ordering::Relaxed);
+        if short {
+            runtime.statistics.counters.kept.fetch_add(again.beyond, Ordering::Relaxed);
+        }
+        again.settled
+    } else {
+        scan.begin(&mut access, cycle, at, spacing, foreign)
+    };
+    runtime
+        .statistics
+        .counters
+        .leapfrogged
+        .fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
+    runtime.statistics.counters.removed.fetch_add(settled.removed.into(), Ordering::Relaxed);
+    visit_words(goroutine, &mut RootBuffer::new(&|words| runtime.roots(words)));
+    // SAFETY: as ours.
+    unsafe { protect(runtime, goroutine, scan, at.depth) }
+}
+
+/// Whether the present cycle continues the goroutine's last scan.
+fn is_kept(runtime: &Runtime, scan: &StackScan) -> bool {
+    scan.is_kept(runtime.cycle.kept())
+}
+
+/// As [`begin`], for a goroutine that has not run since its last scan. Returns false and does
+/// nothing if the cycle does not continue that scan.
+pub(crate) fn keep(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &mut StackScan,
+    cycle: u64,
+) -> bool {
+    let kept = is_kept(runtime, scan);
+    if kept {
+        runtime.statistics.counters.kept.fetch_add(scan.keep(cycle), Ordering::Relaxed);
+        visit_words(goroutine, &mut RootBuffer::new(&|words| runtime.roots(words)));
+    }
+    kept
+}
+
+/// Visits the roots of a goroutine that lie in no frame.
+fn visit_words(goroutine: &Goroutine, roots: &mut RootBuffer<'_>) {
+    for word in [&goroutine.header.start_arg, &goroutine.header.resume_value] {
+        roots.push(word.load(Ordering::Relaxed));
+    }
+    goroutine.with_transfer(|words| words.iter().for_each(|&word| roots.push(word)));
+}
+
+/// The goroutine is about to run the frame whose stack pointer is at `depth`: visits frames and
+/// places barriers so that it may ([`StackScan::protect`]). Returns the frames visited.
+///
+/// # Errors
+/// [`ScanError`].
+///
+/// # Safety
+/// As for [`begin`], or the goroutine is on its way out of frames, on this thread.
+pub(crate) unsafe fn protect(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &mut StackScan,
+    depth: usize,
+) -> Result<u64, ScanError> {
+    let (bounds, snapshot) = (goroutine.bounds(), OnceCell::new());
+    let to = |words: &[usize]| runtime.roots(words);
+    // SAFETY: by our contract no other thread writes slots.
+    let mut access = unsafe { live::access(bounds.clone()) };
+    let counts = scan.protect(&mut access, depth, runtime.config.chunk(false), |at| {
+        let snapshot = snapshot.get_or_init(|| runtime.code.snapshot());
+        // SAFETY: the frames stand still by our contract.
+        unsafe { LiveFrames::new(runtime, snapshot, bounds.clone(), at, &to) }
+    });
+    count(runtime, goroutine, counts)
+}
+
+fn count(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    counts: Result<ScanCounts, WalkError>,
+) -> Result<u64, ScanError> {
+    let counts = counts.map_err(|error| ScanError { goroutine: goroutine.id(), error })?;
+    runtime.statistics.counters.placed.fetch_add(counts.placed, Ordering::Relaxed);
+    runtime.statistics.counters.removed.fetch_add(counts.removed, Ordering::Relaxed);
+    runtime.statistics.counters.finished_whole.fetch_add(counts.whole, Ordering::Relaxed);
+    Ok(counts.frames)
+}
+
+/// See [`StackScan::thaw`].
+///
+/// # Errors
+/// [`ScanError`].
+///
+/// # Safety
+/// The goroutine has called out on this thread, and the caller has its `scan_lock`.
+pub(crate) unsafe fn thaw(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &mut StackScan,
+    word: usize,
+) -> Result<u64, ScanError> {
+    let (bounds, snapshot) = (goroutine.bounds(), OnceCell::new());
+    let to = |words: &[usize]| runtime.roots(words);
+    let depth = youngest(goroutine, &bounds).depth;
+    // SAFETY: by our contract no other thread writes slots.
+    let mut access = unsafe { live::access(bounds.clone()) };
+    let counts = scan.thaw(&mut access, depth, word, |at| {
+        let snapshot = snapshot.get_or_init(|| runtime.code.snapshot());
+        // SAFETY: the goroutine stands still by our contract.
+        unsafe { LiveFrames::new(runtime, snapshot, bounds.clone(), at, &to) }
+    });
+    count(runtime, goroutine, counts)
+}
+
+/// Visits a chunk of frozen frames. Returns the frames visited; 0 if this
+/// cycle has nothing left to do.
+///
+/// # Errors
+/// [`ScanError`].
+pub(crate) fn visit_frozen(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &mut StackScan,
+    cycle: u64,
+    budget: Budget,
+) -> Result<u64, ScanError> {
+    let snapshot = runtime.code.snapshot();
+    let bounds = goroutine.bounds();
+    let to = |words: &[usize]| runtime.roots(words);
+    // SAFETY: invariant 8: the frames are frozen, and the lock keeps the stack from moving.
+    let frames = |at| unsafe { LiveFrames::new(runtime, &snapshot, bounds, at, &to) };
+    scan.visit_frozen(cycle, budget, frames)
+        .map_err(|error| ScanError { goroutine: goroutine.id(), error })
+}
+
+/// As [`visit_frozen`], to the end of the scan.
+///
+/// # Errors
+/// [`ScanError`].
+fn finish(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &mut StackScan,
+) -> Result<u64, ScanError> {
+    visit_frozen(runtime, goroutine, scan, scan.epoch(), Budget::WHOLE)
+}
+
+/// Visits the roots of a stack and changes nothing. The roots go to `to`.
+///
+/// # Errors
+/// [`ScanError`]: the stack cannot be walked; roots may be missing.
+///
+/// # Safety
+/// `scan` is the goroutine's own, under its `scan_lock`; the world is stopped.
+pub(crate) unsafe fn visit(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &StackScan,
+    extent: Extent,
+    to: Roots<'_>,
+) -> Result<Visited, ScanError> {
+    let snapshot = runtime.code.snapshot();
+    let bounds = goroutine.bounds();
+    let from = youngest(goroutine, &bounds);
+    // SAFETY: the goroutine stands still by our contract.
+    let mut frames = unsafe { LiveFrames::new(runtime, &snapshot, bounds, from, to) };
+    visit_words(goroutine, &mut frames.roots);
+    let last = match extent {
+        Extent::Rescan => scan.limit(),
+        Extent::Verify => None,
+    };
+    let mut visited = Visited::default();
+    let fail = |error| ScanError { goroutine: goroutine.id(), error };
+    while let Some(slot) = frames.visit().map_err(fail)? {
+        visited.frames += 1;
+        if let Some((_, beyond)) = last.filter(|(depth, _)| *depth == slot) {
+            visited.skipped = beyond;
+            break;
+        }
+        if extent == Extent::Rescan && frames.may_rest() && scan.is_frozen(frames.position().depth)
+        {
+            break;
+        }
+    }
+    runtime.statistics.record_frames(visited.frames + visited.skipped);
+    Ok(visited)
+}
+
+/// Checks every barrier of a stopped stack against the table, and that the way to unvisited frames
+/// is blocked. For debugging.
+///
+/// # Panics
+/// If one of the checks fails.
+///
+/// # Safety
+/// As for [`begin`], or the world is stopped.
+pub(crate) unsafe fn check(goroutine: &Goroutine, scan: &StackScan) {
+    let bounds = goroutine.bounds();
+    let depth = youngest(goroutine, &bounds).depth;
+    // SAFETY: by our contract no thread writes slots.
+    scan.check(&unsafe { LiveSlots::new(bounds) }, &ImageTable, depth);
+}

@@ -1,0 +1,99 @@
+//! The monitor thread: it retakes permits from threads that are away, preempts, and starts threads
+//! that the system has refused before.
+
+use super::threads::Scheduler;
+use std::collections::HashMap;
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Every time slice all running goroutines are asked to let others run. Also the
+/// longest sleep of the monitor.
+const TIME_SLICE: Duration = Duration::from_millis(10);
+/// The shortest sleep of the monitor.
+const SHORTEST_LOOK: Duration = Duration::from_micros(20);
+/// After this many looks in which nothing happened the monitor begins to sleep longer.
+const EAGER_LOOKS: u32 = 50;
+/// The longest sleep while threads sleep for a collector: the queue of a thread that is away then
+/// waits for the monitor.
+const LOOK_WHILE_RESERVED: Duration = Duration::from_micros(500);
+
+/// Retakes permits and preempts until the scheduler stops.
+pub(super) fn monitor(scheduler: &Weak<Scheduler>) {
+    let mut seen = HashMap::new();
+    let (mut delay, mut looks) = (SHORTEST_LOOK, 0);
+    let (mut sliced, mut crowded) = (Instant::now(), None::<Instant>);
+    loop {
+        let Some(scheduler) = scheduler.upgrade() else { return };
+        let mut state = scheduler.state.lock();
+        if state.reserved_for_gc > 0 && scheduler.is_pressed(&state) {
+            delay = delay.min(LOOK_WHILE_RESERVED);
+        }
+        scheduler.waiters.look.wait_for(&mut state, delay);
+        // More permits are used than shall be. Often a goroutine parks at once, and its thread
+        // gives way. Otherwise all running goroutines are asked to yield, below.
+        crowded = if state.is_crowded() { crowded.or_else(|| Some(Instant::now())) } else { None };
+        drop(state);
+        let Some(runtime) = scheduler.runtime.upgrade() else { return };
+        if scheduler.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        scheduler.try_again();
+        if crowded.is_some_and(|since| since.elapsed() >= LOOK_WHILE_RESERVED) {
+            crowded = None;
+            runtime.preempt_all();
+        }
+        if scheduler.retake(&mut seen) {
+            (delay, looks) = (SHORTEST_LOOK, 0);
+        } else {
+            looks += 1;
+            if looks > EAGER_LOOKS {
+                delay = (delay * 2).min(TIME_SLICE);
+            }
+        }
+        if sliced.elapsed() >= TIME_SLICE {
+            sliced = Instant::now();
+            runtime.preempt_all();
+        }
+    }
+}
+
+impl Scheduler {
+    /// Tries again to start a thread, if the last start has failed.
+    fn try_again(&self) {
+        let mut state = self.state.lock();
+        if std::mem::take(&mut state.spawn_failed) && self.queues.has_work() {
+            self.wake(&mut state);
+        }
+    }
+
+    /// Retakes the permits of threads whose goroutine has been away since the last call. Returns
+    /// whether there was one.
+    fn retake(&self, seen: &mut HashMap<usize, u64>) -> bool {
+        let mut any = false;
+        for worker in self.queues.workers() {
+            let Some(away) = worker.away().filter(|_| !worker.is_retaken()) else {
+                seen.remove(&worker.number);
+                continue;
+            };
+            if seen.insert(worker.number, away) != Some(away) {
+                continue;
+            }
+            let mut state = self.state.lock();
+            // The thread may have come back meanwhile, and sleep. If it comes back later, it finds
+            // its permit retaken before it sleeps.
+            if worker.away() != Some(away) {
+                continue;
+            }
+            worker.set_retaken(true);
+            state.blocked += 1;
+            state.free += 1;
+            self.publish_wakeable(&state);
+            if self.queues.has_work() {
+                self.wake(&mut state);
+            }
+            any = true;
+        }
+        any
+    }
+}

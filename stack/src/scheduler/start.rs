@@ -1,0 +1,73 @@
+//! Starting and stopping the threads.
+
+use super::monitor::monitor;
+use super::threads::{EndWithPanic, Scheduler};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The running threads of a scheduler.
+#[derive(Debug)]
+pub struct Threads {
+    scheduler: Arc<Scheduler>,
+}
+
+impl Scheduler {
+    /// Starts the threads. Called once.
+    ///
+    /// # Errors
+    /// The system gives no thread. The threads that were started end, as by [`Threads::stop`].
+    ///
+    /// # Panics
+    /// If the scheduler was started before, or if the runtime is gone.
+    pub fn start(self: &Arc<Self>) -> std::io::Result<Threads> {
+        assert!(self.runtime.strong_count() > 0, "the runtime outlives its scheduler's start");
+        let running = Threads { scheduler: self.clone() };
+        match self.start_threads() {
+            Ok(()) => Ok(running),
+            Err(error) => {
+                running.stop();
+                Err(error)
+            }
+        }
+    }
+
+    fn start_threads(self: &Arc<Self>) -> std::io::Result<()> {
+        let mut state = self.state.lock();
+        assert_eq!(state.next, 0, "a scheduler is started once");
+        let watched = Arc::downgrade(self);
+        let thread = std::thread::Builder::new().name("monitor".into());
+        let started = thread
+            .spawn(move || {
+                let _end = EndWithPanic;
+                monitor(&watched);
+            })
+            .and_then(|_| (0..self.threads).try_for_each(|_| self.start_thread(&mut state)));
+        started.map_err(|error| {
+            // Stored before the started threads find a goroutine to run: they wait for the lock.
+            self.stop.store(true, Ordering::Relaxed);
+            state.stopped = true;
+            let text = format!("cannot start a thread for goroutines: {error}");
+            std::io::Error::new(error.kind(), text)
+        })
+    }
+}
+
+impl Threads {
+    /// Stops the scheduler. Each thread ends when its goroutine parks, yields or ends. Returns when
+    /// all threads have ended.
+    pub fn stop(self) {
+        let scheduler = &self.scheduler;
+        scheduler.stop.store(true, Ordering::Relaxed);
+        scheduler.state.lock().stopped = true;
+        scheduler.waiters.work.notify_all();
+        scheduler.waiters.permit.notify_all();
+        scheduler.waiters.look.notify_all();
+        if let Some(runtime) = scheduler.runtime.upgrade() {
+            runtime.preempt_all();
+        }
+        let mut state = scheduler.state.lock();
+        while state.live > 0 {
+            scheduler.waiters.ended.wait(&mut state);
+        }
+    }
+}
