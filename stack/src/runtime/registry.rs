@@ -47,6 +47,7 @@ impl Registry {
     }
 
     /// The runtime's number.
+    #[inline]
     pub(crate) fn runtime(&self) -> u64 {
         self.runtime
     }

@@ -111,6 +111,12 @@ impl Runtime {
         self.sink.set(sink)
     }
 
+    /// The runtime's number. No other runtime of the process has it, and none has 0.
+    #[inline]
+    pub fn id(&self) -> u64 {
+        self.registry.runtime()
+    }
+
     /// The registered code.
     pub fn code(&self) -> &Arc<Code> {
         &self.code
