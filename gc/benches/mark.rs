@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep, Options};
-use stackmark::stack::{self, Goroutine, Host, Runtime};
+use stackmark::stack::{self, Goroutine, Host, Inside, Machine, Runtime};
 use stackmark::unwind::Code;
 use stackmark::{Collector, Config};
 
@@ -34,6 +34,7 @@ impl Random {
 
 /// Builds graphs of objects.
 struct Graph<'a> {
+    inside: Inside<'a>,
     allocator: &'a Allocator,
     references: DescriptorId,
     leaves: DescriptorId,
@@ -41,7 +42,7 @@ struct Graph<'a> {
 
 impl Graph<'_> {
     fn object(&self, words: usize) -> usize {
-        self.allocator.allocate(self.references, words * 8).expect("room").as_ptr() as usize
+        self.allocator.allocate(&self.inside, self.references, words * 8).expect("room").address()
     }
 
     fn link(&self, from: usize, word: usize, to: usize) {
@@ -94,8 +95,8 @@ impl Graph<'_> {
     fn leaves(&self, objects: usize) -> usize {
         let table = self.object(objects);
         for at in 0..objects {
-            let leaf = self.allocator.allocate(self.leaves, 32).expect("room").as_ptr() as usize;
-            self.link(table, at, leaf);
+            let leaf = self.allocator.allocate(&self.inside, self.leaves, 32).expect("room");
+            self.link(table, at, leaf.address());
         }
         table
     }
@@ -113,11 +114,15 @@ fn mark(workers: usize, cycles: usize, build: impl Fn(&Graph<'_>) -> usize) -> (
     let allocator = heap.allocator().expect("address space");
     let references = heap.register(Descriptor::references()).expect("a descriptor");
     let leaves = heap.register(Descriptor::no_pointers()).expect("a descriptor");
-    let root = build(&Graph { allocator: &allocator, references, leaves });
-    let _root = collector.handles().create(root);
+    let machine = Machine::attach(collector.runtime()).expect("a new thread");
+    let root = machine.inside(|inside| {
+        let graph = Graph { inside, allocator: &allocator, references, leaves };
+        collector.handles().create(build(&graph))
+    });
     (0..=cycles).for_each(|_| collector.collect());
     let cycles = collector.statistics().cycles_detail;
     let best = cycles[1..].iter().min_by_key(|cycle| cycle.mark_ns).expect("a cycle");
+    drop(root);
     (best.objects_marked, best.bytes_marked, best.mark_ns as f64 / 1e9)
 }
 

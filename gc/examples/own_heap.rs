@@ -8,10 +8,10 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
-use stackmark::heap::{GrowthListener, Heap, HeapCounts, Marked, Object};
-use stackmark::stack::{self, Goroutine, Host, Left, Machine, Runtime};
+use stackmark::heap::{CycleRight, Fresh, Heap, HeapCounts, HeapOwner, Marked, Object};
+use stackmark::stack::{self, Goroutine, Host, Inside, Left, Machine, Runtime};
 use stackmark::{Collector, Config, unwind::Code};
 
 /// Words of a cell. Each may be a reference.
@@ -32,7 +32,7 @@ struct Cells {
     marked: AtomicU64,
     live: AtomicU64,
     trigger: AtomicUsize,
-    listener: OnceLock<Box<dyn GrowthListener>>,
+    owner: HeapOwner,
 }
 
 /// What the lock guards: where cells come from.
@@ -59,12 +59,13 @@ impl Cells {
             marked: AtomicU64::new(0),
             live: AtomicU64::new(0),
             trigger: AtomicUsize::new(usize::MAX),
-            listener: OnceLock::new(),
+            owner: HeapOwner::new(),
         })
     }
 
-    /// A new object, all zero.
-    fn allocate(&self) -> Option<usize> {
+    /// A new object, all zero. `None` if there is no room, or if the thread may not allocate.
+    fn allocate<'i>(&self, inside: &Inside<'i>) -> Option<Fresh<'i>> {
+        self.owner.admit(inside).ok()?;
         let mut supply = self.supply.lock().expect("no thread panics");
         if supply.free.is_empty() && supply.unswept {
             self.sweep(&mut supply);
@@ -79,16 +80,16 @@ impl Cells {
         let black = supply.black;
         drop(supply);
         self.allocated.fetch_add(CELL as u64, Relaxed);
-        if let Some(listener) = self.listener.get() {
-            if black {
-                listener.handed_out(CELL);
-            }
-            if self.allocated_since_cycle() >= self.trigger.load(Relaxed) {
-                self.trigger.store(usize::MAX, Relaxed);
-                listener.reached_trigger();
-            }
+        if black {
+            self.owner.handed_out(inside, CELL);
         }
-        Some(self.memory[cell].as_ptr() as usize)
+        if self.allocated_since_cycle() >= self.trigger.load(Relaxed) {
+            self.trigger.store(usize::MAX, Relaxed);
+            self.owner.reached_trigger();
+        }
+        let address = NonZeroUsize::new(self.memory[cell].as_ptr() as usize)?;
+        // SAFETY: the cell was handed out just now.
+        Some(unsafe { Fresh::new(address, inside) })
     }
 
     fn sweep(&self, supply: &mut Supply) {
@@ -129,7 +130,7 @@ unsafe impl Heap for Cells {
             .then(|| unsafe { Object::from_address(address) })
     }
 
-    fn mark(&self, object: Object) -> bool {
+    fn mark(&self, object: Object, _right: &CycleRight) -> bool {
         self.states[self.cell(object)].swap(2, Relaxed) == 1
     }
 
@@ -141,19 +142,25 @@ unsafe impl Heap for Cells {
         CELL
     }
 
-    fn trace(&self, object: Object, range: Range<usize>, visit: &mut impl FnMut(usize)) {
+    fn trace(
+        &self,
+        object: Object,
+        range: Range<usize>,
+        visit: &mut impl FnMut(usize),
+        _right: &CycleRight,
+    ) {
         let words = self.memory[self.cell(object)].iter().enumerate();
         words
             .filter(|(i, _)| range.contains(&(i * 8)))
             .for_each(|(_, word)| visit(word.load(Relaxed)));
     }
 
-    fn begin_cycle(&self) {
-        self.finish_sweep();
+    fn begin_cycle(&self, right: &CycleRight) {
+        self.finish_sweep(right);
         self.supply.lock().expect("no thread panics").black = true;
     }
 
-    fn end_cycle(&self, marked: Marked) {
+    fn end_cycle(&self, marked: Marked, _right: &CycleRight) {
         let mut supply = self.supply.lock().expect("no thread panics");
         supply.black = false;
         supply.unswept = true;
@@ -161,19 +168,19 @@ unsafe impl Heap for Cells {
         self.at_end.store(self.allocated.load(Relaxed), Relaxed);
     }
 
-    fn finish_sweep(&self) {
+    fn finish_sweep(&self, _right: &CycleRight) {
         let mut supply = self.supply.lock().expect("no thread panics");
         if supply.unswept {
             self.sweep(&mut supply);
         }
     }
 
-    fn set_trigger(&self, bytes: usize) {
+    fn set_trigger(&self, bytes: usize, _right: &CycleRight) {
         self.trigger.store(bytes, Relaxed);
     }
 
-    fn on_growth(&self, listener: Box<dyn GrowthListener>) {
-        let _ = self.listener.set(listener);
+    fn owner(&self) -> &HeapOwner {
+        &self.owner
     }
 
     fn allocated_since_cycle(&self) -> usize {
@@ -226,13 +233,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Lists of 1,000 nodes among much garbage, made between cycles. In all 120,030 cells are
     // allocated; the heap has 40,000.
     for round in 0..30 {
-        let holder = collector.handles().create(heap.allocate().expect("room"));
-        for _ in 0..1_000 {
-            let node = heap.allocate().expect("room: garbage is collected");
-            word(node).store(word(holder.get()).load(Relaxed), Relaxed);
-            word(holder.get()).store(node, Relaxed);
-            (0..3).for_each(|_| _ = heap.allocate().expect("room: garbage is collected"));
-        }
+        let holder = machine.inside(|inside| {
+            let holder = collector.handles().create_fresh(&heap.allocate(&inside).expect("room"));
+            for _ in 0..1_000 {
+                let allocate = || heap.allocate(&inside).expect("room: garbage is collected");
+                let node = allocate().address();
+                word(node).store(word(holder.get()).load(Relaxed), Relaxed);
+                word(holder.get()).store(node, Relaxed);
+                (0..3).for_each(|_| _ = allocate());
+            }
+            holder
+        });
         let first = word(holder.get()).load(Relaxed);
         // SAFETY: `reverse` keeps the contracts: it makes no calls and has a small frame.
         let goroutine = unsafe { runtime.spawn(reverse as *const () as usize, holder.get())? };

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
+use crate::heap::Fresh;
 use crate::write_barrier::WriteBarrier;
 
 /// Shards of the table, each with a lock of its own.
@@ -20,6 +21,8 @@ pub struct Handles {
     shards: [Mutex<Shard>; SHARDS],
     next: AtomicUsize,
     barrier: Arc<WriteBarrier>,
+    /// The id of the collector's runtime.
+    runtime: u64,
 }
 
 #[derive(Default)]
@@ -50,11 +53,12 @@ impl std::fmt::Debug for Handle {
 }
 
 impl Handles {
-    pub(crate) fn new(barrier: Arc<WriteBarrier>) -> Arc<Handles> {
+    pub(crate) fn new(barrier: Arc<WriteBarrier>, runtime: u64) -> Arc<Handles> {
         Arc::new(Handles {
             shards: std::array::from_fn(|_| Mutex::default()),
             next: AtomicUsize::new(0),
             barrier,
+            runtime,
         })
     }
 
@@ -71,6 +75,24 @@ impl Handles {
         self.store(&mut shard, index, word);
         drop(shard);
         Handle { handles: Arc::clone(self), shard: number, index }
+    }
+
+    /// A handle on an object that this thread has just allocated.
+    ///
+    /// # Panics
+    /// If the thread has gone outside since: the object may be gone. If the object's heap is that of
+    /// another runtime's collector.
+    pub fn create_fresh(self: &Arc<Self>, fresh: &Fresh<'_>) -> Handle {
+        assert!(
+            fresh.inside().is_unbroken(),
+            "a fresh object is kept before its thread goes outside: the object may be gone by now"
+        );
+        assert_eq!(
+            fresh.inside().runtime().id(),
+            self.runtime,
+            "a fresh object is kept by a handle of its own heap's collector"
+        );
+        self.create(fresh.address())
     }
 
     fn store(&self, shard: &mut Shard, index: usize, word: usize) {
@@ -154,7 +176,8 @@ mod tests {
 
     #[test]
     fn what_handles_hold_is_visited_and_what_they_held_is_not() {
-        let handles = Handles::new(WriteBarrier::new(Kind::Insertion, Arc::new(Taken::default())));
+        let handles =
+            Handles::new(WriteBarrier::new(Kind::Insertion, Arc::new(Taken::default())), 1);
         let mut held: Vec<Handle> = (1..=100).map(|word| handles.create(word)).collect();
         assert_eq!(visited(&handles), (1..=100).collect::<Vec<_>>());
         held.retain(|handle| handle.get() % 2 == 0);
@@ -171,7 +194,7 @@ mod tests {
     fn stores_are_shaded_while_the_barrier_is_on() {
         let taken = Arc::new(Taken::default());
         let barrier = WriteBarrier::new(Kind::Insertion, taken.clone());
-        let handles = Handles::new(Arc::clone(&barrier));
+        let handles = Handles::new(Arc::clone(&barrier), 1);
         let handle = handles.create(1);
         barrier.turn_on();
         handle.set(2);

@@ -7,6 +7,8 @@
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
+pub use crate::heap_owner::{Fresh, HeapOwner, NotAdmitted, NotClaimed};
+
 /// The address at which an object of a heap begins. Objects do not move, so it stays the same for
 /// the object's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,18 +57,13 @@ pub struct HeapCounts {
     pub resident_bytes: u64,
 }
 
-/// Hears of a heap's growth. The heap calls these methods from the thread that allocates, holding
-/// no lock.
-pub trait GrowthListener: Send + Sync {
-    /// The heap has grown to its [trigger](Heap::set_trigger): a collection is to begin.
-    fn reached_trigger(&self);
+/// The right of a heap's collector to run cycles: only the collector has one. So no other code
+/// marks objects, or condemns those that it has not marked.
+#[derive(Debug)]
+pub struct CycleRight(());
 
-    /// The calling thread has been handed `bytes` bytes that were not reported before. Called
-    /// between [`Heap::begin_cycle`] and [`Heap::end_cycle`] only, for about 16 KiB at a time. The
-    /// call may mark for a while, or wait, so that allocation does not outrun marking. It calls
-    /// [`Heap::resolve`], [`Heap::mark`] and [`Heap::trace`].
-    fn handed_out(&self, bytes: usize);
-}
+/// The collector's.
+pub(crate) const BY_COLLECTOR: &CycleRight = &CycleRight(());
 
 /// A non-moving heap that a concurrent collector marks.
 ///
@@ -89,7 +86,7 @@ pub trait GrowthListener: Send + Sync {
 ///
 /// # Generations
 ///
-/// A collector with generations calls [`keep_marks`](Heap::keep_marks) once, before the first
+/// A collector with generations calls [`keep_marks`](Heap::keep_marks) before the first
 /// cycle. From then on marks stay when a cycle ends. A *major* cycle calls
 /// [`clear_marks`](Heap::clear_marks) after step 1; a *minor* one does not. So a minor cycle marks
 /// and traces only what no cycle has marked since, and condemns only that. Between cycles objects
@@ -104,6 +101,9 @@ pub trait GrowthListener: Send + Sync {
 /// - `trace` reports every reference that lies in the object.
 /// - `resolve` returns only objects of this heap that are handed out, or cells that hold zeros and
 ///   that are harmless to mark and trace.
+/// - `owner` returns the same value at each call. Before an object is handed out, it has
+///   [admitted](HeapOwner::admit) the thread.
+/// - A [`CycleRight`] is not passed on to another heap.
 pub unsafe trait Heap: Send + Sync + 'static {
     /// The object that `word` points to or into. Any word may be passed: an address outside of the
     /// heap, in free memory, or past the last object of its block gives `None`. (The address past
@@ -119,7 +119,7 @@ pub unsafe trait Heap: Send + Sync + 'static {
 
     /// Marks `object`. Returns whether it was unmarked. Of several threads that mark it at the same
     /// time, exactly one gets true.
-    fn mark(&self, object: Object) -> bool;
+    fn mark(&self, object: Object, right: &CycleRight) -> bool;
 
     /// Whether `object` is marked, in this cycle or, if marks are kept, in an earlier one.
     fn is_marked(&self, object: Object) -> bool;
@@ -133,41 +133,47 @@ pub unsafe trait Heap: Send + Sync + 'static {
     ///
     /// Mutators may store meanwhile, so the heap loads each word atomically. The write barrier
     /// takes care of a store that the load misses.
-    fn trace(&self, object: Object, range: Range<usize>, visit: &mut impl FnMut(usize));
+    fn trace(
+        &self,
+        object: Object,
+        range: Range<usize>,
+        visit: &mut impl FnMut(usize),
+        right: &CycleRight,
+    );
 
     /// Turns black allocation on. When this returns, no thread hands out a white object any more.
-    fn begin_cycle(&self);
+    fn begin_cycle(&self, right: &CycleRight);
 
     /// Turns black allocation off and condemns what is unmarked. Marking is complete and the world
     /// is stopped.
-    fn end_cycle(&self, marked: Marked);
+    fn end_cycle(&self, marked: Marked, right: &CycleRight);
 
-    /// Has marks stay when a cycle has ended: marked objects are old. Called before the first
-    /// cycle, if at all. Returns false if the heap cannot do that.
-    fn keep_marks(&self) -> bool {
-        false
+    /// Says whether marks stay when a cycle has ended: marked objects are old then. Called when the
+    /// heap's collector starts, before the first cycle. Returns false if the heap cannot do that.
+    fn keep_marks(&self, keep: bool, _right: &CycleRight) -> bool {
+        !keep
     }
 
     /// Clears all marks that were kept. Called when the sweep is complete and before the write
     /// barrier goes on for marking. Other threads allocate meanwhile and look at marks; they may
     /// see either state.
-    fn clear_marks(&self) {}
+    fn clear_marks(&self, _right: &CycleRight) {}
 
     /// Completes the sweep of the last cycle, with what other threads are sweeping. Returns at once
     /// if there is nothing to do.
-    fn finish_sweep(&self);
+    fn finish_sweep(&self, right: &CycleRight);
 
     /// Gives free memory back to the system until about `keep` bytes are resident.
-    fn release(&self, keep: usize) {
+    fn release(&self, keep: usize, _right: &CycleRight) {
         let _ = keep;
     }
 
-    /// Has [`GrowthListener::reached_trigger`] called once, when `bytes` bytes have been handed out
+    /// Has [`HeapOwner::reached_trigger`] called once, when `bytes` bytes have been handed out
     /// since the last `end_cycle`.
-    fn set_trigger(&self, bytes: usize);
+    fn set_trigger(&self, bytes: usize, right: &CycleRight);
 
-    /// Installs the listener. Later ones are ignored.
-    fn on_growth(&self, listener: Box<dyn GrowthListener>);
+    /// To whom the heap belongs.
+    fn owner(&self) -> &HeapOwner;
 
     /// Bytes handed out since the last `end_cycle`.
     fn allocated_since_cycle(&self) -> usize;

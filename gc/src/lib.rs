@@ -5,7 +5,7 @@
 //! since its scan. [`mark_sweep::MarkSweep`] is the heap that comes with it.
 //!
 //! ```
-//! use stackmark::mark_sweep::{Descriptor, MarkSweep, Options};
+//! use stackmark::mark_sweep::{AllocationError, Descriptor, MarkSweep, Options};
 //! use stackmark::stack::{self, Goroutine, Host, Left, Machine, Runtime};
 //! use stackmark::{Collector, Config, unwind::Code};
 //! use std::sync::Arc;
@@ -23,14 +23,21 @@
 //!     unsafe { *list.add(1) = 7 }
 //! }
 //!
-//! let runtime = Runtime::new(stack::Config::default(), Arc::new(Code::new()),
-//! Box::new(Embedder))?; let heap = MarkSweep::new(&Options::default())?; let collector =
-//! Collector::start(heap.clone(), runtime.clone(), &Config::default())?; let pair =
-//! heap.register(Descriptor::references())?; let allocator = heap.allocator()?; let kept =
-//! collector.handles().create(allocator.allocate(pair, 16)?.as_ptr() as usize); let _garbage =
-//! allocator.allocate(pair, 16)?;
+//! let code = Arc::new(Code::new());
+//! let runtime = Runtime::new(stack::Config::default(), code, Box::new(Embedder))?;
+//! let heap = MarkSweep::new(&Options::default())?;
+//! let collector = Collector::start(heap.clone(), runtime.clone(), &Config::default())?;
+//! let pair = heap.register(Descriptor::references())?;
+//! let allocator = heap.allocator()?;
 //!
 //! let machine = Machine::attach(&runtime)?;
+//! // No object goes while the thread is inside.
+//! let kept = machine.inside(|inside| {
+//!     let _garbage = allocator.allocate(&inside, pair, 16)?;
+//!     let kept = allocator.allocate(&inside, pair, 16)?;
+//!     Ok::<_, AllocationError>(collector.handles().create_fresh(&kept))
+//! })?;
+//!
 //! // SAFETY: `managed` keeps the contracts: it makes no calls and has a small frame.
 //! let goroutine = unsafe { runtime.spawn(managed as *const () as usize, kept.get())? };
 //! assert!(matches!(machine.run(goroutine), Left::Exited));
@@ -53,6 +60,7 @@ mod generation;
 mod global;
 pub mod handle;
 pub mod heap;
+mod heap_owner;
 mod mark;
 pub mod mark_sweep;
 mod pace;
@@ -66,7 +74,7 @@ mod verify;
 pub mod weak;
 pub mod write_barrier;
 
-pub use collector::{Collector, Config};
+pub use collector::{Collector, Config, StartError};
 pub use generation::{Generation, Generational};
 pub use stackmark_stack as stack;
 pub use stackmark_unwind as unwind;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::heap::{Heap, Object};
+use crate::heap::{BY_COLLECTOR, Heap, Object};
 
 /// A reachable object that marking has missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,7 +75,7 @@ impl<'h, H: Heap> Verifier<'h, H> {
     pub(crate) fn finish(mut self) -> Result<usize, UnmarkedObject> {
         let mut words = Vec::new();
         while let Some(object) = self.rest.pop() {
-            self.heap.trace(object, 0..usize::MAX, &mut |word| words.push(word));
+            self.heap.trace(object, 0..usize::MAX, &mut |word| words.push(word), BY_COLLECTOR);
             for word in words.drain(..) {
                 self.visit(Some(object), word);
             }
@@ -96,13 +96,13 @@ mod tests {
         let allocator = heap.allocator().expect("an allocator");
         let references = heap.register(Descriptor::references()).expect("a descriptor");
         let objects: Vec<usize> = (0..3)
-            .map(|_| allocator.allocate(references, 16).expect("room").as_ptr() as usize)
+            .map(|_| allocator.hand_out(references, 16).expect("room").as_ptr() as usize)
             .collect();
         for pair in objects.windows(2) {
             // SAFETY: within an object that was just allocated.
             unsafe { ((pair[0] + 8) as *mut usize).write(pair[1] + 4) };
         }
-        heap.begin_cycle();
+        heap.begin_cycle(BY_COLLECTOR);
         let named: Vec<Object> =
             objects.iter().map(|word| heap.resolve(*word).expect("an object")).collect();
         let verify = || {
@@ -113,8 +113,8 @@ mod tests {
         let expected =
             UnmarkedObject { object: named[0], parent: None, word: objects[0], distance: 0 };
         assert_eq!(verify(), Err(expected));
-        heap.mark(named[0]);
-        heap.mark(named[1]);
+        heap.mark(named[0], BY_COLLECTOR);
+        heap.mark(named[1], BY_COLLECTOR);
         let expected = UnmarkedObject {
             object: named[2],
             parent: Some(named[1]),
@@ -122,8 +122,8 @@ mod tests {
             distance: 2,
         };
         assert_eq!(verify(), Err(expected));
-        heap.mark(named[2]);
+        heap.mark(named[2], BY_COLLECTOR);
         assert_eq!(verify(), Ok(3));
-        heap.end_cycle(Marked::default());
+        heap.end_cycle(Marked::default(), BY_COLLECTOR);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep, Options};
-use stackmark::stack::{self, Goroutine, Host, Left, Machine, Runtime};
+use stackmark::stack::{self, Goroutine, Host, Inside, Left, Machine, Runtime};
 use stackmark::{Collector, Config, heap::Heap, unwind::Code};
 
 struct Embedder;
@@ -17,6 +17,8 @@ impl Host for Embedder {
 
 struct World {
     collector: Collector<MarkSweep>,
+    /// Of the test's thread.
+    machine: Machine,
     allocator: Allocator,
     references: DescriptorId,
 }
@@ -28,18 +30,21 @@ fn world(percent: Option<u32>) -> World {
     let config = Config { workers: 2, percent, verify: true, ..Config::default() };
     let collector = Collector::start(Arc::clone(&heap), runtime, &config).expect("threads");
     let references = heap.register(Descriptor::references()).expect("a descriptor");
-    World { collector, allocator: heap.allocator().expect("an allocator"), references }
+    let machine = Machine::attach(collector.runtime()).expect("a new thread");
+    let allocator = heap.allocator().expect("an allocator");
+    World { collector, machine, allocator, references }
 }
 
 impl World {
     /// A list of `length` objects. No cycle runs meanwhile.
     fn list(&self, length: usize) -> usize {
-        (0..length).fold(0, |next, _| {
-            let node =
-                self.allocator.allocate(self.references, 16).expect("room").as_ptr() as usize;
-            // SAFETY: within an object that was just allocated.
-            unsafe { (node as *mut usize).write(next) };
-            node
+        self.machine.inside(|inside| {
+            (0..length).fold(0, |next, _| {
+                let node = self.allocator.allocate(&inside, self.references, 16).expect("room");
+                // SAFETY: within an object that was just allocated.
+                unsafe { node.as_ptr().cast::<usize>().write(next) };
+                node.address()
+            })
         })
     }
 
@@ -167,9 +172,11 @@ fn handles_come_and_go_on_many_threads_while_cycles_run() {
 
 #[test]
 fn a_dropped_collector_ends_its_threads_and_leaves_the_heap() {
-    let World { collector, allocator, references } = world(Some(100));
+    let World { collector, machine, allocator, references } = world(Some(100));
     let heap = Arc::clone(collector.heap());
     drop(collector);
-    let object = allocator.allocate(references, 16).expect("room").as_ptr() as usize;
+    let allocate =
+        |inside: Inside<'_>| allocator.allocate(&inside, references, 16).map(|o| o.address());
+    let object = machine.inside(allocate).expect("room");
     assert!(heap.resolve(object).is_some());
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use limits::Limits;
 use stackmark::mark_sweep::{AllocationError, Descriptor, MarkSweep, Options};
-use stackmark::stack::{self, Goroutine, Host, Runtime};
+use stackmark::stack::{self, Goroutine, Host, Machine, Runtime};
 use stackmark::{Collector, Config, heap::Heap, unwind::Code};
 
 struct Embedder;
@@ -26,22 +26,24 @@ fn work() -> Result<(), Box<dyn std::error::Error>> {
         Runtime::new(stack::Config::default(), Arc::new(Code::new()), Box::new(Embedder))?;
     let heap = MarkSweep::new(&Options { limit: 1 << 30, poison: true })?;
     let config = Config { workers: 3, percent: None, verify: true, ..Config::default() };
-    let collector = Collector::start(Arc::clone(&heap), runtime, &config)?;
+    let collector = Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &config)?;
     let references = heap.register(Descriptor::references())?;
     let allocator = heap.allocator()?;
+    let machine = Machine::attach(&runtime)?;
     for round in 0..3 {
         let kept = collector.handles().create(0);
         let mut length = 0;
         // A bound, for systems that give everything.
         while length < 2_000 {
-            match allocator.allocate(references, 16 << 10) {
-                Ok(object) => {
-                    let object = object.as_ptr() as usize;
-                    // SAFETY: an object of 16 KiB that was just allocated. No cycle runs.
-                    unsafe { (object as *mut usize).write(kept.get()) };
-                    kept.set(object);
-                    length += 1;
-                }
+            let allocated = machine.inside(|inside| {
+                let object = allocator.allocate(&inside, references, 16 << 10)?;
+                // SAFETY: an object of 16 KiB that was just allocated.
+                unsafe { object.as_ptr().cast::<usize>().write(kept.get()) };
+                kept.set(object.address());
+                Ok(())
+            });
+            match allocated {
+                Ok(()) => length += 1,
                 Err(error @ AllocationError::OutOfMemory { .. }) if round > 0 || length == 0 => {
                     return Err(error.into());
                 }

@@ -97,8 +97,11 @@ impl Schedule for Queue {
 }
 
 unsafe extern "C-unwind" fn new(words: *mut c_void, _: usize) -> usize {
+    // SAFETY: used within this native function.
+    let inside = unsafe { Caller::current() }.inside().expect("not in a foreign call");
     with(|world| {
-        world.allocator.allocate(world.words, words as usize * 8).expect("room").as_ptr() as usize
+        let bytes = words as usize * 8;
+        world.allocator.allocate(&inside, world.words, bytes).expect("room").address()
     })
 }
 

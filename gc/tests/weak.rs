@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep, Options};
-use stackmark::stack::{self, Goroutine, Host, Runtime};
+use stackmark::stack::{self, Goroutine, Host, Machine, Runtime};
 use stackmark::{Collector, Config, Generational, heap::Heap, unwind::Code};
 
 struct Embedder;
@@ -17,6 +17,8 @@ impl Host for Embedder {
 
 struct World {
     collector: Collector<MarkSweep>,
+    /// Of the test's thread.
+    machine: Machine,
     allocator: Allocator,
     references: DescriptorId,
 }
@@ -34,16 +36,20 @@ fn world_with(generational: Option<Generational>) -> World {
         Config { workers: 2, percent: None, verify: true, generational, ..Config::default() };
     let collector = Collector::start(Arc::clone(&heap), runtime, &config).expect("threads");
     let references = heap.register(Descriptor::references()).expect("a descriptor");
-    World { collector, allocator: heap.allocator().expect("an allocator"), references }
+    let machine = Machine::attach(collector.runtime()).expect("a new thread");
+    let allocator = heap.allocator().expect("an allocator");
+    World { collector, machine, allocator, references }
 }
 
 impl World {
     /// An object that refers to another one. No cycle runs meanwhile.
     fn object(&self, next: usize) -> usize {
-        let object = self.allocator.allocate(self.references, 16).expect("room").as_ptr() as usize;
-        // SAFETY: within an object that was just allocated.
-        unsafe { (object as *mut usize).write(next) };
-        object
+        self.machine.inside(|inside| {
+            let object = self.allocator.allocate(&inside, self.references, 16).expect("room");
+            // SAFETY: within an object that was just allocated.
+            unsafe { object.as_ptr().cast::<usize>().write(next) };
+            object.address()
+        })
     }
 
     fn is_live(&self, word: usize) -> bool {

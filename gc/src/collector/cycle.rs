@@ -10,7 +10,7 @@ use super::plan::{Plan, Planner};
 use super::state::CollectorState;
 use crate::generation::Generation;
 use crate::handle::Handle;
-use crate::heap::{Heap, Marked};
+use crate::heap::{BY_COLLECTOR, Heap, Marked};
 use crate::mark::Marker;
 use crate::pace::CycleMeasurement;
 use crate::stats::CycleStats;
@@ -102,7 +102,7 @@ impl<'a, H: Heap> Cycle<'a, H> {
     fn prepare(&mut self) {
         let CollectorState { heap, runtime, barrier, assists, .. } = self.collector;
         if self.plan.clears_marks {
-            heap.clear_marks();
+            heap.clear_marks(BY_COLLECTOR);
         }
         barrier.turn_on();
         let span = runtime.observed().span(Activity::Handshake, 0);
@@ -114,7 +114,7 @@ impl<'a, H: Heap> Cycle<'a, H> {
         }
         let size = self.plan.live_before + self.allocated_before;
         assists.begin(size, self.plan.expected, self.plan.goal);
-        heap.begin_cycle();
+        heap.begin_cycle(BY_COLLECTOR);
         self.marker.open();
     }
 
@@ -248,7 +248,7 @@ impl<H: Heap> Ending<'_, H> {
         barrier.turn_off(self.plan.remembers_stores);
         let marked = self.marker.close();
         let allocated = heap.allocated_since_cycle().saturating_sub(self.allocated_before);
-        heap.end_cycle(marked);
+        heap.end_cycle(marked, BY_COLLECTOR);
         world.end_scanning(if self.plan.watches_stacks {
             NextCycle::MayBeShort
         } else {
@@ -260,7 +260,7 @@ impl<H: Heap> Ending<'_, H> {
             mark_ns: nanos(self.begun.elapsed()),
         };
         self.planner.marked(self.plan, &measured, runtime.stack_bytes().resident);
-        heap.set_trigger(self.planner.trigger());
+        heap.set_trigger(self.planner.trigger(), BY_COLLECTOR);
         (marked, measured)
     }
 

@@ -7,7 +7,7 @@ use stackmark_stack::{Activity, CycleDriver};
 use super::cycle::Cycle;
 use super::plan::{Plan, Planner};
 use super::state::CollectorState;
-use crate::heap::Heap;
+use crate::heap::{BY_COLLECTOR, Heap};
 use crate::mark::Marker;
 
 /// The thread that runs cycles. It marks with the workers.
@@ -24,7 +24,7 @@ impl<H: Heap> Driver<H> {
         let runtime = &collector.runtime;
         while let Some((number, wanted)) = collector.requests.next() {
             runtime.reserve_processors(self.marker.workers());
-            collector.heap.finish_sweep();
+            collector.heap.finish_sweep(BY_COLLECTOR);
             self.learn_live();
             let cycle = Cycle::begin(
                 &collector,
@@ -45,11 +45,11 @@ impl<H: Heap> Driver<H> {
 
     fn sweep(&mut self, plan: &Plan) {
         let span = self.collector.runtime.observed().span(Activity::Sweep, 0);
-        self.collector.heap.finish_sweep();
+        self.collector.heap.finish_sweep(BY_COLLECTOR);
         drop(span);
         self.learn_live();
         if let Some(keep) = self.planner.swept(plan) {
-            self.collector.heap.release(keep);
+            self.collector.heap.release(keep, BY_COLLECTOR);
         }
     }
 

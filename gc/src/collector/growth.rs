@@ -4,7 +4,8 @@ use std::sync::Weak;
 
 use super::state::CollectorState;
 use crate::generation::Generation;
-use crate::heap::{GrowthListener, Heap};
+use crate::heap::Heap;
+use crate::heap_owner::GrowthListener;
 
 /// Hears of the heap's growth. Weak, since the collector refers to the heap.
 pub(super) struct CollectOnGrowth<H: Heap>(pub(super) Weak<CollectorState<H>>);

@@ -37,7 +37,7 @@ use self::roots::RootReceiver;
 use self::state::CollectorState;
 use crate::generation::Generation;
 use crate::handle::Handles;
-use crate::heap::Heap;
+use crate::heap::{BY_COLLECTOR, Heap};
 use crate::mark::Marker;
 use crate::stats::Statistics;
 use crate::thread;
@@ -45,10 +45,12 @@ use crate::weak::WeakReferences;
 use crate::write_barrier::WriteBarrier;
 
 pub use self::config::Config;
+pub use self::error::StartError;
 
 mod config;
 mod cycle;
 mod driver;
+mod error;
 mod growth;
 mod plan;
 mod requests;
@@ -69,28 +71,25 @@ impl<H: Heap> std::fmt::Debug for Collector<H> {
 }
 
 impl<H: Heap> Collector<H> {
-    /// Starts collecting `heap`, whose objects the goroutines of `runtime` refer to.
+    /// Starts collecting `heap`, whose objects the goroutines of `runtime` refer to. A heap and a
+    /// runtime have one collector in their lives.
     ///
     /// # Errors
-    /// If the system gives no thread. Nothing is left then of what was started, and it may be tried
-    /// again. [`Unsupported`](std::io::ErrorKind::Unsupported) if generations are asked for and the
-    /// heap has none.
-    ///
-    /// # Panics
-    /// If the runtime has a collector.
+    /// [`StartError`].
     pub fn start(
         heap: Arc<H>,
         runtime: Arc<Runtime>,
         config: &Config,
-    ) -> std::io::Result<Collector<H>> {
-        if config.generational.is_some() && !heap.keep_marks() {
-            return Err(std::io::ErrorKind::Unsupported.into());
+    ) -> Result<Collector<H>, StartError> {
+        let claim = heap.owner().claim(&runtime)?;
+        if !heap.keep_marks(config.generational.is_some(), BY_COLLECTOR) {
+            return Err(StartError::NoGenerations);
         }
         let marker = Marker::start(Arc::clone(&heap), Arc::downgrade(&runtime), config.workers)?;
         let planner = Planner::new(config);
-        heap.set_trigger(planner.trigger());
+        let trigger = planner.trigger();
         let marking = Arc::clone(marker.state());
-        let state = Arc::new(CollectorState::new(heap, runtime, marking, config));
+        let state = Arc::new(CollectorState::new(heap.clone(), runtime, marking, config));
         let driver = Driver { collector: Arc::clone(&state), marker, planner };
         // The thread waits for the stacks that it is to scan, or ends without them.
         let (send, receive) = std::sync::mpsc::channel();
@@ -101,13 +100,12 @@ impl<H: Heap> Collector<H> {
         };
         let thread = thread::spawn("stackmark-cycle".into(), "cycles", run)?;
         let sink = Arc::new(RootReceiver(Arc::clone(&state.marking)));
-        // Last, when nothing else can fail any more: an error leaves heap and runtime as they were.
-        let stacks = CycleDriver::new(&state.runtime, sink).map_err(std::io::Error::other)?;
+        // The claims that last come last: an error leaves heap and runtime as they were.
+        let stacks = CycleDriver::new(&state.runtime, sink)?;
+        claim.settle(Box::new(CollectOnGrowth(Arc::downgrade(&state))))?;
+        heap.set_trigger(trigger, BY_COLLECTOR);
         send.send(stacks).expect("the thread waits");
-        let collector = Collector { state, thread: Some(thread) };
-        let state = &collector.state;
-        state.heap.on_growth(Box::new(CollectOnGrowth(Arc::downgrade(state))));
-        Ok(collector)
+        Ok(Collector { state, thread: Some(thread) })
     }
 
     /// Asks for a cycle that begins after this call and collects everything. When it is complete

@@ -54,7 +54,7 @@ impl<H: Heap> CollectorState<H> {
     ) -> CollectorState<H> {
         let sink = Arc::clone(&marking) as Arc<dyn Sink>;
         let barrier = WriteBarrier::new(config.write_barrier, sink);
-        let handles = Handles::new(Arc::clone(&barrier));
+        let handles = Handles::new(Arc::clone(&barrier), runtime.id());
         CollectorState {
             heap,
             runtime,

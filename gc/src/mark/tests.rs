@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use super::Marker;
-use crate::heap::{Heap, Marked};
+use crate::heap::{BY_COLLECTOR, Heap, Marked};
 use crate::mark_sweep::{Descriptor, MarkSweep, Options};
 use crate::write_barrier::Sink;
 
@@ -13,7 +13,7 @@ fn graph() -> (Arc<MarkSweep>, Vec<usize>, u64, u64) {
     let heap = MarkSweep::new(&Options { limit: 256 << 20, poison: true }).expect("a heap");
     let allocator = heap.allocator().expect("an allocator");
     let references = heap.register(Descriptor::references()).expect("a descriptor");
-    let new = |bytes| allocator.allocate(references, bytes).expect("room").as_ptr() as usize;
+    let new = |bytes| allocator.hand_out(references, bytes).expect("room").as_ptr() as usize;
     let store = |object: usize, word: usize, value: usize| {
         // SAFETY: within an object that was just allocated.
         unsafe { ((object + word * 8) as *mut usize).write(value) }
@@ -39,7 +39,7 @@ fn any_number_of_workers_marks_exactly_what_is_reachable() {
         let (heap, roots, objects, bytes) = graph();
         let mut marker = Marker::start(Arc::clone(&heap), Weak::new(), workers).expect("threads");
         for _ in 0..3 {
-            heap.begin_cycle();
+            heap.begin_cycle(BY_COLLECTOR);
             marker.open();
             marker.state().shade(&roots);
             marker.drain();
@@ -47,8 +47,8 @@ fn any_number_of_workers_marks_exactly_what_is_reachable() {
             marker.drain();
             let marked = marker.close();
             assert_eq!(marked, Marked { objects, bytes });
-            heap.end_cycle(marked);
-            heap.finish_sweep();
+            heap.end_cycle(marked, BY_COLLECTOR);
+            heap.finish_sweep(BY_COLLECTOR);
             assert_eq!(heap.counts().live_bytes, bytes);
         }
     }
@@ -62,7 +62,7 @@ fn helpers_mark_with_the_workers() {
     assert_eq!(state.help(1 << 20, || false), 0);
     let mut helped = 0;
     for _ in 0..20 {
-        heap.begin_cycle();
+        heap.begin_cycle(BY_COLLECTOR);
         marker.open();
         std::thread::scope(|scope| {
             let help = || {
@@ -75,8 +75,8 @@ fn helpers_mark_with_the_workers() {
         marker.drain();
         let marked = marker.close();
         assert_eq!(marked, Marked { objects, bytes });
-        heap.end_cycle(marked);
-        heap.finish_sweep();
+        heap.end_cycle(marked, BY_COLLECTOR);
+        heap.finish_sweep(BY_COLLECTOR);
     }
     assert_ne!(helped, 0);
 }
@@ -87,7 +87,7 @@ fn words_that_arrive_before_the_cycle_wait_for_it() {
     let mut marker = Marker::start(Arc::clone(&heap), Weak::new(), 2).expect("threads");
     marker.state().take(roots.clone());
     assert!(marker.state().is_unmarked(roots[0]));
-    heap.begin_cycle();
+    heap.begin_cycle(BY_COLLECTOR);
     marker.open();
     marker.drain();
     assert!(!marker.state().is_unmarked(roots[0]) && !marker.state().is_unmarked(12345));

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::prefetch::PrefetchQueue;
 use super::state::{MarkState, Work, retry_steal};
-use crate::heap::{Heap, Marked, Object};
+use crate::heap::{BY_COLLECTOR, Heap, Marked, Object};
 
 /// Bytes of a large object that are traced in one go.
 const PIECE: usize = 64 << 10;
@@ -41,7 +41,7 @@ impl Tracer {
         while self.prefetched.len() > PREFETCH_DEPTH || self.stack.is_empty() {
             let word = self.prefetched.take()?;
             if let Some(object) = heap.resolve(word)
-                && heap.mark(object)
+                && heap.mark(object, BY_COLLECTOR)
             {
                 return Some(object);
             }
@@ -57,7 +57,7 @@ impl Tracer {
             state.add(Work::Piece(object, from + PIECE));
         }
         let heap = &*state.heap;
-        heap.trace(object, from..from + PIECE, &mut |word| self.follow(heap, word));
+        heap.trace(object, from..from + PIECE, &mut |word| self.follow(heap, word), BY_COLLECTOR);
     }
 
     /// Prefetches the object that `word` may refer to, and marks the one prefetched longest ago.
@@ -73,7 +73,7 @@ impl Tracer {
     #[inline]
     fn mark(&mut self, heap: &impl Heap, word: usize) {
         if let Some(object) = heap.resolve(word)
-            && heap.mark(object)
+            && heap.mark(object, BY_COLLECTOR)
         {
             self.stack.push(object);
         }

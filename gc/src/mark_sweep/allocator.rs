@@ -11,6 +11,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use stackmark_stack::Inside;
+
 use super::block::{LARGE, TAIL};
 use super::blocks::Blocks;
 use super::class::{BLOCK, CLASSES, MAX_SMALL, SIZES, class_of};
@@ -20,11 +22,9 @@ use super::heap::MarkSweep;
 use super::mapped_slots::MappedSlots;
 use super::registry::{MAX_DESCRIPTORS, descriptor_of, space_of};
 use super::slot::{AllocationSlot, LocalRuns, Slots};
+use crate::heap::Fresh;
 
-/// Allocates for one thread. Each machine owns one.
-///
-/// Only code that the collector can stop may use it: a thread that runs a goroutine and is not in a
-/// foreign call.
+/// Allocates for one thread at a time. Each machine owns one.
 pub struct Allocator {
     heap: Arc<MarkSweep>,
     local: Arc<LocalRuns<MappedSlots>>,
@@ -53,17 +53,33 @@ impl MarkSweep {
 
 impl Allocator {
     /// A new object of `bytes` bytes, all zero. It is aligned to 8 bytes, and to 16 when its size
-    /// is a multiple of 16.
+    /// is a multiple of 16. `inside` shows that the collector waits for the thread before it frees
+    /// what the thread has not kept yet.
     ///
     /// No collection happens here. When the heap has grown to its trigger, the collector hears of
     /// it, and the next poll of managed code lets a cycle begin. While a cycle marks, the call may
     /// mark for a while.
     ///
     /// # Errors
-    /// When the heap's limit, the address space or the system's memory is used up, and when the
-    /// descriptor is not registered.
+    /// When the heap's limit, the address space or the system's memory is used up; when the
+    /// descriptor is not registered; when the thread has gone outside since `inside` was made, or
+    /// belongs to another runtime than the heap.
     #[inline]
-    pub fn allocate(
+    pub fn allocate<'i>(
+        &self,
+        inside: &Inside<'i>,
+        descriptor: DescriptorId,
+        bytes: usize,
+    ) -> Result<Fresh<'i>, AllocationError> {
+        self.heap.owner.admit(inside)?;
+        let object = self.hand_out(descriptor, bytes)?;
+        // SAFETY: the heap has handed out the object just now, and the thread is still inside.
+        Ok(unsafe { Fresh::new(object.addr(), inside) })
+    }
+
+    /// As [`Allocator::allocate`], for a thread that was admitted.
+    #[inline]
+    pub(crate) fn hand_out(
         &self,
         descriptor: DescriptorId,
         bytes: usize,
@@ -167,20 +183,19 @@ impl Allocator {
         Ok(first)
     }
 
-    /// Reports to the heap's listener that `unreported` bytes were handed out to this thread while
+    /// Reports to the heap's owner that `unreported` bytes were handed out to this thread while
     /// marking is on, if any, and that the heap has grown to its trigger, if so. Called without a
     /// lock.
     fn report_growth(&self, unreported: usize) {
         let heap = &*self.heap;
-        let Some(listener) = heap.listener.get() else { return };
         if unreported > 0 {
-            listener.handed_out(unreported);
+            heap.owner.report(unreported);
         }
-        // Relaxed: the trigger is a hint. The thread that disarms it calls the listener.
+        // Relaxed: the trigger is a hint. The thread that disarms it reports it.
         if heap.allocated.since_cycle() >= heap.trigger.load(Relaxed)
             && heap.trigger.swap(usize::MAX, Relaxed) != usize::MAX
         {
-            listener.reached_trigger();
+            heap.owner.reached_trigger();
         }
     }
 }

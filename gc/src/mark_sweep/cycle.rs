@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::block::{Block, LARGE, SMALL, TAIL};
 use super::heap::{MarkSweep, object_at};
 use super::runs;
-use crate::heap::{GrowthListener, Heap, HeapCounts, Marked, Object};
+use crate::heap::{CycleRight, Heap, HeapCounts, HeapOwner, Marked, Object};
 
 impl MarkSweep {
     /// An object's block and its number.
@@ -65,7 +65,7 @@ unsafe impl Heap for MarkSweep {
     }
 
     #[inline]
-    fn mark(&self, object: Object) -> bool {
+    fn mark(&self, object: Object, _right: &CycleRight) -> bool {
         let (index, block) = self.locate(object);
         block.mark(self.cell(object, index, block))
     }
@@ -83,7 +83,13 @@ unsafe impl Heap for MarkSweep {
     }
 
     #[inline]
-    fn trace(&self, object: Object, range: Range<usize>, visit: &mut impl FnMut(usize)) {
+    fn trace(
+        &self,
+        object: Object,
+        range: Range<usize>,
+        visit: &mut impl FnMut(usize),
+        _right: &CycleRight,
+    ) {
         let (_, block) = self.locate(object);
         let size = if block.kind() == LARGE { block.large_size() } else { block.cell_size() };
         block.places(size, range.start, range.end, |offset| {
@@ -96,13 +102,13 @@ unsafe impl Heap for MarkSweep {
         });
     }
 
-    fn begin_cycle(&self) {
-        self.finish_sweep();
+    fn begin_cycle(&self, _right: &CycleRight) {
+        self.sweep_everything();
         runs::begin_marking(self);
         self.allocated.begin_cycle();
     }
 
-    fn end_cycle(&self, marked: Marked) {
+    fn end_cycle(&self, marked: Marked, _right: &CycleRight) {
         runs::end_marking(self);
         let black = self.allocated.end_cycle();
         self.objects_marked.fetch_add(marked.objects, Relaxed);
@@ -110,12 +116,12 @@ unsafe impl Heap for MarkSweep {
         self.condemn(marked.bytes as usize + black, minor);
     }
 
-    fn keep_marks(&self) -> bool {
-        self.keeps_marks.store(true, Relaxed);
+    fn keep_marks(&self, keep: bool, _right: &CycleRight) -> bool {
+        self.keeps_marks.store(keep, Relaxed);
         true
     }
 
-    fn clear_marks(&self) {
+    fn clear_marks(&self, _right: &CycleRight) {
         self.minor.store(false, Relaxed);
         for index in 0..self.pages.frontier() {
             let block = self.arena.block(index);
@@ -125,21 +131,20 @@ unsafe impl Heap for MarkSweep {
         }
     }
 
-    fn finish_sweep(&self) {
+    fn finish_sweep(&self, _right: &CycleRight) {
         self.sweep_everything();
     }
 
-    fn release(&self, keep: usize) {
+    fn release(&self, keep: usize, _right: &CycleRight) {
         self.pages.release(&self.arena, keep);
     }
 
-    fn set_trigger(&self, bytes: usize) {
+    fn set_trigger(&self, bytes: usize, _right: &CycleRight) {
         self.trigger.store(bytes, Relaxed);
     }
 
-    fn on_growth(&self, listener: Box<dyn GrowthListener>) {
-        // A second one is dropped, as documented.
-        let _ = self.listener.set(listener);
+    fn owner(&self) -> &HeapOwner {
+        &self.owner
     }
 
     fn allocated_since_cycle(&self) -> usize {

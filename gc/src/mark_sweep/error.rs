@@ -1,6 +1,7 @@
 //! Why the heap refuses.
 
 use super::descriptor::DescriptorId;
+use crate::heap::NotAdmitted;
 
 /// Why there is no object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +22,9 @@ pub enum AllocationError {
         /// The id that was given.
         descriptor: DescriptorId,
     },
+    /// The thread may not allocate here, or not now.
+    #[error(transparent)]
+    NotAdmitted(#[from] NotAdmitted),
 }
 
 /// Why a heap, or an allocator of it, could not be made.

@@ -1,9 +1,9 @@
 //! The heap's parts, and its blocks as the protocol of allocation and sweeping sees them.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::{Arc, OnceLock};
 
 use stackmark_stack::sync::Mutex as ModelledMutex;
 
@@ -17,7 +17,7 @@ use super::error::{AllocationError, HeapError};
 use super::mapped_slots::MappedSlots;
 use super::pages::Pages;
 use super::registry::{Registry, descriptor_of};
-use crate::heap::{GrowthListener, HeapCounts, Object};
+use crate::heap::{HeapCounts, HeapOwner, Object};
 
 /// The least address space that a heap is content with, in bytes, if its limit is not smaller.
 const MIN_RESERVATION: usize = 64 << 20;
@@ -57,7 +57,7 @@ pub struct MarkSweep {
     pub(super) objects_marked: AtomicU64,
     /// Relaxed: a hint.
     pub(super) trigger: AtomicUsize,
-    pub(super) listener: OnceLock<Box<dyn GrowthListener>>,
+    pub(super) owner: HeapOwner,
 }
 
 impl std::fmt::Debug for MarkSweep {
@@ -87,7 +87,7 @@ impl MarkSweep {
             allocated: Allocated::default(),
             objects_marked: AtomicU64::new(0),
             trigger: AtomicUsize::new(usize::MAX),
-            listener: OnceLock::new(),
+            owner: HeapOwner::new(),
         }))
     }
 

@@ -88,7 +88,7 @@ impl<S: Slots> LocalRuns<S> {
     }
 
     /// Gives the slot of a space its next run of free cells. Returns how many bytes
-    /// [`handed_out`](crate::heap::GrowthListener::handed_out) is to hear of.
+    /// [`handed_out`](crate::heap::HeapOwner::handed_out) is to hear of.
     ///
     /// # Errors
     /// When the heap has no block for the space.

@@ -97,7 +97,7 @@ pub(super) struct LocalState {
     /// Bytes handed out that the heap has not counted yet. Wraps below zero when more was taken
     /// back than handed out.
     allocated: usize,
-    /// Bytes handed out since the last call of `GrowthListener::handed_out`, while marking is on.
+    /// Bytes handed out that the heap's owner has not heard of, while marking is on.
     unreported: usize,
 }
 
@@ -117,7 +117,7 @@ impl LocalState {
         std::mem::take(&mut self.allocated)
     }
 
-    /// Notes that `bytes` bytes are handed out. Returns how many `GrowthListener::handed_out` is to
+    /// Notes that `bytes` bytes are handed out. Returns how many the heap's owner is to
     /// hear of now.
     pub(super) fn take_unreported(&mut self, bytes: usize, marking: bool) -> usize {
         if !marking {

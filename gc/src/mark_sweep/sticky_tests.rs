@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use proptest::prelude::*;
 
 use super::{Allocator, Descriptor, DescriptorId, MarkSweep, Options};
-use crate::heap::{Heap, Marked, Object};
+use crate::heap::{BY_COLLECTOR, Heap, Marked, Object};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -56,7 +56,7 @@ fn word(object: usize) -> &'static AtomicUsize {
 impl Tested {
     fn new() -> Tested {
         let heap = MarkSweep::new(&Options { limit: 256 << 20, poison: true }).expect("a heap");
-        assert!(heap.keep_marks());
+        assert!(heap.keep_marks(true, BY_COLLECTOR));
         let allocator = heap.allocator().expect("an allocator");
         let descriptor = heap.register(Descriptor::no_pointers()).expect("a descriptor");
         let (rooted, floating, old) = Default::default();
@@ -65,7 +65,7 @@ impl Tested {
 
     fn allocate(&mut self, bytes: usize) -> usize {
         let object =
-            self.allocator.allocate(self.descriptor, bytes).expect("room").as_ptr() as usize;
+            self.allocator.hand_out(self.descriptor, bytes).expect("room").as_ptr() as usize;
         assert_eq!(word(object).load(Relaxed), 0, "memory is handed out zeroed");
         self.stamp += 1;
         word(object).store(self.stamp, Relaxed);
@@ -79,14 +79,14 @@ impl Tested {
 
     fn collect(&mut self, major: bool, black: usize) {
         let heap = Arc::clone(&self.heap);
-        heap.finish_sweep();
+        heap.finish_sweep(BY_COLLECTOR);
         if major {
-            heap.clear_marks();
+            heap.clear_marks(BY_COLLECTOR);
             self.old.clear();
             self.dead += self.floating.len();
             self.floating.clear();
         }
-        heap.begin_cycle();
+        heap.begin_cycle(BY_COLLECTOR);
         let mut marked = Marked::default();
         for (address, _) in &self.rooted {
             let object = self.named(*address);
@@ -95,7 +95,7 @@ impl Tested {
                 self.old.contains(address),
                 "what is old is marked, and nothing else"
             );
-            if heap.mark(object) {
+            if heap.mark(object, BY_COLLECTOR) {
                 marked.objects += 1;
                 marked.bytes += heap.size(object) as u64;
             }
@@ -104,8 +104,8 @@ impl Tested {
             let object = self.allocate(32);
             assert!(heap.is_marked(self.named(object)));
         }
-        heap.end_cycle(marked);
-        heap.finish_sweep();
+        heap.end_cycle(marked, BY_COLLECTOR);
+        heap.finish_sweep(BY_COLLECTOR);
         self.old = self.rooted.iter().chain(&self.floating).map(|(address, _)| *address).collect();
         let live: usize = self.old.iter().map(|address| heap.size(self.named(*address))).sum();
         assert_eq!(heap.counts().live_bytes, live as u64);
@@ -167,8 +167,8 @@ fn a_minor_collection_does_not_sweep_blocks_full_of_old_objects() {
     }
     t.collect(false, 0);
     t.allocate(32);
-    t.heap.begin_cycle();
-    t.heap.end_cycle(Marked::default());
+    t.heap.begin_cycle(BY_COLLECTOR);
+    t.heap.end_cycle(Marked::default(), BY_COLLECTOR);
     let unswept: usize = t
         .heap
         .registry

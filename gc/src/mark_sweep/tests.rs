@@ -12,7 +12,8 @@ use super::class::BLOCK;
 use super::{
     AllocationError, AllocationSlot, Allocator, Descriptor, DescriptorId, MarkSweep, Options,
 };
-use crate::heap::{GrowthListener, Heap, Marked, Object};
+use crate::heap::{BY_COLLECTOR, Heap, Marked, Object};
+use crate::heap_owner::GrowthListener;
 
 fn heap() -> Arc<MarkSweep> {
     MarkSweep::new(&Options { limit: 256 << 20, poison: true }).expect("a heap")
@@ -26,7 +27,7 @@ fn mark(heap: &MarkSweep, roots: &[usize]) -> Marked {
     loop {
         for word in words.drain(..) {
             if let Some(object) = heap.resolve(word)
-                && heap.mark(object)
+                && heap.mark(object, BY_COLLECTOR)
             {
                 marked.objects += 1;
                 marked.bytes += heap.size(object) as u64;
@@ -34,16 +35,16 @@ fn mark(heap: &MarkSweep, roots: &[usize]) -> Marked {
             }
         }
         let Some(object) = grey.pop() else { return marked };
-        heap.trace(object, 0..usize::MAX, &mut |word| words.push(word));
+        heap.trace(object, 0..usize::MAX, &mut |word| words.push(word), BY_COLLECTOR);
     }
 }
 
 fn collect(heap: &MarkSweep, roots: &[usize]) -> Marked {
-    heap.finish_sweep();
-    heap.begin_cycle();
+    heap.finish_sweep(BY_COLLECTOR);
+    heap.begin_cycle(BY_COLLECTOR);
     let marked = mark(heap, roots);
-    heap.end_cycle(marked);
-    heap.finish_sweep();
+    heap.end_cycle(marked, BY_COLLECTOR);
+    heap.finish_sweep(BY_COLLECTOR);
     marked
 }
 
@@ -58,7 +59,7 @@ fn load(object: usize, word: usize) -> usize {
 }
 
 fn new(allocator: &Allocator, descriptor: DescriptorId, bytes: usize) -> usize {
-    let object = allocator.allocate(descriptor, bytes).expect("room").as_ptr() as usize;
+    let object = allocator.hand_out(descriptor, bytes).expect("room").as_ptr() as usize;
     for word in 0..bytes / 8 {
         assert_eq!(load(object, word), 0, "memory is handed out zeroed");
     }
@@ -124,7 +125,7 @@ fn objects_that_nobody_refers_to_make_room() {
     for _ in 0..10 {
         let mut count = 0;
         let error = loop {
-            match allocator.allocate(bytes, if count % 10 == 0 { 100_000 } else { 1000 }) {
+            match allocator.hand_out(bytes, if count % 10 == 0 { 100_000 } else { 1000 }) {
                 Ok(_) => count += 1,
                 Err(error) => break error,
             }
@@ -132,12 +133,12 @@ fn objects_that_nobody_refers_to_make_room() {
         assert!(count > 200, "{count}");
         assert!(matches!(error, AllocationError::OutOfMemory { .. }));
         // Not swept by hand: the allocator has to.
-        heap.finish_sweep();
-        heap.begin_cycle();
-        heap.end_cycle(mark(&heap, &[]));
+        heap.finish_sweep(BY_COLLECTOR);
+        heap.begin_cycle(BY_COLLECTOR);
+        heap.end_cycle(mark(&heap, &[]), BY_COLLECTOR);
     }
-    heap.finish_sweep();
-    heap.release(0);
+    heap.finish_sweep(BY_COLLECTOR);
+    heap.release(0, BY_COLLECTOR);
     let counts = heap.counts();
     assert_eq!((counts.live_bytes, counts.resident_bytes), (0, 0));
 }
@@ -150,7 +151,7 @@ fn an_unregistered_descriptor_is_refused() {
         let descriptor = DescriptorId::from_index(index);
         for size in [8, 100_000] {
             assert_eq!(
-                allocator.allocate(descriptor, size),
+                allocator.hand_out(descriptor, size),
                 Err(AllocationError::UnknownDescriptor { descriptor })
             );
         }
@@ -163,8 +164,8 @@ fn objects_allocated_while_marking_survive_the_cycle_and_not_the_next() {
     let allocator = heap.allocator().expect("an allocator");
     let references = heap.register(Descriptor::references()).expect("a descriptor");
     let before = new(&allocator, references, 64);
-    heap.finish_sweep();
-    heap.begin_cycle();
+    heap.finish_sweep(BY_COLLECTOR);
+    heap.begin_cycle(BY_COLLECTOR);
     let black: Vec<usize> = (0..1000)
         .map(|i| new(&allocator, references, if i % 50 == 0 { 20_000 } else { 64 }))
         .collect();
@@ -173,8 +174,8 @@ fn objects_allocated_while_marking_survive_the_cycle_and_not_the_next() {
         !heap.is_marked(heap.resolve(before).expect("an object")),
         "handed out before the cycle"
     );
-    heap.end_cycle(Marked::default());
-    heap.finish_sweep();
+    heap.end_cycle(Marked::default(), BY_COLLECTOR);
+    heap.finish_sweep(BY_COLLECTOR);
     assert_eq!(heap.resolve(before), None);
     assert!(black.iter().all(|object| heap.resolve(*object).is_some()));
     assert_eq!(
@@ -203,7 +204,7 @@ impl GrowthListener for Counting {
 fn growth_is_told_while_marking_is_on() {
     let heap = heap();
     let told = Arc::new(AtomicUsize::new(0));
-    heap.on_growth(Box::new(Counting { reached: Arc::default(), told: Arc::clone(&told) }));
+    heap.owner.listen(Box::new(Counting { reached: Arc::default(), told: Arc::clone(&told) }));
     let allocator = heap.allocator().expect("an allocator");
     let bytes = heap.register(Descriptor::no_pointers()).expect("a descriptor");
     let allocate = || {
@@ -212,7 +213,7 @@ fn growth_is_told_while_marking_is_on() {
     };
     allocate();
     assert_eq!(told.load(Relaxed), 0);
-    heap.begin_cycle();
+    heap.begin_cycle(BY_COLLECTOR);
     allocate();
     let expected = 480_000 + (1 << 20);
     assert!(
@@ -220,7 +221,7 @@ fn growth_is_told_while_marking_is_on() {
         "{} of {expected}",
         told.load(Relaxed)
     );
-    heap.end_cycle(Marked::default());
+    heap.end_cycle(Marked::default(), BY_COLLECTOR);
     let before = told.load(Relaxed);
     allocate();
     assert_eq!(told.load(Relaxed), before);
@@ -231,8 +232,8 @@ fn the_trigger_fires_once_and_after_the_growth() {
     let heap = heap();
     let fired = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&fired);
-    heap.on_growth(Box::new(Counting { reached: counter, told: Arc::default() }));
-    heap.set_trigger(1 << 20);
+    heap.owner.listen(Box::new(Counting { reached: counter, told: Arc::default() }));
+    heap.set_trigger(1 << 20, BY_COLLECTOR);
     let allocator = heap.allocator().expect("an allocator");
     let bytes = heap.register(Descriptor::no_pointers()).expect("a descriptor");
     while heap.allocated_since_cycle() < (1 << 20) - 2 * BLOCK {
@@ -357,7 +358,7 @@ proptest! {
         for step in flat {
             match step {
                 Flat::Begin => {
-                    heap.begin_cycle();
+                    heap.begin_cycle(BY_COLLECTOR);
                     cycle = Some(mark(&heap, &model.roots));
                     floating = model.reachable(&places);
                 }
@@ -366,9 +367,9 @@ proptest! {
                     let rest = mark(&heap, &model.roots);
                     marked.objects += rest.objects;
                     marked.bytes += rest.bytes;
-                    heap.end_cycle(marked);
+                    heap.end_cycle(marked, BY_COLLECTOR);
                     let reachable = model.reachable(&places);
-                    heap.finish_sweep();
+                    heap.finish_sweep(BY_COLLECTOR);
                     for object in &reachable {
                         prop_assert_eq!(heap.resolve(*object).map(Object::address), Some(*object));
                         let words = &model.objects[object].1;
@@ -482,7 +483,7 @@ fn threads_allocate_while_others_mark_and_sweep() {
                     }
                     // Nothing slows allocation down here. Without room, the thread waits for the
                     // collector.
-                    let Ok(next) = allocator.allocate(node, 24 + length % 7 * 8) else { continue };
+                    let Ok(next) = allocator.hand_out(node, 24 + length % 7 * 8) else { continue };
                     let next = next.as_ptr() as usize;
                     assert_eq!((load(next, 0), load(next, 1), load(next, 2)), (0, 0, 0));
                     if barrier.load(Relaxed) {
@@ -506,8 +507,8 @@ fn threads_allocate_while_others_mark_and_sweep() {
         for cycle in 0..40 {
             barrier.store(true, SeqCst);
             ask(4 * cycle + 2);
-            heap.finish_sweep();
-            heap.begin_cycle();
+            heap.finish_sweep(BY_COLLECTOR);
+            heap.begin_cycle(BY_COLLECTOR);
             let mut marked =
                 mark(&heap, &heads.iter().map(|head| head.load(SeqCst)).collect::<Vec<_>>());
             ask(4 * cycle + 3);
@@ -517,11 +518,11 @@ fn threads_allocate_while_others_mark_and_sweep() {
             marked.objects += rest.objects;
             marked.bytes += rest.bytes;
             barrier.store(false, SeqCst);
-            heap.end_cycle(marked);
+            heap.end_cycle(marked, BY_COLLECTOR);
             request.store(4 * cycle + 4, SeqCst);
             if cycle % 2 == 0 {
-                heap.finish_sweep();
-                heap.release(1 << 20);
+                heap.finish_sweep(BY_COLLECTOR);
+                heap.release(1 << 20, BY_COLLECTOR);
             }
         }
     });

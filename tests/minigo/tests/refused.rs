@@ -6,7 +6,7 @@ mod jit;
 
 use limits::{Limits, wait_until};
 use stackmark::mark_sweep::{Descriptor, MarkSweep};
-use stackmark::{Collector, heap::Heap};
+use stackmark::{Collector, StartError, heap::Heap};
 use stackmark_stack::scheduler::Scheduler;
 use stackmark_stack::unwind::Code;
 use stackmark_stack::{
@@ -235,14 +235,18 @@ alone!(a_collector_whose_threads_are_refused_leaves_nothing_and_starts_later, {
         let error = Collector::start(heap.clone(), runtime.clone(), &config)
             .expect_err("a thread was refused");
         THREADS.lift();
+        let StartError::Thread(error) = error else { panic!("{error}") };
         assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}");
         wait_until("those that were started end", || threads() == before);
     }
     let collector = Collector::start(heap.clone(), runtime.clone(), &config).expect("threads");
     let kind = heap.register(Descriptor::no_pointers()).expect("a descriptor");
     let allocator = heap.allocator().expect("address space");
-    let kept =
-        collector.handles().create(allocator.allocate(kind, 64).expect("room").as_ptr() as usize);
+    let machine = Machine::attach(&runtime).expect("a new thread");
+    let kept = machine.inside(|inside| {
+        collector.handles().create_fresh(&allocator.allocate(&inside, kind, 64).expect("room"))
+    });
+    drop(machine);
     recurse(&runtime, &compiled, 100);
     collector.collect();
     collector.collect();

@@ -4,6 +4,7 @@ use super::world::{fatal, world};
 use crate::options::BarrierKind;
 use crate::runtime::thread;
 use stackmark::mark_sweep::{AllocationError, Allocator, Descriptor, DescriptorId};
+use stackmark::stack::Caller;
 use stackmark::write_barrier::BarrierBuffer;
 
 /// The heap's number for objects that repeat a pattern of words.
@@ -24,9 +25,11 @@ pub(super) fn with_allocator<T>(f: impl FnOnce(&Allocator) -> T) -> T {
 
 /// Zeroed memory, or the reason why there is none.
 pub(crate) fn try_allocate(descriptor: usize, bytes: usize) -> Result<usize, AllocationError> {
-    let allocated =
-        with_allocator(|a| a.allocate(DescriptorId::from_index(descriptor as u32), bytes));
-    allocated.map(|at| at.as_ptr() as usize)
+    // SAFETY: natives run on behalf of a goroutine; used here alone.
+    let inside = unsafe { Caller::current() }.inside().expect("natives allocate when they run");
+    let descriptor = DescriptorId::from_index(descriptor as u32);
+    let allocated = with_allocator(|a| a.allocate(&inside, descriptor, bytes));
+    allocated.map(|object| object.address())
 }
 
 /// The offset of the allocator's fields for such objects, from the address in the machine word, and

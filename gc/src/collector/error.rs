@@ -1,0 +1,26 @@
+//! Why a collector does not start.
+
+use std::io;
+
+use stackmark_stack::AlreadyDriven;
+
+use crate::heap::NotClaimed;
+
+/// Why a collector does not start. Nothing is left of what was started, and heap and runtime are as
+/// they were.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The heap has no generations, which the configuration asks for.
+    #[error("the configuration asks for generations, and the heap has none")]
+    NoGenerations,
+    /// The heap has had another collector, or belongs to another runtime.
+    #[error(transparent)]
+    Heap(#[from] NotClaimed),
+    /// The runtime has had another collector.
+    #[error(transparent)]
+    Runtime(#[from] AlreadyDriven),
+    /// The system gives no thread.
+    #[error(transparent)]
+    Thread(#[from] io::Error),
+}
