@@ -72,6 +72,10 @@ pub struct GoroutineHeader {
     /// More words for the embedder, 0 when a goroutine begins. Not roots. A move of the stack does
     /// not adjust addresses in them.
     pub language: [AtomicUsize; 2],
+    /// Not 0 from the moment an exception that nothing else catches has found its handler in
+    /// `goroutine_entry`: until it arrives there, the stack stays where it is, since the system's
+    /// unwinder keeps the handler's CFA as an address. Cleared by native code.
+    pub exception_crosses: AtomicUsize,
     /// AddressSanitizer's record of the instrumented frames on this stack, while another stack is
     /// in use.
     #[cfg(stackmark_asan)]
@@ -200,6 +204,7 @@ impl GoroutineHeader {
             on_uncaught: AtomicUsize::new(0),
             machine_word: AtomicUsize::new(0),
             language: [const { AtomicUsize::new(0) }; 2],
+            exception_crosses: AtomicUsize::new(0),
             #[cfg(stackmark_asan)]
             fake_stack: AtomicUsize::new(0),
         }

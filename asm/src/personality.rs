@@ -104,16 +104,18 @@ unsafe extern "C" fn stackmark_entry_personality(
 ) -> c_int {
     // SAFETY: exceptions reach goroutine_entry on the thread of the machine that runs the
     // goroutine.
-    let wanted = unsafe {
+    let goroutine = unsafe {
         let machine = machine::current();
-        let goroutine = (*machine).goroutine.load(Relaxed) as *const GoroutineHeader;
-        (*goroutine).on_uncaught.load(Relaxed) != 0
+        &*((*machine).goroutine.load(Relaxed) as *const GoroutineHeader)
     };
+    let wanted = goroutine.on_uncaught.load(Relaxed) != 0;
     if !wanted || actions & UA_FORCE_UNWIND != 0 {
         // A thread that ends detaches its machine, and with it ends the goroutine.
         return URC_CONTINUE_UNWIND;
     }
     if actions & UA_SEARCH_PHASE != 0 {
+        // Relaxed: read on this thread, and by holders of the goroutine, which it stops for.
+        goroutine.exception_crosses.store(1, Relaxed);
         return URC_HANDLER_FOUND;
     }
     debug_assert_ne!(actions & UA_HANDLER_FRAME, 0);

@@ -79,6 +79,7 @@ impl Goroutine {
         self.fixed.store(kind == StackKind::Fixed, Ordering::Relaxed);
         self.requests.forget();
         self.room.store(0, Ordering::Relaxed);
+        self.exception_is_gone();
         self.header.language.iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 
@@ -109,6 +110,17 @@ impl Goroutine {
     /// managed code may write it at any time. The accesses are relaxed.
     pub fn user_word(&self) -> &AtomicUsize {
         &self.header.user
+    }
+
+    /// Whether an exception that nothing else catches is on its way to the goroutine's oldest
+    /// frame. Until it arrives the stack does not move.
+    pub(crate) fn is_crossed_by_exception(&self) -> bool {
+        self.header.exception_crosses.load(Ordering::Relaxed) != 0
+    }
+
+    /// The exception has arrived, or was given up.
+    pub(crate) fn exception_is_gone(&self) {
+        self.header.exception_crosses.store(0, Ordering::Relaxed);
     }
 
     /// Whether native code that the goroutine called out to has called back into managed code.

@@ -30,6 +30,7 @@ pub(crate) unsafe extern "C-unwind" fn goroutine_uncaught(
 ) -> usize {
     // SAFETY: this function does not return, and `goroutine_entry` alone has caught the exception.
     let (caller, exception) = unsafe { (Caller::current(), NativeException::new(exception)) };
+    caller.goroutine().exception_is_gone();
     let exception = caller.runtime().host.uncaught(caller.goroutine(), exception);
     die_of_panic(caller.runtime(), &exception.to_string())
 }

@@ -173,6 +173,8 @@ impl Caller<'_> {
         if goroutine.status.is_foreign() {
             self.record.back_inside(goroutine, Status::Foreign);
         }
+        // An exception that was crossing the frames that are left goes no further.
+        goroutine.exception_is_gone();
         let hi = goroutine.bounds().end;
         match way {
             Way::Open(continuation) => {

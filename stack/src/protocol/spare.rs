@@ -29,13 +29,19 @@ pub(crate) struct SpareList<T> {
     all: Mutex<Vec<NonNull<Node<T>>>>,
 }
 
-/// An address has 47 bits. The alignment of a node makes 6 of them 0, so 41 are stored. The tag has
-/// the other 23 bits of the word.
-const TAG_BITS: u32 = 23;
+/// A packed address has 48 bits. The alignment of a node makes 6 of them 0, so 42 are stored. The
+/// tag has the other 22 bits of the word.
+const ADDRESS_BITS: u32 = 48;
 const ALIGN_BITS: u32 = 6;
+const TAG_BITS: u32 = u64::BITS - (ADDRESS_BITS - ALIGN_BITS);
+
+/// Whether a node's address can be packed.
+fn is_packable(node: usize) -> bool {
+    node as u64 >> ADDRESS_BITS == 0 && node.is_multiple_of(1 << ALIGN_BITS)
+}
 
 fn pack(node: usize, tag: u64) -> u64 {
-    debug_assert!(node >> 47 == 0 && node.is_multiple_of(1 << ALIGN_BITS));
+    debug_assert!(is_packable(node));
     (node as u64 >> ALIGN_BITS) << TAG_BITS | tag & ((1 << TAG_BITS) - 1)
 }
 
@@ -54,11 +60,16 @@ impl<T> SpareList<T> {
         SpareList { head: AtomicU64::new(0), all: Mutex::new(Vec::new()) }
     }
 
-    /// A new node, taken.
-    pub(crate) fn make(&self, value: T) -> NonNull<Node<T>> {
-        let node = NonNull::from(Box::leak(Box::new(Node { next: AtomicUsize::new(0), value })));
+    /// A new node, taken. `None` if its address has more bits than can be packed: a system may
+    /// hand out such addresses, though none does so unasked.
+    pub(crate) fn make(&self, value: T) -> Option<NonNull<Node<T>>> {
+        let node = Box::new(Node { next: AtomicUsize::new(0), value });
+        if !is_packable(&raw const *node as usize) {
+            return None;
+        }
+        let node = NonNull::from(Box::leak(node));
         self.all.lock().push(node);
-        node
+        Some(node)
     }
 
     /// Takes a node.
@@ -145,7 +156,7 @@ mod loom_models {
     fn list(nodes: u32) -> Arc<SpareList<UnsafeCell<u32>>> {
         let list = SpareList::new();
         for number in 0..nodes {
-            let node = list.make(UnsafeCell::new(number));
+            let node = list.make(UnsafeCell::new(number)).expect("an address of this system");
             // SAFETY: just made.
             unsafe { list.give(node) };
         }

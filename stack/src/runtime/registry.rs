@@ -152,9 +152,14 @@ impl Registry {
         let signal_stack = SignalStack::new()?;
         let entry = Arc::new(MachineEntry::new());
         let goroutine = self.record();
-        self.add_machine(entry.clone());
         let signal_stack = Cell::new(Some(signal_stack));
-        Ok(SpareMachine(self.spare.make(Spare { entry, goroutine, signal_stack })))
+        let spare = Spare { entry: entry.clone(), goroutine, signal_stack };
+        let node = self.spare.make(spare).ok_or_else(|| StackError::OutOfMemory {
+            bytes: size_of::<Node<Spare>>(),
+            reason: "the address has more than 48 bits".into(),
+        })?;
+        self.add_machine(entry);
+        Ok(SpareMachine(node))
     }
 
     /// Makes a spare machine if there is none. If there is no memory for it now, the next thread

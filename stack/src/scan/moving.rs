@@ -22,6 +22,15 @@ pub(crate) enum GrowError {
     /// No memory, or the maximum is reached.
     #[error(transparent)]
     Stack(#[from] StackError),
+    /// An exception crosses the stack, and room is only to be had by a move.
+    #[error(
+        "the stack of goroutine {goroutine} would have to move while an exception crosses it that \
+         nothing catches: a destructor has called back into managed code"
+    )]
+    Crossed {
+        /// The goroutine's number.
+        goroutine: u64,
+    },
     /// The stack cannot be walked.
     #[error(transparent)]
     Scan(#[from] ScanError),
@@ -154,6 +163,9 @@ pub(crate) unsafe fn grow(
         goroutine.publish_bounds(memory);
         return Ok(());
     }
+    if goroutine.is_crossed_by_exception() {
+        return Err(GrowError::Crossed { goroutine: goroutine.id() });
+    }
     // Memory is taken before `scan_lock`.
     let new = if size > config.move_limit || !size.is_power_of_two() {
         // A maximum that is no power of two is also reached in place. Where no range can be
@@ -231,6 +243,7 @@ pub(crate) unsafe fn shrink(
             resized.expect("a smaller stack fits where it is");
             goroutine.publish_bounds(stack);
         }
+        Some(false) if goroutine.is_crossed_by_exception() => return Ok(()),
         Some(false) => {
             // Without memory of the right size the stack stays as it is. The guess was wrong, or
             // there is no memory for a smaller stack.
@@ -256,7 +269,7 @@ pub(crate) unsafe fn move_elsewhere(
     runtime: &Runtime,
     goroutine: &Goroutine,
 ) -> Result<(), GrowError> {
-    if goroutine.stack_kind() == StackKind::Fixed {
+    if goroutine.stack_kind() == StackKind::Fixed || goroutine.is_crossed_by_exception() {
         return Ok(());
     }
     let (size, in_place) = {

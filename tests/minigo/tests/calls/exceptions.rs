@@ -1,8 +1,9 @@
 //! Rust panics and C++ exceptions that cross managed frames, and are caught at a call out.
 
 use crate::native::Library;
+use crate::threads::{CHILD, child};
 use crate::{Setting, configs, guarded_result, landed_result, rec_result};
-use stackmark_stack::{Caller, NativeException, Status};
+use stackmark_stack::{Caller, Config, NativeException, Status};
 use std::ffi::{CStr, c_char, c_void};
 
 /// Runs `f` in a foreign call and makes an exception that leaves it a landing in the youngest
@@ -35,6 +36,36 @@ fn quietly<R>(f: impl FnOnce() -> R) -> R {
         }));
     });
     f()
+}
+
+#[test]
+fn a_stack_that_an_uncaught_exception_crosses_does_not_move() {
+    /// A destructor that calls back into managed code, so many frames deep.
+    struct CallsBack<'s>(&'s Setting, u64);
+    impl Drop for CallsBack<'_> {
+        fn drop(&mut self) {
+            // SAFETY: used here alone.
+            let caller = unsafe { Caller::current() };
+            caller.foreign(|| self.0.call_back(self.1, &|_| 1));
+        }
+    }
+    const NAME: &str = "exceptions::a_stack_that_an_uncaught_exception_crosses_does_not_move";
+    let Ok(frames) = std::env::var(CHILD) else {
+        // There is room for one frame, so the exception arrives.
+        let (text, status) = child(NAME, "1");
+        assert!(text.contains("panic: nothing catches this"), "{text}");
+        assert_eq!(status, Some(2), "{text}");
+        // More frames need more room, and the handler's CFA is an address in this stack.
+        let (text, status) = child(NAME, "3000");
+        assert!(text.contains("would have to move while an exception crosses it"), "{text}");
+        assert_ne!(status, Some(0), "{text}");
+        return;
+    };
+    let s = Setting::new(Config::default());
+    s.run(1, &|_| {
+        let _guard = CallsBack(&s, frames.parse().expect("a number"));
+        panic!("nothing catches this")
+    });
 }
 
 #[test]
