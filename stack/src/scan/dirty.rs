@@ -154,9 +154,9 @@ pub(crate) unsafe fn scan_own_stack(runtime: &Runtime, goroutine: &Arc<Goroutine
     let mut scan = goroutine.scan_lock();
     if !runtime.cycle.has_scanned(goroutine) {
         // SAFETY: at a poll on this thread, with the lock.
-        if let Err(error) =
-            unsafe { begin_scan(runtime, goroutine, &mut scan, MayMove::Into(&mut memory)) }
-        {
+        let result =
+            unsafe { begin_scan(runtime, goroutine, &mut scan, MayMove::Into(&mut memory)) };
+        if let Err(error) = result {
             runtime.host.fatal(&error);
         }
     }
