@@ -264,12 +264,12 @@ impl Model {
             return;
         }
         let (words, live) = shape(function);
-        self.make_room(RECORD + words * WORD + CALL_SYSTEM);
+        self.ensure_space(RECORD + words * WORD + CALL_SYSTEM);
         self.push(function, words, live, seed);
         self.call_out();
     }
 
-    fn make_room(&self, bytes: usize) {
+    fn ensure_space(&self, bytes: usize) {
         if self.sp() + bytes + STACK_GUARD > self.hi() - self.goroutine.bounds().start {
             // SAFETY: the goroutine stands still in its call out.
             unsafe { scan::grow(&self.runtime, &self.goroutine, 0) }.expect("room");
@@ -314,7 +314,7 @@ impl Model {
             return;
         }
         let (words, live) = shape(function);
-        self.make_room(
+        self.ensure_space(
             CALL_SYSTEM + asm::CALLBACK_FRAME_BYTES + RECORD + words * WORD + CALL_SYSTEM,
         );
         let call_out = self.sp() + CALL_SYSTEM;
@@ -491,9 +491,12 @@ impl Model {
         assert_eq!(self.take_collected(), self.references(first));
         assert!(first <= self.touched || self.cycle == 0, "all that has run is visited again");
         let limit = scan.limit();
-        let marks = self.runtime.config().barriers != BarrierMode::Off && self.cycle > 0;
-        let plain = |frame: &Frame| matches!(frame, Frame::Managed { function, .. } if *function != FUNCTIONS - 1);
-        if marks && self.frames.iter().all(plain) {
+        let bounded = self.runtime.config().barriers != BarrierMode::Off && self.cycle > 0;
+        let plain = |frame: &Frame| match frame {
+            Frame::Managed { function, .. } => *function != FUNCTIONS - 1,
+            Frame::Callback { .. } => false,
+        };
+        if bounded && self.frames.iter().all(plain) {
             let touched = self.marked_from.saturating_sub(self.reached);
             let bound = 2 * touched + 2 * MAX_FRAME + 1024;
             let visited = self.scanned_at.saturating_sub(limit.map_or(0, |(depth, _)| depth));
@@ -732,7 +735,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
         #[test]
-        fn scans_hits_and_moves_agree_with_the_model(bytes in prop::collection::vec(any::<u8>(), 0..160)) {
+        fn scans_hits_and_moves_agree_with_the_model(
+            bytes in prop::collection::vec(any::<u8>(), 0..160),
+        ) {
             super::run(&bytes);
         }
     }

@@ -47,8 +47,8 @@ impl Drop for AtEnd {
     }
 }
 
-/// Ends the process if its thread panics. Otherwise the goroutine that the thread ran, and what that
-/// holds, would be lost without a word. The panic's own message has been written already.
+/// Ends the process if its thread panics. Otherwise the goroutine that the thread ran would be lost
+/// without a word, with all that it holds. The panic's own message has been written already.
 pub(super) struct EndWithPanic;
 
 impl Drop for EndWithPanic {

@@ -271,7 +271,7 @@ unsafe extern "C-unwind" fn meets(_object: *mut c_void, _n: usize) -> usize {
 }
 
 #[test]
-fn threads_make_room_for_a_collector_and_come_back() {
+fn threads_give_their_processors_to_a_collector_and_come_back() {
     let code = Arc::new(Code::new());
     let compiled = jit::compile(&code, meets, 16);
     let runtime =

@@ -4,17 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use structure::{Import, Kind, Module, circles, crate_tree, imports};
 
-/// Makes tests of a check, each named as the directory that it is about. Those after `not yet` run
-/// with `--ignored` only.
+/// Makes tests of a check, each named as the directory that it is about.
 macro_rules! check {
-    ($check:ident: $($name:ident)* $(; not yet: $($later:ident)*)?) => {
+    ($check:ident: $($name:ident)*) => {
         mod $check {
             $(#[test] fn $name() { super::$check(stringify!($name)); })*
-            $($(
-                #[test]
-                #[ignore = "not yet"]
-                fn $later() { super::$check(stringify!($later)); }
-            )*)?
         }
     };
 }
@@ -22,7 +16,7 @@ macro_rules! check {
 check! { no_circles: asm unwind stack gc }
 check! { downwards: stack }
 check! { targets: asm unwind stack gc }
-check! { short_lines: asm unwind gc fuzz; not yet: stack tests }
+check! { short_lines: asm unwind stack gc tests fuzz }
 check! { short_files: asm unwind stack gc }
 check! { readmes: asm unwind stack gc }
 

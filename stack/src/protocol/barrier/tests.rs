@@ -57,7 +57,9 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn every_return_reaches_its_caller_and_no_stub_is_lost(steps in prop::collection::vec(step(), 1..60)) {
+    fn every_return_reaches_its_caller_and_no_stub_is_lost(
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
         let model = Model::default();
         let (mut m, table) = (&model, &model);
         let pool = StubPool::new(0..STUBS);
@@ -95,14 +97,15 @@ proptest! {
                     prop_assert_eq!(&*model.slots.borrow(), &true_returns, "all slots are whole");
                     for frame in (0..frames).rev().step_by(every.into()) {
                         let Some(stub) = pool.take() else { break };
-                        let barrier = Barrier { depth: (frame + 1) * 8, stub, frames: (frames - frame) as u64 };
-                        list.place(&mut m, &table, barrier);
+                        let (depth, visited) = ((frame + 1) * 8, (frames - frame) as u64);
+                        list.place(&mut m, &table, Barrier { depth, stub, frames: visited });
                     }
                 }
             }
             let depths: Vec<_> = list.unhit().iter().map(|b| b.depth).collect();
             prop_assert!(depths.is_sorted(), "oldest first");
-            prop_assert!(depths.iter().all(|d| *d <= true_returns.len() * 8), "none in a frame that was left");
+            let youngest = true_returns.len() * 8;
+            prop_assert!(depths.iter().all(|d| *d <= youngest), "none in a frame that was left");
         }
         list.leave(&pool, 0);
         list.settle_limbo(&pool);

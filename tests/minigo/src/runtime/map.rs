@@ -175,13 +175,10 @@ impl Map {
     /// As for `find`; the key is not in the map.
     unsafe fn insert(&mut self, ty: &MapType, key: usize, hash: u64) -> usize {
         if self.used == self.capacity {
-            // SAFETY: a map of this type.
-            unsafe {
-                self.make_room(
-                    ty,
-                    if 2 * self.len > self.used { 2 * self.capacity } else { self.capacity },
-                )
-            };
+            let mostly_live = 2 * self.len > self.used;
+            let capacity = if mostly_live { 2 * self.capacity } else { self.capacity };
+            // SAFETY: a map of this type; the entries fit.
+            unsafe { self.rebuild(ty, capacity) };
         }
         let at = self.entries + self.used * ty.entry.size;
         self.used += 1;
@@ -213,7 +210,7 @@ impl Map {
     ///
     /// # Safety
     /// A map of this type; its live entries fit.
-    unsafe fn make_room(&mut self, ty: &MapType, capacity: usize) {
+    unsafe fn rebuild(&mut self, ty: &MapType, capacity: usize) {
         let capacity = capacity.max(FIRST_CAPACITY);
         if capacity > u32::MAX as usize / 2 {
             super::fail::out_of_memory(&format!("a map of {capacity} entries"));
@@ -292,7 +289,7 @@ natives! {
         let hint = a.get(1) as isize;
         if hint > 0 {
             // SAFETY: an empty map.
-            unsafe { map.make_room(ty, (hint as usize).min(1 << 24)) };
+            unsafe { map.rebuild(ty, (hint as usize).min(1 << 24)) };
         }
         at
     }
