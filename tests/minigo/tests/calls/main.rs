@@ -11,6 +11,7 @@ mod leaving;
 mod native;
 mod regressions;
 mod scanning;
+mod stack_writes;
 mod threads;
 
 use cranelift_codegen::ir::{
