@@ -58,7 +58,7 @@ impl Host for Embedder {
 
     fn at_poll(&self, _goroutine: &Goroutine) {
         if world().options.has(Stress::CollectEveryPoll) {
-            // SAFETY: the library's poll calls this on the goroutine's thread, and owns nothing then.
+            // SAFETY: on the goroutine's thread; the poll owns nothing when it calls this.
             unsafe { collect_for(Caller::current(), poll_generation()) };
         }
     }
