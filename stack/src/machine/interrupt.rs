@@ -87,6 +87,7 @@ pub(crate) fn thread_traceback(runtime: &Runtime, entry: &MachineEntry) -> Optio
     static ASKING: Mutex<()> = Mutex::new(());
     let _asking = ASKING.lock();
     let question = &QUESTION;
+    runtime.code.refresh_images();
     let snapshot = runtime.code.snapshot();
     // Read here, because the handler may not read images. Code of an image that
     // cannot be read is not named.
