@@ -80,8 +80,8 @@ impl Handles {
     /// A handle on an object that this thread has just allocated.
     ///
     /// # Panics
-    /// If the thread has gone outside since: the object may be gone. If the object's heap is that of
-    /// another runtime's collector.
+    /// If the thread has gone outside since: the object may be gone. If the object's heap belongs
+    /// to another runtime than the collector.
     pub fn create_fresh(self: &Arc<Self>, fresh: &Fresh<'_>) -> Handle {
         assert!(
             fresh.inside().is_unbroken(),

@@ -1,10 +1,15 @@
 //! The threads of a collector: named, and fatal to the process if they panic.
 
+use std::cell::Cell;
 use std::io;
 use std::thread::{Builder, JoinHandle};
 
-/// Starts a collector's thread. A panic on it ends the process: other threads would wait for its
-/// work for ever.
+thread_local! {
+    static IS_COLLECTORS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Starts a collector's thread. A panic on it ends the process with status 2: other threads would
+/// wait for its work for ever.
 ///
 /// # Errors
 /// When the system gives no thread. The error keeps the system's kind and names `purpose`.
@@ -14,7 +19,8 @@ pub(crate) fn spawn(
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     let guarded = move || {
-        let _abort = AbortOnPanic;
+        let _exit = ExitOnPanic;
+        IS_COLLECTORS.set(true);
         run();
     };
     Builder::new().name(name).spawn(guarded).map_err(|error| {
@@ -22,12 +28,22 @@ pub(crate) fn spawn(
     })
 }
 
-struct AbortOnPanic;
+/// Whether the calling thread is a collector's. Such a thread waits for no collection.
+pub(crate) fn is_collectors() -> bool {
+    IS_COLLECTORS.get()
+}
 
-impl Drop for AbortOnPanic {
+/// Reports a panic and ends the process without running destructors: other threads still run.
+struct ExitOnPanic;
+
+impl Drop for ExitOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            std::process::abort();
+            let thread = std::thread::current();
+            let name = thread.name().expect("a collector's thread has a name");
+            eprintln!("stackmark: the process ends: thread {name} panicked");
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(2) };
         }
     }
 }

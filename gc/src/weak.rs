@@ -101,7 +101,8 @@ impl WeakReferences {
     /// Has `callback` called once, when the object that `word` points to or into has become
     /// unreachable but for weak references. The collector's thread calls it, after the cycle that
     /// has found that. Its argument is a handle, which keeps the object and everything that it
-    /// refers to. The callback should be short, and must not wait for a collection. What
+    /// refers to. The callback is short, and may not wait for a
+    /// collection. A panic in it ends the process. What
     /// [`WeakReferences::create`] says of `word` holds here too.
     pub fn on_unreachable(&self, word: usize, callback: impl FnOnce(Handle) + Send + 'static) {
         self.table.lock().callbacks.push((word, Box::new(callback)));

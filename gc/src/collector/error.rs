@@ -11,6 +11,18 @@ use crate::heap::NotClaimed;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// An option of the configuration is out of range.
+    #[error("{option} is {value}, and must be between {least} and {most}")]
+    Option {
+        /// Its name in [`Config`](crate::Config).
+        option: &'static str,
+        /// The value that was given.
+        value: usize,
+        /// The least value.
+        least: usize,
+        /// The largest value.
+        most: usize,
+    },
     /// The heap has no generations, which the configuration asks for.
     #[error("the configuration asks for generations, and the heap has none")]
     NoGenerations,

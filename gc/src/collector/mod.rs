@@ -58,7 +58,8 @@ mod roots;
 mod state;
 
 /// A concurrent collector over a heap. It may be shared by all threads. Dropping it ends its
-/// threads, after the cycle that runs.
+/// threads, after the cycle that runs. The drop waits for that, unless the cycle would wait for the
+/// thread: see [`Collector::collect`]. Requests that are not begun are dropped.
 pub struct Collector<H: Heap> {
     state: Arc<CollectorState<H>>,
     thread: Option<JoinHandle<()>>,
@@ -81,6 +82,7 @@ impl<H: Heap> Collector<H> {
         runtime: Arc<Runtime>,
         config: &Config,
     ) -> Result<Collector<H>, StartError> {
+        config.check()?;
         let claim = heap.owner().claim(&runtime)?;
         if !heap.keep_marks(config.generational.is_some(), BY_COLLECTOR) {
             return Err(StartError::NoGenerations);
@@ -109,7 +111,8 @@ impl<H: Heap> Collector<H> {
     }
 
     /// Asks for a cycle that begins after this call and collects everything. When it is complete
-    /// the collector's thread calls `done`, which may make a goroutine ready.
+    /// the collector's thread calls `done`, which may make a goroutine ready. A panic in `done` ends
+    /// the process.
     pub fn request(&self, done: impl FnOnce() + Send + 'static) {
         self.state.requests.add(Generation::All, Some(Box::new(done)));
     }
@@ -122,9 +125,16 @@ impl<H: Heap> Collector<H> {
     /// As [`Collector::request`], and waits until the cycle is complete.
     ///
     /// # Panics
-    /// On a thread that counts as running: the cycle would wait for it.
+    /// On a thread that the cycle would wait for: one that counts as running, one that has stopped
+    /// the world, or a collector's own, which calls finalisation callbacks and what
+    /// [`Collector::request`] was given.
     pub fn collect(&self) {
         self.state.runtime.assert_outside("a collection");
+        assert!(
+            !thread::is_collectors(),
+            "a collector's own thread waits for no collection: a callback requests one, and returns"
+        );
+        assert!(!Runtime::has_stopped_world(), "no collection is waited for in a stopped world");
         let (send, receive) = std::sync::mpsc::channel();
         self.request(move || {
             // The receiver waits below.
@@ -179,8 +189,12 @@ impl<H: Heap> Collector<H> {
 impl<H: Heap> Drop for Collector<H> {
     fn drop(&mut self) {
         self.state.requests.stop();
-        if let Some(thread) = self.thread.take() {
-            // A thread that panicked has aborted the process.
+        let Some(thread) = self.thread.take() else { return };
+        if !thread::is_collectors()
+            && !self.state.runtime.is_inside()
+            && !Runtime::has_stopped_world()
+        {
+            // A thread that panicked has ended the process.
             let _ = thread.join();
         }
     }

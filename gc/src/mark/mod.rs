@@ -122,7 +122,7 @@ impl<H> Drop for Marker<H> {
     fn drop(&mut self) {
         self.coordinator.state.termination.shut_down();
         for thread in self.threads.drain(..) {
-            // A worker that panicked has aborted the process.
+            // A worker that panicked has ended the process.
             let _ = thread.join();
         }
     }

@@ -30,6 +30,16 @@ pub enum AllocationError {
 /// Why a heap, or an allocator of it, could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum HeapError {
+    /// [`Options::limit`](super::Options::limit) is out of range.
+    #[error("limit is {value}, and must be between {least} and {most} bytes")]
+    Limit {
+        /// The value that was given.
+        value: usize,
+        /// See [`Options::LEAST_LIMIT`](super::Options::LEAST_LIMIT).
+        least: usize,
+        /// See [`Options::LARGEST_LIMIT`](super::Options::LARGEST_LIMIT).
+        most: usize,
+    },
     /// The system refused address space.
     #[error("cannot reserve address space for the {what}")]
     Reserve {

@@ -26,10 +26,17 @@ const MIN_RESERVATION: usize = 64 << 20;
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The most memory for objects, in bytes, rounded up to whole blocks of 16 KiB. An allocation
-    /// beyond it fails.
+    /// beyond it fails. At least [`Options::LEAST_LIMIT`], at most [`Options::LARGEST_LIMIT`].
     pub limit: usize,
     /// Fill freed cells with a pattern, so that use of a dead object shows.
     pub poison: bool,
+}
+
+impl Options {
+    /// The least [`Options::limit`].
+    pub const LEAST_LIMIT: usize = 1;
+    /// The largest [`Options::limit`]. A heap for which there is less address space is smaller.
+    pub const LARGEST_LIMIT: usize = 32 << 40;
 }
 
 impl Default for Options {
@@ -70,9 +77,14 @@ impl MarkSweep {
     /// An empty heap.
     ///
     /// # Errors
-    /// When not even a small range of address space can be reserved.
+    /// When the limit is out of range, and when not even a small range of address space can be
+    /// reserved.
     pub fn new(options: &Options) -> Result<Arc<MarkSweep>, HeapError> {
-        let limit = options.limit.max(BLOCK).next_multiple_of(BLOCK);
+        let (value, least, most) = (options.limit, Options::LEAST_LIMIT, Options::LARGEST_LIMIT);
+        if !(least..=most).contains(&value) {
+            return Err(HeapError::Limit { value, least, most });
+        }
+        let limit = value.next_multiple_of(BLOCK);
         let arena = Arena::reserve(limit, MIN_RESERVATION)
             .map_err(|source| HeapError::Reserve { what: "heap", source })?;
         Ok(Arc::new(MarkSweep {
