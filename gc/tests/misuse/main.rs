@@ -1,0 +1,322 @@
+//! Whatever safe code writes through the public API neither crashes, nor frees what is held, nor
+//! hangs without words: each misuse is a typed error, a panic that names the rule, or (in
+//! `refused/`) impossible to write.
+//!
+//! Each attempt runs in a process of its own: [`attempts`] holds the code, this file what is right.
+
+#![deny(unsafe_code)]
+
+mod attempts;
+mod trusted;
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The environment variable that names the attempt of a child.
+const ATTEMPT: &str = "STACKMARK_MISUSE";
+/// CPU time that an attempt may use.
+const CPU_SECONDS: u64 = 60;
+/// An attempt that uses no CPU time for so long hangs.
+const STANDS_STILL: Duration = Duration::from_secs(20);
+
+/// How a child ended, and what it wrote.
+struct Ended {
+    status: Option<i32>,
+    signal: Option<i32>,
+    text: String,
+}
+
+/// CPU time of a process so far, in clock ticks; `None` when it is gone.
+fn cpu_ticks(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+}
+
+fn run(attempt: &str) -> Ended {
+    use std::os::unix::process::ExitStatusExt;
+    let mut child = Command::new(std::env::current_exe().expect("this program"))
+        .args(["child", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+        .env(ATTEMPT, attempt)
+        .env("RUST_BACKTRACE", "0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a process");
+    let mut pipes: [Box<dyn Read + Send>; 2] =
+        [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+    let readers = pipes.each_mut().map(|pipe| {
+        let mut pipe = std::mem::replace(pipe, Box::new(std::io::empty()));
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = pipe.read_to_end(&mut bytes);
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    });
+    let (mut ticks, mut since) = (0, Instant::now());
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            break Some(status);
+        }
+        let now = cpu_ticks(child.id()).unwrap_or(ticks);
+        if now != ticks {
+            (ticks, since) = (now, Instant::now());
+        }
+        // A tick is a hundredth of a second.
+        if since.elapsed() > STANDS_STILL || now > CPU_SECONDS * 100 {
+            child.kill().expect("a child");
+            child.wait().expect("a child");
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let text = readers.map(|reader| reader.join().expect("a reader")).concat();
+    Ended {
+        status: status.and_then(|status| status.code()),
+        signal: status.and_then(|status| status.signal()),
+        text,
+    }
+}
+
+/// The attempt ends well, and says `expected`.
+#[track_caller]
+fn behaves(attempt: &str, expected: &str) {
+    let Ended { status, signal, text } = run(attempt);
+    assert!(status == Some(0), "{attempt}: status {status:?}, signal {signal:?}:\n{text}");
+    assert!(text.contains(expected), "{attempt} does not say {expected:?}:\n{text}");
+}
+
+/// The attempt ends the process with a status of its own and with words, not by a signal.
+#[track_caller]
+fn ends_with(attempt: &str, expected: &str) {
+    let Ended { status, signal, text } = run(attempt);
+    assert!(
+        status.is_some_and(|status| status != 0),
+        "{attempt}: status {status:?}, signal {signal:?}:\n{text}"
+    );
+    assert!(text.contains(expected), "{attempt} does not say {expected:?}:\n{text}");
+}
+
+/// The process of one attempt.
+#[test]
+#[ignore = "a part of the others"]
+fn child() {
+    if let Ok(attempt) = std::env::var(ATTEMPT) {
+        attempts::run(&attempt);
+    }
+}
+
+#[test]
+fn what_must_not_compile_does_not() {
+    trybuild::TestCases::new().compile_fail("tests/misuse/refused/*.rs");
+}
+
+/// The call of `is_on_its_thread` is ambiguous, and does not compile, for a type that is `Send`.
+/// Not in `refused/`: the compiler would name private fields.
+#[test]
+fn what_shows_that_a_thread_is_inside_stays_on_the_thread() {
+    trait OnItsThread<A> {
+        fn is_on_its_thread() {}
+    }
+    impl<T> OnItsThread<()> for T {}
+    impl<T: Send> OnItsThread<u8> for T {}
+    <stackmark::stack::Inside<'_> as OnItsThread<_>>::is_on_its_thread();
+    <stackmark::stack::Caller<'_> as OnItsThread<_>>::is_on_its_thread();
+    <stackmark::heap::Fresh<'_> as OnItsThread<_>>::is_on_its_thread();
+}
+
+#[test]
+fn a_control_behaves() {
+    behaves("baseline", "native code has run");
+}
+
+#[test]
+fn objects_allocated_inside_and_held_are_never_handed_out_again() {
+    behaves("allocate_beside_collections", "handed out twice: 0");
+}
+
+#[test]
+fn the_readme_loop_beside_a_collecting_thread_hands_nothing_out_twice() {
+    behaves("readme_loop", "handed out twice: 0");
+}
+
+#[test]
+fn an_allocation_in_a_foreign_call_is_a_typed_error() {
+    behaves("allocate_in_foreign", "refused");
+}
+
+#[test]
+fn an_allocation_with_another_runtimes_token_is_a_typed_error() {
+    behaves("allocate_inside_another_runtime", "refused");
+}
+
+#[test]
+fn a_fresh_object_is_not_kept_across_a_foreign_call() {
+    ends_with("keep_across_foreign", "outside");
+}
+
+#[test]
+fn a_second_collector_of_a_runtime_is_a_typed_error() {
+    behaves("two_collectors_runtime", "refused");
+}
+
+#[test]
+fn a_second_collector_of_a_heap_is_a_typed_error() {
+    behaves("two_collectors_heap", "refused");
+}
+
+#[test]
+fn a_new_collector_after_the_first_is_dropped_is_a_typed_error() {
+    behaves("collector_after_drop", "refused");
+}
+
+#[test]
+fn cycles_by_hand_beside_a_collector_are_a_typed_error() {
+    behaves("cycles_by_hand", "refused");
+}
+
+#[test]
+fn a_machine_does_not_run_another_runtimes_goroutine() {
+    behaves("other_runtime", "belongs to another runtime");
+}
+
+#[test]
+fn attaching_inside_machine_attached_is_a_typed_error() {
+    behaves("nested_attach", "AlreadyAttached");
+}
+
+#[test]
+fn a_goroutine_is_not_run_by_native_code_of_another() {
+    ends_with("nested_run", "a machine runs one goroutine at a time");
+}
+
+#[test]
+fn a_goroutine_is_not_run_from_within_a_foreign_call() {
+    ends_with("nested_run_foreign", "a machine runs one goroutine at a time");
+}
+
+#[test]
+fn one_goroutine_runs_on_one_machine() {
+    behaves("one_goroutine_twice", "one of two panicked each time");
+}
+
+#[test]
+fn a_dead_goroutine_is_not_run_and_the_next_collection_ends() {
+    behaves("dead_then_collect", "collected");
+}
+
+#[test]
+fn a_goroutine_that_is_not_parked_is_not_made_ready() {
+    behaves("ready_not_parked", "only a parked goroutine is made ready");
+}
+
+#[test]
+fn a_goroutine_scheduled_twice_ends_the_process_with_words() {
+    ends_with("scheduled_twice", "a goroutine is started twice");
+}
+
+#[test]
+fn collect_in_native_code_names_the_rule() {
+    ends_with("collect_in_native", "Caller::foreign");
+}
+
+#[test]
+fn collect_in_a_foreign_call_behaves() {
+    behaves("collect_in_foreign", "collected");
+}
+
+#[test]
+fn collect_at_a_poll_names_the_rule() {
+    ends_with("collect_at_poll", "Caller::foreign");
+}
+
+#[test]
+fn collect_from_within_machine_inside_names_the_rule() {
+    behaves("collect_inside", "Caller::foreign");
+}
+
+#[test]
+fn collect_in_a_finaliser_names_the_rule() {
+    ends_with("collect_in_finaliser", "collector");
+}
+
+#[test]
+fn collect_in_a_stopped_world_names_the_rule() {
+    behaves("collect_in_stopped_world", "stopped world");
+}
+
+#[test]
+fn a_collector_dropped_on_a_thread_that_its_cycle_waits_for_is_no_harm() {
+    behaves("drop_collector_inside", "dropped inside");
+    behaves("drop_collector_in_stopped_world", "dropped in a stopped world");
+}
+
+#[test]
+fn a_panic_in_done_ends_the_process_with_words() {
+    ends_with("panic_in_done", "stackmark-cycle panicked");
+}
+
+#[test]
+fn collect_in_done_names_the_rule() {
+    ends_with("collect_in_done", "collector");
+}
+
+#[test]
+fn the_last_collector_dropped_in_done_is_no_harm() {
+    behaves("drop_collector_in_done", "dropped");
+}
+
+#[test]
+fn a_panic_in_a_finaliser_ends_the_process_with_words() {
+    ends_with("panic_in_finaliser", "my finaliser");
+}
+
+#[test]
+fn a_stop_of_the_world_in_native_code_names_the_rule() {
+    ends_with("world_in_native", "Caller::foreign");
+}
+
+#[test]
+fn stops_of_the_world_nest_and_end_with_a_panic_of_theirs() {
+    behaves("two_worlds", "goes on");
+}
+
+#[test]
+fn a_world_that_does_not_stop_is_reported_with_a_traceback() {
+    behaves("straggler", "straggle");
+}
+
+#[test]
+fn options_out_of_range_are_typed_errors() {
+    behaves("options_stack", "checked");
+    behaves("options_collector", "checked");
+    behaves("options_heap", "checked");
+    behaves("options_scheduler", "a scheduler runs 1 to");
+}
+
+#[test]
+fn the_frames_of_the_own_goroutine_are_no_deadlock() {
+    behaves("own_frames", "frames");
+}
+
+#[test]
+fn handles_outlive_their_collector() {
+    behaves("handles_after", "live");
+}
+
+#[test]
+fn a_forgotten_machine_is_no_harm() {
+    behaves("forget_machine", "collected");
+}
+
+#[test]
+fn words_that_are_no_references_are_no_harm_in_handles() {
+    behaves("random_words", "collected");
+}
+
+#[test]
+fn descriptors_and_sizes_out_of_range_are_typed_errors() {
+    behaves("descriptors", "checked");
+}

@@ -1,0 +1,119 @@
+//! What the misuse tests trust: managed code that keeps the contracts, and `spawn` of it. The only
+//! unsafe code here.
+
+#![allow(unsafe_code)]
+
+use stackmark::stack::{Caller, Goroutine, Runtime, asm};
+use stackmark::unwind::{Code, Function, Region, Safepoint};
+use std::ffi::c_void;
+use std::sync::Arc;
+
+// A frame with a frame pointer that calls `argument[1](argument[0], argument[2], argument[3])`,
+// which is `call_system` and what it is to call, and returns its result.
+core::arch::global_asm!(
+    ".globl misuse_entry",
+    "misuse_entry:",
+    ".cfi_startproc",
+    "push rbp",
+    ".cfi_def_cfa_offset 16",
+    ".cfi_offset rbp, -16",
+    "mov rbp, rsp",
+    ".cfi_def_cfa_register rbp",
+    "mov rdi, [rsi]",
+    "mov rax, [rsi + 8]",
+    "mov rdx, [rsi + 24]",
+    "mov rsi, [rsi + 16]",
+    "call rax",
+    ".globl misuse_return",
+    "misuse_return:",
+    "pop rbp",
+    ".cfi_def_cfa rsp, 8",
+    "ret",
+    ".cfi_endproc",
+    ".globl misuse_end",
+    "misuse_end:",
+    "nop"
+);
+
+unsafe extern "C" {
+    fn misuse_entry();
+    fn misuse_return();
+    fn misuse_end();
+}
+
+/// Managed code that does nothing.
+extern "C-unwind" fn nothing(_goroutine: usize, _argument: usize) {}
+
+type Native = Box<dyn Fn() + Send + Sync>;
+
+unsafe extern "C-unwind" fn trampoline(native: *mut c_void, _b: usize) -> usize {
+    // SAFETY: spawn_native passes a leaked one.
+    let native = unsafe { &*(native as *const Native) };
+    native();
+    0
+}
+
+pub(crate) fn register(code: &Code) {
+    let start = misuse_entry as *const () as usize;
+    let len = misuse_end as *const () as usize - start;
+    let name = String::from("misuse_entry");
+    code.register(Region {
+        name: "misuse".into(),
+        start,
+        len,
+        functions: vec![Function { name, start, len, ..Function::default() }],
+        safepoints: vec![Safepoint {
+            return_address: misuse_return as *const () as usize,
+            cfa_offset: 16,
+            slots: vec![],
+        }],
+        ..Region::default()
+    })
+    .expect("code of this image");
+}
+
+/// A goroutine of managed code that does nothing.
+pub(crate) fn spawn(runtime: &Runtime) -> Arc<Goroutine> {
+    // SAFETY: the function makes no calls and uses less than the guard.
+    unsafe { runtime.spawn(nothing as *const () as usize, 0) }.expect("memory")
+}
+
+/// A goroutine of managed code that calls the native function `native`, once.
+pub(crate) fn spawn_native(
+    runtime: &Runtime,
+    native: impl Fn() + Send + Sync + 'static,
+) -> Arc<Goroutine> {
+    let native: Native = Box::new(native);
+    let native: &'static Native = Box::leak(Box::new(native));
+    let words: &'static [usize; 4] = Box::leak(Box::new([
+        trampoline as *const () as usize,
+        asm::call_system_address(),
+        std::ptr::from_ref(native) as usize,
+        0,
+    ]));
+    // SAFETY: the function keeps the contracts: one safepoint, no references.
+    unsafe { runtime.spawn(misuse_entry as *const () as usize, words.as_ptr() as usize) }
+        .expect("memory")
+}
+
+/// A goroutine of managed code that polls, once.
+pub(crate) fn spawn_polling(runtime: &Runtime) -> Arc<Goroutine> {
+    let poll: asm::layout::NativeFn = stackmark::stack::poll;
+    let words: &'static [usize; 4] =
+        Box::leak(Box::new([poll as *const () as usize, asm::call_system_address(), 0, 0]));
+    // SAFETY: as in spawn_native.
+    unsafe { runtime.spawn(misuse_entry as *const () as usize, words.as_ptr() as usize) }
+        .expect("memory")
+}
+
+/// [`Caller::foreign`] in the running native function.
+pub(crate) fn foreign<R>(f: impl FnOnce() -> R) -> R {
+    // SAFETY: used within the native function.
+    unsafe { Caller::current() }.foreign(f)
+}
+
+/// Calls `f` with the caller of the running native function.
+pub(crate) fn with_caller<R>(f: impl FnOnce(Caller<'_>) -> R) -> R {
+    // SAFETY: as above.
+    f(unsafe { Caller::current() })
+}
