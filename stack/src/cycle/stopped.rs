@@ -4,9 +4,9 @@ use super::driver::CycleDriver;
 use super::straggler::{Straggler, Waiting};
 use crate::goroutine::Goroutine;
 use crate::protocol::Status;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, Stopping};
 use crate::scan::{self, Extent, ScanError, Visited};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
 
@@ -29,7 +29,7 @@ fn stop<R>(runtime: &Runtime, f: impl FnOnce(Option<Straggler>) -> R) -> R {
         }
     }
     runtime.assert_outside("a stop of the world");
-    let _here = StoppedHere::new();
+    let _stopping = Stopping::of(runtime);
     let mut waiting = Waiting::new(runtime);
     let machines = || runtime.registry.machines();
     runtime.world.stop(machines, |entry, signal| waiting.ask(entry, signal));
@@ -37,34 +37,7 @@ fn stop<R>(runtime: &Runtime, f: impl FnOnce(Option<Straggler>) -> R) -> R {
     f(waiting.end())
 }
 
-thread_local! {
-    /// How many stopped worlds the thread is in.
-    static STOPPED_HERE: Cell<u32> = const { Cell::new(0) };
-}
-
-/// Counts in [`STOPPED_HERE`].
-struct StoppedHere;
-
-impl StoppedHere {
-    fn new() -> StoppedHere {
-        STOPPED_HERE.set(STOPPED_HERE.get() + 1);
-        StoppedHere
-    }
-}
-
-impl Drop for StoppedHere {
-    fn drop(&mut self) {
-        STOPPED_HERE.set(STOPPED_HERE.get() - 1);
-    }
-}
-
 impl Runtime {
-    /// Whether the calling thread has stopped a world, of any runtime, that has not started again.
-    /// Such a thread waits for no other.
-    pub fn has_stopped_world() -> bool {
-        STOPPED_HERE.get() > 0
-    }
-
     /// Stops the world, calls `f`, and starts the world again. While `f` runs, no
     /// machine runs managed code.
     ///

@@ -66,7 +66,7 @@ impl Machine {
             record.goroutine().is_none() && !record.is_inside(),
             "this thread counts as running already, or runs a goroutine"
         );
-        record.runtime.world.enter(&record.entry.gate);
+        record.runtime.enter_world(&record.entry.gate);
         let _leave = Leave(record);
         f(Inside::new(record).expect("entered just now"))
     }

@@ -87,7 +87,7 @@ impl Machine {
     /// # Panics
     /// If the goroutine is not Runnable or belongs to another runtime, or if this machine already
     /// runs one: native code that a goroutine has called out to must not run another one on its
-    /// thread. Runtime and machine are then unchanged.
+    /// thread. Or if this thread has stopped the world. Runtime and machine are then unchanged.
     #[inline(always)]
     pub fn run(&self, goroutine: Arc<Goroutine>) -> Left {
         /// Takes the machine outside again if the goroutine cannot be started.
@@ -105,7 +105,7 @@ impl Machine {
         {
             refuse(record, &goroutine);
         }
-        runtime.world.enter(&entry.gate);
+        runtime.enter_world(&entry.gate);
         let entered = Enter(&runtime.world, &entry.gate);
         start_running(runtime, &goroutine, Status::Runnable);
         std::mem::forget(entered);

@@ -218,7 +218,7 @@ impl ThreadRecord {
     ) {
         let runtime = &*self.runtime;
         if !entered {
-            runtime.world.enter_again(&self.entry.gate);
+            runtime.enter_stopped_world(&self.entry.gate);
         }
         if !started {
             start_running(runtime, goroutine, from);

@@ -14,6 +14,7 @@ mod return_protection;
 mod shared;
 mod spawn;
 mod stats;
+mod stopping;
 mod stubs;
 mod word;
 
@@ -28,5 +29,6 @@ pub(crate) use registry::SpareMachine;
 pub use return_protection::{Detection, ReturnProtection};
 pub use shared::{Runtime, StackBytes};
 pub use stats::{Counters, Histogram, Summary};
+pub(crate) use stopping::Stopping;
 pub(crate) use stubs::{ImageTable, stubs};
 pub use word::Word;

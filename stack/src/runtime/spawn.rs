@@ -129,6 +129,9 @@ impl Runtime {
     /// Shades the references that native code hands to a goroutine: a scan that came before does
     /// not see them.
     fn shade(&self, words: &[Word]) {
+        if words.iter().all(|word| word.reference().is_none()) {
+            return;
+        }
         // Pairs with the fence in `CycleState::begin`: either the scan sees the words, or this
         // thread finds the scan begun.
         fence(Ordering::SeqCst);
