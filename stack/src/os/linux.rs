@@ -82,27 +82,37 @@ pub(crate) unsafe fn give_pages_back(range: Range<usize>) {
     }
 }
 
-const MEMBARRIER_PRIVATE_EXPEDITED: c_int = 1 << 3;
-const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED: c_int = 1 << 4;
+#[cfg(not(any(stackmark_loom, stackmark_tsan)))]
+pub(crate) use membarrier::{fence_all_threads, prepare_fence_of_all_threads};
 
-fn membarrier(command: c_int) -> io::Result<()> {
-    // SAFETY: the call touches no memory of ours.
-    let result = unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
+/// The fence of all threads: membarrier(2). Under loom and ThreadSanitizer the shim has fences of
+/// its own.
+#[cfg(not(any(stackmark_loom, stackmark_tsan)))]
+mod membarrier {
+    use std::ffi::c_int;
+    use std::io;
 
-/// Registers the process for [`fence_all_threads`]. False: the system has no such fence.
-pub(crate) fn prepare_fence_of_all_threads() -> bool {
-    membarrier(MEMBARRIER_REGISTER_PRIVATE_EXPEDITED).is_ok()
-}
+    const MEMBARRIER_PRIVATE_EXPEDITED: c_int = 1 << 3;
+    const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED: c_int = 1 << 4;
 
-/// Makes every running thread of the process execute a full fence before
-/// this returns: membarrier(2).
-///
-/// # Errors
-/// The system's error.
-pub(crate) fn fence_all_threads() -> io::Result<()> {
-    membarrier(MEMBARRIER_PRIVATE_EXPEDITED)
+    fn membarrier(command: c_int) -> io::Result<()> {
+        // SAFETY: the call touches no memory of ours.
+        let result = unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Registers the process for [`fence_all_threads`]. False: the system has no such fence.
+    pub(crate) fn prepare_fence_of_all_threads() -> bool {
+        membarrier(MEMBARRIER_REGISTER_PRIVATE_EXPEDITED).is_ok()
+    }
+
+    /// Makes every running thread of the process execute a full fence before this returns.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub(crate) fn fence_all_threads() -> io::Result<()> {
+        membarrier(MEMBARRIER_PRIVATE_EXPEDITED)
+    }
 }
 
 /// The addresses of the calling thread's stack. Empty if the system does not know them.
