@@ -382,6 +382,17 @@ pub(crate) fn run(attempt: &str) {
             collector.collect();
             println!("the world goes on");
         }
+        "run_in_own_stopped_world" => {
+            let (runtime, _heap, collector) = world();
+            let machine = Machine::attach(&runtime).expect("attached");
+            let goroutine = trusted::spawn(&runtime);
+            let run = || runtime.stop_world(|_| machine.run(goroutine.clone()));
+            println!("{}", panic_of(run));
+            println!("{}", panic_of(|| runtime.stop_world(|_| machine.inside(|_| ()))));
+            assert!(matches!(machine.run(goroutine), Left::Exited), "all is as before");
+            collector.collect();
+            println!("collected");
+        }
         "straggler" => straggler(),
         "options_stack" => {
             for (max_stack, accepted) in

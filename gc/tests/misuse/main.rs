@@ -284,6 +284,12 @@ fn stops_of_the_world_nest_and_end_with_a_panic_of_theirs() {
 }
 
 #[test]
+fn a_thread_does_not_wait_for_the_world_that_it_has_stopped() {
+    behaves("run_in_own_stopped_world", "this thread has stopped the world");
+    behaves("run_in_own_stopped_world", "collected");
+}
+
+#[test]
 fn a_world_that_does_not_stop_is_reported_with_a_traceback() {
     behaves("straggler", "straggle");
 }

@@ -51,9 +51,7 @@ impl Runtime {
     #[cold]
     pub(crate) fn enter_stopped_world(&self, gate: &Gate) {
         // A thread that ends has no such list any more, and has not stopped anything.
-        let here = STOPPED.try_with(|stopped| {
-            stopped.borrow().contains(&self.registry.runtime())
-        });
+        let here = STOPPED.try_with(|stopped| stopped.borrow().contains(&self.registry.runtime()));
         if here == Ok(true) {
             self.world.exit(gate);
             panic!("this thread has stopped the world, and waits for it to go on");
