@@ -200,6 +200,8 @@ enum Announced {
     Elsewhere,
     /// A word of the youngest managed frame.
     Youngest,
+    /// A word of a frame halfway to the array.
+    Halfway,
 }
 
 /// All that do not announce the array.
@@ -217,14 +219,15 @@ fn announce(caller: Caller<'_>, array: usize, announced: Announced) {
         Announced::Array => references(array),
         Announced::Empty => array..array,
         Announced::Elsewhere => native.as_ptr() as usize..native.as_ptr_range().end as usize,
-        Announced::Youngest => {
-            let mut depth = 0;
+        Announced::Youngest | Announced::Halfway => {
+            let mut depths = Vec::new();
             let walked = caller.frames(|frame: FrameAt| {
-                depth = frame.depth;
-                ControlFlow::Break(())
+                depths.push(frame.depth);
+                ControlFlow::Continue(())
             });
             walked.expect("a stack that can be walked");
-            let start = header(caller.goroutine()).stack_hi.load(Relaxed) - depth;
+            let at = if announced == Announced::Youngest { 0 } else { depths.len() / 2 };
+            let start = header(caller.goroutine()).stack_hi.load(Relaxed) - depths[at];
             start..start + WORD
         }
     };
@@ -304,6 +307,24 @@ fn without_the_announcement_a_scan_that_comes_later_loses_what_the_array_held() 
             let [lost, found] = written_before_the_visit(config.clone(), n, announced);
             assert_eq!((lost, found), (0, REFERENCES), "{announced:?} {config:?}");
         }
+    }
+}
+
+/// The announcement removes the frontier. The frames beyond get one again.
+#[test]
+fn after_an_announcement_the_goroutine_still_visits_older_frames_before_it_runs_them() {
+    for (config, n) in incremental() {
+        let s = Steps::new(config.clone());
+        let end = s.run(n, &|caller, array| {
+            caller.foreign(|| s.begin(ScanScope::Whole));
+            let removed = s.removed();
+            announce(caller, array, Announced::Halfway);
+            assert!(s.removed() > removed, "the frontier lay in a younger frame");
+            assert_eq!(s.found.count(old()), 0, "the array is beyond: {config:?}");
+        });
+        assert_eq!(end, old().iter().sum::<usize>());
+        assert_eq!(s.found.count(old()), REFERENCES, "{config:?}");
+        s.end(NextCycle::IsWhole);
     }
 }
 
