@@ -337,6 +337,6 @@ impl StubPool {
 }
 
 #[cfg(all(test, stackmark_loom))]
-mod models;
+pub(super) mod models;
 #[cfg(all(test, not(stackmark_loom)))]
 mod tests;

@@ -5,26 +5,36 @@ use crate::protocol::status::{Status, StatusWord};
 use crate::protocol::sync::{AtomicUsize, leave_out};
 use loom::{cell::UnsafeCell, sync::Arc, thread};
 
-const STUB_WORD: usize = 1 << 20;
+/// The hijacked word of stub 0.
+pub(in crate::protocol) const STUB_WORD: usize = 1 << 20;
 const WORD: usize = 8;
 
-/// The table and the return slots of one stack. They are plain cells and relaxed atomics: the
-/// protocol alone orders the accesses.
-struct Stack {
-    table: Vec<AtomicUsize>,
-    slots: Vec<UnsafeCell<usize>>,
+/// The table of saved return addresses. Its words are relaxed atomics: the protocol alone orders
+/// the accesses.
+pub(in crate::protocol) struct TableModel(Vec<AtomicUsize>);
+
+impl TableModel {
+    pub(in crate::protocol) fn new(stubs: u32) -> TableModel {
+        TableModel((0..stubs).map(|_| AtomicUsize::new(0)).collect())
+    }
 }
 
-impl Table for Stack {
+impl Table for &TableModel {
     fn save(&self, stub: u32, return_address: usize) {
-        self.table[stub as usize].store(return_address, Ordering::Relaxed);
+        self.0[stub as usize].store(return_address, Ordering::Relaxed);
     }
     fn saved(&self, stub: u32) -> usize {
-        self.table[stub as usize].load(Ordering::Relaxed)
+        self.0[stub as usize].load(Ordering::Relaxed)
     }
     fn hijacked_word(&self, stub: u32) -> usize {
         STUB_WORD + stub as usize
     }
+}
+
+/// The table, and the return slots of one stack.
+struct Stack {
+    table: TableModel,
+    slots: Vec<UnsafeCell<usize>>,
 }
 
 struct View<'s>(&'s Stack);
@@ -57,7 +67,7 @@ fn return_address(frame: usize) -> usize {
 /// the frames `barriers`.
 fn modelled(status: Status, frames: usize, barriers: &[usize]) -> Arc<Modelled> {
     let slots = (0..frames).map(|frame| UnsafeCell::new(return_address(frame))).collect();
-    let stack = Stack { table: (0..4).map(|_| AtomicUsize::new(0)).collect(), slots };
+    let stack = Stack { table: TableModel::new(4), slots };
     let pool = StubPool::new(0..4);
     let mut list = BarrierList::default();
     place(&mut list, &stack, &pool, barriers);
@@ -68,7 +78,11 @@ fn modelled(status: Status, frames: usize, barriers: &[usize]) -> Arc<Modelled> 
 fn place(list: &mut BarrierList, stack: &Stack, pool: &StubPool, frames: &[usize]) {
     for &frame in frames.iter().rev() {
         let stub = pool.take().expect("enough stubs");
-        list.place(&mut View(stack), stack, Barrier { depth: frame * WORD, stub, frames: 0 });
+        list.place(
+            &mut View(stack),
+            &&stack.table,
+            Barrier { depth: frame * WORD, stub, frames: 0 },
+        );
     }
 }
 
@@ -80,7 +94,7 @@ impl Modelled {
         let target = if found >= STUB_WORD {
             let stub = (found - STUB_WORD) as u32;
             let mut list = self.scan.lock();
-            list.hit(&mut View(&self.stack), &self.stack, &self.pool, depth, stub)
+            list.hit(&mut View(&self.stack), &&self.stack.table, &self.pool, depth, stub)
                 .expect("a known barrier");
             View(&self.stack).read(depth)
         } else {
@@ -98,7 +112,7 @@ impl Modelled {
         // SAFETY: loom checks that no thread writes.
         let sp = self.sp.with(|sp| unsafe { *sp });
         let list = &mut *held.state;
-        list.remove_all(&mut View(&self.stack), &self.stack, &self.pool, sp, foreign);
+        list.remove_all(&mut View(&self.stack), &&self.stack.table, &self.pool, sp, foreign);
         let there: Vec<_> = barriers.iter().copied().filter(|frame| frame * WORD < sp).collect();
         place(list, &self.stack, &self.pool, &there);
     }

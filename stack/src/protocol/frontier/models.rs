@@ -8,25 +8,25 @@
 
 use super::*;
 use crate::protocol::barrier::Refusal;
+use crate::protocol::barrier::models::{STUB_WORD, TableModel};
 use crate::protocol::frontier::access::FramePointer;
 use crate::protocol::status::{Status, StatusWord};
 use crate::protocol::sync::{AtomicUsize, Mutex, Ordering, leave_out};
 use loom::{cell::UnsafeCell, sync::Arc, thread};
 use std::convert::Infallible;
 
-const STUB_WORD: usize = 1 << 20;
 const WORD: usize = 8;
 
 /// One stack's memory, and the table.
 struct Memory {
-    table: Arc<Vec<AtomicUsize>>,
+    table: Arc<TableModel>,
     slots: Vec<AtomicUsize>,
     frames: Vec<UnsafeCell<usize>>,
     visits: Vec<AtomicUsize>,
 }
 
 impl Memory {
-    fn new(table: &Arc<Vec<AtomicUsize>>, frames: usize) -> Memory {
+    fn new(table: &Arc<TableModel>, frames: usize) -> Memory {
         Memory {
             table: table.clone(),
             slots: (0..frames).map(|frame| AtomicUsize::new(return_address(frame))).collect(),
@@ -61,18 +61,6 @@ impl Slots for View<'_> {
     fn write(&mut self, depth: usize, word: usize) {
         // Release: the saved return address is visible before the stub, as in the real slots.
         self.0.slots[depth / WORD - 1].store(word, Ordering::Release);
-    }
-}
-
-impl Table for &Memory {
-    fn save(&self, stub: u32, return_address: usize) {
-        self.table[stub as usize].store(return_address, Ordering::Relaxed);
-    }
-    fn saved(&self, stub: u32) -> usize {
-        self.table[stub as usize].load(Ordering::Relaxed)
-    }
-    fn hijacked_word(&self, stub: u32) -> usize {
-        STUB_WORD + stub as usize
     }
 }
 
@@ -124,8 +112,8 @@ struct Goroutine {
     budget: Budget,
 }
 
-fn table(stubs: u32) -> (Arc<Vec<AtomicUsize>>, Arc<StubPool>) {
-    (Arc::new((0..stubs).map(|_| AtomicUsize::new(0)).collect()), Arc::new(StubPool::new(0..stubs)))
+fn table(stubs: u32) -> (Arc<TableModel>, Arc<StubPool>) {
+    (Arc::new(TableModel::new(stubs)), Arc::new(StubPool::new(0..stubs)))
 }
 
 /// A goroutine with `frames` frames that visits `chunk` of them at a time.
@@ -138,7 +126,7 @@ fn with_pool(
     status: Status,
     frames: usize,
     chunk: u64,
-    table: &Arc<Vec<AtomicUsize>>,
+    table: &Arc<TableModel>,
     pool: &Arc<StubPool>,
 ) -> Goroutine {
     Goroutine {
@@ -157,8 +145,8 @@ impl Goroutine {
         &self.memory[self.place.with(|place| unsafe { *place })]
     }
 
-    fn access<'m>(&'m self, memory: &'m Memory) -> StackAccess<'m, View<'m>, &'m Memory> {
-        StackAccess { slots: View(memory), table: memory, pool: &self.pool }
+    fn access<'m>(&'m self, memory: &'m Memory) -> StackAccess<'m, View<'m>, &'m TableModel> {
+        StackAccess { slots: View(memory), table: &*memory.table, pool: &self.pool }
     }
 
     fn frames(&self) -> usize {
@@ -454,7 +442,7 @@ fn an_unwinder_reads_while_barriers_are_placed() {
             for frame in (1..3).rev() {
                 let found = memory.slots[frame].load(Ordering::Acquire);
                 let original = if found >= STUB_WORD {
-                    memory.saved((found - STUB_WORD) as u32)
+                    (&*memory.table).saved((found - STUB_WORD) as u32)
                 } else {
                     found
                 };
@@ -489,8 +477,11 @@ fn a_stub_is_wanted_again_while_an_unwinder_looks_at_it() {
         let thread = thread::spawn(move || {
             let memory = &unwinder.memory[0];
             let found = memory.slots[1].load(Ordering::Acquire);
-            let original =
-                if found >= STUB_WORD { memory.saved((found - STUB_WORD) as u32) } else { found };
+            let original = if found >= STUB_WORD {
+                (&*memory.table).saved((found - STUB_WORD) as u32)
+            } else {
+                found
+            };
             assert_eq!(
                 original,
                 return_address(1),

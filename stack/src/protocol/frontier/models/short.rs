@@ -92,7 +92,7 @@ impl Scanned {
         );
         assert!(visits.iter().all(|visits| *visits <= 1), "{visits:?}");
         let mut scan = g.scan.lock();
-        scan.check(&View(g.memory()), &g.memory(), count * WORD);
+        scan.check(&View(g.memory()), &&*g.memory().table, count * WORD);
         scan.end(&g.pool);
         assert_eq!(scan.epoch(), 0, "the next goroutine with this record is scanned whole");
     }
