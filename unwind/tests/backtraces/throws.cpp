@@ -1,5 +1,5 @@
-// One of a chain of libraries: f1 calls f2 in the next one, and so on; the last throws. On its way back the exception
-// runs a destructor in the third, or meets a function that lets none pass.
+// One of a chain of libraries: f1 calls f2 in the next one, and so on; the last throws. On its way
+// back the exception runs a destructor in the third, or meets a function that lets none pass.
 #include <cstdlib>
 #include <exception>
 

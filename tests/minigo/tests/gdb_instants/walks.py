@@ -1,5 +1,6 @@
-# Run by gdb over minigo and program.go. Prints a line of JSON for each walk that gdb makes: at every entry of main.leaf, and
-# if SEED is not 0, at instants in between, most of them on the way through a barrier.
+# Run by gdb over minigo and program.go. Prints a line of JSON for each walk that gdb makes: at every
+# entry of main.leaf, and if SEED is not 0, at instants in between, most of them on the way through a
+# barrier.
 import json
 import os
 import random
@@ -64,7 +65,9 @@ class Run:
 
     def tell(self):
         frames, stopped = walk()
-        print("\nwalk " + json.dumps({"event": self.event, "at_event": pc() == self.leaf, "frames": frames, "stopped": stopped}))
+        at_event = pc() == self.leaf
+        line = {"event": self.event, "at_event": at_event, "frames": frames, "stopped": stopped}
+        print("\nwalk " + json.dumps(line))
         return frames
 
     def go_to(self, address):
@@ -76,8 +79,8 @@ class Run:
         return pc() == address
 
     def through_barrier(self, thorough):
-        """Goes on to one of the youngest barriers, and through it: one instruction at a time, or in leaps. False if the next
-        event comes first."""
+        """Goes on to one of the youngest barriers, and through it: one instruction at a time, or in
+        leaps. False if the next event comes first."""
         stubs = []
         frame = gdb.newest_frame()
         while frame is not None and len(stubs) < 3:
