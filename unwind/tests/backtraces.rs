@@ -3,12 +3,14 @@
 
 #[path = "support/gdb.rs"]
 mod gdb;
+#[path = "support/this_thread.rs"]
+mod this_thread;
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use stackmark_unwind::{Code, LiveMemory, RegisterSet, RuleCache, Unwinder};
+use stackmark_unwind::{Code, RegisterSet, RuleCache, Unwinder};
 
 /// Walks this thread, from the caller on, and stops for gdb.
 #[inline(never)]
@@ -19,19 +21,7 @@ extern "C-unwind" fn look() {
     let mut cache = RuleCache::new();
     let context = RegisterSet::capture();
     let mut callers = Vec::new();
-    // SAFETY: the attributes are initialised by the first call. The memory is this thread's stack.
-    let memory = unsafe {
-        let mut attributes = std::mem::zeroed();
-        assert_eq!(libc::pthread_getattr_np(libc::pthread_self(), &raw mut attributes), 0);
-        let (mut start, mut size) = (std::ptr::null_mut(), 0);
-        assert_eq!(
-            libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size),
-            0
-        );
-        libc::pthread_attr_destroy(&raw mut attributes);
-        LiveMemory::new(start as usize..start as usize + size)
-    };
-    let mut trace = Unwinder::new(&snapshot, &mut cache, memory, (), context);
+    let mut trace = Unwinder::new(&snapshot, &mut cache, this_thread::stack(), (), context);
     let mut to_signal_frame = false;
     while let Some(frame) = trace.next_frame().expect("a whole stack") {
         if frame.signal_frame

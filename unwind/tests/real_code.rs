@@ -1,8 +1,9 @@
 //! Registered code that runs. The system's unwinder, panics and gdb cross its frames.
 
 mod support;
+#[path = "support/this_thread.rs"]
+mod this_thread;
 
-use std::ffi::c_void;
 use std::process::Command;
 
 use gimli::X86_64;
@@ -91,28 +92,8 @@ impl Jit {
     }
 }
 
-#[repr(C)]
-struct Opaque(c_void);
-
-unsafe extern "C" {
-    fn _Unwind_Backtrace(
-        visit: extern "C" fn(*mut Opaque, *mut c_void) -> i32,
-        data: *mut c_void,
-    ) -> i32;
-    fn _Unwind_GetIP(context: *mut Opaque) -> usize;
-}
-
-extern "C" fn visit(context: *mut Opaque, data: *mut c_void) -> i32 {
-    // SAFETY: `pcs` passes a vector, and the unwinder a valid context.
-    unsafe { (*data.cast::<Vec<usize>>()).push(_Unwind_GetIP(context)) };
-    0
-}
-
 fn pcs() -> Vec<usize> {
-    let mut pcs: Vec<usize> = Vec::new();
-    // SAFETY: `visit` is such a callback, and expects a vector.
-    unsafe { _Unwind_Backtrace(visit, (&raw mut pcs).cast()) };
-    pcs
+    this_thread::system_frames().into_iter().map(|(pc, _)| pc).collect()
 }
 
 thread_local! {

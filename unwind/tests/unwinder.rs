@@ -1,6 +1,8 @@
 //! Traces of this process, compared with the system's unwinder frame by frame.
 
 mod support;
+#[path = "support/this_thread.rs"]
+mod this_thread;
 
 use std::cell::RefCell;
 use std::ffi::c_void;
@@ -10,56 +12,6 @@ use gimli::X86_64;
 use stackmark_unwind::{
     CallFrame, Code, LiveMemory, MemorySnapshot, RegisterSet, RuleCache, Unwinder, WalkError,
 };
-
-#[repr(C)]
-struct Opaque(c_void);
-
-unsafe extern "C" {
-    fn _Unwind_Backtrace(
-        visit: extern "C" fn(*mut Opaque, *mut c_void) -> i32,
-        data: *mut c_void,
-    ) -> i32;
-    fn _Unwind_GetIP(context: *mut Opaque) -> usize;
-    fn _Unwind_GetCFA(context: *mut Opaque) -> usize;
-}
-
-extern "C" fn visit(context: *mut Opaque, data: *mut c_void) -> i32 {
-    // SAFETY: `system` passes a vector, and the unwinder a valid context.
-    unsafe {
-        (*data.cast::<Vec<(usize, usize)>>())
-            .push((_Unwind_GetIP(context), _Unwind_GetCFA(context)))
-    };
-    0
-}
-
-/// Pc and stack pointer of every frame from the caller of this function on, by the system's
-/// unwinder.
-#[inline(never)]
-fn system() -> Vec<(usize, usize)> {
-    let mut frames: Vec<(usize, usize)> = Vec::new();
-    // SAFETY: `visit` is such a callback, and expects a vector.
-    unsafe { _Unwind_Backtrace(visit, (&raw mut frames).cast()) };
-    frames.remove(0);
-    frames
-}
-
-/// The memory of the calling thread's stack.
-fn thread_stack() -> LiveMemory {
-    // SAFETY: the first call initialises the attributes, and they are destroyed once. The range is
-    // the part of this thread's stack above the current frame, which is mapped.
-    unsafe {
-        let mut attributes = std::mem::zeroed();
-        assert_eq!(libc::pthread_getattr_np(libc::pthread_self(), &raw mut attributes), 0);
-        let (mut start, mut size) = (std::ptr::null_mut(), 0);
-        assert_eq!(
-            libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size),
-            0
-        );
-        libc::pthread_attr_destroy(&raw mut attributes);
-        let end = start as usize + size;
-        LiveMemory::new((&raw const end as usize).max(start as usize)..end)
-    }
-}
 
 fn frames<const N: usize>(
     code: &Code,
@@ -106,9 +58,9 @@ fn a_trace_sees_the_frames_that_the_system_sees() {
     let mut leaf = || {
         let mut cache = RuleCache::new();
         for _ in 0..3 {
-            let stack = thread_stack();
+            let stack = this_thread::stack();
             let context = RegisterSet::capture();
-            let expected = system();
+            let expected = this_thread::system_frames();
             let traced = frames(&code, &mut cache, [stack], context).unwrap();
             // The leaf's own pc differs, since the two walks begin at different calls.
             let pcs: Vec<usize> = traced[1..].iter().map(|frame| frame.pc).collect();
@@ -138,15 +90,15 @@ fn a_pc_that_nothing_describes_is_refused() {
     let code = Code::new();
     let mut cache = RuleCache::new();
     let context = RegisterSet::capture();
-    let result = frames(&code, &mut cache, [thread_stack()], context);
+    let result = frames(&code, &mut cache, [this_thread::stack()], context);
     assert_eq!(result, Err(WalkError::NoRule { pc: context.pc() }));
     // Images that have not been read, with a cache for signal handlers.
     code.refresh_images();
     let mut fixed = RuleCache::fixed(100);
-    let result = frames(&code, &mut fixed, [thread_stack()], context);
+    let result = frames(&code, &mut fixed, [this_thread::stack()], context);
     assert_eq!(result, Err(WalkError::Image { pc: context.pc() }));
     code.snapshot().read_images().unwrap();
-    assert!(frames(&code, &mut fixed, [thread_stack()], context).is_ok());
+    assert!(frames(&code, &mut fixed, [this_thread::stack()], context).is_ok());
 }
 
 #[test]
@@ -170,7 +122,7 @@ fn callee_saved_registers_are_recovered() {
     let mut look = || {
         let context = RegisterSet::capture();
         let snapshot = code.snapshot();
-        let mut trace = Unwinder::new(&snapshot, &mut cache, thread_stack(), (), context);
+        let mut trace = Unwinder::new(&snapshot, &mut cache, this_thread::stack(), (), context);
         let mut seen = false;
         while let Some(frame) = trace.next_frame().unwrap() {
             let values: Vec<_> =
@@ -221,7 +173,7 @@ extern "C" fn on_signal(
         let Handler { code, cache, memory, seen } =
             handler.as_mut().expect("set before the signal is raised");
         let context = RegisterSet::capture();
-        let expected = system();
+        let expected = this_thread::system_frames();
         let own = frames(code, cache, memory.clone(), context).unwrap();
         // SAFETY: the kernel passes the interrupted context.
         let interrupted = RegisterSet::interrupted(unsafe { &*interrupted });
@@ -248,11 +200,11 @@ fn a_trace_goes_through_a_signal_frame_on_another_stack() {
         action.sa_sigaction = on_signal as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         assert_eq!(libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()), 0);
-        [thread_stack(), LiveMemory::new(start..start + alternate.len() * 8)]
+        [this_thread::stack(), LiveMemory::new(start..start + alternate.len() * 8)]
     };
     let mut code = Some(code);
     let mut leaf = || {
-        let memory = [thread_stack(), memory[1].clone()];
+        let memory = [this_thread::stack(), memory[1].clone()];
         let code = code.take().expect("one call");
         HANDLER.set(Some(Handler { code, cache: RuleCache::fixed(1000), memory, seen: None }));
         // SAFETY: the handler is installed.
