@@ -2,10 +2,6 @@
 //! has one file.
 
 #[cfg(target_os = "linux")]
-#[cfg_attr(
-    any(stackmark_loom, stackmark_tsan),
-    allow(dead_code, reason = "these replace the fence of all threads")
-)]
 mod linux;
 
 #[cfg(target_os = "linux")]
