@@ -60,6 +60,7 @@ mod generation;
 mod global;
 pub mod handle;
 pub mod heap;
+mod heap_full;
 mod heap_owner;
 mod mark;
 pub mod mark_sweep;

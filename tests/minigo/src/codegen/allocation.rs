@@ -75,20 +75,6 @@ impl FuncGen<'_, '_> {
 
     fn allocate_out_of_line(&mut self, info: &'static TypeInfo, count: Value) -> Value {
         let info = self.address(std::ptr::from_ref(info) as usize);
-        let object = self.ref_var();
-        let first = self.native(natives::allocate, &[info, count]);
-        self.b.def_var(object, first);
-        // Where the heap is full a collection may make room: the goroutine parks for it, which the
-        // native that allocates could not do.
-        let (full, done) = (self.b.create_block(), self.b.create_block());
-        self.b.set_cold_block(full);
-        self.b.ins().brif(first, done, &[], full, &[]);
-        self.b.switch_to_block(full);
-        self.native(natives::collect, &[]);
-        let second = self.native(natives::allocate_again, &[info, count]);
-        self.b.def_var(object, second);
-        self.b.ins().jump(done, &[]);
-        self.b.switch_to_block(done);
-        self.b.use_var(object)
+        self.native(natives::allocate, &[info, count])
     }
 }

@@ -81,17 +81,14 @@ pub(crate) unsafe fn copy(info: &TypeInfo, to: usize, from: usize, count: usize)
 }
 
 natives! {
-    /// (type, count) -> address of zeroed memory, or 0: there is none before a collection.
+    /// (type, count) -> address of zeroed memory.
     fn allocate(a) {
-        match array_bytes(a.info(0), a.get(1)) {
+        let info = a.info(0);
+        match array_bytes(info, a.get(1)) {
             0 => zero_size_address(),
-            n => host::try_allocate(a.info(0).descriptor, n).unwrap_or(0),
+            n => host::allocate_or_collect(info.descriptor, n)
+                .unwrap_or_else(|error| super::fail::out_of_memory(&error.to_string())),
         }
-    }
-
-    /// (type, count) -> address of zeroed memory. There was none before a collection.
-    fn allocate_again(a) {
-        array(a.info(0), a.get(1))
     }
 
     /// (type, to, from): copies one value.

@@ -3,8 +3,8 @@
 pub(crate) use stackmark_asm::layout::NativeFn;
 
 pub(crate) use super::alloc::{
-    ZEROES, allocate, allocate_again, copy_value, write_barrier, write_barrier_into,
-    write_barrier_lost, zero_memory, zero_size_address,
+    ZEROES, allocate, copy_value, write_barrier, write_barrier_into, write_barrier_lost,
+    zero_memory, zero_size_address,
 };
 pub(crate) use super::channel::{
     ELEMENT_OFFSET, PARKED, SELECTED, channel_close, channel_fetch, channel_length, channel_make,

@@ -32,6 +32,19 @@ pub(crate) fn try_allocate(descriptor: usize, bytes: usize) -> Result<usize, All
     allocated.map(|object| object.address())
 }
 
+/// As [`try_allocate`], after a collection if the heap is full. The native holds no reference.
+pub(crate) fn allocate_or_collect(
+    descriptor: usize,
+    bytes: usize,
+) -> Result<usize, AllocationError> {
+    // SAFETY: natives run on behalf of a goroutine; used here alone.
+    let caller = unsafe { Caller::current() };
+    let descriptor = DescriptorId::from_index(descriptor as u32);
+    let collector = &world().collector;
+    let allocated = with_allocator(|a| collector.allocate(caller, a, descriptor, bytes));
+    allocated.map(|object| object.address())
+}
+
 /// The offset of the allocator's fields for such objects, from the address in the machine word, and
 /// the size of their cells. None: the objects are too large.
 pub(crate) fn allocation_slot(descriptor: usize, bytes: usize) -> Option<(usize, usize)> {

@@ -16,8 +16,8 @@ pub(crate) use goroutines::{
     parked_goroutines, spawn,
 };
 pub(crate) use memory::{
-    allocation_slot, descriptor, reports_stores, shade, shade_lost, shades_lost, store,
-    try_allocate, write_barrier_flag,
+    allocate_or_collect, allocation_slot, descriptor, reports_stores, shade, shade_lost,
+    shades_lost, store, try_allocate, write_barrier_flag,
 };
 
 use crate::code::Code;
