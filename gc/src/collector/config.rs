@@ -27,6 +27,10 @@ pub struct Config {
     /// For debugging: after each mark, with the world stopped, walk everything again and abort if a
     /// reachable object is unmarked.
     pub verify: bool,
+    /// For debugging: a goroutine waits for a collection at each poll. With generations, seven of
+    /// eight are minor. Without
+    /// [`poll_always`](stackmark_stack::Config::poll_always) a poll is seldom called.
+    pub collect_every_poll: bool,
 }
 
 impl Config {
@@ -57,6 +61,7 @@ impl Default for Config {
             write_barrier: Kind::default(),
             generational: None,
             verify: false,
+            collect_every_poll: false,
         }
     }
 }

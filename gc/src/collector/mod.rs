@@ -101,7 +101,7 @@ impl<H: Heap> Collector<H> {
             }
         };
         let thread = thread::spawn("stackmark-cycle".into(), "cycles", run)?;
-        let sink = Arc::new(RootReceiver(Arc::clone(&state.marking)));
+        let sink = Arc::new(RootReceiver::new(&state, config.collect_every_poll));
         // The claims that last come last: an error leaves heap and runtime as they were.
         let stacks = CycleDriver::new(&state.runtime, sink)?;
         claim.settle(Box::new(CollectOnGrowth(Arc::downgrade(&state))))?;
@@ -135,13 +135,7 @@ impl<H: Heap> Collector<H> {
             "a collector's own thread waits for no collection: a callback requests one, and returns"
         );
         assert!(!Runtime::has_stopped_world(), "no collection is waited for in a stopped world");
-        let (send, receive) = std::sync::mpsc::channel();
-        self.request(move || {
-            // The receiver waits below.
-            let _ = send.send(());
-        });
-        // An error means that the collector has ended: there is nothing to wait for.
-        let _ = receive.recv();
+        self.state.requests.wait(Generation::All);
     }
 
     /// The heap.

@@ -27,15 +27,31 @@ struct State {
 }
 
 impl Requests {
-    /// Asks for a cycle that begins after this call. `waiter` is called when it is complete.
+    /// Asks for a cycle that begins after this call. `waiter` is called when it is complete. It is
+    /// dropped if the collector ends before.
     pub(super) fn add(&self, generation: Generation, waiter: Option<Waiter>) {
         let mut state = self.state.lock();
+        if state.stop {
+            return;
+        }
         state.major |= generation == Generation::All;
         let number = state.begun + 1;
         state.wanted = state.wanted.max(number);
         state.waiters.extend(waiter.map(|waiter| (number, waiter)));
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// As [`Requests::add`], and waits until the cycle is complete, or the collector has ended.
+    pub(super) fn wait(&self, generation: Generation) {
+        let (send, receive) = std::sync::mpsc::channel();
+        let done = move || {
+            // The receiver waits below.
+            let _ = send.send(());
+        };
+        self.add(generation, Some(Box::new(done)));
+        // An error means that the collector has ended: there is nothing to wait for.
+        let _ = receive.recv();
     }
 
     /// Ends the thread that runs cycles, after the cycle that runs.
@@ -52,6 +68,10 @@ impl Requests {
             self.changed.wait(&mut state);
         }
         if state.stop {
+            let waiters = std::mem::take(&mut state.waiters);
+            // Not under the lock: they are the embedder's.
+            drop(state);
+            drop(waiters);
             return None;
         }
         state.begun += 1;

@@ -299,6 +299,21 @@ pub(crate) fn run(attempt: &str) {
             println!("collected");
         }
         "collect_at_poll" => collect_at_poll(),
+        "collect_every_poll" => {
+            let config = stack::Config { poll_always: true, ..Default::default() };
+            let runtime = runtime_with(config, Box::new(Embedder));
+            let config = Config { collect_every_poll: true, verify: true, ..quiet() };
+            let collector = Collector::start(heap(), runtime.clone(), &config).expect("one");
+            let machine = Machine::attach(&runtime).expect("attached");
+            for polls in 1..=3 {
+                assert!(matches!(machine.run(trusted::spawn_polling(&runtime)), Left::Exited));
+                assert_eq!(collector.statistics().cycles, polls);
+            }
+            drop(collector);
+            // No collection comes any more, and none is waited for.
+            assert!(matches!(machine.run(trusted::spawn_polling(&runtime)), Left::Exited));
+            println!("polled");
+        }
         "collect_inside" => {
             let (runtime, _heap, collector) = world();
             println!("{}", inside(&runtime, |_| panic_of(|| collector.collect())));

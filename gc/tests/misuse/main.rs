@@ -233,6 +233,11 @@ fn collect_at_a_poll_names_the_rule() {
 }
 
 #[test]
+fn a_collection_at_every_poll_ends_with_the_collector() {
+    behaves("collect_every_poll", "polled");
+}
+
+#[test]
 fn collect_from_within_machine_inside_names_the_rule() {
     behaves("collect_inside", "Caller::foreign");
 }

@@ -2,13 +2,12 @@
 
 use super::world::{fatal, world};
 use crate::runtime::traceback;
-use stackmark::Generation;
 use stackmark::stack::{Caller, Goroutine, Word};
 use stackmark::unwind::FrameKind;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 /// What a goroutine waits for, for the message of a deadlock.
 #[derive(Clone, Copy, Debug)]
@@ -103,40 +102,20 @@ pub(crate) fn goroutines() -> usize {
     world().runtime.live_goroutines()
 }
 
-/// What a collection at a poll collects: everything, every so often.
-pub(super) fn poll_generation() -> Generation {
-    static POLLS: AtomicUsize = AtomicUsize::new(0);
-    match POLLS.fetch_add(1, Ordering::Relaxed) % 8 {
-        0 => Generation::All,
-        _ => Generation::Young,
-    }
-}
-
 /// A whole collection. The native ends here.
 pub(crate) fn collect() {
-    // SAFETY: natives run on behalf of a goroutine; what this owns moves into the request.
-    unsafe { collect_for(Caller::current(), Generation::All) }
-}
-
-/// Parks the goroutine until a collection that begins now is complete.
-///
-/// # Safety
-/// As for [`Caller::park`].
-pub(super) unsafe fn collect_for(caller: Caller<'_>, generation: Generation) {
     let w = world();
+    // SAFETY: natives run on behalf of a goroutine; what this owns moves into the request.
+    let caller = unsafe { Caller::current() };
     let goroutine = caller.handle();
     w.scheduler.await_wakeup();
     let publish = move || {
-        let done = move || {
+        w.collector.request(move || {
             w.runtime.ready(goroutine, Word::Plain(0));
             w.scheduler.wakeup_done();
-        };
-        match generation {
-            Generation::All => w.collector.request(done),
-            Generation::Young => w.collector.request_minor(done),
-        }
+        });
     };
-    // SAFETY: by our contract.
+    // SAFETY: as above.
     unsafe { caller.park(publish) };
 }
 

@@ -24,14 +24,13 @@ use crate::code::Code;
 use crate::options::{Options, Stress};
 use crate::report;
 use crate::runtime::{fail, foreign as exports, interface, output, panic, profile, traceback};
-use goroutines::{collect_for, poll_generation};
 use memory::with_allocator;
 use parking_lot::Mutex;
 use stackmark::Collector;
 use stackmark::mark_sweep::{Allocator, MarkSweep};
 use stackmark::stack::scheduler::Scheduler;
 use stackmark::stack::{
-    BarrierMode, Caller, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll,
+    BarrierMode, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll,
 };
 use stackmark::trace_file::TraceFile;
 use stackmark::unwind::{self, stack_map};
@@ -54,13 +53,6 @@ impl Host for Embedder {
 
     fn machine_attached(&self) -> usize {
         with_allocator(Allocator::slots_address)
-    }
-
-    fn at_poll(&self, _goroutine: &Goroutine) {
-        if world().options.has(Stress::CollectEveryPoll) {
-            // SAFETY: on the goroutine's thread; the poll owns nothing when it calls this.
-            unsafe { collect_for(Caller::current(), poll_generation()) };
-        }
     }
 
     fn source(&self, pc: usize) -> Option<(String, u32)> {
@@ -106,6 +98,7 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
         write_barrier: options.write_barrier,
         generational: options.generational,
         verify: options.has(Stress::Verify),
+        collect_every_poll: options.has(Stress::CollectEveryPoll),
     };
     let collector = Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &collector)?;
     let on_deadlock = Box::new(|| match panic::main_has_exited() {
