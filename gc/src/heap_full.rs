@@ -42,8 +42,8 @@ impl Collector<MarkSweep> {
     }
 
     /// Calls `allocate`, which allocates on this thread, for example within
-    /// [`Machine::inside`](stackmark_stack::Machine::inside). If it finds the heap full, waits for a
-    /// collection, and calls it again.
+    /// [`Machine::inside`](stackmark_stack::Machine::inside). If it finds the heap full, waits for
+    /// a collection, and calls it again.
     ///
     /// # Errors
     /// That of the last call.

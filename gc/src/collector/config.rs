@@ -15,9 +15,9 @@ pub struct Config {
     /// By how many percent of what was live after the last cycle the heap may grow before the next
     /// one. `None`: growth makes no cycles.
     pub percent: Option<u32>,
-    /// How much memory objects and stacks should use together, in bytes: at least 1. Near it cycles come more
-    /// often than `percent` asks for. It is exceeded where more is live. A heap's own limit, beyond
-    /// which it refuses to allocate, is another matter.
+    /// How much memory objects and stacks should use together, in bytes: at least 1. Near it cycles
+    /// come more often than `percent` asks for. It is exceeded where more is live. A heap's own
+    /// limit, beyond which it refuses to allocate, is another matter.
     pub memory_limit: Option<usize>,
     /// Which references a store shades. With [`Kind::Hybrid`] no stack is visited twice.
     pub write_barrier: Kind,
@@ -28,8 +28,8 @@ pub struct Config {
     /// reachable object is unmarked.
     pub verify: bool,
     /// For debugging: a goroutine waits for a collection at each poll. With generations, seven of
-    /// eight are minor. Without
-    /// [`poll_always`](stackmark_stack::Config::poll_always) a poll is seldom called.
+    /// eight are minor. Polls are seldom called without
+    /// [`poll_always`](stackmark_stack::Config::poll_always).
     pub collect_every_poll: bool,
 }
 

@@ -111,8 +111,8 @@ impl<H: Heap> Collector<H> {
     }
 
     /// Asks for a cycle that begins after this call and collects everything. When it is complete
-    /// the collector's thread calls `done`, which may make a goroutine ready. A panic in `done` ends
-    /// the process.
+    /// the collector's thread calls `done`, which may make a goroutine ready. A panic in `done`
+    /// ends the process. If the collector ends before, `done` is dropped.
     pub fn request(&self, done: impl FnOnce() + Send + 'static) {
         self.state.requests.add(Generation::All, Some(Box::new(done)));
     }
