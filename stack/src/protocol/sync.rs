@@ -139,6 +139,9 @@ mod asymmetric {
     }
 
     /// The rare half of the pair: takes microseconds. It is also a `fence(SeqCst)`.
+    ///
+    /// # Panics
+    /// If the system takes the fence away that it has promised.
     pub fn heavy_fence() {
         fence(Ordering::SeqCst);
         if ASYMMETRIC.load(Ordering::Relaxed) {
