@@ -80,6 +80,7 @@ impl Goroutine {
         self.requests.forget();
         self.room.store(0, Ordering::Relaxed);
         self.exception_is_gone();
+        self.with_transfer(Vec::clear);
         self.header.language.iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 
@@ -204,14 +205,6 @@ impl Goroutine {
     /// Whether its stack may move.
     pub(crate) fn stack_kind(&self) -> StackKind {
         if self.fixed.load(Ordering::Relaxed) { StackKind::Fixed } else { StackKind::Moving }
-    }
-
-    /// Moves the words that [`Runtime::set_transfer`](crate::Runtime::set_transfer) has left to
-    /// `into`, replacing its contents.
-    pub fn take_transfer(&self, into: &mut Vec<usize>) {
-        let mut transfer = self.transfer.lock();
-        into.clear();
-        into.append(&mut transfer);
     }
 
     /// Calls `f` with the words of the transfer, under a lock.

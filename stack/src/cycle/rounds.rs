@@ -158,6 +158,10 @@ impl CycleDriver {
 impl Runtime {
     fn begin_round(&self) {
         self.assert_outside("a scan of all stacks");
+        assert!(
+            !Runtime::has_stopped_world(),
+            "this thread has stopped the world: none scans itself"
+        );
         assert!(self.is_scanning(), "begin_scanning comes first");
         self.cycle.begin_round();
     }
@@ -254,22 +258,20 @@ impl Runtime {
     /// # Errors
     /// [`ScanError`].
     pub fn scan_frozen(&self) -> Result<bool, ScanError> {
-        let Some(goroutine) = self.cycle.pop_unscanned() else { return Ok(false) };
+        let Some(goroutine) = self.cycle.begin_visit() else { return Ok(false) };
         let _span = self.observed().span(Activity::Scan, goroutine.id());
         let (cycle, chunk) = (self.cycle.scanning(), self.config.chunk(true));
         let mut scan = goroutine.scan_lock();
-        let visited = scan::visit_frozen(self, &goroutine, &mut scan, cycle, chunk)?;
-        self.counters().scanned_running.fetch_add(visited, Ordering::Relaxed);
+        let visited = scan::visit_frozen(self, &goroutine, &mut scan, cycle, chunk);
         let more = !scan.is_complete();
         drop(scan);
-        if more {
-            self.cycle.push_unscanned(goroutine);
-        }
+        self.cycle.end_visit(cycle, more.then_some(goroutine));
+        self.counters().scanned_running.fetch_add(visited?, Ordering::Relaxed);
         Ok(true)
     }
 
     /// The frames of a goroutine that stands still, youngest first, at most `limit` of them. `None`
-    /// if the goroutine runs on another thread, or has ended.
+    /// if the goroutine runs on another thread, has ended, or belongs to another runtime.
     ///
     /// # Errors
     /// [`ScanError`]: the stack cannot be walked.
@@ -278,6 +280,9 @@ impl Runtime {
         goroutine: &Goroutine,
         limit: usize,
     ) -> Result<Option<Vec<FrameAt>>, ScanError> {
+        if !self.owns(goroutine) {
+            return Ok(None);
+        }
         let mut frames = Vec::new();
         let visit = |frame| {
             if frames.len() < limit {

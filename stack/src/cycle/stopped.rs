@@ -32,8 +32,9 @@ fn stop<R>(runtime: &Runtime, f: impl FnOnce(Option<Straggler>) -> R) -> R {
     let _stopping = Stopping::of(runtime);
     let mut waiting = Waiting::new(runtime);
     let machines = || runtime.registry.machines();
-    runtime.world.stop(machines, |entry, signal| waiting.ask(entry, signal));
+    // Before the stop, which begins by counting itself: a report to the host may panic.
     let _start = Start(runtime);
+    runtime.world.stop(machines, |entry, signal| waiting.ask(entry, signal));
     f(waiting.end())
 }
 
@@ -150,7 +151,13 @@ impl CycleStopped<'_> {
     /// # Errors
     /// [`ScanError`].
     pub fn finish_scans(&mut self) -> Result<(), ScanError> {
-        while self.world.runtime.scan_frozen()? {}
+        let runtime = self.world.runtime;
+        while !runtime.cycle.is_visited() {
+            if !runtime.scan_frozen()? {
+                // Another thread is in the middle of a visit, and needs no goroutine to end it.
+                std::thread::yield_now();
+            }
+        }
         Ok(())
     }
 
@@ -162,7 +169,7 @@ impl CycleStopped<'_> {
     pub fn end_scanning(&mut self, next: NextCycle) {
         let watch = next == NextCycle::MayBeShort;
         assert!(
-            !watch || !self.world.runtime.has_frozen(),
+            !watch || self.world.runtime.cycle.is_visited(),
             "there are scans that are not complete"
         );
         self.world.runtime.cycle.end(watch);

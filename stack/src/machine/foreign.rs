@@ -16,6 +16,9 @@ impl Caller<'_> {
     /// Calls `f`, native code that may wait, with the goroutine InForeign. Meanwhile the goroutine
     /// may be scanned, and its machine does not keep the world from stopping. When `f` returns or
     /// unwinds, the goroutine waits while it is held or the world is stopped.
+    ///
+    /// # Panics
+    /// If the goroutine is InForeign: foreign calls do not nest but over a callback.
     #[inline]
     pub fn foreign<R>(self, f: impl FnOnce() -> R) -> R {
         struct BackInside<'m>(Caller<'m>);
@@ -34,6 +37,7 @@ impl Caller<'_> {
             }
         }
         let goroutine = self.goroutine();
+        assert!(!goroutine.status.is_foreign(), "a foreign call is under way on this goroutine");
         let _span = self.runtime().observed().span(Activity::ForeignCall, goroutine.id());
         self.record.go_outside(goroutine);
         let _back = BackInside(self);

@@ -101,7 +101,8 @@ impl Machine {
         let (runtime, entry) = (&*record.runtime, &*record.entry);
         if record.goroutine().is_some()
             || record.is_inside()
-            || goroutine.runtime() != runtime.registry.runtime()
+            || goroutine.in_callback()
+            || !runtime.owns(&goroutine)
         {
             refuse(record, &goroutine);
         }
@@ -173,6 +174,11 @@ fn refuse(record: &ThreadRecord, goroutine: &Goroutine) -> ! {
         );
     }
     assert!(!record.is_inside(), "no goroutine is run from within Machine::inside");
+    assert!(
+        !record.runtime.owns(goroutine) || !goroutine.in_callback(),
+        "goroutine {} is in a callback, and goes on on its own thread",
+        goroutine.id()
+    );
     panic!("goroutine {} belongs to another runtime than this machine", goroutine.id())
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct CycleState {
     /// before it asks any goroutine to scan itself.
     round: AtomicU64,
     /// Goroutines whose stacks have unvisited frames in this cycle.
-    unscanned: Mutex<VecDeque<Arc<Goroutine>>>,
+    unscanned: Mutex<Unscanned>,
     /// Goroutines that have run since their scan in this cycle.
     dirty: Mutex<VecDeque<Arc<Goroutine>>>,
     /// Dirty goroutines are being scanned again: a goroutine that becomes dirty scans another one.
@@ -34,6 +34,15 @@ pub(crate) struct CycleState {
     rescanning: AtomicBool,
     /// Where the thread that drives the cycle waits for goroutines to scan themselves.
     scanned: (ProtocolMutex<()>, Condvar),
+}
+
+/// Stacks with unvisited frames.
+#[derive(Debug, Default)]
+struct Unscanned {
+    /// Those that no thread visits at this moment.
+    waiting: VecDeque<Arc<Goroutine>>,
+    /// How many threads are in the middle of a visit.
+    visits: usize,
 }
 
 impl CycleState {
@@ -83,6 +92,7 @@ impl CycleState {
         self.scanning.store(0, Ordering::Release);
         self.rescanning.store(false, Ordering::Relaxed);
         self.dirty.lock().clear();
+        self.unscanned.lock().waiting.clear();
     }
 
     /// The cycle that scans stacks or marks, or 0.
@@ -132,17 +142,36 @@ impl CycleState {
 
     /// Adds a goroutine whose stack has unvisited frames.
     pub(crate) fn push_unscanned(&self, goroutine: Arc<Goroutine>) {
-        self.unscanned.lock().push_back(goroutine);
+        self.unscanned.lock().waiting.push_back(goroutine);
     }
 
-    /// Takes a goroutine whose stack has unvisited frames.
-    pub(crate) fn pop_unscanned(&self) -> Option<Arc<Goroutine>> {
-        self.unscanned.lock().pop_front()
+    /// Takes a goroutine whose stack has unvisited frames, to visit some. Followed by
+    /// [`CycleState::end_visit`].
+    pub(crate) fn begin_visit(&self) -> Option<Arc<Goroutine>> {
+        let mut unscanned = self.unscanned.lock();
+        let goroutine = unscanned.waiting.pop_front()?;
+        unscanned.visits += 1;
+        Some(goroutine)
+    }
+
+    /// A visit for `cycle` is done, and its roots are delivered. `rest`: the goroutine, if it has
+    /// unvisited frames left.
+    pub(crate) fn end_visit(&self, cycle: u64, rest: Option<Arc<Goroutine>>) {
+        let mut unscanned = self.unscanned.lock();
+        unscanned.visits -= 1;
+        // Another cycle's scans begin anew.
+        unscanned.waiting.extend(rest.filter(|_| self.scanning() == cycle));
+    }
+
+    /// Whether every frame is visited: no stack waits, and no thread is in the middle of a visit.
+    pub(crate) fn is_visited(&self) -> bool {
+        let unscanned = self.unscanned.lock();
+        unscanned.waiting.is_empty() && unscanned.visits == 0
     }
 
     /// Whether a stack has unvisited frames.
     pub(crate) fn has_unscanned(&self) -> bool {
-        !self.unscanned.lock().is_empty()
+        !self.unscanned.lock().waiting.is_empty()
     }
 
     /// Adds a goroutine that runs again.

@@ -153,11 +153,25 @@ impl Runtime {
         self.registry.attached_threads()
     }
 
+    /// Whether the goroutine is one of this runtime's.
+    #[inline]
+    pub(crate) fn owns(&self, goroutine: &Goroutine) -> bool {
+        goroutine.runtime() == self.registry.runtime()
+    }
+
+    /// # Panics
+    /// If the goroutine belongs to another runtime.
+    #[inline]
+    pub(crate) fn assert_own(&self, goroutine: &Goroutine) {
+        assert!(self.owns(goroutine), "goroutine {} belongs to another runtime", goroutine.id());
+    }
+
     /// Hands a Runnable goroutine to the scheduler.
     ///
     /// # Panics
-    /// If there is no scheduler.
+    /// If there is no scheduler, or the goroutine belongs to another runtime.
     pub fn schedule(&self, goroutine: Arc<Goroutine>) {
+        self.assert_own(&goroutine);
         let scheduler = self.scheduler.get();
         scheduler.expect("a runtime that makes goroutines ready has a scheduler").ready(goroutine);
     }

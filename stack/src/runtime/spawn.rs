@@ -97,10 +97,13 @@ impl Runtime {
     /// reference, which stays alive from now on.
     ///
     /// # Panics
-    /// If the goroutine is not parked: nothing is changed then. If there is no scheduler.
+    /// If the goroutine is not parked, or belongs to another runtime: nothing is changed then. If
+    /// there is no scheduler.
     pub fn ready(&self, goroutine: Arc<Goroutine>, value: Word) {
-        let own_thread = goroutine.in_callback();
+        self.assert_own(&goroutine);
         goroutine.status.ready();
+        // Not before: a goroutine that runs may begin a callback and park there.
+        let own_thread = goroutine.in_callback();
         // The goroutine is in no queue yet, so no thread reads the value before it is stored.
         goroutine.header.resume_value.store(value.bits(), Ordering::Relaxed);
         self.shade(&[value]);
@@ -113,9 +116,13 @@ impl Runtime {
     }
 
     /// Replaces the words that native code keeps for a goroutine: values on their way to or from a
-    /// parked goroutine. They are roots until [`Goroutine::take_transfer`] takes them. The write
+    /// parked goroutine. They are roots until [`Runtime::take_transfer`] takes them. The write
     /// barrier shades old and new words.
+    ///
+    /// # Panics
+    /// If the goroutine belongs to another runtime.
     pub fn set_transfer(&self, goroutine: &Goroutine, words: &[Word]) {
+        self.assert_own(goroutine);
         goroutine.with_transfer(|transfer| {
             if self.cycle.is_scanning() {
                 self.roots(transfer);
@@ -124,6 +131,25 @@ impl Runtime {
             transfer.extend(words.iter().map(|word| word.bits()));
         });
         self.shade(words);
+    }
+
+    /// Takes the words that [`Runtime::set_transfer`] has left with a goroutine into `into`,
+    /// replacing its contents. The write barrier shades them: the goroutine that takes them may be
+    /// scanned already, and the one that they were left with not yet.
+    ///
+    /// # Panics
+    /// If the goroutine belongs to another runtime.
+    pub fn take_transfer(&self, goroutine: &Goroutine, into: &mut Vec<usize>) {
+        self.assert_own(goroutine);
+        into.clear();
+        goroutine.with_transfer(|transfer| {
+            // Under the transfer's lock: the goroutine's own scan visits the words before or not
+            // at all. A cycle that begins later scans the taker with them.
+            if self.cycle.is_scanning() {
+                self.roots(transfer);
+            }
+            into.append(transfer);
+        });
     }
 
     /// Shades the references that native code hands to a goroutine: a scan that came before does

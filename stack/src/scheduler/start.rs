@@ -1,7 +1,7 @@
 //! Starting and stopping the threads.
 
 use super::monitor::monitor;
-use super::threads::{EndWithPanic, Scheduler};
+use super::threads::{EndWithPanic, Scheduler, is_worker_thread};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -55,7 +55,11 @@ impl Scheduler {
 impl Threads {
     /// Stops the scheduler. Each thread ends when its goroutine parks, yields or ends. Returns when
     /// all threads have ended.
+    ///
+    /// # Panics
+    /// On a scheduler's own thread, which would wait for itself.
     pub fn stop(self) {
+        assert!(!is_worker_thread(), "a scheduler's own thread does not wait for its end");
         let scheduler = &self.scheduler;
         scheduler.stop.store(true, Ordering::Relaxed);
         scheduler.state.lock().stopped = true;

@@ -113,6 +113,11 @@ impl std::fmt::Debug for Scheduler {
     }
 }
 
+/// Whether the calling thread is a scheduler's.
+pub(super) fn is_worker_thread() -> bool {
+    !LOCAL.get().is_null()
+}
+
 impl Scheduler {
     /// The most threads that run managed code at a time.
     pub const MOST_THREADS: usize = 1 << 14;
@@ -382,7 +387,8 @@ impl Scheduler {
 
     /// Ends [`Scheduler::await_wakeup`], after the goroutine was made ready. Called on any thread.
     pub fn wakeup_done(&self) {
-        self.awaited.fetch_sub(1, Ordering::SeqCst);
+        let awaited = self.awaited.fetch_sub(1, Ordering::SeqCst);
+        assert_ne!(awaited, 0, "await_wakeup comes first");
         // All threads may have gone to sleep, and wait for just this wake-up. The fence pairs with
         // the heavy fence in `publish_wakeable`.
         fence(Ordering::SeqCst);

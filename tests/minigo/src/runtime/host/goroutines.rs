@@ -63,7 +63,7 @@ impl Waiter {
 
     pub(crate) fn take_transfer(&self) -> Vec<usize> {
         let mut words = vec![];
-        self.0.take_transfer(&mut words);
+        world().runtime.take_transfer(&self.0, &mut words);
         words
     }
 
