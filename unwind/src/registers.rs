@@ -35,7 +35,7 @@ impl RegisterSet {
     }
 
     /// A frame of which nothing is known.
-    pub(crate) fn unknown() -> RegisterSet {
+    pub fn unknown() -> RegisterSet {
         RegisterSet { values: [0; REGISTERS], known: 0 }
     }
 

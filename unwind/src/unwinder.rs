@@ -17,7 +17,7 @@ use crate::image::ImageError;
 use crate::memory::Memory;
 use crate::registers::RegisterSet;
 use crate::return_addresses::ReturnAddresses;
-use crate::rule::{PackedRule, Recovered, UnwindRule};
+use crate::rule::{ExpressionError, PackedRule, Recovered, UnwindRule};
 use crate::rule_cache::RuleCache;
 use crate::saved_registers::SavedLately;
 use crate::walk_error::WalkError;
@@ -71,7 +71,10 @@ pub struct Unwinder<'t, M, R, const REGISTERS: bool> {
     exact: bool,
     sp: usize,
     fp: usize,
+    /// The frame pointer's value is not known, and `fp` is 0.
+    fp_unknown: bool,
     /// Where each callee-saved register of this frame was saved; 0 if `registers` still holds it.
+    /// All 0 without `REGISTERS`.
     saved: [usize; CALLEE_SAVED.len()],
     registers: RegisterSet,
     /// `registers` are those of this very frame.
@@ -126,6 +129,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             exact: true,
             sp: registers.sp(),
             fp: registers.get(FRAME_POINTER).unwrap_or(0),
+            fp_unknown: registers.get(FRAME_POINTER).is_none(),
             saved: [0; CALLEE_SAVED.len()],
             registers,
             fresh: true,
@@ -179,6 +183,10 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             let mut moved = false;
             let mut last = (at, cache.find(at));
             let outcome = loop {
+                // Rare, and so tested by the step that is not simple.
+                if self.fp_unknown {
+                    break None;
+                }
                 // A recursion stands at the same pc again.
                 if last.0 != at {
                     last = (at, cache.find(at));
@@ -307,15 +315,19 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             Some(simple) => simple,
             None => return self.step_slowly(UnwindRule::packed(rule)),
         };
+        if from_fp && self.fp_unknown {
+            let source = ExpressionError::UnknownRegister(FRAME_POINTER);
+            return Err(WalkError::Expression { pc: self.pc(), source });
+        }
         let cfa = if from_fp { self.fp } else { sp }.wrapping_add(offset);
         if cfa <= sp || !cfa.is_multiple_of(WORD) {
             return Err(self.bad_cfa(cfa));
         }
         let return_slot = rule.return_slot(cfa);
         let found = self.read(return_slot)?;
-        let fp = match rule.saved_fp() {
-            0 => self.fp,
-            below => self.read(cfa.wrapping_sub(below))?,
+        let (fp, fp_unknown) = match rule.saved_fp() {
+            0 => (self.fp, self.fp_unknown),
+            below => (self.read(cfa.wrapping_sub(below))?, false),
         };
         if REGISTERS {
             for (i, saved) in self.saved.iter_mut().enumerate().filter(|(i, _)| rule.saved(*i) != 0)
@@ -334,6 +346,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             signal_frame: false,
         };
         (self.at, self.sp, self.fp) = (return_address.wrapping_sub(1), cfa, fp);
+        self.fp_unknown = fp_unknown;
         (self.exact, self.fresh) = (false, false);
         Ok(Some(frame))
     }
@@ -356,7 +369,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         match register {
             PC => Some(self.pc()),
             STACK_POINTER => Some(self.sp),
-            FRAME_POINTER => Some(self.fp),
+            FRAME_POINTER => (!self.fp_unknown).then_some(self.fp),
             _ => match self.register_slot(register) {
                 Some(slot) => self.memory.read(slot),
                 None if self.fresh || REGISTERS && CALLEE_SAVED.contains(&register) => {
@@ -368,7 +381,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
     }
 
     /// Where in memory a callee-saved register of that frame was saved. `None` if it is still in
-    /// the register.
+    /// the register, or if its place is not known.
     pub fn register_slot(&self, register: Register) -> Option<usize> {
         let i = CALLEE_SAVED.into_iter().position(|saved| saved == register)?;
         (self.saved[i] != 0).then_some(self.saved[i])
@@ -434,16 +447,19 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         }
         let return_address = self.returns.original(found).unwrap_or(found);
         let return_slot = recovery.return_slot();
-        for (i, register) in CALLEE_SAVED.into_iter().enumerate() {
-            match recovery.register(register) {
-                Recovered::At(address) => self.saved[i] = address,
-                Recovered::Same => {}
-                Recovered::Unknown | Recovered::Value(_) => self.saved[i] = 0,
+        if REGISTERS {
+            for (i, register) in CALLEE_SAVED.into_iter().enumerate() {
+                match recovery.register(register) {
+                    Recovered::At(address) => self.saved[i] = address,
+                    Recovered::Same => {}
+                    Recovered::Unknown | Recovered::Value(_) => self.saved[i] = 0,
+                }
             }
         }
         self.registers = caller;
         self.sp = caller_sp;
         self.fp = caller.get(FRAME_POINTER).unwrap_or(0);
+        self.fp_unknown = caller.get(FRAME_POINTER).is_none();
         self.exact = signal_frame;
         self.at = if signal_frame { return_address } else { return_address.wrapping_sub(1) };
         self.fresh = true;

@@ -330,3 +330,213 @@ fn registers_are_found_alike_step_by_step_and_at_once() {
         }
     }
 }
+
+/// Walks over random frames of every kind of rule, compared with one that takes each register from
+/// the rules' own evaluation and forgets what they do not say.
+mod registers {
+    use super::*;
+    use gimli::write::CallFrameInstruction as Cfi;
+    use gimli::{Register, X86_64};
+    use proptest::prelude::*;
+    use stackmark_unwind::{Memory, Recovered, Region, Snapshot};
+
+    const CODE: usize = 0x40_0000;
+    const STACK: usize = 0x7000_0000;
+    const WORDS: usize = 256;
+    const CALLEE_SAVED: [Register; 6] =
+        [X86_64::RBP, X86_64::RBX, X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
+
+    /// The functions, and which of them are frames of signals.
+    fn functions() -> Vec<(bool, Vec<(u32, Cfi)>)> {
+        let saves = |registers: &[Register]| -> Vec<(u32, Cfi)> {
+            let at =
+                |(i, register): (usize, &Register)| (0, Cfi::Offset(*register, -16 - 8 * i as i32));
+            std::iter::once((0, Cfi::CfaOffset(64)))
+                .chain(registers.iter().enumerate().map(at))
+                .collect()
+        };
+        let with = |mut all: Vec<(u32, Cfi)>, more: &[Cfi]| {
+            all.extend(more.iter().map(|more| (0, more.clone())));
+            all
+        };
+        let signal: Vec<(u32, Cfi)> = (0..16_u16)
+            .filter(|number| Register(*number) != X86_64::RSP)
+            .map(|number| (0, Cfi::Offset(Register(number), -16 - 8 * i32::from(number))))
+            .collect();
+        vec![
+            (false, saves(&[])),
+            (false, saves(&[X86_64::RBP])),
+            (false, saves(&[X86_64::R12, X86_64::RBX])),
+            (false, saves(&CALLEE_SAVED)),
+            (false, with(saves(&[X86_64::RBP]), &[Cfi::Cfa(X86_64::RBP, 16)])),
+            (false, with(saves(&[X86_64::RBP]), &[Cfi::Cfa(X86_64::RBP, 40)])),
+            (false, with(saves(&[X86_64::R12]), &[Cfi::Cfa(X86_64::R12, 16)])),
+            (false, with(saves(&[]), &[Cfi::Cfa(X86_64::RBX, 24)])),
+            (false, with(saves(&[]), &[Cfi::Cfa(X86_64::RAX, 24)])),
+            (false, with(saves(&[]), &[Cfi::Undefined(X86_64::RBP)])),
+            (false, with(saves(&[]), &[Cfi::Undefined(X86_64::R12), Cfi::Undefined(X86_64::RBP)])),
+            (false, with(saves(&[]), &[Cfi::Register(X86_64::RBP, X86_64::R12)])),
+            (false, with(saves(&[]), &[Cfi::ValOffset(X86_64::R12, -32)])),
+            (true, with(signal, &[Cfi::CfaOffset(192)])),
+        ]
+    }
+
+    fn code() -> Code {
+        let mut table = gimli::write::FrameTable::default();
+        let plain = table.add_cie(support::cie());
+        let mut cie = support::cie();
+        cie.signal_trampoline = true;
+        let signal = table.add_cie(cie);
+        let functions = functions();
+        let len = functions.len() * 0x100;
+        for (i, (is_signal, instructions)) in functions.into_iter().enumerate() {
+            let address = gimli::write::Address::Constant((CODE + 0x100 * i) as u64);
+            let mut fde = gimli::write::FrameDescriptionEntry::new(address, 0x100);
+            for (offset, instruction) in instructions {
+                fde.add_instruction(offset, instruction);
+            }
+            table.add_fde(if is_signal { signal } else { plain }, fde);
+        }
+        let mut section = gimli::write::EhFrame(gimli::write::EndianVec::new(gimli::LittleEndian));
+        table.write_eh_frame(&mut section).unwrap();
+        let code = Code::new();
+        let eh_frame = section.0.into_vec();
+        code.register(Region { start: CODE, len, eh_frame, ..Region::default() }).unwrap();
+        code
+    }
+
+    fn word() -> impl Strategy<Value = usize> {
+        let count = functions().len();
+        prop_oneof![
+            5 => (0..count).prop_map(|i| CODE + 0x100 * i + 0x80),
+            4 => (0..WORDS).prop_map(|word| STACK + 8 * word),
+            1 => any::<usize>(),
+        ]
+    }
+
+    /// A frame of the reference: its exactness, and what is known of its registers.
+    struct Known {
+        exact: bool,
+        registers: [Option<usize>; 17],
+    }
+
+    impl Known {
+        fn get(&self, register: Register) -> Option<usize> {
+            self.registers[usize::from(register.0)]
+        }
+
+        /// The caller; `None` if the rules do not say who it is.
+        fn caller(&self, snapshot: &Snapshot<'_>, memory: &MemorySnapshot) -> Option<Known> {
+            let at = self.get(X86_64::RA)?.wrapping_sub(usize::from(!self.exact));
+            let rule = snapshot.rule(at).unwrap()?;
+            let mut set = RegisterSet::unknown();
+            for (number, value) in self.registers.iter().enumerate() {
+                value.iter().for_each(|value| set.set(Register(number as u16), *value));
+            }
+            let recovery = rule.evaluate(&set, memory).ok()?;
+            let mut registers = [None; 17];
+            for (number, value) in registers.iter_mut().enumerate() {
+                let register = Register(number as u16);
+                *value = match recovery.register(register) {
+                    Recovered::Unknown => None,
+                    Recovered::Same => self.get(register),
+                    Recovered::Value(value) => Some(value),
+                    Recovered::At(address) => memory.read(address),
+                };
+            }
+            Some(Known { exact: recovery.signal_frame, registers })
+        }
+    }
+
+    fn refused(error: WalkError) -> bool {
+        let source = |register| stackmark_unwind::ExpressionError::UnknownRegister(register);
+        matches!(error, WalkError::Expression { source: found, .. }
+            if (0..17).any(|number| found == source(Register(number))))
+    }
+
+    #[test]
+    fn a_frame_that_leaves_the_frame_pointer_undefined_leaves_it_unknown() {
+        let code = code();
+        let snapshot = code.snapshot();
+        let undefined = CODE + 0x100 * 9 + 0x80;
+        // Its caller has its CFA by the frame pointer.
+        let mut words = vec![1; 32];
+        (words[7], words[15]) = (CODE + 0x80, CODE + 0x100 * 4 + 0x80);
+        let memory = MemorySnapshot { start: STACK, words };
+        let set = RegisterSet::new(undefined, STACK, STACK + 80);
+        for lean in [false, true] {
+            let mut cache = RuleCache::new();
+            let steps = if lean {
+                let mut walk = Unwinder::lean(&snapshot, &mut cache, &memory, (), set);
+                [0; 3].map(|_| (walk.next_frame().map(|_| ()), walk.register(X86_64::RBP)))
+            } else {
+                let mut walk = Unwinder::new(&snapshot, &mut cache, &memory, (), set);
+                [0; 3].map(|_| (walk.next_frame().map(|_| ()), walk.register(X86_64::RBP)))
+            };
+            assert_eq!(steps[..2], [(Ok(()), None), (Ok(()), None)], "lean: {lean}");
+            assert!(refused(steps[2].0.unwrap_err()), "lean: {lean}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+        #[test]
+        fn a_walk_knows_of_registers_what_the_rules_say_and_nothing_else(
+            words in prop::collection::vec(word(), WORDS),
+            first in word(),
+            values in prop::array::uniform16(prop::option::weighted(0.8, word())),
+            sp in 0..WORDS / 4,
+        ) {
+            let code = code();
+            let snapshot = code.snapshot();
+            let memory = MemorySnapshot { start: STACK, words };
+            let mut registers = [None; 17];
+            registers[..16].copy_from_slice(&values);
+            registers[usize::from(X86_64::RSP.0)] = Some(STACK + 8 * sp);
+            registers[usize::from(X86_64::RA.0)] = Some(first);
+            let mut set = RegisterSet::unknown();
+            for (number, value) in registers.iter().enumerate() {
+                value.iter().for_each(|value| set.set(Register(number as u16), *value));
+            }
+            let (mut full_cache, mut lean_cache) = (RuleCache::new(), RuleCache::new());
+            // Again, with the rules in the caches.
+            for round in 0..2 {
+                let mut full = Unwinder::new(&snapshot, &mut full_cache, &memory, (), set);
+                let mut lean = Unwinder::lean(&snapshot, &mut lean_cache, &memory, (), set);
+                let mut lean_goes = true;
+                let mut known = Known { exact: true, registers };
+                for _ in 0..40 {
+                    let here = (known.get(X86_64::RA), known.get(X86_64::RSP));
+                    let caller = known.caller(&snapshot, &memory);
+                    let stepped = full.next_frame();
+                    if lean_goes {
+                        let by_lean = lean.next_frame();
+                        lean_goes = by_lean.is_ok();
+                        match (stepped, by_lean) {
+                            (full, lean) if full == lean => {}
+                            (_, Err(error)) => prop_assert!(refused(error), "{error:?}"),
+                            _ => prop_assert!(false, "{stepped:x?} but lean {by_lean:x?}"),
+                        }
+                    }
+                    // A walk may refuse more: a stack that goes down, a word that cannot be read.
+                    let Ok(Some(frame)) = stepped else { break };
+                    prop_assert_eq!((Some(frame.pc), Some(frame.sp)), here);
+                    prop_assert!(caller.is_some(), "round {} has a caller", round);
+                    known = caller.unwrap();
+                    for number in 0..17 {
+                        let register = Register(number);
+                        let expected = known.get(register);
+                        let found = full.register(register);
+                        if CALLEE_SAVED.contains(&register) {
+                            prop_assert_eq!(found, expected, "{:?} of {:x?}", register, frame);
+                        } else {
+                            prop_assert!(found.is_none() || found == expected);
+                        }
+                        let found = lean.register(register);
+                        prop_assert!(!lean_goes || found.is_none() || found == expected);
+                    }
+                }
+            }
+        }
+    }
+}
