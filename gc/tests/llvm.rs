@@ -147,13 +147,17 @@ fn region(library: &support::Library) -> Region {
     let start = functions.iter().map(|function| function.start).min().expect("functions");
     let end =
         functions.iter().map(|function| function.start + function.len).max().expect("functions");
+    // Frames with a frame pointer have no size in their maps, so the region cannot hold a limit.
+    for record in llvm::records(library.stack_maps).expect("stack maps") {
+        assert!(record.stack_size.expect("a fixed size") < stack::MAX_FRAME as u64);
+    }
+    let stack_maps = llvm::stack_maps(library.stack_maps).expect("stack maps").into_iter();
     Region {
         name: "program.ll".into(),
         start,
         len: end - start,
         functions,
-        stack_maps: llvm::stack_maps(library.stack_maps).expect("statepoints"),
-        max_frame: Some(stack::MAX_FRAME as u32),
+        stack_maps: stack_maps.collect::<Result<_, _>>().expect("statepoints"),
         ..Region::default()
     }
 }

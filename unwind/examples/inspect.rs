@@ -156,7 +156,8 @@ fn safepoints(file: &object::File<'_>) -> Result<Option<StackMaps>, Failure> {
         };
         *word = base.wrapping_add_signed(relocation.addend()).to_le_bytes();
     }
-    Ok(Some(StackMaps::new(llvm::stack_maps(&contents)?)?))
+    let maps: Result<Vec<_>, _> = llvm::stack_maps(&contents)?.into_iter().collect();
+    Ok(Some(StackMaps::new(maps?)?))
 }
 
 fn print_table(

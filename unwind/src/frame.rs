@@ -1,7 +1,7 @@
 //! One frame of a managed stack, and what it is.
 
 use crate::safepoint_table::SafepointRef;
-use crate::stack_map::compact::{RootIter, SlotIter, offset};
+use crate::stack_map::compact::{RootIter, SlotIter, address};
 
 /// What a frame is, and so what may be done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,8 +75,7 @@ impl<'s> Frame<'s> {
     /// derived from either. None without a safepoint.
     #[inline]
     pub fn slots(&self) -> impl Iterator<Item = usize> + use<'s> {
-        let sp = self.sp;
-        SlotIter::of(self.live()).map(move |slot| sp + slot as usize)
+        SlotIter::of(self.live(), self.sp, self.fp)
     }
 
     /// Pairs of addresses: of a word that holds a reference, and of a word that holds a pointer
@@ -84,8 +83,8 @@ impl<'s> Frame<'s> {
     /// pointer keeps its distance from the base.
     #[inline]
     pub fn roots(&self) -> impl Iterator<Item = (usize, usize)> + use<'s> {
-        let sp = self.sp;
-        let at = move |location| sp + offset(location) as usize;
+        let (sp, fp) = (self.sp, self.fp);
+        let at = move |location| address(location, sp, fp);
         self.live().map(move |root| (at(root.base), at(root.derived)))
     }
 

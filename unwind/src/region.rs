@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::arch::{CALL_PUSHES, SIGNS_RETURN_ADDRESSES, WORD};
+use crate::arch::{CALL_PUSHES, CALLEE_SAVED, SIGNS_RETURN_ADDRESSES, WORD};
 use crate::cfi::{CfiError, Section};
 use crate::image::{ImageError, loaded};
 use crate::rule::{Base, CfiRows, PackedRule, Unsupported, UnwindRule};
@@ -10,7 +10,7 @@ use crate::rule_table::RuleTable;
 use crate::safepoint::Safepoint;
 use crate::safepoint_table::SafepointTable;
 use crate::signing::signs_return_addresses;
-use crate::stack_map::compact::{Layout, offset};
+use crate::stack_map::compact::Layout;
 use crate::stack_map::map::{Location, Root, StackMap, StackMapError};
 
 /// Managed code to register: one JIT module, or one unit of ahead-of-time code.
@@ -30,10 +30,11 @@ pub struct Region {
     /// Its safepoints, together with `stack_maps`: one for every call.
     pub safepoints: Vec<Safepoint>,
     /// More safepoints, in the general form of LLVM's or a host's maps. Roots in registers are
-    /// refused. Where a map has no CFA, the CFI must compute it from the stack pointer.
+    /// refused. Where a map has no CFA, the CFI says it: at registration where it computes the CFA
+    /// from the stack pointer, at each walk where it does so from the frame pointer.
     pub stack_maps: Vec<StackMap>,
     /// The largest `cfa_offset` that a safepoint may have, in bytes. A region with a larger frame
-    /// is refused.
+    /// is refused, and so is one with a frame whose size is not known before it is walked.
     pub max_frame: Option<u32>,
 }
 
@@ -166,6 +167,19 @@ pub enum RegionError {
         function: String,
         /// The size of its frame.
         frame: u32,
+        /// The region's limit.
+        limit: u32,
+    },
+    /// A frame's size is not known, and the region has a limit for it.
+    #[error(
+        "function {function}: the frame at safepoint {return_address:#x} has no known size; \
+         {limit} bytes are allowed without a check of its own"
+    )]
+    FrameSizeUnknown {
+        /// The function.
+        function: String,
+        /// The return address.
+        return_address: usize,
         /// The region's limit.
         limit: u32,
     },
@@ -332,7 +346,7 @@ fn safepoints(
 }
 
 /// One safepoint, checked and completed with its CFA. Its roots become ascending offsets from the
-/// stack pointer.
+/// stack pointer, or from the frame pointer where only that tells the CFA.
 fn check(
     region: &Region,
     functions: &[Function],
@@ -352,58 +366,119 @@ fn check(
         }
     })?;
     let by_cfi = (base == Base::StackPointer).then_some(from_base as u32);
+    let cfa_offset = map.cfa_offset.or(by_cfi);
     let bad_layout = || RegionError::SafepointLayout {
         function: function(),
         return_address,
         cfa_offset: map.cfa_offset,
         cfi: format!("{rule:?}"),
     };
-    let cfa_offset = map.cfa_offset.or(by_cfi).ok_or_else(bad_layout)?;
-    if let Some(limit) = region.max_frame.filter(|limit| cfa_offset > *limit) {
-        return Err(RegionError::FrameTooLarge { function: function(), frame: cfa_offset, limit });
+    if let Some(limit) = region.max_frame {
+        let unknown =
+            || RegionError::FrameSizeUnknown { function: function(), return_address, limit };
+        let frame = cfa_offset.ok_or_else(unknown)?;
+        if frame > limit {
+            return Err(RegionError::FrameTooLarge { function: function(), frame, limit });
+        }
     }
     let saved_fp = rule.saved_fp();
     let cfa_from_fp = (base == Base::FramePointer).then_some(from_base);
-    let fits = (cfa_offset as usize).is_multiple_of(WORD)
-        && (WORD..1 << 28).contains(&(cfa_offset as usize))
-        && (saved_fp == 0 || (WORD + CALL_PUSHES..=cfa_offset as usize).contains(&saved_fp))
-        && cfa_from_fp.is_none_or(|from_fp| {
-            (1..256 * WORD).contains(&from_fp) && from_fp <= cfa_offset as usize
-        })
-        && by_cfi.is_none_or(|by_cfi| by_cfi == cfa_offset)
+    // A frame reaches down to whatever its CFI says is saved in it.
+    let deepest = (0..CALLEE_SAVED.len()).map(|i| rule.saved(i)).max().unwrap_or(0);
+    let fits = cfa_offset.is_none_or(|cfa_offset| {
+        let cfa_offset = cfa_offset as usize;
+        cfa_offset.is_multiple_of(WORD)
+            && (WORD..1 << 28).contains(&cfa_offset)
+            && deepest <= cfa_offset
+            && cfa_from_fp.is_none_or(|from_fp| from_fp <= cfa_offset)
+    }) && (saved_fp == 0 || saved_fp >= WORD + CALL_PUSHES)
+        && cfa_from_fp.is_none_or(|from_fp| (1..256 * WORD).contains(&from_fp))
+        && by_cfi.is_none_or(|by_cfi| Some(by_cfi) == cfa_offset)
         && !rule.is_oldest();
     if !fits {
         return Err(bad_layout());
     }
-    // Relative to the stack pointer, aligned, and below the return address.
-    let in_frame = |location| {
-        let slot = match location {
-            Location::Stack(slot) => i64::from(slot),
-            Location::Frame(slot) => {
-                let from_fp = cfa_from_fp.ok_or_else(bad_layout)?;
-                i64::from(slot) + i64::from(cfa_offset) - from_fp as i64
-            }
-            Location::Register(_) => {
-                return Err(RegionError::RegisterRoot { function: function(), return_address });
-            }
-        };
-        if slot % WORD as i64 != 0
-            || slot < 0
-            || slot + (WORD + CALL_PUSHES) as i64 > i64::from(cfa_offset)
-        {
-            // The error shows the offset unsigned, as it was given.
-            let slot =
-                if matches!(location, Location::Stack(_)) { i64::from(slot as u32) } else { slot };
-            return Err(RegionError::Slot { function: function(), return_address, slot });
-        }
-        Ok(Location::Stack(slot as i32))
+    let mut frame = FrameBounds { cfa_offset, cfa_from_fp, least: deepest.max(CALL_PUSHES) };
+    let mut in_frame = |location| {
+        frame.slot(location).map_err(|why| match why {
+            BadSlot::NoFramePointer => bad_layout(),
+            BadSlot::Register => RegionError::RegisterRoot { function: function(), return_address },
+            BadSlot::At(slot) => RegionError::Slot { function: function(), return_address, slot },
+        })
     };
     let mut roots = Vec::with_capacity(map.roots.len());
     for root in &map.roots {
         roots.push(Root { base: in_frame(root.base)?, derived: in_frame(root.derived)? });
     }
-    roots.sort_unstable_by_key(|root| (offset(root.base), offset(root.derived)));
+    let place = |location| match location {
+        Location::Stack(offset) => (0, offset),
+        Location::Frame(offset) => (1, offset),
+        Location::Register(register) => (2, i32::from(register.0)),
+    };
+    roots.sort_unstable_by_key(|root| (place(root.base), place(root.derived)));
     roots.dedup();
-    (map.cfa_offset, map.roots) = (Some(cfa_offset), roots);
-    Ok((map, Layout { saved_fp, cfa_from_fp, moves_return_address: holder.moves_return_address }))
+    let least = frame.least;
+    (map.cfa_offset, map.roots) = (cfa_offset, roots);
+    let moves_return_address = holder.moves_return_address;
+    Ok((map, Layout { saved_fp, cfa_from_fp, least, moves_return_address }))
+}
+
+/// What is known of a frame's size.
+struct FrameBounds {
+    cfa_offset: Option<u32>,
+    cfa_from_fp: Option<usize>,
+    /// Where the CFA is not known: it lies at least this far from the stack pointer, or the map is
+    /// wrong. Each walk tests that, and so that all slots lie in the frame.
+    least: usize,
+}
+
+enum BadSlot {
+    NoFramePointer,
+    Register,
+    /// With the offset from the pointer that the map gives, or from the stack pointer.
+    At(i64),
+}
+
+impl FrameBounds {
+    /// The slot, which is aligned, in the frame, and below the return address.
+    fn slot(&mut self, location: Location) -> Result<Location, BadSlot> {
+        let above = (WORD + CALL_PUSHES) as i64;
+        let word = WORD as i64;
+        let from_fp = self.cfa_from_fp.map(|from_fp| from_fp as i64);
+        let Some(cfa_offset) = self.cfa_offset.map(i64::from) else {
+            // Bytes from the lower end of the frame, or from the word, up to the CFA.
+            let needed = match (location, from_fp) {
+                (Location::Stack(slot), _) if slot >= 0 && i64::from(slot) % word == 0 => {
+                    i64::from(slot) + above
+                }
+                (Location::Frame(slot), Some(from_fp))
+                    if i64::from(slot) % word == 0 && i64::from(slot) + above <= from_fp =>
+                {
+                    from_fp - i64::from(slot)
+                }
+                (Location::Stack(slot), _) => return Err(BadSlot::At(i64::from(slot as u32))),
+                (Location::Frame(slot), Some(_)) => return Err(BadSlot::At(slot.into())),
+                (Location::Frame(_), None) => return Err(BadSlot::NoFramePointer),
+                (Location::Register(_), _) => return Err(BadSlot::Register),
+            };
+            if needed >= 1 << 28 {
+                return Err(BadSlot::At(needed));
+            }
+            self.least = self.least.max(needed as usize);
+            return Ok(location);
+        };
+        let slot = match location {
+            Location::Stack(slot) => i64::from(slot),
+            Location::Frame(slot) => {
+                i64::from(slot) + cfa_offset - from_fp.ok_or(BadSlot::NoFramePointer)?
+            }
+            Location::Register(_) => return Err(BadSlot::Register),
+        };
+        if slot % word != 0 || slot < 0 || slot + above > cfa_offset {
+            // The error shows the offset unsigned, as it was given.
+            let given = matches!(location, Location::Stack(_));
+            return Err(BadSlot::At(if given { i64::from(slot as u32) } else { slot }));
+        }
+        Ok(Location::Stack(slot as i32))
+    }
 }

@@ -1,7 +1,8 @@
 //! The safepoint table of one region: from a return address to its frame's layout and live slots.
 
 use crate::arch::RETURN_OFFSET;
-use crate::stack_map::compact::{Index, Layout, MapRef, Maps, MapsBuilder, RootIter, SlotIter};
+use crate::stack_map::Location;
+use crate::stack_map::compact::{Index, Layout, MapRef, Maps, MapsBuilder, RootIter};
 use crate::stack_map::map::{StackMap, StackMapError};
 
 /// The safepoints of one region.
@@ -52,23 +53,41 @@ pub struct SafepointRef<'s> {
 }
 
 impl<'s> SafepointRef<'s> {
-    /// The frame's CFA minus its stack pointer, in bytes.
+    /// The frame's CFA minus its stack pointer, in bytes. Where only the frame pointer tells the
+    /// CFA, the least that it can be: see [`cfa_is_fixed`](SafepointRef::cfa_is_fixed).
     #[inline]
     pub fn cfa_offset(&self) -> usize {
         self.map.cfa_offset()
     }
 
-    /// What is live. Every location is a [`Location::Stack`](crate::stack_map::Location::Stack).
+    /// Whether the CFA is always that far from the stack pointer. If not, a walk takes the CFA from
+    /// the frame pointer: the frame's size varies, or its map does not say it.
+    #[inline]
+    pub fn cfa_is_fixed(&self) -> bool {
+        self.map.cfa_is_known()
+    }
+
+    /// What is live. Every location is a [`Location::Stack`], or, where the CFA is not fixed, a
+    /// [`Location::Frame`].
     #[inline]
     pub fn roots(&self) -> RootIter<'s> {
         self.map.roots()
     }
 
     /// Offsets of the live words from the frame's stack pointer, in bytes. The pointers derived
-    /// from a reference follow it.
-    #[inline]
+    /// from a reference follow it. Words that are relative to the frame pointer have no such offset
+    /// and are left out: see [`roots`](SafepointRef::roots).
     pub fn slots(&self) -> impl Iterator<Item = u32> + use<'s> {
-        SlotIter::of(self.roots())
+        let offset = |location| match location {
+            Location::Stack(offset) => Some(offset as u32),
+            Location::Frame(_) | Location::Register(_) => None,
+        };
+        let mut last = None;
+        let words = self.roots().flat_map(move |root| {
+            let base = (last.replace(root.base) != Some(root.base)).then_some(root.base);
+            [base, (root.derived != root.base).then_some(root.derived)]
+        });
+        words.flatten().filter_map(offset)
     }
 
     /// Whether the function is registered as one that moves its return address.

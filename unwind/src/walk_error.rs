@@ -89,8 +89,8 @@ pub enum WalkError {
         /// The slot.
         address: usize,
     },
-    /// The safepoint table and the CFI yield different CFAs (see
-    /// [`Walker::checked`](crate::Walker::checked)).
+    /// The safepoint table and the CFI yield different CFAs: the map is wrong, or the frame pointer
+    /// with which the walk began.
     #[error(
         "the frame at pc {pc:#x} has its CFA at {by_table:#x} by its safepoint, \
          at {by_cfi:#x} by its CFI"

@@ -31,7 +31,6 @@ pub struct Walker<'s, M, R> {
     safepoint: Option<SafepointRef<'s>>,
     /// The table that the last safepoint was found in.
     table: Option<&'s SafepointTable>,
-    checked: bool,
     ended: bool,
 }
 
@@ -68,18 +67,10 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
             fp_slot: None,
             safepoint: None,
             table: None,
-            checked: false,
             ended: false,
         };
         walker.safepoint = walker.look_up(registers.pc);
         walker
-    }
-
-    /// Whether to compare the CFA of the safepoint with that of the CFI, where the CFI computes it
-    /// from the frame pointer.
-    pub fn checked(mut self, checked: bool) -> Walker<'s, M, R> {
-        self.checked = checked;
-        self
     }
 
     /// The registers of the frame at which the walk stands. A later walk over the same stack may
@@ -96,19 +87,10 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
     /// The frame's caller cannot be found. The walk stands still then.
     #[inline]
     pub fn next_frame(&mut self) -> Result<Option<Frame<'s>>, WalkError> {
-        let Registers { pc, sp, fp } = self.registers;
+        let Registers { sp, fp, .. } = self.registers;
         let step = match self.safepoint {
             Some(safepoint) => {
-                let cfa = sp.wrapping_add(safepoint.cfa_offset());
-                let cfa_from_fp = safepoint.cfa_from_fp();
-                if self.checked
-                    && let Some(offset) = cfa_from_fp
-                {
-                    let by_cfi = fp.wrapping_add(offset);
-                    if by_cfi != cfa {
-                        return Err(WalkError::Disagreement { pc, by_table: cfa, by_cfi });
-                    }
-                }
+                let mut cfa = sp.wrapping_add(safepoint.cfa_offset());
                 let kind = FrameKind::Managed;
                 if safepoint.has_frame_record() && opaque(fp).wrapping_add(FRAME_RECORD) == cfa {
                     // The same CFA, behind a predicted branch. The walk runs from frame pointer to
@@ -119,6 +101,17 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
                     Step { kind, cfa, saved_fp, cfa_from_fp: true, return_slot, oldest: false }
                 } else {
                     let saved_fp = safepoint.saved_fp();
+                    let cfa_from_fp = safepoint.cfa_from_fp();
+                    if let Some(offset) = cfa_from_fp {
+                        // The CFI is right. Where the map does not fit it, the map is another
+                        // frame's, and its roots would be too.
+                        let by_cfi = fp.wrapping_add(offset);
+                        let fits = by_cfi == cfa || by_cfi > cfa && !safepoint.cfa_is_fixed();
+                        if !fits {
+                            return Err(self.disagreement(cfa, by_cfi));
+                        }
+                        cfa = by_cfi;
+                    }
                     let (cfa_from_fp, return_slot) =
                         (cfa_from_fp.is_some(), safepoint.return_slot(cfa));
                     Step { kind, cfa, saved_fp, cfa_from_fp, return_slot, oldest: false }
@@ -128,6 +121,21 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
             None => self.step_by_rule()?,
         };
         self.take(step).map(Some)
+    }
+
+    #[cold]
+    fn disagreement(&self, by_table: usize, by_cfi: usize) -> WalkError {
+        let Registers { pc, sp, .. } = self.registers;
+        if self.is_bad(sp) {
+            WalkError::StackPointer { pc, sp }
+        } else {
+            WalkError::Disagreement { pc, by_table, by_cfi }
+        }
+    }
+
+    /// Whether no frame can have this stack pointer.
+    fn is_bad(&self, sp: usize) -> bool {
+        sp < self.start || sp > self.end || !sp.is_multiple_of(WORD)
     }
 
     /// The step of a frame that does not stand at a safepoint.
@@ -258,7 +266,7 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
     fn check_odd(&self, step: Step) -> Result<(), WalkError> {
         let Registers { pc, sp, .. } = self.registers;
         let Step { cfa, oldest, .. } = step;
-        if sp < self.start || sp > self.end || !sp.is_multiple_of(WORD) {
+        if self.is_bad(sp) {
             Err(WalkError::StackPointer { pc, sp })
         } else if cfa < sp || cfa == sp && !oldest {
             Err(WalkError::NotIncreasing { pc, sp, cfa })

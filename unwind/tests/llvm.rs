@@ -77,9 +77,9 @@ fn blobs_that_were_linked_together_are_read_one_after_the_other() {
     let map = records[0].statepoint().unwrap();
     let derived = Root { base: Location::Stack(8), derived: Location::Stack(24) };
     assert_eq!(map.roots, [Root::plain(Location::Stack(16)), derived]);
-    assert_eq!(map.cfa_offset, Some(64));
+    assert_eq!(map.cfa_offset, None, "the stack size leaves out what calls push");
     assert_eq!(records[1].statepoint().unwrap().roots, []);
-    assert_eq!(llvm::stack_maps(&section).unwrap()[0], map);
+    assert_eq!(llvm::stack_maps(&section).unwrap()[0], Ok(map));
     let map = records[2].statepoint().unwrap();
     let roots = [Location::Register(X86_64::RBX), Location::Frame(-32), Location::Frame(-24)]
         .map(Root::plain);
@@ -112,10 +112,56 @@ fn what_is_no_stack_map_is_refused_with_its_place() {
         statepoint(&[CALL, CALL, CALL, CALL]),
         Err(LlvmError::NoStatepoint { return_address })
     );
-    for odd in [(1, 4, 3, 0), (3, 7, 7, 0), (3, 8, 0, 0), (4, 8, 0, 1)] {
+    for odd in [(1, 4, 3, 0), (3, 7, 7, 0), (3, 8, 0, 0), (4, 8, 0, 1), (2, 8, 7, 0)] {
         let result = statepoint(&[CALL, CALL, CALL, (3, 8, 7, 0), odd]);
         assert_eq!(result, Err(LlvmError::Root { return_address }), "{odd:?}");
     }
+    // An address in a register that is no pointer to the frame.
+    let odd = statepoint(&[CALL, CALL, CALL, (2, 8, 0, 0)]);
+    assert_eq!(odd, Err(LlvmError::Root { return_address }));
+}
+
+#[test]
+fn a_pointer_derived_from_a_constant_is_an_error_of_its_record_alone() {
+    let spilled = (3, 8, 7, 16);
+    let section = blob(
+        0x1000,
+        56,
+        &[
+            (0x20, &[CALL, CALL, CALL, spilled, spilled]),
+            (0x30, &[CALL, CALL, CALL, CALL, spilled]),
+            (0x40, &[CALL]),
+            (0x50, &[CALL, CALL, CALL, spilled, spilled]),
+        ],
+    );
+    let maps = llvm::stack_maps(&section).unwrap();
+    assert_eq!(maps[1], Err(LlvmError::Root { return_address: 0x1030 }));
+    assert_eq!(maps[2], Err(LlvmError::NoStatepoint { return_address: 0x1040 }));
+    for (map, return_address) in [(&maps[0], 0x1020), (&maps[3], 0x1050)] {
+        let roots = vec![Root::plain(Location::Stack(16))];
+        assert_eq!(*map, Ok(StackMap { return_address, cfa_offset: None, roots }));
+    }
+}
+
+#[test]
+fn allocas_are_single_words_behind_the_pairs() {
+    let roots = |locations: &[RawLocation]| {
+        let values = [&[CALL, CALL, CALL][..], locations].concat();
+        let map = llvm::records(&blob(0x10, 0, &[(4, &values)])).unwrap()[0].statepoint();
+        map.map(|map| map.roots)
+    };
+    let alloca = |words: i32| (2, 8, 7, words * 8);
+    let (base, derived) = ((3, 8, 7, 8), (3, 8, 7, 16));
+    let stack = |words: i32| Location::Stack(words * 8);
+    let plain = |words: i32| Root::plain(stack(words));
+    let pair = Root { base: stack(1), derived: stack(2) };
+    assert_eq!(roots(&[alloca(3)]), Ok(vec![plain(3)]));
+    assert_eq!(roots(&[alloca(3), alloca(4)]), Ok(vec![plain(3), plain(4)]));
+    assert_eq!(roots(&[base, derived, alloca(3)]), Ok(vec![plain(3), pair]));
+    assert_eq!(roots(&[base, derived, alloca(3), alloca(4)]), Ok(vec![plain(3), plain(4), pair]));
+    // One that the program relocates is in a pair as well.
+    assert_eq!(roots(&[alloca(3), derived, alloca(3)]), Ok(vec![plain(3)]));
+    assert_eq!(roots(&[alloca(3), alloca(3), alloca(3)]), Ok(vec![plain(3)]));
 }
 
 fn location() -> impl Strategy<Value = Location> {
@@ -331,7 +377,8 @@ extern "C" fn collect() {
 /// that the collection visited.
 fn run(name: &str, options: &[&str]) -> Option<usize> {
     let library = support::load(name, PROGRAM, options)?;
-    let maps = StackMaps::new(llvm::stack_maps(library.stack_maps).unwrap()).unwrap();
+    let maps = llvm::stack_maps(library.stack_maps).unwrap();
+    let maps = StackMaps::new(maps.into_iter().map(Result::unwrap)).unwrap();
     assert_eq!(maps.len(), 2);
     let work = library.address("work");
 

@@ -8,7 +8,7 @@ use gimli::write::CallFrameInstruction as Cfi;
 use proptest::prelude::*;
 use stackmark_unwind::stack_map::{self, Location, Root, StackMap};
 use stackmark_unwind::{
-    Code, CodeError, MemorySnapshot, Region, RegionError, Registers, Safepoint, Walker,
+    Code, CodeError, MemorySnapshot, Region, RegionError, Registers, Safepoint, WalkError, Walker,
 };
 use support::{FUNCTION, eh_frame, region};
 
@@ -37,7 +37,7 @@ fn walked(region: Region) -> (Vec<(usize, usize)>, Vec<usize>) {
     let snapshot = code.snapshot();
     let memory = MemorySnapshot { start: STACK, words: vec![0; 64] };
     let registers = Registers { pc: CALL, sp: STACK, fp: STACK + 32 };
-    let mut walker = Walker::new(&snapshot, &memory, (), registers, memory.bounds()).checked(true);
+    let mut walker = Walker::new(&snapshot, &memory, (), registers, memory.bounds());
     let frame = walker.next_frame().unwrap().unwrap();
     assert_eq!(frame.cfa, STACK + 48);
     let word = |address: usize| (address - STACK) / 8;
@@ -73,14 +73,62 @@ fn slots_relative_to_the_frame_pointer_are_those_relative_to_the_stack_pointer()
 
 #[test]
 fn the_size_of_a_frame_is_taken_from_its_cfi_where_the_map_has_none() {
-    let mut region = with_maps(vec![map(None, vec![Root::plain(stack(1))])]);
-    let refused = refusal(region.clone());
-    assert!(
-        matches!(refused, RegionError::SafepointLayout { cfa_offset: None, .. }),
-        "by frame pointer: {refused}"
-    );
+    let frame = Root::plain(Location::Frame(-8));
+    let mut region = with_maps(vec![map(None, vec![Root::plain(stack(1)), frame])]);
+    // By the frame pointer, at each walk.
+    assert_eq!(walked(region.clone()).1, [1, 3]);
+    let limited = Region { max_frame: Some(48), ..region.clone() };
+    let unknown =
+        RegionError::FrameSizeUnknown { function: "f0".into(), return_address: CALL, limit: 48 };
+    assert_eq!(refusal(limited), unknown);
     region.eh_frame = eh_frame([(START, FUNCTION as u32, vec![(1, Cfi::CfaOffset(48))])]);
+    let refused = refusal(region.clone());
+    assert!(matches!(refused, RegionError::SafepointLayout { .. }), "no frame pointer: {refused}");
+    region.stack_maps[0].roots.pop();
     assert_eq!(walked(region).1, [1]);
+}
+
+/// A map without a CFA says by its roots how large the frame is at least.
+#[test]
+fn a_map_that_does_not_fit_into_the_frame_that_the_cfi_finds_is_refused() {
+    let walk = |root: Location, fp: usize| {
+        let code = Code::new();
+        code.register(with_maps(vec![map(None, vec![Root::plain(root)])])).unwrap();
+        let snapshot = code.snapshot();
+        let memory = MemorySnapshot { start: STACK, words: vec![0; 64] };
+        let registers = Registers { pc: CALL, sp: STACK, fp };
+        let mut walker = Walker::new(&snapshot, &memory, (), registers, memory.bounds());
+        walker.next_frame().map(|frame| {
+            let frame = frame.unwrap();
+            assert!(frame.slots().all(|slot| (frame.sp..frame.cfa).contains(&slot)));
+            frame.cfa - STACK
+        })
+    };
+    let refused = |by_table, by_cfi| Err(WalkError::Disagreement { pc: CALL, by_table, by_cfi });
+    // The word below the saved frame pointer is the frame's highest.
+    for words in [0, 3, 20] {
+        assert_eq!(walk(stack(3), STACK + 32 + words * 8), Ok(48 + words * 8));
+        assert_eq!(walk(Location::Frame(-32), STACK + 32 + words * 8), Ok(48 + words * 8));
+    }
+    assert_eq!(walk(stack(5), STACK + 32), refused(STACK + 56, STACK + 48));
+    assert_eq!(walk(Location::Frame(-40), STACK + 32), refused(STACK + 56, STACK + 48));
+    assert_eq!(walk(stack(0), STACK - 8), refused(STACK + 16, STACK + 8));
+}
+
+#[test]
+fn a_frame_that_is_smaller_than_what_its_cfi_saves_in_it_is_refused() {
+    let saved = vec![
+        (1, Cfi::CfaOffset(16)),
+        (1, Cfi::Offset(X86_64::RBP, -16)),
+        (4, Cfi::CfaRegister(X86_64::RBP)),
+        (8, Cfi::Offset(X86_64::RBX, -56)),
+    ];
+    let mut region = with_maps(vec![map(Some(48), vec![])]);
+    region.eh_frame = eh_frame([(START, FUNCTION as u32, saved)]);
+    let refused = refusal(region.clone());
+    assert!(matches!(refused, RegionError::SafepointLayout { .. }), "{refused}");
+    region.stack_maps[0].cfa_offset = Some(56);
+    Code::new().register(region).unwrap();
 }
 
 #[test]

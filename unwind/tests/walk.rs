@@ -65,8 +65,7 @@ fn walk<R: ReturnAddresses>(
     registers: Registers,
 ) -> Result<Vec<(FrameKind, usize, usize)>, WalkError> {
     let snapshot = code.snapshot();
-    let mut walker =
-        Walker::new(&snapshot, memory, returns, registers, memory.bounds()).checked(true);
+    let mut walker = Walker::new(&snapshot, memory, returns, registers, memory.bounds());
     let mut frames = Vec::new();
     while let Some(frame) = walker.next_frame()? {
         frames.push((frame.kind, frame.pc, (frame.cfa - STACK) / 8));
@@ -268,7 +267,7 @@ fn live_memory_is_walked_like_a_snapshot_of_it_a_million_frames_deep() {
     let memory = MemorySnapshot { start, words };
     let registers = Registers { pc: IN_F0, sp: start, fp: start + 32 };
     let snapshot = code.snapshot();
-    let mut by_live = Walker::new(&snapshot, live, (), registers, bounds.clone()).checked(true);
+    let mut by_live = Walker::new(&snapshot, live, (), registers, bounds.clone());
     let mut by_copy = Walker::new(&snapshot, &memory, (), registers, bounds);
     let mut frames = 0;
     while let Some(frame) = by_live.next_frame().unwrap() {
@@ -478,17 +477,17 @@ mod errors {
     }
 
     #[test]
-    fn a_checked_walk_finds_a_frame_pointer_that_contradicts_the_safepoint() {
+    fn a_frame_pointer_that_contradicts_the_safepoint_is_refused() {
         let (memory, registers) = stack();
-        let wrong = Registers { fp: registers.fp + 8, ..registers };
-        let (by_table, by_cfi) = (STACK + 48, STACK + 56);
-        let code = code();
-        let snapshot = code.snapshot();
-        let mut checked = Walker::new(&snapshot, &memory, (), wrong, memory.bounds()).checked(true);
-        let error = WalkError::Disagreement { pc: IN_F0, by_table, by_cfi };
-        assert_eq!(checked.next_frame().unwrap_err(), error);
-        let mut unchecked = Walker::new(&snapshot, &memory, (), wrong, memory.bounds());
-        assert_eq!(unchecked.next_frame().unwrap().unwrap().cfa, by_table);
+        for wrong in [registers.fp + 8, registers.fp - 8, 0, usize::MAX - 8] {
+            let wrong = Registers { fp: wrong, ..registers };
+            let (by_table, by_cfi) = (STACK + 48, wrong.fp.wrapping_add(16));
+            let code = code();
+            let snapshot = code.snapshot();
+            let mut walker = Walker::new(&snapshot, &memory, (), wrong, memory.bounds());
+            let error = WalkError::Disagreement { pc: IN_F0, by_table, by_cfi };
+            assert_eq!(walker.next_frame().unwrap_err(), error);
+        }
     }
 }
 
@@ -528,7 +527,6 @@ mod corrupt {
             pc in word(),
             sp in (0..70_usize).prop_map(|word| STACK - 16 + word * 8),
             fp in word(),
-            checked: bool,
         ) {
             let code = code();
             let memory = MemorySnapshot { start: STACK, words };
@@ -537,8 +535,7 @@ mod corrupt {
             let registers = Registers { pc, sp, fp };
             let bounds = memory.bounds();
             let mut walker =
-                Walker::new(&snapshot, Guarded(&memory), &stubs, registers, bounds.clone())
-                    .checked(checked);
+                Walker::new(&snapshot, Guarded(&memory), &stubs, registers, bounds.clone());
             let mut last = 0;
             for _ in 0..=memory.words.len() + 1 {
                 match walker.next_frame() {

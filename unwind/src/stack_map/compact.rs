@@ -30,13 +30,15 @@ pub(crate) struct Layout {
     /// The CFI computes the CFA as frame pointer plus this many bytes, at most 255 words; `None`:
     /// from the stack pointer.
     pub(crate) cfa_from_fp: Option<usize>,
+    /// Where the map has no CFA: the CFA lies at least this many bytes above the stack pointer.
+    pub(crate) least: usize,
     pub(crate) moves_return_address: bool,
 }
 
 /// One distinct map: the frame, and the place of its roots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Head {
-    /// CFA offset in words in the low 30 bits, flags above.
+    /// CFA offset in words in the low 30 bits, or the least one if it is not known; flags above.
     frame: u32,
     roots: u32,
     /// The number of plain roots, or [`ANY`] for roots of any kind.
@@ -97,7 +99,7 @@ impl MapsBuilder {
         let moves = if layout.moves_return_address { MOVES } else { 0 };
         let words = |bytes: usize| (bytes / WORD as usize) as u8;
         let head = Head {
-            frame: (map.cfa_offset.unwrap_or(0) / WORD as u32) | known | moves,
+            frame: (map.cfa_offset.unwrap_or(layout.least as u32) / WORD as u32) | known | moves,
             roots,
             plain,
             saved_fp: words(layout.saved_fp),
@@ -143,7 +145,8 @@ impl<'m> MapRef<'m> {
         &self.maps.heads[(self.row.0 >> NUMBER_SHIFT) as usize]
     }
 
-    /// The frame's CFA minus its stack pointer, in bytes, if it is known; 0 if not.
+    /// The frame's CFA minus its stack pointer, in bytes, if it is known; if not, the least that it
+    /// can be.
     #[inline]
     pub(crate) fn cfa_offset(&self) -> usize {
         let words = match self.row.0 & LARGE {
@@ -173,6 +176,7 @@ impl<'m> MapRef<'m> {
         Layout {
             saved_fp: head.saved_fp as usize * WORD as usize,
             cfa_from_fp: (from_fp != 0).then(|| from_fp as usize * WORD as usize),
+            least: if self.cfa_is_known() { 0 } else { self.cfa_offset() },
             moves_return_address: head.frame & MOVES != 0,
         }
     }
@@ -239,55 +243,62 @@ impl Iterator for RootIter<'_> {
 
 impl ExactSizeIterator for RootIter<'_> {}
 
-/// The words of roots, as offsets from the stack pointer in bytes. The pointers derived from a base
-/// follow it.
+/// The addresses of the words of a frame's roots. The pointers derived from a base follow it.
 #[derive(Clone, Debug)]
 pub(crate) struct SlotIter<'m> {
     roots: RootIter<'m>,
+    sp: usize,
+    fp: usize,
     base: Option<Location>,
     derived: Option<Location>,
 }
 
 impl<'m> SlotIter<'m> {
+    /// For a frame with these pointers.
     #[inline]
-    pub(crate) fn of(roots: RootIter<'m>) -> SlotIter<'m> {
-        SlotIter { roots, base: None, derived: None }
+    pub(crate) fn of(roots: RootIter<'m>, sp: usize, fp: usize) -> SlotIter<'m> {
+        SlotIter { roots, sp, fp, base: None, derived: None }
     }
 
     #[inline(never)]
-    fn next_of_any(&mut self) -> Option<u32> {
+    fn next_of_any(&mut self) -> Option<usize> {
+        let (sp, fp) = (self.sp, self.fp);
         if self.derived.is_none() {
             let root = self.roots.next()?;
             self.derived = (root.derived != root.base).then_some(root.derived);
             // A reference with several derived pointers comes several times.
             if self.base.replace(root.base) != Some(root.base) {
-                return Some(offset(root.base));
+                return Some(address(root.base, sp, fp));
             }
         }
-        self.derived.take().map(offset).or_else(|| self.next_of_any())
+        match self.derived.take() {
+            Some(derived) => Some(address(derived, sp, fp)),
+            None => self.next_of_any(),
+        }
     }
 }
 
 impl Iterator for SlotIter<'_> {
-    type Item = u32;
+    type Item = usize;
 
     #[inline]
-    fn next(&mut self) -> Option<u32> {
+    fn next(&mut self) -> Option<usize> {
         match &mut self.roots.0 {
             Form::Plain { deltas, last } => {
                 *last += u32::from(*deltas.next()?) * WORD as u32;
-                Some(*last)
+                Some(self.sp.wrapping_add(*last as usize))
             }
             Form::Any { .. } => self.next_of_any(),
         }
     }
 }
 
-/// The offset of a slot in its frame.
+/// The address of a slot of a frame with these pointers.
 #[inline]
-pub(crate) fn offset(location: Location) -> u32 {
+pub(crate) fn address(location: Location, sp: usize, fp: usize) -> usize {
     match location {
-        Location::Stack(offset) | Location::Frame(offset) => offset as u32,
+        Location::Stack(offset) => sp.wrapping_add_signed(offset as isize),
+        Location::Frame(offset) => fp.wrapping_add_signed(offset as isize),
         Location::Register(_) => unreachable!("a region takes no roots in registers"),
     }
 }

@@ -2,8 +2,12 @@
 //!
 //! The section has one blob for each linked object, with functions, constants and records. A
 //! record's address is the return address of its call. The record of a `gc.statepoint` has the
-//! calling convention, flags and the number of deoptimisation values, those values, and then a pair
-//! of base and derived pointer for each live reference.
+//! calling convention, flags and the number of deoptimisation values, those values, then a pair of
+//! base and derived pointer for each live reference, and then one location for each live `alloca`.
+//! The format has no number of pairs: an `alloca` is known by its kind, [`Value::Direct`].
+//!
+//! LLVM's stack size leaves out the arguments that a call pushes. So a map has no CFA of its own:
+//! the CFI says it.
 //!
 //! [`stack_maps`] are for a [`Region`](crate::Region), or, where roots may be in registers, a
 //! [`StackMaps`](super::StackMaps).
@@ -14,7 +18,7 @@
 use gimli::Register;
 
 use super::map::{Location, Root, StackMap};
-use crate::arch::{CALL_PUSHES, FRAME_POINTER, STACK_POINTER, WORD};
+use crate::arch::{FRAME_POINTER, STACK_POINTER, WORD};
 
 /// What is wrong with a section of stack maps, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,15 +58,9 @@ pub enum LlvmError {
         /// Its address.
         return_address: usize,
     },
-    /// A root stands where none can be visited.
+    /// A root stands where none can be visited, or a pointer is derived from a constant.
     #[error("the statepoint at {return_address:#x} has a root at a place that cannot be visited")]
     Root {
-        /// Its address.
-        return_address: usize,
-    },
-    /// The frame is 4 GiB and more.
-    #[error("the frame at {return_address:#x} is of an impossible size")]
-    FrameSize {
         /// Its address.
         return_address: usize,
     },
@@ -107,7 +105,8 @@ pub struct Record {
     pub id: u64,
     /// The address behind the call.
     pub return_address: usize,
-    /// The size of the frame without the return address; `None` if it varies.
+    /// The size of the frame without the return address and without what the call has pushed;
+    /// `None` if it varies.
     pub stack_size: Option<u64>,
     /// The values that the call names.
     pub values: Vec<Value>,
@@ -152,13 +151,15 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The stack maps of a section with records of statepoints only.
+/// The stack maps of a section, one for each record. A record that is no statepoint, or that has a
+/// root that cannot be visited, has an error in its place. To leave such a record out is to have no
+/// safepoint at its call: its frame must never be walked for roots.
 ///
 /// # Errors
 ///
-/// The section is malformed, or a record is no statepoint or has a root that cannot be visited.
-pub fn stack_maps(section: &[u8]) -> Result<Vec<StackMap>, LlvmError> {
-    records(section)?.iter().map(Record::statepoint).collect()
+/// The section is malformed.
+pub fn stack_maps(section: &[u8]) -> Result<Vec<Result<StackMap, LlvmError>>, LlvmError> {
+    Ok(records(section)?.iter().map(Record::statepoint).collect())
 }
 
 /// All records of a section.
@@ -243,12 +244,12 @@ fn record(
 }
 
 impl Record {
-    /// The live references of a statepoint.
+    /// The live references of a statepoint: its pairs, and the words of its live `alloca`s. LLVM
+    /// gives each `alloca` the size of a pointer, so a larger one counts with its first word.
     ///
     /// # Errors
     ///
-    /// The record is no statepoint, has a root that cannot be visited, or a frame of 4 GiB and
-    /// more.
+    /// The record is no statepoint, or has a root that cannot be visited.
     pub fn statepoint(&self) -> Result<StackMap, LlvmError> {
         let return_address = self.return_address;
         let no_statepoint = LlvmError::NoStatepoint { return_address };
@@ -261,14 +262,33 @@ impl Record {
             .ok()
             .and_then(|count| rest.get(count..))
             .ok_or(no_statepoint)?;
-        let (pairs, []) = rest.as_chunks::<2>() else { return Err(no_statepoint) };
+        let unvisitable = LlvmError::Root { return_address };
+        // A pair may hold the address of an `alloca` too: one that the program relocates. It is
+        // among the single ones as well.
+        let is_alloca = |value: &Value| matches!(value, Value::Direct { .. });
+        let singles = rest.iter().rev().take_while(|value| is_alloca(value)).count();
+        let (pairs, allocas) = rest.split_at(rest.len() - singles);
+        let (pairs, odd) = pairs.as_chunks::<2>();
+        if !odd.is_empty() {
+            // Its partner is an `alloca`, if it has one.
+            return Err(if singles == 0 { no_statepoint } else { unvisitable });
+        }
         let mut roots: Vec<Root> = Vec::new();
+        for alloca in allocas {
+            roots.extend(words(alloca).ok_or(unvisitable)?.into_iter().map(Root::plain));
+        }
         for [base, derived] in pairs {
-            // A reference known to be null.
-            if matches!((base, derived), (Value::Constant(_), Value::Constant(_))) {
-                continue;
+            match (base, derived) {
+                // A reference known to be null.
+                (Value::Constant(_), Value::Constant(_)) => continue,
+                // The slot itself does not move, and neither does a pointer into it.
+                (Value::Direct { .. }, _) => {
+                    roots.extend(words(base).ok_or(unvisitable)?.into_iter().map(Root::plain));
+                    continue;
+                }
+                (_, Value::Direct { .. }) => return Err(unvisitable),
+                _ => {}
             }
-            let unvisitable = LlvmError::Root { return_address };
             let (bases, deriveds) =
                 (words(base).ok_or(unvisitable)?, words(derived).ok_or(unvisitable)?);
             if bases.len() != deriveds.len() {
@@ -281,15 +301,7 @@ impl Record {
         // The same value may be named more than once.
         let mut seen = std::collections::HashSet::new();
         roots.retain(|root| seen.insert(*root));
-        let cfa_offset = match self.stack_size {
-            None => None,
-            Some(size) => {
-                let size =
-                    u32::try_from(size).ok().and_then(|size| size.checked_add(CALL_PUSHES as u32));
-                Some(size.ok_or(LlvmError::FrameSize { return_address })?)
-            }
-        };
-        Ok(StackMap { return_address, cfa_offset, roots })
+        Ok(StackMap { return_address, cfa_offset: None, roots })
     }
 }
 

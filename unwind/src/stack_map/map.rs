@@ -54,7 +54,7 @@ pub struct StackMap {
     /// The address of the instruction behind the call.
     pub return_address: usize,
     /// The frame's CFA minus its stack pointer there, in bytes. `None` if the compiler does not
-    /// say.
+    /// say: the CFI does then, from either pointer.
     pub cfa_offset: Option<u32>,
     /// What is live.
     pub roots: Vec<Root>,

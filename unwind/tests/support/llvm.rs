@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 
@@ -28,11 +29,15 @@ impl Library {
     }
 }
 
-/// Compiles `program` with these options for `llc`, and loads it. `None`, with a message, if a tool
-/// is missing.
+/// Compiles `program` with these options for `llc`, and loads it. Calls become statepoints, unless
+/// the program has statepoints of its own. `None`, with a message, if a tool is missing.
 pub(crate) fn load(name: &str, program: &str, options: &[&str]) -> Option<Library> {
-    let directory =
-        std::env::temp_dir().join(format!("stackmark-llvm-{name}-{}", std::process::id()));
+    // The loader takes a library of the same path for the same library.
+    static LOADED: AtomicUsize = AtomicUsize::new(0);
+    // Relaxed: only the numbers' being distinct matters.
+    let number = LOADED.fetch_add(1, Ordering::Relaxed);
+    let process = std::process::id();
+    let directory = std::env::temp_dir().join(format!("stackmark-llvm-{name}-{process}-{number}"));
     std::fs::create_dir_all(&directory).expect("a directory");
     let library = compile(&directory, program, options).map(|()| open(&directory.join("a.so")));
     let _ = std::fs::remove_dir_all(&directory);
@@ -49,7 +54,11 @@ fn compile(directory: &Path, program: &str, options: &[&str]) -> Option<()> {
         assert!(status.success(), "{tool} {arguments:?}");
         Some(())
     };
-    tool("opt", &["-passes=rewrite-statepoints-for-gc", "-S", "-o", "b.ll", "a.ll"])?;
+    if program.contains("gc.statepoint") {
+        std::fs::write(directory.join("b.ll"), program).expect("a file");
+    } else {
+        tool("opt", &["-passes=rewrite-statepoints-for-gc", "-S", "-o", "b.ll", "a.ll"])?;
+    }
     tool(
         "llc",
         &[options, &["-O2", "-relocation-model=pic", "-filetype=obj", "-o", "b.o", "b.ll"]]
