@@ -67,14 +67,18 @@ impl Handles {
     pub fn create(self: &Arc<Self>, word: usize) -> Handle {
         // Relaxed: only spreads threads over the shards.
         let number = self.next.fetch_add(1, Relaxed) % SHARDS;
-        let mut shard = self.shards[number].lock();
+        let index = self.add(&mut self.shards[number].lock(), word);
+        Handle { handles: Arc::clone(self), shard: number, index }
+    }
+
+    /// Makes an entry of the shard that holds `word`. Returns its index.
+    fn add(&self, shard: &mut Shard, word: usize) -> usize {
         let index = shard.free.pop().unwrap_or(shard.words.len());
         if index == shard.words.len() {
             shard.words.push(0);
         }
-        self.store(&mut shard, index, word);
-        drop(shard);
-        Handle { handles: Arc::clone(self), shard: number, index }
+        self.store(shard, index, word);
+        index
     }
 
     /// A handle on an object that this thread has just allocated.
@@ -135,7 +139,12 @@ impl Handle {
 
 impl Clone for Handle {
     fn clone(&self) -> Handle {
-        self.handles.create(self.get())
+        // Under one lock: once another thread has set this handle to another word, the object that
+        // it held may be gone.
+        let mut shard = self.handles.shards[self.shard].lock();
+        let word = shard.words[self.index];
+        let index = self.handles.add(&mut shard, word);
+        Handle { handles: Arc::clone(&self.handles), shard: self.shard, index }
     }
 }
 
