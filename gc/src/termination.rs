@@ -16,11 +16,12 @@
 //! 3. Marking is *quiescent* when all workers are idle, no thread helps, and the shared queues are
 //!    empty, all seen under the lock. Work is added by workers that are not idle, by helpers, and
 //!    by threads outside of this protocol (mutators). As long as the latter add none, quiescence
-//!    lasts: a helper that joins finds nothing.
+//!    lasts: a helper that joins finds nothing. A worker may take what they add until
+//!    [`Termination::close`], which waits for it.
 //! 4. A *helper* is a mutator that marks for a while. It takes and adds work only between
 //!    [`Termination::join`] and [`Termination::leave`]; before it leaves it has put back the rest.
 
-use stackmark_stack::sync::{AtomicUsize, Condvar, Mutex, Ordering, fence};
+use stackmark_stack::sync::{AtomicUsize, Condvar, LeftOut, Mutex, Ordering, fence, left_out};
 
 /// See the module.
 #[derive(Debug)]
@@ -179,9 +180,15 @@ impl Termination {
         }
     }
 
-    /// Keeps parked workers parked from now on. Called on quiescence.
+    /// Keeps parked workers parked from now on, and returns when all are. Called on quiescence,
+    /// with the world stopped. Threads outside of this protocol may have added words since, and a
+    /// worker may have taken them: it is done with them before the caller ends the cycle.
     pub(crate) fn close(&self) {
-        self.state.lock().open = false;
+        let mut state = self.state.lock();
+        state.open = false;
+        while !left_out(LeftOut::CloseWait) && (state.idle != state.workers || state.helpers > 0) {
+            state = self.coordinator.wait(state);
+        }
     }
 
     /// Ends the workers.
@@ -196,6 +203,7 @@ mod loom_models {
     use super::*;
     use loom::sync::Arc;
     use loom::thread;
+    use stackmark_stack::sync::leave_out;
 
     /// A shared queue of numbers: to process `n` is to add `n` items of `n - 1`.
     struct Modelled {
@@ -331,6 +339,35 @@ mod loom_models {
             m.finish();
             assert_eq!(m.processed.load(Ordering::Relaxed), 2);
             m.termination.close();
+        });
+    }
+
+    #[test]
+    fn loom_nothing_is_processed_after_the_close() {
+        words_come_late();
+    }
+
+    #[test]
+    #[should_panic(expected = "processed after the close")]
+    fn loom_twin_of_a_close_that_does_not_wait() {
+        leave_out(LeftOut::CloseWait);
+        words_come_late();
+    }
+
+    /// A mutator outside of the protocol adds an item between quiescence and the close.
+    fn words_come_late() {
+        model(1, 3, |m| {
+            m.termination.open(true);
+            m.finish();
+            let mutator = {
+                let m = m.clone();
+                thread::spawn(move || m.push(1))
+            };
+            m.termination.close();
+            let processed = m.processed.load(Ordering::Relaxed);
+            mutator.join().unwrap();
+            // What the worker does if it has taken the item, it has done before.
+            assert_eq!(m.processed.load(Ordering::Relaxed), processed, "processed after the close");
         });
     }
 }

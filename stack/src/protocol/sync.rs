@@ -353,6 +353,8 @@ pub enum LeftOut {
     Recorded,
     /// Marks are cleared before the write barrier switches to marking.
     ClearFirst,
+    /// The end of marking waits for workers that have taken what came late.
+    CloseWait,
 }
 
 /// Whether the running model leaves this out. Never, outside of models.
