@@ -258,7 +258,9 @@ impl StatusWord {
     pub(crate) fn revive(&self, as_what: Status) {
         debug_assert_eq!(Status::of(self.word.load(Ordering::Relaxed)), Status::Dead);
         let foreign = as_what == Status::Foreign;
-        self.foreign.store(foreign.into(), Ordering::Relaxed);
+        // Release: a holder may see the flag of the new life, and of its word that it is Running,
+        // before it has seen the word by an Acquire. The header is visible then.
+        self.foreign.store(foreign.into(), Ordering::Release);
         let word = if foreign { Status::Running } else { as_what };
         // Release: the new life's header and flag are visible before its status.
         self.word.store(word as u32, Ordering::Release);
