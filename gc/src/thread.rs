@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::io;
 use std::thread::{Builder, JoinHandle};
 
+use stackmark_stack::ending;
+
 thread_local! {
     static IS_COLLECTORS: Cell<bool> = const { Cell::new(false) };
 }
@@ -19,9 +21,8 @@ pub(crate) fn spawn(
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     let guarded = move || {
-        let _exit = ExitOnPanic;
         IS_COLLECTORS.set(true);
-        run();
+        ending::run_thread(run);
     };
     Builder::new().name(name).spawn(guarded).map_err(|error| {
         io::Error::new(error.kind(), format!("cannot start a thread for {purpose}: {error}"))
@@ -31,19 +32,4 @@ pub(crate) fn spawn(
 /// Whether the calling thread is a collector's. Such a thread waits for no collection.
 pub(crate) fn is_collectors() -> bool {
     IS_COLLECTORS.get()
-}
-
-/// Reports a panic and ends the process without running destructors: other threads still run.
-struct ExitOnPanic;
-
-impl Drop for ExitOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let thread = std::thread::current();
-            let name = thread.name().expect("a collector's thread has a name");
-            eprintln!("stackmark: the process ends: thread {name} panicked");
-            // SAFETY: ends the process.
-            unsafe { libc::_exit(2) };
-        }
-    }
 }

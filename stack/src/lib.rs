@@ -94,6 +94,8 @@
 //! and adds the difference.
 
 mod cycle;
+#[doc(hidden)]
+pub mod ending;
 mod entry;
 mod goroutine;
 #[cfg(any(fuzzing, all(test, not(stackmark_loom))))]
@@ -121,6 +123,8 @@ pub use memory::{MAX_FRAME, MIN_STACK, STACK_GUARD, StackError, StackKind};
 #[doc(hidden)]
 pub use protocol::sync;
 pub use protocol::{REFUSALS, Refusal, Request, Status};
+#[doc(hidden)]
+pub use runtime::HijackCallbacks;
 pub use runtime::{
     Activity, BarrierMode, Census, Config, Counters, Detection, ForeignException, Histogram, Host,
     ModeInForce, NativeException, Observed, Observer, ReturnProtection, RootSink, Runtime,

@@ -4,7 +4,8 @@ use super::trusted;
 use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep, Options};
 use stackmark::stack::scheduler::Scheduler;
 use stackmark::stack::{
-    self, CycleDriver, Goroutine, Host, Inside, Left, Machine, RootSink, Runtime, Word,
+    self, Activity, CycleDriver, Goroutine, Host, Inside, Left, Machine, Observer, RootSink,
+    Runtime, ScanScope, Word,
 };
 use stackmark::unwind::Code;
 use stackmark::{Collector, Config, Generational};
@@ -462,6 +463,149 @@ pub(crate) fn run(attempt: &str) {
                 println!("{} frames", running.len());
             });
         }
+        "run_in_callback" => {
+            let runtime = runtime();
+            let its = runtime.clone();
+            run_native(&runtime, move || {
+                let its = its.clone();
+                trusted::foreign(|| {
+                    trusted::call_back(move || {
+                        let own = trusted::with_caller(|caller| caller.handle());
+                        trusted::park(|| {
+                            its.ready(own.clone(), Word::Plain(0));
+                            std::thread::scope(|scope| {
+                                scope.spawn(|| {
+                                    let machine = Machine::attach(&its).expect("attached");
+                                    println!("{}", panic_of(|| machine.run(own.clone())));
+                                });
+                            });
+                        });
+                        println!("back in the callback");
+                    });
+                });
+            });
+        }
+        "nested_foreign" => {
+            let runtime = runtime();
+            let left = run_native(&runtime, || {
+                println!("{}", trusted::foreign(|| panic_of(|| trusted::foreign(|| ()))));
+                println!("{}", trusted::foreign(|| panic_of(|| trusted::park(|| ()))));
+                trusted::foreign(|| trusted::call_back(|| trusted::foreign(|| ())));
+            });
+            println!("{left:?}");
+        }
+        "publish_panics" => {
+            let runtime = runtime();
+            run_native(&runtime, || trusted::park(|| panic!("in a closure")));
+        }
+        "frames_while_parking" => {
+            let runtime = runtime();
+            let its = runtime.clone();
+            let left = run_native(&runtime, move || {
+                let own = trusted::with_caller(|caller| caller.handle());
+                trusted::park(|| {
+                    println!("a goroutine: {}", trusted::has_caller());
+                    println!("{}", panic_of(|| this_machine().run(own.clone())));
+                    let frames = its.frames(&own, 10).expect("a true stack").expect("it stands");
+                    println!("{} frames", frames.len());
+                });
+            });
+            println!("{left:?}");
+        }
+        "fatal_unwinds" => {
+            struct Unwinds;
+            impl Host for Unwinds {
+                fn stack_overflow(&self, _goroutine: &Goroutine, _limit: usize) -> ! {
+                    panic!("no overflow here")
+                }
+                fn fatal(&self, error: &dyn std::error::Error) -> ! {
+                    panic!("{error}")
+                }
+            }
+            let runtime = runtime_with(stack::Config::default(), Box::new(Unwinds));
+            println!("{}", panic_of(|| -> () { runtime.fatal(&std::fmt::Error) }));
+        }
+        "observer_panics" => {
+            struct Panics;
+            impl Observer for Panics {
+                fn begin(&self, activity: Activity, _goroutine: u64) {
+                    assert_ne!(activity, Activity::Scan, "in an observer");
+                }
+                fn end(&self, _activity: Activity) {}
+            }
+            let (runtime, _heap, collector) = world();
+            runtime.observed().set(Arc::new(Panics));
+            let _waits = trusted::spawn(&runtime);
+            collector.collect();
+        }
+        "sink_panics" => {
+            struct Panics;
+            impl RootSink for Panics {
+                fn roots(&self, _words: &[usize]) {
+                    panic!("in a sink")
+                }
+            }
+            let runtime = runtime();
+            let mut driver = CycleDriver::new(&runtime, Arc::new(Panics)).expect("one");
+            let _waits = trusted::spawn(&runtime);
+            assert!(driver.begin_scanning(1, ScanScope::Whole));
+            println!("{}", panic_of(|| driver.scan_goroutines(|| ())));
+        }
+        "stacks_within_a_visit" => {
+            let runtime = runtime();
+            let goroutine = trusted::spawn(&runtime);
+            runtime.stop_world(|world| {
+                let mut told = false;
+                let mut to = |_words: &[usize]| {
+                    if !std::mem::replace(&mut told, true) {
+                        println!("{}", panic_of(|| runtime.frames(&goroutine, 1)));
+                        println!("{}", panic_of(|| world.visit_all(&mut |_| ())));
+                        println!("{}", panic_of(|| runtime.scan_frozen()));
+                        println!("{}", panic_of(|| runtime.census()));
+                    }
+                };
+                world.visit_all(&mut to).expect("true stacks");
+            });
+            println!("{:?}", runtime.frames(&goroutine, 1).expect("a true stack").map(|f| f.len()));
+        }
+        "attach_in_scheduler" => {
+            struct Attaches(Mutex<Weak<Runtime>>);
+            impl Host for Attaches {
+                fn stack_overflow(&self, _goroutine: &Goroutine, _limit: usize) -> ! {
+                    panic!("no overflow here")
+                }
+                fn machine_attached(&self) -> usize {
+                    let runtime = std::mem::take(&mut *self.0.lock().unwrap());
+                    if let Some(runtime) = runtime.upgrade() {
+                        MACHINES.with_borrow_mut(|machines| {
+                            machines.push(Machine::attach(&runtime).expect("attached"));
+                        });
+                    }
+                    0
+                }
+            }
+            let host = Attaches(Mutex::default());
+            let runtime = runtime_with(stack::Config::default(), Box::new(host));
+            *runtime.host::<Attaches>().expect("the host").0.lock().unwrap() =
+                Arc::downgrade(&runtime);
+            let scheduler = Scheduler::new(&runtime, 1, Box::new(|| ()));
+            let _threads = scheduler.start().expect("threads");
+            std::thread::sleep(Duration::from_secs(60));
+        }
+        "handles_of_threads" => {
+            let runtime = runtime();
+            let handle = || {
+                let handle = || runtime.call_in(|caller| caller.handle()).expect("called in");
+                std::thread::scope(|scope| scope.spawn(handle).join().expect("no panic"))
+            };
+            let mut handles: Vec<_> = (0..20).map(|_| handle()).collect();
+            let records: HashSet<_> = handles.iter().map(Arc::as_ptr).collect();
+            println!("{} records for {} threads", records.len(), handles.len());
+            println!("{}", panic_of(|| runtime.ready(handles[0].clone(), Word::Plain(0))));
+            handles.truncate(1);
+            (0..20).for_each(|_| drop(handle()));
+            println!("{:?}", runtime.census().imbalances());
+        }
         "handles_after" => {
             let (runtime, heap, collector) = world();
             let address = unreachable_object(&runtime, &heap);
@@ -588,7 +732,7 @@ fn collect_at_poll() {
 
 /// Native code that waits without being in a foreign call keeps the world waiting.
 fn straggler() {
-    struct Warned(Mutex<String>, AtomicBool);
+    struct Warned(Mutex<String>, AtomicBool, OnceLock<Weak<Runtime>>);
     impl Host for Warned {
         fn stack_overflow(&self, _goroutine: &Goroutine, _limit: usize) -> ! {
             panic!("no overflow here")
@@ -596,6 +740,8 @@ fn straggler() {
         fn warn(&self, message: &str) {
             self.0.lock().unwrap().push_str(message);
             self.1.store(true, SeqCst);
+            // The report holds no lock: the host may wait for the world, too.
+            self.2.get().and_then(Weak::upgrade).expect("the runtime").stop_world(|_| ());
         }
     }
     #[inline(never)]
@@ -608,8 +754,10 @@ fn straggler() {
     }
     let limit = Some(Duration::from_millis(50));
     let config = stack::Config { report_stop_after: limit, ..Default::default() };
-    let host = Warned(Mutex::default(), AtomicBool::new(false));
+    let host = Warned(Mutex::default(), AtomicBool::new(false), OnceLock::new());
     let runtime = runtime_with(config, Box::new(host));
+    let its_host = runtime.host::<Warned>().expect("the host");
+    its_host.2.set(Arc::downgrade(&runtime)).expect("set once");
     let waits = Arc::new(AtomicBool::new(false));
     let (its, its_waits) = (Arc::downgrade(&runtime), waits.clone());
     std::thread::scope(|scope| {

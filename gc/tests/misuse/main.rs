@@ -9,29 +9,21 @@
 mod attempts;
 mod trusted;
 
+use limits::Limits;
 use std::io::Read;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The environment variable that names the attempt of a child.
 const ATTEMPT: &str = "STACKMARK_MISUSE";
-/// CPU time that an attempt may use.
-const CPU_SECONDS: u64 = 60;
-/// An attempt that uses no CPU time for so long hangs.
-const STANDS_STILL: Duration = Duration::from_secs(20);
+/// What an attempt may use.
+const LIMITS: Limits = Limits { cpu: Duration::from_secs(60), standstill: Duration::from_secs(20) };
 
 /// How a child ended, and what it wrote.
 struct Ended {
     status: Option<i32>,
     signal: Option<i32>,
     text: String,
-}
-
-/// CPU time of a process so far, in clock ticks; `None` when it is gone.
-fn cpu_ticks(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
 }
 
 fn run(attempt: &str) -> Ended {
@@ -55,23 +47,8 @@ fn run(attempt: &str) -> Ended {
             String::from_utf8_lossy(&bytes).into_owned()
         })
     });
-    let (mut ticks, mut since) = (0, Instant::now());
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("a child") {
-            break Some(status);
-        }
-        let now = cpu_ticks(child.id()).unwrap_or(ticks);
-        if now != ticks {
-            (ticks, since) = (now, Instant::now());
-        }
-        // A tick is a hundredth of a second.
-        if since.elapsed() > STANDS_STILL || now > CPU_SECONDS * 100 {
-            child.kill().expect("a child");
-            child.wait().expect("a child");
-            break None;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
+    // `None`: it loops or hangs.
+    let status = limits::wait(&mut child, LIMITS).ok();
     let text = readers.map(|reader| reader.join().expect("a reader")).concat();
     Ended {
         status: status.and_then(|status| status.code()),
@@ -330,4 +307,68 @@ fn words_that_are_no_references_are_no_harm_in_handles() {
 #[test]
 fn descriptors_and_sizes_out_of_range_are_typed_errors() {
     behaves("descriptors", "checked");
+}
+
+#[test]
+fn a_closure_that_publishes_a_parked_goroutine_does_not_unwind() {
+    ends_with("publish_panics", "the closure that publishes a parked goroutine has unwound");
+}
+
+#[test]
+fn a_thread_that_parks_a_goroutine_has_none_any_more() {
+    let words = "a goroutine: false\nno goroutine is run from within Machine::inside, or while \
+                 another one parks here\n3 frames\nParked";
+    behaves("frames_while_parking", words);
+}
+
+#[test]
+fn an_end_of_the_process_does_not_unwind() {
+    ends_with("fatal_unwinds", "the process ends: Host::fatal has unwound");
+}
+
+#[test]
+fn an_observer_does_not_unwind() {
+    ends_with("observer_panics", "the process ends: an observer has unwound");
+}
+
+#[test]
+fn a_sink_of_roots_does_not_unwind() {
+    ends_with("sink_panics", "the process ends: RootSink::roots has unwound");
+}
+
+#[test]
+fn what_runs_under_a_goroutines_lock_asks_for_no_stack() {
+    let words = ["frames", "visit_all", "scan_frozen", "census"];
+    words.iter().for_each(|word| {
+        behaves(
+            "stacks_within_a_visit",
+            &format!("{word} is not called from a visit of all stacks: it might wait for a lock"),
+        );
+    });
+    behaves("stacks_within_a_visit", "Some(1)");
+}
+
+#[test]
+fn a_host_that_attaches_a_schedulers_thread_ends_the_process() {
+    ends_with("attach_in_scheduler", "a scheduler's thread cannot be attached");
+}
+
+#[test]
+fn a_handle_to_a_threads_goroutine_is_never_anothers() {
+    behaves("handles_of_threads", "20 records for 20 threads\n");
+    behaves("handles_of_threads", "only a parked goroutine is made ready");
+    behaves("handles_of_threads", "right: Parked\n[]");
+}
+
+#[test]
+fn a_goroutine_in_a_callback_runs_on_its_own_thread() {
+    let words = "is in a callback, and goes on on its own thread\nback in the callback";
+    behaves("run_in_callback", words);
+}
+
+#[test]
+fn foreign_calls_nest_over_callbacks_alone() {
+    let words = "a foreign call is under way on this goroutine\n\
+                 a foreign call is under way on this goroutine\nExited";
+    behaves("nested_foreign", words);
 }

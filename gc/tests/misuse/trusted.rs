@@ -9,11 +9,15 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 // A frame with a frame pointer that calls `argument[1](argument[0], argument[2], argument[3])`,
-// which is `call_system` and what it is to call, and returns its result.
+// which is `call_system` and what it is to call, and returns its result. A callback begins before
+// it, with `argument` in the first register.
 core::arch::global_asm!(
+    ".globl misuse_callback",
+    "misuse_callback:",
+    ".cfi_startproc",
+    "mov rsi, rdi",
     ".globl misuse_entry",
     "misuse_entry:",
-    ".cfi_startproc",
     "push rbp",
     ".cfi_def_cfa_offset 16",
     ".cfi_offset rbp, -16",
@@ -35,7 +39,8 @@ core::arch::global_asm!(
     "nop"
 );
 
-unsafe extern "C" {
+unsafe extern "C-unwind" {
+    fn misuse_callback(argument: usize) -> usize;
     fn misuse_entry();
     fn misuse_return();
     fn misuse_end();
@@ -54,7 +59,7 @@ unsafe extern "C-unwind" fn trampoline(native: *mut c_void, _b: usize) -> usize 
 }
 
 pub(crate) fn register(code: &Code) {
-    let start = misuse_entry as *const () as usize;
+    let start = misuse_callback as *const () as usize;
     let len = misuse_end as *const () as usize - start;
     let name = String::from("misuse_entry");
     code.register(Region {
@@ -83,6 +88,12 @@ pub(crate) fn spawn_native(
     runtime: &Runtime,
     native: impl Fn() + Send + Sync + 'static,
 ) -> Arc<Goroutine> {
+    // SAFETY: the function keeps the contracts: one safepoint, no references.
+    unsafe { runtime.spawn(misuse_entry as *const () as usize, call_of(native)) }.expect("memory")
+}
+
+/// The argument of managed code that calls `native`, once.
+fn call_of(native: impl Fn() + Send + Sync + 'static) -> usize {
     let native: Native = Box::new(native);
     let native: &'static Native = Box::leak(Box::new(native));
     let words: &'static [usize; 4] = Box::leak(Box::new([
@@ -91,9 +102,14 @@ pub(crate) fn spawn_native(
         std::ptr::from_ref(native) as usize,
         0,
     ]));
-    // SAFETY: the function keeps the contracts: one safepoint, no references.
-    unsafe { runtime.spawn(misuse_entry as *const () as usize, words.as_ptr() as usize) }
-        .expect("memory")
+    words.as_ptr() as usize
+}
+
+/// [`Caller::callback`] in the running foreign call, of managed code that calls `native`, once.
+pub(crate) fn call_back(native: impl Fn() + Send + Sync + 'static) {
+    // SAFETY: the function keeps the contracts: one safepoint, no references. Native code here
+    // keeps no address in the goroutine's stack.
+    unsafe { Caller::current().callback(misuse_callback, call_of(native)) }.expect("called back");
 }
 
 /// A goroutine of managed code that polls, once.
@@ -110,6 +126,18 @@ pub(crate) fn spawn_polling(runtime: &Runtime) -> Arc<Goroutine> {
 pub(crate) fn foreign<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: used within the native function.
     unsafe { Caller::current() }.foreign(f)
+}
+
+/// [`Caller::park`] in the running native function, whose frames own nothing.
+pub(crate) fn park(publish: impl FnOnce()) {
+    // SAFETY: the attempts' frames own nothing that matters at the end of their process.
+    unsafe { Caller::current().park(publish) };
+}
+
+/// Whether this thread runs a goroutine.
+pub(crate) fn has_caller() -> bool {
+    // SAFETY: not used.
+    unsafe { Caller::try_current() }.is_some()
 }
 
 /// Calls `f` with the caller of the running native function.

@@ -1,17 +1,17 @@
 //! Handshakes and rounds of scans, while the world runs.
 
 use super::driver::CycleDriver;
-use super::straggler::{Straggler, Waiting};
+use super::straggler::{Overdue, Straggler, Waiting};
 use crate::goroutine::Goroutine;
 use crate::machine::Caller;
 use crate::memory::StackMemory;
 use crate::protocol::{Request, Signal, Status, sync::spin};
-use crate::runtime::{Activity, BarrierMode, Runtime};
+use crate::runtime::{Activity, BarrierMode, Runtime, assert_no_lock};
 use crate::scan::{self, FrameAt, MayMove, ScanError};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often the waiting thread tries again to hold a goroutine: one that was asked to scan itself
 /// may park instead of polling.
@@ -61,7 +61,7 @@ impl CycleDriver {
         runtime.assert_outside("a handshake");
         let mut waiting = Waiting::new(runtime);
         let machines = || runtime.registry.machines();
-        runtime.world.handshake(machines, |entry, signal| waiting.ask(entry, signal));
+        runtime.world.handshake(machines, &mut waiting);
         waiting.end()
     }
 
@@ -168,7 +168,7 @@ impl Runtime {
 
     fn wait_for_scans(&self, mut waiting: Vec<Arc<Goroutine>>) -> Result<(), ScanError> {
         let mut failed = None;
-        let mut look = |signal| {
+        let mut look = |waiting: &mut Vec<Arc<Goroutine>>, signal| {
             waiting.retain(|goroutine| match self.try_scan(goroutine, signal) {
                 Ok(begun) => !begun,
                 Err(error) => {
@@ -178,9 +178,11 @@ impl Runtime {
             });
             waiting.is_empty()
         };
-        if !spin(|| look(Signal::Hint)) {
-            while !look(Signal::Fenced) {
+        if !spin(|| look(&mut waiting, Signal::Hint)) {
+            let mut overdue = Overdue::since(Instant::now());
+            while !look(&mut waiting, Signal::Fenced) {
                 self.cycle.wait_for_scanned(LOOK_AGAIN);
+                overdue.report(self, |entry| entry.runs_one_of(&waiting));
             }
         }
         failed.map_or(Ok(()), Err)
@@ -257,7 +259,12 @@ impl Runtime {
     ///
     /// # Errors
     /// [`ScanError`].
+    ///
+    /// # Panics
+    /// In an [`Observer`](crate::Observer), a [`RootSink`](crate::RootSink) or a visit of all
+    /// stacks, which run under locks of goroutines.
     pub fn scan_frozen(&self) -> Result<bool, ScanError> {
+        assert_no_lock("Runtime::scan_frozen");
         let Some(goroutine) = self.cycle.begin_visit() else { return Ok(false) };
         let _span = self.observed().span(Activity::Scan, goroutine.id());
         let (cycle, chunk) = (self.cycle.scanning(), self.config.chunk(true));
@@ -275,11 +282,15 @@ impl Runtime {
     ///
     /// # Errors
     /// [`ScanError`]: the stack cannot be walked.
+    ///
+    /// # Panics
+    /// As [`Runtime::scan_frozen`].
     pub fn frames(
         &self,
         goroutine: &Goroutine,
         limit: usize,
     ) -> Result<Option<Vec<FrameAt>>, ScanError> {
+        assert_no_lock("Runtime::frames");
         if !self.owns(goroutine) {
             return Ok(None);
         }

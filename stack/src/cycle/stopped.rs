@@ -4,7 +4,7 @@ use super::driver::CycleDriver;
 use super::straggler::{Straggler, Waiting};
 use crate::goroutine::Goroutine;
 use crate::protocol::Status;
-use crate::runtime::{Runtime, Stopping};
+use crate::runtime::{Runtime, Stopping, UnderLock, assert_no_lock};
 use crate::scan::{self, Extent, ScanError, Visited};
 use std::cell::RefCell;
 use std::ops::Deref;
@@ -34,7 +34,7 @@ fn stop<R>(runtime: &Runtime, f: impl FnOnce(Option<Straggler>) -> R) -> R {
     let machines = || runtime.registry.machines();
     // Before the stop, which begins by counting itself: a report to the host may panic.
     let _start = Start(runtime);
-    runtime.world.stop(machines, |entry, signal| waiting.ask(entry, signal));
+    runtime.world.stop(machines, &mut waiting);
     f(waiting.end())
 }
 
@@ -80,7 +80,12 @@ impl WorldStopped<'_> {
     ///
     /// # Errors
     /// [`ScanError`].
+    ///
+    /// # Panics
+    /// In `to`, and as [`Runtime::scan_frozen`].
     pub fn visit_all(&self, to: &mut dyn FnMut(&[usize])) -> Result<Visited, ScanError> {
+        assert_no_lock("WorldStopped::visit_all");
+        let _runs = UnderLock::runs("a visit of all stacks");
         let to = RefCell::new(to);
         let to = |words: &[usize]| (to.borrow_mut())(words);
         let mut total = Visited::default();

@@ -61,6 +61,6 @@ fn fail(runtime: &Runtime, goroutine: &Goroutine, error: GrowError) -> ! {
         GrowError::Stack(StackError::Overflow { limit }) => {
             runtime.host.stack_overflow(goroutine, limit)
         }
-        other => runtime.host.fatal(&other),
+        other => runtime.fatal(&other),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::error::CallInError;
 use super::thread::{PARKED, ThreadRecord, YIELDED};
+use crate::ending::without_unwinding;
 use crate::goroutine::Goroutine;
 use crate::protocol::Status;
 use crate::runtime::Runtime;
@@ -10,6 +11,9 @@ use stackmark_asm as asm;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// What runs while a goroutine is parked and has not left its machine.
+const PUBLISH: &str = "the closure that publishes a parked goroutine";
 
 /// The goroutine that called out to the running native function, with its machine and runtime.
 ///
@@ -63,29 +67,35 @@ impl<'m> Caller<'m> {
 
     /// Parks the goroutine. `publish` makes it visible to its wakers, typically by releasing the
     /// lock of the queue that it has been put on. The goroutine is Parked when `publish` runs, so
-    /// no waker comes too early.
+    /// no waker comes too early. It may run on another machine already, so this thread has no
+    /// goroutine any more, unless it is in a callback. A panic of `publish` ends the process with
+    /// status 2.
     ///
     /// Inside a callback the goroutine keeps its thread: returns the value that the waker gave to
     /// [`Runtime::ready`]. Otherwise it does not return. The native function ends here, and its
     /// call returns that value to managed code, on any machine.
+    ///
+    /// # Panics
+    /// In a foreign call.
     ///
     /// # Safety
     /// No frame between managed code and here owns anything that must be released: their
     /// destructors do not run.
     pub unsafe fn park(self, publish: impl FnOnce()) -> usize {
         let goroutine = self.goroutine;
+        self.assert_not_foreign();
         if goroutine.in_callback() {
             goroutine.status.stop(Status::Parked);
-            publish();
+            without_unwinding(PUBLISH, publish);
             return self.wait_on_this_thread();
         }
-        let machine = self.record.machine();
+        self.record.unbind();
         goroutine.status.stop(Status::Parked);
-        publish();
         // From here on another machine may run the goroutine, so nothing of it is touched any more.
+        without_unwinding(PUBLISH, publish);
         // SAFETY: the machine runs a goroutine that called out to us. By our
         // contract the frames own nothing.
-        unsafe { asm::leave(machine, PARKED) }
+        unsafe { asm::leave(self.record.machine(), PARKED) }
     }
 
     fn wait_on_this_thread(&self) -> usize {
@@ -109,16 +119,31 @@ impl<'m> Caller<'m> {
     /// [`Left::Yielded`](crate::Left::Yielded). When it runs again, its call returns `value`.
     /// Inside a callback the goroutine keeps its thread, and this returns `value` at once.
     ///
+    /// # Panics
+    /// In a foreign call.
+    ///
     /// # Safety
     /// As for [`Caller::park`].
     pub unsafe fn yield_now(self, value: usize) -> usize {
+        self.assert_not_foreign();
         if self.goroutine.in_callback() {
             return value;
         }
         self.goroutine.header.resume_value.store(value, Ordering::Relaxed);
+        self.record.unbind();
         self.goroutine.status.stop(Status::Runnable);
         // SAFETY: as in park.
         unsafe { asm::leave(self.record.machine(), YIELDED) }
+    }
+
+    /// # Panics
+    /// If the goroutine is InForeign.
+    #[inline]
+    pub(crate) fn assert_not_foreign(&self) {
+        assert!(
+            !self.goroutine.status.is_foreign(),
+            "a foreign call is under way on this goroutine"
+        );
     }
 
     /// Checks that the goroutine is InForeign, so that it may be called back.
@@ -144,14 +169,14 @@ impl<'m> Caller<'m> {
 
     /// Announces that the native function writes references to the goroutine's own stack without
     /// the write barrier. It may do so until its call returns, in the frame that the addresses
-    /// `words` lie in. Does nothing if they lie outside of the stack.
+    /// `words` lie in. Addresses outside of the stack do not matter.
     ///
     /// # Errors
     /// [`ScanError`]: the stack cannot be walked.
     pub fn note_stack_write(&self, words: Range<usize>) -> Result<(), ScanError> {
         let (runtime, bounds) = (self.runtime(), self.goroutine.bounds());
-        if words.is_empty() || !bounds.contains(&words.start) || !bounds.contains(&(words.end - 1))
-        {
+        let words = words.start.max(bounds.start)..words.end.min(bounds.end);
+        if words.is_empty() {
             return Ok(());
         }
         let mut scan = self.goroutine.scan_lock();

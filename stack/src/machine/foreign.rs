@@ -37,7 +37,7 @@ impl Caller<'_> {
             }
         }
         let goroutine = self.goroutine();
-        assert!(!goroutine.status.is_foreign(), "a foreign call is under way on this goroutine");
+        self.assert_not_foreign();
         let _span = self.runtime().observed().span(Activity::ForeignCall, goroutine.id());
         self.record.go_outside(goroutine);
         let _back = BackInside(self);

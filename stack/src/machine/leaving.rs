@@ -245,9 +245,8 @@ unsafe fn go_on(forced: *mut Forced) -> ! {
     unsafe {
         let caller = Caller::current();
         let Forced { depth, pc, values, .. } = *forced;
-        let way = caller
-            .way_to(depth, pc, values)
-            .unwrap_or_else(|error| caller.runtime().host.fatal(&error));
+        let way =
+            caller.way_to(depth, pc, values).unwrap_or_else(|error| caller.runtime().fatal(&error));
         if let Way::Open(_) = way {
             drop(Box::from_raw(forced));
         }
@@ -269,5 +268,5 @@ struct Swallowed;
 /// Called by the unwinder.
 unsafe extern "C-unwind" fn was_swallowed(_reason: c_int, _exception: *mut Exception) {
     // SAFETY: forced unwinding happens on threads that run a goroutine; not used afterwards.
-    unsafe { Caller::current() }.runtime().host.fatal(&Swallowed)
+    unsafe { Caller::current() }.runtime().fatal(&Swallowed)
 }

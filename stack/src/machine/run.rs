@@ -173,7 +173,10 @@ fn refuse(record: &ThreadRecord, goroutine: &Goroutine) -> ! {
             running.id()
         );
     }
-    assert!(!record.is_inside(), "no goroutine is run from within Machine::inside");
+    assert!(
+        !record.is_inside(),
+        "no goroutine is run from within Machine::inside, or while another one parks here"
+    );
     assert!(
         !record.runtime.owns(goroutine) || !goroutine.in_callback(),
         "goroutine {} is in a callback, and goes on on its own thread",

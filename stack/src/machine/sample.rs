@@ -6,7 +6,7 @@
 
 use super::thread::ThreadRecord;
 use crate::scan::Stubs;
-use stackmark_asm::{barrier, layout::GoroutineHeader};
+use stackmark_asm::{self as asm, barrier, layout::GoroutineHeader};
 use stackmark_unwind::{CallFrame, Code, LiveMemory, RegisterSet, RuleCache, Unwinder, WalkError};
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::Ordering;
@@ -14,7 +14,8 @@ use std::sync::atomic::Ordering;
 /// Calls `each` for every frame of the calling thread, from the one that a signal has interrupted,
 /// until `each` breaks. The trace follows native frames and the frames of the thread's goroutine
 /// across all switches of stacks. The last frame is the goroutine's oldest, in
-/// [`entry_range`](stackmark_asm::entry_range), or the thread's own oldest. Barriers do not show,
+/// [`entry_range`](stackmark_asm::entry_range), or the thread's own oldest. Where the goroutine
+/// parks or yields just now, it is the oldest native frame of its call out. Barriers do not show,
 /// but the interrupted pc may lie in a stub, in [`barrier::pool`].
 ///
 /// `None` if the thread is not attached to a runtime, or was interrupted while it exchanged its
@@ -51,5 +52,10 @@ pub unsafe fn trace_interrupted<B>(
     let memory = |range: Range<usize>| unsafe { LiveMemory::new(range) };
     let memory = [stack, machine, header, barrier::pool(), barrier::table()].map(memory);
     let snapshot = code.snapshot();
-    Some(Unwinder::new(&snapshot, cache, memory, Stubs, context).for_each(each))
+    let mut trace = Unwinder::new(&snapshot, cache, memory, Stubs, context);
+    let walked = trace.for_each(each);
+    // The thread is about to leave a goroutine that other threads may run already. What its frames
+    // are is not to be known.
+    let leaves = goroutine.is_none() && trace.pc() == asm::native_return_pc();
+    Some(if leaves { walked.or(Ok(None)) } else { walked })
 }

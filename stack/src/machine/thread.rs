@@ -238,6 +238,15 @@ impl ThreadRecord {
         self.running.set(Some(goroutine));
     }
 
+    /// This thread has no goroutine any more. Before the goroutine stops: then another machine may
+    /// run it, so neither this thread's signal handlers nor its native code may walk its stack.
+    #[inline]
+    pub(crate) fn unbind(&self) {
+        // Relaxed: only this thread and its signal handlers read it. The store of the status that
+        // follows is a Release, so a handler that interrupts later sees it.
+        self.header.goroutine.store(0, Ordering::Relaxed);
+    }
+
     /// Ends the goroutine, which is Running: it runs no older frame any more.
     pub(crate) fn end(&self, goroutine: &Goroutine) {
         let runtime = &*self.runtime;

@@ -22,4 +22,4 @@ pub(crate) use request::{Requests, Signal};
 pub(crate) use spare::{Node, SpareList};
 pub use status::Status;
 pub(crate) use status::{Held, StatusWord};
-pub(crate) use world::{Gate, World};
+pub(crate) use world::{Gate, Waiter, World};

@@ -68,6 +68,22 @@ pub(crate) struct World {
     changed: Condvar,
 }
 
+/// A thread that waits for machines.
+pub(crate) trait Waiter<M> {
+    /// Asks a machine that is inside to pass a safepoint. Called repeatedly, under the lock that
+    /// machines take to go outside.
+    fn ask(&mut self, machine: &M, signal: Signal);
+
+    /// Called between two looks once the waiter has stopped spinning, under no lock.
+    fn between_looks(&mut self) {}
+}
+
+impl<M, F: FnMut(&M, Signal)> Waiter<M> for F {
+    fn ask(&mut self, machine: &M, signal: Signal) {
+        self(machine, signal);
+    }
+}
+
 /// How long a waiter sleeps before it asks the machines again. A request can reach a goroutine that
 /// is just leaving the machine, and be lost.
 const ASK_AGAIN: Duration = Duration::from_millis(1);
@@ -153,13 +169,13 @@ impl World {
         }
     }
 
-    /// Returns when each machine in `list` has been outside or at a safepoint since the call. Calls
-    /// `ask` for each machine that has not been yet, repeatedly. Calls `list` after the handshake
-    /// has begun: a machine that attaches later sees its number.
+    /// Returns when each machine in `list` has been outside or at a safepoint since the call. Has
+    /// `waiter` ask each machine that has not been yet. Calls `list` after the handshake has begun:
+    /// a machine that attaches later sees its number.
     pub(crate) fn handshake<M: Deref<Target: AsRef<Gate>>>(
         &self,
         list: impl FnOnce() -> Vec<M>,
-        mut ask: impl FnMut(&M, Signal),
+        waiter: &mut impl Waiter<M>,
     ) {
         if left_out(LeftOut::Handshake) {
             return;
@@ -168,12 +184,12 @@ impl World {
         let number = self.handshake.fetch_add(1, Ordering::AcqRel) + 1;
         heavy_fence();
         let mut waiting = list();
-        self.wait_for(|signal| {
+        self.wait_for(waiter, |waiter, signal| {
             waiting.retain(|machine| {
                 let gate: &Gate = (**machine).as_ref();
                 let waiting = gate.is_inside() && gate.answered.load(Ordering::Acquire) < number;
                 if waiting {
-                    ask(machine, signal);
+                    waiter.ask(machine, signal);
                 }
                 waiting
             });
@@ -182,23 +198,23 @@ impl World {
     }
 
     /// Returns when all machines in `list` are outside. They stay outside until [`World::start`].
-    /// `ask` and `list` are as for [`World::handshake`].
+    /// `list` and `waiter` are as for [`World::handshake`].
     pub(crate) fn stop<M: Deref<Target: AsRef<Gate>>>(
         &self,
         list: impl FnOnce() -> Vec<M>,
-        mut ask: impl FnMut(&M, Signal),
+        waiter: &mut impl Waiter<M>,
     ) {
         self.stopping.fetch_add(1, Ordering::AcqRel);
         // Invariant 1: pairs with the light fence in `try_enter`.
         heavy_fence();
         let mut waiting = list();
-        self.wait_for(|signal| {
+        self.wait_for(waiter, |waiter, signal| {
             // A machine that was outside may be inside for a moment, until `try_enter` fails. So no
             // machine leaves the list before all are outside at once.
             waiting.iter_mut().fold(true, |done, machine| {
                 let gate: &Gate = (**machine).as_ref();
                 if gate.is_inside() {
-                    ask(machine, signal);
+                    waiter.ask(machine, signal);
                 }
                 done && !gate.is_inside()
             })
@@ -230,19 +246,26 @@ impl World {
         }
     }
 
-    /// Waits until `done` returns true. Its argument says how to ask the machines inside.
-    fn wait_for(&self, mut done: impl FnMut(Signal) -> bool) {
-        if spin(|| done(Signal::Hint)) {
+    /// Waits until `done` returns true. Its second argument says how to ask the machines inside.
+    fn wait_for<M, W: Waiter<M>>(
+        &self,
+        waiter: &mut W,
+        mut done: impl FnMut(&mut W, Signal) -> bool,
+    ) {
+        if spin(|| done(waiter, Signal::Hint)) {
             return;
         }
         self.watched.fetch_add(1, Ordering::Relaxed);
         // Pairs with the light fence in `exit`.
         heavy_fence();
-        let mut guard = self.lock.lock();
-        while !done(Signal::Fenced) {
-            guard = self.changed.wait_for(guard, ASK_AGAIN);
+        loop {
+            let guard = self.lock.lock();
+            if done(waiter, Signal::Fenced) {
+                break;
+            }
+            drop(self.changed.wait_for(guard, ASK_AGAIN));
+            waiter.between_looks();
         }
-        drop(guard);
         self.watched.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -313,7 +336,7 @@ mod loom_models {
                 machine.heap.with_mut(|heap| unsafe { *heap += 1 });
                 machine.world.exit(&machine.gates[0]);
             });
-            m.world.stop(|| vec![&m.gates[0]], |_, _| {});
+            m.world.stop(|| vec![&m.gates[0]], &mut |_: &_, _| {});
             // SAFETY: as above.
             m.heap.with_mut(|heap| unsafe { *heap += 10 });
             m.world.start();
@@ -342,7 +365,7 @@ mod loom_models {
                 machine.world.exit(&machine.gates[0]);
             });
             m.barrier_on.store(true, Ordering::Relaxed);
-            m.world.handshake(|| vec![&m.gates[0]], |_, _| {});
+            m.world.handshake(|| vec![&m.gates[0]], &mut |_: &_, _| {});
             // SAFETY: as above.
             m.heap.with_mut(|heap| unsafe { *heap += 10 });
             thread.join().unwrap();
@@ -373,11 +396,11 @@ mod loom_models {
             });
             // The first round: the write barrier is on everywhere.
             m.barrier_on.store(true, Ordering::Relaxed);
-            m.world.handshake(|| vec![&m.gates[0]], |_, _| {});
+            m.world.handshake(|| vec![&m.gates[0]], &mut |_: &_, _| {});
             // The object with the field is visited, and black from now on.
             let in_field = field.load(Ordering::Relaxed) == OBJECT;
             // The second round: the goroutine's stack is scanned while it stands still.
-            m.world.stop(|| vec![&m.gates[0]], |_, _| {});
+            m.world.stop(|| vec![&m.gates[0]], &mut |_: &_, _| {});
             // SAFETY: as above.
             let on_stack = root.with(|root| unsafe { *root == OBJECT });
             m.world.start();
@@ -410,12 +433,12 @@ mod loom_models {
                 machine.world.exit(&machine.gates[0]);
             });
             let stops = thread::spawn(move || {
-                other.world.stop(|| vec![&other.gates[0]], |_, _| {});
+                other.world.stop(|| vec![&other.gates[0]], &mut |_: &_, _| {});
                 // SAFETY: loom checks that no machine is there.
                 other.heap.with(|heap| unsafe { assert!(*heap <= 1) });
                 other.world.start();
             });
-            m.world.stop(|| vec![&m.gates[0]], |_, _| {});
+            m.world.stop(|| vec![&m.gates[0]], &mut |_: &_, _| {});
             // SAFETY: as above.
             m.heap.with(|heap| unsafe { assert!(*heap <= 1) });
             m.world.start();

@@ -2,6 +2,7 @@
 
 use super::shared::Runtime;
 use super::stubs::stubs;
+use super::under_lock::assert_no_lock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 /// Counted while other threads run: exact only if nothing is taken or given back meanwhile.
@@ -60,7 +61,12 @@ impl Census {
 
 impl Runtime {
     /// Counts what the runtime has. Takes the locks of all goroutines in turn.
+    ///
+    /// # Panics
+    /// In an [`Observer`](crate::Observer), a [`RootSink`](crate::RootSink) or a visit of all
+    /// stacks, which run under such locks.
     pub fn census(&self) -> Census {
+        assert_no_lock("Runtime::census");
         let counters = self.counters();
         // Acquire: the load of `placed` below stays behind these loads, so no barrier settles that
         // is not counted as placed.

@@ -78,13 +78,30 @@ pub struct Config {
     /// Places barriers in the slots of callbacks, where none may be: for a test of the assertion
     /// that catches it.
     #[doc(hidden)]
-    pub hijack_callbacks: bool,
+    pub hijack_callbacks: HijackCallbacks,
     /// For debugging: move the stack at every poll.
     pub move_every_poll: bool,
     /// For debugging: fill freed stack memory with [`POISON`](crate::POISON).
     pub poison: bool,
     /// For debugging: every stack check calls [`poll`](crate::poll), even without a request.
     pub poll_always: bool,
+}
+
+/// Whether barriers lie where none may be: off, unless unsafe code says otherwise.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HijackCallbacks(bool);
+
+impl HijackCallbacks {
+    /// # Safety
+    /// The process ends before any callback of the runtime returns.
+    pub const unsafe fn on() -> HijackCallbacks {
+        HijackCallbacks(true)
+    }
+
+    pub(crate) fn is_on(self) -> bool {
+        self.0
+    }
 }
 
 impl Default for Config {
@@ -96,7 +113,7 @@ impl Default for Config {
             protection: Detection::default(),
             report_stop_after: Some(Duration::from_secs(10)),
             scan_few_frames: false,
-            hijack_callbacks: false,
+            hijack_callbacks: HijackCallbacks::default(),
             move_every_poll: false,
             poison: false,
             poll_always: false,

@@ -17,8 +17,8 @@ pub trait Host: Any + Send + Sync {
     fn stack_overflow(&self, goroutine: &Goroutine, limit: usize) -> !;
 
     /// Ends the process, which cannot go on. An example is a frame without an unwind rule: no root
-    /// may be skipped. Called on any thread, under locks of the library. The default writes the
-    /// error to standard error and aborts.
+    /// may be skipped. Called on any thread, under locks of the library: a panic ends the process,
+    /// too, with status 2. The default writes the error to standard error and aborts.
     fn fatal(&self, error: &dyn std::error::Error) -> ! {
         eprintln!("stackmark: {error}");
         std::process::abort()
@@ -70,7 +70,7 @@ pub trait Host: Any + Send + Sync {
 /// A scheduler: it runs goroutines that are ready.
 pub trait Schedule: Send + Sync {
     /// Takes `goroutine`, which is Runnable, to run it on some machine. Called on any thread, also
-    /// on the collector's.
+    /// on the collector's. A panic ends the process with status 2: the goroutine would be lost.
     fn ready(&self, goroutine: Arc<Goroutine>);
 
     /// Reserves `processors` processors for the collector; 0 ends the reservation. The scheduler
@@ -79,10 +79,13 @@ pub trait Schedule: Send + Sync {
     fn reserve_processors(&self, _processors: usize) {}
 }
 
-/// What this crate asks of the collector: it takes the roots of stacks.
+/// What this crate asks of the collector: it takes the roots of stacks. A panic of
+/// [`RootSink::roots`] or [`RootSink::stack_waits`] ends the process with status 2: roots would be
+/// lost.
 pub trait RootSink: Send + Sync {
     /// Takes roots. Each word may be a reference, an integer, or an address outside the heap.
     /// Called on any thread, also under a goroutine's `scan_lock`: must not wait for goroutines.
+    /// [`Runtime::frames`](crate::Runtime::frames) and the like panic there.
     fn roots(&self, words: &[usize]);
 
     /// A stack has unvisited frames: [`Runtime::scan_frozen`](crate::Runtime::scan_frozen) visits

@@ -3,6 +3,7 @@
 use crate::goroutine::Goroutine;
 use crate::os;
 use crate::protocol::{Gate, Request, Signal};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 
 /// The part of a machine that other threads see.
@@ -53,6 +54,13 @@ impl MachineEntry {
         let current = self.current.load(Ordering::Acquire);
         // SAFETY: the pointer is null or a record that lives as long as the runtime: see the field.
         unsafe { current.as_ref() }
+    }
+
+    /// Whether the machine runs one of these goroutines, or ran it a moment ago.
+    pub(crate) fn runs_one_of(&self, goroutines: &[Arc<Goroutine>]) -> bool {
+        // Acquire: as in `current`. Only compared.
+        let current = self.current.load(Ordering::Acquire).cast_const();
+        goroutines.iter().any(|goroutine| Arc::as_ptr(goroutine) == current)
     }
 
     pub(crate) fn ask(&self, what: Request, signal: Signal) {

@@ -16,10 +16,11 @@ mod spawn;
 mod stats;
 mod stopping;
 mod stubs;
+mod under_lock;
 mod word;
 
 pub use census::Census;
-pub use config::{BarrierMode, Config, ModeInForce, RuntimeError};
+pub use config::{BarrierMode, Config, HijackCallbacks, ModeInForce, RuntimeError};
 pub(crate) use entry_points::EntryPoints;
 pub use exception::{ForeignException, NativeException};
 pub use host::{Host, RootSink, Schedule};
@@ -31,4 +32,5 @@ pub use shared::{Runtime, StackBytes};
 pub use stats::{Counters, Histogram, Summary};
 pub(crate) use stopping::Stopping;
 pub(crate) use stubs::{ImageTable, stubs};
+pub(crate) use under_lock::{UnderLock, assert_no_lock};
 pub use word::Word;

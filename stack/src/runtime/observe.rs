@@ -1,6 +1,9 @@
 //! Observation: which activity each thread is in, from its beginning to its end.
 
+use super::under_lock::under_lock;
 use std::sync::{Arc, OnceLock};
+
+const OBSERVER: &str = "an observer";
 
 /// Something that a thread does for the collector, or that delays a goroutine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,8 +49,8 @@ impl Activity {
 }
 
 /// An observer of activities. Its methods are called on the thread of the activity, also
-/// under locks of the library. They must not wait for goroutines, nor call the library. On
-/// each thread activities nest.
+/// under locks of the library. They must not wait for goroutines, nor call the library. A panic
+/// there ends the process with status 2. On each thread activities nest.
 pub trait Observer: Send + Sync + 'static {
     /// An activity begins on this thread. `goroutine` is the number of the goroutine that it
     /// concerns, or 0.
@@ -101,14 +104,14 @@ impl Span {
     // Both are cold: without an observer a foreign call takes less time than a call of these.
     #[cold]
     fn begin(observer: &Arc<dyn Observer>, activity: Activity, goroutine: u64) -> Span {
-        observer.begin(activity, goroutine);
+        under_lock(OBSERVER, || observer.begin(activity, goroutine));
         Span(Some((Arc::clone(observer), activity)))
     }
 
     #[cold]
     fn end(&mut self) {
         if let Some((observer, activity)) = self.0.take() {
-            observer.end(activity);
+            under_lock(OBSERVER, || observer.end(activity));
         }
     }
 }

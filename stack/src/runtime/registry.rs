@@ -142,8 +142,23 @@ impl Registry {
     /// [`StackError::OutOfMemory`].
     pub(crate) fn take_spare(&self) -> Result<SpareMachine, StackError> {
         match self.spare.take() {
-            Some(node) => Ok(SpareMachine(node)),
+            Some(node) => {
+                let spare = SpareMachine(node);
+                self.renew_record(&spare);
+                Ok(spare)
+            }
             None => self.make_spare(),
+        }
+    }
+
+    /// Gives the spare machine another record if there are handles to the goroutine of the last
+    /// thread: they must not refer to the next one's.
+    fn renew_record(&self, spare: &SpareMachine) {
+        let mut record = spare.spare().goroutine.lock();
+        // Two owners are left: the list `all` and the spare machine.
+        if Arc::strong_count(&record) > 2 {
+            let last = std::mem::replace(&mut *record, self.record());
+            self.ended.lock().push(last);
         }
     }
 
@@ -153,7 +168,7 @@ impl Registry {
         let entry = Arc::new(MachineEntry::new());
         let goroutine = self.record();
         let signal_stack = Cell::new(Some(signal_stack));
-        let spare = Spare { entry: entry.clone(), goroutine, signal_stack };
+        let spare = Spare { entry: entry.clone(), goroutine: Mutex::new(goroutine), signal_stack };
         let node = self.spare.make(spare).ok_or_else(|| StackError::OutOfMemory {
             bytes: size_of::<Node<Spare>>(),
             reason: "the address has more than 48 bits".into(),
@@ -204,8 +219,8 @@ impl Registry {
 /// What is made in advance for a thread that calls in by itself.
 struct Spare {
     entry: Arc<MachineEntry>,
-    /// Dead while the machine is spare.
-    goroutine: Arc<Goroutine>,
+    /// Dead while the machine is spare. Only the thread that has taken the machine uses the lock.
+    goroutine: Mutex<Arc<Goroutine>>,
     signal_stack: Cell<Option<SignalStack>>,
 }
 
@@ -232,7 +247,7 @@ impl SpareMachine {
 
     /// The record of the machine's goroutine.
     pub(crate) fn goroutine(&self) -> Arc<Goroutine> {
-        self.spare().goroutine.clone()
+        self.spare().goroutine.lock().clone()
     }
 
     /// Takes the alternate signal stack that the machine was made with.

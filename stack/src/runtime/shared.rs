@@ -8,12 +8,15 @@ use super::observe::Observed;
 use super::registry::Registry;
 use super::stats::{Counters, Histogram, Statistics};
 use super::stubs::{register_assembly, stubs};
+use super::under_lock::under_lock;
+use crate::ending::without_unwinding;
 use crate::goroutine::Goroutine;
 use crate::memory::StackPool;
 use crate::os;
 use crate::protocol::{Request, Signal, World, sync};
 use stackmark_unwind::Code;
 use std::any::Any;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -173,7 +176,8 @@ impl Runtime {
     pub fn schedule(&self, goroutine: Arc<Goroutine>) {
         self.assert_own(&goroutine);
         let scheduler = self.scheduler.get();
-        scheduler.expect("a runtime that makes goroutines ready has a scheduler").ready(goroutine);
+        let scheduler = scheduler.expect("a runtime that makes goroutines ready has a scheduler");
+        without_unwinding("Schedule::ready", || scheduler.ready(goroutine));
     }
 
     /// Reserves processors for the collector if there is a scheduler: see
@@ -204,7 +208,7 @@ impl Runtime {
     /// Gives roots to the collector, if there is one.
     pub(crate) fn roots(&self, words: &[usize]) {
         if let Some(sink) = self.sink() {
-            sink.roots(words);
+            under_lock("RootSink::roots", || sink.roots(words));
         }
     }
 
@@ -213,13 +217,13 @@ impl Runtime {
         if self.cycle.has_unscanned()
             && let Some(sink) = self.sink()
         {
-            sink.stack_waits();
+            without_unwinding("RootSink::stack_waits", || sink.stack_waits());
         }
     }
 
     /// Ends the process by [`Host::fatal`].
     pub fn fatal(&self, error: &dyn std::error::Error) -> ! {
-        self.host.fatal(error)
+        match without_unwinding("Host::fatal", || -> Infallible { self.host.fatal(error) }) {}
     }
 
     /// The place for an observer of the activities of this runtime and its collector.

@@ -57,7 +57,7 @@ fn help_rescan(runtime: &Runtime, changed: &Arc<Goroutine>) {
                     let _span = runtime.observed().span(Activity::Scan, goroutine.id());
                     let done = scan_again(runtime, &goroutine, &mut held.state);
                     scanned += 1;
-                    if done.unwrap_or_else(|error| runtime.host.fatal(&error)) {
+                    if done.unwrap_or_else(|error| runtime.fatal(&error)) {
                         continue;
                     }
                 }
@@ -157,7 +157,7 @@ pub(crate) unsafe fn scan_own_stack(runtime: &Runtime, goroutine: &Arc<Goroutine
         let result =
             unsafe { begin_scan(runtime, goroutine, &mut scan, MayMove::Into(&mut memory)) };
         if let Err(error) = result {
-            runtime.host.fatal(&error);
+            runtime.fatal(&error);
         }
     }
     drop(scan);

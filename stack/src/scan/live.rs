@@ -223,7 +223,7 @@ impl Frames for LiveFrames<'_> {
 
     fn refusal(&self) -> Option<Refusal> {
         let refusal = self.last.as_ref().and_then(refusal);
-        if refusal == Some(Refusal::Callback) && self.runtime.config.hijack_callbacks {
+        if refusal == Some(Refusal::Callback) && self.runtime.config.hijack_callbacks.is_on() {
             return None;
         }
         if let Some(why) = refusal {

@@ -16,9 +16,8 @@ pub(crate) fn hit(runtime: &Runtime, goroutine: &Goroutine, slot: usize, stub: u
     let mut scan = goroutine.scan_lock();
     // SAFETY: the goroutine is Running on this thread: it writes its own slots.
     let mut access = unsafe { live::access(bounds) };
-    let settled = scan
-        .hit(&mut access, depth, stub as u32)
-        .unwrap_or_else(|error| runtime.host.fatal(&error));
+    let settled =
+        scan.hit(&mut access, depth, stub as u32).unwrap_or_else(|error| runtime.fatal(&error));
     runtime.statistics.counters.hit.fetch_add(settled.hit.into(), Ordering::Relaxed);
     runtime
         .statistics
@@ -50,6 +49,6 @@ pub(crate) fn come_back(runtime: &Runtime, goroutine: &Goroutine, depth: usize) 
 fn protect(runtime: &Runtime, goroutine: &Goroutine, scan: &mut StackScan, depth: usize) {
     // SAFETY: the goroutine is on its way out of frames, on this thread.
     let visited = unsafe { visit::protect(runtime, goroutine, scan, depth) };
-    let visited = visited.unwrap_or_else(|error| runtime.host.fatal(&error));
+    let visited = visited.unwrap_or_else(|error| runtime.fatal(&error));
     runtime.statistics.counters.scanned_returning.fetch_add(visited, Ordering::Relaxed);
 }

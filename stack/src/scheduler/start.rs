@@ -1,7 +1,8 @@
 //! Starting and stopping the threads.
 
 use super::monitor::monitor;
-use super::threads::{EndWithPanic, Scheduler, is_worker_thread};
+use super::threads::{Scheduler, is_worker_thread};
+use crate::ending;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -37,10 +38,7 @@ impl Scheduler {
         let watched = Arc::downgrade(self);
         let thread = std::thread::Builder::new().name("monitor".into());
         let started = thread
-            .spawn(move || {
-                let _end = EndWithPanic;
-                monitor(&watched);
-            })
+            .spawn(move || ending::run_thread(|| monitor(&watched)))
             .and_then(|_| (0..self.threads).try_for_each(|_| self.start_thread(&mut state)));
         started.map_err(|error| {
             // Stored before the started threads find a goroutine to run: they wait for the lock.

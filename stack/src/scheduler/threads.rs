@@ -3,9 +3,9 @@
 
 use super::queues::{Queue, Queues, WorkerThread};
 use super::state::State;
+use crate::ending;
 use crate::goroutine::Goroutine;
-use crate::machine::{Left, Machine};
-use crate::os;
+use crate::machine::{AttachError, Left, Machine};
 use crate::protocol::sync::{heavy_fence, light_fence};
 use crate::runtime::{Runtime, Schedule};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -44,21 +44,6 @@ impl Drop for AtEnd {
         LOCAL.set(ptr::null());
         self.scheduler.queues.hand_over(&self.local.queue);
         self.scheduler.thread_ends(&self.worker);
-    }
-}
-
-/// Ends the process if its thread panics. Otherwise the goroutine that the thread ran would be lost
-/// without a word, with all that it holds. The panic's own message has been written already.
-pub(super) struct EndWithPanic;
-
-impl Drop for EndWithPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let thread = std::thread::current();
-            let name = thread.name().unwrap_or("of a scheduler").to_owned();
-            os::write_to_stderr(&format!("stackmark: the process ends: thread {name} panicked\n"));
-            os::exit_now(2);
-        }
     }
 }
 
@@ -162,8 +147,7 @@ impl Scheduler {
         let scheduler = self.this.upgrade().expect("this scheduler is there");
         let its_worker = worker.clone();
         let thread = std::thread::Builder::new().name(format!("machine-{number}"));
-        thread.spawn(move || {
-            let _end = EndWithPanic;
+        let run = move || {
             // The starting thread holds the lock until all threads are started, or one has failed.
             drop(scheduler.state.lock());
             let local = Box::new(Local { queue, scheduler: Arc::as_ptr(&scheduler) });
@@ -174,7 +158,8 @@ impl Scheduler {
             // SAFETY: the box stays in place until AT_END is emptied, below.
             scheduler.run_thread(unsafe { &*at }, &its_worker);
             drop(AT_END.take());
-        })?;
+        };
+        thread.spawn(|| ending::run_thread(run))?;
         (state.next, state.live) = (number + 1, state.live + 1);
         self.queues.add(worker);
         Ok(())
@@ -182,10 +167,15 @@ impl Scheduler {
 
     fn run_thread(&self, local: &Local, worker: &WorkerThread) {
         let Some(runtime) = self.runtime.upgrade() else { return };
-        let Ok(machine) = Machine::attach(&runtime) else {
-            // There is no memory for the thread's signal stack.
-            self.state.lock().spawn_failed = true;
-            return;
+        let machine = match Machine::attach(&runtime) {
+            Ok(machine) => machine,
+            Err(AttachError::SignalStack(_)) => {
+                // There is no memory for it now. The monitor tries again.
+                self.state.lock().spawn_failed = true;
+                return;
+            }
+            // Each thread that is started instead would fail as well.
+            Err(error) => panic!("a scheduler's thread cannot be attached: {error}"),
         };
         drop(runtime);
         worker.set_watch(machine.watch());

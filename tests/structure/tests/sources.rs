@@ -32,6 +32,7 @@ const STACK_LAYERS: &[&[&str]] = &[
     &["goroutine"],
     &["memory"],
     &["protocol"],
+    &["ending"],
     &["os"],
 ];
 

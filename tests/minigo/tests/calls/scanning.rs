@@ -2,7 +2,7 @@
 
 use crate::threads::{CHILD, child};
 use crate::{Setting, rec_result};
-use stackmark_stack::{BarrierMode, Caller, Config};
+use stackmark_stack::{BarrierMode, Caller, Config, HijackCallbacks};
 
 /// A call back in which a cycle scans, then a return through it and another one.
 fn scan_in_a_callback(s: &Setting) -> u64 {
@@ -43,8 +43,10 @@ fn without_the_exclusion_of_callbacks_the_assertion_says_so() {
         assert_ne!(status, Some(0), "{text}");
         return;
     }
+    // SAFETY: the assertion ends the process in the callback.
+    let hijack_callbacks = unsafe { HijackCallbacks::on() };
     let config =
-        Config { barriers: BarrierMode::EveryFrame, hijack_callbacks: true, ..Config::default() };
+        Config { barriers: BarrierMode::EveryFrame, hijack_callbacks, ..Config::default() };
     let s = Setting::new(config);
     s.run(1, &|_| {
         // SAFETY: used here alone.

@@ -1,0 +1,45 @@
+//! The end of the process where code must not unwind.
+//!
+//! In the middle of a protocol a panic would leave a goroutine lost, a scan half made or a lock's
+//! value half written, and the other threads would wait for ever or free what lives. A panic there
+//! ends the process, with one line. Such panics come from the embedder's code: a closure, or a
+//! method of a trait that the library calls.
+
+use crate::os;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Calls `f`, which must not unwind: `what` is a noun phrase for the line that is written. A panic
+/// ends the process with status 2, without running destructors: other threads still run. The
+/// panic's own message has been written already.
+///
+/// The panic is caught, so the search for a handler ends here. It must not go on: the stack below
+/// may be another thread's by now.
+#[inline]
+pub(crate) fn without_unwinding<R>(what: &'static str, f: impl FnOnce() -> R) -> R {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(result) => result,
+        Err(_) => end(&format!("{what} has unwound")),
+    }
+}
+
+/// Runs a thread of the library. A panic on it ends the process with status 2: other threads would
+/// wait for its work for ever. Forced unwinding, by `pthread_exit`, passes.
+pub fn run_thread<R>(run: impl FnOnce() -> R) -> R {
+    struct AtPanic;
+    impl Drop for AtPanic {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                let thread = std::thread::current();
+                end(&format!("thread {} panicked", thread.name().unwrap_or("without a name")));
+            }
+        }
+    }
+    let _at_panic = AtPanic;
+    run()
+}
+
+#[cold]
+fn end(why: &str) -> ! {
+    os::write_to_stderr(&format!("stackmark: the process ends: {why}\n"));
+    os::exit_now(2)
+}
