@@ -1,15 +1,16 @@
 //! From the bytes of `.eh_frame` or `.debug_frame` to rows of rules: all rows, or the one for a pc.
 
-use std::ops::Range;
+mod program;
+
+use std::ops::{ControlFlow, Range};
 
 use gimli::{
-    BaseAddresses, CieOrFde, DebugFrame, EhFrame, LittleEndian, Register, RegisterRule,
-    UnwindContext, UnwindContextStorage, UnwindExpression, UnwindOffset, UnwindSection,
-    UnwindTableRow,
+    BaseAddresses, CieOrFde, DebugFrame, EhFrame, LittleEndian, UnwindOffset, UnwindSection,
 };
 
 use crate::arch::ADDRESS_SIZE;
-use crate::rule::{CfiRow, CfiRows, PackedRule, Unsupported, UnwindRule};
+use crate::rule::{CfiRows, PackedRule, UnwindRule};
+use program::Program;
 
 type Reader<'a> = gimli::EndianSlice<'a, LittleEndian>;
 
@@ -128,14 +129,11 @@ pub(crate) struct Entry {
     pub(crate) offset: usize,
 }
 
-/// Storage for evaluating one function's instructions without allocation: 5 KiB of stack. It holds
-/// as many nested states as gimli's own, the integer registers, and the ten callee-saved vector
-/// registers of Windows' calling convention.
-struct FixedStorage;
-
-impl UnwindContextStorage<usize> for FixedStorage {
-    type Rules = [(Register, RegisterRule<usize>); 40];
-    type Stack = [UnwindTableRow<usize, FixedStorage>; 4];
+impl Entry {
+    /// Whether it covers no code, as those of empty functions.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
 }
 
 /// Runs `$body` with `$frame` as the section in its format.
@@ -179,9 +177,12 @@ impl<'a> Section<'a> {
         mut each: impl FnMut(Result<FunctionRows, CfiError>, usize) -> Result<(), CfiError>,
     ) -> Result<(), CfiError> {
         self.check_len()?;
-        let mut context = UnwindContext::new();
         with_frame!(self, frame => visit(&frame, &self.bases, |fde| {
-            each(rows(&frame, &self.bases, fde, &mut context, unpacked), fde.offset())
+            // An entry of no code says nothing. Linkers leave such of functions that are empty.
+            if fde.len() == 0 {
+                return Ok(());
+            }
+            each(rows(&frame, self.bytes, &self.bases, fde, unpacked), fde.offset())
         }))
     }
 
@@ -219,7 +220,7 @@ impl<'a> Section<'a> {
         self.check_len()?;
         with_frame!(self, frame => {
             let fde = entry_at(&frame, &self.bases, offset)?;
-            rows(&frame, &self.bases, &fde, &mut UnwindContext::new(), unpacked)
+            rows(&frame, self.bytes, &self.bases, &fde, unpacked)
         })
     }
 
@@ -236,39 +237,19 @@ impl<'a> Section<'a> {
             if !fde.contains(pc) {
                 return Ok(None);
             }
-            let mut context = UnwindContext::<usize, FixedStorage>::new_in();
             let start = fde.initial_address();
-            let row = fde
-                .unwind_info_for_address(&frame, &self.bases, &mut context, pc)
+            let row = Program::new(&frame, &self.bases, &fde)
+                .and_then(|program| program.row_at(pc))
                 .map_err(|source| CfiError::Instructions { offset, pc: start, source })?;
-            let signal_frame = fde.is_signal_trampoline();
-            Ok(Some(match pack(row, signal_frame, |at| expression(&frame, at)) {
+            Ok(Some(match PackedRule::pack(&row, self.bytes) {
                 Ok(rule) => UnwindRule::packed(rule),
-                Err(_) => UnwindRule::row(CfiRow::in_section(row, signal_frame), self.bytes),
+                Err(_) => UnwindRule::row(row, self.bytes),
             }))
         })
     }
 }
 
 type Fde<'a> = gimli::FrameDescriptionEntry<Reader<'a>>;
-
-fn expression<'a, S: UnwindSection<Reader<'a>>>(
-    frame: &S,
-    at: UnwindExpression<usize>,
-) -> Option<&'a [u8]>
-where
-    S::Offset: UnwindOffset<usize>,
-{
-    Some(at.get(frame).ok()?.0.slice())
-}
-
-fn pack<'a, S: UnwindContextStorage<usize>>(
-    row: &UnwindTableRow<usize, S>,
-    signal_frame: bool,
-    bytes: impl Fn(UnwindExpression<usize>) -> Option<&'a [u8]>,
-) -> Result<PackedRule, Unsupported> {
-    if signal_frame { Err(Unsupported::SignalFrame) } else { PackedRule::pack(row, bytes) }
-}
 
 fn entry_at<'a, S: UnwindSection<Reader<'a>>>(
     frame: &S,
@@ -309,9 +290,9 @@ fn visit<'a, S: UnwindSection<Reader<'a>>>(
 
 fn rows<'a, S: UnwindSection<Reader<'a>>>(
     frame: &S,
-    bases: &BaseAddresses,
+    section: &[u8],
+    bases: &'a BaseAddresses,
     fde: &Fde<'a>,
-    context: &mut UnwindContext<usize>,
     unpacked: &mut CfiRows,
 ) -> Result<FunctionRows, CfiError>
 where
@@ -322,22 +303,21 @@ where
         return Err(CfiError::Empty { offset, start, end });
     }
     let malformed = |source| CfiError::Instructions { offset, pc: start, source };
-    let signal_frame = fde.is_signal_trampoline();
     let mut rows: Vec<(u64, PackedRule)> = Vec::new();
-    let mut table = fde.rows(frame, bases, context).map_err(malformed)?;
-    while let Some(row) = table.next_row().map_err(malformed)? {
-        let bytes = |at| expression(frame, at);
-        let rule = pack(row, signal_frame, bytes)
-            .unwrap_or_else(|why| PackedRule::row(why, unpacked.add(row, signal_frame, bytes)));
-        let at = row.start_address();
+    let program = Program::new(frame, bases, fde).map_err(malformed)?;
+    let add = |at: u64, row: &_| {
         if at >= end {
-            break;
+            return ControlFlow::Break(());
         }
+        let rule = PackedRule::pack(row, section)
+            .unwrap_or_else(|why| PackedRule::row(why, unpacked.add(row, section)));
         match rows.last_mut() {
             Some(last) if last.1 == rule => {}
             Some(last) if last.0 == at => last.1 = rule,
             _ => rows.push((at, rule)),
         }
-    }
+        ControlFlow::Continue(())
+    };
+    program.rows(add).map_err(malformed)?;
     Ok(FunctionRows { start, end, rows })
 }

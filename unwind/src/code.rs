@@ -169,7 +169,7 @@ impl Code {
         self.replace(&mut writer, |next| {
             let known = |loaded: &_| next.images.iter().find(|image| image.is(loaded)).cloned();
             let (images, generation) = loaded::images(known, |name, code, loaded| {
-                Arc::new(Image::from_process(name, code, loaded))
+                Arc::new(Image::from_process(name, code, Some(loaded)))
             });
             next.images.retain(|image| !image.is_of_process());
             next.images.extend(images);

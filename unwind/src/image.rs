@@ -10,12 +10,12 @@ mod debug_file;
 mod elf_file;
 mod error;
 pub(crate) mod loaded;
+mod relocatable;
+mod search_table;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-
-use object::{Object, ObjectSegment};
 
 use crate::cfi::{CfiError, FunctionRows};
 use crate::rule::{CfiRows, UnwindRule};
@@ -24,6 +24,7 @@ use cfi_source::CfiSource;
 use elf_file::{cfi_sources, parse, read};
 pub use error::ImageError;
 use loaded::LoadedImage;
+use relocatable::Layout;
 
 /// An executable or a shared object.
 #[derive(Debug)]
@@ -32,14 +33,20 @@ pub struct Image {
     /// Where its executable segments lie in memory, ascending.
     code: Vec<Range<usize>>,
     loaded: Option<LoadedImage>,
+    layout: Layout,
+    /// The sections of CFI that are in memory, or those of a file that is no image of the process.
     sources: OnceLock<Vec<CfiSource>>,
+    /// Those that only the file and the debug file of an image of the process have.
+    more: OnceLock<Vec<CfiSource>>,
     /// One for each executable segment.
     tables: OnceLock<Vec<RuleTable>>,
 }
 
 impl Image {
     /// An image from the bytes of its ELF file. It lies `bias` bytes above the addresses in the
-    /// file. `.eh_frame` and then `.debug_frame` are used, compressed or not.
+    /// file. `.eh_frame` and then `.debug_frame` are used, compressed or not, by section or by
+    /// program headers. An object file is laid out and relocated first: see
+    /// [`section_address`](Image::section_address).
     ///
     /// # Errors
     ///
@@ -68,12 +75,12 @@ impl Image {
     ) -> Result<Image, ImageError> {
         let name = path.display().to_string();
         let bytes = read(path)?;
-        let file = parse(&name, &bytes)?;
+        let file = parse(&name, &*bytes)?;
         let Some(debug_path) = debug_file::find(&file, path, debug_directories) else {
             return Image::from_files(name, &file, None, bias);
         };
         let debug_bytes = read(&debug_path)?;
-        let debug = parse(&debug_path.display().to_string(), &debug_bytes)?;
+        let debug = parse(&debug_path.display().to_string(), &*debug_bytes)?;
         Image::from_files(name, &file, Some(&debug), bias)
     }
 
@@ -83,26 +90,16 @@ impl Image {
         debug: Option<&object::File<'_>>,
         bias: usize,
     ) -> Result<Image, ImageError> {
-        let mut code: Vec<Range<usize>> = file
-            .segments()
-            .filter(|segment| segment.permissions().executable())
-            .filter_map(|segment| {
-                // At most what the file holds: a malformed header may claim any size in memory.
-                let (start, len) = (segment.address() as usize, segment.file_range().1 as usize);
-                let len =
-                    len.min(segment.data().map_or(0, <[u8]>::len)).min(segment.size() as usize);
-                let start = start.wrapping_add(bias);
-                Some(start..start.checked_add(len)?)
-            })
-            .filter(|range| !range.is_empty())
-            .collect();
-        code.sort_by_key(|range| range.start);
+        let layout = Layout::new(file);
+        let code = elf_file::code(file, &layout, bias);
         let address = code.first().map_or(0, |range| range.start);
-        let mut sources = Vec::new();
-        for file in [Some(file), debug].into_iter().flatten() {
-            sources.extend(cfi_sources(&name, file, bias, address)?);
+        let mut sources = cfi_sources(&name, file, &layout, bias, address, false)?;
+        if let Some(debug) = debug {
+            sources.extend(cfi_sources(&name, debug, &layout, bias, address, false)?);
         }
-        Ok(Image { name, code, loaded: None, sources: sources.into(), tables: OnceLock::new() })
+        let mut image = Image::from_process(name, code, None);
+        (image.layout, image.sources, image.more) = (layout, sources.into(), Vec::new().into());
+        Ok(image)
     }
 
     /// The name of its file; empty if it is not known.
@@ -127,8 +124,15 @@ impl Image {
     ///
     /// The image's CFI, or the entry for the pc, cannot be used.
     pub fn rule(&self, pc: usize) -> Result<Option<UnwindRule<'_>>, ImageError> {
-        self.read()?;
-        self.rule_if_read(pc)
+        self.read_mapped()?;
+        match self.rule_if_read(pc) {
+            // Files are opened only for code that the loaded CFI leaves out.
+            Ok(None) if self.more.get().is_none() && self.holds(pc) => {
+                self.read()?;
+                self.rule_if_read(pc)
+            }
+            found => found,
+        }
     }
 
     /// The rule for a pc, without allocation and without a lock: an error if the CFI has not been
@@ -143,9 +147,9 @@ impl Image {
             // No entry covers it, or its entry is malformed. The search below tells which.
         }
         // The name is not copied: a signal handler may not allocate.
-        let sources = self.sources.get().ok_or(ImageError::NotRead { image: String::new() })?;
+        self.sources.get().ok_or(ImageError::NotRead { image: String::new() })?;
         let mut failure = None;
-        for source in sources {
+        for source in self.all_sources() {
             match source.rule(pc) {
                 Ok(None) => {}
                 Ok(found) => return Ok(found),
@@ -162,15 +166,35 @@ impl Image {
     ///
     /// The image is gone, or its CFI cannot be read.
     pub fn read(&self) -> Result<(), ImageError> {
-        if self.sources.get().is_none() {
-            let sources = match &self.loaded {
-                Some(loaded) => loaded.sources(&self.name)?,
-                None => Vec::new(),
+        self.read_mapped()?;
+        if self.more.get().is_none() {
+            let is_mapped = self.sources.get().is_some_and(|sources| !sources.is_empty());
+            let more = match &self.loaded {
+                Some(loaded) => loaded.file_sources(&self.name, is_mapped),
+                None => Ok(Vec::new()),
             };
+            // With CFI in memory, a broken file is as good as none.
+            let more = if is_mapped { more.unwrap_or_default() } else { more? };
             // Another thread may have been faster. Both have read the same, and neither waits.
-            let _ = self.sources.set(sources);
+            let _ = self.more.set(more);
         }
         Ok(())
+    }
+
+    /// Copies the CFI that is in memory.
+    fn read_mapped(&self) -> Result<(), ImageError> {
+        if self.sources.get().is_none() {
+            let source = match &self.loaded {
+                Some(loaded) => loaded.mapped_source()?,
+                None => None,
+            };
+            let _ = self.sources.set(source.into_iter().collect());
+        }
+        Ok(())
+    }
+
+    fn all_sources(&self) -> impl Iterator<Item = &CfiSource> {
+        self.sources.get().into_iter().chain(self.more.get()).flatten()
     }
 
     /// Whether the two are the same mapping of the same file.
@@ -187,20 +211,38 @@ impl Image {
     pub(crate) fn from_process(
         name: String,
         code: Vec<Range<usize>>,
-        loaded: LoadedImage,
+        loaded: Option<LoadedImage>,
     ) -> Image {
         Image {
             name,
             code,
-            loaded: Some(loaded),
+            loaded,
+            layout: Layout::default(),
             sources: OnceLock::new(),
+            more: OnceLock::new(),
             tables: OnceLock::new(),
         }
     }
 
+    /// Where a section of an object file lies, the bias not added. `None` for other files, whose
+    /// sections have addresses of their own, and for sections that are not loaded. The sections lie
+    /// one behind the other, from 0x1000 on.
+    pub fn section_address(&self, index: usize) -> Option<usize> {
+        self.layout.of(object::SectionIndex(index)).map(|address| address as usize)
+    }
+
+    /// The sections of CFI: bytes, whether it is a `.debug_frame`, where things lie, and the bias.
+    /// For `inspect`, which compares them with what they have become.
+    #[doc(hidden)]
+    pub fn cfi_sections(
+        &self,
+    ) -> impl Iterator<Item = (&[u8], bool, &gimli::BaseAddresses, usize)> {
+        self.all_sources().map(CfiSource::parts)
+    }
+
     /// Bytes of CFI that the image has, search tables not counted.
     pub fn cfi_bytes(&self) -> usize {
-        self.sources.get().map_or(0, |sources| sources.iter().map(|source| source.len()).sum())
+        self.all_sources().map(|source| source.parts().0.len()).sum()
     }
 
     /// The functions that the CFI describes, by address. Where two sections describe the same
@@ -251,7 +293,7 @@ impl Image {
         self.read()?;
         let address = self.code.first().map_or(0, |range| range.start);
         let mut functions: Vec<FunctionRows> = Vec::new();
-        for source in self.sources.get().into_iter().flatten() {
+        for source in self.all_sources() {
             let mut more = Vec::new();
             source
                 .functions(unpacked, |function| more.push(function))

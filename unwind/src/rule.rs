@@ -12,6 +12,6 @@ pub use expression::ExpressionError;
 pub use packed::Unsupported;
 pub(crate) use packed::{Base, PackedRule, SavedBits, Shape};
 pub use recovery::{Recovered, Recovery};
-pub(crate) use row::CfiRow;
+pub(crate) use row::{Bytes, Cfa, CfiRow, Saved};
 pub(crate) use rows::CfiRows;
 pub use unwind_rule::UnwindRule;

@@ -1,48 +1,19 @@
 //! Images of this process while libraries come and go, images from files with separate and with
 //! compressed debug data, and broken images.
 
+#[path = "support/programs.rs"]
+mod programs;
+
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use object::{Object, ObjectSymbol};
+use object::{Object, ObjectSection, ObjectSymbol};
+use programs::Directory;
 use proptest::prelude::*;
 use stackmark_unwind::{
     Code, CodeError, Image, ImageError, MemorySnapshot, RegisterSet, RuleCache, UnwindRule,
     Unwinder,
 };
-
-/// A directory for one test. It is removed at the end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Directory {
-        let path =
-            std::env::temp_dir().join(format!("stackmark-unwind-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Directory(path)
-    }
-
-    /// Runs a tool here. Yields false if the tool is missing.
-    fn run(&self, tool: &str, arguments: &[&str]) -> bool {
-        match Command::new(tool).args(arguments).current_dir(&self.0).status() {
-            Ok(status) => {
-                assert!(status.success(), "{tool} {arguments:?}");
-                true
-            }
-            Err(_) => {
-                eprintln!("skipped: {tool} is missing");
-                false
-            }
-        }
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 const SOURCE: &str =
     "int through(int (*f)(void)) { volatile int a[100]; a[3] = f(); return a[3] + 1; }";
@@ -162,8 +133,7 @@ fn stubs_of_the_procedure_linkage_table_are_walked_at_every_byte() {
     let bytes = std::fs::read(&path).unwrap();
     let file = object::File::parse(&*bytes).unwrap();
     let section = file.section_by_name(".plt").unwrap();
-    let (start, size) =
-        (object::ObjectSection::address(&section) as usize, object::ObjectSection::size(&section));
+    let (start, size) = (section.address() as usize, section.size());
     assert!(size >= 48, "the first entry and two stubs, not {size} bytes");
     let image = Image::open(&path, 0, &[]).unwrap();
     let stack = MemorySnapshot { start: 0x7000, words: vec![0; 16] };
@@ -185,6 +155,77 @@ fn stubs_of_the_procedure_linkage_table_are_walked_at_every_byte() {
             (expected, Some(expected - 8)),
             "byte {at}: {rule}"
         );
+    }
+}
+
+/// The rules of all functions, as they print.
+fn rules(image: &Image) -> Vec<(usize, String)> {
+    let mut rules = Vec::new();
+    for function in image.functions().unwrap() {
+        for pc in function {
+            rules.push((pc, image.rule(pc).unwrap().unwrap().to_string()));
+        }
+    }
+    rules
+}
+
+#[test]
+fn files_without_section_headers_are_read_by_their_program_headers() {
+    let directory = Directory::new("sections");
+    let whole = "/usr/lib/x86_64-linux-gnu/libz.so.1";
+    if !directory.run("llvm-objcopy", &["--strip-sections", whole, "z.so"]) {
+        return;
+    }
+    let stripped = std::fs::read(directory.0.join("z.so")).unwrap();
+    let sections = object::File::parse(&*stripped).unwrap().sections().count();
+    assert_eq!(sections, 0);
+    let stripped = Image::from_elf("z.so", &stripped, 0x1000).unwrap();
+    let whole = Image::from_elf("whole", &std::fs::read(whole).unwrap(), 0x1000).unwrap();
+    assert!(whole.functions().unwrap().len() > 100);
+    assert_eq!(rules(&stripped), rules(&whole));
+    assert_eq!(stripped.code(), whole.code());
+}
+
+/// Functions in sections of their own, some without code, in an object file and in the library
+/// that is made of it.
+#[test]
+fn object_files_are_laid_out_and_relocated() {
+    let directory = Directory::new("objects");
+    let functions: String = (0..20)
+        .map(|i| {
+            let size = 8 * i * i;
+            format!(
+                "int f{i}(int (*f)(void)) {{ volatile char a[{size} + 1]; a[0] = f(); \
+                 return a[0]; }}\n"
+            )
+        })
+        .collect();
+    directory.write("a.c", &functions);
+    let debug = ["-g", "-fno-asynchronous-unwind-tables"];
+    for flags in [&[][..], &["-ffunction-sections"], &debug, &["-fno-pic", "-mcmodel=large"]] {
+        let common = ["-O1", "-fPIC", "-c", "-o", "a.o", "a.c"];
+        if !directory.run("cc", &[&common, flags].concat()) {
+            return;
+        }
+        directory.run("cc", &["-shared", "-o", "a.so", "a.o"]);
+        let open = |name: &str| Image::open(&directory.0.join(name), 0, &[]).unwrap();
+        let (object, library) = (open("a.o"), open("a.so"));
+        let file = std::fs::read(directory.0.join("a.o")).unwrap();
+        let file = object::File::parse(&*file).unwrap();
+        assert_eq!(object.functions().unwrap().len(), 20, "{flags:?}");
+        for i in 0..20 {
+            let name = format!("f{i}");
+            let symbol = file.symbols().find(|symbol| symbol.name() == Ok(&name)).unwrap();
+            let section = object.section_address(symbol.section_index().unwrap().0).unwrap();
+            let start = section + symbol.address() as usize;
+            assert!(object.holds(start), "{flags:?} {name}");
+            let in_library = crate::symbol(&directory.0.join("a.so"), &name);
+            for at in 0..symbol.size() as usize {
+                let rule = object.rule(start + at).unwrap();
+                assert!(rule.is_some(), "{flags:?} {name}+{at}");
+                assert_eq!(rule, library.rule(in_library + at).unwrap(), "{flags:?} {name}+{at}");
+            }
+        }
     }
 }
 
@@ -235,7 +276,7 @@ proptest! {
         let interesting: Vec<usize> = {
             let file = object::File::parse(&*bytes).unwrap();
             let sections = [".eh_frame", ".eh_frame_hdr"].map(|name| {
-                object::ObjectSection::file_range(&file.section_by_name(name).unwrap()).unwrap()
+                file.section_by_name(name).unwrap().file_range().unwrap()
             });
             sections.iter().flat_map(|(at, len)| *at as usize..(at + len) as usize).collect()
         };

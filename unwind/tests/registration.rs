@@ -140,12 +140,112 @@ fn malformed_cfi_is_refused_with_its_place() {
         matches!(outside, RegionError::Cfi(CfiError::Outside { start: 0xf_fff8, .. })),
         "{outside}"
     );
-    let empty = refused(|region| region.eh_frame = eh_frame([(START, 0, vec![])]));
-    assert!(matches!(empty, RegionError::Cfi(CfiError::Empty { .. })), "{empty}");
+    let wraps = eh_frame([(usize::MAX - 8, 16, vec![])]);
+    let wraps = refused(|region| region.eh_frame = wraps);
+    assert!(matches!(wraps, RegionError::Cfi(CfiError::Empty { .. })), "{wraps}");
     let twice = refused(|region| {
         region.eh_frame = eh_frame([(START, 16, vec![]), (START + 8, 16, vec![])])
     });
     assert_eq!(twice, RegionError::Cfi(CfiError::Overlap { pc: START as u64 + 8 }));
+}
+
+/// Compilers leave such entries of functions without code, and linkers move them to the address of
+/// the next function.
+#[test]
+fn entries_of_no_bytes_say_nothing() {
+    let real = (START, FUNCTION as u32, vec![(1, Cfi::CfaOffset(48))]);
+    let empty = |at: usize| (at, 0, vec![(0, Cfi::CfaOffset(64))]);
+    for order in 0..4 {
+        let mut functions = vec![empty(START), empty(START + 8), empty(START + FUNCTION)];
+        functions.insert(order, real.clone());
+        let code = Code::new();
+        let mut region = one();
+        region.eh_frame = eh_frame(functions);
+        let id = code.register(region).unwrap();
+        assert_eq!(code.snapshot().safepoint(START + 0x20).unwrap().cfa_offset(), 48);
+        code.unregister(id).unwrap();
+    }
+    // Alone, and outside of the region.
+    let mut nothing = one();
+    nothing.safepoints.clear();
+    nothing.eh_frame = eh_frame([empty(START), empty(START - 0x1000)]);
+    let code = Code::new();
+    let id = code.register(nothing).unwrap();
+    assert_eq!(code.snapshot().rule(START), Ok(None));
+    code.unregister(id).unwrap();
+}
+
+#[test]
+fn states_may_be_remembered_in_any_depth() {
+    for depth in [1, 3, 4, 6, 40, 250] {
+        let mut instructions = Vec::new();
+        for i in 0..depth {
+            instructions.push((1 + i, Cfi::RememberState));
+            instructions.push((1 + i, Cfi::CfaOffset(16 + 8 * i as i32)));
+        }
+        for i in 0..depth {
+            instructions.push((0x400 + i, Cfi::RestoreState));
+        }
+        let len = 0x800;
+        let code = Code::new();
+        let (start, eh_frame) = (START, eh_frame([(START, len as u32, instructions)]));
+        code.register(Region { start, len, eh_frame, ..Region::default() }).unwrap();
+        let snapshot = code.snapshot();
+        let rule = |at: u32| snapshot.rule(START + at as usize).unwrap().unwrap().to_string();
+        let deep = |depth: u32| match depth {
+            0 => "cfa=sp+8 ra=[cfa-8]".into(),
+            _ => format!("cfa=sp+{} ra=[cfa-8]", 8 + 8 * depth),
+        };
+        for i in 0..depth {
+            assert_eq!(rule(i), deep(i), "of {depth}");
+            assert_eq!(rule(0x400 + i), deep(depth - 1 - i), "of {depth}");
+        }
+        assert_eq!(rule(0x300), deep(depth), "of {depth}");
+    }
+    let too_deep = refused(with_cfi(vec![(1, Cfi::RememberState); 300]));
+    assert!(matches!(too_deep, RegionError::Cfi(CfiError::Instructions { .. })), "{too_deep}");
+}
+
+/// As libgcc reads it: the expression stays in force over `def_cfa_offset`, and ends at
+/// `def_cfa_register`, which takes the offset noted last.
+#[test]
+fn a_cfa_by_a_register_may_follow_one_by_an_expression() {
+    let mut expression = gimli::write::Expression::new();
+    expression.op_breg(X86_64::RSP, 24);
+    let instructions = vec![
+        (4, Cfi::CfaOffset(32)),
+        (8, Cfi::CfaExpression(expression.clone())),
+        (12, Cfi::CfaRegister(X86_64::RBP)),
+        (16, Cfi::CfaExpression(expression)),
+        (20, Cfi::CfaOffset(40)),
+        (24, Cfi::CfaRegister(X86_64::RSP)),
+        (28, Cfi::CfaOffset(48)),
+    ];
+    let mut region = one();
+    region.safepoints.clear();
+    with_cfi(instructions)(&mut region);
+    let code = Code::new();
+    code.register(region).unwrap();
+    let snapshot = code.snapshot();
+    let cfa = |at: usize| {
+        let rule = snapshot.rule(START + at).unwrap().unwrap().to_string();
+        rule.to_lowercase().split_once(" ra=").unwrap().0.to_owned()
+    };
+    let by_expression = cfa(8);
+    assert!(by_expression.starts_with("cfa={"), "{by_expression}");
+    let found: Vec<String> = (0..8).map(|i| cfa(4 * i)).collect();
+    let by_expression = &*by_expression;
+    let expected = [
+        "cfa=sp+8",
+        "cfa=sp+32",
+        by_expression,
+        "cfa=fp+32",
+        by_expression,
+        by_expression,
+        "cfa=sp+40",
+        "cfa=sp+48",
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]

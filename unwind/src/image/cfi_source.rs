@@ -50,9 +50,10 @@ impl CfiSource {
         Ok(CfiSource { bytes, format, bases, index, bias })
     }
 
-    /// Bytes of the section.
-    pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+    /// The section, whether it is a `.debug_frame`, its bases and its bias.
+    pub(super) fn parts(&self) -> (&[u8], bool, &BaseAddresses, usize) {
+        let is_debug = self.format == SectionFormat::DebugFrame;
+        (&self.bytes, is_debug, &self.bases, self.bias as usize)
     }
 
     fn section(&self) -> Section<'_> {
@@ -62,21 +63,27 @@ impl CfiSource {
     /// The rule for a pc in memory. Nothing is allocated.
     pub(super) fn rule(&self, pc: u64) -> Result<Option<UnwindRule<'_>>, ImageError> {
         let address = pc as usize;
+        let failed = |source| ImageError::Cfi { address, source };
         let pc = pc.wrapping_sub(self.bias);
         let offset = match &self.index {
             Index::Header { address: header, entries } => {
                 let Ok(relative) = i32::try_from(pc.wrapping_sub(*header) as i64) else {
                     return Ok(None);
                 };
-                let i = entries.partition_point(|entry| entry.0 <= relative);
-                let Some((_, entry)) = i.checked_sub(1).map(|i| entries[i]) else {
-                    return Ok(None);
-                };
+                let behind = entries.partition_point(|entry| entry.0 <= relative);
                 let start = self.bases.eh_frame.section.unwrap_or(0);
-                let entry = header.wrapping_add_signed(entry.into());
-                let malformed =
-                    ImageError::Header { address, source: gimli::Error::OffsetOutOfBounds(entry) };
-                entry.checked_sub(start).ok_or(malformed)? as usize
+                for (_, entry) in entries[..behind].iter().rev() {
+                    let entry = header.wrapping_add_signed(i64::from(*entry));
+                    let source = gimli::Error::OffsetOutOfBounds(entry);
+                    let malformed = ImageError::Header { address, source };
+                    let offset = entry.checked_sub(start).ok_or(malformed)? as usize;
+                    let rule = self.section().rule_at(offset, pc).map_err(failed)?;
+                    // An empty function's entry may lie in front of the one that covers the pc.
+                    if rule.is_some() || !self.section().entry(offset).map_err(failed)?.is_empty() {
+                        return Ok(rule);
+                    }
+                }
+                return Ok(None);
             }
             Index::Sorted(entries) => {
                 let i = entries.partition_point(|entry| entry.start <= pc);
@@ -86,7 +93,7 @@ impl CfiSource {
                 }
             }
         };
-        self.section().rule_at(offset, pc).map_err(|source| ImageError::Cfi { address, source })
+        self.section().rule_at(offset, pc).map_err(failed)
     }
 
     /// All functions, at their addresses in memory. A function with malformed instructions has no
@@ -137,4 +144,64 @@ fn search_table(header: &[u8]) -> Option<Vec<(i32, i32)>> {
             .map(|[start, entry]| (i32::from_le_bytes(*start), i32::from_le_bytes(*entry)))
             .collect(),
     )
+}
+
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests {
+    use gimli::write::{
+        Address, CallFrameInstruction as Cfi, CommonInformationEntry, EhFrame, EndianVec,
+        FrameDescriptionEntry, FrameTable,
+    };
+    use gimli::{Encoding, Format, LittleEndian, X86_64};
+
+    use super::*;
+
+    const HEADER: u64 = 0x8000;
+    const SECTION: u64 = 0x9000;
+
+    /// Some linkers leave the entries of empty functions in the search table, before or behind the
+    /// entry of the function that lies there.
+    #[test]
+    fn entries_of_no_bytes_in_the_search_table_hide_no_function() {
+        // Start and length; in the table in this order.
+        let functions = [
+            (0x1000, 0x100),
+            (0x1000, 0),
+            (0x1080, 0),
+            (0x1100, 0),
+            (0x1100, 0x100),
+            (0x1200, 0),
+            (0x1200, 0),
+        ];
+        let mut table = FrameTable::default();
+        let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: 8 };
+        let mut cie = CommonInformationEntry::new(encoding, 1, -8, X86_64::RA);
+        cie.add_instruction(Cfi::Cfa(X86_64::RSP, 8));
+        cie.add_instruction(Cfi::Offset(X86_64::RA, -8));
+        let cie = table.add_cie(cie);
+        for (start, len) in functions {
+            table.add_fde(cie, FrameDescriptionEntry::new(Address::Constant(start), len));
+        }
+        let mut section = EhFrame::from(EndianVec::new(LittleEndian));
+        table.write_eh_frame(&mut section).expect("absolute addresses");
+        let bytes = section.0.into_vec();
+        let bases = BaseAddresses::default().set_eh_frame(SECTION).set_eh_frame_hdr(HEADER);
+        let entries = Section::new(&bytes, SectionFormat::EhFrame, bases.clone()).entries();
+        let entries = entries.expect("well formed");
+        let mut header = vec![1, 0x1b, 0x03, 0x3b, 0, 0, 0, 0];
+        header.extend((functions.len() as u32).to_le_bytes());
+        for ((start, _), entry) in functions.iter().zip(&entries) {
+            let address = SECTION + entry.offset as u64;
+            for word in [*start, address] {
+                header.extend((word.wrapping_sub(HEADER) as i32).to_le_bytes());
+            }
+        }
+        let source = CfiSource::new(bytes, SectionFormat::EhFrame, bases, Some(header), 0);
+        let source = source.expect("well formed");
+        assert!(matches!(source.index, Index::Header { .. }));
+        for pc in 0xf00..0x1300 {
+            let rule = source.rule(pc).expect("well formed");
+            assert_eq!(rule.is_some(), (0x1000..0x1200).contains(&pc), "{pc:#x}");
+        }
+    }
 }

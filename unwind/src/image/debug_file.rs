@@ -2,30 +2,39 @@
 
 use std::path::{Path, PathBuf};
 
-use object::Object;
+use object::{Object, ReadRef};
+
+use super::elf_file;
 
 /// The debug file of `file`, which lies at `path`. It is below one of `directories`, or beside the
 /// file.
-pub(crate) fn find(
-    file: &object::File<'_>,
+pub(crate) fn find<'a, R: ReadRef<'a>>(
+    file: &object::File<'a, R>,
     path: &Path,
     directories: &[PathBuf],
 ) -> Option<PathBuf> {
     by_build_id(file, directories).or_else(|| by_link(file, path, directories))
 }
 
-fn by_build_id(file: &object::File<'_>, directories: &[PathBuf]) -> Option<PathBuf> {
+fn by_build_id<'a, R: ReadRef<'a>>(
+    file: &object::File<'a, R>,
+    directories: &[PathBuf],
+) -> Option<PathBuf> {
     let id = file.build_id().ok()??;
     let hex: Vec<String> = id.iter().map(|byte| format!("{byte:02x}")).collect();
     let (first, rest) = hex.split_first()?;
     let relative = PathBuf::from(".build-id").join(first).join(format!("{}.debug", rest.concat()));
     directories.iter().map(|directory| directory.join(&relative)).find(|candidate| {
-        let Ok(bytes) = std::fs::read(candidate) else { return false };
-        object::File::parse(&*bytes).is_ok_and(|debug| debug.build_id() == Ok(Some(id)))
+        let Ok(bytes) = elf_file::open(candidate) else { return false };
+        object::File::parse(&bytes).is_ok_and(|debug| debug.build_id() == Ok(Some(id)))
     })
 }
 
-fn by_link(file: &object::File<'_>, path: &Path, directories: &[PathBuf]) -> Option<PathBuf> {
+fn by_link<'a, R: ReadRef<'a>>(
+    file: &object::File<'a, R>,
+    path: &Path,
+    directories: &[PathBuf],
+) -> Option<PathBuf> {
     let (name, checksum) = file.gnu_debuglink().ok()??;
     let name = Path::new(std::str::from_utf8(name).ok()?);
     let directory = std::path::absolute(path).ok()?.parent()?.to_path_buf();

@@ -1,12 +1,17 @@
-//! ELF files: reading them, and the sections of CFI in them.
+//! ELF files: reading them, where their code lies, and the sections of CFI in them.
 
+use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
 use gimli::BaseAddresses;
-use object::{Object, ObjectSection};
+use object::read::elf::ProgramHeader;
+use object::{Object, ObjectSection, ObjectSegment, ReadCache, ReadRef, SectionKind, elf};
 
 use super::cfi_source::CfiSource;
 use super::error::ImageError;
+use super::relocatable::Layout;
+use super::search_table;
 use crate::arch::OBJECT_ARCHITECTURE;
 use crate::cfi::SectionFormat;
 
@@ -15,8 +20,17 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
     std::fs::read(path).map_err(|error| ImageError::File { path: path.into(), kind: error.kind() })
 }
 
+/// A file of which only what is needed is read.
+pub(super) fn open(path: &Path) -> Result<ReadCache<File>, ImageError> {
+    let failed = |error: std::io::Error| ImageError::File { path: path.into(), kind: error.kind() };
+    File::open(path).map(ReadCache::new).map_err(failed)
+}
+
 /// An ELF file for this architecture.
-pub(super) fn parse<'a>(name: &str, bytes: &'a [u8]) -> Result<object::File<'a>, ImageError> {
+pub(super) fn parse<'a, R: ReadRef<'a>>(
+    name: &str,
+    bytes: R,
+) -> Result<object::File<'a, R>, ImageError> {
     let file = object::File::parse(bytes)
         .map_err(|source| ImageError::Elf { image: name.into(), source })?;
     match (file.format(), file.architecture()) {
@@ -25,21 +39,49 @@ pub(super) fn parse<'a>(name: &str, bytes: &'a [u8]) -> Result<object::File<'a>,
     }
 }
 
+/// Where the code of a file lies: its executable segments or, in an object file, sections.
+pub(super) fn code<'a>(file: &object::File<'a>, layout: &Layout, bias: usize) -> Vec<Range<usize>> {
+    let segments =
+        file.segments().filter(|segment| segment.permissions().executable()).map(|segment| {
+            // At most what the file holds: a malformed header may claim any size in memory.
+            let len = segment.file_range().1 as usize;
+            let len = len.min(segment.data().map_or(0, <[u8]>::len)).min(segment.size() as usize);
+            (segment.address(), len)
+        });
+    let sections = file
+        .sections()
+        .filter(|section| section.kind() == SectionKind::Text)
+        .filter_map(|section| Some((layout.of(section.index())?, section.data().ok()?.len())));
+    let mut code: Vec<Range<usize>> = segments
+        .chain(sections)
+        .filter_map(|(start, len)| {
+            let start = (start as usize).wrapping_add(bias);
+            Some(start..start.checked_add(len)?)
+        })
+        .filter(|range| !range.is_empty())
+        .collect();
+    code.sort_by_key(|range| range.start);
+    code
+}
+
 /// The best ratio of deflate. CFI shrinks to a third.
 const RATIO: u64 = 1032;
 
-/// The sections of CFI of a file. Sections without contents, as in debug files, do not count.
-pub(super) fn cfi_sources(
+/// The sections of CFI of a file: `.eh_frame`, unless `debug_only`, then `.debug_frame`. Sections
+/// without contents, as in debug files, do not count. `address` names the image in errors.
+pub(super) fn cfi_sources<'a, R: ReadRef<'a>>(
     name: &str,
-    file: &object::File<'_>,
+    file: &object::File<'a, R>,
+    layout: &Layout,
     bias: usize,
     address: usize,
+    debug_only: bool,
 ) -> Result<Vec<CfiSource>, ImageError> {
-    let section_start =
-        |section: &str| file.section_by_name(section).map_or(0, |section| section.address());
+    let start =
+        |section: &str| file.section_by_name(section).map_or(0, |section| layout.address(&section));
     let contents = |section: &str| -> Result<Option<Vec<u8>>, ImageError> {
         let Some(section) = file.section_by_name(section) else { return Ok(None) };
-        if section.kind() == object::SectionKind::UninitializedData {
+        if section.kind() == SectionKind::UninitializedData {
             return Ok(None);
         }
         let malformed = |source| ImageError::Elf { image: name.into(), source };
@@ -48,24 +90,66 @@ pub(super) fn cfi_sources(
         if compressed.uncompressed_size > compressed.data.len() as u64 * RATIO {
             return Err(ImageError::Compressed { image: name.into() });
         }
-        let bytes = compressed.decompress().map_err(malformed)?;
-        Ok((!bytes.is_empty()).then(|| bytes.into_owned()))
+        let mut bytes = compressed.decompress().map_err(malformed)?.into_owned();
+        layout.relocate(name, file, &section, &mut bytes)?;
+        Ok((!bytes.is_empty()).then_some(bytes))
     };
     let bases = BaseAddresses::default()
-        .set_text(section_start(".text"))
-        .set_got(section_start(".got"))
-        .set_eh_frame(section_start(".eh_frame"))
-        .set_eh_frame_hdr(section_start(".eh_frame_hdr"));
+        .set_text(start(".text"))
+        .set_got(start(".got"))
+        .set_eh_frame(start(".eh_frame"))
+        .set_eh_frame_hdr(start(".eh_frame_hdr"));
     let mut sources = Vec::new();
-    for (section, format) in
-        [(".eh_frame", SectionFormat::EhFrame), (".debug_frame", SectionFormat::DebugFrame)]
-    {
+    let mut add = |section, format, header| -> Result<(), ImageError> {
         if let Some(bytes) = contents(section)? {
-            let header =
-                if format == SectionFormat::EhFrame { contents(".eh_frame_hdr")? } else { None };
             let source = CfiSource::new(bytes, format, bases.clone(), header, bias as u64);
             sources.push(source.map_err(|source| ImageError::Cfi { address, source })?);
         }
+        Ok(())
+    };
+    if !debug_only {
+        add(".eh_frame", SectionFormat::EhFrame, contents(".eh_frame_hdr")?)?;
+    }
+    add(".debug_frame", SectionFormat::DebugFrame, None)?;
+    if !debug_only && file.section_by_name(".eh_frame").is_none() {
+        let found = by_program_headers(file, bias, address)?;
+        sources.splice(..0, found);
     }
     Ok(sources)
+}
+
+/// The program headers of a file, as address, size in memory and type.
+pub(super) fn program_headers<'a, R: ReadRef<'a>>(
+    file: &object::File<'a, R>,
+) -> Vec<(usize, usize, u32)> {
+    let object::File::Elf64(file) = file else { return Vec::new() };
+    let endian = file.endian();
+    let header = |header: &elf::ProgramHeader64<_>| {
+        let (address, size) = (header.p_vaddr(endian), header.p_memsz(endian));
+        (address as usize, size as usize, header.p_type(endian).0)
+    };
+    file.elf_program_headers().iter().map(header).collect()
+}
+
+/// `.eh_frame` of a file without section headers.
+fn by_program_headers<'a, R: ReadRef<'a>>(
+    file: &object::File<'a, R>,
+    bias: usize,
+    address: usize,
+) -> Result<Option<CfiSource>, ImageError> {
+    let object::File::Elf64(file) = file else { return Ok(None) };
+    let endian = file.endian();
+    let headers = file.elf_program_headers();
+    let of_table = headers.iter().find(|header| header.p_type(endian) == elf::PT_GNU_EH_FRAME);
+    let Some(of_table) = of_table else { return Ok(None) };
+    let Ok(table) = of_table.data(endian, file.data()) else { return Ok(None) };
+    let rest = |start: u64| {
+        let holds = |header: &&elf::ProgramHeader64<_>| {
+            header.p_type(endian) == elf::PT_LOAD
+                && start.wrapping_sub(header.p_vaddr(endian)) < header.p_filesz(endian)
+        };
+        let header = headers.iter().find(holds)?;
+        header.data(endian, file.data()).ok()?.get((start - header.p_vaddr(endian)) as usize..)
+    };
+    search_table::section(table, of_table.p_vaddr(endian), bias as u64, rest, address)
 }

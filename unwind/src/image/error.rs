@@ -65,6 +65,15 @@ pub enum ImageError {
         /// The image's name.
         image: String,
     },
+    /// An object file has a relocation in its CFI that is neither absolute nor relative, or one
+    /// outside of the section.
+    #[error("image {image} has an impossible relocation at offset {at:#x} of its CFI")]
+    Relocation {
+        /// The image's name.
+        image: String,
+        /// Where in the section.
+        at: u64,
+    },
     /// The file is for another machine.
     #[error("image {image} is not for {}", NAME)]
     Machine {

@@ -1,16 +1,19 @@
 //! The images of the running process and their CFI, as the loader has mapped them.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gimli::{BaseAddresses, EhFrameHdr, EndianSlice, LittleEndian};
 
 use super::cfi_source::CfiSource;
-use super::elf_file;
 use super::error::ImageError;
+use super::relocatable::Layout;
+use super::{debug_file, elf_file, search_table};
 use crate::arch::ADDRESS_SIZE;
-use crate::cfi::{FunctionRows, Section, SectionFormat};
-use crate::os::{self, MappedImage, PT_GNU_EH_FRAME, PT_LOAD, PT_NOTE, for_each_image};
+use crate::cfi::{FunctionRows, Section};
+use crate::os::{
+    self, DEBUG_DIRECTORY, MappedImage, PT_GNU_EH_FRAME, PT_LOAD, PT_NOTE, for_each_image,
+};
 use crate::rule::CfiRows;
 
 /// The rows of the functions in `range`, from the image that holds it. Rows outside of it are cut
@@ -90,18 +93,28 @@ fn collect(
     }
     let mut functions = Vec::new();
     let mut unpacked = CfiRows::default();
-    for i in low.saturating_sub(1)..count {
+    let failed = |source| ImageError::Cfi { address, source };
+    let offset = |pointer: gimli::Pointer| {
+        let entry = pointer.direct().map_err(malformed)?;
+        let offset = entry.checked_sub(section_start);
+        offset.ok_or(malformed(gimli::Error::OffsetOutOfBounds(entry))).map(|at| at as usize)
+    };
+    let is_empty = |at: usize| section.entry(at).map(|entry| entry.is_empty()).map_err(failed);
+    // Entries of empty functions lie among the others.
+    let mut first = low.saturating_sub(1);
+    while first > 0 && is_empty(offset(entry(first)?.1)?)? {
+        first -= 1;
+    }
+    for i in first..count {
         let (start, pointer) = entry(i)?;
         if start >= range.end {
             break;
         }
-        let entry = pointer.direct().map_err(malformed)?;
-        let offset = entry
-            .checked_sub(section_start)
-            .ok_or(malformed(gimli::Error::OffsetOutOfBounds(entry)))?
-            as usize;
-        let function = section.function_at(offset, &mut unpacked);
-        let function = function.map_err(|source| ImageError::Cfi { address, source })?;
+        let offset = offset(pointer)?;
+        if is_empty(offset)? {
+            continue;
+        }
+        let function = section.function_at(offset, &mut unpacked).map_err(failed)?;
         functions.extend(function.clipped(&range));
     }
     Ok((functions, unpacked))
@@ -131,8 +144,8 @@ impl LoadedImage {
         LoadedImage { base: image.base, path: image.path(), segments: segments.collect(), notes }
     }
 
-    /// Copies the image's CFI. The image may have gone meanwhile.
-    pub(crate) fn sources(&self, name: &str) -> Result<Vec<CfiSource>, ImageError> {
+    /// Copies the CFI that is in memory. The image may have gone meanwhile.
+    pub(crate) fn mapped_source(&self) -> Result<Option<CfiSource>, ImageError> {
         let address = self.base;
         let mut found = Err(ImageError::NoImage { address });
         for_each_image(|image| {
@@ -142,58 +155,45 @@ impl LoadedImage {
             found = copied(image, address);
             true
         });
-        match found? {
-            Some(source) => Ok(vec![source]),
-            // The image has no table. Its file may have other CFI.
-            None => {
-                let Ok(bytes) = elf_file::read(Path::new(name)) else { return Ok(Vec::new()) };
-                let file = elf_file::parse(name, &bytes)?;
-                elf_file::cfi_sources(name, &file, self.base, address)
-            }
+        found
+    }
+
+    /// The CFI that only the image's file and its debug file have. None if the file is not there
+    /// any more, or is another one.
+    pub(crate) fn file_sources(
+        &self,
+        name: &str,
+        is_mapped: bool,
+    ) -> Result<Vec<CfiSource>, ImageError> {
+        let path = Path::new(name);
+        // The system's own image has no file.
+        if !path.is_absolute() {
+            return Ok(Vec::new());
         }
+        let Ok(bytes) = elf_file::open(path) else { return Ok(Vec::new()) };
+        let file = elf_file::parse(name, &bytes)?;
+        if elf_file::program_headers(&file) != self.segments {
+            return Ok(Vec::new());
+        }
+        let layout = Layout::default();
+        let (base, address) = (self.base, self.base);
+        let mut sources = elf_file::cfi_sources(name, &file, &layout, base, address, is_mapped)?;
+        if let Some(path) = debug_file::find(&file, path, &[PathBuf::from(DEBUG_DIRECTORY)]) {
+            let (name, bytes) = (path.display().to_string(), elf_file::open(&path)?);
+            let file = elf_file::parse(&name, &bytes)?;
+            sources.extend(elf_file::cfi_sources(&name, &file, &layout, base, address, is_mapped)?);
+        }
+        Ok(sources)
     }
 }
 
 /// Copies of `.eh_frame` and its search table; `None` if the image has none.
 fn copied(image: &MappedImage<'_>, address: usize) -> Result<Option<CfiSource>, ImageError> {
     let Some(header) = image.segments(PT_GNU_EH_FRAME).next() else { return Ok(None) };
-    let header_bytes = image.bytes(header.start).and_then(|bytes| bytes.get(..header.len()));
-    let Some(header_bytes) = header_bytes else { return Ok(None) };
-    let malformed = |source| ImageError::Header { address, source };
-    let bases = BaseAddresses::default().set_eh_frame_hdr(header.start as u64);
-    let parsed = EhFrameHdr::new(header_bytes, LittleEndian)
-        .parse(&bases, ADDRESS_SIZE)
-        .map_err(malformed)?;
-    let start = parsed.eh_frame_ptr().direct().map_err(malformed)? as usize;
-    let Some(rest) = image.bytes(start) else { return Ok(None) };
-    let bytes = rest[..section_len(rest)].to_vec();
-    let bases = bases.set_eh_frame(start as u64);
-    let source =
-        CfiSource::new(bytes, SectionFormat::EhFrame, bases, Some(header_bytes.to_vec()), 0);
-    source.map(Some).map_err(|source| ImageError::Cfi { address, source })
-}
-
-/// The length of an `.eh_frame` section that something else follows: up to its closing zero.
-fn section_len(bytes: &[u8]) -> usize {
-    let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    let mut at = 0;
-    loop {
-        let len = match word(at) {
-            None | Some(0) => return at,
-            Some(u32::MAX) => match (word(at + 4), word(at + 8)) {
-                (Some(low), Some(high)) => {
-                    (u64::from(high) << 32 | u64::from(low)).saturating_add(12)
-                }
-                _ => return bytes.len(),
-            },
-            Some(len) => u64::from(len) + 4,
-        };
-        at = usize::try_from(len)
-            .ok()
-            .and_then(|len| at.checked_add(len))
-            .unwrap_or(bytes.len())
-            .min(bytes.len());
-    }
+    let table = image.bytes(header.start).and_then(|bytes| bytes.get(..header.len()));
+    let Some(table) = table else { return Ok(None) };
+    let rest = |start: u64| image.bytes(start as usize);
+    search_table::section(table, header.start as u64, 0, rest, address)
 }
 
 /// How many images the loader has added and removed so far. It changes with each `dlopen` and

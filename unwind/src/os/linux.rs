@@ -9,6 +9,9 @@ use crate::arch::ProgramHeader;
 /// The types of program headers that matter to unwinding.
 pub(crate) use libc::{PT_GNU_EH_FRAME, PT_LOAD, PT_NOTE};
 
+/// Where distributions put separate debug files.
+pub(crate) const DEBUG_DIRECTORY: &str = "/usr/lib/debug";
+
 /// An image, as the loader has mapped it, while the loader's lock is held.
 pub(crate) struct MappedImage<'a> {
     /// What the loader has added to the addresses in the image's file.

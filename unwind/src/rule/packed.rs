@@ -20,12 +20,11 @@
 
 use core::fmt;
 
-use gimli::{CfaRule, RegisterRule, UnwindContextStorage, UnwindExpression, UnwindTableRow};
-
 use super::expression;
+use super::row::{Bytes, Cfa, CfiRow, Saved};
 use crate::arch::{
-    CALLEE_SAVED, FRAME_POINTER, FRAME_RECORD, REGISTERS, RETURN_ADDRESS, RETURN_OFFSET,
-    STACK_POINTER, WORD, register_name,
+    CALLEE_SAVED, FRAME_POINTER, FRAME_RECORD, RETURN_ADDRESS, RETURN_OFFSET, STACK_POINTER, WORD,
+    register_name,
 };
 
 const KIND_SP: u64 = 0;
@@ -150,17 +149,17 @@ impl PackedRule {
         PackedRule(KIND_NONE | (why as u64) << OFFSET_SHIFT | u64::from(number) << SLOTS_SHIFT)
     }
 
-    /// Packs one row, or says why it cannot be packed. `bytes` reads the row's expressions.
-    pub(crate) fn pack<'a, S: UnwindContextStorage<usize>>(
-        row: &UnwindTableRow<usize, S>,
-        bytes: impl Fn(UnwindExpression<usize>) -> Option<&'a [u8]>,
-    ) -> Result<PackedRule, Unsupported> {
-        let base_plus = |expression, dereferenced| {
-            let (register, offset) = expression::register_plus(bytes(expression)?, dereferenced)?;
+    /// Packs one row, or says why it cannot be packed. Its expressions lie in `section`.
+    pub(crate) fn pack(row: &CfiRow, section: &[u8]) -> Result<PackedRule, Unsupported> {
+        if row.is_of_signal() {
+            return Err(Unsupported::SignalFrame);
+        }
+        let base_plus = |at: Bytes, dereferenced| {
+            let (register, offset) = expression::register_plus(at.of(section), dereferenced)?;
             (register == FRAME_POINTER && offset % WORD as i64 == 0).then_some(offset / WORD as i64)
         };
-        let (kind, words) = match *row.cfa() {
-            CfaRule::RegisterAndOffset { register, offset } => {
+        let (kind, words) = match row.cfa {
+            Cfa::Register(register, offset) => {
                 let kind = match register {
                     STACK_POINTER => KIND_SP,
                     FRAME_POINTER => KIND_FP,
@@ -174,45 +173,43 @@ impl PackedRule {
                 }
                 (kind, offset / WORD as i64)
             }
-            CfaRule::Expression(expression) => {
-                let words = base_plus(expression, true).ok_or(Unsupported::CfaExpression)?;
+            Cfa::Expression(at) => {
+                let words = base_plus(at, true).ok_or(Unsupported::CfaExpression)?;
                 if !(-1 << (OFFSET_BITS - 1)..1 << (OFFSET_BITS - 1)).contains(&words) {
                     return Err(Unsupported::CfaOffset);
                 }
                 (KIND_REALIGNED, words)
             }
         };
-        match row.register(STACK_POINTER) {
-            None | Some(RegisterRule::ValOffset(0)) => {}
-            Some(_) => return Err(Unsupported::StackPointer),
+        match row.saved(STACK_POINTER) {
+            Saved::Unspecified | Saved::ValOffset(0) => {}
+            _ => return Err(Unsupported::StackPointer),
         }
         let mut bits = kind | (words as u64 & OFFSET_MASK) << OFFSET_SHIFT;
-        match row.register(RETURN_ADDRESS) {
-            Some(RegisterRule::Offset(at)) if at == RETURN_OFFSET as i64 => {}
-            Some(RegisterRule::Undefined) => return Ok(PackedRule(bits | OLDEST)),
+        match row.saved(RETURN_ADDRESS) {
+            Saved::Offset(at) if at == RETURN_OFFSET as i64 => {}
+            Saved::Undefined => return Ok(PackedRule(bits | OLDEST)),
             _ => return Err(Unsupported::ReturnAddress),
         }
-        for &(register, ref rule) in row.registers() {
-            if matches!(register, STACK_POINTER | RETURN_ADDRESS)
-                || register.0 as usize >= REGISTERS
-            {
+        for (register, rule) in row.specified() {
+            if matches!(register, STACK_POINTER | RETURN_ADDRESS) {
                 continue;
             }
             let Some(i) = CALLEE_SAVED.into_iter().position(|saved| saved == register) else {
                 match rule {
-                    RegisterRule::Undefined => continue,
+                    Saved::Undefined => continue,
                     _ => return Err(Unsupported::CallerSaved),
                 }
             };
-            let slot = match *rule {
-                RegisterRule::SameValue => continue,
-                RegisterRule::Offset(at) if kind != KIND_REALIGNED => {
+            let slot = match rule {
+                Saved::Same => continue,
+                Saved::Offset(at) if kind != KIND_REALIGNED => {
                     if at >= 0 || at % WORD as i64 != 0 {
                         return Err(Unsupported::SavedFar);
                     }
                     -(at / WORD as i64)
                 }
-                RegisterRule::Expression(at) if kind == KIND_REALIGNED => {
+                Saved::Expression(at) if kind == KIND_REALIGNED => {
                     1 - base_plus(at, false).ok_or(Unsupported::SavedByRule)?
                 }
                 _ => return Err(Unsupported::SavedByRule),

@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use gimli::{
-    CfaRule, Register, RegisterRule, UnwindContextStorage, UnwindExpression, UnwindTableRow,
-};
+use gimli::Register;
 
 use super::expression::{self, ENCODING, ExpressionError};
 use super::recovery::{Recovered, Recovery, by_convention};
@@ -14,27 +12,29 @@ use crate::registers::RegisterSet;
 
 /// Where an expression lies in the bytes that belong to the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Bytes {
-    pub(super) offset: u32,
-    pub(super) len: u32,
+pub(crate) struct Bytes {
+    pub(crate) offset: u32,
+    pub(crate) len: u32,
 }
 
 impl Bytes {
-    fn of(self, bytes: &[u8]) -> &[u8] {
+    /// The expression, in the bytes that hold it.
+    pub(super) fn of(self, bytes: &[u8]) -> &[u8] {
         let start = self.offset as usize;
         bytes.get(start..start + self.len as usize).unwrap_or(&[])
     }
 }
 
+/// What a row says of the CFA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Cfa {
+pub(crate) enum Cfa {
     Register(Register, i64),
     Expression(Bytes),
 }
 
 /// What a row says of one register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Saved {
+pub(crate) enum Saved {
     /// Nothing. The calling convention applies.
     Unspecified,
     Undefined,
@@ -44,54 +44,60 @@ enum Saved {
     Register(Register),
     Expression(Bytes),
     ValExpression(Bytes),
-    Constant(u64),
 }
 
 /// One row of CFI.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CfiRow {
-    cfa: Cfa,
+    pub(crate) cfa: Cfa,
     registers: [Saved; REGISTERS],
     signal_frame: bool,
 }
 
 impl CfiRow {
-    /// The row, with its expressions where `place` says that they lie.
-    pub(super) fn new<S: UnwindContextStorage<usize>>(
-        row: &UnwindTableRow<usize, S>,
-        signal_frame: bool,
-        mut place: impl FnMut(UnwindExpression<usize>) -> Bytes,
-    ) -> CfiRow {
-        let mut registers = [Saved::Unspecified; REGISTERS];
-        for (register, rule) in row.registers() {
-            let Some(saved) = registers.get_mut(usize::from(register.0)) else { continue };
-            *saved = match *rule {
-                RegisterRule::SameValue => Saved::Same,
-                RegisterRule::Offset(offset) => Saved::Offset(offset),
-                RegisterRule::ValOffset(offset) => Saved::ValOffset(offset),
-                RegisterRule::Register(other) => Saved::Register(other),
-                RegisterRule::Expression(at) => Saved::Expression(place(at)),
-                RegisterRule::ValExpression(at) => Saved::ValExpression(place(at)),
-                RegisterRule::Constant(value) => Saved::Constant(value),
-                RegisterRule::Undefined | RegisterRule::Architectural => Saved::Undefined,
-            };
-        }
-        let cfa = match *row.cfa() {
-            CfaRule::RegisterAndOffset { register, offset } => Cfa::Register(register, offset),
-            CfaRule::Expression(at) => Cfa::Expression(place(at)),
-        };
-        CfiRow { cfa, registers, signal_frame }
+    /// A row that says nothing of any register.
+    pub(crate) fn unspecified(signal_frame: bool) -> CfiRow {
+        let registers = [Saved::Unspecified; REGISTERS];
+        CfiRow { cfa: Cfa::Register(Register(0), 0), registers, signal_frame }
     }
 
-    /// The row with its expressions left where they are, in their section.
-    pub(crate) fn in_section<S: UnwindContextStorage<usize>>(
-        row: &UnwindTableRow<usize, S>,
-        signal_frame: bool,
-    ) -> CfiRow {
-        CfiRow::new(row, signal_frame, |at| Bytes {
-            offset: at.offset as u32,
-            len: at.length as u32,
-        })
+    /// Registers that are no integer registers are left out.
+    pub(crate) fn set(&mut self, register: Register, saved: Saved) {
+        if let Some(place) = self.registers.get_mut(usize::from(register.0)) {
+            *place = saved;
+        }
+    }
+
+    /// What it says of a register.
+    pub(crate) fn saved(&self, register: Register) -> Saved {
+        self.registers.get(usize::from(register.0)).copied().unwrap_or(Saved::Unspecified)
+    }
+
+    /// What it says of registers of which it says anything.
+    pub(super) fn specified(&self) -> impl Iterator<Item = (Register, Saved)> {
+        let registers = self.registers.iter().enumerate();
+        registers
+            .filter(|(_, saved)| **saved != Saved::Unspecified)
+            .map(|(number, saved)| (Register(number as u16), *saved))
+    }
+
+    /// Whether it belongs to a frame that a signal has made.
+    pub(super) fn is_of_signal(&self) -> bool {
+        self.signal_frame
+    }
+
+    /// The same row with its expressions at other places.
+    pub(super) fn moved(&self, mut place: impl FnMut(Bytes) -> Bytes) -> CfiRow {
+        let mut row = self.clone();
+        for saved in &mut row.registers {
+            if let Saved::Expression(at) | Saved::ValExpression(at) = saved {
+                *at = place(*at);
+            }
+        }
+        if let Cfa::Expression(at) = &mut row.cfa {
+            *at = place(*at);
+        }
+        row
     }
 
     /// Evaluates the row for a frame's registers. `expressions` are the bytes that hold the row's
@@ -142,7 +148,6 @@ impl CfiRow {
                 Saved::Register(register) => {
                     context.get(register).map_or(Recovered::Unknown, Recovered::Value)
                 }
-                Saved::Constant(value) => Recovered::Value(value as usize),
                 Saved::Expression(bytes) => {
                     evaluated(bytes, cfa)?.map_or(Recovered::Unknown, Recovered::At)
                 }
@@ -195,7 +200,6 @@ impl fmt::Display for InWords<'_> {
                 Saved::Offset(offset) => write!(f, "[cfa{offset:+}]")?,
                 Saved::ValOffset(offset) => write!(f, "cfa{offset:+}")?,
                 Saved::Register(register) => f.write_str(name(register))?,
-                Saved::Constant(value) => write!(f, "{value:#x}")?,
                 Saved::Expression(at) => {
                     f.write_str("[")?;
                     expression(f, at)?;

@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use gimli::{UnwindContextStorage, UnwindExpression, UnwindTableRow};
-
 use super::packed::{PackedRule, Shape};
 use super::row::{Bytes, CfiRow};
 use super::unwind_rule::UnwindRule;
@@ -18,16 +16,11 @@ pub(crate) struct CfiRows {
 }
 
 impl CfiRows {
-    /// The number of a row whose expressions `bytes` reads. Adds the row if it is new.
-    pub(crate) fn add<'a, S: UnwindContextStorage<usize>>(
-        &mut self,
-        found: &UnwindTableRow<usize, S>,
-        signal_frame: bool,
-        bytes: impl Fn(UnwindExpression<usize>) -> Option<&'a [u8]>,
-    ) -> u32 {
+    /// The number of a row whose expressions lie in `section`. Adds the row if it is new.
+    pub(crate) fn add(&mut self, found: &CfiRow, section: &[u8]) -> u32 {
         let (places, expressions) = (&mut self.places, &mut self.expressions);
-        let row = CfiRow::new(found, signal_frame, |at| {
-            let bytes = bytes(at).unwrap_or(&[]);
+        let row = found.moved(|at| {
+            let bytes = at.of(section);
             *places.entry(bytes.to_vec()).or_insert_with(|| {
                 let place = Bytes { offset: expressions.len() as u32, len: bytes.len() as u32 };
                 expressions.extend(bytes);

@@ -8,8 +8,8 @@ use gimli::write::{
     EndianVec, Expression, FrameDescriptionEntry, FrameTable,
 };
 use gimli::{
-    BaseAddresses, CieOrFde, EhFrame, Encoding, Format, LittleEndian, Register, UnwindContext,
-    UnwindSection, constants,
+    BaseAddresses, CieOrFde, EhFrame, Encoding, Format, LittleEndian, Register, UnwindSection,
+    constants,
 };
 use object::{Object, ObjectSection};
 use proptest::prelude::*;
@@ -86,17 +86,12 @@ fn compare(bytes: &[u8], address: u64) -> Census {
     let mut section = EhFrame::new(bytes, LittleEndian);
     section.set_address_size(8);
     let bases = BaseAddresses::default().set_eh_frame(address);
-    let mut context = UnwindContext::new();
     let mut entries = section.entries(&bases);
     while let Some(entry) = entries.next().unwrap() {
         let CieOrFde::Fde(partial) = entry else { continue };
         let fde = partial.parse(EhFrame::cie_from_offset).unwrap();
-        let mut rows = fde.rows(&section, &bases, &mut context).unwrap();
-        while let Some(row) = rows.next_row().unwrap() {
-            let (first, behind) = (row.start_address(), row.end_address().min(fde.end_address()));
-            if first >= behind {
-                continue;
-            }
+        for (first, behind, row) in &reference::rows(&section, &bases, &fde).unwrap() {
+            let (first, behind) = (*first, *behind);
             census.rows += 1;
             let signal = fde.is_signal_trampoline();
             for pc in [first, first + (behind - first) / 2, behind - 1] {
