@@ -320,8 +320,12 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             return Err(WalkError::Expression { pc: self.pc(), source });
         }
         let cfa = if from_fp { self.fp } else { sp }.wrapping_add(offset);
-        if cfa <= sp || !cfa.is_multiple_of(WORD) {
+        // The frame pointer may lead to another stack, which may lie anywhere.
+        if cfa == sp || cfa < sp && !from_fp || !cfa.is_multiple_of(WORD) {
             return Err(self.bad_cfa(cfa));
+        }
+        if cfa < sp {
+            self.jump()?;
         }
         let return_slot = rule.return_slot(cfa);
         let found = self.read(return_slot)?;
@@ -402,6 +406,12 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         }
     }
 
+    /// Counts a step down, to another stack.
+    fn jump(&mut self) -> Result<(), WalkError> {
+        self.jumps += 1;
+        if self.jumps > JUMPS { Err(WalkError::Circles { pc: self.pc() }) } else { Ok(()) }
+    }
+
     fn unwind_rule(&self) -> Result<UnwindRule<'t>, WalkError> {
         let pc = self.pc();
         let failed = |error| match error {
@@ -440,10 +450,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         if caller_sp <= sp {
             // The caller is on another stack. A signal handler with a stack of its own, or a call
             // between stacks, does that.
-            self.jumps += 1;
-            if self.jumps > JUMPS {
-                return Err(WalkError::Circles { pc });
-            }
+            self.jump()?;
         }
         let return_address = self.returns.original(found).unwrap_or(found);
         let return_slot = recovery.return_slot();

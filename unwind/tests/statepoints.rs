@@ -157,14 +157,16 @@ fn function(
     let _ = writeln!(
         text,
         "  %t = call token (i64, i32, i64 ({types})*, i32, i32, ...) \
-         @llvm.experimental.gc.statepoint.f{i}(i64 {i}, i32 0, i64 ({types})* elementtype(i64 ({types})) \
+         @llvm.experimental.gc.statepoint.f{i}(i64 {i}, i32 0, \
+         i64 ({types})* elementtype(i64 ({types})) \
          {callee}, i32 {passed}, i32 0{arguments}, i32 0, i32 0) [{deopt}\"gc-live\"({})]",
         gc_live.join(", ")
     );
     for (k, (base, derived)) in pairs.iter().enumerate() {
         let _ = writeln!(
             text,
-            "  %p{k} = call {REF} @llvm.experimental.gc.relocate.p1i8(token %t, i32 {base}, i32 {derived})\n  \
+            "  %p{k} = call {REF} @llvm.experimental.gc.relocate.p1i8\
+             (token %t, i32 {base}, i32 {derived})\n  \
              call void @use({REF} %p{k})"
         );
     }
@@ -177,7 +179,8 @@ fn function(
     let _ = writeln!(text, "  ret i64 {i}\n}}");
     let _ = writeln!(
         text,
-        "declare token @llvm.experimental.gc.statepoint.f{i}(i64 immarg, i32 immarg, i64 ({types})*, \
+        "declare token @llvm.experimental.gc.statepoint.f{i}(i64 immarg, i32 immarg, \
+         i64 ({types})*, \
          i32 immarg, i32 immarg, ...)"
     );
 }

@@ -15,6 +15,7 @@ unsafe extern "C" {
     ) -> i32;
     fn _Unwind_GetIP(context: *mut Opaque) -> usize;
     fn _Unwind_GetCFA(context: *mut Opaque) -> usize;
+    fn _Unwind_GetGR(context: *mut Opaque, register: i32) -> usize;
 }
 
 extern "C" fn visit(context: *mut Opaque, data: *mut c_void) -> i32 {
@@ -33,6 +34,37 @@ pub(crate) fn system_frames() -> Vec<(usize, usize)> {
     let mut frames: Vec<(usize, usize)> = Vec::new();
     // SAFETY: `visit` is such a callback, and expects a vector.
     unsafe { _Unwind_Backtrace(visit, (&raw mut frames).cast()) };
+    frames.remove(0);
+    frames
+}
+
+/// The numbers of the callee-saved registers.
+const CALLEE_SAVED: [u16; 6] = [3, 6, 12, 13, 14, 15];
+
+/// A frame as the system's unwinder sees it.
+pub(crate) struct SystemFrame {
+    pub(crate) pc: usize,
+    /// Numbers and values of the callee-saved registers.
+    pub(crate) registers: [(u16, usize); 6],
+}
+
+extern "C" fn visit_registers(context: *mut Opaque, data: *mut c_void) -> i32 {
+    // SAFETY: `system_registers` passes a vector, and the unwinder a valid context, which has all
+    // callee-saved registers.
+    unsafe {
+        let registers = CALLEE_SAVED.map(|number| (number, _Unwind_GetGR(context, number.into())));
+        let pc = _Unwind_GetIP(context);
+        (*data.cast::<Vec<SystemFrame>>()).push(SystemFrame { pc, registers });
+    }
+    0
+}
+
+/// Every frame from the caller of this function on, by the system's unwinder.
+#[inline(never)]
+pub(crate) fn system_registers() -> Vec<SystemFrame> {
+    let mut frames: Vec<SystemFrame> = Vec::new();
+    // SAFETY: `visit_registers` is such a callback, and expects a vector.
+    unsafe { _Unwind_Backtrace(visit_registers, (&raw mut frames).cast()) };
     frames.remove(0);
     frames
 }
