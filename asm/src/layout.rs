@@ -69,8 +69,9 @@ pub struct GoroutineHeader {
     /// goroutine begins to run. For managed code that needs something of its thread, as an
     /// allocator's fields. Managed code loads it anew after each call.
     pub machine_word: AtomicUsize,
-    /// More words for the embedder, 0 when a goroutine begins. Not roots. A move of the stack does
-    /// not adjust addresses in them.
+    /// More words for the embedder, 0 when a goroutine begins: for the heads of lists that native
+    /// code walks. What they refer to is a root. A store of a reference goes through the write
+    /// barrier, as one to a global does. A move of the stack does not adjust addresses in them.
     pub language: [AtomicUsize; 2],
     /// Not 0 from the moment an exception that nothing else catches has found its handler in
     /// `goroutine_entry`: until it arrives there, the stack stays where it is, since the system's

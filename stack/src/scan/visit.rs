@@ -101,7 +101,9 @@ pub(crate) fn keep(
 
 /// Visits the roots of a goroutine that lie in no frame.
 fn visit_words(goroutine: &Goroutine, roots: &mut RootBuffer<'_>) {
-    for word in [&goroutine.header.start_arg, &goroutine.header.resume_value] {
+    let own = [&goroutine.header.start_arg, &goroutine.header.resume_value];
+    // The embedder's words too: its native code may read a list of which no frame holds the head.
+    for word in own.into_iter().chain(&goroutine.header.language) {
         roots.push(word.load(Ordering::Relaxed));
     }
     goroutine.with_transfer(|words| words.iter().for_each(|&word| roots.push(word)));
