@@ -1,17 +1,16 @@
 //! The front end: reads, parses and type-checks a program with `go-parser` and `go-types`.
 //!
-//! Two gaps of that port of Go 1.12 are closed here. It refuses signed shift counts, which Go has
-//! allowed since 1.13: the source is checked again with the count wrapped in `uint(…)`, and the
-//! back end is told where. And it may panic on broken input.
+//! Gaps of that port of Go 1.12 are closed by `mend`, which changes the text and has it checked
+//! again, and by `overflow`. And it may panic on broken input.
+
+mod mend;
+mod overflow;
 
 use crate::cgo;
 use crate::error::{CompileError, Compiled};
-use crate::walk::{Node, children};
-use go_parser::ast::{self, Decl, Expr, Node as _, Spec, Stmt};
-use go_parser::{AstObjects, ErrorList, FileSet, Map, Pos, Token};
+use go_parser::{AstObjects, ErrorList, FileSet, Map, Pos};
 use go_types::check::TypeInfo;
 use go_types::{ImportKey, Importer, PackageKey, SourceRead, TCObjects, TraceConfig};
-use std::collections::BTreeSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -32,11 +31,9 @@ pub(crate) struct Program {
     pub(crate) main: PackageKey,
     /// The C side, if the program imports C.
     pub(crate) c: Option<cgo::Unit>,
-    /// Character offsets, in the text as checked, at which `uint(` was put before a shift count.
-    wrapped: BTreeSet<usize>,
+    /// The text as checked.
+    text: mend::Text,
 }
-
-const WRAP: &str = "uint(";
 
 impl Program {
     pub(crate) fn info(&self) -> &TypeInfo {
@@ -46,14 +43,14 @@ impl Program {
     /// `FILE.go:LINE:COLUMN` in the text as it was written.
     pub(crate) fn place(&self, pos: Pos) -> String {
         match self.files.position(pos) {
-            Some(p) => place(&p, &self.wrapped),
+            Some(p) => place(&p, &self.text),
             None => "?".into(),
         }
     }
 
     /// Whether the conversion at `pos` was put there around a signed shift count.
     pub(crate) fn is_wrapped_count(&self, pos: Pos) -> bool {
-        self.files.position(pos).is_some_and(|p| self.wrapped.contains(&p.offset))
+        self.files.position(pos).is_some_and(|p| self.text.has_count(p.offset))
     }
 
     /// The program's file, as it was named.
@@ -67,12 +64,8 @@ impl Program {
     }
 }
 
-fn place(p: &go_parser::FilePos, wrapped: &BTreeSet<usize>) -> String {
-    // Both ends of a wrapping lie on one line; only those before this column shift it.
-    let line_start = p.offset + 1 - p.column.max(1);
-    let before = wrapped.range(line_start..p.offset).count();
-    let column = p.column.saturating_sub(before * (WRAP.len() + 1)).max(1);
-    format!("{}:{}:{}", p.filename, p.line, column)
+fn place(p: &go_parser::FilePos, text: &mend::Text) -> String {
+    format!("{}:{}:{}", p.filename, p.line, text.column(p))
 }
 
 struct Reader<'a> {
@@ -131,7 +124,6 @@ pub(crate) fn check(path: &Path) -> Compiled<Program> {
     if text.is_empty() {
         return Err(whole("the file is empty".into()));
     }
-    let mut wrapped = BTreeSet::new();
     let c = match cgo::read(path, &text)? {
         Some((unit, checked)) => {
             text = checked;
@@ -139,17 +131,55 @@ pub(crate) fn check(path: &Path) -> Compiled<Program> {
         }
         None => None,
     };
-    // Wrapping one count can bring the next error of this kind to light. The loop ends: each round
-    // wraps at least one more count.
+    let mut text = mend::Text::new(text);
+    refuse_large_constants(path, &text)?;
+    // The error behind which type assertions have been changed.
+    let mut impossible = None;
+    // One change can bring the next error of its kind to light. The loop ends: each round changes
+    // at least one more place.
     loop {
         let quiet = QuietPanics::new();
-        let outcome = catch_unwind(AssertUnwindSafe(|| check_text(path, &text, &wrapped)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| check_text(path, &text)));
         drop(quiet);
         match outcome {
             Err(_) => return Err(whole("the front end cannot handle this program".into())),
-            Ok(Ok(program)) => return Ok(Program { c, ..program }),
+            Ok(Ok(program)) => {
+                let Program { files, ast, tc, .. } = &program;
+                if let Some(error) = impossible
+                    && mend::hidden_from_concrete(&text, files, ast, tc, program.info())
+                {
+                    return Err(error);
+                }
+                return Ok(Program { c, ..program });
+            }
             Ok(Err(Failure::Error(e))) => return Err(e),
-            Ok(Err(Failure::SignedCounts(counts))) => wrap(&mut text, &mut wrapped, counts),
+            Ok(Err(Failure::SignedCounts(counts))) => text.wrap_counts(counts),
+            Ok(Err(Failure::Sizes(pieces))) => text.put_in(pieces),
+            Ok(Err(Failure::Impossible(error, pieces))) => {
+                impossible.get_or_insert(error);
+                text.put_in(pieces);
+            }
+            Ok(Err(Failure::Conversion(error))) => {
+                if !text.rename_elements(path) {
+                    return Err(error);
+                }
+                // Still wrong, or a name that means something else in this program.
+                if let Err(Failure::Conversion(_) | Failure::Error(_)) = check_text(path, &text) {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+fn refuse_large_constants(path: &Path, text: &mend::Text) -> Compiled<()> {
+    let Some(parsed) = mend::Parsed::of(path, &text.text) else { return Ok(()) };
+    match overflow::check(&parsed.file, &parsed.ast) {
+        None => Ok(()),
+        Some(e) => {
+            let place = parsed.files.position(e.pos).map(|p| place(&p, text));
+            let place = place.unwrap_or_else(|| path.display().to_string());
+            Err(CompileError { place, message: e.message })
         }
     }
 }
@@ -174,43 +204,16 @@ enum Failure {
     Error(CompileError),
     /// Character ranges of shift counts that are signed.
     SignedCounts(Vec<(usize, usize)>),
+    /// Sizes have been computed that are not Go's.
+    Sizes(Vec<mend::Piece>),
+    /// A type assertion that the operand's type rules out.
+    Impossible(CompileError, Vec<mend::Piece>),
+    /// A conversion that may be one between strings and slices of their elements.
+    Conversion(CompileError),
 }
 
-fn wrap(text: &mut String, wrapped: &mut BTreeSet<usize>, mut counts: Vec<(usize, usize)>) {
-    counts.sort();
-    counts.dedup();
-    let chars: Vec<char> = text.chars().collect();
-    let mut inserts: Vec<(usize, &str)> = vec![];
-    for (from, to) in &counts {
-        inserts.push((*from, WRAP));
-        inserts.push((*to, ")"));
-    }
-    inserts.sort_by_key(|(at, what)| (*at, what.len()));
-    let shift = |old: usize| {
-        old + inserts
-            .iter()
-            .filter(|(at, what)| *at < old || (*at == old && what.len() == 1))
-            .map(|i| i.1.len())
-            .sum::<usize>()
-    };
-    let before: Vec<usize> = wrapped.iter().copied().collect();
-    *wrapped = before
-        .into_iter()
-        .map(|o| o + inserts.iter().filter(|(at, _)| *at <= o).map(|i| i.1.len()).sum::<usize>())
-        .collect();
-    wrapped.extend(counts.iter().map(|(from, _)| shift(*from)));
-    let mut out = String::with_capacity(text.len() + 6 * counts.len());
-    let mut next = 0;
-    for (at, what) in inserts {
-        out.extend(&chars[next..at]);
-        out.push_str(what);
-        next = at;
-    }
-    out.extend(&chars[next..]);
-    *text = out;
-}
-
-fn check_text(path: &Path, text: &str, wrapped: &BTreeSet<usize>) -> Result<Program, Failure> {
+fn check_text(path: &Path, mended: &mend::Text) -> Result<Program, Failure> {
+    let text = &mended.text;
     let config = TraceConfig { trace_parser: false, trace_checker: false };
     let reader = Reader { path, text };
     let (mut files, mut ast, mut tc) = (FileSet::new(), AstObjects::new(), TCObjects::new());
@@ -229,6 +232,12 @@ fn check_text(path: &Path, text: &str, wrapped: &BTreeSet<usize>) -> Result<Prog
         0,
     )
     .import(&key);
+    // Before the errors: they may come of wrong sizes.
+    let checked = main.ok().and_then(|main| results.get(&main));
+    let sizes = checked.map_or(vec![], |info| mend::sizes(mended, &files, &ast, &tc, info));
+    if !sizes.is_empty() {
+        return Err(Failure::Sizes(sizes));
+    }
     if errors.len() > 0 {
         let counts = signed_counts(path, text, &errors);
         if !counts.is_empty() {
@@ -249,9 +258,21 @@ fn check_text(path: &Path, text: &str, wrapped: &BTreeSet<usize>) -> Result<Prog
         let message = cgo::source::with_points(&message);
         let place = match e.pos.line {
             0 => path.display().to_string(),
-            _ => place(&e.pos, wrapped),
+            _ => place(&e.pos, mended),
         };
-        return Err(Failure::Error(CompileError { place, message }));
+        let error = CompileError { place, message };
+        if e.msg.contains(" cannot have dynamic type ") && e.msg.contains("(wrong type for method")
+        {
+            let parsed = mend::Parsed::of(path, text);
+            let pieces = parsed.map_or(vec![], |parsed| parsed.hidden_operand(e.pos.offset));
+            if !pieces.is_empty() {
+                return Err(Failure::Impossible(error, pieces));
+            }
+        }
+        if e.msg.starts_with("cannot convert ") {
+            return Err(Failure::Conversion(error));
+        }
+        return Err(Failure::Error(error));
     }
     let whole = |m: &str| {
         Failure::Error(CompileError { place: path.display().to_string(), message: m.into() })
@@ -260,8 +281,7 @@ fn check_text(path: &Path, text: &str, wrapped: &BTreeSet<usize>) -> Result<Prog
     if tc.pkgs[main].name().as_deref() != Some("main") {
         return Err(whole("the package is not main"));
     }
-    let program = Program { files, ast, tc, results, main, c: None, wrapped: wrapped.clone() };
-    Ok(program)
+    Ok(Program { files, ast, tc, results, main, c: None, text: mended.clone() })
 }
 
 /// Where the checker refused a shift count for being signed.
@@ -277,74 +297,7 @@ fn signed_counts(path: &Path, text: &str, errors: &ErrorList) -> Vec<(usize, usi
     if offsets.is_empty() {
         return vec![];
     }
-    let (mut files, mut ast) = (FileSet::new(), AstObjects::new());
-    let ignored = ErrorList::new();
-    let (_, file) = go_parser::parse_file(
-        &mut ast,
-        &mut files,
-        &ignored,
-        &path.display().to_string(),
-        text,
-        false,
-    );
-    let Some(file) = file else { return vec![] };
-    let mut found = vec![];
-    let mut visit = |count: &Expr| {
-        let offset = |pos: Pos| files.position(pos).map(|p| p.offset);
-        if let (Some(from), Some(to)) =
-            (offset(count.pos(&ast)), end_of(count, &ast).and_then(offset))
-            && offsets.contains(&from)
-        {
-            found.push((from, to));
-        }
-    };
-    for_each_shift_count(&file, &ast, &mut visit);
-    found
-}
-
-fn for_each_shift_count(file: &ast::File, ast: &AstObjects, found: &mut dyn FnMut(&Expr)) {
-    fn go(node: Node<'_>, ast: &AstObjects, found: &mut dyn FnMut(&Expr)) {
-        match node {
-            Node::Expr(Expr::Binary(b)) if matches!(b.op, Token::SHL | Token::SHR) => {
-                found(&b.expr_b)
-            }
-            Node::Stmt(Stmt::Assign(a)) => {
-                let a = &ast.a_stmts[*a];
-                if matches!(a.token, Token::SHL_ASSIGN | Token::SHR_ASSIGN) {
-                    a.rhs.iter().for_each(&mut *found);
-                }
-            }
-            _ => {}
-        }
-        children(node, ast, &mut |n| go(n, ast, found));
-    }
-    for d in &file.decls {
-        match d {
-            Decl::Gen(g) => {
-                for s in &g.specs {
-                    if let Spec::Value(v) = &ast.specs[*s] {
-                        v.values.iter().for_each(|e| go(Node::Expr(e), ast, found));
-                    }
-                }
-            }
-            Decl::Func(f) => {
-                for s in ast.fdecls[*f].body.iter().flat_map(|b| &b.list) {
-                    go(Node::Stmt(s), ast, found);
-                }
-            }
-            Decl::Bad(_) => {}
-        }
-    }
-}
-
-fn end_of(e: &Expr, ast: &AstObjects) -> Option<Pos> {
-    Some(match e {
-        ast::Expr::Ident(i) => {
-            let i = &ast.idents[*i];
-            i.pos + i.name.chars().count()
-        }
-        _ => e.end(ast),
-    })
+    mend::Parsed::of(path, text).map_or(vec![], |parsed| parsed.shift_counts(&offsets))
 }
 
 #[cfg(test)]
@@ -364,7 +317,7 @@ mod tests {
         let text =
             "package main\n\nfunc main() {\n\tn := 3\n\tprintln(1<<n, 8>>(n-1), 1<<(n<<n))\n}\n";
         let program = checked("shifts", text).expect("Go accepts it");
-        assert_eq!(program.wrapped.len(), 4);
+        assert_eq!(program.text.text.matches("uint(").count(), 4);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One step down the syntax tree: the children of a node, in source order.
 
-use go_parser::AstObjects;
-use go_parser::ast::{Decl, Expr, Spec, Stmt};
+use go_parser::ast::{Decl, Expr, FieldList, File, Spec, Stmt};
+use go_parser::{AstObjects, FuncTypeKey};
 
 /// An expression or a statement.
 #[derive(Clone, Copy)]
@@ -15,6 +15,71 @@ pub(crate) fn children<'a>(node: Node<'a>, ast: &'a AstObjects, f: &mut dyn FnMu
     match node {
         Node::Expr(e) => expr_children(e, f),
         Node::Stmt(s) => stmt_children(s, ast, f),
+    }
+}
+
+/// Calls `f` for each expression and statement of a file, types with all that is in them too, each
+/// before its children.
+pub(crate) fn everything<'a>(file: &'a File, ast: &'a AstObjects, f: &mut dyn FnMut(Node<'a>)) {
+    file.decls.iter().for_each(|d| everything_in(d, ast, f));
+}
+
+fn everything_in<'a>(d: &'a Decl, ast: &'a AstObjects, f: &mut dyn FnMut(Node<'a>)) {
+    match d {
+        Decl::Gen(g) => {
+            for s in &g.specs {
+                match &ast.specs[*s] {
+                    Spec::Value(v) => {
+                        v.typ.iter().chain(&v.values).for_each(|e| below(Node::Expr(e), ast, f));
+                    }
+                    Spec::Type(t) => below(Node::Expr(&t.typ), ast, f),
+                    Spec::Import(_) => {}
+                }
+            }
+        }
+        Decl::Func(key) => {
+            let decl = &ast.fdecls[*key];
+            decl.recv.iter().for_each(|fields| field_types(fields, ast, f));
+            signature(decl.typ, ast, f);
+            let body = decl.body.iter().flat_map(|b| &b.list);
+            body.for_each(|s| below(Node::Stmt(s), ast, f));
+        }
+        Decl::Bad(_) => {}
+    }
+}
+
+fn below<'a>(node: Node<'a>, ast: &'a AstObjects, f: &mut dyn FnMut(Node<'a>)) {
+    f(node);
+    let mut types: Vec<&'a Expr> = vec![];
+    match node {
+        Node::Stmt(Stmt::Decl(d)) => return everything_in(d, ast, f),
+        Node::Expr(Expr::FuncLit(l)) => signature(l.typ, ast, f),
+        Node::Expr(Expr::Func(t)) => signature(*t, ast, f),
+        Node::Expr(Expr::Struct(t)) => field_types(&t.fields, ast, f),
+        Node::Expr(Expr::Interface(t)) => field_types(&t.methods, ast, f),
+        Node::Expr(Expr::CompositeLit(l)) => types.extend(&l.typ),
+        Node::Expr(Expr::TypeAssert(a)) => types.extend(&a.typ),
+        Node::Expr(Expr::Ellipsis(e)) => types.extend(&e.elt),
+        Node::Expr(Expr::Array(t)) => {
+            types.extend(&t.len);
+            types.push(&t.elt);
+        }
+        Node::Expr(Expr::Map(t)) => types.extend([&t.key, &t.val]),
+        Node::Expr(Expr::Chan(t)) => types.push(&t.val),
+        _ => {}
+    }
+    types.into_iter().for_each(|t| below(Node::Expr(t), ast, f));
+    children(node, ast, &mut |c| below(c, ast, f));
+}
+
+fn signature<'a>(t: FuncTypeKey, ast: &'a AstObjects, f: &mut dyn FnMut(Node<'a>)) {
+    let t = &ast.ftypes[t];
+    [&t.params].into_iter().chain(&t.results).for_each(|fields| field_types(fields, ast, f));
+}
+
+fn field_types<'a>(fields: &'a FieldList, ast: &'a AstObjects, f: &mut dyn FnMut(Node<'a>)) {
+    for field in &fields.list {
+        below(Node::Expr(&ast.fields[*field].typ), ast, f);
     }
 }
 

@@ -12,7 +12,11 @@ impl Types {
         if let Some(t) = self.by_key.get(&key) {
             return *t;
         }
+        if !self.in_progress.insert(key) {
+            return self.intern(Kind::Unsupported("types without a name that refer to themselves"));
+        }
         let t = self.convert(key, tc);
+        self.in_progress.remove(&key);
         self.by_key.insert(key, t);
         t
     }

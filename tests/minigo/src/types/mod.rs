@@ -7,7 +7,7 @@ mod layout;
 use crate::runtime::typeinfo::TypeInfo;
 use cranelift_codegen::ir;
 use go_types::{ObjKey, TypeKey};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 /// An interned type: two are equal exactly if Go calls the types identical.
@@ -112,6 +112,9 @@ pub(crate) struct Types {
     all: Vec<Data>,
     by_kind: HashMap<Kind, Ty>,
     by_key: HashMap<TypeKey, Ty>,
+    /// Types of the front end that are being looked at. A cycle leads through a named type, which
+    /// is known at once, or has no end.
+    in_progress: HashSet<TypeKey>,
     by_named: HashMap<ObjKey, Ty>,
     pub(crate) basic: Basic,
 }
@@ -136,6 +139,7 @@ impl Types {
             all: vec![],
             by_kind: HashMap::new(),
             by_key: HashMap::new(),
+            in_progress: HashSet::new(),
             by_named: HashMap::new(),
             basic,
         };
