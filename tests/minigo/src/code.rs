@@ -64,10 +64,11 @@ pub(crate) struct Code {
 /// What the runtime needs to make errors and to call them.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct OwnMethods {
-    /// The word with the code of method `Error` of the runtime's errors.
-    pub(crate) error: usize,
-    /// The number of the type `func() string`.
-    pub(crate) signature: u32,
-    /// The managed function that calls such a method.
+    /// Method `Error` of the runtime's errors: the word with its code, and the number of its type,
+    /// `func() string`.
+    pub(crate) error: (usize, u32),
+    /// Method `RuntimeError`, likewise.
+    pub(crate) runtime_error: (usize, u32),
+    /// The managed function that calls a method of type `func() string`.
     pub(crate) text: usize,
 }

@@ -37,9 +37,9 @@ pub(crate) struct Entries {
     pub(crate) raise: FuncId,
     /// What C may call; None: there is no C code.
     pub(crate) exports: Option<Vec<FuncId>>,
-    /// The method of the runtime's errors, with the number of its type, and what calls one.
-    pub(crate) error: FuncId,
-    pub(crate) signature: u32,
+    /// The methods of the runtime's errors, with the numbers of their types, and what calls one.
+    pub(crate) error: (FuncId, u32),
+    pub(crate) runtime_error: (FuncId, u32),
     pub(crate) text: FuncId,
 }
 
@@ -374,7 +374,8 @@ impl Emitter {
     /// Puts everything in its final place.
     pub(crate) fn finish(mut self, entries: &Entries, file: String) -> Code {
         let start = self.static_closure(entries.start);
-        let error = self.static_closure(entries.error);
+        let mut method = |(id, signature)| (self.static_closure(id), signature);
+        let (error, runtime_error) = (method(entries.error), method(entries.runtime_error));
         self.module
             .finalize_definitions()
             .expect("all functions are defined and in reach of each other");
@@ -422,11 +423,7 @@ impl Emitter {
             file,
             exports,
             calls_c: entries.exports.is_some(),
-            own_methods: OwnMethods {
-                error,
-                signature: entries.signature,
-                text: address(entries.text),
-            },
+            own_methods: OwnMethods { error, runtime_error, text: address(entries.text) },
             range: lo..hi,
             functions,
             safepoints,

@@ -30,10 +30,10 @@ macro_rules! tests {
 }
 
 tests! {
-    complex_numbers, constant_division, constant_overflow, fmt_unsupported, generics,
-    import_unsupported, missing_return, mixed_types, no_main, other_package, recursive_type,
-    result_count, syntax_error, type_error, unclosed, unclosed_string, undefined, unused_import,
-    unused_variable,
+    complex_numbers, constant_division, constant_overflow, constant_product, constant_squares,
+    fmt_unsupported, generics, import_unsupported, missing_return, mixed_types, no_main,
+    other_package, recursive_type, result_count, syntax_error, type_error, unclosed,
+    unclosed_string, undefined, unused_import, unused_variable,
 }
 
 #[test]
@@ -88,6 +88,27 @@ fn text_that_is_not_utf8() {
 #[test]
 fn zero_bytes() {
     minigo(&[], &written("zeros.go", &[0; 4096])).expect(1, "").expect_stderr("zeros.go:");
+}
+
+#[test]
+fn interfaces_without_a_name_that_refer_to_themselves() {
+    let text = "package main\n\ntype t interface{ m() interface{ t } }\n\ntype x struct{}\n\n\
+                func (x) m() interface{ t } { return x{} }\n\n\
+                func main() {\n\tvar v t = x{}\n\tprintln(v.m().m() != nil)\n}\n";
+    let outcome = minigo(&[], &written("refers_to_itself.go", text.as_bytes()));
+    outcome.expect(1, "").expect_stderr("refers_to_itself.go:7:");
+}
+
+/// Each constant is the square of the one before: the front end would compute for years.
+#[test]
+fn squares_of_constants() {
+    let mut text = String::from("package main\n\nconst (\n\tc0 = 1 << 300\n");
+    for i in 1..60 {
+        text += &format!("\tc{i} = c{0} * c{0}\n", i - 1);
+    }
+    text += ")\n\nfunc main() { println(c59 > 0) }\n";
+    let outcome = minigo(&[], &written("squares.go", text.as_bytes()));
+    outcome.expect(1, "").expect_stderr("squares.go:5:10: constant multiplication overflow");
 }
 
 /// Every program cut off at some places: a message or, rarely, a whole program; never a crash.

@@ -315,7 +315,19 @@ fn mistakes_in_c_are_errors_with_their_place() {
         (
             "variable",
             "package main\n\n// int v;\nimport \"C\"\n\nfunc main() { C.v() }\n",
-            "variable.go:6:15: C.v is a C variable",
+            "variable.go:6:15: invalid operation: cannot call non-function C.v",
+        ),
+        (
+            "errno",
+            "package main\n\n// #include <errno.h>\nimport \"C\"\n\n\
+             func main() { println(C.errno) }\n",
+            "errno.go:6:23: C.errno cannot be used",
+        ),
+        (
+            "expression",
+            "package main\n\n// int x;\n// #define Y (x + 1)\nimport \"C\"\n\n\
+             func main() { println(C.Y) }\n",
+            "expression.go:7:23: C.Y is an expression in C",
         ),
         (
             "variadic",

@@ -31,10 +31,9 @@ pub(crate) enum DeclarationError {
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
     Type,
-    /// An integer constant with its value.
-    Constant(i128),
     Function(Function),
-    Variable,
+    /// A variable, of this type in Go.
+    Variable(String),
 }
 
 /// A C function's type.
@@ -56,6 +55,8 @@ struct Type {
     /// C's spelling of the type in a call's argument block.
     c: String,
     size: u64,
+    /// Go's alignment.
+    align: u64,
 }
 
 /// The description of C types in an object file of one unit.
@@ -120,22 +121,8 @@ impl<'d> Descriptions<'d> {
         let target = self.entry(to)?;
         match target.tag() {
             dw::DW_TAG_subroutine_type => Ok(Kind::Function(self.function(to)?)),
-            _ => Ok(Kind::Variable),
+            _ => Ok(Kind::Variable(self.type_at(to)?.go)),
         }
-    }
-
-    /// The value of the one enumerator of the type of `variable`.
-    pub(crate) fn constant(&mut self, variable: &str) -> Result<Kind, DeclarationError> {
-        let at = *self.variables.get(variable).ok_or(DeclarationError::Missing)?;
-        for child in self.children(at)? {
-            if let Some(value) = self.entry(child)?.attr_value(dw::DW_AT_const_value) {
-                return Ok(Kind::Constant(match value {
-                    AttributeValue::Udata(v) | AttributeValue::Data8(v) => i128::from(v),
-                    v => i128::from(v.sdata_value().ok_or(DeclarationError::Missing)?),
-                }));
-            }
-        }
-        Err(DeclarationError::Missing)
     }
 
     fn children(&self, at: UnitOffset) -> Result<Vec<UnitOffset>, DeclarationError> {
@@ -150,6 +137,7 @@ impl<'d> Descriptions<'d> {
 
     fn function(&mut self, at: UnitOffset) -> Result<Function, DeclarationError> {
         let (mut params, mut c_params) = (vec![], vec![]);
+        let prototyped = self.entry(at)?.attr_value(dw::DW_AT_prototyped).is_some();
         for child in self.children(at)? {
             let entry = self.entry(child)?;
             match entry.tag() {
@@ -159,7 +147,8 @@ impl<'d> Descriptions<'d> {
                     params.push(t.go);
                     c_params.push(t.c);
                 }
-                dw::DW_TAG_unspecified_parameters => {
+                // `int f()` says nothing of its parameters: it is called with none.
+                dw::DW_TAG_unspecified_parameters if prototyped || !params.is_empty() => {
                     return Err(DeclarationError::Unsupported(
                         "a C function with a variable number of parameters".into(),
                     ));
@@ -217,7 +206,7 @@ impl<'d> Descriptions<'d> {
                 };
                 let Some((own, go)) = base_type(encoding, size, &c) else { return unsupported(&c) };
                 let go = self.named(own, go);
-                Ok(Type { go, c, size })
+                Ok(Type { go, c, size, align: size })
             }
             dw::DW_TAG_const_type
             | dw::DW_TAG_volatile_type
@@ -228,6 +217,9 @@ impl<'d> Descriptions<'d> {
             },
             dw::DW_TAG_typedef => {
                 let name = name.ok_or(DeclarationError::Missing)?;
+                if name == GO_STRING {
+                    return Ok(Type { go: "string".into(), c: name, size: 16, align: 8 });
+                }
                 let Some(to) = to else { return unsupported("void") };
                 let target = self.entry(to)?;
                 let unnamed = text(&self.dwarf, &self.unit, &target, dw::DW_AT_name)?.is_none();
@@ -241,14 +233,14 @@ impl<'d> Descriptions<'d> {
                 };
                 self.alias(&name, &t.go);
                 let c = if t.c == "void *" { t.c } else { name.clone() };
-                Ok(Type { go: go_name(&name), c, size: t.size })
+                Ok(Type { go: go_name(&name), c, ..t })
             }
             dw::DW_TAG_pointer_type => {
                 let go = match to {
                     None => UNSAFE_POINTER.into(),
                     Some(to) => self.pointer_to(to)?,
                 };
-                Ok(Type { go, c: "void *".into(), size: 8 })
+                Ok(Type { go, c: "void *".into(), size: 8, align: 8 })
             }
             dw::DW_TAG_structure_type => {
                 let (own, c) = match (name, hint) {
@@ -268,7 +260,7 @@ impl<'d> Descriptions<'d> {
                     Some(name) => self.named(&format!("union_{name}"), &go),
                     None => go,
                 };
-                Ok(Type { go, c, size })
+                Ok(Type { go, c, size, align: 1 })
             }
             dw::DW_TAG_enumeration_type => {
                 let mut signed = false;
@@ -285,7 +277,7 @@ impl<'d> Descriptions<'d> {
                     Some(name) => self.named(&format!("enum_{name}"), &go),
                     None => go,
                 };
-                Ok(Type { go, c, size })
+                Ok(Type { go, c, size, align: size })
             }
             dw::DW_TAG_array_type => {
                 let to = to.ok_or(DeclarationError::Missing)?;
@@ -301,6 +293,7 @@ impl<'d> Descriptions<'d> {
                     go,
                     c: String::new(),
                     size: counts.iter().fold(element.size, |s, n| s * n),
+                    align: element.align,
                 })
             }
             tag => unsupported(&name.unwrap_or_else(|| tag.to_string())),
@@ -343,15 +336,17 @@ impl<'d> Descriptions<'d> {
         let own = go_name(&name);
         let entry = self.entry(at)?;
         let size = number(&entry, dw::DW_AT_byte_size).unwrap_or(0);
-        let t = Type { go: own.clone(), c, size };
+        let mut t = Type { go: own.clone(), c, size, align: 1 };
         // Inserted before its fields are read: they may point to it.
         self.types.insert(at, t.clone());
         if self.declared.contains_key(&own) {
             return Ok(t);
         }
         self.declared.insert(own.clone(), "struct {}".into());
-        let mut fields = String::new();
-        let mut end = 0;
+        // Each with its size.
+        let mut fields: Vec<(String, u64)> = vec![];
+        let padding = |bytes: u64| (format!("_ [{bytes}]byte; "), bytes);
+        let (mut end, mut unnamed) = (0, 0);
         for child in self.children(at)? {
             let member = self.entry(child)?;
             let bits = [dw::DW_AT_bit_size, dw::DW_AT_data_bit_offset, dw::DW_AT_bit_offset];
@@ -362,29 +357,44 @@ impl<'d> Descriptions<'d> {
             }
             let to = reference(&member, dw::DW_AT_type).ok_or(DeclarationError::Missing)?;
             let offset = number(&member, dw::DW_AT_data_member_location).unwrap_or(0);
-            let Some(field) = text(&self.dwarf, &self.unit, &member, dw::DW_AT_name)? else {
-                continue;
-            };
             let inner = match self.type_at(to) {
                 Ok(t) => t,
                 // The field has no name in Go; its bytes stay.
                 Err(DeclarationError::Unsupported(_)) => continue,
                 Err(e) => return Err(e),
             };
-            if inner.size == 0 {
+            // Go has no packed structs: what it would put elsewhere has no name either.
+            if !offset.is_multiple_of(inner.align)
+                || !size.is_multiple_of(inner.align)
+                || offset < end
+            {
                 continue;
             }
+            let field = match text(&self.dwarf, &self.unit, &member, dw::DW_AT_name)? {
+                Some(name) if GO_KEYWORDS.contains(&&name[..]) => format!("_{name}"),
+                Some(name) => name,
+                None => {
+                    unnamed += 1;
+                    format!("anon{}", unnamed - 1)
+                }
+            };
             if offset > end {
-                let _ = write!(fields, "_ [{}]byte; ", offset - end);
+                fields.push(padding(offset - end));
             }
-            let keyword = GO_KEYWORDS.contains(&&field[..]);
-            let _ = write!(fields, "{}{field} {}; ", if keyword { "_" } else { "" }, inner.go);
+            fields.push((format!("{field} {}; ", inner.go), inner.size));
+            t.align = t.align.max(inner.align);
             end = offset + inner.size;
         }
         if size > end {
-            let _ = write!(fields, "_ [{}]byte; ", size - end);
+            fields.push(padding(size - end));
         }
+        // Go would put room behind a last field without size.
+        while size > 0 && fields.last().is_some_and(|f| f.1 == 0) {
+            fields.pop();
+        }
+        let fields: String = fields.into_iter().map(|f| f.0).collect();
         self.declared.insert(own, format!("struct {{ {fields}}}"));
+        self.types.insert(at, t.clone());
         Ok(t)
     }
 
@@ -397,8 +407,25 @@ impl<'d> Descriptions<'d> {
     }
 }
 
-const GO_KEYWORDS: [&str; 10] =
-    ["type", "func", "var", "range", "map", "chan", "package", "import", "interface", "select"];
+/// Go's keywords that are names in C.
+const GO_KEYWORDS: [&str; 13] = [
+    "chan",
+    "defer",
+    "fallthrough",
+    "func",
+    "go",
+    "import",
+    "interface",
+    "map",
+    "package",
+    "range",
+    "select",
+    "type",
+    "var",
+];
+
+/// The C type that is Go's string.
+pub(crate) const GO_STRING: &str = "_GoString_";
 
 /// The Go identifier that stands for `C.name`.
 pub(crate) fn go_name(name: &str) -> String {

@@ -26,6 +26,7 @@ pub(crate) struct Symbols {
     calls: HashMap<String, usize>,
     calls_with_errno: HashMap<String, usize>,
     addresses: HashMap<String, usize>,
+    variables: HashMap<String, usize>,
     /// The functions that C may call, in the order of their numbers.
     pub(crate) exports: Vec<ObjKey>,
 }
@@ -40,6 +41,11 @@ impl Symbols {
     /// The address of a C function.
     pub(crate) fn address(&self, name: &str) -> Option<usize> {
         self.addresses.get(name).copied()
+    }
+
+    /// The address of a C variable.
+    pub(crate) fn variable(&self, name: &str) -> Option<usize> {
+        self.variables.get(name).copied()
     }
 }
 
@@ -78,8 +84,6 @@ typedef bool GoBool;
 #else
 typedef _Bool GoBool;
 #endif
-typedef struct { const char *p; long n; } GoString;
-typedef GoString _GoString_;
 ";
 
 /// Compiles and loads the C side of a checked program.
@@ -89,6 +93,7 @@ pub(crate) fn load(program: &Program, unit: &Unit, hooks: &Hooks) -> Compiled<Sy
     let prototypes: String =
         exports.iter().fold(String::new(), |out, e| out + &prototype(e) + ";\n");
     let start = format!("{GO_TYPES}{}", preamble(&unit.source, &unit.file));
+    let start = format!("{start}\ntypedef _GoString_ GoString;\n");
     let structs: String = exports.iter().fold(String::new(), |out, e| out + &return_struct(e));
     let [begin, end] =
         ["extern \"C\" {", "}"].map(|text| format!("#ifdef __cplusplus\n{text}\n#endif\n"));
@@ -109,6 +114,9 @@ pub(crate) fn load(program: &Program, unit: &Unit, hooks: &Hooks) -> Compiled<Sy
     for name in &unit.addresses {
         let _ = writeln!(text, "void *_minigo_address_{name}(void) {{ return (void *){name}; }}");
     }
+    for name in &unit.variables {
+        let _ = writeln!(text, "void *_minigo_variable_{name}(void) {{ return (void *)&{name}; }}");
+    }
     for (i, e) in exports.iter().enumerate() {
         text.push_str(&line_directive(e.line, &unit.file));
         export_stub(&mut text, i, e);
@@ -116,7 +124,8 @@ pub(crate) fn load(program: &Program, unit: &Unit, hooks: &Hooks) -> Compiled<Sy
     let source = scratch.write(&unit.file, "wrappers.c", &text)?;
     let object = scratch.0.join("library.so");
     let mut arguments: Vec<String> =
-        ["-shared", "-fPIC", "-g", "-O2", "-w", "-pthread", "-fexceptions"]
+        // Its own functions win over those of the system that have the same names.
+        ["-shared", "-fPIC", "-g", "-O2", "-w", "-pthread", "-fexceptions", "-Wl,-Bsymbolic"]
             .map(String::from)
             .to_vec();
     arguments.extend(unit.source.compile_flags.iter().cloned());
@@ -137,13 +146,17 @@ pub(crate) fn load(program: &Program, unit: &Unit, hooks: &Hooks) -> Compiled<Sy
         *(symbol("_minigo_stack_top")? as *mut usize) = hooks.stack_top;
         *(symbol("_minigo_export")? as *mut usize) = hooks.export;
     }
-    let mut addresses = HashMap::new();
-    for name in &unit.addresses {
-        let f = symbol(&format!("_minigo_address_{name}"))?;
-        // SAFETY: a function of that type, made above.
-        let f = unsafe { std::mem::transmute::<usize, extern "C" fn() -> usize>(f) };
-        addresses.insert(name.clone(), f());
-    }
+    let addresses_of = |kind: &str,
+                        names: &std::collections::BTreeSet<String>|
+     -> Compiled<HashMap<String, usize>> {
+        let address = |name: &String| {
+            let f = symbol(&format!("_minigo_{kind}_{name}"))?;
+            // SAFETY: a function of that type, made above.
+            let f = unsafe { std::mem::transmute::<usize, extern "C" fn() -> usize>(f) };
+            Ok((name.clone(), f()))
+        };
+        names.iter().map(address).collect()
+    };
     let all = |kind: &str,
                names: &std::collections::BTreeSet<String>|
      -> Compiled<HashMap<String, usize>> {
@@ -152,7 +165,8 @@ pub(crate) fn load(program: &Program, unit: &Unit, hooks: &Hooks) -> Compiled<Sy
     Ok(Symbols {
         calls: all("call", &unit.called)?,
         calls_with_errno: all("errno", &unit.with_errno)?,
-        addresses,
+        addresses: addresses_of("address", &unit.addresses)?,
+        variables: addresses_of("variable", &unit.variables)?,
         exports: exports.iter().map(|e| e.object).collect(),
     })
 }
@@ -209,51 +223,57 @@ fn symbol(file: &str, handle: *mut c_void, name: &str) -> Compiled<usize> {
     }
 }
 
-/// `void _minigo_KIND_f(void *block)`.
+/// `void _minigo_KIND_f(void *block)`. Its own names are none that a C program may use.
 fn call_wrapper(text: &mut String, kind: &str, name: &str, f: &Function, with_errno: bool) {
     let mut block = String::new();
     for (i, t) in f.c_params.iter().enumerate() {
-        let _ = write!(block, "{t} p{i}; ");
+        let _ = write!(block, "{t} __minigo_p{i}; ");
     }
     if let Some(t) = &f.c_result {
-        let _ = write!(block, "{t} r; ");
+        let _ = write!(block, "{t} __minigo_r; ");
     }
     if with_errno {
-        block.push_str("int e; ");
+        block.push_str("int __minigo_e; ");
     }
     if block.is_empty() {
-        block.push_str("char none; ");
+        block.push_str("char __minigo_none; ");
     }
-    let args: Vec<String> = (0..f.c_params.len()).map(|i| format!("a->p{i}")).collect();
+    let args: Vec<String> =
+        (0..f.c_params.len()).map(|i| format!("__minigo_a->__minigo_p{i}")).collect();
     let args = args.join(", ");
-    let _ =
-        write!(text, "void _minigo_{kind}_{name}(void *block) {{ struct {{ {block}}} *a = block; ");
-    text.push_str("char *top = _minigo_stack_top(); ");
+    let _ = write!(
+        text,
+        "void _minigo_{kind}_{name}(void *__minigo_block) \
+         {{ struct {{ {block}}} *__minigo_a = __minigo_block; \
+         char *__minigo_top = _minigo_stack_top(); "
+    );
     if with_errno {
         text.push_str("*__errno_location() = 0; ");
     }
     match &f.c_result {
         Some(t) if t == "void *" => {
-            let _ = write!(text, "{t} r = (void *){name}({args}); ");
+            let _ = write!(text, "{t} __minigo_r = (void *){name}({args}); ");
         }
         Some(t) => {
-            let _ = write!(text, "{t} r = {name}({args}); ");
+            let _ = write!(text, "{t} __minigo_r = {name}({args}); ");
         }
         None => {
             let _ = write!(text, "{name}({args}); ");
         }
     }
     if with_errno {
-        text.push_str("int e = *__errno_location(); ");
+        text.push_str("int __minigo_e = *__errno_location(); ");
     }
     if f.c_result.is_some() || with_errno {
-        text.push_str("a = (void *)((char *)a + (_minigo_stack_top() - top)); ");
+        text.push_str(
+            "__minigo_a = (void *)((char *)__minigo_a + (_minigo_stack_top() - __minigo_top)); ",
+        );
     }
     if f.c_result.is_some() {
-        text.push_str("a->r = r; ");
+        text.push_str("__minigo_a->__minigo_r = __minigo_r; ");
     }
     if with_errno {
-        text.push_str("a->e = e; ");
+        text.push_str("__minigo_a->__minigo_e = __minigo_e; ");
     }
     text.push_str("}\n");
 }
@@ -289,25 +309,27 @@ fn prototype(e: &Export) -> String {
 fn export_stub(text: &mut String, number: usize, e: &Export) {
     let mut block = String::new();
     for (i, t) in e.params.iter().enumerate() {
-        let _ = write!(block, "{t} p{i}; ");
+        let _ = write!(block, "{t} __minigo_p{i}; ");
     }
     for (i, t) in e.results.iter().enumerate() {
-        let _ = write!(block, "{t} r{i}; ");
+        let _ = write!(block, "{t} __minigo_r{i}; ");
     }
     if block.is_empty() {
-        block.push_str("char none; ");
+        block.push_str("char __minigo_none; ");
     }
     let head = prototype(e);
-    let _ = write!(text, "{} {{ struct {{ {block}}} a; ", head.trim_start_matches("extern "));
+    let head = head.trim_start_matches("extern ");
+    let _ = write!(text, "{head} {{ struct {{ {block}}} __minigo_a; ");
     for i in 0..e.params.len() {
-        let _ = write!(text, "a.p{i} = p{i}; ");
+        let _ = write!(text, "__minigo_a.__minigo_p{i} = p{i}; ");
     }
-    let _ = write!(text, "_minigo_export({number}, &a); ");
+    let _ = write!(text, "_minigo_export({number}, &__minigo_a); ");
     match &e.results[..] {
         [] => {}
-        [_] => text.push_str("return a.r0; "),
+        [_] => text.push_str("return __minigo_a.__minigo_r0; "),
         all => {
-            let fields: Vec<String> = (0..all.len()).map(|i| format!("a.r{i}")).collect();
+            let fields: Vec<String> =
+                (0..all.len()).map(|i| format!("__minigo_a.__minigo_r{i}")).collect();
             let _ = write!(text, "return ({}){{ {} }}; ", return_type(e), fields.join(", "));
         }
     }

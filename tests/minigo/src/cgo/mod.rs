@@ -6,6 +6,7 @@
 //! directory.
 
 mod compiler;
+mod constants;
 mod declarations;
 pub(crate) mod library;
 mod sections;
@@ -32,6 +33,8 @@ pub(crate) struct Unit {
     called: BTreeSet<String>,
     with_errno: BTreeSet<String>,
     addresses: BTreeSet<String>,
+    /// C variables that the program uses.
+    variables: BTreeSet<String>,
 }
 
 /// Functions of package C that C does not have.
@@ -65,7 +68,8 @@ pub(crate) fn read(path: &Path, text: &str) -> Compiled<Option<(Unit, String)>> 
     }
     let scratch = Scratch::new(&file)?;
     let kinds = classify(&file, &source, &scratch, &names, &places)?;
-    let (types, mut declarations, functions) = describe(&file, &source, &scratch, &kinds, &places)?;
+    let Described { types, mut declarations, functions, variables } =
+        describe(&file, &source, &scratch, &kinds, &places)?;
     let marks = Marks::of(path, &source.text.iter().collect::<String>());
     let [mut called, mut with_errno, mut addresses] = [(); 3].map(|()| BTreeSet::new());
     for u in &source.uses {
@@ -92,7 +96,9 @@ pub(crate) fn read(path: &Path, text: &str) -> Compiled<Option<(Unit, String)>> 
     checked.push_str(&declarations);
     let directory =
         path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-    Ok(Some((Unit { file, directory, source, functions, called, with_errno, addresses }, checked)))
+    let unit =
+        Unit { file, directory, source, functions, called, with_errno, addresses, variables };
+    Ok(Some((unit, checked)))
 }
 
 fn is_helper(name: &str) -> bool {
@@ -129,10 +135,16 @@ fn io_error(file: &str, path: &Path, e: &std::io::Error) -> CompileError {
     CompileError { place: file.into(), message: format!("{}: {e}", path.display()) }
 }
 
+/// What a preamble may use of Go's strings.
+const GO_STRINGS: &str = "typedef struct { const char *p; ptrdiff_t n; } _GoString_;
+static inline size_t _GoStringLen(_GoString_ s) { return (size_t)s.n; }
+static inline const char *_GoStringPtr(_GoString_ s) { return s.p; }
+";
+
 /// The preamble as C text, with the lines of the Go file.
 fn preamble(source: &Source, file: &str) -> String {
     format!(
-        "#include <stddef.h>\n{}{}\n",
+        "#include <stddef.h>\n{GO_STRINGS}{}{}\n",
         compiler::line_directive(source.preamble_line, file),
         source.preamble
     )
@@ -142,8 +154,12 @@ fn preamble(source: &Source, file: &str) -> String {
 #[derive(Clone, Copy, PartialEq)]
 enum Class {
     Type,
-    Constant,
+    Integer,
+    Float,
+    String,
     /// A function or a variable.
+    Object,
+    /// Another expression.
     Expression,
 }
 
@@ -173,7 +189,13 @@ fn classify(
              #line {line} \"minigo-type\"\n\
              void __minigo_b{i}(void) {{ {c} *__minigo; }}\n\
              #line {line} \"minigo-constant\"\n\
-             void __minigo_c{i}(void) {{ enum {{ __minigo = ({c})*1 }}; }}\n"
+             void __minigo_c{i}(void) {{ enum {{ __minigo = ({c})*1 }}; }}\n\
+             #line {line} \"minigo-number\"\n\
+             void __minigo_d{i}(void) {{ static const double __minigo = ({c}); }}\n\
+             #line {line} \"minigo-string\"\n\
+             void __minigo_e{i}(void) {{ static const char __minigo[] = ({c}); }}\n\
+             #line {line} \"minigo-object\"\n\
+             void __minigo_f{i}(void) {{ (void)&({c}); }}\n"
         );
     }
     let path = scratch.write(file, "classify.c", &text)?;
@@ -198,19 +220,19 @@ fn classify(
     let is = |probe: &str, i: usize| !refused.get(probe).is_some_and(|r| r.contains(&(i + 1)));
     let mut out = vec![];
     for (i, name) in names.iter().enumerate() {
-        let class = match (is("minigo-declared", i), is("minigo-type", i), is("minigo-constant", i))
-        {
-            (false, ..) => {
-                let place = places.get(name).cloned().unwrap_or_else(|| file.into());
-                return Err(CompileError {
-                    place,
-                    message: format!("C.{name} is not declared in C"),
-                });
-            }
-            (_, true, _) => Class::Type,
-            (_, _, true) => Class::Constant,
-            _ => Class::Expression,
-        };
+        if !is("minigo-declared", i) {
+            let place = places.get(name).cloned().unwrap_or_else(|| file.into());
+            return Err(CompileError { place, message: format!("C.{name} is not declared in C") });
+        }
+        let classes = [
+            ("minigo-type", Class::Type),
+            ("minigo-constant", Class::Integer),
+            ("minigo-number", Class::Float),
+            ("minigo-string", Class::String),
+            ("minigo-object", Class::Object),
+        ];
+        let found = classes.iter().find(|(probe, _)| is(probe, i));
+        let class = found.map_or(Class::Expression, |(_, class)| *class);
         out.push((name.clone(), class));
     }
     Ok(out)
@@ -222,27 +244,42 @@ fn include_directory(file: &str) -> Vec<String> {
     vec![format!("-I{}", directory.display())]
 }
 
-/// Go declarations: types, and all the others; and the functions.
-#[allow(clippy::type_complexity, reason = "used once, right above")]
+/// What is declared in Go for the names of C.
+struct Described {
+    types: String,
+    /// All the others.
+    declarations: String,
+    functions: BTreeMap<String, Function>,
+    variables: BTreeSet<String>,
+}
+
 fn describe(
     file: &str,
     source: &Source,
     scratch: &Scratch,
     kinds: &[(String, Class)],
     places: &BTreeMap<String, String>,
-) -> Compiled<(String, String, BTreeMap<String, Function>)> {
+) -> Compiled<Described> {
     let mut text = preamble(source, file);
     for (i, (name, class)) in kinds.iter().enumerate() {
         let c = expression(name);
         let _ = match class {
-            Class::Constant => writeln!(text, "enum {{ __minigo_e{i} = ({c})*1 }} __minigo_{i};"),
+            Class::Integer => writeln!(
+                text,
+                "unsigned long long __minigo_{i}[] = \
+                 {{ (unsigned long long)({c}), ({c}) < 0 }};"
+            ),
+            Class::Float => writeln!(text, "double __minigo_{i} = ({c});"),
+            Class::String => writeln!(text, "char __minigo_{i}[] = ({c});"),
             _ => writeln!(text, "__typeof__({c}) *__minigo_{i};"),
         };
     }
     let path = scratch.write(file, "describe.c", &text)?;
     let object = scratch.0.join("describe.o");
     let mut arguments: Vec<String> =
-        ["-w", "-g", "-O0", "-gdwarf-4", "-fno-lto", "-c"].map(String::from).to_vec();
+        ["-w", "-g", "-O0", "-gdwarf-4", "-fno-lto", "-fno-common", "-c"]
+            .map(String::from)
+            .to_vec();
     arguments.extend(source.compile_flags.iter().cloned());
     arguments.extend(include_directory(file));
     arguments.extend(["-o".into(), compiler::argument(&object), compiler::argument(&path)]);
@@ -254,38 +291,55 @@ fn describe(
     };
     let sections = Sections::read(&bytes).map_err(|e| whole(e.into()))?;
     let mut descriptions = Descriptions::read(&sections).map_err(whole)?;
-    let (mut others, mut functions) = (String::new(), BTreeMap::new());
+    let mut out = Described {
+        types: String::new(),
+        declarations: String::new(),
+        functions: BTreeMap::new(),
+        variables: BTreeSet::new(),
+    };
     for (i, (name, class)) in kinds.iter().enumerate() {
         let variable = format!("__minigo_{i}");
-        let kind = match class {
-            Class::Constant => descriptions.constant(&variable),
-            class => descriptions.kind(&variable, name, *class == Class::Type),
+        let failed = |message: String| {
+            let place = places.get(name).cloned().unwrap_or_else(|| file.into());
+            CompileError { place, message }
         };
-        let place = || places.get(name).cloned().unwrap_or_else(|| file.into());
-        match kind {
+        if let Some(value) = match class {
+            Class::Integer => constants::integer(&bytes, &variable),
+            Class::Float => constants::float(&bytes, &variable),
+            Class::String => constants::string(&bytes, &variable),
+            _ => None,
+        } {
+            let _ = writeln!(out.declarations, "const {} = {value}", go_name(name));
+            continue;
+        }
+        if name == "errno" {
+            return Err(failed(
+                "C.errno cannot be used: a call has it as its second result".into(),
+            ));
+        }
+        if *class == Class::Expression {
+            return Err(failed(format!("C.{name} is an expression in C, which is not supported")));
+        }
+        match descriptions.kind(&variable, name, *class == Class::Type) {
             Ok(Kind::Type) => {}
-            Ok(Kind::Constant(value)) => {
-                let _ = writeln!(others, "const {} = {value}", go_name(name));
-            }
             Ok(Kind::Function(f)) => {
                 if f.c_params.iter().chain(&f.c_result).any(String::is_empty) {
-                    let message =
-                        format!("C.{name} has a parameter or result of a type without a name in C");
-                    return Err(CompileError { place: place(), message });
+                    return Err(failed(format!(
+                        "C.{name} has a parameter or result of a type without a name in C"
+                    )));
                 }
-                others.push_str(&function_declarations(name, &f));
-                functions.insert(name.clone(), f);
+                out.declarations.push_str(&function_declarations(name, &f));
+                out.functions.insert(name.clone(), f);
             }
-            Ok(Kind::Variable) => {
-                let message = format!("C.{name} is a C variable, which is not supported");
-                return Err(CompileError { place: place(), message });
+            Ok(Kind::Variable(go)) => {
+                let _ = writeln!(out.declarations, "var {} {go}", go_name(name));
+                out.variables.insert(name.clone());
             }
-            Err(e) => {
-                return Err(CompileError { place: place(), message: format!("C.{name}: {e}") });
-            }
+            Err(e) => return Err(failed(format!("C.{name}: {e}"))),
         }
     }
-    Ok((descriptions.types(), others, functions))
+    out.types = descriptions.types();
+    Ok(out)
 }
 
 /// Where in a text, in characters, the points of called C names are.

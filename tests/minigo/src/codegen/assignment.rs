@@ -1,7 +1,6 @@
 //! Declarations and assignments.
 
 use super::function::{FuncGen, Val};
-use super::place::Place;
 use crate::error::Compiled;
 use crate::types::Ty;
 use crate::walk::{Node, children};
@@ -224,24 +223,46 @@ impl FuncGen<'_, '_> {
 
     fn assign(&mut self, a: &AssignStmt) -> Compiled<()> {
         a.lhs.iter().try_for_each(|e| self.hoist(e))?;
-        if a.lhs.len() == a.rhs.len() {
-            a.rhs.iter().try_for_each(|e| self.hoist(e))?;
+        if let ([l], [r]) = (&a.lhs[..], &a.rhs[..]) {
+            // One value: the right side first, as Go's compiler has it.
+            self.hoist(r)?;
+            let t = self.assigned_type(l)?;
+            let values = self.values(&a.rhs, &[t])?;
+            let target = self.target(l)?;
+            self.store_all(vec![target], values);
+            return Ok(());
         }
-        let mut places = vec![];
-        let mut types = vec![];
-        for l in &a.lhs {
-            let place = self.place(l)?;
-            types.push(match place {
-                Place::Blank => None,
-                _ => Some(self.type_of(l)?),
-            });
-            places.push(place);
+        let types = a.lhs.iter().map(|l| self.assigned_type(l)).collect::<Compiled<Vec<_>>>()?;
+        let mut targets = vec![];
+        if a.lhs.len() != a.rhs.len() {
+            let values = self.values(&a.rhs, &types)?;
+            for l in &a.lhs {
+                targets.push(self.target(l)?);
+            }
+            self.store_all(targets, values);
+            return Ok(());
         }
-        let values = self.values(&a.rhs, &types)?;
-        for (p, v) in places.iter().zip(values) {
-            self.store(p, &v);
+        a.rhs.iter().try_for_each(|e| self.hoist(e))?;
+        let mut values = vec![];
+        for ((l, r), t) in a.lhs.iter().zip(&a.rhs).zip(types) {
+            targets.push(self.target(l)?);
+            let v = match t {
+                Some(t) => self.expr_as(r, t)?,
+                None => self.expr(r)?,
+            };
+            values.push(self.snapshot(v));
         }
+        self.store_all(targets, values);
         Ok(())
+    }
+
+    /// The type of an operand on the left; None for `_`.
+    fn assigned_type(&mut self, l: &Expr) -> Compiled<Option<Ty>> {
+        match l {
+            Expr::Paren(p) => self.assigned_type(&p.expr),
+            Expr::Ident(i) if self.c.program.ast.idents[*i].name == "_" => Ok(None),
+            l => self.type_of(l).map(Some),
+        }
     }
 
     /// One initialiser of package-level variables.

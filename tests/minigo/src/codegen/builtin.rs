@@ -20,7 +20,10 @@ impl FuncGen<'_, '_> {
                 vec![Val { ty: int, v: vec![n] }]
             }
             Builtin::Append => vec![self.append(c, e)?],
-            Builtin::Copy => vec![self.copy(c)?],
+            Builtin::Copy => {
+                let (to, from) = self.copy_operands(c)?;
+                vec![self.copy(&to, &from)]
+            }
             Builtin::Make => vec![self.make(c, e)?],
             Builtin::New => {
                 let t = self.type_of(e)?;
@@ -47,8 +50,8 @@ impl FuncGen<'_, '_> {
                 vec![]
             }
             Builtin::Delete => {
-                c.args.iter().try_for_each(|a| self.hoist(a))?;
-                self.map_delete(&c.args[0], &c.args[1])?;
+                let (map, key) = self.delete_operands(c)?;
+                self.map_delete(&map, &key);
                 vec![]
             }
             Builtin::Recover => vec![self.recover()],
@@ -97,8 +100,8 @@ impl FuncGen<'_, '_> {
         let Kind::Slice(elem) = self.kind(t) else {
             return Err(self.error(pos, "append to this type"));
         };
-        c.args.iter().try_for_each(|a| self.hoist(a))?;
-        let s = self.expr_as(&c.args[0], t)?;
+        let operands = self.builtin_operands(c)?;
+        let s = self.builtin_operand(&operands[0], t)?;
         let info = self.type_info(elem);
         if c.ellipsis.is_some() {
             let from = self.type_of(&c.args[1])?;
@@ -112,9 +115,9 @@ impl FuncGen<'_, '_> {
             return Ok(self.slice_result(t));
         }
         let mut values = vec![];
-        for a in &c.args[1..] {
-            let v = self.expr_as(a, elem)?;
-            values.push(if c.args.len() > 2 { self.snapshot(v) } else { v });
+        for a in &operands[1..] {
+            let v = self.builtin_operand(a, elem)?;
+            values.push(if operands.len() > 2 { self.snapshot(v) } else { v });
         }
         if values.is_empty() {
             return Ok(s);
@@ -149,16 +152,60 @@ impl FuncGen<'_, '_> {
         Ok(Val { ty: t, v: vec![at, needed, cap] })
     }
 
-    fn copy(&mut self, c: &CallExpr) -> Compiled<Val> {
-        let to_type = self.type_of(&c.args[0])?;
-        let Kind::Slice(elem) = self.kind(to_type) else {
-            return Err(self.error(c.l_paren, "copy to this type is not supported"));
+    /// The operands of a predeclared function: expressions, with their calls made, or the results
+    /// of the one call that gives them all.
+    fn builtin_operands<'e>(&mut self, c: &'e CallExpr) -> Compiled<Vec<Result<Val, &'e Expr>>> {
+        match &c.args[..] {
+            [Expr::Call(inner)] if self.is_tuple(&c.args[0]) => {
+                Ok(self.call(inner, &c.args[0])?.into_iter().map(Ok).collect())
+            }
+            args => {
+                args.iter().try_for_each(|a| self.hoist(a))?;
+                Ok(args.iter().map(Err).collect())
+            }
+        }
+    }
+
+    fn builtin_operand(&mut self, operand: &Result<Val, &Expr>, t: Ty) -> Compiled<Val> {
+        match operand {
+            Ok(v) => self.assignable(v.clone(), t, 0),
+            Err(e) => self.expr_as(e, t),
+        }
+    }
+
+    fn operand_type(&mut self, operand: &Result<Val, &Expr>) -> Compiled<Ty> {
+        match operand {
+            Ok(v) => Ok(v.ty),
+            Err(e) => self.type_of(e),
+        }
+    }
+
+    pub(super) fn copy_operands(&mut self, c: &CallExpr) -> Compiled<(Val, Val)> {
+        let operands = self.builtin_operands(c)?;
+        let [to, from] = &operands[..] else {
+            return Err(self.error(c.l_paren, "copy needs two operands"));
         };
-        let to = self.expr(&c.args[0])?;
-        let from = self.expr(&c.args[1])?;
+        let (to_type, from_type) = (self.operand_type(to)?, self.operand_type(from)?);
+        Ok((self.builtin_operand(to, to_type)?, self.builtin_operand(from, from_type)?))
+    }
+
+    pub(super) fn copy(&mut self, to: &Val, from: &Val) -> Val {
+        let Kind::Slice(elem) = self.kind(to.ty) else { unreachable!("copies go to slices") };
         let info = self.type_info(elem);
         let n = self.native(natives::copy_slice, &[info, to.v[0], to.v[1], from.v[0], from.v[1]]);
-        Ok(Val { ty: self.c.types.basic.int, v: vec![n] })
+        Val { ty: self.c.types.basic.int, v: vec![n] }
+    }
+
+    pub(super) fn delete_operands(&mut self, c: &CallExpr) -> Compiled<(Val, Val)> {
+        let operands = self.builtin_operands(c)?;
+        let [map, key] = &operands[..] else {
+            return Err(self.error(c.l_paren, "delete needs two operands"));
+        };
+        let t = self.operand_type(map)?;
+        let Kind::Map(key_type, _) = self.kind(t) else {
+            return Err(self.error(c.l_paren, "delete from this operand is not supported"));
+        };
+        Ok((self.builtin_operand(map, t)?, self.builtin_operand(key, key_type)?))
     }
 
     fn make(&mut self, c: &CallExpr, e: &Expr) -> Compiled<Val> {

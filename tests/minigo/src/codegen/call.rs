@@ -137,7 +137,7 @@ impl FuncGen<'_, '_> {
         let obj: ObjKey = sel.obj();
         match self.c.functions.get(&obj).copied() {
             Some(id) => Ok((id, self.c.function_sig(obj, pos)?)),
-            None => Err(self.error(pos, "an interface's method as a value is not supported")),
+            None => Err(self.error(pos, "this method is not supported here")),
         }
     }
 

@@ -4,7 +4,7 @@ use super::abi::{self, Part};
 use super::function::{FuncGen, Storage, Val};
 use super::{Compiler, Literal};
 use crate::error::Compiled;
-use crate::types::{Kind, Sig};
+use crate::types::{Kind, Ty};
 use crate::walk::{Node as Walk, children};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types as clif};
 use go_parser::ast::{Expr, FuncLit, Node, SelectorExpr};
@@ -126,47 +126,95 @@ impl FuncGen<'_, '_> {
         e: &Expr,
     ) -> Compiled<Val> {
         let pos = e.pos(&self.c.program.ast);
-        let (id, sig) = self.c_method(sel, pos)?;
+        let t = self.type_of(e)?;
+        if !self.c.functions.contains_key(&sel.obj()) {
+            return self.interface_method_value(s, sel, t);
+        }
+        let (id, sig) = self.method(sel, pos)?;
         let receiver = self.receiver(s, sel, sig.params[0])?;
         let receiver = self.snapshot(receiver);
-        let t = self.type_of(e)?;
         let parts = abi::parts(&mut self.c.types, sig.params[0]);
         if parts.is_empty() {
-            return Err(
-                self.error(pos, "a method value of a receiver without fields is not supported")
-            );
+            let thunk = self.c.plain_thunk(id, &sig);
+            let at = self.c.emitter.static_closure(thunk);
+            return Ok(Val { ty: t, v: vec![self.address(at)] });
         }
-        self.literals += 1;
-        let name = format!("{}.bound{}", self.name, self.literals);
+        let name = self.bound_name();
         let thunk = self.c.thunk(&name, &parts, Some(id), &sig, true);
         let object = self.function_object(thunk, &parts, &receiver.v);
+        Ok(Val { ty: t, v: vec![object] })
+    }
+
+    fn bound_name(&mut self) -> String {
+        self.literals += 1;
+        format!("{}.bound{}", self.name, self.literals)
+    }
+
+    /// `x.m` as a value where the method is an interface's: the interface value is bound.
+    fn interface_method_value(
+        &mut self,
+        s: &SelectorExpr,
+        sel: &Selection,
+        t: Ty,
+    ) -> Compiled<Val> {
+        let pos = s.expr.pos(&self.c.program.ast);
+        let Kind::Func(sig) = self.kind(t) else {
+            return Err(self.error(pos, "a method that is no function"));
+        };
+        let base = self.type_of(&s.expr)?;
+        let path = &sel.indices()[..sel.indices().len() - 1];
+        let v = self.expr(&s.expr)?;
+        let v = self.field_of_value(v, base, path, pos)?;
+        self.check_nil(v.v[0]);
+        let method = self.c.program.tc.lobjs[sel.obj()].name().clone();
+        let name = self.bound_name();
+        let id = self.c.forwarding_function(&name, &sig);
+        let interface = v.ty;
+        self.c.forwarding(id, &name, &sig, &sig, |g, object, args| {
+            let object = g.refv(object);
+            let value = g.load_at(interface, object, 8);
+            g.call_interface(&value, &method, &sig, &args)
+        });
+        let parts = abi::parts(&mut self.c.types, interface);
+        let object = self.function_object(id, &parts, &v.v);
         Ok(Val { ty: t, v: vec![object] })
     }
 
     /// `T.m` as a value.
     pub(crate) fn method_expression(&mut self, sel: &Selection, e: &Expr) -> Compiled<Val> {
         let pos = e.pos(&self.c.program.ast);
-        let (id, sig) = self.c_method(sel, pos)?;
         let t = self.type_of(e)?;
-        match self.kind(t) {
-            Kind::Func(own) if own.params == sig.params => {}
-            _ => {
-                return Err(self.error(
-                    pos,
-                    "a method expression through embedding or a pointer is not supported",
-                ));
+        let Kind::Func(own) = self.kind(t) else {
+            return Err(self.error(pos, "a method expression that is no function"));
+        };
+        if let Some(id) = self.c.functions.get(&sel.obj()).copied() {
+            let sig = self.c.function_sig(sel.obj(), pos)?;
+            if own.params == sig.params {
+                let thunk = self.c.plain_thunk(id, &sig);
+                let at = self.c.emitter.static_closure(thunk);
+                return Ok(Val { ty: t, v: vec![self.address(at)] });
             }
         }
-        let thunk = self.c.plain_thunk(id, &sig);
-        let at = self.c.emitter.static_closure(thunk);
+        let mut sig = (*own).clone();
+        sig.params.remove(0);
+        let sig = Rc::new(sig);
+        let name = self.bound_name();
+        let id = self.c.forwarding_function(&name, &own);
+        let mut failed = None;
+        self.c.forwarding(id, &name, &own, &sig, |g, _, mut args| {
+            let receiver = args.remove(0);
+            match g.call_selected(sel, &receiver, &sig, &args) {
+                Ok(results) => results,
+                Err(e) => {
+                    failed = Some(e);
+                    sig.results.iter().map(|t| g.zero(*t)).collect()
+                }
+            }
+        });
+        if let Some(e) = failed {
+            return Err(e);
+        }
+        let at = self.c.emitter.static_closure(id);
         Ok(Val { ty: t, v: vec![self.address(at)] })
-    }
-
-    fn c_method(
-        &mut self,
-        sel: &Selection,
-        pos: go_parser::Pos,
-    ) -> Compiled<(cranelift_module::FuncId, Rc<Sig>)> {
-        self.method(sel, pos)
     }
 }

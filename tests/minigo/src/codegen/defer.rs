@@ -177,6 +177,12 @@ impl FuncGen<'_, '_> {
     /// `defer f(x)`: everything but the call happens now.
     pub(crate) fn defer_statement(&mut self, c: &CallExpr) -> Compiled<()> {
         let object = self.later(c, "deferwrap")?;
+        self.hang_in(object);
+        Ok(())
+    }
+
+    /// Hangs a function object into the function's defer frame.
+    pub(super) fn hang_in(&mut self, object: Value) {
         let d = self.defers.as_ref().expect("a function with defer statements");
         let slot = d.frame;
         let info = self.c.words_info(vec![true, true]);
@@ -190,7 +196,6 @@ impl FuncGen<'_, '_> {
         self.b.ins().store(MemFlagsData::trusted(), object, node, NODE_FUNCTION);
         self.b.ins().store(MemFlagsData::trusted(), next, node, NODE_NEXT);
         self.b.ins().store(MemFlagsData::trusted(), node, frame, DEFER_HEAD);
-        Ok(())
     }
 
     /// Evaluates the operands of `c`, and makes a function object without parameters that calls it.
@@ -296,6 +301,20 @@ impl FuncGen<'_, '_> {
                 let values = self.print_operands(c)?;
                 let at = c.l_paren;
                 self.late_thunk(what, values, |g, v| g.emit_print(v, b == Builtin::Println, at))
+            }
+            Builtin::Copy => {
+                let (to, from) = self.copy_operands(c)?;
+                self.late_thunk(what, vec![to, from], |g, v| {
+                    g.copy(&v[0], &v[1]);
+                    Ok(())
+                })
+            }
+            Builtin::Delete => {
+                let (map, key) = self.delete_operands(c)?;
+                self.late_thunk(what, vec![map, key], |g, v| {
+                    g.map_delete(&v[0], &v[1]);
+                    Ok(())
+                })
             }
             // It is not called by a deferred function, it is one: nothing is recovered.
             Builtin::Recover => self.late_thunk(what, vec![], |_, _| Ok(())),

@@ -2,7 +2,7 @@
 
 use super::Compiler;
 use super::function::{FuncGen, Val};
-use crate::cgo::source::{ADDRESS, WITH_ERRNO, c_name};
+use crate::cgo::source::{ADDRESS, NAME, WITH_ERRNO, c_name};
 use crate::code::Role;
 use crate::error::Compiled;
 use crate::runtime::natives;
@@ -50,6 +50,14 @@ impl Compiler<'_> {
     pub(crate) fn c_address(&self, name: &str) -> Option<usize> {
         match c_name(name) {
             Some((ADDRESS, name)) => self.c_symbols.as_ref()?.address(name),
+            _ => None,
+        }
+    }
+
+    /// The address of the C variable that a global variable of this name is.
+    pub(crate) fn c_variable(&self, name: &str) -> Option<usize> {
+        match c_name(name) {
+            Some((NAME, name)) => self.c_symbols.as_ref()?.variable(name),
             _ => None,
         }
     }

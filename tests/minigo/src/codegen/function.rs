@@ -170,12 +170,38 @@ impl<'a, 'p> FuncGen<'a, 'p> {
                 let f = g.c.emitter.reference(*f, g.b.func);
                 g.b.ins().call(f, &[]);
             }
+            g.await_panics();
             g.native(natives::exit, &[]);
             g.b.ins().return_(&[]);
             g.finish();
         }
         c.emitter.define(id, "minigo.start", func, &[true]);
         Ok(())
+    }
+
+    /// Before the program ends: lets panics of other goroutines run what is deferred. As in Go, if
+    /// that takes no more than so many yields.
+    fn await_panics(&mut self) {
+        const YIELDS: i64 = 1000;
+        let yields = self.b.declare_var(clif::I64);
+        let none = self.iconst(0);
+        self.b.def_var(yields, none);
+        let [head, count, again, done] = [(); 4].map(|()| self.b.create_block());
+        self.b.ins().jump(head, &[]);
+        self.b.switch_to_block(head);
+        let n = self.b.use_var(yields);
+        let running = self.native(natives::panics_running, &[n]);
+        self.b.ins().brif(running, count, &[], done, &[]);
+        self.b.switch_to_block(count);
+        let n = self.b.use_var(yields);
+        let n = self.b.ins().iadd_imm_s(n, 1);
+        self.b.def_var(yields, n);
+        let patient = self.b.ins().icmp_imm_s(IntCC::SignedLessThan, n, YIELDS);
+        self.b.ins().brif(patient, again, &[], done, &[]);
+        self.b.switch_to_block(again);
+        self.yield_now();
+        self.b.ins().jump(head, &[]);
+        self.b.switch_to_block(done);
     }
 
     pub(crate) fn new(

@@ -6,6 +6,7 @@
 
 use super::function::FuncGen;
 use crate::error::Compiled;
+use crate::types::Kind;
 use crate::walk::{Node as Walk, children};
 use go_parser::Token;
 use go_parser::ast::{Expr, Node};
@@ -56,6 +57,12 @@ impl FuncGen<'_, '_> {
                 self.hoisted.insert(id, v);
                 Ok(())
             }
+            // Its entries are stored one by one.
+            Expr::CompositeLit(_) if self.is_map(e)? => {
+                let v = self.expr(e)?;
+                self.hoisted.insert(id, v);
+                Ok(())
+            }
             Expr::FuncLit(_) | Expr::Ident(_) | Expr::BasicLit(_) => Ok(()),
             Expr::KeyValue(kv) => self.hoist(&kv.val),
             _ => {
@@ -71,8 +78,13 @@ impl FuncGen<'_, '_> {
         }
     }
 
+    fn is_map(&mut self, e: &Expr) -> Compiled<bool> {
+        let t = self.type_of(e)?;
+        Ok(matches!(self.kind(t), Kind::Map(..)))
+    }
+
     /// Whether evaluating `e` calls something or receives.
-    fn has_call(&self, e: &Expr) -> bool {
+    pub(crate) fn has_call(&self, e: &Expr) -> bool {
         match e {
             Expr::FuncLit(_) => false,
             Expr::Call(c) => {

@@ -8,7 +8,7 @@
 use super::Compiler;
 use super::abi;
 use super::call::{Callee, Prepared};
-use super::function::{FuncGen, Target, Val};
+use super::function::{FuncGen, Target as Jump, Val};
 use super::statement::clauses_of;
 use crate::code::Role;
 use crate::error::Compiled;
@@ -23,90 +23,139 @@ use cranelift_module::FuncId;
 use go_parser::Pos;
 use go_parser::ast::{CallExpr, Expr, Node, SelectorExpr, Stmt, TypeSwitchStmt};
 use go_types::{ObjKey, Selection};
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::OnceLock;
 
-/// A declared method, or one of an embedded field.
+/// A method of a type: a declared one, or one of an embedded field.
 #[derive(Clone)]
-struct Found {
+pub(super) struct Found {
     name: String,
     /// The fields that lead to the operand.
     path: Vec<usize>,
-    func: ObjKey,
-    id: FuncId,
+    /// The type of the operand that has the method.
     receiver: Ty,
+    target: Target,
+}
+
+#[derive(Clone, Copy)]
+enum Target {
+    Declared(ObjKey, FuncId),
+    /// A method of an interface, and its type.
+    Interface(Ty),
 }
 
 impl Compiler<'_> {
-    /// The methods of the values of a type. A field that is nearer hides what is deeper.
+    /// The methods of the values of a type. A name that is nearer hides what is deeper, and two of
+    /// the same depth hide each other.
     fn method_set(&mut self, t: Ty) -> Vec<Found> {
         let (base, pointer) = match self.types.kind(t).clone() {
             Kind::Pointer(inner) if !self.types.is_named(t) => (inner, true),
             _ => (t, false),
         };
         let mut found: Vec<Found> = vec![];
+        let mut hidden: HashSet<String> = HashSet::new();
         let mut level = vec![(base, vec![], pointer)];
         let mut seen = vec![];
         while !level.is_empty() {
             let mut next = vec![];
             let mut here: Vec<Found> = vec![];
-            for (t, path, addressable) in level {
-                if seen.contains(&t) {
+            let mut names: HashMap<String, usize> = HashMap::new();
+            for (t, path, addressable) in &level {
+                if seen.contains(t) {
                     continue;
                 }
-                seen.push(t);
-                let to_t = self.types.pointer_to(t);
-                for (receiver, reachable) in [(t, true), (to_t, addressable)] {
+                let times = level.iter().filter(|(other, ..)| other == t).count();
+                let mut method = |name: String, receiver, reachable, target| {
+                    *names.entry(name.clone()).or_default() += times;
+                    if reachable {
+                        here.push(Found { name, path: path.clone(), receiver, target });
+                    }
+                };
+                let to_t = self.types.pointer_to(*t);
+                for (receiver, reachable) in [(*t, true), (to_t, *addressable)] {
                     for (name, func, id) in self.methods.get(&receiver).cloned().unwrap_or_default()
                     {
-                        if reachable {
-                            here.push(Found { name, path: path.clone(), func, id, receiver });
-                        }
+                        method(name, receiver, reachable, Target::Declared(func, id));
                     }
                 }
-                let Kind::Struct(fields) = self.types.kind(t).clone() else { continue };
+                if let Kind::Interface(methods) = self.types.kind(*t).clone()
+                    && !path.is_empty()
+                {
+                    for (name, ty) in methods.iter() {
+                        method(name.clone(), *t, true, Target::Interface(*ty));
+                    }
+                }
+                let Kind::Struct(fields) = self.types.kind(*t).clone() else { continue };
+                for f in fields.iter() {
+                    *names.entry(f.name.clone()).or_default() += times;
+                }
                 for (i, f) in fields.iter().enumerate().filter(|(_, f)| f.embedded) {
                     let mut path = path.clone();
                     path.push(i);
                     match self.types.kind(f.ty).clone() {
                         Kind::Pointer(inner) => next.push((inner, path, true)),
-                        _ => next.push((f.ty, path, addressable)),
+                        _ => next.push((f.ty, path, *addressable)),
                     }
                 }
             }
-            here.retain(|h| !found.iter().any(|f| f.name == h.name));
+            here.retain(|h| !hidden.contains(&h.name) && names[&h.name] == 1);
             found.extend(here);
+            hidden.extend(names.into_keys());
+            seen.extend(level.iter().map(|(t, ..)| *t));
             level = next;
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));
         found
     }
 
-    /// Makes the method table of a type with values that are converted to an interface.
+    /// Makes the method tables of a type with values that are converted to an interface, and of
+    /// those of its parts: to print the value, package fmt calls their methods.
     pub(crate) fn make_method_table(&mut self, t: Ty) -> Compiled<()> {
-        let info = self.types.info(t);
-        if info.methods_are_set() {
+        let mut rest = vec![t];
+        while let Some(t) = rest.pop() {
+            if !self.tables.insert(t) {
+                continue;
+            }
+            self.make_own_table(t)?;
+            match self.types.kind(t).clone() {
+                Kind::Pointer(e) | Kind::Slice(e) | Kind::Array(_, e) => rest.push(e),
+                Kind::Map(k, v) => rest.extend([k, v]),
+                Kind::Struct(fields) => {
+                    // Not of what is in fields that are not exported.
+                    let exported = |name: &str| name.starts_with(char::is_uppercase);
+                    rest.extend(fields.iter().filter(|f| exported(&f.name)).map(|f| f.ty));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn make_own_table(&mut self, t: Ty) -> Compiled<()> {
+        if self.types.unsupported(t).is_some() || self.types.is_interface(t) {
             return Ok(());
         }
-        // Set at once: the thunks may convert values of this type too.
+        let info = self.types.info(t);
         let found = self.method_set(t);
         let mut table = vec![];
         for f in &found {
-            let pos = self.program.tc.lobjs[f.func].pos();
-            let signature = self.object_type(f.func, pos)?;
+            let signature = match f.target {
+                Target::Declared(func, _) => {
+                    let pos = self.program.tc.lobjs[func].pos();
+                    self.object_type(func, pos)?
+                }
+                Target::Interface(ty) => ty,
+            };
             let name = format!("{}.{}.method", self.types.name(t), f.name);
             let Kind::Func(sig) = self.types.kind(signature).clone() else { continue };
-            let own = abi::signature(&mut self.types, &sig, true);
-            let id = self.emitter.declare(&name, &own);
-            self.emitter.set_role(id, Role::Wrapper);
+            let id = self.forwarding_function(&name, &sig);
             let code = self.emitter.static_closure(id);
-            let derefs = matches!(self.types.kind(t), Kind::Pointer(_)) && f.receiver != t;
             let remembered = OnceLock::new();
             table.push(Method {
                 name: f.name.clone(),
                 signature: signature.number(),
                 code,
-                derefs,
                 remembered,
             });
             self.method_thunk(t, f, id, &name, &sig);
@@ -118,9 +167,78 @@ impl Compiler<'_> {
     /// Takes the data word of an interface value that holds a `t` in the place of a function
     /// object.
     fn method_thunk(&mut self, t: Ty, f: &Found, id: FuncId, name: &str, sig: &Rc<Sig>) {
-        let signature = abi::signature(&mut self.types, sig, true);
-        let param_parts = abi::parts_of(&mut self.types, &sig.params);
         let direct = self.types.info(t).direct;
+        self.forwarding(id, name, sig, sig, |g, data, args| {
+            let data = g.refv(data);
+            g.call_found(t, data, direct, f, sig, &args)
+        });
+    }
+
+    /// Declares a wrapper of this signature that takes a function object.
+    pub(super) fn forwarding_function(&mut self, name: &str, sig: &Sig) -> FuncId {
+        let signature = abi::signature(&mut self.types, sig, true);
+        let id = self.emitter.declare(name, &signature);
+        self.emitter.set_role(id, Role::Wrapper);
+        id
+    }
+
+    /// Defines a function that takes a function object, or what stands in its place, and the
+    /// parameters of `own`. It returns what `body` makes of them, values of the results of `sig`.
+    pub(super) fn forwarding(
+        &mut self,
+        id: FuncId,
+        name: &str,
+        own: &Rc<Sig>,
+        sig: &Rc<Sig>,
+        body: impl FnOnce(&mut FuncGen<'_, '_>, Value, Vec<Val>) -> Vec<Val>,
+    ) {
+        let signature = abi::signature(&mut self.types, own, true);
+        let mut func =
+            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
+        let mut fbc = FunctionBuilderContext::new();
+        let mut refs = vec![true];
+        {
+            let b = FunctionBuilder::new(&mut func, &mut fbc);
+            let mut g = FuncGen::new(&mut *self, b, sig, name, Rc::default(), 0);
+            g.enter();
+            let entry = g.b.func.layout.entry_block().expect("entered");
+            let params = g.b.block_params(entry).to_vec();
+            let mut rest = params[1..].iter();
+            let mut args = vec![];
+            for ty in &own.params {
+                let mut v = vec![];
+                for part in abi::parts(&mut g.c.types, *ty) {
+                    let word = *rest.next().expect("the signature has a value for each part");
+                    v.push(if part.is_ref { g.refv(word) } else { word });
+                    refs.push(part.is_ref);
+                }
+                args.push(Val { ty: *ty, v });
+            }
+            let results = body(&mut g, params[0], args);
+            g.emit_return(results);
+            g.finish_thunk();
+        }
+        self.emitter.define(id, name, func, &refs);
+    }
+
+    /// The methods `Error` and `RuntimeError` of the runtime's own errors, with the numbers of
+    /// their types.
+    pub(crate) fn error_methods(&mut self) -> [(FuncId, u32); 2] {
+        let string = self.types.basic.string;
+        [("runtime.Error.Error", vec![string]), ("runtime.Error.RuntimeError", vec![])].map(
+            |(name, results)| {
+                let sig = Rc::new(Sig { params: vec![], results, variadic: false });
+                let number = self.types.intern(Kind::Func(Rc::clone(&sig))).number();
+                (self.error_method(name, &sig), number)
+            },
+        )
+    }
+
+    /// A method that returns the text of the error in its data word, if it returns anything.
+    fn error_method(&mut self, name: &str, sig: &Rc<Sig>) -> FuncId {
+        let signature = abi::signature(&mut self.types, sig, true);
+        let id = self.emitter.declare(name, &signature);
+        self.emitter.set_role(id, Role::Wrapper);
         let mut func =
             ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
         let mut fbc = FunctionBuilderContext::new();
@@ -129,84 +247,75 @@ impl Compiler<'_> {
             let mut g = FuncGen::new(&mut *self, b, sig, name, Rc::default(), 0);
             g.enter();
             let entry = g.b.func.layout.entry_block().expect("entered");
-            let params = g.b.block_params(entry).to_vec();
-            let data = g.refv(params[0]);
-            let mut args: Vec<Value> = g.receiver_in(t, data, direct, f);
-            for (v, part) in params[1..].iter().zip(&param_parts) {
-                args.push(if part.is_ref { g.refv(*v) } else { *v });
-            }
-            let target = g.c.emitter.reference(f.id, g.b.func);
-            let call = g.b.ins().call(target, &args);
-            let registers = g.b.inst_results(call).to_vec();
-            g.b.ins().return_(&registers);
-            g.finish_thunk();
-        }
-        let mut refs = vec![true];
-        refs.extend(param_parts.iter().map(|p| p.is_ref));
-        self.emitter.define(id, name, func, &refs);
-    }
-
-    /// The method by which the runtime's own errors are errors.
-    pub(crate) fn error_method(&mut self) -> FuncId {
-        let sig = Rc::new(Sig {
-            params: vec![],
-            results: vec![self.types.basic.string],
-            variadic: false,
-        });
-        let signature = abi::signature(&mut self.types, &sig, true);
-        let name = "runtime.Error.method";
-        let id = self.emitter.declare(name, &signature);
-        self.emitter.set_role(id, Role::Wrapper);
-        let mut func =
-            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
-        let mut fbc = FunctionBuilderContext::new();
-        {
-            let b = FunctionBuilder::new(&mut func, &mut fbc);
-            let mut g = FuncGen::new(&mut *self, b, &sig, name, Rc::default(), 0);
-            g.enter();
-            let entry = g.b.func.layout.entry_block().expect("entered");
             let data = g.b.block_params(entry)[0];
-            let text = g.load_at(sig.results[0], data, 0);
-            g.emit_return(vec![text]);
+            let text = sig.results.iter().map(|t| g.load_at(*t, data, 0)).collect();
+            g.emit_return(text);
             g.finish_thunk();
         }
         self.emitter.define(id, name, func, &[true]);
         id
     }
-
-    /// What native code calls back for the text of an error or Stringer: see
-    /// [`Text`](crate::runtime::interface::Text).
-    pub(crate) fn text_caller(&mut self) -> FuncId {
-        let mut signature = ir::Signature::new(cranelift_codegen::isa::CallConv::SystemV);
-        signature.params.push(ir::AbiParam::new(clif::I64));
-        signature.returns.push(ir::AbiParam::new(clif::I64));
-        let name = "minigo.text";
-        let id = self.emitter.declare(name, &signature);
-        self.emitter.set_role(id, Role::Runtime);
-        let string = self.types.basic.string;
-        let sig = Rc::new(Sig { params: vec![], results: vec![string], variadic: false });
-        let mut func =
-            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
-        let mut fbc = FunctionBuilderContext::new();
-        {
-            let b = FunctionBuilder::new(&mut func, &mut fbc);
-            let mut g = FuncGen::new(&mut *self, b, &sig, name, Rc::default(), 0);
-            let asked = g.enter_from_native();
-            let code = g.b.ins().load(clif::I64, MemFlagsData::trusted(), asked, 8);
-            let data = g.b.ins().load(clif::I64, MemFlagsData::trusted(), asked, 16);
-            let data = g.refv(data);
-            let text = g.call_method_code(code, data, &sig, &[]).remove(0);
-            g.native(natives::take_text, &[asked, text.v[0], text.v[1]]);
-            let zero = g.iconst(0);
-            g.b.ins().return_(&[zero]);
-            g.finish_thunk();
-        }
-        self.emitter.define(id, name, func, &[false]);
-        id
-    }
 }
 
 impl FuncGen<'_, '_> {
+    /// Calls a method of the `t` in an interface value with this data word.
+    fn call_found(
+        &mut self,
+        t: Ty,
+        data: Value,
+        direct: bool,
+        f: &Found,
+        sig: &Sig,
+        args: &[Val],
+    ) -> Vec<Val> {
+        let v = self.receiver_in(t, data, direct, f);
+        let receiver = Val { ty: f.receiver, v };
+        match f.target {
+            Target::Interface(_) => self.call_interface(&receiver, &f.name, sig, args),
+            Target::Declared(_, id) => {
+                let mut all = vec![receiver];
+                all.extend(args.iter().cloned());
+                self.emit_call(&Callee::Direct(id), sig, &all)
+            }
+        }
+    }
+
+    /// Calls the method that a selection denotes, with the receiver as its operand.
+    pub(super) fn call_selected(
+        &mut self,
+        sel: &Selection,
+        receiver: &Val,
+        sig: &Sig,
+        args: &[Val],
+    ) -> Compiled<Vec<Val>> {
+        let func = sel.obj();
+        let name = self.c.program.tc.lobjs[func].name().clone();
+        let path = sel.indices()[..sel.indices().len() - 1].to_vec();
+        let pos = self.c.program.tc.lobjs[func].pos();
+        let (receiver_type, target) = match self.c.functions.get(&func).copied() {
+            Some(id) => {
+                let with_receiver = self.c.function_sig(func, pos)?;
+                (with_receiver.params[0], Target::Declared(func, id))
+            }
+            None => (receiver.ty, Target::Interface(receiver.ty)),
+        };
+        if let Target::Interface(_) = target {
+            let value = self.field_of_value(receiver.clone(), receiver.ty, &path, pos)?;
+            return Ok(self.call_interface(&value, &name, sig, args));
+        }
+        let found = Found { name, path, receiver: receiver_type, target };
+        let is_pointer = matches!(self.kind(receiver.ty), Kind::Pointer(_));
+        let data = match is_pointer {
+            true => receiver.v[0],
+            false => {
+                let at = self.allocate(receiver.ty);
+                self.store_at(receiver.ty, at, 0, receiver, true);
+                at
+            }
+        };
+        Ok(self.call_found(receiver.ty, data, is_pointer, &found, sig, args))
+    }
+
     /// The receiver's words, from the data word of an interface value that holds a `t`.
     fn receiver_in(&mut self, t: Ty, data: Value, direct: bool, f: &Found) -> Vec<Value> {
         if direct && f.receiver == t && f.path.is_empty() {
@@ -304,7 +413,13 @@ impl FuncGen<'_, '_> {
         self.call_method_code(code, data, sig, args)
     }
 
-    fn call_method_code(&mut self, code: Value, data: Value, sig: &Sig, args: &[Val]) -> Vec<Val> {
+    pub(super) fn call_method_code(
+        &mut self,
+        code: Value,
+        data: Value,
+        sig: &Sig,
+        args: &[Val],
+    ) -> Vec<Val> {
         let signature = abi::signature(&mut self.c.types, sig, true);
         let signature = self.b.import_signature(signature);
         let mut all = vec![data];
@@ -418,7 +533,7 @@ impl FuncGen<'_, '_> {
             bodies.push((body, only));
         }
         self.b.ins().jump(default.unwrap_or(done), &[]);
-        self.targets.push(Target { label, break_to: done, continue_to: None, plain: false });
+        self.targets.push(Jump { label, break_to: done, continue_to: None, plain: false });
         for (clause, (body, only)) in clauses.iter().zip(bodies) {
             self.b.switch_to_block(body);
             if let Some(obj) = guard.and_then(|g| self.clause_variable(&clause.body, g)) {

@@ -73,15 +73,10 @@ impl FuncGen<'_, '_> {
         Val { ty: t, v: vec![self.refv(at)] }
     }
 
-    pub(crate) fn map_delete(&mut self, map: &Expr, key: &Expr) -> Compiled<()> {
-        let t = self.type_of(map)?;
-        let Kind::Map(key_type, _) = self.kind(t) else { unreachable!("called for maps") };
-        let m = self.expr(map)?.v[0];
-        let k = self.expr_as(key, key_type)?;
-        let info = self.type_info(t);
-        let key = self.key_address(&k);
-        self.native(natives::map_delete, &[info, m, key]);
-        Ok(())
+    pub(crate) fn map_delete(&mut self, map: &Val, key: &Val) {
+        let info = self.type_info(map.ty);
+        let key = self.key_address(key);
+        self.native(natives::map_delete, &[info, map.v[0], key]);
     }
 
     /// `len(m)`: the first word of a map that is not nil.
@@ -107,6 +102,9 @@ impl FuncGen<'_, '_> {
             let Expr::KeyValue(kv) = e else {
                 return Err(self.error(lit.l_brace, "a map literal needs keys"));
             };
+            // One entry after the other: `m[key] = value`.
+            self.hoist(&kv.key)?;
+            self.hoist(&kv.val)?;
             let k = self.expr_as(&kv.key, key)?;
             let k = self.snapshot(k);
             let v = self.expr_as(&kv.val, elem)?;
@@ -127,6 +125,7 @@ impl FuncGen<'_, '_> {
     ) -> Compiled<()> {
         let [head, inside, done] = blocks;
         let Kind::Map(key, elem) = self.kind(t) else { unreachable!("called for maps") };
+        self.hoist(&r.expr)?;
         let m = self.expr(&r.expr)?.v[0];
         let number = self.b.declare_var(clif::I64);
         let zero = self.iconst(0);

@@ -25,6 +25,8 @@ mod range;
 mod select;
 mod standard;
 mod statement;
+mod target;
+mod text;
 mod thunk;
 mod variables;
 
@@ -40,7 +42,7 @@ use function::FuncGen;
 use go_parser::ast::{Decl, Expr, FuncLit, Spec};
 use go_parser::{FuncDeclKey, IdentKey, Pos};
 use go_types::ObjKey;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 /// Everything that outlives the compilation of one function.
@@ -52,6 +54,8 @@ pub(crate) struct Compiler<'p> {
     /// By receiver: names, objects and functions.
     methods: HashMap<Ty, Vec<(String, ObjKey, FuncId)>>,
     globals: HashMap<ObjKey, usize>,
+    /// Types whose method tables are made.
+    tables: HashSet<Ty>,
     literals: VecDeque<Literal>,
     panicking: panicking::Panicking,
     /// See [`Compiler::gosched`].
@@ -74,6 +78,9 @@ struct Literal {
     depth: u32,
 }
 
+/// As large as Go's linker lets all variables of a program become.
+const MAX_GLOBAL_BYTES: u64 = 2_000_000_000;
+
 /// Compiles a program. What runs first is `Code::start`.
 pub(crate) fn compile(program: &Program, c_symbols: Option<&Symbols>) -> Compiled<Code> {
     let types = Types::new();
@@ -90,6 +97,7 @@ pub(crate) fn compile(program: &Program, c_symbols: Option<&Symbols>) -> Compile
         functions: HashMap::new(),
         methods: HashMap::new(),
         globals: HashMap::new(),
+        tables: HashSet::new(),
         literals: VecDeque::new(),
         exact: crate::exact::constants(program)?,
     };
@@ -105,10 +113,9 @@ pub(crate) fn compile(program: &Program, c_symbols: Option<&Symbols>) -> Compile
     let exports = c.export_thunks()?;
     let goroutine = c.goroutine_start();
     let (raise, exports) = (c.panicking.raise, c_symbols.map(|_| exports));
-    let text = Sig { params: vec![], results: vec![c.types.basic.string], variadic: false };
-    let signature = c.types.intern(Kind::Func(Rc::new(text))).number();
-    let (error, text) = (c.error_method(), c.text_caller());
-    let entries = Entries { start, goroutine, raise, exports, error, signature, text };
+    let [error, runtime_error] = c.error_methods();
+    let text = c.text_caller()?;
+    let entries = Entries { start, goroutine, raise, exports, error, runtime_error, text };
     Ok(c.emitter.finish(&entries, program.file_name()))
 }
 
@@ -145,9 +152,13 @@ impl<'p> Compiler<'p> {
                                 let pos = program.ast.idents[*i].pos;
                                 let t = self.object_type(*obj, pos)?;
                                 let layout = self.types.layout(t);
-                                if layout.size > 1 << 28 {
+                                if layout.size > MAX_GLOBAL_BYTES {
                                     return Err(program
                                         .error(pos, "a variable of this size is not supported"));
+                                }
+                                if let Some(at) = self.c_variable(&program.ast.idents[*i].name) {
+                                    self.globals.insert(*obj, at);
+                                    continue;
                                 }
                                 let at = self.emitter.global(&layout);
                                 if let Some(function) = self.c_address(&program.ast.idents[*i].name)

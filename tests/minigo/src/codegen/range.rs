@@ -26,11 +26,15 @@ impl FuncGen<'_, '_> {
         let int = self.c.types.basic.int;
         match self.kind(t) {
             Kind::Slice(elem) => {
+                self.hoist(&r.expr)?;
                 let s = self.expr(&r.expr)?;
                 self.range_elements(r, label, s.v[0], s.v[1], elem)
             }
             Kind::Array(n, elem) => {
-                let base = if wants_value {
+                // Without a value only the length counts: the operand is evaluated for its calls.
+                let evaluated = wants_value || self.has_call(&r.expr);
+                let base = if evaluated {
+                    self.hoist(&r.expr)?;
                     let v = self.expr(&r.expr)?;
                     self.snapshot(v).v[0]
                 } else {
@@ -43,7 +47,12 @@ impl FuncGen<'_, '_> {
                 let Kind::Array(n, elem) = self.kind(array) else {
                     return Err(self.error(pos, "range over this operand is not supported"));
                 };
-                let p = self.expr(&r.expr)?.v[0];
+                let p = if wants_value || self.has_call(&r.expr) {
+                    self.hoist(&r.expr)?;
+                    self.expr(&r.expr)?.v[0]
+                } else {
+                    self.iconst(0)
+                };
                 if wants_value && n > 0 {
                     self.check_nil(p);
                 }
@@ -57,8 +66,7 @@ impl FuncGen<'_, '_> {
                 let (key, val) = (self.sink(&r.key, define)?, self.sink(&r.val, define)?);
                 let [head, inside, done] = [(); 3].map(|()| self.b.create_block());
                 let body = |g: &mut Self, k, v| {
-                    g.put(&key, k)?;
-                    g.put(&val, v)?;
+                    g.put([(&key, k), (&val, v)])?;
                     g.targets.push(Target {
                         label,
                         break_to: done,
@@ -102,23 +110,27 @@ impl FuncGen<'_, '_> {
         }
     }
 
-    fn put(&mut self, sink: &Sink<'_>, value: Val) -> Compiled<()> {
-        match sink {
-            Sink::None => Ok(()),
-            Sink::Declared(place, t) => {
-                let v = self.assignable(value, *t, 0)?;
-                self.store(place, &v);
-                Ok(())
-            }
-            Sink::Assigned(e) => {
-                let pos = e.pos(&self.c.program.ast);
-                let t = self.type_of(e)?;
-                let v = self.assignable(value, t, pos)?;
-                let place = self.place(e)?;
-                self.store(&place, &v);
-                Ok(())
+    /// Stores the key and the value of a round, as an assignment of both does.
+    fn put<const N: usize>(&mut self, all: [(&Sink<'_>, Val); N]) -> Compiled<()> {
+        for (sink, _) in &all {
+            if let Sink::Assigned(e) = sink {
+                self.hoist(e)?;
             }
         }
+        let (mut targets, mut values) = (vec![], vec![]);
+        for (sink, value) in all {
+            let (target, t, pos) = match sink {
+                Sink::None => continue,
+                Sink::Declared(place, t) => (place.clone().into(), *t, 0),
+                Sink::Assigned(e) => {
+                    (self.target(e)?, self.type_of(e)?, e.pos(&self.c.program.ast))
+                }
+            };
+            values.push(self.assignable(value, t, pos)?);
+            targets.push(target);
+        }
+        self.store_all(targets, values);
+        Ok(())
     }
 
     fn range_elements(
@@ -143,11 +155,15 @@ impl FuncGen<'_, '_> {
         let more = self.b.ins().icmp(IntCC::SignedLessThan, i, len);
         self.b.ins().brif(more, body, &[], done, &[]);
         self.b.switch_to_block(body);
-        self.put(&key, Val { ty: int, v: vec![i] })?;
-        if !matches!(val, Sink::None) {
-            let p = self.unchecked_element(base, 0, i, elem, true);
-            let v = self.load(&p, elem);
-            self.put(&val, v)?;
+        let index = Val { ty: int, v: vec![i] };
+        match val {
+            Sink::None => self.put([(&key, index)])?,
+            _ => {
+                let p = self.unchecked_element(base, 0, i, elem, true);
+                let v = self.load(&p, elem);
+                let v = if matches!(key, Sink::Assigned(_)) { self.snapshot(v) } else { v };
+                self.put([(&key, index), (&val, v)])?;
+            }
         }
         self.targets.push(Target { label, break_to: done, continue_to: Some(post), plain: false });
         self.block(&r.body.list)?;
@@ -165,6 +181,7 @@ impl FuncGen<'_, '_> {
     fn range_string(&mut self, r: &RangeStmt, label: Option<String>) -> Compiled<()> {
         let define = r.token == Token::DEFINE;
         let (int, rune) = (self.c.types.basic.int, self.c.types.basic.int32);
+        self.hoist(&r.expr)?;
         let s = self.expr(&r.expr)?;
         let (key, val) = (self.sink(&r.key, define)?, self.sink(&r.val, define)?);
         let (at, next) = (self.b.declare_var(clif::I64), self.b.declare_var(clif::I64));
@@ -197,9 +214,9 @@ impl FuncGen<'_, '_> {
         self.b.def_var(next, after);
         self.b.ins().jump(ready, &[]);
         self.b.switch_to_block(ready);
-        self.put(&key, Val { ty: int, v: vec![i] })?;
         let code = self.b.use_var(decoded);
-        self.put(&val, Val { ty: rune, v: vec![code] })?;
+        let (index, code) = (Val { ty: int, v: vec![i] }, Val { ty: rune, v: vec![code] });
+        self.put([(&key, index), (&val, code)])?;
         self.targets.push(Target { label, break_to: done, continue_to: Some(post), plain: false });
         self.block(&r.body.list)?;
         self.targets.pop();
@@ -213,6 +230,7 @@ impl FuncGen<'_, '_> {
     }
 
     fn range_channel(&mut self, r: &RangeStmt, label: Option<String>, elem: Ty) -> Compiled<()> {
+        self.hoist(&r.expr)?;
         let ch = self.expr(&r.expr)?.v[0];
         let key = self.sink(&r.key, r.token == Token::DEFINE)?;
         let [head, body, done] = [(); 3].map(|()| self.b.create_block());
@@ -222,7 +240,7 @@ impl FuncGen<'_, '_> {
         let (v, open) = self.receive_value(ch, elem)?;
         self.b.ins().brif(open, body, &[], done, &[]);
         self.b.switch_to_block(body);
-        self.put(&key, v)?;
+        self.put([(&key, v)])?;
         self.targets.push(Target { label, break_to: done, continue_to: Some(head), plain: false });
         self.block(&r.body.list)?;
         self.targets.pop();

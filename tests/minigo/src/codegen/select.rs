@@ -2,7 +2,7 @@
 
 use super::function::{FuncGen, Target, Val};
 use crate::error::Compiled;
-use crate::runtime::natives::{self, CASE_WORDS, ELEMENT_OFFSET, Failure, SELECTED};
+use crate::runtime::natives::{self, CASE_ELEMENT, CASE_WORDS, ELEMENT_OFFSET, Failure, SELECTED};
 use crate::types::{Kind, Ty};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
@@ -50,7 +50,7 @@ impl FuncGen<'_, '_> {
             if let Some(v) = &case.value {
                 let element = self.channel_element(case.elem);
                 let v = Val { ty: element, v: v.v.clone() };
-                self.store_at(element, at, 16, &v, false);
+                self.store_at(element, at, 8 * CASE_ELEMENT as i64, &v, false);
             }
         }
         let count = self.iconst(cases.len() as i64);
@@ -152,22 +152,25 @@ impl FuncGen<'_, '_> {
         let ok = Val { ty: self.c.types.basic.bool, v: vec![self.as_bool(open)] };
         let Some(Stmt::Assign(a)) = &case.clause.comm else { return Ok(()) };
         let a = &self.c.program.ast.a_stmts[*a];
+        let mut pairs = vec![];
         for (l, v) in a.lhs.iter().zip([v, ok]) {
             match l {
                 Expr::Ident(i) if self.c.program.ast.idents[*i].name == "_" => {}
-                Expr::Ident(i) if a.token == Token::DEFINE => {
-                    if let Some(obj) = self.c.definition(*i) {
-                        self.declare_variable(obj, Some(v))?;
-                    }
+                Expr::Ident(i) if a.token == Token::DEFINE && self.c.definition(*i).is_some() => {
+                    let obj = self.c.definition(*i).expect("just looked up");
+                    self.declare_variable(obj, Some(v))?;
                 }
-                l => {
-                    let t = self.type_of(l)?;
-                    let v = self.assignable(v, t, l.pos(&self.c.program.ast))?;
-                    let place = self.place(l)?;
-                    self.store(&place, &v);
-                }
+                l => pairs.push((l, v)),
             }
         }
+        pairs.iter().try_for_each(|(l, _)| self.hoist(l))?;
+        let (mut targets, mut values) = (vec![], vec![]);
+        for (l, v) in pairs {
+            let t = self.type_of(l)?;
+            values.push(self.assignable(v, t, l.pos(&self.c.program.ast))?);
+            targets.push(self.target(l)?);
+        }
+        self.store_all(targets, values);
         Ok(())
     }
 }

@@ -57,6 +57,7 @@ impl FuncGen<'_, '_> {
             Stmt::Assign(a) => self.assignment(&program.ast.a_stmts[*a], pos),
             Stmt::IncDec(i) => {
                 let t = self.type_of(&i.expr)?;
+                self.hoist(&i.expr)?;
                 let place = self.place(&i.expr)?;
                 let x = self.load(&place, t);
                 let one = match self.kind(t) {
@@ -86,6 +87,10 @@ impl FuncGen<'_, '_> {
             Stmt::Labeled(l) => {
                 let l = &program.ast.l_stmts[*l];
                 let name = program.ast.idents[l.label].name.clone();
+                if name == "_" {
+                    // Nothing can name it.
+                    return self.stmt(&l.stmt);
+                }
                 let block = self.label_block(&name);
                 self.b.ins().jump(block, &[]);
                 self.b.switch_to_block(block);

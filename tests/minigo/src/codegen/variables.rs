@@ -14,8 +14,12 @@ use go_parser::{Pos, Token};
 use go_types::ObjKey;
 use std::rc::Rc;
 
-/// Bytes of stack slots that one function may have; variables beyond that live in the heap.
-const MAX_SLOT_BYTES: u64 = 16 * 1024;
+/// Bytes of one variable, and of all variables with references of one function, that may live in
+/// stack slots; what is beyond lives in the heap. As in Go a large local variable takes stack: a
+/// recursion of such functions ends at the stack's limit. Each word that holds a reference is in
+/// the stack map of each call, which bounds the second.
+const MAX_SLOT_BYTES: u64 = 10 << 20;
+const MAX_REFERENCE_BYTES: u64 = 128 << 10;
 
 /// The variables that `list` declares, without those in function literals.
 fn declared_variables(program: &Program, list: &[Stmt], out: &mut Vec<(ObjKey, Pos)>) {
@@ -74,10 +78,14 @@ impl FuncGen<'_, '_> {
             }
             let t = self.c.object_type(obj, pos)?;
             let layout = self.c.types.layout(t);
-            if layout.components.is_some() || used + layout.size > MAX_SLOT_BYTES {
+            let (limit, before) =
+                if layout.has_refs() { (MAX_REFERENCE_BYTES, used) } else { (MAX_SLOT_BYTES, 0) };
+            if layout.components.is_some() || before + layout.size > limit {
                 continue;
             }
-            used += layout.size.next_multiple_of(8);
+            if layout.has_refs() {
+                used += layout.size.next_multiple_of(8);
+            }
             self.make_slot(obj, layout.size as u32, &layout.words);
         }
         Ok(())

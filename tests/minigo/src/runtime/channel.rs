@@ -7,12 +7,10 @@
 
 use super::arguments::{Arguments, natives};
 use super::fail::RuntimeError;
+use super::queue::{Queue, Waiting};
 use super::typeinfo::TypeInfo;
 use super::{alloc, host, panic};
 use stackmark_asm::layout::G_RESULTS;
-use std::collections::VecDeque;
-use std::ops::Range;
-use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -40,97 +38,6 @@ pub(super) struct Channel {
     /// Waiting receivers or senders. There are never both, but for those of one `select`.
     pub(super) receivers: Queue,
     pub(super) senders: Queue,
-}
-
-/// Goroutines in the order in which they came; null when there was never one.
-#[allow(clippy::box_collection, reason = "one word in the channel, null for an empty queue")]
-#[repr(transparent)]
-pub(super) struct Queue(Option<Box<VecDeque<Waiting>>>);
-
-/// A goroutine that waits for one channel, or with `select` for this and others.
-pub(super) struct Waiting {
-    pub(super) waiter: host::Waiter,
-    pub(super) select: Option<Case>,
-}
-
-/// One case of a select statement.
-pub(super) struct Case {
-    /// Set by the goroutine that wakes this one: the first to set it wins. AcqRel, although the
-    /// channels' locks order the rest.
-    pub(super) claimed: Arc<AtomicBool>,
-    pub(super) index: usize,
-    /// Where among the goroutine's transfer words the element lies that it sends.
-    pub(super) element: Range<usize>,
-}
-
-/// The value that wakes a goroutine in `select`; more by twice the case, and by 1 if an element was
-/// handed over.
-pub(crate) const SELECTED: usize = 1 << 32;
-
-impl Waiting {
-    fn plain() -> Waiting {
-        Waiting { waiter: host::Waiter::current(), select: None }
-    }
-
-    fn is_open(&self) -> bool {
-        self.select.as_ref().is_none_or(|case| !case.claimed.load(Ordering::Acquire))
-    }
-
-    fn claim(&self) -> bool {
-        self.select.as_ref().is_none_or(|case| !case.claimed.swap(true, Ordering::AcqRel))
-    }
-
-    /// The element of a sender.
-    fn element(&self) -> Vec<usize> {
-        let words = self.waiter.take_transfer();
-        match &self.select {
-            Some(case) => words[case.element.clone()].to_vec(),
-            None => words,
-        }
-    }
-
-    /// Wakes it with the value of a goroutine that waits for one channel, or with that of its case.
-    pub(super) fn wake(self, plain: usize, handed_over: bool) {
-        let value = match &self.select {
-            Some(case) => SELECTED + 2 * case.index + usize::from(handed_over),
-            None => plain,
-        };
-        self.waiter.wake(value);
-    }
-}
-
-impl Queue {
-    pub(super) fn push(&mut self, w: Waiting) {
-        self.0.get_or_insert_default().push_back(w);
-    }
-
-    /// The first goroutine that is not woken yet.
-    fn pop(&mut self) -> Option<Waiting> {
-        let list = self.0.as_mut()?;
-        let mut first = list.pop_front();
-        while first.as_ref().is_some_and(|w| !w.claim()) {
-            first = list.pop_front();
-        }
-        // The channel has no finaliser: an empty queue is not kept.
-        if list.is_empty() {
-            self.0 = None;
-        }
-        first
-    }
-
-    fn has_waiting(&self) -> bool {
-        self.0.as_ref().is_some_and(|list| list.iter().any(Waiting::is_open))
-    }
-
-    /// Takes a goroutine out that waits no more.
-    pub(super) fn remove(&mut self, waiter: &host::Waiter) {
-        if let Some(list) = self.0.as_mut() {
-            list.retain(|w| !w.waiter.is(waiter));
-            if list.is_empty() {
-                self.0 = None;
-            }
-        }
-    }
 }
 
 /// What a send or a receive has come to.
@@ -212,7 +119,7 @@ impl Channel {
     }
 
     /// Whether a receive, or else a send, need not wait.
-    pub(super) fn is_ready(&self, receive: bool) -> bool {
+    pub(super) fn is_ready(&mut self, receive: bool) -> bool {
         self.closed
             || match receive {
                 true => self.len > 0 || self.senders.has_waiting(),
@@ -308,8 +215,8 @@ natives! {
             len: 0,
             head: 0,
             buffer,
-            receivers: Queue(None),
-            senders: Queue(None),
+            receivers: Queue::default(),
+            senders: Queue::default(),
         };
         // SAFETY: a new object of this very size.
         unsafe { (at as *mut Channel).write(new) };

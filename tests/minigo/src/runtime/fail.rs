@@ -86,6 +86,12 @@ impl RuntimeError {
     }
 }
 
+/// Whether the type of a runtime's error is one of package runtime: those implement
+/// `runtime.Error`.
+pub(crate) fn is_runtime_error(info: &TypeInfo) -> bool {
+    info.name.trim_start_matches('*').starts_with("runtime.")
+}
+
 /// The words of an interface value that holds an error.
 pub(crate) fn error_value(error: &RuntimeError) -> (usize, usize) {
     static TYPES: Mutex<Vec<&'static TypeInfo>> = Mutex::new(vec![]);

@@ -33,6 +33,10 @@ pub(crate) struct Spec {
     pub(crate) sharp_v: bool,
     /// The value is in a field that is not exported.
     pub(crate) hidden: bool,
+    /// The value is part of a complaint about its verb: its methods are not asked.
+    pub(crate) complaint: bool,
+    /// The value is that of a panic of a method that was asked.
+    pub(crate) panicking: bool,
     pub(crate) width: Option<usize>,
     pub(crate) precision: Option<usize>,
 }
@@ -86,14 +90,19 @@ impl Value {
         }
     }
 
-    /// The elements of a slice or array.
-    pub(crate) fn elements(&self) -> Vec<Value> {
-        let (at, len, ty) = match self.ty.shape() {
-            Shape::Array(n, e) => (self.at, *n, *e),
-            Shape::Slice(e) => (self.word(0), self.word(1), *e),
-            _ => return vec![],
+    /// An element of a slice or array, and the object of a slice's elements.
+    pub(crate) fn element(&self, index: usize) -> Option<(Value, usize)> {
+        let (at, len, ty, base) = match self.ty.shape() {
+            Shape::Array(n, e) => (self.at, *n, *e, 0),
+            Shape::Slice(e) => (self.word(0), self.word(1), *e, self.word(0)),
+            _ => return None,
         };
-        (0..len).map(|i| Value { ty, at: at + i * ty.size }).collect()
+        (index < len).then(|| (Value { ty, at: at + index * ty.size }, base))
+    }
+
+    /// The elements of an array.
+    pub(crate) fn elements(&self) -> impl Iterator<Item = Value> + use<'_> {
+        (0..).map_while(|i| self.element(i)).map(|(element, _)| element)
     }
 
     /// What an interface holds.

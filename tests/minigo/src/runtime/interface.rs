@@ -2,11 +2,12 @@
 //! Stringers.
 
 use super::arguments::natives;
-use super::fail::RuntimeError;
-use super::format::Value;
+use super::fail::{self, RuntimeError};
+use super::format::{Any, Value};
 use super::host;
 use super::panic;
 use super::typeinfo::{Shape, TypeInfo};
+use crate::code::OwnMethods;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -19,8 +20,6 @@ pub(crate) struct Method {
     /// The address of the word that holds the address of the code, which takes an interface value's
     /// data word first.
     pub(crate) code: usize,
-    /// It dereferences a pointer that may be nil.
-    pub(crate) derefs: bool,
     /// The pair that call sites remember: the type and the address of the code.
     pub(crate) remembered: OnceLock<[usize; 2]>,
 }
@@ -37,29 +36,33 @@ pub(crate) static NO_METHOD: [usize; 2] = [0; 2];
 /// Offset of the code in the pair that a call site remembers.
 pub(crate) const CACHED_CODE: i32 = 8;
 
-/// The method that makes errors of the runtime errors.
-static ERROR: OnceLock<Method> = OnceLock::new();
+/// The methods of the runtime's errors.
+static OWN: OnceLock<[Method; 2]> = OnceLock::new();
 /// The managed function that calls a method for its text.
 static TEXT: AtomicUsize = AtomicUsize::new(0);
 
-/// Registers what the compiler has made for the runtime: the word with the code of the errors'
-/// method, the number of the type `func() string`, and the address of the managed function that
-/// calls such a method.
-pub(crate) fn set_own_methods(code: usize, signature: u32, text: usize) {
-    let _ = ERROR.set(Method {
-        name: "Error".into(),
+const ERROR: &str = "Error";
+const RUNTIME_ERROR: &str = "RuntimeError";
+
+/// Registers what the compiler has made for the runtime.
+pub(crate) fn set_own_methods(own: &OwnMethods) {
+    let method = |name: &str, (code, signature)| Method {
+        name: name.into(),
         signature,
         code,
-        derefs: false,
         remembered: OnceLock::new(),
-    });
+    };
+    let _ = OWN.set([method(ERROR, own.error), method(RUNTIME_ERROR, own.runtime_error)]);
     // Relaxed: set before the program begins.
-    TEXT.store(text, Ordering::Relaxed);
+    TEXT.store(own.text, Ordering::Relaxed);
 }
 
 fn method(info: &'static TypeInfo, name: &str) -> Option<&'static Method> {
     match info.shape() {
-        Shape::Error => ERROR.get().filter(|m| m.name == name),
+        Shape::Error => {
+            let has = name != RUNTIME_ERROR || fail::is_runtime_error(info);
+            OWN.get()?.iter().find(|m| has && m.name == name)
+        }
         _ => info.method(name),
     }
 }
@@ -76,25 +79,39 @@ struct Text {
     header: usize,
     code: usize,
     data: usize,
-    text: Vec<u8>,
+    answer: Answer,
 }
 
-/// What `Error` or `String` returns, if the value has one of them. None also if the method would
-/// surely fail: it dereferences a nil pointer.
-pub(crate) fn text_of(v: &Value) -> Option<Vec<u8>> {
-    let signature = ERROR.get()?.signature;
-    if matches!(v.ty.shape(), Shape::Error) {
+/// What a method has done that was asked for a text.
+pub(crate) enum Answer {
+    Text(Vec<u8>),
+    /// It has panicked with this value.
+    Panic(Panicked),
+}
+
+/// The value of a panic, kept alive.
+pub(crate) struct Panicked {
+    pub(crate) value: Any,
+    _alive: host::Held,
+}
+
+/// The method by which a value makes its own text, of `names` the first that it has.
+pub(crate) fn text_method(ty: &'static TypeInfo, names: &[&str]) -> Option<&'static Method> {
+    let signature = OWN.get()?[0].signature;
+    if matches!(ty.shape(), Shape::Error) {
         return None;
     }
-    let usable = |name| method(v.ty, name).filter(|m| m.signature == signature);
-    let m = usable("Error").or_else(|| usable("String"))?;
+    names.iter().find_map(|name| method(ty, name).filter(|m| m.signature == signature))
+}
+
+/// Calls such a method. Other code runs meanwhile and collections happen: the caller holds what it
+/// reads afterwards.
+pub(crate) fn ask_text(m: &Method, v: &Value) -> Answer {
     let data = if v.ty.direct { v.word(0) } else { v.at };
-    if m.derefs && data == 0 {
-        return Some(b"<nil>".to_vec());
-    }
-    let mut asked = Text { header: host::current_header(), code: m.code(), data, text: vec![] };
+    let (header, code) = (host::current_header(), m.code());
+    let mut asked = Text { header, code, data, answer: Answer::Text(vec![]) };
     host::call_back(TEXT.load(Ordering::Relaxed), &raw mut asked as usize);
-    Some(asked.text)
+    asked.answer
 }
 
 natives! {
@@ -146,21 +163,44 @@ natives! {
         panic::return_error(&a, &RuntimeError::assertion(text))
     }
 
-    /// (what `text_of` asked, address, length): the text that a method has returned.
+    /// (what `ask_text` asked, address, length): the text that a method has returned.
     fn take_text(a) {
         let text = a.bytes(1).to_vec();
-        // SAFETY: text_of waits for it.
-        unsafe { (*(a.get(0) as *mut Text)).text = text };
+        // SAFETY: ask_text waits for it.
+        unsafe { (*(a.get(0) as *mut Text)).answer = Answer::Text(text) };
+        0
+    }
+
+    /// (what `ask_text` asked, type word, data word): the value with which a method has panicked;
+    /// nil if it has not.
+    fn take_panic(a) {
+        // SAFETY: the words are those of an interface value.
+        if let Some(ty) = unsafe { (a.get(1) as *const TypeInfo).as_ref() } {
+            let data = a.get(2);
+            let value = Any { ty: Some(ty), data };
+            let panicked = Panicked { value, _alive: host::hold(data) };
+            // SAFETY: ask_text waits for it.
+            unsafe { (*(a.get(0) as *mut Text)).answer = Answer::Panic(panicked) };
+        }
         0
     }
 }
 
-/// A panic's value as text, if it is an error or a Stringer.
-pub(crate) fn panic_value_text(ty: usize, data: usize) -> Option<Vec<u8>> {
-    // SAFETY: the words of an interface value: a leaked TypeInfo or nil, and data of that type.
-    let info = unsafe { (ty as *const TypeInfo).as_ref() }?;
-    let at = if info.direct { &raw const data as usize } else { data };
-    // SAFETY: as above.
-    let info: &'static TypeInfo = unsafe { &*std::ptr::from_ref(info) };
-    text_of(&Value { ty: info, at })
+/// A panic's value as text, if it is an error or a Stringer. Ends the process if its method panics.
+pub(crate) fn panic_value_text(value: &Any) -> Option<Vec<u8>> {
+    let v = value.value()?;
+    let m = text_method(v.ty, &[ERROR, "String"])?;
+    match ask_text(m, &v) {
+        Answer::Text(text) => Some(text),
+        Answer::Panic(p) => {
+            let ty = p.value.ty.expect("a panic's value that is not nil");
+            let what = match (ty.shape(), p.value.value()) {
+                (Shape::String, Some(v)) if ty.name == "string" => {
+                    String::from_utf8_lossy(v.bytes()).into_owned()
+                }
+                _ => format!("type {}", ty.name),
+            };
+            fail::die(&format!("fatal error: panic while printing panic value: {what}"))
+        }
+    }
 }

@@ -20,6 +20,7 @@ pub(crate) mod output;
 pub(crate) mod panic;
 pub(crate) mod print;
 pub(crate) mod profile;
+mod queue;
 pub(crate) mod select;
 pub(crate) mod slice;
 pub(crate) mod string;

@@ -7,7 +7,7 @@ pub(crate) use super::alloc::{
     zero_memory, zero_size_address,
 };
 pub(crate) use super::channel::{
-    ELEMENT_OFFSET, PARKED, SELECTED, channel_close, channel_fetch, channel_length, channel_make,
+    ELEMENT_OFFSET, PARKED, channel_close, channel_fetch, channel_length, channel_make,
     channel_receive, channel_send,
 };
 pub(crate) use super::compare::{compare_strings, equal_interfaces, equal_memory};
@@ -17,16 +17,19 @@ pub(crate) use super::foreign::{
 };
 pub(crate) use super::goroutine::{collect, exit, go, nanoseconds, num_goroutine};
 pub(crate) use super::host::poll_address;
-pub(crate) use super::interface::{assertion_error, find_method, implements, take_text};
+pub(crate) use super::interface::{
+    assertion_error, find_method, implements, take_panic, take_text,
+};
 pub(crate) use super::map::{map_assign, map_delete, map_find, map_make, map_next};
 pub(crate) use super::panic::{
     DEFER_HEAD, DEFER_LINK, defer_enter, fail_value, goexit_begin, panic_after, panic_begin,
-    panic_next, raised_value, recover,
+    panic_next, panics_running, raised_value, recover,
 };
 pub(crate) use super::print::{
     Print, fmt_print, fmt_printf, fmt_println, fmt_sprint, fmt_sprintf, fmt_sprintln, print,
 };
-pub(crate) use super::select::{CASE_WORDS, select, select_woken};
+pub(crate) use super::queue::SELECTED;
+pub(crate) use super::select::{CASE_ELEMENT, CASE_WORDS, select, select_woken};
 pub(crate) use super::slice::{append_slice, copy_slice, grow_slice};
 pub(crate) use super::string::{
     bytes_of_string, concatenate, decode_rune, runes_of_string, string_of_bytes, string_of_rune,

@@ -1,20 +1,24 @@
 //! `select`.
 //!
 //! The cases come in a block of the caller's frame, CASE_WORDS words each: a channel or nil, 1 for
-//! a receive, and the element that a send sends. The channels are locked together, in the order of
-//! their addresses. A goroutine that must wait stands in the queues of all of them. The first
-//! partner to claim it wakes it; then it takes itself out of the other queues.
+//! a receive, room for its place in the channel's queue, and the element that a send sends. The
+//! channels are locked together, in the order of their addresses. A goroutine that must wait stands
+//! in the queues of all of them. The first partner to claim it wakes it; then it takes itself out
+//! of the other queues.
 
 use super::arguments::{Arguments, natives};
-use super::channel::{Case, Channel, ELEMENT_WORDS, Outcome, SELECTED, Waiting, locked};
+use super::channel::{Channel, ELEMENT_WORDS, Outcome, locked};
 use super::host;
+use super::queue::{Case, SELECTED, Waiting};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+/// Word of a case from which on its element lies.
+pub(crate) const CASE_ELEMENT: usize = 3;
 /// Words of a case.
-pub(crate) const CASE_WORDS: usize = 2 + ELEMENT_WORDS;
+pub(crate) const CASE_WORDS: usize = CASE_ELEMENT + ELEMENT_WORDS;
 
-struct Cases<'b>(&'b [[usize; CASE_WORDS]]);
+struct Cases<'b>(&'b mut [[usize; CASE_WORDS]]);
 
 impl Cases<'_> {
     fn channel(&self, i: usize) -> usize {
@@ -23,6 +27,15 @@ impl Cases<'_> {
 
     fn receives(&self, i: usize) -> bool {
         self.0[i][1] != 0
+    }
+
+    /// The place in the channel's queue, for a goroutine that waits.
+    fn place(&mut self, i: usize) -> &mut usize {
+        &mut self.0[i][2]
+    }
+
+    fn element(&self, i: usize, words: usize) -> &[usize] {
+        &self.0[i][CASE_ELEMENT..CASE_ELEMENT + words]
     }
 
     /// The channels, each once, by address.
@@ -38,9 +51,9 @@ impl Cases<'_> {
 /// The words are a block's address and the number of its cases.
 unsafe fn cases<'b>(at: usize, count: usize) -> Cases<'b> {
     match count {
-        0 => Cases(&[]),
-        // SAFETY: the caller's promise.
-        _ => Cases(unsafe { std::slice::from_raw_parts(at as *const _, count) }),
+        0 => Cases(&mut []),
+        // SAFETY: the caller's promise: the frame's own block, which nothing else uses meanwhile.
+        _ => Cases(unsafe { std::slice::from_raw_parts_mut(at as *mut _, count) }),
     }
 }
 
@@ -77,7 +90,7 @@ fn try_all(
         let outcome = match cases.receives(i) {
             true => c.receive(a),
             false => {
-                let element = &cases.0[i][2..];
+                let element = cases.element(i, ELEMENT_WORDS);
                 c.shade(element);
                 c.send(element)
             }
@@ -99,8 +112,8 @@ natives! {
     /// default), and 1 more if an element was handed over; or that and SELECTED more from a
     /// goroutine that has waited.
     fn select(a) {
-        // SAFETY: compiled code passes its block, which is only read before anything can move.
-        let cases = unsafe { cases(a.get(0), a.get(1)) };
+        // SAFETY: compiled code passes its block, which is only used before anything can move.
+        let mut cases = unsafe { cases(a.get(0), a.get(1)) };
         let channels = cases.channels();
         if channels.is_empty() && a.get(2) == 0 {
             drop(channels);
@@ -130,16 +143,20 @@ natives! {
         }
         let claimed = Arc::new(AtomicBool::new(false));
         let mut words = vec![];
-        for i in (0..cases.0.len()).filter(|i| cases.channel(*i) != 0) {
+        for i in 0..cases.0.len() {
+            if cases.channel(i) == 0 {
+                continue;
+            }
             // SAFETY: as above.
             let c = unsafe { held(cases.channel(i)) };
             let from = words.len();
             if !cases.receives(i) {
-                words.extend_from_slice(&cases.0[i][2..2 + c.words()]);
+                words.extend_from_slice(cases.element(i, c.words()));
             }
             let case = Case { claimed: claimed.clone(), index: i, element: from..words.len() };
             let me = Waiting { waiter: host::Waiter::current(), select: Some(case) };
-            if cases.receives(i) { c.receivers.push(me) } else { c.senders.push(me) }
+            let queue = if cases.receives(i) { &mut c.receivers } else { &mut c.senders };
+            *cases.place(i) = queue.push(me) as usize;
         }
         host::Waiter::current().set_transfer(&words);
         drop((words, claimed));
@@ -157,11 +174,11 @@ natives! {
         let cases = unsafe { cases(a.get(0), a.get(1)) };
         let result = a.get(2) - SELECTED;
         let me = host::Waiter::current();
-        for at in cases.channels() {
+        for i in (0..cases.0.len()).filter(|i| cases.channel(*i) != 0) {
             // SAFETY: the program's channels, alive as the block's operands are.
-            let c = unsafe { locked(at) };
-            c.receivers.remove(&me);
-            c.senders.remove(&me);
+            let c = unsafe { locked(cases.channel(i)) };
+            let queue = if cases.receives(i) { &mut c.receivers } else { &mut c.senders };
+            queue.remove(cases.0[i][2] as u64, &me);
             c.unlock();
         }
         let words = me.take_transfer();

@@ -71,10 +71,6 @@ impl TypeInfo {
         let _ = self.shape.set(shape);
     }
 
-    pub(crate) fn methods_are_set(&self) -> bool {
-        self.methods.get().is_some()
-    }
-
     pub(crate) fn set_methods(&self, methods: Vec<Method>) {
         let _ = self.methods.set(methods);
     }

@@ -1,7 +1,8 @@
 //! `Printf`: the format string, and each verb for each kind of value.
 
 use super::format::{Any, Spec, Value, float_text, integer, pad, quote, quote_rune};
-use super::interface;
+use super::host;
+use super::interface::{self, Answer};
 use super::map::{self, MapType};
 use super::string;
 use super::typeinfo::Shape;
@@ -142,18 +143,49 @@ fn one(out: &mut Vec<u8>, operand: &Any, verb: char, spec: &Spec) {
 /// A verb that does not fit the value. The flags stay in force, as in Go.
 fn bad_verb(out: &mut Vec<u8>, v: &Value, verb: char, spec: &Spec) {
     out.extend_from_slice(format!("%!{verb}({}=", v.ty.name).as_bytes());
-    format(out, v, b'v', spec, 0);
+    let spec = Spec { complaint: true, ..spec.clone() };
+    format(out, v, b'v', &spec, 0);
     out.push(b')');
+}
+
+/// The text that the value makes of itself, if it has a method for the verb.
+fn own_text(out: &mut Vec<u8>, v: &Value, verb: u8, spec: &Spec) -> bool {
+    let names: &[&str] = match verb {
+        _ if spec.sharp_v => &["GoString"],
+        b'v' | b's' | b'x' | b'X' | b'q' => &["Error", "String"],
+        _ => return false,
+    };
+    let Some(m) = interface::text_method(v.ty, names) else { return false };
+    match interface::ask_text(m, v) {
+        Answer::Text(text) => {
+            string_verb(out, &text, if verb == b'v' { b's' } else { verb }, spec);
+        }
+        Answer::Panic(_) if matches!(v.ty.shape(), Shape::Pointer(_)) && v.word(0) == 0 => {
+            out.extend_from_slice(b"<nil>");
+        }
+        // As in Go: a panic of the panic's value is the printing function's own.
+        Answer::Panic(panicked) if spec.panicking => super::panic::raise_again(panicked),
+        Answer::Panic(panicked) => {
+            out.extend_from_slice(
+                format!("%!{}(PANIC={} method: ", verb as char, m.name).as_bytes(),
+            );
+            if let Some(v) = panicked.value.value() {
+                format(out, &v, b'v', &Spec { panicking: true, ..Spec::default() }, 0);
+            }
+            out.push(b')');
+        }
+    }
+    true
 }
 
 /// One value by one verb. `depth` is 0 for an operand, more inside of a composite value.
 pub(crate) fn format(out: &mut Vec<u8>, v: &Value, verb: u8, spec: &Spec, depth: usize) {
-    if matches!(verb, b'v' | b's' | b'x' | b'X' | b'q')
-        && !spec.sharp_v
-        && !spec.hidden
-        && let Some(text) = interface::text_of(v)
-    {
-        return string_verb(out, &text, if verb == b'v' { b's' } else { verb }, spec);
+    // Methods may run from here on. What is read after them is held: they may store other things
+    // where it was found.
+    let in_place = matches!(v.ty.shape(), Shape::Array(..) | Shape::Struct(_));
+    let _operand = (depth == 0 && in_place).then(|| host::hold(v.at));
+    if !spec.hidden && !spec.complaint && own_text(out, v, verb, spec) {
+        return;
     }
     match v.ty.shape() {
         Shape::Bool => match verb {
@@ -187,10 +219,10 @@ pub(crate) fn format(out: &mut Vec<u8>, v: &Value, verb: u8, spec: &Spec, depth:
                     out.extend_from_slice(b"(nil)");
                     return;
                 }
-                list(out, v.elements().iter(), verb, spec, depth, b"{", b", ", b"}");
+                list(out, v, verb, spec, depth, [b"{", b", ", b"}"]);
                 return;
             }
-            list(out, v.elements().iter(), verb, spec, depth, b"[", b" ", b"]");
+            list(out, v, verb, spec, depth, [b"[", b" ", b"]"]);
         }
         Shape::Struct(fields) => {
             if spec.sharp_v {
@@ -215,6 +247,7 @@ pub(crate) fn format(out: &mut Vec<u8>, v: &Value, verb: u8, spec: &Spec, depth:
         Shape::Map(ty) => format_map(out, v, ty, verb, spec, depth),
         Shape::Interface(_) => {
             let a = v.dynamic();
+            let _dynamic = host::hold(a.data);
             match a.value() {
                 Some(v) => format(out, &v, verb, spec, depth + 1),
                 None if spec.sharp_v => {
@@ -230,6 +263,7 @@ pub(crate) fn format(out: &mut Vec<u8>, v: &Value, verb: u8, spec: &Spec, depth:
                 matches!(to.shape(), Shape::Array(..) | Shape::Slice(_) | Shape::Struct(_));
             if depth == 0 && at != 0 && composite && verb != b'p' {
                 out.push(b'&');
+                let _target = host::hold(at);
                 return format(out, &Value { ty: to, at }, verb, spec, depth + 1);
             }
             pointer(out, v, verb, spec);
@@ -238,23 +272,25 @@ pub(crate) fn format(out: &mut Vec<u8>, v: &Value, verb: u8, spec: &Spec, depth:
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "brackets and separator of a list")]
-fn list<'v>(
+/// The elements of a slice or array, between two brackets and with something between each two. As
+/// in Go a slice is read again for each element: methods may have stored another in its place.
+fn list(
     out: &mut Vec<u8>,
-    elements: impl Iterator<Item = &'v Value>,
+    v: &Value,
     verb: u8,
     spec: &Spec,
     depth: usize,
-    open: &[u8],
-    between: &[u8],
-    close: &[u8],
+    [open, between, close]: [&[u8]; 3],
 ) {
     out.extend_from_slice(open);
-    for (i, e) in elements.enumerate() {
+    let mut i = 0;
+    while let Some((element, base)) = v.element(i) {
         if i > 0 {
             out.extend_from_slice(between);
         }
-        format(out, e, verb, spec, depth + 1);
+        let _held = host::hold(base);
+        format(out, &element, verb, spec, depth + 1);
+        i += 1;
     }
     out.extend_from_slice(close);
 }
@@ -415,6 +451,8 @@ fn format_map(out: &mut Vec<u8>, v: &Value, ty: &MapType, verb: u8, spec: &Spec,
     }
     // SAFETY: a value of map type is nil or a map of it.
     let mut entries = unsafe { map::entries(ty, v.word(0)) };
+    // They lie in one object, which the map may leave.
+    let _entries = entries.first().map(|entry| host::hold(entry.0));
     let key = |at: usize| Value { ty: ty.key, at };
     entries.sort_by(|x, y| order(&key(x.0), &key(y.0)));
     if spec.sharp_v {
@@ -454,7 +492,7 @@ fn order(x: &Value, y: &Value) -> Ordering {
                 .unwrap_or(Ordering::Equal)
         }
         Shape::Array(..) => {
-            let pairs = x.elements().into_iter().zip(y.elements());
+            let pairs = x.elements().zip(y.elements());
             pairs.map(|(x, y)| order(&x, &y)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
         }
         Shape::Interface(_) => match (x.dynamic(), y.dynamic()) {

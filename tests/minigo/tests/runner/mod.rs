@@ -31,13 +31,14 @@ const OUTPUT_LIMIT: u64 = 64 << 20;
 macro_rules! for_each_program {
     ($tests:ident) => {
         $tests! {
-            arrays, backtrace, bad_formats, binary_trees, channels, closures,
-            collections, constants, control, deep_goroutines, deep_recursion, defers,
-            evaluation, f128, float32s, floats, formats, formats_more, globals,
-            goroutines, interfaces, ints, large_frames, linked_list, lists_kept,
-            mandelbrot, maps, methods, multiple_results, nqueens, panics_move,
-            parked_goroutines, pointers, prime_sieve, select, shifts, slice_in_loop,
-            slices, stack_arrays, stack_shrinks, strings, structs,
+            arrays, backtrace, bad_formats, binary_trees, blanks, channels, closures,
+            collections, constants, control, deep_goroutines, deep_recursion, deferred_nil,
+            defers, evaluation, f128, float32s, floats, formats, formats_more, globals,
+            goroutines, interfaces, ints, large_frames, linked_list, lists_kept, mandelbrot,
+            maps, method_values, methods, multiple_results, nqueens, panics_move,
+            parked_goroutines, pointers, prime_sieve, printing, recursive_types,
+            runtime_errors, select, shifts, sizes, slice_in_loop, slices, stack_arrays,
+            stack_shrinks, strings, structs,
         }
     };
 }

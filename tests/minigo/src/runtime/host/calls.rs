@@ -5,6 +5,7 @@ use crate::cgo::library::Hooks;
 use crate::runtime::{fail, foreign};
 use stackmark::stack::Caller;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Calls back a managed function with the address of words of which the first is the current
 /// goroutine's header.
@@ -34,6 +35,12 @@ pub(crate) fn call_back_to_panic(raised: usize) -> ! {
             Err(error) => fatal(&error),
         }
     }
+}
+
+/// Sleeps; other goroutines go on meanwhile.
+pub(crate) fn pause(time: Duration) {
+    // SAFETY: used here alone.
+    unsafe { Caller::current() }.foreign(|| std::thread::sleep(time));
 }
 
 /// Calls C code at `wrapper` with `block`; other goroutines go on meanwhile.

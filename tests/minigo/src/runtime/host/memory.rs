@@ -3,15 +3,22 @@
 use super::world::{fatal, world};
 use crate::options::BarrierKind;
 use crate::runtime::thread;
-use stackmark::mark_sweep::{AllocationError, Allocator, Descriptor, DescriptorId};
+use stackmark::handle::Handle;
+use stackmark::mark_sweep::{
+    AllocationError, Allocator, Descriptor, DescriptorError, DescriptorId,
+};
 use stackmark::stack::Caller;
 use stackmark::write_barrier::BarrierBuffer;
 
 /// The heap's number for objects that repeat a pattern of words.
 pub(crate) fn descriptor(words: usize, refs: &[bool]) -> usize {
     let references = refs.iter().enumerate().filter(|(_, r)| **r).map(|(i, _)| i);
-    let d = Descriptor::pattern(words.max(1), references).and_then(|d| world().heap.register(d));
-    match d {
+    let pattern = match Descriptor::pattern(words.max(1), references) {
+        // Each word may be a reference then.
+        Err(DescriptorError::TooLong { .. }) => Ok(Descriptor::references()),
+        pattern => pattern,
+    };
+    match pattern.and_then(|d| world().heap.register(d)) {
         Ok(id) => id.index() as usize,
         Err(e) => fatal(&e),
     }
@@ -49,6 +56,17 @@ pub(crate) fn allocate_or_collect(
 /// the size of their cells. None: the objects are too large.
 pub(crate) fn allocation_slot(descriptor: usize, bytes: usize) -> Option<(usize, usize)> {
     Allocator::slot_offset(DescriptorId::from_index(descriptor as u32), bytes)
+}
+
+/// A root that native code has: an object that it reads after managed code has run.
+pub(crate) struct Held {
+    _handle: Option<Handle>,
+}
+
+/// Keeps the object alive that `word` refers to, if it does. The caller's goroutine is Running, or
+/// something else keeps the object alive.
+pub(crate) fn hold(word: usize) -> Held {
+    Held { _handle: (word != 0).then(|| world().collector.handles().create(word)) }
 }
 
 /// The byte that is not zero while stores of references must be reported.

@@ -7,7 +7,7 @@ mod goroutines;
 mod memory;
 mod world;
 
-pub(crate) use calls::{call_back, call_back_to_panic, call_in, foreign, hooks};
+pub(crate) use calls::{call_back, call_back_to_panic, call_in, foreign, hooks, pause};
 pub(crate) use frames::{
     calling_frame, each_frame, full_backtrace, in_own_image, starting_frame, unwind_to,
 };
@@ -16,8 +16,8 @@ pub(crate) use goroutines::{
     parked_goroutines, spawn,
 };
 pub(crate) use memory::{
-    allocate_or_collect, allocation_slot, descriptor, reports_stores, shade, shade_lost,
-    shades_lost, store, try_allocate, write_barrier_flag,
+    Held, allocate_or_collect, allocation_slot, descriptor, hold, reports_stores, shade,
+    shade_lost, shades_lost, store, try_allocate, write_barrier_flag,
 };
 
 use crate::code::Code;
@@ -148,8 +148,7 @@ pub(crate) fn run(code: Code) -> Result<(), Box<dyn std::error::Error>> {
         w.scheduler.await_wakeup();
     }
     exports::set_exports(code.exports);
-    let own = code.own_methods;
-    interface::set_own_methods(own.error, own.signature, own.text);
+    interface::set_own_methods(&code.own_methods);
     for (at, bytes) in code.globals {
         // SAFETY: the compiler allocated whole words that are never freed; managed code accesses
         // them word by word.
