@@ -145,6 +145,11 @@ impl WriteBarrier {
         })
     }
 
+    /// Which references a store shades.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// The address of the byte that is not zero while stores must go through the barrier. It stays
     /// the same as long as the barrier.
     #[cfg(not(stackmark_loom))]

@@ -1,0 +1,115 @@
+//! The functions that a module has declared, and where their code goes.
+
+use cranelift_codegen::ir::{self, FuncRef, UserFuncName};
+use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetFrontendConfig};
+use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
+use cranelift_module::{FuncId, Linkage, Module as _};
+use stackmark::stack::asm;
+use std::collections::HashMap;
+
+use crate::barrier::Barrier;
+use crate::error::ModuleError;
+use crate::kind::{Signature, words};
+
+/// A declared function.
+pub(crate) struct Declared {
+    pub(crate) name: String,
+    pub(crate) signature: Signature,
+}
+
+/// See the module.
+pub(crate) struct Declarations {
+    pub(crate) jit: JITModule,
+    declared: HashMap<FuncId, Declared>,
+    call_system: FuncId,
+    switch_out: FuncId,
+    /// The write barrier that functions store references by.
+    pub(crate) barrier: Option<Barrier>,
+}
+
+impl Declarations {
+    /// No functions, in `code_bytes` bytes of address space.
+    ///
+    /// # Errors
+    /// [`ModuleError::Reserve`].
+    pub(crate) fn new(
+        isa: &OwnedTargetIsa,
+        code_bytes: usize,
+        barrier: Option<Barrier>,
+    ) -> Result<Declarations, ModuleError> {
+        const CALL_SYSTEM: &str = "stackmark_call_system";
+        const SWITCH_OUT: &str = "stackmark_switch_out";
+        let mut builder =
+            JITBuilder::with_isa(isa.clone(), cranelift_module::default_libcall_names());
+        builder.symbol(CALL_SYSTEM, asm::call_system_address() as *const u8);
+        builder.symbol(SWITCH_OUT, asm::switch_out_address() as *const u8);
+        // One range for all code: calls between functions are relative.
+        let memory = ArenaMemoryProvider::new_with_size(code_bytes).map_err(|error| {
+            ModuleError::Reserve { bytes: code_bytes, error: error.to_string() }
+        })?;
+        builder.memory_provider(Box::new(memory));
+        let mut jit = JITModule::new(builder);
+        let mut import = |name, signature| {
+            jit.declare_function(name, Linkage::Import, &signature)
+                .expect("the first declaration of this name")
+        };
+        let call_system = import(CALL_SYSTEM, words(CallConv::SystemV, 3, 1));
+        // The convention that keeps no register but rsp and rbp, and does not know the pinned one.
+        let switch_out = import(SWITCH_OUT, words(CallConv::Winch, 1, 1));
+        Ok(Declarations { jit, declared: HashMap::new(), call_system, switch_out, barrier })
+    }
+
+    /// Declares a function.
+    pub(crate) fn declare(&mut self, name: &str, signature: Signature) -> FuncId {
+        let id = self
+            .jit
+            .declare_anonymous_function(&signature.clif())
+            .expect("a function without a name is new");
+        self.declared.insert(id, Declared { name: name.to_owned(), signature });
+        id
+    }
+
+    /// # Panics
+    /// If the function is not declared.
+    pub(crate) fn get(&self, id: FuncId) -> &Declared {
+        self.declared.get(&id).expect("a function that this module has declared")
+    }
+
+    /// The signature of a function, if it is declared.
+    pub(crate) fn signature(&self, id: FuncId) -> Option<Signature> {
+        self.declared.get(&id).map(|declared| declared.signature.clone())
+    }
+
+    /// All declared functions.
+    pub(crate) fn functions(&self) -> impl Iterator<Item = FuncId> + '_ {
+        self.declared.keys().copied()
+    }
+
+    /// An empty function, for a declared one.
+    pub(crate) fn empty(&self, id: FuncId) -> ir::Function {
+        let name = UserFuncName::user(0, id.as_u32());
+        ir::Function::with_name_signature(name, self.get(id).signature.clif())
+    }
+
+    /// For calls of a declared function within `func`.
+    pub(crate) fn reference(&mut self, id: FuncId, func: &mut ir::Function) -> FuncRef {
+        self.jit.declare_func_in_func(id, func)
+    }
+
+    pub(crate) fn call_system(&mut self, func: &mut ir::Function) -> FuncRef {
+        self.jit.declare_func_in_func(self.call_system, func)
+    }
+
+    pub(crate) fn switch_out(&mut self, func: &mut ir::Function) -> FuncRef {
+        self.jit.declare_func_in_func(self.switch_out, func)
+    }
+
+    pub(crate) fn frontend_config(&self) -> TargetFrontendConfig {
+        self.jit.isa().frontend_config()
+    }
+
+    /// The code stays until the process ends.
+    pub(crate) fn keep_code(self) {
+        std::mem::forget(self.jit);
+    }
+}

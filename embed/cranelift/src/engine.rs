@@ -1,0 +1,174 @@
+//! A runtime, its heap and its collector, set up for code of this crate.
+
+use cranelift_module::FuncId;
+use stackmark::mark_sweep::{self, HeapError, MarkSweep};
+use stackmark::stack::{self, AttachError, Host, Left, Machine, Runtime, RuntimeError, StackError};
+use stackmark::unwind::Code;
+use stackmark::{Collector, Config, StartError};
+use std::any::Any;
+use std::sync::Arc;
+
+use crate::barrier::Barrier;
+use crate::error::ModuleError;
+use crate::host::{DefaultHost, EngineHost};
+use crate::machine;
+use crate::module::{Module, Options};
+use crate::program::Program;
+
+/// How an [`Engine`] is set up.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The stacks.
+    pub stack: stack::Config,
+    /// The heap.
+    pub heap: mark_sweep::Options,
+    /// The collector.
+    pub collector: Config,
+    /// Its modules.
+    pub code: Options,
+}
+
+/// Why there is no engine, or why it does not run something.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// There is no heap.
+    #[error(transparent)]
+    Heap(#[from] HeapError),
+    /// There is no runtime.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The collector does not start.
+    #[error(transparent)]
+    Collector(#[from] StartError),
+    /// The thread cannot be attached.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// There is no memory for a stack.
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// A goroutine has parked, and the engine has no scheduler that would run it again.
+    #[error("goroutine {goroutine} has parked, and there is no scheduler")]
+    Parked {
+        /// The goroutine's number.
+        goroutine: u64,
+    },
+}
+
+/// A runtime, its heap and its collector. Natives of this crate find it by the runtime's host.
+#[derive(Debug)]
+pub struct Engine {
+    runtime: Arc<Runtime>,
+    collector: Arc<Collector<MarkSweep>>,
+    code: Options,
+}
+
+impl Engine {
+    /// An engine with the [`DefaultHost`].
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn new(settings: Settings) -> Result<Engine, EngineError> {
+        Engine::with_host(settings, Box::new(DefaultHost))
+    }
+
+    /// An engine with the embedder's own host. The word that its `machine_attached` returns is
+    /// [`Engine::machine_word`]: the goroutine's machine word is the engine's.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn with_host(settings: Settings, own: Box<dyn Host>) -> Result<Engine, EngineError> {
+        let heap = MarkSweep::new(&settings.heap)?;
+        let host = EngineHost::new(own, heap.clone());
+        let runtime = Runtime::new(settings.stack, Arc::new(Code::new()), Box::new(host))?;
+        let collector = Collector::start(heap, runtime.clone(), &settings.collector)?;
+        let collector = Arc::new(collector);
+        let engine = Engine { runtime, collector, code: settings.code };
+        engine.engine_host().set_collector(&engine.collector);
+        Ok(engine)
+    }
+
+    fn engine_host(&self) -> &EngineHost {
+        self.runtime.host::<EngineHost>().expect("the runtime of an engine")
+    }
+
+    /// The runtime.
+    pub fn runtime(&self) -> &Arc<Runtime> {
+        &self.runtime
+    }
+
+    /// The collector.
+    pub fn collector(&self) -> &Arc<Collector<MarkSweep>> {
+        &self.collector
+    }
+
+    /// The heap.
+    pub fn heap(&self) -> &Arc<MarkSweep> {
+        self.collector.heap()
+    }
+
+    /// The embedder's own host, if it is of this type.
+    pub fn host<T: Host>(&self) -> Option<&T> {
+        let own: &dyn Any = &*self.engine_host().own;
+        own.downcast_ref()
+    }
+
+    /// The word that the embedder's host gave for the calling thread's machine.
+    ///
+    /// # Panics
+    /// If the thread is not a machine of an engine.
+    pub fn machine_word() -> usize {
+        machine::with(|data| data.word)
+    }
+
+    /// A module whose functions allocate from this heap and store by its write barrier.
+    ///
+    /// # Errors
+    /// [`ModuleError`].
+    pub fn module(&self) -> Result<Module, ModuleError> {
+        let barrier = Barrier::of(self.collector.write_barrier());
+        Module::new(self.code.clone(), Some(barrier))
+    }
+
+    /// Places and registers a module of this engine.
+    ///
+    /// # Errors
+    /// [`ModuleError`].
+    pub fn finish(&self, module: Module) -> Result<Arc<Program>, ModuleError> {
+        let program = Arc::new(module.finish(self.runtime.code())?);
+        self.engine_host().add_landing_pads(&program.landing_pads);
+        Ok(program)
+    }
+
+    /// Runs an [exported](Module::export) function of at most one plain parameter on a goroutine of
+    /// its own, on this thread, to its end. Returns its first result, which is plain.
+    ///
+    /// # Errors
+    /// [`EngineError::Attach`], [`EngineError::Stack`], [`EngineError::Parked`].
+    ///
+    /// # Panics
+    /// If the function is not exported, or takes or returns a reference.
+    pub fn run(
+        &self,
+        program: &Program,
+        function: FuncId,
+        argument: usize,
+    ) -> Result<usize, EngineError> {
+        assert!(program.is_plain(function), "a function that takes and returns plain words");
+        let machine = Machine::attach(&self.runtime)?;
+        // SAFETY: the argument is plain, as the parameter is.
+        let mut goroutine = unsafe { program.spawn(&self.runtime, function, argument)? };
+        let (id, host) = (goroutine.id(), self.engine_host());
+        host.await_result(id);
+        loop {
+            match machine.run(goroutine) {
+                Left::Exited => return Ok(host.take_result(id)),
+                Left::Yielded(again) => goroutine = again,
+                Left::Parked => {
+                    host.take_result(id);
+                    return Err(EngineError::Parked { goroutine: id });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The settings of Cranelift under which its code keeps the contracts.
+
+use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::settings::{self, Configurable};
+
+use crate::error::ModuleError;
+
+/// What managed code needs of Cranelift, whatever else an embedder sets.
+pub const REQUIRED: &[(&str, &str)] = &[
+    // The pinned register holds the goroutine.
+    ("enable_pinned_reg", "true"),
+    // Frames are walked, and moved, by their frame pointers.
+    ("preserve_frame_pointers", "true"),
+    ("unwind_info", "true"),
+    // Addresses of the library are constants.
+    ("is_pic", "false"),
+    // The prologue's check makes sure of the room.
+    ("enable_probestack", "false"),
+];
+
+/// This machine, with the [required](REQUIRED) settings, for `opt_level`: `none`, `speed` or
+/// `speed_and_size`.
+///
+/// # Errors
+/// [`ModuleError::Machine`].
+pub fn isa(opt_level: &str) -> Result<OwnedTargetIsa, ModuleError> {
+    let unsupported = |error: &dyn std::fmt::Display| ModuleError::Machine(error.to_string());
+    let mut flags = settings::builder();
+    for (name, value) in REQUIRED.iter().chain([&("opt_level", opt_level)]) {
+        flags.set(name, value).map_err(|error| unsupported(&error))?;
+    }
+    cranelift_native::builder()
+        .map_err(|error| unsupported(&error))?
+        .finish(settings::Flags::new(flags))
+        .map_err(|error| unsupported(&error))
+}

@@ -1,0 +1,121 @@
+//! What values are to the collector, and how functions pass them.
+
+use cranelift_codegen::ir::{AbiParam, Signature as ClifSignature, Type, types};
+use cranelift_codegen::isa::CallConv;
+use stackmark::stack::asm::layout::RESULT_WORDS;
+
+use crate::error::CompileError;
+
+/// What a value is to the collector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The address of an object, an address within one, or 0.
+    Reference,
+    /// Anything else, of this type.
+    Plain(Type),
+}
+
+/// A reference.
+pub const REF: Kind = Kind::Reference;
+/// An integer of 64 bits.
+pub const INT: Kind = Kind::Plain(types::I64);
+/// A floating-point number of 64 bits.
+pub const FLOAT: Kind = Kind::Plain(types::F64);
+
+impl Kind {
+    /// The type in Cranelift's code.
+    pub fn clif(self) -> Type {
+        match self {
+            Kind::Reference => types::I64,
+            Kind::Plain(of) => of,
+        }
+    }
+
+    /// Whether it is a reference.
+    pub fn is_reference(self) -> bool {
+        self == Kind::Reference
+    }
+}
+
+/// Integers, or floating-point numbers, that are returned in registers.
+const RESULT_REGISTERS: usize = 2;
+
+/// Where a function leaves one of its results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ResultPlace {
+    /// The next result register of Cranelift's signature.
+    Register,
+    /// This word of the goroutine's header, which the caller loads right behind the call.
+    Word(usize),
+}
+
+/// The parameters and results of a managed function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    params: Vec<Kind>,
+    results: Vec<Kind>,
+    places: Vec<ResultPlace>,
+}
+
+impl Signature {
+    /// The first two integers and references, and the first two floating-point numbers, are
+    /// returned in registers; the other results in words of the goroutine's header.
+    ///
+    /// # Errors
+    /// [`CompileError::TooManyResults`].
+    pub fn new(params: &[Kind], results: &[Kind]) -> Result<Signature, CompileError> {
+        let (mut ints, mut floats, mut words) = (0, 0, 0);
+        let mut places = Vec::with_capacity(results.len());
+        for result in results {
+            let used = if result.clif().is_float() { &mut floats } else { &mut ints };
+            if *used < RESULT_REGISTERS {
+                *used += 1;
+                places.push(ResultPlace::Register);
+            } else {
+                places.push(ResultPlace::Word(words));
+                words += 1;
+            }
+        }
+        if words > RESULT_WORDS {
+            return Err(CompileError::TooManyResults { results: results.len() });
+        }
+        Ok(Signature { params: params.to_vec(), results: results.to_vec(), places })
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> &[Kind] {
+        &self.params
+    }
+
+    /// The results.
+    pub fn results(&self) -> &[Kind] {
+        &self.results
+    }
+
+    /// Each result with its place.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (Kind, ResultPlace)> + '_ {
+        self.results.iter().copied().zip(self.places.iter().copied())
+    }
+
+    /// The results in registers.
+    pub(crate) fn in_registers(&self) -> impl Iterator<Item = Kind> + '_ {
+        let registers = self.places().filter(|(_, place)| *place == ResultPlace::Register);
+        registers.map(|(result, _)| result)
+    }
+
+    /// As Cranelift sees it.
+    pub fn clif(&self) -> ClifSignature {
+        let mut clif = ClifSignature::new(CallConv::SystemV);
+        clif.params.extend(self.params.iter().map(|param| AbiParam::new(param.clif())));
+        clif.returns.extend(self.in_registers().map(|result| AbiParam::new(result.clif())));
+        clif
+    }
+}
+
+/// A signature of Cranelift's with so many words.
+pub(crate) fn words(convention: CallConv, params: usize, results: usize) -> ClifSignature {
+    let mut clif = ClifSignature::new(convention);
+    clif.params.extend(vec![AbiParam::new(types::I64); params]);
+    clif.returns.extend(vec![AbiParam::new(types::I64); results]);
+    clif
+}

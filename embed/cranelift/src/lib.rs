@@ -1,0 +1,48 @@
+//! Managed code by Cranelift, on goroutine stacks.
+//!
+//! A [`Module`] compiles functions so that the library finds every reference in their frames, may
+//! move their stacks, and may hijack their returns: its [`Function`] keeps the contracts that a
+//! front end would have to keep by hand. An [`Engine`] is a runtime with a heap and a concurrent
+//! collector for them. An embedder with a heap or a front end of its own takes the parts that it
+//! wants: [`Module::define_function`] takes Cranelift's IR as it is, [`flags::isa`] the settings,
+//! [`rematerialise::rematerialise`] the pass.
+//!
+//! `examples/cons.rs` is a whole program.
+
+mod barrier;
+mod check;
+mod compile;
+mod declarations;
+mod engine;
+mod entry;
+mod error;
+pub mod flags;
+mod function;
+mod host;
+mod isolation;
+mod kind;
+mod machine;
+mod module;
+mod natives;
+mod program;
+pub mod rematerialise;
+
+pub use barrier::Barrier;
+pub use cranelift_codegen;
+pub use cranelift_codegen::gimli;
+pub use cranelift_codegen::ir::condcodes::IntCC;
+pub use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types};
+pub use cranelift_frontend;
+pub use cranelift_module::FuncId;
+pub use engine::{Engine, EngineError, Settings};
+pub use error::{CompileError, ModuleError};
+pub use function::Function;
+pub use host::DefaultHost;
+pub use kind::{FLOAT, INT, Kind, REF, Signature};
+pub use module::{Module, Options};
+pub use program::{Placed, Program};
+
+/// The code in the crate's README runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
