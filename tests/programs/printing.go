@@ -16,24 +16,36 @@ var group struct {
 	ByName map[string]item
 	First  *item
 	Any    interface{}
+	Pairs  []two
+	Boxed  interface{}
+	Map    map[string]two
 }
 
-type node struct {
-	next *node
-	n    [6]int
-}
+// A value of two parts: the second is read after the first has dropped the whole.
+type two struct{ A, B item }
 
-var kept *node
+var operands []interface{}
 
+var kept [][]int
+
+// garbage takes the place of what has been freed, whatever its size.
 func garbage() {
-	for i := 0; i < 40; i++ {
-		kept = &node{next: kept, n: [6]int{-1, -1, -1, -1, -1, -1}}
+	for i := 0; i < 200; i++ {
+		list := make([]int, 1+i%50)
+		for j := range list {
+			list[j] = -1
+		}
+		kept = append(kept, list)
 	}
 	kept = nil
 }
 
 func (i item) String() string {
 	group.Items, group.ByName, group.First, group.Any = nil, nil, nil, nil
+	group.Pairs, group.Boxed, group.Map = nil, nil, nil
+	for i := range operands {
+		operands[i] = nil
+	}
 	runtime.GC()
 	garbage()
 	return fmt.Sprint("item ", i.n)
@@ -44,6 +56,10 @@ func fill() {
 	group.ByName = map[string]item{"a": {4}, "b": {5}}
 	group.First = &item{6}
 	group.Any = item{7}
+	group.Pairs = []two{{item{1}, item{2}}, {item{3}, item{4}}}
+	group.Boxed = two{item{5}, item{6}}
+	group.Map = map[string]two{"m": {item{7}, item{8}}, "n": {item{9}, item{10}}}
+	operands = []interface{}{&two{item{11}, item{12}}, []two{{item{13}, item{14}}}, 1}
 }
 
 type shrinking struct{ m map[string]item }
@@ -109,6 +125,18 @@ func once() {
 	fmt.Printf("%v\n", &group)
 	fill()
 	fmt.Printf("%+v|%s\n", group, group.Any)
+	for _, f := range []func(){
+		func() { fmt.Println(group.Pairs) },
+		func() { fmt.Println(&group) },
+		func() { fmt.Println(group.Map) },
+		func() { fmt.Println(operands...) },
+		func() { fmt.Println([]interface{}{group.Boxed, 1}) },
+		func() { fmt.Printf("%v %+v|%v\n", operands...) },
+		func() { fmt.Println(fmt.Sprint(operands[1])) },
+	} {
+		fill()
+		f()
+	}
 	fill()
 	list := []interface{}{item{8}, &group.Items, 9, "end"}
 	fmt.Println(list...)

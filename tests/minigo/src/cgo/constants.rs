@@ -26,12 +26,11 @@ pub(super) fn integer(object: &[u8], name: &str) -> Option<String> {
     Some(if negative == 0 { bits.to_string() } else { (bits as i64).to_string() })
 }
 
-/// A `double`. None: it is not finite.
+/// A `double`, with the six digits that cgo keeps. None: it is not finite.
 pub(super) fn float(object: &[u8], name: &str) -> Option<String> {
     let [bits] = words(object, name)?;
     let value = f64::from_bits(bits);
-    // With an exponent it is a literal of a float.
-    value.is_finite().then(|| format!("{value:e}"))
+    value.is_finite().then(|| format!("{value:.6}"))
 }
 
 /// A string that ends at its first zero.
