@@ -4,7 +4,7 @@
 //! A statement is made of calls that leave a trace, and of operations that may panic. All calls of
 //! a statement are made first, in their order, each with its arguments evaluated; then the other
 //! operations; then an assignment stores, from left to right. Where one panics, what came before
-//! has happened.
+//! has happened. (Go's compiler leaves what no store can change to the moment of its own store.)
 //!
 //! `STACKMARK_PROGRAMS` sets how many programs are made.
 #[macro_use]
@@ -235,6 +235,16 @@ impl Expr {
         let mut made = Made::default();
         self.calls(s, &mut made)?;
         self.rest(s, &mut made)
+    }
+
+    /// Whether an assignment to a variable may change what is left to evaluate.
+    fn reads_variables(&self) -> bool {
+        match self {
+            Expr::X | Expr::Y | Expr::Null | Expr::NullField | Expr::Field => true,
+            Expr::Array(_) | Expr::Slice(_) | Expr::Map(_) | Expr::SliceOf(..) => true,
+            Expr::Add(a, b) | Expr::Divide(a, b) => a.reads_variables() || b.reads_variables(),
+            _ => false,
+        }
     }
 
     fn may_panic(&self) -> bool {
@@ -488,7 +498,13 @@ impl Generator {
             2 => Target::Blank,
             3 => Target::Array(*self.index(depth)),
             4 => Target::Slice(*self.index(depth)),
-            5 => Target::Map(self.expr(depth)),
+            5 => {
+                // A key that panics may do so before or behind other stores.
+                let before = std::mem::replace(&mut self.risks, 1);
+                let key = self.expr(depth);
+                self.risks = before;
+                Target::Map(key)
+            }
             // Go's compiler finds a nil map before the operands on the right are evaluated.
             6 if self.risks == 0 => {
                 self.risks += 1;
@@ -530,7 +546,8 @@ impl Generator {
             7 => Statement::Defer(self.number(), self.expr(2), self.number(), self.expr(2)),
             8 => {
                 let tag = self.expr(2);
-                Statement::Switch(tag, [(); 3].map(|()| self.expr(1)))
+                // A call each: equal constants would be refused.
+                Statement::Switch(tag, [(); 3].map(|()| Expr::Call(self.number(), self.boxed(1))))
             }
             9 => Statement::Select([(); 2].map(|()| (self.number(), self.expr(2)))),
             _ => Statement::Range(self.target(1), self.number()),
@@ -584,15 +601,27 @@ impl Statement {
         match self {
             Statement::Assign(pairs) => {
                 pairs.iter().try_for_each(|(t, _)| t.calls(s, &mut made))?;
-                let mut right = Made::default();
-                pairs.iter().try_for_each(|(_, e)| e.calls(s, &mut right))?;
-                let (mut reached, mut values) = (vec![], vec![]);
-                for (t, e) in pairs {
-                    reached.push(t.reach(s, &mut made)?);
-                    values.push(e.rest(s, &mut right)?);
+                let mut right = vec![];
+                for (_, e) in pairs {
+                    let mut own = Made::default();
+                    e.calls(s, &mut own)?;
+                    right.push(own);
                 }
-                for (r, v) in reached.iter().zip(values) {
-                    r.store(s, v)?;
+                // What no store before can change is evaluated where it is stored.
+                let (mut stores, mut written) = (vec![], false);
+                for ((t, e), mut own) in pairs.iter().zip(right) {
+                    let reached = t.reach(s, &mut made)?;
+                    let early = written && e.reads_variables();
+                    let value = if early { Some(e.rest(s, &mut own)?) } else { None };
+                    stores.push((reached, value, e, own));
+                    written |= !matches!(t, Target::Blank);
+                }
+                for (reached, value, e, mut own) in stores {
+                    let value = match value {
+                        Some(value) => value,
+                        None => e.rest(s, &mut own)?,
+                    };
+                    reached.store(s, value)?;
                 }
             }
             Statement::Op(t, e) => {
@@ -674,13 +703,11 @@ impl Statement {
 
     /// Whether Go says what happens: not where two operations may panic.
     fn is_certain(&self) -> bool {
-        let risks = match self {
-            Statement::Assign(pairs) => {
-                pairs.iter().filter(|(t, e)| t.may_panic() || e.may_panic()).count()
-            }
-            _ => 0,
-        };
-        risks <= 1
+        let Statement::Assign(pairs) = self else { return true };
+        let risks = pairs.iter().filter(|(t, e)| t.may_panic() || e.may_panic()).count();
+        // Go's compiler makes a map's element before it evaluates what is left of the right side.
+        let map = |t: &Target| matches!(t, Target::Map(_) | Target::NilMap(_));
+        risks <= usize::from(!pairs.iter().any(|(t, _)| map(t)))
     }
 }
 

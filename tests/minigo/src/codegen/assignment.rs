@@ -1,12 +1,22 @@
 //! Declarations and assignments.
 
-use super::function::{FuncGen, Val};
+use super::function::{FuncGen, Storage, Val};
 use crate::error::Compiled;
 use crate::types::Ty;
 use crate::walk::{Node, children};
 use go_parser::ast::{AssignStmt, Decl, Expr, Node as _, Spec};
 use go_parser::{IdentKey, Pos, Token};
 use go_types::ObjKey;
+use std::collections::HashSet;
+
+/// What the stores of an assignment have changed so far.
+#[derive(Default)]
+struct Written {
+    /// Local variables that nothing else can reach.
+    names: HashSet<ObjKey>,
+    /// Anything else.
+    memory: bool,
+}
 
 impl FuncGen<'_, '_> {
     pub(crate) fn declaration(&mut self, d: &Decl) -> Compiled<()> {
@@ -243,17 +253,35 @@ impl FuncGen<'_, '_> {
             return Ok(());
         }
         a.rhs.iter().try_for_each(|e| self.hoist(e))?;
+        let mut written = Written::default();
         let mut values = vec![];
         for ((l, r), t) in a.lhs.iter().zip(&a.rhs).zip(types) {
             targets.push(self.target(l)?);
-            let v = match t {
-                Some(t) => self.expr_as(r, t)?,
-                None => self.expr(r)?,
-            };
-            values.push(self.snapshot(v));
+            // As in Go's compiler: what no store before can change is evaluated where it is stored.
+            values.push(match self.is_affected(r, &written) {
+                true => {
+                    let v = self.assigned_value(r, t)?;
+                    Ok(self.snapshot(v))
+                }
+                false => Err((r, t)),
+            });
+            self.note_write(l, &mut written);
         }
-        self.store_all(targets, values);
+        for (target, value) in targets.into_iter().zip(values) {
+            let value = match value {
+                Ok(value) => value,
+                Err((r, t)) => self.assigned_value(r, t)?,
+            };
+            self.store_all(vec![target], vec![value]);
+        }
         Ok(())
+    }
+
+    fn assigned_value(&mut self, r: &Expr, t: Option<Ty>) -> Compiled<Val> {
+        match t {
+            Some(t) => self.expr_as(r, t),
+            None => self.expr(r),
+        }
     }
 
     /// The type of an operand on the left; None for `_`.
@@ -263,6 +291,64 @@ impl FuncGen<'_, '_> {
             Expr::Ident(i) if self.c.program.ast.idents[*i].name == "_" => Ok(None),
             l => self.type_of(l).map(Some),
         }
+    }
+
+    /// Notes the store of an assignment to `l`.
+    fn note_write(&self, l: &Expr, written: &mut Written) {
+        match l {
+            Expr::Paren(p) => self.note_write(&p.expr, written),
+            Expr::Ident(i) if self.c.program.ast.idents[*i].name == "_" => {}
+            Expr::Ident(i) => match self.variable(*i) {
+                // Deferred functions see results.
+                Some((obj, Storage::Vars(_))) if self.defers.is_none() => {
+                    written.names.insert(obj);
+                }
+                _ => written.memory = true,
+            },
+            _ => written.memory = true,
+        }
+    }
+
+    fn variable(&self, i: IdentKey) -> Option<(ObjKey, &Storage)> {
+        let info = self.c.program.info();
+        let obj = info.uses.get(&i).copied().or_else(|| info.defs.get(&i).copied().flatten())?;
+        Some((obj, self.vars.get(&obj)?))
+    }
+
+    /// Whether stores may change the value of an expression, or whether it panics. Calls are made
+    /// already.
+    fn is_affected(&self, e: &Expr, written: &Written) -> bool {
+        let info = self.c.program.info();
+        let known = info.types.get(&e.id());
+        if self.hoisted.contains_key(&e.id()) || known.is_some_and(|t| t.get_const_val().is_some())
+        {
+            return false;
+        }
+        let reads_memory = match e {
+            // What is no call: a conversion, a length.
+            Expr::Call(c) if !self.is_call(c) => {
+                return c.args.iter().any(|a| self.is_affected(a, written));
+            }
+            Expr::Ident(i) => match self.variable(*i) {
+                Some((obj, Storage::Vars(_))) => return written.names.contains(&obj),
+                _ => true,
+            },
+            Expr::Paren(_) => false,
+            Expr::Unary(u) => !matches!(u.op, Token::ADD | Token::SUB | Token::XOR),
+            Expr::Binary(b) => {
+                let comparison =
+                    [Token::EQL, Token::NEQ, Token::LSS, Token::LEQ, Token::GTR, Token::GEQ];
+                comparison.contains(&b.op)
+            }
+            _ => true,
+        };
+        let mut affected = reads_memory && written.memory;
+        children(Node::Expr(e), &self.c.program.ast, &mut |n| {
+            if let Node::Expr(e) = n {
+                affected |= self.is_affected(e, written);
+            }
+        });
+        affected
     }
 
     /// One initialiser of package-level variables.

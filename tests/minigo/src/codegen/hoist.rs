@@ -9,7 +9,7 @@ use crate::error::Compiled;
 use crate::types::Kind;
 use crate::walk::{Node as Walk, children};
 use go_parser::Token;
-use go_parser::ast::{Expr, Node};
+use go_parser::ast::{CallExpr, Expr, Node};
 use go_types::{Builtin, OperandMode};
 
 impl FuncGen<'_, '_> {
@@ -78,6 +78,15 @@ impl FuncGen<'_, '_> {
         }
     }
 
+    /// Whether a call expression calls something: it is no conversion and no length.
+    pub(super) fn is_call(&self, c: &CallExpr) -> bool {
+        let mode = self.c.program.info().types.get(&c.func.id()).map(|tv| &tv.mode);
+        !matches!(
+            mode,
+            Some(OperandMode::TypeExpr | OperandMode::Builtin(Builtin::Len | Builtin::Cap))
+        )
+    }
+
     fn is_map(&mut self, e: &Expr) -> Compiled<bool> {
         let t = self.type_of(e)?;
         Ok(matches!(self.kind(t), Kind::Map(..)))
@@ -87,15 +96,7 @@ impl FuncGen<'_, '_> {
     pub(crate) fn has_call(&self, e: &Expr) -> bool {
         match e {
             Expr::FuncLit(_) => false,
-            Expr::Call(c) => {
-                let mode = self.c.program.info().types.get(&c.func.id()).map(|tv| &tv.mode);
-                match mode {
-                    Some(
-                        OperandMode::TypeExpr | OperandMode::Builtin(Builtin::Len | Builtin::Cap),
-                    ) => c.args.iter().any(|a| self.has_call(a)),
-                    _ => true,
-                }
-            }
+            Expr::Call(c) => self.is_call(c) || c.args.iter().any(|a| self.has_call(a)),
             Expr::Unary(u) if u.op == Token::ARROW => true,
             _ => {
                 let mut found = false;
