@@ -94,7 +94,7 @@ tests! {
     copy_of_results, error_panics, fmt_catches_panics, impossible_interface, map_literal_order,
     nil_deferred_during_panic, panic_while_main_returns, promoted_from_embedded_interface,
     range_array_call, runtime_error_method, two_blank_labels, uint8_to_string, unsafe_sizeof;
-    large: huge_global, large_local_recursion, many_selectors,
+    large: huge_global, large_local_recursion, large_values, many_selectors,
 }
 
 #[test]

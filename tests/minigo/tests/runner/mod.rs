@@ -34,7 +34,7 @@ macro_rules! for_each_program {
             arrays, backtrace, bad_formats, binary_trees, blanks, channels, closures,
             collections, constants, control, deep_goroutines, deep_recursion, deferred_nil,
             defers, evaluation, f128, float32s, floats, formats, formats_more, globals,
-            goroutines, interfaces, ints, large_frames, large_values, linked_list, lists_kept,
+            goroutines, interfaces, ints, large_frames, linked_list, lists_kept,
             mandelbrot,
             maps, method_values, methods, multiple_results, nqueens, panics_move,
             parked_goroutines, pointers, prime_sieve, printing, recursive_types,
