@@ -38,8 +38,9 @@ pub fn run_thread<R>(run: impl FnOnce() -> R) -> R {
     run()
 }
 
+/// Ends the process with one line and status 2. No destructors run: other threads still run.
 #[cold]
-fn end(why: &str) -> ! {
+pub(crate) fn end(why: &str) -> ! {
     os::write_to_stderr(&format!("stackmark: the process ends: {why}\n"));
     os::exit_now(2)
 }

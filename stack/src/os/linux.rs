@@ -83,13 +83,12 @@ pub(crate) unsafe fn give_pages_back(range: Range<usize>) {
 }
 
 #[cfg(not(any(stackmark_loom, stackmark_tsan)))]
-pub(crate) use membarrier::{fence_all_threads, prepare_fence_of_all_threads};
+pub(crate) use fences::{fence_all_threads, prepare_fence_of_all_threads, visit_all_processors};
 
-/// The fence of all threads: membarrier(2). Under loom and ThreadSanitizer the shim has fences of
-/// its own.
+/// The fence of all threads. Under loom and ThreadSanitizer the shim has fences of its own.
 #[cfg(not(any(stackmark_loom, stackmark_tsan)))]
-mod membarrier {
-    use std::ffi::c_int;
+mod fences {
+    use std::ffi::{c_int, c_ulong};
     use std::io;
 
     const MEMBARRIER_PRIVATE_EXPEDITED: c_int = 1 << 3;
@@ -112,6 +111,41 @@ mod membarrier {
     /// The system's error.
     pub(crate) fn fence_all_threads() -> io::Result<()> {
         membarrier(MEMBARRIER_PRIVATE_EXPEDITED)
+    }
+
+    /// As [`fence_all_threads`], without membarrier: visits every processor. The calling thread
+    /// runs on each in turn. A thread that ran there has been switched out or has moved meanwhile,
+    /// and either is a full fence. A thread that did not run at the beginning has had its fence. So
+    /// this holds on every architecture, where interrupts by mprotect(2) do not: some processors
+    /// shoot down translations without interrupts.
+    ///
+    /// A processor that the system refuses as invalid is one on which no thread of the process may
+    /// run, unless its threads are in different cpusets. Takes a thread switch for each processor.
+    ///
+    /// # Errors
+    /// The system's error. The thread may stay on one processor then.
+    pub(crate) fn visit_all_processors() -> io::Result<()> {
+        /// Processors that the largest mask has: more than any Linux.
+        const MOST: usize = 1 << 16;
+        const BITS: usize = c_ulong::BITS as usize;
+        let mut mine: Vec<c_ulong> = vec![0; MOST / BITS];
+        let call = |number, mask: &mut [c_ulong]| {
+            // SAFETY: the call reads or writes so many bytes of the mask.
+            let result = unsafe { libc::syscall(number, 0, size_of_val(mask), mask.as_mut_ptr()) };
+            usize::try_from(result).map_err(|_| io::Error::last_os_error())
+        };
+        let bytes = call(libc::SYS_sched_getaffinity, &mut mine)?;
+        mine.truncate(bytes / size_of::<c_ulong>());
+        let mut one = vec![0; mine.len()];
+        for processor in 0..mine.len() * BITS {
+            one.fill(0);
+            one[processor / BITS] = 1 << (processor % BITS);
+            match call(libc::SYS_sched_setaffinity, &mut one) {
+                Err(error) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),
+                _ => {}
+            }
+        }
+        call(libc::SYS_sched_setaffinity, &mut mine).map(|_| ())
     }
 }
 
@@ -402,6 +436,24 @@ pub(crate) fn protection_facts() -> ProtectionFacts {
 #[cfg(all(test, not(stackmark_loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(not(stackmark_tsan))]
+    fn a_visit_of_all_processors_leaves_the_thread_where_it_may_run() {
+        let mask = || {
+            // SAFETY: all zeroes is a valid value, and the call only asks.
+            unsafe {
+                let mut mask: libc::cpu_set_t = std::mem::zeroed();
+                let bytes = size_of::<libc::cpu_set_t>();
+                assert_eq!(libc::sched_getaffinity(0, bytes, &raw mut mask), 0);
+                mask
+            }
+        };
+        let before = mask();
+        visit_all_processors().expect("a thread may run on its processors");
+        // SAFETY: both were written.
+        assert!(unsafe { libc::CPU_EQUAL(&before, &mask()) });
+    }
 
     extern "C" fn handler(_signal: c_int) {}
 

@@ -108,48 +108,7 @@ mod real {
 }
 
 #[cfg(not(any(stackmark_loom, stackmark_tsan)))]
-mod asymmetric {
-    use crate::os;
-    use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
-
-    /// Whether [`heavy_fence`] makes other threads' light fences full ones. Relaxed: it is set
-    /// before the first thread that uses it is attached.
-    static ASYMMETRIC: AtomicBool = AtomicBool::new(false);
-
-    /// Asks the system, once, for membarrier, which makes light fences light. Called before the
-    /// first thread is attached.
-    pub fn prepare_fences() {
-        static ONCE: OnceLock<()> = OnceLock::new();
-        ONCE.get_or_init(|| {
-            ASYMMETRIC.store(os::prepare_fence_of_all_threads(), Ordering::Relaxed)
-        });
-    }
-
-    /// The frequent half of a pair of fences between two threads. Each thread writes one word,
-    /// fences, and reads the other's word. A light and a [heavy](heavy_fence) fence order as two
-    /// `fence(SeqCst)` do. Two light fences order nothing.
-    #[inline(always)]
-    pub fn light_fence() {
-        if ASYMMETRIC.load(Ordering::Relaxed) {
-            compiler_fence(Ordering::SeqCst);
-        } else {
-            fence(Ordering::SeqCst);
-        }
-    }
-
-    /// The rare half of the pair: takes microseconds. It is also a `fence(SeqCst)`.
-    ///
-    /// # Panics
-    /// If the system takes the fence away that it has promised.
-    pub fn heavy_fence() {
-        fence(Ordering::SeqCst);
-        if ASYMMETRIC.load(Ordering::Relaxed) {
-            // The light fences of other threads become full ones.
-            os::fence_all_threads().unwrap_or_else(|error| panic!("membarrier: {error}"));
-        }
-    }
-}
+mod asymmetric;
 
 /// Fences for ThreadSanitizer, which knows neither `fence` nor membarrier: read-modify-writes of
 /// one word. Each reads the value that the one before it wrote, so everything before the earlier
