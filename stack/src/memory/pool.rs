@@ -5,6 +5,7 @@
 //! keeps a few free small stacks, so that starting and ending goroutines rarely takes a lock.
 //! *Medium* stacks, up to the move limit, are mapped one by one. A *reserved* stack is a range of
 //! the maximum size whose pages appear when they are touched. It grows and shrinks in place.
+//! What the system does not unmap is kept without its pages, and used again.
 
 use super::stack_memory::{MIN_STACK, Origin, StackError, StackMemory};
 use crate::os::{self, Mapping};
@@ -77,11 +78,18 @@ fn order(size: usize) -> usize {
     (size / MIN_STACK).ilog2() as usize
 }
 
+/// A reserved range that no stack is in. Its pages have been given back.
+struct FreeRange {
+    at: usize,
+    /// Whether its first page is a guard.
+    guarded: bool,
+}
+
 /// All stack memory of a runtime.
 pub(crate) struct StackPool {
     small: Mutex<Small>,
     medium: Mutex<BTreeMap<usize, Vec<usize>>>,
-    ranges: Mutex<Vec<usize>>,
+    ranges: Mutex<Vec<FreeRange>>,
     /// Bytes of a page.
     page: usize,
     range_bytes: usize,
@@ -100,10 +108,13 @@ fn map(bytes: usize, mapping: Mapping) -> Result<usize, StackError> {
     os::map(bytes, mapping).map_err(|error| StackError::out_of_memory(bytes, &error))
 }
 
-fn unmap(at: usize, bytes: usize) {
+/// Unmaps a mapping that nothing uses any more. False if the system refuses. A process with as many
+/// mappings as it may have cannot unmap what lies between two others: the system has merged all
+/// three, and the rest would be two.
+#[must_use = "the mapping may still be there"]
+fn unmap(at: usize, bytes: usize) -> bool {
     // SAFETY: callers pass mappings of this pool that nothing uses any more.
-    let unmapped = unsafe { os::unmap(at, bytes) };
-    unmapped.unwrap_or_else(|error| panic!("unmapping our own mapping: {error}"));
+    unsafe { os::unmap(at, bytes) }.is_ok()
 }
 
 /// Gives the pages wholly inside `lo..hi`, whose contents are dead, back to the system.
@@ -196,18 +207,18 @@ impl StackPool {
     pub(crate) fn reserve(&self, size: usize) -> Result<StackMemory, StackError> {
         debug_assert!(size <= self.range_bytes - self.page);
         let kept = self.ranges.lock().pop();
-        let at = match kept {
-            Some(at) => at,
-            None => {
-                let at = map(self.range_bytes, Mapping::Reserved)?;
-                // SAFETY: the first page of our own fresh mapping.
-                if let Err(error) = unsafe { os::guard_page(at) } {
-                    unmap(at, self.range_bytes);
-                    return Err(StackError::out_of_memory(self.range_bytes, &error));
-                }
-                at
-            }
+        let FreeRange { at, guarded } = match kept {
+            Some(range) => range,
+            None => FreeRange { at: map(self.range_bytes, Mapping::Reserved)?, guarded: false },
         };
+        // SAFETY: the first page of our own mapping, in which no stack is.
+        if !guarded && let Err(error) = unsafe { os::guard_page(at) } {
+            if !unmap(at, self.range_bytes) {
+                // Behind those with a guard.
+                self.ranges.lock().insert(0, FreeRange { at, guarded });
+            }
+            return Err(StackError::out_of_memory(self.range_bytes, &error));
+        }
         self.count(size);
         let hi = at + self.range_bytes;
         Ok(StackMemory { lo: hi - size, hi, origin: Origin::Reserved { base: at + self.page } })
@@ -258,19 +269,21 @@ impl StackPool {
                     kept.push(memory.lo);
                 } else {
                     drop(medium);
-                    self.resident.fetch_sub(size, Relaxed);
-                    unmap(memory.lo, size);
+                    if unmap(memory.lo, size) {
+                        self.resident.fetch_sub(size, Relaxed);
+                    } else {
+                        give_back(memory.lo, memory.hi);
+                        self.medium.lock().entry(size).or_default().push(memory.lo);
+                    }
                 }
             }
             Origin::Reserved { base } => {
                 give_back(memory.lo, memory.hi);
                 self.resident.fetch_sub(size, Relaxed);
-                let mut ranges = self.ranges.lock();
-                if ranges.len() < KEPT_RANGES {
-                    ranges.push(base - self.page);
-                } else {
-                    drop(ranges);
-                    unmap(base - self.page, self.range_bytes);
+                let range = FreeRange { at: base - self.page, guarded: true };
+                let is_kept = self.ranges.lock().len() < KEPT_RANGES;
+                if is_kept || !unmap(range.at, self.range_bytes) {
+                    self.ranges.lock().push(range);
                 }
             }
         }
@@ -309,11 +322,13 @@ impl StackPool {
         small.spans.retain(|&base, span| {
             let size = MIN_STACK << span.order;
             let free = span.free.len() == SPAN_BYTES / size;
-            if free {
+            let gone = free && unmap(base, SPAN_BYTES);
+            if gone {
                 self.resident.fetch_sub(SPAN_BYTES, Relaxed);
-                unmap(base, SPAN_BYTES);
+            } else if free {
+                give_back(base, base + SPAN_BYTES);
             }
-            !free
+            !gone
         });
         for order in 0..ORDERS {
             let spans = &small.spans;
@@ -321,10 +336,13 @@ impl StackPool {
                 .retain(|base| spans.get(base).is_some_and(|s| s.order == order));
         }
         for (&size, kept) in self.medium.lock().iter_mut() {
-            for lo in kept.drain(..) {
-                self.resident.fetch_sub(size, Relaxed);
-                unmap(lo, size);
-            }
+            kept.retain(|&lo| {
+                let gone = unmap(lo, size);
+                if gone {
+                    self.resident.fetch_sub(size, Relaxed);
+                }
+                !gone
+            });
         }
     }
 
@@ -346,14 +364,15 @@ impl StackPool {
 
 impl Drop for StackPool {
     fn drop(&mut self) {
+        // What the system does not take stays mapped: the pool that had it is gone.
         for &base in self.small.get_mut().spans.keys() {
-            unmap(base, SPAN_BYTES);
+            let _ = unmap(base, SPAN_BYTES);
         }
         for (&size, kept) in self.medium.get_mut().iter() {
-            kept.iter().for_each(|&lo| unmap(lo, size));
+            kept.iter().for_each(|&lo| _ = unmap(lo, size));
         }
-        for &at in self.ranges.get_mut().iter() {
-            unmap(at, self.range_bytes);
+        for range in self.ranges.get_mut().iter() {
+            let _ = unmap(range.at, self.range_bytes);
         }
     }
 }

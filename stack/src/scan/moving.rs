@@ -190,6 +190,19 @@ fn is_too_large(goroutine: &Goroutine, size: usize, used: usize) -> bool {
     size > MIN_STACK && wanted < size / 4
 }
 
+/// Whether a stack of `size` bytes shrinks by a move. Larger ones and fixed ones shrink in place. A
+/// goroutine that was deep once so comes back to what the others have: a reserved range has two
+/// mappings, of which a process may have some 65,000.
+fn shrinks_by_a_move(runtime: &Runtime, goroutine: &Goroutine, size: usize) -> bool {
+    goroutine.stack_kind() == StackKind::Moving && size / 2 < runtime.config.move_limit
+}
+
+/// Bytes of the memory to which a stack of `size` bytes shrinks by a move: half, and a power of
+/// two, which a reserved stack's size may not be.
+fn smaller_size(size: usize) -> usize {
+    (size / 2).next_power_of_two()
+}
+
 /// Memory to which [`shrink`] may move the goroutine's stack, taken before its `scan_lock`. `None`
 /// if the stack does not seem too large, if it shrinks in place, or if there is no memory. Called
 /// on any thread. The goroutine may run meanwhile, so this is a guess.
@@ -197,9 +210,11 @@ pub(crate) fn memory_to_shrink(runtime: &Runtime, goroutine: &Goroutine) -> Opti
     let bounds = goroutine.bounds();
     let size = bounds.end.checked_sub(bounds.start)?;
     let used = bounds.end.checked_sub(goroutine.header.sched.sp.load(Ordering::Relaxed))?;
-    let moves = size.is_power_of_two() && size <= runtime.config.move_limit;
-    if moves && used <= size && is_too_large(goroutine, size, used) {
-        runtime.stacks.take(size / 2).ok()
+    if shrinks_by_a_move(runtime, goroutine, size)
+        && used <= size
+        && is_too_large(goroutine, size, used)
+    {
+        runtime.stacks.take(smaller_size(size)).ok()
     } else {
         None
     }
@@ -227,7 +242,7 @@ pub(crate) unsafe fn shrink(
     let in_place = goroutine.memory.lock().as_ref().map(StackMemory::grows_in_place);
     match in_place {
         None => return Ok(()),
-        Some(true) => {
+        Some(true) if !shrinks_by_a_move(runtime, goroutine, size) => {
             // A reserved stack shrinks in place.
             let mut stack = goroutine.memory.lock();
             let stack = stack.as_mut().expect("just looked");
@@ -243,11 +258,11 @@ pub(crate) unsafe fn shrink(
             resized.expect("a smaller stack fits where it is");
             goroutine.publish_bounds(stack);
         }
-        Some(false) if goroutine.is_crossed_by_exception() => return Ok(()),
-        Some(false) => {
+        Some(_) if goroutine.is_crossed_by_exception() => return Ok(()),
+        Some(_) => {
             // Without memory of the right size the stack stays as it is. The guess was wrong, or
             // there is no memory for a smaller stack.
-            let Some(new) = memory.take_if(|memory| memory.size() == size / 2) else {
+            let Some(new) = memory.take_if(|memory| memory.size() == smaller_size(size)) else {
                 return Ok(());
             };
             // SAFETY: by our contract; half the stack has room for what is used.
