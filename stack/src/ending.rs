@@ -6,6 +6,7 @@
 //! method of a trait that the library calls.
 
 use crate::os;
+use std::fmt::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Calls `f`, which must not unwind: `what` is a noun phrase for the line that is written. A panic
@@ -18,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub(crate) fn without_unwinding<R>(what: &'static str, f: impl FnOnce() -> R) -> R {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(result) => result,
-        Err(_) => end(&format!("{what} has unwound")),
+        Err(_) => end(format_args!("{what} has unwound")),
     }
 }
 
@@ -30,7 +31,8 @@ pub fn run_thread<R>(run: impl FnOnce() -> R) -> R {
         fn drop(&mut self) {
             if std::thread::panicking() {
                 let thread = std::thread::current();
-                end(&format!("thread {} panicked", thread.name().unwrap_or("without a name")));
+                let name = thread.name().unwrap_or("without a name");
+                end(format_args!("thread {name} panicked"));
             }
         }
     }
@@ -39,8 +41,32 @@ pub fn run_thread<R>(run: impl FnOnce() -> R) -> R {
 }
 
 /// Ends the process with one line and status 2. No destructors run: other threads still run.
+/// Signal-safe if the arguments' `Display` is: the line is made on the stack, as there may be no
+/// memory, or the allocator's lock may be taken.
 #[cold]
-pub(crate) fn end(why: &str) -> ! {
-    os::write_to_stderr(&format!("stackmark: the process ends: {why}\n"));
+pub(crate) fn end(why: fmt::Arguments<'_>) -> ! {
+    let mut line = Line { text: [0; LONGEST], len: 0 };
+    // A line that is too long is cut.
+    let _ = writeln!(line, "stackmark: the process ends: {why}");
+    line.text[LONGEST - 1] = b'\n';
+    os::write_to_stderr(&line.text[..line.len]);
     os::exit_now(2)
+}
+
+/// The longest line, in bytes.
+const LONGEST: usize = 1024;
+
+/// Text on the stack.
+struct Line {
+    text: [u8; LONGEST],
+    len: usize,
+}
+
+impl fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let taken = text.len().min(LONGEST - self.len);
+        self.text[self.len..self.len + taken].copy_from_slice(&text.as_bytes()[..taken]);
+        self.len += taken;
+        if taken == text.len() { Ok(()) } else { Err(fmt::Error) }
+    }
 }

@@ -66,7 +66,11 @@
 //!   its goroutine's header. A loop calls it when the word is `usize::MAX`.
 //! - **C7**: signal handlers run on the alternate stack that a thread has when it is
 //!   attached, or gets then. Handlers without `SA_ONSTACK` are reported to [`Host::warn`]
-//!   when the runtime is made.
+//!   when the runtime is made. One that is installed later ends the process, with one line and
+//!   status 2, when it is found: on the way back from native code, or by the [`scheduler`]'s
+//!   monitor.
+//! - **C8**: the child of a fork does not call into the runtime, whose other threads it does not
+//!   have. If it does, it ends with one line and status 2.
 //!
 //! Managed code on a [fixed stack](StackKind::Fixed) need not keep C2.
 //!
@@ -93,6 +97,8 @@
 //! [`stackmark_stack_top`](asm::stackmark_stack_top) before and after the callback,
 //! and adds the difference.
 
+#[doc(hidden)]
+pub mod alarm;
 mod cycle;
 #[doc(hidden)]
 pub mod ending;
@@ -115,7 +121,7 @@ pub use entry::poll;
 pub use goroutine::Goroutine;
 pub use machine::{
     AttachError, CallInError, Caller, Inside, Left, LibCall, Machine, UnwindToError, Watch, YIELD,
-    die_of_panic, full_backtrace, sample, traceback,
+    die_of_panic, full_backtrace, report_native_overflow, sample, traceback,
 };
 pub use memory::{MAX_FRAME, MIN_STACK, STACK_GUARD, StackError, StackKind};
 /// Atomics, locks and fences, which loom replaces in models. For the other crates of this

@@ -1,6 +1,7 @@
 //! Requests for cycles, and the callbacks that wait for them.
 
 use parking_lot::{Condvar, Mutex};
+use stackmark_stack::alarm;
 
 use crate::generation::Generation;
 
@@ -44,6 +45,7 @@ impl Requests {
 
     /// As [`Requests::add`], and waits until the cycle is complete, or the collector has ended.
     pub(super) fn wait(&self, generation: Generation) {
+        alarm::check();
         let (send, receive) = std::sync::mpsc::channel();
         let done = move || {
             // The receiver waits below.

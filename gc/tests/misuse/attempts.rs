@@ -349,6 +349,31 @@ pub(crate) fn run(attempt: &str) {
             go.set(()).expect("once");
             ended.wait();
         }
+        "panic_on_a_machines_thread" => {
+            let (runtime, _heap, _collector) = world();
+            let scheduler = Scheduler::new(&runtime, 2, Box::new(|| panic!("my deadlock")));
+            let _threads = scheduler.start().expect("threads");
+            loop {
+                std::thread::park();
+            }
+        }
+        "panic_of_a_machine_that_begins" => {
+            struct Refuses;
+            impl Host for Refuses {
+                fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
+                    panic!("stack exceeds {limit}")
+                }
+                fn machine_attached(&self) -> usize {
+                    panic!("no word for a machine")
+                }
+            }
+            let runtime = runtime_with(stack::Config::default(), Box::new(Refuses));
+            let scheduler = Scheduler::new(&runtime, 2, Box::new(|| ()));
+            let _threads = scheduler.start().expect("threads");
+            loop {
+                std::thread::park();
+            }
+        }
         "panic_in_finaliser" => {
             let (runtime, heap, collector) = world();
             let address = unreachable_object(&runtime, &heap);

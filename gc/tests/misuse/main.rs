@@ -240,6 +240,13 @@ fn a_panic_in_done_ends_the_process_with_words() {
     ends_with("panic_in_done", "stackmark-cycle panicked");
 }
 
+/// Its goroutine would be lost, and what waits for that would wait for ever.
+#[test]
+fn a_panic_on_a_machines_thread_ends_the_process_with_words() {
+    ends_with("panic_on_a_machines_thread", "the process ends: thread machine-");
+    ends_with("panic_of_a_machine_that_begins", "the process ends: thread machine-");
+}
+
 #[test]
 fn collect_in_done_names_the_rule() {
     ends_with("collect_in_done", "collector");

@@ -15,6 +15,7 @@
 use super::caller::Caller;
 use super::error::CallInError;
 use super::thread::{Attachment, ThreadRecord};
+use crate::alarm;
 use crate::memory::{MIN_STACK, NoSignalStack, StackKind, ensure_signal_stack, in_signal_handler};
 use crate::protocol::Status;
 use crate::runtime::Runtime;
@@ -52,6 +53,7 @@ impl Runtime {
         if in_signal_handler() {
             return Err(CallInError::SignalHandler);
         }
+        alarm::check();
         let word = self.host.machine_attached();
         let refused = |error| {
             self.host.machine_detached(word);

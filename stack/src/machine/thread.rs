@@ -2,6 +2,7 @@
 //! goes outside and comes back.
 
 use super::lib_call::LibCall;
+use crate::alarm;
 use crate::goroutine::Goroutine;
 use crate::memory::SignalStack;
 use crate::os;
@@ -199,6 +200,7 @@ impl ThreadRecord {
     /// that came meanwhile.
     #[inline]
     pub(crate) fn back_inside(&self, goroutine: &Goroutine, from: Status) {
+        alarm::check();
         let runtime = &*self.runtime;
         let entered = runtime.world.try_enter(&self.entry.gate);
         let started = entered && goroutine.try_start(from);

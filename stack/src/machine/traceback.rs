@@ -142,6 +142,6 @@ pub fn die_of_panic(runtime: &Runtime, message: &str) -> ! {
     static ENDING: Mutex<()> = Mutex::new(());
     std::mem::forget(ENDING.lock());
     let text = format!("panic: {message}\n\n{}", traceback(runtime));
-    os::write_to_stderr(&text);
+    os::write_to_stderr(text.as_bytes());
     os::exit_now(2)
 }

@@ -21,7 +21,7 @@ pub(crate) struct SignalStack {
 pub(crate) enum NoSignalStack {
     /// The thread is in a signal handler, which runs on its alternate stack.
     InHandler,
-    /// There is no memory.
+    /// There is no memory, or the system refuses it as an alternate stack.
     Memory(StackError),
 }
 
@@ -88,8 +88,10 @@ pub(crate) fn ensure_signal_stack(
     let (at, bytes) = (ours.at, ours.bytes);
     // SAFETY: the memory is ours and stays mapped until the thread has given it up.
     let installed = unsafe { AlternateStack::new(at, bytes).install() };
-    installed.unwrap_or_else(|error| panic!("sigaltstack: {error}"));
-    Ok(at..at + bytes)
+    match installed {
+        Ok(()) => Ok(at..at + bytes),
+        Err(error) => Err(NoSignalStack::Memory(StackError::out_of_memory(bytes, &error))),
+    }
 }
 
 #[cfg(all(test, not(stackmark_loom)))]

@@ -1,153 +1,24 @@
 //! Linux with glibc.
 
+#[cfg(not(any(stackmark_loom, stackmark_tsan)))]
+mod fences;
+mod forks;
+mod pages;
+mod signals;
+
+#[cfg(not(any(stackmark_loom, stackmark_tsan)))]
+pub(crate) use fences::{fence_all_threads, prepare_fence_of_all_threads, visit_all_processors};
+pub(crate) use forks::word_that_a_fork_clears;
+pub(crate) use pages::{Mapping, give_pages_back, guard_page, map, page_size, unmap};
+pub(crate) use signals::{
+    AlternateStack, handle_faults, handlers_without_alternate_stack, interrupt, interrupted,
+};
+
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
 use std::ops::Range;
 use std::ptr;
 use std::sync::OnceLock;
-
-/// Bytes of a page.
-pub(crate) fn page_size() -> usize {
-    static PAGE: OnceLock<usize> = OnceLock::new();
-    *PAGE.get_or_init(|| {
-        // SAFETY: the call only asks.
-        let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        usize::try_from(bytes).ok().filter(|bytes| bytes.is_power_of_two()).unwrap_or(4096)
-    })
-}
-
-/// What a mapping is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mapping {
-    /// Memory that is used soon.
-    Memory,
-    /// Addresses whose pages appear when they are touched.
-    Reserved,
-}
-
-/// Maps `bytes` of zeroed memory. Returns its address.
-///
-/// # Errors
-/// The system's error.
-pub(crate) fn map(bytes: usize, mapping: Mapping) -> io::Result<usize> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    let flags = match mapping {
-        Mapping::Memory => flags,
-        Mapping::Reserved => flags | libc::MAP_NORESERVE,
-    };
-    // SAFETY: a fresh anonymous mapping touches no existing memory.
-    let at = unsafe {
-        libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
-    };
-    if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at as usize) }
-}
-
-/// Unmaps `bytes` at `at`.
-///
-/// # Errors
-/// The system's error; the mapping is still there then.
-///
-/// # Safety
-/// The range is a mapping made by [`map`], and nothing uses it any more.
-pub(crate) unsafe fn unmap(at: usize, bytes: usize) -> io::Result<()> {
-    // SAFETY: our contract.
-    let result = unsafe { libc::munmap(at as *mut c_void, bytes) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Makes a page a guard: each access to it faults.
-///
-/// # Errors
-/// The system's error.
-///
-/// # Safety
-/// The page is the caller's, and nothing uses it.
-pub(crate) unsafe fn guard_page(at: usize) -> io::Result<()> {
-    // SAFETY: our contract.
-    let result = unsafe { libc::mprotect(at as *mut c_void, page_size(), libc::PROT_NONE) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Gives the pages wholly inside `range` back to the system. They read as zero afterwards. A
-/// failure only costs memory.
-///
-/// # Safety
-/// The range lies in a mapping made by [`map`], and its contents are dead.
-pub(crate) unsafe fn give_pages_back(range: Range<usize>) {
-    let page = page_size();
-    let (lo, hi) = (range.start.next_multiple_of(page), range.end / page * page);
-    if lo < hi {
-        // SAFETY: our contract.
-        unsafe { libc::madvise(lo as *mut c_void, hi - lo, libc::MADV_DONTNEED) };
-    }
-}
-
-#[cfg(not(any(stackmark_loom, stackmark_tsan)))]
-pub(crate) use fences::{fence_all_threads, prepare_fence_of_all_threads, visit_all_processors};
-
-/// The fence of all threads. Under loom and ThreadSanitizer the shim has fences of its own.
-#[cfg(not(any(stackmark_loom, stackmark_tsan)))]
-mod fences {
-    use std::ffi::{c_int, c_ulong};
-    use std::io;
-
-    const MEMBARRIER_PRIVATE_EXPEDITED: c_int = 1 << 3;
-    const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED: c_int = 1 << 4;
-
-    fn membarrier(command: c_int) -> io::Result<()> {
-        // SAFETY: the call touches no memory of ours.
-        let result = unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
-
-    /// Registers the process for [`fence_all_threads`]. False: the system has no such fence.
-    pub(crate) fn prepare_fence_of_all_threads() -> bool {
-        membarrier(MEMBARRIER_REGISTER_PRIVATE_EXPEDITED).is_ok()
-    }
-
-    /// Makes every running thread of the process execute a full fence before this returns.
-    ///
-    /// # Errors
-    /// The system's error.
-    pub(crate) fn fence_all_threads() -> io::Result<()> {
-        membarrier(MEMBARRIER_PRIVATE_EXPEDITED)
-    }
-
-    /// As [`fence_all_threads`], without membarrier: visits every processor. The calling thread
-    /// runs on each in turn. A thread that ran there has been switched out or has moved meanwhile,
-    /// and either is a full fence. A thread that did not run at the beginning has had its fence. So
-    /// this holds on every architecture, where interrupts by mprotect(2) do not: some processors
-    /// shoot down translations without interrupts.
-    ///
-    /// A processor that the system refuses as invalid is one on which no thread of the process may
-    /// run, unless its threads are in different cpusets. Takes a thread switch for each processor.
-    ///
-    /// # Errors
-    /// The system's error. The thread may stay on one processor then.
-    pub(crate) fn visit_all_processors() -> io::Result<()> {
-        /// Processors that the largest mask has: more than any Linux.
-        const MOST: usize = 1 << 16;
-        const BITS: usize = c_ulong::BITS as usize;
-        let mut mine: Vec<c_ulong> = vec![0; MOST / BITS];
-        let call = |number, mask: &mut [c_ulong]| {
-            // SAFETY: the call reads or writes so many bytes of the mask.
-            let result = unsafe { libc::syscall(number, 0, size_of_val(mask), mask.as_mut_ptr()) };
-            usize::try_from(result).map_err(|_| io::Error::last_os_error())
-        };
-        let bytes = call(libc::SYS_sched_getaffinity, &mut mine)?;
-        mine.truncate(bytes / size_of::<c_ulong>());
-        let mut one = vec![0; mine.len()];
-        for processor in 0..mine.len() * BITS {
-            one.fill(0);
-            one[processor / BITS] = 1 << (processor % BITS);
-            match call(libc::SYS_sched_setaffinity, &mut one) {
-                Err(error) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),
-                _ => {}
-            }
-        }
-        call(libc::SYS_sched_setaffinity, &mut mine).map(|_| ())
-    }
-}
 
 /// The addresses of the calling thread's stack. Empty if the system does not know them.
 pub(crate) fn thread_stack() -> Range<usize> {
@@ -166,6 +37,21 @@ pub(crate) fn thread_stack() -> Range<usize> {
         }
     }
     range
+}
+
+/// Bytes of a new thread's stack: what the system gives a process's first thread. Without such a
+/// limit, or where the system does not say it, the usual 8 MiB.
+pub(crate) fn default_thread_stack() -> usize {
+    const USUAL: usize = 8 << 20;
+    const LEAST: usize = 256 << 10;
+    const MOST: usize = 1 << 30;
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the call only writes the limits.
+    let got = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) };
+    match usize::try_from(limit.rlim_cur) {
+        Ok(bytes) if got == 0 && limit.rlim_cur != libc::RLIM_INFINITY => bytes.clamp(LEAST, MOST),
+        _ => USUAL,
+    }
 }
 
 /// A destructor that is called at the end of a thread with the value of [`set_thread_end`].
@@ -200,129 +86,10 @@ pub(crate) fn clear_thread_end() {
     }
 }
 
-/// The alternate signal stack of a thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AlternateStack {
-    pub(crate) at: usize,
-    pub(crate) bytes: usize,
-    flags: c_int,
-}
-
-impl AlternateStack {
-    /// An alternate stack in this memory.
-    pub(crate) fn new(at: usize, bytes: usize) -> AlternateStack {
-        AlternateStack { at, bytes, flags: 0 }
-    }
-
-    /// The alternate stack of the calling thread.
-    pub(crate) fn current() -> AlternateStack {
-        let mut now = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: 0, ss_size: 0 };
-        // SAFETY: the call only asks.
-        unsafe { libc::sigaltstack(ptr::null(), &mut now) };
-        AlternateStack { at: now.ss_sp as usize, bytes: now.ss_size, flags: now.ss_flags }
-    }
-
-    /// Whether a handler runs on it now.
-    pub(crate) fn is_in_use(&self) -> bool {
-        self.flags & libc::SS_ONSTACK != 0
-    }
-
-    /// Whether the thread has one.
-    pub(crate) fn is_enabled(&self) -> bool {
-        self.flags & libc::SS_DISABLE == 0
-    }
-
-    /// Makes it the alternate stack of the calling thread.
-    ///
-    /// # Errors
-    /// The system's error, for example that a handler runs on the present stack.
-    ///
-    /// # Safety
-    /// The memory stays mapped until the thread has another alternate stack.
-    pub(crate) unsafe fn install(&self) -> io::Result<()> {
-        let new = libc::stack_t {
-            ss_sp: self.at as *mut c_void,
-            ss_flags: self.flags,
-            ss_size: self.bytes,
-        };
-        // SAFETY: our contract.
-        let set = unsafe { libc::sigaltstack(&new, ptr::null_mut()) };
-        if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
-
-    /// The bytes that the system needs for a signal frame.
-    pub(crate) fn signal_frame_bytes() -> usize {
-        // SAFETY: the call only asks.
-        let frame = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
-        frame.max(libc::MINSIGSTKSZ)
-    }
-}
-
-/// The signals whose handlers run on the stack that they interrupt. Such a handler overruns a
-/// goroutine's stack.
-pub(crate) fn handlers_without_alternate_stack() -> Vec<c_int> {
-    let lacks = |&signal: &c_int| {
-        // SAFETY: all zeroes is a valid value, and the call only asks; it fails for numbers that
-        // are no signals.
-        let action = unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            (libc::sigaction(signal, ptr::null(), &mut action) == 0).then_some(action)
-        };
-        action.is_some_and(|action| {
-            let handled =
-                action.sa_sigaction != libc::SIG_DFL && action.sa_sigaction != libc::SIG_IGN;
-            handled && action.sa_flags & libc::SA_ONSTACK == 0
-        })
-    };
-    (1..=libc::SIGRTMAX()).filter(lacks).collect()
-}
-
 /// The system's number of the calling thread.
 pub(crate) fn this_thread() -> i32 {
     // SAFETY: the call only asks.
     unsafe { libc::gettid() }
-}
-
-/// A signal handler. It gets the signal, its description, and the interrupted context.
-pub(crate) type Handler = unsafe extern "C" fn(i32, *mut c_void, *mut c_void);
-
-/// The interrupted context, to which a handler's last argument points.
-pub(crate) fn interrupted(context: *mut c_void) -> *const libc::ucontext_t {
-    context.cast()
-}
-
-/// Interrupts the thread with this number: `handler` runs there, on its alternate stack. Waits
-/// until `done` returns true. The signal is SIGURG, which is ignored by default, and which Go's
-/// runtime uses for preemption. During the call the program's own handler for it is not called.
-///
-/// # Errors
-/// The system's error, for example that there is no such thread.
-///
-/// # Safety
-/// The handler is signal-safe. It may run after this has returned.
-pub(crate) unsafe fn interrupt(
-    thread: i32,
-    handler: Handler,
-    done: impl Fn() -> bool,
-) -> io::Result<()> {
-    // SAFETY: all zeroes is a valid value. The earlier action is restored below. A signal that
-    // arrives later gets the program's own action.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        let mut before: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = handler as *const () as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
-        if libc::sigaction(libc::SIGURG, &action, &mut before) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let sent = libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, libc::SIGURG);
-        let result = if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
-        while result.is_ok() && !done() {
-            std::thread::sleep(std::time::Duration::from_micros(100));
-        }
-        libc::sigaction(libc::SIGURG, &before, std::ptr::null_mut());
-        result
-    }
 }
 
 /// The calling thread's `errno`.
@@ -358,8 +125,8 @@ pub(crate) fn function_of_library(inside: *const c_void, name: &CStr) -> Option<
 }
 
 /// Writes to standard error without a lock or a buffer. Ignores errors.
-pub(crate) fn write_to_stderr(text: &str) {
-    let mut rest = text.as_bytes();
+pub(crate) fn write_to_stderr(text: &[u8]) {
+    let mut rest = text;
     while !rest.is_empty() {
         // SAFETY: the bytes are ours.
         let written = unsafe { libc::write(libc::STDERR_FILENO, rest.as_ptr().cast(), rest.len()) };
@@ -453,26 +220,5 @@ mod tests {
         visit_all_processors().expect("a thread may run on its processors");
         // SAFETY: both were written.
         assert!(unsafe { libc::CPU_EQUAL(&before, &mask()) });
-    }
-
-    extern "C" fn handler(_signal: c_int) {}
-
-    #[test]
-    fn a_handler_without_an_alternate_stack_is_found() {
-        let signal = libc::SIGRTMAX() - 1;
-        let install = |flags| {
-            // SAFETY: the handler does nothing, and nothing sends this signal.
-            unsafe {
-                let mut action: libc::sigaction = std::mem::zeroed();
-                action.sa_sigaction = handler as *const () as usize;
-                action.sa_flags = flags;
-                assert_eq!(libc::sigaction(signal, &action, ptr::null_mut()), 0);
-            }
-        };
-        install(libc::SA_ONSTACK);
-        assert!(!handlers_without_alternate_stack().contains(&signal));
-        install(0);
-        assert!(handlers_without_alternate_stack().contains(&signal));
-        install(libc::SA_ONSTACK);
     }
 }

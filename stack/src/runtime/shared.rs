@@ -9,10 +9,10 @@ use super::registry::Registry;
 use super::stats::{Counters, Histogram, Statistics};
 use super::stubs::{register_assembly, stubs};
 use super::under_lock::under_lock;
+use crate::alarm;
 use crate::ending::without_unwinding;
 use crate::goroutine::Goroutine;
 use crate::memory::StackPool;
-use crate::os;
 use crate::protocol::{Request, Signal, World, sync};
 use stackmark_unwind::Code;
 use std::any::Any;
@@ -78,7 +78,7 @@ impl Runtime {
             // Made here rather than in the first scan.
             stubs();
         }
-        let handlers = os::handlers_without_alternate_stack();
+        let handlers = alarm::prepare();
         if !handlers.is_empty() {
             host.warn(&format!(
                 "handlers of signals {handlers:?} lack SA_ONSTACK and would overrun a goroutine's \

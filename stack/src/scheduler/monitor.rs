@@ -2,6 +2,7 @@
 //! that the system has refused before.
 
 use super::threads::Scheduler;
+use crate::alarm;
 use std::collections::HashMap;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
@@ -17,12 +18,15 @@ const EAGER_LOOKS: u32 = 50;
 /// The longest sleep while threads sleep for a collector: the queue of a thread that is away then
 /// waits for the monitor.
 const LOOK_WHILE_RESERVED: Duration = Duration::from_micros(500);
+/// At most so often a thread that comes back from native code looks at the signal handlers, which
+/// takes some microseconds.
+const LOOK_AT_HANDLERS: Duration = Duration::from_millis(1);
 
 /// Retakes permits and preempts until the scheduler stops.
 pub(super) fn monitor(scheduler: &Weak<Scheduler>) {
     let mut seen = HashMap::new();
     let (mut delay, mut looks) = (SHORTEST_LOOK, 0);
-    let (mut sliced, mut crowded) = (Instant::now(), None::<Instant>);
+    let (mut sliced, mut looked, mut crowded) = (Instant::now(), Instant::now(), None::<Instant>);
     loop {
         let Some(scheduler) = scheduler.upgrade() else { return };
         let mut state = scheduler.state.lock();
@@ -51,8 +55,14 @@ pub(super) fn monitor(scheduler: &Weak<Scheduler>) {
                 delay = (delay * 2).min(TIME_SLICE);
             }
         }
+        if looked.elapsed() >= LOOK_AT_HANDLERS {
+            looked = Instant::now();
+            alarm::look_soon();
+        }
         if sliced.elapsed() >= TIME_SLICE {
             sliced = Instant::now();
+            // Also those that a thread which is no machine has installed.
+            alarm::check_handlers();
             runtime.preempt_all();
         }
     }

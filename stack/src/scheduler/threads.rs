@@ -6,6 +6,7 @@ use super::state::State;
 use crate::ending;
 use crate::goroutine::Goroutine;
 use crate::machine::{AttachError, Left, Machine};
+use crate::os;
 use crate::protocol::sync::{heavy_fence, light_fence};
 use crate::runtime::{Runtime, Schedule};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -146,7 +147,9 @@ impl Scheduler {
         let worker = Arc::new(WorkerThread::new(number, &queue));
         let scheduler = self.this.upgrade().expect("this scheduler is there");
         let its_worker = worker.clone();
-        let thread = std::thread::Builder::new().name(format!("machine-{number}"));
+        let thread = std::thread::Builder::new()
+            .name(format!("machine-{number}"))
+            .stack_size(os::default_thread_stack());
         let run = move || {
             // The starting thread holds the lock until all threads are started, or one has failed.
             drop(scheduler.state.lock());

@@ -34,6 +34,7 @@ const STACK_LAYERS: &[&[&str]] = &[
     &["goroutine"],
     &["memory"],
     &["protocol"],
+    &["alarm"],
     &["ending"],
     &["os"],
 ];

@@ -71,7 +71,7 @@ pub fn heavy_fence() {
 fn fall_back(refusal: &io::Error) {
     LIGHT.store(false, Ordering::SeqCst);
     if let Err(error) = os::visit_all_processors() {
-        ending::end(&format!(
+        ending::end(format_args!(
             "membarrier is refused ({refusal}), and so is a visit to each processor ({error})"
         ));
     }
