@@ -24,28 +24,45 @@ pub use options::{
     BarrierKind, BarrierMode, Detection, Generational, Options, ReturnProtection, Stress,
 };
 
-/// Compiles and runs a program, which ends the process. Returns, with a message, only if it cannot
-/// be run.
-pub fn run(options: &Options) -> String {
+/// Why a program is not run.
+#[derive(Debug)]
+pub struct NotRun {
+    /// For standard error.
+    pub message: String,
+    /// The exit status: 1 where the program is wrong, 2 where the system fails.
+    pub status: u8,
+}
+
+impl NotRun {
+    fn program(error: &error::CompileError) -> NotRun {
+        NotRun { message: error.to_string(), status: 1 }
+    }
+
+    fn system(error: &dyn std::error::Error) -> NotRun {
+        NotRun { message: format!("minigo: {error}"), status: 2 }
+    }
+}
+
+/// Compiles and runs a program, which ends the process. Returns only if it cannot be run.
+pub fn run(options: &Options) -> NotRun {
     let program = match front::check(&options.file) {
         Ok(p) => p,
-        Err(e) => return e.to_string(),
+        Err(e) => return NotRun::program(&e),
     };
     if let Err(e) = runtime::host::init(options) {
-        return format!("minigo: {e}");
+        return NotRun::system(&*e);
     }
     let symbols =
         program.c.as_ref().map(|unit| cgo::library::load(&program, unit, &runtime::host::hooks()));
     let symbols = match symbols.transpose() {
         Ok(s) => s,
-        Err(e) => return e.to_string(),
+        Err(e) => return NotRun::program(&e),
     };
     let code = match codegen::compile(&program, symbols.as_ref()) {
         Ok(c) => c,
-        Err(e) => return e.to_string(),
+        Err(e) => return NotRun::program(&e),
     };
     match runtime::host::run(code) {
-        Ok(()) => String::new(),
-        Err(e) => format!("minigo: {e}"),
+        Err(e) => NotRun::system(&*e),
     }
 }

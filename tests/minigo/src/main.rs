@@ -4,6 +4,7 @@ use clap::{Parser, ValueEnum};
 use minigo::{
     BarrierKind, BarrierMode, Detection, Generational, Options, ReturnProtection, Stress,
 };
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -159,6 +160,8 @@ fn main() -> ExitCode {
         },
         break_write_barrier: a.break_write_barrier,
     };
-    eprintln!("{}", minigo::run(&options));
-    ExitCode::FAILURE
+    let not_run = minigo::run(&options);
+    // There is nowhere to say that this fails.
+    let _ = writeln!(std::io::stderr(), "{}", not_run.message);
+    not_run.status.into()
 }

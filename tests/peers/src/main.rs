@@ -111,6 +111,7 @@ fn run_here(file: &Path, arguments: &Arguments) -> String {
         threads: threads(arguments),
         ..Options::default()
     })
+    .message
 }
 
 fn compare(arguments: &Arguments) -> Result<(), Box<dyn Error>> {

@@ -130,18 +130,14 @@ pub(crate) fn is_nil_dereference(ty: usize, data: usize) -> bool {
     }
 }
 
-/// Ends the process: flushes what the program has printed, writes the message and the goroutine's
-/// traceback.
+/// Ends the process: writes the message and the goroutine's traceback.
 pub(crate) fn die(message: &str) -> ! {
     end(format!("{message}\n").as_bytes())
 }
 
 /// As `die`, with whole lines.
 pub(crate) fn end(message: &[u8]) -> ! {
-    host::end(2, || {
-        output::flush();
-        output::error(&[message, b"\n", traceback::current().as_bytes()].concat());
-    })
+    host::end(2, || output::error(&[message, b"\n", traceback::current().as_bytes()].concat()))
 }
 
 /// An allocation has failed: a panic, or the end of the process where there is not even room for

@@ -1,7 +1,7 @@
 //! `go`, and the functions of package runtime.
 
 use super::arguments::natives;
-use super::{host, output};
+use super::host;
 use std::sync::OnceLock;
 use std::time::Instant;
 
@@ -31,7 +31,6 @@ natives! {
 
     /// The program is done.
     fn exit(a) {
-        output::flush();
         host::exit(0)
     }
 }

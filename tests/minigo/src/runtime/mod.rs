@@ -9,6 +9,7 @@ pub(crate) mod arguments;
 pub(crate) mod channel;
 pub(crate) mod compare;
 pub(crate) mod fail;
+pub(crate) mod fatal_signals;
 pub(crate) mod foreign;
 pub(crate) mod format;
 pub(crate) mod goroutine;

@@ -1,45 +1,36 @@
-//! Standard output, buffered; and standard error.
+//! Standard output and standard error. Both are written at once, as Go does: whatever ends the
+//! process, nothing that was printed is lost, and a forked child prints nothing again.
 
-use parking_lot::Mutex;
-use std::io::Write;
+use std::io::{Error, ErrorKind};
 
-const BUFFER: usize = 64 << 10;
-
-static OUT: Mutex<Vec<u8>> = Mutex::new(Vec::new());
-
+/// Writes all of it. Where the reader of a pipe is slow, waits. Other errors are ignored: Go's
+/// print functions return them, and programs ignore them.
 fn write_all(fd: i32, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         // SAFETY: the bytes are readable.
         let n = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
-        if n <= 0 {
-            if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted {
-                continue;
-            }
-            return;
+        match usize::try_from(n) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(_) => match Error::last_os_error().kind() {
+                ErrorKind::Interrupted => {}
+                // The program's surroundings have made the descriptor non-blocking.
+                ErrorKind::WouldBlock => {
+                    let mut wanted = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+                    // SAFETY: one descriptor. If this fails, the write is tried again.
+                    unsafe { libc::poll(&raw mut wanted, 1, -1) };
+                }
+                _ => return,
+            },
         }
-        bytes = &bytes[n as usize..];
     }
 }
 
-/// Writes to standard output, through the buffer.
+/// Writes to standard output.
 pub(crate) fn write(bytes: &[u8]) {
-    let mut out = OUT.lock();
-    out.extend_from_slice(bytes);
-    if out.len() >= BUFFER {
-        write_all(1, &out);
-        out.clear();
-    }
+    write_all(1, bytes);
 }
 
-/// Writes the buffer out.
-pub(crate) fn flush() {
-    let mut out = OUT.lock();
-    write_all(1, &out);
-    out.clear();
-    let _ = std::io::stdout().flush();
-}
-
-/// Writes to standard error, at once.
+/// Writes to standard error.
 pub(crate) fn error(bytes: &[u8]) {
     write_all(2, bytes);
 }

@@ -255,7 +255,7 @@ natives! {
         const PATIENCE: usize = 100;
         let running = PANICS.load(Relaxed);
         if running > 0 && a.get(0) > PATIENCE {
-            host::pause(Duration::from_millis(1));
+            host::may_wait(|| std::thread::sleep(Duration::from_millis(1)));
         }
         running
     }

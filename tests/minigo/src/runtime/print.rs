@@ -1,7 +1,7 @@
 //! `print`, `println`, and what package fmt prints.
 
 use super::arguments::{Arguments, natives};
-use super::{format, output, string, verbs};
+use super::{format, host, output, string, verbs};
 
 /// What `print` is asked to write.
 #[derive(Clone, Copy, Debug)]
@@ -117,21 +117,21 @@ natives! {
     /// (operands): `fmt.Print`.
     fn fmt_print(a) {
         let out = format::print(operands(&a));
-        output::write(&out);
+        host::may_wait(|| output::write(&out));
         out.len()
     }
 
     /// (operands): `fmt.Println`.
     fn fmt_println(a) {
         let out = format::println(operands(&a));
-        output::write(&out);
+        host::may_wait(|| output::write(&out));
         out.len()
     }
 
     /// (operands, format): `fmt.Printf`.
     fn fmt_printf(a) {
         let out = verbs::printf(a.bytes(2), operands(&a));
-        output::write(&out);
+        host::may_wait(|| output::write(&out));
         out.len()
     }
 

@@ -5,7 +5,6 @@ use crate::cgo::library::Hooks;
 use crate::runtime::{fail, foreign};
 use stackmark::stack::Caller;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// Calls back a managed function with the address of words of which the first is the current
 /// goroutine's header.
@@ -37,10 +36,11 @@ pub(crate) fn call_back_to_panic(raised: usize) -> ! {
     }
 }
 
-/// Sleeps; other goroutines go on meanwhile.
-pub(crate) fn pause(time: Duration) {
+/// Calls `f`, which may wait: other goroutines go on meanwhile. The native ends here, and holds no
+/// reference.
+pub(crate) fn may_wait(f: impl FnOnce()) {
     // SAFETY: used here alone.
-    unsafe { Caller::current() }.foreign(|| std::thread::sleep(time));
+    unsafe { Caller::current() }.foreign(f);
 }
 
 /// Calls C code at `wrapper` with `block`; other goroutines go on meanwhile.

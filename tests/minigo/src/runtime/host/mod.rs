@@ -7,7 +7,7 @@ mod goroutines;
 mod memory;
 mod world;
 
-pub(crate) use calls::{call_back, call_back_to_panic, call_in, foreign, hooks, pause};
+pub(crate) use calls::{call_back, call_back_to_panic, call_in, foreign, hooks, may_wait};
 pub(crate) use frames::{
     calling_frame, each_frame, full_backtrace, in_own_image, starting_frame, unwind_to,
 };
@@ -23,7 +23,9 @@ pub(crate) use memory::{
 use crate::code::Code;
 use crate::options::{Options, Stress};
 use crate::report;
-use crate::runtime::{fail, foreign as exports, interface, output, panic, profile, traceback};
+use crate::runtime::{
+    fail, fatal_signals, foreign as exports, interface, output, panic, profile, traceback,
+};
 use memory::with_allocator;
 use parking_lot::Mutex;
 use stackmark::Collector;
@@ -31,9 +33,11 @@ use stackmark::mark_sweep::{Allocator, MarkSweep};
 use stackmark::stack::scheduler::Scheduler;
 use stackmark::stack::{
     BarrierMode, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll,
+    report_native_overflow,
 };
 use stackmark::trace_file::TraceFile;
 use stackmark::unwind::{self, stack_map};
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -66,6 +70,8 @@ impl Host for Embedder {
 
 /// Sets up heap and runtime; compiling needs the heap already.
 pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
+    fatal_signals::install()?;
+    report_native_overflow()?;
     let poison = options.has(Stress::Poison);
     let mut heap = stackmark::mark_sweep::Options { poison, ..Default::default() };
     heap.limit = options.heap_limit.unwrap_or(heap.limit);
@@ -112,7 +118,7 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
 }
 
 /// Runs a program. It ends the process itself.
-pub(crate) fn run(code: Code) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn run(code: Code) -> Result<Infallible, Box<dyn std::error::Error>> {
     let w = world();
     let mut region = unwind::Region {
         name: "minigo".into(),

@@ -29,7 +29,7 @@ pub(super) fn world() -> &'static World {
 
 /// Ends the process after an error of the library.
 pub(super) fn fatal(error: &dyn std::error::Error) -> ! {
-    output::flush();
     output::error(format!("minigo: {error}\n").as_bytes());
-    std::process::abort()
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(2) }
 }
