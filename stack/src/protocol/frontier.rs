@@ -60,6 +60,14 @@ struct Placement {
     frames: u64,
 }
 
+/// What came of the barriers that were to be placed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Placed {
+    barriers: u64,
+    /// There was a place for a barrier that cannot wait, and no stub.
+    short: bool,
+}
+
 /// A scan that is not complete.
 #[derive(Clone, Copy, Debug)]
 struct Unscanned {
@@ -182,7 +190,7 @@ impl StackScan {
     ) -> RescanStart {
         debug_assert!(self.is_complete(), "one scan at a time");
         let mut settled = self.barriers.leave(access.pool, at.depth);
-        let placed = self.place_pending(access, at.depth);
+        let placed = self.place_pending(access, at.depth).barriers;
         if spacing != Spacing::EveryFrame {
             settled.removed = self.barriers.thin_out(
                 &mut access.slots,
@@ -230,7 +238,8 @@ impl StackScan {
         let mut walk: Option<F> = None;
         self.reached = self.reached.min(depth);
         loop {
-            counts.placed += self.place_pending(access, depth);
+            let placed = self.place_pending(access, depth);
+            counts.placed += placed.barriers;
             let Some(unscanned) = self.unscanned else { return Ok(counts) };
             if self.is_blocked(&unscanned, depth) {
                 return Ok(counts);
@@ -238,11 +247,10 @@ impl StackScan {
             if left_out(LeftOut::Frontier) && counts.frames > 0 {
                 return Ok(counts);
             }
-            // There is a place for a barrier, and no stub.
-            let short = self.frontier.is_some() || !self.pending.is_empty();
-            counts.whole += u64::from(short);
+            counts.whole += u64::from(placed.short);
             let walk = walk.get_or_insert_with(|| frames(unscanned.at));
-            counts.frames += self.advance(walk, if short { Budget::WHOLE } else { budget })?;
+            let budget = if placed.short { Budget::WHOLE } else { budget };
+            counts.frames += self.advance(walk, budget)?;
         }
     }
 
@@ -361,17 +369,17 @@ impl StackScan {
     }
 
     /// Places the pending barriers, youngest first, and the frontier. Drops those younger than
-    /// `depth`, whose frames are gone. Returns how many are placed.
+    /// `depth`, whose frames are gone.
     fn place_pending<S: Slots, T: Table>(
         &mut self,
         access: &mut StackAccess<'_, S, T>,
         depth: usize,
-    ) -> u64 {
+    ) -> Placed {
         if left_out(LeftOut::Frontier) {
             self.pending.clear();
             self.frontier = None;
         }
-        let mut placed = 0;
+        let mut placed = Placed::default();
         let mut kept = 0;
         for i in 0..self.pending.len() {
             let mark = self.pending[i];
@@ -388,10 +396,10 @@ impl StackScan {
                         &access.table,
                         Barrier { depth: mark.depth, stub, frames: mark.frames },
                     );
-                    placed += 1;
+                    placed.barriers += 1;
                 }
                 // Without a younger barrier that blocks, this one cannot wait: it is dropped.
-                None if lowest => {}
+                None if lowest => placed.short = true,
                 None => {
                     self.pending[kept] = mark;
                     kept += 1;
@@ -409,7 +417,9 @@ impl StackScan {
                     Barrier { depth: mark.depth, stub, frames: mark.frames },
                 );
                 self.frontier = None;
-                placed += 1;
+                placed.barriers += 1;
+            } else {
+                placed.short = true;
             }
         }
         placed
@@ -439,7 +449,9 @@ impl StackScan {
             let legal = frames.refusal().is_none();
             if legal && due {
                 // A refusal does not use up the distance: the next older frame is tried.
-                self.pending.push(Placement { depth: slot, frames: scan.frames });
+                // An earlier scan may have left older ones, which wait for stubs.
+                let at = self.pending.partition_point(|mark| mark.depth > slot);
+                self.pending.insert(at, Placement { depth: slot, frames: scan.frames });
                 scan.use_up(slot);
             }
             if spent && (legal || frames.may_rest()) {
@@ -455,6 +467,8 @@ impl StackScan {
                 return Ok(scan.frames - first);
             }
         }
+        // It ends at no foreign call: the frames are counted exactly.
+        scan.reached = 0;
         self.complete(scan);
         Ok(scan.frames - first)
     }
@@ -467,7 +481,11 @@ impl StackScan {
             // From now on all frames are counted from where this scan began.
             Some(until) => {
                 self.frames = (self.frames + scan.frames).saturating_sub(until.frames);
-                self.barriers.count_from(until.depth, scan.frames.wrapping_sub(until.frames));
+                let more = scan.frames.wrapping_sub(until.frames);
+                self.barriers.count_from(until.depth, more);
+                for mark in self.pending.iter_mut().filter(|mark| mark.depth < until.depth) {
+                    mark.frames = mark.frames.wrapping_add(more);
+                }
             }
         }
     }
@@ -475,3 +493,5 @@ impl StackScan {
 
 #[cfg(all(test, stackmark_loom))]
 mod models;
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests;

@@ -113,6 +113,56 @@ proptest! {
     }
 }
 
+proptest! {
+    /// Barriers of several scans, thinned out from a stack pointer at `from`.
+    #[test]
+    fn thinning_out_keeps_the_barriers_that_bound_a_rescan(
+        frames in prop::collection::btree_set(1..60usize, 0..STUBS as usize),
+        above in 0..20usize,
+        foreign in any::<bool>(),
+    ) {
+        let model = Model::default();
+        model.slots.borrow_mut().extend(1..=60);
+        let (mut m, table) = (&model, &model);
+        let pool = StubPool::new(0..STUBS);
+        let mut list = BarrierList::default();
+        for frame in &frames {
+            let stub = pool.take().expect("as many as frames");
+            list.place(&mut m, &table, Barrier { depth: frame * 8, stub, frames: *frame as u64 });
+        }
+        let before: Vec<_> = frames.iter().map(|frame| frame * 8).collect();
+        let from = before.last().unwrap_or(&0) + above * 8;
+        let removed = list.thin_out(&mut m, &table, &pool, from, foreign);
+        let kept: Vec<_> = list.unhit().iter().map(|b| b.depth).collect();
+        prop_assert_eq!(kept.len() + removed as usize, before.len());
+        prop_assert!(kept.iter().all(|depth| before.contains(depth)));
+        prop_assert_eq!([kept.first(), kept.last()], [before.first(), before.last()]);
+        for pair in kept.windows(2) {
+            let (next, younger) = (pair[0], pair[1]);
+            let between = before.iter().any(|depth| (next + 1..younger).contains(depth));
+            prop_assert!(
+                !between || from - next <= 2 * (from - younger),
+                "too much is removed between {} and {}", younger, next
+            );
+        }
+        for triple in kept.windows(3) {
+            let (next, between, younger) = (triple[0], triple[1], triple[2]);
+            prop_assert!(
+                from - next > 2 * (from - younger),
+                "{} is not needed between {} and {}", between, younger, next
+            );
+        }
+        for depth in (8..=480).step_by(8) {
+            let b = list.unhit().iter().find(|b| b.depth == depth);
+            let word = b.map_or(depth / 8, |b| (&table).hijacked_word(b.stub));
+            prop_assert_eq!(m.read(depth), word, "the slot at {}", depth);
+        }
+        let (stubs, available) = (list.stubs(), pool.available());
+        prop_assert_eq!(stubs + available, STUBS as usize);
+        prop_assert_eq!(stubs, kept.len() + if foreign { removed as usize } else { 0 });
+    }
+}
+
 #[test]
 fn a_stub_that_the_list_does_not_name_is_an_error() {
     let model = Model::default();
