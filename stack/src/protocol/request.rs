@@ -109,7 +109,7 @@ impl Requests {
     /// Takes what has been asked; followed by [`Requests::rewrite`].
     pub(crate) fn take(&self) -> Request {
         // Acquire: pairs with the Release of `ask`.
-        Request(self.0.swap(0, Ordering::AcqRel) & ((1 << FENCED_SHIFT) - 1))
+        Request(self.0.swap(0, Ordering::Acquire) & ((1 << FENCED_SHIFT) - 1))
     }
 
     /// Writes the poll word: `quiet`, or `usize::MAX` if a request is pending.
@@ -126,67 +126,4 @@ impl Requests {
 }
 
 #[cfg(all(test, stackmark_loom))]
-mod loom_models {
-    use super::*;
-    use crate::protocol::sync::{AtomicUsize, leave_out};
-    use loom::{sync::Arc, thread};
-
-    impl PollWord for AtomicUsize {
-        fn store(&self, word: usize, order: Ordering) {
-            AtomicUsize::store(self, word, order);
-        }
-    }
-
-    fn a_request_comes_while_the_word_is_rewritten() {
-        loom::model(|| {
-            let shared = Arc::new((Requests::new(), AtomicUsize::new(0)));
-            let goroutine = shared.clone();
-            // Its stack grows, and it polls.
-            let thread = thread::spawn(move || {
-                let (requests, word) = &*goroutine;
-                requests.rewrite(word, 1);
-                let taken = requests.take();
-                requests.rewrite(word, 2);
-                taken.has(Request::SCAN)
-            });
-            // A waiter asks in this order: a hint, then a fenced request.
-            shared.0.ask(Request::SCAN, Signal::Hint, &shared.1);
-            shared.0.ask(Request::SCAN, Signal::Fenced, &shared.1);
-            let taken = thread.join().unwrap();
-            let word = shared.1.load(Ordering::Relaxed);
-            assert!(taken || word == usize::MAX, "the request is neither taken nor visible");
-        });
-    }
-
-    #[test]
-    fn loom_no_request_is_lost_while_the_word_is_rewritten() {
-        a_request_comes_while_the_word_is_rewritten();
-    }
-
-    #[test]
-    fn loom_no_request_is_lost_when_two_ask_for_the_same() {
-        loom::model(|| {
-            let shared = Arc::new((Requests::new(), AtomicUsize::new(0)));
-            let [goroutine, other] = [shared.clone(), shared.clone()];
-            let runs = thread::spawn(move || {
-                let (requests, word) = &*goroutine;
-                let taken = requests.take();
-                requests.rewrite(word, 1);
-                taken.has(Request::SCAN)
-            });
-            let asks = thread::spawn(move || other.0.ask(Request::SCAN, Signal::Fenced, &other.1));
-            shared.0.ask(Request::SCAN, Signal::Fenced, &shared.1);
-            let taken = runs.join().unwrap();
-            asks.join().unwrap();
-            let word = shared.1.load(Ordering::Relaxed);
-            assert!(taken || word == usize::MAX, "the request is neither taken nor visible");
-        });
-    }
-
-    #[test]
-    #[should_panic]
-    fn loom_twin_without_fences_loses_a_request() {
-        leave_out(LeftOut::RequestFence);
-        a_request_comes_while_the_word_is_rewritten();
-    }
-}
+mod models;

@@ -83,7 +83,8 @@ impl<T> SpareList<T> {
             let swapped = self.head.compare_exchange_weak(
                 head,
                 pack(next, head + 1),
-                Ordering::Acquire,
+                // Relaxed: the head is the one that was read, by an Acquire.
+                Ordering::Relaxed,
                 Ordering::Acquire,
             );
             match swapped {
@@ -143,70 +144,4 @@ impl<T> Drop for SpareList<T> {
 }
 
 #[cfg(all(test, stackmark_loom))]
-mod loom_models {
-    use super::*;
-    use loom::{cell::UnsafeCell, sync::Arc, thread};
-
-    fn bounded(bound: usize, model: impl Fn() + Sync + Send + 'static) {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = Some(bound);
-        builder.check(model);
-    }
-
-    fn list(nodes: u32) -> Arc<SpareList<UnsafeCell<u32>>> {
-        let list = SpareList::new();
-        for number in 0..nodes {
-            let node = list.make(UnsafeCell::new(number)).expect("an address of this system");
-            // SAFETY: just made.
-            unsafe { list.give(node) };
-        }
-        Arc::new(list)
-    }
-
-    /// Takes a node, uses it alone, and puts it back.
-    fn take_and_give(list: &SpareList<UnsafeCell<u32>>) -> bool {
-        let Some(node) = list.take() else { return false };
-        // SAFETY: taken; loom checks that no other thread is there.
-        unsafe {
-            node.as_ref().value.with_mut(|value| *value += 1);
-            list.give(node);
-        }
-        true
-    }
-
-    #[test]
-    fn loom_a_spare_is_taken_by_one_thread_at_a_time() {
-        bounded(3, || {
-            let list = list(2);
-            let other = list.clone();
-            let thread = thread::spawn(move || {
-                // Twice: a node leaves the list and comes back under the other thread's eyes.
-                assert!(take_and_give(&other));
-                assert!(take_and_give(&other));
-            });
-            assert!(take_and_give(&list));
-            thread.join().unwrap();
-            let both = [list.take(), list.take()].map(|node| node.expect("none is lost"));
-            assert_ne!(both[0], both[1]);
-            assert!(list.take().is_none());
-        });
-    }
-
-    #[test]
-    fn loom_three_threads_and_two_spares() {
-        bounded(2, || {
-            let list = list(2);
-            let threads: Vec<_> = (0..2)
-                .map(|_| {
-                    let list = list.clone();
-                    thread::spawn(move || take_and_give(&list))
-                })
-                .collect();
-            take_and_give(&list);
-            for thread in threads {
-                thread.join().unwrap();
-            }
-            assert!(list.take().is_some() && list.take().is_some() && list.take().is_none());
-        });
-    }
-}
+mod models;

@@ -81,10 +81,10 @@ impl StatusWord {
     /// Foreign even while it tries to return. The goroutine itself asks
     /// [`StatusWord::is_foreign`].
     pub(crate) fn get(&self) -> Status {
-        // Acquire: pairs with the Release of `stop`. A thread that sees the
-        // status sees the saved `sched`.
+        // Acquire, both: pairs with the Release of `stop`, and of the holder, which has seen that.
+        // A thread that sees the status sees the saved `sched`.
         match Status::of(self.word.load(Ordering::Acquire)) {
-            Status::Running if self.is_foreign() || self.held.load(Ordering::Relaxed) != 0 => {
+            Status::Running if self.is_foreign() || self.held.load(Ordering::Acquire) != 0 => {
                 Status::Foreign
             }
             status => status,
@@ -158,7 +158,8 @@ impl StatusWord {
         if !self.is_foreign() {
             return Err(Status::Running);
         }
-        self.held.store(u32::from(!left_out(LeftOut::Held)), Ordering::Relaxed);
+        // Release: a thread that sees the goroutine held also sees what this one has just seen.
+        self.held.store(u32::from(!left_out(LeftOut::Held)), Ordering::Release);
         // Invariant 3: pairs with the fence in try_return.
         if !left_out(LeftOut::ForeignFence) {
             heavy_fence();
@@ -285,151 +286,4 @@ impl<T> Drop for Held<'_, T> {
 }
 
 #[cfg(all(test, stackmark_loom))]
-mod loom_models {
-    use super::*;
-    use crate::protocol::sync::leave_out;
-    use loom::{cell::UnsafeCell, sync::Arc, thread};
-
-    /// A goroutine whose frames are one cell: loom reports any two accesses that nothing orders.
-    struct Modelled {
-        status: StatusWord,
-        scan: Mutex<u32>,
-        frames: UnsafeCell<u32>,
-        requested: AtomicU32,
-    }
-
-    impl Modelled {
-        fn new(status: Status) -> Arc<Self> {
-            Arc::new(Modelled {
-                status: StatusWord::new(status),
-                scan: Mutex::new(0),
-                frames: UnsafeCell::new(0),
-                requested: AtomicU32::new(0),
-            })
-        }
-
-        /// A step of managed code, which changes its frames.
-        fn run_a_step(&self) {
-            // SAFETY: loom checks that no other thread is there.
-            self.frames.with_mut(|frames| unsafe { *frames += 1 });
-        }
-
-        /// Scans at most once. Returns whether the goroutine is scanned now.
-        fn try_scan(&self) -> bool {
-            match self.status.hold(&self.scan) {
-                Ok(mut held) => {
-                    if *held.state == 0 {
-                        // SAFETY: loom checks that no thread writes.
-                        self.frames.with(|frames| unsafe { assert!(*frames <= 3) });
-                        *held.state += 1;
-                    }
-                    true
-                }
-                Err(Status::Dead) => true,
-                Err(_) => {
-                    self.requested.store(1, Ordering::Release);
-                    false
-                }
-            }
-        }
-
-        fn poll(&self) {
-            if self.requested.load(Ordering::Acquire) != 0 {
-                let mut scanned = self.scan.lock();
-                if *scanned == 0 {
-                    self.run_a_step();
-                    *scanned += 1;
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn loom_a_request_meets_a_goroutine_that_parks() {
-        a_goroutine_parks();
-    }
-
-    #[test]
-    #[should_panic]
-    fn loom_twin_of_a_park_that_publishes_nothing() {
-        leave_out(LeftOut::StopRelease);
-        a_goroutine_parks();
-    }
-
-    fn a_goroutine_parks() {
-        loom::model(|| {
-            let g = Modelled::new(Status::Running);
-            let goroutine = g.clone();
-            let thread = thread::spawn(move || {
-                goroutine.run_a_step();
-                goroutine.poll();
-                goroutine.run_a_step();
-                goroutine.status.stop(Status::Parked);
-            });
-            if !g.try_scan() {
-                thread.join().unwrap();
-                assert!(g.try_scan(), "a parked goroutine can be held");
-            } else {
-                thread.join().unwrap();
-            }
-            assert_eq!(*g.scan.lock(), 1, "scanned once");
-        });
-    }
-
-    #[test]
-    fn loom_a_held_goroutine_is_made_ready_and_run() {
-        loom::model(|| {
-            let g = Modelled::new(Status::Parked);
-            let goroutine = g.clone();
-            let thread = thread::spawn(move || {
-                goroutine.status.ready();
-                goroutine.status.start_running(Status::Runnable, &goroutine.scan);
-                goroutine.run_a_step();
-                goroutine.status.stop(Status::Dead);
-            });
-            g.try_scan();
-            thread.join().unwrap();
-            assert_eq!(g.status.get(), Status::Dead);
-        });
-    }
-
-    #[test]
-    #[should_panic]
-    fn loom_twin_of_a_foreign_return_that_nobody_can_hold() {
-        leave_out(LeftOut::Held);
-        two_holders_and_a_foreign_return();
-    }
-
-    fn two_holders_and_a_foreign_return() {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(|| {
-            let g = Modelled::new(Status::Foreign);
-            let (goroutine, other) = (g.clone(), g.clone());
-            let runs = thread::spawn(move || {
-                goroutine.status.start_running(Status::Foreign, &goroutine.scan);
-                goroutine.run_a_step();
-                goroutine.status.stop(Status::Foreign);
-            });
-            let holds = thread::spawn(move || {
-                other.try_scan();
-            });
-            g.try_scan();
-            holds.join().unwrap();
-            runs.join().unwrap();
-            assert!(*g.scan.lock() <= 1);
-        });
-    }
-
-    #[test]
-    fn loom_two_holders_and_a_foreign_return() {
-        two_holders_and_a_foreign_return();
-    }
-
-    #[test]
-    #[should_panic]
-    fn loom_twin_without_fences_runs_a_goroutine_that_is_held_in_a_foreign_call() {
-        leave_out(LeftOut::ForeignFence);
-        two_holders_and_a_foreign_return();
-    }
-}
+mod models;

@@ -163,7 +163,8 @@ impl World {
             gate.answered.store(handshake, Ordering::Release);
             self.notify();
         }
-        if self.stopping.load(Ordering::Acquire) != 0 {
+        // Relaxed: going outside and inside again orders.
+        if self.stopping.load(Ordering::Relaxed) != 0 {
             self.exit(gate);
             self.enter(gate);
         }
@@ -180,8 +181,8 @@ impl World {
         if left_out(LeftOut::Handshake) {
             return;
         }
-        // AcqRel: publishes what the caller wrote before to the Acquire loads of the machines.
-        let number = self.handshake.fetch_add(1, Ordering::AcqRel) + 1;
+        // Release: publishes what the caller wrote before to the Acquire loads of the machines.
+        let number = self.handshake.fetch_add(1, Ordering::Release) + 1;
         heavy_fence();
         let mut waiting = list();
         self.wait_for(waiter, |waiter, signal| {
@@ -204,8 +205,10 @@ impl World {
         list: impl FnOnce() -> Vec<M>,
         waiter: &mut impl Waiter<M>,
     ) {
-        self.stopping.fetch_add(1, Ordering::AcqRel);
-        // Invariant 1: pairs with the light fence in `try_enter`.
+        // Relaxed: the fence orders it.
+        self.stopping.fetch_add(1, Ordering::Relaxed);
+        // Invariant 1: pairs with the light fence in `try_enter`. It also pairs with the Release of
+        // `start`: what an earlier stopper did is visible.
         heavy_fence();
         let mut waiting = list();
         self.wait_for(waiter, |waiter, signal| {
@@ -230,18 +233,19 @@ impl World {
 
     /// Whether the machine has a safepoint to pass.
     pub(crate) fn wants(&self, gate: &Gate) -> bool {
-        // Acquire: pairs with the AcqRel of `stop` and `handshake`. The caller has fenced.
-        self.stopping.load(Ordering::Acquire) != 0
-            || self.handshake.load(Ordering::Acquire) != gate.answered.load(Ordering::Relaxed)
+        // Relaxed: the caller has fenced, and the safepoint orders.
+        self.stopping.load(Ordering::Relaxed) != 0
+            || self.handshake.load(Ordering::Relaxed) != gate.answered.load(Ordering::Relaxed)
     }
 
     #[cold]
     fn wait_while_stopped(&self) {
-        if spin(|| self.stopping.load(Ordering::Acquire) == 0) {
+        // Relaxed, both: `try_enter` looks again, and orders.
+        if spin(|| self.stopping.load(Ordering::Relaxed) == 0) {
             return;
         }
         let mut guard = self.lock.lock();
-        while self.stopping.load(Ordering::Acquire) != 0 {
+        while self.stopping.load(Ordering::Relaxed) != 0 {
             guard = self.changed.wait(guard);
         }
     }
@@ -282,168 +286,4 @@ impl Default for World {
 }
 
 #[cfg(all(test, stackmark_loom))]
-mod loom_models {
-    use super::*;
-    use crate::protocol::sync::leave_out;
-    use loom::{cell::UnsafeCell, sync::Arc, thread};
-
-    struct Modelled {
-        world: World,
-        gates: [Gate; 2],
-        /// What machines touch inside and the stopper touches while the world is stopped.
-        heap: UnsafeCell<u32>,
-        /// What the initiator writes before a handshake. Machines read it inside.
-        barrier_on: AtomicBool,
-    }
-
-    fn modelled() -> Arc<Modelled> {
-        Arc::new(Modelled {
-            world: World::new(),
-            gates: [Gate::new(), Gate::new()],
-            heap: UnsafeCell::new(0),
-            barrier_on: AtomicBool::new(false),
-        })
-    }
-
-    fn bounded(bound: usize, model: impl Fn() + Sync + Send + 'static) {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = Some(bound);
-        builder.check(model);
-    }
-
-    #[test]
-    fn loom_nobody_runs_while_the_world_is_stopped() {
-        the_world_stops();
-    }
-
-    #[test]
-    #[should_panic]
-    fn loom_twin_of_a_stop_without_fences() {
-        leave_out(LeftOut::WorldFence);
-        the_world_stops();
-    }
-
-    fn the_world_stops() {
-        bounded(3, || {
-            let m = modelled();
-            let machine = m.clone();
-            let thread = thread::spawn(move || {
-                machine.world.enter(&machine.gates[0]);
-                // SAFETY: loom checks that no other thread is there.
-                machine.heap.with_mut(|heap| unsafe { *heap += 1 });
-                machine.world.safepoint(&machine.gates[0]);
-                // SAFETY: as above.
-                machine.heap.with_mut(|heap| unsafe { *heap += 1 });
-                machine.world.exit(&machine.gates[0]);
-            });
-            m.world.stop(|| vec![&m.gates[0]], &mut |_: &_, _| {});
-            // SAFETY: as above.
-            m.heap.with_mut(|heap| unsafe { *heap += 10 });
-            m.world.start();
-            thread.join().unwrap();
-            // SAFETY: as above.
-            m.heap.with(|heap| unsafe { assert_eq!(*heap, 12) });
-        });
-    }
-
-    #[test]
-    fn loom_a_handshake_makes_everyone_see_what_was_written_before() {
-        bounded(3, || {
-            let m = modelled();
-            let machine = m.clone();
-            let thread = thread::spawn(move || {
-                machine.world.enter(&machine.gates[0]);
-                for _ in 0..2 {
-                    if !machine.barrier_on.load(Ordering::Relaxed) {
-                        // Managed code that has not answered yet: what the initiator does after
-                        // the handshake does not run at the same time.
-                        // SAFETY: loom checks that no other thread is there.
-                        machine.heap.with_mut(|heap| unsafe { *heap += 1 });
-                    }
-                    machine.world.safepoint(&machine.gates[0]);
-                }
-                machine.world.exit(&machine.gates[0]);
-            });
-            m.barrier_on.store(true, Ordering::Relaxed);
-            m.world.handshake(|| vec![&m.gates[0]], &mut |_: &_, _| {});
-            // SAFETY: as above.
-            m.heap.with_mut(|heap| unsafe { *heap += 10 });
-            thread.join().unwrap();
-        });
-    }
-
-    /// A cycle begins. The goroutine hides the object that its only root refers to: it stores the
-    /// reference into a black object and clears the root. Either the goroutine shades the object,
-    /// or the collector finds it in one of the two places.
-    fn a_cycle_begins_while_a_goroutine_hides_an_object() {
-        const OBJECT: usize = 7;
-        bounded(3, || {
-            let m = modelled();
-            let (root, field) = (Arc::new(UnsafeCell::new(OBJECT)), Arc::new(AtomicUsize::new(0)));
-            let shaded = Arc::new(AtomicBool::new(false));
-            let (machine, own_root, own_field, shades) =
-                (m.clone(), root.clone(), field.clone(), shaded.clone());
-            let thread = thread::spawn(move || {
-                machine.world.enter(&machine.gates[0]);
-                machine.world.safepoint(&machine.gates[0]);
-                if machine.barrier_on.load(Ordering::Relaxed) {
-                    shades.store(true, Ordering::Relaxed);
-                }
-                own_field.store(OBJECT, Ordering::Relaxed);
-                // SAFETY: loom checks that no other thread is there.
-                own_root.with_mut(|root| unsafe { *root = 0 });
-                machine.world.exit(&machine.gates[0]);
-            });
-            // The first round: the write barrier is on everywhere.
-            m.barrier_on.store(true, Ordering::Relaxed);
-            m.world.handshake(|| vec![&m.gates[0]], &mut |_: &_, _| {});
-            // The object with the field is visited, and black from now on.
-            let in_field = field.load(Ordering::Relaxed) == OBJECT;
-            // The second round: the goroutine's stack is scanned while it stands still.
-            m.world.stop(|| vec![&m.gates[0]], &mut |_: &_, _| {});
-            // SAFETY: as above.
-            let on_stack = root.with(|root| unsafe { *root == OBJECT });
-            m.world.start();
-            thread.join().unwrap();
-            assert!(in_field || on_stack || shaded.load(Ordering::Relaxed), "the object is hidden");
-        });
-    }
-
-    #[test]
-    fn loom_no_object_hides_behind_a_goroutine_that_has_not_heard() {
-        a_cycle_begins_while_a_goroutine_hides_an_object();
-    }
-
-    #[test]
-    #[should_panic]
-    fn loom_twin_of_a_cycle_that_begins_with_one_round() {
-        leave_out(LeftOut::Handshake);
-        a_cycle_begins_while_a_goroutine_hides_an_object();
-    }
-
-    #[test]
-    fn loom_two_stoppers_and_a_machine() {
-        bounded(2, || {
-            let m = modelled();
-            let (machine, other) = (m.clone(), m.clone());
-            let runs = thread::spawn(move || {
-                machine.world.enter(&machine.gates[0]);
-                // SAFETY: loom checks that no other thread is there.
-                machine.heap.with_mut(|heap| unsafe { *heap += 1 });
-                machine.world.exit(&machine.gates[0]);
-            });
-            let stops = thread::spawn(move || {
-                other.world.stop(|| vec![&other.gates[0]], &mut |_: &_, _| {});
-                // SAFETY: loom checks that no machine is there.
-                other.heap.with(|heap| unsafe { assert!(*heap <= 1) });
-                other.world.start();
-            });
-            m.world.stop(|| vec![&m.gates[0]], &mut |_: &_, _| {});
-            // SAFETY: as above.
-            m.heap.with(|heap| unsafe { assert!(*heap <= 1) });
-            m.world.start();
-            stops.join().unwrap();
-            runs.join().unwrap();
-        });
-    }
-}
+mod models;
