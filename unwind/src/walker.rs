@@ -85,7 +85,8 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
     /// # Errors
     ///
     /// The frame's caller cannot be found. The walk stands still then.
-    #[inline]
+    // Always: out of line it would move whole frames through memory.
+    #[inline(always)]
     pub fn next_frame(&mut self) -> Result<Option<Frame<'s>>, WalkError> {
         let Registers { sp, fp, .. } = self.registers;
         let step = match self.safepoint {

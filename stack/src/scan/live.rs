@@ -201,7 +201,8 @@ impl<'s> LiveFrames<'s> {
 impl Frames for LiveFrames<'_> {
     type Error = WalkError;
 
-    #[inline]
+    // Always: the loop over frames then keeps the walk, and the bounds of the stubs, in registers.
+    #[inline(always)]
     fn visit(&mut self) -> Result<Option<usize>, WalkError> {
         let Some(frame) = self.walker.next_frame()? else { return Ok(None) };
         for slot in frame.slots() {
@@ -221,6 +222,7 @@ impl Frames for LiveFrames<'_> {
         Ok(Some(depth))
     }
 
+    #[inline]
     fn refusal(&self) -> Option<Refusal> {
         let refusal = self.last.as_ref().and_then(refusal);
         if refusal == Some(Refusal::Callback) && self.runtime.config.hijack_callbacks.is_on() {
