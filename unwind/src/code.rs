@@ -2,15 +2,17 @@
 //! without locks.
 //!
 //! All of it hangs off one pointer. A writer holds a mutex, builds the next version, and swaps the
-//! pointer; versions share the compiled regions. A reader counts itself in, loads the pointer once,
-//! and keeps what it points to for as long as its [`Snapshot`] lives.
+//! pointer. Versions share what did not change, so a change takes O(log n). A reader counts itself
+//! in, loads the pointer once, and keeps what it points to for as long as its [`Snapshot`] lives.
 
+pub(crate) mod changes;
 mod error;
 pub(crate) mod native;
 pub(crate) mod published;
+mod range_map;
 mod snapshot;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +22,7 @@ use crate::image::{Image, ImageError, loaded};
 use crate::jit_debug::SymbolFile;
 use crate::os::SystemFrames;
 use crate::rcu::{Rcu, Retired};
-use crate::region::{CompiledRegion, Region};
+use crate::region::{Announce, CompiledRegion, Region};
 use crate::rule::PackedRule;
 use crate::rule_table::RuleTable;
 pub use error::{CodeError, RegionId};
@@ -29,24 +31,27 @@ use native::{CompiledRule, Native};
 use published::Published;
 pub use snapshot::{FunctionRef, Snapshot};
 
-/// A region as debuggers and the system's unwinder know it, until this is dropped.
+/// A region, and how debuggers and the system's unwinder know it, until this is dropped.
 #[derive(Debug)]
 struct Announced {
     /// The region's start, by which it is found among the published ones.
     start: usize,
-    /// Both are `None` for code of a loaded image, which debuggers and the system's unwinder know
-    /// already.
     _debugger: Option<SymbolFile>,
     _system: Option<SystemFrames>,
 }
 
 impl Announced {
-    fn new(region: &Region) -> Announced {
-        let jit = !loaded::holds_any(region.start..region.start + region.len);
+    /// Tells of `region`, as far as it wishes. Code of a loaded image is known already.
+    fn new(region: &Region, has_rules: bool) -> Announced {
+        let Announce { debugger, system_unwinder } = region.announce;
+        let jit = (debugger || system_unwinder)
+            && !loaded::holds_any(region.start..region.start + region.len);
         Announced {
             start: region.start,
-            _debugger: jit.then(|| SymbolFile::announce(region)),
-            _system: jit.then(|| SystemFrames::register(&region.eh_frame)),
+            _debugger: (jit && debugger).then(|| SymbolFile::announce(region)),
+            // Without a rule there is nothing to find. The unwinder may not take such a section.
+            _system: (jit && system_unwinder && has_rules)
+                .then(|| SystemFrames::register(&region.eh_frame)),
         }
     }
 }
@@ -62,7 +67,7 @@ pub struct Code {
 /// The state of writers.
 #[derive(Debug, Default)]
 struct Writer {
-    announced: HashMap<RegionId, Announced>,
+    announced: BTreeMap<RegionId, Announced>,
     retired: Retired<Published>,
 }
 
@@ -75,45 +80,111 @@ impl Default for Code {
 impl Code {
     /// Nothing registered.
     pub fn new() -> Code {
-        Code { published: Rcu::new(Published::default()), writer: Mutex::default() }
+        // Relaxed: only the numbers' being distinct matters.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let code = NEXT.fetch_add(1, Ordering::Relaxed);
+        let published = Published { code, ..Published::default() };
+        Code { published: Rcu::new(published), writer: Mutex::default() }
     }
 
     /// Registers managed code: compiles its CFI, builds its safepoint table, and makes it known to
-    /// debuggers and to the system's unwinder. The code itself must be in place, and stay until
-    /// [`unregister`](Code::unregister).
+    /// debuggers and to the system's unwinder, as far as the region [wishes](Region::announce). The
+    /// code itself must be in place, and stay until [`unregister`](Code::unregister).
+    ///
+    /// Beside the work for the region itself it takes O(log n), n being the number of regions.
     ///
     /// # Errors
     ///
     /// The region overlaps registered code, or contradicts itself. Nothing is registered then.
     pub fn register(&self, region: Region) -> Result<RegionId, CodeError> {
-        let compiled = CompiledRegion::compile(&region)
-            .map_err(|source| CodeError::Region { region: region.name.clone(), source })?;
-        let mut writer = self.lock();
-        self.publish(&mut writer, compiled.range(), &region.name, |next| {
-            let i =
-                next.regions.partition_point(|other| other.range().start < compiled.range().start);
-            next.regions.insert(i, Arc::new(compiled));
-        })?;
-        // Relaxed: only the numbers' being distinct matters.
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let id = RegionId(NEXT.fetch_add(1, Ordering::Relaxed));
-        writer.announced.insert(id, Announced::new(&region));
-        Ok(id)
+        let mut first = None;
+        self.register_each(&[region], |id| first = Some(id))?;
+        Ok(first.expect("one region, one id"))
     }
 
-    /// Forgets a region. Snapshots taken before still see it. The code itself may be freed once no
-    /// stack and no barrier refers to it and all earlier snapshots are dropped.
+    /// Registers several regions at once, as [`register`](Code::register) would one after the
+    /// other. Look-ups see all of them or none. Yields their ids in the same order.
+    ///
+    /// # Errors
+    ///
+    /// A region overlaps registered code or another one of them, or contradicts itself. Nothing is
+    /// registered then.
+    pub fn register_all(&self, regions: &[Region]) -> Result<Vec<RegionId>, CodeError> {
+        let mut ids = Vec::with_capacity(regions.len());
+        self.register_each(regions, |id| ids.push(id))?;
+        Ok(ids)
+    }
+
+    fn register_each(
+        &self,
+        regions: &[Region],
+        mut each: impl FnMut(RegionId),
+    ) -> Result<(), CodeError> {
+        let compile = |region: &Region| {
+            let failed = |source| CodeError::Region { region: region.name.clone(), source };
+            CompiledRegion::compile(region).map_err(failed)
+        };
+        let compiled = regions.iter().map(compile).collect::<Result<Vec<_>, _>>()?;
+        let has_rules: Vec<bool> = compiled.iter().map(CompiledRegion::has_rules).collect();
+        let mut writer = self.lock();
+        self.replace(&mut writer, |next| {
+            for region in compiled {
+                let range = region.range();
+                refuse_overlap(next, &range, region.name())?;
+                if next.has_image_code(&range) {
+                    next.changed(range.clone());
+                }
+                next.signing += usize::from(region.signs());
+                next.regions.insert(range, region);
+            }
+            Ok(())
+        })?;
+        for (region, has_rules) in regions.iter().zip(has_rules) {
+            // Relaxed: only the numbers' being distinct matters.
+            static NEXT: AtomicU64 = AtomicU64::new(1);
+            let id = RegionId(NEXT.fetch_add(1, Ordering::Relaxed));
+            writer.announced.insert(id, Announced::new(region, has_rules));
+            each(id);
+        }
+        Ok(())
+    }
+
+    /// Forgets a region, in O(log n). Snapshots taken before still see it. The code itself may be
+    /// freed once no stack and no barrier refers to it and all earlier snapshots are dropped.
     ///
     /// # Errors
     ///
     /// No region with this id is registered.
     pub fn unregister(&self, id: RegionId) -> Result<(), CodeError> {
+        self.unregister_all(&[id])
+    }
+
+    /// Forgets several regions at once, as [`unregister`](Code::unregister) does one.
+    ///
+    /// # Errors
+    ///
+    /// An id is not that of a registered region, or comes twice. Nothing is forgotten then.
+    pub fn unregister_all(&self, ids: &[RegionId]) -> Result<(), CodeError> {
         let mut writer = self.lock();
-        let Announced { start, .. } = writer.announced.remove(&id).ok_or(CodeError::Unknown(id))?;
+        let mut gone = Vec::with_capacity(ids.len());
+        for id in ids {
+            match writer.announced.remove(id) {
+                Some(announced) => gone.push((*id, announced)),
+                None => {
+                    writer.announced.extend(gone);
+                    return Err(CodeError::Unknown(*id));
+                }
+            }
+        }
         self.replace(&mut writer, |next| {
-            next.regions.retain(|region| region.range().start != start)
-        });
-        Ok(())
+            for (_, announced) in &gone {
+                if let Some(region) = next.regions.remove(announced.start) {
+                    next.signing -= usize::from(region.signs());
+                    next.changed(region.range());
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Registers native code whose frames can stand on a managed stack. There is no way to forget
@@ -151,9 +222,14 @@ impl Code {
             }
         };
         let mut writer = self.lock();
-        self.publish(&mut writer, start..end, "native code", |next| {
-            let i = next.natives.partition_point(|other| other.range.start < start);
-            next.natives.insert(i, Arc::new(Native { range: start..end, kind, rule }));
+        self.replace(&mut writer, |next| {
+            let range = start..end;
+            refuse_overlap(next, &range, "native code")?;
+            if next.has_image_code(&range) {
+                next.changed(range.clone());
+            }
+            next.natives.insert(range.clone(), Native { range, kind, rule });
+            Ok(())
         })
     }
 
@@ -166,16 +242,17 @@ impl Code {
         if loaded::generation() == now {
             return false;
         }
-        self.replace(&mut writer, |next| {
+        let changed: Result<(), CodeError> = self.replace(&mut writer, |next| {
             let known = |loaded: &_| next.images.iter().find(|image| image.is(loaded)).cloned();
             let (images, generation) = loaded::images(known, |name, code, loaded| {
                 Arc::new(Image::from_process(name, code, Some(loaded)))
             });
-            next.images.retain(|image| !image.is_of_process());
-            next.images.extend(images);
+            let others = next.images.iter().filter(|image| !image.is_of_process()).cloned();
+            set_images(next, others.chain(images).collect());
             next.generation = generation;
+            Ok(())
         });
-        true
+        changed.is_ok()
     }
 
     /// Adds an image from a file, for walks over another process's memory.
@@ -195,8 +272,11 @@ impl Code {
                 return Err(CodeError::Overlap { name, start: range.start, end: range.end, with });
             }
         }
-        self.replace(&mut writer, |next| next.images.push(Arc::new(image)));
-        Ok(())
+        self.replace(&mut writer, |next| {
+            let images = next.images.iter().cloned().chain([Arc::new(image)]).collect();
+            set_images(next, images);
+            Ok(())
+        })
     }
 
     /// What is registered now, for look-ups and walks. Wait-free, and safe in signal handlers.
@@ -213,44 +293,42 @@ impl Code {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish(
+    /// Publishes a changed copy of the current version, unless `change` fails.
+    fn replace(
         &self,
         writer: &mut Writer,
-        range: Range<usize>,
-        name: &str,
-        change: impl FnOnce(&mut Published),
+        change: impl FnOnce(&mut Published) -> Result<(), CodeError>,
     ) -> Result<(), CodeError> {
-        let overlap = self.snapshot().published().overlapping(&range);
-        if let Some(with) = overlap {
-            return Err(CodeError::Overlap {
-                name: name.into(),
-                start: range.start,
-                end: range.end,
-                with,
-            });
-        }
-        self.replace(writer, change);
+        let mut next = self.snapshot().published().clone();
+        next.version += 1;
+        change(&mut next)?;
+        self.published.replace(&mut writer.retired, next);
         Ok(())
     }
+}
 
-    /// Publishes a changed copy of the current version.
-    fn replace(&self, writer: &mut Writer, change: impl FnOnce(&mut Published)) {
-        let mut next = {
-            let snapshot = self.snapshot();
-            let now = snapshot.published();
-            // Relaxed: only the numbers' being distinct matters.
-            static NEXT: AtomicU64 = AtomicU64::new(1);
-            Published {
-                regions: now.regions.clone(),
-                natives: now.natives.clone(),
-                images: now.images.clone(),
-                generation: now.generation,
-                version: NEXT.fetch_add(1, Ordering::Relaxed),
-            }
-        };
-        change(&mut next);
-        self.published.replace(&mut writer.retired, next);
+fn refuse_overlap(next: &Published, range: &Range<usize>, name: &str) -> Result<(), CodeError> {
+    let Range { start, end } = *range;
+    let overlap = |with| CodeError::Overlap { name: name.into(), start, end, with };
+    next.overlapping(range).map_or(Ok(()), |with| Err(overlap(with)))
+}
+
+/// Replaces the images, and notes whose rules are others now.
+fn set_images(next: &mut Published, images: Vec<Arc<Image>>) {
+    let is_in = |image: &Arc<Image>, others: &[Arc<Image>]| {
+        others.iter().any(|other| Arc::ptr_eq(image, other))
+    };
+    let gone = next.images.iter().filter(|image| !is_in(image, &images));
+    let mut changed: Vec<Range<usize>> = gone.flat_map(|image| image.code().to_vec()).collect();
+    let new = images.iter().filter(|image| !is_in(image, &next.images));
+    for code in new.flat_map(|image| image.code()) {
+        // Callbacks have the rule of an image, where one holds them.
+        let natives = next.natives.values().filter(|native| native.kind == FrameKind::Callback);
+        let within = natives.map(|native| native.range());
+        changed.extend(within.filter(|range| range.start < code.end && code.start < range.end));
     }
+    changed.into_iter().for_each(|range| next.changed(range));
+    next.images = images.into();
 }
 
 impl Drop for Code {

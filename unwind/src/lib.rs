@@ -117,7 +117,7 @@ pub use code::{Code, CodeError, FunctionRef, NativeRule, RegionId, Snapshot};
 pub use frame::{BarrierRefusal, Frame, FrameKind};
 pub use image::{Image, ImageError};
 pub use memory::{LiveMemory, Memory, MemorySnapshot};
-pub use region::{Function, Region, RegionError};
+pub use region::{Announce, Function, Region, RegionError};
 pub use registers::{RegisterSet, Registers};
 pub use return_addresses::ReturnAddresses;
 pub use rule::{ExpressionError, Recovered, Recovery, Unsupported, UnwindRule};

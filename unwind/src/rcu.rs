@@ -6,6 +6,7 @@
 //! interrupted a reader or a writer. (Crossbeam's epochs may not: a handler may interrupt the
 //! pinning, and a reader may have to free memory.)
 
+use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::ops::Deref;
 
@@ -31,8 +32,17 @@ pub(crate) struct Rcu<T> {
 }
 
 /// Values that were replaced and may still be read. Its holder is the only writer.
+///
+/// A replacement takes the same time however many there are: a reader that stays makes them many.
 #[derive(Debug)]
-pub(crate) struct Retired<T>(Vec<(*mut T, u32)>);
+pub(crate) struct Retired<T> {
+    /// In the order in which they were replaced.
+    values: VecDeque<*mut T>,
+    /// The counters not yet seen at zero since then, one bit each, and how many values in a row
+    /// wait for these. What a value waits for, later ones wait for too. So the sets grow from group
+    /// to group, and there are no more groups than counters and one.
+    groups: Vec<(u32, usize)>,
+}
 
 // SAFETY: it owns the values. Readers of any thread see them by reference, and the holder frees
 // them.
@@ -40,7 +50,7 @@ unsafe impl<T: Send + Sync> Send for Retired<T> {}
 
 impl<T> Default for Retired<T> {
     fn default() -> Retired<T> {
-        Retired(Vec::new())
+        Retired { values: VecDeque::new(), groups: Vec::new() }
     }
 }
 
@@ -77,7 +87,8 @@ impl<T> Rcu<T> {
         // AcqRel: Release publishes the value to `read`; Acquire orders what is freed below after
         // the writes of the writer that made it.
         let old = self.current.swap(value, Ordering::AcqRel);
-        retired.0.push((old, (1 << COUNTERS) - 1));
+        retired.values.push_back(old);
+        retired.groups.push(((1 << COUNTERS) - 1, 1));
         // Relaxed: see `read`.
         self.turn.fetch_add(1, Ordering::Relaxed);
         // Pairs with the fence in `read`: a reader that counts itself in after the looks below
@@ -95,16 +106,21 @@ impl<T> Rcu<T> {
                 at_zero |= 1 << i;
             }
         }
-        retired.0.retain_mut(|(value, unseen)| {
-            *unseen &= !at_zero;
-            if *unseen == 0 {
+        retired.groups.iter_mut().for_each(|(unseen, _)| *unseen &= !at_zero);
+        retired.groups.dedup_by(|later, group| {
+            let equal = later.0 == group.0;
+            group.1 += if equal { later.1 } else { 0 };
+            equal
+        });
+        if let Some((0, count)) = retired.groups.first().copied() {
+            retired.groups.remove(0);
+            for value in retired.values.drain(..count) {
                 // SAFETY: it came from a box and is in the list once. Each counter has been zero at
                 // some time since it was replaced. Readers that counted before that have left, and
                 // readers that came later saw a later value.
-                drop(unsafe { Box::from_raw(*value) });
+                drop(unsafe { Box::from_raw(value) });
             }
-            *unseen != 0
-        });
+        }
     }
 }
 
@@ -124,7 +140,8 @@ impl<T> Retired<T> {
     ///
     /// No reader of the values' [`Rcu`] is left.
     pub(crate) unsafe fn free(&mut self) {
-        for (value, _) in self.0.drain(..) {
+        self.groups.clear();
+        for value in self.values.drain(..) {
             // SAFETY: it came from a box, is in the list once, and has no reader.
             drop(unsafe { Box::from_raw(value) });
         }
@@ -186,6 +203,41 @@ mod tests {
         // SAFETY: all readers are gone.
         unsafe { retired.free() };
     }
+
+    /// Readers on many stacks, so that they count in different places.
+    #[test]
+    fn values_that_wait_for_different_readers_are_in_few_groups() {
+        let shared = Rcu::new(Arc::new(0));
+        let mut retired = Retired::default();
+        let mut replaced = Vec::new();
+        let mut replace = |retired: &mut Retired<_>, n: usize| {
+            let value = Arc::new(n);
+            replaced.push(Arc::downgrade(&value));
+            shared.replace(retired, value);
+        };
+        fn deep<R>(depth: usize, at: impl FnOnce() -> R) -> R {
+            let space = [0_u8; 8192];
+            std::hint::black_box(&space);
+            if depth == 0 { at() } else { deep(depth - 1, at) }
+        }
+        let mut readers = Vec::new();
+        for n in 1..400 {
+            if n % 7 == 0 {
+                readers.push(deep(n / 7, || shared.read()));
+            }
+            replace(&mut retired, n);
+            assert!(retired.groups.len() <= COUNTERS + 1);
+            let waiting: usize = retired.groups.iter().map(|group| group.1).sum();
+            assert_eq!(waiting, retired.values.len());
+        }
+        assert!(retired.values.len() > 300, "the first reader keeps them");
+        readers.iter().for_each(|reader| assert!(Arc::strong_count(reader) >= 1));
+        drop(readers);
+        replace(&mut retired, 400);
+        replace(&mut retired, 401);
+        assert!(retired.values.is_empty());
+        assert_eq!(replaced.iter().filter(|value| value.strong_count() > 0).count(), 1);
+    }
 }
 
 #[cfg(all(test, stackmark_loom))]
@@ -233,7 +285,7 @@ mod loom_models {
             }
             threads.into_iter().for_each(|thread| thread.join().unwrap());
             shared.replace(&mut retired, value());
-            assert!(retired.0.is_empty(), "with no reader left, everything is freed");
+            assert!(retired.values.is_empty(), "with no reader left, everything is freed");
         });
     }
 

@@ -1,17 +1,20 @@
 //! A region of managed code, as registered and, after checks, as compiled.
 
+mod error;
+
 use std::ops::Range;
 
 use crate::arch::{CALL_PUSHES, CALLEE_SAVED, SIGNS_RETURN_ADDRESSES, WORD};
 use crate::cfi::{CfiError, Section};
-use crate::image::{ImageError, loaded};
-use crate::rule::{Base, CfiRows, PackedRule, Unsupported, UnwindRule};
+use crate::image::loaded;
+use crate::rule::{Base, CfiRows, PackedRule, UnwindRule};
 use crate::rule_table::RuleTable;
 use crate::safepoint::Safepoint;
 use crate::safepoint_table::SafepointTable;
 use crate::signing::signs_return_addresses;
 use crate::stack_map::compact::Layout;
-use crate::stack_map::map::{Location, Root, StackMap, StackMapError};
+use crate::stack_map::map::{Location, Root, StackMap};
+pub use error::RegionError;
 
 /// Managed code to register: one JIT module, or one unit of ahead-of-time code.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +39,34 @@ pub struct Region {
     /// The largest `cfa_offset` that a safepoint may have, in bytes. A region with a larger frame
     /// is refused, and so is one with a frame whose size is not known before it is walked.
     pub max_frame: Option<u32>,
+    /// What else in the process is told of it.
+    pub announce: Announce,
+}
+
+/// What is told of a region, beside this library. By default both are; a compiler of single methods
+/// does better to tell neither.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announce {
+    /// Debuggers, by gdb's JIT interface: names of functions, and backtraces. It takes an object
+    /// file in memory for each region.
+    pub debugger: bool,
+    /// The system's unwinder, by `__register_frame`: native exceptions and panics pass through the
+    /// region's frames. In libgcc 12 and older each such region makes every exception of the
+    /// process slower, and takes time in proportion to their number to forget.
+    pub system_unwinder: bool,
+}
+
+impl Announce {
+    /// Nothing is told.
+    pub const NONE: Announce = Announce { debugger: false, system_unwinder: false };
+    /// Debuggers and the system's unwinder are told.
+    pub const ALL: Announce = Announce { debugger: true, system_unwinder: true };
+}
+
+impl Default for Announce {
+    fn default() -> Announce {
+        Announce::ALL
+    }
 }
 
 /// A function of managed code.
@@ -50,139 +81,6 @@ pub struct Function {
     /// It moves its return address, or pops more than that when it returns, as tail calls with
     /// argument areas of different size do. Its frames get no return-address barrier.
     pub moves_return_address: bool,
-}
-
-/// What is wrong with a region.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RegionError {
-    /// The region is empty, wraps around, or is 4 GiB and more.
-    #[error("{len:#x} bytes at {start:#x} are no region")]
-    Range {
-        /// The region's start.
-        start: usize,
-        /// Its length.
-        len: usize,
-    },
-    /// The region's CFI is malformed.
-    #[error("its CFI: {0}")]
-    Cfi(#[from] CfiError),
-    /// The CFI of the image that holds the region was not found or is malformed.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    /// A function is empty or does not lie in the region.
-    #[error("function {function} at {start:#x} does not lie in it")]
-    FunctionOutside {
-        /// The function's name.
-        function: String,
-        /// The function's start.
-        start: usize,
-    },
-    /// Two functions overlap.
-    #[error("functions {first} and {second} overlap")]
-    FunctionsOverlap {
-        /// The name of the lower function.
-        first: String,
-        /// The name of the higher function.
-        second: String,
-    },
-    /// A return address does not lie in any function of the region.
-    #[error("safepoint {return_address:#x} lies in none of its functions")]
-    SafepointOutside {
-        /// The return address.
-        return_address: usize,
-    },
-    /// Two safepoints with one return address.
-    #[error("function {function}: two safepoints at {return_address:#x}")]
-    SafepointTwice {
-        /// The function.
-        function: String,
-        /// The return address.
-        return_address: usize,
-    },
-    /// No CFI covers the safepoint's call, so that no unwinder could find its caller.
-    #[error("function {function}: no CFI at safepoint {return_address:#x}")]
-    SafepointWithoutCfi {
-        /// The function.
-        function: String,
-        /// The return address.
-        return_address: usize,
-    },
-    /// The CFI at the safepoint is of a kind that managed code may not have.
-    #[error(
-        "function {function}: the frame at safepoint {return_address:#x} cannot be walked: {why}"
-    )]
-    SafepointUnsupported {
-        /// The function.
-        function: String,
-        /// The return address.
-        return_address: usize,
-        /// What is wrong with its CFI.
-        why: Unsupported,
-    },
-    /// The safepoint's frame and its CFI differ, or the frame cannot be written down.
-    #[error(
-        "function {function}: safepoint {return_address:#x} has its CFA {} bytes up, \
-         its CFI says {cfi}",
-        cfa_offset.map_or("unknown".into(), |bytes| bytes.to_string())
-    )]
-    SafepointLayout {
-        /// The function.
-        function: String,
-        /// The return address.
-        return_address: usize,
-        /// The safepoint's frame, if it says how large it is.
-        cfa_offset: Option<u32>,
-        /// The rule that its CFI has.
-        cfi: String,
-    },
-    /// A slot is not aligned, or not in the frame.
-    #[error("function {function}: safepoint {return_address:#x} has an impossible slot at {slot}")]
-    Slot {
-        /// The function.
-        function: String,
-        /// The return address.
-        return_address: usize,
-        /// The slot's offset from the stack pointer.
-        slot: i64,
-    },
-    /// A root is in a register: walks of a region do not recover those.
-    #[error("function {function}: safepoint {return_address:#x} has a root in a register")]
-    RegisterRoot {
-        /// The function.
-        function: String,
-        /// The return address.
-        return_address: usize,
-    },
-    /// The stack maps cannot be written down.
-    #[error(transparent)]
-    StackMap(#[from] StackMapError),
-    /// A frame is larger than the region allows.
-    #[error(
-        "function {function} has a frame of {frame} bytes; \
-         {limit} are allowed without a check of its own"
-    )]
-    FrameTooLarge {
-        /// The function.
-        function: String,
-        /// The size of its frame.
-        frame: u32,
-        /// The region's limit.
-        limit: u32,
-    },
-    /// A frame's size is not known, and the region has a limit for it.
-    #[error(
-        "function {function}: the frame at safepoint {return_address:#x} has no known size; \
-         {limit} bytes are allowed without a check of its own"
-    )]
-    FrameSizeUnknown {
-        /// The function.
-        function: String,
-        /// The return address.
-        return_address: usize,
-        /// The region's limit.
-        limit: u32,
-    },
 }
 
 /// A region as lookups use it.
@@ -261,6 +159,11 @@ impl CompiledRegion {
     /// What one of the region's rules stands for.
     pub(crate) fn resolve(&self, rule: PackedRule) -> Option<UnwindRule<'_>> {
         self.rules.resolve(rule)
+    }
+
+    /// Whether any of its code has a rule.
+    pub(crate) fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
     }
 
     /// Whether a function of it signs its return address.

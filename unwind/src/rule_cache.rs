@@ -4,12 +4,21 @@
 //! to the one that came after it were slower where they were wrong, and no faster where they were
 //! right.)
 
+use std::ops::Range;
+
+use crate::code::changes::Changes;
 use crate::rule::PackedRule;
 
 /// Marks a free entry: no code lies at the last address.
 const FREE: usize = usize::MAX;
+/// Marks an entry whose rule was forgotten, and which searches still run past.
+const GONE: usize = usize::MAX - 1;
 const FIRST_SIZE: usize = 1 << 10;
 const LARGEST_SIZE: usize = 1 << 20;
+/// Pcs that share the upper bits share a block.
+const BLOCK_SHIFT: u32 = 8;
+/// Blocks are told apart by as many bits of a hash.
+const BLOCK_BITS: u32 = 12;
 /// The number of frames after which saved registers are searched for.
 pub(crate) const LATELY: usize = 256;
 
@@ -27,15 +36,22 @@ pub(crate) struct Rules {
     shift: u32,
 }
 
-/// Packed rules by pc, for the traces of one thread. It serves one [`Code`](crate::Code) at a time.
-/// A trace with another `Code` empties it, and so does a trace after code was registered or
-/// unregistered.
+/// Packed rules by pc, for the traces of one thread. It serves one [`Code`](crate::Code) at a time:
+/// a trace with another `Code` empties it. Registration leaves it as it is. After code was
+/// unregistered, the next trace forgets the rules of that code, and no others: in a signal handler
+/// too. It is emptied if more than 1,500 regions have gone since its last trace, or if
+/// a trace goes back to a snapshot older than its last one.
 #[derive(Clone, Debug)]
 pub struct RuleCache {
     rules: Rules,
+    /// Entries that are not free, and how many of them are gone.
     used: usize,
+    gone: usize,
     grows: bool,
+    code: u64,
     version: u64,
+    /// The blocks that have any of the pcs, and maybe others, one bit each.
+    blocks: Box<[u64; (1 << BLOCK_BITS) / 64]>,
     /// Room for a trace's latest frames, before the search for their saved registers.
     lately: Box<[(PackedRule, usize); LATELY]>,
 }
@@ -66,39 +82,95 @@ impl RuleCache {
                 shift: usize::BITS - size.trailing_zeros(),
             },
             used: 0,
+            gone: 0,
             grows,
+            code: 0,
             version: 0,
+            blocks: Box::new([0; (1 << BLOCK_BITS) / 64]),
             lately: Box::new([(PackedRule::NONE, 0); LATELY]),
         }
     }
 
     /// Bytes of memory that it takes.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.rules.entries) + size_of_val(&*self.lately)
+        size_of_val(&*self.rules.entries) + size_of_val(&*self.lately) + size_of_val(&*self.blocks)
     }
 
     /// How many pcs it holds.
     pub fn len(&self) -> usize {
-        self.used
+        self.used - self.gone
     }
 
     /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.used == 0
+        self.len() == 0
     }
 
     pub(crate) fn grows(&self) -> bool {
         self.grows
     }
 
-    /// Empties the cache unless it was filled from this version of the tables.
-    pub(crate) fn belongs_to(&mut self, version: u64) {
-        if self.version != version {
-            self.version = version;
-            if self.used != 0 {
-                self.rules.entries.fill(Entry { at: FREE, rule: PackedRule::NONE });
-                self.used = 0;
+    /// Forgets what is no longer so in this version of the tables of `code`.
+    #[inline]
+    pub(crate) fn belongs_to(&mut self, code: u64, version: u64, changes: &Changes) {
+        if (self.code, self.version) != (code, version) {
+            self.catch_up(code, version, changes);
+        }
+    }
+
+    #[cold]
+    fn catch_up(&mut self, code: u64, version: u64, changes: &Changes) {
+        let is_later = self.code == code && self.version <= version;
+        match changes.since(self.version).filter(|_| is_later) {
+            Some(changes) if self.used != 0 => changes.for_each(|range| self.forget(range)),
+            Some(_) => {}
+            None => self.clear(),
+        }
+        (self.code, self.version) = (code, version);
+    }
+
+    fn clear(&mut self) {
+        if self.used != 0 {
+            self.rules.entries.fill(Entry { at: FREE, rule: PackedRule::NONE });
+            self.blocks.fill(0);
+            (self.used, self.gone) = (0, 0);
+        }
+    }
+
+    /// Forgets the rules of the pcs in `range`. It looks for each pc, or goes through all entries,
+    /// whichever is less work.
+    fn forget(&mut self, range: Range<usize>) {
+        let range = range.start..range.end.min(GONE);
+        if range.is_empty() {
+            return;
+        }
+        let blocks = (range.start >> BLOCK_SHIFT)..=(range.end - 1) >> BLOCK_SHIFT;
+        let limit = self.rules.entries.len() >> BLOCK_SHIFT;
+        let is_small = blocks.end() - blocks.start() < 1 << BLOCK_BITS;
+        let has = |blocks_with: &[u64], block: &usize| {
+            let bit = block_bit(*block);
+            blocks_with[bit / 64] >> (bit % 64) & 1 != 0
+        };
+        if is_small {
+            let count = blocks.clone().filter(|block| has(&self.blocks[..], block)).count();
+            if count <= limit {
+                for block in blocks {
+                    if !has(&self.blocks[..], &block) {
+                        continue;
+                    }
+                    let first = block << BLOCK_SHIFT;
+                    let last = first | ((1 << BLOCK_SHIFT) - 1);
+                    for at in first.max(range.start)..=last.min(range.end - 1) {
+                        if let Some(place) = self.rules.place(at) {
+                            self.gone += self.rules.entries[place].forget();
+                        }
+                    }
+                }
+                return;
             }
+        }
+        for entry in self.rules.entries.iter_mut().filter(|entry| range.contains(&entry.at)) {
+            self.gone += entry.forget();
         }
     }
 
@@ -115,47 +187,94 @@ impl RuleCache {
 
     /// Remembers the rule for a pc that is not yet in the cache.
     pub(crate) fn insert(&mut self, at: usize, rule: PackedRule) {
-        if at == FREE {
+        if at >= GONE {
             return;
         }
         if (self.used + 1) * 2 > self.rules.entries.len() {
-            if self.grows && self.rules.entries.len() < LARGEST_SIZE {
+            let is_largest = self.rules.entries.len() == LARGEST_SIZE;
+            if self.grows && (!is_largest || self.gone * 2 > self.used) {
                 self.grow();
-            } else {
+            } else if self.place_for(at).1 == FREE {
                 // The rule that stood there is forgotten. The slot stays taken, so searches still
                 // run past it.
                 let home = self.rules.home(at);
+                self.gone -= usize::from(self.rules.entries[home].at == GONE);
                 self.rules.entries[home] = Entry { at, rule };
+                self.note_block(at);
                 return;
             }
         }
         self.place(at, rule);
     }
 
-    fn place(&mut self, at: usize, rule: PackedRule) {
+    /// The first entry of the search for `at` that may be taken, and what it holds.
+    fn place_for(&self, at: usize) -> (usize, usize) {
         let mask = self.rules.entries.len() - 1;
         let mut i = self.rules.home(at);
-        while self.rules.entries[i & mask].at != FREE {
+        while self.rules.entries[i & mask].at < GONE {
             i += 1;
         }
-        self.rules.entries[i & mask] = Entry { at, rule };
-        self.used += 1;
+        (i & mask, self.rules.entries[i & mask].at)
     }
 
+    fn place(&mut self, at: usize, rule: PackedRule) {
+        let (place, held) = self.place_for(at);
+        self.rules.entries[place] = Entry { at, rule };
+        (self.used, self.gone) = match held {
+            GONE => (self.used, self.gone - 1),
+            _ => (self.used + 1, self.gone),
+        };
+        self.note_block(at);
+    }
+
+    fn note_block(&mut self, at: usize) {
+        let bit = block_bit(at >> BLOCK_SHIFT);
+        self.blocks[bit / 64] |= 1 << (bit % 64);
+    }
+
+    /// Makes room, by more entries or by those that are gone.
     fn grow(&mut self) {
-        let mut larger = RuleCache::with_size(self.rules.entries.len() * 4, true);
-        for entry in self.rules.entries.iter().filter(|entry| entry.at != FREE) {
+        let size = self.rules.entries.len();
+        let size = if self.len() * 4 < size { size } else { (size * 4).min(LARGEST_SIZE) };
+        let mut larger = RuleCache::with_size(size, true);
+        for entry in self.rules.entries.iter().filter(|entry| entry.at < GONE) {
             larger.place(entry.at, entry.rule);
         }
-        larger.version = self.version;
+        (larger.code, larger.version) = (self.code, self.version);
         *self = larger;
     }
+}
+
+impl Entry {
+    /// Forgets its rule. Yields one: the number of entries that are gone by that.
+    fn forget(&mut self) -> usize {
+        *self = Entry { at: GONE, rule: PackedRule::NONE };
+        1
+    }
+}
+
+/// The bit of a block.
+fn block_bit(block: usize) -> usize {
+    block.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (usize::BITS - BLOCK_BITS)
 }
 
 impl Rules {
     #[inline]
     fn home(&self, at: usize) -> usize {
         at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift
+    }
+
+    /// The entry for a pc, if it has been met.
+    fn place(&self, at: usize) -> Option<usize> {
+        let mask = self.entries.len() - 1;
+        let mut i = self.home(at);
+        while self.entries[i & mask].at != at {
+            if self.entries[i & mask].at == FREE {
+                return None;
+            }
+            i += 1;
+        }
+        Some(i & mask)
     }
 
     /// The rule for a pc, if it has been met.
@@ -173,6 +292,73 @@ impl Rules {
                 return None;
             }
             i += 1;
+        }
+    }
+}
+
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rule(number: usize) -> PackedRule {
+        PackedRule::fixed(8 * (number + 1)).expect("a small frame")
+    }
+
+    proptest! {
+        /// A cache knows no rule of a range that has gone, and loses no other one for that.
+        #[test]
+        fn a_cache_loses_what_has_gone_and_nothing_else(
+            steps in prop::collection::vec((0..4_u8, 0..3000_usize, 0..1200_usize), 1..500),
+            size in prop::option::of(prop_oneof![Just(40), 3000..5000_usize]),
+        ) {
+            let mut cache = size.map_or_else(RuleCache::new, RuleCache::fixed);
+            let is_large_enough = size != Some(40);
+            let (mut changes, mut version) = (Changes::default(), 1);
+            let mut known = HashMap::new();
+            for (step, at, len) in steps {
+                // Some close together, some far apart.
+                let place = |at: usize| if at.is_multiple_of(2) { at } else { at << 9 };
+                match step {
+                    0 => {
+                        version += 1;
+                        let range = place(at)..place(at) + len;
+                        known.retain(|at, _| !range.contains(at));
+                        changes.add(version, range);
+                    }
+                    1 => version += 1,
+                    _ => {
+                        let at = place(at);
+                        cache.belongs_to(1, version, &changes);
+                        match (cache.find(at), known.get(&at)) {
+                            (Some(found), Some(expected)) => prop_assert_eq!(found, *expected),
+                            (Some(_), None) => prop_assert!(false, "{:#x} has gone", at),
+                            (None, Some(_)) if is_large_enough => {
+                                prop_assert!(false, "{:#x} is lost", at);
+                            }
+                            (None, _) => {
+                                cache.insert(at, rule(len));
+                                known.insert(at, rule(len));
+                            }
+                        }
+                    }
+                }
+            }
+            cache.belongs_to(1, version, &changes);
+            if is_large_enough {
+                prop_assert_eq!(cache.len(), known.len());
+            }
+            for (at, expected) in &known {
+                let found = cache.find(*at);
+                prop_assert!(found == Some(*expected) || found.is_none() && !is_large_enough);
+            }
+            // An older version, or other code.
+            let (code, version) = if known.len() % 2 == 0 { (1, version - 1) } else { (2, version) };
+            cache.belongs_to(code, version, &changes);
+            prop_assert!(cache.is_empty());
         }
     }
 }

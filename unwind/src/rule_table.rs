@@ -119,6 +119,11 @@ impl RuleTable {
         self.unpacked.resolve(rule)
     }
 
+    /// Whether it covers no code.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
     /// Bytes of memory that the table takes.
     pub(crate) fn bytes(&self) -> usize {
         let RuleTable { heads, rows, rules, unpacked, .. } = self;

@@ -119,7 +119,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         registers: RegisterSet,
     ) -> Unwinder<'t, M, R, REGISTERS> {
         let code = snapshot.published();
-        cache.belongs_to(code.version);
+        cache.belongs_to(code.code, code.version, &code.changes);
         Unwinder {
             code,
             cache,

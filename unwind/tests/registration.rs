@@ -464,3 +464,167 @@ fn epilogues_that_cranelift_leaves_undescribed_are_added() {
         assert_eq!(rule(at), expected, "at {at}");
     }
 }
+
+#[test]
+fn regions_come_and_go_in_bulk_all_of_them_or_none() {
+    let code = Code::new();
+    let at = |i: usize| region(START + i * 0x1000, &[&[(0x20, 32, &[0, 8])]]);
+    let regions: Vec<Region> = (0..300).map(|i| at(i * 7 % 300)).collect();
+    let before = code.snapshot();
+    let ids = code.register_all(&regions).unwrap();
+    assert_eq!((ids.len(), before.safepoint_tables().0), (300, 0));
+    assert_eq!(code.snapshot().safepoint_tables().0, 300);
+    // The last overlaps one that is there, or one of the same call; or contradicts itself.
+    let mut wrong = at(401);
+    wrong.safepoints[0].cfa_offset = 44;
+    for last in [at(299), at(400), wrong] {
+        let refused = code.register_all(&[at(400), last]);
+        assert!(matches!(refused, Err(CodeError::Overlap { .. } | CodeError::Region { .. })));
+        assert!(code.snapshot().function(START + 400 * 0x1000).is_none());
+    }
+    // An unknown id, or one that comes twice.
+    code.unregister(ids[5]).unwrap();
+    for wrong in [&[ids[0], ids[5]], &[ids[1], ids[1]]] {
+        assert_eq!(code.unregister_all(wrong), Err(CodeError::Unknown(wrong[1])));
+        assert_eq!(code.snapshot().safepoint_tables().0, 299);
+    }
+    code.unregister_all(&[&ids[..5], &ids[6..]].concat()).unwrap();
+    assert_eq!(code.snapshot().safepoint_tables().0, 0);
+    assert_eq!(code.register_all(&[]), Ok(vec![]));
+    assert_eq!(code.unregister_all(&[]), Ok(()));
+}
+
+mod announced {
+    use super::*;
+    use std::ffi::c_void;
+    use std::sync::{Mutex, PoisonError};
+
+    use stackmark_unwind::Announce;
+
+    /// `struct jit_code_entry` and `struct jit_descriptor` of gdb's interface.
+    #[repr(C)]
+    struct Entry {
+        next: *const Entry,
+        prev: *const Entry,
+        file: *const u8,
+        size: u64,
+    }
+    #[repr(C)]
+    struct Descriptor {
+        version: u32,
+        action: u32,
+        relevant: *const Entry,
+        first: *const Entry,
+    }
+    unsafe extern "C" {
+        static __jit_debug_descriptor: Descriptor;
+        /// libgcc's search for the CFI of a pc.
+        fn _Unwind_Find_FDE(pc: *const c_void, bases: *mut [usize; 3]) -> *const c_void;
+    }
+
+    fn is_known_to_system(pc: usize) -> bool {
+        let mut bases = [0; 3];
+        // SAFETY: the search reads the registered sections, which stay while they are registered.
+        !unsafe { _Unwind_Find_FDE(pc as *const c_void, &raw mut bases) }.is_null()
+    }
+
+    /// Whether a file that debuggers are shown has `name` in it.
+    fn is_known_to_debugger(name: &str) -> bool {
+        // SAFETY: only tests of this module change the list, one at a time; its entries and files
+        // are in place.
+        unsafe {
+            let mut entry = (&raw const __jit_debug_descriptor.first).read_volatile();
+            while !entry.is_null() {
+                let file = std::slice::from_raw_parts((*entry).file, (*entry).size as usize);
+                if file.windows(name.len()).any(|bytes| bytes == name.as_bytes()) {
+                    return true;
+                }
+                entry = (*entry).next;
+            }
+        }
+        false
+    }
+
+    #[test]
+    fn debuggers_and_the_systems_unwinder_are_told_as_the_region_wishes() {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let code = Code::new();
+        for (i, [debugger, system_unwinder]) in
+            [[false, false], [false, true], [true, false], [true, true]].into_iter().enumerate()
+        {
+            // Where no other test has code.
+            let start = 0x7654_0000 + i * 0x1_0000;
+            let name = format!("function_to_announce_{i}");
+            let mut region = region(start, &[&[(0x20, 32, &[0])]]);
+            region.functions[0].name.clone_from(&name);
+            region.announce = Announce { debugger, system_unwinder };
+            let id = code.register(region).unwrap();
+            assert_eq!(is_known_to_system(start + 0x20), system_unwinder);
+            assert_eq!(is_known_to_debugger(&name), debugger);
+            assert!(code.snapshot().safepoint(start + 0x20).is_some());
+            code.unregister(id).unwrap();
+            assert!(!is_known_to_system(start + 0x20) && !is_known_to_debugger(&name));
+        }
+        assert_eq!(Announce::default(), Announce::ALL);
+    }
+}
+
+/// A trace by a cache sees what is registered now, and the cache keeps what has not changed.
+#[test]
+fn a_cache_forgets_the_rules_of_code_that_has_gone_and_keeps_the_others() {
+    use stackmark_unwind::{MemorySnapshot, RegisterSet, RuleCache, Unwinder, WalkError};
+
+    let code = Code::new();
+    let at = |i: usize, span: u32| region(START + i * 0x1000, &[&[(0x20, span, &[])]]);
+    let mut ids = code.register_all(&(0..50).map(|i| at(i, 32)).collect::<Vec<_>>()).unwrap();
+    let call = |i: usize| START + i * 0x1000 + 0x20;
+    // Frame i of six words, as each function keeps them, called by frame i + 1.
+    let stack = 0x7000_0000;
+    let words: Vec<usize> = (0..51)
+        .flat_map(|i| {
+            let fp = stack + 8 * (6 * (i + 1) + 4);
+            [0, 0, 0, 0, fp, if i < 49 { call(i + 1) } else { 0x10 }]
+        })
+        .collect();
+    let memory = MemorySnapshot { start: stack, words };
+    let walk = |cache: &mut RuleCache, snapshot: &stackmark_unwind::Snapshot<'_>| {
+        let set = RegisterSet::new(call(0), stack, stack + 32);
+        let mut walk = Unwinder::new(snapshot, cache, &memory, (), set).at_return_address();
+        let mut frames = 0;
+        loop {
+            match walk.next_frame() {
+                Ok(Some(_)) => frames += 1,
+                Ok(None) => panic!("the last return address is nowhere"),
+                Err(error) => return (frames, error),
+            }
+        }
+    };
+    let nowhere = |pc| WalkError::NoRule { pc };
+    for mut cache in [RuleCache::new(), RuleCache::fixed(200), RuleCache::fixed(1 << 15)] {
+        assert_eq!(walk(&mut cache, &code.snapshot()), (50, nowhere(0x10)));
+        assert_eq!(cache.len(), 50);
+        // Nothing is lost by code that comes.
+        let more = code.register_all(&(60..70).map(|i| at(i, 32)).collect::<Vec<_>>()).unwrap();
+        assert_eq!(walk(&mut cache, &code.snapshot()), (50, nowhere(0x10)));
+        assert_eq!(cache.len(), 50);
+        let old = code.snapshot();
+        code.unregister(ids[20]).unwrap();
+        assert_eq!(walk(&mut cache, &code.snapshot()), (20, nowhere(call(20))));
+        assert_eq!(cache.len(), 49, "only that one is lost");
+        // The older snapshot still has it.
+        assert_eq!(walk(&mut cache, &old), (50, nowhere(0x10)));
+        assert_eq!(walk(&mut cache, &code.snapshot()), (20, nowhere(call(20))));
+        // Other code at the same place: its frames are larger by a word, so that what comes above
+        // is no return address.
+        let mut other = at(20, 32);
+        other.safepoints.clear();
+        other.eh_frame = eh_frame([(other.start, FUNCTION as u32, vec![(0, Cfi::CfaOffset(56))])]);
+        ids[20] = code.register(other).unwrap();
+        assert_eq!(walk(&mut cache, &code.snapshot()), (21, nowhere(0)));
+        code.unregister(ids[20]).unwrap();
+        ids[20] = code.register(at(20, 32)).unwrap();
+        code.unregister_all(&more).unwrap();
+        assert_eq!(walk(&mut cache, &code.snapshot()), (50, nowhere(0x10)));
+    }
+}

@@ -4,7 +4,7 @@ use crate::image::ImageError;
 use crate::region::RegionError;
 
 /// A registered region of managed code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RegionId(pub(super) u64);
 
 /// Why code was not registered or unregistered.

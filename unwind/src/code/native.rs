@@ -46,6 +46,10 @@ pub(crate) enum NativeStep {
 }
 
 impl Native {
+    pub(super) fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
     /// The step for a frame that stands at `pc`, which lies in the range.
     pub(crate) fn step(&self, pc: usize) -> NativeStep {
         match &self.rule {

@@ -3,24 +3,32 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::changes::Changes;
 use super::native::{Native, NativeStep};
+use super::range_map::RangeMap;
 use crate::frame::FrameKind;
 use crate::image::{Image, ImageError};
 use crate::region::CompiledRegion;
 use crate::rule::{PackedRule, UnwindRule};
 
-/// One version of everything that is registered. Both lists are sorted by address and overlap
-/// nowhere.
-#[derive(Debug, Default)]
+/// One version of everything that is registered. Regions and natives overlap nowhere.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Published {
-    pub(super) regions: Vec<Arc<CompiledRegion>>,
-    pub(super) natives: Vec<Arc<Native>>,
+    pub(super) regions: RangeMap<CompiledRegion>,
+    /// How many of the regions sign their return addresses.
+    pub(super) signing: usize,
+    pub(super) natives: RangeMap<Native>,
     /// Images may lie around natives. The rules of natives come first.
-    pub(super) images: Vec<Arc<Image>>,
+    pub(super) images: Arc<[Arc<Image>]>,
     /// The loader's generation when the images of the process were noted.
     pub(super) generation: (u64, u64),
-    /// Unique in the process.
+    /// The number of the [`Code`](super::Code), unique in the process.
+    pub(crate) code: u64,
+    /// Greater than those of all earlier versions of this code.
     pub(crate) version: u64,
+    /// Where the rule for a pc may be another one than it was. That a pc has a rule now, and had
+    /// none before, is no such change.
+    pub(crate) changes: Changes,
 }
 
 /// What holds a pc.
@@ -66,27 +74,31 @@ impl Published {
     }
 
     pub(crate) fn find(&self, pc: usize) -> Option<Found<'_>> {
-        if let Some(region) = self.region(pc) {
-            return Some(Found::Region(region));
+        match self.region(pc) {
+            Some(region) => Some(Found::Region(region)),
+            None => self.natives.get(pc).map(Found::Native),
         }
-        let i = self.natives.partition_point(|native| native.range.start <= pc);
-        let native = self.natives.get(i.checked_sub(1)?)?;
-        native.range.contains(&pc).then_some(Found::Native(native))
     }
 
     #[inline]
     pub(crate) fn region(&self, pc: usize) -> Option<&CompiledRegion> {
-        let i = self.regions.partition_point(|region| region.range().start <= pc);
-        let region = self.regions.get(i.checked_sub(1)?)?;
-        region.range().contains(&pc).then_some(region)
+        self.regions.get(pc)
+    }
+
+    /// Whether an image has code in `range`.
+    pub(super) fn has_image_code(&self, range: &Range<usize>) -> bool {
+        let mut code = self.images.iter().flat_map(|image| image.code());
+        code.any(|code| code.start < range.end && range.start < code.end)
+    }
+
+    /// Notes that the rules in `range` are others than they were in the version before.
+    pub(super) fn changed(&mut self, range: Range<usize>) {
+        self.changes.add(self.version, range);
     }
 
     /// What overlaps `range`, in words.
     pub(super) fn overlapping(&self, range: &Range<usize>) -> Option<String> {
-        let meets = |other: &Range<usize>| other.start < range.end && range.start < other.end;
-        let region = self.regions.iter().find(|region| meets(&region.range()));
-        let native = self.natives.iter().find(|native| meets(&native.range));
-        match (region, native) {
+        match (self.regions.overlapping(range), self.natives.overlapping(range)) {
             (Some(region), _) => Some(format!("region {}", region.name())),
             (_, Some(native)) => {
                 Some(format!("{:?} code at {:#x}", native.kind, native.range.start))

@@ -36,14 +36,14 @@ impl Snapshot<'_> {
 
     /// The number of safepoints in all regions, and the bytes of memory that their tables take.
     pub fn safepoint_tables(&self) -> (usize, usize) {
-        let sizes = self.published().regions.iter().map(|region| region.safepoints().size());
+        let sizes = self.published().regions.values().map(|region| region.safepoints().size());
         sizes.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
     }
 
     /// Whether any registered managed code signs its return addresses (arm64 PAC). Its functions
     /// get no return-address barriers.
     pub fn signs_return_addresses(&self) -> bool {
-        self.published().regions.iter().any(|region| region.signs())
+        self.published().signing > 0
     }
 
     /// The image that holds `pc`.
