@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::frame::FrameKind;
 use crate::image::{Image, ImageError, loaded};
 use crate::jit_debug::SymbolFile;
-use crate::os::SystemFrames;
+use crate::os::{self, SystemFrames};
 use crate::rcu::{Rcu, Retired};
 use crate::region::{Announce, CompiledRegion, Region};
 use crate::rule::PackedRule;
@@ -250,6 +250,7 @@ impl Code {
             let others = next.images.iter().filter(|image| !image.is_of_process()).cloned();
             set_images(next, others.chain(images).collect());
             next.generation = generation;
+            next.context_end = os::context_end().unwrap_or(0);
             Ok(())
         });
         changed.is_ok()

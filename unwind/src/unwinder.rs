@@ -1,8 +1,11 @@
 //! Traces: walks over any stack, through native and managed frames, by the rule for each pc.
 //!
 //! A [`RuleCache`] keeps the packed rule of each pc that its traces have seen. Rules that are not
-//! packed are evaluated each time. A pc without a rule is an error. A trace never guesses by frame
-//! pointers; it runs along them only where the rules say that they are right.
+//! packed are evaluated each time. A pc without a rule is an error, unless the caller gives a hook for
+//! such frames. A trace never guesses by frame pointers itself; it runs along them only where the
+//! rules say that they are right. It ends behind a return address that is 0.
+
+mod steps;
 
 use std::ops::ControlFlow;
 
@@ -13,13 +16,12 @@ use crate::arch::{
 };
 use crate::code::Snapshot;
 use crate::code::published::Published;
-use crate::image::ImageError;
 use crate::memory::Memory;
 use crate::registers::RegisterSet;
 use crate::return_addresses::ReturnAddresses;
-use crate::rule::{ExpressionError, PackedRule, Recovered, UnwindRule};
 use crate::rule_cache::RuleCache;
 use crate::saved_registers::SavedLately;
+use crate::undescribed::{Hook, UndescribedFrames};
 use crate::walk_error::WalkError;
 
 /// The stack is prefetched this many bytes ahead of the CFA: about eight frames.
@@ -46,6 +48,9 @@ pub struct CallFrame {
     pub return_address: usize,
     /// It is the frame that the kernel made to deliver a signal.
     pub signal_frame: bool,
+    /// No rule describes it. Its caller is the one that the
+    /// [hook](Unwinder::undescribed) has found, and its CFA the caller's stack pointer.
+    pub undescribed: bool,
 }
 
 impl CallFrame {
@@ -81,6 +86,7 @@ pub struct Unwinder<'t, M, R, const REGISTERS: bool> {
     fresh: bool,
     jumps: u32,
     ended: bool,
+    hook: Hook<'t>,
 }
 
 impl<'t, M: Memory, R: ReturnAddresses> Unwinder<'t, M, R, true> {
@@ -135,7 +141,16 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             fresh: true,
             jumps: 0,
             ended: false,
+            hook: Hook(None),
         }
+    }
+
+    /// Asks `hook` for the callers of frames that no rule describes, as those of JIT code without
+    /// CFI, instead of ending with [`WalkError::NoRule`]. [`FramePointers`](crate::FramePointers)
+    /// is such a hook. What it finds is a guess; the frame [says](CallFrame::undescribed) so.
+    pub fn undescribed(mut self, hook: &'t dyn UndescribedFrames) -> Self {
+        self.hook = Hook(Some(hook));
+        self
     }
 
     /// Says that the pc with which the trace begins is a return address, as that of a parked thread
@@ -216,6 +231,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
                             return_slot: Some(record.wrapping_add(FRAME_RECORD_RETURN)),
                             return_address,
                             signal_frame: false,
+                            undescribed: false,
                         };
                         (at, sp, fp, exact) =
                             (return_address.wrapping_sub(1), cfa, saved_fp, false);
@@ -266,6 +282,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
                     return_slot: Some(return_slot),
                     return_address,
                     signal_frame: false,
+                    undescribed: false,
                 };
                 (at, sp, exact, moved) = (return_address.wrapping_sub(1), cfa, false, true);
                 if let ControlFlow::Break(result) = each(frame) {
@@ -288,71 +305,6 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
                 }
             }
         }
-    }
-
-    /// One step of any kind.
-    #[cold]
-    #[inline(never)]
-    fn step(&mut self) -> Result<Option<CallFrame>, WalkError> {
-        if self.ended {
-            return Ok(None);
-        }
-        let rule = match self.cache.find(self.at).filter(|rule| *rule != PackedRule::NONE) {
-            Some(rule) => rule,
-            None => {
-                let rule = self.unwind_rule()?;
-                match rule.as_packed() {
-                    Some(rule) => {
-                        self.cache.insert(self.at, rule);
-                        rule
-                    }
-                    None => return self.step_slowly(rule),
-                }
-            }
-        };
-        let sp = self.sp;
-        let (from_fp, offset) = match rule.simple() {
-            Some(simple) => simple,
-            None => return self.step_slowly(UnwindRule::packed(rule)),
-        };
-        if from_fp && self.fp_unknown {
-            let source = ExpressionError::UnknownRegister(FRAME_POINTER);
-            return Err(WalkError::Expression { pc: self.pc(), source });
-        }
-        let cfa = if from_fp { self.fp } else { sp }.wrapping_add(offset);
-        // The frame pointer may lead to another stack, which may lie anywhere.
-        if cfa == sp || cfa < sp && !from_fp || !cfa.is_multiple_of(WORD) {
-            return Err(self.bad_cfa(cfa));
-        }
-        if cfa < sp {
-            self.jump()?;
-        }
-        let return_slot = rule.return_slot(cfa);
-        let found = self.read(return_slot)?;
-        let (fp, fp_unknown) = match rule.saved_fp() {
-            0 => (self.fp, self.fp_unknown),
-            below => (self.read(cfa.wrapping_sub(below))?, false),
-        };
-        if REGISTERS {
-            for (i, saved) in self.saved.iter_mut().enumerate().filter(|(i, _)| rule.saved(*i) != 0)
-            {
-                *saved = cfa.wrapping_sub(rule.saved(i));
-            }
-        }
-        let return_address = self.returns.original(found).unwrap_or(found);
-        let frame = CallFrame {
-            pc: self.pc(),
-            exact: self.exact,
-            sp,
-            cfa,
-            return_slot: Some(return_slot),
-            return_address,
-            signal_frame: false,
-        };
-        (self.at, self.sp, self.fp) = (return_address.wrapping_sub(1), cfa, fp);
-        self.fp_unknown = fp_unknown;
-        (self.exact, self.fresh) = (false, false);
-        Ok(Some(frame))
     }
 
     /// The stack pointer of the frame at which the trace stands.
@@ -389,97 +341,5 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
     pub fn register_slot(&self, register: Register) -> Option<usize> {
         let i = CALLEE_SAVED.into_iter().position(|saved| saved == register)?;
         (self.saved[i] != 0).then_some(self.saved[i])
-    }
-
-    #[inline]
-    fn read(&self, address: usize) -> Result<usize, WalkError> {
-        self.memory.read(address).ok_or(WalkError::Unreadable { pc: self.pc(), address })
-    }
-
-    #[cold]
-    fn bad_cfa(&self, cfa: usize) -> WalkError {
-        let (pc, sp) = (self.pc(), self.sp);
-        if cfa <= sp {
-            WalkError::NotIncreasing { pc, sp, cfa }
-        } else {
-            WalkError::Misaligned { pc, cfa }
-        }
-    }
-
-    /// Counts a step down, to another stack.
-    fn jump(&mut self) -> Result<(), WalkError> {
-        self.jumps += 1;
-        if self.jumps > JUMPS { Err(WalkError::Circles { pc: self.pc() }) } else { Ok(()) }
-    }
-
-    fn unwind_rule(&self) -> Result<UnwindRule<'t>, WalkError> {
-        let pc = self.pc();
-        let failed = |error| match error {
-            ImageError::Cfi { source, .. } => WalkError::Cfi { pc, source },
-            _ => WalkError::Image { pc },
-        };
-        self.code.rule(self.at, self.cache.grows()).map_err(failed)?.ok_or(WalkError::NoRule { pc })
-    }
-
-    /// A step by a rule that is not one of the two simple forms.
-    #[cold]
-    fn step_slowly(&mut self, rule: UnwindRule<'t>) -> Result<Option<CallFrame>, WalkError> {
-        let (pc, sp, exact) = (self.pc(), self.sp, self.exact);
-        let failed = |source| WalkError::Expression { pc, source };
-        let registers = self.all_registers();
-        let recovery = rule.evaluate(&registers, &self.memory).map_err(failed)?;
-        let cfa = recovery.cfa;
-        let signal_frame = recovery.signal_frame;
-        if recovery.oldest {
-            self.ended = true;
-            let frame = CallFrame {
-                pc,
-                exact,
-                sp,
-                cfa: sp,
-                return_slot: None,
-                return_address: 0,
-                signal_frame,
-            };
-            return Ok(Some(frame));
-        }
-        let caller = recovery.caller(&registers, &self.memory).map_err(failed)?;
-        let (Some(found), Some(caller_sp)) = (caller.get(PC), caller.get(STACK_POINTER)) else {
-            return Err(WalkError::ReturnAddress { pc });
-        };
-        if caller_sp <= sp {
-            // The caller is on another stack. A signal handler with a stack of its own, or a call
-            // between stacks, does that.
-            self.jump()?;
-        }
-        let return_address = self.returns.original(found).unwrap_or(found);
-        let return_slot = recovery.return_slot();
-        if REGISTERS {
-            for (i, register) in CALLEE_SAVED.into_iter().enumerate() {
-                match recovery.register(register) {
-                    Recovered::At(address) => self.saved[i] = address,
-                    Recovered::Same => {}
-                    Recovered::Unknown | Recovered::Value(_) => self.saved[i] = 0,
-                }
-            }
-        }
-        self.registers = caller;
-        self.sp = caller_sp;
-        self.fp = caller.get(FRAME_POINTER).unwrap_or(0);
-        self.fp_unknown = caller.get(FRAME_POINTER).is_none();
-        self.exact = signal_frame;
-        self.at = if signal_frame { return_address } else { return_address.wrapping_sub(1) };
-        self.fresh = true;
-        Ok(Some(CallFrame { pc, exact, sp, cfa, return_slot, return_address, signal_frame }))
-    }
-
-    fn all_registers(&self) -> RegisterSet {
-        let mut registers = if self.fresh { self.registers } else { RegisterSet::unknown() };
-        for register in CALLEE_SAVED.into_iter().chain([PC, STACK_POINTER]) {
-            if let Some(value) = self.register(register) {
-                registers.set(register, value);
-            }
-        }
-        registers
     }
 }

@@ -22,6 +22,9 @@ pub(crate) struct Published {
     pub(super) images: Arc<[Arc<Image>]>,
     /// The loader's generation when the images of the process were noted.
     pub(super) generation: (u64, u64),
+    /// The return address behind which a coroutine of the process's C library has no caller; 0 if
+    /// there is none.
+    pub(crate) context_end: usize,
     /// The number of the [`Code`](super::Code), unique in the process.
     pub(crate) code: u64,
     /// Greater than those of all earlier versions of this code.

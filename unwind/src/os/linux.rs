@@ -1,6 +1,7 @@
 //! Linux: the images that the loader has mapped, and the registration of CFI with libgcc.
 
 use std::ffi::{CStr, c_void};
+use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -101,6 +102,84 @@ pub(crate) fn for_each_image<F: FnMut(&MappedImage<'_>) -> bool>(mut each: F) {
     // SAFETY: `call` has the type that `dl_iterate_phdr` calls, a panic in it aborts, and `each`
     // outlives the call.
     unsafe { libc::dl_iterate_phdr(Some(call::<F>), (&raw mut each).cast()) };
+}
+
+/// The stack of the calling thread, from its lowest address on.
+pub(crate) fn thread_stack() -> io::Result<Range<usize>> {
+    // SAFETY: the first call initialises the attributes, the second reads them, and they are
+    // destroyed once.
+    unsafe {
+        let mut attributes = std::mem::zeroed();
+        let error = libc::pthread_getattr_np(libc::pthread_self(), &raw mut attributes);
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        let (mut start, mut size) = (std::ptr::null_mut(), 0);
+        let error =
+            libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size);
+        libc::pthread_attr_destroy(&raw mut attributes);
+        match error {
+            0 => Ok(start as usize..start as usize + size),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+/// The calling thread's stack for signal handlers, if it has one.
+pub(crate) fn signal_stack() -> Option<Range<usize>> {
+    // SAFETY: zero bytes are a valid structure, which the call fills; nothing is set.
+    let stack = unsafe {
+        let mut stack: libc::stack_t = std::mem::zeroed();
+        if libc::sigaltstack(std::ptr::null(), &raw mut stack) != 0 {
+            return None;
+        }
+        stack
+    };
+    let start = stack.ss_sp as usize;
+    (stack.ss_flags & libc::SS_DISABLE == 0 && start != 0).then(|| start..start + stack.ss_size)
+}
+
+/// The address to which the function of a new `ucontext` returns: behind it there is no caller. Its
+/// CFI does not say so, and at the byte before it lies another function, or none. `None` if the
+/// system has no such contexts.
+#[cfg(target_env = "gnu")]
+pub(crate) fn context_end() -> Option<usize> {
+    use std::mem::MaybeUninit;
+    use std::sync::OnceLock;
+
+    use crate::arch::{CALL_PUSHES, RETURN_ADDRESS};
+    use crate::registers::RegisterSet;
+
+    extern "C" fn never() {}
+    static END: OnceLock<Option<usize>> = OnceLock::new();
+    *END.get_or_init(|| {
+        let mut stack = [0_usize; 1024];
+        let mut context = MaybeUninit::<libc::ucontext_t>::zeroed();
+        // SAFETY: the context is filled before it is read, and gets a stack that outlives it. It is
+        // never switched to.
+        let registers = unsafe {
+            if libc::getcontext(context.as_mut_ptr()) != 0 {
+                return None;
+            }
+            let context = context.assume_init_mut();
+            context.uc_stack.ss_sp = stack.as_mut_ptr().cast();
+            context.uc_stack.ss_size = size_of_val(&stack);
+            context.uc_link = std::ptr::null_mut();
+            libc::makecontext(context, never, 0);
+            RegisterSet::interrupted(context)
+        };
+        if CALL_PUSHES == 0 {
+            return registers.get(RETURN_ADDRESS);
+        }
+        let offset = registers.sp().checked_sub(stack.as_ptr() as usize)?;
+        std::hint::black_box(&stack).get(offset / size_of::<usize>()).copied()
+    })
+}
+
+/// This C library has no such contexts.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn context_end() -> Option<usize> {
+    None
 }
 
 /// The path of the running program; `None` if the system does not say.

@@ -1,0 +1,227 @@
+//! The steps that are not simple ones over pcs that the cache holds.
+
+use super::{CallFrame, JUMPS, Unwinder};
+use crate::arch::{CALLEE_SAVED, FRAME_POINTER, PC, STACK_POINTER, WORD};
+use crate::image::ImageError;
+use crate::memory::Memory;
+use crate::registers::RegisterSet;
+use crate::return_addresses::ReturnAddresses;
+use crate::rule::{ExpressionError, PackedRule, Recovered, UnwindRule};
+use crate::walk_error::WalkError;
+
+impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R, REGISTERS> {
+    /// One step of any kind.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn step(&mut self) -> Result<Option<CallFrame>, WalkError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let rule = match self.cache.find(self.at).filter(|rule| *rule != PackedRule::NONE) {
+            Some(rule) => rule,
+            None => {
+                let pc = self.pc();
+                if !self.exact && pc == 0 {
+                    self.ended = true;
+                    return Ok(None);
+                }
+                let ends_context = self.at.wrapping_add(1) == self.code.context_end;
+                if !self.exact && ends_context {
+                    return self.step_slowly(UnwindRule::packed(PackedRule::OLDEST));
+                }
+                let rule = match self.unwind_rule() {
+                    Err(WalkError::NoRule { .. }) => return self.step_by_hook(),
+                    rule => rule?,
+                };
+                match rule.as_packed() {
+                    Some(rule) => {
+                        // There the rule depends on whether the pc is a return address.
+                        if !ends_context {
+                            self.cache.insert(self.at, rule);
+                        }
+                        rule
+                    }
+                    None => return self.step_slowly(rule),
+                }
+            }
+        };
+        let sp = self.sp;
+        let (from_fp, offset) = match rule.simple() {
+            Some(simple) => simple,
+            None => return self.step_slowly(UnwindRule::packed(rule)),
+        };
+        if from_fp && self.fp_unknown {
+            let source = ExpressionError::UnknownRegister(FRAME_POINTER);
+            return Err(WalkError::Expression { pc: self.pc(), source });
+        }
+        let cfa = if from_fp { self.fp } else { sp }.wrapping_add(offset);
+        // The frame pointer may lead to another stack, which may lie anywhere.
+        if cfa == sp || cfa < sp && !from_fp || !cfa.is_multiple_of(WORD) {
+            return Err(self.bad_cfa(cfa));
+        }
+        if cfa < sp {
+            self.jump()?;
+        }
+        let return_slot = rule.return_slot(cfa);
+        let found = self.read(return_slot)?;
+        let (fp, fp_unknown) = match rule.saved_fp() {
+            0 => (self.fp, self.fp_unknown),
+            below => (self.read(cfa.wrapping_sub(below))?, false),
+        };
+        if REGISTERS {
+            for (i, saved) in self.saved.iter_mut().enumerate().filter(|(i, _)| rule.saved(*i) != 0)
+            {
+                *saved = cfa.wrapping_sub(rule.saved(i));
+            }
+        }
+        let return_address = self.returns.original(found).unwrap_or(found);
+        let frame = CallFrame {
+            pc: self.pc(),
+            exact: self.exact,
+            sp,
+            cfa,
+            return_slot: Some(return_slot),
+            return_address,
+            signal_frame: false,
+            undescribed: false,
+        };
+        (self.at, self.sp, self.fp) = (return_address.wrapping_sub(1), cfa, fp);
+        self.fp_unknown = fp_unknown;
+        (self.exact, self.fresh) = (false, false);
+        Ok(Some(frame))
+    }
+
+    #[inline]
+    fn read(&self, address: usize) -> Result<usize, WalkError> {
+        self.memory.read(address).ok_or(WalkError::Unreadable { pc: self.pc(), address })
+    }
+
+    #[cold]
+    fn bad_cfa(&self, cfa: usize) -> WalkError {
+        let (pc, sp) = (self.pc(), self.sp);
+        if cfa <= sp {
+            WalkError::NotIncreasing { pc, sp, cfa }
+        } else {
+            WalkError::Misaligned { pc, cfa }
+        }
+    }
+
+    /// A step from a frame that no rule describes.
+    #[cold]
+    fn step_by_hook(&mut self) -> Result<Option<CallFrame>, WalkError> {
+        let (pc, sp, exact) = (self.pc(), self.sp, self.exact);
+        let caller = self.hook.0.and_then(|hook| hook.caller(&self.all_registers(), &self.memory));
+        let caller = caller.filter(|caller| caller.get(PC).is_some());
+        let Some((mut caller, cfa)) = caller.and_then(|c| Some((c, c.get(STACK_POINTER)?))) else {
+            return Err(WalkError::NoRule { pc });
+        };
+        if cfa <= sp {
+            self.jump()?;
+        }
+        let found = caller.pc();
+        let return_address = self.returns.original(found).unwrap_or(found);
+        caller.set(PC, return_address);
+        self.saved = [0; CALLEE_SAVED.len()];
+        self.take(caller, cfa, return_address.wrapping_sub(1), false);
+        Ok(Some(CallFrame {
+            pc,
+            exact,
+            sp,
+            cfa,
+            return_slot: None,
+            return_address,
+            signal_frame: false,
+            undescribed: true,
+        }))
+    }
+
+    /// Goes on to a caller of which all that is known is in `caller`.
+    fn take(&mut self, caller: RegisterSet, sp: usize, at: usize, exact: bool) {
+        self.registers = caller;
+        self.fp = caller.get(FRAME_POINTER).unwrap_or(0);
+        self.fp_unknown = caller.get(FRAME_POINTER).is_none();
+        (self.sp, self.at, self.exact, self.fresh) = (sp, at, exact, true);
+    }
+
+    /// Counts a step down, to another stack.
+    fn jump(&mut self) -> Result<(), WalkError> {
+        self.jumps += 1;
+        if self.jumps > JUMPS { Err(WalkError::Circles { pc: self.pc() }) } else { Ok(()) }
+    }
+
+    fn unwind_rule(&self) -> Result<UnwindRule<'t>, WalkError> {
+        let pc = self.pc();
+        let failed = |error| match error {
+            ImageError::Cfi { source, .. } => WalkError::Cfi { pc, source },
+            _ => WalkError::Image { pc },
+        };
+        self.code.rule(self.at, self.cache.grows()).map_err(failed)?.ok_or(WalkError::NoRule { pc })
+    }
+
+    /// A step by a rule that is not one of the two simple forms.
+    #[cold]
+    fn step_slowly(&mut self, rule: UnwindRule<'t>) -> Result<Option<CallFrame>, WalkError> {
+        let (pc, sp, exact) = (self.pc(), self.sp, self.exact);
+        let failed = |source| WalkError::Expression { pc, source };
+        let registers = self.all_registers();
+        let recovery = rule.evaluate(&registers, &self.memory).map_err(failed)?;
+        let cfa = recovery.cfa;
+        let signal_frame = recovery.signal_frame;
+        if recovery.oldest {
+            self.ended = true;
+            let frame = CallFrame {
+                pc,
+                exact,
+                sp,
+                cfa: sp,
+                return_slot: None,
+                return_address: 0,
+                signal_frame,
+                undescribed: false,
+            };
+            return Ok(Some(frame));
+        }
+        let caller = recovery.caller(&registers, &self.memory).map_err(failed)?;
+        let (Some(found), Some(caller_sp)) = (caller.get(PC), caller.get(STACK_POINTER)) else {
+            return Err(WalkError::ReturnAddress { pc });
+        };
+        if caller_sp <= sp {
+            // The caller is on another stack. A signal handler with a stack of its own, or a call
+            // between stacks, does that.
+            self.jump()?;
+        }
+        let return_address = self.returns.original(found).unwrap_or(found);
+        let return_slot = recovery.return_slot();
+        if REGISTERS {
+            for (i, register) in CALLEE_SAVED.into_iter().enumerate() {
+                match recovery.register(register) {
+                    Recovered::At(address) => self.saved[i] = address,
+                    Recovered::Same => {}
+                    Recovered::Unknown | Recovered::Value(_) => self.saved[i] = 0,
+                }
+            }
+        }
+        let at = if signal_frame { return_address } else { return_address.wrapping_sub(1) };
+        self.take(caller, caller_sp, at, signal_frame);
+        Ok(Some(CallFrame {
+            pc,
+            exact,
+            sp,
+            cfa,
+            return_slot,
+            return_address,
+            signal_frame,
+            undescribed: false,
+        }))
+    }
+
+    fn all_registers(&self) -> RegisterSet {
+        let mut registers = if self.fresh { self.registers } else { RegisterSet::unknown() };
+        for register in CALLEE_SAVED.into_iter().chain([PC, STACK_POINTER]) {
+            if let Some(value) = self.register(register) {
+                registers.set(register, value);
+            }
+        }
+        registers
+    }
+}

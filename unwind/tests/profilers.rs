@@ -1,0 +1,248 @@
+//! What profilers need beside walks: a hook for frames without a rule, the bounds of stacks, caches
+//! for handlers, the ends of coroutines.
+
+#[path = "support/programs.rs"]
+mod programs;
+#[path = "support/this_thread.rs"]
+mod this_thread;
+
+use std::cell::{Cell, RefCell};
+
+use gimli::X86_64;
+use programs::Directory;
+use stackmark_unwind::{
+    CallFrame, Code, FramePointers, LiveMemory, Memory, MemorySnapshot, RegisterSet, RuleCache,
+    RuleCachePool, ThreadStacks, UndescribedFrames, Unwinder, WalkError,
+};
+
+fn walk<M: Memory>(
+    code: &Code,
+    memory: M,
+    context: RegisterSet,
+    hook: Option<&dyn UndescribedFrames>,
+) -> (Vec<CallFrame>, Result<(), WalkError>) {
+    let snapshot = code.snapshot();
+    let mut cache = RuleCache::new();
+    let mut walk = Unwinder::new(&snapshot, &mut cache, memory, (), context);
+    if let Some(hook) = hook {
+        walk = walk.undescribed(hook);
+    }
+    let mut frames = Vec::new();
+    loop {
+        match walk.next_frame() {
+            Ok(Some(frame)) => frames.push(frame),
+            Ok(None) => return (frames, Ok(())),
+            Err(error) => {
+                assert_eq!(walk.next_frame(), Err(error), "it stands still");
+                return (frames, Err(error));
+            }
+        }
+    }
+}
+
+thread_local! {
+    static LOOKS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Frames with frame records, between compiled code, as a JIT without CFI has them.
+#[test]
+fn frames_without_a_rule_are_walked_by_their_frame_pointers() {
+    let directory = Directory::new("jit");
+    // A section of code of its own, without CFI.
+    let mut text = String::from(".text\n");
+    for i in 0..5 {
+        let next = if i < 4 { format!("call j{}", i + 1) } else { "call *%rdi".into() };
+        text.push_str(&format!(
+            ".globl j{i}\n.type j{i}, @function\nj{i}:\npush %rbp\nmov %rsp, %rbp\n\
+             sub ${}, %rsp\nand $-16, %rsp\n{next}\nleave\nret\n",
+            16 * i * i + 16
+        ));
+    }
+    text.push_str(".section .note.GNU-stack,\"\",@progbits\n");
+    directory.write("a.s", &text);
+    let Some(library) = directory.load(&["a.s"]) else { return };
+    extern "C" fn look() {
+        let code = Code::new();
+        code.refresh_images();
+        let stacks = ThreadStacks::current().unwrap();
+        let context = RegisterSet::capture();
+        // SAFETY: this thread's stacks, from this frame on.
+        let memory = unsafe { stacks.memory(context.sp()) };
+        let (without, end) = walk(&code, &memory, context, None);
+        let pc = without.last().unwrap().return_address;
+        assert_eq!(end, Err(WalkError::NoRule { pc }));
+        let (frames, end) = walk(&code, &memory, context, Some(&FramePointers));
+        assert_eq!(end, Ok(()));
+        let by_hook: Vec<bool> = frames.iter().map(|frame| frame.undescribed).collect();
+        let first = without.len();
+        assert!(by_hook[first..first + 5].iter().all(|by_hook| *by_hook), "{by_hook:?}");
+        assert_eq!(by_hook.iter().filter(|by_hook| **by_hook).count(), 5);
+        assert!(frames.len() > first + 8, "and on, through this test's frames");
+        // A closure serves as well, and is asked for such frames alone.
+        let asked = RefCell::new(Vec::new());
+        let closure = |frame: &RegisterSet, memory: &dyn Memory| {
+            asked.borrow_mut().push(frame.pc());
+            FramePointers.caller(frame, memory)
+        };
+        let hook: &dyn UndescribedFrames = &closure;
+        assert_eq!(walk(&code, &memory, context, Some(hook)).0.len(), frames.len());
+        let pcs: Vec<usize> = frames[first..first + 5].iter().map(|frame| frame.pc).collect();
+        assert_eq!(*asked.borrow(), pcs);
+        LOOKS.set(LOOKS.get() + 1);
+    }
+    // SAFETY: the function takes a callback.
+    let first = unsafe {
+        std::mem::transmute::<usize, extern "C" fn(extern "C" fn())>(library.address("j0"))
+    };
+    first(look);
+    assert_eq!(LOOKS.get(), 1);
+}
+
+#[test]
+fn a_hook_that_leads_nowhere_or_in_circles_ends_a_walk() {
+    let code = Code::new();
+    let memory = MemorySnapshot { start: 0x7000, words: vec![0x7000, 0x1234, 0, 0, 0x7008, 0] };
+    let walked = |fp: usize, hook: &dyn UndescribedFrames| {
+        walk(&code, &memory, RegisterSet::new(0x1000, 0x7000, fp), Some(hook))
+    };
+    // A record that is its own caller's: below that frame's stack pointer.
+    let (frames, end) = walked(0x7000, &FramePointers);
+    assert_eq!((frames.len(), end), (1, Err(WalkError::NoRule { pc: 0x1234 })));
+    // The oldest frame.
+    let (frames, end) = walked(0x7020, &FramePointers);
+    assert_eq!((frames.len(), end), (1, Ok(())));
+    for fp in [0, 0x6ff8, 0x7004, 0x7028, 0x8000, usize::MAX - 7] {
+        let (frames, end) = walked(fp, &FramePointers);
+        assert_eq!((frames.len(), end), (0, Err(WalkError::NoRule { pc: 0x1000 })), "{fp:#x}");
+    }
+    let stands = |frame: &RegisterSet, _: &dyn Memory| Some(*frame);
+    let (frames, end) = walked(0, &stands);
+    assert!(matches!(end, Err(WalkError::Circles { .. })), "{} frames: {end:?}", frames.len());
+    let unknown = |_: &RegisterSet, _: &dyn Memory| Some(RegisterSet::unknown());
+    assert_eq!(walked(0, &unknown).1, Err(WalkError::NoRule { pc: 0x1000 }));
+    // What the hook does not say is not known.
+    let partly = |_: &RegisterSet, _: &dyn Memory| {
+        let mut caller = RegisterSet::unknown();
+        caller.set(X86_64::RA, 0x2000);
+        caller.set(X86_64::RSP, 0x7010);
+        Some(caller)
+    };
+    let snapshot = code.snapshot();
+    let mut cache = RuleCache::new();
+    let registers = RegisterSet::new(0x1000, 0x7000, 0x7000);
+    let mut walk =
+        Unwinder::new(&snapshot, &mut cache, &memory, (), registers).undescribed(&partly);
+    assert!(walk.next_frame().unwrap().unwrap().undescribed);
+    assert_eq!((walk.pc(), walk.sp(), walk.register(X86_64::RBP)), (0x2000, 0x7010, None));
+}
+
+/// How often the coroutine has checked its walk.
+static CHECKED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+extern "C" fn coroutine() {
+    let code = Code::new();
+    code.refresh_images();
+    let context = RegisterSet::capture();
+    let system = this_thread::system_frames();
+    let here = context.sp();
+    // SAFETY: 4 KiB beyond the coroutine's stack are mapped, as its caller sees to.
+    let memory = unsafe { LiveMemory::new(here..here + 4096) };
+    let (frames, end) = walk(&code, &memory, context, None);
+    assert_eq!(end, Ok(()), "{frames:x?}");
+    let pcs: Vec<usize> = frames[1..].iter().map(|frame| frame.pc).collect();
+    assert_eq!(pcs, system[1..].iter().map(|frame| frame.0).collect::<Vec<_>>());
+    let last = frames.last().unwrap();
+    assert_eq!((last.return_address, last.return_slot), (0, None));
+    // Relaxed: read on the same thread.
+    CHECKED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+}
+
+#[test]
+fn the_end_of_a_coroutine_is_the_end_of_its_walk() {
+    let mut stack = vec![0_usize; 1 << 17];
+    for _ in 0..2 {
+        // SAFETY: the coroutine runs on a stack of its own, 4 KiB below the end of the memory, and
+        // goes back to the context that is saved when it is begun.
+        unsafe {
+            let mut contexts: [std::mem::MaybeUninit<libc::ucontext_t>; 2] =
+                [const { std::mem::MaybeUninit::zeroed() }; 2];
+            let [own, back] = &mut contexts;
+            assert_eq!(libc::getcontext(own.as_mut_ptr()), 0);
+            let context = own.assume_init_mut();
+            context.uc_stack.ss_sp = stack.as_mut_ptr().cast();
+            context.uc_stack.ss_size = size_of_val(&*stack) - 4096;
+            context.uc_link = back.as_mut_ptr();
+            libc::makecontext(context, coroutine, 0);
+            assert_eq!(libc::swapcontext(back.as_mut_ptr(), context), 0);
+        }
+    }
+    assert_eq!(CHECKED.load(std::sync::atomic::Ordering::Relaxed), 2);
+}
+
+#[test]
+fn a_return_address_of_zero_is_an_end_and_a_pc_of_zero_is_not() {
+    let code = Code::new();
+    code.refresh_images();
+    let here = a_return_address_of_zero_is_an_end_and_a_pc_of_zero_is_not as *const () as usize;
+    let memory = MemorySnapshot { start: 0x7000, words: vec![0; 8] };
+    let (frames, end) = walk(&code, &memory, RegisterSet::new(here, 0x7000, 0), None);
+    assert_eq!((frames.len(), end), (1, Ok(())));
+    let (frames, end) = walk(&code, &memory, RegisterSet::new(0, 0x7000, 0), None);
+    assert_eq!((frames.len(), end), (0, Err(WalkError::NoRule { pc: 0 })));
+}
+
+#[test]
+fn a_threads_stacks_hold_its_frames_and_its_handlers() {
+    let check = || {
+        let stacks = ThreadStacks::current().unwrap();
+        let local = 0_u8;
+        assert!(stacks.stack().contains(&(&raw const local as usize)));
+        let memory = vec![0_u64; 1 << 13];
+        let start = memory.as_ptr() as usize;
+        let range = start..start + size_of_val(&*memory);
+        let stack =
+            libc::stack_t { ss_sp: start as *mut libc::c_void, ss_flags: 0, ss_size: range.len() };
+        let mut old = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: 0, ss_size: 0 };
+        // SAFETY: the memory outlives its use as a signal stack, on which nothing runs.
+        unsafe {
+            assert_eq!(libc::sigaltstack(&raw const stack, &raw mut old), 0);
+            let with = ThreadStacks::current().unwrap();
+            assert_eq!(with.signal_stack(), Some(range.clone()));
+            let sp = start + 512;
+            let [own, signal] = with.memory(sp);
+            assert_eq!(signal.bounds(), sp..range.end);
+            assert_eq!(own.bounds().end, with.stack().end & !7);
+            assert!(own.read(own.bounds().start).is_some());
+            assert_eq!(libc::sigaltstack(&raw const old, std::ptr::null_mut()), 0);
+        }
+        assert_eq!(ThreadStacks::current().unwrap().signal_stack(), stacks.signal_stack());
+        stacks.stack()
+    };
+    let here = check();
+    let other = std::thread::spawn(check).join().unwrap();
+    assert!(here.end <= other.start || other.end <= here.start);
+}
+
+#[test]
+fn threads_take_caches_from_a_pool_and_give_them_back() {
+    let pool = RuleCachePool::new(3, 500);
+    let code = Code::new();
+    code.refresh_images();
+    code.snapshot().read_images().unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    let Some(mut cache) = pool.take() else { continue };
+                    let snapshot = code.snapshot();
+                    let (memory, context) = (this_thread::stack(), RegisterSet::capture());
+                    let mut walk = Unwinder::new(&snapshot, &mut cache, memory, (), context);
+                    while walk.next_frame().unwrap().is_some() {}
+                }
+            });
+        }
+    });
+    let taken: Vec<_> = (0..3).map(|_| pool.take().expect("all were given back")).collect();
+    assert!(pool.take().is_none());
+    assert!(taken.iter().any(|cache| !cache.is_empty()));
+}
