@@ -34,8 +34,12 @@ impl<T> Pool<T> {
         let count = self.places.len();
         let mut places = (0..count).map(|i| &self.places[(first % count + i) % count]);
         // Acquire: pairs with the Release of the holder before, so that what it did to the value is
-        // seen.
-        let place = places.find(|place| place.state.swap(TAKEN, Ordering::Acquire) == FREE)?;
+        // seen. Relaxed for a place that is taken: nothing of it is looked at.
+        let is_free = |place: &&Place<T>| {
+            let (success, failure) = (Ordering::Acquire, Ordering::Relaxed);
+            place.state.compare_exchange(FREE, TAKEN, success, failure).is_ok()
+        };
+        let place = places.find(is_free)?;
         Some(Taken { place })
     }
 }

@@ -356,7 +356,8 @@ mod tests {
                 prop_assert!(found == Some(*expected) || found.is_none() && !is_large_enough);
             }
             // An older version, or other code.
-            let (code, version) = if known.len() % 2 == 0 { (1, version - 1) } else { (2, version) };
+            let older = known.len().is_multiple_of(2);
+            let (code, version) = if older { (1, version - 1) } else { (2, version) };
             cache.belongs_to(code, version, &changes);
             prop_assert!(cache.is_empty());
         }

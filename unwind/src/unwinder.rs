@@ -1,9 +1,9 @@
 //! Traces: walks over any stack, through native and managed frames, by the rule for each pc.
 //!
 //! A [`RuleCache`] keeps the packed rule of each pc that its traces have seen. Rules that are not
-//! packed are evaluated each time. A pc without a rule is an error, unless the caller gives a hook for
-//! such frames. A trace never guesses by frame pointers itself; it runs along them only where the
-//! rules say that they are right. It ends behind a return address that is 0.
+//! packed are evaluated each time. A pc without a rule is an error, unless the caller gives a hook
+//! for such frames. A trace never guesses by frame pointers itself; it runs along them only where
+//! the rules say that they are right. It ends behind a return address that is 0.
 
 mod steps;
 

@@ -253,7 +253,7 @@ mod tests {
                     let holder = holder.map(|(start, end)| *start..*end);
                     let removed = map.remove(start * 4);
                     prop_assert_eq!(removed.as_deref(), holder.as_ref());
-                    expected.retain(|start, _| holder.as_ref().is_none_or(|holder| *start != holder.start));
+                    expected.retain(|start, _| holder.as_ref().is_none_or(|gone| *start != gone.start));
                 }
                 versions.push((map.clone(), expected.clone()));
             }
@@ -263,7 +263,8 @@ mod tests {
                 prop_assert_eq!(ranges, expected.clone().into_iter().collect::<Vec<_>>());
                 for address in 0..1300 {
                     let holder = expected.range(..=address).next_back();
-                    let holder = holder.filter(|holder| address < *holder.1).map(|holder| *holder.0);
+                    let holder = holder.filter(|holder| address < *holder.1);
+                    let holder = holder.map(|holder| *holder.0);
                     prop_assert_eq!(map.get(address).map(|range| range.start), holder);
                 }
             }
