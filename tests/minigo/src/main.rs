@@ -160,7 +160,10 @@ fn main() -> ExitCode {
         },
         break_write_barrier: a.break_write_barrier,
     };
-    let not_run = minigo::run(&options);
+    // A panic has written its message. It comes of the system: a wrong program has an error.
+    let Ok(not_run) = std::panic::catch_unwind(|| minigo::run(&options)) else {
+        return ExitCode::from(2);
+    };
     // There is nowhere to say that this fails.
     let _ = writeln!(std::io::stderr(), "{}", not_run.message);
     not_run.status.into()

@@ -1,12 +1,23 @@
 //! Random mixes of everything, for as long as `SOAK_SECONDS` says (5 if it is not set), from the
 //! seed `SOAK_SEED` on: what a program prints depends on its seed alone, memory stays bounded, and
 //! whatever was taken is given back.
+#[path = "faults/compiler.rs"]
+mod compiler;
+#[path = "faults/injector.rs"]
+mod injector;
+#[path = "faults/rows.rs"]
+mod rows;
 #[macro_use]
 mod runner;
+
+use injector::{Answer, Asked};
+use limits::Limits;
+use rows::{ROWS, Row};
 
 use runner::{minigo, number};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Options, and how many tasks each of the program's goroutines does: fewer where each step takes
@@ -143,9 +154,9 @@ fn from_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
-/// The program, in a directory with its C file.
-fn written(seed: u64, tasks: usize) -> PathBuf {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("soak");
+/// The program, in a directory of this name with its C file.
+fn written(name: &str, seed: u64, tasks: usize) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::create_dir_all(&directory).unwrap();
     let source = include_str!("soak.go.in")
         .replace("SEED", &seed.to_string())
@@ -194,7 +205,7 @@ fn what_a_random_mix_prints_depends_on_its_seed_alone() {
             let mut with_stats = vec!["--stats", stats.to_str().unwrap()];
             with_stats.extend(options);
             println!("seed {seed}, {options:?}");
-            let outcome = minigo(&with_stats, &written(seed, tasks));
+            let outcome = minigo(&with_stats, &written("soak", seed, tasks));
             let known = printed.iter().position(|(of, _)| *of == tasks).unwrap_or_else(|| {
                 printed.push((tasks, outcome.stdout.clone()));
                 printed.len() - 1
@@ -212,4 +223,65 @@ fn what_a_random_mix_prints_depends_on_its_seed_alone() {
         }
         seed += 1;
     }
+}
+
+/// Numbers that look random.
+struct Random(u64);
+
+impl Random {
+    /// Neighbouring seeds give unlike numbers.
+    fn new(seed: u64) -> Random {
+        Random((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// The same while system calls fail: three of them, at random, for `SOAK_FAULT_SECONDS`. A program
+/// ends right, or with a line and status 2, and never hangs.
+#[test]
+#[cfg_attr(any(stackmark_asan, stackmark_tsan), ignore = "a sanitizer makes calls of its own")]
+fn a_random_mix_ends_right_or_with_a_line_while_calls_fail() {
+    let end = Instant::now() + Duration::from_secs(from_environment("SOAK_FAULT_SECONDS", 5));
+    let mut seed = from_environment("SOAK_SEED", 1);
+    let limits = Limits { cpu: Duration::from_secs(240), standstill: Duration::from_secs(30) };
+    let (mut right, mut lines) = (0, std::collections::BTreeMap::<String, u32>::new());
+    while Instant::now() < end || right + lines.len() == 0 {
+        let mut random = Random::new(seed);
+        let (options, tasks) = MIXES[random.below(MIXES.len() as u64) as usize];
+        let rows: Vec<&Row> =
+            (0..3).map(|_| &ROWS[random.below(ROWS.len() as u64) as usize]).collect();
+        let calls: Vec<_> = rows.iter().map(|row| row.call).collect();
+        let one_in = [3, 30, 300][random.below(3) as usize];
+        let names: Vec<_> = rows.iter().map(|row| row.name).collect();
+        let what = format!("seed {seed}, {options:?}, one in {one_in} of {names:?}");
+        println!("{what}");
+        let answer = |call, _| {
+            let row = rows.iter().find(|row| row.call == call);
+            let Some(row) = row.filter(|_| random.below(one_in) == 0) else { return Answer::GoOn };
+            row.failures[random.below(row.failures.len() as u64) as usize]
+        };
+        let mut command = Command::new(env!("CARGO_BIN_EXE_minigo"));
+        command.args(options).arg(written("soak_faults", seed, tasks));
+        command.env("PATH", compiler::path()).env("RUST_BACKTRACE", "0");
+        let begin = libc::SYS_sigaltstack;
+        let ended = injector::run(command, limits, begin, Asked::These(&calls), answer);
+        let status = ended.status.unwrap_or_else(|exceeded| panic!("{what}: it {exceeded}"));
+        let said = ended.stderr.lines().next().unwrap_or("").to_owned();
+        match status.code() {
+            Some(0) => {
+                assert!(ended.stdout.starts_with(&format!("seed {seed} sum ")), "{what}");
+                assert!(ended.stdout.ends_with(" allocations of C 0\n"), "{what}");
+                right += 1;
+            }
+            // 1: it could not be compiled.
+            Some(2) | Some(1) if !said.is_empty() => *lines.entry(said).or_default() += 1,
+            _ => panic!("{what}: {status}\n{}\n{}", ended.stdout, ended.stderr),
+        }
+        seed += 1;
+    }
+    println!("{right} ended right, and others with these lines: {lines:#?}");
 }

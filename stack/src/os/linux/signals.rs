@@ -150,7 +150,7 @@ pub(crate) fn handle_faults(on_fault: OnFault) -> io::Result<()> {
             (libc::sigaction(signal, ptr::null(), &mut action), action)
         };
         if result != 0 {
-            return Err(io::Error::last_os_error());
+            return Err(refused(signal));
         }
         before.push((signal, action));
     }
@@ -168,10 +168,15 @@ pub(crate) fn handle_faults(on_fault: OnFault) -> io::Result<()> {
             libc::sigaction(signal, &action, ptr::null_mut())
         };
         if result != 0 {
-            return Err(io::Error::last_os_error());
+            return Err(refused(signal));
         }
     }
     Ok(())
+}
+
+fn refused(signal: c_int) -> io::Error {
+    let error = io::Error::last_os_error();
+    io::Error::new(error.kind(), format!("no handler of signal {signal}: {error}"))
 }
 
 /// The handler of faults.

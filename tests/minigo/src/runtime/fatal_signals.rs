@@ -39,7 +39,7 @@ pub(crate) fn install() -> io::Result<()> {
             (libc::sigaction(signal, ptr::null(), &raw mut action), action)
         };
         if asked != 0 {
-            return Err(io::Error::last_os_error());
+            return Err(refused(signal));
         }
         let is_function = !matches!(action.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN);
         if is_function && action.sa_flags & libc::SA_SIGINFO != 0 {
@@ -56,10 +56,15 @@ pub(crate) fn install() -> io::Result<()> {
             libc::sigaction(signal, &raw const action, ptr::null_mut())
         };
         if installed != 0 {
-            return Err(io::Error::last_os_error());
+            return Err(refused(signal));
         }
     }
     Ok(())
+}
+
+fn refused(signal: c_int) -> io::Error {
+    let error = io::Error::last_os_error();
+    io::Error::new(error.kind(), format!("no handler of signal {signal}: {error}"))
 }
 
 unsafe extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
