@@ -91,7 +91,8 @@ macro_rules! tests {
 tests! {
     assign_order, c_constants, c_function_names, c_gostring_preamble, c_layouts, c_own_names,
     c_struct_offsets, c_unprototyped, c_unsigned_constant, c_variable, c_variables,
-    copy_of_results, error_panics, fmt_catches_panics, impossible_interface, map_literal_order,
+    copy_of_results, error_panics, fmt_catches_panics, impossible_interface, large_copies,
+    map_literal_order,
     nil_deferred_during_panic, panic_while_main_returns, promoted_from_embedded_interface,
     range_array_call, runtime_error_method, two_blank_labels, uint8_to_string, unsafe_sizeof;
     large: huge_global, large_local_recursion, large_values, many_selectors,

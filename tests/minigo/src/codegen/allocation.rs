@@ -75,6 +75,7 @@ impl FuncGen<'_, '_> {
 
     fn allocate_out_of_line(&mut self, info: &'static TypeInfo, count: Value) -> Value {
         let info = self.address(std::ptr::from_ref(info) as usize);
-        self.native(natives::allocate, &[info, count])
+        let object = self.native(natives::allocate, &[info, count]);
+        self.refv(object)
     }
 }
