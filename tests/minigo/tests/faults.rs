@@ -98,7 +98,7 @@ fn try_row(number: usize, row: &Row, count: u64) -> Vec<String> {
                 if call == row.call && before == place { failure } else { Answer::GoOn }
             };
             let ended = run(Asked::These(&[row.call]), answer);
-            let said = ended.stderr.lines().next().unwrap_or("").to_owned();
+            let said = ended.said();
             match class(&ended) {
                 Ok(class) if row.after.allows(class == Class::Right) => {
                     seen.entry(class).or_insert((0, said)).0 += 1;
@@ -148,6 +148,6 @@ fn each_call_may_fail() {
 fn each_row_says_what_its_failure_does() {
     for row in ROWS {
         assert!(!row.does.is_empty(), "{}", row.name);
-        assert_eq!(row.failures.is_empty(), row.does == "cannot fail", "{}", row.name);
+        assert_eq!(row.failures.is_empty(), row.does.starts_with("cannot fail"), "{}", row.name);
     }
 }

@@ -262,15 +262,17 @@ fn a_random_mix_ends_right_or_with_a_line_while_calls_fail() {
         let answer = |call, _| {
             let row = rows.iter().find(|row| row.call == call);
             let Some(row) = row.filter(|_| random.below(one_in) == 0) else { return Answer::GoOn };
-            row.failures[random.below(row.failures.len() as u64) as usize]
+            let which = random.below(row.failures.len().max(1) as u64) as usize;
+            row.failures.get(which).copied().unwrap_or(Answer::GoOn)
         };
         let mut command = Command::new(env!("CARGO_BIN_EXE_minigo"));
         command.args(options).arg(written("soak_faults", seed, tasks));
         command.env("PATH", compiler::path()).env("RUST_BACKTRACE", "0");
         let begin = libc::SYS_sigaltstack;
         let ended = injector::run(command, limits, begin, Asked::These(&calls), answer);
-        let status = ended.status.unwrap_or_else(|exceeded| panic!("{what}: it {exceeded}"));
-        let said = ended.stderr.lines().next().unwrap_or("").to_owned();
+        let said = ended.said();
+        let status =
+            ended.status.as_ref().unwrap_or_else(|exceeded| panic!("{what}: it {exceeded}"));
         match status.code() {
             Some(0) => {
                 assert!(ended.stdout.starts_with(&format!("seed {seed} sum ")), "{what}");

@@ -41,6 +41,13 @@ pub(crate) struct Ended {
     pub(crate) made: BTreeMap<Call, u64>,
 }
 
+impl Ended {
+    /// The first line on standard error that has words.
+    pub(crate) fn said(&self) -> String {
+        self.stderr.lines().find(|line| !line.is_empty()).unwrap_or("").to_owned()
+    }
+}
+
 /// Which calls are asked about.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Asked<'a> {
@@ -207,7 +214,7 @@ fn answer_all(
         let own = *threads.entry(question.pid).or_insert_with(|| is_thread(process, question.pid));
         let call = Call::from(question.data.nr);
         let mut given = Answer::GoOn;
-        if own && begun {
+        if own && begun && can_fail(&question.data) {
             let count = made.entry(call).or_insert(0);
             given = answer(call, *count);
             *count += 1;
@@ -222,6 +229,14 @@ fn answer_all(
         // SAFETY: the call reads the response. It fails if the thread has been killed.
         unsafe { libc::ioctl(fd, RESPOND, &raw const response) };
     }
+}
+
+/// Whether the call can fail with these arguments: of futex(2) only a wait can, where the arguments
+/// are right.
+fn can_fail(data: &libc::seccomp_data) -> bool {
+    let command = data.args[1] as i32 & libc::FUTEX_CMD_MASK;
+    Call::from(data.nr) != libc::SYS_futex
+        || matches!(command, libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET)
 }
 
 /// Whether the thread belongs to the process.
