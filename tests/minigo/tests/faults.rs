@@ -20,9 +20,6 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// The call of Rust's start-up after which the runtime's own begin.
-const BEGIN: Call = libc::SYS_sigaltstack;
-
 /// A run takes a second; a busy machine takes longer.
 const LIMITS: Limits = Limits { cpu: Duration::from_secs(60), standstill: Duration::from_secs(20) };
 
@@ -32,7 +29,7 @@ fn run(asked: Asked<'_>, answer: impl FnMut(Call, u64) -> Answer + Send) -> Ende
     command.args(["--threads", "3", "--mark-workers", "2"]).arg(file);
     command.env("PATH", compiler::path());
     command.env("RUST_BACKTRACE", "0");
-    injector::run(command, LIMITS, BEGIN, asked, answer)
+    injector::run(command, LIMITS, asked, answer)
 }
 
 /// What the program prints, and how often it makes which call, when none fails.

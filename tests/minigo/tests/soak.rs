@@ -268,8 +268,7 @@ fn a_random_mix_ends_right_or_with_a_line_while_calls_fail() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_minigo"));
         command.args(options).arg(written("soak_faults", seed, tasks));
         command.env("PATH", compiler::path()).env("RUST_BACKTRACE", "0");
-        let begin = libc::SYS_sigaltstack;
-        let ended = injector::run(command, limits, begin, Asked::These(&calls), answer);
+        let ended = injector::run(command, limits, Asked::These(&calls), answer);
         let said = ended.said();
         let status =
             ended.status.as_ref().unwrap_or_else(|exceeded| panic!("{what}: it {exceeded}"));

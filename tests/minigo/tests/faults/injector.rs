@@ -22,6 +22,10 @@ pub(crate) const LEFT_ALONE: [Call; 5] =
 
 const SEND: Call = libc::SYS_sendmsg;
 
+/// Where the program's own calls begin: the last call of the start-up of Rust's standard library,
+/// which makes it so often. That gives the main thread a signal stack, or aborts.
+const BEGIN: (Call, u32) = (libc::SYS_sigaltstack, 2);
+
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -56,16 +60,14 @@ pub(crate) enum Asked<'a> {
 }
 
 /// Runs the command to its end. `answer` is asked about each call: which, and how many of its kind
-/// came before. Calls of other processes that it starts, and those before `begin`, go on unasked:
-/// `begin` is a call that is made once the program has been loaded.
+/// came before. Calls of other processes that it starts, and those before [`BEGIN`], go on unasked.
 pub(crate) fn run(
     mut command: Command,
     limits: Limits,
-    begin: Call,
     asked: Asked<'_>,
     mut answer: impl FnMut(Call, u64) -> Answer + Send,
 ) -> Ended {
-    let filter = filter(asked, begin);
+    let filter = filter(asked);
     let (ours, theirs) = UnixStream::pair().expect("two sockets");
     let socket = theirs.as_raw_fd();
     // SAFETY: between fork and exec only system calls are made.
@@ -76,7 +78,7 @@ pub(crate) fn run(
     thread::scope(|scope| {
         let answers = scope.spawn(|| {
             let Ok((listener, process)) = take_listener(&ours) else { return BTreeMap::new() };
-            answer_all(&listener, process, begin, &mut answer)
+            answer_all(&listener, process, &mut answer)
         });
         let mut child = command.spawn().expect("a process");
         drop(theirs);
@@ -98,7 +100,7 @@ pub(crate) fn run(
 }
 
 /// The program of the filter.
-fn filter(asked: Asked<'_>, begin: Call) -> Vec<libc::sock_filter> {
+fn filter(asked: Asked<'_>) -> Vec<libc::sock_filter> {
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let equal = |k: Call| libc::sock_filter {
         code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
@@ -116,7 +118,7 @@ fn filter(asked: Asked<'_>, begin: Call) -> Vec<libc::sock_filter> {
             program.push(returns(ask));
         }
         Asked::These(calls) => {
-            let calls = calls.iter().copied().chain([begin]);
+            let calls = calls.iter().copied().chain([BEGIN.0]);
             calls.for_each(|call| program.extend([equal(call), returns(ask)]));
             program.push(returns(allow));
         }
@@ -189,12 +191,11 @@ const CONTINUE: u32 = 1;
 fn answer_all(
     listener: &OwnedFd,
     process: i32,
-    begin: Call,
     answer: &mut impl FnMut(Call, u64) -> Answer,
 ) -> BTreeMap<Call, u64> {
     let fd = listener.as_raw_fd();
     let mut threads: HashMap<u32, bool> = HashMap::new();
-    let (mut begun, mut made) = (false, BTreeMap::new());
+    let (mut before, mut made) = (BEGIN.1, BTreeMap::new());
     loop {
         let mut wanted = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         // SAFETY: one descriptor.
@@ -214,12 +215,14 @@ fn answer_all(
         let own = *threads.entry(question.pid).or_insert_with(|| is_thread(process, question.pid));
         let call = Call::from(question.data.nr);
         let mut given = Answer::GoOn;
-        if own && begun && can_fail(&question.data) {
+        if own && before == 0 && can_fail(&question.data) {
             let count = made.entry(call).or_insert(0);
             given = answer(call, *count);
             *count += 1;
         }
-        begun |= own && call == begin;
+        if own && call == BEGIN.0 {
+            before = before.saturating_sub(1);
+        }
         let (val, error, flags) = match given {
             Answer::GoOn => (0, 0, CONTINUE),
             Answer::Fail(error) => (0, -error, 0),
