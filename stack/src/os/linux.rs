@@ -124,7 +124,8 @@ pub(crate) fn function_of_library(inside: *const c_void, name: &CStr) -> Option<
     }
 }
 
-/// Writes to standard error without a lock or a buffer. Ignores errors.
+/// Writes to standard error without a lock or a buffer. Waits where the program's surroundings have
+/// made it non-blocking and its reader is slow. Ignores other errors. Signal-safe.
 pub(crate) fn write_to_stderr(text: &[u8]) {
     let mut rest = text;
     while !rest.is_empty() {
@@ -132,8 +133,16 @@ pub(crate) fn write_to_stderr(text: &[u8]) {
         let written = unsafe { libc::write(libc::STDERR_FILENO, rest.as_ptr().cast(), rest.len()) };
         match usize::try_from(written) {
             Ok(written) => rest = &rest[written..],
-            Err(_) if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => break,
+            Err(_) => match io::Error::last_os_error().kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock => {
+                    let (fd, events) = (libc::STDERR_FILENO, libc::POLLOUT);
+                    let mut wanted = libc::pollfd { fd, events, revents: 0 };
+                    // SAFETY: one descriptor. If this fails, the write is tried again.
+                    unsafe { libc::poll(&raw mut wanted, 1, -1) };
+                }
+                _ => break,
+            },
         }
     }
 }

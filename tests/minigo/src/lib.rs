@@ -41,6 +41,11 @@ impl NotRun {
     fn system(error: &dyn std::error::Error) -> NotRun {
         NotRun { message: format!("minigo: {error}"), status: 2 }
     }
+
+    /// Writes the message to standard error.
+    pub fn report(&self) {
+        runtime::output::error(format!("{}\n", self.message).as_bytes());
+    }
 }
 
 /// Compiles and runs a program, which ends the process. Returns only if it cannot be run.

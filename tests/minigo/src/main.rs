@@ -4,7 +4,6 @@ use clap::{Parser, ValueEnum};
 use minigo::{
     BarrierKind, BarrierMode, Detection, Generational, Options, ReturnProtection, Stress,
 };
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -164,7 +163,6 @@ fn main() -> ExitCode {
     let Ok(not_run) = std::panic::catch_unwind(|| minigo::run(&options)) else {
         return ExitCode::from(2);
     };
-    // There is nowhere to say that this fails.
-    let _ = writeln!(std::io::stderr(), "{}", not_run.message);
+    not_run.report();
     not_run.status.into()
 }

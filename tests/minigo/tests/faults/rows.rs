@@ -65,8 +65,8 @@ pub(crate) const ROWS: &[Row] = rows! {
         "the C library maps memory instead";
     read SYS_read [Fail(EINTR)] Right false
         "is tried again";
-    write SYS_write [Fail(EINTR), Fail(EAGAIN)] Right false
-        "is tried again, once there is room";
+    write SYS_write [Fail(EINTR), Fail(EAGAIN)] RightOrLine false
+        "is tried again, once there is room; a file of the compiler's is not: no compilation";
     openat SYS_openat [Fail(EMFILE), Fail(EPERM)] RightOrLine false
         "the program cannot be compiled; what the system says of processors is done without";
     close SYS_close [] Right false
