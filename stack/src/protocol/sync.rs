@@ -232,7 +232,7 @@ mod real {
     }
 
     /// loom's condition variable with the interface of the real one.
-    #[derive(Debug)]
+    #[derive(Debug, Default)]
     pub struct Condvar(loom::sync::Condvar);
 
     impl Condvar {

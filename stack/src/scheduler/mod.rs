@@ -22,6 +22,7 @@
 //! monitor tries again at each look.
 
 mod monitor;
+mod permits;
 mod queues;
 mod start;
 mod state;

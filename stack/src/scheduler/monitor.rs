@@ -5,7 +5,6 @@ use super::threads::Scheduler;
 use crate::alarm;
 use std::collections::HashMap;
 use std::sync::Weak;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Every time slice all running goroutines are asked to let others run. Also the
@@ -29,20 +28,16 @@ pub(super) fn monitor(scheduler: &Weak<Scheduler>) {
     let (mut sliced, mut looked, mut crowded) = (Instant::now(), Instant::now(), None::<Instant>);
     loop {
         let Some(scheduler) = scheduler.upgrade() else { return };
-        let mut state = scheduler.state.lock();
-        if state.reserved_for_gc > 0 && scheduler.is_pressed(&state) {
-            delay = delay.min(LOOK_WHILE_RESERVED);
-        }
-        scheduler.waiters.look.wait_for(&mut state, delay);
+        let permits = &scheduler.permits;
+        let is_crowded = permits.wait_to_look(&*scheduler, &mut delay, LOOK_WHILE_RESERVED);
         // More permits are used than shall be. Often a goroutine parks at once, and its thread
         // gives way. Otherwise all running goroutines are asked to yield, below.
-        crowded = if state.is_crowded() { crowded.or_else(|| Some(Instant::now())) } else { None };
-        drop(state);
+        crowded = if is_crowded { crowded.or_else(|| Some(Instant::now())) } else { None };
         let Some(runtime) = scheduler.runtime.upgrade() else { return };
-        if scheduler.stop.load(Ordering::Relaxed) {
+        if permits.is_stopping() {
             return;
         }
-        scheduler.try_again();
+        permits.try_again(&*scheduler);
         if crowded.is_some_and(|since| since.elapsed() >= LOOK_WHILE_RESERVED) {
             crowded = None;
             runtime.preempt_all();
@@ -69,40 +64,20 @@ pub(super) fn monitor(scheduler: &Weak<Scheduler>) {
 }
 
 impl Scheduler {
-    /// Tries again to start a thread, if the last start has failed.
-    fn try_again(&self) {
-        let mut state = self.state.lock();
-        if std::mem::take(&mut state.spawn_failed) && self.queues.has_work() {
-            self.wake(&mut state);
-        }
-    }
-
     /// Retakes the permits of threads whose goroutine has been away since the last call. Returns
     /// whether there was one.
     fn retake(&self, seen: &mut HashMap<usize, u64>) -> bool {
         let mut any = false;
         for worker in self.queues.workers() {
-            let Some(away) = worker.away().filter(|_| !worker.is_retaken()) else {
+            let Some(away) = worker.away().filter(|_| !worker.permit.is_retaken()) else {
                 seen.remove(&worker.number);
                 continue;
             };
             if seen.insert(worker.number, away) != Some(away) {
                 continue;
             }
-            let mut state = self.state.lock();
-            // The thread may have come back meanwhile, and sleep. If it comes back later, it finds
-            // its permit retaken before it sleeps.
-            if worker.away() != Some(away) {
-                continue;
-            }
-            worker.set_retaken(true);
-            state.blocked += 1;
-            state.free += 1;
-            self.publish_wakeable(&state);
-            if self.queues.has_work() {
-                self.wake(&mut state);
-            }
-            any = true;
+            let is_away = || worker.away() == Some(away);
+            any |= self.permits.retake(self, &worker.permit, is_away);
         }
         any
     }

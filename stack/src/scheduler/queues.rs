@@ -1,10 +1,10 @@
 //! The queues of goroutines that are ready: one for each thread, and a shared one.
 
+use super::permits::Permit;
 use crate::goroutine::Goroutine;
 use crate::machine::Watch;
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use parking_lot::RwLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Every this many turns a thread looks at the shared queue first, so that no
@@ -20,9 +20,7 @@ pub(super) struct WorkerThread {
     stealer: Stealer<Arc<Goroutine>>,
     /// Set once the thread is attached.
     watch: OnceLock<Watch>,
-    /// The monitor has retaken the thread's permit. Written under the scheduler's lock. Relaxed
-    /// reads: the thread looks again before each goroutine.
-    retaken: AtomicBool,
+    pub(super) permit: Permit,
 }
 
 impl WorkerThread {
@@ -32,7 +30,7 @@ impl WorkerThread {
             number,
             stealer: queue.stealer(),
             watch: OnceLock::new(),
-            retaken: AtomicBool::new(false),
+            permit: Permit::default(),
         }
     }
 
@@ -44,17 +42,6 @@ impl WorkerThread {
     /// See [`Watch::away`].
     pub(super) fn away(&self) -> Option<u64> {
         self.watch.get().and_then(Watch::away)
-    }
-
-    /// Whether the monitor has retaken the thread's permit.
-    #[inline]
-    pub(super) fn is_retaken(&self) -> bool {
-        self.retaken.load(Ordering::Relaxed)
-    }
-
-    /// Called under the scheduler's lock.
-    pub(super) fn set_retaken(&self, retaken: bool) {
-        self.retaken.store(retaken, Ordering::Relaxed);
     }
 }
 
@@ -97,7 +84,10 @@ impl Queues {
     /// The number of threads that are away with their permits.
     pub(super) fn count_away(&self) -> usize {
         let workers = self.workers.read();
-        workers.iter().filter(|worker| !worker.is_retaken() && worker.away().is_some()).count()
+        workers
+            .iter()
+            .filter(|worker| !worker.permit.is_retaken() && worker.away().is_some())
+            .count()
     }
 
     /// Whether a goroutine is in a queue.

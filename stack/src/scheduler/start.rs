@@ -1,10 +1,10 @@
 //! Starting and stopping the threads.
 
 use super::monitor::monitor;
+use super::permits::Work;
 use super::threads::{Scheduler, is_worker_thread};
 use crate::ending;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// The running threads of a scheduler.
 #[derive(Debug)]
@@ -33,17 +33,17 @@ impl Scheduler {
     }
 
     fn start_threads(self: &Arc<Self>) -> std::io::Result<()> {
-        let mut state = self.state.lock();
+        let mut state = self.permits.lock();
         assert_eq!(state.next, 0, "a scheduler is started once");
         let watched = Arc::downgrade(self);
         let thread = std::thread::Builder::new().name("monitor".into());
-        let started = thread
-            .spawn(move || ending::run_thread(|| monitor(&watched)))
-            .and_then(|_| (0..self.threads).try_for_each(|_| self.start_thread(&mut state)));
+        let started =
+            thread.spawn(move || ending::run_thread(|| monitor(&watched))).and_then(|_| {
+                (0..self.permits.count()).try_for_each(|_| self.start_thread(&mut state))
+            });
         started.map_err(|error| {
             // Stored before the started threads find a goroutine to run: they wait for the lock.
-            self.stop.store(true, Ordering::Relaxed);
-            state.stopped = true;
+            self.permits.stop(&mut state);
             let text = format!("cannot start a thread for goroutines: {error}");
             std::io::Error::new(error.kind(), text)
         })
@@ -59,17 +59,10 @@ impl Threads {
     pub fn stop(self) {
         assert!(!is_worker_thread(), "a scheduler's own thread does not wait for its end");
         let scheduler = &self.scheduler;
-        scheduler.stop.store(true, Ordering::Relaxed);
-        scheduler.state.lock().stopped = true;
-        scheduler.waiters.work.notify_all();
-        scheduler.waiters.permit.notify_all();
-        scheduler.waiters.look.notify_all();
+        scheduler.permits.stop(&mut scheduler.permits.lock());
         if let Some(runtime) = scheduler.runtime.upgrade() {
             runtime.preempt_all();
         }
-        let mut state = scheduler.state.lock();
-        while state.live > 0 {
-            scheduler.waiters.ended.wait(&mut state);
-        }
+        scheduler.permits.wait_for_the_end();
     }
 }
