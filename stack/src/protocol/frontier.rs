@@ -331,7 +331,8 @@ impl StackScan {
         let removed =
             self.barriers.remove_younger(&mut access.slots, &access.table, access.pool, word);
         self.pending.retain(|mark| mark.depth < word);
-        self.reached = 0;
+        // Frames beyond a foreign call at less depth have not changed.
+        self.reached = self.reached.min(word);
         let mut counts = self.protect(access, depth, Budget { frames: 1, bytes: 0 }, frames)?;
         counts.frames += visited;
         counts.removed = removed.into();
