@@ -92,8 +92,8 @@ pub struct MachineHeader {
     /// Where native code starts when managed code calls out: an address in the system stack.
     /// Outside of callbacks it is the stack pointer that [`run`](crate::run) goes on with.
     pub system_sp: AtomicUsize,
-    /// What a hit calls, on the system stack: a [`BarrierFn`]. It writes the saved return address
-    /// over the slot.
+    /// What a hit calls, on the system stack: a [`HitFn`]. It writes the saved return address over
+    /// the slot.
     pub on_hit: AtomicUsize,
     /// What the pool's landing pad calls, on the system stack, when an exception has passed a
     /// barrier: a [`BarrierFn`], or 0. The slot holds the saved return address already.
@@ -108,9 +108,13 @@ pub struct MachineHeader {
     pub run_saved: AtomicUsize,
 }
 
-/// What a machine calls when a barrier is hit or leapfrogged: the machine, the address of the
-/// hijacked slot and the index of the stub.
+/// What a machine calls when a barrier is leapfrogged: the machine, the address of the hijacked
+/// slot and the index of the stub.
 pub type BarrierFn = unsafe extern "C" fn(*mut MachineHeader, *mut usize, usize);
+
+/// What a machine calls when a barrier is hit: the words of a [`BarrierFn`], and the frame pointer
+/// with which the goroutine returns.
+pub type HitFn = unsafe extern "C" fn(*mut MachineHeader, *mut usize, usize, usize);
 
 /// A native function as `call_system` calls it: two words in, one word out.
 pub type NativeFn = unsafe extern "C-unwind" fn(*mut c_void, usize) -> usize;

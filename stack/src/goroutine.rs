@@ -35,6 +35,10 @@ pub struct Goroutine {
     /// A debugging mode sees every poll: the poll word stays at `usize::MAX`. Relaxed: written
     /// before the goroutine comes to life.
     pub(crate) every_poll: AtomicBool,
+    /// The depth at which the goroutine polls for the bound of its young part; 0: none. Relaxed:
+    /// the goroutine writes it while it runs, its holder while it stands still. The status word
+    /// orders the two.
+    bound: AtomicUsize,
     /// The last round of scans that has begun this stack's scan, so that its unvisited frames are
     /// blocked. Written under `scan_lock`, Release. The collector's thread reads it Acquire while
     /// it waits: it then sees the roots delivered.
@@ -65,6 +69,7 @@ impl Goroutine {
             scan: Mutex::new(StackScan::default()),
             requests: Requests::new(),
             every_poll: AtomicBool::new(false),
+            bound: AtomicUsize::new(0),
             scanned_in: AtomicU64::new(0),
             called_back: AtomicBool::new(false),
             dirty: Dirty::default(),
@@ -79,6 +84,7 @@ impl Goroutine {
         self.fixed.store(kind == StackKind::Fixed, Ordering::Relaxed);
         self.requests.forget();
         self.room.store(0, Ordering::Relaxed);
+        self.bound.store(0, Ordering::Relaxed);
         self.exception_is_gone();
         self.with_transfer(Vec::clear);
         self.header.language.iter().for_each(|word| word.store(0, Ordering::Relaxed));
@@ -190,9 +196,24 @@ impl Goroutine {
     /// goroutine itself or its holder calls it after a change of the bounds.
     pub(crate) fn rewrite_limit(&self) {
         let lo = self.header.stack_lo.load(Ordering::Relaxed);
-        let quiet =
+        let mut quiet =
             if self.every_poll.load(Ordering::Relaxed) { usize::MAX } else { lo + STACK_GUARD };
+        if let Some(bound) = self.bound() {
+            quiet = quiet.max(self.bounds().end.saturating_sub(bound));
+        }
         self.requests.rewrite(&self.header.stack_limit, quiet);
+    }
+
+    /// The depth at which the goroutine polls, though its stack has room.
+    #[inline]
+    pub(crate) fn bound(&self) -> Option<usize> {
+        Some(self.bound.load(Ordering::Relaxed)).filter(|bound| *bound != 0)
+    }
+
+    /// Sets [`Goroutine::bound`]. The goroutine itself or its holder calls it.
+    pub(crate) fn set_bound(&self, bound: Option<usize>) {
+        self.bound.store(bound.unwrap_or(0), Ordering::Relaxed);
+        self.rewrite_limit();
     }
 
     /// Writes the bounds of `memory` to the header after the stack has changed.

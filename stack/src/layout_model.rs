@@ -11,7 +11,7 @@ use crate::runtime::{BarrierMode, Config, Host, RootSink, Runtime, stubs};
 use crate::scan::{self, Extent};
 use parking_lot::Mutex;
 use stackmark_asm as asm;
-use stackmark_unwind::{Code, Function, Region, Safepoint};
+use stackmark_unwind::{Code, Function, Region, Registers, Safepoint};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -140,8 +140,11 @@ struct Model {
     frames: Vec<Frame>,
     next_reference: usize,
     cycle: u64,
-    /// The roots that the incomplete scan must have found at its end.
-    expected: Option<Vec<usize>>,
+    /// The roots that the incomplete scan must have found at its end: the index of each one's
+    /// frame, and the word.
+    expected: Option<Vec<(usize, usize)>>,
+    /// More roots that it may have found: their frames were left before it came to them.
+    optional: Vec<usize>,
     /// Frames from this index on have run or were written to since their visit.
     touched: usize,
     /// Depth of the stack pointer that the last scan began at: sp(l) of invariant 9 in
@@ -152,6 +155,10 @@ struct Model {
     marked_from: usize,
     /// The goroutine has run since the last scan began.
     ran: std::cell::Cell<bool>,
+    /// Cycles bound the young part from their beginning.
+    bounds_early: bool,
+    /// Invariant 12 of `protocol/frontier/young.rs` holds.
+    bounded: bool,
 }
 
 /// How a scan begins.
@@ -166,7 +173,12 @@ enum Begin {
 }
 
 impl Model {
-    fn new(mode: BarrierMode, scan_few_frames: bool, move_limit: usize) -> Model {
+    fn new(
+        mode: BarrierMode,
+        scan_few_frames: bool,
+        move_limit: usize,
+        bounds_early: bool,
+    ) -> Model {
         let code = Arc::new(Code::new());
         register(&code);
         let config = Config {
@@ -190,11 +202,14 @@ impl Model {
             next_reference: REFERENCE,
             cycle: 0,
             expected: None,
+            optional: Vec::new(),
             touched: 0,
             scanned_at: 0,
             reached: 0,
             marked_from: 0,
             ran: std::cell::Cell::new(true),
+            bounds_early: bounds_early && mode != BarrierMode::Off,
+            bounded: false,
         }
     }
 
@@ -259,20 +274,93 @@ impl Model {
         sched.fp.store(self.fp_value(self.frames.len()), Relaxed);
     }
 
+    /// The registers with which the youngest frame goes on.
+    fn registers(&self) -> Registers {
+        let count = self.frames.len();
+        Registers { pc: self.return_of(count), sp: self.hi() - self.sp(), fp: self.fp_value(count) }
+    }
+
     fn call(&mut self, function: usize, seed: usize) {
         if self.frames.len() == MOST_FRAMES {
             return;
         }
         let (words, live) = shape(function);
+        self.poll();
         self.ensure_space(RECORD + words * WORD + CALL_SYSTEM);
         self.push(function, words, live, seed);
         self.call_out();
     }
 
+    /// Compares the stack pointer with the poll word, as a prologue does.
+    fn poll(&mut self) {
+        let limit = self.goroutine.header.stack_limit.load(Relaxed);
+        if self.hi() - self.sp() < limit && scan::is_at_bound(&self.goroutine) {
+            self.catch_up();
+        }
+    }
+
+    /// The goroutine visits its young part.
+    fn catch_up(&mut self) {
+        if !self.runtime.cycle.bounds_young() {
+            // SAFETY: the goroutine stands still in its call out, as at a poll.
+            unsafe { scan::catch_up_at_poll(&self.runtime, &self.goroutine) };
+            assert_eq!(self.goroutine.bound(), None, "no cycle asks for it");
+            return;
+        }
+        let before = std::mem::take(&mut *self.collected.0.lock());
+        // SAFETY: as above.
+        unsafe { scan::catch_up_at_poll(&self.runtime, &self.goroutine) };
+        let found = self.take_collected();
+        assert!(
+            (0..=self.touched).rev().any(|first| found == self.references(first)),
+            "all that has run is visited, and whole frames"
+        );
+        *self.collected.0.lock() = before;
+        self.scanned(false);
+        self.bounded = self.is_plain();
+    }
+
+    /// A scan of changed frames has begun, and of all if `whole`.
+    fn scanned(&mut self, whole: bool) {
+        self.touched = self.frames.len().saturating_sub(1);
+        (self.scanned_at, self.reached) = (self.sp(), self.sp());
+        self.marked_from = if whole { self.sp() } else { self.marked_from.max(self.sp()) };
+    }
+
+    /// The present cycle bounds young parts from now on.
+    fn bound(&mut self) {
+        if self.cycle > 0 && self.runtime.config().barriers != BarrierMode::Off {
+            self.runtime.cycle.bound_young();
+            self.catch_up();
+        }
+    }
+
+    /// Whether each frame may have a barrier.
+    fn is_plain(&self) -> bool {
+        self.frames.iter().all(|frame| match frame {
+            Frame::Managed { function, .. } => *function != FUNCTIONS - 1,
+            Frame::Callback { .. } => false,
+        })
+    }
+
+    /// Checks invariant 12.
+    fn check_bound(&self) {
+        if self.bounded && self.is_plain() {
+            let scan = self.goroutine.scan_lock();
+            let young = self.sp() - scan.limit().map_or(0, |(depth, _)| depth);
+            let most = self.runtime.config().young_bound().most;
+            assert!(young <= most + MAX_FRAME, "{young} bytes of young frames");
+        }
+    }
+
     fn ensure_space(&self, bytes: usize) {
         if self.sp() + bytes + STACK_GUARD > self.hi() - self.goroutine.bounds().start {
+            let mut answers = 0;
             // SAFETY: the goroutine stands still in its call out.
-            unsafe { scan::grow(&self.runtime, &self.goroutine, 0) }.expect("room");
+            unsafe { scan::grow(&self.runtime, &self.goroutine, 0, &mut || answers += 1) }
+                .expect("room");
+            // However deep the stack: there are at most 256 frames between two answers.
+            assert!(self.frames.len() < 256 * (answers + 1), "{answers} answers");
         }
     }
 
@@ -337,7 +425,8 @@ impl Model {
         let Some(count) = self.frames.len().checked_sub(1) else { return };
         let slot = self.fp(count) - WORD;
         if let Some(stub) = asm::barrier::index_of(self.read(slot)) {
-            scan::hit(&self.runtime, &self.goroutine, self.hi() - slot, stub);
+            let fp = self.fp_value(count);
+            scan::hit(&self.runtime, &self.goroutine, self.hi() - slot, stub, fp);
         }
         assert_eq!(self.read(slot), self.return_of(count), "the return reaches the caller");
         self.frames.pop();
@@ -355,11 +444,22 @@ impl Model {
 
     /// An exception leaves `n` frames.
     fn unwind(&mut self, n: usize) {
-        self.frames.truncate(self.frames.len().saturating_sub(n));
-        while let Some(Frame::Callback { .. }) = self.frames.last() {
+        let left = self.frames.len().saturating_sub(n);
+        // What the scan has not come to is left out.
+        if let Some(expected) = &mut self.expected {
+            self.optional.extend(expected.extract_if(.., |(i, _)| *i >= left).map(|(_, w)| w));
+        }
+        // The callbacks one by one.
+        while self.frames.len() > left {
+            if let Some(Frame::Callback { call_out }) = self.frames.pop() {
+                scan::leave_callback(&self.runtime, &self.goroutine, call_out);
+            }
+        }
+        if let Some(Frame::Callback { call_out }) = self.frames.last() {
+            scan::leave_callback(&self.runtime, &self.goroutine, *call_out);
             self.frames.pop();
         }
-        scan::leave_frames(&self.runtime, &self.goroutine, self.sp());
+        scan::leave_frames(&self.runtime, &self.goroutine, self.registers());
         self.runs_older_frames();
     }
 
@@ -388,20 +488,30 @@ impl Model {
         self.touched = self.touched.min(i);
         self.reached = self.reached.min(word);
         self.ran.set(true);
+        self.bounded = false;
     }
 
     /// The references in the frames from `first` on.
     fn references(&self, first: usize) -> Vec<usize> {
-        let locals = self.frames[first..].iter().flat_map(|frame| match frame {
-            Frame::Managed { locals, .. } => &locals[..],
-            Frame::Callback { .. } => &[],
-        });
-        let mut words: Vec<_> = locals
-            .filter(|l| matches!(l, Local::Reference(1..)))
-            .map(|local| self.word(*local))
-            .collect();
+        let mut words: Vec<_> =
+            self.references_of_frames(first).into_iter().map(|(_, word)| word).collect();
         words.sort_unstable();
         words
+    }
+
+    /// The same, each with the index of its frame.
+    fn references_of_frames(&self, first: usize) -> Vec<(usize, usize)> {
+        let locals = self.frames.iter().enumerate().skip(first).flat_map(|(i, frame)| {
+            let locals = match frame {
+                Frame::Managed { locals, .. } => &locals[..],
+                Frame::Callback { .. } => &[],
+            };
+            locals.iter().map(move |local| (i, local))
+        });
+        locals
+            .filter(|(_, local)| matches!(local, Local::Reference(1..)))
+            .map(|(i, local)| (i, self.word(*local)))
+            .collect()
     }
 
     fn take_collected(&self) -> Vec<usize> {
@@ -420,6 +530,10 @@ impl Model {
         if how != Begin::Again {
             self.runtime.cycle.end(true);
             self.runtime.cycle.begin(self.cycle, kept);
+            if self.bounds_early {
+                self.runtime.cycle.bound_young();
+            }
+            self.bounded = self.bounds_early && self.is_plain();
         }
         if how == Begin::Minor && !self.ran.get() {
             let kept = scan::keep(
@@ -430,19 +544,19 @@ impl Model {
             );
             assert!(kept, "the last cycle has scanned it");
             assert_eq!(self.take_collected(), [], "nothing is visited where nothing has run");
+            scan::bound(&self.runtime, &self.goroutine, &self.goroutine.scan_lock());
             return;
         }
         self.ran.set(false);
-        self.expected = Some(self.references(first));
+        self.expected = Some(self.references_of_frames(first));
+        self.optional.clear();
+        let mut scan = self.goroutine.scan_lock();
         // SAFETY: the lock is ours, the goroutine stands still.
-        unsafe {
-            scan::begin(&self.runtime, &self.goroutine, &mut self.goroutine.scan_lock(), self.cycle)
-        }
-        .expect("a true stack");
-        self.touched = self.frames.len().saturating_sub(1);
-        (self.scanned_at, self.reached) = (self.sp(), self.sp());
-        self.marked_from =
-            if how == Begin::Major { self.sp() } else { self.marked_from.max(self.sp()) };
+        unsafe { scan::begin(&self.runtime, &self.goroutine, &mut scan, self.cycle) }
+            .expect("a true stack");
+        scan::bound(&self.runtime, &self.goroutine, &scan);
+        drop(scan);
+        self.scanned(how == Begin::Major);
         self.compare();
     }
 
@@ -459,12 +573,22 @@ impl Model {
         assert_eq!(self.expected, None, "the scan is complete");
     }
 
-    /// Checks that a complete scan has found exactly the expected roots.
+    /// Checks that a complete scan has found exactly the expected roots, and of frames that were
+    /// left before it came to them any.
     fn compare(&mut self) {
         if self.goroutine.scan_lock().is_complete()
             && let Some(expected) = self.expected.take()
         {
-            assert_eq!(self.take_collected(), expected);
+            let mut found = self.take_collected();
+            let mut expected: Vec<_> = expected.into_iter().map(|(_, word)| word).collect();
+            expected.sort_unstable();
+            for word in std::mem::take(&mut self.optional) {
+                let surplus = |words: &[usize]| words.iter().filter(|w| **w == word).count();
+                if surplus(&found) > surplus(&expected) {
+                    found.remove(found.binary_search(&word).expect("just counted"));
+                }
+            }
+            assert_eq!(found, expected);
         }
     }
 
@@ -492,11 +616,7 @@ impl Model {
         assert!(first <= self.touched || self.cycle == 0, "all that has run is visited again");
         let limit = scan.limit();
         let bounded = self.runtime.config().barriers != BarrierMode::Off && self.cycle > 0;
-        let plain = |frame: &Frame| match frame {
-            Frame::Managed { function, .. } => *function != FUNCTIONS - 1,
-            Frame::Callback { .. } => false,
-        };
-        if bounded && self.frames.iter().all(plain) {
+        if bounded && self.is_plain() {
             let touched = self.marked_from.saturating_sub(self.reached);
             let bound = 2 * touched + 2 * MAX_FRAME + 1024;
             let visited = self.scanned_at.saturating_sub(limit.map_or(0, |(depth, _)| depth));
@@ -567,12 +687,12 @@ pub fn run(bytes: &[u8]) {
         BarrierMode::RescanLimit,
         BarrierMode::Off,
     ][first % 4];
-    let mut model =
-        Model::new(mode, first & 0x40 != 0, if first & 0x80 == 0 { 256 << 10 } else { 8 << 10 });
+    let move_limit = if first & 0x80 == 0 { 256 << 10 } else { 8 << 10 };
+    let mut model = Model::new(mode, first & 0x40 != 0, move_limit, first & 0x20 != 0);
     model.call_out();
     let free = stubs().available();
     while let (Some(step), Some(by)) = (bytes.next(), bytes.next()) {
-        match step % 13 {
+        match step % 15 {
             0..=2 => (0..=by % 8).for_each(|i| model.call((step + i) % FUNCTIONS, by + i)),
             3 => (0..=by % 16).for_each(|_| model.return_once()),
             4 => model.begin(Begin::Major),
@@ -590,7 +710,7 @@ pub fn run(bytes: &[u8]) {
                     .expect("a true stack");
                 drop(scan_lock);
                 if let Some(memory) = memory {
-                    model.runtime.stacks.give(memory);
+                    scan::release(&model.runtime, memory);
                 }
             }
             7 => model.unwind(by % 6),
@@ -598,10 +718,13 @@ pub fn run(bytes: &[u8]) {
             9 => model.begin(Begin::Again),
             10 => model.call_back([0, 1, 2, 7][by % 4], by),
             11 => model.begin(Begin::Minor),
+            12 => model.bound(),
+            13 => model.catch_up(),
             _ => model.write_in_bulk(by),
         }
         model.compare();
         model.check();
+        model.check_bound();
     }
     while !model.frames.is_empty() {
         model.return_once();
@@ -628,7 +751,7 @@ mod tests {
 
     #[test]
     fn a_stack_of_callbacks_where_no_slot_is_legal_is_scanned_in_bounded_steps() {
-        let mut model = Model::new(BarrierMode::Incremental, false, 256 << 10);
+        let mut model = Model::new(BarrierMode::Incremental, false, 256 << 10, false);
         model.call_out();
         model.call(0, 1);
         for seed in 0..190 {
@@ -651,8 +774,36 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_goroutine_that_pushes_and_returns_keeps_its_young_part_within_the_bound() {
+        for (mode, few) in [
+            (BarrierMode::Incremental, false),
+            (BarrierMode::Incremental, true),
+            (BarrierMode::RescanLimit, true),
+        ] {
+            let mut model = Model::new(mode, few, 256 << 10, false);
+            model.call_out();
+            (0..20).for_each(|seed| model.call(seed % 8, seed));
+            model.begin(Begin::Major);
+            model.bound();
+            for n in [380, 0, 300, 40, 390, 200, 350, 10, 400] {
+                while model.frames.len() < n {
+                    model.call(8, n);
+                    model.check_bound();
+                }
+                while model.frames.len() > n {
+                    model.return_once();
+                    model.check_bound();
+                }
+            }
+            let caught_up = model.runtime.counters().scanned_stopped.load(Relaxed);
+            assert!(caught_up > 400, "{caught_up} frames were visited at polls");
+            assert!(caught_up < 4000, "{caught_up} frames were visited at polls");
+        }
+    }
+
     fn deep(frames: usize) -> Model {
-        let mut model = Model::new(BarrierMode::Incremental, false, 256 << 10);
+        let mut model = Model::new(BarrierMode::Incremental, false, 256 << 10, false);
         model.call_out();
         (0..frames).for_each(|seed| model.call(0, seed));
         model

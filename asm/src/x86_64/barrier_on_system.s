@@ -71,6 +71,7 @@ barrier_on_system:
     mov rdi, rbx
     mov rsi, r10
     mov rdx, r11
+    mov rcx, rbp
     call qword ptr [rbx + {m_on_hit}]
     .if {announced}
     mov rdi, r12

@@ -48,6 +48,16 @@ impl Continuation {
         })
     }
 
+    /// Where the frame goes on.
+    pub fn pc(&self) -> usize {
+        self.pc
+    }
+
+    /// The frame pointer with which the frame goes on.
+    pub fn fp(&self) -> usize {
+        self.rbp
+    }
+
     /// The stack pointer with which the frame goes on.
     pub fn sp(&self) -> usize {
         self.sp

@@ -6,7 +6,7 @@ use stackmark_stack::{
     Activity, CycleDriver, CycleStopped, NextCycle, ScanError, ScanScope, Straggler, Visited,
 };
 
-use super::plan::{Plan, Planner};
+use super::plan::{Plan, Planner, Rescan};
 use super::state::CollectorState;
 use crate::generation::Generation;
 use crate::handle::Handle;
@@ -21,8 +21,13 @@ use crate::weak::Callback;
 /// traced before need not be traced then.
 const DRAIN_ROUNDS: usize = 4;
 
-/// So many goroutines that have run since their scan may be left for the stopped world.
+/// So many goroutines that have run since their scan may be left for the stopped world. Of each it
+/// visits [`CycleDriver::YOUNG_BYTES`] of frames at most.
 const FEW_GOROUTINES: usize = 16;
+
+/// A minor cycle that has marked for a shorter time leaves what few goroutines have done meanwhile
+/// to the stopped world.
+const BRIEF_MARK: Duration = Duration::from_micros(50);
 
 /// How often, at most, goroutines that have run since their scan are scanned again. They help with
 /// it, so the second time there are few.
@@ -127,25 +132,32 @@ impl<'a, H: Heap> Cycle<'a, H> {
             let begun = self.stacks.begin_scanning(self.number, ScanScope::Whole);
             debug_assert!(begun, "whole scans go on from nothing");
         }
+        if self.plan.rescan == Rescan::IfLongOrMany {
+            self.stacks.bound_rescans();
+        }
         globals.visit(|words| marking.shade(words));
         handles.visit(|words| marking.shade(words));
         self.stacks.scan_goroutines(|| self.marker.drain_backlog())?;
         let scanned = Instant::now();
         self.drain();
-        if scanned.elapsed() >= self.plan.rescan_after {
-            self.rescan()?;
-        }
-        Ok(())
+        self.rescan(scanned.elapsed())
     }
 
-    /// Scans the frames that have run since their scan, so that few are left to the stopped world.
-    fn rescan(&mut self) -> Result<(), ScanError> {
-        for _ in 0..RESCAN_ROUNDS {
-            let rescanned = self.stacks.rescan_concurrently()?;
-            self.drain();
-            if rescanned <= FEW_GOROUTINES {
+    /// Scans the frames that have run since their scan, so that few are left to the stopped world:
+    /// of few goroutines, a bounded number of each. Marking has taken `marked` so far.
+    fn rescan(&mut self, marked: Duration) -> Result<(), ScanError> {
+        let mut rounds = match self.plan.rescan {
+            Rescan::Never => return Ok(()),
+            Rescan::IfLongOrMany => usize::from(marked >= BRIEF_MARK),
+            Rescan::Once => 1,
+        };
+        for round in 0..RESCAN_ROUNDS {
+            if round >= rounds && self.stacks.dirty_goroutines() <= FEW_GOROUTINES {
                 break;
             }
+            rounds = 0;
+            self.stacks.rescan_concurrently()?;
+            self.drain();
         }
         Ok(())
     }
@@ -228,7 +240,7 @@ impl<H: Heap> Ending<'_, H> {
     fn finish_marking(&mut self, world: &mut CycleStopped<'_>) -> Result<Terminated, CycleError> {
         let collector = self.collector;
         collector.barrier.take_buffers();
-        let rescanned = if self.plan.scans_once {
+        let rescanned = if self.plan.rescan == Rescan::Never {
             world.finish_scans()?;
             Visited::default()
         } else {

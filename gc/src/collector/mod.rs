@@ -8,11 +8,21 @@
 //!    frontier keeps the goroutine out of, and mark.
 //! 4. When there is nothing left to trace, stacks that have run since their scan are scanned again
 //!    in the same way, up to their watermark: the lowest rescan barrier that was not hit. What that
-//!    finds is traced.
+//!    finds is traced. From now on a goroutine that pushes frames scans them itself, and a barrier
+//!    follows one that leaves frames. In a minor cycle that is so from step 3 on.
 //! 5. When there is nothing left to trace again, the world stops. The write barrier's buffers are
 //!    taken, stacks that have run since their scan are rescanned up to their watermark, and the
 //!    rest is traced. The write barrier goes off.
 //! 6. The world runs again; what was not marked is swept.
+//!
+//! What step 5 visits of stacks is bounded, and so is the stop, whatever goroutines do: let dirty
+//! goroutines be those that have run since their scan.
+//!
+//! - Of each it visits at most [`CycleDriver::YOUNG_BYTES`] of frames, and the frame that runs.
+//!   That is an invariant of step 4, number 12 of `protocol/frontier` in `stackmark-stack`.
+//! - There are few of them. In step 4 the collector scans until there are. From its beginning on a
+//!   goroutine that becomes dirty scans one or two others. Those that it cannot scan are the ones
+//!   that run at that moment, at most one on each machine.
 //!
 //! With [generations](Config::generational), a minor cycle begins with the marks of the last one.
 //! Its roots are those of step 3 and the remembered set of the write barrier; of stacks it visits

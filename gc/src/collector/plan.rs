@@ -1,15 +1,9 @@
 //! What the generation of a cycle decides: everything that differs between minor and major cycles.
 
-use std::time::Duration;
-
 use super::config::Config;
 use crate::generation::{Generation, GenerationPolicy};
 use crate::pace::{CycleMeasurement, Pace};
 use crate::write_barrier::Kind;
-
-/// A minor cycle that has marked for a shorter time leaves the frames that have run meanwhile to
-/// the stopped world: they are few.
-const BRIEF_MARK: Duration = Duration::from_micros(50);
 
 /// Plans cycles, and learns from them when the next one begins.
 pub(super) struct Planner {
@@ -34,15 +28,25 @@ pub(super) struct Plan {
     pub(super) goal: usize,
     /// Stacks are scanned only where they have run since the last cycle.
     pub(super) short_scans: bool,
-    /// Stacks that have run since their scan are scanned again, with the world running, if marking
-    /// has taken so long.
-    pub(super) rescan_after: Duration,
-    /// Stacks need no rescan in the stopped world.
-    pub(super) scans_once: bool,
+    /// What becomes of stacks that have run since their scan.
+    pub(super) rescan: Rescan,
     /// After the cycle, stacks are watched for the next one's short scans.
     pub(super) watches_stacks: bool,
     /// After the cycle, stores are remembered for the next one.
     pub(super) remembers_stores: bool,
+}
+
+/// How stacks that have run since their scan are scanned again before the world stops for what is
+/// left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rescan {
+    /// Not at all, nor in the stopped world: the write barrier shades what they lose.
+    Never,
+    /// Once, and again as long as there are many. From then on what is left is bounded. Before, a
+    /// goroutine makes and leaves frames as it likes: marking takes long.
+    Once,
+    /// Only if marking takes long or they are many. What is left is bounded from the beginning.
+    IfLongOrMany,
 }
 
 impl Plan {
@@ -85,12 +89,11 @@ impl Planner {
             expected: if major { self.pace.expected() } else { 0 },
             goal: if major { self.pace.goal() } else { usize::MAX },
             short_scans: !major && short_scans,
-            rescan_after: match generation {
-                _ if hybrid => Duration::MAX,
-                Generation::All => Duration::ZERO,
-                Generation::Young => BRIEF_MARK,
+            rescan: match generation {
+                _ if hybrid => Rescan::Never,
+                Generation::All => Rescan::Once,
+                Generation::Young => Rescan::IfLongOrMany,
             },
-            scans_once: hybrid,
             watches_stacks: short_scans,
             remembers_stores: self.generations.is_some(),
         }

@@ -16,8 +16,6 @@ use std::time::{Duration, Instant};
 /// How often the waiting thread tries again to hold a goroutine: one that was asked to scan itself
 /// may park instead of polling.
 const LOOK_AGAIN: Duration = Duration::from_micros(200);
-/// How many goroutines a round takes from the registry at once. Spawning takes the same lock.
-const PORTION: usize = 512;
 
 /// How much of each stack a cycle scans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,19 +105,11 @@ impl CycleDriver {
         let runtime = self.runtime();
         runtime.begin_round();
         let mut waiting = Vec::new();
-        let mut at = 0;
-        loop {
-            let portion = runtime.registry.portion(at, PORTION);
-            if portion.is_empty() {
-                break;
+        for goroutine in runtime.registry.portions().flatten() {
+            if !runtime.try_scan(&goroutine, Signal::Hint)? {
+                waiting.push(goroutine);
             }
-            at += portion.len();
-            for goroutine in portion {
-                if !runtime.try_scan(&goroutine, Signal::Hint)? {
-                    waiting.push(goroutine);
-                }
-                between();
-            }
+            between();
         }
         runtime.wait_for_scans(waiting)
     }
@@ -129,10 +119,10 @@ impl CycleDriver {
     /// after [`CycleDriver::scan_goroutines`], and leaves frames to
     /// [`Runtime::scan_frozen`] as that does.
     ///
-    /// Returns how many goroutines it has scanned again. If they are many, others have run
-    /// meanwhile, and a further call is worth while. From the first call on a goroutine that
-    /// becomes dirty scans others, so dirty goroutines stay few however fast goroutines take turns.
-    /// With [`BarrierMode::Off`] it does nothing and returns 0.
+    /// Returns how many goroutines it has scanned again. If [`CycleDriver::dirty_goroutines`] are
+    /// many afterwards, a further call is worth while. Bounds rescans, as
+    /// [`CycleDriver::bound_rescans`] does: afterwards every goroutine is within the bound. With
+    /// [`BarrierMode::Off`] it does nothing and returns 0.
     ///
     /// # Errors
     /// [`ScanError`].
@@ -147,11 +137,36 @@ impl CycleDriver {
             return Ok(0);
         }
         runtime.begin_round();
-        runtime.cycle.begin_rescanning();
-        let dirty = runtime.cycle.take_dirty();
+        let dirty = runtime.cycle.begin_rescanning();
         let count = dirty.len();
         runtime.wait_for_scans(dirty.into())?;
         Ok(count)
+    }
+
+    /// Bounds what [`CycleStopped::rescan_dirty`](crate::CycleStopped::rescan_dirty) will visit,
+    /// for goroutines whose scan begins after this call, until the end of the cycle's scans. Of
+    /// each dirty goroutine it visits at most [`CycleDriver::YOUNG_BYTES`] of frames, and one frame
+    /// more. The goroutine pays for that at polls and at returns, in proportion to the frames that
+    /// it makes and leaves. And a goroutine that becomes dirty scans others, so dirty goroutines
+    /// stay few however fast goroutines take turns. With [`BarrierMode::Off`] it does nothing.
+    ///
+    /// Stacks in which no barrier can be placed have no bound: see
+    /// [`Counters::refused`](crate::Counters::refused) and [`Runtime::pool_exhausted`].
+    pub fn bound_rescans(&mut self) {
+        let runtime = self.runtime();
+        if runtime.config.barriers != BarrierMode::Off {
+            runtime.cycle.bound_young();
+        }
+    }
+
+    /// The most bytes of frames of one goroutine that a rescan visits in the stopped world where
+    /// rescans are [bounded](CycleDriver::bound_rescans), the frame that the goroutine runs left
+    /// out.
+    pub const YOUNG_BYTES: usize = scan::YOUNG.most;
+
+    /// How many goroutines have run since their scan in this cycle.
+    pub fn dirty_goroutines(&self) -> usize {
+        self.runtime().cycle.dirty_goroutines()
     }
 }
 
@@ -203,7 +218,7 @@ impl Runtime {
         let mut memory = scan::memory_to_shrink(self, goroutine);
         let begun = self.scan_held(goroutine, signal, &mut memory);
         if let Some(memory) = memory {
-            self.stacks.give(memory);
+            scan::release(self, memory);
         }
         begun
     }

@@ -8,6 +8,7 @@ use crate::runtime::{Runtime, Stopping, UnderLock, assert_no_lock};
 use crate::scan::{self, Extent, ScanError, Visited};
 use std::cell::RefCell;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Whether the next cycle may continue the scans of this one.
@@ -139,7 +140,11 @@ impl CycleStopped<'_> {
         self.finish_scans()?;
         let runtime = self.world.runtime;
         let mut total = Visited::default();
-        for goroutine in runtime.cycle.take_dirty() {
+        let mut dirty = Vec::from(runtime.cycle.take_dirty());
+        // A goroutine that has scanned itself while it was in the list is there twice.
+        dirty.sort_unstable_by_key(Arc::as_ptr);
+        dirty.dedup_by_key(|goroutine| Arc::as_ptr(goroutine));
+        for goroutine in dirty {
             let to = |words: &[usize]| runtime.roots(words);
             let visited = self.world.visit(&goroutine, Extent::Rescan, &to)?;
             total.frames += visited.frames;

@@ -1,7 +1,7 @@
 //! The functions that barrier stubs call: on a return, and on an exception that passes.
 
 use crate::machine::Caller;
-use crate::scan::{hit, leave_frames};
+use crate::scan::{hit, leapfrog};
 use stackmark_asm::{barrier, layout::MachineHeader};
 
 /// The goroutine returns through a barrier. This is no safepoint: the function's
@@ -13,10 +13,11 @@ pub(crate) unsafe extern "C" fn on_hit(
     _machine: *mut MachineHeader,
     slot: *mut usize,
     stub: usize,
+    fp: usize,
 ) {
     // SAFETY: used within this function alone.
     let caller = unsafe { Caller::current() };
-    hit(caller.runtime(), caller.goroutine(), slot as usize, stub);
+    hit(caller.runtime(), caller.goroutine(), slot as usize, stub, fp);
 }
 
 /// An exception has passed a barrier.
@@ -32,7 +33,5 @@ pub(crate) unsafe extern "C" fn on_leapfrog(
     // SAFETY: used within this function alone.
     let caller = unsafe { Caller::current() };
     let (runtime, goroutine) = (&**caller.runtime(), caller.goroutine());
-    let depth = goroutine.bounds().end - slot as usize;
-    // Leaves the barrier in the slot itself, too: the landing pad has restored the slot.
-    leave_frames(runtime, goroutine, depth - size_of::<usize>());
+    leapfrog(runtime, goroutine, goroutine.bounds().end - slot as usize);
 }

@@ -27,12 +27,17 @@ pub unsafe extern "C-unwind" fn poll(needed: *mut c_void, _b: usize) -> usize {
     if sp < least {
         let _span = runtime.observed().span(Activity::Growth, goroutine.id());
         // SAFETY: the goroutine is at a poll on this thread.
-        let grown = unsafe { scan::grow(runtime, goroutine, needed as usize) };
+        let grown =
+            unsafe { scan::grow(runtime, goroutine, needed as usize, &mut || caller.safepoint()) };
         grown.unwrap_or_else(|error| fail(runtime, goroutine, error));
     }
     if requests.has(Request::SCAN) {
         // SAFETY: the goroutine is at a poll on this thread.
         unsafe { scan::scan_own_stack(runtime, &caller.handle()) };
+    }
+    if scan::is_at_bound(goroutine) {
+        // SAFETY: as above.
+        unsafe { scan::catch_up_at_poll(runtime, &caller.handle()) };
     }
     caller.safepoint();
     if runtime.config.move_every_poll {

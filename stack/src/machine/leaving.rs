@@ -13,7 +13,7 @@ use crate::protocol::Status;
 use crate::scan::{self, ScanError, Stubs};
 use gimli::Register;
 use stackmark_asm::{self as asm, Continuation};
-use stackmark_unwind::{FrameKind, LiveMemory, RegisterSet, RuleCache, Unwinder};
+use stackmark_unwind::{FrameKind, LiveMemory, RegisterSet, Registers, RuleCache, Unwinder};
 use std::ffi::{c_int, c_void};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
@@ -88,6 +88,9 @@ impl Caller<'_> {
     /// landing pad of Cranelift's `try_call` with the System V convention. Returns only on an
     /// error, and has changed nothing then.
     ///
+    /// The goroutine is InForeign while the frame is looked for, however many frames lie between.
+    /// `values` are roots meanwhile.
+    ///
     /// Barriers in the frames that are left count as leapfrogged. The goroutine is Running
     /// afterwards, and the machine's system stack begins where it did for that frame. Forced
     /// unwinding leaves the native frames older than a callback: C++ and Rust destructors run. C
@@ -100,7 +103,7 @@ impl Caller<'_> {
     /// at its call. Native frames younger than the youngest callback own nothing that must be
     /// released: they are dropped.
     pub unsafe fn unwind_to(self, depth: usize, pc: usize, values: [usize; 2]) -> UnwindToError {
-        let way = match self.way_to(depth, pc, values) {
+        let way = match self.way_outside(depth, pc, values) {
             Ok(way) => way,
             Err(error) => return error,
         };
@@ -110,6 +113,30 @@ impl Caller<'_> {
                 Box::into_raw(Box::new(Forced { exception, depth, pc, values }))
             })
         }
+    }
+
+    /// As [`Caller::way_to`], with the goroutine InForeign: the walk takes time in proportion to
+    /// the frames, and neither the world nor a scan waits for it.
+    fn way_outside(
+        &self,
+        depth: usize,
+        pc: usize,
+        values: [usize; 2],
+    ) -> Result<Way, UnwindToError> {
+        let (runtime, goroutine) = (self.runtime(), self.goroutine());
+        if goroutine.status.is_foreign() {
+            return self.way_to(depth, pc, values);
+        }
+        // The values may be references that nothing else keeps alive. A scan that comes later finds
+        // them with the goroutine. After one that has been, the collector gets them now, while the
+        // world does not stop without this thread.
+        if runtime.is_scanning() {
+            runtime.roots(&values);
+        }
+        goroutine.with_transfer(|words| words.extend(values));
+        let way = self.foreign(|| self.way_to(depth, pc, values));
+        goroutine.with_transfer(|words| words.truncate(words.len().saturating_sub(values.len())));
+        way
     }
 
     /// Finds what lies between the goroutine's stack pointer and the frame.
@@ -178,13 +205,19 @@ impl Caller<'_> {
         let hi = goroutine.bounds().end;
         match way {
             Way::Open(continuation) => {
-                scan::leave_frames(runtime, goroutine, hi - continuation.sp());
+                let registers = Registers {
+                    pc: continuation.pc(),
+                    sp: continuation.sp(),
+                    fp: continuation.fp(),
+                };
+                scan::leave_frames(runtime, goroutine, registers);
                 // SAFETY: the frame is managed, with the registers that the walk found, and no
                 // callback is younger.
                 unsafe { asm::continue_at(&continuation) }
             }
             Way::Callback(frame) => {
-                scan::leave_frames(runtime, goroutine, hi - (frame + asm::CALLBACK_FRAME_BYTES));
+                let depth = hi - (frame + asm::CALLBACK_FRAME_BYTES);
+                scan::leave_callback(runtime, goroutine, depth);
                 let exception =
                     Exception { class: CLASS, cleanup: Some(was_swallowed), private: [0; 2] };
                 // SAFETY: the youngest callback's frame, found by a walk; frames
@@ -245,8 +278,9 @@ unsafe fn go_on(forced: *mut Forced) -> ! {
     unsafe {
         let caller = Caller::current();
         let Forced { depth, pc, values, .. } = *forced;
-        let way =
-            caller.way_to(depth, pc, values).unwrap_or_else(|error| caller.runtime().fatal(&error));
+        let way = caller
+            .way_outside(depth, pc, values)
+            .unwrap_or_else(|error| caller.runtime().fatal(&error));
         if let Way::Open(_) = way {
             drop(Box::from_raw(forced));
         }

@@ -313,9 +313,10 @@ impl ThreadRecord {
             goroutine.header.callback_depth.store(0, Ordering::Relaxed);
             self.end(&goroutine);
             self.header.goroutine.store(0, Ordering::Relaxed);
-            give_stack_back(&self.runtime, &goroutine);
             self.entry.current.store(std::ptr::null_mut(), Ordering::Release);
             self.runtime.world.exit(&self.entry.gate);
+            // Outside: a deep stack has many pages.
+            give_stack_back(&self.runtime, &goroutine);
             self.running.set(None);
             let spare = self.spare.take();
             match &spare {

@@ -6,6 +6,10 @@
 //! *Medium* stacks, up to the move limit, are mapped one by one. A *reserved* stack is a range of
 //! the maximum size whose pages appear when they are touched. It grows and shrinks in place.
 //! What the system does not unmap is kept without its pages, and used again.
+//!
+//! Giving pages back takes the system time in proportion to their number: some 100 ns each. So no
+//! lock is held over more than a [`PIECE`] of them: a stack that shrinks keeps its pages until
+//! [`StackPool::give_piece_back`] has been called often enough.
 
 use super::stack_memory::{MIN_STACK, Origin, StackError, StackMemory};
 use crate::os::{self, Mapping};
@@ -21,6 +25,8 @@ const SPAN_BYTES: usize = 256 << 10;
 const ORDERS: usize = (MAX_SMALL_STACK / MIN_STACK).ilog2() as usize + 1;
 /// The most bytes of free stacks of one size that a machine keeps for itself.
 const CACHED_BYTES: usize = 64 << 10;
+/// Bytes of pages that are given back to the system in one go.
+const PIECE: usize = 256 << 10;
 /// The most freed reserved ranges kept for reuse. Their pages are given back.
 const KEPT_RANGES: usize = 16;
 /// The most freed medium stacks of each size kept for reuse.
@@ -37,6 +43,15 @@ struct Small {
     spans: BTreeMap<usize, Span>,
     /// For each order, the spans that may have free stacks. Some of them may be full or gone.
     candidates: [Vec<usize>; ORDERS],
+}
+
+impl Small {
+    /// Adds the span at `base`, all of whose stacks are free.
+    fn add_span(&mut self, base: usize, order: usize) {
+        let count = (SPAN_BYTES / (MIN_STACK << order)) as u32;
+        self.spans.insert(base, Span { order, free: (0..count).rev().collect() });
+        self.candidates[order].push(base);
+    }
 }
 
 /// The free small stacks of one machine.
@@ -117,10 +132,13 @@ fn unmap(at: usize, bytes: usize) -> bool {
     unsafe { os::unmap(at, bytes) }.is_ok()
 }
 
-/// Gives the pages wholly inside `lo..hi`, whose contents are dead, back to the system.
+/// Gives the pages wholly inside `lo..hi`, whose contents are dead, back to the system, in pieces.
+/// Between two of them other threads may map and unmap.
 fn give_back(lo: usize, hi: usize) {
-    // SAFETY: callers pass dead parts of mappings of this pool.
-    unsafe { os::give_pages_back(lo..hi) };
+    for piece in (lo..hi).step_by(PIECE) {
+        // SAFETY: callers pass dead parts of mappings of this pool. They begin at a page.
+        unsafe { os::give_pages_back(piece..hi.min(piece + PIECE)) };
+    }
 }
 
 impl StackPool {
@@ -177,9 +195,7 @@ impl StackPool {
             let Some(&base) = small.candidates[order].last() else {
                 let base = map(SPAN_BYTES, Mapping::Memory)?;
                 self.count(SPAN_BYTES);
-                let count = (SPAN_BYTES / size) as u32;
-                small.spans.insert(base, Span { order, free: (0..count).rev().collect() });
-                small.candidates[order].push(base);
+                small.add_span(base, order);
                 continue;
             };
             let number = small
@@ -221,29 +237,43 @@ impl StackPool {
         }
         self.count(size);
         let hi = at + self.range_bytes;
-        Ok(StackMemory { lo: hi - size, hi, origin: Origin::Reserved { base: at + self.page } })
+        let origin = Origin::Reserved { base: at + self.page, touched: hi - size };
+        Ok(StackMemory { lo: hi - size, hi, origin })
     }
 
-    /// Grows or shrinks a reserved stack in place to `size` bytes.
+    /// Grows or shrinks a reserved stack in place to `size` bytes. Takes no time to speak of: a
+    /// stack that shrinks keeps its pages until [`StackPool::give_piece_back`] takes them.
     ///
     /// # Errors
     /// [`StackError::Overflow`] if the range has fewer bytes.
     pub(crate) fn resize(&self, memory: &mut StackMemory, size: usize) -> Result<(), StackError> {
-        let Origin::Reserved { base } = memory.origin else {
+        let Origin::Reserved { base, touched } = &mut memory.origin else {
             unreachable!("only reserved stacks grow in place")
         };
-        if size > memory.hi - base {
-            return Err(StackError::Overflow { limit: memory.hi - base });
+        if size > memory.hi - *base {
+            return Err(StackError::Overflow { limit: memory.hi - *base });
         }
-        let lo = memory.hi - size;
-        if lo < memory.lo {
-            self.count(memory.lo - lo);
-        } else {
-            give_back(memory.lo, lo);
-            self.resident.fetch_sub(lo - memory.lo, Relaxed);
+        memory.lo = memory.hi - size;
+        if memory.lo < *touched {
+            self.count(*touched - memory.lo);
+            *touched = memory.lo;
         }
-        memory.lo = lo;
         Ok(())
+    }
+
+    /// Gives some of the pages back that the stack, which is in use, has kept when it shrank.
+    /// Returns whether there are more.
+    pub(crate) fn give_piece_back(&self, memory: &mut StackMemory) -> bool {
+        let lo = memory.lo / self.page * self.page;
+        let Origin::Reserved { touched, .. } = &mut memory.origin else { return false };
+        let piece = *touched..lo.min(*touched + PIECE);
+        if piece.is_empty() {
+            return false;
+        }
+        give_back(piece.start, piece.end);
+        self.resident.fetch_sub(piece.len(), Relaxed);
+        *touched = piece.end;
+        piece.end < lo
     }
 
     /// Takes a stack back.
@@ -277,9 +307,9 @@ impl StackPool {
                     }
                 }
             }
-            Origin::Reserved { base } => {
-                give_back(memory.lo, memory.hi);
-                self.resident.fetch_sub(size, Relaxed);
+            Origin::Reserved { base, touched } => {
+                give_back(touched, memory.hi);
+                self.resident.fetch_sub(memory.hi - touched, Relaxed);
                 let range = FreeRange { at: base - self.page, guarded: true };
                 let is_kept = self.ranges.lock().len() < KEPT_RANGES;
                 if is_kept || !unmap(range.at, self.range_bytes) {
@@ -317,32 +347,42 @@ impl StackPool {
     /// Returns memory that no stack uses to the system. Called when no marking runs: while marking
     /// runs, freed stack memory is not used for anything else (Go's issue 11267).
     pub(crate) fn trim(&self) {
-        let mut small = self.small.lock();
-        let small = &mut *small;
-        small.spans.retain(|&base, span| {
-            let size = MIN_STACK << span.order;
-            let free = span.free.len() == SPAN_BYTES / size;
-            let gone = free && unmap(base, SPAN_BYTES);
-            if gone {
-                self.resident.fetch_sub(SPAN_BYTES, Relaxed);
-            } else if free {
-                give_back(base, base + SPAN_BYTES);
-            }
-            !gone
-        });
-        for order in 0..ORDERS {
-            let spans = &small.spans;
-            small.candidates[order]
-                .retain(|base| spans.get(base).is_some_and(|s| s.order == order));
-        }
-        for (&size, kept) in self.medium.lock().iter_mut() {
-            kept.retain(|&lo| {
-                let gone = unmap(lo, size);
-                if gone {
-                    self.resident.fetch_sub(size, Relaxed);
+        // They are unmapped without a lock, for which a goroutine might wait.
+        let mut spans = Vec::new();
+        {
+            let mut small = self.small.lock();
+            let small = &mut *small;
+            small.spans.retain(|&base, span| {
+                let free = span.free.len() == SPAN_BYTES / (MIN_STACK << span.order);
+                if free {
+                    spans.push((base, span.order));
                 }
-                !gone
+                !free
             });
+            for order in 0..ORDERS {
+                let spans = &small.spans;
+                small.candidates[order]
+                    .retain(|base| spans.get(base).is_some_and(|s| s.order == order));
+            }
+        }
+        for (base, order) in spans {
+            if unmap(base, SPAN_BYTES) {
+                self.resident.fetch_sub(SPAN_BYTES, Relaxed);
+            } else {
+                give_back(base, base + SPAN_BYTES);
+                self.small.lock().add_span(base, order);
+            }
+        }
+        let mut medium = Vec::new();
+        for (&size, kept) in self.medium.lock().iter_mut() {
+            medium.extend(kept.drain(..).map(|lo| (lo, size)));
+        }
+        for (lo, size) in medium {
+            if unmap(lo, size) {
+                self.resident.fetch_sub(size, Relaxed);
+            } else {
+                self.medium.lock().entry(size).or_default().push(lo);
+            }
         }
     }
 
@@ -414,7 +454,21 @@ mod tests {
         // SAFETY: the whole stack in use is writable memory of ours.
         unsafe { ptr::write_bytes(m.lo as *mut u8, 0xaa, m.size()) };
         pool.resize(&mut m, 1 << 20).expect("room");
+        assert_eq!(pool.resident_bytes(), 64 << 20, "a stack that shrinks keeps its pages");
+        // Half of what it has grown by again is used, and stays as it is.
+        pool.resize(&mut m, 32 << 20).expect("room");
+        let mut pieces = 1;
+        while pool.give_piece_back(&mut m) {
+            pieces += 1;
+        }
+        assert_eq!(pieces, (32 << 20) / PIECE, "they are given back in pieces");
+        assert_eq!(pool.resident_bytes(), 32 << 20);
+        // SAFETY: as above.
+        assert_eq!(unsafe { *(m.lo as *const u8) }, 0xaa, "pages in use stay");
+        pool.resize(&mut m, 1 << 20).expect("room");
+        while pool.give_piece_back(&mut m) {}
         assert_eq!(pool.resident_bytes(), 1 << 20);
+        assert!(!pool.give_piece_back(&mut m), "there are no more");
         pool.resize(&mut m, 64 << 20).expect("room");
         // SAFETY: as above.
         assert_eq!(unsafe { *(m.lo as *const u64) }, 0, "the pages were given back");

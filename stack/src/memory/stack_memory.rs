@@ -61,8 +61,9 @@ pub(crate) enum Origin {
     /// A mapping of its own.
     Medium,
     /// A reserved range, of which the upper part is in use. `base` is its lowest
-    /// address above the guard page.
-    Reserved { base: usize },
+    /// address above the guard page. Pages at `touched` and above have not been given back since
+    /// they were in use.
+    Reserved { base: usize, touched: usize },
 }
 
 /// The memory of one stack. Its owner gives it back to its pool.

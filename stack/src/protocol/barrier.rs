@@ -67,9 +67,9 @@ pub(crate) struct Barrier {
     pub(crate) depth: usize,
     /// Index of the stub in it.
     pub(crate) stub: u32,
-    /// The number of frames that the placing scan had visited, up to and including the owner of the
-    /// slot. Older frames are frozen.
-    pub(crate) frames: u64,
+    /// The number of the frame that owns the slot, counted from the young end. Older frames are
+    /// frozen. Frames that come later have numbers below 1.
+    pub(crate) frame: i64,
 }
 
 /// What became of barriers.
@@ -211,21 +211,24 @@ impl BarrierList {
     }
 
     /// Removes barriers that several scans have left closer together than is needed. `from` is the
-    /// depth of a stack pointer. The lowest and the oldest barrier stay. A barrier between a kept
-    /// one at depth `k` and the next older one at depth `n` goes if `from - n <= 2 * (from - k)`.
-    /// Returns how many are removed.
+    /// depth of a stack pointer. The lowest and the oldest barrier stay, and those at less depth
+    /// than `down_to`. A barrier between a kept one at depth `k` and the next older one at depth
+    /// `n` goes if `from - n <= 2 * (from - k)`. Returns how many are removed.
     pub(crate) fn thin_out(
         &mut self,
         slots: &mut impl Slots,
         table: &impl Table,
         pool: &StubPool,
-        from: usize,
+        (from, down_to): (usize, usize),
         foreign: bool,
     ) -> u32 {
         let Some(mut kept) = self.lowest() else { return 0 };
         let mut removed = 0;
         for i in (1..self.unhit.len().saturating_sub(1)).rev() {
             let (b, next) = (self.unhit[i], self.unhit[i - 1]);
+            if b.depth < down_to {
+                break;
+            }
             if from - next.depth <= 2 * (from - kept.depth) {
                 self.unhit.remove(i);
                 self.remove(slots, table, pool, b, foreign);
@@ -242,11 +245,11 @@ impl BarrierList {
         self.unhit.len() + self.limbo.len()
     }
 
-    /// Adds `more`, which may wrap around, to the frames that barriers at `depth` and older ones
-    /// count: a later scan has begun elsewhere.
-    pub(crate) fn count_from(&mut self, depth: usize, more: u64) {
-        for b in self.unhit.iter_mut().filter(|b| b.depth <= depth) {
-            b.frames = b.frames.wrapping_add(more);
+    /// Adds `more` to the numbers of frames whose barriers are younger than `depth`: the scan that
+    /// has placed them counted from elsewhere.
+    pub(crate) fn renumber_younger(&mut self, depth: usize, more: i64) {
+        for b in self.unhit.iter_mut().filter(|b| b.depth > depth) {
+            b.frame += more;
         }
     }
 

@@ -29,19 +29,21 @@
 //!    - touched be d - m;
 //!    - b be the depth of the lowest unhit barrier, or 0 without one.
 //!
-//!    Then sp(l) - b <= max(D, 2 * touched), but for frames in which no barrier lies: a barrier
-//!    lies in the first frame at or beyond its distance that may have one. So of the frames that
-//!    scan l left visited, the next scan visits at most twice what was touched. d counts, not
-//!    sp(l), because a scan that begins again keeps the barriers beyond the frames that it visits:
-//!    they stay where the scan that began at d has placed them.
+//!    Then sp(l) - b <= touched + max(D, touched), but for frames in which no barrier lies: a
+//!    barrier lies in the first frame at or beyond its distance that may have one. So of the frames
+//!    that scan l left visited, the next scan visits what was touched, and beyond it as much again
+//!    or D. d counts, not sp(l), because a scan that begins again keeps the barriers beyond the
+//!    frames that it visits: they stay where the scan that began at d has placed them.
 //! 10. *Epochs*: a scan belongs to one cycle. A worker with another cycle's number does nothing.
 //!     The barriers of a complete scan outlive its cycle, and frames beyond the lowest unhit
 //!     barrier stay frozen. So a later cycle's scan may end at that barrier
 //!     ([`StackScan::begin_again`]). It visits nothing of a goroutine that has not run
 //!     ([`StackScan::keep`]).
 //! 11. *Leaving*: before the owner runs an older frame, it settles the barriers of all younger ones
-//!     and makes invariant 7 true. It calls [`StackScan::hit`] or [`StackScan::leave`], and then
-//!     [`StackScan::protect`].
+//!     and makes invariant 7 true. It calls [`StackScan::hit`] or [`StackScan::leave_for`], and
+//!     then [`StackScan::protect`].
+//!
+//! [`young`] has invariant 12, which bounds what the stopped world visits.
 //!
 //! After "Incremental stack scanning with return barriers" as in Cheng, Harper and Lee,
 //! "Generational stack collection and profile-driven pretenuring" (PLDI 1998), and Yuasa, Nakagawa
@@ -52,12 +54,14 @@ use crate::protocol::sync::{LeftOut, left_out};
 use access::{Budget, Frames, Position, RescanStart, ScanCounts, Spacing, StackAccess};
 
 pub(crate) mod access;
+pub(crate) mod young;
 
 /// A slot that a barrier will be placed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Placement {
     depth: usize,
-    frames: u64,
+    /// The number of the frame that owns the slot: see [`Barrier::frame`].
+    frame: i64,
 }
 
 /// What came of the barriers that were to be placed.
@@ -117,9 +121,11 @@ pub(crate) struct StackScan {
     frontier: Option<Placement>,
     /// Depth of the foreign call that takes the place of the frontier.
     rest: Option<usize>,
-    /// The number of frames of the stack that the last complete scan found.
-    frames: u64,
-    /// The least depth that [`StackScan::protect`] or [`StackScan::calls_back`] was called with
+    /// The number of the oldest frame that the last complete scan found.
+    oldest: i64,
+    /// The number of the frame beyond the youngest that a scan has visited.
+    youngest: i64,
+    /// The least depth that protect, calls_back or thaw was called with
     /// since the scan began. No foreign call at less depth has returned or called back since.
     reached: usize,
 }
@@ -143,10 +149,10 @@ impl StackScan {
     /// How far a rescan goes after a complete scan: the depth of the return slot of the last frame
     /// that may have changed since its visit, and the number of frames beyond. `None`: to the end.
     pub(crate) fn limit(&self) -> Option<(usize, u64)> {
-        let lowest = self.barriers.lowest().map(|b| (b.depth, b.frames));
+        let lowest = self.barriers.lowest().map(|b| (b.depth, b.frame));
         // Frames of pending barriers are visited and blocked (invariant 8).
-        let pending = self.pending.first().map(|mark| (mark.depth, mark.frames));
-        lowest.max(pending).map(|(depth, frames)| (depth, self.frames.saturating_sub(frames)))
+        let pending = self.pending.first().map(|mark| (mark.depth, mark.frame));
+        lowest.max(pending).map(|(depth, frame)| (depth, self.beyond(frame)))
     }
 
     /// Begins a scan of the whole stack from `at`, the youngest frame of a goroutine that stands
@@ -169,6 +175,7 @@ impl StackScan {
         );
         self.pending.clear();
         (self.frontier, self.rest, self.epoch, self.reached) = (None, None, epoch, usize::MAX);
+        self.youngest = 0;
         self.unscanned =
             Some(Unscanned { at, from: at.depth, spacing, frames: 0, until: None, reached: 0 });
         settled
@@ -196,14 +203,15 @@ impl StackScan {
                 &mut access.slots,
                 &access.table,
                 access.pool,
-                at.depth,
+                (at.depth, 0),
                 foreign,
             );
         }
         let (until, reached) = (self.barriers.lowest(), self.reached);
         (self.rest, self.epoch, self.reached) = (None, epoch, usize::MAX);
+        self.youngest = 0;
         self.unscanned = Some(Unscanned { at, from: at.depth, spacing, frames: 0, until, reached });
-        let beyond = until.map_or(0, |until| self.frames.saturating_sub(until.frames));
+        let beyond = until.map_or(0, |until| self.beyond(until.frame));
         RescanStart { settled, placed, beyond }
     }
 
@@ -219,7 +227,7 @@ impl StackScan {
     pub(crate) fn keep(&mut self, epoch: u64) -> u64 {
         debug_assert!(self.is_complete(), "only a complete scan can be kept");
         self.epoch = epoch;
-        self.frames
+        self.beyond(self.youngest)
     }
 
     /// The owner is about to run the frame whose stack pointer is at `depth`, and has settled all
@@ -237,6 +245,7 @@ impl StackScan {
         let mut counts = ScanCounts::default();
         let mut walk: Option<F> = None;
         self.reached = self.reached.min(depth);
+        self.rest = self.rest.filter(|rest| *rest < depth);
         loop {
             let placed = self.place_pending(access, depth);
             counts.placed += placed.barriers;
@@ -291,13 +300,8 @@ impl StackScan {
         depth: usize,
         stub: u32,
     ) -> Result<Settled, UnknownHit> {
+        self.note_left(depth - 1);
         self.barriers.hit(&mut access.slots, &access.table, access.pool, depth, stub)
-    }
-
-    /// The goroutine has left all frames with return slots deeper than `depth` without returning
-    /// through them. Followed by [`StackScan::protect`] unless it has ended.
-    pub(crate) fn leave(&mut self, pool: &StubPool, depth: usize) -> Settled {
-        self.barriers.leave(pool, depth)
     }
 
     /// The goroutine has ended. Settles its barriers and resets the scan.
@@ -306,8 +310,8 @@ impl StackScan {
         self.barriers.settle_limbo(pool);
         self.pending.clear();
         // Another goroutine may get this record in the same cycle. None of its frames is visited.
-        (self.unscanned, self.frontier, self.rest, self.frames) = (None, None, None, 0);
-        (self.epoch, self.reached) = (0, 0);
+        (self.unscanned, self.frontier, self.rest) = (None, None, None);
+        (self.oldest, self.youngest, self.epoch, self.reached) = (0, 0, 0, 0);
         settled
     }
 
@@ -369,6 +373,12 @@ impl StackScan {
         }
     }
 
+    /// Adds a barrier to be placed. An earlier scan may have left older ones, which wait for stubs.
+    fn add_pending(&mut self, mark: Placement) {
+        let at = self.pending.partition_point(|other| other.depth > mark.depth);
+        self.pending.insert(at, mark);
+    }
+
     /// Places the pending barriers, youngest first, and the frontier. Drops those younger than
     /// `depth`, whose frames are gone.
     fn place_pending<S: Slots, T: Table>(
@@ -395,7 +405,7 @@ impl StackScan {
                     self.barriers.place(
                         &mut access.slots,
                         &access.table,
-                        Barrier { depth: mark.depth, stub, frames: mark.frames },
+                        Barrier { depth: mark.depth, stub, frame: mark.frame },
                     );
                     placed.barriers += 1;
                 }
@@ -415,7 +425,7 @@ impl StackScan {
                 self.barriers.place(
                     &mut access.slots,
                     &access.table,
-                    Barrier { depth: mark.depth, stub, frames: mark.frames },
+                    Barrier { depth: mark.depth, stub, frame: mark.frame },
                 );
                 self.frontier = None;
                 placed.barriers += 1;
@@ -450,16 +460,14 @@ impl StackScan {
             let legal = frames.refusal().is_none();
             if legal && due {
                 // A refusal does not use up the distance: the next older frame is tried.
-                // An earlier scan may have left older ones, which wait for stubs.
-                let at = self.pending.partition_point(|mark| mark.depth > slot);
-                self.pending.insert(at, Placement { depth: slot, frames: scan.frames });
+                self.add_pending(Placement { depth: slot, frame: scan.frames as i64 });
                 scan.use_up(slot);
             }
             if spent && (legal || frames.may_rest()) {
                 scan.at = frames.position();
                 if legal {
                     self.frontier =
-                        (!due).then_some(Placement { depth: slot, frames: scan.frames });
+                        (!due).then_some(Placement { depth: slot, frame: scan.frames as i64 });
                 } else {
                     self.frontier = None;
                     self.rest = Some(scan.at.depth);
@@ -477,17 +485,10 @@ impl StackScan {
     fn complete(&mut self, scan: Unscanned) {
         (self.unscanned, self.frontier, self.rest) = (None, None, None);
         match scan.until {
-            None if scan.reached != 0 => self.frames = self.frames.max(scan.frames),
-            None => self.frames = scan.frames,
-            // From now on all frames are counted from where this scan began.
-            Some(until) => {
-                self.frames = (self.frames + scan.frames).saturating_sub(until.frames);
-                let more = scan.frames.wrapping_sub(until.frames);
-                self.barriers.count_from(until.depth, more);
-                for mark in self.pending.iter_mut().filter(|mark| mark.depth < until.depth) {
-                    mark.frames = mark.frames.wrapping_add(more);
-                }
-            }
+            None if scan.reached != 0 => self.oldest = self.oldest.max(scan.frames as i64),
+            None => self.oldest = scan.frames as i64,
+            // Older frames keep the numbers that an earlier scan has given them.
+            Some(until) => self.renumber_younger(until.depth, until.frame - scan.frames as i64),
         }
     }
 }

@@ -11,12 +11,13 @@ pub mod sync;
 mod world;
 
 pub use barrier::{REFUSALS, Refusal};
-pub(crate) use barrier::{Slots, StubPool, Table};
+pub(crate) use barrier::{Settled, Slots, StubPool, Table};
 pub(crate) use dirty::Dirty;
 pub(crate) use frontier::StackScan;
 pub(crate) use frontier::access::{
     Budget, FramePointer, Frames, Position, ScanCounts, Spacing, StackAccess,
 };
+pub(crate) use frontier::young::YoungBound;
 pub use request::Request;
 pub(crate) use request::{Requests, Signal};
 pub(crate) use spare::{Node, SpareList};

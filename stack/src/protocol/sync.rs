@@ -73,6 +73,12 @@ mod real {
         }
     }
 
+    /// Unlocks, and lets a thread that waits have the lock next: for a holder that locks again at
+    /// once.
+    pub(crate) fn unlock_fair<T>(guard: MutexGuard<'_, T>) {
+        parking_lot::MutexGuard::unlock_fair(guard);
+    }
+
     /// A condition variable for [`Mutex`].
     #[derive(Debug, Default)]
     pub struct Condvar(parking_lot::Condvar);
@@ -210,6 +216,11 @@ mod real {
         }
     }
 
+    /// Unlocks: which thread is next is the model's choice.
+    pub(crate) fn unlock_fair<T>(guard: MutexGuard<'_, T>) {
+        drop(guard);
+    }
+
     impl<T: Default> Default for Mutex<T> {
         fn default() -> Self {
             Mutex::new(T::default())
@@ -308,6 +319,10 @@ pub enum LeftOut {
     DirtyMark,
     /// A scan checks whether its cycle continues the last one.
     Kept,
+    /// A goroutine that pushes frames polls before its young part exceeds the bound.
+    YoungPoll,
+    /// A goroutine that returns far places the next barrier close to it.
+    Follow,
     /// Between cycles the write barrier records stores into old objects.
     Recorded,
     /// Marks are cleared before the write barrier switches to marking.

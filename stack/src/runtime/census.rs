@@ -75,17 +75,17 @@ impl Runtime {
             .map(|c| c.load(Acquire))
             .sum();
         let unsettled = counters.placed.load(Relaxed).wrapping_sub(settled);
-        let all = self.registry.all();
         let (for_threads, spare) = self.registry.count_spares();
-        let (mut barriers, mut taken_stubs) = (0, 0);
-        for goroutine in &all {
+        let (mut barriers, mut taken_stubs, mut stacks) = (0, 0, 0);
+        for goroutine in self.registry.portions().flatten() {
+            stacks += usize::from(goroutine.memory.lock().is_some());
             let scan = goroutine.scan_lock();
             barriers += scan.barriers().unhit().len();
             taken_stubs += scan.barriers().stubs();
         }
         Census {
             goroutines: self.live_goroutines(),
-            stacks: all.iter().filter(|goroutine| goroutine.memory.lock().is_some()).count(),
+            stacks,
             machines: self.registry.count_machines(),
             for_threads,
             spare,

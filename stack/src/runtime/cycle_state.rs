@@ -29,9 +29,9 @@ pub(crate) struct CycleState {
     unscanned: Mutex<Unscanned>,
     /// Goroutines that have run since their scan in this cycle.
     dirty: Mutex<VecDeque<Arc<Goroutine>>>,
-    /// Dirty goroutines are being scanned again: a goroutine that becomes dirty scans another one.
-    /// Relaxed: the flag only decides which thread scans.
-    rescanning: AtomicBool,
+    /// Young parts are bounded, and a goroutine that becomes dirty scans another one. Relaxed: it
+    /// is set under the lock of `dirty`, and a goroutine reads it after it has been in that lock.
+    bounds_young: AtomicBool,
     /// Where the thread that drives the cycle waits for goroutines to scan themselves.
     scanned: (ProtocolMutex<()>, Condvar),
 }
@@ -56,7 +56,7 @@ impl CycleState {
             round: AtomicU64::new(0),
             unscanned: Mutex::default(),
             dirty: Mutex::default(),
-            rescanning: AtomicBool::new(false),
+            bounds_young: AtomicBool::new(false),
             scanned: (ProtocolMutex::new(()), Condvar::new()),
         }
     }
@@ -90,7 +90,7 @@ impl CycleState {
         }
         // Release, and the world is stopped: no goroutine reads it at the same time.
         self.scanning.store(0, Ordering::Release);
-        self.rescanning.store(false, Ordering::Relaxed);
+        self.bounds_young.store(false, Ordering::Relaxed);
         self.dirty.lock().clear();
         self.unscanned.lock().waiting.clear();
     }
@@ -193,14 +193,29 @@ impl CycleState {
         std::mem::take(&mut *self.dirty.lock())
     }
 
-    /// From now on a goroutine that becomes dirty scans another one.
-    pub(crate) fn begin_rescanning(&self) {
-        self.rescanning.store(true, Ordering::Relaxed);
+    /// The number of dirty goroutines.
+    pub(crate) fn dirty_goroutines(&self) -> usize {
+        self.dirty.lock().len()
     }
 
-    /// Whether dirty goroutines are being scanned again.
-    pub(crate) fn is_rescanning(&self) -> bool {
-        self.rescanning.load(Ordering::Relaxed)
+    /// From now on young parts are bounded, and a goroutine that becomes dirty scans another one.
+    pub(crate) fn bound_young(&self) {
+        let _dirty = self.dirty.lock();
+        self.bounds_young.store(true, Ordering::Relaxed);
+    }
+
+    /// As [`CycleState::bound_young`]. Takes the goroutines that are dirty at that moment: their
+    /// young parts may have any size.
+    pub(crate) fn begin_rescanning(&self) -> VecDeque<Arc<Goroutine>> {
+        let mut dirty = self.dirty.lock();
+        self.bounds_young.store(true, Ordering::Relaxed);
+        std::mem::take(&mut *dirty)
+    }
+
+    /// Whether young parts are bounded.
+    #[inline]
+    pub(crate) fn bounds_young(&self) -> bool {
+        self.bounds_young.load(Ordering::Relaxed)
     }
 
     /// Wakes the thread that waits for goroutines to scan themselves.

@@ -13,6 +13,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// How many of the latest ended records are tried for reuse.
 const RECORDS_TRIED: usize = 4;
 
+/// How many records are taken from the registry at once.
+const PORTION: usize = 512;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -27,6 +30,8 @@ pub(crate) struct Registry {
     all: Mutex<Vec<Arc<Goroutine>>>,
     /// Records of goroutines that have ended.
     ended: Mutex<Vec<Arc<Goroutine>>>,
+    /// Goroutines whose stacks have shrunk and may have kept their pages.
+    shrunk: Mutex<Vec<Arc<Goroutine>>>,
     next_id: AtomicU64,
     live: AtomicUsize,
 }
@@ -41,6 +46,7 @@ impl Registry {
             attached: AtomicUsize::new(0),
             all: Mutex::default(),
             ended: Mutex::default(),
+            shrunk: Mutex::default(),
             next_id: AtomicU64::new(1),
             live: AtomicUsize::new(0),
         }
@@ -95,20 +101,33 @@ impl Registry {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// Every record, dead ones too.
-    pub(crate) fn all(&self) -> Vec<Arc<Goroutine>> {
-        self.all.lock().clone()
+    /// The stack of a goroutine has shrunk in place.
+    pub(crate) fn has_shrunk(&self, goroutine: Arc<Goroutine>) {
+        self.shrunk.lock().push(goroutine);
     }
 
-    /// At most `count` of [`Registry::all`] from index `at` on, so that the lock, which spawning
-    /// also takes, is held shortly.
-    pub(crate) fn portion(&self, at: usize, count: usize) -> Vec<Arc<Goroutine>> {
-        self.all.lock().iter().skip(at).take(count).cloned().collect()
+    /// Takes the goroutines whose stacks have shrunk in place.
+    pub(crate) fn take_shrunk(&self) -> Vec<Arc<Goroutine>> {
+        std::mem::take(&mut *self.shrunk.lock())
     }
 
-    /// The goroutines that have not ended, at this moment.
+    /// Every record, dead ones too, in portions: the lock, which spawning also takes, is held
+    /// shortly. A record that is made meanwhile comes last.
+    pub(crate) fn portions(&self) -> impl Iterator<Item = Vec<Arc<Goroutine>>> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let portion: Vec<_> = {
+                let all = self.all.lock();
+                all[at..].iter().take(PORTION).cloned().collect()
+            };
+            at += portion.len();
+            (!portion.is_empty()).then_some(portion)
+        })
+    }
+
+    /// The goroutines that have not ended.
     pub(crate) fn goroutines(&self) -> Vec<Arc<Goroutine>> {
-        self.all.lock().iter().filter(|g| g.status() != Status::Dead).cloned().collect()
+        self.portions().flatten().filter(|g| g.status() != Status::Dead).collect()
     }
 
     /// Takes all records, at the end of the runtime.

@@ -257,10 +257,21 @@ impl Runtime {
         }
     }
 
-    /// Gives stack memory that no goroutine uses back to the system. A collector calls it
-    /// while no cycle runs: during a cycle, freed stack memory must not be used for anything
-    /// else (Go's issue 11267).
+    /// Gives stack memory that no goroutine uses back to the system, in pieces: no goroutine waits
+    /// for more than one. A collector calls it while no cycle runs: during a cycle, freed stack
+    /// memory must not be used for anything else (Go's issue 11267).
     pub fn trim_stacks(&self) {
+        for goroutine in self.registry.take_shrunk() {
+            loop {
+                let mut memory = goroutine.memory.lock();
+                let more = memory.as_mut().is_some_and(|stack| self.stacks.give_piece_back(stack));
+                // The goroutine may wait to grow, or to end.
+                sync::unlock_fair(memory);
+                if !more {
+                    break;
+                }
+            }
+        }
         self.stacks.trim();
     }
 

@@ -2,8 +2,7 @@
 //! in a cycle.
 
 use super::live::ScanError;
-use super::moving;
-use super::visit;
+use super::{moving, visit, young};
 use crate::goroutine::Goroutine;
 use crate::memory::StackMemory;
 use crate::protocol::{StackScan, Status};
@@ -28,7 +27,10 @@ pub(crate) fn mark_dirty(runtime: &Runtime, goroutine: &Arc<Goroutine>) {
         // `scanning` is written.
         if runtime.cycle.is_scanning() {
             runtime.cycle.push_dirty(goroutine.clone());
-            if runtime.cycle.is_rescanning() {
+            // After the push: a goroutine that does not see the flag is in the list that
+            // `begin_rescanning` takes.
+            if runtime.cycle.bounds_young() {
+                young::bound(runtime, goroutine, &goroutine.scan_lock());
                 help_rescan(runtime, goroutine);
             }
         }
@@ -55,11 +57,13 @@ fn help_rescan(runtime: &Runtime, changed: &Arc<Goroutine>) {
             match goroutine.hold_now() {
                 Some(Ok(mut held)) => {
                     let _span = runtime.observed().span(Activity::Scan, goroutine.id());
-                    let done = scan_again(runtime, &goroutine, &mut held.state);
+                    // SAFETY: the goroutine is held.
+                    let caught = unsafe { catch_up(runtime, &goroutine, &mut held.state) };
+                    caught.unwrap_or_else(|error| runtime.fatal(&error));
+                    goroutine.dirty.clear();
+                    runtime.cycle.scanned(&goroutine);
                     scanned += 1;
-                    if done.unwrap_or_else(|error| runtime.fatal(&error)) {
-                        continue;
-                    }
+                    continue;
                 }
                 Some(Err(Status::Dead)) => continue,
                 _ => {}
@@ -69,23 +73,54 @@ fn help_rescan(runtime: &Runtime, changed: &Arc<Goroutine>) {
     }
 }
 
-/// Scans a held goroutine that has run since its scan. If that scan is not complete, visits a chunk
-/// of it instead. Returns whether the goroutine is scanned again.
-fn scan_again(
+/// Visits what has changed of a stack: of one that the present cycle has scanned, the young part;
+/// otherwise begins the scan. Returns whether it has begun a scan.
+///
+/// # Errors
+/// [`ScanError`].
+///
+/// # Safety
+/// As for [`visit::begin`].
+unsafe fn catch_up(
     runtime: &Runtime,
     goroutine: &Arc<Goroutine>,
     scan: &mut StackScan,
 ) -> Result<bool, ScanError> {
-    let complete = scan.is_complete();
-    if complete {
-        // SAFETY: the goroutine is held.
-        unsafe { begin_scan(runtime, goroutine, scan, MayMove::No)? };
-    } else {
-        let (cycle, chunk) = (runtime.cycle.scanning(), runtime.config.chunk(false));
-        let visited = visit::visit_frozen(runtime, goroutine, scan, cycle, chunk)?;
-        runtime.counters().scanned_running.fetch_add(visited, Ordering::Relaxed);
+    let begins = scan.epoch() != runtime.cycle.scanning();
+    // SAFETY: our contract.
+    unsafe {
+        if begins {
+            begin_scan(runtime, goroutine, scan, MayMove::No)?;
+        } else {
+            young::catch_up(runtime, goroutine, scan)?;
+        }
     }
-    Ok(complete)
+    Ok(begins)
+}
+
+/// The goroutine of this thread has come to the bound of its young part: visits it.
+///
+/// # Safety
+/// The goroutine is at a poll on this thread.
+#[cold]
+pub(crate) unsafe fn catch_up_at_poll(runtime: &Runtime, goroutine: &Arc<Goroutine>) {
+    if !runtime.cycle.bounds_young() {
+        // Left over from an earlier cycle.
+        goroutine.set_bound(None);
+        return;
+    }
+    let _span = runtime.observed().span(Activity::Scan, goroutine.id());
+    let begun = Instant::now();
+    let mut scan = goroutine.scan_lock();
+    // SAFETY: at a poll on this thread, with the lock.
+    let begins = unsafe { catch_up(runtime, goroutine, &mut scan) };
+    let begins = begins.unwrap_or_else(|error| runtime.fatal(&error));
+    drop(scan);
+    runtime.statistics.record_hold(begun);
+    if begins {
+        // A scan that begins makes the goroutine clean.
+        mark_dirty(runtime, goroutine);
+    }
 }
 
 /// Keeps the last scan of a held goroutine if it has not run since and this cycle continues that
@@ -134,6 +169,7 @@ pub(crate) unsafe fn begin_scan(
         runtime.cycle.push_unscanned(goroutine.clone());
     }
     runtime.statistics.record_frames(visited);
+    young::bound(runtime, goroutine, scan);
     // A goroutine that scans itself marks itself again at once: see `scan_own_stack`.
     goroutine.dirty.clear();
     runtime.cycle.scanned(goroutine);
@@ -162,7 +198,7 @@ pub(crate) unsafe fn scan_own_stack(runtime: &Runtime, goroutine: &Arc<Goroutine
     }
     drop(scan);
     if let Some(memory) = memory {
-        runtime.stacks.give(memory);
+        moving::release(runtime, memory);
     }
     runtime.statistics.record_hold(begun);
     runtime.cycle.notify_scanned();

@@ -91,7 +91,8 @@ pub(crate) fn youngest(goroutine: &Goroutine, bounds: &Range<usize>) -> Position
     )
 }
 
-fn position(bounds: &Range<usize>, registers: Registers) -> Position {
+/// The place with these registers in the stack with these bounds.
+pub(crate) fn position(bounds: &Range<usize>, registers: Registers) -> Position {
     let Registers { pc, sp, fp } = registers;
     let fp = if bounds.contains(&fp) {
         FramePointer::Depth(bounds.end - fp)
@@ -217,6 +218,13 @@ impl Frames for LiveFrames<'_> {
                 self.roots.push(word);
             }
         }
+        let depth = frame.return_slot.map_or(0, |slot| self.bounds.end - slot);
+        self.last = Some(frame);
+        Ok(Some(depth))
+    }
+
+    fn pass(&mut self) -> Result<Option<usize>, WalkError> {
+        let Some(frame) = self.walker.next_frame()? else { return Ok(None) };
         let depth = frame.return_slot.map_or(0, |slot| self.bounds.end - slot);
         self.last = Some(frame);
         Ok(Some(depth))

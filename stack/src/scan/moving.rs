@@ -11,6 +11,7 @@ use crate::memory::{MIN_STACK, STACK_GUARD, StackError, StackKind, StackMemory};
 use crate::os;
 use crate::runtime::Runtime;
 use stackmark_unwind::FrameKind;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The byte that poisoned stack memory is filled with.
@@ -45,19 +46,33 @@ pub(crate) fn release(runtime: &Runtime, memory: StackMemory) {
     runtime.stacks.give(memory);
 }
 
-/// Copies the stack into `new` and makes `new` the goroutine's stack. Returns the bytes copied.
+/// Bytes that a move copies, and frames that it visits, before a goroutine that moves its own stack
+/// answers.
+const COPIED: usize = 64 << 10;
+const FRAMES: usize = 256;
+
+/// The copy of a stack, which is not in use yet.
+struct Copied {
+    memory: StackMemory,
+    used: usize,
+    fp: usize,
+}
+
+/// Copies the stack into `new`. The stack in use stays as it is. Calls `between` after each piece
+/// of the work.
 ///
 /// # Errors
-/// [`ScanError`]: the goroutine keeps its old stack, and `new` goes back to the pool.
+/// [`ScanError`]: `new` goes back to the pool.
 ///
 /// # Safety
-/// The goroutine is at a poll on this thread, or held and not InForeign; the caller has its
-/// `scan_lock`. `new` has room for the bytes in use.
-pub(crate) unsafe fn move_to(
+/// The goroutine is at a poll on this thread, or held and not InForeign. `new` has room for the
+/// bytes in use.
+unsafe fn copy_to(
     runtime: &Runtime,
     goroutine: &Goroutine,
     new: StackMemory,
-) -> Result<usize, ScanError> {
+    between: &mut dyn FnMut(),
+) -> Result<Copied, ScanError> {
     let sched = &goroutine.header.sched;
     let old = goroutine.bounds();
     let sp = sched.sp.load(Ordering::Relaxed);
@@ -65,15 +80,16 @@ pub(crate) unsafe fn move_to(
     assert!(used <= new.size(), "the new stack has room");
     assert_eq!(goroutine.stack_kind(), StackKind::Moving, "a fixed stack stays where it is");
     let delta = new.hi.wrapping_sub(old.end);
-    // SAFETY: both ranges are mapped stacks of ours. The `used` bytes below the high end are in use
-    // in the old stack and free in the new one.
-    unsafe {
-        std::ptr::copy_nonoverlapping(
-            (old.end - used) as *const u8,
-            (new.hi - used) as *mut u8,
-            used,
-        )
-    };
+    for from in (0..used).step_by(COPIED) {
+        let (source, target) = (old.end - used + from, new.hi - used + from);
+        let bytes = COPIED.min(used - from);
+        // SAFETY: both ranges are mapped stacks of ours. The `used` bytes below the high end are in
+        // use in the old stack and free in the new one. The goroutine stands still.
+        unsafe {
+            std::ptr::copy_nonoverlapping(source as *const u8, target as *mut u8, bytes);
+        }
+        between();
+    }
 
     // The walk reads the old stack, where every address is still true. It
     // rewrites words in the copy.
@@ -86,7 +102,10 @@ pub(crate) unsafe fn move_to(
     let snapshot = runtime.code.snapshot();
     // SAFETY: the goroutine stands still by our contract.
     let mut walk = unsafe { walker(&snapshot, goroutine) };
-    loop {
+    for number in 1.. {
+        if number % FRAMES == 0 {
+            between();
+        }
         let frame = match walk.next_frame() {
             Ok(Some(frame)) => frame,
             Ok(None) => break,
@@ -115,18 +134,56 @@ pub(crate) unsafe fn move_to(
         }
     }
 
-    sched.sp.store(new.hi - used, Ordering::Relaxed);
-    sched.fp.store(fp, Ordering::Relaxed);
-    goroutine.publish_bounds(&new);
-    let replaced =
-        goroutine.memory.lock().replace(new).expect("a goroutine that stands still has a stack");
-    release(runtime, replaced);
     runtime.statistics.counters.moved_bytes.fetch_add(used as u64, Ordering::Relaxed);
+    Ok(Copied { memory: new, used, fp })
+}
+
+/// Makes the copy the goroutine's stack. Returns the old one, which the caller
+/// [releases](release) when it has left the `scan_lock`.
+///
+/// # Safety
+/// The goroutine has not run, and no thread has written its slots, since [`copy_to`] began. The
+/// caller has its `scan_lock`.
+unsafe fn switch_to(goroutine: &Goroutine, copied: Copied) -> StackMemory {
+    let Copied { memory, used, fp } = copied;
+    let sched = &goroutine.header.sched;
+    sched.sp.store(memory.hi - used, Ordering::Relaxed);
+    sched.fp.store(fp, Ordering::Relaxed);
+    goroutine.publish_bounds(&memory);
+    let old = goroutine.memory.lock().replace(memory);
+    old.expect("a goroutine that stands still has a stack")
+}
+
+/// Moves the stack of this thread's goroutine. It answers handshakes and stops of the world by
+/// `between`: until the copy is complete, all there is to scan is the old stack. Returns the bytes
+/// copied.
+///
+/// # Errors
+/// [`ScanError`]: the goroutine keeps its old stack, and `new` goes back to the pool.
+///
+/// # Safety
+/// The goroutine is at a poll on this thread. `new` has room for the bytes in use.
+unsafe fn move_own(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    new: StackMemory,
+    between: &mut dyn FnMut(),
+) -> Result<usize, ScanError> {
+    // SAFETY: our contract. The goroutine counts as Running, so no thread holds it: only a holder
+    // would write its slots. Workers only read.
+    let copied = unsafe { copy_to(runtime, goroutine, new, between)? };
+    let used = copied.used;
+    // Workers read the old stack under the lock.
+    let scan_lock = goroutine.scan_lock();
+    // SAFETY: the goroutine is still at its poll.
+    let old = unsafe { switch_to(goroutine, copied) };
+    drop(scan_lock);
+    release(runtime, old);
     Ok(used)
 }
 
-/// Grows the stack so that at least `needed` bytes and the guard lie below the
-/// goroutine's stack pointer.
+/// Grows the stack so that at least `needed` bytes and the guard lie below the goroutine's stack
+/// pointer. Calls `between`, which answers handshakes, after each piece of the work.
 ///
 /// # Errors
 /// [`StackError::Overflow`], no memory, or a stack that cannot be walked.
@@ -137,6 +194,7 @@ pub(crate) unsafe fn grow(
     runtime: &Runtime,
     goroutine: &Goroutine,
     needed: usize,
+    between: &mut dyn FnMut(),
 ) -> Result<(), GrowError> {
     let config = &runtime.config;
     let bounds = goroutine.bounds();
@@ -177,9 +235,8 @@ pub(crate) unsafe fn grow(
     } else {
         runtime.stacks.take(size)?
     };
-    let _scan_lock = goroutine.scan_lock();
     // SAFETY: the goroutine is at a poll on this thread; the new stack is larger.
-    let copied = unsafe { move_to(runtime, goroutine, new)? };
+    let copied = unsafe { move_own(runtime, goroutine, new, between)? };
     runtime.statistics.counters.largest_move_bytes.fetch_max(copied as u64, Ordering::Relaxed);
     Ok(())
 }
@@ -220,17 +277,20 @@ pub(crate) fn memory_to_shrink(runtime: &Runtime, goroutine: &Goroutine) -> Opti
     }
 }
 
-/// Halves the stack if less than a quarter of it is used or asked for. `memory` comes from
-/// [`memory_to_shrink`]. The caller gives what is left in it back to the pool, after the lock.
+/// Makes the stack smaller if less than a quarter of it is used or asked for. `memory` comes from
+/// [`memory_to_shrink`]. The caller [releases](release) what is left in it after the lock. Nothing
+/// here depends on the depth: a stack that shrinks in place keeps its pages until
+/// [`Runtime::trim_stacks`], and one that moves has less than half of the move limit in use.
 ///
 /// # Errors
 /// [`ScanError`].
 ///
 /// # Safety
-/// As for [`move_to`]. The goroutine is not InForeign.
+/// The goroutine is at a poll on this thread, or held and not InForeign; the caller has its
+/// `scan_lock`.
 pub(crate) unsafe fn shrink(
     runtime: &Runtime,
-    goroutine: &Goroutine,
+    goroutine: &Arc<Goroutine>,
     memory: &mut Option<StackMemory>,
 ) -> Result<(), ScanError> {
     let bounds = goroutine.bounds();
@@ -257,6 +317,7 @@ pub(crate) unsafe fn shrink(
             let resized = runtime.stacks.resize(stack, smaller.next_multiple_of(os::page_size()));
             resized.expect("a smaller stack fits where it is");
             goroutine.publish_bounds(stack);
+            runtime.registry.has_shrunk(goroutine.clone());
         }
         Some(_) if goroutine.is_crossed_by_exception() => return Ok(()),
         Some(_) => {
@@ -266,7 +327,11 @@ pub(crate) unsafe fn shrink(
                 return Ok(());
             };
             // SAFETY: by our contract; half the stack has room for what is used.
-            unsafe { move_to(runtime, goroutine, new)? };
+            let old = unsafe {
+                let copied = copy_to(runtime, goroutine, new, &mut || {})?;
+                switch_to(goroutine, copied)
+            };
+            *memory = Some(old);
         }
     }
     runtime.counters().shrunk.fetch_add(1, Ordering::Relaxed);
@@ -293,8 +358,7 @@ pub(crate) unsafe fn move_elsewhere(
         (memory.size(), memory.grows_in_place())
     };
     let new = if in_place { runtime.stacks.reserve(size)? } else { runtime.stacks.take(size)? };
-    let _scan_lock = goroutine.scan_lock();
     // SAFETY: the goroutine is at a poll on this thread; the sizes are the same.
-    unsafe { move_to(runtime, goroutine, new)? };
+    unsafe { move_own(runtime, goroutine, new, &mut || {})? };
     Ok(())
 }

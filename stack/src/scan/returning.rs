@@ -1,49 +1,94 @@
 //! What becomes of barriers and scans when a goroutine leaves frames: by a return through a
 //! barrier, without a return, or by a return to a foreign call.
 
-use super::live;
-use super::visit;
+use super::live::{self, position, youngest};
+use super::{visit, young};
 use crate::goroutine::Goroutine;
-use crate::protocol::StackScan;
+use crate::protocol::{FramePointer, Position, Settled, StackScan};
 use crate::runtime::{Activity, Runtime, stubs};
+use stackmark_asm as asm;
+use stackmark_unwind::Registers;
 use std::sync::atomic::Ordering;
 
-/// The goroutine of this thread returns through the stub in `slot`.
-pub(crate) fn hit(runtime: &Runtime, goroutine: &Goroutine, slot: usize, stub: usize) {
+/// The goroutine of this thread returns through the stub in `slot`, with this frame pointer.
+pub(crate) fn hit(runtime: &Runtime, goroutine: &Goroutine, slot: usize, stub: usize, fp: usize) {
     let _span = runtime.statistics.observed.span(Activity::BarrierHit, goroutine.id());
     let bounds = goroutine.bounds();
     let depth = bounds.end - slot;
     let mut scan = goroutine.scan_lock();
     // SAFETY: the goroutine is Running on this thread: it writes its own slots.
-    let mut access = unsafe { live::access(bounds) };
+    let mut access = unsafe { live::access(bounds.clone()) };
     let settled =
         scan.hit(&mut access, depth, stub as u32).unwrap_or_else(|error| runtime.fatal(&error));
     runtime.statistics.counters.hit.fetch_add(settled.hit.into(), Ordering::Relaxed);
-    runtime
-        .statistics
-        .counters
-        .leapfrogged
-        .fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
+    count_leapfrogged(runtime, settled);
     protect(runtime, goroutine, &mut scan, depth - size_of::<usize>());
+    if runtime.cycle.bounds_young() {
+        // SAFETY: the stub's hit has written the return address over the slot.
+        let pc = unsafe { (slot as *const usize).read() };
+        let at = position(&bounds, Registers { pc, sp: slot + size_of::<usize>(), fp });
+        follow(runtime, goroutine, &mut scan, at);
+        young::lower_bound(runtime, goroutine, &scan, at.depth);
+    }
 }
 
-/// The goroutine of this thread has left all frames younger than the one whose stack pointer is at
-/// `depth`, without returning from them. It is about to run that frame.
-pub(crate) fn leave_frames(runtime: &Runtime, goroutine: &Goroutine, depth: usize) {
+/// An exception has passed the barrier in the slot at `depth`. The goroutine of this thread stands
+/// in a call out of the frame that it has come to.
+pub(crate) fn leapfrog(runtime: &Runtime, goroutine: &Goroutine, depth: usize) {
+    let at = youngest(goroutine, &goroutine.bounds());
+    // Leaves the barrier in the slot itself, too: the landing pad has restored the slot.
+    leave(runtime, goroutine, Position { depth: depth - size_of::<usize>(), ..at }, at, false);
+}
+
+/// The goroutine of this thread has left all frames younger than the one with these registers,
+/// without returning from them. It is about to run that frame.
+pub(crate) fn leave_frames(runtime: &Runtime, goroutine: &Goroutine, registers: Registers) {
+    let at = position(&goroutine.bounds(), registers);
+    leave(runtime, goroutine, at, at, false);
+}
+
+/// The goroutine of this thread has left a callback, and all frames younger than its own, without
+/// a return. The foreign call that called back has its stack pointer at `depth`.
+pub(crate) fn leave_callback(runtime: &Runtime, goroutine: &Goroutine, depth: usize) {
+    // The frame of `call_system` has kept the frame pointer.
+    let at = Position { pc: asm::resume_pc(), depth, fp: FramePointer::Word(0) };
+    leave(runtime, goroutine, at, at, true);
+}
+
+/// Leaves the frames younger than `to`. A walk from `from` comes to it. `foreign_call` says that
+/// the frame there is that of a foreign call.
+fn leave(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    to: Position,
+    from: Position,
+    foreign_call: bool,
+) {
     let mut scan = goroutine.scan_lock();
-    let settled = scan.leave(stubs(), depth);
-    runtime
-        .statistics
-        .counters
-        .leapfrogged
-        .fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
-    protect(runtime, goroutine, &mut scan, depth);
+    let settled = scan.leave_for(stubs(), to, foreign_call);
+    count_leapfrogged(runtime, settled);
+    protect(runtime, goroutine, &mut scan, to.depth);
+    if runtime.cycle.bounds_young() {
+        if settled.leapfrogged > 0 {
+            follow(runtime, goroutine, &mut scan, from);
+        }
+        young::lower_bound(runtime, goroutine, &scan, to.depth);
+    }
 }
 
 /// The goroutine of this thread comes back to the frame of its foreign call, whose
 /// stack pointer is at `depth`.
 pub(crate) fn come_back(runtime: &Runtime, goroutine: &Goroutine, depth: usize) {
-    protect(runtime, goroutine, &mut goroutine.scan_lock(), depth);
+    let mut scan = goroutine.scan_lock();
+    protect(runtime, goroutine, &mut scan, depth);
+    if runtime.cycle.bounds_young() {
+        young::lower_bound(runtime, goroutine, &scan, depth);
+    }
+}
+
+fn count_leapfrogged(runtime: &Runtime, settled: Settled) {
+    let counter = &runtime.statistics.counters.leapfrogged;
+    counter.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
 }
 
 fn protect(runtime: &Runtime, goroutine: &Goroutine, scan: &mut StackScan, depth: usize) {
@@ -51,4 +96,13 @@ fn protect(runtime: &Runtime, goroutine: &Goroutine, scan: &mut StackScan, depth
     let visited = unsafe { visit::protect(runtime, goroutine, scan, depth) };
     let visited = visited.unwrap_or_else(|error| runtime.fatal(&error));
     runtime.statistics.counters.scanned_returning.fetch_add(visited, Ordering::Relaxed);
+}
+
+/// The goroutine is about to run the frame at `at`, and has settled a barrier: the next one is to
+/// be near.
+#[cold]
+fn follow(runtime: &Runtime, goroutine: &Goroutine, scan: &mut StackScan, at: Position) {
+    // SAFETY: the goroutine is on its way out of frames, on this thread.
+    let followed = unsafe { visit::follow(runtime, goroutine, scan, at) };
+    followed.unwrap_or_else(|error| runtime.fatal(&error));
 }

@@ -6,7 +6,7 @@
 
 use super::live::{self, LiveFrames, LiveSlots, RootBuffer, Roots, ScanError, youngest};
 use crate::goroutine::Goroutine;
-use crate::protocol::{Budget, Frames, ScanCounts, StackScan, Status};
+use crate::protocol::{Budget, Frames, Position, ScanCounts, Settled, StackScan, Status};
 use crate::runtime::{ImageTable, Runtime};
 use stackmark_unwind::WalkError;
 use std::cell::OnceCell;
@@ -54,10 +54,12 @@ pub(crate) unsafe fn begin(
     // SAFETY: by our contract no other thread writes slots.
     let mut access = unsafe { live::access(bounds) };
     let short = is_kept(runtime, scan);
+    if scan.epoch() == cycle && !scan.is_complete() {
+        // What has changed is visited now. The workers end the scan.
+        // SAFETY: as ours.
+        return unsafe { catch_up(runtime, goroutine, scan) };
+    }
     let settled = if scan.epoch() == cycle || short {
-        if !scan.is_complete() {
-            finish(runtime, goroutine, scan)?;
-        }
         let again = scan.begin_again(&mut access, cycle, at, spacing, foreign);
         runtime.statistics.counters.placed.fetch_add(again.placed, Ordering::Relaxed);
         if short {
@@ -67,15 +69,73 @@ pub(crate) unsafe fn begin(
     } else {
         scan.begin(&mut access, cycle, at, spacing, foreign)
     };
-    runtime
-        .statistics
-        .counters
-        .leapfrogged
-        .fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
-    runtime.statistics.counters.removed.fetch_add(settled.removed.into(), Ordering::Relaxed);
+    count_settled(runtime, settled);
     visit_words(goroutine, &mut RootBuffer::new(&|words| runtime.roots(words)));
     // SAFETY: as ours.
     unsafe { protect(runtime, goroutine, scan, at.depth) }
+}
+
+fn count_settled(runtime: &Runtime, settled: Settled) {
+    let counters = runtime.counters();
+    counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
+    counters.removed.fetch_add(settled.removed.into(), Ordering::Relaxed);
+}
+
+/// Visits the young part of a stack: see [`StackScan::catch_up`]. Returns the frames visited.
+///
+/// # Errors
+/// [`ScanError`].
+///
+/// # Safety
+/// As for [`begin`]. The last scan belongs to the present cycle.
+pub(crate) unsafe fn catch_up(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &mut StackScan,
+) -> Result<u64, ScanError> {
+    let bounds = goroutine.bounds();
+    let at = youngest(goroutine, &bounds);
+    let foreign = goroutine.status() == Status::Foreign;
+    let spacing = runtime.config.barriers.spacing();
+    let (snapshot, to) = (runtime.code.snapshot(), |words: &[usize]| runtime.roots(words));
+    // SAFETY: by our contract no other thread writes slots, and the frames stand still.
+    let (mut access, mut frames) = unsafe {
+        (live::access(bounds.clone()), LiveFrames::new(runtime, &snapshot, bounds, at, &to))
+    };
+    visit_words(goroutine, &mut frames.roots);
+    let caught = scan
+        .catch_up(&mut access, at, spacing, foreign, &mut frames)
+        .map_err(|error| ScanError { goroutine: goroutine.id(), error })?;
+    count_settled(runtime, caught.settled);
+    runtime.counters().placed.fetch_add(caught.placed, Ordering::Relaxed);
+    Ok(caught.frames)
+}
+
+/// The goroutine is about to run the frame at `at`, and has settled a barrier: see
+/// [`StackScan::follow`].
+///
+/// # Errors
+/// [`ScanError`].
+///
+/// # Safety
+/// The goroutine is on its way out of frames, on this thread.
+pub(crate) unsafe fn follow(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &mut StackScan,
+    at: Position,
+) -> Result<(), ScanError> {
+    let (bounds, snapshot) = (goroutine.bounds(), OnceCell::new());
+    // SAFETY: by our contract no other thread writes slots.
+    let mut access = unsafe { live::access(bounds.clone()) };
+    let placed = scan.follow(&mut access, at, runtime.config.young_bound().step, || {
+        let snapshot = snapshot.get_or_init(|| runtime.code.snapshot());
+        // SAFETY: the frames stand still by our contract.
+        unsafe { LiveFrames::new(runtime, snapshot, bounds, at, &|_| {}) }
+    });
+    let placed = placed.map_err(|error| ScanError { goroutine: goroutine.id(), error })?;
+    runtime.counters().placed.fetch_add(placed, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Whether the present cycle continues the goroutine's last scan.
@@ -192,18 +252,6 @@ pub(crate) fn visit_frozen(
     let frames = |at| unsafe { LiveFrames::new(runtime, &snapshot, bounds, at, &to) };
     scan.visit_frozen(cycle, budget, frames)
         .map_err(|error| ScanError { goroutine: goroutine.id(), error })
-}
-
-/// As [`visit_frozen`], to the end of the scan.
-///
-/// # Errors
-/// [`ScanError`].
-fn finish(
-    runtime: &Runtime,
-    goroutine: &Goroutine,
-    scan: &mut StackScan,
-) -> Result<u64, ScanError> {
-    visit_frozen(runtime, goroutine, scan, scan.epoch(), Budget::WHOLE)
 }
 
 /// Visits the roots of a stack and changes nothing. The roots go to `to`.

@@ -81,7 +81,7 @@ fn place(list: &mut BarrierList, stack: &Stack, pool: &StubPool, frames: &[usize
         list.place(
             &mut View(stack),
             &&stack.table,
-            Barrier { depth: frame * WORD, stub, frames: 0 },
+            Barrier { depth: frame * WORD, stub, frame: 0 },
         );
     }
 }

@@ -97,8 +97,8 @@ proptest! {
                     prop_assert_eq!(&*model.slots.borrow(), &true_returns, "all slots are whole");
                     for frame in (0..frames).rev().step_by(every.into()) {
                         let Some(stub) = pool.take() else { break };
-                        let (depth, visited) = ((frame + 1) * 8, (frames - frame) as u64);
-                        list.place(&mut m, &table, Barrier { depth, stub, frames: visited });
+                        let (depth, number) = ((frame + 1) * 8, (frames - frame) as i64);
+                        list.place(&mut m, &table, Barrier { depth, stub, frame: number });
                     }
                 }
             }
@@ -128,11 +128,11 @@ proptest! {
         let mut list = BarrierList::default();
         for frame in &frames {
             let stub = pool.take().expect("as many as frames");
-            list.place(&mut m, &table, Barrier { depth: frame * 8, stub, frames: *frame as u64 });
+            list.place(&mut m, &table, Barrier { depth: frame * 8, stub, frame: *frame as i64 });
         }
         let before: Vec<_> = frames.iter().map(|frame| frame * 8).collect();
         let from = before.last().unwrap_or(&0) + above * 8;
-        let removed = list.thin_out(&mut m, &table, &pool, from, foreign);
+        let removed = list.thin_out(&mut m, &table, &pool, (from, 0), foreign);
         let kept: Vec<_> = list.unhit().iter().map(|b| b.depth).collect();
         prop_assert_eq!(kept.len() + removed as usize, before.len());
         prop_assert!(kept.iter().all(|depth| before.contains(depth)));

@@ -33,6 +33,11 @@ pub(crate) trait Frames {
     /// # Errors
     /// The stack cannot be walked.
     fn visit(&mut self) -> Result<Option<usize>, Self::Error>;
+    /// As [`Frames::visit`], but does not visit the roots of the frame.
+    ///
+    /// # Errors
+    /// The stack cannot be walked.
+    fn pass(&mut self) -> Result<Option<usize>, Self::Error>;
     /// Why no barrier may lie in the return slot of the last visited frame. `None`: one may.
     fn refusal(&self) -> Option<Refusal>;
     /// Whether the last visited frame is that of a callback. The next frame is then a foreign call,

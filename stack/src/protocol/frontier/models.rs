@@ -23,6 +23,8 @@ struct Memory {
     slots: Vec<AtomicUsize>,
     frames: Vec<UnsafeCell<usize>>,
     visits: Vec<AtomicUsize>,
+    /// The value of each frame at its last visit. Relaxed: read where all threads have ended.
+    seen: Vec<AtomicUsize>,
 }
 
 impl Memory {
@@ -32,6 +34,7 @@ impl Memory {
             slots: (0..frames).map(|frame| AtomicUsize::new(return_address(frame))).collect(),
             frames: (0..frames).map(|_| UnsafeCell::new(0)).collect(),
             visits: (0..frames).map(|_| AtomicUsize::new(0)).collect(),
+            seen: (0..frames).map(|_| AtomicUsize::new(0)).collect(),
         }
     }
 
@@ -81,8 +84,14 @@ impl Frames for Walk<'_> {
     fn visit(&mut self) -> Result<Option<usize>, Infallible> {
         let Some(frame) = self.left.checked_sub(1) else { return Ok(None) };
         // SAFETY: loom checks that no thread writes.
-        self.memory.frames[frame].with(|frame| unsafe { std::hint::black_box(*frame) });
+        let found = self.memory.frames[frame].with(|frame| unsafe { *frame });
+        self.memory.seen[frame].store(found, Ordering::Relaxed);
         self.memory.visits[frame].fetch_add(1, Ordering::Relaxed);
+        self.left = frame;
+        Ok(Some(if frame == 0 { 0 } else { (frame + 1) * WORD }))
+    }
+    fn pass(&mut self) -> Result<Option<usize>, Infallible> {
+        let Some(frame) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = frame;
         Ok(Some(if frame == 0 { 0 } else { (frame + 1) * WORD }))
     }
@@ -226,6 +235,7 @@ macro_rules! model_and_twin {
 }
 
 mod short;
+mod young;
 
 const DOUBLING: Spacing = Spacing::Doubling(2 * WORD);
 
@@ -348,12 +358,14 @@ fn a_leap_meets_a_worker() {
         g.begin(&mut g.scan.lock(), 1, DOUBLING, false);
         let worker = g.clone();
         let thread = thread::spawn(move || (0..2).for_each(|_| worker.work(1, 1)));
-        // An exception leaves three frames.
+        // An exception leaves two frames.
         {
             let mut scan = g.scan.lock();
-            scan.leave(&g.pool, WORD);
-            g.protect(&mut scan, g.memory(), WORD);
+            scan.leave_for(&g.pool, position(2), false);
+            g.protect(&mut scan, g.memory(), 2 * WORD);
         }
+        g.memory().run(1);
+        g.return_from(1);
         g.memory().run(0);
         thread.join().unwrap();
         let mut scan = g.scan.lock();

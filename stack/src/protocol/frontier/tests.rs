@@ -112,6 +112,11 @@ impl Frames for Walk<'_> {
         frame.seen = Some(frame.version);
         Ok(Some(frame.slot))
     }
+    fn pass(&mut self) -> Result<Option<usize>, Infallible> {
+        let Some(next) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = next;
+        Ok(Some(self.memory.frames.borrow()[next].slot))
+    }
     fn refusal(&self) -> Option<Refusal> {
         match self.memory.frames.borrow()[self.left].kind {
             Kind::Managed { legal: true } => None,
@@ -290,9 +295,15 @@ impl Goroutine {
             keep -= 1;
         }
         let depth = frames[keep - 1].depth;
+        let callbacks = (keep..frames.len()).rev().filter(|at| frames[*at].kind == Kind::Callback);
+        let calls: Vec<_> = callbacks.map(|at| frames[at - 1].depth).collect();
         drop(frames);
-        self.scan.leave(&self.pool, depth);
-        // The scan may go on from a frame that is left: its memory is whole until something runs.
+        // Each callback in between is left on its own.
+        for call in calls {
+            self.scan.leave_for(&self.pool, position(call), true);
+            self.protect(call);
+        }
+        self.scan.leave_for(&self.pool, position(depth), false);
         self.protect(depth);
         self.memory.frames.borrow_mut().truncate(keep);
         self.runs_older();
@@ -412,7 +423,7 @@ impl Goroutine {
         for depth in 1..=stubs {
             slots.write(depth, 1);
             if let Some(stub) = self.pool.take() {
-                self.others.place(&mut slots, &&memory, Barrier { depth, stub, frames: 0 });
+                self.others.place(&mut slots, &&memory, Barrier { depth, stub, frame: 0 });
             }
         }
         self.starved |= self.pool.available() == 0;
@@ -474,7 +485,9 @@ impl Goroutine {
             return;
         }
         let touched = self.deepest - self.least;
-        let Some(target) = self.begun_at.checked_sub(distance.max(2 * touched)) else { return };
+        let Some(target) = self.begun_at.checked_sub(touched + distance.max(touched)) else {
+            return;
+        };
         let beyond = |frame: &&Frame| frame.is_legal() && frame.slot <= target;
         let Some(wanted) = frames.iter().rev().find(beyond) else { return };
         assert!(

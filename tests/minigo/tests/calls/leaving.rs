@@ -2,9 +2,11 @@
 
 use crate::native::Library;
 use crate::{Object, Setting, configs, guarded_result, landed_result, rec_result};
-use stackmark_stack::{Caller, Status, UnwindToError};
+use parking_lot::Mutex;
+use stackmark_stack::{Caller, Goroutine, Status, UnwindToError};
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 #[test]
 fn a_landing_pad_gets_its_values_and_its_callee_saved_registers() {
@@ -24,6 +26,46 @@ fn a_landing_pad_gets_its_values_and_its_callee_saved_registers() {
         );
         s.check_at_end();
     }
+}
+
+#[test]
+fn the_world_stops_while_a_goroutine_looks_for_the_frame_that_it_leaves_others_for() {
+    const FRAMES: u64 = 200_000;
+    let s = Setting::new(configs()[0].clone());
+    let (runtime, leaving) = (s.runtime.clone(), Mutex::new(None::<Arc<Goroutine>>));
+    let (seen, over) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                if leaving.lock().is_none() {
+                    std::thread::yield_now();
+                    continue;
+                }
+                runtime.stop_world(|_| {
+                    // The goroutine is among the frames: where it lands, it makes no foreign call.
+                    let goroutine = leaving.lock();
+                    let foreign = goroutine.as_ref().is_some_and(|g| g.status() == Status::Foreign);
+                    seen.fetch_or(foreign, Relaxed);
+                });
+            }
+        });
+        // Each time the walk takes some milliseconds. The other thread may not run in all of them.
+        for _ in 0..1000 {
+            let result = s.run(FRAMES, &|_| {
+                // SAFETY: used here alone.
+                *leaving.lock() = Some(unsafe { Caller::current() }.handle());
+                s.leave_to(0, [1, 2])
+            });
+            *leaving.lock() = None;
+            assert_eq!(result, landed_result([1, 2]));
+            if seen.load(Relaxed) {
+                break;
+            }
+        }
+        over.store(true, Relaxed);
+    });
+    assert!(seen.load(Relaxed), "no stop of the world came through while frames were left");
+    s.check_at_end();
 }
 
 #[test]

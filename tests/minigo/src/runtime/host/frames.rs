@@ -45,9 +45,14 @@ pub(crate) fn calling_frame() -> Place {
 /// began it.
 pub(crate) fn starting_frame() -> Option<Place> {
     let mut last = None;
-    each_frame(|frame, role| {
-        last = (role == Role::Start).then_some(frame);
-        true
+    // SAFETY: used here alone.
+    let caller = unsafe { Caller::current() };
+    // The frames may be many, and the world does not wait for a foreign call.
+    caller.foreign(|| {
+        each_frame(|frame, role| {
+            last = (role == Role::Start).then_some(frame);
+            true
+        });
     });
     last
 }
