@@ -5,7 +5,7 @@
 //!   waits for never comes, so a call into the runtime ends it.
 //! - *A handler without SA_ONSTACK*, which overruns the small stack of the goroutine that it
 //!   interrupts. Looking at all handlers takes microseconds, so it is done once in a while: see
-//!   [`look_soon`].
+//!   `look_soon`.
 //!
 //! One word tells of both, so that the way back costs one load.
 
