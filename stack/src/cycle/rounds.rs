@@ -5,7 +5,10 @@ use super::straggler::{Overdue, Straggler, Waiting};
 use crate::goroutine::Goroutine;
 use crate::machine::Caller;
 use crate::memory::StackMemory;
-use crate::protocol::{Request, Signal, Status, sync::spin};
+use crate::protocol::{
+    Request, Signal, Status,
+    sync::{spin, unlock_fair},
+};
 use crate::runtime::{Activity, BarrierMode, Runtime, assert_no_lock};
 use crate::scan::{self, FrameAt, MayMove, ScanError};
 use std::ops::ControlFlow;
@@ -286,7 +289,8 @@ impl Runtime {
         let mut scan = goroutine.scan_lock();
         let visited = scan::visit_frozen(self, &goroutine, &mut scan, cycle, chunk);
         let more = !scan.is_complete();
-        drop(scan);
+        // The next visit may be of the same stack. Its goroutine does not wait for that one, too.
+        unlock_fair(scan);
         self.cycle.end_visit(cycle, more.then_some(goroutine));
         self.counters().scanned_running.fetch_add(visited?, Ordering::Relaxed);
         Ok(true)
