@@ -25,6 +25,8 @@ struct Memory {
     visits: Vec<AtomicUsize>,
     /// The value of each frame at its last visit. Relaxed: read where all threads have ended.
     seen: Vec<AtomicUsize>,
+    /// The frame that is a callback's. The next older one has called out.
+    callback: Option<usize>,
 }
 
 impl Memory {
@@ -35,6 +37,7 @@ impl Memory {
             frames: (0..frames).map(|_| UnsafeCell::new(0)).collect(),
             visits: (0..frames).map(|_| AtomicUsize::new(0)).collect(),
             seen: (0..frames).map(|_| AtomicUsize::new(0)).collect(),
+            callback: None,
         }
     }
 
@@ -96,10 +99,12 @@ impl Frames for Walk<'_> {
         Ok(Some(if frame == 0 { 0 } else { (frame + 1) * WORD }))
     }
     fn refusal(&self) -> Option<Refusal> {
-        None
+        let callback = self.memory.callback?;
+        // The frame that the callback has called returns to no safepoint.
+        (callback..=callback + 1).contains(&self.left).then_some(Refusal::Callback)
     }
     fn may_rest(&self) -> bool {
-        false
+        self.memory.callback == Some(self.left)
     }
     fn position(&self) -> Position {
         position(self.left)
@@ -195,6 +200,12 @@ impl Goroutine {
     /// The goroutine runs the youngest frame, returns, runs the next one, and so on. Then it ends.
     fn run_to_the_end(&self) {
         for frame in (0..self.frames()).rev() {
+            if self.memory().callback == Some(frame) {
+                // Back to the frame that has called out.
+                let mut scan = self.scan.lock();
+                self.protect(&mut scan, self.memory(), frame * WORD);
+                continue;
+            }
             self.memory().run(frame);
             self.return_from(frame);
         }
@@ -266,6 +277,71 @@ model_and_twin!(
     loom_twin_of_barriers_in_every_frame_without_locks without Lock,
     || a_return_meets_a_worker(4, 2, Spacing::EveryFrame)
 );
+
+/// No barrier can lie in the youngest frames: the goroutine runs on over a foreign call, where the
+/// scan rests. A worker goes on from there.
+fn a_return_to_a_foreign_call_meets_a_worker() {
+    bounded(3, || {
+        let (table, pool) = table(4);
+        let mut modelled = with_pool(Status::Running, 4, 1, &table, &pool);
+        modelled.memory[0].callback = Some(2);
+        let g = Arc::new(modelled);
+        {
+            let mut scan = g.scan.lock();
+            g.begin(&mut scan, 1, DOUBLING, false);
+            assert_eq!(scan.barriers().lowest(), None, "it rests at the call");
+            assert!(!scan.is_complete());
+        }
+        let worker = g.clone();
+        let thread = thread::spawn(move || (0..2).for_each(|_| worker.work(1, 1)));
+        g.run_to_the_end();
+        thread.join().unwrap();
+        assert_eq!(g.memory().visits(), vec![1; 4], "each frame is visited once");
+        assert_eq!(g.pool.available(), 4, "every stub came back");
+    });
+}
+
+model_and_twin!(
+    loom_a_return_to_a_foreign_call_meets_a_worker,
+    loom_twin_of_a_return_to_a_foreign_call_without_a_frontier without Frontier,
+    a_return_to_a_foreign_call_meets_a_worker
+);
+
+/// The pool has fewer stubs than two goroutines want: a scan that gets none is finished before its
+/// goroutine runs, and a stub that one gives back the other may take.
+fn two_goroutines_share_a_pool(stubs: u32, bound: usize) {
+    bounded(bound, move || {
+        let (table, pool) = table(stubs);
+        let goroutine = || Arc::new(with_pool(Status::Running, 3, 1, &table, &pool));
+        let (one, other) = (goroutine(), goroutine());
+        let begin = |g: &Goroutine| g.begin(&mut g.scan.lock(), 1, DOUBLING, false);
+        begin(&one);
+        let (runs, worker) = (other.clone(), one.clone());
+        let runs = thread::spawn(move || {
+            runs.begin(&mut runs.scan.lock(), 1, DOUBLING, false);
+            runs.run_to_the_end();
+        });
+        let works = thread::spawn(move || worker.work(1, 1));
+        one.run_to_the_end();
+        runs.join().unwrap();
+        works.join().unwrap();
+        for g in [one, other] {
+            assert_eq!(g.memory().visits(), vec![1; 3], "each frame is visited once");
+        }
+        assert_eq!(pool.available(), stubs as usize, "every stub came back");
+    });
+}
+
+model_and_twin!(
+    loom_two_goroutines_share_an_empty_pool,
+    loom_twin_of_an_empty_pool_without_whole_scans without Frontier,
+    || two_goroutines_share_a_pool(0, 2)
+);
+
+#[test]
+fn loom_two_goroutines_share_one_stub() {
+    two_goroutines_share_a_pool(1, 2);
+}
 
 #[test]
 fn loom_a_return_meets_a_worker_on_eight_frames() {
