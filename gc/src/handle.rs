@@ -1,16 +1,19 @@
 //! Handles: roots that native code holds.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
 
-use parking_lot::Mutex;
+use stackmark_stack::sync::Ordering::Relaxed;
+use stackmark_stack::sync::{AtomicUsize, Mutex};
 
 use crate::heap::Fresh;
 use crate::write_barrier::WriteBarrier;
 
 /// Shards of the table, each with a lock of its own.
+#[cfg(not(stackmark_loom))]
 const SHARDS: usize = 16;
+/// A model has few handles.
+#[cfg(stackmark_loom)]
+const SHARDS: usize = 2;
 
 /// The handles of one collector. Any thread may use them.
 ///
@@ -158,6 +161,9 @@ impl Drop for Handle {
         self.handles.barrier.shade_overwritten(dropped);
     }
 }
+
+#[cfg(all(test, stackmark_loom))]
+mod models;
 
 #[cfg(all(test, not(stackmark_loom)))]
 mod tests {

@@ -35,7 +35,7 @@ pub(crate) struct Pace {
 }
 
 /// What is learned from a cycle.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CycleMeasurement {
     /// Bytes that were marked.
     pub(crate) marked: usize,

@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use stackmark_stack::sync::Mutex;
 
 use crate::handle::{Handle, Handles};
 use crate::write_barrier::WriteBarrier;
@@ -256,3 +256,6 @@ impl Drop for WeakMap {
         self.owner.table.lock().maps.remove(&self.number);
     }
 }
+
+#[cfg(all(test, stackmark_loom))]
+mod models;

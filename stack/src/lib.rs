@@ -124,6 +124,10 @@ pub use machine::{
     die_of_panic, full_backtrace, report_native_overflow, sample, traceback,
 };
 pub use memory::{MAX_FRAME, MIN_STACK, STACK_GUARD, StackError, StackKind};
+/// For the collector's models.
+#[cfg(stackmark_loom)]
+#[doc(hidden)]
+pub use protocol::OneMachine;
 /// Atomics, locks and fences, which loom replaces in models. For the other crates of this
 /// workspace, and not a part of the public interface.
 #[doc(hidden)]

@@ -6,6 +6,7 @@ use stackmark_stack::{
     Activity, CycleDriver, CycleStopped, NextCycle, ScanError, ScanScope, Straggler, Visited,
 };
 
+use super::phases::{self, Closed, Closing, Opening};
 use super::plan::{Plan, Planner, Rescan};
 use super::state::CollectorState;
 use crate::generation::Generation;
@@ -60,12 +61,6 @@ pub(super) struct Cycle<'a, H: Heap> {
     answered_last: Option<Straggler>,
 }
 
-/// What the stopped world has been found to need.
-struct Terminated {
-    rescanned: Visited,
-    due: DueCallbacks,
-}
-
 impl<'a, H: Heap> Cycle<'a, H> {
     /// Begins the cycle with this number. The last sweep is complete.
     pub(super) fn begin(
@@ -97,30 +92,11 @@ impl<'a, H: Heap> Cycle<'a, H> {
     /// Runs it to its end. Returns the plan that it followed and the callbacks that are due.
     pub(super) fn run(mut self) -> Result<(Plan, DueCallbacks), CycleError> {
         let _span = self.collector.runtime.observed().span(Activity::Cycle, 0);
-        self.prepare();
+        let (clears_marks, forgets) = (self.plan.clears_marks, self.plan.forgets_remembered);
+        phases::open(&mut self, clears_marks, forgets);
         self.mark()?;
         let due = self.terminate()?;
         Ok((self.plan, due))
-    }
-
-    /// Turns the write barrier on everywhere, then black allocation.
-    fn prepare(&mut self) {
-        let CollectorState { heap, runtime, barrier, assists, .. } = self.collector;
-        if self.plan.clears_marks {
-            heap.clear_marks(BY_COLLECTOR);
-        }
-        barrier.turn_on();
-        let span = runtime.observed().span(Activity::Handshake, 0);
-        self.answered_last = self.stacks.handshake();
-        drop(span);
-        self.allocated_before = heap.allocated_since_cycle();
-        if self.plan.forgets_remembered {
-            barrier.forget_remembered();
-        }
-        let size = self.plan.live_before + self.allocated_before;
-        assists.begin(size, self.plan.expected, self.plan.goal);
-        heap.begin_cycle(BY_COLLECTOR);
-        self.marker.open();
     }
 
     /// Shades the roots and traces, while the world runs.
@@ -179,24 +155,28 @@ impl<'a, H: Heap> Cycle<'a, H> {
     fn terminate(&mut self) -> Result<DueCallbacks, CycleError> {
         let collector = self.collector;
         let (marker, planner) = (&mut *self.marker, &mut *self.planner);
-        let mut ending = Ending {
-            collector,
-            marker,
-            planner,
-            number: self.number,
-            plan: &self.plan,
-            begun: self.begun,
-            allocated_before: self.allocated_before,
-        };
+        let (number, plan, begun) = (self.number, &self.plan, self.begun);
+        let allocated_before = self.allocated_before;
         let runtime = &*collector.runtime;
         let pause = runtime.observed().span(Activity::Pause, 0);
         let stopping = Instant::now();
         let stopped = self.stacks.stop_world(|world| {
             let time_to_stop = stopping.elapsed();
-            let Terminated { rescanned, due } = ending.finish_marking(world)?;
-            let (marked, measured) = ending.condemn(world);
-            let maxima = runtime.take_cycle_maxima();
             let straggler = world.straggler();
+            let mut ending = Ending {
+                collector,
+                marker,
+                planner,
+                world,
+                number,
+                plan,
+                begun,
+                allocated_before,
+                measured: CycleMeasurement::default(),
+            };
+            let Closed { visited: rescanned, due, marked } = phases::close(&mut ending)?;
+            let measured = ending.measured;
+            let maxima = runtime.take_cycle_maxima();
             Ok::<_, CycleError>((time_to_stop, straggler, rescanned, due, marked, measured, maxima))
         });
         let (time_to_stop, stopped_last, rescanned, due, marked, measured, maxima) = stopped?;
@@ -224,68 +204,117 @@ impl<'a, H: Heap> Cycle<'a, H> {
     }
 }
 
+impl<H: Heap> Opening for Cycle<'_, H> {
+    fn clear_marks(&mut self) {
+        self.collector.heap.clear_marks(BY_COLLECTOR);
+    }
+
+    fn turn_on(&mut self) {
+        self.collector.barrier.turn_on();
+    }
+
+    fn handshake(&mut self) {
+        let _span = self.collector.runtime.observed().span(Activity::Handshake, 0);
+        self.answered_last = self.stacks.handshake();
+    }
+
+    fn forget_remembered(&mut self) {
+        self.collector.barrier.forget_remembered();
+    }
+
+    fn blacken_allocation(&mut self) {
+        let CollectorState { heap, assists, .. } = self.collector;
+        self.allocated_before = heap.allocated_since_cycle();
+        let size = self.plan.live_before + self.allocated_before;
+        assists.begin(size, self.plan.expected, self.plan.goal);
+        heap.begin_cycle(BY_COLLECTOR);
+    }
+
+    fn open_marking(&mut self) {
+        self.marker.open();
+    }
+}
+
 /// The end of a cycle, in the stopped world.
-struct Ending<'a, H: Heap> {
+struct Ending<'a, 'w, H: Heap> {
     collector: &'a CollectorState<H>,
     marker: &'a mut Marker<H>,
     planner: &'a mut Planner,
+    world: &'a mut CycleStopped<'w>,
     number: u64,
     plan: &'a Plan,
     begun: Instant,
     allocated_before: usize,
+    measured: CycleMeasurement,
 }
 
-impl<H: Heap> Ending<'_, H> {
-    /// Marks what is still unmarked.
-    fn finish_marking(&mut self, world: &mut CycleStopped<'_>) -> Result<Terminated, CycleError> {
-        let collector = self.collector;
-        collector.barrier.take_buffers();
-        let rescanned = if self.plan.rescan == Rescan::Never {
-            world.finish_scans()?;
-            Visited::default()
+impl<H: Heap> Closing for Ending<'_, '_, H> {
+    type Error = CycleError;
+    type Visited = Visited;
+    type Due = DueCallbacks;
+    type Marked = Marked;
+
+    fn take_buffers(&mut self) {
+        self.collector.barrier.take_buffers();
+    }
+
+    fn finish_stacks(&mut self) -> Result<Visited, CycleError> {
+        if self.plan.rescan == Rescan::Never {
+            self.world.finish_scans()?;
+            Ok(Visited::default())
         } else {
-            world.rescan_dirty()?
-        };
-        self.marker.drain();
-        let due = collector.weak.process(|word| collector.is_marked(word), || self.marker.drain());
-        if collector.verify {
-            self.verify(world)?;
+            Ok(self.world.rescan_dirty()?)
         }
-        Ok(Terminated { rescanned, due })
     }
 
-    /// Ends marking and decides when the next cycle begins.
-    fn condemn(&mut self, world: &mut CycleStopped<'_>) -> (Marked, CycleMeasurement) {
-        let CollectorState { heap, runtime, barrier, .. } = self.collector;
-        barrier.turn_off(self.plan.remembers_stores);
-        let marked = self.marker.close();
-        let allocated = heap.allocated_since_cycle().saturating_sub(self.allocated_before);
-        heap.end_cycle(marked, BY_COLLECTOR);
-        world.end_scanning(if self.plan.watches_stacks {
-            NextCycle::MayBeShort
-        } else {
-            NextCycle::IsWhole
-        });
-        let measured = CycleMeasurement {
-            marked: marked.bytes as usize,
-            allocated,
-            mark_ns: nanos(self.begun.elapsed()),
-        };
-        self.planner.marked(self.plan, &measured, runtime.stack_bytes().resident);
-        heap.set_trigger(self.planner.trigger(), BY_COLLECTOR);
-        (marked, measured)
+    fn drain(&mut self) {
+        self.marker.drain();
     }
 
-    /// Walks everything again from all roots.
-    fn verify(&self, world: &CycleStopped<'_>) -> Result<(), CycleError> {
+    fn process_weak(&mut self) -> DueCallbacks {
         let collector = self.collector;
+        collector.weak.process(|word| collector.is_marked(word), || self.marker.drain())
+    }
+
+    fn verify(&mut self) -> Result<(), CycleError> {
+        let collector = self.collector;
+        if !collector.verify {
+            return Ok(());
+        }
         let mut verifier = Verifier::new(&*collector.heap);
         collector.globals.visit(|words| verifier.roots(words));
         collector.handles.visit(|words| verifier.roots(words));
         collector.weak.visit_values(|word| verifier.roots(&[word]));
-        world.visit_all(&mut |words| verifier.roots(words))?;
+        self.world.visit_all(&mut |words| verifier.roots(words))?;
         verifier.finish().map_err(|error| CycleError::Unmarked { cycle: self.number, error })?;
         Ok(())
+    }
+
+    fn turn_off(&mut self) {
+        self.collector.barrier.turn_off(self.plan.remembers_stores);
+    }
+
+    fn close_marking(&mut self) -> Marked {
+        self.marker.close()
+    }
+
+    /// Also decides when the next cycle begins.
+    fn condemn(&mut self, marked: &Marked) {
+        let CollectorState { heap, runtime, .. } = self.collector;
+        let allocated = heap.allocated_since_cycle().saturating_sub(self.allocated_before);
+        heap.end_cycle(*marked, BY_COLLECTOR);
+        self.world.end_scanning(if self.plan.watches_stacks {
+            NextCycle::MayBeShort
+        } else {
+            NextCycle::IsWhole
+        });
+        self.measured = CycleMeasurement {
+            marked: marked.bytes as usize,
+            allocated,
+            mark_ns: nanos(self.begun.elapsed()),
+        };
+        self.planner.marked(self.plan, &self.measured, runtime.stack_bytes().resident);
+        heap.set_trigger(self.planner.trigger(), BY_COLLECTOR);
     }
 }
 

@@ -62,6 +62,9 @@ mod cycle;
 mod driver;
 mod error;
 mod growth;
+#[cfg(all(test, stackmark_loom))]
+pub(crate) mod model;
+pub(crate) mod phases;
 mod plan;
 mod requests;
 mod roots;

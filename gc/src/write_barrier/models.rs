@@ -3,91 +3,44 @@
 //! forgets it.
 
 use super::*;
+use crate::collector::model::{ModelCollector, bounded};
 use loom::sync::Arc as LoomArc;
 use loom::thread;
-use stackmark_stack::sync::{AtomicBool, AtomicUsize, Ordering::Relaxed, leave_out};
+use stackmark_stack::sync::{AtomicUsize, Ordering::Relaxed, leave_out};
 
 /// An object that is stored, and the one that it is stored into.
 const HIDDEN: usize = 2;
-const HOLDER: usize = 4;
+const HOLDER: usize = 3;
 
 struct Modelled {
-    barrier: Arc<WriteBarrier>,
-    heap: Arc<Marks>,
+    collector: Arc<ModelCollector>,
     field: AtomicUsize,
-    root: AtomicUsize,
-    /// A handshake has begun; the goroutine has answered it.
-    asked: AtomicBool,
-    answered: AtomicBool,
 }
 
-/// The heap: which of the two objects are marked, and the words taken.
-struct Marks {
-    hidden: AtomicBool,
-    holder: AtomicBool,
-    taken: Mutex<Vec<usize>>,
-}
-
-impl Marks {
-    fn of(&self, word: usize) -> &AtomicBool {
-        if word == HIDDEN { &self.hidden } else { &self.holder }
-    }
-}
-
-impl Sink for Marks {
-    fn is_unmarked(&self, word: usize) -> bool {
-        !self.of(word).load(Relaxed)
-    }
-    fn take(&self, words: Vec<usize>) {
-        self.taken.lock().extend(words);
-    }
-}
-
+/// The last cycle has ended, and stores are remembered.
 fn modelled(hidden_is_old: bool, holder_is_old: bool) -> LoomArc<Modelled> {
-    let (hidden, holder) = (AtomicBool::new(hidden_is_old), AtomicBool::new(holder_is_old));
-    let heap = Arc::new(Marks { hidden, holder, taken: Mutex::default() });
-    let barrier = WriteBarrier::new(Kind::Insertion, heap.clone());
-    barrier.turn_off(true);
-    LoomArc::new(Modelled {
-        barrier,
-        heap,
-        field: AtomicUsize::new(0),
-        root: AtomicUsize::new(HIDDEN),
-        asked: AtomicBool::new(false),
-        answered: AtomicBool::new(false),
-    })
+    let collector = ModelCollector::new(Kind::Insertion);
+    collector.heap.set_marked(HIDDEN, hidden_is_old);
+    collector.heap.set_marked(HOLDER, holder_is_old);
+    collector.barrier.turn_off(true);
+    collector.stack.store(HIDDEN, Relaxed);
+    LoomArc::new(Modelled { collector, field: AtomicUsize::new(0) })
 }
 
 impl Modelled {
-    fn safepoint(&self) {
-        if self.asked.load(Acquire) {
-            self.answered.store(true, Release);
-        }
-    }
-
-    /// What the goroutine does from its first safepoint to its last.
     fn hide(&self) {
-        let buffer = self.barrier.buffer();
-        self.safepoint();
-        if self.barrier.is_on() {
+        let (world, barrier) = (&self.collector.world, &self.collector.barrier);
+        let buffer = barrier.buffer();
+        world.enter();
+        world.safepoint();
+        if barrier.is_on() {
             buffer.store(HIDDEN, HOLDER);
         }
         // Relaxed: as plain stores of managed code.
         self.field.store(HIDDEN, Relaxed);
-        self.root.store(0, Relaxed);
-        self.asked.load(Acquire);
-        // It stands still from here on.
-        self.answered.store(true, Release);
-    }
-
-    fn handshake(&self) {
-        if left_out(LeftOut::Handshake) {
-            return;
-        }
-        self.asked.store(true, Release);
-        while !self.answered.load(Acquire) {
-            thread::yield_now();
-        }
+        self.collector.stack.store(0, Relaxed);
+        world.safepoint();
+        world.exit();
     }
 }
 
@@ -97,40 +50,20 @@ fn a_cycle_begins_while_a_goroutine_hides_an_object(
     holder_is_old: bool,
     major: bool,
 ) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.check(move || {
+    bounded(3, move || {
         let m = modelled(hidden_is_old, holder_is_old);
         let goroutine = m.clone();
         let thread = thread::spawn(move || goroutine.hide());
-        let clear = || {
-            if major {
-                [&m.heap.hidden, &m.heap.holder].iter().for_each(|mark| mark.store(false, Relaxed));
-            }
-        };
-        if !left_out(LeftOut::ClearFirst) {
-            clear();
-        }
-        m.barrier.turn_on();
-        m.handshake();
-        if left_out(LeftOut::ClearFirst) {
-            clear();
-        }
-        if major {
-            m.barrier.forget_remembered();
-        }
+        let collector = &m.collector;
+        collector.open(major);
         // Some other root refers to the holder.
-        let traced = !m.heap.holder.load(Relaxed);
-        m.heap.holder.store(true, Relaxed);
-        let in_field = traced && m.field.load(Relaxed) == HIDDEN;
-        // The goroutine's stack is visited when it stands still. Mark termination takes the
-        // buffers.
+        if !collector.heap.is_marked(HOLDER) {
+            collector.heap.set_marked(HOLDER, true);
+            collector.heap.set_marked(m.field.load(Relaxed), true);
+        }
+        collector.close();
         thread.join().unwrap();
-        let on_stack = m.root.load(Relaxed) == HIDDEN;
-        m.barrier.take_buffers();
-        let shaded = m.heap.taken.lock().contains(&HIDDEN);
-        let marked = m.heap.hidden.load(Relaxed);
-        assert!(in_field || on_stack || shaded || marked, "the object is hidden");
+        assert!(!collector.heap.is_freed(HIDDEN), "the object is hidden");
     });
 }
 
@@ -173,15 +106,17 @@ fn loom_a_thread_that_ends_takes_no_words_with_it() {
     for marking in [false, true] {
         loom::model(move || {
             let m = modelled(false, true);
+            let (barrier, heap) = (&m.collector.barrier, &m.collector.heap);
             if marking {
-                m.barrier.turn_on();
+                barrier.turn_on();
             }
-            let buffer = m.barrier.buffer();
+            let buffer = barrier.buffer();
             buffer.store(HIDDEN, HOLDER);
             let thread = thread::spawn(move || drop(buffer));
-            m.barrier.turn_on();
-            m.barrier.take_buffers();
-            assert!(m.heap.taken.lock().contains(&HIDDEN), "the words are neither here nor there");
+            barrier.turn_on();
+            barrier.take_buffers();
+            heap.drain();
+            assert!(heap.is_marked(HIDDEN), "the words are neither here nor there");
             thread.join().unwrap();
         });
     }

@@ -23,4 +23,6 @@ pub(crate) use request::{Requests, Signal};
 pub(crate) use spare::{Node, SpareList};
 pub use status::Status;
 pub(crate) use status::{Held, StatusWord};
+#[cfg(stackmark_loom)]
+pub use world::one_machine::OneMachine;
 pub(crate) use world::{Gate, Waiter, World};

@@ -327,6 +327,8 @@ pub enum LeftOut {
     Recorded,
     /// Marks are cleared before the write barrier switches to marking.
     ClearFirst,
+    /// The write barrier goes off after weak references are cleared.
+    OffLast,
     /// The end of marking waits for workers that have taken what came late.
     CloseWait,
 }

@@ -285,5 +285,8 @@ impl Default for World {
     }
 }
 
+#[cfg(stackmark_loom)]
+pub(super) mod one_machine;
+
 #[cfg(all(test, stackmark_loom))]
 mod models;
