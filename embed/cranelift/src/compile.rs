@@ -69,7 +69,7 @@ pub(crate) fn compile(
         .map_err(|error| refused(error.to_string()))?;
     rematerialise(&mut context.func);
     if let Some(start) = isolated {
-        isolation::check(name, &context.func, start)?;
+        isolation::isolate(name, &mut context.func, start)?;
     }
     if let Some(Known { own, signature }) = checked {
         check::check(name, &context.func, own, signature)?;

@@ -5,7 +5,7 @@
 //! front end would have to keep by hand. An [`Engine`] is a runtime with a heap and a concurrent
 //! collector for them. An embedder with a heap or a front end of its own takes the parts that it
 //! wants: [`Module::define_function`] takes Cranelift's IR as it is, [`flags::isa`] the settings,
-//! [`rematerialise::rematerialise`] the pass.
+//! [`rematerialise::rematerialise`] and [`isolation::isolate`] the passes.
 //!
 //! `examples/cons.rs` is a whole program.
 
@@ -19,7 +19,7 @@ mod error;
 pub mod flags;
 mod function;
 mod host;
-mod isolation;
+pub mod isolation;
 mod kind;
 mod machine;
 mod module;

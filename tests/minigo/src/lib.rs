@@ -16,7 +16,6 @@ mod module;
 mod options;
 mod report;
 mod runtime;
-mod stack_addresses;
 mod types;
 mod walk;
 

@@ -5,7 +5,6 @@ use crate::code::{Code, Function, OwnMethods, Role, Safepoint};
 use crate::error::CompileError;
 use crate::runtime::host;
 use crate::runtime::typeinfo::TypeInfo;
-use crate::stack_addresses;
 use crate::types::Layout;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -22,6 +21,7 @@ use cranelift_module::{FuncId, Linkage, Module, ModuleReloc};
 use gimli::write::{Address, EhFrame, EndianVec, FrameTable};
 use stackmark::unwind::stack_map::cranelift;
 use stackmark_asm::layout;
+use stackmark_cranelift::{isolation::isolate, rematerialise::rematerialise};
 use std::collections::HashMap;
 
 /// Address space for the machine code of a program.
@@ -265,18 +265,14 @@ impl Emitter {
     /// Compiles `func` and returns the size of its frame.
     fn emit(&mut self, id: FuncId, name: &str, func: ir::Function, isolated: Option<Block>) -> u32 {
         let mut context = cranelift_codegen::Context::for_function(func);
-        // In two steps, see `stack_addresses`: the second one optimises no more.
+        // In two steps, see `rematerialise`: the second one optimises no more.
         if let Err(e) = context.optimize(&*self.isa, &mut ControlPlane::default()) {
             unreachable!("{name} cannot be optimised: {e:?}");
         }
-        stack_addresses::rematerialise(&mut context.func);
+        rematerialise(&mut context.func);
         if let Some(start) = isolated {
-            let foreign = stack_addresses::values_from_outside(&context.func, start);
-            assert!(
-                foreign.is_empty(),
-                "{name}: the way out uses {foreign:?} from outside\n{}",
-                context.func
-            );
+            isolate(name, &mut context.func, start)
+                .unwrap_or_else(|e| unreachable!("{e}\n{}", context.func));
         }
         if let Err(e) = context.compile(&*self.backend, &mut ControlPlane::default()) {
             unreachable!("{name} does not compile: {:?}", e.inner);

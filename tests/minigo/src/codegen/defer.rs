@@ -5,7 +5,7 @@
 //! them, last first. A panic runs them too, from above, and when one of them recovers, the call at
 //! the beginning returns a second time, with 0. From there the function runs the rest of them and
 //! returns its results. Registers and spill slots are then those of some later moment, so the way
-//! out uses no value from outside of itself (which is checked, see `Emitter::define`): the defer
+//! out uses no value from outside of itself (see `Emitter::define_isolated`): the defer
 //! frame and the results are found through stack slots of their own.
 
 use super::abi::{self, Part};
