@@ -130,7 +130,8 @@ mod tests {
         let sum = b.ins().iadd(value, value);
         b.ins().return_(&[sum]);
         b.seal_all_blocks();
-        b.finalize();
+        let isa = crate::flags::isa("speed").expect("this machine");
+        b.finalize(isa.frontend_config());
         (func, exit)
     }
 
@@ -146,7 +147,7 @@ mod tests {
 
     #[test]
     fn another_shared_value_is_an_error() {
-        let (mut func, exit) = with_shared(|b, param| b.ins().iadd_imm(param, 1));
+        let (mut func, exit) = with_shared(|b, param| b.ins().iadd(param, param));
         let error = isolate("f", &mut func, exit).expect_err("refused").to_string();
         assert!(error.contains("block1"), "{error}");
         let (mut func, exit) = with_shared(|_, param| param);

