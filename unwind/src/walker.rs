@@ -208,7 +208,8 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
     }
 
     /// Reads what the step names, moves on to the caller, and looks the caller up.
-    #[inline]
+    // Always: as `next_frame`.
+    #[inline(always)]
     fn take(&mut self, step: Step) -> Result<Frame<'s>, WalkError> {
         let Registers { pc, sp, fp } = self.registers;
         let Step { kind, cfa, saved_fp, cfa_from_fp, return_slot, oldest } = step;

@@ -133,10 +133,11 @@ impl BarrierList {
     }
 
     /// The goroutine returns through `stub` in the slot at `depth`. Puts the return address back
-    /// into the slot.
+    /// into the slot. Also returns the barrier.
     ///
     /// # Errors
     /// [`UnknownHit`]; leapfrogged barriers are settled even then.
+    #[inline]
     pub(crate) fn hit(
         &mut self,
         slots: &mut impl Slots,
@@ -144,17 +145,17 @@ impl BarrierList {
         pool: &StubPool,
         depth: usize,
         stub: u32,
-    ) -> Result<Settled, UnknownHit> {
+    ) -> Result<(Settled, Barrier), UnknownHit> {
         let leapfrogged = self.leave(pool, depth).leapfrogged;
-        match self.unhit.last() {
+        match self.lowest() {
             Some(b) if b.depth == depth && b.stub == stub => {
                 slots.write(depth, table.saved(stub));
                 self.unhit.pop();
                 pool.give(stub);
                 self.settle_limbo(pool);
-                Ok(Settled { hit: 1, leapfrogged, removed: 0 })
+                Ok((Settled { hit: 1, leapfrogged, removed: 0 }, b))
             }
-            lowest => Err(UnknownHit { stub, depth, lowest: lowest.copied() }),
+            lowest => Err(UnknownHit { stub, depth, lowest }),
         }
     }
 

@@ -294,14 +294,17 @@ impl StackScan {
     ///
     /// # Errors
     /// [`UnknownHit`].
+    #[inline]
     pub(crate) fn hit<S: Slots, T: Table>(
         &mut self,
         access: &mut StackAccess<'_, S, T>,
         depth: usize,
         stub: u32,
     ) -> Result<Settled, UnknownHit> {
-        self.note_left(depth - 1);
-        self.barriers.hit(&mut access.slots, &access.table, access.pool, depth, stub)
+        let (settled, barrier) =
+            self.barriers.hit(&mut access.slots, &access.table, access.pool, depth, stub)?;
+        self.youngest = barrier.frame;
+        Ok(settled)
     }
 
     /// The goroutine has ended. Settles its barriers and resets the scan.

@@ -19,20 +19,27 @@ const MANY: usize = 8;
 
 /// Marks a goroutine that has become Running: from now on it may change what was scanned. Called on
 /// the thread that runs it.
+#[inline]
 pub(crate) fn mark_dirty(runtime: &Runtime, goroutine: &Arc<Goroutine>) {
     let cycle = runtime.cycle.watched();
     if cycle != 0 && !goroutine.dirty.is_marked(cycle) {
         goroutine.dirty.mark(cycle);
-        // `CycleState::begin` writes `watched` before `scanning`, and no stack is scanned before
-        // `scanning` is written.
-        if runtime.cycle.is_scanning() {
-            runtime.cycle.push_dirty(goroutine.clone());
-            // After the push: a goroutine that does not see the flag is in the list that
-            // `begin_rescanning` takes.
-            if runtime.cycle.bounds_young() {
-                young::bound(runtime, goroutine, &goroutine.scan_lock());
-                help_rescan(runtime, goroutine);
-            }
+        become_dirty(runtime, goroutine);
+    }
+}
+
+/// Adds a goroutine that was marked dirty to the list, if a cycle is scanning.
+#[cold]
+fn become_dirty(runtime: &Runtime, goroutine: &Arc<Goroutine>) {
+    // `CycleState::begin` writes `watched` before `scanning`, and no stack is scanned before
+    // `scanning` is written.
+    if runtime.cycle.is_scanning() {
+        runtime.cycle.push_dirty(goroutine.clone());
+        // After the push: a goroutine that does not see the flag is in the list that
+        // `begin_rescanning` takes.
+        if runtime.cycle.bounds_young() {
+            young::bound(runtime, goroutine, &goroutine.scan_lock());
+            help_rescan(runtime, goroutine);
         }
     }
 }

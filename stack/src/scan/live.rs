@@ -223,6 +223,7 @@ impl Frames for LiveFrames<'_> {
         Ok(Some(depth))
     }
 
+    #[cold]
     fn pass(&mut self) -> Result<Option<usize>, WalkError> {
         let Some(frame) = self.walker.next_frame()? else { return Ok(None) };
         let depth = frame.return_slot.map_or(0, |slot| self.bounds.end - slot);

@@ -17,19 +17,31 @@ pub(crate) fn hit(runtime: &Runtime, goroutine: &Goroutine, slot: usize, stub: u
     let depth = bounds.end - slot;
     let mut scan = goroutine.scan_lock();
     // SAFETY: the goroutine is Running on this thread: it writes its own slots.
-    let mut access = unsafe { live::access(bounds.clone()) };
+    let mut access = unsafe { live::access(bounds) };
     let settled =
         scan.hit(&mut access, depth, stub as u32).unwrap_or_else(|error| runtime.fatal(&error));
     runtime.statistics.counters.hit.fetch_add(settled.hit.into(), Ordering::Relaxed);
     count_leapfrogged(runtime, settled);
     protect(runtime, goroutine, &mut scan, depth - size_of::<usize>());
     if runtime.cycle.bounds_young() {
-        // SAFETY: the stub's hit has written the return address over the slot.
-        let pc = unsafe { (slot as *const usize).read() };
-        let at = position(&bounds, Registers { pc, sp: slot + size_of::<usize>(), fp });
-        follow(runtime, goroutine, &mut scan, at);
-        young::lower_bound(runtime, goroutine, &scan, at.depth);
+        follow_hit(runtime, goroutine, &mut scan, (slot, fp));
     }
+}
+
+/// The goroutine returns to the frame beyond `slot`, with the frame pointer `fp`: its young part
+/// stays within the bound.
+#[cold]
+fn follow_hit(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &mut StackScan,
+    (slot, fp): (usize, usize),
+) {
+    // SAFETY: the hit has written the return address over the slot of this thread's goroutine.
+    let pc = unsafe { (slot as *const usize).read() };
+    let at = position(&goroutine.bounds(), Registers { pc, sp: slot + size_of::<usize>(), fp });
+    follow(runtime, goroutine, scan, at);
+    young::lower_bound(runtime, goroutine, scan, at.depth);
 }
 
 /// An exception has passed the barrier in the slot at `depth`. The goroutine of this thread stands

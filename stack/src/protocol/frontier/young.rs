@@ -188,14 +188,10 @@ impl StackScan {
     /// The goroutine has left all frames with return slots deeper than `depth` without returning
     /// through them.
     pub(super) fn leave(&mut self, pool: &StubPool, depth: usize) -> Settled {
-        self.note_left(depth);
-        self.barriers.leave(pool, depth)
-    }
-
-    /// Notes the number of the oldest frame with a barrier deeper than `depth`: it is left.
-    pub(super) fn note_left(&mut self, depth: usize) {
+        // The oldest frame with a barrier that is left has a number.
         let left = self.barriers.unhit().iter().rev().take_while(|b| b.depth > depth).last();
         self.youngest = left.map_or(self.youngest, |b| b.frame);
+        self.barriers.leave(pool, depth)
     }
 
     /// How many frames are older than the one with this number.
