@@ -76,6 +76,8 @@ struct Stepper {
     code: Arc<Code>,
     cache: RuleCache,
     system: Range<usize>,
+    /// The record of the goroutine.
+    goroutine: &'static GoroutineHeader,
     /// The native function that a goroutine ends in.
     exit: usize,
     /// The addresses that the thread will return to, the next one last: of the goroutine with the
@@ -132,22 +134,13 @@ extern "C" fn on_trap(_signal: i32, _info: *mut libc::siginfo_t, context: *mut l
     stepper.step(&interrupted);
 }
 
-/// The memory that a trace of this thread needs: the stack of its goroutine, its own; the
+/// The memory that a trace of this thread needs: the stack of the goroutine, its own; the
 /// goroutine's header, which says where the goroutine's stack is; the stubs and their saved return
 /// addresses.
-fn memories(system: Range<usize>) -> [LiveMemory; 5] {
-    // SAFETY: the thread's own machine, and the goroutine that it runs: both live as long as the
-    // thread is stepped.
-    let goroutine = unsafe {
-        asm::current().as_ref().and_then(|machine| {
-            (machine.goroutine.load(Relaxed) as *const GoroutineHeader).as_ref()
-        })
-    };
-    let (header, stack) = goroutine.map_or((0..0, 0..0), |goroutine| {
-        let header = std::ptr::from_ref(goroutine) as usize;
-        let stack = goroutine.stack_lo.load(Relaxed)..goroutine.stack_hi.load(Relaxed);
-        (header..header + size_of::<GoroutineHeader>(), stack)
-    });
+fn memories(system: Range<usize>, goroutine: &GoroutineHeader) -> [LiveMemory; 5] {
+    let at = std::ptr::from_ref(goroutine) as usize;
+    let header = at..at + size_of::<GoroutineHeader>();
+    let stack = goroutine.stack_lo.load(Relaxed)..goroutine.stack_hi.load(Relaxed);
     let memories = [stack, system, header, barrier::pool(), barrier::table()];
     // SAFETY: all are mapped; only this thread changes the stacks.
     memories.map(|range| unsafe { LiveMemory::new(range) })
@@ -157,7 +150,7 @@ impl Stepper {
     fn step(&mut self, context: &RegisterSet) {
         self.steps += 1;
         let (sp, pc) = (context.sp(), context.pc());
-        let memory = memories(self.system.clone());
+        let memory = memories(self.system.clone(), self.goroutine);
         let top = memory.read(sp).unwrap_or(0);
         let side = self.side_of(sp);
         let old_side = std::mem::replace(&mut self.side, side);
@@ -214,7 +207,12 @@ impl Stepper {
         let Some(machine) = (unsafe { asm::current().as_ref() }) else { return SCHEDULER };
         self.run_sp = self.run_sp.max(machine.system_sp.load(Relaxed));
         let older = self.system.contains(&sp) && sp >= self.run_sp;
-        if machine.goroutine.load(Relaxed) == 0 || older { SCHEDULER } else { GOROUTINE }
+        match machine.goroutine.load(Relaxed) {
+            _ if older => SCHEDULER,
+            // A call out by which the goroutine leaves empties the word before it switches.
+            0 => self.side,
+            _ => GOROUTINE,
+        }
     }
 
     /// The other stack is run on.
@@ -522,14 +520,14 @@ fn step_through(config: Config, n: u64, what: Bottom) {
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
             assert_eq!(libc::sigaction(libc::SIGTRAP, &raw const action, std::ptr::null_mut()), 0);
         }
+        // SAFETY: the record lives as long as the runtime, and the stepper not so long.
+        let header = unsafe { &*(goroutine.address() as *const GoroutineHeader) };
         let stepper = Stepper {
             code: code.clone(),
             cache: RuleCache::fixed(1 << 14),
             system: thread_stack(),
-            // SAFETY: the record lives as long as the runtime.
-            exit: unsafe { &*(goroutine.address() as *const asm::layout::GoroutineHeader) }
-                .on_exit
-                .load(Relaxed),
+            goroutine: header,
+            exit: header.on_exit.load(Relaxed),
             returns: std::array::from_fn(|_| Vec::with_capacity(1 << 12)),
             run_sp: 0,
             begun: [false; 2],
