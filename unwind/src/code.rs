@@ -7,6 +7,7 @@
 
 pub(crate) mod changes;
 mod error;
+mod managed;
 pub(crate) mod native;
 pub(crate) mod published;
 mod range_map;
@@ -20,12 +21,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::frame::FrameKind;
 use crate::image::{Image, ImageError, loaded};
 use crate::jit_debug::SymbolFile;
+use crate::managed_image;
 use crate::os::{self, SystemFrames};
 use crate::rcu::{Rcu, Retired};
 use crate::region::{Announce, CompiledRegion, Region};
 use crate::rule::PackedRule;
 use crate::rule_table::RuleTable;
 pub use error::{CodeError, RegionId};
+pub use managed::{ManagedImage, RegisterImageError};
 pub use native::NativeRule;
 use native::{CompiledRule, Native};
 use published::Published;
@@ -185,6 +188,45 @@ impl Code {
             }
             Ok(())
         })
+    }
+
+    /// Registers the managed code of an image, which was compiled ahead of time: the program itself
+    /// or a shared object. `address` is any address in the image, for example one of its functions.
+    ///
+    /// The image's stack maps name its managed functions: those in a section `.llvm_stackmaps`
+    /// ([`stack_map::llvm`](crate::stack_map::llvm)) and in a section `.stackmark_maps`
+    /// ([`stack_map::object`](crate::stack_map::object)). The image's own CFI says how they are
+    /// walked, and its symbols, or those of its debug file, what they are called. The file that the
+    /// image was loaded from is read again for that. Functions without a safepoint of their own are
+    /// not registered, unless `.stackmark_maps` lists them.
+    ///
+    /// No frame may be larger than `max_frame` bytes. The arguments that a call pushes count where
+    /// the map says them.
+    ///
+    /// The image must stay loaded until [`unregister_image`](Code::unregister_image).
+    ///
+    /// # Errors
+    ///
+    /// The image has no such section, or a broken one; the error names section and offset. Or its
+    /// code is registered already, or contradicts its maps. Nothing is registered then.
+    pub fn register_image(
+        &self,
+        address: usize,
+        max_frame: Option<u32>,
+    ) -> Result<ManagedImage, RegisterImageError> {
+        let (name, regions) = managed_image::regions(address, max_frame)?;
+        let code = regions.iter().map(|region| region.start..region.start + region.len).collect();
+        Ok(ManagedImage { name, ids: self.register_all(&regions)?, code })
+    }
+
+    /// Forgets the managed code of an image, as [`unregister_all`](Code::unregister_all) does. The
+    /// caller knows that none of its frames is left: this call does not look.
+    ///
+    /// # Errors
+    ///
+    /// The image is not registered any more.
+    pub fn unregister_image(&self, image: &ManagedImage) -> Result<(), CodeError> {
+        self.unregister_all(&image.ids)
     }
 
     /// Registers native code whose frames can stand on a managed stack. There is no way to forget

@@ -6,6 +6,7 @@
 //! [`Image::compile`] makes tables of all entries.
 
 mod cfi_source;
+pub(crate) mod contents;
 mod debug_file;
 mod elf_file;
 mod error;

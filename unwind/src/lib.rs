@@ -90,6 +90,7 @@ mod code;
 mod frame;
 mod image;
 mod jit_debug;
+mod managed_image;
 mod memory;
 mod os;
 mod pool;
@@ -116,9 +117,12 @@ mod walker;
 #[doc(hidden)]
 pub use arch::prefetch;
 pub use cfi::CfiError;
-pub use code::{Code, CodeError, FunctionRef, NativeRule, RegionId, Snapshot};
+pub use code::{
+    Code, CodeError, FunctionRef, ManagedImage, NativeRule, RegionId, RegisterImageError, Snapshot,
+};
 pub use frame::{BarrierRefusal, Frame, FrameKind};
 pub use image::{Image, ImageError};
+pub use managed_image::ManagedImageError;
 pub use memory::{LiveMemory, Memory, MemorySnapshot};
 pub use pool::{PooledCache, RuleCachePool};
 pub use region::{Announce, Function, Region, RegionError};

@@ -74,6 +74,20 @@ pub enum ImageError {
         /// Where in the section.
         at: u64,
     },
+    /// The image's file is not the one that was loaded, so it does not say what is in memory.
+    #[error("image {image}: its file has changed since it was loaded")]
+    Changed {
+        /// The image's name.
+        image: String,
+    },
+    /// A section of the file is not part of what the loader has mapped.
+    #[error("image {image}: section {section} is not loaded, or lies outside of what is")]
+    NotMapped {
+        /// The image's name.
+        image: String,
+        /// The section's name.
+        section: String,
+    },
     /// The file is for another machine.
     #[error("image {image} is not for {}", NAME)]
     Machine {

@@ -4,13 +4,14 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use gimli::{BaseAddresses, EhFrameHdr, EndianSlice, LittleEndian};
+use object::{Object, ReadRef};
 
 use super::cfi_source::CfiSource;
 use super::error::ImageError;
 use super::relocatable::Layout;
 use super::{debug_file, elf_file, search_table};
 use crate::arch::ADDRESS_SIZE;
-use crate::cfi::{FunctionRows, Section};
+use crate::cfi::{CfiError, Entry, FunctionRows, Section};
 use crate::os::{
     self, DEBUG_DIRECTORY, MappedImage, PT_GNU_EH_FRAME, PT_LOAD, PT_NOTE, for_each_image,
 };
@@ -43,11 +44,42 @@ pub(crate) fn holds_any(range: Range<usize>) -> bool {
     found
 }
 
+/// What one entry of an image's CFI covers.
+#[derive(Debug)]
+pub(crate) struct Extent {
+    /// Entries are numbered by ascending addresses.
+    pub(crate) number: usize,
+    pub(crate) code: Range<usize>,
+}
+
+/// The entries that cover `pcs`, in the image that holds `address`; `None` where there is none.
+pub(crate) fn extents(address: usize, pcs: &[usize]) -> Result<Vec<Option<Extent>>, ImageError> {
+    let mut result = Err(ImageError::NoImage { address });
+    for_each_image(|image| {
+        let found = image.segments(PT_LOAD).any(|segment| segment.contains(&address));
+        if found {
+            result = with_index(image, address, |index| {
+                pcs.iter().map(|pc| index.extent(*pc as u64)).collect()
+            });
+        }
+        found
+    });
+    result
+}
+
 fn functions_of(
     image: &MappedImage<'_>,
     range: &Range<usize>,
 ) -> Result<(Vec<FunctionRows>, CfiRows), ImageError> {
-    let address = range.start;
+    with_index(image, range.start, |index| index.functions(range))
+}
+
+/// Calls `f` with the search table of the image, which holds `address`.
+fn with_index<T>(
+    image: &MappedImage<'_>,
+    address: usize,
+    f: impl FnOnce(&Index<'_, '_>) -> Result<T, ImageError>,
+) -> Result<T, ImageError> {
     let missing = ImageError::NoCfi { address };
     let header = image.segments(PT_GNU_EH_FRAME).next().ok_or(missing.clone())?;
     let header_bytes = image.bytes(header.start).ok_or(missing.clone())?;
@@ -60,64 +92,96 @@ fn functions_of(
     let section =
         Section::at(image.bytes(section_start).ok_or(missing.clone())?, section_start as u64);
     let table = parsed.table().ok_or(missing)?;
-    collect(&table, &bases, &section, section_start as u64, range)
+    let section_start = section_start as u64;
+    f(&Index { table: &table, bases: &bases, section, section_start, address })
 }
 
-type Table<'a, 'd> = gimli::EhHdrTable<'a, EndianSlice<'d, LittleEndian>>;
-
-fn collect(
-    table: &Table<'_, '_>,
-    bases: &BaseAddresses,
-    section: &Section<'_>,
+/// The search table of a mapped image, and the section that it is for.
+struct Index<'t, 'd> {
+    table: &'t gimli::EhHdrTable<'t, EndianSlice<'d, LittleEndian>>,
+    bases: &'t BaseAddresses,
+    section: Section<'d>,
     section_start: u64,
-    range: &Range<usize>,
-) -> Result<(Vec<FunctionRows>, CfiRows), ImageError> {
-    let address = range.start;
-    let malformed = |source| ImageError::Header { address, source };
-    let range = range.start as u64..range.end as u64;
-    let entry = |i: usize| -> Result<(u64, gimli::Pointer), ImageError> {
-        let found = table.iter(bases).nth(i).map_err(malformed)?;
-        let (start, entry) = found.ok_or(ImageError::NoCfi { address })?;
-        Ok((start.direct().map_err(malformed)?, entry))
-    };
-    // The first entry behind the range's start; the one before it may reach into the range.
-    let (mut low, mut high) = (0, table.iter(bases).size_hint().0);
-    let count = high;
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if entry(middle)?.0 <= range.start {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
+    /// Names the image in errors.
+    address: usize,
+}
+
+impl Index<'_, '_> {
+    fn len(&self) -> usize {
+        self.table.iter(self.bases).size_hint().0
     }
-    let mut functions = Vec::new();
-    let mut unpacked = CfiRows::default();
-    let failed = |source| ImageError::Cfi { address, source };
-    let offset = |pointer: gimli::Pointer| {
-        let entry = pointer.direct().map_err(malformed)?;
-        let offset = entry.checked_sub(section_start);
-        offset.ok_or(malformed(gimli::Error::OffsetOutOfBounds(entry))).map(|at| at as usize)
-    };
-    let is_empty = |at: usize| section.entry(at).map(|entry| entry.is_empty()).map_err(failed);
-    // Entries of empty functions lie among the others.
-    let mut first = low.saturating_sub(1);
-    while first > 0 && is_empty(offset(entry(first)?.1)?)? {
-        first -= 1;
+
+    fn malformed(&self, source: gimli::Error) -> ImageError {
+        ImageError::Header { address: self.address, source }
     }
-    for i in first..count {
-        let (start, pointer) = entry(i)?;
-        if start >= range.end {
-            break;
-        }
-        let offset = offset(pointer)?;
-        if is_empty(offset)? {
-            continue;
-        }
-        let function = section.function_at(offset, &mut unpacked).map_err(failed)?;
-        functions.extend(function.clipped(&range));
+
+    fn failed(&self, source: CfiError) -> ImageError {
+        ImageError::Cfi { address: self.address, source }
     }
-    Ok((functions, unpacked))
+
+    /// Where the code of the entry with this number begins, and the entry's offset in the section.
+    fn entry(&self, i: usize) -> Result<(u64, usize), ImageError> {
+        let found = self.table.iter(self.bases).nth(i).map_err(|e| self.malformed(e))?;
+        let (start, entry) = found.ok_or(ImageError::NoCfi { address: self.address })?;
+        let start = start.direct().map_err(|e| self.malformed(e))?;
+        let entry = entry.direct().map_err(|e| self.malformed(e))?;
+        let offset = entry.checked_sub(self.section_start);
+        let outside = || self.malformed(gimli::Error::OffsetOutOfBounds(entry));
+        Ok((start, offset.ok_or_else(outside)? as usize))
+    }
+
+    /// What the entry with this number covers.
+    fn code(&self, i: usize) -> Result<Entry, ImageError> {
+        self.section.entry(self.entry(i)?.1).map_err(|e| self.failed(e))
+    }
+
+    /// The number of the last entry that begins at `pc` or below. Empty ones do not count: they
+    /// lie among the others. 0 if there is none.
+    fn reaching(&self, pc: u64) -> Result<usize, ImageError> {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.entry(middle)?.0 <= pc {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let mut last = low.saturating_sub(1);
+        while last > 0 && self.code(last)?.is_empty() {
+            last -= 1;
+        }
+        Ok(last)
+    }
+
+    fn extent(&self, pc: u64) -> Result<Option<Extent>, ImageError> {
+        if self.len() == 0 {
+            return Ok(None);
+        }
+        let number = self.reaching(pc)?;
+        let Entry { start, end, .. } = self.code(number)?;
+        let code = start as usize..end as usize;
+        Ok((start..end).contains(&pc).then_some(Extent { number, code }))
+    }
+
+    fn functions(&self, range: &Range<usize>) -> Result<(Vec<FunctionRows>, CfiRows), ImageError> {
+        let range = range.start as u64..range.end as u64;
+        let mut functions = Vec::new();
+        let mut unpacked = CfiRows::default();
+        // The last entry that begins before the range may reach into it.
+        for i in self.reaching(range.start)?..self.len() {
+            let (start, offset) = self.entry(i)?;
+            if start >= range.end {
+                break;
+            }
+            if self.code(i)?.is_empty() {
+                continue;
+            }
+            let function = self.section.function_at(offset, &mut unpacked);
+            functions.extend(function.map_err(|e| self.failed(e))?.clipped(&range));
+        }
+        Ok((functions, unpacked))
+    }
 }
 
 /// An image as the loader knows it. Two are equal only if they are the same mapping of the same
@@ -142,6 +206,54 @@ impl LoadedImage {
             |range: Range<usize>| Some(image.bytes(range.start)?.get(..range.len())?.to_vec());
         let notes = image.segments(PT_NOTE).filter_map(note).flatten().collect();
         LoadedImage { base: image.base, path: image.path(), segments: segments.collect(), notes }
+    }
+
+    /// The image that holds `address`.
+    pub(super) fn at(address: usize) -> Result<LoadedImage, ImageError> {
+        let mut found = Err(ImageError::NoImage { address });
+        for_each_image(|image| {
+            let holds = image.segments(PT_LOAD).any(|segment| segment.contains(&address));
+            if holds {
+                found = Ok(LoadedImage::new(image));
+            }
+            holds
+        });
+        found
+    }
+
+    /// What the loader has added to the addresses in the image's file.
+    pub(super) fn base(&self) -> usize {
+        self.base
+    }
+
+    /// The path of its file. The program itself has no name of its own.
+    pub(super) fn file(&self) -> PathBuf {
+        match &*self.path {
+            "" => os::program_path().unwrap_or_default(),
+            path => path.into(),
+        }
+    }
+
+    /// Whether `file` is what was loaded.
+    pub(super) fn is_of<'a, R: ReadRef<'a>>(&self, file: &object::File<'a, R>) -> bool {
+        let same_id = |id: &[u8]| self.notes.windows(id.len()).any(|bytes| bytes == id);
+        let id = file.build_id().unwrap_or_default();
+        elf_file::program_headers(file) == self.segments && id.is_none_or(same_id)
+    }
+
+    /// A copy of what is in memory. `None` if it does not lie in one segment, or the image has gone
+    /// meanwhile.
+    pub(super) fn copy(&self, range: Range<usize>) -> Option<Vec<u8>> {
+        let mut found = None;
+        for_each_image(|image| {
+            if image.base != self.base || LoadedImage::new(image) != *self {
+                return false;
+            }
+            let bytes = image.bytes(range.start).and_then(|bytes| bytes.get(..range.len()));
+            found = bytes.map(<[u8]>::to_vec);
+            true
+        });
+        found
     }
 
     /// Copies the CFI that is in memory. The image may have gone meanwhile.
@@ -218,14 +330,10 @@ pub(crate) fn images<T>(
     for_each_image(|image| {
         generation = image.generation();
         let loaded = LoadedImage::new(image);
-        images.push(known(&loaded).unwrap_or_else(|| {
-            let name = match &*loaded.path {
-                // The program itself has no name.
-                "" => os::program_path().map_or_else(String::new, |p| p.display().to_string()),
-                path => path.into(),
-            };
-            new(name, image.code(), loaded)
-        }));
+        images.push(
+            known(&loaded)
+                .unwrap_or_else(|| new(loaded.file().display().to_string(), image.code(), loaded)),
+        );
         false
     });
     (images, generation)

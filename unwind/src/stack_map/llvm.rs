@@ -20,6 +20,9 @@ use gimli::Register;
 use super::map::{Location, Root, StackMap};
 use crate::arch::{FRAME_POINTER, STACK_POINTER, WORD};
 
+/// The section's name.
+pub const SECTION: &str = ".llvm_stackmaps";
+
 /// What is wrong with a section of stack maps, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -101,6 +104,10 @@ pub enum Value {
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
+    /// Where the record lies in the section.
+    pub offset: usize,
+    /// The address of its function.
+    pub function: usize,
     /// The number that the call was given.
     pub id: u64,
     /// The address behind the call.
@@ -213,6 +220,7 @@ fn record(
     stack_size: u64,
     pool: &[u64],
 ) -> Result<Record, LlvmError> {
+    let offset = input.at;
     let id = input.u64()?;
     let return_address = function.wrapping_add(input.u32()?.into()) as usize;
     let _flags = input.u16()?;
@@ -240,7 +248,7 @@ fn record(
     }
     input.align(start)?;
     let stack_size = (stack_size != u64::MAX).then_some(stack_size);
-    Ok(Record { id, return_address, stack_size, values })
+    Ok(Record { offset, function: function as usize, id, return_address, stack_size, values })
 }
 
 impl Record {
