@@ -115,7 +115,8 @@ mod scan;
 pub mod scheduler;
 
 pub use cycle::{
-    AlreadyDriven, CycleDriver, CycleStopped, NextCycle, ScanScope, Straggler, WorldStopped,
+    AlreadyDriven, CycleDriver, CycleStopped, NextCycle, ScanScope, Straggler, UnregisterError,
+    WorldStopped,
 };
 pub use entry::poll;
 pub use goroutine::Goroutine;

@@ -1,11 +1,13 @@
 //! The collector's cycle over all stacks: handshakes, rounds of scans, the stopped world.
 
 mod driver;
+mod images;
 mod rounds;
 mod stopped;
 mod straggler;
 
 pub use driver::{AlreadyDriven, CycleDriver};
+pub use images::UnregisterError;
 pub use rounds::ScanScope;
 pub use stopped::{CycleStopped, NextCycle, WorldStopped};
 pub use straggler::Straggler;
