@@ -2,11 +2,40 @@
 
 use std::ffi::CString;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
+
+/// The tools of one version of LLVM.
+#[allow(dead_code, reason = "each test uses its part")]
+#[derive(Clone, Debug)]
+pub(crate) struct Tools {
+    /// What follows the name of each tool: `-14`, or nothing.
+    suffix: String,
+    /// Its pointers have no type of what they point to.
+    pub(crate) opaque_pointers: bool,
+}
+
+#[allow(dead_code, reason = "each test uses its part")]
+impl Tools {
+    /// Those of each version that is installed.
+    pub(crate) fn installed() -> Vec<Tools> {
+        let versions = (13..40).filter(|version| {
+            let version = Command::new(format!("llc-{version}")).arg("--version").output();
+            version.is_ok_and(|output| output.status.success())
+        });
+        let tools =
+            |version| Tools { suffix: format!("-{version}"), opaque_pointers: version >= 15 };
+        versions.map(tools).collect()
+    }
+
+    /// The version's name, for files and messages.
+    pub(crate) fn name(&self) -> String {
+        format!("llvm{}", self.suffix)
+    }
+}
 
 /// A loaded program. It stays loaded.
 pub(crate) struct Library {
@@ -15,8 +44,15 @@ pub(crate) struct Library {
     #[allow(dead_code, reason = "each test uses its part")]
     pub(crate) functions: Vec<(String, Range<usize>)>,
     /// Its section of stack maps.
+    #[allow(dead_code, reason = "each test uses its part")]
     pub(crate) stack_maps: &'static [u8],
+    /// The sizes of its variables by name.
+    variables: Vec<(String, usize)>,
+    directory: PathBuf,
 }
+
+// SAFETY: the handle of the loader, which any thread may use.
+unsafe impl Sync for Library {}
 
 impl Library {
     /// The address of a function or variable that the program exports.
@@ -27,11 +63,40 @@ impl Library {
         assert_ne!(address, 0, "{name:?} is exported");
         address
     }
+
+    /// The size of a variable of the program, in bytes.
+    #[allow(dead_code, reason = "each test uses its part")]
+    pub(crate) fn variable(&self, name: &str) -> usize {
+        self.variables.iter().find(|variable| variable.0 == name).expect("a variable").1
+    }
+}
+
+/// The file goes with the value.
+impl Drop for Library {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
 }
 
 /// Compiles `program` with these options for `llc`, and loads it. Calls become statepoints, unless
 /// the program has statepoints of its own. `None`, with a message, if a tool is missing.
+#[allow(dead_code, reason = "each test uses its part")]
 pub(crate) fn load(name: &str, program: &str, options: &[&str]) -> Option<Library> {
+    let tools = Tools { suffix: String::new(), opaque_pointers: false };
+    let rewrite: Option<&[&str]> = (!program.contains("gc.statepoint")).then_some(&[]);
+    load_with(&tools, name, program, rewrite, options, &[])
+}
+
+/// As [`load`], with these tools. Calls become statepoints by `opt` with the options of `rewrite`,
+/// if it has any. `link` is for the linker.
+pub(crate) fn load_with(
+    tools: &Tools,
+    name: &str,
+    program: &str,
+    rewrite: Option<&[&str]>,
+    options: &[&str],
+    link: &[&str],
+) -> Option<Library> {
     // The loader takes a library of the same path for the same library.
     static LOADED: AtomicUsize = AtomicUsize::new(0);
     // Relaxed: only the numbers' being distinct matters.
@@ -39,14 +104,23 @@ pub(crate) fn load(name: &str, program: &str, options: &[&str]) -> Option<Librar
     let process = std::process::id();
     let directory = std::env::temp_dir().join(format!("stackmark-llvm-{name}-{process}-{number}"));
     std::fs::create_dir_all(&directory).expect("a directory");
-    let library = compile(&directory, program, options).map(|()| open(&directory.join("a.so")));
-    let _ = std::fs::remove_dir_all(&directory);
-    library
+    let compiled = compile(tools, &directory, program, rewrite, options, link);
+    if compiled.is_none() {
+        let _ = std::fs::remove_dir_all(&directory);
+    }
+    compiled.map(|()| open(directory))
 }
 
-fn compile(directory: &Path, program: &str, options: &[&str]) -> Option<()> {
+fn compile(
+    tools: &Tools,
+    directory: &Path,
+    program: &str,
+    rewrite: Option<&[&str]>,
+    options: &[&str],
+    link: &[&str],
+) -> Option<()> {
     std::fs::write(directory.join("a.ll"), program).expect("a file");
-    let tool = |tool: &str, arguments: &[&str]| {
+    let run = |tool: &str, arguments: &[&str]| {
         let Ok(status) = Command::new(tool).args(arguments).current_dir(directory).status() else {
             eprintln!("skipped: {tool} is missing");
             return None;
@@ -54,23 +128,24 @@ fn compile(directory: &Path, program: &str, options: &[&str]) -> Option<()> {
         assert!(status.success(), "{tool} {arguments:?}");
         Some(())
     };
-    if program.contains("gc.statepoint") {
-        std::fs::write(directory.join("b.ll"), program).expect("a file");
-    } else {
-        tool("opt", &["-passes=rewrite-statepoints-for-gc", "-S", "-o", "b.ll", "a.ll"])?;
+    let tool = |tool: &str, arguments: &[&str]| run(&format!("{tool}{}", tools.suffix), arguments);
+    let mut source = "a.ll";
+    if let Some(options) = rewrite {
+        source = "b.ll";
+        let pass = ["-passes=rewrite-statepoints-for-gc", "-S", "-o", "b.ll", "a.ll"];
+        tool("opt", &[options, &pass].concat())?;
     }
-    tool(
-        "llc",
-        &[options, &["-O2", "-relocation-model=pic", "-filetype=obj", "-o", "b.o", "b.ll"]]
-            .concat(),
-    )?;
+    let object = ["-O2", "-relocation-model=pic", "-filetype=obj", "-o", "b.o", source];
+    tool("llc", &[options, &object].concat())?;
     // The loader then maps and relocates the section.
-    tool("llvm-objcopy", &["--set-section-flags", ".llvm_stackmaps=alloc,data", "b.o", "c.o"])?;
-    tool("cc", &["-shared", "-o", "a.so", "c.o"])
+    let writable = ["--set-section-flags", ".llvm_stackmaps=alloc,data", "b.o", "c.o"];
+    tool("llvm-objcopy", &writable)?;
+    run("cc", &[&["-shared", "-o", "a.so", "c.o"], link].concat())
 }
 
-fn open(path: &Path) -> Library {
-    let bytes = std::fs::read(path).expect("the library");
+fn open(directory: PathBuf) -> Library {
+    let path = directory.join("a.so");
+    let bytes = std::fs::read(&path).expect("the library");
     let file = object::File::parse(&*bytes).expect("an ELF file");
     let name = CString::new(path.to_str().expect("a path in UTF-8")).expect("a path");
     // SAFETY: a library without initialisers.
@@ -78,7 +153,13 @@ fn open(path: &Path) -> Library {
     assert!(!handle.is_null(), "{} can be loaded", path.display());
     let exported =
         file.dynamic_symbols().find(|symbol| symbol.is_definition()).expect("something exported");
-    let mut library = Library { handle, functions: Vec::new(), stack_maps: &[] };
+    let mut library = Library {
+        handle,
+        functions: Vec::new(),
+        stack_maps: &[],
+        variables: Vec::new(),
+        directory,
+    };
     let bias = library.address(exported.name().expect("a name")) - exported.address() as usize;
     for symbol in
         file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.size() > 0)
@@ -87,6 +168,9 @@ fn open(path: &Path) -> Library {
         library
             .functions
             .push((symbol.name().expect("a name").into(), start..start + symbol.size() as usize));
+    }
+    for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Data) {
+        library.variables.push((symbol.name().expect("a name").into(), symbol.size() as usize));
     }
     let section = file.section_by_name(".llvm_stackmaps").expect("stack maps");
     let start = bias + section.address() as usize;
