@@ -38,6 +38,7 @@ use stackmark::stack::{
 use stackmark::trace_file::TraceFile;
 use stackmark::unwind::{self, stack_map};
 use std::convert::Infallible;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -92,7 +93,11 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
         ..Config::default()
     };
     let runtime = Runtime::new(config, Arc::new(unwind::Code::new()), Box::new(Embedder))?;
-    let trace = options.trace.as_deref().map(TraceFile::create).transpose()?;
+    let create = |file: &Path| {
+        TraceFile::create(file)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))
+    };
+    let trace = options.trace.as_deref().map(create).transpose()?;
     if let Some(trace) = &trace {
         runtime.observed().set(Arc::clone(trace) as _);
     }
