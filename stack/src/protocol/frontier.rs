@@ -115,7 +115,7 @@ pub(crate) struct StackScan {
     barriers: BarrierList,
     epoch: u64,
     unscanned: Option<Unscanned>,
-    /// Rescan barriers that are found a place but not placed yet, youngest first.
+    /// Rescan barriers that are not placed yet, youngest first.
     pending: Vec<Placement>,
     /// Where the next frontier will be placed.
     frontier: Option<Placement>,
@@ -125,8 +125,8 @@ pub(crate) struct StackScan {
     oldest: i64,
     /// The number of the frame beyond the youngest that a scan has visited.
     youngest: i64,
-    /// The least depth that protect, calls_back or thaw was called with
-    /// since the scan began. No foreign call at less depth has returned or called back since.
+    /// The least depth that protect, calls_back or thaw was called with since the scan began. No
+    /// foreign call at less depth has returned or called back since.
     reached: usize,
 }
 
@@ -250,10 +250,8 @@ impl StackScan {
             let placed = self.place_pending(access, depth);
             counts.placed += placed.barriers;
             let Some(unscanned) = self.unscanned else { return Ok(counts) };
-            if self.is_blocked(&unscanned, depth) {
-                return Ok(counts);
-            }
-            if left_out(LeftOut::Frontier) && counts.frames > 0 {
+            let enough = left_out(LeftOut::Frontier) && counts.frames > 0;
+            if enough || self.is_blocked(&unscanned, depth) {
                 return Ok(counts);
             }
             counts.whole += u64::from(placed.short);
@@ -288,9 +286,8 @@ impl StackScan {
         }
     }
 
-    /// The goroutine returns through `stub` in the slot at `depth`. Puts the return
-    /// address back into the slot. Followed by [`StackScan::protect`] with the depth of
-    /// the calling frame's stack pointer.
+    /// The goroutine returns through `stub` in the slot at `depth`. Puts the return address back.
+    /// Followed by [`StackScan::protect`] with the depth of the calling frame's stack pointer.
     ///
     /// # Errors
     /// [`UnknownHit`].
