@@ -205,20 +205,28 @@ mod loom_models {
     use loom::thread;
     use stackmark_stack::sync::leave_out;
 
-    /// A shared queue of numbers: to process `n` is to add `n` items of `n - 1`.
+    /// A shared queue of numbers: to process `n` is to add `n` items of `n - 1`. Whether it is
+    /// empty is seen without any order, so that only the protocol's own fences count.
     struct Modelled {
         termination: Termination,
         queue: Mutex<Vec<u32>>,
+        len: AtomicUsize,
         processed: AtomicUsize,
     }
 
     impl Modelled {
         fn has_work(&self) -> bool {
-            !self.queue.lock().is_empty()
+            self.len.load(Ordering::Relaxed) > 0
+        }
+
+        fn push_unannounced(&self, item: u32) {
+            let mut queue = self.queue.lock();
+            queue.push(item);
+            self.len.store(queue.len(), Ordering::Relaxed);
         }
 
         fn push(&self, item: u32) {
-            self.queue.lock().push(item);
+            self.push_unannounced(item);
             self.termination.announce_work();
         }
 
@@ -230,7 +238,10 @@ mod loom_models {
         }
 
         fn pop(&self) -> Option<u32> {
-            self.queue.lock().pop()
+            let mut queue = self.queue.lock();
+            let item = queue.pop();
+            self.len.store(queue.len(), Ordering::Relaxed);
+            item
         }
 
         fn work(&self) {
@@ -256,6 +267,7 @@ mod loom_models {
             let modelled = Arc::new(Modelled {
                 termination: Termination::new(workers),
                 queue: Mutex::new(Vec::new()),
+                len: AtomicUsize::new(0),
                 processed: AtomicUsize::new(0),
             });
             let threads: Vec<_> = (0..workers)
@@ -273,7 +285,7 @@ mod loom_models {
     #[test]
     fn loom_quiescence_means_that_everything_is_processed() {
         model(2, 2, |m| {
-            m.queue.lock().push(2);
+            m.push_unannounced(2);
             m.termination.open(true);
             m.finish();
             // 2 leads to two 1s, each of which leads to a 0.
@@ -285,7 +297,7 @@ mod loom_models {
     #[test]
     fn loom_there_is_no_quiescence_while_a_helper_holds_work() {
         model(1, 3, |m| {
-            m.queue.lock().push(2);
+            m.push_unannounced(2);
             m.termination.open(true);
             let helper = {
                 let m = m.clone();
@@ -315,7 +327,7 @@ mod loom_models {
             m.termination.open(true);
             let mutator = {
                 let m = m.clone();
-                thread::spawn(move || m.queue.lock().push(1))
+                thread::spawn(move || m.push_unannounced(1))
             };
             m.finish();
             mutator.join().unwrap();

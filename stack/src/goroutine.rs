@@ -1,10 +1,10 @@
 //! The record of a goroutine.
 
 use crate::memory::{STACK_GUARD, StackKind, StackMemory};
-use crate::protocol::sync::{Condvar, Mutex, MutexGuard};
+use crate::protocol::sync::{AtomicU64, Condvar, Mutex, MutexGuard};
 use crate::protocol::{Dirty, Held, Request, Requests, Signal, StackScan, Status, StatusWord};
 use stackmark_asm::layout::GoroutineHeader;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A managed thread of execution with a stack of its own.
 ///

@@ -106,7 +106,8 @@ impl CycleDriver {
     /// running in this runtime.
     pub fn scan_goroutines(&mut self, mut between: impl FnMut()) -> Result<(), ScanError> {
         let runtime = self.runtime();
-        runtime.begin_round();
+        runtime.assert_may_scan();
+        runtime.cycle.begin_round();
         let mut waiting = Vec::new();
         for goroutine in runtime.registry.portions().flatten() {
             if !runtime.try_scan(&goroutine, Signal::Hint)? {
@@ -139,7 +140,7 @@ impl CycleDriver {
             // Without barriers each rescan is whole, and leaves as much to the stopped world.
             return Ok(0);
         }
-        runtime.begin_round();
+        runtime.assert_may_scan();
         let dirty = runtime.cycle.begin_rescanning();
         let count = dirty.len();
         runtime.wait_for_scans(dirty.into())?;
@@ -174,14 +175,13 @@ impl CycleDriver {
 }
 
 impl Runtime {
-    fn begin_round(&self) {
+    fn assert_may_scan(&self) {
         self.assert_outside("a scan of all stacks");
         assert!(
             !Runtime::has_stopped_world(),
             "this thread has stopped the world: none scans itself"
         );
         assert!(self.is_scanning(), "begin_scanning comes first");
-        self.cycle.begin_round();
     }
 
     fn wait_for_scans(&self, mut waiting: Vec<Arc<Goroutine>>) -> Result<(), ScanError> {

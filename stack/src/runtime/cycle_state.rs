@@ -1,12 +1,17 @@
 //! The state of the collector's cycle as far as it concerns stacks.
 
 use crate::goroutine::Goroutine;
-use crate::protocol::sync::{Condvar, Mutex as ProtocolMutex};
-use parking_lot::Mutex;
+use crate::protocol::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, fence};
+use crate::protocol::{StackScan, Status};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::Duration;
+
+/// The most dirty goroutines that one which becomes dirty looks at.
+const LOOKED_AT: usize = 4;
+/// How many it scans while the list is longer than [`MANY`], so that the list gets shorter.
+const SCANNED_OF_MANY: usize = 2;
+const MANY: usize = 8;
 
 /// See the module.
 #[derive(Debug)]
@@ -22,8 +27,8 @@ pub(crate) struct CycleState {
     /// The cycle whose scans the present one continues; 0: none. Relaxed: written before
     /// `scanning`, while no scan runs.
     kept: AtomicU64,
-    /// The number of the last round of scans. The thread that drives the cycle writes it, SeqCst,
-    /// before it asks any goroutine to scan itself.
+    /// The number of the last round of scans. The thread that drives the cycle writes it before it
+    /// asks any goroutine to scan itself.
     round: AtomicU64,
     /// Goroutines whose stacks have unvisited frames in this cycle.
     unscanned: Mutex<Unscanned>,
@@ -33,7 +38,7 @@ pub(crate) struct CycleState {
     /// is set under the lock of `dirty`, and a goroutine reads it after it has been in that lock.
     bounds_young: AtomicBool,
     /// Where the thread that drives the cycle waits for goroutines to scan themselves.
-    scanned: (ProtocolMutex<()>, Condvar),
+    scanned: (Mutex<()>, Condvar),
 }
 
 /// Stacks with unvisited frames.
@@ -57,7 +62,7 @@ impl CycleState {
             unscanned: Mutex::default(),
             dirty: Mutex::default(),
             bounds_young: AtomicBool::new(false),
-            scanned: (ProtocolMutex::new(()), Condvar::new()),
+            scanned: (Mutex::new(()), Condvar::new()),
         }
     }
 
@@ -76,20 +81,19 @@ impl CycleState {
         // barrier's flag and the handshake come before.
         self.watched.store(cycle, Ordering::Release);
         self.scanning.store(cycle, Ordering::Release);
-        // Pairs with the fences in `Runtime::bring_to_life` and `Runtime::shade`: a goroutine that
-        // the scan finds dead finds the scan begun when it comes to life.
+        // Pairs with the fence in `has_begun`: a goroutine that the scan finds dead finds the scan
+        // begun when it comes to life.
         fence(Ordering::SeqCst);
     }
 
     /// The scans of this cycle are done, in a stopped world. `watch` says that the next
     /// cycle may continue them.
     pub(crate) fn end(&self, watch: bool) {
+        // Relaxed, both: no goroutine runs, and the world's start orders.
         if !watch {
-            // Release: as `scanning`.
-            self.watched.store(0, Ordering::Release);
+            self.watched.store(0, Ordering::Relaxed);
         }
-        // Release, and the world is stopped: no goroutine reads it at the same time.
-        self.scanning.store(0, Ordering::Release);
+        self.scanning.store(0, Ordering::Relaxed);
         self.bounds_young.store(false, Ordering::Relaxed);
         self.dirty.lock().clear();
         self.unscanned.lock().waiting.clear();
@@ -109,6 +113,14 @@ impl CycleState {
         self.scanning() != 0
     }
 
+    /// Whether a cycle is scanning. For a thread that has stored what a scan looks at, a new
+    /// goroutine for example: either the scan sees that, or this thread finds the scan begun.
+    pub(crate) fn has_begun(&self) -> bool {
+        // Pairs with the fence in `begin`.
+        fence(Ordering::SeqCst);
+        self.is_scanning()
+    }
+
     /// The cycle for which goroutines mark themselves dirty, or 0.
     #[inline]
     pub(crate) fn watched(&self) -> u64 {
@@ -123,8 +135,10 @@ impl CycleState {
 
     /// A round of scans begins.
     pub(crate) fn begin_round(&self) {
-        // SeqCst: before any goroutine is asked to scan itself.
-        self.round.fetch_add(1, Ordering::SeqCst);
+        // Relaxed: a goroutine that takes a request of this round sees the number by the request's
+        // Release. A thread that scans for an old request may note the last round's number; then
+        // this round scans the goroutine again.
+        self.round.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether the present round of scans has scanned the goroutine.
@@ -174,16 +188,68 @@ impl CycleState {
         !self.unscanned.lock().waiting.is_empty()
     }
 
-    /// Adds a goroutine that runs again.
-    pub(crate) fn push_dirty(&self, goroutine: Arc<Goroutine>) {
+    /// Whether [`CycleState::begins_to_run`] has nothing to do.
+    #[inline]
+    pub(crate) fn is_dirty(&self, goroutine: &Goroutine) -> bool {
+        let cycle = self.watched();
+        cycle == 0 || goroutine.dirty.is_marked(cycle)
+    }
+
+    /// Marks a goroutine that has become Running: from now on it may change what was scanned.
+    /// Returns whether its young part is to be bounded, and it is to scan others.
+    pub(crate) fn begins_to_run(&self, goroutine: &Arc<Goroutine>) -> bool {
+        let cycle = self.watched();
+        if cycle == 0 || goroutine.dirty.is_marked(cycle) {
+            return false;
+        }
+        goroutine.dirty.mark(cycle);
+        // `begin` writes `watched` before `scanning`, and no stack is scanned before `scanning` is
+        // written.
+        if !self.is_scanning() {
+            return false;
+        }
+        self.push_dirty(goroutine.clone());
+        // After the push: a goroutine that does not see the flag is in the list that
+        // `begin_rescanning` takes.
+        self.bounds_young()
+    }
+
+    /// Scans one or two goroutines of the list that can be held at once. `changed`, which runs
+    /// again and is in the list, is not one of them. Waits for no goroutine: a stop of the world
+    /// would wait for this thread. `scan` visits what has changed of a held goroutine.
+    #[cold]
+    pub(crate) fn help_rescan(
+        &self,
+        changed: &Arc<Goroutine>,
+        mut scan: impl FnMut(&Arc<Goroutine>, &mut StackScan),
+    ) {
+        let mut scanned = 0;
+        for _ in 0..LOOKED_AT {
+            let wanted = |count| scanned < if count > MANY { SCANNED_OF_MANY } else { 1 };
+            let Some(goroutine) = self.pop_dirty_if(wanted) else { return };
+            if !Arc::ptr_eq(&goroutine, changed) {
+                match goroutine.hold_now() {
+                    Some(Ok(mut held)) => {
+                        scan(&goroutine, &mut held.state);
+                        goroutine.dirty.clear();
+                        self.scanned(&goroutine);
+                        scanned += 1;
+                        continue;
+                    }
+                    Some(Err(Status::Dead)) => continue,
+                    _ => {}
+                }
+            }
+            self.push_dirty(goroutine);
+        }
+    }
+
+    fn push_dirty(&self, goroutine: Arc<Goroutine>) {
         self.dirty.lock().push_back(goroutine);
     }
 
     /// Takes a dirty goroutine if `wanted` says so. `wanted` gets the number of dirty goroutines.
-    pub(crate) fn pop_dirty_if(
-        &self,
-        wanted: impl FnOnce(usize) -> bool,
-    ) -> Option<Arc<Goroutine>> {
+    fn pop_dirty_if(&self, wanted: impl FnOnce(usize) -> bool) -> Option<Arc<Goroutine>> {
         let mut dirty = self.dirty.lock();
         if wanted(dirty.len()) { dirty.pop_front() } else { None }
     }
@@ -204,12 +270,17 @@ impl CycleState {
         self.bounds_young.store(true, Ordering::Relaxed);
     }
 
-    /// As [`CycleState::bound_young`]. Takes the goroutines that are dirty at that moment: their
-    /// young parts may have any size.
+    /// Begins a round of scans of the goroutines that are dirty at this moment, which it takes:
+    /// their young parts may have any size. Otherwise as [`CycleState::bound_young`].
     pub(crate) fn begin_rescanning(&self) -> VecDeque<Arc<Goroutine>> {
         let mut dirty = self.dirty.lock();
         self.bounds_young.store(true, Ordering::Relaxed);
-        std::mem::take(&mut *dirty)
+        let taken = std::mem::take(&mut *dirty);
+        // After the list is taken. A goroutine that an old request has scan itself in the new round
+        // is then in the list again, since it runs on. The other way round it would be in the list
+        // that is taken, count as scanned, and be left out though it changes.
+        self.begin_round();
+        taken
     }
 
     /// Whether young parts are bounded.
@@ -232,3 +303,6 @@ impl CycleState {
         drop(changed.wait_for(lock.lock(), timeout));
     }
 }
+
+#[cfg(all(test, stackmark_loom))]
+mod models;

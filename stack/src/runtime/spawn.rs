@@ -8,7 +8,7 @@ use crate::os;
 use crate::protocol::Status;
 use stackmark_asm as asm;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 /// Bytes in use of a new fixed stack.
 const FIXED_STACK: usize = 16 << 10;
@@ -82,10 +82,8 @@ impl Runtime {
         g.scanned_in.store(0, Ordering::Relaxed);
         g.dirty.clear();
         g.status.revive(status);
-        // Pairs with the fence in `CycleState::begin`: either the scan finds the goroutine alive,
-        // or this thread finds the scan begun.
-        fence(Ordering::SeqCst);
-        if self.cycle.is_scanning() {
+        // Either the scan finds the goroutine alive, or this thread finds the scan begun.
+        if self.cycle.has_begun() {
             self.roots(&[g.header.start_arg.load(Ordering::Relaxed)]);
             self.cycle.scanned(g);
         }
@@ -158,10 +156,8 @@ impl Runtime {
         if words.iter().all(|word| word.reference().is_none()) {
             return;
         }
-        // Pairs with the fence in `CycleState::begin`: either the scan sees the words, or this
-        // thread finds the scan begun.
-        fence(Ordering::SeqCst);
-        if self.cycle.is_scanning() {
+        // Either the scan sees the words, or this thread finds the scan begun.
+        if self.cycle.has_begun() {
             let references = words.iter().filter_map(|word| word.reference());
             self.roots(&references.collect::<Vec<_>>());
         }

@@ -5,79 +5,38 @@ use super::live::ScanError;
 use super::{moving, visit, young};
 use crate::goroutine::Goroutine;
 use crate::memory::StackMemory;
-use crate::protocol::{StackScan, Status};
+use crate::protocol::StackScan;
 use crate::runtime::{Activity, Runtime};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// The most dirty goroutines that one which becomes dirty looks at.
-const LOOKED_AT: usize = 4;
-/// How many it scans while the list is longer than [`MANY`], so that the list gets shorter.
-const SCANNED_OF_MANY: usize = 2;
-const MANY: usize = 8;
-
 /// Marks a goroutine that has become Running: from now on it may change what was scanned. Called on
 /// the thread that runs it.
 #[inline]
 pub(crate) fn mark_dirty(runtime: &Runtime, goroutine: &Arc<Goroutine>) {
-    let cycle = runtime.cycle.watched();
-    if cycle != 0 && !goroutine.dirty.is_marked(cycle) {
-        goroutine.dirty.mark(cycle);
+    if !is_dirty(runtime, goroutine) {
         become_dirty(runtime, goroutine);
     }
 }
 
-/// Adds a goroutine that was marked dirty to the list, if a cycle is scanning.
 #[cold]
 fn become_dirty(runtime: &Runtime, goroutine: &Arc<Goroutine>) {
-    // `CycleState::begin` writes `watched` before `scanning`, and no stack is scanned before
-    // `scanning` is written.
-    if runtime.cycle.is_scanning() {
-        runtime.cycle.push_dirty(goroutine.clone());
-        // After the push: a goroutine that does not see the flag is in the list that
-        // `begin_rescanning` takes.
-        if runtime.cycle.bounds_young() {
-            young::bound(runtime, goroutine, &goroutine.scan_lock());
-            help_rescan(runtime, goroutine);
-        }
+    if runtime.cycle.begins_to_run(goroutine) {
+        young::bound(runtime, goroutine, &goroutine.scan_lock());
+        runtime.cycle.help_rescan(goroutine, |goroutine, scan| {
+            let _span = runtime.observed().span(Activity::Scan, goroutine.id());
+            // SAFETY: the goroutine is held.
+            let caught = unsafe { catch_up(runtime, goroutine, scan) };
+            caught.unwrap_or_else(|error| runtime.fatal(&error));
+        });
     }
 }
 
 /// Whether [`mark_dirty`] has nothing to do.
 #[inline]
 pub(crate) fn is_dirty(runtime: &Runtime, goroutine: &Goroutine) -> bool {
-    let cycle = runtime.cycle.watched();
-    cycle == 0 || goroutine.dirty.is_marked(cycle)
-}
-
-/// Scans one or two goroutines of the list that can be held at once. `changed`, which runs again
-/// and is in the list, is not one of them. Waits for no goroutine: a stop of the world would wait
-/// for this thread.
-#[cold]
-fn help_rescan(runtime: &Runtime, changed: &Arc<Goroutine>) {
-    let mut scanned = 0;
-    for _ in 0..LOOKED_AT {
-        let wanted = |count| scanned < if count > MANY { SCANNED_OF_MANY } else { 1 };
-        let Some(goroutine) = runtime.cycle.pop_dirty_if(wanted) else { return };
-        if !Arc::ptr_eq(&goroutine, changed) {
-            match goroutine.hold_now() {
-                Some(Ok(mut held)) => {
-                    let _span = runtime.observed().span(Activity::Scan, goroutine.id());
-                    // SAFETY: the goroutine is held.
-                    let caught = unsafe { catch_up(runtime, &goroutine, &mut held.state) };
-                    caught.unwrap_or_else(|error| runtime.fatal(&error));
-                    goroutine.dirty.clear();
-                    runtime.cycle.scanned(&goroutine);
-                    scanned += 1;
-                    continue;
-                }
-                Some(Err(Status::Dead)) => continue,
-                _ => {}
-            }
-        }
-        runtime.cycle.push_dirty(goroutine);
-    }
+    runtime.cycle.is_dirty(goroutine)
 }
 
 /// Visits what has changed of a stack: of one that the present cycle has scanned, the young part;

@@ -213,3 +213,81 @@ fn loom_two_stoppers_and_a_machine() {
         runs.join().unwrap();
     });
 }
+
+/// The machines of a world whose list changes.
+struct Changing {
+    world: World,
+    machines: Mutex<Vec<Arc<Gate>>>,
+    heap: UnsafeCell<u32>,
+    barrier_on: AtomicBool,
+}
+
+impl Changing {
+    fn new() -> Arc<Changing> {
+        Arc::new(Changing {
+            world: World::new(),
+            machines: Mutex::new(Vec::new()),
+            heap: UnsafeCell::new(0),
+            barrier_on: AtomicBool::new(false),
+        })
+    }
+
+    fn list(&self) -> Vec<Arc<Gate>> {
+        self.machines.lock().clone()
+    }
+
+    /// A thread is attached, runs managed code, and is detached.
+    fn come_and_go(&self, run: impl FnOnce()) {
+        let gate = Arc::new(Gate::new());
+        self.machines.lock().push(gate.clone());
+        self.world.enter(&gate);
+        run();
+        self.world.exit(&gate);
+        self.machines.lock().retain(|machine| !Arc::ptr_eq(machine, &gate));
+    }
+}
+
+/// A machine that is not in the list yet, or not any more, is outside while the world is stopped,
+/// and what it has done is visible.
+#[test]
+fn loom_a_thread_is_attached_and_detached_while_the_world_stops() {
+    bounded(3, || {
+        let m = Changing::new();
+        let thread = m.clone();
+        let thread = thread::spawn(move || {
+            thread.come_and_go(|| {
+                // SAFETY: loom checks that no other thread is there.
+                thread.heap.with_mut(|heap| unsafe { *heap += 1 });
+            });
+        });
+        m.world.stop(|| m.list(), &mut |_: &_, _| {});
+        // SAFETY: as above.
+        m.heap.with_mut(|heap| unsafe { *heap += 10 });
+        m.world.start();
+        thread.join().unwrap();
+        // SAFETY: as above.
+        m.heap.with(|heap| unsafe { assert_eq!(*heap, 11) });
+    });
+}
+
+/// A machine that attaches after the list was taken has seen what the initiator wrote.
+#[test]
+fn loom_a_thread_is_attached_while_a_handshake_runs() {
+    bounded(3, || {
+        let m = Changing::new();
+        let thread = m.clone();
+        let thread = thread::spawn(move || {
+            thread.come_and_go(|| {
+                if !thread.barrier_on.load(Ordering::Relaxed) {
+                    // SAFETY: loom checks that no other thread is there.
+                    thread.heap.with_mut(|heap| unsafe { *heap += 1 });
+                }
+            });
+        });
+        m.barrier_on.store(true, Ordering::Relaxed);
+        m.world.handshake(|| m.list(), &mut |_: &_, _| {});
+        // SAFETY: as above.
+        m.heap.with_mut(|heap| unsafe { *heap += 10 });
+        thread.join().unwrap();
+    });
+}
