@@ -121,8 +121,9 @@ pub use cycle::{
 pub use entry::poll;
 pub use goroutine::Goroutine;
 pub use machine::{
-    AttachError, CallInError, Caller, Inside, Left, LibCall, Machine, UnwindToError, Watch, YIELD,
-    die_of_panic, full_backtrace, report_native_overflow, sample, traceback,
+    AttachError, CallInError, Caller, Entered, ForeignCall, Inside, Left, LibCall, Machine,
+    UnwindToError, Watch, YIELD, die_of_panic, full_backtrace, report_native_overflow, sample,
+    traceback,
 };
 pub use memory::{MAX_FRAME, MIN_STACK, STACK_GUARD, StackError, StackKind};
 /// For the collector's models.

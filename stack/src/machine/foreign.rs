@@ -5,14 +5,38 @@ use super::error::CallInError;
 use super::lib_call::LibCall;
 use crate::os;
 use crate::protocol::Status;
-use crate::runtime::Activity;
+use crate::runtime::{Activity, Span};
 use crate::scan;
 use stackmark_asm as asm;
 use std::sync::atomic::Ordering;
 
+/// A [foreign call](Caller::foreign) that [`Caller::enter_foreign`] has begun. Dropping the value
+/// ends it: the goroutine waits while it is held or the world is stopped.
+#[must_use = "dropping the value ends the foreign call"]
+#[derive(Debug)]
+pub struct ForeignCall<'m> {
+    caller: Caller<'m>,
+    _span: Span,
+}
+
+impl Drop for ForeignCall<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let (record, goroutine) = (self.caller.record, self.caller.goroutine());
+        record.back_inside(goroutine, Status::Foreign);
+        // Relaxed: only the goroutine's own thread uses it.
+        let called_back = &goroutine.called_back;
+        if called_back.load(Ordering::Relaxed) {
+            called_back.store(false, Ordering::Relaxed);
+            // The scan may rest at this foreign call, where no barrier can lie.
+            scan::come_back(&record.runtime, goroutine, self.caller.depth());
+        }
+    }
+}
+
 type Function = unsafe extern "C-unwind" fn(usize, usize, usize, usize, usize, usize) -> usize;
 
-impl Caller<'_> {
+impl<'m> Caller<'m> {
     /// Calls `f`, native code that may wait, with the goroutine InForeign. Meanwhile the goroutine
     /// may be scanned, and its machine does not keep the world from stopping. When `f` returns or
     /// unwinds, the goroutine waits while it is held or the world is stopped.
@@ -21,27 +45,22 @@ impl Caller<'_> {
     /// If the goroutine is InForeign: foreign calls do not nest but over a callback.
     #[inline]
     pub fn foreign<R>(self, f: impl FnOnce() -> R) -> R {
-        struct BackInside<'m>(Caller<'m>);
-        impl Drop for BackInside<'_> {
-            #[inline]
-            fn drop(&mut self) {
-                let (record, goroutine) = (self.0.record, self.0.goroutine());
-                record.back_inside(goroutine, Status::Foreign);
-                // Relaxed: only the goroutine's own thread uses it.
-                let called_back = &goroutine.called_back;
-                if called_back.load(Ordering::Relaxed) {
-                    called_back.store(false, Ordering::Relaxed);
-                    // The scan may rest at this foreign call, where no barrier can lie.
-                    scan::come_back(&record.runtime, goroutine, self.0.depth());
-                }
-            }
-        }
+        let _call = self.enter_foreign();
+        f()
+    }
+
+    /// Begins a [foreign call](Caller::foreign), for native code that cannot give a closure. The
+    /// value is dropped on this thread, in the native function that began the call.
+    ///
+    /// # Panics
+    /// As [`Caller::foreign`].
+    #[inline]
+    pub fn enter_foreign(self) -> ForeignCall<'m> {
         let goroutine = self.goroutine();
         self.assert_not_foreign();
-        let _span = self.runtime().observed().span(Activity::ForeignCall, goroutine.id());
+        let span = self.runtime().observed().span(Activity::ForeignCall, goroutine.id());
         self.record.go_outside(goroutine);
-        let _back = BackInside(self);
-        f()
+        ForeignCall { caller: self, _span: span }
     }
 
     /// Calls the C function at `function` with these integers or pointers, as a [foreign

@@ -48,6 +48,24 @@ impl<'m> Caller<'m> {
     }
 }
 
+/// That a [`Machine`]'s thread counts as running, until the value is dropped.
+#[must_use = "dropping the value takes the thread outside"]
+#[derive(Debug)]
+pub struct Entered<'m>(Inside<'m>);
+
+impl<'m> Entered<'m> {
+    /// A proof that the thread counts as running.
+    pub fn inside(&self) -> Inside<'m> {
+        self.0
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.record.leave_world();
+    }
+}
+
 impl Machine {
     /// Calls `f` on this thread, which runs no goroutine, as native code that counts as running.
     /// The world does not stop meanwhile, so `f` is short and waits for nothing.
@@ -55,20 +73,23 @@ impl Machine {
     /// # Panics
     /// If this thread counts as running already, or runs a goroutine.
     pub fn inside<R>(&self, f: impl FnOnce(Inside<'_>) -> R) -> R {
-        struct Leave<'r>(&'r ThreadRecord);
-        impl Drop for Leave<'_> {
-            fn drop(&mut self) {
-                self.0.leave_world();
-            }
-        }
+        let entered = self.enter();
+        f(entered.inside())
+    }
+
+    /// As [`Machine::inside`], until the value is dropped: for native code that cannot give a
+    /// closure.
+    ///
+    /// # Panics
+    /// As [`Machine::inside`].
+    pub fn enter(&self) -> Entered<'_> {
         let record = self.record();
         assert!(
             record.goroutine().is_none() && !record.is_inside(),
             "this thread counts as running already, or runs a goroutine"
         );
         record.runtime.enter_world(&record.entry.gate);
-        let _leave = Leave(record);
-        f(Inside::new(record).expect("entered just now"))
+        Entered(Inside::new(record).expect("entered just now"))
     }
 }
 

@@ -19,7 +19,8 @@ mod watch;
 
 pub use caller::Caller;
 pub use error::{AttachError, CallInError};
-pub use inside::Inside;
+pub use foreign::ForeignCall;
+pub use inside::{Entered, Inside};
 pub(crate) use interrupt::thread_traceback;
 pub use leaving::UnwindToError;
 pub use lib_call::LibCall;
