@@ -1,0 +1,166 @@
+//! Registration of managed code.
+
+use std::ffi::{c_char, c_int};
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+use stackmark::unwind::{Announce, CodeError, Function, Region, RegionId, Safepoint};
+use std::collections::HashMap;
+
+use crate::abi::{
+    BAD_CODE, Failure, Out, Versioned, code, given, make, put_text, read, slice, structs, text,
+};
+use crate::runtime::RuntimeBox;
+
+/// `stackmark_region`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RegionTable {
+    pub(crate) size: usize,
+    pub(crate) name: *const c_char,
+    pub(crate) start: usize,
+    pub(crate) length: usize,
+    pub(crate) eh_frame: *const u8,
+    pub(crate) eh_frame_length: usize,
+    pub(crate) functions: *const FunctionTable,
+    pub(crate) function_count: usize,
+    pub(crate) safepoints: *const SafepointTable,
+    pub(crate) safepoint_count: usize,
+    pub(crate) max_frame: u32,
+    pub(crate) hide_from_debugger: u32,
+    pub(crate) hide_from_unwinder: u32,
+    pub(crate) reserved: u32,
+}
+
+// SAFETY: as the trait asks.
+unsafe impl Versioned for RegionTable {}
+
+/// `stackmark_function`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FunctionTable {
+    pub(crate) size: usize,
+    pub(crate) name: *const c_char,
+    pub(crate) start: usize,
+    pub(crate) length: usize,
+    pub(crate) moves_return_address: u32,
+    pub(crate) reserved: u32,
+}
+
+// SAFETY: as the trait asks.
+unsafe impl Versioned for FunctionTable {}
+
+/// `stackmark_safepoint`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SafepointTable {
+    pub(crate) size: usize,
+    pub(crate) return_address: usize,
+    pub(crate) slots: *const u32,
+    pub(crate) cfa_offset: u32,
+    pub(crate) slot_count: u32,
+}
+
+// SAFETY: as the trait asks.
+unsafe impl Versioned for SafepointTable {}
+
+impl From<CodeError> for Failure {
+    fn from(error: CodeError) -> Failure {
+        Failure::new(BAD_CODE, error)
+    }
+}
+
+/// The regions that C knows, by the numbers that it knows them by.
+static REGIONS: Mutex<Option<HashMap<u64, RegionId>>> = Mutex::new(None);
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_register(
+    runtime: Option<&RuntimeBox>,
+    region: *const RegionTable,
+    out: Out<'_, u64>,
+) -> c_int {
+    make(out, "out", || {
+        // Relaxed: only the numbers' being distinct matters.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let runtime = given(runtime, "runtime")?;
+        given((!region.is_null()).then_some(()), "region")?;
+        // SAFETY: the header asks for such structs and arrays.
+        let region = unsafe { converted(&read(region, "region")?)? };
+        let id = runtime.0.code().register(region)?;
+        let number = NEXT.fetch_add(1, Relaxed);
+        REGIONS.lock().get_or_insert_default().insert(number, id);
+        Ok(number)
+    })
+}
+
+/// # Safety
+/// The table's pointers are as the header asks.
+unsafe fn converted(table: &RegionTable) -> Result<Region, Failure> {
+    // SAFETY: by our contract.
+    unsafe {
+        let functions = structs(table.functions, table.function_count, "functions")?;
+        let safepoints = structs(table.safepoints, table.safepoint_count, "safepoints")?;
+        let slots = |safepoint: &SafepointTable| {
+            slice(safepoint.slots, safepoint.slot_count as usize, "slots")
+        };
+        Ok(Region {
+            name: text(table.name),
+            start: table.start,
+            len: table.length,
+            eh_frame: slice(table.eh_frame, table.eh_frame_length, "eh_frame")?.to_vec(),
+            functions: functions
+                .iter()
+                .map(|function: &FunctionTable| Function {
+                    name: text(function.name),
+                    start: function.start,
+                    len: function.length,
+                    moves_return_address: function.moves_return_address != 0,
+                })
+                .collect(),
+            safepoints: safepoints
+                .iter()
+                .map(|safepoint| {
+                    Ok(Safepoint {
+                        return_address: safepoint.return_address,
+                        cfa_offset: safepoint.cfa_offset,
+                        slots: slots(safepoint)?.to_vec(),
+                    })
+                })
+                .collect::<Result<_, Failure>>()?,
+            max_frame: (table.max_frame != 0).then_some(table.max_frame),
+            announce: Announce {
+                debugger: table.hide_from_debugger == 0,
+                system_unwinder: table.hide_from_unwinder == 0,
+            },
+            ..Region::default()
+        })
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_unregister(
+    runtime: Option<&RuntimeBox>,
+    region: Option<NonZeroU64>,
+) -> c_int {
+    code((|| {
+        let (runtime, region) = (given(runtime, "runtime")?, region.map_or(0, NonZeroU64::get));
+        let id = REGIONS.lock().as_mut().and_then(|regions| regions.remove(&region));
+        let text = format_args!("no region {region} is registered").to_string();
+        let id = id.ok_or_else(|| Failure::invalid(text))?;
+        Ok(runtime.0.code().unregister(id)?)
+    })())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_function_name(
+    runtime: Option<&RuntimeBox>,
+    pc: usize,
+    buffer: *mut c_char,
+    capacity: usize,
+) -> usize {
+    let snapshot = runtime.map(|runtime| runtime.0.code().snapshot());
+    let function = snapshot.as_ref().and_then(|snapshot| snapshot.function(pc));
+    // SAFETY: the header asks for such a buffer.
+    unsafe { put_text(function.map_or("", |function| function.name), buffer, capacity) }
+}

@@ -1,0 +1,141 @@
+//! Machines: threads that run goroutines.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_int;
+use std::sync::Arc;
+
+use stackmark::stack::{
+    AttachError, Caller, Entered, Goroutine, Inside, Left, Machine, report_native_overflow,
+};
+
+use crate::abi::{ATTACHED, Failure, INVALID, NO_MEMORY, OUTSIDE, Out, SYSTEM, code, given, make};
+use crate::runtime::{RuntimeBox, owned};
+
+/// `stackmark_machine`.
+#[derive(Debug)]
+pub(crate) struct MachineBox {
+    /// Before the machine, so that it goes first.
+    entered: RefCell<Option<Entered<'static>>>,
+    machine: Box<Machine>,
+}
+
+impl From<AttachError> for Failure {
+    fn from(error: AttachError) -> Failure {
+        let code = match error {
+            AttachError::AlreadyAttached => ATTACHED,
+            _ => NO_MEMORY,
+        };
+        Failure::new(code, error)
+    }
+}
+
+thread_local! {
+    /// The machine of this thread, or null.
+    static MACHINE: Cell<*const MachineBox> = const { Cell::new(std::ptr::null()) };
+}
+
+/// A proof that this thread counts as running: as a goroutine's native code, or between
+/// `stackmark_inside_enter` and `stackmark_inside_leave`.
+///
+/// # Errors
+/// It does not.
+pub(crate) fn inside() -> Result<Inside<'static>, Failure> {
+    // SAFETY: used within the native function that calls this.
+    let of_goroutine = unsafe { Caller::try_current() }.and_then(|caller| caller.inside());
+    let of_machine = || {
+        // SAFETY: the thread's own machine, which is not detached during the call.
+        let machine = unsafe { MACHINE.get().as_ref() }?;
+        machine.entered.borrow().as_ref().map(Entered::inside)
+    };
+    let text = "this thread does not count as running: it is in a foreign call, or it is outside";
+    of_goroutine.or_else(of_machine).ok_or_else(|| Failure::new(OUTSIDE, text))
+}
+
+/// The machine, if it is the calling thread's.
+fn own(machine: Option<&MachineBox>) -> Result<&MachineBox, Failure> {
+    let machine = given(machine, "machine")?;
+    if std::ptr::eq(MACHINE.get(), machine) {
+        return Ok(machine);
+    }
+    Err(Failure::invalid("the machine is another thread's"))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_attach(
+    runtime: Option<&RuntimeBox>,
+    out: Out<'_, *const MachineBox>,
+) -> c_int {
+    make(out, "out", || {
+        let machine = Box::new(Machine::attach(&given(runtime, "runtime")?.0)?);
+        let machine = Box::into_raw(Box::new(MachineBox { entered: RefCell::default(), machine }));
+        MACHINE.set(machine);
+        Ok(machine.cast_const())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_detach(machine: *mut MachineBox) -> c_int {
+    code((|| {
+        // SAFETY: the header asks for an attached machine.
+        let own = own(unsafe { machine.as_ref() })?;
+        // SAFETY: used within this function.
+        if unsafe { Caller::try_current() }.is_some() {
+            return Err(Failure::invalid("a goroutine runs on this machine"));
+        }
+        own.entered.take();
+        MACHINE.set(std::ptr::null());
+        // SAFETY: made by `stackmark_attach`, and this thread's, so it is given back once.
+        drop(unsafe { Box::from_raw(machine) });
+        Ok(())
+    })())
+}
+
+#[unsafe(no_mangle)]
+extern "C-unwind" fn stackmark_run(
+    machine: Option<&MachineBox>,
+    goroutine: *const Goroutine,
+    again: Out<'_, *const Goroutine>,
+    left: Out<'_, c_int>,
+) -> c_int {
+    make(left, "left", || {
+        // SAFETY: the header asks for an owned reference.
+        let goroutine = unsafe { owned(goroutine)? };
+        let (machine, again) = (own(machine)?, given(again, "again")?);
+        let (left, goroutine) = match machine.machine.run(goroutine) {
+            Left::Exited => (0, std::ptr::null()),
+            Left::Parked => (1, std::ptr::null()),
+            Left::Yielded(goroutine) => (2, Arc::into_raw(goroutine)),
+        };
+        again.write(goroutine);
+        Ok(left)
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_inside_enter(machine: Option<&MachineBox>) -> c_int {
+    code((|| {
+        let own = own(machine)?;
+        let mut place = own.entered.borrow_mut();
+        if place.is_some() {
+            return Err(Failure::new(INVALID, "this thread counts as running already"));
+        }
+        // SAFETY: the machine is boxed, and goes after what borrows it.
+        let machine: &'static Machine = unsafe { &*std::ptr::from_ref::<Machine>(&own.machine) };
+        *place = Some(machine.enter());
+        Ok(())
+    })())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_inside_leave(machine: Option<&MachineBox>) -> c_int {
+    code((|| {
+        let entered = own(machine)?.entered.take();
+        let text = "this thread does not count as running";
+        entered.map(drop).ok_or_else(|| Failure::new(OUTSIDE, text))
+    })())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_report_native_overflow() -> c_int {
+    code(report_native_overflow().map_err(|error| Failure::new(SYSTEM, error)))
+}

@@ -1,0 +1,360 @@
+//! Runtimes and goroutines.
+
+use std::ffi::{c_char, c_int, c_void};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use stackmark::stack::{
+    BarrierMode, Config, Detection, FrameAt, Goroutine, Request, Runtime, RuntimeError, Schedule,
+    StackError, StackKind, Status, Word, traceback,
+};
+use stackmark::unwind::{Code, FrameKind};
+
+use crate::abi::{
+    Failure, INVALID, NO_MEMORY, Out, SYSTEM, User, Versioned, WALK, code, end_with_panics, given,
+    make, put_structs, put_text, read, slice,
+};
+use crate::host::{CHost, HostTable};
+
+/// `stackmark_runtime`.
+#[derive(Debug)]
+pub(crate) struct RuntimeBox(pub(crate) Arc<Runtime>);
+
+/// `stackmark_config`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConfigTable {
+    pub(crate) size: usize,
+    pub(crate) max_stack: usize,
+    pub(crate) move_limit: usize,
+    pub(crate) barriers: u32,
+    pub(crate) ignore_protection: u32,
+    pub(crate) report_stop_after_ms: u32,
+    pub(crate) scan_few_frames: u32,
+    pub(crate) move_every_poll: u32,
+    pub(crate) poison: u32,
+    pub(crate) poll_always: u32,
+    pub(crate) reserved: u32,
+}
+
+// SAFETY: as the trait asks.
+unsafe impl Versioned for ConfigTable {}
+
+/// `stackmark_frame`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FrameTable {
+    pub(crate) size: usize,
+    pub(crate) pc: usize,
+    pub(crate) depth: usize,
+    pub(crate) cfa_depth: usize,
+    pub(crate) kind: u32,
+    pub(crate) reserved: u32,
+}
+
+// SAFETY: as the trait asks.
+unsafe impl Versioned for FrameTable {}
+
+impl FrameTable {
+    pub(crate) fn new(frame: &FrameAt) -> FrameTable {
+        let kind = match frame.kind {
+            FrameKind::Managed => 0,
+            FrameKind::Callback => 1,
+            FrameKind::SystemCall => 2,
+            FrameKind::Entry => 3,
+            FrameKind::Stub => 4,
+        };
+        let FrameAt { pc, depth, cfa_depth, .. } = *frame;
+        FrameTable { size: size_of::<FrameTable>(), pc, depth, cfa_depth, kind, reserved: 0 }
+    }
+}
+
+impl From<StackError> for Failure {
+    fn from(error: StackError) -> Failure {
+        Failure::new(NO_MEMORY, error)
+    }
+}
+
+impl From<RuntimeError> for Failure {
+    fn from(error: RuntimeError) -> Failure {
+        let code = if let RuntimeError::MaxStack { .. } = error { INVALID } else { SYSTEM };
+        Failure::new(code, error)
+    }
+}
+
+fn config(table: &ConfigTable) -> Result<Config, Failure> {
+    let mut config = Config {
+        barriers: match table.barriers {
+            0 => BarrierMode::Incremental,
+            1 => BarrierMode::RescanLimit,
+            2 => BarrierMode::EveryFrame,
+            3 => BarrierMode::Off,
+            other => return Err(Failure::invalid(format_args!("config: barriers is {other}"))),
+        },
+        scan_few_frames: table.scan_few_frames != 0,
+        move_every_poll: table.move_every_poll != 0,
+        poison: table.poison != 0,
+        poll_always: table.poll_always != 0,
+        ..Config::default()
+    };
+    if table.max_stack != 0 {
+        config.max_stack = table.max_stack;
+    }
+    if table.move_limit != 0 {
+        config.move_limit = table.move_limit;
+    }
+    if table.ignore_protection != 0 {
+        config.protection = Detection::Ignore;
+    }
+    match table.report_stop_after_ms {
+        0 => {}
+        u32::MAX => config.report_stop_after = None,
+        ms => config.report_stop_after = Some(Duration::from_millis(ms.into())),
+    }
+    Ok(config)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_runtime_new(
+    table: *const ConfigTable,
+    host: *const HostTable,
+    out: Out<'_, Box<RuntimeBox>>,
+) -> c_int {
+    end_with_panics();
+    make(out, "out", || {
+        // SAFETY: the header asks for such structs.
+        let (table, host) = unsafe { (read(table, "config")?, read(host, "host")?) };
+        let config = config(&table)?;
+        let host = Box::new(CHost::new(host));
+        Ok(Box::new(RuntimeBox(Runtime::new(config, Arc::new(Code::new()), host)?)))
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_runtime_release(runtime: Option<Box<RuntimeBox>>) {
+    drop(runtime);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_spawn(
+    runtime: Option<&RuntimeBox>,
+    kind: u32,
+    entry: usize,
+    argument: usize,
+    out: Out<'_, *const Goroutine>,
+) -> c_int {
+    make(out, "out", || {
+        let runtime = given(runtime, "runtime")?;
+        let kind = match kind {
+            0 => StackKind::Moving,
+            1 => StackKind::Fixed,
+            other => return Err(Failure::invalid(format_args!("the kind of stack is {other}"))),
+        };
+        given((entry != 0).then_some(()), "entry")?;
+        // SAFETY: the header asks for managed code that keeps the contracts.
+        Ok(Arc::into_raw(unsafe { runtime.0.spawn_on(kind, entry, argument)? }))
+    })
+}
+
+/// Takes an owned reference to a goroutine.
+///
+/// # Safety
+/// The pointer is null, or owned: it came from `Arc::into_raw`.
+pub(crate) unsafe fn owned(goroutine: *const Goroutine) -> Result<Arc<Goroutine>, Failure> {
+    let goroutine = given((!goroutine.is_null()).then_some(goroutine), "goroutine")?;
+    // SAFETY: by our contract.
+    Ok(unsafe { Arc::from_raw(goroutine) })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_goroutine_retain(goroutine: *const Goroutine) -> *const Goroutine {
+    if !goroutine.is_null() {
+        // SAFETY: the header asks for a live goroutine, which an `Arc` holds.
+        unsafe { Arc::increment_strong_count(goroutine) };
+    }
+    goroutine
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_goroutine_release(goroutine: *const Goroutine) {
+    // SAFETY: the header asks for an owned reference.
+    drop(unsafe { owned(goroutine) });
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_goroutine_id(goroutine: Option<&Goroutine>) -> u64 {
+    goroutine.map_or(0, Goroutine::id)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_goroutine_status(goroutine: Option<&Goroutine>) -> c_int {
+    match goroutine.map(Goroutine::status) {
+        Some(Status::Runnable) => 0,
+        Some(Status::Running) => 1,
+        Some(Status::Parked) => 2,
+        Some(Status::Foreign) => 3,
+        Some(Status::Dead) | None => 4,
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_goroutine_user(goroutine: Option<&Goroutine>) -> usize {
+    goroutine.map_or(0, |goroutine| goroutine.user_word().load(Relaxed))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_goroutine_set_user(goroutine: Option<&Goroutine>, word: usize) {
+    if let Some(goroutine) = goroutine {
+        goroutine.user_word().store(word, Relaxed);
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_preempt(goroutine: Option<&Goroutine>) {
+    if let Some(goroutine) = goroutine {
+        goroutine.request(Request::YIELD);
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_preempt_all(runtime: Option<&RuntimeBox>) {
+    if let Some(runtime) = runtime {
+        runtime.0.preempt_all();
+    }
+}
+
+fn word(word: usize, is_reference: bool) -> Word {
+    if is_reference { Word::Reference(word) } else { Word::Plain(word) }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_ready(
+    runtime: Option<&RuntimeBox>,
+    goroutine: *const Goroutine,
+    value: usize,
+    is_reference: c_int,
+) -> c_int {
+    code((|| {
+        // SAFETY: the header asks for an owned reference.
+        let goroutine = unsafe { owned(goroutine)? };
+        given(runtime, "runtime")?.0.ready(goroutine, word(value, is_reference != 0));
+        Ok(())
+    })())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_schedule(
+    runtime: Option<&RuntimeBox>,
+    goroutine: *const Goroutine,
+) -> c_int {
+    code((|| {
+        // SAFETY: the header asks for an owned reference.
+        let goroutine = unsafe { owned(goroutine)? };
+        given(runtime, "runtime")?.0.schedule(goroutine);
+        Ok(())
+    })())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_set_transfer(
+    runtime: Option<&RuntimeBox>,
+    goroutine: Option<&Goroutine>,
+    words: *const usize,
+    count: usize,
+) -> c_int {
+    code((|| {
+        let (runtime, goroutine) = (given(runtime, "runtime")?, given(goroutine, "goroutine")?);
+        // SAFETY: the header asks for so many words.
+        let words = unsafe { slice(words, count, "words")? };
+        let words: Vec<Word> = words.iter().map(|word| Word::Reference(*word)).collect();
+        runtime.0.set_transfer(goroutine, &words);
+        Ok(())
+    })())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_take_transfer(
+    runtime: Option<&RuntimeBox>,
+    goroutine: Option<&Goroutine>,
+    into: *mut usize,
+    capacity: usize,
+    count: Out<'_, usize>,
+) -> c_int {
+    make(count, "count", || {
+        let (runtime, goroutine) = (given(runtime, "runtime")?, given(goroutine, "goroutine")?);
+        let mut words = Vec::new();
+        runtime.0.take_transfer(goroutine, &mut words);
+        if words.len() > capacity || (into.is_null() && !words.is_empty()) {
+            let references: Vec<Word> = words.iter().map(|word| Word::Reference(*word)).collect();
+            runtime.0.set_transfer(goroutine, &references);
+            let text = format_args!("there are {} words, and room for {capacity}", words.len());
+            return Err(Failure::invalid(text));
+        }
+        if !words.is_empty() {
+            // SAFETY: the header asks for room for so many words.
+            unsafe { into.copy_from_nonoverlapping(words.as_ptr(), words.len()) };
+        }
+        Ok(words.len())
+    })
+}
+
+/// A scheduler in C.
+struct CSchedule {
+    ready: extern "C" fn(*mut c_void, *const Goroutine),
+    user: User,
+}
+
+impl Schedule for CSchedule {
+    fn ready(&self, goroutine: Arc<Goroutine>) {
+        (self.ready)(self.user.pointer(), Arc::into_raw(goroutine));
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_set_scheduler(
+    runtime: Option<&RuntimeBox>,
+    ready: Option<extern "C" fn(*mut c_void, *const Goroutine)>,
+    user: *mut c_void,
+) -> c_int {
+    code((|| {
+        let (runtime, ready) = (given(runtime, "runtime")?, given(ready, "ready")?);
+        runtime.0.set_scheduler(Arc::new(CSchedule { ready, user: User(user) }));
+        Ok(())
+    })())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_live_goroutines(runtime: Option<&RuntimeBox>) -> usize {
+    runtime.map_or(0, |runtime| runtime.0.live_goroutines())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_traceback(
+    runtime: Option<&RuntimeBox>,
+    buffer: *mut c_char,
+    capacity: usize,
+) -> usize {
+    let text = runtime.map(|runtime| traceback(&runtime.0)).unwrap_or_default();
+    // SAFETY: the header asks for such a buffer.
+    unsafe { put_text(&text, buffer, capacity) }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_frames_of(
+    runtime: Option<&RuntimeBox>,
+    goroutine: Option<&Goroutine>,
+    frames: *mut FrameTable,
+    capacity: usize,
+    count: Out<'_, usize>,
+) -> c_int {
+    make(count, "count", || {
+        let (runtime, goroutine) = (given(runtime, "runtime")?, given(goroutine, "goroutine")?);
+        given((!frames.is_null() || capacity == 0).then_some(()), "frames")?;
+        let found = runtime.0.frames(goroutine, capacity);
+        let found = found.map_err(|error| Failure::new(WALK, error))?.unwrap_or_default();
+        // SAFETY: the header asks for room for `capacity` frames, each with its size.
+        unsafe { put_structs(frames, "frames", found.iter().map(FrameTable::new))? };
+        Ok(found.len())
+    })
+}

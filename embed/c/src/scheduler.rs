@@ -1,0 +1,82 @@
+//! The scheduler that comes with the library.
+
+use std::ffi::{c_int, c_void};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use stackmark::stack::scheduler::{Scheduler, Threads};
+
+use crate::abi::{Failure, Out, SYSTEM, User, code, given, make};
+use crate::runtime::RuntimeBox;
+
+/// `stackmark_scheduler`.
+#[derive(Debug)]
+pub(crate) struct SchedulerBox {
+    scheduler: Arc<Scheduler>,
+    threads: Mutex<Option<Threads>>,
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_scheduler_new(
+    runtime: Option<&RuntimeBox>,
+    threads: usize,
+    on_deadlock: Option<extern "C" fn(*mut c_void)>,
+    user: *mut c_void,
+    out: Out<'_, Box<SchedulerBox>>,
+) -> c_int {
+    make(out, "out", || {
+        let runtime = given(runtime, "runtime")?;
+        if threads == 0 || threads > Scheduler::MOST_THREADS {
+            return Err(Failure::invalid(format_args!("a scheduler with {threads} threads")));
+        }
+        let user = User(user);
+        let on_deadlock = Box::new(move || {
+            if let Some(f) = on_deadlock {
+                f(user.pointer());
+            }
+        });
+        let scheduler = Scheduler::new(&runtime.0, threads, on_deadlock);
+        Ok(Box::new(SchedulerBox { scheduler, threads: Mutex::default() }))
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_scheduler_start(scheduler: Option<&SchedulerBox>) -> c_int {
+    code((|| {
+        let scheduler = given(scheduler, "scheduler")?;
+        let mut threads = scheduler.threads.lock();
+        if threads.is_some() {
+            return Err(Failure::invalid("the scheduler has started"));
+        }
+        let started = scheduler.scheduler.start();
+        *threads = Some(started.map_err(|error| Failure::new(SYSTEM, error))?);
+        Ok(())
+    })())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_scheduler_stop(scheduler: Option<&SchedulerBox>) {
+    let threads = scheduler.and_then(|scheduler| scheduler.threads.lock().take());
+    if let Some(threads) = threads {
+        threads.stop();
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_scheduler_free(scheduler: Option<Box<SchedulerBox>>) {
+    drop(scheduler);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_await_wakeup(scheduler: Option<&SchedulerBox>) {
+    if let Some(scheduler) = scheduler {
+        scheduler.scheduler.await_wakeup();
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_wakeup_done(scheduler: Option<&SchedulerBox>) {
+    if let Some(scheduler) = scheduler {
+        scheduler.scheduler.wakeup_done();
+    }
+}

@@ -1,0 +1,56 @@
+//! Programs in C and C++ on the installed libraries.
+
+#[allow(dead_code, reason = "each test uses a part")]
+mod support;
+
+use std::process::Command;
+use support::{compiled, ran};
+
+fn holds(program: &str, shared: bool) {
+    let output = ran(&mut Command::new(compiled(program, shared)));
+    let name = program.split('.').next().expect("a name");
+    assert_eq!(output, format!("{name}: all checks hold\n"));
+}
+
+#[test]
+fn calls_and_roots_by_the_shared_library() {
+    holds("calls.c", true);
+}
+
+#[test]
+fn calls_and_roots_by_the_static_library() {
+    holds("calls.c", false);
+}
+
+#[test]
+fn exceptions_cross_foreign_calls_and_callbacks_by_the_shared_library() {
+    holds("exceptions.cc", true);
+}
+
+#[test]
+fn exceptions_cross_foreign_calls_and_callbacks_by_the_static_library() {
+    holds("exceptions.cc", false);
+}
+
+#[test]
+fn a_heap_of_functions_is_marked_in_batches() {
+    holds("own_heap.c", true);
+}
+
+#[test]
+fn misuse_ends_the_process_with_one_line() {
+    let program = compiled("misuse.c", true);
+    for (misuse, says) in [
+        ("park", "a foreign call is under way on this goroutine"),
+        ("nowhere", "stackmark_park: this thread runs no goroutine"),
+        ("ready", "only a parked goroutine is made ready"),
+    ] {
+        let output = Command::new(&program).arg(misuse).output().expect("the program");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{misuse}: {error}");
+        assert_eq!(error.lines().count(), 1, "{misuse}: {error}");
+        assert!(error.starts_with("stackmark: the process ends: "), "{misuse}: {error}");
+        assert!(error.contains(says), "{misuse}: {error}");
+        assert!(output.stdout.is_empty(), "{misuse}");
+    }
+}

@@ -1,0 +1,92 @@
+/* The managed code of managed.s, and its registration. */
+#ifndef MANAGED_H
+#define MANAGED_H
+
+#include <stackmark.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+extern char managed_start[], managed_end[], managed_entry[], managed_back[];
+extern char managed_entry_poll[], managed_entry_call[], managed_entry_pad[];
+extern char managed_back_poll[], managed_back_call[];
+extern uintptr_t managed_call_system;
+#ifdef __cplusplus
+}
+#endif
+
+/* What managed_back gets. */
+struct block {
+    stackmark_goroutine *goroutine;
+    stackmark_native *f;
+};
+
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #condition,                     \
+                    stackmark_error_text());                                                       \
+            exit(1);                                                                               \
+        }                                                                                          \
+    } while (0)
+#define OK(call) CHECK((call) == STACKMARK_OK)
+
+static uint64_t register_managed(stackmark_runtime *runtime) {
+    static const uint32_t slots[] = {24}; /* -8(%rbp) */
+    char *calls[] = {managed_entry_poll, managed_entry_call, managed_back_poll, managed_back_call};
+    stackmark_safepoint safepoints[4];
+    stackmark_function functions[2];
+    stackmark_region region;
+    uint64_t number = 0;
+    memset(safepoints, 0, sizeof safepoints);
+    memset(functions, 0, sizeof functions);
+    memset(&region, 0, sizeof region);
+    for (int i = 0; i < 4; i++) {
+        safepoints[i].size = sizeof safepoints[i];
+        safepoints[i].return_address = (uintptr_t)calls[i];
+        safepoints[i].slots = slots;
+        safepoints[i].slot_count = 1;
+        safepoints[i].cfa_offset = 48;
+    }
+    functions[0].size = functions[1].size = sizeof functions[0];
+    functions[0].name = "managed_entry";
+    functions[0].start = (uintptr_t)managed_entry;
+    functions[0].length = (size_t)(managed_back - managed_entry);
+    functions[1].name = "managed_back";
+    functions[1].start = (uintptr_t)managed_back;
+    functions[1].length = (size_t)(managed_end - managed_back);
+    region.size = sizeof region;
+    region.name = "managed";
+    region.start = (uintptr_t)managed_start;
+    region.length = (size_t)(managed_end - managed_start);
+    region.functions = functions;
+    region.function_count = 2;
+    region.safepoints = safepoints;
+    region.safepoint_count = 4;
+    region.max_frame = STACKMARK_MAX_FRAME;
+    managed_call_system = stackmark_call_system_address();
+    OK(stackmark_register(runtime, &region, &number));
+    CHECK(number != 0);
+    return number;
+}
+
+/* Runs a goroutine that calls `f`, on this thread, to its end. */
+static void run_native(stackmark_runtime *runtime, stackmark_machine *machine,
+                       stackmark_native *f) {
+    stackmark_goroutine *goroutine, *again;
+    int left;
+    OK(stackmark_spawn(runtime, STACKMARK_STACK_MOVING, (uintptr_t)managed_entry, (uintptr_t)f,
+                       &goroutine));
+    for (;;) {
+        OK(stackmark_run(machine, goroutine, &again, &left));
+        if (left == STACKMARK_LEFT_EXITED)
+            return;
+        CHECK(left == STACKMARK_LEFT_YIELDED);
+        goroutine = again;
+    }
+}
+
+#endif

@@ -1,0 +1,91 @@
+# Managed code: two functions that call native code. Their frames have frame pointers, and their
+# CFI is that of the image.
+    .set G_STACK_LIMIT, 0
+    .text
+
+    .globl managed_start
+managed_start:
+
+# managed_entry(rdi = goroutine, rsi = f): what a goroutine begins with. Returns f(goroutine, 0).
+    .globl managed_entry
+    .type managed_entry, @function
+managed_entry:
+    .cfi_startproc
+    pushq %rbp
+    .cfi_def_cfa_offset 16
+    .cfi_offset %rbp, -16
+    movq %rsp, %rbp
+    .cfi_def_cfa_register %rbp
+    subq $32, %rsp
+    movq $0, -8(%rbp)
+    movq %rdi, -16(%rbp)
+    movq %rsi, -24(%rbp)
+    cmpq G_STACK_LIMIT(%rdi), %rsp
+    jae 1f
+    movq stackmark_poll@GOTPCREL(%rip), %rdi
+    xorl %esi, %esi
+    xorl %edx, %edx
+    call *managed_call_system(%rip)
+    .globl managed_entry_poll
+managed_entry_poll:
+1:  movq -24(%rbp), %rdi
+    movq -16(%rbp), %rsi
+    xorl %edx, %edx
+    call *managed_call_system(%rip)
+    .globl managed_entry_call
+managed_entry_call:
+    movq %rax, -8(%rbp)
+# The landing pad: the frame goes on here, too, with rax.
+    .globl managed_entry_pad
+managed_entry_pad:
+    leave
+    .cfi_def_cfa %rsp, 8
+    ret
+    .cfi_endproc
+    .size managed_entry, .-managed_entry
+
+# managed_back(rdi = block): what native code calls back. The block holds the goroutine and f.
+# Returns f(block, 0) + 1.
+    .globl managed_back
+    .type managed_back, @function
+managed_back:
+    .cfi_startproc
+    pushq %rbp
+    .cfi_def_cfa_offset 16
+    .cfi_offset %rbp, -16
+    movq %rsp, %rbp
+    .cfi_def_cfa_register %rbp
+    subq $32, %rsp
+    movq $0, -8(%rbp)
+    movq %rdi, -16(%rbp)
+    movq (%rdi), %rax
+    cmpq G_STACK_LIMIT(%rax), %rsp
+    jae 1f
+    movq stackmark_poll@GOTPCREL(%rip), %rdi
+    xorl %esi, %esi
+    xorl %edx, %edx
+    call *managed_call_system(%rip)
+    .globl managed_back_poll
+managed_back_poll:
+1:  movq -16(%rbp), %rsi
+    movq 8(%rsi), %rdi
+    xorl %edx, %edx
+    call *managed_call_system(%rip)
+    .globl managed_back_call
+managed_back_call:
+    incq %rax
+    leave
+    .cfi_def_cfa %rsp, 8
+    ret
+    .cfi_endproc
+    .size managed_back, .-managed_back
+
+    .globl managed_end
+managed_end:
+
+    .data
+    .balign 8
+    .globl managed_call_system
+managed_call_system:
+    .quad 0
+    .section .note.GNU-stack, "", @progbits
