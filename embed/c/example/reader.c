@@ -1,0 +1,132 @@
+/* Reads expressions, and prints values. */
+#include "lisp.h"
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *at;
+static struct symbol *symbols[MOST_GLOBALS];
+static int symbol_count;
+
+struct symbol *symbol(const char *name) {
+    for (int i = 0; i < symbol_count; i++)
+        if (strcmp(symbols[i]->name, name) == 0)
+            return symbols[i];
+    if (symbol_count == MOST_GLOBALS)
+        fail("more than %d symbols", MOST_GLOBALS);
+    struct symbol *new = forever(sizeof *new);
+    *new = (struct symbol){SYMBOL, strcpy(forever(strlen(name) + 1), name), symbol_count};
+    return symbols[symbol_count++] = new;
+}
+
+uintptr_t constant_pair(uintptr_t car, uintptr_t cdr) {
+    struct pair *pair = forever(sizeof *pair);
+    *pair = (struct pair){PAIR, car, cdr};
+    return (uintptr_t)pair;
+}
+
+static void skip(void) {
+    for (;; at++) {
+        if (*at == ';')
+            while (*at != 0 && *at != '\n')
+                at++;
+        if (*at == 0 || !isspace((unsigned char)*at))
+            return;
+    }
+}
+
+static uintptr_t read_one(void);
+
+static uintptr_t read_list(char end) {
+    skip();
+    if (*at == end) {
+        at += end != 0;
+        return NIL;
+    }
+    if (*at == 0)
+        fail("a list without an end");
+    uintptr_t car = read_one();
+    return constant_pair(car, read_list(end));
+}
+
+static uintptr_t read_one(void) {
+    char token[256], *rest;
+    size_t length = 0;
+    skip();
+    switch (*at) {
+    case '(':
+        at++;
+        return read_list(')');
+    case ')':
+        fail("a ) too many");
+    case '\'':
+        at++;
+        return constant_pair((uintptr_t)symbol("quote"), constant_pair(read_one(), NIL));
+    case '"': {
+        const char *end = strchr(at + 1, '"');
+        if (end == NULL)
+            fail("a string without an end");
+        struct string *string = forever(sizeof *string);
+        length = (size_t)(end - at - 1);
+        *string = (struct string){STRING, memcpy(forever(length + 1), at + 1, length)};
+        at = end + 1;
+        return (uintptr_t)string;
+    }
+    default:
+        while (*at != 0 && !isspace((unsigned char)*at) && strchr("()';\"", *at) == NULL) {
+            if (length + 1 == sizeof token)
+                fail("a name is too long");
+            token[length++] = *at++;
+        }
+        token[length] = 0;
+        long long n = strtoll(token, &rest, 10);
+        if (*rest == 0)
+            return number(n);
+        if (strcmp(token, "#t") == 0)
+            return TRUE;
+        if (strcmp(token, "#f") == 0 || strcmp(token, "nil") == 0)
+            return NIL;
+        return (uintptr_t)symbol(token);
+    }
+}
+
+uintptr_t read_all(const char *text) {
+    at = text;
+    return read_list(0);
+}
+
+void print(uintptr_t value) {
+    if (value & 1) {
+        printf("%lld", (long long)value_of(value));
+    } else if (value == NIL) {
+        printf("()");
+    } else if (value == TRUE) {
+        printf("#t");
+    } else if (is(value, SYMBOL)) {
+        printf("%s", ((struct symbol *)value)->name);
+    } else if (is(value, STRING)) {
+        printf("%s", ((struct string *)value)->text);
+    } else if (is(value, PAIR)) {
+        const char *before = "(";
+        for (; is(value, PAIR); value = ((struct pair *)value)->cdr, before = " ") {
+            printf("%s", before);
+            print(((struct pair *)value)->car);
+        }
+        if (value != NIL) {
+            printf(" . ");
+            print(value);
+        }
+        printf(")");
+    } else if (is(value, VECTOR)) {
+        struct vector *vector = (struct vector *)value;
+        printf("#(");
+        for (uintptr_t i = 0; i < vector->length; i++) {
+            printf("%s", i == 0 ? "" : " ");
+            print(vector->at[i]);
+        }
+        printf(")");
+    } else {
+        printf("%s", is(value, CLOSURE) ? "#<procedure>" : "#<channel>");
+    }
+}

@@ -1,0 +1,139 @@
+//! The Lisp in `example`: built by make on the installed libraries, and run.
+
+#[allow(dead_code, reason = "each test uses a part")]
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use support::{here, prefix, ran, scratch};
+
+/// Builds the Lisp in a directory of its own, with more switches.
+fn lisp(name: &str, switches: &str) -> PathBuf {
+    let out = scratch(&format!("lisp-{name}"));
+    let mut make = Command::new("make");
+    make.arg("-C").arg(here().join("example")).arg(format!("OUT={}", out.display()));
+    make.arg(format!("PREFIX={}", prefix().display())).arg(format!("CFLAGS=-O1 -g {switches}"));
+    ran(&mut make);
+    out.join("lisp")
+}
+
+fn run(lisp: &PathBuf, program: &str, argument: &str, stress: &str) -> Output {
+    let programs = here().join("example/programs");
+    let mut command = Command::new(lisp);
+    command.arg(programs.join(format!("{program}.lisp")));
+    if !argument.is_empty() {
+        command.arg(argument);
+    }
+    // The constants of the compiled code lie in memory that the leak checker does not read.
+    command.env("ASAN_OPTIONS", "detect_leaks=0").env("LISP_STRESS", stress);
+    command.output().expect("the Lisp runs")
+}
+
+#[track_caller]
+fn prints(lisp: &PathBuf, program: &str, argument: &str, stress: &str, expected: &str) {
+    let Output { status, stdout, stderr } = run(lisp, program, argument, stress);
+    let (out, error) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{program} {argument} {stress}: {status}\n{out}{error}");
+    assert_eq!(out, expected, "{program} {argument} {stress}\n{error}");
+}
+
+/// What a program prints, as it is stored.
+fn stored(program: &str) -> String {
+    let file = here().join("example/programs").join(format!("{program}.out"));
+    fs::read_to_string(file).expect("the stored output")
+}
+
+#[test]
+fn all_programs_print_what_is_stored() {
+    let lisp = lisp("plain", "");
+    for program in ["tak", "queens", "pingpong", "deep", "big"] {
+        prints(&lisp, program, "", "", &stored(program));
+    }
+}
+
+/// What `deep` prints with another depth, and `pingpong` with fewer rounds.
+fn shorter(program: &str, n: u64) -> String {
+    match program {
+        "deep" => stored(program).replace("1000000", &n.to_string()),
+        _ => {
+            let total = (0..n).map(|round| round + 7).sum::<u64>();
+            format!("(rounds {n} total {total})\n")
+        }
+    }
+}
+
+fn stressed(stress: &str, n: u64) {
+    let lisp = lisp(&stress.replace(',', "-"), "");
+    for program in ["tak", "queens", "big"] {
+        prints(&lisp, program, "", stress, &stored(program));
+    }
+    for program in ["pingpong", "deep"] {
+        prints(&lisp, program, &n.to_string(), stress, &shorter(program, n));
+    }
+}
+
+#[test]
+fn stacks_that_move_at_every_poll() {
+    stressed("move,poison,verify", 300);
+}
+
+#[test]
+fn the_hybrid_barrier_on_stacks_that_move() {
+    stressed("hybrid,move,poison,verify", 300);
+}
+
+#[test]
+fn minor_collections() {
+    stressed("generational,move,poison,verify", 300);
+}
+
+#[test]
+fn a_collection_at_every_poll() {
+    let lisp = lisp("collect", "");
+    for barrier in ["", "hybrid,"] {
+        let stress = format!("{barrier}collect,move,poison,verify");
+        for program in ["pingpong", "deep"] {
+            prints(&lisp, program, "60", &stress, &shorter(program, 60));
+        }
+    }
+}
+
+#[test]
+fn under_the_address_and_undefined_behaviour_sanitizers() {
+    let lisp = lisp("sanitized", "-fsanitize=address,undefined -fno-sanitize-recover=all");
+    for program in ["tak", "queens", "big"] {
+        prints(&lisp, program, "", "poison", &stored(program));
+    }
+    prints(&lisp, "pingpong", "500", "move,poison", &shorter("pingpong", 500));
+    prints(&lisp, "deep", "1000000", "", &stored("deep"));
+}
+
+#[test]
+fn mistakes_of_a_program_end_it_with_a_message_and_its_frames() {
+    let lisp = lisp("mistakes", "");
+    let directory = scratch("mistakes");
+    for (text, says) in [
+        ("(define (f x) (+ 1 (car x))) (f 5)", "lisp: not a pair\n"),
+        ("(define (f x) (* x x)) (f (f (f 100000000)))", "a number is too large"),
+        ("(define (f x) x) (f 1 2)", "lisp: wrong number of arguments\n"),
+        ("(define (f x) (vector-ref (make-vector 3 0) x)) (f 3)", "lisp: no such index\n"),
+        ("(define (f x) (+ 1 (f x))) (f 1)", "lisp: goroutine 1: its stack exceeds"),
+        ("(define (f x) (receive x)) (f (make-channel))", "lisp: all goroutines wait\n"),
+    ] {
+        let file = directory.join("mistake.lisp");
+        fs::write(&file, text).expect("the program is written");
+        let output = Command::new(&lisp).arg(&file).output().expect("the Lisp runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{text}: {error}");
+        assert!(error.contains(says), "{text}: {error}");
+        let in_f = says.contains("exceeds") || says.contains("wait");
+        assert!(in_f || error.contains("\nf(...)"), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_longer_program_has_300_lines() {
+    let text = fs::read_to_string(here().join("example/programs/big.lisp")).expect("the program");
+    assert!(text.lines().count() >= 300);
+}
