@@ -88,7 +88,7 @@ fn trace(
     own: &Signature,
     signature: &dyn Fn(u32) -> Option<Signature>,
 ) -> SecondaryMap<Value, What> {
-    let mapped = mapped_slots(func);
+    let mapped = mapped_words(func);
     let mut traced: SecondaryMap<Value, What> = SecondaryMap::new();
     if let Some(entry) = func.layout.entry_block() {
         for (param, kind) in func.dfg.block_params(entry).iter().zip(own.params()) {
@@ -142,35 +142,37 @@ fn trace(
     }
 }
 
-/// The slots that some stack map names.
-fn mapped_slots(func: &Function) -> HashSet<StackSlot> {
+/// The words of slots that some stack map names.
+fn mapped_words(func: &Function) -> HashSet<(StackSlot, i32)> {
     let insts = func.layout.blocks().flat_map(|block| func.layout.block_insts(block));
     insts
         .filter_map(|inst| func.dfg.user_stack_map_entries(inst))
         .flatten()
-        .map(|entry| entry.slot)
+        .map(|entry| (entry.slot, entry.offset as i32))
         .collect()
 }
 
 fn made_by(
     func: &Function,
     inst: Inst,
-    mapped: &HashSet<StackSlot>,
+    mapped: &HashSet<(StackSlot, i32)>,
     traced: &SecondaryMap<Value, What>,
 ) -> What {
     let of = |value: Value| traced[func.dfg.resolve_aliases(value)];
     let data = &func.dfg.insts[inst];
     match (data.opcode(), data) {
         (Opcode::StackAddr | Opcode::GetStackPointer | Opcode::GetFramePointer, _) => What::Stack,
-        (Opcode::Load, InstructionData::Load { arg, flags, .. }) => {
+        (Opcode::Load, InstructionData::Load { arg, flags, offset, .. }) => {
             let address = func.dfg.resolve_aliases(*arg);
-            let slot = match func.dfg.value_def(address).inst().map(|inst| func.dfg.insts[inst]) {
-                Some(InstructionData::StackAddr { stack_slot, .. }) => Some(stack_slot),
+            let word = match func.dfg.value_def(address).inst().map(|inst| func.dfg.insts[inst]) {
+                Some(InstructionData::StackAddr { stack_slot, offset: from, .. }) => {
+                    Some((stack_slot, i32::from(from) + i32::from(*offset)))
+                }
                 _ => None,
             };
             let is_word = func.dfg.value_type(func.dfg.first_result(inst)) == I64;
-            let is_reference = match slot {
-                Some(slot) => mapped.contains(&slot),
+            let is_reference = match word {
+                Some(word) => mapped.contains(&word),
                 None => of(address) == What::Reference && !is_plain(func, *flags),
             };
             if is_word && is_reference { What::Reference } else { What::Other }

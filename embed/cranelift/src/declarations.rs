@@ -17,6 +17,13 @@ pub(crate) struct Declared {
     pub(crate) signature: Signature,
 }
 
+/// A declared function, for calls within one function.
+pub(crate) struct Callee {
+    pub(crate) name: String,
+    pub(crate) signature: Signature,
+    pub(crate) reference: FuncRef,
+}
+
 /// See the module.
 pub(crate) struct Declarations {
     pub(crate) jit: JITModule,
@@ -94,6 +101,13 @@ impl Declarations {
     /// For calls of a declared function within `func`.
     pub(crate) fn reference(&mut self, id: FuncId, func: &mut ir::Function) -> FuncRef {
         self.jit.declare_func_in_func(id, func)
+    }
+
+    /// For calls of a declared function within `func`, with what is known of it.
+    pub(crate) fn callee(&mut self, id: FuncId, func: &mut ir::Function) -> Callee {
+        let reference = self.reference(id, func);
+        let Declared { name, signature } = self.get(id);
+        Callee { name: name.clone(), signature: signature.clone(), reference }
     }
 
     pub(crate) fn call_system(&mut self, func: &mut ir::Function) -> FuncRef {

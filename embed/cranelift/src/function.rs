@@ -2,25 +2,28 @@
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    self, Inst, InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, UserStackMapEntry, Value,
-    types::I64,
+    self, FuncRef, Inst, InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind,
+    UserStackMapEntry, Value, types::I64,
 };
+use cranelift_codegen::isa::TargetFrontendConfig;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use cranelift_module::FuncId;
-use stackmark::stack::asm::layout::{G_STACK_LIMIT, NativeFn};
-use stackmark::stack::{YIELD, poll};
+use stackmark::stack::asm::layout::G_STACK_LIMIT;
+use stackmark::stack::poll;
 use std::ops::{Deref, DerefMut};
 
+use crate::barrier::Barrier;
 use crate::declarations::{Declarations, Declared};
 use crate::error::CompileError;
 use crate::kind::{Kind, Signature};
 
 mod calls;
 mod objects;
+mod within;
 
 /// How a function is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Start {
+pub enum Start {
     /// By managed code.
     Managed,
     /// By a goroutine's start: the first parameter is the goroutine.
@@ -35,25 +38,52 @@ pub(crate) enum Start {
 ///
 /// Its methods keep the contracts: what they return as a reference, and what they load as one, is
 /// in the stack map of every call that it lives across.
-pub struct Function<'f> {
+///
+/// `M` is [`Within`] its module and for the heap of an [`Engine`](crate::Engine), which
+/// [`Module::define`](crate::Module::define) makes, or [`Apart`] from it.
+pub struct Function<'f, M = Within<'f>> {
     builder: FunctionBuilder<'f>,
-    declarations: &'f mut Declarations,
     name: String,
     signature: Signature,
     params: Vec<Value>,
+    outside: Outside,
     /// The poll of the prologue: slots with references are not zeroed yet.
     prologue_poll: Option<Inst>,
     /// Words of stack slots that hold references.
     mapped: Vec<UserStackMapEntry>,
+    module: M,
 }
 
-impl std::fmt::Debug for Function<'_> {
+/// A function that has its module at hand.
+pub struct Within<'f> {
+    declarations: &'f mut Declarations,
+}
+
+/// A function that does not borrow its module: others may be declared and defined meanwhile.
+#[derive(Debug)]
+pub struct Apart;
+
+/// What a function refers to outside of itself.
+struct Outside {
+    call_system: FuncRef,
+    switch_out: FuncRef,
+    barrier: Option<Barrier>,
+    frontend_config: TargetFrontendConfig,
+}
+
+impl std::fmt::Debug for Within<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Within").finish_non_exhaustive()
+    }
+}
+
+impl<M> std::fmt::Debug for Function<'_, M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Function").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-impl<'f> Deref for Function<'f> {
+impl<'f, M> Deref for Function<'f, M> {
     type Target = FunctionBuilder<'f>;
 
     fn deref(&self) -> &FunctionBuilder<'f> {
@@ -61,11 +91,14 @@ impl<'f> Deref for Function<'f> {
     }
 }
 
-impl DerefMut for Function<'_> {
+impl<M> DerefMut for Function<'_, M> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.builder
     }
 }
+
+/// Words that are zeroed one by one; more are zeroed in a loop.
+const UNROLLED: u32 = 32;
 
 /// Makes a declared function: its entry, its prologue's check, its body.
 ///
@@ -77,47 +110,94 @@ pub(crate) fn build(
     start: Start,
     body: impl FnOnce(&mut Function<'_>) -> Result<(), CompileError>,
 ) -> Result<ir::Function, CompileError> {
-    let Declared { name, signature } = declarations.get(id);
-    let (name, signature) = (name.clone(), signature.clone());
     let mut func = declarations.empty(id);
     let mut context = FunctionBuilderContext::new();
-    let mut builder = FunctionBuilder::new(&mut func, &mut context);
-    let entry = builder.create_block();
-    builder.append_block_params_for_function_params(entry);
-    builder.switch_to_block(entry);
-    let params = builder.block_params(entry).to_vec();
-    let mut f = Function {
-        builder,
-        declarations,
-        name,
-        signature: signature.clone(),
-        params,
-        prologue_poll: None,
-        mapped: Vec::new(),
-    };
-    let goroutine = match start {
-        Start::Managed => None,
-        Start::Goroutine => Some(f.params[0]),
-        Start::Callback => {
-            let block = f.params[0];
-            Some(f.ins().load(I64, MemFlagsData::trusted(), block, 0))
-        }
-    };
-    if let Some(goroutine) = goroutine {
-        f.ins().set_pinned_reg(goroutine);
-    }
-    for (param, kind) in f.params.clone().into_iter().zip(signature.params()) {
-        if kind.is_reference() {
-            f.reference(param);
-        }
-    }
-    f.check_stack();
+    let mut f = Function::new(declarations, id, &mut func, &mut context).within(declarations);
+    f.enter(start);
     body(&mut f)?;
     f.finish();
     Ok(func)
 }
 
-impl<'f> Function<'f> {
+impl<'f> Function<'f, Apart> {
+    /// For code of a declared function in `func`, an [empty](Declarations::empty) one.
+    pub(crate) fn new(
+        declarations: &mut Declarations,
+        id: FuncId,
+        func: &'f mut ir::Function,
+        context: &'f mut FunctionBuilderContext,
+    ) -> Function<'f, Apart> {
+        let outside = Outside {
+            call_system: declarations.call_system(func),
+            switch_out: declarations.switch_out(func),
+            barrier: declarations.barrier,
+            frontend_config: declarations.frontend_config(),
+        };
+        let Declared { name, signature } = declarations.get(id);
+        Function {
+            builder: FunctionBuilder::new(func, context),
+            name: name.clone(),
+            signature: signature.clone(),
+            params: Vec::new(),
+            outside,
+            prologue_poll: None,
+            mapped: Vec::new(),
+            module: Apart,
+        }
+    }
+
+    fn within(self, declarations: &'f mut Declarations) -> Function<'f> {
+        let Function { builder, name, signature, params, outside, prologue_poll, mapped, .. } =
+            self;
+        let module = Within { declarations };
+        Function { builder, name, signature, params, outside, prologue_poll, mapped, module }
+    }
+}
+
+impl<M> Function<'_, M> {
+    /// Makes the entry block, with the pinned register and the prologue's check of the stack. The
+    /// parameters that are references are [declared](Function::reference).
+    ///
+    /// # Panics
+    /// If the first parameter is not as `start` says.
+    pub fn enter(&mut self, start: Start) {
+        let entry = self.create_block();
+        self.append_block_params_for_function_params(entry);
+        self.switch_to_block(entry);
+        self.params = self.block_params(entry).to_vec();
+        match start {
+            Start::Managed => {}
+            Start::Goroutine => {
+                let goroutine = self.params[0];
+                self.ins().set_pinned_reg(goroutine);
+            }
+            Start::Callback => {
+                let block = self.params[0];
+                let goroutine = self.ins().load(I64, MemFlagsData::trusted(), block, 0);
+                self.ins().set_pinned_reg(goroutine);
+            }
+        }
+        for (index, kind) in self.signature.params().to_vec().into_iter().enumerate() {
+            if kind.is_reference() {
+                self.reference(self.params[index]);
+            }
+        }
+        // What a goroutine starts with has room, and its callee makes the check.
+        if start != Start::Goroutine {
+            self.check_stack();
+        }
+    }
+
+    /// The function's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The function's signature.
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
     /// The `index`th parameter.
     ///
     /// # Panics
@@ -132,6 +212,11 @@ impl<'f> Function<'f> {
     /// If there are not so many.
     pub fn params<const N: usize>(&self) -> [Value; N] {
         self.params[..].try_into().expect("as many parameters as the function has")
+    }
+
+    /// The parameters, however many there are.
+    pub fn all_params(&self) -> &[Value] {
+        &self.params
     }
 
     /// Declares that a value is a reference, an address within an object, or an address in the
@@ -161,33 +246,61 @@ impl<'f> Function<'f> {
         self.ins().get_pinned_reg(I64)
     }
 
-    /// The address of a stack slot of so many words, all 0, of which some are references. The
-    /// slot's references are roots at every call from here on.
+    /// A stack slot of so many bytes, rounded up to whole words, and its address. Some of its words
+    /// are references: these are roots at every call from here on, and then all of it is zeroed.
+    ///
+    /// The address is declared. All addresses within the slot derive from it, or are made anew for
+    /// each access.
     ///
     /// # Panics
     /// Behind a call: its stack map would name the slot before it is zeroed.
-    pub fn slot(&mut self, references: &[bool]) -> Value {
-        let calls = self.calls().len();
-        assert!(calls <= 1, "{}: slots are made before the first call", self.name);
-        let bytes = (references.len() * 8) as u32;
+    pub fn slot(&mut self, bytes: u32, references: &[bool]) -> (StackSlot, Value) {
+        let polls = usize::from(self.prologue_poll.is_some());
+        let first = self.calls().len() <= polls;
+        assert!(first, "{}: slots are made before the first call", self.name);
+        let bytes = bytes.next_multiple_of(8).max(8);
         let slot = self.builder.create_sized_stack_slot(StackSlotData::new(
             StackSlotKind::ExplicitSlot,
             bytes,
             3,
         ));
-        let zero = self.int(0);
-        for at in (0..bytes).step_by(8) {
-            let address = self.ins().stack_addr(I64, slot, 0);
-            self.ins().store(MemFlagsData::trusted(), zero, address, at as i32);
-        }
+        let address = self.ins().stack_addr(I64, slot, 0);
+        let address = self.reference(address);
         let words = references.iter().enumerate().filter(|(_, is_reference)| **is_reference);
+        let mapped = self.mapped.len();
         self.mapped.extend(words.map(|(i, _)| UserStackMapEntry {
             ty: I64,
             slot,
             offset: 8 * i as u32,
         }));
-        let address = self.ins().stack_addr(I64, slot, 0);
-        self.reference(address)
+        if self.mapped.len() > mapped {
+            self.zero_words(address, bytes);
+        }
+        (slot, address)
+    }
+
+    /// Zeroes whole words, without a call.
+    pub fn zero_words(&mut self, at: Value, bytes: u32) {
+        let zero = self.int(0);
+        if bytes <= 8 * UNROLLED {
+            for offset in (0..bytes).step_by(8) {
+                self.ins().store(MemFlagsData::trusted(), zero, at, offset as i32);
+            }
+            return;
+        }
+        let left = self.declare_var(I64);
+        let all = self.int(i64::from(bytes));
+        self.def_var(left, all);
+        let (head, done) = (self.create_block(), self.create_block());
+        self.ins().jump(head, &[]);
+        self.switch_to_block(head);
+        let n = self.use_var(left);
+        let n = self.ins().iadd_imm_s(n, -8);
+        self.def_var(left, n);
+        let to = self.ins().iadd(at, n);
+        self.ins().store(MemFlagsData::trusted(), zero, to, 0);
+        self.ins().brif(n, head, &[], done, &[]);
+        self.switch_to_block(done);
     }
 
     /// The check of the prologue: makes room for frames, and answers requests.
@@ -224,34 +337,24 @@ impl<'f> Function<'f> {
         call
     }
 
-    fn call_system(&mut self, native: NativeFn, a: Value, b: Value) -> Inst {
-        let callee = self.declarations.call_system(self.builder.func);
-        let native = self.int(native as *const () as i64);
-        self.ins().call(callee, &[native, a, b])
-    }
-
-    /// Lets other goroutines run, if there is a scheduler.
-    pub fn yield_now(&mut self) {
-        let callee = self.declarations.switch_out(self.builder.func);
-        let value = self.int(YIELD as i64);
-        self.ins().call(callee, &[value]);
-    }
-
     fn calls(&self) -> Vec<Inst> {
         let func = &self.builder.func;
         let insts = func.layout.blocks().flat_map(|block| func.layout.block_insts(block));
         insts.filter(|inst| func.dfg.insts[*inst].opcode().is_call()).collect()
     }
 
-    fn finish(mut self) {
-        // Every reference word of a slot is a root at every call behind its zeroing.
-        let prologue_poll = self.prologue_poll;
-        for call in self.calls().into_iter().filter(|call| Some(*call) != prologue_poll) {
-            for entry in &self.mapped {
-                self.builder.func.dfg.append_user_stack_map_entry(call, entry.clone());
+    /// Ends the function: seals its blocks and completes its stack maps.
+    pub fn finish(mut self) {
+        if !self.mapped.is_empty() {
+            // Every reference word of a slot is a root at every call behind its zeroing.
+            let prologue_poll = self.prologue_poll;
+            for call in self.calls().into_iter().filter(|call| Some(*call) != prologue_poll) {
+                for entry in &self.mapped {
+                    self.builder.func.dfg.append_user_stack_map_entry(call, entry.clone());
+                }
             }
         }
         self.builder.seal_all_blocks();
-        self.builder.finalize(self.declarations.frontend_config());
+        self.builder.finalize(self.outside.frontend_config);
     }
 }

@@ -2,7 +2,7 @@
 
 use parking_lot::RwLock;
 use stackmark::Collector;
-use stackmark::mark_sweep::{Allocator, MarkSweep};
+use stackmark::mark_sweep::MarkSweep;
 use stackmark::stack::{Caller, Goroutine, Host, NativeException};
 use std::collections::HashMap;
 use std::error::Error;
@@ -93,14 +93,13 @@ impl Host for EngineHost {
     fn machine_attached(&self) -> usize {
         let word = self.own.machine_attached();
         let allocator = self.heap.allocator().unwrap_or_else(|error| self.own.fatal(&error));
-        let slots = Allocator::slots_address(&allocator);
         let stores = self.collector().write_barrier().buffer();
-        machine::set(Box::new(MachineData { allocator, stores, word }));
-        slots
+        machine::set(MachineData { allocator, stores, word })
     }
 
     fn machine_detached(&self, _slots: usize) {
-        if let Some(data) = machine::take() {
+        // SAFETY: the thread runs no managed code and no native function of it any more.
+        if let Some(data) = unsafe { machine::take() } {
             self.own.machine_detached(data.word);
         }
     }

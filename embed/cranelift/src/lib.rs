@@ -3,9 +3,11 @@
 //! A [`Module`] compiles functions so that the library finds every reference in their frames, may
 //! move their stacks, and may hijack their returns: its [`Function`] keeps the contracts that a
 //! front end would have to keep by hand. An [`Engine`] is a runtime with a heap and a concurrent
-//! collector for them. An embedder with a heap or a front end of its own takes the parts that it
-//! wants: [`Module::define_function`] takes Cranelift's IR as it is, [`flags::isa`] the settings,
-//! [`rematerialise::rematerialise`] and [`isolation::isolate`] the passes.
+//! collector for them. An embedder with a runtime, a heap or a front end of its own takes the parts
+//! that it wants: [`Module::builder`] keeps the contracts and does not borrow the module,
+//! [`Module::define_function`] takes Cranelift's IR as it is, [`machine`] holds what each thread
+//! has, [`flags::isa`] makes the settings, [`rematerialise::rematerialise`] and
+//! [`isolation::isolate`] are the passes.
 //!
 //! `examples/cons.rs` is a whole program.
 
@@ -21,7 +23,7 @@ mod function;
 mod host;
 pub mod isolation;
 mod kind;
-mod machine;
+pub mod machine;
 mod module;
 mod natives;
 mod program;
@@ -36,7 +38,7 @@ pub use cranelift_frontend;
 pub use cranelift_module::FuncId;
 pub use engine::{Engine, EngineError, Settings};
 pub use error::{CompileError, ModuleError};
-pub use function::Function;
+pub use function::{Apart, Function, Start, Within};
 pub use host::DefaultHost;
 pub use kind::{FLOAT, INT, Kind, REF, Signature};
 pub use module::{Module, Options};

@@ -1,5 +1,9 @@
 //! What each machine has of its own: memory to allocate from, a buffer of the write barrier, and
 //! the embedder's.
+//!
+//! An [`Engine`](crate::Engine) keeps it by itself. An embedder with a host of its own calls [`set`]
+//! in [`Host::machine_attached`](stackmark::stack::Host::machine_attached) and [`take`] in
+//! [`Host::machine_detached`](stackmark::stack::Host::machine_detached).
 
 use stackmark::mark_sweep::Allocator;
 use stackmark::write_barrier::BarrierBuffer;
@@ -7,11 +11,14 @@ use std::cell::Cell;
 use std::ptr;
 
 /// A machine's own. It is made when its thread is attached, and dropped when it is detached.
-pub(crate) struct MachineData {
-    pub(crate) allocator: Allocator,
-    pub(crate) stores: BarrierBuffer,
-    /// The word of the embedder's own host.
-    pub(crate) word: usize,
+#[derive(Debug)]
+pub struct MachineData {
+    /// What its goroutines allocate from.
+    pub allocator: Allocator,
+    /// What its goroutines report stores to.
+    pub stores: BarrierBuffer,
+    /// The embedder's own.
+    pub word: usize,
 }
 
 thread_local! {
@@ -20,25 +27,36 @@ thread_local! {
     static MACHINE: Cell<*const MachineData> = const { Cell::new(ptr::null()) };
 }
 
-/// Makes `data` the calling thread's.
-pub(crate) fn set(data: Box<MachineData>) {
-    debug_assert!(MACHINE.get().is_null(), "a thread is attached once");
+/// Makes `data` the calling thread's. Returns what inline allocation finds its allocator by: the
+/// word that the host returns for the machine.
+///
+/// # Panics
+/// If the thread has some already.
+pub fn set(data: MachineData) -> usize {
+    assert!(MACHINE.get().is_null(), "a thread is attached once");
+    let data = Box::new(data);
+    let slots = data.allocator.slots_address();
     MACHINE.set(Box::into_raw(data));
+    slots
 }
 
 /// Takes what the calling thread has, if it has something.
-pub(crate) fn take() -> Option<Box<MachineData>> {
+///
+/// # Safety
+/// Not called within [`with`].
+pub unsafe fn take() -> Option<Box<MachineData>> {
     let data = MACHINE.replace(ptr::null());
-    // SAFETY: made by `set` on this thread, and taken once.
+    // SAFETY: made by `set` on this thread, and taken once. By our contract no reference to it is
+    // left.
     (!data.is_null()).then(|| unsafe { Box::from_raw(data.cast_mut()) })
 }
 
 /// Calls `f` with what the calling thread has.
 ///
 /// # Panics
-/// If the thread is not a machine of an engine.
-pub(crate) fn with<R>(f: impl FnOnce(&MachineData) -> R) -> R {
+/// If the thread has nothing.
+pub fn with<R>(f: impl FnOnce(&MachineData) -> R) -> R {
     // SAFETY: null, or made by `set` on this thread; it is taken by `take` on this thread alone,
-    // which nothing calls within `f`: the thread is not detached there.
-    f(unsafe { MACHINE.get().as_ref() }.expect("this thread is a machine of an engine"))
+    // which nothing calls within `f`.
+    f(unsafe { MACHINE.get().as_ref() }.expect("this thread is a machine with data of its own"))
 }

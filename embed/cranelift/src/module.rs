@@ -1,14 +1,14 @@
 //! Functions that are compiled, placed and registered together.
 
-use cranelift_codegen::ir::{self, Block, FuncRef};
-use cranelift_codegen::isa::TargetFrontendConfig;
+use cranelift_codegen::ir::{self, Block, FuncRef, Value};
 use cranelift_codegen::isa::unwind::UnwindInfo;
+use cranelift_frontend::FunctionBuilderContext;
 use cranelift_module::{FuncId, Module as _};
 use gimli::write::{Address, EhFrame, EndianVec, FrameTable};
 use stackmark::stack::MAX_FRAME;
 use stackmark::unwind::stack_map::cranelift;
 use stackmark::unwind::{self, Code, Region};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::barrier::Barrier;
 use crate::compile::{Backends, Compiled, Known, compile};
@@ -16,7 +16,7 @@ use crate::declarations::{Declarations, Declared};
 use crate::entry;
 use crate::error::{CompileError, ModuleError};
 use crate::flags::isa;
-use crate::function::{self, Function, Start};
+use crate::function::{self, Apart, Function, Start};
 use crate::kind::{Kind, Signature};
 use crate::program::{Entries, Placed, Program};
 
@@ -50,11 +50,21 @@ pub struct Module {
     options: Options,
     backends: Backends,
     declarations: Declarations,
-    /// With their identity in the module: a function with a large frame has another one than its
-    /// entry.
-    compiled: Vec<(FuncId, Compiled)>,
+    compiled: Vec<Made>,
+    /// Functions with large frames, which have entries.
+    large: HashSet<FuncId>,
     /// What a goroutine begins with, and what native code calls back, by the function called.
     entries: HashMap<FuncId, Entries<FuncId>>,
+}
+
+/// A function's machine code.
+struct Made {
+    /// Its identity in the module.
+    id: FuncId,
+    /// The declared function that it belongs to. A function with a large frame has another identity
+    /// than the entry that goes in its place.
+    of: FuncId,
+    compiled: Compiled,
 }
 
 impl std::fmt::Debug for Module {
@@ -80,6 +90,7 @@ impl Module {
             backends,
             declarations,
             compiled: Vec::new(),
+            large: HashSet::new(),
             entries: HashMap::new(),
         })
     }
@@ -132,9 +143,68 @@ impl Module {
         self.define_function(id, func, None)
     }
 
-    /// As [`Module::define`], for a function that the embedder has built itself by the contracts.
-    /// What is reached from `isolated` is entered with unknown registers, and uses no value from
-    /// elsewhere.
+    /// An empty function for a declared one, to be filled by a [builder](Module::builder) and
+    /// [defined](Module::define_function).
+    ///
+    /// # Panics
+    /// As [`Module::signature`].
+    pub fn empty(&self, id: FuncId) -> ir::Function {
+        self.declarations.empty(id)
+    }
+
+    /// For the code of a declared function, in an [empty](Module::empty) one. Meanwhile others may
+    /// be declared and defined. The embedder [enters](Function::enter) and
+    /// [finishes](Function::finish) the function itself.
+    ///
+    /// # Panics
+    /// As [`Module::signature`].
+    pub fn builder<'f>(
+        &mut self,
+        id: FuncId,
+        func: &'f mut ir::Function,
+        context: &'f mut FunctionBuilderContext,
+    ) -> Function<'f, Apart> {
+        Function::new(&mut self.declarations, id, func, context)
+    }
+
+    /// Calls a declared function in `f`. Returns its results.
+    ///
+    /// # Errors
+    /// [`CompileError::Arity`].
+    ///
+    /// # Panics
+    /// As [`Module::signature`].
+    pub fn call(
+        &mut self,
+        f: &mut Function<'_, Apart>,
+        callee: FuncId,
+        args: &[Value],
+    ) -> Result<Vec<Value>, CompileError> {
+        let callee = self.declarations.callee(callee, f.func);
+        f.call_declared(&callee, args)
+    }
+
+    /// As [`Module::call`]; an exception that leaves the callee goes on in `landing`: see
+    /// [`Function::try_call`].
+    ///
+    /// # Errors
+    /// [`CompileError::Arity`].
+    ///
+    /// # Panics
+    /// As [`Module::signature`].
+    pub fn try_call(
+        &mut self,
+        f: &mut Function<'_, Apart>,
+        callee: FuncId,
+        args: &[Value],
+        landing: Block,
+    ) -> Result<Vec<Value>, CompileError> {
+        let callee = self.declarations.callee(callee, f.func);
+        f.try_call_declared(&callee, args, landing)
+    }
+
+    /// As [`Module::define`], for a function that the embedder has built itself. What is reached
+    /// from `isolated` is entered with unknown registers, and uses no value from elsewhere.
     ///
     /// # Errors
     /// [`CompileError`].
@@ -146,17 +216,18 @@ impl Module {
     ) -> Result<(), CompileError> {
         let compiled = self.compile(id, func, isolated)?;
         if compiled.frame as usize <= MAX_FRAME {
-            return self.place(id, compiled);
+            return self.place(Made { id, of: id, compiled });
         }
         // The function proper gets another identity. Under its own one goes an entry that makes
         // room first.
         let (name, signature) = (self.name(id).to_owned(), self.signature(id).clone());
         let frame = compiled.frame;
         let body = self.declare_signature(&name, signature);
-        self.place(body, compiled)?;
+        self.place(Made { id: body, of: id, compiled })?;
         let entry = entry::large_frame(&mut self.declarations, id, body, frame);
-        let entry = self.compile(id, entry, None)?;
-        self.place(id, entry)
+        let compiled = self.compile(id, entry, None)?;
+        self.large.insert(id);
+        self.place(Made { id, of: id, compiled })
     }
 
     /// Makes what a goroutine begins with, and what native code calls back, for a function:
@@ -192,34 +263,23 @@ impl Module {
         compile(&self.backends, id, name, func, isolated, known)
     }
 
-    /// Puts code into the module, as `id`.
-    fn place(&mut self, id: FuncId, compiled: Compiled) -> Result<(), CompileError> {
-        let Compiled { name, bytes, alignment, relocations, .. } = &compiled;
-        self.declarations.jit.define_function_bytes(id, *alignment, bytes, relocations).map_err(
-            |error| CompileError::Place { function: name.clone(), error: error.to_string() },
-        )?;
-        self.compiled.push((id, compiled));
+    /// Puts code into the module.
+    fn place(&mut self, made: Made) -> Result<(), CompileError> {
+        let Compiled { name, bytes, alignment, relocations, .. } = &made.compiled;
+        self.declarations
+            .jit
+            .define_function_bytes(made.id, *alignment, bytes, relocations)
+            .map_err(|error| CompileError::Place {
+                function: name.clone(),
+                error: error.to_string(),
+            })?;
+        self.compiled.push(made);
         Ok(())
     }
 
-    /// For calls of a declared function within `func`.
+    /// For calls of a declared function, or its address, within `func`.
     pub fn reference(&mut self, id: FuncId, func: &mut ir::Function) -> FuncRef {
         self.declarations.reference(id, func)
-    }
-
-    /// For calls of [`call_system`](stackmark::stack::asm::call_system_address) within `func`.
-    pub fn call_system(&mut self, func: &mut ir::Function) -> FuncRef {
-        self.declarations.call_system(func)
-    }
-
-    /// For calls of [`switch_out`](stackmark::stack::asm::switch_out_address) within `func`.
-    pub fn switch_out(&mut self, func: &mut ir::Function) -> FuncRef {
-        self.declarations.switch_out(func)
-    }
-
-    /// What Cranelift's frontend asks of the machine.
-    pub fn frontend_config(&self) -> TargetFrontendConfig {
-        self.declarations.frontend_config()
     }
 
     /// Puts everything in its final place, and registers it with `code`. The code stays until the
@@ -246,7 +306,7 @@ impl Module {
             ..Region::default()
         };
         let mut program = Program::default();
-        for (id, compiled) in self.compiled {
+        for Made { id, of, compiled } in self.compiled {
             let (start, len) = (address(id), compiled.bytes.len());
             region.functions.push(unwind::Function {
                 name: compiled.name.clone(),
@@ -271,7 +331,9 @@ impl Module {
                     .iter()
                     .map(|(at, pad)| (start + *at as usize, start + *pad as usize)),
             );
-            let placed = Placed { name: compiled.name, start, len, lines: compiled.lines };
+            let (name, lines) = (compiled.name, compiled.lines);
+            let makes_room = id == of && self.large.contains(&id);
+            let placed = Placed { id: of, makes_room, name, start, len, lines };
             program.functions.push(placed);
         }
         let mut eh_frame = EhFrame::from(EndianVec::new(gimli::LittleEndian));
@@ -281,8 +343,7 @@ impl Module {
         let end = region.functions.iter().map(|f| f.start + f.len).max().unwrap_or(0);
         region.len = end - region.start;
         // Large frames have entries that make room: only the bodies exceed the limit.
-        let large = region.safepoints.iter().any(|s| s.cfa_offset as usize > MAX_FRAME);
-        if large {
+        if !self.large.is_empty() {
             region.max_frame = None;
         }
         code.register(region)?;

@@ -10,6 +10,11 @@ use crate::kind::Signature;
 /// A function in its final place.
 #[derive(Clone, Debug)]
 pub struct Placed {
+    /// The declared function.
+    pub id: FuncId,
+    /// Whether this is not its code but the entry that makes room for its large frame, and calls
+    /// it.
+    pub makes_room: bool,
     /// Its name.
     pub name: String,
     /// Its address.
@@ -77,14 +82,18 @@ impl Program {
         *self.addresses.get(&id).expect("a function of this module")
     }
 
+    /// The index of the function with an instruction at `pc`.
+    pub fn function_index(&self, pc: usize) -> Option<usize> {
+        let behind = self.functions.partition_point(|function| function.start <= pc);
+        let index = behind.checked_sub(1)?;
+        let function = &self.functions[index];
+        (pc < function.start + function.len).then_some(index)
+    }
+
     /// The function's name and the source location at `pc`, which lies within an instruction.
     pub fn source(&self, pc: usize) -> Option<(&str, u32)> {
-        let at = self.functions.partition_point(|function| function.start <= pc);
-        let function = &self.functions[at.checked_sub(1)?];
-        let offset = u32::try_from(pc - function.start).ok()?;
-        if offset as usize >= function.len {
-            return None;
-        }
+        let function = &self.functions[self.function_index(pc)?];
+        let offset = (pc - function.start) as u32;
         let line = function.lines.partition_point(|(from, _)| *from <= offset);
         let line = line.checked_sub(1).map_or(0, |at| function.lines[at].1);
         Some((&function.name, line))

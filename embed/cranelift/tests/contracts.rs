@@ -284,7 +284,7 @@ fn slots_hold_references_and_their_addresses_move() {
         f.return_(&[])
     });
     let main = b.function("main", &[INT], &[INT], &|f| {
-        let slot = f.slot(&[false, true]);
+        let (_, slot) = f.slot(16, &[false, true]);
         f.store_plain(f.param(0), slot, 0);
         f.call(set, &[slot, f.param(0)])?;
         let other = f.call(build, &[f.param(0)])?[0];

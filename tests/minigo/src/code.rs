@@ -1,6 +1,8 @@
 //! A compiled program, as the runtime sees it.
 
-use std::ops::Range;
+use cranelift_module::FuncId;
+use stackmark_cranelift::Program;
+use std::collections::HashMap;
 
 /// What a function is to tracebacks and to `recover`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -20,24 +22,6 @@ pub(crate) enum Role {
     Runtime,
 }
 
-/// A compiled function.
-pub(crate) struct Function {
-    pub(crate) name: String,
-    pub(crate) start: usize,
-    pub(crate) len: usize,
-    pub(crate) role: Role,
-    /// Offsets of code with the source line that it is from, ascending; 0: none.
-    pub(crate) lines: Vec<(u32, u32)>,
-}
-
-/// A return address with the frame's size and its slots, as Cranelift gives them.
-pub(crate) struct Safepoint {
-    pub(crate) return_address: usize,
-    /// From the stack pointer to the saved frame pointer.
-    pub(crate) span: u32,
-    pub(crate) slots: Vec<u32>,
-}
-
 /// A compiled program.
 pub(crate) struct Code {
     /// The function object that the first goroutine runs.
@@ -53,10 +37,9 @@ pub(crate) struct Code {
     /// Whether there is C code.
     pub(crate) calls_c: bool,
     pub(crate) own_methods: OwnMethods,
-    pub(crate) range: Range<usize>,
-    pub(crate) functions: Vec<Function>,
-    pub(crate) safepoints: Vec<Safepoint>,
-    pub(crate) eh_frame: Vec<u8>,
+    pub(crate) program: Program,
+    /// Those that are not plain.
+    pub(crate) roles: HashMap<FuncId, Role>,
     /// Package-level variables that may hold references: addresses and lengths in bytes.
     pub(crate) globals: Vec<(usize, usize)>,
 }

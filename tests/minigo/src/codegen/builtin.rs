@@ -9,6 +9,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types as clif};
 use go_parser::ast::{CallExpr, Expr, Node};
 use go_types::Builtin;
+use stackmark_cranelift::REF;
 
 impl FuncGen<'_, '_> {
     pub(crate) fn builtin(&mut self, b: Builtin, c: &CallExpr, e: &Expr) -> Compiled<Vec<Val>> {
@@ -35,7 +36,7 @@ impl FuncGen<'_, '_> {
             }
             Builtin::Close => {
                 let ch = self.expr(&c.args[0])?;
-                self.native(natives::channel_close, &[ch.v[0]]);
+                self.b.native(natives::channel_close, &[ch.v[0]]);
                 vec![]
             }
             Builtin::Panic => {
@@ -72,14 +73,14 @@ impl FuncGen<'_, '_> {
                 if self.try_place(e)?.is_none() {
                     self.expr(e)?;
                 }
-                self.iconst(n as i64)
+                self.b.int(n as i64)
             }
             Kind::Pointer(inner) => {
                 let Kind::Array(n, _) = self.kind(inner) else {
                     return Err(self.error(pos, "the length of this operand is not supported"));
                 };
                 self.expr(e)?;
-                self.iconst(n as i64)
+                self.b.int(n as i64)
             }
             Kind::Map(..) => {
                 let m = self.expr(e)?.v[0];
@@ -87,8 +88,8 @@ impl FuncGen<'_, '_> {
             }
             Kind::Chan(..) => {
                 let ch = self.expr(e)?.v[0];
-                let which = self.iconst(i64::from(cap));
-                self.native(natives::channel_length, &[ch, which])
+                let which = self.b.int(i64::from(cap));
+                self.b.native(natives::channel_length, &[ch, which])
             }
             _ => return Err(self.error(pos, "the length of this operand is not supported")),
         })
@@ -111,7 +112,7 @@ impl FuncGen<'_, '_> {
                 self.expr(&c.args[1])?
             };
             let args = [info, s.v[0], s.v[1], s.v[2], more.v[0], more.v[1]];
-            self.native(natives::append_slice, &args);
+            self.b.native(natives::append_slice, &args);
             return Ok(self.slice_result(t));
         }
         let mut values = vec![];
@@ -123,7 +124,7 @@ impl FuncGen<'_, '_> {
             return Ok(s);
         }
         // Room for all of them first, then one store after the other.
-        let (pointer, cap) = (self.ref_var(), self.b.declare_var(clif::I64));
+        let (pointer, cap) = (self.b.variable(REF), self.b.declare_var(clif::I64));
         self.b.def_var(pointer, s.v[0]);
         self.b.def_var(cap, s.v[2]);
         let needed = self.b.ins().iadd_imm_s(s.v[1], values.len() as i64);
@@ -131,9 +132,9 @@ impl FuncGen<'_, '_> {
         let (grow, store) = (self.b.create_block(), self.b.create_block());
         self.b.ins().brif(fits, store, &[], grow, &[]);
         self.b.switch_to_block(grow);
-        self.native(natives::grow_slice, &[info, s.v[0], s.v[1], s.v[2], needed]);
+        self.b.native(natives::grow_slice, &[info, s.v[0], s.v[1], s.v[2], needed]);
         let new = self.result_ref(0);
-        let new_cap = self.result_word(2, clif::I64);
+        let new_cap = self.b.result_word(2, clif::I64);
         self.b.def_var(pointer, new);
         self.b.def_var(cap, new_cap);
         self.b.ins().jump(store, &[]);
@@ -192,7 +193,7 @@ impl FuncGen<'_, '_> {
     pub(super) fn copy(&mut self, to: &Val, from: &Val) -> Val {
         let Kind::Slice(elem) = self.kind(to.ty) else { unreachable!("copies go to slices") };
         let info = self.type_info(elem);
-        let n = self.native(natives::copy_slice, &[info, to.v[0], to.v[1], from.v[0], from.v[1]]);
+        let n = self.b.native(natives::copy_slice, &[info, to.v[0], to.v[1], from.v[0], from.v[1]]);
         Val { ty: self.c.types.basic.int, v: vec![n] }
     }
 
@@ -233,19 +234,19 @@ impl FuncGen<'_, '_> {
             Kind::Chan(_, elem) => {
                 let cap = match c.args.get(1) {
                     Some(e) => self.index_value(e)?,
-                    None => self.iconst(0),
+                    None => self.b.int(0),
                 };
                 self.check_size(cap, 1 << 40, Failure::MakeChan);
                 let elem = self.channel_element(elem);
                 let info = self.type_info(elem);
-                let at = self.native(natives::channel_make, &[info, cap]);
-                let at = self.refv(at);
+                let at = self.b.native(natives::channel_make, &[info, cap]);
+                let at = self.b.reference(at);
                 Ok(Val { ty: t, v: vec![at] })
             }
             Kind::Map(..) => {
                 let hint = match c.args.get(1) {
                     Some(e) => self.index_value(e)?,
-                    None => self.iconst(0),
+                    None => self.b.int(0),
                 };
                 Ok(self.map_make(t, hint))
             }
@@ -274,11 +275,11 @@ impl FuncGen<'_, '_> {
         let v = self.snapshot(v);
         let element = self.channel_element(elem);
         let v = Val { ty: element, v: v.v };
-        let g = self.goroutine();
+        let g = self.b.goroutine();
         // Word 0 is the channel's; the elements follow.
         let at = self.b.ins().iadd_imm_s(g, natives::ELEMENT_OFFSET as i64);
         self.store_at(element, at, 0, &v, false);
-        let closed = self.native(natives::channel_send, &[ch]);
+        let closed = self.b.native(natives::channel_send, &[ch]);
         let ok = self.b.ins().icmp_imm_s(IntCC::Equal, closed, 0);
         self.check(ok, Failure::SendClosed, &[]);
         Ok(())
@@ -297,7 +298,7 @@ impl FuncGen<'_, '_> {
     pub(crate) fn receive_value(&mut self, ch: Value, elem: Ty) -> Compiled<(Val, Value)> {
         let element = self.channel_element(elem);
         let status = self.b.declare_var(clif::I64);
-        let s = self.native(natives::channel_receive, &[ch]);
+        let s = self.b.native(natives::channel_receive, &[ch]);
         self.b.def_var(status, s);
         // A goroutine that was parked finds the element in its own words, which the collector
         // scans.
@@ -306,12 +307,12 @@ impl FuncGen<'_, '_> {
         let (fetch, done) = (self.b.create_block(), self.b.create_block());
         self.b.ins().brif(parked, fetch, &[], done, &[]);
         self.b.switch_to_block(fetch);
-        let s = self.native(natives::channel_fetch, &[s]);
+        let s = self.b.native(natives::channel_fetch, &[s]);
         self.b.def_var(status, s);
         self.b.ins().jump(done, &[]);
         self.b.switch_to_block(done);
         let open = self.b.use_var(status);
-        let g = self.goroutine();
+        let g = self.b.goroutine();
         let v = self.load_at(element, g, natives::ELEMENT_OFFSET as i64);
         let ok = self.as_bool(open);
         Ok((self.received_value(v, elem, element), ok))
@@ -326,7 +327,7 @@ impl FuncGen<'_, '_> {
         let zero = self.zero(elem);
         let is_nil = self.b.ins().icmp_imm_s(IntCC::Equal, v.v[0], 0);
         let at = self.b.ins().select(is_nil, zero.v[0], v.v[0]);
-        let at = self.refv(at);
+        let at = self.b.reference(at);
         Val { ty: elem, v: vec![at] }
     }
 
@@ -382,9 +383,9 @@ impl FuncGen<'_, '_> {
     }
 
     fn print_one(&mut self, what: natives::Print, words: &[Value]) {
-        let which = self.iconst(what as i64);
+        let which = self.b.int(what as i64);
         let mut args = vec![which];
         args.extend_from_slice(words);
-        self.native(natives::print, &args);
+        self.b.native(natives::print, &args);
     }
 }

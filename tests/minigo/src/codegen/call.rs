@@ -1,20 +1,19 @@
 //! Calls: of declared functions, methods, function values and the functions of the standard
 //! packages.
 
-use super::abi::{self, ResultPlace, Results};
+use super::abi;
 use super::foreign::CFunction;
 use super::function::{FuncGen, Val};
 use super::place::Place;
 use crate::error::Compiled;
 use crate::runtime::natives::Failure;
-use crate::types::{Kind, Sig, Ty};
+use crate::types::{Kind, Part, Sig, Ty};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types as clif};
+use cranelift_codegen::ir::{InstBuilder, Value, types as clif};
 use cranelift_module::FuncId;
 use go_parser::Pos;
 use go_parser::ast::{CallExpr, Expr, Node, SelectorExpr};
 use go_types::{ObjKey, OperandMode, Selection, SelectionKind};
-use stackmark_asm::layout::G_RESULTS;
 use std::rc::Rc;
 
 /// What is called.
@@ -249,7 +248,7 @@ impl FuncGen<'_, '_> {
             return Ok(out);
         }
         let info = self.c.types.info(elem);
-        let n = self.iconst(rest.len() as i64);
+        let n = self.b.int(rest.len() as i64);
         let mut evaluated = vec![];
         for v in rest {
             evaluated.push(take(self, v, elem)?);
@@ -277,49 +276,39 @@ impl FuncGen<'_, '_> {
 
     pub(crate) fn emit_call(&mut self, callee: &Callee, sig: &Sig, args: &[Val]) -> Vec<Val> {
         let flat: Vec<Value> = args.iter().flat_map(|a| a.v.iter().copied()).collect();
-        let call = match callee {
+        let results = match callee {
             Callee::C(f) => return self.c_call(f, sig, args),
             Callee::Method { value, name } => return self.call_interface(value, name, sig, args),
-            Callee::Direct(id) => {
-                let f = self.c.emitter.reference(*id, self.b.func);
-                self.b.ins().call(f, &flat)
-            }
+            Callee::Direct(id) => self.call_function(*id, &flat),
             Callee::Object(object) => {
                 self.check_nil(*object);
-                let code = self.b.ins().load(clif::I64, MemFlagsData::trusted(), *object, 0);
-                let signature = abi::signature(&mut self.c.types, sig, true);
-                let signature = self.b.import_signature(signature);
-                let mut all = vec![*object];
-                all.extend(flat);
-                self.b.ins().call_indirect(signature, code, &all)
+                let code = self.b.load_plain(clif::I64, *object, 0);
+                self.call_code(code, *object, sig, &flat)
             }
         };
-        let registers = self.b.inst_results(call).to_vec();
-        self.collect_results(&registers, &sig.results)
+        self.collect_results(results, &sig.results)
     }
 
-    pub(crate) fn collect_results(&mut self, registers: &[Value], list: &[Ty]) -> Vec<Val> {
+    /// Calls the code of a function that takes a function object, or what stands in its place.
+    pub(crate) fn call_code(
+        &mut self,
+        code: Value,
+        object: Value,
+        sig: &Sig,
+        args: &[Value],
+    ) -> Vec<Value> {
+        let signature = abi::signature(&mut self.c.types, sig, true);
+        let all: Vec<Value> = [object].iter().chain(args).copied().collect();
+        let called = self.b.call_indirect(&signature, code, &all);
+        called.expect("the arguments of the signature")
+    }
+
+    pub(crate) fn collect_results(&mut self, mut values: Vec<Value>, list: &[Ty]) -> Vec<Val> {
         let parts = abi::parts_of(&mut self.c.types, list);
-        let mut next = registers.iter();
-        let mut values: Vec<Value> = vec![];
-        match abi::results(&parts) {
-            Results::Parts(places) => {
-                for (part, place) in parts.iter().zip(places) {
-                    let v = match place {
-                        ResultPlace::Register => *next.next().expect("a register for each"),
-                        ResultPlace::Word(i) => self.result_word(i, part.clif),
-                    };
-                    values.push(if part.is_ref { self.refv(v) } else { v });
-                }
-            }
-            Results::Object => {
-                let object = self.refv(registers[0]);
-                for (i, part) in parts.iter().enumerate() {
-                    let v =
-                        self.b.ins().load(part.clif, MemFlagsData::trusted(), object, 8 * i as i32);
-                    values.push(if part.is_ref { self.refv(v) } else { v });
-                }
-            }
+        if abi::in_object(&parts) {
+            let object = values[0];
+            let loads = parts.iter().enumerate();
+            values = loads.map(|(i, part)| self.b.load(*part, object, 8 * i as i32)).collect();
         }
         let mut rest = values.into_iter();
         list.iter()
@@ -350,41 +339,21 @@ impl FuncGen<'_, '_> {
             return;
         }
         let parts = abi::parts_of(&mut self.c.types, &sig.results);
-        match abi::results(&parts) {
-            Results::Parts(places) => {
-                let mut registers = vec![];
-                let g = self.goroutine();
-                for (v, place) in flat.iter().zip(places) {
-                    match place {
-                        ResultPlace::Register => registers.push(*v),
-                        ResultPlace::Word(i) => {
-                            self.b.ins().store(
-                                MemFlagsData::trusted(),
-                                *v,
-                                g,
-                                (G_RESULTS + 8 * i) as i32,
-                            );
-                        }
-                    }
-                }
-                self.b.ins().return_(&registers);
-            }
-            Results::Object => {
-                let object = self.words_object(&parts, &flat);
-                self.b.ins().return_(&[object]);
-            }
+        if abi::in_object(&parts) {
+            flat = vec![self.words_object(&parts, &flat)];
         }
+        self.b.return_(&flat).expect("the results of the signature");
     }
 
     /// A heap object with one word for each value.
-    fn words_object(&mut self, parts: &[abi::Part], values: &[Value]) -> Value {
-        let info = self.c.words_info(parts.iter().map(|p| p.is_ref).collect());
+    fn words_object(&mut self, parts: &[Part], values: &[Value]) -> Value {
+        let info = self.c.words_info(parts.iter().map(|p| p.is_reference()).collect());
         let object = self.allocate_values(info, 1);
         let refs: Vec<Value> =
-            parts.iter().zip(values).filter(|(p, _)| p.is_ref).map(|(_, v)| *v).collect();
+            parts.iter().zip(values).filter(|(p, _)| p.is_reference()).map(|(_, v)| *v).collect();
         self.write_barrier_into(object, &refs);
-        for (i, v) in values.iter().enumerate() {
-            self.b.ins().store(MemFlagsData::trusted(), *v, object, 8 * i as i32);
+        for (i, (v, part)) in values.iter().zip(parts).enumerate() {
+            self.b.store_unreported(*part, *v, object, 8 * i as i32);
         }
         object
     }

@@ -1,14 +1,15 @@
 //! Function literals and bound methods.
 
-use super::abi::{self, Part};
+use super::abi;
 use super::function::{FuncGen, Storage, Val};
 use super::{Compiler, Literal};
 use crate::error::Compiled;
 use crate::types::{Kind, Ty};
 use crate::walk::{Node as Walk, children};
-use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types as clif};
+use cranelift_codegen::ir::Value;
 use go_parser::ast::{Expr, FuncLit, Node, SelectorExpr};
 use go_types::{ObjKey, Selection};
+use stackmark_cranelift::REF;
 use std::collections::HashSet;
 use std::rc::Rc;
 
@@ -27,7 +28,7 @@ impl FuncGen<'_, '_> {
             format!("{}.{}", self.name, self.literals)
         };
         let signature = abi::signature(&mut self.c.types, &sig, true);
-        let id = self.c.emitter.declare(&name, &signature);
+        let id = self.c.emitter.declare_signature(&name, signature);
         let captures = self.captures_of(lit);
         let (mut parts, mut values) = (vec![], vec![]);
         for obj in &captures {
@@ -39,7 +40,7 @@ impl FuncGen<'_, '_> {
                     values.extend(vars.iter().map(|v| self.b.use_var(*v)).collect::<Vec<Value>>());
                 }
                 Storage::Boxed(var) => {
-                    parts.push(Part { clif: clif::I64, is_ref: true });
+                    parts.push(REF);
                     values.push(self.b.use_var(var));
                 }
                 Storage::Slot(_) => {
@@ -56,7 +57,6 @@ impl FuncGen<'_, '_> {
         self.c.literals.push_back(Literal {
             lit: lit.clone(),
             id,
-            name,
             sig,
             captures,
             escapes: self.escapes.clone(),
@@ -96,19 +96,17 @@ impl FuncGen<'_, '_> {
             let t = self.c.object_type(*obj, pos)?;
             let storage =
                 if self.escapes.in_heap(*obj) || self.c.types.layout(t).components.is_none() {
-                    let v = self.b.ins().load(clif::I64, MemFlagsData::trusted(), context, at);
+                    let v = self.b.load_reference(context, at);
                     at += 8;
-                    let v = self.refv(v);
-                    let var = self.ref_var();
+                    let var = self.b.variable(REF);
                     self.b.def_var(var, v);
                     Storage::Boxed(var)
                 } else {
                     let vars = self.component_vars(t);
                     let parts = abi::parts(&mut self.c.types, t);
                     for (var, p) in vars.iter().zip(parts) {
-                        let v = self.b.ins().load(p.clif, MemFlagsData::trusted(), context, at);
+                        let v = self.b.load(p, context, at);
                         at += 8;
-                        let v = if p.is_ref { self.refv(v) } else { v };
                         self.b.def_var(*var, v);
                     }
                     Storage::Vars(vars)
@@ -170,8 +168,7 @@ impl FuncGen<'_, '_> {
         let name = self.bound_name();
         let id = self.c.forwarding_function(&name, &sig);
         let interface = v.ty;
-        self.c.forwarding(id, &name, &sig, &sig, |g, object, args| {
-            let object = g.refv(object);
+        self.c.forwarding(id, &sig, &sig, |g, object, args| {
             let value = g.load_at(interface, object, 8);
             g.call_interface(&value, &method, &sig, &args)
         });
@@ -201,7 +198,7 @@ impl FuncGen<'_, '_> {
         let name = self.bound_name();
         let id = self.c.forwarding_function(&name, &own);
         let mut failed = None;
-        self.c.forwarding(id, &name, &own, &sig, |g, _, mut args| {
+        self.c.forwarding(id, &own, &sig, |g, _, mut args| {
             let receiver = args.remove(0);
             match g.call_selected(sel, &receiver, &sig, &args) {
                 Ok(results) => results,

@@ -23,7 +23,7 @@ impl FuncGen<'_, '_> {
                 let n = self.element_count(lit)?;
                 let info = self.c.types.info(elem);
                 let at = self.allocate_values(info, n as usize);
-                let n = self.iconst(n as i64);
+                let n = self.b.int(n as i64);
                 self.fill_elements(lit, elem, at, 0, true)?;
                 Ok(Val { ty: t, v: vec![at, n, n] })
             }

@@ -31,7 +31,7 @@ impl FuncGen<'_, '_> {
             (Kind::String, ConstValue::Str(s)) => {
                 let (at, len) = self.c.emitter.string(s);
                 let at = self.address(at);
-                vec![at, self.iconst(len as i64)]
+                vec![at, self.b.int(len as i64)]
             }
             (Kind::Int { bits, .. }, v) => {
                 let Some(v) = integer(v) else {

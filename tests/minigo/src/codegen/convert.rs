@@ -71,17 +71,17 @@ impl FuncGen<'_, '_> {
                     wide
                 } else {
                     // What does not fit is no rune either.
-                    let most = self.iconst(i64::from(u32::MAX));
+                    let most = self.b.int(i64::from(u32::MAX));
                     self.b.ins().umin(wide, most)
                 };
-                self.native(natives::string_of_rune, &[wide]);
+                self.b.native(natives::string_of_rune, &[wide]);
                 self.string_result(to)
             }
             (Kind::Slice(e), Kind::String) => {
                 let bytes = matches!(self.kind(e), Kind::Int { bits: 8, .. });
                 let f: stackmark_asm::layout::NativeFn =
                     if bytes { natives::string_of_bytes } else { natives::string_of_runes };
-                self.native(f, &[v.v[0], v.v[1]]);
+                self.b.native(f, &[v.v[0], v.v[1]]);
                 self.string_result(to)
             }
             (Kind::String, Kind::Slice(e)) => {
@@ -89,7 +89,7 @@ impl FuncGen<'_, '_> {
                 let f: stackmark_asm::layout::NativeFn =
                     if bytes { natives::bytes_of_string } else { natives::runes_of_string };
                 let info = self.type_info(if bytes { basic.uint8 } else { basic.int32 });
-                self.native(f, &[v.v[0], v.v[1], info]);
+                self.b.native(f, &[v.v[0], v.v[1], info]);
                 self.slice_result(to)
             }
             (Kind::Slice(_), Kind::Pointer(_)) => {
@@ -103,15 +103,15 @@ impl FuncGen<'_, '_> {
     /// The string that a native has left in the result words.
     pub(crate) fn string_result(&mut self, t: Ty) -> Val {
         let at = self.result_ref(0);
-        let len = self.result_word(1, clif::I64);
+        let len = self.b.result_word(1, clif::I64);
         Val { ty: t, v: vec![at, len] }
     }
 
     /// The slice that a native has left in the result words.
     pub(crate) fn slice_result(&mut self, t: Ty) -> Val {
         let at = self.result_ref(0);
-        let len = self.result_word(1, clif::I64);
-        let cap = self.result_word(2, clif::I64);
+        let len = self.b.result_word(1, clif::I64);
+        let cap = self.b.result_word(2, clif::I64);
         Val { ty: t, v: vec![at, len, cap] }
     }
 
@@ -127,7 +127,7 @@ impl FuncGen<'_, '_> {
         let limit = self.b.ins().f64const(9_223_372_036_854_775_808.0);
         let in_range = self.b.ins().fcmp(FloatCC::LessThan, f, limit);
         let r = self.b.ins().fcvt_to_sint_sat(clif::I64, f);
-        let lowest = self.iconst(i64::MIN);
+        let lowest = self.b.int(i64::MIN);
         self.b.ins().select(in_range, r, lowest)
     }
 
@@ -138,7 +138,7 @@ impl FuncGen<'_, '_> {
         let low = self.float_to_i64(f);
         let rest = self.b.ins().fsub(f, limit);
         let high = self.float_to_i64(rest);
-        let sign = self.iconst(i64::MIN);
+        let sign = self.b.int(i64::MIN);
         let high = self.b.ins().bxor(high, sign);
         self.b.ins().select(small, low, high)
     }

@@ -5,10 +5,10 @@
 //! them, last first. A panic runs them too, from above, and when one of them recovers, the call at
 //! the beginning returns a second time, with 0. From there the function runs the rest of them and
 //! returns its results. Registers and spill slots are then those of some later moment, so the way
-//! out uses no value from outside of itself (see `Emitter::define_isolated`): the defer
+//! out uses no value from outside of itself (see `Emitter::define`): the defer
 //! frame and the results are found through stack slots of their own.
 
-use super::abi::{self, Part};
+use super::abi;
 use super::call::Callee;
 use super::function::{FuncGen, Storage, Val};
 use crate::code::Role;
@@ -16,14 +16,12 @@ use crate::error::Compiled;
 use crate::runtime::natives::{self, DEFER_HEAD, DEFER_LINK};
 use crate::types::{Kind, Sig, Ty};
 use crate::walk::{Node as Walk, children};
-use cranelift_codegen::ir::{
-    self, Block, InstBuilder, MemFlagsData, StackSlot, Value, types as clif,
-};
-use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_codegen::ir::{Block, InstBuilder, StackSlot, Value, types as clif};
 use cranelift_module::FuncId;
 use go_parser::ast::{BlockStmt, CallExpr, Node, Stmt};
 use go_types::{Builtin, ObjKey, OperandMode};
 use stackmark_asm::layout::G_LANGUAGE;
+use stackmark_cranelift::{REF, Start};
 use std::rc::Rc;
 
 /// Results of more bytes than this live in the heap while deferred functions may change them.
@@ -75,9 +73,9 @@ impl FuncGen<'_, '_> {
             let slot = match boxed {
                 true => self.word_slot(),
                 false => {
-                    let (slot, at) = self.value_slot(layout.size as u32, &layout.words);
+                    let (slot, at) = self.b.slot(layout.size as u32, &layout.words);
                     if !layout.has_refs() {
-                        self.zero_words(at, (layout.size as u32).next_multiple_of(8));
+                        self.b.zero_words(at, (layout.size as u32).next_multiple_of(8));
                     }
                     slot
                 }
@@ -89,7 +87,7 @@ impl FuncGen<'_, '_> {
     }
 
     fn word_slot(&mut self) -> StackSlot {
-        self.value_slot(8, &Rc::from([true])).0
+        self.b.slot(8, &[true]).0
     }
 
     /// The result variables of a function with defer statements, then its defer frame.
@@ -102,12 +100,12 @@ impl FuncGen<'_, '_> {
             let at = self.b.ins().stack_addr(clif::I64, slot, 0);
             let storage = if boxed {
                 let value = self.allocate(*t);
-                self.b.ins().store(MemFlagsData::trusted(), value, at, 0);
-                let var = self.ref_var();
+                self.b.store_unreported(REF, value, at, 0);
+                let var = self.b.variable(REF);
                 self.b.def_var(var, value);
                 Storage::Boxed(var)
             } else {
-                Storage::Slot(self.refv(at))
+                Storage::Slot(self.b.reference(at))
             };
             if let Some(obj) = results.get(i).copied().flatten() {
                 self.vars.insert(obj, storage.clone());
@@ -117,12 +115,12 @@ impl FuncGen<'_, '_> {
         self.result_vars = Some(vars);
         let d = self.defers.as_ref().expect("prepared");
         let (slot, exit) = (d.frame, d.exit);
-        let frame = self.native(natives::defer_enter, &[]);
+        let frame = self.b.native(natives::defer_enter, &[]);
         let body = self.b.create_block();
         self.b.ins().brif(frame, body, &[], exit, &[]);
         self.b.switch_to_block(body);
         let at = self.b.ins().stack_addr(clif::I64, slot, 0);
-        self.b.ins().store(MemFlagsData::trusted(), frame, at, 0);
+        self.b.store_unreported(REF, frame, at, 0);
         Ok(())
     }
 
@@ -132,35 +130,26 @@ impl FuncGen<'_, '_> {
         let (one, done) = (self.b.create_block(), self.b.create_block());
         self.b.switch_to_block(exit);
         let at = self.b.ins().stack_addr(clif::I64, frame, 0);
-        let frame = self.b.ins().load(clif::I64, MemFlagsData::trusted(), at, 0);
-        let frame = self.refv(frame);
-        let node = self.b.ins().load(clif::I64, MemFlagsData::trusted(), frame, DEFER_HEAD);
+        let frame = self.b.load_reference(at, 0);
+        let node = self.b.load_reference(frame, DEFER_HEAD);
         self.b.ins().brif(node, one, &[], done, &[]);
         self.b.switch_to_block(one);
-        let next = self.b.ins().load(clif::I64, MemFlagsData::trusted(), node, NODE_NEXT);
-        let function = self.b.ins().load(clif::I64, MemFlagsData::trusted(), node, NODE_FUNCTION);
-        let next = self.refv(next);
-        let function = self.refv(function);
+        let next = self.b.load_reference(node, NODE_NEXT);
+        let function = self.b.load_reference(node, NODE_FUNCTION);
         // The node leaves the list: a barrier that shades what is overwritten shades it.
-        let node = self.refv(node);
         self.write_barrier(&[next, node]);
-        self.b.ins().store(MemFlagsData::trusted(), next, frame, DEFER_HEAD);
+        self.b.store_unreported(REF, next, frame, DEFER_HEAD);
         self.call_object(function);
         self.b.ins().jump(exit, &[]);
         self.b.switch_to_block(done);
-        let link = self.b.ins().load(clif::I64, MemFlagsData::trusted(), frame, DEFER_LINK);
-        let g = self.goroutine();
-        self.b.ins().store(MemFlagsData::trusted(), link, g, G_LANGUAGE as i32);
+        let link = self.b.load_reference(frame, DEFER_LINK);
+        let g = self.b.goroutine();
+        self.b.store_unreported(REF, link, g, G_LANGUAGE as i32);
         let sig = self.sig.clone();
         let mut values = vec![];
         for (t, r) in sig.results.iter().zip(&results) {
             let at = self.b.ins().stack_addr(clif::I64, r.slot, 0);
-            let base = if r.boxed {
-                let v = self.b.ins().load(clif::I64, MemFlagsData::trusted(), at, 0);
-                self.refv(v)
-            } else {
-                self.refv(at)
-            };
+            let base = if r.boxed { self.b.load_reference(at, 0) } else { self.b.reference(at) };
             values.push(self.load_at(*t, base, 0));
         }
         self.emit_return(values);
@@ -170,8 +159,7 @@ impl FuncGen<'_, '_> {
 
     /// Calls a function object without parameters.
     pub(crate) fn call_object(&mut self, object: Value) {
-        let sig = Sig { params: vec![], results: vec![], variadic: false };
-        self.emit_call(&Callee::Object(object), &sig, &[]);
+        self.emit_call(&Callee::Object(object), &Sig::default(), &[]);
     }
 
     /// `defer f(x)`: everything but the call happens now.
@@ -188,14 +176,12 @@ impl FuncGen<'_, '_> {
         let info = self.c.words_info(vec![true, true]);
         let node = self.allocate_values(info, 1);
         let at = self.b.ins().stack_addr(clif::I64, slot, 0);
-        let frame = self.b.ins().load(clif::I64, MemFlagsData::trusted(), at, 0);
-        let frame = self.refv(frame);
-        let next = self.b.ins().load(clif::I64, MemFlagsData::trusted(), frame, DEFER_HEAD);
-        let next = self.refv(next);
+        let frame = self.b.load_reference(at, 0);
+        let next = self.b.load_reference(frame, DEFER_HEAD);
         self.write_barrier(&[object, next, node]);
-        self.b.ins().store(MemFlagsData::trusted(), object, node, NODE_FUNCTION);
-        self.b.ins().store(MemFlagsData::trusted(), next, node, NODE_NEXT);
-        self.b.ins().store(MemFlagsData::trusted(), node, frame, DEFER_HEAD);
+        self.b.store_unreported(REF, object, node, NODE_FUNCTION);
+        self.b.store_unreported(REF, next, node, NODE_NEXT);
+        self.b.store_unreported(REF, node, frame, DEFER_HEAD);
     }
 
     /// Evaluates the operands of `c`, and makes a function object without parameters that calls it.
@@ -256,7 +242,7 @@ impl FuncGen<'_, '_> {
         let target = match callee {
             Callee::Direct(id) => Some(id),
             Callee::Object(f) => {
-                parts.push(Part { clif: clif::I64, is_ref: true });
+                parts.push(REF);
                 values.push(f);
                 None
             }
@@ -285,7 +271,7 @@ impl FuncGen<'_, '_> {
             Builtin::Close => {
                 let ch = self.expr(&c.args[0])?;
                 self.late_thunk(what, vec![ch], |g, v| {
-                    g.native(natives::channel_close, &[v[0].v[0]]);
+                    g.b.native(natives::channel_close, &[v[0].v[0]]);
                     Ok(())
                 })
             }
@@ -351,8 +337,8 @@ impl FuncGen<'_, '_> {
 
     /// `recover()`: the value of the panic that runs this function, or nil.
     pub(crate) fn recover(&mut self) -> Val {
-        self.native(natives::recover, &[]);
-        let ty = self.result_word(0, clif::I64);
+        self.b.native(natives::recover, &[]);
+        let ty = self.b.result_word(0, clif::I64);
         let data = self.result_ref(1);
         let any = self.c.types.basic.any;
         debug_assert!(matches!(self.kind(any), Kind::Interface(_)));
@@ -377,37 +363,26 @@ impl super::Compiler<'_> {
         line: u32,
         emit: impl FnOnce(&mut FuncGen<'_, '_>, Vec<Val>) -> Compiled<()>,
     ) -> Compiled<FuncId> {
-        let none = Rc::new(Sig { params: vec![], results: vec![], variadic: false });
+        let none = Rc::default();
         let signature = abi::signature(&mut self.types, &none, true);
-        let id = self.emitter.declare(name, &signature);
-        self.emitter.set_role(id, Role::Wrapper);
-        let mut func =
-            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
-        let mut fbc = FunctionBuilderContext::new();
-        {
-            let b = FunctionBuilder::new(&mut func, &mut fbc);
-            let mut g = FuncGen::new(&mut *self, b, &none, name, Rc::default(), 0);
-            g.enter();
+        let id = self.emitter.declare(name, signature, Role::Wrapper);
+        self.try_define(id, &none, |g| {
+            g.b.enter(Start::Managed);
             g.set_line(line);
-            let entry = g.b.func.layout.entry_block().expect("entered");
-            let context = g.b.block_params(entry)[0];
-            let context = g.refv(context);
-            let mut at = 8;
+            let (context, mut at) = (g.b.param(0), 8);
             let mut values = vec![];
             for t in types {
                 let mut v = vec![];
                 for p in abi::parts(&mut g.c.types, *t) {
-                    let word = g.b.ins().load(p.clif, MemFlagsData::trusted(), context, at);
-                    v.push(if p.is_ref { g.refv(word) } else { word });
+                    v.push(g.b.load(p, context, at));
                     at += 8;
                 }
                 values.push(Val { ty: *t, v });
             }
-            emit(&mut g, values)?;
+            emit(g, values)?;
             g.b.ins().return_(&[]);
-            g.finish_thunk();
-        }
-        self.emitter.define(id, name, func, &[true]);
+            Ok(())
+        })?;
         Ok(id)
     }
 }

@@ -210,7 +210,7 @@ impl FuncGen<'_, '_> {
                 };
                 let array = self.expr(&i.expr)?;
                 let index = self.index_value(&i.index)?;
-                let n = self.iconst(n as i64);
+                let n = self.b.int(n as i64);
                 let p = self.element_place(array.v[0], 0, n, index, elem, true);
                 Ok(self.load(&p, elem))
             }
@@ -234,7 +234,7 @@ impl FuncGen<'_, '_> {
                     return Err(self.error(pos, "a slice of an array that is not a variable"));
                 };
                 let at = self.place_address(&p).expect("arrays live in memory");
-                let n = self.iconst(n as i64);
+                let n = self.b.int(n as i64);
                 (at, n, n, Some(elem), self.c.types.intern(Kind::Slice(elem)))
             }
             Kind::Pointer(array) => {
@@ -243,7 +243,7 @@ impl FuncGen<'_, '_> {
                 };
                 let p = self.expr(&s.expr)?.v[0];
                 self.check_nil(p);
-                let n = self.iconst(n as i64);
+                let n = self.b.int(n as i64);
                 (p, n, n, Some(elem), self.c.types.intern(Kind::Slice(elem)))
             }
             _ => return Err(self.error(pos, "this operand cannot be sliced")),
@@ -253,7 +253,7 @@ impl FuncGen<'_, '_> {
         let low = bound(self, &s.low)?;
         let high = bound(self, &s.high)?;
         let max = bound(self, &s.max)?;
-        let low = low.unwrap_or_else(|| self.iconst(0));
+        let low = low.unwrap_or_else(|| self.b.int(0));
         let in_order =
             |g: &mut Self, a: Value, b: Value| g.b.ins().icmp(IntCC::UnsignedLessThanOrEqual, a, b);
         let is_string = elem.is_none();
@@ -290,7 +290,7 @@ impl FuncGen<'_, '_> {
         match elem {
             None => {
                 let at = self.b.ins().iadd(pointer, delta);
-                let at = self.refv(at);
+                let at = self.b.reference(at);
                 Ok(Val { ty: out, v: vec![at, length] })
             }
             Some(_) => {
@@ -298,10 +298,10 @@ impl FuncGen<'_, '_> {
                 // An empty rest keeps the base: a pointer past the end would refer to another
                 // object.
                 let some = self.b.ins().icmp_imm_s(IntCC::NotEqual, capacity, 0);
-                let zero = self.iconst(0);
+                let zero = self.b.int(0);
                 let delta = self.b.ins().select(some, delta, zero);
                 let at = self.b.ins().iadd(pointer, delta);
-                let at = self.refv(at);
+                let at = self.b.reference(at);
                 Ok(Val { ty: out, v: vec![at, length, capacity] })
             }
         }

@@ -1,22 +1,17 @@
 //! Calls of C functions, and the functions through which C calls Go ones.
 
-use super::Compiler;
 use super::function::{FuncGen, Val};
+use super::{Compiler, abi};
 use crate::cgo::source::{ADDRESS, NAME, WITH_ERRNO, c_name};
 use crate::code::Role;
 use crate::error::Compiled;
 use crate::runtime::natives;
 use crate::types::{Sig, Ty};
-use cranelift_codegen::ir::{
-    self, AbiParam, InstBuilder, MemFlagsData, Signature, StackSlotData, StackSlotKind, Value,
-    types as clif,
-};
-use cranelift_codegen::isa::CallConv;
-use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value, types as clif};
 use cranelift_module::FuncId;
 use go_types::ObjKey;
-use stackmark_asm::layout::{G_RESULTS, NativeFn, RESULT_WORDS};
-use std::rc::Rc;
+use stackmark_asm::layout::NativeFn;
+use stackmark_cranelift::{INT, Start};
 
 /// A function of package C.
 #[derive(Clone, Debug)]
@@ -74,19 +69,11 @@ impl Compiler<'_> {
         let (name, pos) = (format!("main.{}.export", o.name()), o.pos());
         let sig = self.function_sig(obj, pos)?;
         let target = self.functions[&obj];
-        let mut signature = Signature::new(CallConv::SystemV);
-        signature.params.push(AbiParam::new(clif::I64));
-        signature.returns.push(AbiParam::new(clif::I64));
-        let id = self.emitter.declare(&name, &signature);
-        self.emitter.set_role(id, Role::Wrapper);
-        let mut func =
-            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
-        let mut fbc = FunctionBuilderContext::new();
-        {
-            let b = FunctionBuilder::new(&mut func, &mut fbc);
-            let mut g = FuncGen::new(&mut *self, b, &sig, &name, Rc::default(), 0);
-            let incoming = g.enter_from_native();
-            let at = g.b.ins().load(clif::I64, MemFlagsData::trusted(), incoming, 8);
+        let id = self.emitter.declare(&name, abi::of_parts(&[INT], &[INT]), Role::Wrapper);
+        self.define(id, &sig, |g| {
+            g.b.enter(Start::Callback);
+            let incoming = g.b.param(0);
+            let at = g.b.load_plain(clif::I64, incoming, 8);
             let types: Vec<Ty> = sig.params.iter().chain(&sig.results).copied().collect();
             let (offsets, _) = block(g.c, &types);
             let (params, results) = offsets.split_at(sig.params.len());
@@ -96,30 +83,14 @@ impl Compiler<'_> {
             for (v, o) in values.iter().zip(results) {
                 g.store_at(v.ty, at, *o, v, false);
             }
-            let zero = g.iconst(0);
+            let zero = g.b.int(0);
             g.b.ins().return_(&[zero]);
-            g.finish_thunk();
-        }
-        self.emitter.define(id, &name, func, &[false]);
+        });
         Ok(id)
     }
 }
 
 impl FuncGen<'_, '_> {
-    /// The start of a function that native code calls with the address of words of which the first
-    /// is the goroutine's header: sets the pinned register and makes sure of the room that a callee
-    /// expects.
-    pub(crate) fn enter_from_native(&mut self) -> Value {
-        let entry = self.b.create_block();
-        self.b.append_block_params_for_function_params(entry);
-        self.b.switch_to_block(entry);
-        let incoming = self.b.block_params(entry)[0];
-        let header = self.b.ins().load(clif::I64, MemFlagsData::trusted(), incoming, 0);
-        self.b.ins().set_pinned_reg(header);
-        self.check_stack();
-        incoming
-    }
-
     /// Calls a C function.
     pub(crate) fn c_call(&mut self, f: &CFunction, sig: &Sig, args: &[Val]) -> Vec<Val> {
         if let Some(results) = self.c_helper(&f.name, sig, args) {
@@ -146,7 +117,7 @@ impl FuncGen<'_, '_> {
         }
         let wrapper = self.address(wrapper);
         let at = self.b.ins().stack_addr(clif::I64, slot, 0);
-        self.native(natives::foreign_call, &[wrapper, at]);
+        self.b.native(natives::foreign_call, &[wrapper, at]);
         // What C was given.
         self.keep_alive(args);
         let mut results = vec![];
@@ -158,10 +129,10 @@ impl FuncGen<'_, '_> {
         if f.with_errno {
             let at = self.b.ins().stack_addr(clif::I64, slot, 0);
             let o = offsets.last().expect("errno's own");
-            let e = self.b.ins().load(clif::I32, MemFlagsData::trusted(), at, *o as i32);
+            let e = self.b.load_plain(clif::I32, at, *o as i32);
             let e = self.b.ins().sextend(clif::I64, e);
-            self.native(natives::errno_value, &[e]);
-            let ty = self.result_word(0, clif::I64);
+            self.b.native(natives::errno_value, &[e]);
+            let ty = self.b.result_word(0, clif::I64);
             let data = self.result_ref(1);
             results.push(Val { ty: sig.results[1], v: vec![ty, data] });
         }
@@ -170,15 +141,13 @@ impl FuncGen<'_, '_> {
 
     /// The references in these values are roots of the calls up to here.
     pub(crate) fn keep_alive(&mut self, values: &[Val]) {
-        let g = self.goroutine();
+        let mut references = vec![];
         for v in values {
-            let parts = super::abi::parts(&mut self.c.types, v.ty);
-            for (word, _) in v.v.iter().zip(parts).filter(|(_, p)| p.is_ref) {
-                let word = self.refv(*word);
-                let last = (G_RESULTS + 8 * (RESULT_WORDS - 1)) as i32;
-                self.b.ins().store(MemFlagsData::trusted(), word, g, last);
-            }
+            let parts = abi::parts(&mut self.c.types, v.ty);
+            let words = v.v.iter().zip(parts).filter(|(_, part)| part.is_reference());
+            references.extend(words.map(|(word, _)| self.b.reference(*word)));
         }
+        self.b.keep_alive(&references);
     }
 
     /// The functions of package C that are the runtime's.
@@ -192,10 +161,10 @@ impl FuncGen<'_, '_> {
             "GoBytes" => natives::go_bytes,
             _ => return None,
         };
-        let result = self.native(f, &words);
+        let result = self.b.native(f, &words);
         let t = sig.results[0];
         Some(vec![match name {
-            "CString" | "CBytes" => Val { ty: t, v: vec![self.refv(result)] },
+            "CString" | "CBytes" => Val { ty: t, v: vec![self.b.reference(result)] },
             "GoBytes" => self.slice_result(t),
             _ => self.string_result(t),
         }])

@@ -17,12 +17,12 @@ use crate::runtime::natives;
 use crate::types::{Kind, Sig, Ty};
 use crate::walk::{Node as Walk, children};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{self, InstBuilder, MemFlagsData, TrapCode, Value, types as clif};
-use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_codegen::ir::{InstBuilder, TrapCode, Value, types as clif};
 use cranelift_module::FuncId;
 use go_parser::Pos;
 use go_parser::ast::{CallExpr, Expr, Node, SelectorExpr, Stmt, TypeSwitchStmt};
 use go_types::{ObjKey, Selection};
+use stackmark_cranelift::Start;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -158,7 +158,7 @@ impl Compiler<'_> {
                 code,
                 remembered,
             });
-            self.method_thunk(t, f, id, &name, &sig);
+            self.method_thunk(t, f, id, &sig);
         }
         info.set_methods(table);
         Ok(())
@@ -166,20 +166,15 @@ impl Compiler<'_> {
 
     /// Takes the data word of an interface value that holds a `t` in the place of a function
     /// object.
-    fn method_thunk(&mut self, t: Ty, f: &Found, id: FuncId, name: &str, sig: &Rc<Sig>) {
+    fn method_thunk(&mut self, t: Ty, f: &Found, id: FuncId, sig: &Rc<Sig>) {
         let direct = self.types.info(t).direct;
-        self.forwarding(id, name, sig, sig, |g, data, args| {
-            let data = g.refv(data);
-            g.call_found(t, data, direct, f, sig, &args)
-        });
+        self.forwarding(id, sig, sig, |g, data, args| g.call_found(t, data, direct, f, sig, &args));
     }
 
     /// Declares a wrapper of this signature that takes a function object.
     pub(super) fn forwarding_function(&mut self, name: &str, sig: &Sig) -> FuncId {
         let signature = abi::signature(&mut self.types, sig, true);
-        let id = self.emitter.declare(name, &signature);
-        self.emitter.set_role(id, Role::Wrapper);
-        id
+        self.emitter.declare(name, signature, Role::Wrapper)
     }
 
     /// Defines a function that takes a function object, or what stands in its place, and the
@@ -187,38 +182,22 @@ impl Compiler<'_> {
     pub(super) fn forwarding(
         &mut self,
         id: FuncId,
-        name: &str,
         own: &Rc<Sig>,
         sig: &Rc<Sig>,
         body: impl FnOnce(&mut FuncGen<'_, '_>, Value, Vec<Val>) -> Vec<Val>,
     ) {
-        let signature = abi::signature(&mut self.types, own, true);
-        let mut func =
-            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
-        let mut fbc = FunctionBuilderContext::new();
-        let mut refs = vec![true];
-        {
-            let b = FunctionBuilder::new(&mut func, &mut fbc);
-            let mut g = FuncGen::new(&mut *self, b, sig, name, Rc::default(), 0);
-            g.enter();
-            let entry = g.b.func.layout.entry_block().expect("entered");
-            let params = g.b.block_params(entry).to_vec();
-            let mut rest = params[1..].iter();
+        self.define(id, sig, |g| {
+            g.b.enter(Start::Managed);
+            let mut rest = g.b.all_params().to_vec().into_iter();
+            let object = rest.next().expect("the function object");
             let mut args = vec![];
             for ty in &own.params {
-                let mut v = vec![];
-                for part in abi::parts(&mut g.c.types, *ty) {
-                    let word = *rest.next().expect("the signature has a value for each part");
-                    v.push(if part.is_ref { g.refv(word) } else { word });
-                    refs.push(part.is_ref);
-                }
-                args.push(Val { ty: *ty, v });
+                let parts = abi::parts(&mut g.c.types, *ty).len();
+                args.push(Val { ty: *ty, v: rest.by_ref().take(parts).collect() });
             }
-            let results = body(&mut g, params[0], args);
+            let results = body(g, object, args);
             g.emit_return(results);
-            g.finish_thunk();
-        }
-        self.emitter.define(id, name, func, &refs);
+        });
     }
 
     /// The methods `Error` and `RuntimeError` of the runtime's own errors, with the numbers of
@@ -236,23 +215,13 @@ impl Compiler<'_> {
 
     /// A method that returns the text of the error in its data word, if it returns anything.
     fn error_method(&mut self, name: &str, sig: &Rc<Sig>) -> FuncId {
-        let signature = abi::signature(&mut self.types, sig, true);
-        let id = self.emitter.declare(name, &signature);
-        self.emitter.set_role(id, Role::Wrapper);
-        let mut func =
-            ir::Function::with_name_signature(ir::UserFuncName::user(0, id.as_u32()), signature);
-        let mut fbc = FunctionBuilderContext::new();
-        {
-            let b = FunctionBuilder::new(&mut func, &mut fbc);
-            let mut g = FuncGen::new(&mut *self, b, sig, name, Rc::default(), 0);
-            g.enter();
-            let entry = g.b.func.layout.entry_block().expect("entered");
-            let data = g.b.block_params(entry)[0];
+        let id = self.forwarding_function(name, sig);
+        self.define(id, sig, |g| {
+            g.b.enter(Start::Managed);
+            let data = g.b.param(0);
             let text = sig.results.iter().map(|t| g.load_at(*t, data, 0)).collect();
             g.emit_return(text);
-            g.finish_thunk();
-        }
-        self.emitter.define(id, name, func, &[true]);
+        });
         id
     }
 }
@@ -331,8 +300,7 @@ impl FuncGen<'_, '_> {
         }
         for index in &f.path {
             if let Kind::Pointer(inner) = self.kind(own) {
-                let p = self.b.ins().load(clif::I64, MemFlagsData::trusted(), at, 0);
-                at = self.refv(p);
+                at = self.b.load_reference(at, 0);
                 self.check_nil(at);
                 own = inner;
             }
@@ -349,8 +317,7 @@ impl FuncGen<'_, '_> {
         if let Kind::Pointer(inner) = self.kind(own)
             && inner == f.receiver
         {
-            let p = self.b.ins().load(clif::I64, MemFlagsData::trusted(), at, 0);
-            let p = self.refv(p);
+            let p = self.b.load_reference(at, 0);
             self.check_nil(p);
             return self.load_at(inner, p, 0).v;
         }
@@ -394,18 +361,18 @@ impl FuncGen<'_, '_> {
             self.address(Box::leak(Box::new(NO_METHOD.as_ptr() as usize)) as *mut usize as usize);
         let name: &'static String = Box::leak(Box::new(name.to_owned()));
         let code = self.b.declare_var(clif::I64);
-        let cached = self.b.ins().load(clif::I64, MemFlagsData::trusted(), place, 0);
-        let known = self.b.ins().load(clif::I64, MemFlagsData::trusted(), cached, 0);
+        let cached = self.b.load_plain(clif::I64, place, 0);
+        let known = self.b.load_plain(clif::I64, cached, 0);
         let same = self.b.ins().icmp(IntCC::Equal, known, ty);
         let [hit, miss, call] = [(); 3].map(|()| self.b.create_block());
         self.b.ins().brif(same, hit, &[], miss, &[]);
         self.b.switch_to_block(hit);
-        let at = self.b.ins().load(clif::I64, MemFlagsData::trusted(), cached, CACHED_CODE);
+        let at = self.b.load_plain(clif::I64, cached, CACHED_CODE);
         self.b.def_var(code, at);
         self.b.ins().jump(call, &[]);
         self.b.switch_to_block(miss);
         let name = self.address(std::ptr::from_ref(name) as usize);
-        let found = self.native(natives::find_method, &[ty, name, place]);
+        let found = self.b.native(natives::find_method, &[ty, name, place]);
         self.b.def_var(code, found);
         self.b.ins().jump(call, &[]);
         self.b.switch_to_block(call);
@@ -420,13 +387,9 @@ impl FuncGen<'_, '_> {
         sig: &Sig,
         args: &[Val],
     ) -> Vec<Val> {
-        let signature = abi::signature(&mut self.c.types, sig, true);
-        let signature = self.b.import_signature(signature);
-        let mut all = vec![data];
-        all.extend(args.iter().flat_map(|a| a.v.iter().copied()));
-        let call = self.b.ins().call_indirect(signature, code, &all);
-        let registers = self.b.inst_results(call).to_vec();
-        self.collect_results(&registers, &sig.results)
+        let args: Vec<Value> = args.iter().flat_map(|a| a.v.iter().copied()).collect();
+        let results = self.call_code(code, data, sig, &args);
+        self.collect_results(results, &sig.results)
     }
 
     /// Whether the dynamic type in `ty` is `t`, or implements it.
@@ -438,7 +401,7 @@ impl FuncGen<'_, '_> {
         if !self.c.types.is_interface(t) {
             return self.b.ins().icmp(IntCC::Equal, ty, info);
         }
-        let r = self.native(natives::implements, &[ty, info]);
+        let r = self.b.native(natives::implements, &[ty, info]);
         self.as_bool(r)
     }
 
@@ -463,7 +426,7 @@ impl FuncGen<'_, '_> {
         self.b.ins().brif(ok, go_on, &[], bad, &[]);
         self.b.switch_to_block(bad);
         let info = self.type_info(t);
-        self.native(natives::assertion_error, &[value.v[0], info, source]);
+        self.b.native(natives::assertion_error, &[value.v[0], info, source]);
         self.panic_with_results();
         self.b.ins().trap(TrapCode::unwrap_user(1));
         self.b.switch_to_block(go_on);

@@ -5,7 +5,7 @@ use super::place::Place;
 use crate::error::Compiled;
 use crate::runtime::natives;
 use crate::types::{Kind, Ty};
-use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types as clif};
+use cranelift_codegen::ir::{InstBuilder, Value, types as clif};
 use go_parser::ast::{CompositeLit, Expr, IndexExpr, RangeStmt};
 use stackmark_asm::layout::G_RESULTS;
 
@@ -18,7 +18,7 @@ impl FuncGen<'_, '_> {
         if self.c.types.layout(key.ty).components.is_none() {
             return key.v[0];
         }
-        let g = self.goroutine();
+        let g = self.b.goroutine();
         let at = (G_RESULTS + 8 * KEY_WORD) as i64;
         self.store_at(key.ty, g, at, key, false);
         self.b.ins().iadd_imm_s(g, at)
@@ -43,9 +43,9 @@ impl FuncGen<'_, '_> {
         let Kind::Map(_, elem) = self.kind(t) else { unreachable!("called for maps") };
         let info = self.type_info(t);
         let key = self.key_address(key);
-        let at = self.native(natives::map_find, &[info, m, key]);
-        let found = self.result_word(1, clif::I64);
-        let at = self.refv(at);
+        let at = self.b.native(natives::map_find, &[info, m, key]);
+        let found = self.b.result_word(1, clif::I64);
+        let at = self.b.reference(at);
         let v = self.load_at(elem, at, 0);
         // What is stored in the map later must not show here.
         let v = self.snapshot(v);
@@ -63,31 +63,31 @@ impl FuncGen<'_, '_> {
     pub(crate) fn map_assign(&mut self, t: Ty, m: Value, key: &Val) -> Value {
         let info = self.type_info(t);
         let key = self.key_address(key);
-        let at = self.native(natives::map_assign, &[info, m, key]);
-        self.refv(at)
+        let at = self.b.native(natives::map_assign, &[info, m, key]);
+        self.b.reference(at)
     }
 
     pub(crate) fn map_make(&mut self, t: Ty, hint: Value) -> Val {
         let info = self.type_info(t);
-        let at = self.native(natives::map_make, &[info, hint]);
-        Val { ty: t, v: vec![self.refv(at)] }
+        let at = self.b.native(natives::map_make, &[info, hint]);
+        Val { ty: t, v: vec![self.b.reference(at)] }
     }
 
     pub(crate) fn map_delete(&mut self, map: &Val, key: &Val) {
         let info = self.type_info(map.ty);
         let key = self.key_address(key);
-        self.native(natives::map_delete, &[info, map.v[0], key]);
+        self.b.native(natives::map_delete, &[info, map.v[0], key]);
     }
 
     /// `len(m)`: the first word of a map that is not nil.
     pub(crate) fn map_length(&mut self, m: Value) -> Value {
         let n = self.b.declare_var(clif::I64);
-        let zero = self.iconst(0);
+        let zero = self.b.int(0);
         self.b.def_var(n, zero);
         let (some, done) = (self.b.create_block(), self.b.create_block());
         self.b.ins().brif(m, some, &[], done, &[]);
         self.b.switch_to_block(some);
-        let len = self.b.ins().load(clif::I64, MemFlagsData::trusted(), m, 0);
+        let len = self.b.load_plain(clif::I64, m, 0);
         self.b.def_var(n, len);
         self.b.ins().jump(done, &[]);
         self.b.switch_to_block(done);
@@ -96,7 +96,7 @@ impl FuncGen<'_, '_> {
 
     pub(crate) fn map_literal(&mut self, lit: &CompositeLit, t: Ty) -> Compiled<Val> {
         let Kind::Map(key, elem) = self.kind(t) else { unreachable!("called for maps") };
-        let n = self.iconst(lit.elts.len() as i64);
+        let n = self.b.int(lit.elts.len() as i64);
         let m = self.map_make(t, n);
         for e in &lit.elts {
             let Expr::KeyValue(kv) = e else {
@@ -128,14 +128,14 @@ impl FuncGen<'_, '_> {
         self.hoist(&r.expr)?;
         let m = self.expr(&r.expr)?.v[0];
         let number = self.b.declare_var(clif::I64);
-        let zero = self.iconst(0);
+        let zero = self.b.int(0);
         self.b.def_var(number, zero);
         self.b.ins().jump(head, &[]);
         self.b.switch_to_block(head);
-        self.poll();
+        self.b.poll();
         let info = self.type_info(t);
         let from = self.b.use_var(number);
-        let found = self.native(natives::map_next, &[info, m, from]);
+        let found = self.b.native(natives::map_next, &[info, m, from]);
         let (k, v) = (self.result_ref(1), self.result_ref(2));
         let next = self.b.ins().iadd_imm_s(found, 1);
         self.b.def_var(number, next);

@@ -2,7 +2,7 @@
 
 use super::function::{FuncGen, Val};
 use super::place::Place;
-use crate::runtime::{host, natives};
+use crate::runtime::natives;
 use crate::types::Ty;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types as clif};
 
@@ -37,8 +37,7 @@ impl FuncGen<'_, '_> {
                     .iter()
                     .map(|c| {
                         let at = (offset + i64::from(c.offset)) as i32;
-                        let v = self.b.ins().load(c.clif, MemFlagsData::trusted(), base, at);
-                        if c.is_ref { self.refv(v) } else { v }
+                        self.b.load(c.part, base, at)
                     })
                     .collect()
             }
@@ -72,13 +71,13 @@ impl FuncGen<'_, '_> {
                     let refs: Vec<Value> = components
                         .iter()
                         .zip(&value.v)
-                        .filter(|(c, _)| c.is_ref)
+                        .filter(|(c, _)| c.part.is_reference())
                         .map(|(_, v)| *v)
                         .collect();
-                    let lost: Vec<i64> = match host::shades_lost() {
+                    let lost: Vec<i64> = match self.b.barrier().overwritten {
                         true => components
                             .iter()
-                            .filter(|c| c.is_ref)
+                            .filter(|c| c.part.is_reference())
                             .map(|c| offset + i64::from(c.offset))
                             .collect(),
                         false => vec![],
@@ -94,7 +93,7 @@ impl FuncGen<'_, '_> {
                 let offset = if offset.unsigned_abs() > 1 << 30 { 0 } else { offset };
                 for (c, v) in components.iter().zip(&value.v) {
                     let at = (offset + i64::from(c.offset)) as i32;
-                    self.b.ins().store(MemFlagsData::trusted(), *v, base, at);
+                    self.b.store_unreported(c.part, *v, base, at);
                 }
             }
         }
@@ -103,7 +102,7 @@ impl FuncGen<'_, '_> {
     /// Tells the collector, if it wants to know, of references that are about to be stored, in
     /// various places.
     pub(crate) fn write_barrier(&mut self, refs: &[Value]) {
-        let nothing = self.iconst(0);
+        let nothing = self.b.int(0);
         self.write_barrier_at(refs, None, nothing, &[]);
     }
 
@@ -118,25 +117,20 @@ impl FuncGen<'_, '_> {
         if refs.is_empty() {
             return;
         }
-        let flag = self.address(host::write_barrier_flag() as usize);
-        let on = self.b.ins().load(clif::I8, MemFlagsData::trusted(), flag, 0);
-        let (cold, go_on) = (self.b.create_block(), self.b.create_block());
-        self.b.set_cold_block(cold);
-        self.b.ins().brif(on, cold, &[], go_on, &[]);
-        self.b.switch_to_block(cold);
-        for v in refs {
-            match to {
-                Some(to) => self.native(natives::write_barrier_into, &[*v, to]),
-                None => self.native(natives::write_barrier, &[*v]),
-            };
-        }
-        for offset in lost {
-            let at = self.iadd_ref(base, *offset);
-            let v = self.b.ins().load(clif::I64, MemFlagsData::trusted(), at, 0);
-            self.native(natives::write_barrier_lost, &[v]);
-        }
-        self.b.ins().jump(go_on, &[]);
-        self.b.switch_to_block(go_on);
+        self.b.if_reported(|b| {
+            for v in refs {
+                match to {
+                    Some(to) => b.native(natives::write_barrier_into, &[*v, to]),
+                    None => b.native(natives::write_barrier, &[*v]),
+                };
+            }
+            for offset in lost {
+                let at = b.ins().iadd_imm_s(base, *offset);
+                let at = b.reference(at);
+                let v = b.load_reference(at, 0);
+                b.native(natives::write_barrier_lost, &[v]);
+            }
+        });
     }
 
     /// Copies a value from memory to memory; the two may overlap.
@@ -163,44 +157,20 @@ impl FuncGen<'_, '_> {
             return;
         }
         let info = self.type_info(t);
-        self.native(natives::copy_value, &[info, to, from]);
+        self.b.native(natives::copy_value, &[info, to, from]);
     }
 
     pub(crate) fn zero_memory(&mut self, t: Ty, at: Value, _barrier: bool) {
         let size = self.c.types.layout(t).size;
         if size <= 2 * INLINE_BYTES && size.is_multiple_of(8) {
-            let zero = self.iconst(0);
+            let zero = self.b.int(0);
             for i in 0..size / 8 {
                 self.b.ins().store(MemFlagsData::trusted(), zero, at, 8 * i as i32);
             }
         } else if size > 0 {
-            let size = self.iconst(size as i64);
-            self.native(natives::zero_memory, &[at, size]);
+            let size = self.b.int(size as i64);
+            self.b.native(natives::zero_memory, &[at, size]);
         }
-    }
-
-    /// Zeroes whole words without a call.
-    pub(crate) fn zero_words(&mut self, at: Value, bytes: u32) {
-        let zero = self.iconst(0);
-        if bytes <= 256 {
-            for i in 0..bytes / 8 {
-                self.b.ins().store(MemFlagsData::trusted(), zero, at, 8 * i as i32);
-            }
-            return;
-        }
-        let left = self.b.declare_var(clif::I64);
-        let start = self.iconst(i64::from(bytes));
-        self.b.def_var(left, start);
-        let (head, done) = (self.b.create_block(), self.b.create_block());
-        self.b.ins().jump(head, &[]);
-        self.b.switch_to_block(head);
-        let n = self.b.use_var(left);
-        let n = self.b.ins().iadd_imm_s(n, -8);
-        self.b.def_var(left, n);
-        let to = self.b.ins().iadd(at, n);
-        self.b.ins().store(MemFlagsData::trusted(), zero, to, 0);
-        self.b.ins().brif(n, head, &[], done, &[]);
-        self.b.switch_to_block(done);
     }
 
     pub(crate) fn type_info(&mut self, t: Ty) -> Value {
@@ -218,7 +188,7 @@ impl FuncGen<'_, '_> {
             None => vec![self.allocate(t)],
             Some(components) => components
                 .iter()
-                .map(|c| match c.clif {
+                .map(|c| match c.part.clif() {
                     clif::F64 => self.b.ins().f64const(0.0),
                     clif::F32 => self.b.ins().f32const(0.0),
                     ty => self.b.ins().iconst(ty, 0),

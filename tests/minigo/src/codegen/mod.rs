@@ -71,7 +71,6 @@ pub(crate) struct Compiler<'p> {
 struct Literal {
     lit: Rc<FuncLit>,
     id: FuncId,
-    name: String,
     sig: Rc<Sig>,
     captures: Vec<ObjKey>,
     escapes: Rc<Escapes>,
@@ -103,8 +102,8 @@ pub(crate) fn compile(program: &Program, c_symbols: Option<&Symbols>) -> Compile
     };
     c.lay_out_globals()?;
     let (functions, inits, main) = c.declare_functions()?;
-    for (decl, id, name, obj) in functions {
-        c.function(decl, id, name, obj)?;
+    for (decl, id, obj) in functions {
+        c.function(decl, id, obj)?;
         c.drain_literals()?;
     }
     let start = c.start(&inits, main)?;
@@ -116,7 +115,7 @@ pub(crate) fn compile(program: &Program, c_symbols: Option<&Symbols>) -> Compile
     let [error, runtime_error] = c.error_methods();
     let text = c.text_caller()?;
     let entries = Entries { start, goroutine, raise, exports, error, runtime_error, text };
-    Ok(c.emitter.finish(&entries, program.file_name()))
+    c.emitter.finish(&entries, program.file_name())
 }
 
 impl<'p> Compiler<'p> {
@@ -181,7 +180,7 @@ impl<'p> Compiler<'p> {
     #[allow(clippy::type_complexity, reason = "used once, right above")]
     fn declare_functions(
         &mut self,
-    ) -> Compiled<(Vec<(FuncDeclKey, FuncId, String, ObjKey)>, Vec<FuncId>, FuncId)> {
+    ) -> Compiled<(Vec<(FuncDeclKey, FuncId, ObjKey)>, Vec<FuncId>, FuncId)> {
         let program = self.program;
         let (mut all, mut inits, mut main) = (vec![], vec![], None);
         for d in self.file_decls() {
@@ -217,7 +216,8 @@ impl<'p> Compiler<'p> {
                     _ => format!("{}.{}", self.types.name(recv), ident.name),
                 };
             }
-            let id = self.emitter.declare(&name, &abi::signature(&mut self.types, &sig, false));
+            let signature = abi::signature(&mut self.types, &sig, false);
+            let id = self.emitter.declare_signature(&name, signature);
             self.functions.insert(obj, id);
             if let Some(receiver) = receiver {
                 self.methods.entry(receiver).or_default().push((ident.name.clone(), obj, id));
@@ -227,7 +227,7 @@ impl<'p> Compiler<'p> {
             } else if decl.recv.is_none() && ident.name == "main" {
                 main = Some(id);
             }
-            all.push((*key, id, name, obj));
+            all.push((*key, id, obj));
         }
         let Some(main) = main else {
             let pos = program.info().ast_files.first().map_or(0, |f| f.package);
@@ -263,13 +263,7 @@ impl<'p> Compiler<'p> {
         }
     }
 
-    fn function(
-        &mut self,
-        key: FuncDeclKey,
-        id: FuncId,
-        name: String,
-        obj: ObjKey,
-    ) -> Compiled<()> {
+    fn function(&mut self, key: FuncDeclKey, id: FuncId, obj: ObjKey) -> Compiled<()> {
         let program = self.program;
         let decl = &program.ast.fdecls[key];
         let Some(body) = &decl.body else { return Ok(()) };
@@ -282,17 +276,7 @@ impl<'p> Compiler<'p> {
         let escapes = Rc::new(escape::analyse(program, &mut self.types, &known, &body.list));
         FuncGen::compile(
             self,
-            function::Source {
-                id,
-                name,
-                sig,
-                params,
-                results,
-                body,
-                escapes,
-                depth: 0,
-                captures: None,
-            },
+            function::Source { id, sig, params, results, body, escapes, depth: 0, captures: None },
         )
     }
 
@@ -303,7 +287,6 @@ impl<'p> Compiler<'p> {
             let results = self.result_objects(l.lit.typ);
             let source = function::Source {
                 id: l.id,
-                name: l.name,
                 sig: l.sig,
                 params,
                 results,
@@ -342,10 +325,10 @@ impl<'p> Compiler<'p> {
 
     /// Compiles what the first goroutine runs: the initialisation of the package, then `main`.
     fn start(&mut self, inits: &[FuncId], main: FuncId) -> Compiled<FuncId> {
-        let sig = Rc::new(Sig { params: vec![], results: vec![], variadic: false });
+        let sig = Rc::default();
         let name = "main.init".to_string();
-        let id = self.emitter.declare("minigo.start", &abi::signature(&mut self.types, &sig, true));
-        self.emitter.set_role(id, crate::code::Role::Runtime);
+        let signature = abi::signature(&mut self.types, &sig, true);
+        let id = self.emitter.declare("minigo.start", signature, crate::code::Role::Runtime);
         let program = self.program;
         let mut variables = vec![];
         for i in crate::init_order::initialisers(program) {

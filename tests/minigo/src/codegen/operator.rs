@@ -126,7 +126,7 @@ impl FuncGen<'_, '_> {
         let in_range = self.b.ins().icmp_imm_s(IntCC::UnsignedLessThan, n, i64::from(bits));
         let r = match op {
             Token::SHR if signed => {
-                let most = self.iconst(i64::from(bits) - 1);
+                let most = self.b.int(i64::from(bits) - 1);
                 let n = self.b.ins().select(in_range, n, most);
                 self.b.ins().sshr(a, n)
             }
@@ -161,9 +161,9 @@ impl FuncGen<'_, '_> {
     }
 
     fn concatenate(&mut self, t: Ty, x: &Val, y: &Val) -> Val {
-        self.native(natives::concatenate, &[x.v[0], x.v[1], y.v[0], y.v[1]]);
+        self.b.native(natives::concatenate, &[x.v[0], x.v[1], y.v[0], y.v[1]]);
         let at = self.result_ref(0);
-        let len = self.result_word(1, clif::I64);
+        let len = self.b.result_word(1, clif::I64);
         Val { ty: t, v: vec![at, len] }
     }
 
@@ -239,7 +239,7 @@ impl FuncGen<'_, '_> {
             Kind::Float { .. } => self.b.ins().fcmp(float_cc, x.v[0], y.v[0]),
             Kind::String => {
                 let order =
-                    self.native(natives::compare_strings, &[x.v[0], x.v[1], y.v[0], y.v[1]]);
+                    self.b.native(natives::compare_strings, &[x.v[0], x.v[1], y.v[0], y.v[1]]);
                 self.b.ins().icmp_imm_s(signed_cc, order, 0)
             }
             _ => return Err(self.error(pos, "this comparison is not supported")),
@@ -250,14 +250,14 @@ impl FuncGen<'_, '_> {
     pub(crate) fn equal(&mut self, t: Ty, x: &Val, y: &Val) -> Value {
         if self.c.types.layout(t).components.is_none() {
             let info = self.type_info(t);
-            let r = self.native(natives::equal_memory, &[info, x.v[0], y.v[0]]);
+            let r = self.b.native(natives::equal_memory, &[info, x.v[0], y.v[0]]);
             return self.as_bool(r);
         }
         match self.kind(t) {
             Kind::Float { .. } => self.b.ins().fcmp(FloatCC::Equal, x.v[0], y.v[0]),
             Kind::String => self.equal_strings(x, y),
             Kind::Interface(_) => {
-                let r = self.native(natives::equal_interfaces, &[x.v[0], x.v[1], y.v[0], y.v[1]]);
+                let r = self.b.native(natives::equal_interfaces, &[x.v[0], x.v[1], y.v[0], y.v[1]]);
                 self.as_bool(r)
             }
             Kind::Struct(fields) => {
@@ -284,7 +284,7 @@ impl FuncGen<'_, '_> {
         let (compare, done) = (self.b.create_block(), self.b.create_block());
         self.b.ins().brif(same_length, compare, &[], done, &[]);
         self.b.switch_to_block(compare);
-        let order = self.native(natives::compare_strings, &[x.v[0], x.v[1], y.v[0], y.v[1]]);
+        let order = self.b.native(natives::compare_strings, &[x.v[0], x.v[1], y.v[0], y.v[1]]);
         let r = self.b.ins().icmp_imm_s(IntCC::Equal, order, 0);
         self.b.def_var(out, r);
         self.b.ins().jump(done, &[]);

@@ -103,13 +103,13 @@ impl FuncGen<'_, '_> {
                         };
                         let index = self.index_value(&i.index)?;
                         self.check_nil(p);
-                        let n = self.iconst(n as i64);
+                        let n = self.b.int(n as i64);
                         Some(self.element_place(p, 0, n, index, elem, true))
                     }
                     Kind::Array(n, elem) => match self.try_place(&i.expr)? {
                         Some(Place::Memory { base, offset, barrier }) => {
                             let index = self.index_value(&i.index)?;
-                            let n = self.iconst(n as i64);
+                            let n = self.b.int(n as i64);
                             Some(self.element_place(base, offset, n, index, elem, barrier))
                         }
                         _ => None,
@@ -250,7 +250,7 @@ impl FuncGen<'_, '_> {
             _ => self.b.ins().imul_imm_s(index, size),
         };
         let at = self.b.ins().iadd(base, scaled);
-        let at = self.refv(at);
+        let at = self.b.reference(at);
         Place::Memory { base: at, offset, barrier }
     }
 

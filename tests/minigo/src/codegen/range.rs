@@ -6,7 +6,7 @@ use crate::error::Compiled;
 use crate::runtime::natives;
 use crate::types::{Kind, Ty};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types as clif};
+use cranelift_codegen::ir::{InstBuilder, Value, types as clif};
 use go_parser::Token;
 use go_parser::ast::{Expr, Node, RangeStmt};
 
@@ -38,9 +38,9 @@ impl FuncGen<'_, '_> {
                     let v = self.expr(&r.expr)?;
                     self.snapshot(v).v[0]
                 } else {
-                    self.iconst(0)
+                    self.b.int(0)
                 };
-                let n = self.iconst(n as i64);
+                let n = self.b.int(n as i64);
                 self.range_elements(r, label, base, n, elem)
             }
             Kind::Pointer(array) => {
@@ -51,12 +51,12 @@ impl FuncGen<'_, '_> {
                     self.hoist(&r.expr)?;
                     self.expr(&r.expr)?.v[0]
                 } else {
-                    self.iconst(0)
+                    self.b.int(0)
                 };
                 if wants_value && n > 0 {
                     self.check_nil(p);
                 }
-                let n = self.iconst(n as i64);
+                let n = self.b.int(n as i64);
                 self.range_elements(r, label, p, n, elem)
             }
             Kind::String => self.range_string(r, label),
@@ -145,12 +145,12 @@ impl FuncGen<'_, '_> {
         let int = self.c.types.basic.int;
         let (key, val) = (self.sink(&r.key, define)?, self.sink(&r.val, define)?);
         let at = self.b.declare_var(clif::I64);
-        let zero = self.iconst(0);
+        let zero = self.b.int(0);
         self.b.def_var(at, zero);
         let [head, body, post, done] = [(); 4].map(|()| self.b.create_block());
         self.b.ins().jump(head, &[]);
         self.b.switch_to_block(head);
-        self.poll();
+        self.b.poll();
         let i = self.b.use_var(at);
         let more = self.b.ins().icmp(IntCC::SignedLessThan, i, len);
         self.b.ins().brif(more, body, &[], done, &[]);
@@ -185,20 +185,20 @@ impl FuncGen<'_, '_> {
         let s = self.expr(&r.expr)?;
         let (key, val) = (self.sink(&r.key, define)?, self.sink(&r.val, define)?);
         let (at, next) = (self.b.declare_var(clif::I64), self.b.declare_var(clif::I64));
-        let zero = self.iconst(0);
+        let zero = self.b.int(0);
         self.b.def_var(at, zero);
         self.b.def_var(next, zero);
         let [head, body, wide, narrow, ready, post, done] = [(); 7].map(|()| self.b.create_block());
         self.b.ins().jump(head, &[]);
         self.b.switch_to_block(head);
-        self.poll();
+        self.b.poll();
         let i = self.b.use_var(at);
         let more = self.b.ins().icmp(IntCC::SignedLessThan, i, s.v[1]);
         self.b.ins().brif(more, body, &[], done, &[]);
         self.b.switch_to_block(body);
         let decoded = self.b.declare_var(clif::I32);
         let p = self.b.ins().iadd(s.v[0], i);
-        let byte = self.b.ins().load(clif::I8, MemFlagsData::trusted(), p, 0);
+        let byte = self.b.load_plain(clif::I8, p, 0);
         let code = self.b.ins().uextend(clif::I32, byte);
         let ascii = self.b.ins().icmp_imm_s(IntCC::UnsignedLessThan, code, 0x80);
         self.b.ins().brif(ascii, narrow, &[], wide, &[]);
@@ -208,8 +208,8 @@ impl FuncGen<'_, '_> {
         self.b.def_var(next, one);
         self.b.ins().jump(ready, &[]);
         self.b.switch_to_block(wide);
-        let after = self.native(natives::decode_rune, &[s.v[0], s.v[1], i]);
-        let code = self.result_word(0, clif::I32);
+        let after = self.b.native(natives::decode_rune, &[s.v[0], s.v[1], i]);
+        let code = self.b.result_word(0, clif::I32);
         self.b.def_var(decoded, code);
         self.b.def_var(next, after);
         self.b.ins().jump(ready, &[]);
@@ -236,7 +236,7 @@ impl FuncGen<'_, '_> {
         let [head, body, done] = [(); 3].map(|()| self.b.create_block());
         self.b.ins().jump(head, &[]);
         self.b.switch_to_block(head);
-        self.poll();
+        self.b.poll();
         let (v, open) = self.receive_value(ch, elem)?;
         self.b.ins().brif(open, body, &[], done, &[]);
         self.b.switch_to_block(body);

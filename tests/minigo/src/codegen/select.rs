@@ -5,11 +5,10 @@ use crate::error::Compiled;
 use crate::runtime::natives::{self, CASE_ELEMENT, CASE_WORDS, ELEMENT_OFFSET, Failure, SELECTED};
 use crate::types::{Kind, Ty};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{
-    InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, Value, types as clif,
-};
+use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value, types as clif};
 use go_parser::Token;
 use go_parser::ast::{CommClause, Expr, Node, SelectStmt, Stmt};
+use stackmark_cranelift::REF;
 use std::rc::Rc;
 
 /// A case with evaluated operands.
@@ -44,27 +43,27 @@ impl FuncGen<'_, '_> {
         ));
         for (i, case) in cases.iter().enumerate() {
             let at = self.b.ins().stack_addr(clif::I64, slot, (size * i as u32) as i32);
-            let receives = self.iconst(i64::from(case.value.is_none()));
-            self.b.ins().store(MemFlagsData::trusted(), case.channel.v[0], at, 0);
-            self.b.ins().store(MemFlagsData::trusted(), receives, at, 8);
+            let receives = self.b.int(i64::from(case.value.is_none()));
+            self.b.store_unreported(REF, case.channel.v[0], at, 0);
+            self.b.store_plain(receives, at, 8);
             if let Some(v) = &case.value {
                 let element = self.channel_element(case.elem);
                 let v = Val { ty: element, v: v.v.clone() };
                 self.store_at(element, at, 8 * CASE_ELEMENT as i64, &v, false);
             }
         }
-        let count = self.iconst(cases.len() as i64);
+        let count = self.b.int(cases.len() as i64);
         let block = self.b.ins().stack_addr(clif::I64, slot, 0);
-        let has_default = self.iconst(i64::from(default.is_some()));
+        let has_default = self.b.int(i64::from(default.is_some()));
         let result = self.b.declare_var(clif::I64);
-        let r = self.native(natives::select, &[block, count, has_default]);
+        let r = self.b.native(natives::select, &[block, count, has_default]);
         self.b.def_var(result, r);
         let waited = self.b.ins().icmp_imm_s(IntCC::UnsignedGreaterThanOrEqual, r, SELECTED as i64);
         let [woken, chosen, done] = [(); 3].map(|()| self.b.create_block());
         self.b.ins().brif(waited, woken, &[], chosen, &[]);
         self.b.switch_to_block(woken);
         let block = self.b.ins().stack_addr(clif::I64, slot, 0);
-        let r = self.native(natives::select_woken, &[block, count, r]);
+        let r = self.b.native(natives::select_woken, &[block, count, r]);
         self.b.def_var(result, r);
         self.b.ins().jump(chosen, &[]);
         self.b.switch_to_block(chosen);
@@ -146,7 +145,7 @@ impl FuncGen<'_, '_> {
             return Ok(());
         }
         let element = self.channel_element(case.elem);
-        let g = self.goroutine();
+        let g = self.b.goroutine();
         let v = self.load_at(element, g, ELEMENT_OFFSET as i64);
         let v = self.received_value(v, case.elem, element);
         let ok = Val { ty: self.c.types.basic.bool, v: vec![self.as_bool(open)] };

@@ -90,7 +90,7 @@ impl FuncGen<'_, '_> {
                 let (list, format) = operands.split_last().expect("the variadic argument");
                 let mut words: Vec<Value> = vec![list.v[0], list.v[1]];
                 words.extend(format.iter().flat_map(|f| f.v.iter().copied()));
-                let n = self.native(*native, &words);
+                let n = self.b.native(*native, &words);
                 // Methods may have been called for the texts: the operands are roots until here.
                 self.keep_alive(operands);
                 if *to_string {
@@ -100,7 +100,7 @@ impl FuncGen<'_, '_> {
                 vec![Val { ty: basic.int, v: vec![n] }, error]
             }
             Standard::Collect => {
-                self.native(natives::collect, &[]);
+                self.b.native(natives::collect, &[]);
                 vec![]
             }
             Standard::Gosched => {
@@ -108,14 +108,14 @@ impl FuncGen<'_, '_> {
                 vec![]
             }
             Standard::NumGoroutine => {
-                let n = self.native(natives::num_goroutine, &[]);
+                let n = self.b.native(natives::num_goroutine, &[]);
                 vec![Val { ty: basic.int, v: vec![n] }]
             }
             Standard::Now(ty) => {
-                vec![Val { ty: *ty, v: vec![self.native(natives::nanoseconds, &[])] }]
+                vec![Val { ty: *ty, v: vec![self.b.native(natives::nanoseconds, &[])] }]
             }
             Standard::Since(ty) => {
-                let now = self.native(natives::nanoseconds, &[]);
+                let now = self.b.native(natives::nanoseconds, &[]);
                 vec![Val { ty: *ty, v: vec![self.b.ins().isub(now, operands[0].v[0])] }]
             }
             Standard::Goexit => {

@@ -94,7 +94,7 @@ impl FuncGen<'_, '_> {
                 let block = self.label_block(&name);
                 self.b.ins().jump(block, &[]);
                 self.b.switch_to_block(block);
-                self.poll();
+                self.b.poll();
                 self.pending_label = Some(name.clone());
                 if matches!(
                     l.stmt,
@@ -235,7 +235,7 @@ impl FuncGen<'_, '_> {
         let [head, body, post, done] = [(); 4].map(|()| self.b.create_block());
         self.b.ins().jump(head, &[]);
         self.b.switch_to_block(head);
-        self.poll();
+        self.b.poll();
         match &f.cond {
             Some(c) => self.condition(c, body, done)?,
             None => {

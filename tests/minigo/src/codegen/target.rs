@@ -147,12 +147,12 @@ impl FuncGen<'_, '_> {
             place = match (step, place) {
                 (Step::Field(t, index), place) => self.field_place(&place, t, index),
                 (Step::Element(index, n, elem), Place::Memory { base, offset, barrier }) => {
-                    let n = self.iconst(n as i64);
+                    let n = self.b.int(n as i64);
                     self.element_place(base, offset, n, index, elem, barrier)
                 }
                 (Step::Element(index, n, _), place) => {
                     // An array without elements is in no memory: no index is in range.
-                    let n = self.iconst(n as i64);
+                    let n = self.b.int(n as i64);
                     let ok = self.b.ins().icmp(IntCC::UnsignedLessThan, index, n);
                     self.check(ok, Failure::Index, &[index, n]);
                     place

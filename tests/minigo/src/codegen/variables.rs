@@ -6,12 +6,11 @@ use crate::error::Compiled;
 use crate::front::Program;
 use crate::types::Ty;
 use crate::walk::{Node, children};
-use cranelift_codegen::ir::types as clif;
-use cranelift_codegen::ir::{InstBuilder, StackSlot, StackSlotData, StackSlotKind, Value};
 use cranelift_frontend::Variable;
 use go_parser::ast::{BlockStmt, Decl, Expr, Spec, Stmt};
 use go_parser::{Pos, Token};
 use go_types::ObjKey;
+use stackmark_cranelift::REF;
 use std::rc::Rc;
 
 /// Bytes of one variable, and of all variables with references of one function, that may live in
@@ -92,26 +91,8 @@ impl FuncGen<'_, '_> {
     }
 
     fn make_slot(&mut self, obj: ObjKey, size: u32, words: &Rc<[bool]>) {
-        let (_, address) = self.value_slot(size, words);
+        let (_, address) = self.b.slot(size, words);
         self.slots.insert(obj, address);
-    }
-
-    /// A stack slot, zeroed if it holds references, and its address. Made before the first call.
-    pub(crate) fn value_slot(&mut self, size: u32, words: &Rc<[bool]>) -> (StackSlot, Value) {
-        let size = size.next_multiple_of(8).max(8);
-        let slot = self.b.create_sized_stack_slot(StackSlotData::new(
-            StackSlotKind::ExplicitSlot,
-            size,
-            3,
-        ));
-        // Taken once, here; every address in the slot derives from this value.
-        let address = self.b.ins().stack_addr(clif::I64, slot, 0);
-        let address = self.refv(address);
-        if words.iter().any(|w| *w) {
-            self.ref_slots.push((slot, words.clone()));
-            self.zero_words(address, size);
-        }
-        (slot, address)
     }
 
     pub(super) fn parameters(
@@ -119,24 +100,17 @@ impl FuncGen<'_, '_> {
         params: &[Option<ObjKey>],
         captures: Option<&[ObjKey]>,
     ) -> Compiled<()> {
-        let entry = self.b.func.layout.entry_block().expect("entered");
-        let mut values = self.b.block_params(entry).to_vec().into_iter();
+        let mut values = self.b.all_params().to_vec().into_iter();
         if let Some(captures) = captures {
             let context = values.next().expect("a literal's first parameter");
-            let context = self.refv(context);
             self.captured_variables(context, captures)?;
         }
         let sig = self.sig.clone();
         // All references first: allocating a box for one parameter must not lose another.
         let mut incoming = vec![];
         for t in &sig.params {
-            let parts = abi::parts(&mut self.c.types, *t);
-            let mut v = vec![];
-            for p in parts {
-                let value = values.next().expect("the signature has a value for each component");
-                v.push(if p.is_ref { self.refv(value) } else { value });
-            }
-            incoming.push(Val { ty: *t, v });
+            let parts = abi::parts(&mut self.c.types, *t).len();
+            incoming.push(Val { ty: *t, v: values.by_ref().take(parts).collect() });
         }
         for (obj, val) in params.iter().zip(incoming) {
             if let Some(obj) = obj {
@@ -174,7 +148,7 @@ impl FuncGen<'_, '_> {
             }
             false => {
                 let at = self.allocate(t);
-                let var = self.ref_var();
+                let var = self.b.variable(REF);
                 self.b.def_var(var, at);
                 Storage::Boxed(var)
             }
@@ -210,7 +184,7 @@ impl FuncGen<'_, '_> {
             if let Some(v) = value {
                 self.store_at(t, at, 0, &v, true);
             }
-            let var = self.ref_var();
+            let var = self.b.variable(REF);
             self.b.def_var(var, at);
             Storage::Boxed(var)
         };
@@ -218,19 +192,9 @@ impl FuncGen<'_, '_> {
         Ok(storage)
     }
 
-    /// A variable that holds a reference.
-    pub(crate) fn ref_var(&mut self) -> Variable {
-        let var = self.b.declare_var(clif::I64);
-        self.b.declare_var_needs_stack_map(var);
-        var
-    }
-
     pub(crate) fn component_vars(&mut self, t: Ty) -> Vec<Variable> {
         let parts = abi::parts(&mut self.c.types, t);
-        parts
-            .iter()
-            .map(|p| if p.is_ref { self.ref_var() } else { self.b.declare_var(p.clif) })
-            .collect()
+        parts.iter().map(|p| self.b.variable(*p)).collect()
     }
 
     pub(crate) fn define_vars(&mut self, vars: &[Variable], value: &Val) {

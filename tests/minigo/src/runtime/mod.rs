@@ -25,7 +25,6 @@ mod queue;
 pub(crate) mod select;
 pub(crate) mod slice;
 pub(crate) mod string;
-pub(crate) mod thread;
 pub(crate) mod traceback;
 pub(crate) mod typeinfo;
 pub(crate) mod verbs;

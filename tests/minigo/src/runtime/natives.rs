@@ -16,7 +16,6 @@ pub(crate) use super::foreign::{
     c_bytes, c_string, errno_value, foreign_call, go_bytes, go_string, go_string_n,
 };
 pub(crate) use super::goroutine::{collect, exit, go, nanoseconds, num_goroutine};
-pub(crate) use super::host::poll_address;
 pub(crate) use super::interface::{
     assertion_error, find_method, implements, take_panic, take_text,
 };

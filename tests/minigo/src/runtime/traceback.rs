@@ -2,6 +2,9 @@
 
 use super::host;
 use crate::code::Role;
+use cranelift_module::FuncId;
+use stackmark_cranelift::{Placed, Program};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::sync::OnceLock;
@@ -11,35 +14,40 @@ const SHOWN: usize = 100;
 
 /// What is known of the program's machine code.
 pub(crate) struct Functions {
-    /// Ascending.
-    all: Vec<crate::code::Function>,
+    program: Program,
+    /// By the order of the program's functions.
+    roles: Vec<Role>,
     file: String,
 }
 
 static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
 
 /// Makes the program's functions known.
-pub(crate) fn set_functions(mut all: Vec<crate::code::Function>, file: String) {
-    all.sort_by_key(|f| f.start);
+pub(crate) fn set_program(program: Program, roles: &HashMap<FuncId, Role>, file: String) {
+    let role = |f: &Placed| match f.makes_room {
+        true => Role::Wrapper,
+        false => roles.get(&f.id).copied().unwrap_or_default(),
+    };
+    let roles = program.functions().iter().map(role).collect();
     let file = std::path::absolute(&file).map_or(file, |f| f.display().to_string());
-    let _ = FUNCTIONS.set(Functions { all, file });
+    let _ = FUNCTIONS.set(Functions { program, roles, file });
 }
 
-/// The function of the program that has an instruction at `at`.
-fn function(at: usize) -> Option<&'static crate::code::Function> {
-    let all = &FUNCTIONS.get()?.all;
-    let f = &all[all.partition_point(|f| f.start <= at).checked_sub(1)?];
-    (at < f.start + f.len).then_some(f)
+/// The function of the program that has an instruction at `at`, and its role.
+fn function(at: usize) -> Option<(&'static Placed, Role)> {
+    let Functions { program, roles, .. } = FUNCTIONS.get()?;
+    let index = program.function_index(at)?;
+    Some((&program.functions()[index], roles[index]))
 }
 
 /// What the function with an instruction at `at` is.
 pub(crate) fn role(at: usize) -> Role {
-    function(at).map_or(Role::Plain, |f| f.role)
+    function(at).map_or(Role::Plain, |(_, role)| role)
 }
 
 /// The file and line of the instruction at `at`.
 pub(crate) fn source(at: usize) -> Option<(String, u32)> {
-    let f = function(at)?;
+    let (f, _) = function(at)?;
     let offset = (at - f.start) as u32;
     let line =
         f.lines[..f.lines.partition_point(|l| l.0 <= offset)].iter().rev().find(|l| l.1 != 0)?.1;
@@ -61,13 +69,13 @@ impl Lines {
     /// A frame with an instruction at `at`, younger ones first. Those of the panic itself, above
     /// the function that panicked, are not shown.
     pub(crate) fn frame(&mut self, at: usize) -> ControlFlow<()> {
-        let Some(f) = function(at) else {
+        let Some((f, role)) = function(at) else {
             if self.begun {
                 self.native(at);
             }
             return self.go_on();
         };
-        let shown = match f.role {
+        let shown = match role {
             Role::Plain => true,
             Role::Panic | Role::Goexit => self.begun,
             Role::Wrapper | Role::Start | Role::Runtime => false,

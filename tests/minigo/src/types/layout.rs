@@ -1,9 +1,10 @@
 //! How values lie in memory, for the compiler and for the runtime.
 
-use super::{Component, Field, Kind, Layout, Ty, Types};
+use super::{Component, Field, Kind, Layout, Part, Ty, Types};
 use crate::runtime::map::MapType;
 use crate::runtime::typeinfo::{FieldInfo, Shape, TypeInfo};
-use cranelift_codegen::ir::{self, types as clif};
+use cranelift_codegen::ir::types as clif;
+use stackmark_cranelift::{FLOAT, INT, REF};
 use std::rc::Rc;
 
 /// A struct of more words than this lives in memory, a smaller one in SSA values.
@@ -15,17 +16,18 @@ impl Types {
         if let Some(l) = &self.all[t.0 as usize].layout {
             return l.clone();
         }
-        let one = |clif: ir::Type, is_ref: bool| {
-            let size = u64::from(clif.bytes());
-            let component = Component { clif, offset: 0, is_ref };
-            let words: Rc<[bool]> = if size == 8 { Rc::new([is_ref]) } else { Rc::new([]) };
+        let one = |part: Part| {
+            let size = u64::from(part.clif().bytes());
+            let component = Component { part, offset: 0 };
+            let words: Rc<[bool]> =
+                if size == 8 { Rc::new([part.is_reference()]) } else { Rc::new([]) };
             Layout { size, align: size, words, components: Some(Rc::new([component])) }
         };
         let words = |refs: &[bool]| {
             let components: Rc<[Component]> = refs
                 .iter()
                 .enumerate()
-                .map(|(i, r)| Component { clif: clif::I64, offset: 8 * i as u32, is_ref: *r })
+                .map(|(i, r)| Component { part: if *r { REF } else { INT }, offset: 8 * i as u32 })
                 .collect();
             Layout {
                 size: 8 * refs.len() as u64,
@@ -35,13 +37,13 @@ impl Types {
             }
         };
         let layout = match self.kind(t).clone() {
-            Kind::Bool => one(clif::I8, false),
-            Kind::Int { bits: 8, .. } => one(clif::I8, false),
-            Kind::Int { bits: 16, .. } => one(clif::I16, false),
-            Kind::Int { bits: 32, .. } => one(clif::I32, false),
-            Kind::Int { .. } => one(clif::I64, false),
-            Kind::Float { bits: 32 } => one(clif::F32, false),
-            Kind::Float { .. } => one(clif::F64, false),
+            Kind::Bool => one(Part::Plain(clif::I8)),
+            Kind::Int { bits: 8, .. } => one(Part::Plain(clif::I8)),
+            Kind::Int { bits: 16, .. } => one(Part::Plain(clif::I16)),
+            Kind::Int { bits: 32, .. } => one(Part::Plain(clif::I32)),
+            Kind::Int { .. } => one(INT),
+            Kind::Float { bits: 32 } => one(Part::Plain(clif::F32)),
+            Kind::Float { .. } => one(FLOAT),
             Kind::String => words(&[true, false]),
             Kind::Slice(_) => words(&[true, false, false]),
             Kind::Interface(_) => words(&[false, true]),
@@ -51,7 +53,7 @@ impl Types {
             | Kind::Chan(..)
             | Kind::Map(..)
             | Kind::UnsafePointer
-            | Kind::Nil => one(clif::I64, true),
+            | Kind::Nil => one(REF),
             Kind::Array(n, e) => {
                 let e = self.layout(e);
                 let size = e.size.saturating_mul(n);

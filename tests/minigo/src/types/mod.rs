@@ -5,8 +5,9 @@ mod checked;
 mod layout;
 
 use crate::runtime::typeinfo::TypeInfo;
-use cranelift_codegen::ir;
 use go_types::{ObjKey, TypeKey};
+/// What a component is.
+pub(crate) use stackmark_cranelift::Kind as Part;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
@@ -35,7 +36,7 @@ pub(crate) struct Field {
     pub(crate) embedded: bool,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Sig {
     pub(crate) params: Vec<Ty>,
     pub(crate) results: Vec<Ty>,
@@ -76,9 +77,8 @@ pub(crate) enum Kind {
 /// One machine word, or less, of a value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Component {
-    pub(crate) clif: ir::Type,
+    pub(crate) part: Part,
     pub(crate) offset: u32,
-    pub(crate) is_ref: bool,
 }
 
 /// How values of a type are laid out in memory and in SSA values.

@@ -1,14 +1,12 @@
 //! Memory for objects, and the write barrier.
 
 use super::world::{fatal, world};
-use crate::options::BarrierKind;
-use crate::runtime::thread;
 use stackmark::handle::Handle;
-use stackmark::mark_sweep::{
-    AllocationError, Allocator, Descriptor, DescriptorError, DescriptorId,
-};
+use stackmark::mark_sweep::{AllocationError, Descriptor, DescriptorError, DescriptorId};
 use stackmark::stack::Caller;
 use stackmark::write_barrier::BarrierBuffer;
+use stackmark_cranelift::Barrier;
+use stackmark_cranelift::machine::{self, MachineData};
 
 /// The heap's number for objects that repeat a pattern of words.
 pub(crate) fn descriptor(words: usize, refs: &[bool]) -> usize {
@@ -24,10 +22,17 @@ pub(crate) fn descriptor(words: usize, refs: &[bool]) -> usize {
     }
 }
 
-pub(super) fn with_allocator<T>(f: impl FnOnce(&Allocator) -> T) -> T {
-    thread::with(|local| {
-        f(local.allocator.get_or_init(|| world().heap.allocator().unwrap_or_else(|e| fatal(&e))))
-    })
+/// Makes what the calling thread has of its own. Returns the address of its allocator's cells.
+pub(super) fn machine_attached() -> usize {
+    let w = world();
+    let allocator = w.heap.allocator().unwrap_or_else(|error| fatal(&error));
+    let stores = w.collector.write_barrier().buffer();
+    machine::set(MachineData { allocator, stores, word: 0 })
+}
+
+pub(super) fn machine_detached() {
+    // SAFETY: the thread runs no managed code and no native any more.
+    drop(unsafe { machine::take() });
 }
 
 /// Zeroed memory, or the reason why there is none.
@@ -35,7 +40,7 @@ pub(crate) fn try_allocate(descriptor: usize, bytes: usize) -> Result<usize, All
     // SAFETY: natives run on behalf of a goroutine; used here alone.
     let inside = unsafe { Caller::current() }.inside().expect("natives allocate when they run");
     let descriptor = DescriptorId::from_index(descriptor as u32);
-    let allocated = with_allocator(|a| a.allocate(&inside, descriptor, bytes));
+    let allocated = machine::with(|own| own.allocator.allocate(&inside, descriptor, bytes));
     allocated.map(|object| object.address())
 }
 
@@ -48,14 +53,9 @@ pub(crate) fn allocate_or_collect(
     let caller = unsafe { Caller::current() };
     let descriptor = DescriptorId::from_index(descriptor as u32);
     let collector = &world().collector;
-    let allocated = with_allocator(|a| collector.allocate(caller, a, descriptor, bytes));
+    let allocated =
+        machine::with(|own| collector.allocate(caller, &own.allocator, descriptor, bytes));
     allocated.map(|object| object.address())
-}
-
-/// The offset of the allocator's fields for such objects, from the address in the machine word, and
-/// the size of their cells. None: the objects are too large.
-pub(crate) fn allocation_slot(descriptor: usize, bytes: usize) -> Option<(usize, usize)> {
-    Allocator::slot_offset(DescriptorId::from_index(descriptor as u32), bytes)
 }
 
 /// A root that native code has: an object that it reads after managed code has run.
@@ -69,19 +69,14 @@ pub(crate) fn hold(word: usize) -> Held {
     Held { _handle: (word != 0).then(|| world().collector.handles().create(word)) }
 }
 
-/// The byte that is not zero while stores of references must be reported.
-pub(crate) fn write_barrier_flag() -> *const u8 {
-    world().collector.write_barrier().flag_address() as *const u8
+/// The write barrier, for compiled code.
+pub(crate) fn barrier() -> Barrier {
+    Barrier::of(world().collector.write_barrier())
 }
 
 /// Whether stores of references must be reported.
 pub(crate) fn reports_stores() -> bool {
     world().collector.write_barrier().is_on()
-}
-
-/// Whether overwritten references are reported, too.
-pub(crate) fn shades_lost() -> bool {
-    world().options.write_barrier == BarrierKind::Hybrid
 }
 
 /// Reports a reference that is overwritten or dropped, if it has to be.
@@ -101,8 +96,6 @@ pub(crate) fn store(word: usize, to: usize) {
 
 fn with_buffer(f: impl FnOnce(&BarrierBuffer)) {
     if !world().options.break_write_barrier {
-        thread::with(|local| {
-            f(local.stores.get_or_init(|| world().collector.write_barrier().buffer()))
-        });
+        machine::with(|own| f(&own.stores));
     }
 }

@@ -16,8 +16,8 @@ pub(crate) use goroutines::{
     parked_goroutines, spawn,
 };
 pub(crate) use memory::{
-    Held, allocate_or_collect, allocation_slot, descriptor, hold, reports_stores, shade,
-    shade_lost, shades_lost, store, try_allocate, write_barrier_flag,
+    Held, allocate_or_collect, barrier, descriptor, hold, reports_stores, shade, shade_lost, store,
+    try_allocate,
 };
 
 use crate::code::Code;
@@ -26,17 +26,14 @@ use crate::report;
 use crate::runtime::{
     fail, fatal_signals, foreign as exports, interface, output, panic, profile, traceback,
 };
-use memory::with_allocator;
 use parking_lot::Mutex;
 use stackmark::Collector;
-use stackmark::mark_sweep::{Allocator, MarkSweep};
+use stackmark::mark_sweep::MarkSweep;
 use stackmark::stack::scheduler::Scheduler;
-use stackmark::stack::{
-    BarrierMode, Config, Goroutine, Host, MAX_FRAME as LIBRARY_MAX_FRAME, Runtime, poll,
-    report_native_overflow,
-};
+use stackmark::stack::{BarrierMode, Config, Goroutine, Host, Runtime, report_native_overflow};
 use stackmark::trace_file::TraceFile;
-use stackmark::unwind::{self, stack_map};
+use stackmark::unwind;
+use stackmark_cranelift::{Module, ModuleError, Program};
 use std::convert::Infallible;
 use std::io;
 use std::path::Path;
@@ -44,8 +41,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use world::{WORLD, World, world};
-
-pub(crate) const MAX_FRAME: usize = LIBRARY_MAX_FRAME;
 
 struct Embedder;
 
@@ -57,7 +52,11 @@ impl Host for Embedder {
     }
 
     fn machine_attached(&self) -> usize {
-        with_allocator(Allocator::slots_address)
+        memory::machine_attached()
+    }
+
+    fn machine_detached(&self, _word: usize) {
+        memory::machine_detached();
     }
 
     fn source(&self, pc: usize) -> Option<(String, u32)> {
@@ -122,37 +121,18 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
     Ok(())
 }
 
+/// Puts compiled code in its final place and makes it known to the runtime.
+pub(crate) fn place(module: Module) -> Result<Program, ModuleError> {
+    module.finish(world().runtime.code())
+}
+
 /// Runs a program. It ends the process itself.
 pub(crate) fn run(code: Code) -> Result<Infallible, Box<dyn std::error::Error>> {
     let w = world();
-    let mut region = unwind::Region {
-        name: "minigo".into(),
-        start: code.range.start,
-        len: code.range.len(),
-        eh_frame: code.eh_frame,
-        ..unwind::Region::default()
-    };
-    for f in &code.functions {
-        region.functions.push(unwind::Function {
-            name: f.name.clone(),
-            start: f.start,
-            len: f.len,
-            moves_return_address: false,
-        });
-    }
-    for s in code.safepoints {
-        let cfa_offset = s.span + stack_map::cranelift::FRAME_RECORD;
-        region.safepoints.push(unwind::Safepoint {
-            return_address: s.return_address,
-            cfa_offset,
-            slots: s.slots,
-        });
-    }
-    w.runtime.code().register(region)?;
     // Relaxed: the threads that read it start later.
     w.entry.store(code.entry, Ordering::Relaxed);
     w.raise.store(code.raise, Ordering::Relaxed);
-    traceback::set_functions(code.functions, code.file);
+    traceback::set_program(code.program, &code.roles, code.file);
     if code.calls_c {
         // A thread that C has made may call in at any time: that all goroutines wait is no
         // deadlock.
@@ -188,11 +168,6 @@ fn tell_progress() {
         let line = report::progress(begun.elapsed(), &world().collector.statistics(), goroutines());
         output::error(line.as_bytes());
     }
-}
-
-/// The native function that managed code calls at a poll.
-pub(crate) fn poll_address() -> usize {
-    poll as *const () as usize
 }
 
 /// Ends the process.
