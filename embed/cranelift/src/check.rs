@@ -15,6 +15,7 @@
 //! A plain load says so by an explicit byte order, the target's own: it changes no code.
 
 use cranelift_codegen::entity::SecondaryMap;
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     Block, BlockArg, Endianness, ExternalName, Function, Inst, InstructionData, MemFlags,
     MemFlagsData, Opcode, StackSlot, Value, ValueDef, types::I64,
@@ -260,6 +261,36 @@ fn use_values(
     traced: &SecondaryMap<Value, What>,
     live: &mut HashSet<Value>,
 ) {
-    let used = func.dfg.inst_values(inst).map(|value| func.dfg.resolve_aliases(value));
+    let tested = tests_for_null(func, inst);
+    let used = func.dfg.inst_values(inst).enumerate();
+    let used = used.filter(|(index, _)| Some(*index) != tested);
+    let used = used.map(|(_, value)| func.dfg.resolve_aliases(value));
     live.extend(used.filter(|value| traced[*value] != What::Other));
+}
+
+/// The index of the operand that the instruction compares with 0 and does nothing else with. The
+/// optimiser, and the back end, make such tests where their results are used, which may be behind a
+/// call. An address is not 0 wherever its object or its frame has gone meanwhile.
+fn tests_for_null(func: &Function, inst: Inst) -> Option<usize> {
+    let is_zero = |value: Value| {
+        let made = func.dfg.value_def(func.dfg.resolve_aliases(value)).inst();
+        made.is_some_and(|inst| match func.dfg.insts[inst] {
+            InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } => imm.bits() == 0,
+            _ => false,
+        })
+    };
+    match func.dfg.insts[inst] {
+        InstructionData::IntCompare { cond: IntCC::Equal | IntCC::NotEqual, args, .. } => {
+            match args.map(is_zero) {
+                [_, true] => Some(0),
+                [true, _] => Some(1),
+                _ => None,
+            }
+        }
+        // What is chosen by a reference is chosen by whether it is 0.
+        InstructionData::Brif { .. } | InstructionData::Ternary { opcode: Opcode::Select, .. } => {
+            Some(0)
+        }
+        _ => None,
+    }
 }

@@ -1,8 +1,8 @@
 //! What each machine has of its own: memory to allocate from, a buffer of the write barrier, and
 //! the embedder's.
 //!
-//! An [`Engine`](crate::Engine) keeps it by itself. An embedder with a host of its own calls [`set`]
-//! in [`Host::machine_attached`](stackmark::stack::Host::machine_attached) and [`take`] in
+//! An [`Engine`](crate::Engine) keeps it by itself. An embedder with a runtime of its own calls
+//! [`set`] in [`Host::machine_attached`](stackmark::stack::Host::machine_attached) and [`take`] in
 //! [`Host::machine_detached`](stackmark::stack::Host::machine_detached).
 
 use stackmark::mark_sweep::Allocator;

@@ -287,7 +287,17 @@ impl Module {
     ///
     /// # Errors
     /// [`ModuleError`].
-    pub fn finish(mut self, code: &Code) -> Result<Program, ModuleError> {
+    pub fn finish(self, code: &Code) -> Result<Program, ModuleError> {
+        let (program, region) = self.place_all()?;
+        code.register(region)?;
+        Ok(program)
+    }
+
+    /// As [`Module::finish`], without registering it: that is the caller's.
+    ///
+    /// # Errors
+    /// [`ModuleError`].
+    pub fn place_all(mut self) -> Result<(Program, Region), ModuleError> {
         self.declarations
             .jit
             .finalize_definitions()
@@ -346,7 +356,6 @@ impl Module {
         if !self.large.is_empty() {
             region.max_frame = None;
         }
-        code.register(region)?;
         program.functions.sort_unstable_by_key(|function| function.start);
         for id in self.declarations.functions() {
             program.addresses.insert(id, address(id));
@@ -356,6 +365,6 @@ impl Module {
         }
         // The code lives as long as the process.
         self.declarations.keep_code();
-        Ok(program)
+        Ok((program, region))
     }
 }

@@ -1,5 +1,5 @@
-//! What a function does with its module, and in an engine: calls of the module's functions, also with
-//! landing pads; foreign calls; allocation, and stores by the write barrier.
+//! What a function does with its module, and in an engine: calls of the module's functions, also
+//! with landing pads; foreign calls; allocation, and stores by the write barrier.
 
 use cranelift_codegen::ir::{Block, InstBuilder, TrapCode, Value, types::I64};
 use cranelift_module::FuncId;

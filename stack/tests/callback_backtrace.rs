@@ -1,9 +1,8 @@
 //! A trace from a signal handler, of compiled code deep in a callback that native code made which
 //! compiled code called, equals gdb's frame by frame.
 
-#[path = "../../../unwind/tests/support/gdb.rs"]
+#[path = "../../unwind/tests/support/gdb.rs"]
 mod gdb;
-mod jit;
 
 use std::ffi::c_void;
 use std::ops::ControlFlow;
@@ -37,13 +36,13 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
             // SAFETY: used within this function alone.
             let caller = unsafe { Caller::current() };
             let goroutine = caller.goroutine().address();
-            let mut argument = [40, &raw const OBJECT as usize, 0, goroutine];
+            let mut argument = [goroutine, 40, &raw const OBJECT as usize, 0];
             // SAFETY: the callee is compiled code of one word in, one word out.
             caller.foreign(|| unsafe {
                 let back = std::mem::transmute::<usize, asm::ManagedFn>(back);
                 caller.callback(back, argument.as_mut_ptr() as usize).expect("no exception");
             });
-            assert_eq!(argument[2], 40 * 41 / 2 + 40 * 7);
+            assert_eq!(argument[3], 40 * 41 / 2 + 40 * 7);
         }
     }
     0
@@ -84,7 +83,7 @@ fn subject() {
     code.refresh_images();
     code.snapshot().read_images().expect("the CFI of this process");
     assert!(CODE.set(code).is_ok());
-    BACK.store(compiled.functions["back"], Relaxed);
+    BACK.store(compiled.address("back"), Relaxed);
     let machine = Machine::attach(&runtime).expect("a fresh thread");
     // SAFETY: the handler runs on the alternate stack that attaching has given this thread.
     unsafe {

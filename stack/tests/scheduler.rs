@@ -1,8 +1,6 @@
 //! Many goroutines of compiled code on several threads, parking, yielding and ending, while cycles
 //! scan their stacks.
 
-mod jit;
-
 use limits::Watch;
 use parking_lot::{Condvar, Mutex};
 use stackmark_stack::scheduler::Scheduler;

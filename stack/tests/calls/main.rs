@@ -2,9 +2,6 @@
 //! foreign calls, threads that the runtime has never seen. The managed code is compiled by the
 //! small compiler in `jit`.
 
-#[path = "../jit/mod.rs"]
-mod jit;
-
 mod exceptions;
 mod foreign;
 mod leaving;
@@ -14,12 +11,8 @@ mod scanning;
 mod stack_writes;
 mod threads;
 
-use cranelift_codegen::ir::{
-    BlockArg, BlockCall, ExceptionTableData, ExceptionTableItem, InstBuilder, MemFlagsData,
-    types::I64,
-};
-use cranelift_frontend::FunctionBuilder;
-use cranelift_module::{FuncId, Module};
+use jit::Builder;
+use jit::stackmark_cranelift::{FuncId, INT, InstBuilder, REF, Start, types::I64};
 use parking_lot::Mutex;
 use stackmark_stack::asm::{ManagedFn, layout::GoroutineHeader};
 use stackmark_stack::unwind::Code;
@@ -57,6 +50,7 @@ pub(crate) struct Inner<'a> {
     goroutine: usize,
     n: u64,
     object: *const Object<'a>,
+    result: u64,
 }
 
 unsafe extern "C-unwind" fn bottom(object: *mut c_void, _n: usize) -> usize {
@@ -83,53 +77,23 @@ pub(crate) fn landed_result(values: [u64; 2]) -> u64 {
 /// `guarded(n, object)`: calls `rec(n, object)` with values of its own in callee-saved registers,
 /// and has a landing pad.
 fn guarded(compiler: &mut jit::Compiler, rec: FuncId) -> FuncId {
-    compiler.function("guarded", 2, |b, module, params, calls| {
-        let [n, object] = params[..] else { unreachable!("two parameters") };
-        calls.poll(b);
-        let kept: Vec<_> =
-            (1..5).map(|i| b.ins().load(I64, MemFlagsData::trusted(), object, i * 8)).collect();
-        let sum = |b: &mut FunctionBuilder<'_>, first| {
-            kept.iter().fold(first, |sum, &k| b.ins().iadd(sum, k))
-        };
-        let rec = module.declare_func_in_func(rec, b.func);
-        let (normal, landing) = (b.create_block(), b.create_block());
-        let result = b.append_block_param(normal, I64);
-        let values = [b.append_block_param(landing, I64), b.append_block_param(landing, I64)];
-        let pool = &mut b.func.dfg.value_lists;
-        let returns = BlockCall::new(normal, [BlockArg::TryCallRet(0)], pool);
-        let lands =
-            BlockCall::new(landing, [BlockArg::TryCallExn(0), BlockArg::TryCallExn(1)], pool);
-        let signature = b.func.dfg.ext_funcs[rec].signature;
-        let table =
-            ExceptionTableData::new(signature, returns, [ExceptionTableItem::Default(lands)]);
-        let table = b.func.dfg.exception_tables.push(table);
-        b.ins().try_call(rec, &[n, object], table);
-        b.switch_to_block(normal);
-        let result = sum(b, result);
-        b.ins().return_(&[result]);
-        b.switch_to_block(landing);
-        let first = b.ins().imul_imm_s(values[0], 1000);
-        let result = b.ins().iadd(first, values[1]);
-        let result = sum(b, result);
-        b.ins().return_(&[result]);
-    })
-}
-
-/// `inner(argument)`, as native code calls it back: `callee(n, object)`.
-fn inner(compiler: &mut jit::Compiler, name: &'static str, callee: FuncId) -> FuncId {
-    compiler.function(name, 1, |b, module, params, calls| {
-        let argument = params[0];
-        let word = |b: &mut FunctionBuilder<'_>, i| {
-            b.ins().load(I64, MemFlagsData::trusted(), argument, i * 8)
-        };
-        let goroutine = word(b, 0);
-        b.ins().set_pinned_reg(goroutine);
-        calls.poll(b);
-        let (n, object) = (word(b, 1), word(b, 2));
-        let callee = module.declare_func_in_func(callee, b.func);
-        let call = b.ins().call(callee, &[n, object]);
-        let result = b.inst_results(call)[0];
-        b.ins().return_(&[result]);
+    compiler.function("guarded", &[INT, REF], |f, module| {
+        f.enter(Start::Managed);
+        let [n, object] = f.params();
+        let kept: Vec<_> = (1..5).map(|i| f.load_plain(I64, object, i * 8)).collect();
+        let sum =
+            |f: &mut Builder<'_>, first| kept.iter().fold(first, |sum, &k| f.ins().iadd(sum, k));
+        let landing = f.create_block();
+        let called = module.try_call(f, rec, &[n, object], landing);
+        let result = called.expect("the arguments of the signature")[0];
+        let result = sum(f, result);
+        f.return_(&[result]).expect("one result");
+        f.switch_to_block(landing);
+        let values = f.block_params(landing).to_vec();
+        let first = f.ins().imul_imm_s(values[0], 1000);
+        let result = f.ins().iadd(first, values[1]);
+        let result = sum(f, result);
+        f.return_(&[result]).expect("one result");
     })
 }
 
@@ -183,23 +147,12 @@ impl Setting {
 
     pub(crate) fn with_host(config: Config, host: Box<dyn Host>) -> Setting {
         let code = Arc::new(Code::new());
-        let mut compiler = jit::Compiler::new();
-        let rec = jit::recursion(&mut compiler, bottom, 16, false);
+        let mut compiler = jit::Compiler::default();
+        let rec = compiler.recursion(bottom, 16, false);
         let guarded = guarded(&mut compiler, rec);
-        inner(&mut compiler, "inner", guarded);
-        inner(&mut compiler, "inner_unguarded", rec);
-        let entry = compiler.function("entry", 2, |b, module, params, calls| {
-            let [goroutine, argument] = params[..] else { unreachable!("two parameters") };
-            b.ins().set_pinned_reg(goroutine);
-            calls.poll(b);
-            let guarded = module.declare_func_in_func(guarded, b.func);
-            let n = b.ins().load(I64, MemFlagsData::trusted(), argument, 0);
-            let object = b.ins().load(I64, MemFlagsData::trusted(), argument, 8);
-            let call = b.ins().call(guarded, &[n, object]);
-            let result = b.inst_results(call)[0];
-            b.ins().store(MemFlagsData::trusted(), result, argument, 16);
-            b.ins().return_(&[result]);
-        });
+        compiler.back("inner", guarded);
+        compiler.back("inner_unguarded", rec);
+        let entry = compiler.entry(guarded);
         let compiled = compiler.finish(entry, &code);
         let runtime = Runtime::new(config, code, host).expect("the assembly's frames");
         let cycles = CycleDriver::new(&runtime, Arc::new(NoRoots)).expect("one collector");
@@ -226,7 +179,7 @@ impl Setting {
 
     fn managed(&self, name: &str) -> ManagedFn {
         // SAFETY: the compiled functions with one parameter are called by this name.
-        unsafe { std::mem::transmute::<usize, ManagedFn>(self.compiled.functions[name]) }
+        unsafe { std::mem::transmute::<usize, ManagedFn>(self.compiled.address(name)) }
     }
 
     /// Calls `guarded(n, act)` back, from a foreign call.
@@ -239,7 +192,8 @@ impl Setting {
         // SAFETY: used in this function alone; nothing native holds an address in the stack.
         unsafe {
             let caller = Caller::current();
-            let argument = Inner { goroutine: caller.goroutine().address(), n, object: &object };
+            let goroutine = caller.goroutine().address();
+            let argument = Inner { goroutine, n, object: &object, result: 0 };
             caller
                 .callback(self.managed(name), &raw const argument as usize)
                 .expect("in a foreign call") as u64
@@ -250,7 +204,7 @@ impl Setting {
     pub(crate) fn pads(&self, caller: Caller<'_>) -> Vec<(usize, usize)> {
         let mut pads = Vec::new();
         let walked = caller.frames(|FrameAt { pc, depth, .. }| {
-            pads.extend(self.compiled.landing_pads.get(&pc).map(|&pad| (depth, pad)));
+            pads.extend(self.compiled.landing_pad(pc).map(|pad| (depth, pad)));
             ControlFlow::Continue(())
         });
         walked.expect("a stack that can be walked");

@@ -1,8 +1,6 @@
 //! A deep recursion of compiled code: its stack grows by moving, then in place, is scanned and
 //! rescanned with barriers, and gives its memory back.
 
-mod jit;
-
 use parking_lot::Mutex;
 use stackmark_stack::unwind::Code;
 use stackmark_stack::{

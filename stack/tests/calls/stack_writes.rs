@@ -3,12 +3,8 @@
 //! The oldest frame holds an array of references, far from the native function. Each test has
 //! twins that leave the announcement out, or announce other words, and lose references.
 
-use crate::jit;
-use crate::{Embedder, Inner, Object, header, inner};
-use cranelift_codegen::ir::{
-    InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, UserStackMapEntry, types::I64,
-};
-use cranelift_module::Module;
+use crate::{Embedder, Inner, Object, header};
+use jit::stackmark_cranelift::{INT, InstBuilder, REF, Start, types::I64};
 use parking_lot::Mutex;
 use stackmark_stack::asm::ManagedFn;
 use stackmark_stack::unwind::Code;
@@ -80,44 +76,34 @@ struct Steps {
 impl Steps {
     fn new(config: Config) -> Steps {
         let code = Arc::new(Code::new());
-        let mut compiler = jit::Compiler::new();
-        let rec = jit::recursion(&mut compiler, bottom, 16, false);
-        inner(&mut compiler, "inner", rec);
+        let mut compiler = jit::Compiler::default();
+        let rec = compiler.recursion(bottom, 16, false);
+        compiler.back("inner", rec);
         // `entry(goroutine, [n, act, result, references])`. The result is the sum of the array's
         // references when `rec` has returned.
-        let entry = compiler.function("entry", 2, |b, module, params, calls| {
-            let [goroutine, argument] = params[..] else { unreachable!("two parameters") };
-            let trusted = MemFlagsData::trusted();
-            b.ins().set_pinned_reg(goroutine);
-            calls.poll(b);
-            let bytes = (HEAD + REFERENCES) * WORD;
-            let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes as u32, 3);
-            let slot = b.create_sized_stack_slot(slot);
-            let array = b.ins().stack_addr(I64, slot, 0);
-            b.declare_value_needs_stack_map(array);
-            let value = b.ins().iconst(I64, 7);
-            b.ins().store(trusted, value, array, 0);
-            let act = b.ins().load(I64, trusted, argument, 8);
-            b.ins().store(trusted, act, array, 8);
+        let entry = compiler.function("entry", &[INT, INT], |f, module| {
+            f.enter(Start::Goroutine);
+            let argument = f.param(1);
+            let words: Vec<bool> = (0..HEAD + REFERENCES).map(|word| word >= HEAD).collect();
+            let (_, array) = f.slot((words.len() * WORD) as u32, &words);
+            let value = f.int(7);
+            f.store_plain(value, array, 0);
+            let act = f.load_plain(I64, argument, 8);
+            f.store_plain(act, array, 8);
             let offsets = (HEAD..HEAD + REFERENCES).map(|i| (i * WORD) as i32);
             for offset in offsets.clone() {
-                let reference = b.ins().load(I64, trusted, argument, offset + 8);
-                b.ins().store(trusted, reference, array, offset);
+                let reference = f.load_plain(I64, argument, offset + 8);
+                f.store_unreported(REF, reference, array, offset);
             }
-            let n = b.ins().load(I64, trusted, argument, 0);
-            let rec = module.declare_func_in_func(rec, b.func);
-            let call = b.ins().call(rec, &[n, array]);
-            for offset in offsets.clone() {
-                let entry = UserStackMapEntry { ty: I64, slot, offset: offset as u32 };
-                b.func.dfg.append_user_stack_map_entry(call, entry);
-            }
-            let mut sum = b.ins().iconst(I64, 0);
+            let n = f.load_plain(I64, argument, 0);
+            jit::call(f, module, rec, &[n, array]);
+            let mut sum = f.int(0);
             for offset in offsets {
-                let reference = b.ins().load(I64, MemFlagsData::new(), array, offset);
-                sum = b.ins().iadd(sum, reference);
+                let reference = f.load_reference(array, offset);
+                sum = f.ins().iadd(sum, reference);
             }
-            b.ins().store(trusted, sum, argument, 16);
-            b.ins().return_(&[sum]);
+            f.store_plain(sum, argument, 16);
+            f.return_(&[sum]).expect("one result");
         });
         let compiled = compiler.finish(entry, &code);
         let runtime =
@@ -147,11 +133,12 @@ impl Steps {
     fn call_back(&self, caller: Caller<'_>, n: u64, act: Act<'_>) {
         let object = [7, &raw const act as usize];
         let object = (&raw const object).cast::<Object<'_>>();
-        let argument = Inner { goroutine: caller.goroutine().address(), n, object };
+        let goroutine = caller.goroutine().address();
+        let argument = Inner { goroutine, n, object, result: 0 };
         caller.foreign(|| {
             // SAFETY: the compiled function has this type; `rec` reads the two words of its object.
             unsafe {
-                let inner = self.compiled.functions["inner"];
+                let inner = self.compiled.address("inner");
                 let inner = std::mem::transmute::<usize, ManagedFn>(inner);
                 caller.callback(inner, &raw const argument as usize).expect("in a foreign call");
             }

@@ -2,11 +2,10 @@
 //! `pthread_create` and `mmap` of its own, which refuse when a test says so. Errors say what was
 //! missing, what had been begun is given back, and it works when the system gives again.
 
-mod jit;
-
 use limits::{Limits, wait_until};
 use stackmark::mark_sweep::{Descriptor, MarkSweep};
 use stackmark::{Collector, StartError, heap::Heap};
+use stackmark_stack::asm::layout::NativeFn;
 use stackmark_stack::scheduler::Scheduler;
 use stackmark_stack::unwind::Code;
 use stackmark_stack::{
@@ -188,7 +187,7 @@ unsafe extern "C-unwind" fn nothing(_object: *mut c_void, _n: usize) -> usize {
     0
 }
 
-fn runtime(bottom: jit::Bottom) -> (Arc<Runtime>, jit::Compiled) {
+fn runtime(bottom: NativeFn) -> (Arc<Runtime>, jit::Compiled) {
     let code = Arc::new(Code::new());
     let compiled = jit::compile(&code, bottom, 16);
     (

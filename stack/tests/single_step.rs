@@ -6,8 +6,6 @@
 //! far tell where the thread must return to. A trace from the trap must find just that; in the
 //! assembly libgcc's unwinder must, too.
 
-mod jit;
-
 use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
@@ -435,13 +433,13 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
         }
         back => {
             let goroutine = caller.goroutine().address();
-            let mut argument = [3, &raw const OBJECT as usize, 0, goroutine];
+            let mut argument = [goroutine, 3, &raw const OBJECT as usize, 0];
             // SAFETY: the callee is compiled code of one word in, one word out.
             caller.foreign(|| unsafe {
                 let back = std::mem::transmute::<usize, asm::ManagedFn>(back);
                 caller.callback(back, argument.as_mut_ptr() as usize).expect("no exception");
             });
-            assert_eq!(argument[2], 3 * 4 / 2 + 3 * 7);
+            assert_eq!(argument[3], 3 * 4 / 2 + 3 * 7);
         }
     }
     0
@@ -494,7 +492,7 @@ fn step_through(config: Config, n: u64, what: Bottom) {
         let machine = Machine::attach(&runtime).expect("a fresh thread");
         let mut argument = [n, &raw const OBJECT as u64, 0];
         let mut spawn = || {
-            let back = if what == Bottom::Callback { compiled.functions["back"] } else { 0 };
+            let back = if what == Bottom::Callback { compiled.address("back") } else { 0 };
             BACK.store(back, Relaxed);
             // SAFETY: the entry is compiled code that keeps the contracts.
             let spawned = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) };
