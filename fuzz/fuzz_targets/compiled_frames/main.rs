@@ -31,14 +31,7 @@ static CYCLES: Mutex<Option<CycleDriver>> = Mutex::new(None);
 /// The words of the last scan.
 static FOUND: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
-static COMPILED: LazyLock<Shared> = LazyLock::new(|| Shared(Compiled::new(NATIVES)));
-
-/// Compiled code, in a static.
-struct Shared(Compiled);
-// SAFETY: the module is not touched after compilation, only addresses and tables are read.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
+static COMPILED: LazyLock<Compiled> = LazyLock::new(|| Compiled::new(NATIVES));
 
 const NATIVES: Natives = Natives { begin, fresh, step, check, leave };
 
@@ -86,7 +79,7 @@ unsafe extern "C-unwind" fn step(_: *mut c_void, _layout: usize) -> usize {
             // SAFETY: the entry for callbacks is a function of one word, in the convention of
             // managed code.
             let callback: stackmark_stack::asm::ManagedFn =
-                unsafe { std::mem::transmute(COMPILED.0.callback) };
+                unsafe { std::mem::transmute(COMPILED.callback) };
             // SAFETY: nothing here points into the goroutine's stack.
             let result = caller.foreign(|| unsafe { caller.callback(callback, goroutine) });
             let result = result.expect("a foreign call");
@@ -206,7 +199,7 @@ fn config(choice: u8) -> Config {
 fn run(input: &[u8]) {
     let Some((&choice, input)) = input.split_first() else { return };
     let code = Arc::new(Code::new());
-    let region = code.register(COMPILED.0.region()).expect("a correct region");
+    let region = code.register(COMPILED.region()).expect("a correct region");
     let runtime = Runtime::new(config(choice), code.clone(), Box::new(Embedder))
         .expect("the frames of the assembly");
     let cycles = CycleDriver::new(&runtime, Arc::new(Gather)).expect("one collector");
@@ -215,7 +208,7 @@ fn run(input: &[u8]) {
         Some(Run { model: Model::new(input), cycle: 0, scanning: false, first: Vec::new() });
     let machine = Machine::attach(&runtime).expect("a thread of its own");
     // SAFETY: the entry is managed code that keeps the contracts.
-    let goroutine = unsafe { runtime.spawn(COMPILED.0.entry, 0) }.expect("memory");
+    let goroutine = unsafe { runtime.spawn(COMPILED.entry, 0) }.expect("memory");
     assert!(matches!(machine.run(goroutine), Left::Exited));
     assert_eq!(with_model(|model| model.depth()), 0);
     drop((machine, CYCLES.lock().take(), runtime));
