@@ -6,12 +6,15 @@
 //! compilation of the program, which the line of the empty program shows. Go's longest pause is the
 //! longest of the world's stops that its own trace lists. That leaves out how long a single
 //! goroutine stands still while its stack is scanned or copied; ours counts that too.
+//!
+//! With `--barriers` it compares minigo's two write barriers instead.
 
+mod barriers;
 mod go;
 mod process;
 
 use clap::Parser;
-use minigo::Options;
+use minigo::{BarrierKind, Options};
 use process::Ran;
 use std::error::Error;
 use std::fmt::Write as _;
@@ -54,12 +57,24 @@ struct Arguments {
     /// Only these programs.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Instead: both of our write barriers, in turns.
+    #[arg(long)]
+    barriers: bool,
     /// Runs one program under minigo, in this process. For the command itself.
     #[arg(long, hide = true, requires = "stats")]
     program: Option<PathBuf>,
     /// Where that run's statistics go.
     #[arg(long, hide = true)]
     stats: Option<PathBuf>,
+    /// With the hybrid write barrier.
+    #[arg(long, hide = true)]
+    hybrid: bool,
+}
+
+impl Arguments {
+    fn wants(&self, program: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == program)
+    }
 }
 
 /// The medians of some runs of one program under one implementation.
@@ -109,6 +124,7 @@ fn run_here(file: &Path, arguments: &Arguments) -> String {
         file: file.to_owned(),
         stats: arguments.stats.clone(),
         threads: threads(arguments),
+        write_barrier: if arguments.hybrid { BarrierKind::Hybrid } else { BarrierKind::Insertion },
         ..Options::default()
     })
     .message
@@ -118,6 +134,9 @@ fn compare(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let directory = root.join("target/peers");
     std::fs::create_dir_all(&directory)?;
+    if arguments.barriers {
+        return barriers::compare(arguments, &root, &directory);
+    }
     let go = match go::Go::find(arguments.go.as_deref(), &directory) {
         Ok(go) => Some(go),
         Err(error) => {
@@ -135,10 +154,7 @@ fn compare(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let empty = directory.join("empty.go");
     std::fs::write(&empty, "package main\n\nfunc main() {}\n")?;
     measure(arguments, "empty", &empty, go.as_ref(), &directory, &mut figures)?;
-    for program in &PROGRAMS {
-        if !arguments.only.is_empty() && !arguments.only.iter().any(|name| name == program.name) {
-            continue;
-        }
+    for program in PROGRAMS.iter().filter(|program| arguments.wants(program.name)) {
         let file = sized(program, arguments.quick, &root, &directory)?;
         measure(arguments, program.name, &file, go.as_ref(), &directory, &mut figures)?;
     }
@@ -155,7 +171,7 @@ fn measure(
     directory: &Path,
     figures: &mut String,
 ) -> Result<(), Box<dyn Error>> {
-    let ours = median(arguments, || run_ours(arguments, file, directory))?;
+    let ours = median(arguments, || run_ours(arguments, file, directory, BarrierKind::Insertion))?;
     let peer = match go {
         None => None,
         Some(go) => {
@@ -199,6 +215,7 @@ fn run_ours(
     arguments: &Arguments,
     file: &Path,
     scratch: &Path,
+    kind: BarrierKind,
 ) -> Result<(Ran, Duration), Box<dyn Error>> {
     let stats = scratch.join("stats.json");
     let mut command = Command::new(std::env::current_exe()?);
@@ -206,7 +223,8 @@ fn run_ours(
         .args(["--threads", &threads(arguments).to_string(), "--stats"])
         .arg(&stats)
         .arg("--program")
-        .arg(file);
+        .arg(file)
+        .args((kind == BarrierKind::Hybrid).then_some("--hybrid"));
     let ran = process::run(&mut command, scratch)?;
     let stats: serde_json::Value = serde_json::from_slice(&std::fs::read(&stats)?)?;
     let longest = |what: &str| {
