@@ -93,6 +93,7 @@ typedef struct stackmark_runtime stackmark_runtime;
    offsets STACKMARK_G_... are there. It stays at that address as long as the runtime. A number of
    references own it; when the goroutine has ended and none is left, the record is used again. */
 typedef struct stackmark_goroutine stackmark_goroutine;
+typedef struct stackmark_image stackmark_image;
 typedef struct stackmark_machine stackmark_machine;
 typedef struct stackmark_scheduler stackmark_scheduler;
 typedef struct stackmark_exception stackmark_exception;
@@ -238,6 +239,18 @@ int stackmark_register(stackmark_runtime *runtime, const stackmark_region *regio
 
 /* Forgets code. No frame of it is on any stack, nor will be. Errors: INVALID, BAD_CODE. */
 int stackmark_unregister(stackmark_runtime *runtime, uint64_t region) STACKMARK_NOEXCEPT;
+
+/* Registers the managed code of the image that holds `address`: the program itself or a shared
+   object, compiled ahead of time. Its section .llvm_stackmaps, or .stackmark_maps, names its
+   functions and safepoints; its own CFI and symbols are used. It stays loaded until it is
+   unregistered. `*out` is owned: stackmark_unregister_image(). Errors: INVALID, BAD_CODE. */
+int stackmark_register_image(stackmark_runtime *runtime, uintptr_t address,
+                             stackmark_image **out) STACKMARK_NOEXCEPT;
+
+/* Forgets it, if no goroutine has a frame of it, and none will. OUTSIDE. Errors: INVALID; BAD_CODE:
+   a goroutine has a frame of it. The image is owned by the caller still then. */
+int stackmark_unregister_image(stackmark_runtime *runtime,
+                               stackmark_image *image) STACKMARK_NOEXCEPT;
 
 /* Writes the name of the managed function at `pc` to a buffer of `capacity` bytes, as much as fits,
    and a 0. Returns the name's length in bytes; 0 if there is none. */

@@ -5,12 +5,13 @@ use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
-use stackmark::unwind::{Announce, CodeError, Function, Region, RegionId, Safepoint};
+use stackmark::unwind::{Announce, CodeError, Function, ManagedImage, Region, RegionId, Safepoint};
 use std::collections::HashMap;
 
 use crate::abi::{
     BAD_CODE, Failure, Out, Versioned, code, given, make, put_text, read, slice, structs, text,
 };
+use crate::machine::inside;
 use crate::runtime::RuntimeBox;
 
 /// `stackmark_region`.
@@ -149,6 +150,43 @@ extern "C" fn stackmark_unregister(
         let text = format_args!("no region {region} is registered").to_string();
         let id = id.ok_or_else(|| Failure::invalid(text))?;
         Ok(runtime.0.code().unregister(id)?)
+    })())
+}
+
+/// `stackmark_image`.
+#[derive(Debug)]
+pub(crate) struct ImageBox(ManagedImage);
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_register_image(
+    runtime: Option<&RuntimeBox>,
+    address: usize,
+    out: Out<'_, Box<ImageBox>>,
+) -> c_int {
+    make(out, "out", || {
+        let image = given(runtime, "runtime")?.0.register_image(address);
+        Ok(Box::new(ImageBox(image.map_err(|error| Failure::new(BAD_CODE, error))?)))
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_unregister_image(
+    runtime: Option<&RuntimeBox>,
+    image: *mut ImageBox,
+) -> c_int {
+    code((|| {
+        let runtime = given(runtime, "runtime")?;
+        // SAFETY: the header asks for an owned image.
+        let registered = given(unsafe { image.as_ref() }, "image")?;
+        if inside().is_ok() {
+            let text = "forgetting an image waits for this thread, which counts as running";
+            return Err(Failure::invalid(text));
+        }
+        let failed = |error| Failure::new(BAD_CODE, error);
+        runtime.0.unregister_image(&registered.0).map_err(failed)?;
+        // SAFETY: owned, and given back once.
+        drop(unsafe { Box::from_raw(image) });
+        Ok(())
     })())
 }
 

@@ -47,7 +47,7 @@ fn stored(program: &str) -> String {
 #[test]
 fn all_programs_print_what_is_stored() {
     let lisp = lisp("plain", "");
-    for program in ["tak", "queens", "pingpong", "deep", "big"] {
+    for program in ["tak", "queens", "pingpong", "deep", "fresh", "big"] {
         prints(&lisp, program, "", "", &stored(program));
     }
 }
@@ -81,6 +81,14 @@ fn stacks_that_move_at_every_poll() {
 #[test]
 fn the_hybrid_barrier_on_stacks_that_move() {
     stressed("hybrid,move,poison,verify", 300);
+}
+
+#[test]
+fn first_stores_into_new_objects_are_reported() {
+    let lisp = lisp("fresh", "");
+    for stress in ["verify,poison", "hybrid,verify,poison", "generational,verify,poison"] {
+        prints(&lisp, "fresh", "", stress, &stored("fresh"));
+    }
 }
 
 #[test]

@@ -257,6 +257,9 @@ static void refused(void) {
     uint64_t number;
     CHECK(stackmark_register(runtime, &region, &number) == STACKMARK_BAD_CODE);
     CHECK(stackmark_unregister(runtime, 123456) == STACKMARK_INVALID);
+    stackmark_image *image;
+    CHECK(stackmark_register_image(runtime, 16, &image) == STACKMARK_BAD_CODE);
+    CHECK(stackmark_unregister_image(runtime, NULL) == STACKMARK_INVALID);
     CHECK(stackmark_spawn(runtime, 9, 1, 0, NULL) == STACKMARK_INVALID);
 }
 
