@@ -178,6 +178,8 @@ static struct node *body_of(struct function *function, uintptr_t forms, bool is_
     struct node *let = node(LET, 2 * definitions + 1), *sequence = node(SEQUENCE, length(forms));
     let->count = definitions;
     int n = 0;
+    if (sequence->count == 0)
+        fail("a body without forms");
     for (uintptr_t rest = forms; definitions > 0 && is(rest, PAIR); rest = cdr(rest)) {
         if (!is(car(rest), PAIR) || !named(car(car(rest)), "define"))
             continue;
@@ -215,6 +217,8 @@ static struct node *lambda(struct function *parent, const char *name, uintptr_t 
 static struct node *let(struct function *function, uintptr_t bindings, uintptr_t body,
                         bool in_turn) {
     int count = length(bindings), visible = function->visible;
+    if (visible + count > MOST_NAMES)
+        fail("more than %d names in one place", MOST_NAMES);
     struct node *new = node(LET, 2 * count + 1);
     struct variable *variables[MOST_NAMES];
     new->count = count;

@@ -17,6 +17,8 @@ struct symbol *symbol(const char *name) {
         fail("more than %d symbols", MOST_GLOBALS);
     struct symbol *new = forever(sizeof *new);
     *new = (struct symbol){SYMBOL, strcpy(forever(strlen(name) + 1), name), symbol_count};
+    /* A name without a definition is nil, which no operation takes. */
+    globals[symbol_count] = NIL;
     return symbols[symbol_count++] = new;
 }
 

@@ -172,17 +172,26 @@ pub(crate) unsafe fn read<T: Versioned>(at: *const T, name: &str) -> Result<T, F
 /// # Safety
 /// `at` is null, or points to such a struct, writable, of the size that it begins with.
 pub(crate) unsafe fn write<T: Versioned>(at: *mut T, name: &str, value: T) -> Result<(), Failure> {
-    given((!at.is_null()).then_some(()), name)?;
     let word = size_of::<usize>();
     // SAFETY: by our contract.
     unsafe {
-        let size = checked_size(at, name)?;
+        let size = check(at, name)?;
         let from = (&raw const value).cast::<u8>().add(word);
         let common = size.min(size_of::<T>()) - word;
         at.cast::<u8>().add(word).copy_from_nonoverlapping(from, common);
         at.cast::<u8>().add(word + common).write_bytes(0, size - word - common);
     }
     Ok(())
+}
+
+/// The size of a struct that [`write`] will be given.
+///
+/// # Safety
+/// As for [`write`].
+pub(crate) unsafe fn check<T: Versioned>(at: *const T, name: &str) -> Result<usize, Failure> {
+    given((!at.is_null()).then_some(()), name)?;
+    // SAFETY: by our contract.
+    unsafe { checked_size(at, name) }
 }
 
 /// No struct of the interface will be larger: a larger size is a word that was never set.

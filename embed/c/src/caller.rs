@@ -11,7 +11,7 @@ use stackmark::stack::{
 
 use crate::abi::{
     ATTACHED, Failure, NO_FRAME, NO_MEMORY, NOT_ATTACHED, NOT_FOREIGN, Out, SIGNAL_HANDLER,
-    Versioned, WALK, code, given, make, slice, text, write,
+    Versioned, WALK, check, code, given, make, slice, text, write,
 };
 use crate::runtime::{FrameTable, RuntimeBox};
 
@@ -148,7 +148,8 @@ extern "C" fn stackmark_foreign_enter(out: Out<'_, ForeignCall<'static>>) -> c_i
         if caller.inside().is_none() {
             return Err(Failure::invalid("a foreign call is under way on this goroutine"));
         }
-        Ok(caller.enter_foreign())
+        // SAFETY: as above.
+        Ok(unsafe { caller.enter_foreign() })
     })
 }
 
@@ -228,6 +229,9 @@ extern "C-unwind" fn stackmark_lib_call(
         if count > 6 {
             return Err(Failure::invalid(format_args!("{count} arguments are more than 6")));
         }
+        // Before the function is called: afterwards a failure would lose what it has done.
+        // SAFETY: the header asks for such a struct.
+        unsafe { check(call, "call")? };
         // SAFETY: the header asks for a function with such parameters, and for such arrays.
         let done = unsafe {
             let arguments = slice(arguments, count, "arguments")?;

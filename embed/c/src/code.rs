@@ -146,10 +146,14 @@ extern "C" fn stackmark_unregister(
 ) -> c_int {
     code((|| {
         let (runtime, region) = (given(runtime, "runtime")?, region.map_or(0, NonZeroU64::get));
-        let id = REGIONS.lock().as_mut().and_then(|regions| regions.remove(&region));
+        let mut regions = REGIONS.lock();
+        let regions = regions.get_or_insert_default();
         let text = format_args!("no region {region} is registered").to_string();
-        let id = id.ok_or_else(|| Failure::invalid(text))?;
-        Ok(runtime.0.code().unregister(id)?)
+        let id = *regions.get(&region).ok_or_else(|| Failure::invalid(text))?;
+        // It stays known where it is another runtime's.
+        runtime.0.code().unregister(id)?;
+        regions.remove(&region);
+        Ok(())
     })())
 }
 

@@ -16,6 +16,8 @@ use crate::runtime::{RuntimeBox, owned};
 pub(crate) struct MachineBox {
     /// Before the machine, so that it goes first.
     entered: RefCell<Option<Entered<'static>>>,
+    /// A goroutine runs, or has parked and not left the thread yet.
+    running: Cell<bool>,
     machine: Box<Machine>,
 }
 
@@ -67,7 +69,11 @@ extern "C" fn stackmark_attach(
 ) -> c_int {
     make(out, "out", || {
         let machine = Box::new(Machine::attach(&given(runtime, "runtime")?.0)?);
-        let machine = Box::into_raw(Box::new(MachineBox { entered: RefCell::default(), machine }));
+        let machine = Box::into_raw(Box::new(MachineBox {
+            entered: RefCell::default(),
+            running: Cell::new(false),
+            machine,
+        }));
         MACHINE.set(machine);
         Ok(machine.cast_const())
     })
@@ -78,8 +84,7 @@ extern "C" fn stackmark_detach(machine: *mut MachineBox) -> c_int {
     code((|| {
         // SAFETY: the header asks for an attached machine.
         let own = own(unsafe { machine.as_ref() })?;
-        // SAFETY: used within this function.
-        if unsafe { Caller::try_current() }.is_some() {
+        if own.running.get() {
             return Err(Failure::invalid("a goroutine runs on this machine"));
         }
         own.entered.take();
@@ -98,10 +103,16 @@ extern "C-unwind" fn stackmark_run(
     left: Out<'_, c_int>,
 ) -> c_int {
     make(left, "left", || {
-        // SAFETY: the header asks for an owned reference.
-        let goroutine = unsafe { owned(goroutine)? };
         let (machine, again) = (own(machine)?, given(again, "again")?);
-        let (left, goroutine) = match machine.machine.run(goroutine) {
+        if machine.running.get() {
+            return Err(Failure::invalid("this machine runs a goroutine already"));
+        }
+        // SAFETY: the header asks for an owned reference. Last: a failure takes none.
+        let goroutine = unsafe { owned(goroutine)? };
+        machine.running.set(true);
+        let left = machine.machine.run(goroutine);
+        machine.running.set(false);
+        let (left, goroutine) = match left {
             Left::Exited => (0, std::ptr::null()),
             Left::Parked => (1, std::ptr::null()),
             Left::Yielded(goroutine) => (2, Arc::into_raw(goroutine)),

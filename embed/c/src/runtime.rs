@@ -236,9 +236,10 @@ extern "C" fn stackmark_ready(
     is_reference: c_int,
 ) -> c_int {
     code((|| {
-        // SAFETY: the header asks for an owned reference.
+        let runtime = given(runtime, "runtime")?;
+        // SAFETY: the header asks for an owned reference. Last: a failure takes none.
         let goroutine = unsafe { owned(goroutine)? };
-        given(runtime, "runtime")?.0.ready(goroutine, word(value, is_reference != 0));
+        runtime.0.ready(goroutine, word(value, is_reference != 0));
         Ok(())
     })())
 }
@@ -249,9 +250,10 @@ extern "C" fn stackmark_schedule(
     goroutine: *const Goroutine,
 ) -> c_int {
     code((|| {
-        // SAFETY: the header asks for an owned reference.
+        let runtime = given(runtime, "runtime")?;
+        // SAFETY: the header asks for an owned reference. Last: a failure takes none.
         let goroutine = unsafe { owned(goroutine)? };
-        given(runtime, "runtime")?.0.schedule(goroutine);
+        runtime.0.schedule(goroutine);
         Ok(())
     })())
 }

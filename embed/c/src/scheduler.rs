@@ -2,6 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use stackmark::stack::scheduler::{Scheduler, Threads};
@@ -14,6 +15,8 @@ use crate::runtime::RuntimeBox;
 pub(crate) struct SchedulerBox {
     scheduler: Arc<Scheduler>,
     threads: Mutex<Option<Threads>>,
+    /// It starts once: some threads may run even where the others could not be made.
+    started: AtomicBool,
 }
 
 #[unsafe(no_mangle)]
@@ -36,7 +39,11 @@ extern "C" fn stackmark_scheduler_new(
             }
         });
         let scheduler = Scheduler::new(&runtime.0, threads, on_deadlock);
-        Ok(Box::new(SchedulerBox { scheduler, threads: Mutex::default() }))
+        Ok(Box::new(SchedulerBox {
+            scheduler,
+            threads: Mutex::default(),
+            started: AtomicBool::new(false),
+        }))
     })
 }
 
@@ -45,7 +52,8 @@ extern "C" fn stackmark_scheduler_start(scheduler: Option<&SchedulerBox>) -> c_i
     code((|| {
         let scheduler = given(scheduler, "scheduler")?;
         let mut threads = scheduler.threads.lock();
-        if threads.is_some() {
+        // Relaxed: under the lock.
+        if scheduler.started.swap(true, Ordering::Relaxed) {
             return Err(Failure::invalid("the scheduler has started"));
         }
         let started = scheduler.scheduler.start();

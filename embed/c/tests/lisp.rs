@@ -123,6 +123,7 @@ fn mistakes_of_a_program_end_it_with_a_message_and_its_frames() {
     let directory = scratch("mistakes");
     for (text, says) in [
         ("(define (f x) (+ 1 (car x))) (f 5)", "lisp: not a pair\n"),
+        ("(define (f x) (+ 1 (car nothing))) (f 5)", "lisp: not a pair\n"),
         ("(define (f x) (* x x)) (f (f (f 100000000)))", "a number is too large"),
         ("(define (f x) x) (f 1 2)", "lisp: wrong number of arguments\n"),
         ("(define (f x) (vector-ref (make-vector 3 0) x)) (f 3)", "lisp: no such index\n"),
@@ -137,6 +138,23 @@ fn mistakes_of_a_program_end_it_with_a_message_and_its_frames() {
         assert!(error.contains(says), "{text}: {error}");
         let in_f = says.contains("exceeds") || says.contains("wait");
         assert!(in_f || error.contains("\nf(...)"), "{text}: {error}");
+    }
+}
+
+#[test]
+fn what_cannot_be_compiled_is_named() {
+    let lisp = lisp("limits", "");
+    let file = scratch("limits").join("limit.lisp");
+    let bindings: String = (0..65).map(|i| format!("(a{i} {i})")).collect();
+    for (text, says) in [
+        (format!("(define (f x) (let ({bindings}) x)) (f 1)"), "more than 64 names"),
+        ("(define f (lambda ())) (f)".into(), "a body without forms"),
+    ] {
+        fs::write(&file, &text).expect("the program is written");
+        let output = Command::new(&lisp).arg(&file).output().expect("the Lisp runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{text}: {error}");
+        assert!(error.contains(says), "{text}: {error}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The attempts: what an embedder may write by mistake.
 
 use super::trusted;
+use stackmark::heap::Fresh;
 use stackmark::mark_sweep::{Allocator, Descriptor, DescriptorId, MarkSweep, Options};
 use stackmark::stack::scheduler::Scheduler;
 use stackmark::stack::{
@@ -9,7 +10,7 @@ use stackmark::stack::{
 };
 use stackmark::unwind::Code;
 use stackmark::{Collector, Config, Generational};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -183,6 +184,24 @@ pub(crate) fn run(attempt: &str) {
                     println!("{:?}", collector.handles().create_fresh(&fresh));
                 });
             });
+        }
+        "keep_for_the_next_goroutine" => {
+            thread_local! {
+                static KEPT: Cell<Option<Fresh<'static>>> = const { Cell::new(None) };
+            }
+            let (runtime, heap, collector) = world();
+            let descriptor = pair(&heap);
+            let machine = Machine::attach(&runtime).expect("attached");
+            machine.run(trusted::spawn_native(&runtime, move || {
+                let allocator = heap.allocator().expect("an allocator");
+                let inside = trusted::caller().inside().expect("native code counts as running");
+                KEPT.set(Some(allocator.allocate(&inside, descriptor, 16).expect("memory")));
+            }));
+            collector.collect();
+            machine.run(trusted::spawn_native(&runtime, move || {
+                let fresh = KEPT.take().expect("kept");
+                println!("{:?}", collector.handles().create_fresh(&fresh));
+            }));
         }
         "two_collectors_runtime" => {
             let (runtime, _heap, collector) = world();

@@ -135,6 +135,11 @@ fn a_fresh_object_is_not_kept_across_a_foreign_call() {
 }
 
 #[test]
+fn a_fresh_object_is_not_kept_for_the_next_goroutine_of_a_machine() {
+    ends_with("keep_for_the_next_goroutine", "outside");
+}
+
+#[test]
 fn a_second_collector_of_a_runtime_is_a_typed_error() {
     behaves("two_collectors_runtime", "refused");
 }

@@ -140,6 +140,12 @@ pub(crate) fn has_caller() -> bool {
     unsafe { Caller::try_current() }.is_some()
 }
 
+/// As [`with_caller`], kept for longer than the native function: what hangs on it must notice.
+pub(crate) fn caller() -> Caller<'static> {
+    // SAFETY: as above.
+    unsafe { Caller::current() }
+}
+
 /// Calls `f` with the caller of the running native function.
 pub(crate) fn with_caller<R>(f: impl FnOnce(Caller<'_>) -> R) -> R {
     // SAFETY: as above.

@@ -45,17 +45,21 @@ impl<'m> Caller<'m> {
     /// If the goroutine is InForeign: foreign calls do not nest but over a callback.
     #[inline]
     pub fn foreign<R>(self, f: impl FnOnce() -> R) -> R {
-        let _call = self.enter_foreign();
+        // SAFETY: the value is dropped when this returns or unwinds.
+        let _call = unsafe { self.enter_foreign() };
         f()
     }
 
-    /// Begins a [foreign call](Caller::foreign), for native code that cannot give a closure. The
-    /// value is dropped on this thread, in the native function that began the call.
+    /// Begins a [foreign call](Caller::foreign), for native code that cannot give a closure.
     ///
     /// # Panics
     /// As [`Caller::foreign`].
+    ///
+    /// # Safety
+    /// The value is dropped on this thread before the native function that began the call returns
+    /// or unwinds: the goroutine's managed code would run in a world that counts as stopped.
     #[inline]
-    pub fn enter_foreign(self) -> ForeignCall<'m> {
+    pub unsafe fn enter_foreign(self) -> ForeignCall<'m> {
         let goroutine = self.goroutine();
         self.assert_not_foreign();
         let span = self.runtime().observed().span(Activity::ForeignCall, goroutine.id());

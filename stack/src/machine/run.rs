@@ -132,7 +132,8 @@ impl Machine {
             goroutine.status.stop(Status::Runnable);
         }
         entry.current.store(std::ptr::null_mut(), Ordering::Release);
-        runtime.world.exit(&entry.gate);
+        // What the goroutine's native code has from `Inside` ends here.
+        record.leave_world();
         match left {
             EXITED => {
                 // Not earlier: a signal handler may have walked the stack until now.
