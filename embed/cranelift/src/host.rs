@@ -98,8 +98,7 @@ impl Host for EngineHost {
     }
 
     fn machine_detached(&self, _slots: usize) {
-        // SAFETY: the thread runs no managed code and no native function of it any more.
-        if let Some(data) = unsafe { machine::take() } {
+        if let Some(data) = machine::take() {
             self.own.machine_detached(data.word);
         }
     }

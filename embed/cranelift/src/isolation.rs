@@ -70,12 +70,13 @@ fn copy_constants(func: &mut Function, region: &HashSet<Block>) {
 }
 
 /// The values that the code of the region uses but does not compute.
-fn values_from_outside(func: &Function, region: &HashSet<Block>) -> Vec<Value> {
+fn values_from_outside(func: &Function, start: Block, region: &HashSet<Block>) -> Vec<Value> {
     let inside = |v: Value| match func.dfg.value_def(func.dfg.resolve_aliases(v)) {
         ValueDef::Result(inst, _) => {
             func.layout.inst_block(inst).is_some_and(|b| region.contains(&b))
         }
-        ValueDef::Param(block, _) => region.contains(&block),
+        // The first block's come from where the region is entered.
+        ValueDef::Param(block, _) => block != start && region.contains(&block),
         ValueDef::Union(..) => false,
     };
     let insts = region.iter().flat_map(|b| func.layout.block_insts(*b));
@@ -90,7 +91,7 @@ fn values_from_outside(func: &Function, region: &HashSet<Block>) -> Vec<Value> {
 pub fn isolate(name: &str, func: &mut Function, start: Block) -> Result<(), CompileError> {
     let region = region(func, start);
     copy_constants(func, &region);
-    let outside = values_from_outside(func, &region);
+    let outside = values_from_outside(func, start, &region);
     if outside.is_empty() {
         return Ok(());
     }
@@ -143,6 +144,16 @@ mod tests {
             func.layout.block_insts(exit).map(|i| func.dfg.display_inst(i).to_string()).collect();
         assert!(inside[0].contains("iconst.i64 0x1234_5678_9abc"), "{inside:?}");
         assert_eq!(inside.len(), 3, "{inside:?}");
+    }
+
+    /// The parameters of the first block are given where it is entered.
+    #[test]
+    fn a_parameter_of_the_first_block_is_an_error() {
+        let (mut func, exit) = with_shared(|b, _| b.ins().iconst(I64, 1));
+        let value = func.dfg.append_block_param(exit, I64);
+        let inst = func.layout.first_inst(exit).expect("an addition");
+        func.dfg.overwrite_inst_values(inst, [value, value].into_iter());
+        isolate("f", &mut func, exit).expect_err("refused");
     }
 
     #[test]

@@ -25,6 +25,8 @@ thread_local! {
     /// The calling thread's, if it is a machine of an engine. Without a destructor, so that code
     /// that runs at the end of the thread finds it.
     static MACHINE: Cell<*const MachineData> = const { Cell::new(ptr::null()) };
+    /// How many calls of [`with`] have not returned.
+    static USES: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Makes `data` the calling thread's. Returns what inline allocation finds its allocator by: the
@@ -42,12 +44,13 @@ pub fn set(data: MachineData) -> usize {
 
 /// Takes what the calling thread has, if it has something.
 ///
-/// # Safety
-/// Not called within [`with`].
-pub unsafe fn take() -> Option<Box<MachineData>> {
+/// # Panics
+/// Within [`with`].
+pub fn take() -> Option<Box<MachineData>> {
+    assert_eq!(USES.get(), 0, "a machine's data is in use on this thread");
     let data = MACHINE.replace(ptr::null());
-    // SAFETY: made by `set` on this thread, and taken once. By our contract no reference to it is
-    // left.
+    // SAFETY: made by `set` on this thread, and taken once. References to it are those of `with`,
+    // of which none runs.
     (!data.is_null()).then(|| unsafe { Box::from_raw(data.cast_mut()) })
 }
 
@@ -56,7 +59,15 @@ pub unsafe fn take() -> Option<Box<MachineData>> {
 /// # Panics
 /// If the thread has nothing.
 pub fn with<R>(f: impl FnOnce(&MachineData) -> R) -> R {
-    // SAFETY: null, or made by `set` on this thread; it is taken by `take` on this thread alone,
-    // which nothing calls within `f`.
+    struct Use;
+    impl Drop for Use {
+        fn drop(&mut self) {
+            USES.set(USES.get() - 1);
+        }
+    }
+    USES.set(USES.get() + 1);
+    let _use = Use;
+    // SAFETY: null, or made by `set` on this thread; it is freed by `take` on this thread alone,
+    // which refuses to while `USES` counts this call.
     f(unsafe { MACHINE.get().as_ref() }.expect("this thread is a machine with data of its own"))
 }

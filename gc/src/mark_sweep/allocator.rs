@@ -102,9 +102,11 @@ impl Allocator {
     }
 
     /// The offset of the [`AllocationSlot`] for objects of `bytes` bytes and the size of their
-    /// cells, both in bytes, or `None` when they are too large for one.
+    /// cells, both in bytes, or `None` when they are too large for one, or no descriptor can have
+    /// this number.
     pub fn slot_offset(descriptor: DescriptorId, bytes: usize) -> Option<(usize, usize)> {
-        let class = (bytes <= MAX_SMALL).then(|| class_of(bytes))?;
+        let has_slot = bytes <= MAX_SMALL && (descriptor.0 as usize) < MAX_DESCRIPTORS;
+        let class = has_slot.then(|| class_of(bytes))?;
         Some((space_of(descriptor, class) * AllocationSlot::STRIDE, SIZES[class] as usize))
     }
 

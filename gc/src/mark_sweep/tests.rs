@@ -252,6 +252,7 @@ fn inline_allocation_through_a_slot_is_allocation() {
     let (offset, cell) = Allocator::slot_offset(bytes, 40).expect("a small object");
     assert_eq!(cell, 40);
     assert_eq!(Allocator::slot_offset(bytes, 10_000), None);
+    assert_eq!(Allocator::slot_offset(DescriptorId::from_index(20_000), 16), None);
     let first = new(&allocator, bytes, 40);
     let slot = allocator.slots_address() + offset;
     let cursor = load(slot, AllocationSlot::CURSOR / 8);

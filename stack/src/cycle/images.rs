@@ -3,7 +3,7 @@
 use crate::goroutine::Goroutine;
 use crate::memory::MAX_FRAME;
 use crate::protocol::Status;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, assert_no_lock};
 use crate::scan::{FrameAt, ScanError, frames};
 use stackmark_unwind::{CodeError, FrameKind, ManagedImage, RegisterImageError};
 use std::ops::ControlFlow;
@@ -53,8 +53,10 @@ impl Runtime {
     /// [`UnregisterError`].
     ///
     /// # Panics
-    /// On a thread that counts as running in this runtime.
+    /// On a thread that counts as running in this runtime. Where the library calls the embedder
+    /// under a lock.
     pub fn unregister_image(&self, image: &ManagedImage) -> Result<(), UnregisterError> {
+        assert_no_lock("Runtime::unregister_image");
         self.stop_world(|_| {
             for goroutine in self.goroutines() {
                 self.refuse_frames(&goroutine, image)?;

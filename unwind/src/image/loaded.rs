@@ -236,7 +236,8 @@ impl LoadedImage {
 
     /// Whether `file` is what was loaded.
     pub(super) fn is_of<'a, R: ReadRef<'a>>(&self, file: &object::File<'a, R>) -> bool {
-        let same_id = |id: &[u8]| self.notes.windows(id.len()).any(|bytes| bytes == id);
+        let same_id =
+            |id: &[u8]| id.is_empty() || self.notes.windows(id.len()).any(|bytes| bytes == id);
         let id = file.build_id().unwrap_or_default();
         elf_file::program_headers(file) == self.segments && id.is_none_or(same_id)
     }

@@ -31,8 +31,7 @@ pub(super) fn machine_attached() -> usize {
 }
 
 pub(super) fn machine_detached() {
-    // SAFETY: the thread runs no managed code and no native any more.
-    drop(unsafe { machine::take() });
+    drop(machine::take());
 }
 
 /// Zeroed memory, or the reason why there is none.
