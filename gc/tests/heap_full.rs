@@ -40,6 +40,7 @@ fn world(percent: Option<u32>) -> World {
 }
 
 impl World {
+    // ANCHOR: retry
     fn allocate(&self, on: &(Machine, Allocator), bytes: usize) -> Result<Handle, AllocationError> {
         self.collector.retry_when_full(|| {
             on.0.inside(|inside| {
@@ -48,6 +49,7 @@ impl World {
             })
         })
     }
+    // ANCHOR_END: retry
 
     fn attach(&self) -> (Machine, Allocator) {
         let machine = Machine::attach(&self.runtime).expect("a new thread");

@@ -505,6 +505,7 @@ static void poll(struct body *body) {
 static void expression(struct body *body, struct node *node);
 static uintptr_t generate(struct function *function);
 
+/* ANCHOR: allocate */
 /* A new object of so many bytes, its address in rax. */
 static void allocate(struct body *body, size_t size, uintptr_t tag) {
     size_t cell, offset;
@@ -524,6 +525,7 @@ static void allocate(struct body *body, size_t size, uintptr_t tag) {
     bytes(body, "48 c7 00"); /* mov qword [rax], tag */
     word32(body, (int64_t)tag);
 }
+/* ANCHOR_END: allocate */
 
 /* Stores rax to the address in rcx, by the write barrier; the value stays in rax. `slot` keeps it
    meanwhile. */
@@ -563,6 +565,7 @@ static void load_variable(struct body *body, int reg, struct variable *variable)
 /* Loads the `i`th word that a new object gets. */
 typedef void load_value(struct body *body, int reg, const void *of, int i);
 
+/* ANCHOR: fill */
 /* Fills in a new object, whose address is in rax. It may be marked already, so that the collector
    does not look into it: the stores are reported while the barrier is on. */
 static void fill(struct body *body, int offset, int count, load_value *load, const void *of) {
@@ -587,6 +590,7 @@ static void fill(struct body *body, int offset, int count, load_value *load, con
     here(body, done);
     body->slots--;
 }
+/* ANCHOR_END: fill */
 
 static void from_slots(struct body *body, int reg, const void *first, int i) {
     load_slot(body, reg, *(const int *)first + i);

@@ -15,9 +15,11 @@ stackmark_collector *collector;
 uint32_t references;
 static int hybrid;
 
+/* ANCHOR: machine */
 /* What each machine has. */
 static _Thread_local stackmark_allocator *allocator;
 static _Thread_local stackmark_barrier *barrier;
+/* ANCHOR_END: machine */
 
 void fail(const char *format, ...) {
     va_list arguments;
@@ -44,12 +46,14 @@ void *forever(size_t bytes) {
 
 /* --------------------------------------------------------------------------------- The host --- */
 
+/* ANCHOR: attached */
 static uintptr_t machine_attached(void *user) {
     (void)user;
     ok(stackmark_allocator_new(heap, &allocator));
     ok(stackmark_barrier_new(collector, &barrier));
     return stackmark_allocator_slots(allocator);
 }
+/* ANCHOR_END: attached */
 
 static void machine_detached(void *user, uintptr_t word) {
     (void)user;
@@ -104,6 +108,7 @@ uintptr_t native_fail(void *first, uintptr_t second) {
     fail("%s\n%s", texts[(uintptr_t)first], trace);
 }
 
+/* ANCHOR: natives */
 /* A new object: the inline allocation has found no room. */
 uintptr_t native_allocate(void *first, uintptr_t second) {
     uintptr_t object;
@@ -120,6 +125,7 @@ uintptr_t native_store(void *first, uintptr_t to) {
     __atomic_store_n((uintptr_t *)to, (uintptr_t)first, __ATOMIC_RELAXED);
     return 0;
 }
+/* ANCHOR_END: natives */
 
 uintptr_t native_make_vector(void *first, uintptr_t second) {
     uintptr_t object;
@@ -163,6 +169,7 @@ uintptr_t native_go(void *first, uintptr_t second) {
     return NIL;
 }
 
+/* ANCHOR: collect */
 uintptr_t native_collect(void *first, uintptr_t second) {
     stackmark_foreign_call call;
     (void)first;
@@ -172,6 +179,7 @@ uintptr_t native_collect(void *first, uintptr_t second) {
     stackmark_foreign_leave(&call);
     return NIL;
 }
+/* ANCHOR_END: collect */
 
 uintptr_t native_cycles(void *first, uintptr_t second) {
     stackmark_statistics statistics = {.size = sizeof statistics};
@@ -245,6 +253,7 @@ void __asan_handle_no_return(void);
 static void __asan_handle_no_return(void) {}
 #endif
 
+/* ANCHOR: wait */
 /* Waits in the queue, whose lock it lets go. The call that came here returns what the goroutine is
    made ready with. */
 static uintptr_t wait_in(struct queue *queue, bool sends) {
@@ -256,6 +265,7 @@ static uintptr_t wait_in(struct queue *queue, bool sends) {
     __asan_handle_no_return();
     return stackmark_park(unlock, &queue->lock);
 }
+/* ANCHOR_END: wait */
 
 uintptr_t native_send(void *first, uintptr_t value) {
     struct queue *queue = queue_of((uintptr_t)first);

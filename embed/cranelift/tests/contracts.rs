@@ -14,6 +14,7 @@ use stackmark_cranelift::{
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
+// ANCHOR: stressed
 /// Every stress at once: stacks move at every poll, freed memory is poisoned, every cycle is
 /// verified, and every poll waits for a cycle.
 fn stressed() -> Settings {
@@ -30,6 +31,7 @@ fn stressed() -> Settings {
         ..Settings::default()
     }
 }
+// ANCHOR_END: stressed
 
 /// Collections beside the program, verified.
 fn collecting() -> Settings {
@@ -106,6 +108,7 @@ impl Built {
         build
     }
 
+    // ANCHOR: loop
     /// `sum(list)`, with a loop.
     fn sum(&mut self) -> FuncId {
         self.function("sum", &[REF], &[INT], &|f| {
@@ -132,6 +135,7 @@ impl Built {
             f.return_(&[total])
         })
     }
+    // ANCHOR_END: loop
 }
 
 fn lists(settings: Settings, n: usize) {
@@ -303,6 +307,7 @@ fn slots_hold_references_and_their_addresses_move() {
 fn what_is_raised_lands_in_the_youngest_handler() {
     let mut b = built(stressed());
     let (build, sum) = (b.build(), b.sum());
+    // ANCHOR: raise
     let deep = b.module.declare("deep", &[INT], &[INT]).unwrap();
     let body: Body<'_> = &|f| {
         let n = f.param(0);
@@ -332,6 +337,7 @@ fn what_is_raised_lands_in_the_youngest_handler() {
         let total = f.ins().iadd(list, own);
         f.return_(&[total, raised[0]])
     });
+    // ANCHOR_END: raise
     let main = b.function("main", &[INT], &[INT], &|f| {
         let results = f.call(catches, &[f.param(0)])?;
         let again = f.call(catches, &[f.param(0)])?;
@@ -401,6 +407,7 @@ impl Host for CallsBack {
 
 static ENGINE: std::sync::OnceLock<Engine> = std::sync::OnceLock::new();
 
+// ANCHOR: back
 /// C that calls back: adds what managed code makes of each number below `n`.
 extern "C" fn fold(n: usize) -> usize {
     let engine = ENGINE.get().expect("set");
@@ -418,6 +425,7 @@ extern "C" fn fold(n: usize) -> usize {
     };
     (0..n).map(call).sum()
 }
+// ANCHOR_END: back
 
 #[test]
 fn callbacks_know_their_goroutine_and_move_its_stack() {
@@ -497,6 +505,7 @@ const CALLEE: u32 = 2;
 
 #[test]
 fn a_reference_that_is_held_undeclared_is_named_with_the_call() {
+    // ANCHOR: held
     let error = refused(&[REF], &|f| {
         // Not load_reference, as a front end would by mistake.
         let p0 = f.param(0);
@@ -506,6 +515,7 @@ fn a_reference_that_is_held_undeclared_is_named_with_the_call() {
         let result = f.ins().load(I64, MemFlagsData::trusted(), held, 0);
         f.return_(&[result])
     });
+    // ANCHOR_END: held
     for part in ["function mistaken", "load", "a reference", "lives across", "call fn"] {
         assert!(error.contains(part), "{part}: {error}");
     }

@@ -36,6 +36,7 @@ define hidden $REF @new(i64 %g, i64 %words) #0 gc "statepoint-example" {
   ret $REF %object
 }
 
+; ANCHOR: store
 ; Stores a reference into an object. The place is a derived pointer, live across the call of the write barrier.
 define hidden void @store($REF %object, i64 %index, $REF %value) #0 gc "statepoint-example" {
 entry:
@@ -54,6 +55,7 @@ write:
   store $REF %value, $REFP %place
   ret void
 }
+; ANCHOR_END: store
 
 define hidden $REF @load($REF %object, i64 %index) #0 gc "statepoint-example" {
   %slot = getelementptr i64, $REF %object, i64 %index
@@ -82,6 +84,7 @@ inner:
   ret $REF %node
 }
 
+; ANCHOR: sum
 define hidden i64 @sum(i64 %g, $REF %node) #0 gc "statepoint-example" {
 entry:
   $CHECK
@@ -100,6 +103,7 @@ some:
   %all = add i64 %both, %own
   ret i64 %all
 }
+; ANCHOR_END: sum
 
 ; Eleven arguments, five of them pushed, two of those references.
 define hidden i64 @wide(i64 %g, i64 %a, i64 %b, i64 %c, i64 %d, i64 %e, i64 %f, i64 %h, $REF %x, $REF %y, i64 %index)
@@ -204,6 +208,7 @@ out:
   ret void
 }
 
+; ANCHOR: slots
 ; Two references are in allocas alone. Of a third only a pointer derived from it is used: its base is live for the
 ; collector alone. (LLVM's own rewriting always names a base by itself, too.) 2 + 11 + 1.
 define hidden i64 @slots(i64 %g) #0 gc "statepoint-example" {
@@ -228,6 +233,7 @@ entry:
   %z = add i64 %both, %height
   ret i64 %z
 }
+; ANCHOR_END: slots
 
 ; Recurses with a reference in every frame, then throws. The arguments are more than the registers take.
 define hidden i64 @sink(i64 %g, i64 %depth, i64 %a, i64 %b, i64 %c, i64 %d, i64 %e, $REF %older) #0 gc "statepoint-example" {

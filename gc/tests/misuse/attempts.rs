@@ -146,6 +146,7 @@ pub(crate) fn run(attempt: &str) {
             let world = (runtime, heap, Arc::new(collector));
             println!("handed out twice: {}", allocate_beside_collections(&world));
         }
+        // ANCHOR: foreign
         "allocate_in_foreign" => {
             let (runtime, heap, _collector) = world();
             let descriptor = pair(&heap);
@@ -163,6 +164,7 @@ pub(crate) fn run(attempt: &str) {
                 });
             });
         }
+        // ANCHOR_END: foreign
         "allocate_inside_another_runtime" => {
             let ((_runtime, heap, _collector), other) = (world(), runtime());
             let descriptor = pair(&heap);

@@ -34,6 +34,7 @@ struct block {
     } while (0)
 #define OK(call) CHECK((call) == STACKMARK_OK)
 
+/* ANCHOR: register */
 static uint64_t register_managed(stackmark_runtime *runtime) {
     static const uint32_t slots[] = {24}; /* -8(%rbp) */
     char *calls[] = {managed_entry_poll, managed_entry_call, managed_back_poll, managed_back_call};
@@ -72,6 +73,7 @@ static uint64_t register_managed(stackmark_runtime *runtime) {
     CHECK(number != 0);
     return number;
 }
+/* ANCHOR_END: register */
 
 /* Runs a goroutine that calls `f`, on this thread, to its end. */
 static void run_native(stackmark_runtime *runtime, stackmark_machine *machine,

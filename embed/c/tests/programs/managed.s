@@ -6,6 +6,7 @@
     .globl managed_start
 managed_start:
 
+# ANCHOR: entry
 # managed_entry(rdi = goroutine, rsi = f): what a goroutine begins with. Returns f(goroutine, 0).
     .globl managed_entry
     .type managed_entry, @function
@@ -43,6 +44,7 @@ managed_entry_pad:
     ret
     .cfi_endproc
     .size managed_entry, .-managed_entry
+# ANCHOR_END: entry
 
 # managed_back(rdi = block): what native code calls back. The block holds the goroutine and f.
 # Returns f(block, 0) + 1.
