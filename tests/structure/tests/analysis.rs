@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use structure::{circles, crate_tree, imports};
+use structure::{Page, circles, crate_tree, imports};
 
 /// `FROM:LINE > TO` for each import of a crate whose root is `lib.rs`.
 fn imports_of(files: &[(&str, &str)]) -> Vec<String> {
@@ -152,4 +152,67 @@ fn a_module_may_lie_elsewhere() {
         imports_of(&files),
         ["door.rs:2 > other/deep.rs", "x86_64/mod.rs:1 > other/deep.rs"]
     );
+}
+
+/// The faults of a page of a guide, beside a few files.
+fn faults_of(text: &str) -> Vec<String> {
+    let files = BTreeMap::from([
+        ("guide/src/other.md", "# Other"),
+        ("guide/src/own.rs", "fn own() {}"),
+        ("a/main.c", "/* ANCHOR: main */\nint main(void) {}\n/* ANCHOR_END: main */"),
+        ("a/lib.rs", "// ANCHOR: f\nfn f() {}\n// ANCHOR_END: f\n// ANCHOR: g\n// ANCHOR_END: g"),
+    ]);
+    let (guide, file) = (Path::new("guide"), Path::new("guide/src/page.md"));
+    let faults = Page { guide, file, text }.faults(&files);
+    faults.into_iter().map(|(line, fault)| format!("{line}: {fault}")).collect()
+}
+
+#[test]
+fn a_page_with_included_code_has_no_fault() {
+    let page = "See [other](other.md#part), [here](#x), [there](https://example.org).\n\
+        ```rust,ignore\n{{#include ../../a/lib.rs:f}}\n```\n\
+        ```rust\n{{#include ../../a/lib.rs}}\n\n{{#include ../../a/lib.rs:f}}\n```\n\
+        ```c\n{{#include ../../a/main.c:main}}\n```\n\
+        ```sh\ncargo run\n```\n````text\n```\nit runs\n````\n";
+    assert_eq!(faults_of(page), Vec::<String>::new());
+}
+
+#[test]
+fn code_of_a_page_s_own_is_a_fault() {
+    for (page, fault) in [
+        ("```rust\nfn f() {}\n```", "2: code of its own in a block of \"rust\""),
+        ("~~~\nfn f() {}\n~~~", "2: code of its own in a block of \"\""),
+        ("- a\n  ```c,x\n  int f;\n  ```", "3: code of its own in a block of \"c\""),
+        ("text:\n\n    fn f() {}", "3: an indented block"),
+        ("```rust\n```", "1: an empty block"),
+        ("```sh\nls", "1: a block without an end"),
+    ] {
+        assert_eq!(faults_of(page), [fault]);
+    }
+}
+
+#[test]
+fn an_include_of_what_is_not_there_is_a_fault() {
+    for (include, fault) in [
+        ("../../a/none.rs", "there is no file ../../a/none.rs"),
+        ("../../a/lib.rs:h", "../../a/lib.rs has no anchor h"),
+        ("../../a/lib.rs:g", "nothing is in the anchor g of ../../a/lib.rs"),
+        ("../../a/lib.rs:1:2", "../../a/lib.rs has no anchor 1:2"),
+        ("../../a/lib.rs:", "../../a/lib.rs: names no anchor"),
+        ("../../a/main.c", "../../a/main.c in a block of \"rust\""),
+        ("own.rs", "own.rs is a file of the guide"),
+    ] {
+        let page = format!("```rust\n{{{{#include {include}}}}}\n```");
+        assert_eq!(faults_of(&page), [format!("2: {fault}")]);
+    }
+    assert_eq!(faults_of("{{#include ../../a/lib.rs}}"), ["1: an include outside of a block"]);
+    let playground = faults_of("```rust\n{{#playground ../../a/lib.rs}}\n```");
+    assert_eq!(playground, ["2: code of its own in a block of \"rust\""]);
+}
+
+#[test]
+fn a_link_to_no_page_is_a_fault() {
+    assert_eq!(faults_of("[a](none.md)"), ["1: a link to none.md, which is no page"]);
+    let outside = "a [file](../../a/lib.rs) outside of the guide";
+    assert_eq!(faults_of(outside), ["1: a link to ../../a/lib.rs, which is no page"]);
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use structure::{Import, Kind, Module, circles, crate_tree, imports};
+use structure::{Import, Kind, Module, Page, circles, crate_tree, imports};
 
 /// Makes tests of a check, each named as the directory that it is about, or with the directory.
 macro_rules! check {
@@ -265,4 +265,34 @@ fn type_of(line: &str) -> Option<&str> {
     // An associated type has the name of its trait before its own.
     let capitals = path.split("::").filter(|name| name.starts_with(char::is_uppercase)).count();
     (capitals == 1).then_some(path)
+}
+
+/// The guide has no code of its own, and what its pages include and link to exists.
+#[test]
+fn the_guide_includes_what_is_compiled() {
+    let workspace = workspace();
+    let guide = workspace.join("guide");
+    let mut findings = Vec::new();
+    for file in files("guide/src", &["md"]) {
+        let text = fs::read_to_string(&file).expect("a page in UTF-8");
+        let page = Page { guide: &guide, file: &file, text: &text };
+        let shown = file.strip_prefix(&workspace).expect("within").display();
+        let faults = page.faults(&());
+        findings.extend(faults.iter().map(|(line, fault)| format!("  {shown}:{line}: {fault}")));
+    }
+    none("faults of the guide", &findings);
+}
+
+/// The guide's summary names every page.
+#[test]
+fn the_guide_s_summary_is_complete() {
+    let pages = workspace().join("guide/src");
+    let summary = fs::read_to_string(pages.join("SUMMARY.md")).expect("the guide has a summary");
+    let missing: Vec<String> = files("guide/src", &["md"])
+        .iter()
+        .map(|file| file.strip_prefix(&pages).expect("within").display().to_string())
+        .filter(|page| page != "SUMMARY.md" && !summary.contains(&format!("]({page})")))
+        .map(|page| format!("  {page}"))
+        .collect();
+    none("pages that the summary does not name", &missing);
 }
