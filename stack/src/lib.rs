@@ -53,7 +53,7 @@
 //!   the entry block, and declare it. Second, undo the sharing of `stack_addr` after optimisation,
 //!   also for the slots that references are spilled to: a load that is merged into its user takes
 //!   the address from a register, which may have it across calls.
-//!   (`tests/minigo/src/stack_addresses.rs` does that.)
+//!   (`rematerialise` of `stackmark-cranelift` does that.)
 //! - **C3**: a store through a pointer that may point into an older frame goes through the
 //!   collector's write barrier, and so does a bulk store. Stack slots that have references are
 //!   zeroed before the first safepoint that maps them. No address in another goroutine's stack is
