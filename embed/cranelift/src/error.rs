@@ -84,7 +84,7 @@ pub enum ModuleError {
     #[error("Cranelift does not compile for this machine: {0}")]
     Machine(String),
     /// The system gives no address space for code.
-    #[error("cannot reserve {bytes} bytes of address space for code: {error}")]
+    #[error("cannot reserve address space for {bytes} bytes of code: {error}")]
     Reserve {
         /// How many were asked for.
         bytes: usize,
