@@ -54,7 +54,10 @@ pub(crate) const C: [&str; 5] = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-pe
 pub(crate) const CXX: [&str; 5] = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-pedantic"];
 
 /// Compiles a program of `tests/programs`, with the shared or the static library.
-pub(crate) fn compiled(name: &str, shared: bool) -> PathBuf {
+pub(crate) fn compiled(name: &str, shared: bool) -> Option<PathBuf> {
+    if !has("gcc") || !has("g++") || !has("pkg-config") {
+        return None;
+    }
     let programs = here().join("tests/programs");
     let source = programs.join(name);
     let is_cxx = source.extension().is_some_and(|extension| extension == "cc");
@@ -74,5 +77,14 @@ pub(crate) fn compiled(name: &str, shared: bool) -> PathBuf {
         command.args(of_system.iter().filter(|switch| *switch != "-lstackmark"));
     }
     ran(&mut command);
-    program
+    Some(program)
+}
+
+/// Whether the tool is there. A test that needs it is skipped otherwise.
+pub(crate) fn has(tool: &str) -> bool {
+    let found = Command::new(tool).arg("--version").output().is_ok();
+    if !found {
+        println!("skipped: there is no {tool}");
+    }
+    found
 }
