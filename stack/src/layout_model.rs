@@ -355,12 +355,14 @@ impl Model {
 
     fn ensure_space(&self, bytes: usize) {
         if self.sp() + bytes + STACK_GUARD > self.hi() - self.goroutine.bounds().start {
-            let mut answers = 0;
+            let (mut answers, hi) = (0, self.hi());
             // SAFETY: the goroutine stands still in its call out.
             unsafe { scan::grow(&self.runtime, &self.goroutine, 0, &mut || answers += 1) }
                 .expect("room");
-            // However deep the stack: there are at most 256 frames between two answers.
-            assert!(self.frames.len() < 256 * (answers + 1), "{answers} answers");
+            // However deep the stack: there are at most 256 frames between two answers. A stack
+            // that grows in place takes no time to speak of.
+            let few = self.frames.len() < 256 * (answers + 1);
+            assert!(few || self.hi() == hi, "{answers} answers");
         }
     }
 
