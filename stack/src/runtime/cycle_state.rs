@@ -197,11 +197,14 @@ impl CycleState {
 
     /// Marks a goroutine that has become Running: from now on it may change what was scanned.
     /// Returns whether its young part is to be bounded, and it is to scan others.
+    #[inline]
     pub(crate) fn begins_to_run(&self, goroutine: &Arc<Goroutine>) -> bool {
         let cycle = self.watched();
-        if cycle == 0 || goroutine.dirty.is_marked(cycle) {
-            return false;
-        }
+        cycle != 0 && !goroutine.dirty.is_marked(cycle) && self.become_dirty(goroutine, cycle)
+    }
+
+    #[cold]
+    fn become_dirty(&self, goroutine: &Arc<Goroutine>, cycle: u64) -> bool {
         goroutine.dirty.mark(cycle);
         // `begin` writes `watched` before `scanning`, and no stack is scanned before `scanning` is
         // written.

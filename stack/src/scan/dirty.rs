@@ -15,13 +15,6 @@ use std::time::Instant;
 /// the thread that runs it.
 #[inline]
 pub(crate) fn mark_dirty(runtime: &Runtime, goroutine: &Arc<Goroutine>) {
-    if !is_dirty(runtime, goroutine) {
-        become_dirty(runtime, goroutine);
-    }
-}
-
-#[cold]
-fn become_dirty(runtime: &Runtime, goroutine: &Arc<Goroutine>) {
     if runtime.cycle.begins_to_run(goroutine) {
         young::bound(runtime, goroutine, &goroutine.scan_lock());
         runtime.cycle.help_rescan(goroutine, |goroutine, scan| {
