@@ -11,8 +11,9 @@ use std::collections::{HashMap, HashSet};
 
 use crate::error::CompileError;
 
-/// The blocks that are reached from `start`.
-fn region(func: &Function, start: Block) -> HashSet<Block> {
+/// The blocks that are reached from `start`, in the order of the code: what is made of them is the
+/// same in each run.
+fn region(func: &Function, start: Block) -> Vec<Block> {
     let mut region = HashSet::new();
     let mut list = vec![start];
     while let Some(block) = list.pop() {
@@ -20,14 +21,12 @@ fn region(func: &Function, start: Block) -> HashSet<Block> {
             list.extend(func.block_successors(block));
         }
     }
-    region
+    func.layout.blocks().filter(|block| region.contains(block)).collect()
 }
 
 /// The instruction that makes `value`, if it makes it of nothing.
 fn constant(func: &Function, value: Value) -> Option<Inst> {
-    let ValueDef::Result(inst, _) = func.dfg.value_def(func.dfg.resolve_aliases(value)) else {
-        return None;
-    };
+    let inst = func.dfg.value_def(func.dfg.resolve_aliases(value)).inst()?;
     let opcode = func.dfg.insts[inst].opcode();
     let made_of_nothing = matches!(
         opcode,
@@ -44,7 +43,7 @@ fn constant(func: &Function, value: Value) -> Option<Inst> {
 }
 
 /// Makes a constant that comes from another block anew in each block of the region that uses it.
-fn copy_constants(func: &mut Function, region: &HashSet<Block>) {
+fn copy_constants(func: &mut Function, region: &[Block]) {
     for &block in region {
         let mut copies = HashMap::new();
         let insts: Vec<Inst> = func.layout.block_insts(block).collect();
@@ -70,7 +69,7 @@ fn copy_constants(func: &mut Function, region: &HashSet<Block>) {
 }
 
 /// The values that the code of the region uses but does not compute.
-fn values_from_outside(func: &Function, start: Block, region: &HashSet<Block>) -> Vec<Value> {
+fn values_from_outside(func: &Function, start: Block, region: &[Block]) -> Vec<Value> {
     let inside = |v: Value| match func.dfg.value_def(func.dfg.resolve_aliases(v)) {
         ValueDef::Result(inst, _) => {
             func.layout.inst_block(inst).is_some_and(|b| region.contains(&b))
