@@ -1,6 +1,6 @@
 //! Both write barriers with the same programs, in turns: which of them a program is faster with.
 
-use super::{Arguments, PROGRAMS, run_ours, runs, sized};
+use super::{Arguments, PROGRAMS, middle, run_ours, runs, sized};
 use minigo::BarrierKind;
 use std::error::Error;
 use std::path::Path;
@@ -38,10 +38,13 @@ pub(crate) fn compare(
                 (run(BarrierKind::Insertion)?, hybrid)
             });
         }
-        let [wall, pause] =
-            [0, 1].map(|column| median(rounds.iter().map(|(insertion, _)| insertion[column])));
+        let [wall, pause] = [0, 1].map(|column| {
+            middle(rounds.iter().map(|(insertion, _)| insertion[column]), f64::total_cmp)
+        });
         let [wall_ratio, pause_ratio] = [0, 1].map(|column| {
-            median(rounds.iter().map(|(insertion, hybrid)| hybrid[column] / insertion[column]))
+            let ratios =
+                rounds.iter().map(|(insertion, hybrid)| hybrid[column] / insertion[column]);
+            middle(ratios, f64::total_cmp)
         });
         let pause = pause * 1e6;
         println!(
@@ -55,10 +58,4 @@ pub(crate) fn compare(
         println!("figure {name} {ratio:.3} ratio");
     }
     Ok(())
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

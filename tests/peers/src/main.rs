@@ -16,6 +16,7 @@ mod process;
 use clap::Parser;
 use minigo::{BarrierKind, Options};
 use process::Ran;
+use std::cmp::Ordering;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -253,21 +254,23 @@ fn median(
     mut run: impl FnMut() -> Result<(Ran, Duration), Box<dyn Error>>,
 ) -> Result<Measured, Box<dyn Error>> {
     let all: Vec<_> = (0..runs(arguments)).map(|_| run()).collect::<Result<_, _>>()?;
-    fn middle<T: Ord + Copy>(values: impl Iterator<Item = T>) -> T {
-        let mut values: Vec<T> = values.collect();
-        values.sort_unstable();
-        values[values.len() / 2]
-    }
     let stdout = all[0].0.stdout.clone();
     if all.iter().any(|(ran, _)| ran.stdout != stdout) {
         return Err("two runs of one program differ in what they print".into());
     }
     Ok(Measured {
-        wall: middle(all.iter().map(|(ran, _)| ran.wall)),
-        peak: middle(all.iter().map(|(ran, _)| ran.peak)),
-        pause: middle(all.iter().map(|(_, pause)| *pause)),
+        wall: middle(all.iter().map(|(ran, _)| ran.wall), Ord::cmp),
+        peak: middle(all.iter().map(|(ran, _)| ran.peak), Ord::cmp),
+        pause: middle(all.iter().map(|(_, pause)| *pause), Ord::cmp),
         stdout,
     })
+}
+
+/// The one in the middle, in this order.
+fn middle<T: Copy>(values: impl Iterator<Item = T>, compare: impl FnMut(&T, &T) -> Ordering) -> T {
+    let mut values: Vec<T> = values.collect();
+    values.sort_unstable_by(compare);
+    values[values.len() / 2]
 }
 
 /// Prints a line of the table; adds the ratios to `figures`.
