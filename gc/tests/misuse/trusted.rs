@@ -148,6 +148,5 @@ pub(crate) fn caller() -> Caller<'static> {
 
 /// Calls `f` with the caller of the running native function.
 pub(crate) fn with_caller<R>(f: impl FnOnce(Caller<'_>) -> R) -> R {
-    // SAFETY: as above.
-    f(unsafe { Caller::current() })
+    f(caller())
 }
