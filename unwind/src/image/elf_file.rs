@@ -1,5 +1,6 @@
 //! ELF files: reading them, where their code lies, and the sections of CFI in them.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
@@ -149,7 +150,8 @@ fn by_program_headers<'a, R: ReadRef<'a>>(
                 && start.wrapping_sub(header.p_vaddr(endian)) < header.p_filesz(endian)
         };
         let header = headers.iter().find(holds)?;
-        header.data(endian, file.data()).ok()?.get((start - header.p_vaddr(endian)) as usize..)
+        let bytes = header.data(endian, file.data()).ok()?;
+        bytes.get((start - header.p_vaddr(endian)) as usize..).map(Cow::Borrowed)
     };
     search_table::section(table, of_table.p_vaddr(endian), bias as u64, rest, address)
 }

@@ -1,5 +1,6 @@
 //! The images of the running process and their CFI, as the loader has mapped them.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -82,15 +83,15 @@ fn with_index<T>(
 ) -> Result<T, ImageError> {
     let missing = ImageError::NoCfi { address };
     let header = image.segments(PT_GNU_EH_FRAME).next().ok_or(missing.clone())?;
-    let header_bytes = image.bytes(header.start).ok_or(missing.clone())?;
+    let header_bytes = image.bytes(header.clone()).ok_or(missing.clone())?;
     let malformed = |source| ImageError::Header { address, source };
     let bases = BaseAddresses::default().set_eh_frame_hdr(header.start as u64);
-    let parsed = EhFrameHdr::new(header_bytes, LittleEndian)
+    let parsed = EhFrameHdr::new(&header_bytes, LittleEndian)
         .parse(&bases, ADDRESS_SIZE)
         .map_err(malformed)?;
     let section_start = parsed.eh_frame_ptr().direct().map_err(malformed)? as usize;
-    let section =
-        Section::at(image.bytes(section_start).ok_or(missing.clone())?, section_start as u64);
+    let section = image.rest(section_start).ok_or(missing.clone())?;
+    let section = Section::at(&section, section_start as u64);
     let table = parsed.table().ok_or(missing)?;
     let section_start = section_start as u64;
     f(&Index { table: &table, bases: &bases, section, section_start, address })
@@ -202,9 +203,8 @@ impl LoadedImage {
             .headers
             .iter()
             .map(|header| (header.p_vaddr as usize, header.p_memsz as usize, header.p_type));
-        let note =
-            |range: Range<usize>| Some(image.bytes(range.start)?.get(..range.len())?.to_vec());
-        let notes = image.segments(PT_NOTE).filter_map(note).flatten().collect();
+        let notes = image.segments(PT_NOTE).filter_map(|range| image.bytes(range));
+        let notes = notes.flat_map(Cow::into_owned).collect();
         LoadedImage { base: image.base, path: image.path(), segments: segments.collect(), notes }
     }
 
@@ -250,8 +250,7 @@ impl LoadedImage {
             if image.base != self.base || LoadedImage::new(image) != *self {
                 return false;
             }
-            let bytes = image.bytes(range.start).and_then(|bytes| bytes.get(..range.len()));
-            found = bytes.map(<[u8]>::to_vec);
+            found = image.bytes(range.clone()).map(Cow::into_owned);
             true
         });
         found
@@ -303,10 +302,9 @@ impl LoadedImage {
 /// Copies of `.eh_frame` and its search table; `None` if the image has none.
 fn copied(image: &MappedImage<'_>, address: usize) -> Result<Option<CfiSource>, ImageError> {
     let Some(header) = image.segments(PT_GNU_EH_FRAME).next() else { return Ok(None) };
-    let table = image.bytes(header.start).and_then(|bytes| bytes.get(..header.len()));
-    let Some(table) = table else { return Ok(None) };
-    let rest = |start: u64| image.bytes(start as usize);
-    search_table::section(table, header.start as u64, 0, rest, address)
+    let Some(table) = image.bytes(header.clone()) else { return Ok(None) };
+    let rest = |start: u64| image.rest(start as usize);
+    search_table::section(&table, header.start as u64, 0, rest, address)
 }
 
 /// How many images the loader has added and removed so far. It changes with each `dlopen` and
@@ -339,3 +337,6 @@ pub(crate) fn images<T>(
     });
     (images, generation)
 }
+
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests;

@@ -1,5 +1,7 @@
 //! `.eh_frame` as program headers name it: by the address of its search table, `.eh_frame_hdr`.
 
+use std::borrow::Cow;
+
 use gimli::{BaseAddresses, EhFrameHdr, LittleEndian};
 
 use super::cfi_source::CfiSource;
@@ -14,7 +16,7 @@ pub(super) fn section<'d>(
     table: &[u8],
     at: u64,
     bias: u64,
-    rest: impl FnOnce(u64) -> Option<&'d [u8]>,
+    rest: impl FnOnce(u64) -> Option<Cow<'d, [u8]>>,
     address: usize,
 ) -> Result<Option<CfiSource>, ImageError> {
     let malformed = |source| ImageError::Header { address, source };
@@ -23,7 +25,7 @@ pub(super) fn section<'d>(
         EhFrameHdr::new(table, LittleEndian).parse(&bases, ADDRESS_SIZE).map_err(malformed)?;
     let start = parsed.eh_frame_ptr().direct().map_err(malformed)?;
     let Some(rest) = rest(start) else { return Ok(None) };
-    let bytes = rest[..len(rest)].to_vec();
+    let bytes = rest[..len(&rest)].to_vec();
     let (bases, table) = (bases.set_eh_frame(start), Some(table.to_vec()));
     CfiSource::new(bytes, SectionFormat::EhFrame, bases, table, bias)
         .map(Some)

@@ -1,9 +1,11 @@
 //! Linux: the images that the loader has mapped, and the registration of CFI with libgcc.
 
+use std::borrow::Cow;
 use std::ffi::{CStr, c_void};
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::arch::ProgramHeader;
 
@@ -24,8 +26,10 @@ pub(crate) struct MappedImage<'a> {
 impl<'a> MappedImage<'a> {
     /// # Safety
     ///
-    /// `info` is what the loader passes to a callback that is running for all of `'a`.
-    unsafe fn new(info: &'a libc::dl_phdr_info) -> MappedImage<'a> {
+    /// `info` is what the loader passes to a callback that is running for all of `'a`, or says the
+    /// same of memory as the loader does: its readable segments of type [`PT_LOAD`] are mapped, and
+    /// nothing writes to those that are not writable.
+    pub(crate) unsafe fn new(info: &'a libc::dl_phdr_info) -> MappedImage<'a> {
         let headers = match info.dlpi_phdr.is_null() {
             true => &[],
             // SAFETY: the loader's own array of program headers, valid for the call.
@@ -50,12 +54,17 @@ impl<'a> MappedImage<'a> {
         (self.info.dlpi_adds, self.info.dlpi_subs)
     }
 
-    /// Where its segments of a type lie.
+    /// Where its segments of a type lie. One that wraps around the address space is nowhere: the
+    /// loader maps no such segment.
     pub(crate) fn segments(&self, kind: u32) -> impl Iterator<Item = Range<usize>> {
-        self.headers.iter().filter(move |header| header.p_type == kind).map(|header| {
-            let start = self.base.wrapping_add(header.p_vaddr as usize);
-            start..start.wrapping_add(header.p_memsz as usize)
-        })
+        let of_kind = self.headers.iter().filter(move |header| header.p_type == kind);
+        of_kind.filter_map(|header| self.place(header))
+    }
+
+    /// Where a segment lies. Bases may be negative, so the start wraps. The end does not.
+    fn place(&self, header: &ProgramHeader) -> Option<Range<usize>> {
+        let start = self.base.wrapping_add(header.p_vaddr as usize);
+        Some(start..start.checked_add(header.p_memsz as usize)?)
     }
 
     /// Where its executable segments lie, ascending.
@@ -64,23 +73,52 @@ impl<'a> MappedImage<'a> {
             .headers
             .iter()
             .filter(|header| header.p_type == PT_LOAD && header.p_flags & libc::PF_X != 0);
-        let mut code: Vec<Range<usize>> = executable
-            .map(|header| {
-                let start = self.base.wrapping_add(header.p_vaddr as usize);
-                start..start.saturating_add(header.p_memsz as usize)
-            })
-            .collect();
+        let mut code: Vec<Range<usize>> =
+            executable.filter_map(|header| self.place(header)).collect();
         code.sort_by_key(|range| range.start);
         code
     }
 
-    /// The bytes from `start` to the end of the segment that holds it.
-    pub(crate) fn bytes(&self, start: usize) -> Option<&'a [u8]> {
-        let segment = self.segments(PT_LOAD).find(|segment| segment.contains(&start))?;
-        // SAFETY: a loaded segment that holds read-only tables is mapped, readable and unchanging.
-        // It stays so while the loader's lock is held, which is during the callback, that is for
-        // `'a`.
-        Some(unsafe { std::slice::from_raw_parts(start as *const u8, segment.end - start) })
+    /// The bytes from `start` to the end of the segment that holds it. `None` if no segment that
+    /// can be read does.
+    pub(crate) fn rest(&self, start: usize) -> Option<Cow<'a, [u8]>> {
+        let (segment, _) = self.readable(start)?;
+        self.bytes(start..segment.end)
+    }
+
+    /// The bytes in `range`. `None` unless one segment that can be read holds all of them. Those of
+    /// a writable segment are copied: other threads may write beside them.
+    pub(crate) fn bytes(&self, range: Range<usize>) -> Option<Cow<'a, [u8]>> {
+        let (segment, writable) = self.readable(range.start)?;
+        let len = range.end.checked_sub(range.start)?;
+        // The loader maps no more than that. A slice may not be longer.
+        if range.end > segment.end || isize::try_from(len).is_err() {
+            return None;
+        }
+        if writable {
+            let byte = |address: usize| {
+                // SAFETY: the byte lies in a segment that the loader has mapped, readable and
+                // writable, and that stays mapped while the loader's lock is held, that is for
+                // `'a`. An atomic load allows for other threads' stores. Relaxed: what tables of
+                // the image lie here, the loader wrote before it made the image known.
+                unsafe { AtomicU8::from_ptr(address as *mut u8) }.load(Ordering::Relaxed)
+            };
+            return Some(range.map(byte).collect());
+        }
+        // SAFETY: the bytes lie in one segment that the loader has mapped, readable and not
+        // writable, so nothing changes them. It stays so while the loader's lock is held, which is
+        // during the callback, that is for `'a`. The length was checked above.
+        Some(Cow::Borrowed(unsafe { std::slice::from_raw_parts(range.start as *const u8, len) }))
+    }
+
+    /// The loaded segment that holds `address`, if it can be read, and whether it can be written.
+    fn readable(&self, address: usize) -> Option<(Range<usize>, bool)> {
+        let loaded = self.headers.iter().filter(|header| {
+            header.p_type == PT_LOAD && header.p_flags & libc::PF_R != 0 && header.p_memsz != 0
+        });
+        let mut places = loaded
+            .filter_map(|header| Some((self.place(header)?, header.p_flags & libc::PF_W != 0)));
+        places.find(|(segment, _)| segment.contains(&address))
     }
 }
 
