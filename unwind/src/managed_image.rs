@@ -4,8 +4,13 @@
 //! say what it is called. Functions that lie side by side become one region. Code of the image that
 //! no map names, for example its C functions, is in no region: were such a frame to stand on a
 //! managed stack, a walk would say so instead of passing over it.
+//!
+//! A function that several objects have in a COMDAT group (a template, an inline function) has one
+//! copy of its code, and maps of each object: linkers drop code by group, and keep all maps. The
+//! maps all name the copy that was kept. They are used if they are equal.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use crate::arch::CALL_PUSHES;
@@ -77,6 +82,24 @@ pub enum ManagedImageError {
         /// The address.
         address: usize,
     },
+    /// Several objects have a function, and their maps of it differ: they have compiled it in
+    /// different ways. The linker has kept one copy of the code, and does not say whose.
+    #[error(
+        "image {image}, section {section}, offset {offset:#x}: function {function} has other maps \
+         here than at offset {first:#x}: objects with different copies of it were linked"
+    )]
+    Copies {
+        /// The image's name.
+        image: String,
+        /// The section's name.
+        section: &'static str,
+        /// Where the function's maps begin in the section.
+        offset: usize,
+        /// The function's name.
+        function: String,
+        /// Where its other maps begin.
+        first: usize,
+    },
     /// A frame is larger than allowed, or of a size that is not fixed.
     #[error(
         "image {image}, section {section}, offset {offset:#x}: function {function} has a frame of \
@@ -126,12 +149,9 @@ pub(crate) fn regions(
     let image = || contents.name.clone();
     let mut items = Vec::new();
     for (section, bytes) in &contents.sections {
-        if *section == llvm::SECTION {
-            of_llvm(&contents.name, bytes, &mut items)?;
-        } else {
-            let functions = object::read(bytes)
-                .map_err(|source| ManagedImageError::Object { image: image(), source })?;
-            functions.into_iter().for_each(|(offset, maps)| of_object(offset, maps, &mut items));
+        match *section {
+            llvm::SECTION => of_llvm(&contents, bytes, &mut items)?,
+            _ => of_object(&contents, bytes, &mut items)?,
         }
     }
     if items.is_empty() {
@@ -172,37 +192,107 @@ pub(crate) fn regions(
     Ok((contents.name, regions))
 }
 
-fn of_llvm(image: &str, section: &[u8], items: &mut Vec<Item>) -> Result<(), ManagedImageError> {
-    let malformed = |source| ManagedImageError::Llvm { image: image.into(), source };
-    for record in llvm::records(section).map_err(malformed)? {
-        let offset = record.offset;
-        let failed = |source| ManagedImageError::Statepoint { image: image.into(), offset, source };
-        let map = record.statepoint().map_err(failed)?;
-        let item = |pc, what| Item {
-            section: llvm::SECTION,
-            offset,
-            pc,
-            frame: record.stack_size.map(|size| size.saturating_add(CALL_PUSHES as u64)),
-            what,
+fn of_llvm(
+    contents: &Contents,
+    section: &[u8],
+    items: &mut Vec<Item>,
+) -> Result<(), ManagedImageError> {
+    let image = || contents.name.clone();
+    let malformed = |source| ManagedImageError::Llvm { image: image(), source };
+    let mut copies = Copies::new(contents, llvm::SECTION);
+    for records in llvm::by_function(section).map_err(malformed)? {
+        let Some(first) = records.first() else { continue };
+        let (offset, function, stack_size) = (first.offset, first.function, first.stack_size);
+        let map = |record: &llvm::Record| {
+            let offset = record.offset;
+            let failed = |source| ManagedImageError::Statepoint { image: image(), offset, source };
+            Ok::<_, ManagedImageError>((offset, record.statepoint().map_err(failed)?))
         };
-        // The call may lie in a part of the function that has been put elsewhere.
-        let function = What::Function { moves_return_address: false };
-        items.push(item(record.function, function));
-        items.push(item(map.return_address.wrapping_sub(1), What::StackMap(map)));
+        let maps = records.iter().map(map).collect::<Result<Vec<(usize, StackMap)>, _>>()?;
+        let bare: Vec<StackMap> = maps.iter().map(|(_, map)| map.clone()).collect();
+        if copies.is_another(function, offset, (stack_size, bare))? {
+            continue;
+        }
+        let frame = stack_size.map(|size| size.saturating_add(CALL_PUSHES as u64));
+        let section = llvm::SECTION;
+        // A call may lie in a part of the function that has been put elsewhere.
+        let what = What::Function { moves_return_address: false };
+        items.push(Item { section, offset, pc: function, frame, what });
+        for (offset, map) in maps {
+            let pc = map.return_address.wrapping_sub(1);
+            items.push(Item { section, offset, pc, frame, what: What::StackMap(map) });
+        }
     }
     Ok(())
 }
 
-fn of_object(offset: usize, maps: object::FunctionMaps, items: &mut Vec<Item>) {
-    let object::FunctionMaps { address, moves_return_address, safepoints } = maps;
-    let mut push = |pc, frame, what| {
-        items.push(Item { section: object::SECTION, offset, pc, frame: Some(frame), what });
-    };
-    push(address, 0, What::Function { moves_return_address });
-    for mut safepoint in safepoints {
-        safepoint.return_address = safepoint.return_address.wrapping_add(address);
-        let pc = safepoint.return_address.wrapping_sub(1);
-        push(pc, u64::from(safepoint.cfa_offset), What::Safepoint(safepoint));
+fn of_object(
+    contents: &Contents,
+    section: &[u8],
+    items: &mut Vec<Item>,
+) -> Result<(), ManagedImageError> {
+    let malformed = |source| ManagedImageError::Object { image: contents.name.clone(), source };
+    let mut copies = Copies::new(contents, object::SECTION);
+    for (offset, maps) in object::read(section).map_err(malformed)? {
+        if copies.is_another(maps.address, offset, maps.clone())? {
+            continue;
+        }
+        let object::FunctionMaps { address, moves_return_address, safepoints } = maps;
+        let mut push = |pc, frame, what| {
+            items.push(Item { section: object::SECTION, offset, pc, frame: Some(frame), what });
+        };
+        push(address, 0, What::Function { moves_return_address });
+        for mut safepoint in safepoints {
+            safepoint.return_address = safepoint.return_address.wrapping_add(address);
+            let pc = safepoint.return_address.wrapping_sub(1);
+            push(pc, u64::from(safepoint.cfa_offset), What::Safepoint(safepoint));
+        }
+    }
+    Ok(())
+}
+
+/// The maps of each function of a section, to compare those of several objects.
+struct Copies<'c, M> {
+    contents: &'c Contents,
+    section: &'static str,
+    /// By the function's address: where its first maps begin, and what they say.
+    seen: HashMap<usize, (usize, M)>,
+}
+
+impl<'c, M: PartialEq> Copies<'c, M> {
+    fn new(contents: &'c Contents, section: &'static str) -> Copies<'c, M> {
+        Copies { contents, section, seen: HashMap::new() }
+    }
+
+    /// Whether the function's maps have come before, in those of another object.
+    ///
+    /// # Errors
+    ///
+    /// They were others.
+    fn is_another(
+        &mut self,
+        address: usize,
+        offset: usize,
+        maps: M,
+    ) -> Result<bool, ManagedImageError> {
+        let known = match self.seen.entry(address) {
+            Entry::Vacant(place) => {
+                place.insert((offset, maps));
+                return Ok(false);
+            }
+            Entry::Occupied(known) => known.into_mut(),
+        };
+        if known.1 == maps {
+            return Ok(true);
+        }
+        let function = self.contents.symbol(address);
+        Err(ManagedImageError::Copies {
+            image: self.contents.name.clone(),
+            section: self.section,
+            offset,
+            function: function.map_or_else(|| format!("{address:#x}"), str::to_owned),
+            first: known.0,
+        })
     }
 }
 

@@ -13,6 +13,7 @@ use stackmark_unwind::stack_map::{
     Location, Root, StackMap, StackMapError, StackMapSource, StackMaps,
 };
 use stackmark_unwind::{Code, LiveMemory, Memory, RegisterSet, RuleCache, Unwinder};
+use support::{Library, Tools};
 
 /// Kind, size, register and number of a location.
 type RawLocation = (u8, u16, u16, i32);
@@ -410,5 +411,69 @@ fn references_in_callee_saved_registers_are_found_where_younger_frames_saved_the
     let options = ["--fixup-allow-gcptr-in-csr", "-max-registers-for-gc-values=4"];
     if let Some(visited) = run("registers", &options) {
         assert!(visited >= 3, "two in the leaf, one in its caller: {visited}");
+    }
+}
+
+/// The library of three objects: two with the function `inline` in a COMDAT group, with so many
+/// parameters, and one with what they call.
+fn with_inline_functions(tools: &Tools, name: &str, parameters: [usize; 2]) -> Option<Library> {
+    let reference = if tools.opaque_pointers { "ptr addrspace(1)" } else { "i8 addrspace(1)*" };
+    let object = |own: &str, count: usize| {
+        let names: Vec<String> = (0..count).map(|i| format!("{reference} %p{i}")).collect();
+        let uses: String = names.iter().map(|p| format!("  call void @take({p})\n")).collect();
+        let (names, given) = (names.join(", "), vec![format!("{reference} %p"); count].join(", "));
+        format!(
+            "$inline = comdat any
+declare void @callee()
+declare void @take({reference})
+define linkonce_odr void @inline({names}) noinline comdat gc \"statepoint-example\" {{
+  call void @callee()
+{uses}  ret void
+}}
+define void @{own}({reference} %p) gc \"statepoint-example\" {{
+  call void @inline({given})
+  call void @take({reference} %p)
+  ret void
+}}
+"
+        )
+    };
+    let [first, second] = parameters;
+    let called = format!(
+        "define void @callee() {{ ret void }}\ndefine void @take({reference} %p) {{ ret void }}\n"
+    );
+    let programs = [object("first", first), object("second", second), called];
+    let programs = programs.each_ref().map(String::as_str);
+    let name = format!("{name}-{}", tools.name());
+    support::load_objects(tools, &name, &programs, Some(&[]), &[], &[])
+}
+
+#[test]
+fn an_inline_function_in_two_objects_of_llvm_is_registered_once() {
+    for tools in Tools::installed() {
+        let Some(library) = with_inline_functions(&tools, "inline", [2, 2]) else { continue };
+        let inline = library.address("inline");
+        let records = llvm::records(library.stack_maps).unwrap();
+        let of_inline = records.iter().filter(|record| record.function == inline);
+        assert_eq!(of_inline.count(), 6, "both objects have maps of its three calls");
+        let code = Code::new();
+        code.register_image(inline, None).unwrap();
+        let snapshot = code.snapshot();
+        for record in &records {
+            assert!(snapshot.safepoint(record.return_address).is_some(), "{record:?}");
+        }
+        for name in ["first", "second", "inline"] {
+            assert_eq!(snapshot.function(library.address(name)).unwrap().name, name);
+        }
+    }
+}
+
+#[test]
+fn an_inline_function_that_two_objects_of_llvm_compile_differently_is_refused() {
+    for tools in Tools::installed() {
+        let Some(library) = with_inline_functions(&tools, "differs", [2, 3]) else { continue };
+        let error = Code::new().register_image(library.address("first"), None).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("function inline has other maps here"), "{text}");
     }
 }

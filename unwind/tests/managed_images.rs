@@ -114,11 +114,22 @@ impl Library {
 
 /// Assembles, links and loads; `None`, with a message, if a tool is missing.
 fn library(assembly: &str, options: &[&str]) -> Option<Library> {
+    build(assembly, &[], options)
+}
+
+/// As [`library`], of several objects: the others by name.
+fn library_of(assembly: &str, others: &[(&str, &str)]) -> Option<Library> {
+    build(assembly, others, &[])
+}
+
+fn build(assembly: &str, others: &[(&str, &str)], options: &[&str]) -> Option<Library> {
     static LOADED: AtomicUsize = AtomicUsize::new(0);
     // Relaxed: only the numbers' being distinct matters.
     let directory = Directory::new(&format!("managed-{}", LOADED.fetch_add(1, Ordering::Relaxed)));
     directory.write("a.s", assembly);
-    let loaded = directory.load(&[&["a.s"], options].concat())?;
+    others.iter().for_each(|(name, text)| directory.write(name, text));
+    let names: Vec<&str> = others.iter().map(|(name, _)| *name).collect();
+    let loaded = directory.load(&[&["a.s"], &*names, options].concat())?;
     let f = loaded.address("f");
     let files = std::fs::read_dir(&directory.0).unwrap().map(|file| file.unwrap().path());
     let path = files.into_iter().find(|path| path.extension() == Some("so".as_ref())).unwrap();
@@ -177,6 +188,24 @@ fn statepoint() -> String {
     [CONSTANT, CONSTANT, CONSTANT, SLOT, SLOT].concat()
 }
 
+/// The section of an object that has `f` with two maps: the label behind the call, and the offset
+/// of the slot from the stack pointer.
+fn two_maps(maps: [(&str, u8); 2]) -> String {
+    let maps = maps.map(|(label, at)| {
+        let slot = SLOT.replace(", 8, 0, 0, 0\n", &format!(", {at}, 0, 0, 0\n"));
+        let values = [CONSTANT, CONSTANT, CONSTANT, &slot, &slot].concat();
+        format!(
+            " .quad 7\n .long {label} - f\n .short 0, 5\n{values} .balign 8\n .short 0, 0\n \
+             .balign 8\n"
+        )
+    });
+    format!(
+        " .section .llvm_stackmaps, \"aw\", @progbits\n .balign 8\n .byte 3, 0, 0, 0\n \
+         .long 1, 0, 2\n .quad f, 24, 2\n{}",
+        maps.concat()
+    )
+}
+
 /// A right library, but for what `change` does to the section's parts.
 fn f_with(section: &str) -> Option<Library> {
     library(&format!("{F}{section}"), &[])
@@ -230,7 +259,7 @@ f.cold: .cfi_startproc
  .cfi_endproc
  .size f.cold, . - f.cold
 ";
-    let both = format!("{cold}{}{}", right(), llvm("aw", 3, 24, "f", ".Lcold - f", &statepoint()));
+    let both = format!("{cold}{}", two_maps([(".Lreturn", 8), (".Lcold", 8)]));
     let Some(library) = f_with(&both) else { return };
     let code = Code::new();
     let image = code.register_image(library.f, None).unwrap();
@@ -298,6 +327,65 @@ fn what_is_wrong_with_an_image_is_named_with_section_and_offset() {
     );
     let version = ObjectMapsError::Version { offset: 8 };
     assert!(matches!(error, ManagedImageError::Object { source, .. } if source == version));
+}
+
+/// An object with `f` as an inline function: in a COMDAT group, of which the linker keeps one. Two
+/// calls in its code have maps; the frame is of 24 bytes. `slots` are the offsets in the two maps.
+fn inline(slots: [u8; 2], second_call: &str) -> String {
+    let code = format!(
+        "
+ .section .text.f, \"axG\", @progbits, f, comdat
+ .weak f
+ .type f, @function
+f: .cfi_startproc
+ sub $24, %rsp
+ .cfi_adjust_cfa_offset 24
+ call *%rax
+.Lreturn:
+ {second_call}
+.Lagain:
+ add $24, %rsp
+ .cfi_adjust_cfa_offset -24
+ ret
+ .cfi_endproc
+ .size f, . - f
+ .section .note.GNU-stack, \"\", @progbits
+"
+    );
+    format!("{code}{}", two_maps([(".Lreturn", slots[0]), (".Lagain", slots[1])]))
+}
+
+/// Links objects of which each has `f`.
+fn with_copies(objects: &[String]) -> Option<Library> {
+    let joined: Vec<(String, &String)> =
+        objects.iter().enumerate().map(|(i, text)| (format!("{i}.s"), text)).collect();
+    let others: Vec<(&str, &str)> =
+        joined[1..].iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    library_of(&objects[0], &others)
+}
+
+#[test]
+fn an_inline_function_of_two_objects_is_registered_once() {
+    let copy = inline([8, 16], "call *%rax");
+    let Some(library) = with_copies(&[copy.clone(), copy.clone(), copy]) else { return };
+    let code = Code::new();
+    let image = code.register_image(library.f, Some(1024)).unwrap();
+    assert_eq!(image.regions().len(), 1);
+    let snapshot = code.snapshot();
+    let found = (library.f..library.f + 32).filter(|at| snapshot.safepoint(*at).is_some()).count();
+    assert_eq!(found, 2);
+}
+
+#[test]
+fn copies_of_a_function_that_were_compiled_in_different_ways_are_refused() {
+    let first = inline([8, 16], "call *%rax");
+    // Other slots at the same calls. Then a call elsewhere, so that no two maps are for one place.
+    for other in [inline([8, 0], "call *%rax"), inline([8, 16], "nop\n call *%rax")] {
+        let Some(library) = with_copies(&[first.clone(), other]) else { return };
+        let (error, text) = library.refusal();
+        assert!(matches!(error, ManagedImageError::Copies { first: 0x28, .. }), "{text}");
+        assert!(text.contains("function f has other maps here than at offset 0x28"), "{text}");
+    }
 }
 
 #[test]

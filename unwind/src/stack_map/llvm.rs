@@ -175,15 +175,25 @@ pub fn stack_maps(section: &[u8]) -> Result<Vec<Result<StackMap, LlvmError>>, Ll
 ///
 /// The section is malformed.
 pub fn records(section: &[u8]) -> Result<Vec<Record>, LlvmError> {
-    let mut input = Input { bytes: section, at: 0 };
-    let mut records = Vec::new();
-    while input.at < section.len() {
-        blob(&mut input, &mut records)?;
-    }
-    Ok(records)
+    Ok(by_function(section)?.into_iter().flatten().collect())
 }
 
-fn blob(input: &mut Input<'_>, records: &mut Vec<Record>) -> Result<(), LlvmError> {
+/// All records of a section, those of each function of each blob together. A function that several
+/// objects have comes once for each of them, also where the linker has kept one copy of its code.
+///
+/// # Errors
+///
+/// The section is malformed.
+pub(crate) fn by_function(section: &[u8]) -> Result<Vec<Vec<Record>>, LlvmError> {
+    let mut input = Input { bytes: section, at: 0 };
+    let mut functions = Vec::new();
+    while input.at < section.len() {
+        blob(&mut input, &mut functions)?;
+    }
+    Ok(functions)
+}
+
+fn blob(input: &mut Input<'_>, of_functions: &mut Vec<Vec<Record>>) -> Result<(), LlvmError> {
     let start = input.at;
     let version = input.u8()?;
     if version != 3 {
@@ -203,9 +213,11 @@ fn blob(input: &mut Input<'_>, records: &mut Vec<Record>) -> Result<(), LlvmErro
     let mut left = u64::from(count);
     for (address, size, count) in owners {
         left = left.checked_sub(count).ok_or(LlvmError::Count { offset: start })?;
+        let mut records = Vec::new();
         for _ in 0..count {
             records.push(record(input, start, address, size, &pool)?);
         }
+        of_functions.push(records);
     }
     if left != 0 {
         return Err(LlvmError::Count { offset: start });

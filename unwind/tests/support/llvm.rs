@@ -97,6 +97,18 @@ pub(crate) fn load_with(
     options: &[&str],
     link: &[&str],
 ) -> Option<Library> {
+    load_objects(tools, name, &[program], rewrite, options, link)
+}
+
+/// As [`load_with`], with an object for each program.
+pub(crate) fn load_objects(
+    tools: &Tools,
+    name: &str,
+    programs: &[&str],
+    rewrite: Option<&[&str]>,
+    options: &[&str],
+    link: &[&str],
+) -> Option<Library> {
     // The loader takes a library of the same path for the same library.
     static LOADED: AtomicUsize = AtomicUsize::new(0);
     // Relaxed: only the numbers' being distinct matters.
@@ -104,7 +116,7 @@ pub(crate) fn load_with(
     let process = std::process::id();
     let directory = std::env::temp_dir().join(format!("stackmark-llvm-{name}-{process}-{number}"));
     std::fs::create_dir_all(&directory).expect("a directory");
-    let compiled = compile(tools, &directory, program, rewrite, options, link);
+    let compiled = compile(tools, &directory, programs, rewrite, options, link);
     if compiled.is_none() {
         let _ = std::fs::remove_dir_all(&directory);
     }
@@ -114,12 +126,11 @@ pub(crate) fn load_with(
 fn compile(
     tools: &Tools,
     directory: &Path,
-    program: &str,
+    programs: &[&str],
     rewrite: Option<&[&str]>,
     options: &[&str],
     link: &[&str],
 ) -> Option<()> {
-    std::fs::write(directory.join("a.ll"), program).expect("a file");
     let run = |tool: &str, arguments: &[&str]| {
         let Ok(status) = Command::new(tool).args(arguments).current_dir(directory).status() else {
             eprintln!("skipped: {tool} is missing");
@@ -129,18 +140,26 @@ fn compile(
         Some(())
     };
     let tool = |tool: &str, arguments: &[&str]| run(&format!("{tool}{}", tools.suffix), arguments);
-    let mut source = "a.ll";
-    if let Some(options) = rewrite {
-        source = "b.ll";
-        let pass = ["-passes=rewrite-statepoints-for-gc", "-S", "-o", "b.ll", "a.ll"];
-        tool("opt", &[options, &pass].concat())?;
+    let mut linked = Vec::new();
+    for (i, program) in programs.iter().enumerate() {
+        let file = |name: &str| format!("{i}{name}");
+        let (mut source, object, mapped) = (file("a.ll"), file("b.o"), file("c.o"));
+        std::fs::write(directory.join(&source), program).expect("a file");
+        if let Some(options) = rewrite {
+            let written = file("b.ll");
+            let pass = ["-passes=rewrite-statepoints-for-gc", "-S", "-o", &written, &source];
+            tool("opt", &[options, &pass].concat())?;
+            source = written;
+        }
+        let to_object = ["-O2", "-relocation-model=pic", "-filetype=obj", "-o", &object, &source];
+        tool("llc", &[options, &to_object].concat())?;
+        // The loader then maps and relocates the section.
+        let writable = ["--set-section-flags", ".llvm_stackmaps=alloc,data", &object, &mapped];
+        tool("llvm-objcopy", &writable)?;
+        linked.push(mapped);
     }
-    let object = ["-O2", "-relocation-model=pic", "-filetype=obj", "-o", "b.o", source];
-    tool("llc", &[options, &object].concat())?;
-    // The loader then maps and relocates the section.
-    let writable = ["--set-section-flags", ".llvm_stackmaps=alloc,data", "b.o", "c.o"];
-    tool("llvm-objcopy", &writable)?;
-    run("cc", &[&["-shared", "-o", "a.so", "c.o"], link].concat())
+    let linked: Vec<&str> = linked.iter().map(String::as_str).collect();
+    run("cc", &[&["-shared", "-o", "a.so"], &*linked, link].concat())
 }
 
 fn open(directory: PathBuf) -> Library {
