@@ -53,7 +53,7 @@ impl Announced {
             start: region.start,
             _debugger: (jit && debugger).then(|| SymbolFile::announce(region)),
             // Without a rule there is nothing to find. The unwinder may not take such a section.
-            _system: (jit && system_unwinder && has_rules)
+            _system: (jit && system_unwinder && has_rules && region.eh_frame_address == 0)
                 .then(|| SystemFrames::register(&region.eh_frame)),
         }
     }
@@ -188,6 +188,13 @@ impl Code {
             }
             Ok(())
         })
+    }
+
+    /// Where a region lies; `None` if it is not registered any more.
+    pub fn range_of(&self, id: RegionId) -> Option<Range<usize>> {
+        let writer = self.lock();
+        let start = writer.announced.get(&id)?.start;
+        self.snapshot().published().region(start).map(CompiledRegion::range)
     }
 
     /// Registers the managed code of an image, which was compiled ahead of time: the program itself

@@ -205,7 +205,10 @@ fn object_file(region: &Region) -> Box<[u8]> {
     let headers = [
         section("", elf::SHT_NULL, elf::SectionFlags(0), nothing),
         text,
-        section(".eh_frame", elf::SHT_PROGBITS, elf::SHF_ALLOC, contents[0]),
+        elf::SectionHeader64 {
+            sh_addr: U64::new(LE, region.eh_frame_address as u64),
+            ..section(".eh_frame", elf::SHT_PROGBITS, elf::SHF_ALLOC, contents[0])
+        },
         symtab,
         section(".strtab", elf::SHT_STRTAB, elf::SectionFlags(0), contents[2]),
         section(".shstrtab", elf::SHT_STRTAB, elf::SectionFlags(0), contents[3]),

@@ -5,13 +5,13 @@ mod error;
 use std::ops::Range;
 
 use crate::arch::{CALL_PUSHES, CALLEE_SAVED, SIGNS_RETURN_ADDRESSES, WORD};
-use crate::cfi::{CfiError, Section};
+use crate::cfi::{CfiError, FunctionRows, Section};
 use crate::image::loaded;
 use crate::rule::{Base, CfiRows, PackedRule, UnwindRule};
 use crate::rule_table::RuleTable;
 use crate::safepoint::Safepoint;
 use crate::safepoint_table::SafepointTable;
-use crate::signing::signs_return_addresses;
+use crate::signing::signs;
 use crate::stack_map::compact::Layout;
 use crate::stack_map::map::{Location, Root, StackMap};
 pub use error::RegionError;
@@ -28,6 +28,10 @@ pub struct Region {
     /// `.eh_frame` bytes with absolute pcs, as `gimli::write` emits for absolute addresses. Empty
     /// for code of a loaded image: the image's own CFI is used then.
     pub eh_frame: Vec<u8>,
+    /// Where that section lies in memory, if its pointers are relative to themselves, as in objects
+    /// that LLVM's JITs load. 0 if all are absolute. The system's unwinder is not told of relative
+    /// ones: such a JIT tells it by itself.
+    pub eh_frame_address: usize,
     /// Its functions.
     pub functions: Vec<Function>,
     /// Its safepoints, together with `stack_maps`: one for every call.
@@ -76,7 +80,8 @@ pub struct Function {
     pub name: String,
     /// The address of its first byte.
     pub start: usize,
-    /// Its length in bytes.
+    /// Its length in bytes. 0: that of the entry of the region's CFI that begins where the function
+    /// does.
     pub len: usize,
     /// It moves its return address, or pops more than that when it returns, as tail calls with
     /// argument areas of different size do. Its frames get no return-address barrier.
@@ -109,7 +114,10 @@ impl CompiledRegion {
             loaded::functions(start..end)?
         } else {
             let mut rows = Vec::new();
-            let section = Section::absolute(&region.eh_frame);
+            let section = match region.eh_frame_address {
+                0 => Section::absolute(&region.eh_frame),
+                address => Section::at(&region.eh_frame, address as u64),
+            };
             let mut unpacked = CfiRows::default();
             section.functions(&mut unpacked, |function, offset| {
                 let function = function?;
@@ -122,9 +130,9 @@ impl CompiledRegion {
             })?;
             (rows, unpacked)
         };
+        let mut functions = functions(region, end, &rows)?;
         let rules = RuleTable::build(rows, unpacked)?;
-        let mut functions = functions(region, end)?;
-        let signs = SIGNS_RETURN_ADDRESSES && signs_return_addresses(&region.eh_frame);
+        let signs = SIGNS_RETURN_ADDRESSES && signs(&region.eh_frame, region.eh_frame_address);
         // A barrier in the return slot would lack the signature.
         functions.iter_mut().for_each(|function| function.moves_return_address |= signs);
         let safepoints = safepoints(region, &functions, &rules)?;
@@ -188,8 +196,16 @@ fn holder(functions: &[Function], pc: usize) -> Option<&Function> {
     functions.get(i.checked_sub(1)?).filter(|function| pc - function.start < function.len)
 }
 
-fn functions(region: &Region, end: usize) -> Result<Vec<Function>, RegionError> {
+fn functions(
+    region: &Region,
+    end: usize,
+    rows: &[FunctionRows],
+) -> Result<Vec<Function>, RegionError> {
     let mut functions = region.functions.clone();
+    for function in functions.iter_mut().filter(|function| function.len == 0) {
+        let entry = rows.iter().find(|rows| rows.start == function.start as u64);
+        function.len = entry.map_or(0, |rows| (rows.end - rows.start) as usize);
+    }
     functions.sort_by_key(|function| function.start);
     for function in &functions {
         let function_end = function.start.checked_add(function.len);

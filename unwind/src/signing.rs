@@ -9,11 +9,19 @@ use crate::arch::ADDRESS_SIZE;
 /// Whether any function of this `.eh_frame`, with absolute pcs, signs its return address (arm64
 /// PAC, `DW_CFA_AARCH64_negate_ra_state`). Malformed bytes end the search.
 pub fn signs_return_addresses(eh_frame: &[u8]) -> bool {
+    signs(eh_frame, 0)
+}
+
+/// As [`signs_return_addresses`], for a section that lies at `address`, unless that is 0.
+pub(crate) fn signs(eh_frame: &[u8], address: usize) -> bool {
     let mut frame = EhFrame::new(eh_frame, LittleEndian);
     frame.set_address_size(ADDRESS_SIZE);
     // The operation's number has another meaning for other vendors.
     frame.set_vendor(Vendor::AArch64);
-    let bases = BaseAddresses::default();
+    let mut bases = BaseAddresses::default();
+    if address != 0 {
+        bases = bases.set_eh_frame(address as u64);
+    }
     let signs = |mut operations: gimli::CallFrameInstructionIter<'_, _>| {
         while let Ok(Some(operation)) = operations.next() {
             if operation == CallFrameInstruction::NegateRaState {

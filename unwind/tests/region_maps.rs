@@ -3,8 +3,10 @@
 
 mod support;
 
-use gimli::X86_64;
-use gimli::write::CallFrameInstruction as Cfi;
+use gimli::write::{
+    Address, CallFrameInstruction as Cfi, EhFrame, EndianVec, FrameDescriptionEntry, FrameTable,
+};
+use gimli::{DW_EH_PE_pcrel, DW_EH_PE_sdata4, LittleEndian, X86_64};
 use proptest::prelude::*;
 use stackmark_unwind::stack_map::{self, Location, Root, StackMap};
 use stackmark_unwind::{
@@ -59,6 +61,38 @@ fn derived_pointers_come_with_their_bases_and_each_word_once() {
     let (roots, slots) = walked(with_maps(vec![map(Some(48), roots.to_vec())]));
     assert_eq!(roots, [(0, 0), (2, 1), (2, 2), (2, 3)]);
     assert_eq!(slots, [0, 2, 1, 3]);
+}
+
+/// As LLVM's JITs leave it: pointers are relative to where they lie, and the length of a function
+/// stands in the CFI alone.
+#[test]
+fn cfi_that_is_relative_to_its_own_place_gives_rules_and_lengths() {
+    const SECTION: usize = START + 0x8000;
+    let mut cie = support::cie();
+    cie.fde_address_encoding = gimli::DwEhPe(DW_EH_PE_pcrel.0 | DW_EH_PE_sdata4.0);
+    let mut table = FrameTable::default();
+    let cie = table.add_cie(cie);
+    // The writer takes the section to lie at 0.
+    let start = Address::Constant((START as u64).wrapping_sub(SECTION as u64));
+    let mut entry = FrameDescriptionEntry::new(start, FUNCTION as u32);
+    for (offset, instruction) in support::frame_record() {
+        entry.add_instruction(offset, instruction);
+    }
+    table.add_fde(cie, entry);
+    let mut section = EhFrame::from(EndianVec::new(LittleEndian));
+    table.write_eh_frame(&mut section).unwrap();
+    let maps = vec![map(Some(48), vec![Root::plain(stack(1))])];
+    let mut region = Region { eh_frame: section.0.into_vec(), ..with_maps(maps) };
+    region.functions[0].len = 0;
+    assert!(matches!(refusal(region.clone()), RegionError::Cfi(_)), "it is not absolute");
+    region.eh_frame_address = SECTION;
+    let code = Code::new();
+    let id = code.register(region.clone()).unwrap();
+    assert_eq!(code.range_of(id), Some(START..START + FUNCTION));
+    assert_eq!(code.snapshot().function(START).unwrap().range, START..START + FUNCTION);
+    code.unregister(id).unwrap();
+    assert_eq!(code.range_of(id), None);
+    assert_eq!(walked(region).0, [(1, 1)]);
 }
 
 #[test]

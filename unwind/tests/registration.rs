@@ -253,7 +253,7 @@ fn functions_must_lie_in_the_region_and_apart() {
     let function =
         |name: &str, start, len| Function { name: name.into(), start, len, ..Function::default() };
     for (start, len) in
-        [(START - 8, 16), (START, 0), (START + FUNCTION - 8, 16), (START + 8, usize::MAX)]
+        [(START - 8, 16), (START + 8, 0), (START + FUNCTION - 8, 16), (START + 8, usize::MAX)]
     {
         assert_eq!(
             refused(|region| region.functions.push(function("stray", start, len))),

@@ -1,6 +1,7 @@
 //! The collector's cycle over all stacks: handshakes, rounds of scans, the stopped world.
 
 mod driver;
+mod frames;
 mod images;
 mod rounds;
 mod stopped;

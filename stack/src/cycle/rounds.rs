@@ -3,15 +3,13 @@
 use super::driver::CycleDriver;
 use super::straggler::{Overdue, Straggler, Waiting};
 use crate::goroutine::Goroutine;
-use crate::machine::Caller;
 use crate::memory::StackMemory;
 use crate::protocol::{
     Request, Signal, Status,
     sync::{spin, unlock_fair},
 };
 use crate::runtime::{Activity, BarrierMode, Runtime, assert_no_lock};
-use crate::scan::{self, FrameAt, MayMove, ScanError};
-use std::ops::ControlFlow;
+use crate::scan::{self, MayMove, ScanError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -294,44 +292,5 @@ impl Runtime {
         self.cycle.end_visit(cycle, more.then_some(goroutine));
         self.counters().scanned_running.fetch_add(visited?, Ordering::Relaxed);
         Ok(true)
-    }
-
-    /// The frames of a goroutine that stands still, youngest first, at most `limit` of them. `None`
-    /// if the goroutine runs on another thread, has ended, or belongs to another runtime.
-    ///
-    /// # Errors
-    /// [`ScanError`]: the stack cannot be walked.
-    ///
-    /// # Panics
-    /// As [`Runtime::scan_frozen`].
-    pub fn frames(
-        &self,
-        goroutine: &Goroutine,
-        limit: usize,
-    ) -> Result<Option<Vec<FrameAt>>, ScanError> {
-        assert_no_lock("Runtime::frames");
-        if !self.owns(goroutine) {
-            return Ok(None);
-        }
-        let mut frames = Vec::new();
-        let visit = |frame| {
-            if frames.len() < limit {
-                frames.push(frame);
-            }
-            if frames.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        };
-        // SAFETY: used within this function alone.
-        if let Some(caller) = unsafe { Caller::try_current() }
-            && std::ptr::eq(caller.goroutine(), goroutine)
-        {
-            // The goroutine stands in its call out on this thread, and need not be held.
-            caller.frames(visit)?;
-            return Ok(Some(frames));
-        }
-        let Ok(held) = goroutine.hold() else { return Ok(None) };
-        // SAFETY: the goroutine is held.
-        unsafe { scan::frames(self, goroutine, visit)? };
-        drop(held);
-        Ok(Some(frames))
     }
 }

@@ -153,6 +153,10 @@ pub enum RuntimeError {
         /// See [`Config::LARGEST_MAX_STACK`].
         most: usize,
     },
+    /// The code belongs to another runtime, or did. A runtime that forgets code looks for frames of
+    /// it in its own goroutines, so a [`Code`](stackmark_unwind::Code) has one runtime in its life.
+    #[error("the registered code belongs to another runtime: a `Code` has one runtime in its life")]
+    CodeInUse,
     /// The frames of the assembly cannot be registered: their rules are not found in the program's
     /// image, or other frames are registered there.
     #[error(transparent)]

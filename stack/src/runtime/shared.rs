@@ -7,7 +7,7 @@ use super::host::{Host, RootSink, Schedule};
 use super::observe::Observed;
 use super::registry::Registry;
 use super::stats::{Counters, Histogram, Statistics};
-use super::stubs::{register_assembly, stubs};
+use super::stubs::{claim, stubs};
 use super::under_lock::under_lock;
 use crate::alarm;
 use crate::ending::without_unwinding;
@@ -49,7 +49,8 @@ impl std::fmt::Debug for Runtime {
 }
 
 impl Runtime {
-    /// A runtime over the code registered in `code`. The entry points are those of `entry`.
+    /// A runtime over the code registered in `code`, which has no other runtime in its life. The
+    /// entry points are those of `entry`.
     ///
     /// # Errors
     /// [`RuntimeError`].
@@ -62,7 +63,7 @@ impl Runtime {
         /// The number of the next runtime. Every goroutine's record has its runtime's number.
         static NEXT: AtomicU64 = AtomicU64::new(1);
         config.check()?;
-        register_assembly(&code)?;
+        claim(&code)?;
         sync::prepare_fences();
         let mode = ModeInForce::new(&config, &code);
         if let Some(protection) = mode.protection

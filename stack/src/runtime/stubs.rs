@@ -1,5 +1,6 @@
 //! The stubs of the program's image, and the registration of the assembly's frames.
 
+use super::config::RuntimeError;
 use crate::protocol::{StubPool, Table};
 use stackmark_asm::{self as asm, barrier};
 use stackmark_unwind::{Code, CodeError, FrameKind, NativeRule};
@@ -15,16 +16,24 @@ pub(crate) fn stubs() -> &'static StubPool {
     })
 }
 
-/// Registers the frames of the assembly in `code`, so that walks know them.
-pub(crate) fn register_assembly(code: &Code) -> Result<(), CodeError> {
-    code.register_native(asm::system_call_range(), FrameKind::SystemCall, NativeRule::FromImage)?;
+/// Takes `code` for a runtime: registers the frames of the assembly in it, so that walks know them.
+/// They are registered once and never forgotten, so of several runtimes one gets it.
+pub(crate) fn claim(code: &Code) -> Result<(), RuntimeError> {
+    let calls = asm::system_call_range();
+    let is_taken = || code.snapshot().kind(calls.start) == Some(FrameKind::SystemCall);
+    code.register_native(calls.clone(), FrameKind::SystemCall, NativeRule::FromImage).map_err(
+        |error| match error {
+            CodeError::Overlap { .. } if is_taken() => RuntimeError::CodeInUse,
+            error => error.into(),
+        },
+    )?;
     let cfa_offset = asm::CALLBACK_FRAME_BYTES as u32;
     code.register_native(
         asm::callback_range(),
         FrameKind::Callback,
         NativeRule::Fixed { cfa_offset },
     )?;
-    code.register_native(asm::entry_range(), FrameKind::Entry, NativeRule::End)
+    Ok(code.register_native(asm::entry_range(), FrameKind::Entry, NativeRule::End)?)
 }
 
 /// The table and the stubs of the program's image.

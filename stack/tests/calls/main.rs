@@ -4,6 +4,7 @@
 
 mod exceptions;
 mod foreign;
+mod forgetting;
 mod leaving;
 mod native;
 mod regressions;

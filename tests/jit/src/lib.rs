@@ -10,7 +10,7 @@ use stackmark_cranelift::{
     Apart, FuncId, Function, INT, InstBuilder, Kind, Module, Options, Program, REF, Start,
 };
 use stackmark_stack::asm::layout::NativeFn;
-use stackmark_stack::unwind::{Code, Region};
+use stackmark_stack::unwind::{Code, Region, RegionId};
 use std::collections::HashMap;
 
 /// A function under construction.
@@ -23,6 +23,8 @@ pub struct Compiled {
     /// `entry(goroutine, argument)`, where the argument points to `[n, object, result]`.
     pub entry: usize,
     functions: HashMap<&'static str, usize>,
+    /// What they are registered as.
+    pub region: RegionId,
 }
 
 impl Compiled {
@@ -169,10 +171,11 @@ impl Compiler {
     /// # Panics
     /// If one is declared but not defined.
     pub fn finish(self, entry: FuncId, code: &Code) -> Compiled {
-        let program = self.module.finish(code).expect("defined functions");
+        let (program, region) = self.module.place_all().expect("defined functions");
+        let region = code.register(region).expect("correct maps");
         let functions =
             self.functions.into_iter().map(|(name, id)| (name, program.address(id))).collect();
-        Compiled { entry: program.address(entry), functions, program }
+        Compiled { entry: program.address(entry), functions, region, program }
     }
 }
 
