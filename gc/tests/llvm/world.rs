@@ -213,8 +213,10 @@ impl Run<'_> {
         let machine = Machine::attach(&runtime).expect("a thread of its own");
         let entry = library.address("entry");
         // SAFETY: LLVM's statepoints keep C1. Stores of references go through the barrier (C3).
-        // Frames are small and each function polls (C4, C6). No function looks for its goroutine
-        // (C5).
+        // Frames are small and each function polls (C4, C6). A function that looks at its goroutine
+        // has its address from its first argument, and hands it down (C5): the record stays where
+        // it is, on whatever thread the goroutine goes on. `WORLD` is the thread's, and one machine
+        // runs this goroutine.
         let goroutine =
             unsafe { runtime.spawn_on(StackKind::Fixed, entry, argument.as_mut_ptr() as usize) };
         let mut next = goroutine.expect("a stack");
