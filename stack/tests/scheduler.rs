@@ -298,3 +298,76 @@ fn threads_give_their_processors_to_a_collector_and_come_back() {
     assert_eq!(MOST_AT_ONCE.load(SeqCst), 1);
     drop(compiled);
 }
+
+/// What the goroutines of the next test are: the numbers that their objects hold.
+const FIRST: u64 = 0;
+const LOCAL: u64 = 1;
+const LATE: u64 = 2;
+static ROLES: [u64; 3] = [FIRST, LOCAL, LATE];
+static LOCALS: Mutex<Vec<Arc<Goroutine>>> = Mutex::new(Vec::new());
+static FIRST_RUNS: AtomicBool = AtomicBool::new(false);
+static LATE_IS_QUEUED: AtomicBool = AtomicBool::new(false);
+/// Goroutines that have yielded, and how many had when the late one ran.
+static YIELDED: AtomicUsize = AtomicUsize::new(0);
+static BEFORE_LATE: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+unsafe extern "C-unwind" fn takes_its_role(object: *mut c_void, _n: usize) -> usize {
+    // SAFETY: used within this function alone, which owns nothing when it yields.
+    let caller = unsafe { Caller::current() };
+    // SAFETY: each goroutine's object is one of `ROLES`.
+    match unsafe { *object.cast::<u64>() } {
+        LATE => {
+            BEFORE_LATE.store(YIELDED.load(SeqCst), SeqCst);
+            return 0;
+        }
+        FIRST => {
+            for goroutine in LOCALS.lock().drain(..) {
+                caller.runtime().schedule(goroutine);
+            }
+            FIRST_RUNS.store(true, SeqCst);
+            await_flag(&LATE_IS_QUEUED);
+        }
+        _ => {}
+    }
+    YIELDED.fetch_add(1, SeqCst);
+    // SAFETY: as above.
+    unsafe { caller.yield_now(0) }
+}
+
+fn await_flag(flag: &AtomicBool) {
+    let mut watch = Watch::own();
+    while !flag.load(SeqCst) {
+        thread::yield_now();
+        watch.check("a goroutine does not run");
+    }
+}
+
+#[test]
+fn goroutines_that_yield_do_not_keep_one_of_the_shared_queue_waiting() {
+    let code = Arc::new(Code::new());
+    let compiled = jit::compile(&code, takes_its_role, 16);
+    let runtime =
+        Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
+    let mut arguments = [FIRST, LATE].map(|role| [0, &raw const ROLES[role as usize] as u64, 0]);
+    let mut locals = vec![[0, &raw const ROLES[LOCAL as usize] as u64, 0]; 50];
+    let mut spawn = |argument: &mut [u64; 3]| {
+        // SAFETY: compiled code that keeps the contracts; the argument outlives it.
+        unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory")
+    };
+    let [first, late] = arguments.each_mut().map(&mut spawn);
+    LOCALS.lock().extend(locals.iter_mut().map(&mut spawn));
+    let scheduler = Scheduler::new(&runtime, 1, Box::new(|| {}));
+    runtime.schedule(first);
+    let running = scheduler.start().expect("threads");
+    await_flag(&FIRST_RUNS);
+    runtime.schedule(late);
+    LATE_IS_QUEUED.store(true, SeqCst);
+    let mut watch = Watch::own();
+    while runtime.live_goroutines() > 0 {
+        thread::yield_now();
+        watch.check("a goroutine does not end");
+    }
+    running.stop();
+    assert!(BEFORE_LATE.load(SeqCst) <= 2, "{} ran before", BEFORE_LATE.load(SeqCst));
+    drop(compiled);
+}

@@ -7,10 +7,6 @@ use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use parking_lot::RwLock;
 use std::sync::{Arc, OnceLock};
 
-/// Every this many turns a thread looks at the shared queue first, so that no
-/// goroutine starves there.
-const FAIRNESS: usize = 61;
-
 /// The queue of a thread.
 pub(super) type Queue = Worker<Arc<Goroutine>>;
 
@@ -96,18 +92,16 @@ impl Queues {
             || self.workers.read().iter().any(|worker| !worker.stealer.is_empty())
     }
 
-    /// A goroutine for this thread: from its own queue, or else from the shared
-    /// one or another thread's.
+    /// A goroutine for this thread: from its own queue, or else from the shared one or another
+    /// thread's. `shared_first`: from its own queue only if the shared one is empty.
     #[inline]
     pub(super) fn find(
         &self,
         queue: &Queue,
         worker: &WorkerThread,
-        turn: usize,
+        shared_first: bool,
     ) -> Option<Arc<Goroutine>> {
-        if !turn.is_multiple_of(FAIRNESS)
-            && let Some(goroutine) = queue.pop()
-        {
+        if !shared_first && let Some(goroutine) = queue.pop() {
             return Some(goroutine);
         }
         self.find_elsewhere(queue, worker)

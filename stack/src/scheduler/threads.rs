@@ -13,6 +13,10 @@ use std::cell::{Cell, RefCell};
 use std::ptr;
 use std::sync::{Arc, Weak};
 
+/// Every this many turns a thread looks at the shared queue first, so that no goroutine starves
+/// there.
+const FAIRNESS: usize = 61;
+
 thread_local! {
     /// The queue of this thread, if it is a scheduler's. It has no destructor, so that it can be
     /// read to the very end of the thread.
@@ -114,10 +118,17 @@ impl Scheduler {
         };
         drop(runtime);
         worker.set_watch(machine.watch());
-        let mut turn = 0usize;
-        while let Some(goroutine) = self.next(local, worker, turn) {
+        // A goroutine that yields may have run for a whole time slice: 61 of them are too long a
+        // wait. So every second one that yields makes way for the shared queue. (Go puts all of
+        // them there.)
+        let (mut turn, mut makes_way) = (0usize, false);
+        while let Some(goroutine) = self.next(local, worker, turn.is_multiple_of(FAIRNESS)) {
             turn = turn.wrapping_add(1);
             if let Left::Yielded(goroutine) = machine.run(goroutine) {
+                makes_way = !makes_way;
+                if makes_way {
+                    turn = 0;
+                }
                 // To the end of the queue. If it is alone there, no thread is woken for it.
                 let alone = local.queue.is_empty();
                 local.queue.push(goroutine);
@@ -130,8 +141,13 @@ impl Scheduler {
 
     /// The next goroutine to run; waits until there is one. `None`: the thread ends.
     #[inline]
-    fn next(&self, local: &Local, worker: &WorkerThread, turn: usize) -> Option<Arc<Goroutine>> {
-        let own = OwnQueue { scheduler: self, queue: &local.queue, worker, turn };
+    fn next(
+        &self,
+        local: &Local,
+        worker: &WorkerThread,
+        shared_first: bool,
+    ) -> Option<Arc<Goroutine>> {
+        let own = OwnQueue { scheduler: self, queue: &local.queue, worker, shared_first };
         self.permits.next(self, &worker.permit, &own, &self.on_deadlock)
     }
 
@@ -153,7 +169,7 @@ struct OwnQueue<'s> {
     scheduler: &'s Scheduler,
     queue: &'s Queue,
     worker: &'s WorkerThread,
-    turn: usize,
+    shared_first: bool,
 }
 
 impl OwnWork for OwnQueue<'_> {
@@ -161,7 +177,7 @@ impl OwnWork for OwnQueue<'_> {
 
     #[inline]
     fn find(&self) -> Option<Arc<Goroutine>> {
-        self.scheduler.queues.find(self.queue, self.worker, self.turn)
+        self.scheduler.queues.find(self.queue, self.worker, self.shared_first)
     }
 
     fn is_empty(&self) -> bool {
