@@ -73,9 +73,46 @@ pub(super) struct Space {
     /// minor cycle finds nothing there.
     pub(super) old: Vec<usize>,
     /// Not swept since the last cycle.
-    pub(super) unswept: Vec<usize>,
+    pub(super) unswept: Unswept,
     /// Whether the space is one of [`Blocks::spaces`].
     pub(super) known: bool,
+}
+
+/// Blocks that are to be swept. Lists of them are taken over as they are: the world is stopped
+/// then, and does not wait for a time that depends on the size of the heap.
+#[derive(Debug, Default)]
+pub(super) struct Unswept(Vec<Vec<usize>>);
+
+impl Unswept {
+    /// Takes all blocks of a list, which is empty then.
+    pub(super) fn take_over(&mut self, list: &mut Vec<usize>) {
+        if !list.is_empty() {
+            self.0.push(std::mem::take(list));
+        }
+    }
+
+    /// One of the blocks.
+    pub(super) fn pop(&mut self) -> Option<usize> {
+        loop {
+            match self.0.last_mut()?.pop() {
+                Some(block) => return Some(block),
+                None => self.0.pop(),
+            };
+        }
+    }
+
+    /// How many blocks there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+}
+
+#[cfg(all(test, stackmark_loom))]
+impl FromIterator<usize> for Unswept {
+    fn from_iter<I: IntoIterator<Item = usize>>(blocks: I) -> Unswept {
+        Unswept(vec![blocks.into_iter().collect()])
+    }
 }
 
 /// The state of the protocol between allocation, sweeping and cycles.

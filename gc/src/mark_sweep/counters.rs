@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use parking_lot::Mutex;
 
 use super::block::Swept;
+use super::blocks::Unswept;
 
 // Relaxed, in the whole file: counters. The protocol orders what is counted where it matters.
 
@@ -64,7 +65,9 @@ pub(super) struct LargeObjects {
     pub(super) young: Vec<usize>,
     /// Swept. If marks are kept they are marked.
     pub(super) swept: Vec<usize>,
-    pub(super) unswept: Vec<usize>,
+    /// Bytes of those that are swept.
+    pub(super) swept_bytes: usize,
+    pub(super) unswept: Unswept,
 }
 
 impl SweepState {

@@ -18,7 +18,7 @@
 
 use stackmark_stack::sync::{LeftOut, left_out};
 
-use super::blocks::{Blocks, Occupancy};
+use super::blocks::{Blocks, Occupancy, Space};
 
 #[cfg(all(test, stackmark_loom))]
 mod models;
@@ -34,14 +34,12 @@ const BATCH: usize = 64;
 pub(super) fn condemn(heap: &impl Blocks, minor: bool) {
     for space in heap.spaces() {
         let lists = &mut *heap.space(space).lock();
-        if lists.unswept.is_empty() {
-            std::mem::swap(&mut lists.unswept, &mut lists.full);
-        }
+        let Space { available, full, old, unswept, .. } = lists;
         if !minor {
-            lists.unswept.append(&mut lists.old);
+            unswept.take_over(old);
         }
-        lists.unswept.append(&mut lists.full);
-        lists.unswept.append(&mut lists.available);
+        unswept.take_over(full);
+        unswept.take_over(available);
     }
 }
 
@@ -101,8 +99,7 @@ fn sweep_space(heap: &impl Blocks, space: usize, free: &mut Vec<usize>) {
         let mut lists = space.lock();
         lists.available.append(&mut available);
         lists.old.append(&mut old);
-        let rest = lists.unswept.len().saturating_sub(BATCH);
-        batch.extend(lists.unswept.drain(rest..));
+        batch.extend(std::iter::from_fn(|| lists.unswept.pop()).take(BATCH));
         drop(lists);
         if batch.is_empty() {
             return;

@@ -19,13 +19,13 @@ impl MarkSweep {
         let mut surviving: usize =
             spaces.map(|space| self.registry.space(space).lock().old.len() * bytes(space)).sum();
         let mut large = self.sweep.large.lock();
-        let LargeObjects { young, swept, unswept } = &mut *large;
-        unswept.append(young);
+        let LargeObjects { young, swept, swept_bytes, unswept } = &mut *large;
+        unswept.take_over(young);
         if minor {
-            surviving +=
-                swept.iter().map(|first| self.arena.block(*first).large_size()).sum::<usize>();
+            surviving += *swept_bytes;
         } else {
-            unswept.append(swept);
+            unswept.take_over(swept);
+            *swept_bytes = 0;
         }
         drop(large);
         let before = if minor { self.sweep.live_bytes() } else { 0 };
@@ -50,6 +50,7 @@ impl MarkSweep {
             let size = head.large_size();
             if head.sweep_large(self.keeps_marks()) {
                 large.swept.push(first);
+                large.swept_bytes += size;
                 self.sweep.count(Swept { live: 1, freed: 0 }, size);
                 continue;
             }

@@ -145,7 +145,7 @@ impl Heap {
         found(&lists.available);
         found(&lists.full);
         found(&lists.old);
-        assert_eq!(lists.unswept, [], "everything is swept");
+        assert_eq!(lists.unswept.len(), 0, "everything is swept");
         found(&self.unused.lock().unwrap());
         found(&self.freed.lock().unwrap());
         for local in self.protocol.allocators.lock().iter() {
