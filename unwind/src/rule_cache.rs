@@ -195,13 +195,9 @@ impl RuleCache {
             if self.grows && (!is_largest || self.gone * 2 > self.used) {
                 self.grow();
             } else if self.place_for(at).1 == FREE {
-                // The rule that stood there is forgotten. The slot stays taken, so searches still
-                // run past it.
-                let home = self.rules.home(at);
-                self.gone -= usize::from(self.rules.entries[home].at == GONE);
-                self.rules.entries[home] = Entry { at, rule };
-                self.note_block(at);
-                return;
+                // Half of the entries stay free, so that each search ends. Fewer pcs than that are
+                // in use at a time, as a rule, and what has been in use is forgotten with the rest.
+                self.clear();
             }
         }
         self.place(at, rule);
@@ -306,6 +302,17 @@ mod tests {
 
     fn rule(number: usize) -> PackedRule {
         PackedRule::fixed(8 * (number + 1)).expect("a small frame")
+    }
+
+    #[test]
+    fn each_search_in_a_cache_that_does_not_grow_ends() {
+        let mut cache = RuleCache::fixed(64);
+        for number in 0..10_000 {
+            cache.insert(0x1000 + 7 * number, rule(number % 64));
+            let free = cache.rules.entries.iter().filter(|entry| entry.at == FREE).count();
+            assert!(free * 2 >= cache.rules.entries.len(), "{free} free after {number}");
+            assert_eq!(cache.find(0x1000 + 7 * number), Some(rule(number % 64)));
+        }
     }
 
     proptest! {
