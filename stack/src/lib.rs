@@ -63,7 +63,8 @@
 //! - **C5**: managed code finds its goroutine by the address of the goroutine's header, which stays
 //!   the same, and not by its thread: after any safepoint it may run on another thread.
 //! - **C6**: a function calls [`poll`] when its stack pointer is below the word `stack_limit` of
-//!   its goroutine's header. A loop calls it when the word is `usize::MAX`.
+//!   its goroutine's header. A loop calls it when the word is `usize::MAX`, and so does code behind
+//!   a call that may be a part of a recursion: between its returns there is no other poll.
 //! - **C7**: signal handlers run on the alternate stack that a thread has when it is
 //!   attached, or gets then. Handlers without `SA_ONSTACK` are reported to [`Host::warn`]
 //!   when the runtime is made. One that is installed later ends the process, with one line and

@@ -315,7 +315,8 @@ impl<M> Function<'_, M> {
         self.prologue_poll = Some(call);
     }
 
-    /// Polls, for loops: collections and other goroutines wait for a loop without calls.
+    /// Polls, for loops and behind calls that may be a part of a recursion: collections and other
+    /// goroutines wait for a loop without calls, and for all returns of a recursion.
     pub fn poll(&mut self) {
         let goroutine = self.goroutine();
         let at = self.ins().iadd_imm_s(goroutine, G_STACK_LIMIT as i64);

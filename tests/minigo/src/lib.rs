@@ -14,6 +14,7 @@ mod front;
 mod init_order;
 mod module;
 mod options;
+mod recursion;
 mod report;
 mod runtime;
 mod types;

@@ -63,7 +63,22 @@ impl FuncGen<'_, '_> {
         }
         let p = self.prepare(c)?;
         self.at(c.l_paren);
-        Ok(self.emit_call(&p.callee, &p.sig, &p.args))
+        let results = self.emit_call(&p.callee, &p.sig, &p.args);
+        self.poll_behind(&p.callee);
+        Ok(results)
+    }
+
+    /// Polls where a recursion returns: see [`Recursion`](crate::recursion::Recursion).
+    pub(super) fn poll_behind(&mut self, callee: &Callee) {
+        let callee = match callee {
+            // The way back from C is a poll.
+            Callee::C(_) => return,
+            Callee::Direct(function) => Some(*function),
+            Callee::Object(_) | Callee::Method { .. } => None,
+        };
+        if self.c.recursion.may_recur(self.c.outermost, callee) {
+            self.b.poll();
+        }
     }
 
     /// `fmt.Println`: the package and the name.

@@ -159,7 +159,9 @@ impl FuncGen<'_, '_> {
 
     /// Calls a function object without parameters.
     pub(crate) fn call_object(&mut self, object: Value) {
-        self.emit_call(&Callee::Object(object), &Sig::default(), &[]);
+        let callee = Callee::Object(object);
+        self.emit_call(&callee, &Sig::default(), &[]);
+        self.poll_behind(&callee);
     }
 
     /// `defer f(x)`: everything but the call happens now.

@@ -36,6 +36,7 @@ use crate::error::Compiled;
 use crate::escape::{self, Escapes};
 use crate::front::Program;
 use crate::module::{Emitter, Entries};
+use crate::recursion::Recursion;
 use crate::types::{Kind, Sig, Ty, Types};
 use cranelift_module::FuncId;
 use function::FuncGen;
@@ -57,6 +58,9 @@ pub(crate) struct Compiler<'p> {
     /// Types whose method tables are made.
     tables: HashSet<Ty>,
     literals: VecDeque<Literal>,
+    recursion: Recursion,
+    /// The function that is compiled, or whose literals are; None: the initialisers.
+    outermost: Option<FuncId>,
     panicking: panicking::Panicking,
     /// See [`Compiler::gosched`].
     gosched: Option<FuncId>,
@@ -98,14 +102,19 @@ pub(crate) fn compile(program: &Program, c_symbols: Option<&Symbols>) -> Compile
         globals: HashMap::new(),
         tables: HashSet::new(),
         literals: VecDeque::new(),
+        recursion: Recursion::default(),
+        outermost: None,
         exact: crate::exact::constants(program)?,
     };
     c.lay_out_globals()?;
     let (functions, inits, main) = c.declare_functions()?;
+    c.recursion = Recursion::new(program, &c.functions);
     for (decl, id, obj) in functions {
+        c.outermost = Some(id);
         c.function(decl, id, obj)?;
         c.drain_literals()?;
     }
+    c.outermost = None;
     let start = c.start(&inits, main)?;
     c.drain_literals()?;
     c.define_panicking();
