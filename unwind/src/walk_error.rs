@@ -13,6 +13,13 @@ pub enum WalkError {
         /// The frame's pc.
         pc: usize,
     },
+    /// A frame of managed code does not stand at a safepoint, so its roots are not known: its region
+    /// has been registered without one for a call. Walks that look for roots fail so; others pass.
+    #[error("managed code stands at pc {pc:#x}, which is no safepoint")]
+    NoSafepoint {
+        /// The frame's pc.
+        pc: usize,
+    },
     /// The rule cannot be evaluated: it needs an unknown register, or its expression is wrong.
     #[error("the rule for pc {pc:#x} cannot be evaluated: {source}")]
     Expression {

@@ -206,6 +206,7 @@ impl Frames for LiveFrames<'_> {
     #[inline(always)]
     fn visit(&mut self) -> Result<Option<usize>, WalkError> {
         let Some(frame) = self.walker.next_frame()? else { return Ok(None) };
+        check_safepoint(&frame)?;
         for slot in frame.slots() {
             // The goroutine may store there through a pointer while a worker reads.
             // The write barrier shades what the load misses. Relaxed: a reference is
@@ -226,6 +227,7 @@ impl Frames for LiveFrames<'_> {
     #[cold]
     fn pass(&mut self) -> Result<Option<usize>, WalkError> {
         let Some(frame) = self.walker.next_frame()? else { return Ok(None) };
+        check_safepoint(&frame)?;
         let depth = frame.return_slot.map_or(0, |slot| self.bounds.end - slot);
         self.last = Some(frame);
         Ok(Some(depth))
@@ -250,6 +252,18 @@ impl Frames for LiveFrames<'_> {
     fn position(&self) -> Position {
         position(&self.bounds, self.walker.registers())
     }
+}
+
+/// Whether the frame's roots are known.
+///
+/// # Errors
+/// [`WalkError::NoSafepoint`].
+#[inline]
+pub(super) fn check_safepoint(frame: &Frame<'_>) -> Result<(), WalkError> {
+    if frame.safepoint.is_none() && frame.kind == FrameKind::Managed {
+        return Err(WalkError::NoSafepoint { pc: frame.pc });
+    }
+    Ok(())
 }
 
 /// Why no barrier may lie in the frame's return slot.
