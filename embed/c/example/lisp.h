@@ -12,9 +12,11 @@
 #endif
 
 /* Values are words. A number n is 2n + NUMBER: odd, and far from every address, so that no number
-   is taken for a reference or for an address in the stack. Addresses of objects are even. */
+   is taken for a reference or for an address in the stack. Addresses of objects are even. Their
+   range is -LARGEST_NUMBER - 1 .. LARGEST_NUMBER: twice that, with its sign, is NUMBER_RANGE. */
 #define NUMBER ((UINT64_C(1) << 62) + 1)
 #define NUMBER_RANGE (UINT64_C(1) << 61)
+#define LARGEST_NUMBER ((INT64_C(1) << 60) - 1)
 #define NIL UINT64_C(2)
 #define TRUE UINT64_C(6)
 
@@ -51,7 +53,12 @@ void *forever(size_t bytes);
 uintptr_t read_all(const char *text);
 struct symbol *symbol(const char *name);
 uintptr_t constant_pair(uintptr_t car, uintptr_t cdr);
-void print(uintptr_t value);
+/* The number that a text is; 0 if it is none. */
+uintptr_t read_number(const char *text);
+/* Appends what a value looks like. The text's memory is the caller's to free. */
+struct text { char *start; size_t length, room; };
+void append(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void print(struct text *text, uintptr_t value);
 
 /* compiler.c: the code of a program, as a closure without parameters. */
 struct closure *compile(uintptr_t forms);

@@ -1,6 +1,8 @@
 /* Reads expressions, and prints values. */
 #include "lisp.h"
 #include <ctype.h>
+#include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +40,17 @@ static void skip(void) {
     }
 }
 
+uintptr_t read_number(const char *text) {
+    char *rest;
+    errno = 0;
+    long long n = strtoll(text, &rest, 10);
+    if (rest == text || *rest != 0)
+        return 0;
+    if (errno == ERANGE || n > LARGEST_NUMBER || n < -LARGEST_NUMBER - 1)
+        fail("the number %s is too large", text);
+    return number(n);
+}
+
 static uintptr_t read_one(void);
 
 static uintptr_t read_list(char end) {
@@ -53,7 +66,7 @@ static uintptr_t read_list(char end) {
 }
 
 static uintptr_t read_one(void) {
-    char token[256], *rest;
+    char token[256];
     size_t length = 0;
     skip();
     switch (*at) {
@@ -82,9 +95,9 @@ static uintptr_t read_one(void) {
             token[length++] = *at++;
         }
         token[length] = 0;
-        long long n = strtoll(token, &rest, 10);
-        if (*rest == 0)
-            return number(n);
+        uintptr_t value = read_number(token);
+        if (value != 0)
+            return value;
         if (strcmp(token, "#t") == 0)
             return TRUE;
         if (strcmp(token, "#f") == 0 || strcmp(token, "nil") == 0)
@@ -98,37 +111,56 @@ uintptr_t read_all(const char *text) {
     return read_list(0);
 }
 
-void print(uintptr_t value) {
+void append(struct text *text, const char *format, ...) {
+    va_list arguments;
+    for (;;) {
+        size_t left = text->room - text->length;
+        va_start(arguments, format);
+        int length = vsnprintf(left == 0 ? NULL : text->start + text->length, left, format,
+                               arguments);
+        va_end(arguments);
+        if (length >= 0 && (size_t)length < left) {
+            text->length += (size_t)length;
+            return;
+        }
+        text->room = 2 * text->room + (size_t)length + 64;
+        text->start = realloc(text->start, text->room);
+        if (text->start == NULL)
+            fail("no memory");
+    }
+}
+
+void print(struct text *text, uintptr_t value) {
     if (value & 1) {
-        printf("%lld", (long long)value_of(value));
+        append(text, "%lld", (long long)value_of(value));
     } else if (value == NIL) {
-        printf("()");
+        append(text, "()");
     } else if (value == TRUE) {
-        printf("#t");
+        append(text, "#t");
     } else if (is(value, SYMBOL)) {
-        printf("%s", ((struct symbol *)value)->name);
+        append(text, "%s", ((struct symbol *)value)->name);
     } else if (is(value, STRING)) {
-        printf("%s", ((struct string *)value)->text);
+        append(text, "%s", ((struct string *)value)->text);
     } else if (is(value, PAIR)) {
         const char *before = "(";
         for (; is(value, PAIR); value = ((struct pair *)value)->cdr, before = " ") {
-            printf("%s", before);
-            print(((struct pair *)value)->car);
+            append(text, "%s", before);
+            print(text, ((struct pair *)value)->car);
         }
         if (value != NIL) {
-            printf(" . ");
-            print(value);
+            append(text, " . ");
+            print(text, value);
         }
-        printf(")");
+        append(text, ")");
     } else if (is(value, VECTOR)) {
         struct vector *vector = (struct vector *)value;
-        printf("#(");
+        append(text, "#(");
         for (uintptr_t i = 0; i < vector->length; i++) {
-            printf("%s", i == 0 ? "" : " ");
-            print(vector->at[i]);
+            append(text, "%s", i == 0 ? "" : " ");
+            print(text, vector->at[i]);
         }
-        printf(")");
+        append(text, ")");
     } else {
-        printf("%s", is(value, CLOSURE) ? "#<procedure>" : "#<channel>");
+        append(text, "%s", is(value, CLOSURE) ? "#<procedure>" : "#<channel>");
     }
 }

@@ -144,19 +144,32 @@ uintptr_t native_make_vector(void *first, uintptr_t second) {
     return object;
 }
 
-uintptr_t native_display(void *first, uintptr_t second) {
-    (void)second;
-    flockfile(stdout);
-    print((uintptr_t)first);
-    funlockfile(stdout);
+/* ANCHOR: display */
+/* Standard output may make this thread wait: for a pipe that is full, or for another thread that
+   waits for one. So it is a foreign call, which no collection waits for. The value is made a text
+   before: in a foreign call, no object is looked at. */
+static uintptr_t write_out(void *user) {
+    struct text *text = user;
+    if (fwrite(text->start, 1, text->length, stdout) != text->length)
+        fail("standard output cannot be written");
     return NIL;
 }
 
+uintptr_t native_display(void *first, uintptr_t second) {
+    struct text text = {NULL, 0, 0};
+    (void)second;
+    print(&text, (uintptr_t)first);
+    stackmark_foreign(write_out, &text);
+    free(text.start);
+    return NIL;
+}
+/* ANCHOR_END: display */
+
 uintptr_t native_newline(void *first, uintptr_t second) {
+    struct text text = {"\n", 1, 0};
     (void)first;
     (void)second;
-    putchar('\n');
-    return NIL;
+    return stackmark_foreign(write_out, &text);
 }
 
 uintptr_t native_go(void *first, uintptr_t second) {
@@ -345,7 +358,10 @@ int main(int count, char **arguments) {
     ok(stackmark_collector_start(runtime, heap, &collecting, &collector));
     ok(stackmark_descriptor(heap, 1, every_word, 1, &references));
     ok(stackmark_add_globals(collector, (uintptr_t)globals, (uintptr_t)(globals + MOST_GLOBALS)));
-    globals[symbol("argument")->global] = count > 2 ? number(atoll(arguments[2])) : NIL;
+    uintptr_t argument = count > 2 ? read_number(arguments[2]) : NIL;
+    if (argument == 0)
+        fail("%s is no number", arguments[2]);
+    globals[symbol("argument")->global] = argument;
 
     struct closure *program = compile(read_all(contents(arguments[1])));
     stackmark_goroutine *goroutine;

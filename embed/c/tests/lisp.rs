@@ -3,9 +3,11 @@
 #[allow(dead_code, reason = "each test uses a part")]
 mod support;
 
+use limits::{Exceeded, Limits};
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 use support::{has, here, prefix, ran, scratch};
 
 /// Builds the Lisp in a directory of its own, with more switches. None without the
@@ -156,6 +158,9 @@ fn what_cannot_be_compiled_is_named() {
     for (text, says) in [
         (format!("(define (f x) (let ({bindings}) x)) (f 1)"), "more than 64 names"),
         ("(define f (lambda ())) (f)".into(), "a body without forms"),
+        ("(display 1152921504606846976)".into(), "the number 1152921504606846976 is too large"),
+        ("(display -1152921504606846977)".into(), "the number -1152921504606846977 is too large"),
+        ("(display 99999999999999999999)".into(), "the number 99999999999999999999 is too large"),
     ] {
         fs::write(&file, &text).expect("the program is written");
         let output = Command::new(&lisp).arg(&file).output().expect("the Lisp runs");
@@ -169,4 +174,39 @@ fn what_cannot_be_compiled_is_named() {
 fn a_longer_program_has_300_lines() {
     let text = fs::read_to_string(here().join("example/programs/big.lisp")).expect("the program");
     assert!(text.lines().count() >= 300);
+}
+
+#[test]
+fn the_largest_numbers_are_read_and_written() {
+    let Some(lisp) = lisp("numbers", "") else { return };
+    let file = scratch("numbers").join("numbers.lisp");
+    let text = "(define (f x) (display (- x 1)) (newline) (display (+ x 0)))
+        (f 1152921504606846975) (newline) (display -1152921504606846976) (display argument)";
+    fs::write(&file, text).expect("the program is written");
+    let run = |argument| Command::new(&lisp).arg(&file).arg(argument).output().expect("it runs");
+    let output = run("7");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "1152921504606846974\n1152921504606846975\n-11529215046068469767"
+    );
+    for wrong in ["1152921504606846976", "7x", ""] {
+        assert_eq!(run(wrong).status.code(), Some(1), "{wrong:?}");
+    }
+}
+
+/// A goroutine fills a pipe that is not read, and waits. Another one collects for ever, or until a
+/// collection waits for the first.
+#[test]
+fn a_goroutine_that_waits_for_its_output_holds_no_collection_up() {
+    let Some(lisp) = lisp("pipe", "") else { return };
+    let file = scratch("pipe").join("pipe.lisp");
+    let text = "
+        (define (talks n) (while #t (begin (display n) (newline))))
+        (go (lambda () (talks 1000000000)))
+        (while #t (collect))";
+    fs::write(&file, text).expect("the program is written");
+    let mut child = Command::new(&lisp).arg(&file).stdout(Stdio::piped()).spawn().expect("it runs");
+    let limits = Limits { cpu: Duration::from_secs(1), ..Limits::default() };
+    let reached = limits::wait(&mut child, limits).expect_err("it runs for ever");
+    assert!(matches!(reached, Exceeded::Cpu(_)), "{reached:?}");
 }
