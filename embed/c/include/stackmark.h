@@ -7,8 +7,32 @@
  * stacks of threads: managed code calls it through `call_system`. A COLLECTOR marks the objects of
  * a heap while goroutines run.
  *
- * What managed code must keep, contracts C1 to C8, is in the documentation of the Rust crate
- * stackmark-stack; embed/c/README.md has them for a compiler of one's own.
+ * CONTRACTS OF MANAGED CODE (embed/c/README.md says what a compiler does for them)
+ *
+ * C1. At a safepoint, which every call is, a frame is as its CFI says, and the slots that are
+ *     registered for it have every live reference. From call to return a return address stays in
+ *     its place; a function that moves it says so (`moves_return_address`).
+ * C2. At a safepoint an address in the goroutine's own stack is only in such a slot, or is the
+ *     saved frame pointer of a frame that finds its CFA by it: a move rewrites no other word. Code
+ *     on fixed stacks need not keep this one.
+ * C3. A store to a word that may lie in an older frame goes through the write barrier, as one to
+ *     the heap does. Native code that writes many calls stackmark_note_stack_write() first. A slot
+ *     is zeroed before the first safepoint that names it. No address in another goroutine's stack
+ *     is kept across a safepoint.
+ * C4. Below the word at STACKMARK_G_STACK_LIMIT there are STACKMARK_STACK_GUARD bytes. A function
+ *     with a frame of at most STACKMARK_MAX_FRAME bytes makes it before it compares; a larger one
+ *     asks stackmark_poll() for the room first. C functions, also those that a compiler puts in by
+ *     itself (memcpy, fmod), run by call_system, or in the guard.
+ * C5. Managed code finds its goroutine by the address that its entry gets, which stays the same. It
+ *     does not find it by the thread: after any safepoint it may run on another one.
+ * C6. A function calls stackmark_poll() when its stack pointer is below the word at
+ *     STACKMARK_G_STACK_LIMIT, and a loop when the word is UINTPTR_MAX.
+ * C7. Handlers of signals have SA_ONSTACK: a goroutine's stack has no room for them. A thread gets
+ *     an alternate stack when it is attached, unless it has one that is large enough. Handlers
+ *     without are reported to `warn` when a runtime is made; one that is found later ends the
+ *     process with one line and status 2.
+ * C8. The child of a fork has no other thread, and calls nothing here, but to exec or to end. If it
+ *     does, it ends with one line and status 2.
  *
  * CONVENTIONS
  *
@@ -35,6 +59,20 @@
  *
  * Callbacks. "May throw" says that an exception of C++ may leave a function that the library calls.
  * One must not leave any other, and a `longjmp` must leave none.
+ *
+ * Exceptions. A native function that managed code calls may throw: the exception goes on through
+ * managed frames by their CFI, and a landing pad there, or native code further out, catches it.
+ * Where none does, `uncaught` of the host is called, and the process ends. In native code that
+ * throws, no foreign call is under way by stackmark_foreign_enter(), and no lock is held, unless a
+ * destructor ends it. C code that is crossed is compiled with -fexceptions.
+ *
+ * Pointers that were given back. A function that gets one, or one of another type, returns INVALID,
+ * or ends the process with one line where it has no code. That is found as long as not many other
+ * objects of the type have been given back since; it is for finding mistakes, and no promise. Of a
+ * goroutine, it is found where no reference is left.
+ *
+ * Unloading. The shared library stays loaded: dlclose() does nothing. Where the static one is
+ * linked into a shared object that may be unloaded, that is linked with -Wl,-z,nodelete.
  *
  * Addresses and words of managed code are `uintptr_t`. A reference is the address of an object, or
  * one within it.
@@ -136,8 +174,8 @@ typedef struct stackmark_config {
 
 /* What the library asks of the embedder. A function that is NULL does what its comment says last.
    Those that are called "on any thread" may be called by several at the same time, and under locks
-   of the library: they call no function of this header but stackmark_goroutine_...(). None may
-   throw. `user` is passed to each. */
+   of the library: they call no function of this header but stackmark_goroutine_...(). Machine hooks
+   make and free allocators and barriers, too. None may throw. `user` is passed to each. */
 typedef struct stackmark_host {
     size_t size;
     void *user;
@@ -154,11 +192,15 @@ typedef struct stackmark_host {
     int (*source)(void *user, uintptr_t pc, const char **file, uint32_t *line);
     /* A problem that does not end the process. On any thread. NULL: a line on standard error. */
     void (*warn)(void *user, const char *text);
-    /* The calling thread becomes a machine. The result is at STACKMARK_G_MACHINE_WORD of each
-       goroutine that it runs: for what managed code needs of its thread. NULL: 0. */
+    /* The calling thread becomes a machine: by stackmark_attach(), as a thread of the scheduler, or
+       by stackmark_call_in(). The result is at STACKMARK_G_MACHINE_WORD of each goroutine that it
+       runs: for what managed code needs of its thread, such as its allocator and its barrier
+       buffer, which may be made here. It is not attached yet, and counts as OUTSIDE. NULL: 0. */
     uintptr_t (*machine_attached)(void *user);
     /* The calling thread stops being a machine, or could not become one. `word` is what
-       machine_attached() has returned. NULL: nothing. */
+       machine_attached() has returned; what was made there is given back here. It may be called
+       while the thread ends, when thread-local variables with destructors are gone. NULL:
+       nothing. */
     void (*machine_detached)(void *user, uintptr_t word);
     /* The goroutine's entry has returned `result`, which is no root any more. NATIVE, and no
        function there may park. NULL: nothing. */
@@ -190,7 +232,7 @@ typedef struct stackmark_function {
     size_t size;
     const char *name;              /* for tracebacks and debuggers; may be NULL */
     uintptr_t start;               /* the address of its first byte */
-    size_t length;                 /* in bytes */
+    size_t length;                 /* in bytes; 0: as its entry in the CFI says */
     uint32_t moves_return_address; /* from call to return the return address does not stay in its
                                       place: its frames get no barrier */
     uint32_t reserved;
@@ -213,8 +255,9 @@ typedef struct stackmark_region {
     const char *name;
     uintptr_t start;
     size_t length;                         /* in bytes, less than 4 GiB */
-    const uint8_t *eh_frame;               /* .eh_frame, with absolute addresses; NULL for code of
-                                              the program or a shared object: its own is used */
+    const uint8_t *eh_frame;               /* .eh_frame, with absolute addresses, unless
+                                              eh_frame_address is set; NULL for code of the program
+                                              or a shared object: its own is used */
     size_t eh_frame_length;                /* in bytes */
     const stackmark_function *functions;   /* in any order */
     size_t function_count;
@@ -224,6 +267,14 @@ typedef struct stackmark_region {
     uint32_t hide_from_debugger;           /* gdb is not told */
     uint32_t hide_from_unwinder;           /* the system's unwinder is not: no exception passes */
     uint32_t reserved;
+    uintptr_t eh_frame_address;            /* where .eh_frame lies, if its pointers are relative to
+                                              that, as LLVM's are; the system's unwinder is not told
+                                              then, since LLVM's JITs do that; 0: absolute */
+    const uint8_t *llvm_stackmaps;         /* LLVM's .llvm_stackmaps with statepoints of this region
+                                              alone: more safepoints; NULL: none */
+    size_t llvm_stackmaps_length;          /* in bytes */
+    uintptr_t llvm_stackmaps_bias;         /* where the code lies, minus where the section says: 0
+                                              once the JIT has relocated it */
 } stackmark_region;
 
 /* A frame with a larger cfa_offset asks stackmark_poll() for the room before it is made. */
@@ -237,8 +288,14 @@ typedef struct stackmark_region {
 int stackmark_register(stackmark_runtime *runtime, const stackmark_region *region,
                        uint64_t *out) STACKMARK_NOEXCEPT;
 
-/* Forgets code. No frame of it is on any stack, nor will be. Errors: INVALID, BAD_CODE. */
+/* Forgets code, if no goroutine has a frame of it, and none will. Its memory may be used again
+   then. Stops the world to see that. OUTSIDE. Errors: INVALID; BAD_CODE: a goroutine has a frame of
+   it, or has not begun and begins there. */
 int stackmark_unregister(stackmark_runtime *runtime, uint64_t region) STACKMARK_NOEXCEPT;
+
+/* The same for `count` regions, with one stop. All of them are forgotten, or none. */
+int stackmark_unregister_all(stackmark_runtime *runtime, const uint64_t *regions,
+                             size_t count) STACKMARK_NOEXCEPT;
 
 /* Registers the managed code of the image that holds `address`: the program itself or a shared
    object, compiled ahead of time. Its section .llvm_stackmaps, or .stackmark_maps, names its
@@ -247,8 +304,8 @@ int stackmark_unregister(stackmark_runtime *runtime, uint64_t region) STACKMARK_
 int stackmark_register_image(stackmark_runtime *runtime, uintptr_t address,
                              stackmark_image **out) STACKMARK_NOEXCEPT;
 
-/* Forgets it, if no goroutine has a frame of it, and none will. OUTSIDE. Errors: INVALID; BAD_CODE:
-   a goroutine has a frame of it. The image is owned by the caller still then. */
+/* Forgets it, as stackmark_unregister() does code. OUTSIDE. Errors: INVALID; BAD_CODE: the image is
+   owned by the caller still then. */
 int stackmark_unregister_image(stackmark_runtime *runtime,
                                stackmark_image *image) STACKMARK_NOEXCEPT;
 
@@ -280,7 +337,8 @@ uintptr_t stackmark_call_system_address(void) STACKMARK_NOEXCEPT;
 
 /* The address of `uintptr_t switch_out(uintptr_t value)`: managed code calls it with
    STACKMARK_YIELD to let others run, without a call of native code. It keeps the frame pointer, the
-   stack pointer and r15, and no other register. */
+   stack pointer and r15, and no other register: a function that calls it saves those that its own
+   caller expects to be kept, where its CFI says. */
 uintptr_t stackmark_switch_out_address(void) STACKMARK_NOEXCEPT;
 #define STACKMARK_YIELD 3
 
@@ -338,7 +396,14 @@ void stackmark_preempt_all(stackmark_runtime *runtime) STACKMARK_NOEXCEPT;
 int stackmark_ready(stackmark_runtime *runtime, stackmark_goroutine *goroutine, uintptr_t value,
                     int is_reference) STACKMARK_NOEXCEPT;
 
-/* Gives a Runnable goroutine to the scheduler. Takes `goroutine`, owned. Errors: INVALID. */
+/* The goroutines that have begun or wait to begin, and have not ended: writes up to `capacity` of
+   them to `into`, each owned: stackmark_goroutine_release(). `*count` is how many there are, which
+   may be more. Errors: INVALID. */
+int stackmark_goroutines(const stackmark_runtime *runtime, stackmark_goroutine **into,
+                         size_t capacity, size_t *count) STACKMARK_NOEXCEPT;
+
+/* Gives a Runnable goroutine to the scheduler. Takes `goroutine`, owned. Errors: INVALID, also if
+   it is not Runnable. */
 int stackmark_schedule(stackmark_runtime *runtime, stackmark_goroutine *goroutine)
     STACKMARK_NOEXCEPT;
 
@@ -452,12 +517,12 @@ uintptr_t stackmark_foreign(uintptr_t (*f)(void *user), void *user);
 
 /* Room for what stackmark_foreign_enter() notes. */
 typedef struct stackmark_foreign_call {
-    uintptr_t words[6];
+    uintptr_t words[8];
 } stackmark_foreign_call;
 
 /* The same as a pair, for code that has no function to pass. The native function that enters also
-   leaves, on its thread, with the same `call`. No exception leaves it in between, unless a
-   destructor calls stackmark_foreign_leave(); stackmark_unwind_to() may. NATIVE.
+   leaves, on its thread, with the same `call`, or the process ends. No exception leaves it in
+   between, unless a destructor calls stackmark_foreign_leave(); stackmark_unwind_to() may. NATIVE.
    Errors: NOT_ATTACHED, INVALID. */
 int stackmark_foreign_enter(stackmark_foreign_call *call) STACKMARK_NOEXCEPT;
 void stackmark_foreign_leave(stackmark_foreign_call *call) STACKMARK_NOEXCEPT;
@@ -557,6 +622,12 @@ void stackmark_exception_free(stackmark_exception *exception) STACKMARK_NOEXCEPT
 size_t stackmark_traceback(const stackmark_runtime *runtime, char *buffer,
                            size_t capacity) STACKMARK_NOEXCEPT;
 
+/* The same of any goroutine's managed frames: `goroutine N [STATUS]:` and a line for each function.
+   Of one that runs on another thread there are no frames, and the text says so. `*length` is the
+   text's length. It must be one of this runtime's, or the process ends. Errors: INVALID, WALK. */
+int stackmark_traceback_of(const stackmark_runtime *runtime, stackmark_goroutine *goroutine,
+                           char *buffer, size_t capacity, size_t *length) STACKMARK_NOEXCEPT;
+
 /* Ends the process as an unrecovered panic does: `panic: MESSAGE`, the traceback, status 2. Does
    not return. */
 void stackmark_die(const stackmark_runtime *runtime, const char *message) STACKMARK_NOEXCEPT;
@@ -632,9 +703,21 @@ typedef struct stackmark_heap_counts {
    mark and trace from many threads while others allocate; end_cycle in a stopped world;
    finish_sweep and release. Objects that are handed out from begin_cycle to end_cycle count as
    marked, and are not traced. What was marked, or handed out meanwhile, stays until the next cycle.
-   Before an object is handed out, stackmark_admit() has admitted the thread. All functions are
-   called on any thread, those without "may be NULL" are set, and none throws or calls a function of
-   this header. */
+   Before an object is handed out, stackmark_admit() has admitted the thread. Those without "may be
+   NULL" are set. None throws or calls a function of this header.
+
+   Where they are called. resolve, is_marked and prefetch: on any thread, at the same time, also
+   under locks of the library; a goroutine's own thread calls them in a poll, in stackmark_store(),
+   or on its way back into a frame. mark, object_size and trace: on the collector's threads, and on
+   the threads in stackmark_handed_out(). counts: on those, and in stackmark_get_statistics().
+   The others: on the collector's own thread alone, but for keep_marks and the first set_trigger,
+   which stackmark_collector_start_on() calls. In a stopped world: end_cycle and set_trigger; there
+   also resolve, mark, is_marked, object_size, trace, counts and allocated_since_cycle.
+
+   Locks. Each of them may take locks of the heap. While a thread holds one, it does not call a
+   function of this header, runs no managed code, and waits for no goroutine, no collection and no
+   thread that does: the world might wait for it, or a lock of the library. It may be RUNNING
+   meanwhile or not. */
 typedef struct stackmark_heap_functions {
     size_t size;
     void *user;
@@ -671,10 +754,12 @@ typedef struct stackmark_heap_functions {
     int (*prefetch)(void *user, uintptr_t word);
     /* Gives memory back until about `keep` bytes are resident. May be NULL. */
     void (*release)(void *user, size_t keep);
-    /* Whether marks stay from cycle to cycle, if `keep` is not 0; 0 refuses. For generations. May
-       be NULL: it refuses. */
+    /* Whether marks stay from cycle to cycle, if `keep` is not 0. Returns 0 if the heap cannot do
+       as it is told. For generations: kept marks are cleared by clear_marks only. Called once,
+       before the first cycle. May be NULL: marks do not stay, and `generational` is refused. */
     int (*keep_marks)(void *user, int keep);
-    /* Clears kept marks. May be NULL. */
+    /* Clears kept marks, at the beginning of a major cycle, while others allocate and look at
+       marks. May be NULL if keep_marks is. */
     void (*clear_marks)(void *user);
 } stackmark_heap_functions;
 
@@ -724,8 +809,13 @@ int stackmark_collector_start_on(stackmark_runtime *runtime,
                                  const stackmark_collector_config *config,
                                  stackmark_collector **out) STACKMARK_NOEXCEPT;
 
-/* Ends its threads, after the cycle that runs, and gives it back. What it has given out is given
-   back before: barriers, handles, weak references. NULL is allowed. OUTSIDE. */
+/* Ends its threads, after the cycle that runs, and gives it back. Requests that have not begun are
+   dropped: their `done` is not called. What it has given out is given back before: barriers,
+   handles, weak references; so machines that keep one are detached. Callbacks of
+   stackmark_on_unreachable() that are due are not called any more. Goroutines may be left: nothing
+   is collected from then on, and a full heap is an error. The heap's functions are not called any
+   more when this returns. NULL is allowed. OUTSIDE, and not in a function that the collector
+   calls. */
 void stackmark_collector_stop(stackmark_collector *collector) STACKMARK_NOEXCEPT;
 
 /* Waits for a cycle that begins now and collects everything. OUTSIDE, so in a goroutine within a
@@ -760,7 +850,8 @@ int stackmark_barrier_new(stackmark_collector *collector,
                           stackmark_barrier **out) STACKMARK_NOEXCEPT;
 void stackmark_barrier_free(stackmark_barrier *barrier) STACKMARK_NOEXCEPT;
 
-/* `word` is about to be stored at the address `to`. RUNNING, the buffer's thread. */
+/* `word` is about to be stored at the address `to`. RUNNING, the buffer's thread, without a lock of
+   a heap of one's own. */
 void stackmark_store(stackmark_barrier *barrier, uintptr_t word, uintptr_t to) STACKMARK_NOEXCEPT;
 
 /* `word` is about to be stored somewhere. RUNNING, the buffer's thread. */

@@ -50,6 +50,12 @@ pub(crate) struct Failure {
     text: String,
 }
 
+impl Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 impl Failure {
     pub(crate) fn new(code: c_int, error: impl Display) -> Failure {
         Failure { code, text: error.to_string() }
@@ -151,7 +157,7 @@ pub(crate) unsafe fn read<T: Versioned>(at: *const T, name: &str) -> Result<T, F
     // SAFETY: all zeros are valid, by `Versioned`; the rest by our contract.
     unsafe {
         if !at.is_null() {
-            let size = checked_size(at, name)?;
+            let size = check(at, name)?;
             let common = size.min(size_of::<T>());
             value.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(at.cast(), common);
             let newer = std::slice::from_raw_parts(at.cast::<u8>().add(common), size - common);
@@ -189,7 +195,7 @@ pub(crate) unsafe fn write<T: Versioned>(at: *mut T, name: &str, value: T) -> Re
 /// # Safety
 /// As for [`write`].
 pub(crate) unsafe fn check<T: Versioned>(at: *const T, name: &str) -> Result<usize, Failure> {
-    given((!at.is_null()).then_some(()), name)?;
+    check_place(at, name)?;
     // SAFETY: by our contract.
     unsafe { checked_size(at, name) }
 }
@@ -221,9 +227,29 @@ pub(crate) unsafe fn slice<'s, T>(
     if length == 0 {
         return Ok(&[]);
     }
-    given((!at.is_null()).then_some(()), name)?;
-    // SAFETY: by our contract.
+    check_array(at, length, size_of::<T>(), name)?;
+    // SAFETY: by our contract. It is aligned, and no longer than an array can be.
     Ok(unsafe { std::slice::from_raw_parts(at, length) })
+}
+
+/// Checks what can be checked of an array of `count` values, each of `stride` bytes.
+pub(crate) fn check_array<T>(
+    at: *const T,
+    count: usize,
+    stride: usize,
+    name: &str,
+) -> Result<(), Failure> {
+    check_place(at, name)?;
+    let bytes = count.checked_mul(stride).filter(|bytes| isize::try_from(*bytes).is_ok());
+    let text = format_args!("{name}: an array of {count} times {stride} bytes is impossible");
+    bytes.map(drop).ok_or_else(|| Failure::invalid(text))
+}
+
+/// Checks that a pointer is not null, and aligned.
+pub(crate) fn check_place<T>(at: *const T, name: &str) -> Result<(), Failure> {
+    given((!at.is_null()).then_some(()), name)?;
+    let text = format_args!("{name}: {at:p} is not aligned to {} bytes", align_of::<T>());
+    at.is_aligned().then_some(()).ok_or_else(|| Failure::invalid(text))
 }
 
 /// An array of structs that begin with their size, each as large as the first.
@@ -238,11 +264,22 @@ pub(crate) unsafe fn structs<T: Versioned>(
     if count == 0 {
         return Ok(Vec::new());
     }
-    given((!at.is_null()).then_some(()), name)?;
     // SAFETY: by our contract.
     unsafe {
-        let stride = checked_size(at, name)?;
-        (0..count).map(|i| read(at.cast::<u8>().add(i * stride).cast::<T>(), name)).collect()
+        let stride = check(at, name)?;
+        check_array(at, count, stride, name)?;
+        (0..count)
+            .map(|i| {
+                let at = at.cast::<u8>().add(i * stride).cast::<T>();
+                let size = at.cast::<usize>().read();
+                if size != stride {
+                    let text =
+                        format_args!("{name}[{i}]: its size is {size}, the first's {stride}");
+                    return Err(Failure::invalid(text));
+                }
+                read(at, name)
+            })
+            .collect()
     }
 }
 
@@ -260,7 +297,7 @@ pub(crate) unsafe fn put_structs<T: Versioned>(
         // SAFETY: by our contract.
         unsafe {
             if i == 0 {
-                stride = checked_size(at, name)?;
+                stride = check(at, name)?;
             }
             let place = at.cast::<u8>().add(i * stride).cast::<T>();
             place.cast::<usize>().write(stride);

@@ -13,11 +13,20 @@ use crate::abi::{
     ATTACHED, Failure, NO_FRAME, NO_MEMORY, NOT_ATTACHED, NOT_FOREIGN, Out, SIGNAL_HANDLER,
     Versioned, WALK, check, code, given, make, slice, text, write,
 };
+use crate::object::Ref;
 use crate::runtime::{FrameTable, RuntimeBox};
 
-/// `stackmark_foreign_call`: room for a [`ForeignCall`].
-pub(crate) const FOREIGN_CALL_WORDS: usize = 6;
-const _: () = assert!(size_of::<ForeignCall<'_>>() <= FOREIGN_CALL_WORDS * size_of::<usize>());
+/// `stackmark_foreign_call`.
+pub(crate) const FOREIGN_CALL_WORDS: usize = 8;
+const _: () = assert!(size_of::<ForeignTable>() <= FOREIGN_CALL_WORDS * size_of::<usize>());
+
+/// A foreign call under way.
+#[repr(C)]
+pub(crate) struct ForeignTable {
+    /// The goroutine's address with all bits turned over; anything else is no call under way.
+    tag: usize,
+    call: MaybeUninit<ForeignCall<'static>>,
+}
 
 /// `stackmark_lib_call`.
 #[repr(C)]
@@ -141,23 +150,32 @@ extern "C-unwind" fn stackmark_foreign(
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_foreign_enter(out: Out<'_, ForeignCall<'static>>) -> c_int {
+extern "C" fn stackmark_foreign_enter(out: Out<'_, ForeignTable>) -> c_int {
     make(out, "call", || {
         // SAFETY: the header asks for an end of the call within the native function.
         let caller = unsafe { caller()? };
         if caller.inside().is_none() {
             return Err(Failure::invalid("a foreign call is under way on this goroutine"));
         }
+        let tag = !caller.goroutine().address();
         // SAFETY: as above.
-        Ok(unsafe { caller.enter_foreign() })
+        Ok(ForeignTable { tag, call: MaybeUninit::new(unsafe { caller.enter_foreign() }) })
     })
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_foreign_leave(call: Option<&mut MaybeUninit<ForeignCall<'static>>>) {
+extern "C" fn stackmark_foreign_leave(call: Option<&mut ForeignTable>) {
     let call = call.expect("stackmark_foreign_leave: call is NULL");
-    // SAFETY: `stackmark_foreign_enter` has written it; the header says that it is left once.
-    unsafe { call.assume_init_drop() };
+    // SAFETY: used here.
+    let caller = unsafe { the_caller("stackmark_foreign_leave") };
+    assert!(
+        call.tag == !caller.goroutine().address() && caller.inside().is_none(),
+        "stackmark_foreign_leave: this goroutine has entered no such call, or has left it"
+    );
+    call.tag = 0;
+    // SAFETY: by its tag, `stackmark_foreign_enter` has written it, for the goroutine that this
+    // thread runs, and it was not left before.
+    unsafe { call.call.assume_init_drop() };
 }
 
 #[unsafe(no_mangle)]
@@ -174,8 +192,8 @@ extern "C-unwind" fn stackmark_call_back(
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_call_in(runtime: Option<&RuntimeBox>) -> c_int {
-    code(given(runtime, "runtime").and_then(|runtime| Ok(runtime.0.call_in(|_| ())?)))
+extern "C" fn stackmark_call_in(runtime: Ref<RuntimeBox>) -> c_int {
+    code(runtime.given("runtime").and_then(|runtime| Ok(runtime.0.call_in(|_| ())?)))
 }
 
 #[unsafe(no_mangle)]
@@ -246,10 +264,10 @@ extern "C-unwind" fn stackmark_lib_call(
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_die(runtime: Option<&RuntimeBox>, message: *const c_char) {
+extern "C" fn stackmark_die(runtime: Ref<RuntimeBox>, message: *const c_char) {
     // SAFETY: the header asks for a string.
     let message = unsafe { text(message) };
-    match runtime {
+    match runtime.get("stackmark_die: runtime") {
         Some(runtime) => die_of_panic(&runtime.0, &message),
         None => panic!("{message}"),
     }

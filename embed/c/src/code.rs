@@ -1,10 +1,11 @@
 //! Registration of managed code.
 
 use std::ffi::{c_char, c_int};
-use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+use stackmark::unwind::stack_map::StackMap;
+use stackmark::unwind::stack_map::llvm::{self, LlvmError};
 use stackmark::unwind::{Announce, CodeError, Function, ManagedImage, Region, RegionId, Safepoint};
 use std::collections::HashMap;
 
@@ -12,6 +13,7 @@ use crate::abi::{
     BAD_CODE, Failure, Out, Versioned, code, given, make, put_text, read, slice, structs, text,
 };
 use crate::machine::inside;
+use crate::object::{Owned, Ref, kind};
 use crate::runtime::RuntimeBox;
 
 /// `stackmark_region`.
@@ -32,6 +34,10 @@ pub(crate) struct RegionTable {
     pub(crate) hide_from_debugger: u32,
     pub(crate) hide_from_unwinder: u32,
     pub(crate) reserved: u32,
+    pub(crate) eh_frame_address: usize,
+    pub(crate) llvm_stackmaps: *const u8,
+    pub(crate) llvm_stackmaps_length: usize,
+    pub(crate) llvm_stackmaps_bias: usize,
 }
 
 // SAFETY: as the trait asks.
@@ -77,14 +83,14 @@ static REGIONS: Mutex<Option<HashMap<u64, RegionId>>> = Mutex::new(None);
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_register(
-    runtime: Option<&RuntimeBox>,
+    runtime: Ref<RuntimeBox>,
     region: *const RegionTable,
     out: Out<'_, u64>,
 ) -> c_int {
     make(out, "out", || {
         // Relaxed: only the numbers' being distinct matters.
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let runtime = given(runtime, "runtime")?;
+        let runtime = runtime.given("runtime")?;
         given((!region.is_null()).then_some(()), "region")?;
         // SAFETY: the header asks for such structs and arrays.
         let region = unsafe { converted(&read(region, "region")?)? };
@@ -110,6 +116,7 @@ unsafe fn converted(table: &RegionTable) -> Result<Region, Failure> {
             start: table.start,
             len: table.length,
             eh_frame: slice(table.eh_frame, table.eh_frame_length, "eh_frame")?.to_vec(),
+            eh_frame_address: table.eh_frame_address,
             functions: functions
                 .iter()
                 .map(|function: &FunctionTable| Function {
@@ -129,78 +136,113 @@ unsafe fn converted(table: &RegionTable) -> Result<Region, Failure> {
                     })
                 })
                 .collect::<Result<_, Failure>>()?,
+            stack_maps: stack_maps(
+                slice(table.llvm_stackmaps, table.llvm_stackmaps_length, "llvm_stackmaps")?,
+                table.llvm_stackmaps_bias,
+            )?,
             max_frame: (table.max_frame != 0).then_some(table.max_frame),
             announce: Announce {
                 debugger: table.hide_from_debugger == 0,
                 system_unwinder: table.hide_from_unwinder == 0,
             },
-            ..Region::default()
         })
     }
 }
 
+/// The maps of a section of LLVM's whose functions lie `bias` bytes above where it says.
+fn stack_maps(section: &[u8], bias: usize) -> Result<Vec<StackMap>, Failure> {
+    let failed = |error| Failure::new(BAD_CODE, format_args!("llvm_stackmaps: {error}"));
+    let moved = |map: Result<StackMap, LlvmError>| {
+        let mut map = map.map_err(failed)?;
+        map.return_address = map.return_address.wrapping_add(bias);
+        Ok(map)
+    };
+    llvm::stack_maps(section).map_err(failed)?.into_iter().map(moved).collect()
+}
+
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_unregister(
-    runtime: Option<&RuntimeBox>,
-    region: Option<NonZeroU64>,
+extern "C" fn stackmark_unregister(runtime: Ref<RuntimeBox>, region: u64) -> c_int {
+    code(unregister(&runtime, &[region]))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_unregister_all(
+    runtime: Ref<RuntimeBox>,
+    regions: *const u64,
+    count: usize,
 ) -> c_int {
-    code((|| {
-        let (runtime, region) = (given(runtime, "runtime")?, region.map_or(0, NonZeroU64::get));
-        let mut regions = REGIONS.lock();
-        let regions = regions.get_or_insert_default();
-        let text = format_args!("no region {region} is registered").to_string();
-        let id = *regions.get(&region).ok_or_else(|| Failure::invalid(text))?;
-        // It stays known where it is another runtime's.
-        runtime.0.code().unregister(id)?;
-        regions.remove(&region);
-        Ok(())
-    })())
+    // SAFETY: the header asks for such an array.
+    code(unsafe { slice(regions, count, "regions") }.and_then(|all| unregister(&runtime, all)))
+}
+
+fn unregister(runtime: &Ref<RuntimeBox>, numbers: &[u64]) -> Result<(), Failure> {
+    let runtime = runtime.given("runtime")?;
+    assert_outside()?;
+    let id = |number: &u64| {
+        let text = format_args!("no region {number} is registered").to_string();
+        let regions = REGIONS.lock();
+        let known = regions.as_ref().and_then(|regions| regions.get(number).copied());
+        known.ok_or_else(|| Failure::invalid(text))
+    };
+    let ids = numbers.iter().map(id).collect::<Result<Vec<RegionId>, _>>()?;
+    // Not under the lock: this waits for goroutines, which may register meanwhile. They stay known
+    // where they are another runtime's.
+    runtime.0.unregister(&ids).map_err(|error| Failure::new(BAD_CODE, error))?;
+    let mut regions = REGIONS.lock();
+    for number in numbers {
+        regions.get_or_insert_default().remove(number);
+    }
+    Ok(())
+}
+
+/// # Errors
+/// This thread counts as running: what stops the world would wait for it.
+fn assert_outside() -> Result<(), Failure> {
+    let text = "forgetting code waits for this thread, which counts as running";
+    if inside().is_ok() { Err(Failure::invalid(text)) } else { Ok(()) }
 }
 
 /// `stackmark_image`.
 #[derive(Debug)]
 pub(crate) struct ImageBox(ManagedImage);
 
+kind!(ImageBox = "stackmark_image");
+
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_register_image(
-    runtime: Option<&RuntimeBox>,
+    runtime: Ref<RuntimeBox>,
     address: usize,
-    out: Out<'_, Box<ImageBox>>,
+    out: Out<'_, Owned<ImageBox>>,
 ) -> c_int {
     make(out, "out", || {
-        let image = given(runtime, "runtime")?.0.register_image(address);
-        Ok(Box::new(ImageBox(image.map_err(|error| Failure::new(BAD_CODE, error))?)))
+        let image = runtime.given("runtime")?.0.register_image(address);
+        Ok(Owned::new(ImageBox(image.map_err(|error| Failure::new(BAD_CODE, error))?)))
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_unregister_image(
-    runtime: Option<&RuntimeBox>,
-    image: *mut ImageBox,
+    runtime: Ref<RuntimeBox>,
+    image: Owned<ImageBox>,
 ) -> c_int {
     code((|| {
-        let runtime = given(runtime, "runtime")?;
-        // SAFETY: the header asks for an owned image.
-        let registered = given(unsafe { image.as_ref() }, "image")?;
-        if inside().is_ok() {
-            let text = "forgetting an image waits for this thread, which counts as running";
-            return Err(Failure::invalid(text));
-        }
+        let (runtime, registered) = (runtime.given("runtime")?, image.given("image")?);
+        assert_outside()?;
         let failed = |error| Failure::new(BAD_CODE, error);
         runtime.0.unregister_image(&registered.0).map_err(failed)?;
-        // SAFETY: owned, and given back once.
-        drop(unsafe { Box::from_raw(image) });
+        drop(image.take("stackmark_unregister_image: image"));
         Ok(())
     })())
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_function_name(
-    runtime: Option<&RuntimeBox>,
+    runtime: Ref<RuntimeBox>,
     pc: usize,
     buffer: *mut c_char,
     capacity: usize,
 ) -> usize {
+    let runtime = runtime.get("stackmark_function_name: runtime");
     let snapshot = runtime.map(|runtime| runtime.0.code().snapshot());
     let function = snapshot.as_ref().and_then(|snapshot| snapshot.function(pc));
     // SAFETY: the header asks for such a buffer.

@@ -9,13 +9,13 @@ use stackmark::weak::WeakReferences;
 use stackmark::write_barrier::{BarrierBuffer, Kind, WriteBarrier};
 use stackmark::{Collector, Config, Generational, StartError};
 
-use crate::abi::{
-    Failure, IN_USE, INVALID, Out, SYSTEM, User, Versioned, code, given, make, read, write,
-};
+use crate::abi::{Failure, IN_USE, INVALID, Out, SYSTEM, User, Versioned, code, make, read, write};
 use crate::caller::caller;
 use crate::heap::{AllocatorBox, HeapBox};
 use crate::heap_table::{HeapFunctions, TableHeap};
 use crate::machine::inside;
+use crate::numbers::{BARRIER_HYBRID, BARRIER_INSERTION};
+use crate::object::{Owned, Ref, kind};
 use crate::runtime::RuntimeBox;
 use crate::statistics::StatisticsTable;
 
@@ -42,6 +42,8 @@ pub(crate) struct CollectorBox {
     over: Over,
 }
 
+kind!(CollectorBox = "stackmark_collector");
+
 impl CollectorBox {
     pub(crate) fn handles(&self) -> &Arc<Handles> {
         each!(self, collector => collector.handles())
@@ -59,6 +61,8 @@ impl CollectorBox {
 /// `stackmark_barrier`.
 #[derive(Debug)]
 pub(crate) struct BarrierBox(BarrierBuffer);
+
+kind!(BarrierBox = "stackmark_barrier");
 
 /// `stackmark_collector_config`.
 #[repr(C)]
@@ -94,8 +98,8 @@ fn config(table: &CollectorConfigTable) -> Result<Config, Failure> {
     let mut config = Config {
         memory_limit: (table.memory_limit != 0).then_some(table.memory_limit),
         write_barrier: match table.write_barrier {
-            0 => Kind::Insertion,
-            1 => Kind::Hybrid,
+            BARRIER_INSERTION => Kind::Insertion,
+            BARRIER_HYBRID => Kind::Hybrid,
             other => {
                 return Err(Failure::invalid(format_args!("config: write_barrier is {other}")));
             }
@@ -125,46 +129,46 @@ fn config(table: &CollectorConfigTable) -> Result<Config, Failure> {
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_collector_start(
-    runtime: Option<&RuntimeBox>,
-    heap: Option<&HeapBox>,
+    runtime: Ref<RuntimeBox>,
+    heap: Ref<HeapBox>,
     table: *const CollectorConfigTable,
-    out: Out<'_, Box<CollectorBox>>,
+    out: Out<'_, Owned<CollectorBox>>,
 ) -> c_int {
     make(out, "out", || {
-        let (runtime, heap) = (given(runtime, "runtime")?, given(heap, "heap")?);
+        let (runtime, heap) = (runtime.given("runtime")?, heap.given("heap")?);
         // SAFETY: the header asks for such a struct.
         let config = config(&unsafe { read(table, "config")? })?;
         let collector = Collector::start(heap.0.clone(), runtime.0.clone(), &config)?;
-        Ok(Box::new(CollectorBox { over: Over::Default(collector) }))
+        Ok(Owned::new(CollectorBox { over: Over::Default(collector) }))
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_collector_start_on(
-    runtime: Option<&RuntimeBox>,
+    runtime: Ref<RuntimeBox>,
     functions: *const HeapFunctions,
     table: *const CollectorConfigTable,
-    out: Out<'_, Box<CollectorBox>>,
+    out: Out<'_, Owned<CollectorBox>>,
 ) -> c_int {
     make(out, "out", || {
-        let runtime = given(runtime, "runtime")?;
+        let runtime = runtime.given("runtime")?;
         // SAFETY: the header asks for such structs.
         let (functions, table) = unsafe { (read(functions, "heap")?, read(table, "config")?) };
         let heap = Arc::new(TableHeap::new(&functions)?);
         let collector = Collector::start(heap, runtime.0.clone(), &config(&table)?)?;
-        Ok(Box::new(CollectorBox { over: Over::Table(collector) }))
+        Ok(Owned::new(CollectorBox { over: Over::Table(collector) }))
     })
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_collector_stop(collector: Option<Box<CollectorBox>>) {
-    drop(collector);
+extern "C" fn stackmark_collector_stop(collector: Owned<CollectorBox>) {
+    drop(collector.take("stackmark_collector_stop: collector"));
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_collect(collector: Option<&CollectorBox>) -> c_int {
+extern "C" fn stackmark_collect(collector: Ref<CollectorBox>) -> c_int {
     code((|| {
-        let collector = given(collector, "collector")?;
+        let collector = collector.given("collector")?;
         if inside().is_ok() {
             let text = "a collection waits for this thread, which counts as running";
             return Err(Failure::invalid(text));
@@ -176,13 +180,13 @@ extern "C" fn stackmark_collect(collector: Option<&CollectorBox>) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_request_collection(
-    collector: Option<&CollectorBox>,
+    collector: Ref<CollectorBox>,
     is_minor: c_int,
     done: Option<extern "C" fn(*mut c_void)>,
     user: *mut c_void,
 ) -> c_int {
     code((|| {
-        let (collector, user) = (given(collector, "collector")?, User(user));
+        let (collector, user) = (collector.given("collector")?, User(user));
         let done = move || {
             if let Some(done) = done {
                 done(user.pointer());
@@ -198,15 +202,15 @@ extern "C" fn stackmark_request_collection(
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_allocate(
-    collector: Option<&CollectorBox>,
-    allocator: Option<&AllocatorBox>,
+    collector: Ref<CollectorBox>,
+    allocator: Ref<AllocatorBox>,
     descriptor: u32,
     bytes: usize,
     out: Out<'_, usize>,
 ) -> c_int {
     make(out, "out", || {
-        let allocator = &given(allocator, "allocator")?.0;
-        let Over::Default(collector) = &given(collector, "collector")?.over else {
+        let allocator = &allocator.given("allocator")?.0;
+        let Over::Default(collector) = &collector.given("collector")?.over else {
             return Err(Failure::invalid("the collector's heap is not the library's"));
         };
         // SAFETY: used within this function.
@@ -217,9 +221,9 @@ extern "C" fn stackmark_allocate(
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_admit(collector: Option<&CollectorBox>) -> c_int {
+extern "C" fn stackmark_admit(collector: Ref<CollectorBox>) -> c_int {
     code((|| {
-        let collector = given(collector, "collector")?;
+        let collector = collector.given("collector")?;
         let inside = inside()?;
         Ok(each!(collector, collector => {
             use stackmark::heap::Heap;
@@ -229,9 +233,9 @@ extern "C" fn stackmark_admit(collector: Option<&CollectorBox>) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_handed_out(collector: Option<&CollectorBox>, bytes: usize) -> c_int {
+extern "C" fn stackmark_handed_out(collector: Ref<CollectorBox>, bytes: usize) -> c_int {
     code((|| {
-        let collector = given(collector, "collector")?;
+        let collector = collector.given("collector")?;
         let inside = inside()?;
         each!(collector, collector => {
             use stackmark::heap::Heap;
@@ -242,9 +246,9 @@ extern "C" fn stackmark_handed_out(collector: Option<&CollectorBox>, bytes: usiz
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_reached_trigger(collector: Option<&CollectorBox>) -> c_int {
+extern "C" fn stackmark_reached_trigger(collector: Ref<CollectorBox>) -> c_int {
     code((|| {
-        let collector = given(collector, "collector")?;
+        let collector = collector.given("collector")?;
         each!(collector, collector => {
             use stackmark::heap::Heap;
             collector.heap().owner().reached_trigger();
@@ -254,13 +258,13 @@ extern "C" fn stackmark_reached_trigger(collector: Option<&CollectorBox>) -> c_i
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_add_globals(
-    collector: Option<&CollectorBox>,
-    from: usize,
-    to: usize,
-) -> c_int {
+extern "C" fn stackmark_add_globals(collector: Ref<CollectorBox>, from: usize, to: usize) -> c_int {
     code((|| {
-        let collector = given(collector, "collector")?;
+        let collector = collector.given("collector")?;
+        if from > to || !from.is_multiple_of(size_of::<usize>()) {
+            let text = format_args!("the words from {from:#x} to {to:#x} are no globals");
+            return Err(Failure::invalid(text));
+        }
         // SAFETY: the header asks for mapped words.
         each!(collector, collector => unsafe { collector.add_globals(from..to) });
         Ok(())
@@ -268,47 +272,48 @@ extern "C" fn stackmark_add_globals(
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_barrier_flag(collector: Option<&CollectorBox>) -> usize {
+extern "C" fn stackmark_barrier_flag(collector: Ref<CollectorBox>) -> usize {
+    let collector = collector.get("stackmark_barrier_flag: collector");
     collector.map_or(0, |collector| collector.barrier().flag_address())
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_barrier_new(
-    collector: Option<&CollectorBox>,
-    out: Out<'_, Box<BarrierBox>>,
+    collector: Ref<CollectorBox>,
+    out: Out<'_, Owned<BarrierBox>>,
 ) -> c_int {
-    make(out, "out", || Ok(Box::new(BarrierBox(given(collector, "collector")?.barrier().buffer()))))
+    make(out, "out", || {
+        Ok(Owned::new(BarrierBox(collector.given("collector")?.barrier().buffer())))
+    })
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_barrier_free(barrier: Option<Box<BarrierBox>>) {
-    drop(barrier);
+extern "C" fn stackmark_barrier_free(barrier: Owned<BarrierBox>) {
+    drop(barrier.take("stackmark_barrier_free: barrier"));
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_store(barrier: Option<&BarrierBox>, word: usize, to: usize) {
-    let barrier = barrier.expect("stackmark_store: barrier is NULL");
-    barrier.0.store(word, to);
+extern "C" fn stackmark_store(barrier: Ref<BarrierBox>, word: usize, to: usize) {
+    barrier.needed("stackmark_store: barrier").0.store(word, to);
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_shade(barrier: Option<&BarrierBox>, word: usize) {
-    barrier.expect("stackmark_shade: barrier is NULL").0.shade(word);
+extern "C" fn stackmark_shade(barrier: Ref<BarrierBox>, word: usize) {
+    barrier.needed("stackmark_shade: barrier").0.shade(word);
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_shade_overwritten(barrier: Option<&BarrierBox>, word: usize) {
-    let barrier = barrier.expect("stackmark_shade_overwritten: barrier is NULL");
-    barrier.0.shade_overwritten(word);
+extern "C" fn stackmark_shade_overwritten(barrier: Ref<BarrierBox>, word: usize) {
+    barrier.needed("stackmark_shade_overwritten: barrier").0.shade_overwritten(word);
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_get_statistics(
-    collector: Option<&CollectorBox>,
+    collector: Ref<CollectorBox>,
     statistics: *mut StatisticsTable,
 ) -> c_int {
     code((|| {
-        let collector = given(collector, "collector")?;
+        let collector = collector.given("collector")?;
         let table = StatisticsTable::new(&each!(collector, collector => collector.statistics()));
         // SAFETY: the header asks for such a struct.
         unsafe { write(statistics, "statistics", table) }

@@ -1,22 +1,24 @@
 //! Exceptions of native code that are caught at a call out.
 
 use std::ffi::{c_char, c_int, c_void};
-use std::mem::ManuallyDrop;
 
 use stackmark::stack::{Caller, NativeException};
 
 use crate::abi::{EXCEPTION, Failure, NOT_ATTACHED, Out, code, given, put_text};
+use crate::object::{Owned, Ref, kind};
 
 /// `stackmark_exception`.
 #[derive(Debug)]
 pub(crate) struct ExceptionBox(NativeException);
+
+kind!(ExceptionBox = "stackmark_exception");
 
 #[unsafe(no_mangle)]
 extern "C-unwind" fn stackmark_catch_native(
     f: Option<extern "C-unwind" fn(*mut c_void) -> usize>,
     user: *mut c_void,
     result: Out<'_, usize>,
-    exception: Out<'_, Box<ExceptionBox>>,
+    exception: Out<'_, Owned<ExceptionBox>>,
 ) -> c_int {
     code((|| {
         let (f, result) = (given(f, "f")?, given(result, "result")?);
@@ -33,7 +35,7 @@ extern "C-unwind" fn stackmark_catch_native(
             }
             Err(caught) => {
                 let failure = Failure::new(EXCEPTION, &caught);
-                exception.write(Box::new(ExceptionBox(caught)));
+                exception.write(Owned::new(ExceptionBox(caught)));
                 Err(failure)
             }
         }
@@ -41,8 +43,8 @@ extern "C-unwind" fn stackmark_catch_native(
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_exception_class(exception: Option<&ExceptionBox>) -> u64 {
-    match exception {
+extern "C" fn stackmark_exception_class(exception: Ref<ExceptionBox>) -> u64 {
+    match exception.get("stackmark_exception_class: exception") {
         Some(ExceptionBox(NativeException::Foreign(exception))) => exception.class(),
         _ => 0,
     }
@@ -50,26 +52,24 @@ extern "C" fn stackmark_exception_class(exception: Option<&ExceptionBox>) -> u64
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_exception_text(
-    exception: Option<&ExceptionBox>,
+    exception: Ref<ExceptionBox>,
     buffer: *mut c_char,
     capacity: usize,
 ) -> usize {
+    let exception = exception.get("stackmark_exception_text: exception");
     let text = exception.map(|exception| exception.0.to_string()).unwrap_or_default();
     // SAFETY: the header asks for such a buffer.
     unsafe { put_text(&text, buffer, capacity) }
 }
 
 #[unsafe(no_mangle)]
-extern "C-unwind" fn stackmark_exception_resume(exception: Option<Box<ExceptionBox>>) {
-    if let Some(exception) = exception {
-        let exception = ManuallyDrop::new(exception);
-        // SAFETY: read once, and not dropped; the box's memory is leaked, as the frames here are
-        // left without destructors.
-        unsafe { std::ptr::read(&raw const exception.0) }.resume()
+extern "C-unwind" fn stackmark_exception_resume(exception: Owned<ExceptionBox>) {
+    if let Some(ExceptionBox(exception)) = exception.take("stackmark_exception_resume: exception") {
+        exception.resume()
     }
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_exception_free(exception: Option<Box<ExceptionBox>>) {
-    drop(exception);
+extern "C" fn stackmark_exception_free(exception: Owned<ExceptionBox>) {
+    drop(exception.take("stackmark_exception_free: exception"));
 }

@@ -13,14 +13,19 @@ use crate::abi::{
     Failure, HEAP_FULL, INVALID, NO_MEMORY, OUTSIDE, Out, Versioned, given, make, read, slice,
 };
 use crate::machine::inside;
+use crate::object::{Owned, Ref, kind};
 
 /// `stackmark_heap`.
 #[derive(Debug)]
 pub(crate) struct HeapBox(pub(crate) Arc<MarkSweep>);
 
+kind!(HeapBox = "stackmark_heap");
+
 /// `stackmark_allocator`.
 #[derive(Debug)]
 pub(crate) struct AllocatorBox(pub(crate) Allocator);
+
+kind!(AllocatorBox = "stackmark_allocator");
 
 /// `stackmark_heap_options`.
 #[repr(C)]
@@ -68,7 +73,7 @@ impl From<AllocationError> for Failure {
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_heap_new(
     options: *const HeapOptionsTable,
-    out: Out<'_, Box<HeapBox>>,
+    out: Out<'_, Owned<HeapBox>>,
 ) -> c_int {
     crate::abi::end_with_panics();
     make(out, "out", || {
@@ -78,25 +83,25 @@ extern "C" fn stackmark_heap_new(
         if table.limit != 0 {
             options.limit = table.limit;
         }
-        Ok(Box::new(HeapBox(MarkSweep::new(&options)?)))
+        Ok(Owned::new(HeapBox(MarkSweep::new(&options)?)))
     })
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_heap_release(heap: Option<Box<HeapBox>>) {
-    drop(heap);
+extern "C" fn stackmark_heap_release(heap: Owned<HeapBox>) {
+    drop(heap.take("stackmark_heap_release: heap"));
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_descriptor(
-    heap: Option<&HeapBox>,
+    heap: Ref<HeapBox>,
     words: usize,
     references: *const u32,
     count: usize,
     out: Out<'_, u32>,
 ) -> c_int {
     make(out, "out", || {
-        let heap = given(heap, "heap")?;
+        let heap = heap.given("heap")?;
         // SAFETY: the header asks for such an array.
         let references = unsafe { slice(references, count, "references")? };
         let descriptor =
@@ -107,19 +112,20 @@ extern "C" fn stackmark_descriptor(
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_allocator_new(
-    heap: Option<&HeapBox>,
-    out: Out<'_, Box<AllocatorBox>>,
+    heap: Ref<HeapBox>,
+    out: Out<'_, Owned<AllocatorBox>>,
 ) -> c_int {
-    make(out, "out", || Ok(Box::new(AllocatorBox(given(heap, "heap")?.0.allocator()?))))
+    make(out, "out", || Ok(Owned::new(AllocatorBox(heap.given("heap")?.0.allocator()?))))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_allocator_free(allocator: Option<Box<AllocatorBox>>) {
-    drop(allocator);
+extern "C" fn stackmark_allocator_free(allocator: Owned<AllocatorBox>) {
+    drop(allocator.take("stackmark_allocator_free: allocator"));
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_allocator_slots(allocator: Option<&AllocatorBox>) -> usize {
+extern "C" fn stackmark_allocator_slots(allocator: Ref<AllocatorBox>) -> usize {
+    let allocator = allocator.get("stackmark_allocator_slots: allocator");
     allocator.map_or(0, |allocator| allocator.0.slots_address())
 }
 
@@ -143,13 +149,13 @@ extern "C" fn stackmark_slot_offset(
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_allocate_now(
-    allocator: Option<&AllocatorBox>,
+    allocator: Ref<AllocatorBox>,
     descriptor: u32,
     bytes: usize,
     out: Out<'_, usize>,
 ) -> c_int {
     make(out, "out", || {
-        let allocator = given(allocator, "allocator")?;
+        let allocator = allocator.given("allocator")?;
         let descriptor = DescriptorId::from_index(descriptor);
         Ok(allocator.0.allocate(&inside()?, descriptor, bytes)?.address())
     })

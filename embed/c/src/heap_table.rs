@@ -75,6 +75,11 @@ impl TableHeap {
     /// # Errors
     /// A function is missing.
     pub(crate) fn new(table: &HeapFunctions) -> Result<TableHeap, Failure> {
+        if table.keep_marks.is_some() && table.clear_marks.is_none() {
+            let text =
+                "clear_marks is NULL, and keep_marks is not: a major cycle clears kept marks";
+            return Err(Failure::invalid(text));
+        }
         Ok(TableHeap {
             user: User(table.user),
             resolve: given(table.resolve, "resolve")?,

@@ -16,6 +16,7 @@ use crate::collector::CollectorConfigTable;
 use crate::heap::HeapOptionsTable;
 use crate::heap_table::{HeapCountsTable, HeapFunctions};
 use crate::host::HostTable;
+use crate::numbers::NUMBERS;
 use crate::runtime::{ConfigTable, FrameTable};
 use crate::statistics::{FIELDS, StatisticsTable};
 
@@ -46,7 +47,8 @@ fn expected() -> Values {
         slot_count);
     layout_of!(values, "stackmark_region", RegionTable: size name start length eh_frame
         eh_frame_length functions function_count safepoints safepoint_count max_frame
-        hide_from_debugger hide_from_unwinder reserved);
+        hide_from_debugger hide_from_unwinder reserved eh_frame_address llvm_stackmaps
+        llvm_stackmaps_length llvm_stackmaps_bias);
     layout_of!(values, "stackmark_lib_call_record", LibCallTable: size function arguments result
         error reserved);
     layout_of!(values, "stackmark_frame", FrameTable: size pc depth cfa_depth kind reserved);
@@ -87,6 +89,7 @@ fn expected() -> Values {
         values.push((format!("STACKMARK_{name}"), value));
     }
     values.extend(CODES.iter().map(|(name, code)| ((*name).to_owned(), *code as usize)));
+    values.extend(NUMBERS.iter().map(|(name, number)| ((*name).to_owned(), *number)));
     values
 }
 
@@ -120,4 +123,42 @@ fn the_header_has_the_layout_of_the_library() {
         assert_eq!(found, line, "what the header says, and what the library says");
     }
     assert_eq!(printed.lines().count(), values.len());
+}
+
+/// A name and what stands behind it.
+fn named(line: &str) -> Option<(&str, &str)> {
+    match line.trim().strip_prefix("#define ") {
+        Some(definition) => definition.split_once(' '),
+        None => line.split_once(" = "),
+    }
+}
+
+/// Names that the header gives a number: enumerators, and macros without parameters.
+fn numbered(header: &str) -> Vec<&str> {
+    let is_number = |text: &str| {
+        let number = text.trim().split([',', ' ', '/']).next().unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    // Several enumerators may stand in one line.
+    let pieces = header.lines().flat_map(|line| line.trim_start_matches("enum {").split(", "));
+    pieces
+        .filter_map(named)
+        .map(|(name, number)| (name.trim(), number))
+        .filter(|(name, number)| name.starts_with("STACKMARK_") && is_number(number))
+        .map(|(name, _)| name)
+        .collect()
+}
+
+#[test]
+fn every_number_of_the_header_is_compared() {
+    let header = Path::new(env!("CARGO_MANIFEST_DIR")).join("include/stackmark.h");
+    let header = std::fs::read_to_string(header).expect("the header");
+    let names = numbered(&header);
+    assert!(names.len() > 50, "{names:?}");
+    let compared = expected();
+    let missing: Vec<_> = names
+        .into_iter()
+        .filter(|name| compared.iter().all(|(expression, _)| expression != name))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }

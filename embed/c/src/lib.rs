@@ -15,6 +15,8 @@ mod host;
 #[cfg(test)]
 mod layout;
 mod machine;
+mod numbers;
+mod object;
 mod roots;
 mod runtime;
 mod scheduler;

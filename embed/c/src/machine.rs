@@ -9,6 +9,8 @@ use stackmark::stack::{
 };
 
 use crate::abi::{ATTACHED, Failure, INVALID, NO_MEMORY, OUTSIDE, Out, SYSTEM, code, given, make};
+use crate::numbers::{LEFT_EXITED, LEFT_PARKED, LEFT_YIELDED};
+use crate::object::Ref;
 use crate::runtime::{RuntimeBox, owned};
 
 /// `stackmark_machine`.
@@ -53,22 +55,20 @@ pub(crate) fn inside() -> Result<Inside<'static>, Failure> {
     of_goroutine.or_else(of_machine).ok_or_else(|| Failure::new(OUTSIDE, text))
 }
 
-/// The machine, if it is the calling thread's.
-fn own(machine: Option<&MachineBox>) -> Result<&MachineBox, Failure> {
-    let machine = given(machine, "machine")?;
-    if std::ptr::eq(MACHINE.get(), machine) {
-        return Ok(machine);
+/// The machine, if it is the calling thread's. It may be gone, or not be one: it is compared only.
+fn own<'m>(machine: *const MachineBox) -> Result<&'m MachineBox, Failure> {
+    given((!machine.is_null()).then_some(()), "machine")?;
+    if !std::ptr::eq(MACHINE.get(), machine) {
+        return Err(Failure::invalid("machine: it is another thread's, or is detached"));
     }
-    Err(Failure::invalid("the machine is another thread's"))
+    // SAFETY: the thread's own machine, which is not detached during the call.
+    Ok(unsafe { &*machine })
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_attach(
-    runtime: Option<&RuntimeBox>,
-    out: Out<'_, *const MachineBox>,
-) -> c_int {
+extern "C" fn stackmark_attach(runtime: Ref<RuntimeBox>, out: Out<'_, *const MachineBox>) -> c_int {
     make(out, "out", || {
-        let machine = Box::new(Machine::attach(&given(runtime, "runtime")?.0)?);
+        let machine = Box::new(Machine::attach(&runtime.given("runtime")?.0)?);
         let machine = Box::into_raw(Box::new(MachineBox {
             entered: RefCell::default(),
             running: Cell::new(false),
@@ -82,8 +82,7 @@ extern "C" fn stackmark_attach(
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_detach(machine: *mut MachineBox) -> c_int {
     code((|| {
-        // SAFETY: the header asks for an attached machine.
-        let own = own(unsafe { machine.as_ref() })?;
+        let own = own(machine)?;
         if own.running.get() {
             return Err(Failure::invalid("a goroutine runs on this machine"));
         }
@@ -97,7 +96,7 @@ extern "C" fn stackmark_detach(machine: *mut MachineBox) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C-unwind" fn stackmark_run(
-    machine: Option<&MachineBox>,
+    machine: *const MachineBox,
     goroutine: *const Goroutine,
     again: Out<'_, *const Goroutine>,
     left: Out<'_, c_int>,
@@ -113,9 +112,9 @@ extern "C-unwind" fn stackmark_run(
         let left = machine.machine.run(goroutine);
         machine.running.set(false);
         let (left, goroutine) = match left {
-            Left::Exited => (0, std::ptr::null()),
-            Left::Parked => (1, std::ptr::null()),
-            Left::Yielded(goroutine) => (2, Arc::into_raw(goroutine)),
+            Left::Exited => (LEFT_EXITED, std::ptr::null()),
+            Left::Parked => (LEFT_PARKED, std::ptr::null()),
+            Left::Yielded(goroutine) => (LEFT_YIELDED, Arc::into_raw(goroutine)),
         };
         again.write(goroutine);
         Ok(left)
@@ -123,7 +122,7 @@ extern "C-unwind" fn stackmark_run(
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_inside_enter(machine: Option<&MachineBox>) -> c_int {
+extern "C" fn stackmark_inside_enter(machine: *const MachineBox) -> c_int {
     code((|| {
         let own = own(machine)?;
         let mut place = own.entered.borrow_mut();
@@ -138,7 +137,7 @@ extern "C" fn stackmark_inside_enter(machine: Option<&MachineBox>) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_inside_leave(machine: Option<&MachineBox>) -> c_int {
+extern "C" fn stackmark_inside_leave(machine: *const MachineBox) -> c_int {
     code((|| {
         let entered = own(machine)?.entered.take();
         let text = "this thread does not count as running";

@@ -7,81 +7,90 @@ use stackmark::weak::{WeakMap, WeakReference};
 
 use crate::abi::{Out, User, code, given, make};
 use crate::collector::CollectorBox;
+use crate::object::{Owned, Ref, kind};
 
 /// `stackmark_handle`.
 #[derive(Debug)]
 pub(crate) struct HandleBox(Handle);
 
+kind!(HandleBox = "stackmark_handle");
+
 /// `stackmark_weak`.
 #[derive(Debug)]
 pub(crate) struct WeakBox(WeakReference);
+
+kind!(WeakBox = "stackmark_weak");
 
 /// `stackmark_weak_map`.
 #[derive(Debug)]
 pub(crate) struct WeakMapBox(WeakMap);
 
+kind!(WeakMapBox = "stackmark_weak_map");
+
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_handle_new(
-    collector: Option<&CollectorBox>,
+    collector: Ref<CollectorBox>,
     word: usize,
-    out: Out<'_, Box<HandleBox>>,
+    out: Out<'_, Owned<HandleBox>>,
 ) -> c_int {
     make(out, "out", || {
-        Ok(Box::new(HandleBox(given(collector, "collector")?.handles().create(word))))
+        Ok(Owned::new(HandleBox(collector.given("collector")?.handles().create(word))))
     })
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_handle_get(handle: Option<&HandleBox>) -> usize {
-    handle.map_or(0, |handle| handle.0.get())
+extern "C" fn stackmark_handle_get(handle: Ref<HandleBox>) -> usize {
+    handle.get("stackmark_handle_get: handle").map_or(0, |handle| handle.0.get())
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_handle_set(handle: Option<&HandleBox>, word: usize) {
-    handle.expect("stackmark_handle_set: handle is NULL").0.set(word);
+extern "C" fn stackmark_handle_set(handle: Ref<HandleBox>, word: usize) {
+    handle.needed("stackmark_handle_set: handle").0.set(word);
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_handle_free(handle: Option<Box<HandleBox>>) {
-    drop(handle);
+extern "C" fn stackmark_handle_free(handle: Owned<HandleBox>) {
+    drop(handle.take("stackmark_handle_free: handle"));
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_weak_new(
-    collector: Option<&CollectorBox>,
+    collector: Ref<CollectorBox>,
     word: usize,
-    out: Out<'_, Box<WeakBox>>,
+    out: Out<'_, Owned<WeakBox>>,
 ) -> c_int {
-    make(out, "out", || Ok(Box::new(WeakBox(given(collector, "collector")?.weak().create(word)))))
+    make(out, "out", || Ok(Owned::new(WeakBox(collector.given("collector")?.weak().create(word)))))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_weak_get(weak: Option<&WeakBox>) -> usize {
-    weak.and_then(|weak| weak.0.get()).unwrap_or(0)
+extern "C" fn stackmark_weak_get(weak: Ref<WeakBox>) -> usize {
+    weak.get("stackmark_weak_get: weak").and_then(|weak| weak.0.get()).unwrap_or(0)
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_weak_upgrade(weak: Option<&WeakBox>) -> Option<Box<HandleBox>> {
-    weak.and_then(|weak| weak.0.upgrade()).map(|handle| Box::new(HandleBox(handle)))
+extern "C" fn stackmark_weak_upgrade(weak: Ref<WeakBox>) -> Owned<HandleBox> {
+    let weak = weak.get("stackmark_weak_upgrade: weak");
+    let handle = weak.and_then(|weak| weak.0.upgrade());
+    handle.map_or(Owned::null(), |handle| Owned::new(HandleBox(handle)))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_weak_free(weak: Option<Box<WeakBox>>) {
-    drop(weak);
+extern "C" fn stackmark_weak_free(weak: Owned<WeakBox>) {
+    drop(weak.take("stackmark_weak_free: weak"));
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_on_unreachable(
-    collector: Option<&CollectorBox>,
+    collector: Ref<CollectorBox>,
     word: usize,
-    f: Option<extern "C" fn(*mut c_void, Box<HandleBox>)>,
+    f: Option<extern "C" fn(*mut c_void, Owned<HandleBox>)>,
     user: *mut c_void,
 ) -> c_int {
     code((|| {
-        let (collector, f) = (given(collector, "collector")?, given(f, "f")?);
+        let (collector, f) = (collector.given("collector")?, given(f, "f")?);
         let user = User(user);
         collector.weak().on_unreachable(word, move |handle| {
-            f(user.pointer(), Box::new(HandleBox(handle)));
+            f(user.pointer(), Owned::new(HandleBox(handle)));
         });
         Ok(())
     })())
@@ -89,32 +98,34 @@ extern "C" fn stackmark_on_unreachable(
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_weak_map_new(
-    collector: Option<&CollectorBox>,
-    out: Out<'_, Box<WeakMapBox>>,
+    collector: Ref<CollectorBox>,
+    out: Out<'_, Owned<WeakMapBox>>,
 ) -> c_int {
-    make(out, "out", || Ok(Box::new(WeakMapBox(given(collector, "collector")?.weak().map()))))
+    make(out, "out", || Ok(Owned::new(WeakMapBox(collector.given("collector")?.weak().map()))))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_weak_map_insert(map: Option<&WeakMapBox>, key: usize, value: usize) {
-    map.expect("stackmark_weak_map_insert: map is NULL").0.insert(key, value);
+extern "C" fn stackmark_weak_map_insert(map: Ref<WeakMapBox>, key: usize, value: usize) {
+    map.needed("stackmark_weak_map_insert: map").0.insert(key, value);
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_weak_map_get(
-    map: Option<&WeakMapBox>,
+    map: Ref<WeakMapBox>,
     key: usize,
     value: Out<'_, usize>,
 ) -> c_int {
+    let map = map.get("stackmark_weak_map_get: map");
     found(map.and_then(|map| map.0.get(key)), value)
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_weak_map_remove(
-    map: Option<&WeakMapBox>,
+    map: Ref<WeakMapBox>,
     key: usize,
     value: Out<'_, usize>,
 ) -> c_int {
+    let map = map.get("stackmark_weak_map_remove: map");
     found(map.and_then(|map| map.0.remove(key)), value)
 }
 
@@ -129,11 +140,11 @@ fn found(word: Option<usize>, value: Out<'_, usize>) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_weak_map_count(map: Option<&WeakMapBox>) -> usize {
-    map.map_or(0, |map| map.0.len())
+extern "C" fn stackmark_weak_map_count(map: Ref<WeakMapBox>) -> usize {
+    map.get("stackmark_weak_map_count: map").map_or(0, |map| map.0.len())
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_weak_map_free(map: Option<Box<WeakMapBox>>) {
-    drop(map);
+extern "C" fn stackmark_weak_map_free(map: Owned<WeakMapBox>) {
+    drop(map.take("stackmark_weak_map_free: map"));
 }

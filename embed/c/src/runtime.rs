@@ -12,14 +12,22 @@ use stackmark::stack::{
 use stackmark::unwind::{Code, FrameKind};
 
 use crate::abi::{
-    Failure, INVALID, NO_MEMORY, Out, SYSTEM, User, Versioned, WALK, code, end_with_panics, given,
-    make, put_structs, put_text, read, slice,
+    Failure, INVALID, NO_MEMORY, Out, SYSTEM, User, Versioned, WALK, check_array, check_place,
+    code, end_with_panics, given, make, put_structs, put_text, read, slice,
 };
 use crate::host::{CHost, HostTable};
+use crate::numbers::{
+    BARRIERS_EVERY_FRAME, BARRIERS_INCREMENTAL, BARRIERS_OFF, BARRIERS_RESCAN_LIMIT, DEAD,
+    FRAME_CALLBACK, FRAME_ENTRY, FRAME_MANAGED, FRAME_STUB, FRAME_SYSTEM_CALL, IN_FOREIGN, PARKED,
+    RUNNABLE, RUNNING, STACK_FIXED, STACK_MOVING,
+};
+use crate::object::{Owned, Ref, kind};
 
 /// `stackmark_runtime`.
 #[derive(Debug)]
 pub(crate) struct RuntimeBox(pub(crate) Arc<Runtime>);
+
+kind!(RuntimeBox = "stackmark_runtime");
 
 /// `stackmark_config`.
 #[repr(C)]
@@ -59,11 +67,11 @@ unsafe impl Versioned for FrameTable {}
 impl FrameTable {
     pub(crate) fn new(frame: &FrameAt) -> FrameTable {
         let kind = match frame.kind {
-            FrameKind::Managed => 0,
-            FrameKind::Callback => 1,
-            FrameKind::SystemCall => 2,
-            FrameKind::Entry => 3,
-            FrameKind::Stub => 4,
+            FrameKind::Managed => FRAME_MANAGED,
+            FrameKind::Callback => FRAME_CALLBACK,
+            FrameKind::SystemCall => FRAME_SYSTEM_CALL,
+            FrameKind::Entry => FRAME_ENTRY,
+            FrameKind::Stub => FRAME_STUB,
         };
         let FrameAt { pc, depth, cfa_depth, .. } = *frame;
         FrameTable { size: size_of::<FrameTable>(), pc, depth, cfa_depth, kind, reserved: 0 }
@@ -86,10 +94,10 @@ impl From<RuntimeError> for Failure {
 fn config(table: &ConfigTable) -> Result<Config, Failure> {
     let mut config = Config {
         barriers: match table.barriers {
-            0 => BarrierMode::Incremental,
-            1 => BarrierMode::RescanLimit,
-            2 => BarrierMode::EveryFrame,
-            3 => BarrierMode::Off,
+            BARRIERS_INCREMENTAL => BarrierMode::Incremental,
+            BARRIERS_RESCAN_LIMIT => BarrierMode::RescanLimit,
+            BARRIERS_EVERY_FRAME => BarrierMode::EveryFrame,
+            BARRIERS_OFF => BarrierMode::Off,
             other => return Err(Failure::invalid(format_args!("config: barriers is {other}"))),
         },
         scan_few_frames: table.scan_few_frames != 0,
@@ -119,7 +127,7 @@ fn config(table: &ConfigTable) -> Result<Config, Failure> {
 extern "C" fn stackmark_runtime_new(
     table: *const ConfigTable,
     host: *const HostTable,
-    out: Out<'_, Box<RuntimeBox>>,
+    out: Out<'_, Owned<RuntimeBox>>,
 ) -> c_int {
     end_with_panics();
     make(out, "out", || {
@@ -127,28 +135,28 @@ extern "C" fn stackmark_runtime_new(
         let (table, host) = unsafe { (read(table, "config")?, read(host, "host")?) };
         let config = config(&table)?;
         let host = Box::new(CHost::new(host));
-        Ok(Box::new(RuntimeBox(Runtime::new(config, Arc::new(Code::new()), host)?)))
+        Ok(Owned::new(RuntimeBox(Runtime::new(config, Arc::new(Code::new()), host)?)))
     })
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_runtime_release(runtime: Option<Box<RuntimeBox>>) {
-    drop(runtime);
+extern "C" fn stackmark_runtime_release(runtime: Owned<RuntimeBox>) {
+    drop(runtime.take("stackmark_runtime_release: runtime"));
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_spawn(
-    runtime: Option<&RuntimeBox>,
+    runtime: Ref<RuntimeBox>,
     kind: u32,
     entry: usize,
     argument: usize,
     out: Out<'_, *const Goroutine>,
 ) -> c_int {
     make(out, "out", || {
-        let runtime = given(runtime, "runtime")?;
+        let runtime = runtime.given("runtime")?;
         let kind = match kind {
-            0 => StackKind::Moving,
-            1 => StackKind::Fixed,
+            STACK_MOVING => StackKind::Moving,
+            STACK_FIXED => StackKind::Fixed,
             other => return Err(Failure::invalid(format_args!("the kind of stack is {other}"))),
         };
         given((entry != 0).then_some(()), "entry")?;
@@ -162,9 +170,15 @@ extern "C" fn stackmark_spawn(
 /// # Safety
 /// The pointer is null, or owned: it came from `Arc::into_raw`.
 pub(crate) unsafe fn owned(goroutine: *const Goroutine) -> Result<Arc<Goroutine>, Failure> {
-    let goroutine = given((!goroutine.is_null()).then_some(goroutine), "goroutine")?;
+    check_place(goroutine, "goroutine")?;
     // SAFETY: by our contract.
-    Ok(unsafe { Arc::from_raw(goroutine) })
+    let goroutine = unsafe { Arc::from_raw(goroutine) };
+    // The registry keeps each record as long as the runtime.
+    if Arc::strong_count(&goroutine) < 2 {
+        std::mem::forget(goroutine);
+        return Err(Failure::invalid("goroutine: all its owned references were given back"));
+    }
+    Ok(goroutine)
 }
 
 #[unsafe(no_mangle)]
@@ -178,8 +192,13 @@ extern "C" fn stackmark_goroutine_retain(goroutine: *const Goroutine) -> *const 
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_goroutine_release(goroutine: *const Goroutine) {
-    // SAFETY: the header asks for an owned reference.
-    drop(unsafe { owned(goroutine) });
+    if !goroutine.is_null() {
+        // SAFETY: the header asks for an owned reference.
+        let released = unsafe { owned(goroutine) };
+        released.map(drop).unwrap_or_else(|failure| {
+            panic!("stackmark_goroutine_release: {failure}");
+        });
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -190,11 +209,11 @@ extern "C" fn stackmark_goroutine_id(goroutine: Option<&Goroutine>) -> u64 {
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_goroutine_status(goroutine: Option<&Goroutine>) -> c_int {
     match goroutine.map(Goroutine::status) {
-        Some(Status::Runnable) => 0,
-        Some(Status::Running) => 1,
-        Some(Status::Parked) => 2,
-        Some(Status::Foreign) => 3,
-        Some(Status::Dead) | None => 4,
+        Some(Status::Runnable) => RUNNABLE,
+        Some(Status::Running) => RUNNING,
+        Some(Status::Parked) => PARKED,
+        Some(Status::Foreign) => IN_FOREIGN,
+        Some(Status::Dead) | None => DEAD,
     }
 }
 
@@ -218,8 +237,8 @@ extern "C" fn stackmark_preempt(goroutine: Option<&Goroutine>) {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_preempt_all(runtime: Option<&RuntimeBox>) {
-    if let Some(runtime) = runtime {
+extern "C" fn stackmark_preempt_all(runtime: Ref<RuntimeBox>) {
+    if let Some(runtime) = runtime.get("stackmark_preempt_all: runtime") {
         runtime.0.preempt_all();
     }
 }
@@ -230,13 +249,13 @@ fn word(word: usize, is_reference: bool) -> Word {
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_ready(
-    runtime: Option<&RuntimeBox>,
+    runtime: Ref<RuntimeBox>,
     goroutine: *const Goroutine,
     value: usize,
     is_reference: c_int,
 ) -> c_int {
     code((|| {
-        let runtime = given(runtime, "runtime")?;
+        let runtime = runtime.given("runtime")?;
         // SAFETY: the header asks for an owned reference. Last: a failure takes none.
         let goroutine = unsafe { owned(goroutine)? };
         runtime.0.ready(goroutine, word(value, is_reference != 0));
@@ -245,12 +264,16 @@ extern "C" fn stackmark_ready(
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_schedule(
-    runtime: Option<&RuntimeBox>,
-    goroutine: *const Goroutine,
-) -> c_int {
+extern "C" fn stackmark_schedule(runtime: Ref<RuntimeBox>, goroutine: *const Goroutine) -> c_int {
     code((|| {
-        let runtime = given(runtime, "runtime")?;
+        let runtime = runtime.given("runtime")?;
+        check_place(goroutine, "goroutine")?;
+        // SAFETY: the header asks for a goroutine.
+        let status = unsafe { &*goroutine }.status();
+        if status != Status::Runnable {
+            let text = format_args!("goroutine: it is {status:?}, and only a Runnable one is run");
+            return Err(Failure::invalid(text));
+        }
         // SAFETY: the header asks for an owned reference. Last: a failure takes none.
         let goroutine = unsafe { owned(goroutine)? };
         runtime.0.schedule(goroutine);
@@ -260,13 +283,13 @@ extern "C" fn stackmark_schedule(
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_set_transfer(
-    runtime: Option<&RuntimeBox>,
+    runtime: Ref<RuntimeBox>,
     goroutine: Option<&Goroutine>,
     words: *const usize,
     count: usize,
 ) -> c_int {
     code((|| {
-        let (runtime, goroutine) = (given(runtime, "runtime")?, given(goroutine, "goroutine")?);
+        let (runtime, goroutine) = (runtime.given("runtime")?, given(goroutine, "goroutine")?);
         // SAFETY: the header asks for so many words.
         let words = unsafe { slice(words, count, "words")? };
         let words: Vec<Word> = words.iter().map(|word| Word::Reference(*word)).collect();
@@ -277,14 +300,14 @@ extern "C" fn stackmark_set_transfer(
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_take_transfer(
-    runtime: Option<&RuntimeBox>,
+    runtime: Ref<RuntimeBox>,
     goroutine: Option<&Goroutine>,
     into: *mut usize,
     capacity: usize,
     count: Out<'_, usize>,
 ) -> c_int {
     make(count, "count", || {
-        let (runtime, goroutine) = (given(runtime, "runtime")?, given(goroutine, "goroutine")?);
+        let (runtime, goroutine) = (runtime.given("runtime")?, given(goroutine, "goroutine")?);
         let mut words = Vec::new();
         runtime.0.take_transfer(goroutine, &mut words);
         if words.len() > capacity || (into.is_null() && !words.is_empty()) {
@@ -315,28 +338,30 @@ impl Schedule for CSchedule {
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_set_scheduler(
-    runtime: Option<&RuntimeBox>,
+    runtime: Ref<RuntimeBox>,
     ready: Option<extern "C" fn(*mut c_void, *const Goroutine)>,
     user: *mut c_void,
 ) -> c_int {
     code((|| {
-        let (runtime, ready) = (given(runtime, "runtime")?, given(ready, "ready")?);
+        let (runtime, ready) = (runtime.given("runtime")?, given(ready, "ready")?);
         runtime.0.set_scheduler(Arc::new(CSchedule { ready, user: User(user) }));
         Ok(())
     })())
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_live_goroutines(runtime: Option<&RuntimeBox>) -> usize {
+extern "C" fn stackmark_live_goroutines(runtime: Ref<RuntimeBox>) -> usize {
+    let runtime = runtime.get("stackmark_live_goroutines: runtime");
     runtime.map_or(0, |runtime| runtime.0.live_goroutines())
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_traceback(
-    runtime: Option<&RuntimeBox>,
+    runtime: Ref<RuntimeBox>,
     buffer: *mut c_char,
     capacity: usize,
 ) -> usize {
+    let runtime = runtime.get("stackmark_traceback: runtime");
     let text = runtime.map(|runtime| traceback(&runtime.0)).unwrap_or_default();
     // SAFETY: the header asks for such a buffer.
     unsafe { put_text(&text, buffer, capacity) }
@@ -344,19 +369,60 @@ extern "C" fn stackmark_traceback(
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_frames_of(
-    runtime: Option<&RuntimeBox>,
+    runtime: Ref<RuntimeBox>,
     goroutine: Option<&Goroutine>,
     frames: *mut FrameTable,
     capacity: usize,
     count: Out<'_, usize>,
 ) -> c_int {
     make(count, "count", || {
-        let (runtime, goroutine) = (given(runtime, "runtime")?, given(goroutine, "goroutine")?);
-        given((!frames.is_null() || capacity == 0).then_some(()), "frames")?;
+        let (runtime, goroutine) = (runtime.given("runtime")?, given(goroutine, "goroutine")?);
+        if capacity != 0 {
+            check_array(frames, capacity, size_of::<FrameTable>(), "frames")?;
+        }
         let found = runtime.0.frames(goroutine, capacity);
         let found = found.map_err(|error| Failure::new(WALK, error))?.unwrap_or_default();
         // SAFETY: the header asks for room for `capacity` frames, each with its size.
         unsafe { put_structs(frames, "frames", found.iter().map(FrameTable::new))? };
         Ok(found.len())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_traceback_of(
+    runtime: Ref<RuntimeBox>,
+    goroutine: Option<&Goroutine>,
+    buffer: *mut c_char,
+    capacity: usize,
+    length: Out<'_, usize>,
+) -> c_int {
+    make(length, "length", || {
+        let (runtime, goroutine) = (runtime.given("runtime")?, given(goroutine, "goroutine")?);
+        let text = runtime.0.traceback_of(goroutine);
+        let text = text.map_err(|error| Failure::new(WALK, error))?;
+        // SAFETY: the header asks for such a buffer.
+        Ok(unsafe { put_text(&text, buffer, capacity) })
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_goroutines(
+    runtime: Ref<RuntimeBox>,
+    into: *mut *const Goroutine,
+    capacity: usize,
+    count: Out<'_, usize>,
+) -> c_int {
+    make(count, "count", || {
+        let runtime = runtime.given("runtime")?;
+        if capacity != 0 {
+            check_array(into, capacity, size_of::<*const Goroutine>(), "into")?;
+        }
+        let goroutines = runtime.0.goroutines();
+        let count = goroutines.len();
+        for (i, goroutine) in goroutines.into_iter().take(capacity).enumerate() {
+            // SAFETY: the header asks for room for so many.
+            unsafe { into.add(i).write(Arc::into_raw(goroutine)) };
+        }
+        Ok(count)
     })
 }

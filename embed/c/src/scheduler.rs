@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use stackmark::stack::scheduler::{Scheduler, Threads};
 
-use crate::abi::{Failure, Out, SYSTEM, User, code, given, make};
+use crate::abi::{Failure, Out, SYSTEM, User, code, make};
+use crate::machine::inside;
+use crate::object::{Owned, Ref, kind};
 use crate::runtime::RuntimeBox;
 
 /// `stackmark_scheduler`.
@@ -19,16 +21,18 @@ pub(crate) struct SchedulerBox {
     started: AtomicBool,
 }
 
+kind!(SchedulerBox = "stackmark_scheduler");
+
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_scheduler_new(
-    runtime: Option<&RuntimeBox>,
+    runtime: Ref<RuntimeBox>,
     threads: usize,
     on_deadlock: Option<extern "C" fn(*mut c_void)>,
     user: *mut c_void,
-    out: Out<'_, Box<SchedulerBox>>,
+    out: Out<'_, Owned<SchedulerBox>>,
 ) -> c_int {
     make(out, "out", || {
-        let runtime = given(runtime, "runtime")?;
+        let runtime = runtime.given("runtime")?;
         if threads == 0 || threads > Scheduler::MOST_THREADS {
             return Err(Failure::invalid(format_args!("a scheduler with {threads} threads")));
         }
@@ -39,7 +43,7 @@ extern "C" fn stackmark_scheduler_new(
             }
         });
         let scheduler = Scheduler::new(&runtime.0, threads, on_deadlock);
-        Ok(Box::new(SchedulerBox {
+        Ok(Owned::new(SchedulerBox {
             scheduler,
             threads: Mutex::default(),
             started: AtomicBool::new(false),
@@ -48,9 +52,9 @@ extern "C" fn stackmark_scheduler_new(
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_scheduler_start(scheduler: Option<&SchedulerBox>) -> c_int {
+extern "C" fn stackmark_scheduler_start(scheduler: Ref<SchedulerBox>) -> c_int {
     code((|| {
-        let scheduler = given(scheduler, "scheduler")?;
+        let scheduler = scheduler.given("scheduler")?;
         let mut threads = scheduler.threads.lock();
         // Relaxed: under the lock.
         if scheduler.started.swap(true, Ordering::Relaxed) {
@@ -63,28 +67,36 @@ extern "C" fn stackmark_scheduler_start(scheduler: Option<&SchedulerBox>) -> c_i
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_scheduler_stop(scheduler: Option<&SchedulerBox>) {
-    let threads = scheduler.and_then(|scheduler| scheduler.threads.lock().take());
-    if let Some(threads) = threads {
+extern "C" fn stackmark_scheduler_stop(scheduler: Ref<SchedulerBox>) {
+    let scheduler = scheduler.get("stackmark_scheduler_stop: scheduler");
+    assert!(
+        inside().is_err(),
+        "stackmark_scheduler_stop: the scheduler's threads wait for this one, which counts as \
+         running"
+    );
+    if let Some(threads) = scheduler.and_then(|scheduler| scheduler.threads.lock().take()) {
         threads.stop();
     }
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_scheduler_free(scheduler: Option<Box<SchedulerBox>>) {
-    drop(scheduler);
+extern "C" fn stackmark_scheduler_free(scheduler: Owned<SchedulerBox>) {
+    if let Some(scheduler) = scheduler.take("stackmark_scheduler_free: scheduler") {
+        let runs = scheduler.threads.lock().is_some();
+        assert!(!runs, "stackmark_scheduler_free: the scheduler runs: it is stopped first");
+    }
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_await_wakeup(scheduler: Option<&SchedulerBox>) {
-    if let Some(scheduler) = scheduler {
+extern "C" fn stackmark_await_wakeup(scheduler: Ref<SchedulerBox>) {
+    if let Some(scheduler) = scheduler.get("stackmark_await_wakeup: scheduler") {
         scheduler.scheduler.await_wakeup();
     }
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_wakeup_done(scheduler: Option<&SchedulerBox>) {
-    if let Some(scheduler) = scheduler {
+extern "C" fn stackmark_wakeup_done(scheduler: Ref<SchedulerBox>) {
+    if let Some(scheduler) = scheduler.get("stackmark_wakeup_done: scheduler") {
         scheduler.scheduler.wakeup_done();
     }
 }

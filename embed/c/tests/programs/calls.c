@@ -200,6 +200,44 @@ static void *calls_in(void *unused) {
     return NULL;
 }
 
+static void collected(void *user) {
+    __atomic_store_n((int *)user, 1, __ATOMIC_RELEASE);
+}
+
+/* Waits for a collection that it has asked for. */
+static void requests(void) {
+    int done = 0;
+    OK(stackmark_request_collection(collector, 0, collected, &done));
+    while (!__atomic_load_n(&done, __ATOMIC_ACQUIRE))
+        usleep(100);
+}
+
+/* Stores with a buffer, and a handle that is set to another object. */
+static void stores(stackmark_machine *machine) {
+    stackmark_barrier *barrier;
+    stackmark_handle *handle;
+    uintptr_t object, other;
+    OK(stackmark_barrier_new(collector, &barrier));
+    OK(stackmark_inside_enter(machine));
+    OK(stackmark_allocate_now(allocator, pair, 16, &object));
+    OK(stackmark_allocate_now(allocator, pair, 16, &other));
+    OK(stackmark_handle_new(collector, object, &handle));
+    stackmark_shade(barrier, other);
+    stackmark_shade_overwritten(barrier, ((uintptr_t *)object)[0]);
+    stackmark_store(barrier, other, object);
+    ((uintptr_t *)object)[0] = other;
+    stackmark_handle_set(handle, other);
+    CHECK(stackmark_handle_get(handle) == other);
+    OK(stackmark_inside_leave(machine));
+    requests();
+    requests();
+    OK(stackmark_inside_enter(machine));
+    CHECK(((uintptr_t *)other)[0] == 0); /* alive: poison would show */
+    OK(stackmark_inside_leave(machine));
+    stackmark_handle_free(handle);
+    stackmark_barrier_free(barrier);
+}
+
 static void weak_and_handles(stackmark_machine *machine) {
     stackmark_weak_map *map;
     stackmark_handle *again;
@@ -211,6 +249,9 @@ static void weak_and_handles(stackmark_machine *machine) {
     stackmark_weak_map_insert(map, stackmark_handle_get(kept), 5);
     CHECK(stackmark_weak_map_get(map, stackmark_handle_get(kept), &value) == 1 && value == 5);
     CHECK(stackmark_weak_map_get(map, 1, NULL) == 0);
+    CHECK(stackmark_weak_map_remove(map, stackmark_handle_get(kept), &value) == 1 && value == 5);
+    CHECK(stackmark_weak_map_remove(map, stackmark_handle_get(kept), &value) == 0);
+    stackmark_weak_map_insert(map, stackmark_handle_get(kept), 6);
     OK(stackmark_allocate_now(allocator, pair, 16, &object));
     OK(stackmark_inside_leave(machine));
     CHECK(stackmark_inside_leave(machine) == STACKMARK_OUTSIDE);
@@ -282,7 +323,8 @@ int main(void) {
     size_t cell, offset;
 
     OK(stackmark_runtime_new(&config, &host, &runtime));
-    OK(stackmark_heap_new(NULL, &heap));
+    stackmark_heap_options options = {.size = sizeof options, .poison = 1};
+    OK(stackmark_heap_new(&options, &heap));
     OK(stackmark_collector_start(runtime, heap, &collecting, &collector));
     stackmark_collector *none;
     CHECK(stackmark_collector_start(runtime, heap, NULL, &none) == STACKMARK_IN_USE);
@@ -308,6 +350,7 @@ int main(void) {
     CHECK(last_result == 55);
     run_native(runtime, machine, allocates);
     weak_and_handles(machine);
+    stores(machine);
     CHECK(((uintptr_t *)global)[0] == 0);
     OK(stackmark_detach(machine));
     CHECK(attached == 1 && detached == 1);

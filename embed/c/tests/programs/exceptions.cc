@@ -70,6 +70,10 @@ extern "C" uintptr_t caught(void *goroutine, uintptr_t) {
     stackmark_exception_text(exception, text, sizeof text);
     CHECK(strstr(text, "std::runtime_error") != nullptr);
     CHECK(stackmark_exception_class(exception) != 0);
+    stackmark_exception *forgotten = nullptr;
+    CHECK(stackmark_catch_native(throws, nullptr, &result, &forgotten) == STACKMARK_EXCEPTION);
+    stackmark_exception_free(forgotten);
+    stackmark_exception_free(nullptr);
     try {
         stackmark_exception_resume(exception);
     } catch (const std::runtime_error &) {
@@ -114,7 +118,7 @@ int main() {
     CHECK(last_result == 2);
     destroyed = 0;
     run_native(runtime, machine, caught);
-    CHECK(last_result == 3 && destroyed == 2);
+    CHECK(last_result == 3 && destroyed == 3);
     destroyed = 0;
     run_native(runtime, machine, is_left);
     CHECK(last_result == 4 && destroyed == 1);

@@ -13,7 +13,8 @@ extern "C" {
 extern char managed_start[], managed_end[], managed_entry[], managed_back[];
 extern char managed_entry_poll[], managed_entry_call[], managed_entry_pad[];
 extern char managed_back_poll[], managed_back_call[];
-extern uintptr_t managed_call_system;
+extern char managed_switches[], managed_switches_poll[], managed_switches_call[];
+extern uintptr_t managed_call_system, managed_switch_out;
 #ifdef __cplusplus
 }
 #endif
@@ -36,39 +37,43 @@ struct block {
 
 /* ANCHOR: register */
 static uint64_t register_managed(stackmark_runtime *runtime) {
-    static const uint32_t slots[] = {24}; /* -8(%rbp) */
-    char *calls[] = {managed_entry_poll, managed_entry_call, managed_back_poll, managed_back_call};
-    stackmark_safepoint safepoints[4];
-    stackmark_function functions[2];
+    static const uint32_t slots[] = {24, 40}; /* -8(%rbp) in frames of 48 and of 64 bytes */
+    char *calls[] = {managed_entry_poll, managed_entry_call,    managed_back_poll,
+                     managed_back_call,  managed_switches_poll, managed_switches_call};
+    enum { CALLS = sizeof calls / sizeof calls[0], FUNCTIONS = 3 };
+    static const char *const names[] = {"managed_entry", "managed_back", "managed_switches"};
+    char *starts[] = {managed_entry, managed_back, managed_switches, managed_end};
+    stackmark_safepoint safepoints[CALLS];
+    stackmark_function functions[FUNCTIONS];
     stackmark_region region;
     uint64_t number = 0;
     memset(safepoints, 0, sizeof safepoints);
     memset(functions, 0, sizeof functions);
     memset(&region, 0, sizeof region);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < CALLS; i++) {
         safepoints[i].size = sizeof safepoints[i];
         safepoints[i].return_address = (uintptr_t)calls[i];
-        safepoints[i].slots = slots;
+        safepoints[i].slots = i < 4 ? &slots[0] : &slots[1];
         safepoints[i].slot_count = 1;
-        safepoints[i].cfa_offset = 48;
+        safepoints[i].cfa_offset = i < 4 ? 48 : 64;
     }
-    functions[0].size = functions[1].size = sizeof functions[0];
-    functions[0].name = "managed_entry";
-    functions[0].start = (uintptr_t)managed_entry;
-    functions[0].length = (size_t)(managed_back - managed_entry);
-    functions[1].name = "managed_back";
-    functions[1].start = (uintptr_t)managed_back;
-    functions[1].length = (size_t)(managed_end - managed_back);
+    for (int i = 0; i < FUNCTIONS; i++) {
+        functions[i].size = sizeof functions[i];
+        functions[i].name = names[i];
+        functions[i].start = (uintptr_t)starts[i];
+        functions[i].length = (size_t)(starts[i + 1] - starts[i]);
+    }
     region.size = sizeof region;
     region.name = "managed";
     region.start = (uintptr_t)managed_start;
     region.length = (size_t)(managed_end - managed_start);
     region.functions = functions;
-    region.function_count = 2;
+    region.function_count = FUNCTIONS;
     region.safepoints = safepoints;
-    region.safepoint_count = 4;
+    region.safepoint_count = CALLS;
     region.max_frame = STACKMARK_MAX_FRAME;
     managed_call_system = stackmark_call_system_address();
+    managed_switch_out = stackmark_switch_out_address();
     OK(stackmark_register(runtime, &region, &number));
     CHECK(number != 0);
     return number;
@@ -76,8 +81,8 @@ static uint64_t register_managed(stackmark_runtime *runtime) {
 /* ANCHOR_END: register */
 
 /* Runs a goroutine that calls `f`, on this thread, to its end. */
-static void run_native(stackmark_runtime *runtime, stackmark_machine *machine,
-                       stackmark_native *f) {
+static inline void run_native(stackmark_runtime *runtime, stackmark_machine *machine,
+                              stackmark_native *f) {
     stackmark_goroutine *goroutine, *again;
     int left;
     OK(stackmark_spawn(runtime, STACKMARK_STACK_MOVING, (uintptr_t)managed_entry, (uintptr_t)f,

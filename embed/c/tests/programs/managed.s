@@ -1,5 +1,5 @@
-# Managed code: two functions that call native code. Their frames have frame pointers, and their
-# CFI is that of the image.
+# Managed code: functions that call native code, and one that lets others run without. Their frames
+# have frame pointers, and their CFI is that of the image.
     .set G_STACK_LIMIT, 0
     .text
 
@@ -82,6 +82,50 @@ managed_back_call:
     .cfi_endproc
     .size managed_back, .-managed_back
 
+# managed_switches(rdi = goroutine, rsi): lets others run, without a call of native code. Returns
+# 77. switch_out keeps no callee-saved register but rbp and r15, so the frame has the others.
+    .globl managed_switches
+    .type managed_switches, @function
+managed_switches:
+    .cfi_startproc
+    pushq %rbp
+    .cfi_def_cfa_offset 16
+    .cfi_offset %rbp, -16
+    movq %rsp, %rbp
+    .cfi_def_cfa_register %rbp
+    subq $48, %rsp
+    movq $0, -8(%rbp)
+    movq %rbx, -16(%rbp)
+    .cfi_offset %rbx, -32
+    movq %r12, -24(%rbp)
+    .cfi_offset %r12, -40
+    movq %r13, -32(%rbp)
+    .cfi_offset %r13, -48
+    movq %r14, -40(%rbp)
+    .cfi_offset %r14, -56
+    cmpq G_STACK_LIMIT(%rdi), %rsp
+    jae 1f
+    movq stackmark_poll@GOTPCREL(%rip), %rdi
+    xorl %esi, %esi
+    xorl %edx, %edx
+    call *managed_call_system(%rip)
+    .globl managed_switches_poll
+managed_switches_poll:
+1:  movl $3, %edi
+    call *managed_switch_out(%rip)
+    .globl managed_switches_call
+managed_switches_call:
+    movq -16(%rbp), %rbx
+    movq -24(%rbp), %r12
+    movq -32(%rbp), %r13
+    movq -40(%rbp), %r14
+    movl $77, %eax
+    leave
+    .cfi_def_cfa %rsp, 8
+    ret
+    .cfi_endproc
+    .size managed_switches, .-managed_switches
+
     .globl managed_end
 managed_end:
 
@@ -89,5 +133,8 @@ managed_end:
     .balign 8
     .globl managed_call_system
 managed_call_system:
+    .quad 0
+    .globl managed_switch_out
+managed_switch_out:
     .quad 0
     .section .note.GNU-stack, "", @progbits

@@ -97,6 +97,11 @@ static void counts(void *user, stackmark_heap_counts *counts) {
     counts->objects_swept = swept;
 }
 
+static int keep_marks(void *user, int keep) {
+    (void)user;
+    return keep;
+}
+
 static uintptr_t allocate(void) {
     OK(stackmark_admit(collector));
     pthread_mutex_lock(&lock);
@@ -167,6 +172,10 @@ int main(void) {
     CHECK(stackmark_collector_start_on(runtime, &heap, &config, &collector) == STACKMARK_INVALID);
     CHECK(strstr(stackmark_error_text(), "mark is NULL") != NULL);
     heap.mark = mark;
+    heap.keep_marks = keep_marks;
+    CHECK(stackmark_collector_start_on(runtime, &heap, &config, &collector) == STACKMARK_INVALID);
+    CHECK(strstr(stackmark_error_text(), "clear_marks is NULL") != NULL);
+    heap.keep_marks = NULL;
     OK(stackmark_collector_start_on(runtime, &heap, &config, &collector));
     CHECK(trigger != SIZE_MAX);
     OK(stackmark_barrier_new(collector, &barrier));
@@ -187,6 +196,9 @@ int main(void) {
     CHECK(swept == 200);
     OK(stackmark_get_statistics(collector, &statistics));
     CHECK(statistics.cycles == 4 && statistics.heap_objects_swept == 200);
+    OK(stackmark_reached_trigger(collector));
+    while (statistics.cycles == 4)
+        OK(stackmark_get_statistics(collector, &statistics));
     stackmark_barrier_free(barrier);
     OK(stackmark_detach(machine));
     stackmark_collector_stop(collector);

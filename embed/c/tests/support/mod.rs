@@ -1,8 +1,9 @@
 //! Installs the libraries as an embedder does, compiles programs with them, and runs them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// The directory of the crate.
 pub(crate) fn here() -> &'static Path {
@@ -10,7 +11,7 @@ pub(crate) fn here() -> &'static Path {
 }
 
 /// Where cargo puts what it builds for this test.
-fn built() -> PathBuf {
+pub(crate) fn built() -> PathBuf {
     let test = std::env::current_exe().expect("this program");
     test.parent().expect("a directory").to_owned()
 }
@@ -28,6 +29,7 @@ pub(crate) fn prefix() -> &'static Path {
     PREFIX.get_or_init(|| {
         let prefix = scratch(&format!("prefix-{}", env!("CARGO_CRATE_NAME")));
         let mut install = Command::new(here().join("install"));
+        install.env_remove("DESTDIR").env_remove("PREFIX");
         ran(install.arg("--from").arg(built()).arg(&prefix));
         prefix
     })
@@ -53,8 +55,15 @@ pub(crate) fn pkg_config(arguments: &[&str]) -> Vec<String> {
 pub(crate) const C: [&str; 5] = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic"];
 pub(crate) const CXX: [&str; 5] = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-pedantic"];
 
-/// Compiles a program of `tests/programs`, with the shared or the static library.
+/// Compiles a program of `tests/programs`, with the shared or the static library. Once: tests run
+/// side by side.
 pub(crate) fn compiled(name: &str, shared: bool) -> Option<PathBuf> {
+    static COMPILED: Mutex<BTreeMap<(String, bool), Option<PathBuf>>> = Mutex::new(BTreeMap::new());
+    let mut known = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    known.entry((name.to_owned(), shared)).or_insert_with(|| compile(name, shared)).clone()
+}
+
+fn compile(name: &str, shared: bool) -> Option<PathBuf> {
     if !has("gcc") || !has("g++") || !has("pkg-config") {
         return None;
     }
