@@ -3,8 +3,9 @@
 #[allow(dead_code, reason = "each test uses a part")]
 mod support;
 
+use std::path::Path;
 use std::process::Command;
-use support::{compiled, ran};
+use support::{C, compiled, has, here, prefix, ran};
 
 fn holds(program: &str, shared: bool) {
     let Some(compiled) = compiled(program, shared) else { return };
@@ -41,6 +42,65 @@ fn a_scheduler_of_its_own_by_the_shared_library() {
 #[test]
 fn a_heap_of_functions_is_marked_in_batches() {
     holds("own_heap.c", true);
+}
+
+#[test]
+fn managed_code_of_the_program_itself_is_registered_by_its_maps() {
+    holds("image.c", true);
+}
+
+/// What a version of LLVM needs, as its own tool says: a name, and switches. Debian's tools may be
+/// there without the headers. The functions that are used are the same in all of them.
+fn llvms() -> Vec<(u32, Vec<String>)> {
+    let said = |version: u32, what: &str| {
+        let mut tool = Command::new(format!("llvm-config-{version}"));
+        let output = tool.arg(what).output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let has_headers = |directory: &String| Path::new(directory).join("llvm-c/Core.h").exists();
+    let versions: Vec<u32> = (13..40).filter(|v| said(*v, "--version").is_some()).collect();
+    let headers = versions.iter().filter_map(|v| said(*v, "--includedir")).find(has_headers);
+    let switches = |version: u32| {
+        let own = said(version, "--includedir").filter(has_headers);
+        let mut switches = vec![format!("-I{}", own.or(headers.clone())?)];
+        switches.extend(said(version, "--libdir").map(|directory| format!("-L{directory}")));
+        switches.push(format!("-lLLVM-{version}"));
+        if version < 15 {
+            switches.push("-DTYPED_POINTERS".to_owned());
+        }
+        Some((version, switches))
+    };
+    versions.into_iter().filter_map(switches).collect()
+}
+
+#[test]
+fn code_that_llvm_makes_at_run_time_is_collected() {
+    let llvms = llvms();
+    if llvms.is_empty() {
+        println!("skipped: there is no llvm-config-N with LLVM's headers");
+    }
+    for (version, switches) in llvms {
+        let program = support::scratch("programs").join(format!("llvm-{version}"));
+        if support::compile("llvm.c", &program, true, &switches) {
+            let output = ran(&mut Command::new(program));
+            assert_eq!(output, "llvm: all checks hold\n", "LLVM {version}");
+        }
+    }
+}
+
+#[test]
+fn a_library_that_is_closed_stays_for_the_ends_of_its_threads() {
+    if !has("gcc") {
+        return;
+    }
+    let program = support::scratch("programs").join("unloaded");
+    let mut compiler = Command::new("gcc");
+    compiler.args(C).args(["-g", "-O1", "-pthread", "-I"]).arg(prefix().join("include"));
+    compiler.arg(here().join("tests/programs/unloaded.c")).arg("-o").arg(&program).arg("-ldl");
+    ran(&mut compiler);
+    let library = prefix().join("lib/libstackmark.so");
+    let version = format!("version {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(ran(Command::new(program).arg(library)), version);
 }
 
 #[test]

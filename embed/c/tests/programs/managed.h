@@ -36,7 +36,7 @@ struct block {
 #define OK(call) CHECK((call) == STACKMARK_OK)
 
 /* ANCHOR: register */
-static uint64_t register_managed(stackmark_runtime *runtime) {
+static inline uint64_t register_managed(stackmark_runtime *runtime) {
     static const uint32_t slots[] = {24, 40}; /* -8(%rbp) in frames of 48 and of 64 bytes */
     char *calls[] = {managed_entry_poll, managed_entry_call,    managed_back_poll,
                      managed_back_call,  managed_switches_poll, managed_switches_call};

@@ -137,4 +137,22 @@ managed_call_system:
     .globl managed_switch_out
 managed_switch_out:
     .quad 0
+# The same as managed.h registers, for stackmark_register_image(): functions, and for each safepoint
+# its return address, the distance to the CFA, and one slot.
+    .section .stackmark_maps, "aw", @progbits
+    .balign 8
+    .ascii "SMM1"
+    .long 160, 3, 0
+    .quad managed_entry
+    .long 2, 0
+    .quad managed_back
+    .long 2, 0
+    .quad managed_switches
+    .long 2, 0
+    .long managed_entry_poll - managed_entry, 48, 1, 24
+    .long managed_entry_call - managed_entry, 48, 1, 24
+    .long managed_back_poll - managed_back, 48, 1, 24
+    .long managed_back_call - managed_back, 48, 1, 24
+    .long managed_switches_poll - managed_switches, 64, 1, 40
+    .long managed_switches_call - managed_switches, 64, 1, 40
     .section .note.GNU-stack, "", @progbits

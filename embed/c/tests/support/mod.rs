@@ -60,21 +60,25 @@ pub(crate) const CXX: [&str; 5] = ["-std=c++17", "-Wall", "-Wextra", "-Werror", 
 pub(crate) fn compiled(name: &str, shared: bool) -> Option<PathBuf> {
     static COMPILED: Mutex<BTreeMap<(String, bool), Option<PathBuf>>> = Mutex::new(BTreeMap::new());
     let mut known = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
-    known.entry((name.to_owned(), shared)).or_insert_with(|| compile(name, shared)).clone()
+    let compile = || {
+        let stem = Path::new(name).file_stem().expect("a name").to_str().expect("UTF-8");
+        let program = scratch("programs").join(format!("{stem}-{shared}"));
+        compile(name, &program, shared, &[]).then_some(program)
+    };
+    known.entry((name.to_owned(), shared)).or_insert_with(compile).clone()
 }
 
-fn compile(name: &str, shared: bool) -> Option<PathBuf> {
+/// Compiles it to a file of the caller's, with more switches. False without the compilers.
+pub(crate) fn compile(name: &str, program: &Path, shared: bool, more: &[String]) -> bool {
     if !has("gcc") || !has("g++") || !has("pkg-config") {
-        return None;
+        return false;
     }
     let programs = here().join("tests/programs");
     let source = programs.join(name);
     let is_cxx = source.extension().is_some_and(|extension| extension == "cc");
-    let stem = source.file_stem().expect("a name").to_str().expect("UTF-8");
-    let program = scratch("programs").join(format!("{stem}-{shared}"));
     let mut command = Command::new(if is_cxx { "g++" } else { "gcc" });
     command.args(if is_cxx { CXX } else { C }).args(["-g", "-O1", "-pthread"]);
-    command.args(pkg_config(&["--cflags"])).arg("-o").arg(&program);
+    command.args(pkg_config(&["--cflags"])).arg("-o").arg(program);
     command.arg(source).arg(programs.join("managed.s"));
     let library = prefix().join("lib");
     if shared {
@@ -85,8 +89,8 @@ fn compile(name: &str, shared: bool) -> Option<PathBuf> {
         command.arg(library.join("libstackmark.a"));
         command.args(of_system.iter().filter(|switch| *switch != "-lstackmark"));
     }
-    ran(&mut command);
-    Some(program)
+    ran(command.args(more));
+    true
 }
 
 /// Whether the tool is there. A test that needs it is skipped otherwise.
