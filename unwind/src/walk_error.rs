@@ -13,8 +13,9 @@ pub enum WalkError {
         /// The frame's pc.
         pc: usize,
     },
-    /// A frame of managed code does not stand at a safepoint, so its roots are not known: its region
-    /// has been registered without one for a call. Walks that look for roots fail so; others pass.
+    /// A frame of managed code does not stand at a safepoint, so its roots are not known: its
+    /// region has been registered without one for a call. Walks that look for roots fail so; others
+    /// pass.
     #[error("managed code stands at pc {pc:#x}, which is no safepoint")]
     NoSafepoint {
         /// The frame's pc.
