@@ -2,9 +2,8 @@
 
 use stackmark::mark_sweep::DescriptorId;
 use stackmark::stack::asm::layout::{G_RESULTS, RESULT_WORDS};
-use stackmark::stack::{Caller, FrameAt};
+use stackmark::stack::{Caller, FrameAt, UnwindToError};
 use std::ffi::c_void;
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::host::EngineHost;
@@ -108,19 +107,13 @@ pub(crate) unsafe extern "C-unwind" fn raise(goroutine: *mut c_void, first: usiz
     // SAFETY: by our contract; used within this function.
     let (reference, caller) = unsafe { (word(goroutine, 1).load(Relaxed), Caller::current()) };
     let host = EngineHost::of(&caller);
-    let mut found = None;
-    let walked = caller.frames(|FrameAt { pc, depth, .. }| {
-        found = host.landing_pad(pc).map(|pad| (depth, pad));
-        if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    if let Err(error) = walked {
-        caller.runtime().fatal(&error);
-    }
-    let Some((depth, pad)) = found else {
-        caller.runtime().fatal(&Uncaught { word: first, reference });
-    };
     // SAFETY: the pad belongs to the call at which that frame stands, and takes two words. Natives
     // of this crate own nothing here.
-    let error = unsafe { caller.unwind_to(depth, pad, [first, reference]) };
+    let error = unsafe {
+        caller.unwind_to_landing_pad([first, reference], |FrameAt { pc, .. }| host.landing_pad(pc))
+    };
+    if let UnwindToError::NoLandingPad { .. } = error {
+        caller.runtime().fatal(&Uncaught { word: first, reference });
+    }
     caller.runtime().fatal(&error)
 }

@@ -10,7 +10,7 @@
 
 use super::caller::Caller;
 use crate::protocol::Status;
-use crate::scan::{self, ScanError, Stubs};
+use crate::scan::{self, FrameAt, ScanError, Stubs};
 use gimli::Register;
 use stackmark_asm::{self as asm, Continuation};
 use stackmark_unwind::{FrameKind, LiveMemory, RegisterSet, Registers, RuleCache, Unwinder};
@@ -18,7 +18,7 @@ use std::ffi::{c_int, c_void};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
-/// Why [`Caller::unwind_to`] left no frame.
+/// Why [`Caller::unwind_to`] or [`Caller::unwind_to_landing_pad`] left no frame.
 #[derive(Debug, thiserror::Error)]
 pub enum UnwindToError {
     /// No managed frame of the goroutine has its stack pointer there.
@@ -30,6 +30,12 @@ pub enum UnwindToError {
         goroutine: u64,
         /// The depth that was asked for.
         depth: usize,
+    },
+    /// No frame of the goroutine has a landing pad.
+    #[error("goroutine {goroutine} has no frame with a landing pad")]
+    NoLandingPad {
+        /// The goroutine's number.
+        goroutine: u64,
     },
     /// The stack cannot be walked.
     #[error(transparent)]
@@ -103,8 +109,50 @@ impl Caller<'_> {
     /// at its call. Native frames younger than the youngest callback own nothing that must be
     /// released: they are dropped.
     pub unsafe fn unwind_to(self, depth: usize, pc: usize, values: [usize; 2]) -> UnwindToError {
-        let way = match self.way_outside(depth, pc, values) {
-            Ok(way) => way,
+        // SAFETY: our contract.
+        unsafe { self.unwind_to_found(values, |_| Ok((depth, pc))) }
+    }
+
+    /// As [`Caller::unwind_to`], for the youngest frame of which `pad` knows where to continue. The
+    /// frames are looked at, youngest first, while the goroutine is InForeign: `pad` touches
+    /// nothing that the collector moves.
+    ///
+    /// # Safety
+    /// As for [`Caller::unwind_to`], with what `pad` returns as the `pc`.
+    pub unsafe fn unwind_to_landing_pad(
+        self,
+        values: [usize; 2],
+        mut pad: impl FnMut(FrameAt) -> Option<usize>,
+    ) -> UnwindToError {
+        let find = |caller: &Self| {
+            let mut found = None;
+            caller.frames(|frame| {
+                let depth = frame.depth;
+                found = pad(frame).map(|pc| (depth, pc));
+                if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            let goroutine = caller.goroutine().id();
+            found.ok_or(UnwindToError::NoLandingPad { goroutine })
+        };
+        // SAFETY: our contract.
+        unsafe { self.unwind_to_found(values, find) }
+    }
+
+    /// Leaves the frames younger than the one that `find` yields: its depth, and where to continue.
+    ///
+    /// # Safety
+    /// As for [`Caller::unwind_to`].
+    unsafe fn unwind_to_found(
+        self,
+        values: [usize; 2],
+        find: impl FnOnce(&Self) -> Result<(usize, usize), UnwindToError>,
+    ) -> UnwindToError {
+        let found = self.outside(values, |caller| {
+            let (depth, pc) = find(caller)?;
+            Ok((depth, pc, caller.way_to(depth, pc, values)?))
+        });
+        let (depth, pc, way) = match found {
+            Ok(found) => found,
             Err(error) => return error,
         };
         // SAFETY: our contract; the way was found just now.
@@ -115,17 +163,12 @@ impl Caller<'_> {
         }
     }
 
-    /// As [`Caller::way_to`], with the goroutine InForeign: the walk takes time in proportion to
-    /// the frames, and neither the world nor a scan waits for it.
-    fn way_outside(
-        &self,
-        depth: usize,
-        pc: usize,
-        values: [usize; 2],
-    ) -> Result<Way, UnwindToError> {
+    /// Walks with the goroutine InForeign: that takes time in proportion to the frames, and neither
+    /// the world nor a scan waits for it. `values` are roots meanwhile.
+    fn outside<R>(&self, values: [usize; 2], walk: impl FnOnce(&Self) -> R) -> R {
         let (runtime, goroutine) = (self.runtime(), self.goroutine());
         if goroutine.status.is_foreign() {
-            return self.way_to(depth, pc, values);
+            return walk(self);
         }
         // The values may be references that nothing else keeps alive. A scan that comes later finds
         // them with the goroutine. After one that has been, the collector gets them now, while the
@@ -134,9 +177,9 @@ impl Caller<'_> {
             runtime.roots(&values);
         }
         goroutine.with_transfer(|words| words.extend(values));
-        let way = self.foreign(|| self.way_to(depth, pc, values));
+        let walked = self.foreign(|| walk(self));
         goroutine.with_transfer(|words| words.truncate(words.len().saturating_sub(values.len())));
-        way
+        walked
     }
 
     /// Finds what lies between the goroutine's stack pointer and the frame.
@@ -279,7 +322,7 @@ unsafe fn go_on(forced: *mut Forced) -> ! {
         let caller = Caller::current();
         let Forced { depth, pc, values, .. } = *forced;
         let way = caller
-            .way_outside(depth, pc, values)
+            .outside(values, |caller| caller.way_to(depth, pc, values))
             .unwrap_or_else(|error| caller.runtime().fatal(&error));
         if let Way::Open(_) = way {
             drop(Box::from_raw(forced));
