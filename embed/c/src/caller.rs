@@ -207,7 +207,7 @@ extern "C-unwind" fn stackmark_unwind_to(
     let error = unsafe { caller().map(|caller| caller.unwind_to(depth, pc, [first, second])) };
     code(Err(match error {
         Ok(UnwindToError::Walk(error)) => error.into(),
-        Ok(error @ UnwindToError::NoFrame { .. }) => Failure::new(NO_FRAME, error),
+        Ok(error) => Failure::new(NO_FRAME, error),
         Err(failure) => failure,
     }))
 }
