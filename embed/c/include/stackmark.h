@@ -31,8 +31,8 @@
  *     an alternate stack when it is attached, unless it has one that is large enough. Handlers
  *     without are reported to `warn` when a runtime is made; one that is found later ends the
  *     process with one line and status 2.
- * C8. The child of a fork has no other thread, and calls nothing here, but to exec or to end. If it
- *     does, it ends with one line and status 2.
+ * C8. The child of a fork has no other thread, and calls nothing here: it execs or ends. What would
+ *     wait for another thread ends it with one line and status 2.
  *
  * CONVENTIONS
  *
@@ -355,8 +355,8 @@ enum { STACKMARK_STACK_MOVING = 0, STACKMARK_STACK_FIXED = 1 };
 
 /* Makes a goroutine that will call `entry(goroutine, argument)`, managed code in the platform's C
    convention. `argument` may be a reference: it is a root from now on. `*out` is owned, Runnable,
-   and in no queue: pass it to stackmark_schedule() or stackmark_run(). Errors: INVALID, NO_MEMORY.
-   */
+   and in no queue: pass it to stackmark_schedule() or stackmark_run(). Errors: INVALID, also if no
+   registered code lies at `entry`; NO_MEMORY. */
 int stackmark_spawn(stackmark_runtime *runtime, uint32_t kind, uintptr_t entry, uintptr_t argument,
                     stackmark_goroutine **out) STACKMARK_NOEXCEPT;
 
@@ -545,7 +545,8 @@ int stackmark_lib_call(uintptr_t function, const uintptr_t *arguments, size_t co
 /* Calls managed code `f(argument)` on the goroutine's stack, from within a foreign call, or after
    stackmark_call_in(). The stack may move meanwhile. An exception that leaves `f` leaves this
    function, too; native C frames below it must then have unwind tables, as by -fexceptions.
-   Errors: INVALID, NOT_ATTACHED, NOT_FOREIGN, SIGNAL_HANDLER; `f` is not called then. */
+   Errors: INVALID, also if no registered code lies at `f`; NOT_ATTACHED, NOT_FOREIGN,
+   SIGNAL_HANDLER. `f` is not called then. */
 int stackmark_call_back(stackmark_managed *f, uintptr_t argument, uintptr_t *result);
 
 /* For native code that does not know whether its thread has ever run a goroutine: from now on
@@ -589,12 +590,13 @@ int stackmark_frames_of(const stackmark_runtime *runtime, stackmark_goroutine *g
    and rdx. They are roots meanwhile. Native frames in between, below callbacks, are unwound:
    destructors of C++ run, and frames without unwind tables are dropped as by longjmp. `catch (...)`
    there must throw on. Native frames younger than the youngest callback own nothing. NATIVE.
-   Returns only with an error, and has changed nothing: NO_FRAME, WALK, NOT_ATTACHED. */
+   Returns only with an error, and has changed nothing: INVALID: no registered code lies at `pc`;
+   NO_FRAME, WALK, NOT_ATTACHED. */
 int stackmark_unwind_to(size_t depth, uintptr_t pc, uintptr_t first, uintptr_t second);
 
 /* Announces that this native function, until it returns, writes references to the words from `from`
-   to `to` of the goroutine's own stack, in one frame, without the write barrier. NATIVE.
-   Errors: NOT_ATTACHED, WALK. */
+   to `to` of the goroutine's own stack, in one frame, without the write barrier. Those outside of
+   it do not matter. NATIVE. Errors: INVALID, NOT_ATTACHED, WALK. */
 int stackmark_note_stack_write(uintptr_t from, uintptr_t to) STACKMARK_NOEXCEPT;
 
 /* Calls `f(user)`, which may throw, and catches what leaves it: returns EXCEPTION then, with

@@ -138,6 +138,16 @@ pub(crate) fn end_with_panics() {
     });
 }
 
+/// Calls a function of the embedder that must not throw, where an exception would get into frames
+/// that have no way to stop it. One ends the process with a line.
+pub(crate) fn without_exceptions(f: impl FnOnce()) {
+    // The convention alone stops exceptions.
+    extern "C" fn stop(f: impl FnOnce()) {
+        f();
+    }
+    stop(f);
+}
+
 /// A struct that C gives or takes. It begins with its size in bytes, as a `size_t`.
 ///
 /// # Safety

@@ -11,10 +11,10 @@ use stackmark::stack::{
 
 use crate::abi::{
     ATTACHED, Failure, NO_FRAME, NO_MEMORY, NOT_ATTACHED, NOT_FOREIGN, Out, SIGNAL_HANDLER,
-    Versioned, WALK, check, code, given, make, slice, text, write,
+    Versioned, WALK, check, code, given, make, slice, text, without_exceptions, write,
 };
 use crate::object::Ref;
-use crate::runtime::{FrameTable, RuntimeBox};
+use crate::runtime::{FrameTable, RuntimeBox, managed};
 
 /// `stackmark_foreign_call`.
 pub(crate) const FOREIGN_CALL_WORDS: usize = 8;
@@ -119,14 +119,14 @@ unsafe extern "C-unwind" fn stackmark_poll(needed: *mut c_void, second: usize) -
 
 #[unsafe(no_mangle)]
 extern "C-unwind" fn stackmark_park(
-    publish: Option<extern "C" fn(*mut c_void)>,
+    publish: Option<extern "C-unwind" fn(*mut c_void)>,
     user: *mut c_void,
 ) -> usize {
     // SAFETY: ends with this native function; the header says that its frames own nothing.
     unsafe {
         the_caller("stackmark_park").park(|| {
             if let Some(publish) = publish {
-                publish(user);
+                without_exceptions(|| publish(user));
             }
         })
     }
@@ -186,8 +186,11 @@ extern "C-unwind" fn stackmark_call_back(
 ) -> c_int {
     make(result, "result", || {
         let f = given(f, "f")?;
-        // SAFETY: used within this function; the header asks for managed code.
-        Ok(unsafe { caller()?.callback(f, argument)? })
+        // SAFETY: used within this function.
+        let caller = unsafe { caller()? };
+        managed(caller.runtime(), f as usize, "f")?;
+        // SAFETY: as above; the header asks for managed code.
+        Ok(unsafe { caller.callback(f, argument)? })
     })
 }
 
@@ -203,8 +206,11 @@ extern "C-unwind" fn stackmark_unwind_to(
     first: usize,
     second: usize,
 ) -> c_int {
-    // SAFETY: used within this function; the header asks for a landing pad.
-    let error = unsafe { caller().map(|caller| caller.unwind_to(depth, pc, [first, second])) };
+    // SAFETY: used within this function.
+    let caller = unsafe { caller() };
+    let caller = caller.and_then(|caller| managed(caller.runtime(), pc, "pc").map(|()| caller));
+    // SAFETY: the header asks for a landing pad.
+    let error = caller.map(|caller| unsafe { caller.unwind_to(depth, pc, [first, second]) });
     code(Err(match error {
         Ok(UnwindToError::Walk(error)) => error.into(),
         Ok(error) => Failure::new(NO_FRAME, error),
@@ -231,8 +237,15 @@ extern "C" fn stackmark_frames(
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_note_stack_write(from: usize, to: usize) -> c_int {
-    // SAFETY: used within this function.
-    code(unsafe { caller() }.and_then(|caller| Ok(caller.note_stack_write(from..to)?)))
+    code((|| {
+        // SAFETY: used within this function.
+        let caller = unsafe { caller()? };
+        if from > to {
+            let text = format_args!("the words from {from:#x} to {to:#x} are none");
+            return Err(Failure::invalid(text));
+        }
+        Ok(caller.note_stack_write(from..to)?)
+    })())
 }
 
 #[unsafe(no_mangle)]

@@ -13,7 +13,7 @@ use crate::abi::{Failure, IN_USE, INVALID, Out, SYSTEM, User, Versioned, code, m
 use crate::caller::caller;
 use crate::heap::{AllocatorBox, HeapBox};
 use crate::heap_table::{HeapFunctions, TableHeap};
-use crate::machine::inside;
+use crate::machine::{inside, need_inside};
 use crate::numbers::{BARRIER_HYBRID, BARRIER_INSERTION};
 use crate::object::{Owned, Ref, kind};
 use crate::runtime::RuntimeBox;
@@ -63,6 +63,15 @@ impl CollectorBox {
 pub(crate) struct BarrierBox(BarrierBuffer);
 
 kind!(BarrierBox = "stackmark_barrier");
+
+impl Ref<BarrierBox> {
+    /// The buffer, on a thread that counts as running: the collector empties the buffers of others.
+    fn used(&self, argument: &str, function: &str) -> &'static BarrierBuffer {
+        let barrier = self.needed(argument);
+        need_inside(function);
+        &barrier.0
+    }
+}
 
 /// `stackmark_collector_config`.
 #[repr(C)]
@@ -294,17 +303,19 @@ extern "C" fn stackmark_barrier_free(barrier: Owned<BarrierBox>) {
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_store(barrier: Ref<BarrierBox>, word: usize, to: usize) {
-    barrier.needed("stackmark_store: barrier").0.store(word, to);
+    barrier.used("stackmark_store: barrier", "stackmark_store").store(word, to);
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_shade(barrier: Ref<BarrierBox>, word: usize) {
-    barrier.needed("stackmark_shade: barrier").0.shade(word);
+    barrier.used("stackmark_shade: barrier", "stackmark_shade").shade(word);
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_shade_overwritten(barrier: Ref<BarrierBox>, word: usize) {
-    barrier.needed("stackmark_shade_overwritten: barrier").0.shade_overwritten(word);
+    barrier
+        .used("stackmark_shade_overwritten: barrier", "stackmark_shade_overwritten")
+        .shade_overwritten(word);
 }
 
 #[unsafe(no_mangle)]

@@ -55,6 +55,13 @@ pub(crate) fn inside() -> Result<Inside<'static>, Failure> {
     of_goroutine.or_else(of_machine).ok_or_else(|| Failure::new(OUTSIDE, text))
 }
 
+/// As [`inside`], for functions that have no way to fail: the process ends with one line.
+pub(crate) fn need_inside(function: &str) {
+    if let Err(failure) = inside() {
+        panic!("{function}: {failure}");
+    }
+}
+
 /// The machine, if it is the calling thread's. It may be gone, or not be one: it is compared only.
 fn own<'m>(machine: *const MachineBox) -> Result<&'m MachineBox, Failure> {
     given((!machine.is_null()).then_some(()), "machine")?;

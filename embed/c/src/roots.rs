@@ -7,6 +7,7 @@ use stackmark::weak::{WeakMap, WeakReference};
 
 use crate::abi::{Out, User, code, given, make};
 use crate::collector::CollectorBox;
+use crate::machine::need_inside;
 use crate::object::{Owned, Ref, kind};
 
 /// `stackmark_handle`.
@@ -64,6 +65,7 @@ extern "C" fn stackmark_weak_new(
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_weak_get(weak: Ref<WeakBox>) -> usize {
+    need_inside("stackmark_weak_get");
     weak.get("stackmark_weak_get: weak").and_then(|weak| weak.0.get()).unwrap_or(0)
 }
 
@@ -106,6 +108,7 @@ extern "C" fn stackmark_weak_map_new(
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_weak_map_insert(map: Ref<WeakMapBox>, key: usize, value: usize) {
+    need_inside("stackmark_weak_map_insert");
     map.needed("stackmark_weak_map_insert: map").0.insert(key, value);
 }
 
@@ -115,6 +118,7 @@ extern "C" fn stackmark_weak_map_get(
     key: usize,
     value: Out<'_, usize>,
 ) -> c_int {
+    need_inside("stackmark_weak_map_get");
     let map = map.get("stackmark_weak_map_get: map");
     found(map.and_then(|map| map.0.get(key)), value)
 }
@@ -125,6 +129,7 @@ extern "C" fn stackmark_weak_map_remove(
     key: usize,
     value: Out<'_, usize>,
 ) -> c_int {
+    need_inside("stackmark_weak_map_remove");
     let map = map.get("stackmark_weak_map_remove: map");
     found(map.and_then(|map| map.0.remove(key)), value)
 }

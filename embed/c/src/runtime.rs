@@ -159,10 +159,17 @@ extern "C" fn stackmark_spawn(
             STACK_FIXED => StackKind::Fixed,
             other => return Err(Failure::invalid(format_args!("the kind of stack is {other}"))),
         };
-        given((entry != 0).then_some(()), "entry")?;
+        managed(&runtime.0, entry, "entry")?;
         // SAFETY: the header asks for managed code that keeps the contracts.
         Ok(Arc::into_raw(unsafe { runtime.0.spawn_on(kind, entry, argument)? }))
     })
+}
+
+/// Checks that registered managed code lies at `pc`: native code there would overrun the stack.
+pub(crate) fn managed(runtime: &Runtime, pc: usize, name: &str) -> Result<(), Failure> {
+    let kind = runtime.code().snapshot().kind(pc);
+    let text = format_args!("{name}: no managed code is registered at {pc:#x}");
+    (kind == Some(FrameKind::Managed)).then_some(()).ok_or_else(|| Failure::invalid(text))
 }
 
 /// Takes an owned reference to a goroutine.

@@ -130,6 +130,16 @@ fn misuse_ends_the_process_with_one_line() {
 }
 
 #[test]
+fn an_exception_that_leaves_a_function_which_must_not_throw_ends_the_process() {
+    let Some(program) = compiled("exceptions.cc", true) else { return };
+    let output = Command::new(&program).arg("publish").output().expect("the program");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("in a function that cannot unwind"), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+#[test]
 fn ends_that_are_asked_for_say_so() {
     let Some(program) = compiled("misuse.c", true) else { return };
     for (end, line) in

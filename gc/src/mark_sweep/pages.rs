@@ -84,7 +84,7 @@ impl Pages {
 
     fn out_of_memory(&self, count: usize, free: &Free) -> AllocationError {
         AllocationError::OutOfMemory {
-            requested: count << BLOCK_SHIFT,
+            requested: count.saturating_mul(1 << BLOCK_SHIFT),
             used: free.used << BLOCK_SHIFT,
             limit: self.limit << BLOCK_SHIFT,
         }

@@ -118,6 +118,18 @@ fn free_cells_and_leftovers_of_a_block_resolve_to_nothing() {
 }
 
 #[test]
+fn an_object_that_no_heap_holds_is_refused_with_its_size() {
+    let heap = MarkSweep::new(&Options { limit: 4 << 20, poison: true }).expect("a heap");
+    let allocator = heap.allocator().expect("an allocator");
+    let bytes = heap.register(Descriptor::no_pointers()).expect("a descriptor");
+    for size in [usize::MAX, usize::MAX - 7, usize::MAX / 2, 1 << 40] {
+        let error = allocator.hand_out(bytes, size).expect_err("it is larger than the heap");
+        let AllocationError::OutOfMemory { requested, .. } = error else { panic!("{error}") };
+        assert!(requested >= size, "{error}");
+    }
+}
+
+#[test]
 fn objects_that_nobody_refers_to_make_room() {
     let heap = MarkSweep::new(&Options { limit: 4 << 20, poison: true }).expect("a heap");
     let allocator = heap.allocator().expect("an allocator");

@@ -15,6 +15,7 @@ pub(crate) unsafe extern "C-unwind" fn goroutine_exit(
     // SAFETY: not used after `end`, which does not return.
     unsafe {
         let caller = Caller::current();
+        caller.assert_back_inside();
         caller.runtime().host.goroutine_exited(caller.goroutine(), result);
         caller.end(EXITED)
     }

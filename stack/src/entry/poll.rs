@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering;
 pub unsafe extern "C-unwind" fn poll(needed: *mut c_void, _b: usize) -> usize {
     // SAFETY: used within this function alone.
     let caller = unsafe { Caller::current() };
+    caller.assert_back_inside();
     let (runtime, goroutine) = (&**caller.runtime(), caller.goroutine());
     goroutine.room.store(needed as usize, Ordering::Relaxed);
     let requests = goroutine.take_requests();

@@ -186,6 +186,19 @@ impl<'m> Caller<'m> {
         unsafe { scan::thaw(runtime, self.goroutine, &mut scan, depth) }.map(drop)
     }
 
+    /// Checks, where managed code has called the library itself, that its native calls have come
+    /// back from outside.
+    ///
+    /// # Panics
+    /// If not: managed code would run in a world that counts as stopped.
+    pub(crate) fn assert_back_inside(&self) {
+        assert!(
+            self.record.is_inside(),
+            "native code has returned to managed code without leaving the foreign call that it \
+             had entered"
+        );
+    }
+
     /// Answers handshakes, and waits while the world is stopped. The goroutine is at a safepoint.
     pub(crate) fn safepoint(&self) {
         self.runtime().world.safepoint(&self.record.entry.gate);

@@ -104,7 +104,12 @@ extern "C" uintptr_t is_left(void *goroutine, uintptr_t) {
     abort();
 }
 
-int main() {
+// An exception must not leave this one.
+static uintptr_t throws_in_publish(void *, uintptr_t) {
+    return stackmark_park([](void *) { throw std::runtime_error("published"); }, nullptr);
+}
+
+int main(int count, char **) {
     stackmark_host host{};
     host.size = sizeof host;
     host.goroutine_exited = [](void *, stackmark_goroutine *, uintptr_t result) {
@@ -114,6 +119,8 @@ int main() {
     OK(stackmark_runtime_new(nullptr, &host, &runtime));
     register_managed(runtime);
     OK(stackmark_attach(runtime, &machine));
+    if (count > 1)
+        run_native(runtime, machine, throws_in_publish);
     run_native(runtime, machine, catches);
     CHECK(last_result == 2);
     destroyed = 0;

@@ -238,6 +238,7 @@ static void map_freed_twice(void) {
 }
 
 static void insert_without_a_map(void) {
+    OK(stackmark_inside_enter(machine));
     stackmark_weak_map_insert(NULL, 1, 2);
 }
 
@@ -252,6 +253,60 @@ static void store_after_free(void) {
     stackmark_store(barrier, 0, 0);
 }
 
+static void store_outside(void) {
+    stackmark_barrier *barrier;
+    OK(stackmark_barrier_new(collector, &barrier));
+    stackmark_store(barrier, 0, 0);
+}
+
+static void weak_word_outside(void) {
+    stackmark_weak *weak;
+    OK(stackmark_weak_new(collector, 0, &weak));
+    stackmark_weak_get(weak);
+}
+
+static void map_searched_outside(void) {
+    stackmark_weak_map *map;
+    OK(stackmark_weak_map_new(collector, &map));
+    stackmark_weak_map_get(map, 0, NULL);
+}
+
+static void run_inside(void) {
+    stackmark_goroutine *again;
+    int left;
+    OK(stackmark_inside_enter(machine));
+    stackmark_run(machine, spawned(nothing), &again, &left);
+}
+
+static void run_after_its_end(void) {
+    stackmark_goroutine *goroutine = stackmark_goroutine_retain(spawned(nothing)), *again;
+    int left;
+    OK(stackmark_run(machine, goroutine, &again, &left));
+    stackmark_run(machine, goroutine, &again, &left);
+}
+
+static uintptr_t enters_only(void *first, uintptr_t second) {
+    static stackmark_foreign_call call;
+    (void)first;
+    (void)second;
+    OK(stackmark_foreign_enter(&call));
+    return 0;
+}
+
+static void returned_in_a_foreign_call(void) {
+    native(enters_only);
+}
+
+static void collects_again(void *user) {
+    stackmark_collect(user);
+}
+
+static void collection_by_the_collector(void) {
+    OK(stackmark_request_collection(collector, 0, collects_again, collector));
+    OK(stackmark_collect(collector));
+    OK(stackmark_collect(collector));
+}
+
 static void unaligned_handle(void) {
     stackmark_handle *handle;
     OK(stackmark_handle_new(collector, 0, &handle));
@@ -260,6 +315,13 @@ static void unaligned_handle(void) {
 
 /* What the line says. */
 static const struct { const char *name, *says; void (*misuse)(void); } ends[] = {
+    {"foreign call not left", "without leaving the foreign call", returned_in_a_foreign_call},
+    {"store outside", "stackmark_store: this thread does not count", store_outside},
+    {"weak word outside", "stackmark_weak_get: this thread does not", weak_word_outside},
+    {"map searched outside", "stackmark_weak_map_get: this thread", map_searched_outside},
+    {"run inside", "no goroutine is run from within", run_inside},
+    {"run after its end", "a goroutine is started twice", run_after_its_end},
+    {"collect in a callback", "waits for no collection", collection_by_the_collector},
     {"park in a foreign call", "a foreign call is under way on this goroutine", park_in_foreign},
     {"park nowhere", "stackmark_park: this thread runs no goroutine", park_nowhere},
     {"yield nowhere", "stackmark_yield: this thread runs no goroutine", yield_nowhere},
@@ -359,6 +421,16 @@ static int unknown_stack(void) {
 static int no_entry(void) {
     stackmark_goroutine *goroutine;
     return stackmark_spawn(runtime, 0, 0, 0, &goroutine);
+}
+
+static int entry_in_c(void) {
+    stackmark_goroutine *goroutine;
+    return stackmark_spawn(runtime, 0, (uintptr_t)nothing, 0, &goroutine);
+}
+
+static int entry_of_another_runtime(void) {
+    stackmark_goroutine *goroutine;
+    return stackmark_spawn(other_runtime, 0, (uintptr_t)managed_entry, 0, &goroutine);
 }
 
 static int attached_twice(void) {
@@ -481,6 +553,49 @@ static int frames_beyond_memory(void) {
     stackmark_goroutine *goroutine = spawned(nothing);
     size_t count;
     return stackmark_frames_of(runtime, goroutine, &frame, SIZE_MAX, &count);
+}
+
+static uintptr_t calls_c_back(void *user) {
+    uintptr_t result;
+    (void)user;
+    code_in_native = stackmark_call_back((stackmark_managed *)(uintptr_t)calls_c_back, 0, &result);
+    return 0;
+}
+
+static uintptr_t calls_out(void *first, uintptr_t second) {
+    (void)first;
+    (void)second;
+    return stackmark_foreign(calls_c_back, NULL);
+}
+
+static int called_back_into_c(void) {
+    native(calls_out);
+    return code_in_native;
+}
+
+static uintptr_t lands_in_c(void *first, uintptr_t second) {
+    (void)first;
+    (void)second;
+    code_in_native = stackmark_unwind_to(0, (uintptr_t)nothing, 0, 0);
+    return 0;
+}
+
+static int unwound_into_c(void) {
+    native(lands_in_c);
+    return code_in_native;
+}
+
+static uintptr_t notes_backwards(void *first, uintptr_t second) {
+    uintptr_t top = stackmark_current_stack_top();
+    (void)first;
+    (void)second;
+    code_in_native = stackmark_note_stack_write(top - 8, top - 16);
+    return 0;
+}
+
+static int write_noted_backwards(void) {
+    native(notes_backwards);
+    return code_in_native;
 }
 
 static int called_back_outside(void) {
@@ -734,6 +849,11 @@ static const struct { const char *name; int code; int (*misuse)(void); } codes[]
     CODE(huge_stacks, INVALID),
     CODE(unknown_stack, INVALID),
     CODE(no_entry, INVALID),
+    CODE(entry_in_c, INVALID),
+    CODE(entry_of_another_runtime, INVALID),
+    CODE(called_back_into_c, INVALID),
+    CODE(unwound_into_c, INVALID),
+    CODE(write_noted_backwards, INVALID),
     CODE(attached_twice, ATTACHED),
     CODE(attached_elsewhere, ATTACHED),
     CODE(another_threads_machine, INVALID),
