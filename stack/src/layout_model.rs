@@ -4,14 +4,18 @@
 //! growth, exceptions. After each step every frame of the real stack is compared with the model.
 //! The property tests and the fuzz target supply the bytes.
 
+mod checks;
+mod code;
+
 use crate::goroutine::Goroutine;
 use crate::memory::{MAX_FRAME, STACK_GUARD};
 use crate::protocol::Budget;
 use crate::runtime::{BarrierMode, Config, Host, RootSink, Runtime, stubs};
 use crate::scan::{self, Extent};
+use code::{FUNCTIONS, register, return_address, shape};
 use parking_lot::Mutex;
 use stackmark_asm as asm;
-use stackmark_unwind::{Code, Function, Region, Registers, Safepoint};
+use stackmark_unwind::{Code, Registers};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -20,75 +24,10 @@ const WORD: usize = 8;
 const RECORD: usize = 2 * WORD;
 /// The part of `call_system` at the young end.
 const CALL_SYSTEM: usize = 7 * WORD;
-const FUNCTION_BYTES: usize = 64;
-const FUNCTIONS: usize = 16;
-/// The offset of the safepoint's return address in each function.
-const CALL_SITE: usize = 32;
 /// The smallest invented reference. No stack lies there.
 const REFERENCE: usize = 0x10;
 /// The model stops growing here, so that a run stays short.
 const MOST_FRAMES: usize = 400;
-
-/// The invented code, which is never executed.
-static CODE: [u8; FUNCTIONS * FUNCTION_BYTES] = [0xcc; FUNCTIONS * FUNCTION_BYTES];
-
-/// The number of words of locals of function `f`, and the words that are live at its call.
-fn shape(f: usize) -> (usize, impl Iterator<Item = usize>) {
-    let words = [2, 3, 4, 6, 8, 12, 16, 2, 24, 40, 5, 60, 90, 124, 7, 10][f];
-    (words, (0..words).filter(move |i| (i + f).is_multiple_of(1 + f % 3)))
-}
-
-/// `.eh_frame` for frames with a frame pointer: CFA = rbp + 16 from the fifth byte on.
-fn eh_frame(start: usize, len: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut record = |body: Vec<u8>| {
-        bytes.extend((body.len() as u32).to_le_bytes());
-        bytes.extend(body);
-    };
-    // CIE: version 1, no augmentation, alignments 1 and -8, return address in 16; CFA = rsp + 8.
-    record(vec![0, 0, 0, 0, 1, 0, 1, 0x78, 16, 0x0c, 7, 8, 0x90, 1, 0, 0, 0, 0, 0, 0]);
-    let mut fde = Vec::from(28u32.to_le_bytes());
-    fde.extend(start.to_le_bytes());
-    fde.extend(len.to_le_bytes());
-    // After 1 byte: CFA + 16, rbp saved; after 3 more: CFA = rbp + 16.
-    fde.extend([0x41, 0x0e, 16, 0x86, 2, 0x43, 0x0d, 6, 0, 0, 0, 0]);
-    record(fde);
-    bytes.extend([0; 4]);
-    bytes
-}
-
-fn register(code: &Code) {
-    let base = CODE.as_ptr() as usize;
-    let functions = (0..FUNCTIONS).map(|f| Function {
-        name: format!("invented{f}"),
-        start: base + f * FUNCTION_BYTES,
-        len: FUNCTION_BYTES,
-        moves_return_address: f == FUNCTIONS - 1,
-    });
-    let safepoints = (0..FUNCTIONS).map(|f| {
-        let (words, live) = shape(f);
-        Safepoint {
-            return_address: return_address(f),
-            cfa_offset: (words * WORD + RECORD) as u32,
-            slots: live.map(|i| (i * WORD) as u32).collect(),
-        }
-    });
-    code.register(Region {
-        name: "invented".into(),
-        start: base,
-        len: CODE.len(),
-        eh_frame: eh_frame(base, CODE.len()),
-        functions: functions.collect(),
-        safepoints: safepoints.collect(),
-        max_frame: Some(MAX_FRAME as u32),
-        ..Region::default()
-    })
-    .expect("a correct region");
-}
-
-fn return_address(f: usize) -> usize {
-    CODE.as_ptr() as usize + f * FUNCTION_BYTES + CALL_SITE
-}
 
 struct NoHost;
 
@@ -335,24 +274,6 @@ impl Model {
         }
     }
 
-    /// Whether each frame may have a barrier.
-    fn is_plain(&self) -> bool {
-        self.frames.iter().all(|frame| match frame {
-            Frame::Managed { function, .. } => *function != FUNCTIONS - 1,
-            Frame::Callback { .. } => false,
-        })
-    }
-
-    /// Checks invariant 12.
-    fn check_bound(&self) {
-        if self.bounded && self.is_plain() {
-            let scan = self.goroutine.scan_lock();
-            let young = self.sp() - scan.limit().map_or(0, |(depth, _)| depth);
-            let most = self.runtime.config().young_bound().most;
-            assert!(young <= most + MAX_FRAME, "{young} bytes of young frames");
-        }
-    }
-
     fn ensure_space(&self, bytes: usize) {
         if self.sp() + bytes + STACK_GUARD > self.hi() - self.goroutine.bounds().start {
             let (mut answers, hi) = (0, self.hi());
@@ -493,35 +414,6 @@ impl Model {
         self.bounded = false;
     }
 
-    /// The references in the frames from `first` on.
-    fn references(&self, first: usize) -> Vec<usize> {
-        let mut words: Vec<_> =
-            self.references_of_frames(first).into_iter().map(|(_, word)| word).collect();
-        words.sort_unstable();
-        words
-    }
-
-    /// The same, each with the index of its frame.
-    fn references_of_frames(&self, first: usize) -> Vec<(usize, usize)> {
-        let locals = self.frames.iter().enumerate().skip(first).flat_map(|(i, frame)| {
-            let locals = match frame {
-                Frame::Managed { locals, .. } => &locals[..],
-                Frame::Callback { .. } => &[],
-            };
-            locals.iter().map(move |local| (i, local))
-        });
-        locals
-            .filter(|(_, local)| matches!(local, Local::Reference(1..)))
-            .map(|(i, local)| (i, self.word(*local)))
-            .collect()
-    }
-
-    fn take_collected(&self) -> Vec<usize> {
-        let mut found = std::mem::take(&mut *self.collected.0.lock());
-        found.sort_unstable();
-        found
-    }
-
     /// Begins a scan in the given way.
     fn begin(&mut self, how: Begin) {
         self.finish();
@@ -575,25 +467,6 @@ impl Model {
         assert_eq!(self.expected, None, "the scan is complete");
     }
 
-    /// Checks that a complete scan has found exactly the expected roots, and of frames that were
-    /// left before it came to them any.
-    fn compare(&mut self) {
-        if self.goroutine.scan_lock().is_complete()
-            && let Some(expected) = self.expected.take()
-        {
-            let mut found = self.take_collected();
-            let mut expected: Vec<_> = expected.into_iter().map(|(_, word)| word).collect();
-            expected.sort_unstable();
-            for word in std::mem::take(&mut self.optional) {
-                let surplus = |words: &[usize]| words.iter().filter(|w| **w == word).count();
-                if surplus(&found) > surplus(&expected) {
-                    found.remove(found.binary_search(&word).expect("just counted"));
-                }
-            }
-            assert_eq!(found, expected);
-        }
-    }
-
     /// Visits what has changed since the scan. Returns the index of the oldest frame visited.
     fn rescan(&mut self) -> usize {
         self.finish();
@@ -628,51 +501,6 @@ impl Model {
             );
         }
         first
-    }
-
-    /// Visits all frames.
-    fn verify(&mut self) {
-        self.finish();
-        let to = |words: &[usize]| self.collected.roots(words);
-        let scan = self.goroutine.scan_lock();
-        // SAFETY: the lock is ours, the goroutine stands still.
-        unsafe { scan::visit(&self.runtime, &self.goroutine, &scan, Extent::Verify, &to) }
-            .expect("a true stack");
-        assert_eq!(self.take_collected(), self.references(0));
-    }
-
-    fn check(&self) {
-        let sched = &self.goroutine.header.sched;
-        assert_eq!(self.hi() - sched.sp.load(Relaxed), self.sp() + CALL_SYSTEM);
-        assert_eq!(sched.fp.load(Relaxed), self.fp_value(self.frames.len()));
-        let true_return = |found| asm::barrier::original(found).unwrap_or(found);
-        assert_eq!(
-            self.read(self.sp() + WORD),
-            self.return_of(self.frames.len()),
-            "no barrier under call_system"
-        );
-        for (i, frame) in self.frames.iter().enumerate() {
-            let Frame::Managed { depth, locals, .. } = frame else { continue };
-            for (at, local) in locals.iter().enumerate() {
-                assert_eq!(
-                    self.read(depth - at * WORD),
-                    self.word(*local),
-                    "local {at} of frame {i}: {local:?}"
-                );
-            }
-            assert_eq!(
-                self.read(self.fp(i)),
-                self.fp_value(i),
-                "the saved frame pointer of frame {i}"
-            );
-            assert_eq!(
-                true_return(self.read(self.fp(i) - WORD)),
-                self.return_of(i),
-                "the return slot of frame {i}"
-            );
-        }
-        // SAFETY: the lock is ours, the goroutine stands still.
-        unsafe { scan::check(&self.goroutine, &self.goroutine.scan_lock()) };
     }
 }
 
@@ -747,151 +575,4 @@ pub fn run(bytes: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn a_stack_of_callbacks_where_no_slot_is_legal_is_scanned_in_bounded_steps() {
-        let mut model = Model::new(BarrierMode::Incremental, false, 256 << 10, false);
-        model.call_out();
-        model.call(0, 1);
-        for seed in 0..190 {
-            model.call_back(0, seed);
-        }
-        model.begin(Begin::Major);
-        let visited = |model: &Model| model.collected.0.lock().len();
-        let all = model.references(0).len();
-        assert!(!model.goroutine.scan_lock().is_complete());
-        // Each return is a return to a foreign call, where the goroutine visits more frames.
-        let mut last = visited(&model);
-        assert!(0 < last && last < all / 3, "{last} of {all} roots at once");
-        while model.expected.is_some() {
-            model.return_once();
-            let now = model.expected.as_ref().map_or(all, |_| visited(&model));
-            assert!(now - last < all / 3, "{last}, then {now} of {all} roots");
-            last = now;
-            model.compare();
-            model.check();
-        }
-    }
-
-    #[test]
-    fn a_goroutine_that_pushes_and_returns_keeps_its_young_part_within_the_bound() {
-        for (mode, few) in [
-            (BarrierMode::Incremental, false),
-            (BarrierMode::Incremental, true),
-            (BarrierMode::RescanLimit, true),
-        ] {
-            let mut model = Model::new(mode, few, 256 << 10, false);
-            model.call_out();
-            (0..20).for_each(|seed| model.call(seed % 8, seed));
-            model.begin(Begin::Major);
-            model.bound();
-            for n in [380, 0, 300, 40, 390, 200, 350, 10, 400] {
-                while model.frames.len() < n {
-                    model.call(8, n);
-                    model.check_bound();
-                }
-                while model.frames.len() > n {
-                    model.return_once();
-                    model.check_bound();
-                }
-            }
-            let caught_up = model.runtime.counters().scanned_stopped.load(Relaxed);
-            assert!(caught_up > 400, "{caught_up} frames were visited at polls");
-            assert!(caught_up < 4000, "{caught_up} frames were visited at polls");
-        }
-    }
-
-    fn deep(frames: usize) -> Model {
-        let mut model = Model::new(BarrierMode::Incremental, false, 256 << 10, false);
-        model.call_out();
-        (0..frames).for_each(|seed| model.call(0, seed));
-        model
-    }
-
-    #[test]
-    fn a_minor_cycle_visits_what_was_returned_to_or_called_since_and_no_more() {
-        let mut model = deep(300);
-        model.begin(Begin::Major);
-        model.finish();
-        for cycle in 0..50 {
-            (0..3).for_each(|_| model.return_once());
-            (0..3).for_each(|seed| model.call(0, cycle + seed));
-            model.begin(Begin::Minor);
-            assert!(model.goroutine.scan_lock().is_complete(), "a few frames are visited at once");
-            model.finish();
-            model.verify();
-        }
-        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
-        assert!(
-            count(&model.runtime.counters().kept) > 50 * 200,
-            "{} frames",
-            count(&model.runtime.counters().kept)
-        );
-    }
-
-    #[test]
-    fn scans_that_begin_again_further_down_visit_at_most_twice_what_was_touched_since_the_first() {
-        for step in 1..40 {
-            let mut model = deep(390);
-            model.begin(Begin::Major);
-            while model.frames.len() > step {
-                (0..step).for_each(|_| model.return_once());
-                model.begin(Begin::Minor);
-                model.finish();
-                (0..2).for_each(|_| model.return_once());
-                // `rescan` checks the bound.
-                model.rescan();
-            }
-        }
-    }
-
-    #[test]
-    fn the_next_goroutine_of_a_record_inherits_no_scan() {
-        let mut model = deep(100);
-        model.begin(Begin::Major);
-        model.finish();
-        let mut scan = model.goroutine.scan_lock();
-        assert!(scan.is_frozen(WORD) && scan.is_kept(model.cycle));
-        scan.end(stubs());
-        assert!(!scan.is_frozen(WORD) && !scan.is_kept(model.cycle));
-    }
-
-    #[test]
-    fn the_next_goroutine_of_a_record_inherits_no_note_of_having_run() {
-        let runtime = deep(0).runtime;
-        runtime.cycle.end(false);
-        runtime.cycle.begin(7, 0);
-        // SAFETY: the goroutine never runs.
-        let spawn = || unsafe { runtime.spawn(0, 0) }.expect("memory");
-        let first = spawn();
-        first.start_running(crate::protocol::Status::Runnable);
-        scan::mark_dirty(&runtime, &first);
-        first.scan_lock().end(stubs());
-        first.status.stop(crate::protocol::Status::Dead);
-        runtime.stacks.give(first.memory.lock().take().expect("it has lived"));
-        let record = Arc::as_ptr(&first);
-        runtime.cycle.take_dirty();
-        runtime.registry.has_ended(first);
-        let second = spawn();
-        assert_eq!(Arc::as_ptr(&second), record);
-        scan::mark_dirty(&runtime, &second);
-        assert_eq!(
-            runtime.cycle.take_dirty().len(),
-            1,
-            "mark termination looks at the second one, too"
-        );
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-        #[test]
-        fn scans_hits_and_moves_agree_with_the_model(
-            bytes in prop::collection::vec(any::<u8>(), 0..160),
-        ) {
-            super::run(&bytes);
-        }
-    }
-}
+mod tests;

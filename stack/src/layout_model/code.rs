@@ -1,0 +1,71 @@
+//! The invented functions of the model: their frames, their CFI and their safepoints.
+
+use super::{RECORD, WORD};
+use crate::memory::MAX_FRAME;
+use stackmark_unwind::{Code, Function, Region, Safepoint};
+
+const FUNCTION_BYTES: usize = 64;
+pub(super) const FUNCTIONS: usize = 16;
+/// The offset of the safepoint's return address in each function.
+const CALL_SITE: usize = 32;
+
+/// The invented code, which is never executed.
+static CODE: [u8; FUNCTIONS * FUNCTION_BYTES] = [0xcc; FUNCTIONS * FUNCTION_BYTES];
+
+/// The number of words of locals of function `f`, and the words that are live at its call.
+pub(super) fn shape(f: usize) -> (usize, impl Iterator<Item = usize>) {
+    let words = [2, 3, 4, 6, 8, 12, 16, 2, 24, 40, 5, 60, 90, 124, 7, 10][f];
+    (words, (0..words).filter(move |i| (i + f).is_multiple_of(1 + f % 3)))
+}
+
+/// `.eh_frame` for frames with a frame pointer: CFA = rbp + 16 from the fifth byte on.
+fn eh_frame(start: usize, len: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut record = |body: Vec<u8>| {
+        bytes.extend((body.len() as u32).to_le_bytes());
+        bytes.extend(body);
+    };
+    // CIE: version 1, no augmentation, alignments 1 and -8, return address in 16; CFA = rsp + 8.
+    record(vec![0, 0, 0, 0, 1, 0, 1, 0x78, 16, 0x0c, 7, 8, 0x90, 1, 0, 0, 0, 0, 0, 0]);
+    let mut fde = Vec::from(28u32.to_le_bytes());
+    fde.extend(start.to_le_bytes());
+    fde.extend(len.to_le_bytes());
+    // After 1 byte: CFA + 16, rbp saved; after 3 more: CFA = rbp + 16.
+    fde.extend([0x41, 0x0e, 16, 0x86, 2, 0x43, 0x0d, 6, 0, 0, 0, 0]);
+    record(fde);
+    bytes.extend([0; 4]);
+    bytes
+}
+
+pub(super) fn register(code: &Code) {
+    let base = CODE.as_ptr() as usize;
+    let functions = (0..FUNCTIONS).map(|f| Function {
+        name: format!("invented{f}"),
+        start: base + f * FUNCTION_BYTES,
+        len: FUNCTION_BYTES,
+        moves_return_address: f == FUNCTIONS - 1,
+    });
+    let safepoints = (0..FUNCTIONS).map(|f| {
+        let (words, live) = shape(f);
+        Safepoint {
+            return_address: return_address(f),
+            cfa_offset: (words * WORD + RECORD) as u32,
+            slots: live.map(|i| (i * WORD) as u32).collect(),
+        }
+    });
+    code.register(Region {
+        name: "invented".into(),
+        start: base,
+        len: CODE.len(),
+        eh_frame: eh_frame(base, CODE.len()),
+        functions: functions.collect(),
+        safepoints: safepoints.collect(),
+        max_frame: Some(MAX_FRAME as u32),
+        ..Region::default()
+    })
+    .expect("a correct region");
+}
+
+pub(super) fn return_address(f: usize) -> usize {
+    CODE.as_ptr() as usize + f * FUNCTION_BYTES + CALL_SITE
+}
