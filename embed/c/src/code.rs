@@ -3,11 +3,9 @@
 use std::ffi::{c_char, c_int};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use parking_lot::Mutex;
 use stackmark::unwind::stack_map::StackMap;
 use stackmark::unwind::stack_map::llvm::{self, LlvmError};
 use stackmark::unwind::{Announce, CodeError, Function, ManagedImage, Region, RegionId, Safepoint};
-use std::collections::HashMap;
 
 use crate::abi::{
     BAD_CODE, Failure, Out, Versioned, code, given, make, put_text, read, slice, structs, text,
@@ -78,9 +76,6 @@ impl From<CodeError> for Failure {
     }
 }
 
-/// The regions that C knows, by the numbers that it knows them by.
-static REGIONS: Mutex<Option<HashMap<u64, RegionId>>> = Mutex::new(None);
-
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_register(
     runtime: Ref<RuntimeBox>,
@@ -96,7 +91,7 @@ extern "C" fn stackmark_register(
         let region = unsafe { converted(&read(region, "region")?)? };
         let id = runtime.0.code().register(region)?;
         let number = NEXT.fetch_add(1, Relaxed);
-        REGIONS.lock().get_or_insert_default().insert(number, id);
+        runtime.1.lock().insert(number, id);
         Ok(number)
     })
 }
@@ -179,18 +174,15 @@ fn unregister(runtime: &Ref<RuntimeBox>, numbers: &[u64]) -> Result<(), Failure>
     let runtime = runtime.given("runtime")?;
     assert_outside()?;
     let id = |number: &u64| {
-        let text = format_args!("no region {number} is registered").to_string();
-        let regions = REGIONS.lock();
-        let known = regions.as_ref().and_then(|regions| regions.get(number).copied());
-        known.ok_or_else(|| Failure::invalid(text))
+        let text = format_args!("no region {number} is registered in this runtime").to_string();
+        runtime.1.lock().get(number).copied().ok_or_else(|| Failure::invalid(text))
     };
     let ids = numbers.iter().map(id).collect::<Result<Vec<RegionId>, _>>()?;
-    // Not under the lock: this waits for goroutines, which may register meanwhile. They stay known
-    // where they are another runtime's.
+    // Not under the lock: this waits for goroutines, which may register meanwhile.
     runtime.0.unregister(&ids).map_err(|error| Failure::new(BAD_CODE, error))?;
-    let mut regions = REGIONS.lock();
+    let mut regions = runtime.1.lock();
     for number in numbers {
-        regions.get_or_insert_default().remove(number);
+        regions.remove(number);
     }
     Ok(())
 }

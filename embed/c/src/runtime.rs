@@ -1,15 +1,17 @@
 //! Runtimes and goroutines.
 
+use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use stackmark::stack::{
     BarrierMode, Config, Detection, FrameAt, Goroutine, Request, Runtime, RuntimeError, Schedule,
     StackError, StackKind, Status, Word, traceback,
 };
-use stackmark::unwind::{Code, FrameKind};
+use stackmark::unwind::{Code, FrameKind, RegionId};
 
 use crate::abi::{
     Failure, INVALID, NO_MEMORY, Out, SYSTEM, User, Versioned, WALK, check_array, check_place,
@@ -25,7 +27,10 @@ use crate::object::{Owned, Ref, kind};
 
 /// `stackmark_runtime`.
 #[derive(Debug)]
-pub(crate) struct RuntimeBox(pub(crate) Arc<Runtime>);
+pub(crate) struct RuntimeBox(pub(crate) Arc<Runtime>, pub(crate) Regions);
+
+/// The regions that C knows, by the numbers that it knows them by.
+pub(crate) type Regions = Mutex<HashMap<u64, RegionId>>;
 
 kind!(RuntimeBox = "stackmark_runtime");
 
@@ -135,7 +140,10 @@ extern "C" fn stackmark_runtime_new(
         let (table, host) = unsafe { (read(table, "config")?, read(host, "host")?) };
         let config = config(&table)?;
         let host = Box::new(CHost::new(host));
-        Ok(Owned::new(RuntimeBox(Runtime::new(config, Arc::new(Code::new()), host)?)))
+        Ok(Owned::new(RuntimeBox(
+            Runtime::new(config, Arc::new(Code::new()), host)?,
+            Regions::default(),
+        )))
     })
 }
 

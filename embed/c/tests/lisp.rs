@@ -205,8 +205,14 @@ fn a_goroutine_that_waits_for_its_output_holds_no_collection_up() {
         (go (lambda () (talks 1000000000)))
         (while #t (collect))";
     fs::write(&file, text).expect("the program is written");
-    let mut child = Command::new(&lisp).arg(&file).stdout(Stdio::piped()).spawn().expect("it runs");
+    let reports = file.with_extension("err");
+    let error = fs::File::create(&reports).expect("a file");
+    let mut command = Command::new(&lisp);
+    command.arg(&file).stdout(Stdio::piped()).stderr(error);
+    let mut child = command.spawn().expect("it runs");
     let limits = Limits { cpu: Duration::from_secs(1), ..Limits::default() };
     let reached = limits::wait(&mut child, limits).expect_err("it runs for ever");
-    assert!(matches!(reached, Exceeded::Cpu(_)), "{reached:?}");
+    // A goroutine that collections wait for is reported.
+    let reports = fs::read_to_string(reports).expect("UTF-8");
+    assert!(matches!(reached, Exceeded::Cpu(_)) && reports.is_empty(), "{reached:?}\n{reports}");
 }

@@ -240,6 +240,7 @@ static uint64_t registered(LLVMExecutionEngineRef engine) {
         CHECK(functions[i].start != 0);
     }
     CHECK(text.at != NULL && eh_frame.at != NULL && stackmaps.at != NULL);
+    /* ANCHOR: register */
     region.start = (uintptr_t)text.at;
     region.length = text.length;
     region.eh_frame = eh_frame.at;
@@ -247,6 +248,7 @@ static uint64_t registered(LLVMExecutionEngineRef engine) {
     region.eh_frame_address = (uintptr_t)eh_frame.at;
     region.llvm_stackmaps = stackmaps.at;
     region.llvm_stackmaps_length = stackmaps.length;
+    /* ANCHOR_END: register */
     /* Were the code elsewhere than the section says, its calls would be no calls of the region. */
     region.llvm_stackmaps_bias = ROOM;
     CHECK(stackmark_register(runtime, &region, &number) == STACKMARK_BAD_CODE);

@@ -894,7 +894,7 @@ static const struct { const char *name; int code; int (*misuse)(void); } codes[]
     CODE(stackmaps_broken, BAD_CODE),
     CODE(region_beyond_memory, BAD_CODE),
     CODE(registered_twice, BAD_CODE),
-    CODE(another_runtimes_region, BAD_CODE),
+    CODE(another_runtimes_region, INVALID),
     CODE(unknown_region, INVALID),
     CODE(image_of_nothing, BAD_CODE),
     CODE(lib_call_of_too_many, INVALID),
