@@ -53,6 +53,8 @@ pub struct Goroutine {
     /// A goroutine that parks inside a callback keeps its OS thread, which waits here.
     pub(crate) woken: Mutex<bool>,
     pub(crate) wake: Condvar,
+    /// See [`Goroutine::owned_outside`].
+    owned_outside: AtomicUsize,
 }
 
 impl Goroutine {
@@ -76,6 +78,7 @@ impl Goroutine {
             transfer: Mutex::new(Vec::new()),
             woken: Mutex::new(false),
             wake: Condvar::new(),
+            owned_outside: AtomicUsize::new(0),
         }
     }
 
@@ -117,6 +120,13 @@ impl Goroutine {
     /// managed code may write it at any time. The accesses are relaxed.
     pub fn user_word(&self) -> &AtomicUsize {
         &self.header.user
+    }
+
+    /// How many of its handles another language owns. The door to that language counts, to find
+    /// those that are given back twice; nothing else reads it.
+    #[doc(hidden)]
+    pub fn owned_outside(&self) -> &AtomicUsize {
+        &self.owned_outside
     }
 
     /// Whether an exception that nothing else catches is on its way to the goroutine's oldest

@@ -68,8 +68,9 @@
  *
  * Pointers that were given back. A function that gets one, or one of another type, returns INVALID,
  * or ends the process with one line where it has no code. That is found as long as not many other
- * objects of the type have been given back since; it is for finding mistakes, and no promise. Of a
- * goroutine, it is found where no reference is left.
+ * objects of the type have been given back since; it is for finding mistakes, and no promise. Of
+ * goroutines, it is found that more references are given back than are owned, as long as their
+ * runtime lives.
  *
  * Unloading. The shared library stays loaded: dlclose() does nothing. Where the static one is
  * linked into a shared object that may be unloaded, that is linked with -Wl,-z,nodelete.
@@ -128,8 +129,9 @@ const char *stackmark_error_name(int code) STACKMARK_NOEXCEPT;
 
 typedef struct stackmark_runtime stackmark_runtime;
 /* A goroutine. Its address is that of its header, by which managed code knows it; the words at the
-   offsets STACKMARK_G_... are there. It stays at that address as long as the runtime. A number of
-   references own it; when the goroutine has ended and none is left, the record is used again. */
+   offsets STACKMARK_G_... are there. It stays at that address as long as the runtime, or a
+   reference. A number of references own it; when the goroutine has ended and none is left, the
+   record is used again. */
 typedef struct stackmark_goroutine stackmark_goroutine;
 typedef struct stackmark_image stackmark_image;
 typedef struct stackmark_machine stackmark_machine;

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
-use std::sync::Arc;
 
 use stackmark::stack::{
     AttachError, Caller, Entered, Goroutine, Inside, Left, Machine, report_native_overflow,
@@ -11,7 +10,7 @@ use stackmark::stack::{
 use crate::abi::{ATTACHED, Failure, INVALID, NO_MEMORY, OUTSIDE, Out, SYSTEM, code, given, make};
 use crate::numbers::{LEFT_EXITED, LEFT_PARKED, LEFT_YIELDED};
 use crate::object::Ref;
-use crate::runtime::{RuntimeBox, owned};
+use crate::runtime::{RuntimeBox, give, owned};
 
 /// `stackmark_machine`.
 #[derive(Debug)]
@@ -121,7 +120,7 @@ extern "C-unwind" fn stackmark_run(
         let (left, goroutine) = match left {
             Left::Exited => (LEFT_EXITED, std::ptr::null()),
             Left::Parked => (LEFT_PARKED, std::ptr::null()),
-            Left::Yielded(goroutine) => (LEFT_YIELDED, Arc::into_raw(goroutine)),
+            Left::Yielded(goroutine) => (LEFT_YIELDED, give(goroutine)),
         };
         again.write(goroutine);
         Ok(left)

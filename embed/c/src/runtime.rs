@@ -169,7 +169,7 @@ extern "C" fn stackmark_spawn(
         };
         managed(&runtime.0, entry, "entry")?;
         // SAFETY: the header asks for managed code that keeps the contracts.
-        Ok(Arc::into_raw(unsafe { runtime.0.spawn_on(kind, entry, argument)? }))
+        Ok(give(unsafe { runtime.0.spawn_on(kind, entry, argument)? }))
     })
 }
 
@@ -180,29 +180,42 @@ pub(crate) fn managed(runtime: &Runtime, pc: usize, name: &str) -> Result<(), Fa
     (kind == Some(FrameKind::Managed)).then_some(()).ok_or_else(|| Failure::invalid(text))
 }
 
+/// Gives C an owned reference to a goroutine.
+pub(crate) fn give(goroutine: Arc<Goroutine>) -> *const Goroutine {
+    // Relaxed: a count, of what the `Arc` orders.
+    goroutine.owned_outside().fetch_add(1, Relaxed);
+    Arc::into_raw(goroutine)
+}
+
 /// Takes an owned reference to a goroutine.
 ///
+/// # Errors
+/// C owns none.
+///
 /// # Safety
-/// The pointer is null, or owned: it came from `Arc::into_raw`.
+/// The pointer is null, or one of a goroutine that is owned, or whose runtime lives.
 pub(crate) unsafe fn owned(goroutine: *const Goroutine) -> Result<Arc<Goroutine>, Failure> {
     check_place(goroutine, "goroutine")?;
-    // SAFETY: by our contract.
-    let goroutine = unsafe { Arc::from_raw(goroutine) };
-    // The registry keeps each record as long as the runtime.
-    if Arc::strong_count(&goroutine) < 2 {
-        std::mem::forget(goroutine);
-        return Err(Failure::invalid("goroutine: all its owned references were given back"));
-    }
-    Ok(goroutine)
+    // SAFETY: by our contract: the runtime keeps each record as long as it lives.
+    let owners = unsafe { &*goroutine }.owned_outside();
+    // Relaxed: as in `give`.
+    let taken = owners.fetch_update(Relaxed, Relaxed, |owners| owners.checked_sub(1));
+    let text = "goroutine: all its owned references were given back";
+    taken.map_err(|_| Failure::invalid(text))?;
+    // SAFETY: one that `give` has given is left, and is this one now.
+    Ok(unsafe { Arc::from_raw(goroutine) })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_goroutine_retain(goroutine: *const Goroutine) -> *const Goroutine {
-    if !goroutine.is_null() {
-        // SAFETY: the header asks for a live goroutine, which an `Arc` holds.
-        unsafe { Arc::increment_strong_count(goroutine) };
+    if goroutine.is_null() {
+        return goroutine;
     }
-    goroutine
+    // SAFETY: the header asks for a live goroutine, which an `Arc` holds.
+    give(unsafe {
+        Arc::increment_strong_count(goroutine);
+        Arc::from_raw(goroutine)
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -347,7 +360,7 @@ struct CSchedule {
 
 impl Schedule for CSchedule {
     fn ready(&self, goroutine: Arc<Goroutine>) {
-        (self.ready)(self.user.pointer(), Arc::into_raw(goroutine));
+        (self.ready)(self.user.pointer(), give(goroutine));
     }
 }
 
@@ -436,7 +449,7 @@ extern "C" fn stackmark_goroutines(
         let count = goroutines.len();
         for (i, goroutine) in goroutines.into_iter().take(capacity).enumerate() {
             // SAFETY: the header asks for room for so many.
-            unsafe { into.add(i).write(Arc::into_raw(goroutine)) };
+            unsafe { into.add(i).write(give(goroutine)) };
         }
         Ok(count)
     })

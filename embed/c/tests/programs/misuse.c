@@ -182,8 +182,6 @@ static void goroutine_released_too_often(void) {
     int left;
     stackmark_goroutine_retain(goroutine);
     OK(stackmark_run(machine, goroutine, &again, &left));
-    /* The list of those that have ended has one, and the registry. */
-    stackmark_goroutine_release(goroutine);
     stackmark_goroutine_release(goroutine);
     stackmark_goroutine_release(goroutine);
 }
@@ -725,6 +723,13 @@ static int transfer_beyond_memory(void) {
     return stackmark_set_transfer(runtime, spawned(nothing), words, SIZE_MAX);
 }
 
+static int goroutine_passed_on_twice(void) {
+    stackmark_goroutine *goroutine = spawned(nothing), *again;
+    int left;
+    stackmark_goroutine_release(goroutine);
+    return stackmark_run(machine, goroutine, &again, &left);
+}
+
 static int ended_goroutine_scheduled(void) {
     stackmark_goroutine *goroutine = stackmark_goroutine_retain(spawned(nothing)), *again;
     int left;
@@ -888,6 +893,7 @@ static const struct { const char *name; int code; int (*misuse)(void); } codes[]
     CODE(transfer_without_words, INVALID),
     CODE(transfer_beyond_memory, INVALID),
     CODE(ended_goroutine_scheduled, INVALID),
+    CODE(goroutine_passed_on_twice, INVALID),
     CODE(functions_beyond_memory, INVALID),
     CODE(functions_of_different_sizes, INVALID),
     CODE(safepoints_missing, INVALID),

@@ -119,6 +119,7 @@ int main(void) {
 
     /* One that is preempted before it begins yields at its first poll. */
     goroutine = spawn((uintptr_t)managed_entry, is_preempted);
+    stackmark_goroutine *kept = stackmark_goroutine_retain(goroutine);
     CHECK(stackmark_unregister(runtime, region) == STACKMARK_BAD_CODE); /* it begins there */
     stackmark_preempt(goroutine);
     int left;
@@ -141,6 +142,8 @@ int main(void) {
     OK(stackmark_unregister_all(runtime, &region, 1));
     CHECK(stackmark_unregister(runtime, region) == STACKMARK_INVALID);
     stackmark_runtime_release(runtime);
+    CHECK(stackmark_goroutine_status(kept) == STACKMARK_DEAD);
+    stackmark_goroutine_release(kept); /* it outlives the runtime */
     puts("scheduling: all checks hold");
     return 0;
 }
