@@ -116,8 +116,8 @@ mod scan;
 pub mod scheduler;
 
 pub use cycle::{
-    AlreadyDriven, CycleDriver, CycleStopped, NextCycle, ScanScope, Straggler, UnregisterError,
-    WorldStopped,
+    AlreadyDriven, CycleDriver, CycleStopped, NextCycle, RootAt, ScanScope, Straggler,
+    UnregisterError, WorldStopped,
 };
 pub use entry::poll;
 pub use goroutine::Goroutine;

@@ -15,7 +15,7 @@ use crate::heap::{BY_COLLECTOR, Heap, Marked};
 use crate::mark::Marker;
 use crate::pace::CycleMeasurement;
 use crate::stats::CycleStats;
-use crate::verify::{UnmarkedObject, Verifier};
+use crate::verify::{RootKind, UnmarkedObject, Verifier};
 use crate::weak::Callback;
 
 /// How often, at most, the write barrier's buffers are emptied before the world stops. What is
@@ -282,11 +282,16 @@ impl<H: Heap> Closing for Ending<'_, '_, H> {
             return Ok(());
         }
         let mut verifier = Verifier::new(&*collector.heap);
-        collector.globals.visit(|words| verifier.roots(words));
-        collector.handles.visit(|words| verifier.roots(words));
-        collector.weak.visit_values(|word| verifier.roots(&[word]));
-        self.world.visit_all(&mut |words| verifier.roots(words))?;
-        verifier.finish().map_err(|error| CycleError::Unmarked { cycle: self.number, error })?;
+        collector.globals.visit(|words| verifier.roots(RootKind::Global, words));
+        collector.handles.visit(|words| verifier.roots(RootKind::Handle, words));
+        collector.weak.visit_values(|word| verifier.roots(RootKind::WeakValue, &[word]));
+        self.world.visit_all(&mut |words| verifier.roots(RootKind::Goroutine, words))?;
+        if let Err(mut error) = verifier.finish() {
+            if error.root.kind == RootKind::Goroutine {
+                error.place = self.world.find_root(error.root.word)?.map(|place| place.to_string());
+            }
+            return Err(CycleError::Unmarked { cycle: self.number, error });
+        }
         Ok(())
     }
 

@@ -10,5 +10,5 @@ mod straggler;
 pub use driver::{AlreadyDriven, CycleDriver};
 pub use images::UnregisterError;
 pub use rounds::ScanScope;
-pub use stopped::{CycleStopped, NextCycle, WorldStopped};
+pub use stopped::{CycleStopped, NextCycle, RootAt, WorldStopped};
 pub use straggler::Straggler;

@@ -5,8 +5,9 @@ use super::straggler::{Straggler, Waiting};
 use crate::goroutine::Goroutine;
 use crate::protocol::Status;
 use crate::runtime::{Runtime, Stopping, UnderLock, assert_no_lock};
-use crate::scan::{self, Extent, ScanError, Visited};
+use crate::scan::{self, Extent, FrameAt, ScanError, Visited};
 use std::cell::RefCell;
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -63,6 +64,25 @@ impl CycleDriver {
     }
 }
 
+/// A place of a root on a stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootAt {
+    /// The goroutine's number.
+    pub goroutine: u64,
+    /// The frame that has it in a slot of its safepoint.
+    pub frame: FrameAt,
+    /// The name of the frame's function, if its region has one.
+    pub function: Option<String>,
+}
+
+impl fmt::Display for RootAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RootAt { goroutine, frame, function } = self;
+        let function = function.as_deref().unwrap_or("a function without a name");
+        write!(f, "{function} at pc {:#x}, on the stack of goroutine {goroutine}", frame.pc)
+    }
+}
+
 /// The stopped world.
 #[derive(Debug)]
 pub struct WorldStopped<'r> {
@@ -94,6 +114,33 @@ impl WorldStopped<'_> {
             total.frames += self.visit(&goroutine, Extent::Verify, &to)?.frames;
         }
         Ok(total)
+    }
+
+    /// Where on the stacks a root is: the first goroutine that has the word, and the youngest of
+    /// its frames that has it. Walks all stacks. For reports.
+    ///
+    /// # Errors
+    /// [`ScanError`].
+    ///
+    /// # Panics
+    /// As [`Runtime::scan_frozen`].
+    pub fn find_root(&self, word: usize) -> Result<Option<RootAt>, ScanError> {
+        assert_no_lock("WorldStopped::find_root");
+        for goroutine in self.runtime.goroutines() {
+            let _scan = goroutine.scan_lock();
+            if goroutine.status() == Status::Dead {
+                continue;
+            }
+            // SAFETY: the world is stopped, so the goroutine stands still, and the lock is ours.
+            let found = unsafe { scan::frame_with(self.runtime, &goroutine, word)? };
+            if let Some(frame) = found {
+                let snapshot = self.runtime.code.snapshot();
+                let function = snapshot.function(frame.pc.wrapping_sub(1));
+                let function = function.map(|function| function.name.to_owned());
+                return Ok(Some(RootAt { goroutine: goroutine.id(), frame, function }));
+            }
+        }
+        Ok(None)
     }
 
     fn visit(

@@ -3,7 +3,7 @@
 use super::live::{ScanError, walker};
 use crate::goroutine::Goroutine;
 use crate::runtime::Runtime;
-use stackmark_unwind::FrameKind;
+use stackmark_unwind::{Frame, FrameKind};
 use std::ops::ControlFlow;
 
 /// One frame of a goroutine's stack.
@@ -20,6 +20,13 @@ pub struct FrameAt {
     /// The depth of the frame's CFA, which is the stack pointer of its calling frame. It names the
     /// frame from its prologue to its return.
     pub cfa_depth: usize,
+}
+
+impl FrameAt {
+    /// A frame of the stack with this high end.
+    fn of(frame: &Frame<'_>, hi: usize) -> FrameAt {
+        FrameAt { kind: frame.kind, pc: frame.pc, depth: hi - frame.sp, cfa_depth: hi - frame.cfa }
+    }
 }
 
 /// Calls `visit` for each frame, youngest first, until it breaks.
@@ -40,15 +47,37 @@ pub(crate) unsafe fn frames(
     let mut walk = unsafe { walker(&snapshot, goroutine) };
     let fail = |error| ScanError { goroutine: goroutine.id(), error };
     while let Some(frame) = walk.next_frame().map_err(fail)? {
-        let at = FrameAt {
-            kind: frame.kind,
-            pc: frame.pc,
-            depth: hi - frame.sp,
-            cfa_depth: hi - frame.cfa,
-        };
-        if visit(at).is_break() {
+        if visit(FrameAt::of(&frame, hi)).is_break() {
             break;
         }
     }
     Ok(())
+}
+
+/// The youngest frame that has this word in a slot of its safepoint.
+///
+/// # Errors
+/// [`ScanError`]: the walk ends early.
+///
+/// # Safety
+/// The goroutine stands still during the call.
+pub(crate) unsafe fn frame_with(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    word: usize,
+) -> Result<Option<FrameAt>, ScanError> {
+    let snapshot = runtime.code.snapshot();
+    let hi = goroutine.bounds().end;
+    // SAFETY: by our contract.
+    let mut walk = unsafe { walker(&snapshot, goroutine) };
+    let fail = |error| ScanError { goroutine: goroutine.id(), error };
+    while let Some(frame) = walk.next_frame().map_err(fail)? {
+        // SAFETY: the walker has checked that the frame lies within the stack, and registration
+        // that the slots of a safepoint lie within its frame.
+        let has = frame.slots().any(|slot| unsafe { *(slot as *const usize) } == word);
+        if has {
+            return Ok(Some(FrameAt::of(&frame, hi)));
+        }
+    }
+    Ok(None)
 }

@@ -14,7 +14,7 @@ pub(crate) use dirty::{
     MayMove, begin_scan, catch_up_at_poll, is_dirty, keep_scan, mark_dirty, scan_own_stack,
 };
 pub use frames::FrameAt;
-pub(crate) use frames::frames;
+pub(crate) use frames::{frame_with, frames};
 pub use live::ScanError;
 pub(crate) use live::Stubs;
 pub use moving::POISON;

@@ -77,7 +77,10 @@ fn verification_finds_what_a_broken_write_barrier_hides() {
         let outcome = minigo(&options, &file);
         // Within the hundred cycles that the program makes.
         assert!(!outcome.status.success(), "{}\n{}", outcome.command, outcome.stderr);
-        outcome.expect_stderr("is reachable but unmarked");
+        outcome.expect_stderr("is reachable but unmarked: a goroutine has the root ");
+        // The path: the frame that has the array, and the array.
+        outcome.expect_stderr(" in main.");
+        outcome.expect_stderr(" -> object ");
     }
 }
 
