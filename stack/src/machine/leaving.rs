@@ -44,8 +44,9 @@ pub enum UnwindToError {
 
 /// What lies between a goroutine's stack pointer and the frame to continue in.
 enum Way {
-    /// Only managed frames. These are the registers of the frame to continue in.
-    Open(Continuation),
+    /// Only managed frames. These are the registers of the frame to continue in, and the return
+    /// address of the call at which it stands.
+    Open { continuation: Continuation, call: usize },
     /// A callback, whose frame on the goroutine's stack lies at this address.
     Callback(usize),
 }
@@ -198,13 +199,13 @@ impl Caller<'_> {
         let mut trace =
             Unwinder::new(&snapshot, &mut cache, memory, Stubs, RegisterSet::new(start, sp, fp))
                 .at_return_address();
-        loop {
+        let call = loop {
             let (sp, at) = (trace.sp(), trace.pc());
             if sp >= target {
                 if sp > target || snapshot.kind(at - 1) != Some(FrameKind::Managed) {
                     return Err(no_frame());
                 }
-                break;
+                break at;
             }
             if asm::callback_range().contains(&(at - 1)) {
                 // Where the images are known, the trace would continue in native frames on the
@@ -227,10 +228,11 @@ impl Caller<'_> {
             if frame.is_none() {
                 return Err(no_frame());
             }
-        }
+        };
         // Every walk begins in the frame of `call_system`, which has saved all of these registers.
         let register = |number| trace.register(Register(number));
-        Continuation::new(pc, target, values, register).map(Way::Open).ok_or_else(no_frame)
+        let continuation = Continuation::new(pc, target, values, register);
+        continuation.map(|continuation| Way::Open { continuation, call }).ok_or_else(no_frame)
     }
 
     /// Leaves the frames on the `way`. `forced` makes the unwinding of native frames, or returns
@@ -247,12 +249,12 @@ impl Caller<'_> {
         goroutine.exception_is_gone();
         let hi = goroutine.bounds().end;
         match way {
-            Way::Open(continuation) => {
-                let registers = Registers {
-                    pc: continuation.pc(),
-                    sp: continuation.sp(),
-                    fp: continuation.fp(),
-                };
+            Way::Open { continuation, call } => {
+                // As the frame stood at its call. A landing pad is no safepoint, so a scan that
+                // goes on from there would miss the frame's slots, and what lies before the pad may
+                // be an epilogue.
+                let registers =
+                    Registers { pc: call, sp: continuation.sp(), fp: continuation.fp() };
                 scan::leave_frames(runtime, goroutine, registers);
                 // SAFETY: the frame is managed, with the registers that the walk found, and no
                 // callback is younger.
@@ -324,7 +326,7 @@ unsafe fn go_on(forced: *mut Forced) -> ! {
         let way = caller
             .outside(values, |caller| caller.way_to(depth, pc, values))
             .unwrap_or_else(|error| caller.runtime().fatal(&error));
-        if let Way::Open(_) = way {
+        if let Way::Open { .. } = way {
             drop(Box::from_raw(forced));
         }
         caller.go(way, |exception| {
