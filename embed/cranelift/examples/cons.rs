@@ -45,7 +45,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         f.return_(&total)
     })?;
     module.export(main)?;
-    let program = engine.finish(module)?;
+    // SAFETY: the three functions keep the contracts, whatever `main` is given.
+    let program = unsafe { engine.finish(module) }?;
     let total = std::thread::scope(|scope| {
         scope.spawn(|| (0..100).for_each(|_| engine.collector().collect()));
         engine.run(&program, main, 100_000)

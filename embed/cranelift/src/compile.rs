@@ -5,17 +5,18 @@
 
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Block, Function};
-use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::isa::unwind::UnwindInfo;
-use cranelift_codegen::{Context, Final, FinalizedMachExceptionHandler, MachSrcLoc};
-use cranelift_module::{FuncId, ModuleReloc};
+use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
+use cranelift_codegen::{
+    Context, Final, FinalizedMachExceptionHandler, MachBufferFinalized, MachSrcLoc,
+};
+use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget};
 use stackmark::unwind::Safepoint;
 use stackmark::unwind::stack_map::cranelift::{self, FRAME_RECORD};
 
 use crate::check;
 use crate::error::CompileError;
 use crate::isolation;
-use crate::kind::Signature;
 use crate::rematerialise::rematerialise;
 
 /// The machine, for both steps.
@@ -41,12 +42,59 @@ pub(crate) struct Compiled {
     pub(crate) lines: Vec<(u32, u32)>,
 }
 
-/// What the check of optimised code knows.
-pub(crate) struct Known<'k> {
-    /// The function's own signature.
-    pub(crate) own: &'k Signature,
-    /// The signatures of the module's functions, by their numbers.
-    pub(crate) signature: &'k dyn Fn(u32) -> Option<Signature>,
+impl Compiled {
+    /// The code that was compiled as one function, as another's.
+    pub(crate) fn under(mut self, was: FuncId, id: FuncId) -> Compiled {
+        for relocation in &mut self.relocations {
+            if let ModuleRelocTarget::FunctionOffset(of, _) = &mut relocation.name
+                && *of == was
+            {
+                *of = id;
+            }
+        }
+        self
+    }
+}
+
+/// The first step: optimises, makes addresses of the stack anew, and cuts what is reached from
+/// `isolated` off, which is entered with unknown registers. With `checked`, checks what comes out.
+///
+/// # Errors
+/// [`CompileError`].
+pub(crate) fn optimise(
+    optimising: &dyn TargetIsa,
+    name: &str,
+    context: &mut Context,
+    isolated: Option<Block>,
+    checked: bool,
+) -> Result<(), CompileError> {
+    let refused = |error| CompileError::Cranelift { function: name.to_owned(), error };
+    context
+        .optimize(optimising, &mut ControlPlane::default())
+        .map_err(|error| refused(error.to_string()))?;
+    rematerialise(&mut context.func);
+    if let Some(start) = isolated {
+        isolation::isolate(name, &mut context.func, start)?;
+    }
+    if checked {
+        check::check(name, &context.func)?;
+    }
+    Ok(())
+}
+
+/// The safepoints of compiled code, with offsets as return addresses, and the bytes that it takes
+/// of the stack, its frame record and the pushed return address of its calls included.
+pub(crate) fn safepoints(buffer: &MachBufferFinalized<Final>) -> (Vec<Safepoint>, u32) {
+    let span = buffer.frame_layout().map_or(0, |layout| layout.frame_to_fp_offset);
+    let maps: Vec<(u32, u32, Vec<u32>)> = buffer
+        .user_stack_maps()
+        .iter()
+        .map(|(at, span, map)| (*at, *span, map.entries().map(|(_, slot)| slot).collect()))
+        .collect();
+    let largest = maps.iter().map(|(_, span, _)| *span).max().unwrap_or(0).max(span);
+    // Calls over which nothing is live have no map, but are safepoints.
+    let calls = buffer.call_sites().map(|site| site.ret_addr);
+    (cranelift::safepoints(0, span, calls, maps), largest + FRAME_RECORD)
 }
 
 /// Compiles `func`. What is reached from `isolated` is entered with unknown registers.
@@ -59,33 +107,17 @@ pub(crate) fn compile(
     name: &str,
     func: Function,
     isolated: Option<Block>,
-    checked: Option<Known<'_>>,
+    checked: bool,
 ) -> Result<Compiled, CompileError> {
     let refused = |error: String| CompileError::Cranelift { function: name.to_owned(), error };
     let mut context = Context::for_function(func);
-    let mut plane = ControlPlane::default();
-    context
-        .optimize(&*backends.optimising, &mut plane)
-        .map_err(|error| refused(error.to_string()))?;
-    rematerialise(&mut context.func);
-    if let Some(start) = isolated {
-        isolation::isolate(name, &mut context.func, start)?;
-    }
-    if let Some(Known { own, signature }) = checked {
-        check::check(name, &context.func, own, signature)?;
-    }
-    if let Err(error) = context.compile(&*backends.plain, &mut plane) {
+    optimise(&*backends.optimising, name, &mut context, isolated, checked)?;
+    if let Err(error) = context.compile(&*backends.plain, &mut ControlPlane::default()) {
         return Err(refused(error.inner.to_string()));
     }
     let code = context.compiled_code().expect("compiled just now");
     let buffer = &code.buffer;
-    let span = buffer.frame_layout().map_or(0, |layout| layout.frame_to_fp_offset);
-    let maps: Vec<(u32, u32, Vec<u32>)> = buffer
-        .user_stack_maps()
-        .iter()
-        .map(|(at, span, map)| (*at, *span, map.entries().map(|(_, slot)| slot).collect()))
-        .collect();
-    let largest = maps.iter().map(|(_, span, _)| *span).max().unwrap_or(0).max(span);
+    let (safepoints, frame) = safepoints(buffer);
     let mut landing_pads = Vec::new();
     for site in buffer.call_sites() {
         for handler in site.exception_handlers {
@@ -94,9 +126,6 @@ pub(crate) fn compile(
             }
         }
     }
-    // Calls over which nothing is live have no map, but are safepoints.
-    let calls = buffer.call_sites().map(|site| site.ret_addr);
-    let safepoints = cranelift::safepoints(0, span, calls, maps);
     let unwind = code
         .create_unwind_info(&*backends.plain)
         .map_err(|error| refused(format!("no unwind information: {error}")))?;
@@ -109,7 +138,7 @@ pub(crate) fn compile(
             .iter()
             .map(|reloc| ModuleReloc::from_mach_reloc(reloc, &context.func, id))
             .collect(),
-        frame: largest + FRAME_RECORD,
+        frame,
         safepoints,
         landing_pads,
         unwind,

@@ -3,12 +3,13 @@
 use cranelift_codegen::ir::{self, FuncRef, UserFuncName};
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetFrontendConfig};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
-use cranelift_module::{FuncId, Linkage, Module as _};
+use cranelift_module::{Linkage, Module as _};
 use stackmark::stack::asm;
 use std::collections::HashMap;
 
 use crate::barrier::Barrier;
-use crate::error::ModuleError;
+use crate::error::{CompileError, ModuleError};
+use crate::identity::{FuncId, Identity};
 use crate::kind::{Signature, words};
 
 /// A declared function.
@@ -27,9 +28,10 @@ pub(crate) struct Callee {
 /// See the module.
 pub(crate) struct Declarations {
     pub(crate) jit: JITModule,
+    pub(crate) module: Identity,
     declared: HashMap<FuncId, Declared>,
-    call_system: FuncId,
-    switch_out: FuncId,
+    call_system: cranelift_module::FuncId,
+    switch_out: cranelift_module::FuncId,
     /// The write barrier that functions store references by.
     pub(crate) barrier: Option<Barrier>,
 }
@@ -63,7 +65,8 @@ impl Declarations {
         let call_system = import(CALL_SYSTEM, words(CallConv::SystemV, 3, 1));
         // The convention that keeps no register but rsp and rbp, and does not know the pinned one.
         let switch_out = import(SWITCH_OUT, words(CallConv::Winch, 1, 1));
-        Ok(Declarations { jit, declared: HashMap::new(), call_system, switch_out, barrier })
+        let (module, declared) = (Identity::new(), HashMap::new());
+        Ok(Declarations { jit, module, declared, call_system, switch_out, barrier })
     }
 
     /// Declares a function.
@@ -72,19 +75,29 @@ impl Declarations {
             .jit
             .declare_anonymous_function(&signature.clif())
             .expect("a function without a name is new");
+        let id = FuncId { module: self.module, id };
         self.declared.insert(id, Declared { name: name.to_owned(), signature });
         id
     }
 
-    /// # Panics
-    /// If the function is not declared.
-    pub(crate) fn get(&self, id: FuncId) -> &Declared {
-        self.declared.get(&id).expect("a function that this module has declared")
+    /// Takes a declaration back that nothing refers to.
+    pub(crate) fn forget(&mut self, id: FuncId) {
+        self.declared.remove(&id);
     }
 
-    /// The signature of a function, if it is declared.
-    pub(crate) fn signature(&self, id: FuncId) -> Option<Signature> {
-        self.declared.get(&id).map(|declared| declared.signature.clone())
+    /// # Panics
+    /// If the module has not declared the function.
+    pub(crate) fn get(&self, id: FuncId) -> &Declared {
+        self.find(id).expect("a function that this module has declared")
+    }
+
+    /// # Errors
+    /// [`CompileError::OtherModule`].
+    pub(crate) fn find(&self, id: FuncId) -> Result<&Declared, CompileError> {
+        self.declared.get(&id).ok_or_else(|| {
+            let what = format!("function {} of module {}", id.id.as_u32(), id.module.number());
+            CompileError::OtherModule { what }
+        })
     }
 
     /// All declared functions.
@@ -94,20 +107,48 @@ impl Declarations {
 
     /// An empty function, for a declared one.
     pub(crate) fn empty(&self, id: FuncId) -> ir::Function {
-        let name = UserFuncName::user(0, id.as_u32());
-        ir::Function::with_name_signature(name, self.get(id).signature.clif())
+        let signature = self.get(id).signature.clif();
+        ir::Function::with_name_signature(Self::built_as(id), signature)
+    }
+
+    /// The name of Cranelift's code for a function, by which it is known whose it is.
+    fn built_as(id: FuncId) -> UserFuncName {
+        UserFuncName::user(id.module.number(), id.id.as_u32())
+    }
+
+    /// Whether this code was built for this function of this module.
+    ///
+    /// # Errors
+    /// [`CompileError::OtherModule`].
+    pub(crate) fn check_built(&self, id: FuncId, func: &ir::Function) -> Result<(), CompileError> {
+        let name = &self.find(id)?.name;
+        if func.name == Self::built_as(id) {
+            return Ok(());
+        }
+        Err(CompileError::OtherModule { what: format!("the code for {name}, {},", func.name) })
     }
 
     /// For calls of a declared function within `func`.
+    ///
+    /// # Panics
+    /// If the module has not declared it.
     pub(crate) fn reference(&mut self, id: FuncId, func: &mut ir::Function) -> FuncRef {
-        self.jit.declare_func_in_func(id, func)
+        self.get(id);
+        self.jit.declare_func_in_func(id.id, func)
     }
 
     /// For calls of a declared function within `func`, with what is known of it.
-    pub(crate) fn callee(&mut self, id: FuncId, func: &mut ir::Function) -> Callee {
-        let reference = self.reference(id, func);
-        let Declared { name, signature } = self.get(id);
-        Callee { name: name.clone(), signature: signature.clone(), reference }
+    ///
+    /// # Errors
+    /// [`CompileError::OtherModule`].
+    pub(crate) fn callee(
+        &mut self,
+        id: FuncId,
+        func: &mut ir::Function,
+    ) -> Result<Callee, CompileError> {
+        let Declared { name, signature } = self.find(id)?;
+        let (name, signature) = (name.clone(), signature.clone());
+        Ok(Callee { name, signature, reference: self.reference(id, func) })
     }
 
     pub(crate) fn call_system(&mut self, func: &mut ir::Function) -> FuncRef {

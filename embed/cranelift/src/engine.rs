@@ -1,16 +1,16 @@
 //! A runtime, its heap and its collector, set up for code of this crate.
 
-use cranelift_module::FuncId;
 use stackmark::mark_sweep::{self, HeapError, MarkSweep};
-use stackmark::stack::{self, AttachError, Host, Left, Machine, Runtime, RuntimeError, StackError};
+use stackmark::stack::{self, AttachError, Host, Left, Machine, Runtime, RuntimeError};
 use stackmark::unwind::Code;
 use stackmark::{Collector, Config, StartError};
 use std::any::Any;
 use std::sync::Arc;
 
 use crate::barrier::Barrier;
-use crate::error::ModuleError;
+use crate::error::{EntryError, ModuleError};
 use crate::host::{DefaultHost, EngineHost};
+use crate::identity::{FuncId, Identity};
 use crate::machine;
 use crate::module::{Module, Options};
 use crate::program::Program;
@@ -44,9 +44,12 @@ pub enum EngineError {
     /// The thread cannot be attached.
     #[error(transparent)]
     Attach(#[from] AttachError),
-    /// There is no memory for a stack.
+    /// The program belongs to another engine, or is not registered with one.
+    #[error("the program belongs to another engine")]
+    OtherEngine,
+    /// The function is not one to run, or there is no memory for a stack.
     #[error(transparent)]
-    Stack(#[from] StackError),
+    Entry(#[from] EntryError),
     /// A goroutine has parked, and the engine has no scheduler that would run it again.
     #[error("goroutine {goroutine} has parked, and there is no scheduler")]
     Parked {
@@ -58,6 +61,7 @@ pub enum EngineError {
 /// A runtime, its heap and its collector. Natives of this crate find it by the runtime's host.
 #[derive(Debug)]
 pub struct Engine {
+    identity: Identity,
     runtime: Arc<Runtime>,
     collector: Arc<Collector<MarkSweep>>,
     code: Options,
@@ -83,7 +87,8 @@ impl Engine {
         let runtime = Runtime::new(settings.stack, Arc::new(Code::new()), Box::new(host))?;
         let collector = Collector::start(heap, runtime.clone(), &settings.collector)?;
         let collector = Arc::new(collector);
-        let engine = Engine { runtime, collector, code: settings.code };
+        let identity = Identity::new();
+        let engine = Engine { identity, runtime, collector, code: settings.code };
         engine.engine_host().set_collector(&engine.collector);
         Ok(engine)
     }
@@ -127,37 +132,62 @@ impl Engine {
     /// [`ModuleError`].
     pub fn module(&self) -> Result<Module, ModuleError> {
         let barrier = Barrier::of(self.collector.write_barrier());
-        Module::new(self.code.clone(), Some(barrier))
+        Module::of(Some(self.identity), self.code.clone(), Some(barrier))
     }
 
-    /// Places and registers a module of this engine.
+    /// Places and registers a module of this engine. What the program does from then on is the
+    /// front end's word.
     ///
     /// # Errors
-    /// [`ModuleError`].
-    pub fn finish(&self, module: Module) -> Result<Arc<Program>, ModuleError> {
-        let program = Arc::new(module.finish(self.runtime.code())?);
+    /// [`ModuleError`]; [`ModuleError::OtherEngine`] if the module was not made by
+    /// [`Engine::module`] of this engine.
+    ///
+    /// # Safety
+    /// The front end vouches for the code of the module, whatever plain words its exported
+    /// functions are given:
+    ///
+    /// - It reads and writes memory that is there: objects within their sizes, slots within theirs,
+    ///   words of the embedder's. Native functions get the arguments that they ask for.
+    /// - Each value is of its kind. A reference is one to this engine's heap, or 0; it is loaded by
+    ///   [`load_reference`](crate::Function::load_reference) or
+    ///   [declared](crate::Function::reference), and stored into objects by
+    ///   [`store_reference`](crate::Function::store_reference). Descriptors are of this heap.
+    /// - Code that Cranelift's builder makes keeps contracts C1 to C6 of [`stackmark::stack`]: no
+    ///   call leaves managed code but those of [`Function`](crate::Function), and the pinned
+    ///   register stays as it is. A debug build checks some of it: see
+    ///   [`Options::checked`](crate::Options::checked).
+    pub unsafe fn finish(&self, module: Module) -> Result<Arc<Program>, ModuleError> {
+        if module.engine() != Some(self.identity) {
+            return Err(ModuleError::OtherEngine);
+        }
+        let mut program = module.finish(self.runtime.code())?;
+        program.engine = Some(self.identity);
         self.engine_host().add_landing_pads(&program.landing_pads);
-        Ok(program)
+        Ok(Arc::new(program))
     }
 
     /// Runs an [exported](Module::export) function of at most one plain parameter on a goroutine of
-    /// its own, on this thread, to its end. Returns its first result, which is plain.
+    /// its own, on this thread, to its end. Returns its first result, which is plain, or 0. The
+    /// words are as for [`Program::spawn`].
     ///
     /// # Errors
-    /// [`EngineError::Attach`], [`EngineError::Stack`], [`EngineError::Parked`].
-    ///
-    /// # Panics
-    /// If the function is not exported, or takes or returns a reference.
+    /// [`EngineError::OtherEngine`], [`EngineError::Entry`], [`EngineError::Attach`],
+    /// [`EngineError::Parked`].
     pub fn run(
         &self,
         program: &Program,
         function: FuncId,
         argument: usize,
     ) -> Result<usize, EngineError> {
-        assert!(program.is_plain(function), "a function that takes and returns plain words");
+        if program.engine != Some(self.identity) {
+            return Err(EngineError::OtherEngine);
+        }
+        let start = program.plain_start(function)?;
         let machine = Machine::attach(&self.runtime)?;
-        // SAFETY: the argument is plain, as the parameter is.
-        let mut goroutine = unsafe { program.spawn(&self.runtime, function, argument)? };
+        // SAFETY: `finish` has registered the code with this runtime, and its caller vouches for
+        // it. The argument is plain, as the parameter is.
+        let goroutine = unsafe { self.runtime.spawn(start, argument) };
+        let mut goroutine = goroutine.map_err(EntryError::Stack)?;
         let (id, host) = (goroutine.id(), self.engine_host());
         host.await_result(id);
         loop {

@@ -3,13 +3,40 @@
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{self, InstBuilder, MemFlagsData, types::I64};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use cranelift_module::FuncId;
 use stackmark::stack::{asm::layout, poll};
 
 use crate::declarations::{Declarations, Declared};
 use crate::error::CompileError;
-use crate::function::{self, Start};
-use crate::kind::{INT, Signature};
+use crate::function::{self, Function, Start};
+use crate::identity::FuncId;
+use crate::kind::{INT, REF, Signature};
+
+/// An entry of a function: itself a function of the module, and its code.
+pub(crate) struct Entry {
+    pub(crate) id: FuncId,
+    pub(crate) func: ir::Function,
+}
+
+/// Declares an entry and builds it.
+///
+/// # Errors
+/// Those of `body`. Nothing is declared then.
+fn entry(
+    declarations: &mut Declarations,
+    name: &str,
+    signature: Signature,
+    start: Start,
+    body: impl FnOnce(&mut Function<'_>) -> Result<(), CompileError>,
+) -> Result<Entry, CompileError> {
+    let id = declarations.declare(name, signature);
+    match function::build(declarations, id, start, body) {
+        Ok(func) => Ok(Entry { id, func }),
+        Err(error) => {
+            declarations.forget(id);
+            Err(error)
+        }
+    }
+}
 
 /// What a goroutine begins with, `start(goroutine, argument)`, for a function of at most one
 /// parameter.
@@ -19,55 +46,54 @@ use crate::kind::{INT, Signature};
 pub(crate) fn start(
     declarations: &mut Declarations,
     id: FuncId,
-) -> Result<Option<(FuncId, ir::Function)>, CompileError> {
+) -> Result<Option<Entry>, CompileError> {
     let Declared { name, signature } = declarations.get(id);
-    let (name, signature) = (format!("{name}.start"), signature.clone());
-    let takes = match signature.params() {
+    let (name, params) = (format!("{name}.start"), signature.params().to_vec());
+    // The argument comes as a word, whatever register the function takes it in.
+    let takes = match params[..] {
         [] => INT,
-        [param] => *param,
+        [param] if param.is_reference() => REF,
+        [_] => INT,
         _ => return Ok(None),
     };
-    let start = declarations.declare(&name, Signature::new(&[INT, takes], &[INT])?);
-    let func = function::build(declarations, start, Start::Goroutine, |f| {
-        let arguments: Vec<_> = signature.params().iter().map(|_| f.param(1)).collect();
-        let results = f.call(id, &arguments)?;
-        let result = match results.first() {
-            Some(result) if signature.results()[0].clif() == I64 => *result,
-            _ => f.int(0),
+    let own = Signature::new(&[INT, takes], &[INT])?;
+    let entry = entry(declarations, &name, own, Start::Goroutine, |f| {
+        let word = f.param(1);
+        let arguments: Vec<_> = params.iter().map(|param| f.of_word(*param, word)).collect();
+        let result = match f.call(id, &arguments)?.first() {
+            Some(result) => f.to_word(*result),
+            None => f.int(0),
         };
         f.return_(&[result])
     })?;
-    Ok(Some((start, func)))
+    Ok(Some(entry))
 }
 
 /// What native code calls back, `back(block)`. The block holds the goroutine, the arguments and
-/// room for the results.
+/// room for the results, each in a word.
 ///
 /// # Errors
 /// [`CompileError`].
-pub(crate) fn back(
-    declarations: &mut Declarations,
-    id: FuncId,
-) -> Result<(FuncId, ir::Function), CompileError> {
+pub(crate) fn back(declarations: &mut Declarations, id: FuncId) -> Result<Entry, CompileError> {
     let Declared { name, signature } = declarations.get(id);
-    let (name, signature) = (format!("{name}.back"), signature.clone());
-    let back = declarations.declare(&name, Signature::new(&[INT], &[INT])?);
-    let func = function::build(declarations, back, Start::Callback, |f| {
+    let (name, params) = (format!("{name}.back"), signature.params().to_vec());
+    let own = Signature::new(&[INT], &[INT])?;
+    entry(declarations, &name, own, Start::Callback, |f| {
         let block = f.param(0);
         let mut offset = 8;
         let mut arguments = Vec::new();
-        for param in signature.params() {
-            arguments.push(f.load(*param, block, offset));
+        for param in params {
+            arguments.push(f.load(param, block, offset));
             offset += 8;
         }
         for result in f.call(id, &arguments)? {
-            f.store_plain(result, block, offset);
+            let word = f.to_word(result);
+            f.store_plain(word, block, offset);
             offset += 8;
         }
         let zero = f.int(0);
         f.return_(&[zero])
-    })?;
-    Ok((back, func))
+    })
 }
 
 /// The entry of a function whose frame of `frame` bytes is too large for the room that a prologue's
@@ -95,8 +121,8 @@ pub(crate) fn large_frame(
             b.declare_value_needs_stack_map(*param);
         }
     }
-    // The frame of this function is small, and lies above the other.
-    let needed = i64::from(frame) + OWN_FRAME;
+    // The stack pointer lies below this function's own frame.
+    let needed = i64::from(frame) + CALLS;
     let goroutine = b.ins().get_pinned_reg(I64);
     let sp = b.ins().get_stack_pointer(I64);
     let low = b.ins().iadd_imm_s(sp, -needed);
@@ -120,5 +146,5 @@ pub(crate) fn large_frame(
     func
 }
 
-/// Room for the entry's own frame, in bytes.
-const OWN_FRAME: i64 = 64;
+/// Room for the calls that the entry makes, in bytes.
+const CALLS: i64 = 64;

@@ -1,5 +1,7 @@
 //! Why a function or a module is refused.
 
+use cranelift_codegen::ir::Type;
+use stackmark::stack::{CallInError, StackError};
 use stackmark::unwind::CodeError;
 
 /// Why a function is not compiled.
@@ -11,6 +13,18 @@ pub enum CompileError {
     TooManyResults {
         /// How many there are.
         results: usize,
+    },
+    /// Functions pass integers of at most 64 bits, and floating-point numbers of 32 and 64.
+    #[error("{of} is neither a parameter nor a result: it does not fit into a word")]
+    Wide {
+        /// The type.
+        of: Type,
+    },
+    /// A function of another module was named, or code that was built for another function given.
+    #[error("{what} is not of this module")]
+    OtherModule {
+        /// The function, or its code.
+        what: String,
     },
     /// A function got other arguments, or returned other results, than its signature says.
     #[error("function {function}: {what} has {found} values where {expected} are expected")]
@@ -50,13 +64,59 @@ pub enum CompileError {
         /// The values.
         values: String,
     },
-    /// The object's descriptor or size is not one for inline or native allocation.
-    #[error("function {function}: no object has {bytes} bytes")]
-    ObjectSize {
+    /// A function returned a result of another type than its signature says.
+    #[error("function {function}: result {index} is of type {found} where {expected} is expected")]
+    ResultType {
         /// The function.
         function: String,
-        /// The size.
-        bytes: usize,
+        /// Which result.
+        index: usize,
+        /// Its type.
+        expected: Type,
+        /// The type of what is returned.
+        found: Type,
+    },
+    /// A slot with references is not initialised before this call, which it is mapped at.
+    #[error("function {function}: {slot} is not initialised on every path to {call}")]
+    Uninitialised {
+        /// The function.
+        function: String,
+        /// The slot, as Cranelift prints it.
+        slot: String,
+        /// The call, as Cranelift prints it.
+        call: String,
+    },
+    /// A block has no instruction that leaves it.
+    #[error("function {function}: nothing leaves {block}")]
+    Unfilled {
+        /// The function.
+        function: String,
+        /// The block, as Cranelift prints it.
+        block: String,
+    },
+    /// A slot that is too large, or has references behind its end.
+    #[error(
+        "function {function}: no slot of {bytes} bytes has {words} words that are mapped or not"
+    )]
+    Slot {
+        /// The function.
+        function: String,
+        /// The slot's size.
+        bytes: u32,
+        /// How many words the front end has told of.
+        words: usize,
+    },
+    /// The frame is larger than there is room for: that of a function that is entered by a
+    /// goroutine's start or by native code, or of one with very many parameters. What it does
+    /// belongs into a function that it calls.
+    #[error("function {function}: its frame has {bytes} bytes of at most {limit}")]
+    Frame {
+        /// The function.
+        function: String,
+        /// The size of its frame.
+        bytes: u32,
+        /// The most that it may have.
+        limit: usize,
     },
     /// Cranelift refuses the code.
     #[error("function {function}: {error}")]
@@ -83,6 +143,33 @@ pub enum ModuleError {
     /// Cranelift does not support this machine.
     #[error("Cranelift does not compile for this machine: {0}")]
     Machine(String),
+    /// Cranelift has no such setting.
+    #[error("Cranelift's setting {name} is not {value}: {error}")]
+    Setting {
+        /// The setting.
+        name: String,
+        /// What it was to be.
+        value: String,
+        /// Cranelift's reason.
+        error: String,
+    },
+    /// More address space for code than calls reach.
+    #[error("{bytes} bytes of code where calls reach {limit}")]
+    TooLarge {
+        /// How many were asked for.
+        bytes: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// The module was not made by this engine.
+    #[error("the module belongs to another engine")]
+    OtherEngine,
+    /// A function is declared, and exported or called perhaps, but not defined.
+    #[error("function {function} is declared and not defined")]
+    Undefined {
+        /// The function.
+        function: String,
+    },
     /// The system gives no address space for code.
     #[error("cannot reserve address space for {bytes} bytes of code: {error}")]
     Reserve {
@@ -91,10 +178,43 @@ pub enum ModuleError {
         /// The system's reason.
         error: String,
     },
-    /// A declared function is not defined, or calls do not reach each other.
+    /// The memory for code cannot be protected, or there is no unwind information.
     #[error("the code cannot be finished: {0}")]
     Finish(String),
     /// The code cannot be registered.
     #[error(transparent)]
     Code(#[from] CodeError),
+}
+
+/// Why a function of a program is not entered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EntryError {
+    /// The function is another program's, or its module has not
+    /// [exported](crate::Module::export) it.
+    #[error("the program's module has not exported this function")]
+    NotExported,
+    /// A goroutine begins with a function of at most one parameter.
+    #[error("a goroutine begins with at most one parameter, and the function has {params}")]
+    Parameters {
+        /// How many it has.
+        params: usize,
+    },
+    /// [`Engine::run`](crate::Engine::run) takes and returns plain words.
+    #[error("the function takes or returns a reference")]
+    References,
+    /// There are not as many words as arguments and results.
+    #[error("{found} words for {expected} arguments and results")]
+    Words {
+        /// How many arguments and results there are.
+        expected: usize,
+        /// How many words were given.
+        found: usize,
+    },
+    /// There is no memory for a stack.
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// The goroutine cannot be called back.
+    #[error(transparent)]
+    CallIn(#[from] CallInError),
 }

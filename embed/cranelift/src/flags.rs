@@ -22,12 +22,29 @@ pub const REQUIRED: &[(&str, &str)] = &[
 /// `speed_and_size`.
 ///
 /// # Errors
-/// [`ModuleError::Machine`].
+/// [`ModuleError::Machine`], [`ModuleError::Setting`].
 pub fn isa(opt_level: &str) -> Result<OwnedTargetIsa, ModuleError> {
+    with(&[("opt_level", opt_level)])
+}
+
+/// As [`isa`], for object files, whose addresses the linker fills in.
+///
+/// # Errors
+/// As [`isa`].
+pub fn object_isa(opt_level: &str) -> Result<OwnedTargetIsa, ModuleError> {
+    with(&[("opt_level", opt_level), ("is_pic", "true")])
+}
+
+/// This machine, with the required settings and then these.
+fn with(more: &[(&str, &str)]) -> Result<OwnedTargetIsa, ModuleError> {
     let unsupported = |error: &dyn std::fmt::Display| ModuleError::Machine(error.to_string());
     let mut flags = settings::builder();
-    for (name, value) in REQUIRED.iter().chain([&("opt_level", opt_level)]) {
-        flags.set(name, value).map_err(|error| unsupported(&error))?;
+    for (name, value) in REQUIRED.iter().chain(more) {
+        flags.set(name, value).map_err(|error| ModuleError::Setting {
+            name: (*name).into(),
+            value: (*value).into(),
+            error: error.to_string(),
+        })?;
     }
     cranelift_native::builder()
         .map_err(|error| unsupported(&error))?

@@ -2,12 +2,10 @@
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    self, FuncRef, Inst, InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind,
-    UserStackMapEntry, Value, types::I64,
+    self, Block, FuncRef, Inst, InstBuilder, MemFlagsData, StackSlot, Value, types::I64,
 };
 use cranelift_codegen::isa::TargetFrontendConfig;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
-use cranelift_module::FuncId;
 use stackmark::stack::asm::layout::G_STACK_LIMIT;
 use stackmark::stack::poll;
 use std::ops::{Deref, DerefMut};
@@ -15,10 +13,12 @@ use std::ops::{Deref, DerefMut};
 use crate::barrier::Barrier;
 use crate::declarations::{Declarations, Declared};
 use crate::error::CompileError;
+use crate::identity::{FuncId, Identity};
 use crate::kind::{Kind, Signature};
 
 mod calls;
 mod objects;
+mod slots;
 mod within;
 
 /// How a function is entered.
@@ -47,11 +47,20 @@ pub struct Function<'f, M = Within<'f>> {
     signature: Signature,
     params: Vec<Value>,
     outside: Outside,
-    /// The poll of the prologue: slots with references are not zeroed yet.
-    prologue_poll: Option<Inst>,
-    /// Words of stack slots that hold references.
-    mapped: Vec<UserStackMapEntry>,
+    /// Stack slots with references.
+    mapped: Vec<Mapped>,
+    /// The module that it belongs to.
+    belongs_to: Identity,
     module: M,
+}
+
+/// A stack slot with references.
+struct Mapped {
+    /// What makes its address first. Its zeroing follows, without a call in between.
+    made: Inst,
+    slot: StackSlot,
+    /// Offsets of the words that are references.
+    words: Vec<u32>,
 }
 
 /// A function that has its module at hand.
@@ -97,9 +106,6 @@ impl<M> DerefMut for Function<'_, M> {
     }
 }
 
-/// Words that are zeroed one by one; more are zeroed in a loop.
-const UNROLLED: u32 = 32;
-
 /// Makes a declared function: its entry, its prologue's check, its body.
 ///
 /// # Errors
@@ -115,7 +121,7 @@ pub(crate) fn build(
     let mut f = Function::new(declarations, id, &mut func, &mut context).within(declarations);
     f.enter(start);
     body(&mut f)?;
-    f.finish();
+    f.finish()?;
     Ok(func)
 }
 
@@ -140,17 +146,16 @@ impl<'f> Function<'f, Apart> {
             signature: signature.clone(),
             params: Vec::new(),
             outside,
-            prologue_poll: None,
             mapped: Vec::new(),
+            belongs_to: declarations.module,
             module: Apart,
         }
     }
 
     fn within(self, declarations: &'f mut Declarations) -> Function<'f> {
-        let Function { builder, name, signature, params, outside, prologue_poll, mapped, .. } =
-            self;
+        let Function { builder, name, signature, params, outside, mapped, belongs_to, .. } = self;
         let module = Within { declarations };
-        Function { builder, name, signature, params, outside, prologue_poll, mapped, module }
+        Function { builder, name, signature, params, outside, mapped, belongs_to, module }
     }
 }
 
@@ -246,63 +251,6 @@ impl<M> Function<'_, M> {
         self.ins().get_pinned_reg(I64)
     }
 
-    /// A stack slot of so many bytes, rounded up to whole words, and its address. Some of its words
-    /// are references: these are roots at every call from here on, and then all of it is zeroed.
-    ///
-    /// The address is declared. All addresses within the slot derive from it, or are made anew for
-    /// each access.
-    ///
-    /// # Panics
-    /// Behind a call: its stack map would name the slot before it is zeroed.
-    pub fn slot(&mut self, bytes: u32, references: &[bool]) -> (StackSlot, Value) {
-        let polls = usize::from(self.prologue_poll.is_some());
-        let first = self.calls().len() <= polls;
-        assert!(first, "{}: slots are made before the first call", self.name);
-        let bytes = bytes.next_multiple_of(8).max(8);
-        let slot = self.builder.create_sized_stack_slot(StackSlotData::new(
-            StackSlotKind::ExplicitSlot,
-            bytes,
-            3,
-        ));
-        let address = self.ins().stack_addr(I64, slot, 0);
-        let address = self.reference(address);
-        let words = references.iter().enumerate().filter(|(_, is_reference)| **is_reference);
-        let mapped = self.mapped.len();
-        self.mapped.extend(words.map(|(i, _)| UserStackMapEntry {
-            ty: I64,
-            slot,
-            offset: 8 * i as u32,
-        }));
-        if self.mapped.len() > mapped {
-            self.zero_words(address, bytes);
-        }
-        (slot, address)
-    }
-
-    /// Zeroes whole words, without a call.
-    pub fn zero_words(&mut self, at: Value, bytes: u32) {
-        let zero = self.int(0);
-        if bytes <= 8 * UNROLLED {
-            for offset in (0..bytes).step_by(8) {
-                self.ins().store(MemFlagsData::trusted(), zero, at, offset as i32);
-            }
-            return;
-        }
-        let left = self.declare_var(I64);
-        let all = self.int(i64::from(bytes));
-        self.def_var(left, all);
-        let (head, done) = (self.create_block(), self.create_block());
-        self.ins().jump(head, &[]);
-        self.switch_to_block(head);
-        let n = self.use_var(left);
-        let n = self.ins().iadd_imm_s(n, -8);
-        self.def_var(left, n);
-        let to = self.ins().iadd(at, n);
-        self.ins().store(MemFlagsData::trusted(), zero, to, 0);
-        self.ins().brif(n, head, &[], done, &[]);
-        self.switch_to_block(done);
-    }
-
     /// The check of the prologue: makes room for frames, and answers requests.
     fn check_stack(&mut self) {
         let goroutine = self.goroutine();
@@ -311,8 +259,7 @@ impl<M> Function<'_, M> {
         let at = G_STACK_LIMIT as i32;
         let limit = self.ins().load(I64, MemFlagsData::trusted(), goroutine, at);
         let low = self.ins().icmp(IntCC::UnsignedLessThan, sp, limit);
-        let call = self.poll_if(low);
-        self.prologue_poll = Some(call);
+        self.poll_if(low);
     }
 
     /// Polls, for loops and behind calls that may be a part of a recursion: collections and other
@@ -326,36 +273,50 @@ impl<M> Function<'_, M> {
         self.poll_if(asked);
     }
 
-    fn poll_if(&mut self, condition: Value) -> Inst {
+    fn poll_if(&mut self, condition: Value) {
         let (cold, go_on) = (self.create_block(), self.create_block());
         self.set_cold_block(cold);
         self.ins().brif(condition, cold, &[], go_on, &[]);
         self.switch_to_block(cold);
         let zero = self.int(0);
-        let call = self.call_system(poll, zero, zero);
+        self.call_system(poll, zero, zero);
         self.ins().jump(go_on, &[]);
         self.switch_to_block(go_on);
-        call
     }
 
-    fn calls(&self) -> Vec<Inst> {
-        let func = &self.builder.func;
-        let insts = func.layout.blocks().flat_map(|block| func.layout.block_insts(block));
-        insts.filter(|inst| func.dfg.insts[*inst].opcode().is_call()).collect()
+    pub(crate) fn belongs_to(&self) -> Identity {
+        self.belongs_to
     }
 
     /// Ends the function: seals its blocks and completes its stack maps.
-    pub fn finish(mut self) {
-        if !self.mapped.is_empty() {
-            // Every reference word of a slot is a root at every call behind its zeroing.
-            let prologue_poll = self.prologue_poll;
-            for call in self.calls().into_iter().filter(|call| Some(*call) != prologue_poll) {
-                for entry in &self.mapped {
-                    self.builder.func.dfg.append_user_stack_map_entry(call, entry.clone());
-                }
-            }
+    ///
+    /// # Errors
+    /// [`CompileError::Uninitialised`], [`CompileError::Unfilled`].
+    pub fn finish(mut self) -> Result<(), CompileError> {
+        if let Some(block) = self.unfilled() {
+            let (function, block) = (self.name.clone(), block.to_string());
+            return Err(CompileError::Unfilled { function, block });
         }
         self.builder.seal_all_blocks();
+        self.map_slots()?;
         self.builder.finalize(self.outside.frontend_config);
+        Ok(())
+    }
+
+    /// A block that code goes on to and that nothing leaves.
+    fn unfilled(&self) -> Option<Block> {
+        let func = &*self.builder.func;
+        let insts = func.layout.blocks().flat_map(|block| func.layout.block_insts(block));
+        let next = insts.flat_map(|inst| {
+            let (tables, exceptions) = (&func.dfg.jump_tables, &func.dfg.exception_tables);
+            let calls = func.dfg.insts[inst].branch_destination(tables, exceptions);
+            calls.iter().map(|call| call.block(&func.dfg.value_lists)).collect::<Vec<_>>()
+        });
+        let mut blocks = func.layout.blocks().chain(next);
+        let is_left = |block| {
+            let last = func.layout.last_inst(block);
+            last.is_some_and(|inst| func.dfg.insts[inst].opcode().is_terminator())
+        };
+        blocks.find(|block| !is_left(*block))
     }
 }

@@ -98,7 +98,8 @@ impl Host for EngineHost {
     }
 
     fn machine_detached(&self, _slots: usize) {
-        if let Some(data) = machine::take() {
+        // SAFETY: the machine is detached: it runs no managed code any more.
+        if let Some(data) = unsafe { machine::take() } {
             self.own.machine_detached(data.word);
         }
     }

@@ -1,6 +1,6 @@
 //! What values are to the collector, and how functions pass them.
 
-use cranelift_codegen::ir::{AbiParam, Signature as ClifSignature, Type, types};
+use cranelift_codegen::ir::{AbiParam, ArgumentExtension, Signature as ClifSignature, Type, types};
 use cranelift_codegen::isa::CallConv;
 use stackmark::stack::asm::layout::RESULT_WORDS;
 
@@ -11,7 +11,8 @@ use crate::error::CompileError;
 pub enum Kind {
     /// The address of an object, an address within one, or 0.
     Reference,
-    /// Anything else, of this type.
+    /// Anything else, of this type. Functions pass integers of at most 64 bits, and floating-point
+    /// numbers of 32 and 64.
     Plain(Type),
 }
 
@@ -29,6 +30,20 @@ impl Kind {
             Kind::Reference => types::I64,
             Kind::Plain(of) => of,
         }
+    }
+
+    /// Whether functions pass it: the words of a goroutine's header, and of a callback's block,
+    /// hold one value each.
+    fn is_passed(self) -> bool {
+        let of = self.clif();
+        of.is_int() && of.bits() <= 64 || of == types::F32 || of == types::F64
+    }
+
+    /// As a parameter or a result of Cranelift's. A reference asks for an extension to 64 bits,
+    /// which it has: the check of optimised code knows it by that.
+    fn abi(self) -> AbiParam {
+        let param = AbiParam::new(self.clif());
+        if self.is_reference() { param.uext() } else { param }
     }
 
     /// Whether it is a reference.
@@ -62,8 +77,11 @@ impl Signature {
     /// returned in registers; the other results in words of the goroutine's header.
     ///
     /// # Errors
-    /// [`CompileError::TooManyResults`].
+    /// [`CompileError::TooManyResults`], [`CompileError::Wide`].
     pub fn new(params: &[Kind], results: &[Kind]) -> Result<Signature, CompileError> {
+        if let Some(kind) = params.iter().chain(results).find(|kind| !kind.is_passed()) {
+            return Err(CompileError::Wide { of: kind.clif() });
+        }
         let (mut ints, mut floats, mut words) = (0, 0, 0);
         let mut places = Vec::with_capacity(results.len());
         for result in results {
@@ -106,10 +124,15 @@ impl Signature {
     /// As Cranelift sees it.
     pub fn clif(&self) -> ClifSignature {
         let mut clif = ClifSignature::new(CallConv::SystemV);
-        clif.params.extend(self.params.iter().map(|param| AbiParam::new(param.clif())));
-        clif.returns.extend(self.in_registers().map(|result| AbiParam::new(result.clif())));
+        clif.params.extend(self.params.iter().copied().map(Kind::abi));
+        clif.returns.extend(self.in_registers().map(Kind::abi));
         clif
     }
+}
+
+/// Whether this parameter or result of Cranelift's is a reference of a [`Signature`].
+pub(crate) fn is_reference(param: &AbiParam) -> bool {
+    param.value_type == types::I64 && param.extension == ArgumentExtension::Uext
 }
 
 /// A signature of Cranelift's with so many words.

@@ -46,7 +46,11 @@ pub fn set(data: MachineData) -> usize {
 ///
 /// # Panics
 /// Within [`with`].
-pub fn take() -> Option<Box<MachineData>> {
+///
+/// # Safety
+/// The thread runs no managed code any more that allocates or stores by what is taken: it calls
+/// this in [`Host::machine_detached`](stackmark::stack::Host::machine_detached), or is no machine.
+pub unsafe fn take() -> Option<Box<MachineData>> {
     assert_eq!(USES.get(), 0, "a machine's data is in use on this thread");
     let data = MACHINE.replace(ptr::null());
     // SAFETY: made by `set` on this thread, and taken once. References to it are those of `with`,

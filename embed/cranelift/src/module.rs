@@ -1,9 +1,9 @@
 //! Functions that are compiled, placed and registered together.
 
-use cranelift_codegen::ir::{self, Block, FuncRef, Value};
+use cranelift_codegen::ir::{self, Block, FuncRef, Opcode, Value};
 use cranelift_codegen::isa::unwind::UnwindInfo;
 use cranelift_frontend::FunctionBuilderContext;
-use cranelift_module::{FuncId, Module as _};
+use cranelift_module::Module as _;
 use gimli::write::{Address, EhFrame, EndianVec, FrameTable};
 use stackmark::stack::MAX_FRAME;
 use stackmark::unwind::stack_map::cranelift;
@@ -11,12 +11,13 @@ use stackmark::unwind::{self, Code, Region};
 use std::collections::{HashMap, HashSet};
 
 use crate::barrier::Barrier;
-use crate::compile::{Backends, Compiled, Known, compile};
+use crate::compile::{Backends, Compiled, compile};
 use crate::declarations::{Declarations, Declared};
-use crate::entry;
+use crate::entry::{self, Entry};
 use crate::error::{CompileError, ModuleError};
 use crate::flags::isa;
 use crate::function::{self, Apart, Function, Start};
+use crate::identity::{FuncId, Identity};
 use crate::kind::{Kind, Signature};
 use crate::program::{Entries, Placed, Program};
 
@@ -27,7 +28,7 @@ pub struct Options {
     pub name: String,
     /// Cranelift's: `none`, `speed` or `speed_and_size`.
     pub opt_level: String,
-    /// Address space for the module's code, in bytes. Only what is used takes memory.
+    /// Address space for the module's code, in bytes, at most 2 GiB. What is used takes memory.
     pub code_bytes: usize,
     /// Whether optimised code is checked for references and stack addresses that live across a call
     /// outside of a mapped slot. By default in debug builds.
@@ -47,6 +48,8 @@ impl Default for Options {
 
 /// Functions that are compiled, placed and registered together.
 pub struct Module {
+    /// The engine that it was made by.
+    engine: Option<Identity>,
     options: Options,
     backends: Backends,
     declarations: Declarations,
@@ -56,6 +59,9 @@ pub struct Module {
     /// What a goroutine begins with, and what native code calls back, by the function called.
     entries: HashMap<FuncId, Entries<FuncId>>,
 }
+
+/// How far a call reaches, in bytes: its offset has 32 bits, with a sign.
+const CALLS_REACH: usize = 1 << 31;
 
 /// A function's machine code.
 struct Made {
@@ -77,15 +83,30 @@ impl std::fmt::Debug for Module {
 }
 
 impl Module {
-    /// An empty module. `barrier` is that of the heap's collector; without one, functions store no
-    /// references.
+    /// An empty module, of no engine. `barrier` is that of the heap's collector; without one,
+    /// functions store no references.
     ///
     /// # Errors
-    /// [`ModuleError::Machine`], [`ModuleError::Reserve`].
+    /// [`ModuleError::Machine`], [`ModuleError::Setting`], [`ModuleError::TooLarge`],
+    /// [`ModuleError::Reserve`].
     pub fn new(options: Options, barrier: Option<Barrier>) -> Result<Module, ModuleError> {
+        Module::of(None, options, barrier)
+    }
+
+    /// As [`Module::new`], of an engine.
+    pub(crate) fn of(
+        engine: Option<Identity>,
+        options: Options,
+        barrier: Option<Barrier>,
+    ) -> Result<Module, ModuleError> {
+        let bytes = options.code_bytes;
+        if bytes > CALLS_REACH {
+            return Err(ModuleError::TooLarge { bytes, limit: CALLS_REACH });
+        }
         let backends = Backends { optimising: isa(&options.opt_level)?, plain: isa("none")? };
         let declarations = Declarations::new(&backends.optimising, options.code_bytes, barrier)?;
         Ok(Module {
+            engine,
             options,
             backends,
             declarations,
@@ -98,7 +119,7 @@ impl Module {
     /// Declares a function, to be called and defined. Names are for tracebacks and need not differ.
     ///
     /// # Errors
-    /// [`CompileError::TooManyResults`].
+    /// [`CompileError::TooManyResults`], [`CompileError::Wide`].
     pub fn declare(
         &mut self,
         name: &str,
@@ -139,6 +160,7 @@ impl Module {
         id: FuncId,
         body: impl FnOnce(&mut Function<'_>) -> Result<(), CompileError>,
     ) -> Result<(), CompileError> {
+        self.declarations.find(id)?;
         let func = function::build(&mut self.declarations, id, Start::Managed, body)?;
         self.define_function(id, func, None)
     }
@@ -157,30 +179,37 @@ impl Module {
     /// [finishes](Function::finish) the function itself.
     ///
     /// # Panics
-    /// As [`Module::signature`].
+    /// As [`Module::signature`], and if `func` is not an empty one of the function.
     pub fn builder<'f>(
         &mut self,
         id: FuncId,
         func: &'f mut ir::Function,
         context: &'f mut FunctionBuilderContext,
     ) -> Function<'f, Apart> {
+        self.declarations.check_built(id, func).expect("an empty function for a declared one");
         Function::new(&mut self.declarations, id, func, context)
+    }
+
+    /// Whether `f` is a function of this module.
+    fn check_own(&self, f: &Function<'_, Apart>) -> Result<(), CompileError> {
+        if f.belongs_to() == self.declarations.module {
+            return Ok(());
+        }
+        Err(CompileError::OtherModule { what: format!("the caller, {},", f.name()) })
     }
 
     /// Calls a declared function in `f`. Returns its results.
     ///
     /// # Errors
-    /// [`CompileError::Arity`].
-    ///
-    /// # Panics
-    /// As [`Module::signature`].
+    /// [`CompileError::Arity`], [`CompileError::OtherModule`].
     pub fn call(
         &mut self,
         f: &mut Function<'_, Apart>,
         callee: FuncId,
         args: &[Value],
     ) -> Result<Vec<Value>, CompileError> {
-        let callee = self.declarations.callee(callee, f.func);
+        self.check_own(f)?;
+        let callee = self.declarations.callee(callee, f.func)?;
         f.call_declared(&callee, args)
     }
 
@@ -188,10 +217,7 @@ impl Module {
     /// [`Function::try_call`].
     ///
     /// # Errors
-    /// [`CompileError::Arity`].
-    ///
-    /// # Panics
-    /// As [`Module::signature`].
+    /// [`CompileError::Arity`], [`CompileError::OtherModule`].
     pub fn try_call(
         &mut self,
         f: &mut Function<'_, Apart>,
@@ -199,7 +225,8 @@ impl Module {
         args: &[Value],
         landing: Block,
     ) -> Result<Vec<Value>, CompileError> {
-        let callee = self.declarations.callee(callee, f.func);
+        self.check_own(f)?;
+        let callee = self.declarations.callee(callee, f.func)?;
         f.try_call_declared(&callee, args, landing)
     }
 
@@ -214,20 +241,35 @@ impl Module {
         func: ir::Function,
         isolated: Option<Block>,
     ) -> Result<(), CompileError> {
+        self.declarations.check_built(id, &func)?;
+        // The entry that makes room finds the goroutine in the pinned register.
+        let sets_goroutine = opcodes(&func).any(|opcode| opcode == Opcode::SetPinnedReg);
         let compiled = self.compile(id, func, isolated)?;
         if compiled.frame as usize <= MAX_FRAME {
             return self.place(Made { id, of: id, compiled });
         }
+        let too_large = |Compiled { name, frame, .. }| CompileError::Frame {
+            function: name,
+            bytes: frame,
+            limit: MAX_FRAME,
+        };
+        if sets_goroutine {
+            return Err(too_large(compiled));
+        }
         // The function proper gets another identity. Under its own one goes an entry that makes
         // room first.
         let (name, signature) = (self.name(id).to_owned(), self.signature(id).clone());
-        let frame = compiled.frame;
         let body = self.declare_signature(&name, signature);
-        self.place(Made { id: body, of: id, compiled })?;
-        let entry = entry::large_frame(&mut self.declarations, id, body, frame);
-        let compiled = self.compile(id, entry, None)?;
+        let entry = entry::large_frame(&mut self.declarations, id, body, compiled.frame);
+        let entry = self.compile(id, entry, None).and_then(|entry| match entry.frame as usize {
+            // Its own frame is made before it asks for room.
+            bytes if bytes > MAX_FRAME => Err(too_large(entry)),
+            _ => Ok(entry),
+        });
+        let entry = entry.inspect_err(|_| self.declarations.forget(body))?;
+        self.place(Made { id: body, of: id, compiled: compiled.under(id.id, body.id) })?;
         self.large.insert(id);
-        self.place(Made { id, of: id, compiled })
+        self.place(Made { id, of: id, compiled: entry })
     }
 
     /// Makes what a goroutine begins with, and what native code calls back, for a function:
@@ -237,18 +279,26 @@ impl Module {
     /// # Errors
     /// [`CompileError`].
     pub fn export(&mut self, id: FuncId) -> Result<(), CompileError> {
+        self.declarations.find(id)?;
         if self.entries.contains_key(&id) {
             return Ok(());
         }
-        let declarations = &mut self.declarations;
-        let start = entry::start(declarations, id)?;
-        let back = entry::back(declarations, id)?;
-        let entries = Entries::new(self.signature(id), start.as_ref().map(|s| s.0), back.0);
-        self.entries.insert(id, entries);
-        for (entry, func) in start.into_iter().chain([back]) {
-            self.define_function(entry, func, None)?;
-        }
+        let start = self.entry(id, entry::start)?;
+        let back = self.entry(id, |declarations, id| entry::back(declarations, id).map(Some))?;
+        let back = back.expect("made for every function");
+        self.entries.insert(id, Entries::new(self.signature(id), start, back));
         Ok(())
+    }
+
+    /// Makes one entry of a function. If it is refused, none of it stays.
+    fn entry(
+        &mut self,
+        id: FuncId,
+        make: impl FnOnce(&mut Declarations, FuncId) -> Result<Option<Entry>, CompileError>,
+    ) -> Result<Option<FuncId>, CompileError> {
+        let Some(Entry { id, func }) = make(&mut self.declarations, id)? else { return Ok(None) };
+        self.define_function(id, func, None).inspect_err(|_| self.declarations.forget(id))?;
+        Ok(Some(id))
     }
 
     fn compile(
@@ -257,10 +307,8 @@ impl Module {
         func: ir::Function,
         isolated: Option<Block>,
     ) -> Result<Compiled, CompileError> {
-        let Declared { name, signature: own } = self.declarations.get(id);
-        let signature = |number| self.declarations.signature(FuncId::from_u32(number));
-        let known = self.options.checked.then_some(Known { own, signature: &signature });
-        compile(&self.backends, id, name, func, isolated, known)
+        let Declared { name, .. } = self.declarations.get(id);
+        compile(&self.backends, id.id, name, func, isolated, self.options.checked)
     }
 
     /// Puts code into the module.
@@ -268,7 +316,7 @@ impl Module {
         let Compiled { name, bytes, alignment, relocations, .. } = &made.compiled;
         self.declarations
             .jit
-            .define_function_bytes(made.id, *alignment, bytes, relocations)
+            .define_function_bytes(made.id.id, *alignment, bytes, relocations)
             .map_err(|error| CompileError::Place {
                 function: name.clone(),
                 error: error.to_string(),
@@ -277,9 +325,16 @@ impl Module {
         Ok(())
     }
 
-    /// For calls of a declared function, or its address, within `func`.
+    /// For calls of a declared function, or its address, within `func`, a function of this module.
+    ///
+    /// # Panics
+    /// As [`Module::signature`].
     pub fn reference(&mut self, id: FuncId, func: &mut ir::Function) -> FuncRef {
         self.declarations.reference(id, func)
+    }
+
+    pub(crate) fn engine(&self) -> Option<Identity> {
+        self.engine
     }
 
     /// Puts everything in its final place, and registers it with `code`. The code stays until the
@@ -298,12 +353,16 @@ impl Module {
     /// # Errors
     /// [`ModuleError`].
     pub fn place_all(mut self) -> Result<(Program, Region), ModuleError> {
+        let defined: HashSet<FuncId> = self.compiled.iter().map(|made| made.id).collect();
+        if let Some(id) = self.declarations.functions().filter(|id| !defined.contains(id)).min() {
+            return Err(ModuleError::Undefined { function: self.name(id).to_owned() });
+        }
         self.declarations
             .jit
             .finalize_definitions()
             .map_err(|error| ModuleError::Finish(error.to_string()))?;
         let jit = &self.declarations.jit;
-        let address = |id: FuncId| jit.get_finalized_function(id) as usize;
+        let address = |id: FuncId| jit.get_finalized_function(id.id) as usize;
         let mut table = FrameTable::default();
         let cie =
             self.backends.plain.create_systemv_cie().ok_or_else(|| {
@@ -315,7 +374,7 @@ impl Module {
             max_frame: Some(MAX_FRAME as u32),
             ..Region::default()
         };
-        let mut program = Program::default();
+        let mut program = Program::empty();
         for Made { id, of, compiled } in self.compiled {
             let (start, len) = (address(id), compiled.bytes.len());
             region.functions.push(unwind::Function {
@@ -367,4 +426,9 @@ impl Module {
         self.declarations.keep_code();
         Ok((program, region))
     }
+}
+
+fn opcodes(func: &ir::Function) -> impl Iterator<Item = Opcode> + '_ {
+    let insts = func.layout.blocks().flat_map(|block| func.layout.block_insts(block));
+    insts.map(|inst| func.dfg.insts[inst].opcode())
 }

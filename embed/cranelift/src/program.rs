@@ -1,10 +1,11 @@
 //! Managed code in its final place.
 
-use cranelift_module::FuncId;
-use stackmark::stack::{CallInError, Caller, Goroutine, Runtime, StackError, asm};
+use stackmark::stack::{Caller, Goroutine, Runtime, asm};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::error::EntryError;
+use crate::identity::{FuncId, Identity};
 use crate::kind::Signature;
 
 /// A function in its final place.
@@ -34,7 +35,8 @@ pub(crate) struct Entries<A> {
     /// `back(block)`: what native code calls back. The block holds the goroutine, the arguments and
     /// room for the results.
     back: A,
-    /// Arguments and results, in words.
+    /// Arguments, and arguments and results, in words.
+    params: usize,
     words: usize,
     /// Whether the function takes and returns no reference.
     plain: bool,
@@ -45,13 +47,15 @@ impl<A: Copy> Entries<A> {
     pub(crate) fn new(signature: &Signature, start: Option<A>, back: A) -> Entries<A> {
         let (params, results) = (signature.params(), signature.results());
         let plain = !params.iter().chain(results).any(|kind| kind.is_reference());
-        Entries { start, back, words: params.len() + results.len(), plain }
+        let words = params.len() + results.len();
+        Entries { start, back, params: params.len(), words, plain }
     }
 
     pub(crate) fn map<B>(&self, f: impl Fn(A) -> B) -> Entries<B> {
         Entries {
             start: self.start.map(&f),
             back: f(self.back),
+            params: self.params,
             words: self.words,
             plain: self.plain,
         }
@@ -60,8 +64,10 @@ impl<A: Copy> Entries<A> {
 
 /// Managed code in its final place. It stays there until the process ends, also after this value is
 /// dropped. Any thread may use it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Program {
+    /// The engine that its code is registered with.
+    pub(crate) engine: Option<Identity>,
     pub(crate) functions: Vec<Placed>,
     pub(crate) addresses: HashMap<FuncId, usize>,
     pub(crate) entries: HashMap<FuncId, Entries<usize>>,
@@ -69,6 +75,17 @@ pub struct Program {
 }
 
 impl Program {
+    /// One without functions.
+    pub(crate) fn empty() -> Program {
+        Program {
+            engine: None,
+            functions: Vec::new(),
+            addresses: HashMap::new(),
+            entries: HashMap::new(),
+            landing_pads: HashMap::new(),
+        }
+    }
+
     /// Its functions, by ascending addresses.
     pub fn functions(&self) -> &[Placed] {
         &self.functions
@@ -104,59 +121,75 @@ impl Program {
         self.landing_pads.get(&return_address).copied()
     }
 
-    pub(crate) fn is_plain(&self, id: FuncId) -> bool {
-        self.exported(id).plain
+    /// What a goroutine begins with that calls an exported function.
+    ///
+    /// # Errors
+    /// [`EntryError::NotExported`], [`EntryError::Parameters`].
+    pub(crate) fn start(&self, id: FuncId) -> Result<usize, EntryError> {
+        let Entries { start, params, .. } = *self.exported(id)?;
+        start.ok_or(EntryError::Parameters { params })
     }
 
-    fn exported(&self, id: FuncId) -> &Entries<usize> {
-        self.entries.get(&id).expect("a function that its module has exported")
+    /// As [`Program::start`], for a function that takes and returns plain words.
+    ///
+    /// # Errors
+    /// Those, and [`EntryError::References`].
+    pub(crate) fn plain_start(&self, id: FuncId) -> Result<usize, EntryError> {
+        let start = self.start(id)?;
+        if self.exported(id)?.plain { Ok(start) } else { Err(EntryError::References) }
+    }
+
+    fn exported(&self, id: FuncId) -> Result<&Entries<usize>, EntryError> {
+        self.entries.get(&id).ok_or(EntryError::NotExported)
     }
 
     /// A goroutine that calls an [exported](crate::Module::export) function of at most one
-    /// parameter with `argument`. Its result goes to
-    /// [`Host::goroutine_exited`](stackmark::stack::Host::goroutine_exited).
+    /// parameter with `argument`. Its first result goes to
+    /// [`Host::goroutine_exited`](stackmark::stack::Host::goroutine_exited). An integer is the low
+    /// bits of a word, extended by zeros in the result; a floating-point number is its bits.
     ///
     /// # Errors
-    /// [`StackError::OutOfMemory`].
-    ///
-    /// # Panics
-    /// If the function is not exported, or has more parameters.
+    /// [`EntryError::NotExported`], [`EntryError::Parameters`], [`EntryError::Stack`].
     ///
     /// # Safety
-    /// `argument` is of the parameter's kind. If it is a reference, its object is alive: the
-    /// goroutine roots it from now on.
+    /// - The code of the module keeps the contracts: see [`Engine::finish`](crate::Engine::finish).
+    ///   It is registered with the code of `runtime`, and what it stores and allocates belongs to
+    ///   the heap of this runtime's collector.
+    /// - `argument` is of the parameter's kind. If it is a reference, its object is alive: the
+    ///   goroutine roots it from now on.
     pub unsafe fn spawn(
         &self,
         runtime: &Runtime,
         id: FuncId,
         argument: usize,
-    ) -> Result<Arc<Goroutine>, StackError> {
-        let start = self.exported(id).start.expect("a function of at most one parameter");
+    ) -> Result<Arc<Goroutine>, EntryError> {
         // SAFETY: the module's code keeps the contracts; the entry takes such an argument.
-        unsafe { runtime.spawn(start, argument) }
+        Ok(unsafe { runtime.spawn(self.start(id)?, argument)? })
     }
 
     /// Calls an [exported](crate::Module::export) function from within a foreign call, on the
-    /// goroutine of `caller`. `words` holds the arguments, then room for the results.
+    /// goroutine of `caller`. `words` holds the arguments, then room for the results, as for
+    /// [`Program::spawn`].
     ///
     /// # Errors
-    /// [`CallInError`].
-    ///
-    /// # Panics
-    /// If the function is not exported, or `words` are not as many as its parameters and results.
+    /// [`EntryError::NotExported`], [`EntryError::Words`], [`EntryError::CallIn`].
     ///
     /// # Safety
-    /// The arguments are of the parameters' kinds; the objects of references are alive. Results
-    /// that are references stay valid only while the collector cannot run: the caller makes handles
-    /// of them first. Native code keeps no address in the goroutine's stack across the call.
+    /// - As for [`Program::spawn`], with the runtime of `caller`.
+    /// - The arguments are of the parameters' kinds; the objects of references are alive. Results
+    ///   that are references stay valid only while the collector cannot run: the caller makes
+    ///   handles of them first.
+    /// - Native code keeps no address in the goroutine's stack across the call.
     pub unsafe fn call_back(
         &self,
         caller: Caller<'_>,
         id: FuncId,
         words: &mut [usize],
-    ) -> Result<(), CallInError> {
-        let entries = self.exported(id);
-        assert_eq!(words.len(), entries.words, "arguments and results of the function");
+    ) -> Result<(), EntryError> {
+        let entries = self.exported(id)?;
+        if words.len() != entries.words {
+            return Err(EntryError::Words { expected: entries.words, found: words.len() });
+        }
         let mut block = Vec::with_capacity(1 + words.len());
         block.push(caller.goroutine().address());
         block.extend_from_slice(words);

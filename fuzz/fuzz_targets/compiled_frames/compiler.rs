@@ -84,7 +84,7 @@ fn body(
     let Layout { references, array } = LAYOUTS[number];
     f.enter(Start::Managed);
     // The address of the array is taken once, and every access goes through the one declared value.
-    let (_, array_address) = f.slot(array, &[]);
+    let (_, array_address) = f.slot(array, &[]).expect("a slot");
     let last = array as i32 - 8;
     let layout = f.int(number as i64);
     f.leaf(natives.begin, layout, layout);

@@ -85,7 +85,7 @@ impl Steps {
             f.enter(Start::Goroutine);
             let argument = f.param(1);
             let words: Vec<bool> = (0..HEAD + REFERENCES).map(|word| word >= HEAD).collect();
-            let (_, array) = f.slot((words.len() * WORD) as u32, &words);
+            let (_, array) = f.slot((words.len() * WORD) as u32, &words).expect("a slot");
             let value = f.int(7);
             f.store_plain(value, array, 0);
             let act = f.load_plain(I64, argument, 8);

@@ -72,7 +72,7 @@ impl Compiler {
         let (mut func, mut context) = (self.module.empty(id), FunctionBuilderContext::new());
         let mut f = self.module.builder(id, &mut func, &mut context);
         build(&mut f, &mut self.module);
-        f.finish();
+        f.finish().expect("correct code");
         self.module.define_function(id, func, None).expect("correct code");
     }
 
@@ -133,7 +133,7 @@ impl Compiler {
             f.enter(Start::Managed);
             let [n, object] = f.params();
             // An address in the own frame, live across the call: a move rewrites it.
-            let (_, own) = f.slot(8 + pad, &[]);
+            let (_, own) = f.slot(8 + pad, &[]).expect("a slot");
             f.store_plain(n, own, 0);
             let (last, more) = (f.create_block(), f.create_block());
             f.ins().brif(n, more, &[], last, &[]);

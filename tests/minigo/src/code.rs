@@ -1,7 +1,6 @@
 //! A compiled program, as the runtime sees it.
 
-use cranelift_module::FuncId;
-use stackmark_cranelift::Program;
+use stackmark_cranelift::{FuncId, Program};
 use std::collections::HashMap;
 
 /// What a function is to tracebacks and to `recover`.

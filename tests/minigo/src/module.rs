@@ -6,8 +6,7 @@ use crate::runtime::host;
 use crate::runtime::typeinfo::TypeInfo;
 use crate::types::Layout;
 use cranelift_codegen::ir::{self, Block};
-use cranelift_module::FuncId;
-use stackmark_cranelift::{Module, ModuleError, Options, Signature};
+use stackmark_cranelift::{FuncId, Module, ModuleError, Options, Signature};
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 
@@ -61,12 +60,8 @@ fn refused(error: &ModuleError) -> CompileError {
 
 impl Emitter {
     pub(crate) fn new() -> Compiled<Emitter> {
-        let options = Options {
-            name: "minigo".into(),
-            code_bytes: CODE_BYTES,
-            checked: false,
-            ..Options::default()
-        };
+        let options =
+            Options { name: "minigo".into(), code_bytes: CODE_BYTES, ..Options::default() };
         Ok(Emitter {
             module: Module::new(options, Some(host::barrier())).map_err(|e| refused(&e))?,
             roles: HashMap::new(),

@@ -7,11 +7,11 @@
 
 use crate::front::Program;
 use crate::walk::{Node, children};
-use cranelift_module::FuncId;
 use go_parser::ast::{Decl, Expr, Node as _, Spec, Stmt};
 use go_types::{ObjKey, OperandMode, SelectionKind};
 use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
+use stackmark_cranelift::FuncId;
 use std::collections::HashMap;
 
 /// A function of the program with the literals in it, the initialisers of all variables together,

@@ -2,16 +2,16 @@
 
 use cranelift_codegen::ir::{
     Block, BlockArg, BlockCall, ExceptionTableData, ExceptionTableItem, Inst, InstBuilder,
-    MemFlagsData, Type, Value, types::I64,
+    MemFlagsData, Type, Value, types, types::I64,
 };
 use stackmark::stack::YIELD;
 use stackmark::stack::asm::layout::{G_RESULTS, NativeFn, RESULT_WORDS};
 
 use super::Function;
-use crate::check::plain;
 use crate::declarations::Callee;
 use crate::error::CompileError;
 use crate::kind::{Kind, ResultPlace, Signature};
+use crate::trace::plain;
 
 impl<M> Function<'_, M> {
     pub(super) fn call_system(&mut self, native: NativeFn, a: Value, b: Value) -> Inst {
@@ -37,20 +37,53 @@ impl<M> Function<'_, M> {
     /// Calls a native function on the system stack, which is atomic to the collector until it
     /// returns, parks, or goes into a foreign call. It gets the address of the goroutine's header,
     /// the first argument, and the others in the header's result words from the second on. Its
-    /// result is plain: [declare](Function::reference) it if it is a reference.
+    /// result is plain: [declare](Function::reference) it if it is a reference. Arguments become
+    /// [words](Function::to_word).
     ///
     /// # Panics
-    /// With more arguments than there are result words.
+    /// With more arguments than there are result words, or one of more than 64 bits.
     pub fn native(&mut self, native: NativeFn, args: &[Value]) -> Value {
         assert!(args.len() <= RESULT_WORDS, "{} arguments for a native function", args.len());
         let goroutine = self.goroutine();
         for (word, arg) in args.iter().enumerate().skip(1) {
             let at = (G_RESULTS + 8 * word) as i32;
-            self.ins().store(MemFlagsData::trusted(), *arg, goroutine, at);
+            let word = match self.func.dfg.value_type(*arg).bits() {
+                64 => *arg,
+                _ => self.to_word(*arg),
+            };
+            self.ins().store(MemFlagsData::trusted(), word, goroutine, at);
         }
-        let first = args.first().copied().unwrap_or_else(|| self.int(0));
+        let first = match args.first() {
+            Some(first) => self.to_word(*first),
+            None => self.int(0),
+        };
         let call = self.call_system(native, goroutine, first);
         self.inst_results(call)[0]
+    }
+
+    /// A value as a word: an integer is extended by zeros, a floating-point number is its bits.
+    ///
+    /// # Panics
+    /// If it has more than 64 bits.
+    pub fn to_word(&mut self, value: Value) -> Value {
+        let of = self.func.dfg.value_type(value);
+        assert!(of.bits() <= 64, "{}: a value of type {of} is no word", self.name());
+        let value = match of.is_int() {
+            true => value,
+            false => {
+                let bits = Type::int(of.bits() as u16).expect("of a whole number of bytes");
+                self.ins().bitcast(bits, MemFlagsData::new(), value)
+            }
+        };
+        if of.bits() < 64 { self.ins().uextend(I64, value) } else { value }
+    }
+
+    /// The value of this kind that a word holds.
+    pub(crate) fn of_word(&mut self, kind: Kind, word: Value) -> Value {
+        let of = kind.clif();
+        let bits = Type::int(of.bits() as u16).expect("a kind that functions pass");
+        let word = if bits == types::I64 { word } else { self.ins().ireduce(bits, word) };
+        if of.is_int() { word } else { self.ins().bitcast(of, MemFlagsData::new(), word) }
     }
 
     /// Calls a C function of two words that is short, waits for nothing, calls nothing back and
@@ -140,12 +173,13 @@ impl<M> Function<'_, M> {
     pub(super) fn results(&mut self, signature: &Signature, registers: &[Value]) -> Vec<Value> {
         let mut registers = registers.iter().copied();
         let places: Vec<(Kind, ResultPlace)> = signature.places().collect();
-        let place = |(kind, place): (Kind, ResultPlace)| {
-            let value = match place {
-                ResultPlace::Register => registers.next().expect("a register for the result"),
-                ResultPlace::Word(word) => self.result_word(word, kind.clif()),
-            };
-            if kind.is_reference() { self.reference(value) } else { value }
+        let place = |(kind, place): (Kind, ResultPlace)| match place {
+            ResultPlace::Register => {
+                let value = registers.next().expect("a register for the result");
+                if kind.is_reference() { self.reference(value) } else { value }
+            }
+            ResultPlace::Word(word) if kind.is_reference() => self.result_reference(word),
+            ResultPlace::Word(word) => self.result_word(word, kind.clif()),
         };
         places.into_iter().map(place).collect()
     }
@@ -153,10 +187,17 @@ impl<M> Function<'_, M> {
     /// Returns these results.
     ///
     /// # Errors
-    /// [`CompileError::Arity`].
+    /// [`CompileError::Arity`], [`CompileError::ResultType`].
     pub fn return_(&mut self, results: &[Value]) -> Result<(), CompileError> {
         let signature = self.signature.clone();
         self.check_count(&|| "a return".to_owned(), signature.results().len(), results.len())?;
+        for (index, (kind, result)) in signature.results().iter().zip(results).enumerate() {
+            let (expected, found) = (kind.clif(), self.func.dfg.value_type(*result));
+            if found != expected {
+                let function = self.name.clone();
+                return Err(CompileError::ResultType { function, index, expected, found });
+            }
+        }
         let mut registers = Vec::new();
         let mut goroutine = None;
         for ((_, place), result) in signature.places().zip(results) {
@@ -190,6 +231,14 @@ impl<M> Function<'_, M> {
     pub fn result_word(&mut self, word: usize, of: Type) -> Value {
         let goroutine = self.goroutine();
         self.ins().load(of, plain(), goroutine, (G_RESULTS + 8 * word) as i32)
+    }
+
+    /// As [`Function::result_word`], for a reference, which is declared.
+    pub fn result_reference(&mut self, word: usize) -> Value {
+        let goroutine = self.goroutine();
+        let at = (G_RESULTS + 8 * word) as i32;
+        let value = self.ins().load(I64, MemFlagsData::trusted(), goroutine, at);
+        self.reference(value)
     }
 
     /// Keeps references alive up to here: for native code that was given them and may still read

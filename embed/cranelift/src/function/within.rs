@@ -2,11 +2,11 @@
 //! with landing pads; foreign calls; allocation, and stores by the write barrier.
 
 use cranelift_codegen::ir::{Block, InstBuilder, TrapCode, Value, types::I64};
-use cranelift_module::FuncId;
 use stackmark::mark_sweep::DescriptorId;
 
 use super::{Function, Within};
 use crate::error::CompileError;
+use crate::identity::FuncId;
 use crate::kind::REF;
 use crate::natives;
 
@@ -14,9 +14,9 @@ impl<'f> Function<'f, Within<'f>> {
     /// Calls a managed function of the module. Returns its results.
     ///
     /// # Errors
-    /// [`CompileError::Arity`].
+    /// [`CompileError::Arity`], [`CompileError::OtherModule`].
     pub fn call(&mut self, callee: FuncId, args: &[Value]) -> Result<Vec<Value>, CompileError> {
-        let callee = self.module.declarations.callee(callee, self.builder.func);
+        let callee = self.module.declarations.callee(callee, self.builder.func)?;
         self.call_declared(&callee, args)
     }
 
@@ -25,22 +25,25 @@ impl<'f> Function<'f, Within<'f>> {
     /// plain, the second a reference.
     ///
     /// # Errors
-    /// [`CompileError::Arity`].
+    /// [`CompileError::Arity`], [`CompileError::OtherModule`].
     pub fn try_call(
         &mut self,
         callee: FuncId,
         args: &[Value],
         landing: Block,
     ) -> Result<Vec<Value>, CompileError> {
-        let callee = self.module.declarations.callee(callee, self.builder.func);
+        let callee = self.module.declarations.callee(callee, self.builder.func)?;
         self.try_call_declared(&callee, args, landing)
     }
 
     /// The address of a managed function of the module, as
     /// [`call_indirect`](crate::Function::call_indirect) takes it.
-    pub fn address_of(&mut self, function: FuncId) -> Value {
-        let reference = self.module.declarations.reference(function, self.builder.func);
-        self.ins().func_addr(I64, reference)
+    ///
+    /// # Errors
+    /// [`CompileError::OtherModule`].
+    pub fn address_of(&mut self, function: FuncId) -> Result<Value, CompileError> {
+        let callee = self.module.declarations.callee(function, self.builder.func)?;
+        Ok(self.ins().func_addr(I64, callee.reference))
     }
 
     /// Calls the C function at `address`, which may wait, call back and take long, with up to six
@@ -87,7 +90,7 @@ impl<'f> Function<'f, Within<'f>> {
     /// # Panics
     /// If the module was made without a barrier.
     pub fn store_reference(&mut self, value: Value, object: Value, offset: i32) {
-        let overwritten = self.barrier().overwritten;
+        let overwritten = self.barrier().reports_overwritten();
         self.if_reported(|f| {
             let to = f.ins().iadd_imm_s(object, i64::from(offset));
             let to = f.reference(to);

@@ -10,10 +10,10 @@ use crate::runtime::natives::Failure;
 use crate::types::{Kind, Part, Sig, Ty};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types as clif};
-use cranelift_module::FuncId;
 use go_parser::Pos;
 use go_parser::ast::{CallExpr, Expr, Node, SelectorExpr};
 use go_types::{ObjKey, OperandMode, Selection, SelectionKind};
+use stackmark_cranelift::FuncId;
 use std::rc::Rc;
 
 /// What is called.

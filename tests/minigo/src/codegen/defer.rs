@@ -17,11 +17,10 @@ use crate::runtime::natives::{self, DEFER_HEAD, DEFER_LINK};
 use crate::types::{Kind, Sig, Ty};
 use crate::walk::{Node as Walk, children};
 use cranelift_codegen::ir::{Block, InstBuilder, StackSlot, Value, types as clif};
-use cranelift_module::FuncId;
 use go_parser::ast::{BlockStmt, CallExpr, Node, Stmt};
 use go_types::{Builtin, ObjKey, OperandMode};
 use stackmark_asm::layout::G_LANGUAGE;
-use stackmark_cranelift::{REF, Start};
+use stackmark_cranelift::{FuncId, REF, Start};
 use std::rc::Rc;
 
 /// Results of more bytes than this live in the heap while deferred functions may change them.
@@ -73,7 +72,8 @@ impl FuncGen<'_, '_> {
             let slot = match boxed {
                 true => self.word_slot(),
                 false => {
-                    let (slot, at) = self.b.slot(layout.size as u32, &layout.words);
+                    let slot = self.b.slot(layout.size as u32, &layout.words);
+                    let (slot, at) = slot.expect("words within the result's size");
                     if !layout.has_refs() {
                         self.b.zero_words(at, (layout.size as u32).next_multiple_of(8));
                     }
@@ -87,7 +87,7 @@ impl FuncGen<'_, '_> {
     }
 
     fn word_slot(&mut self) -> StackSlot {
-        self.b.slot(8, &[true]).0
+        self.b.slot(8, &[true]).expect("a slot of one word").0
     }
 
     /// The result variables of a function with defer statements, then its defer frame.

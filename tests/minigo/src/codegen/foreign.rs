@@ -8,10 +8,9 @@ use crate::error::Compiled;
 use crate::runtime::natives;
 use crate::types::{Sig, Ty};
 use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value, types as clif};
-use cranelift_module::FuncId;
 use go_types::ObjKey;
 use stackmark_asm::layout::NativeFn;
-use stackmark_cranelift::{INT, Start};
+use stackmark_cranelift::{FuncId, INT, Start};
 
 /// A function of package C.
 #[derive(Clone, Debug)]

@@ -8,11 +8,10 @@ use crate::types::{Kind, Sig, Ty};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{self, Block, InstBuilder, TrapCode, Value, types as clif};
 use cranelift_frontend::{FunctionBuilderContext, Variable};
-use cranelift_module::FuncId;
 use go_parser::Pos;
 use go_parser::ast::{BlockStmt, Expr, NodeId};
 use go_types::ObjKey;
-use stackmark_cranelift::{Apart, Start};
+use stackmark_cranelift::{Apart, FuncId, Start};
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -101,7 +100,9 @@ impl<'p> Compiler<'p> {
         let mut g = FuncGen::new(self, b, sig);
         body(&mut g)?;
         let FuncGen { b, isolated, .. } = g;
-        b.finish();
+        if let Err(error) = b.finish() {
+            unreachable!("{error}");
+        }
         self.emitter.define(id, func, isolated);
         Ok(())
     }
@@ -254,8 +255,7 @@ impl<'a, 'p> FuncGen<'a, 'p> {
     }
 
     pub(crate) fn result_ref(&mut self, index: usize) -> Value {
-        let v = self.b.result_word(index, clif::I64);
-        self.b.reference(v)
+        self.b.result_reference(index)
     }
 
     /// What comes next is compiled from this place. Returns the line before.

@@ -74,7 +74,7 @@ impl FuncGen<'_, '_> {
                         .filter(|(c, _)| c.part.is_reference())
                         .map(|(_, v)| *v)
                         .collect();
-                    let lost: Vec<i64> = match self.b.barrier().overwritten {
+                    let lost: Vec<i64> = match self.b.barrier().reports_overwritten() {
                         true => components
                             .iter()
                             .filter(|c| c.part.is_reference())

@@ -38,11 +38,11 @@ use crate::front::Program;
 use crate::module::{Emitter, Entries};
 use crate::recursion::Recursion;
 use crate::types::{Kind, Sig, Ty, Types};
-use cranelift_module::FuncId;
 use function::FuncGen;
 use go_parser::ast::{Decl, Expr, FuncLit, Spec};
 use go_parser::{FuncDeclKey, IdentKey, Pos};
 use go_types::ObjKey;
+use stackmark_cranelift::FuncId;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 

@@ -13,8 +13,7 @@ use crate::module::Emitter;
 use crate::runtime::natives::{self, NativeFn};
 use crate::types::Part;
 use cranelift_codegen::ir::{InstBuilder, Value, types as clif};
-use cranelift_module::FuncId;
-use stackmark_cranelift::{INT, REF, Start};
+use stackmark_cranelift::{FuncId, INT, REF, Start};
 
 /// The functions of this file.
 #[derive(Clone, Copy)]

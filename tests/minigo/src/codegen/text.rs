@@ -8,8 +8,7 @@ use crate::error::Compiled;
 use crate::runtime::natives;
 use crate::types::{Part, Sig};
 use cranelift_codegen::ir::{InstBuilder, Value, types as clif};
-use cranelift_module::FuncId;
-use stackmark_cranelift::{INT, REF, Start};
+use stackmark_cranelift::{FuncId, INT, REF, Start};
 use std::rc::Rc;
 
 const NAME: &str = "minigo.text";

@@ -8,8 +8,7 @@ use crate::code::Role;
 use crate::runtime::typeinfo::TypeInfo;
 use crate::types::{Part, Sig};
 use cranelift_codegen::ir::{self, InstBuilder, Value, types as clif};
-use cranelift_module::FuncId;
-use stackmark_cranelift::{INT, REF, Start};
+use stackmark_cranelift::{FuncId, INT, REF, Start};
 use std::rc::Rc;
 
 impl Compiler<'_> {

@@ -91,7 +91,8 @@ impl FuncGen<'_, '_> {
     }
 
     fn make_slot(&mut self, obj: ObjKey, size: u32, words: &Rc<[bool]>) {
-        let (_, address) = self.b.slot(size, words);
+        let slot = self.b.slot(size, words);
+        let (_, address) = slot.expect("words within the variable's size");
         self.slots.insert(obj, address);
     }
 

@@ -2,8 +2,7 @@
 
 use super::host;
 use crate::code::Role;
-use cranelift_module::FuncId;
-use stackmark_cranelift::{Placed, Program};
+use stackmark_cranelift::{FuncId, Placed, Program};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;

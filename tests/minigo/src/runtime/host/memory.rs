@@ -31,7 +31,8 @@ pub(super) fn machine_attached() -> usize {
 }
 
 pub(super) fn machine_detached() {
-    drop(machine::take());
+    // SAFETY: the machine is detached: it runs no managed code any more.
+    drop(unsafe { machine::take() });
 }
 
 /// Zeroed memory, or the reason why there is none.
