@@ -27,6 +27,7 @@ mod kind;
 pub mod machine;
 mod module;
 mod natives;
+pub mod object;
 mod program;
 pub mod rematerialise;
 mod trace;
