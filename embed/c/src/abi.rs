@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt::{Display, Write as _};
 use std::io::Write as _;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::sync::Once;
 
@@ -72,7 +73,25 @@ pub(crate) fn given<T>(argument: Option<T>, name: &str) -> Result<T, Failure> {
 }
 
 /// Where a result goes.
-pub(crate) type Out<'o, T> = Option<&'o mut MaybeUninit<T>>;
+#[repr(transparent)]
+pub(crate) struct Out<'o, T>(*mut T, PhantomData<&'o mut T>);
+
+impl<'o, T> Out<'o, T> {
+    /// The place, for the argument `name`.
+    pub(crate) fn given(self, name: &str) -> Result<&'o mut MaybeUninit<T>, Failure> {
+        check_place(self.0, name)?;
+        // SAFETY: the header asks for a place of the caller's, writable, for as long as the call
+        // lasts.
+        Ok(unsafe { &mut *self.0.cast() })
+    }
+
+    /// As [`Out::given`]; `None` for NULL. For functions that have no way to fail: the process ends
+    /// with one line.
+    pub(crate) fn get(self, name: &str) -> Option<&'o mut MaybeUninit<T>> {
+        let place = (!self.0.is_null()).then(|| self.given(name))?;
+        Some(place.unwrap_or_else(|failure| panic!("{failure}")))
+    }
+}
 
 thread_local! {
     static LAST: RefCell<CString> = RefCell::default();
@@ -93,7 +112,7 @@ pub(crate) fn make<T>(
     name: &str,
     f: impl FnOnce() -> Result<T, Failure>,
 ) -> c_int {
-    code(given(out, name).and_then(|out| {
+    code(out.given(name).and_then(|out| {
         f().map(|value| {
             out.write(value);
         })

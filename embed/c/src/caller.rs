@@ -164,8 +164,11 @@ extern "C" fn stackmark_foreign_enter(out: Out<'_, ForeignTable>) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_foreign_leave(call: Option<&mut ForeignTable>) {
+extern "C" fn stackmark_foreign_leave(call: Out<'_, ForeignTable>) {
+    let call = call.get("stackmark_foreign_leave: call");
     let call = call.expect("stackmark_foreign_leave: call is NULL");
+    // SAFETY: any bits are a value of the type; the tag says whether they are a call's.
+    let call = unsafe { call.assume_init_mut() };
     // SAFETY: used here.
     let caller = unsafe { the_caller("stackmark_foreign_leave") };
     assert!(

@@ -21,8 +21,8 @@ extern "C-unwind" fn stackmark_catch_native(
     exception: Out<'_, Owned<ExceptionBox>>,
 ) -> c_int {
     code((|| {
-        let (f, result) = (given(f, "f")?, given(result, "result")?);
-        let exception = given(exception, "exception")?;
+        let (f, result) = (given(f, "f")?, result.given("result")?);
+        let exception = exception.given("exception")?;
         // SAFETY: used within this native function.
         let caller = unsafe { Caller::try_current() };
         let text = "this thread runs no goroutine";

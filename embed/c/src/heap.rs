@@ -10,7 +10,7 @@ use stackmark::mark_sweep::{
 };
 
 use crate::abi::{
-    Failure, HEAP_FULL, INVALID, NO_MEMORY, OUTSIDE, Out, Versioned, given, make, read, slice,
+    Failure, HEAP_FULL, INVALID, NO_MEMORY, OUTSIDE, Out, Versioned, make, read, slice,
 };
 use crate::machine::inside;
 use crate::object::{Owned, Ref, kind};
@@ -137,7 +137,7 @@ extern "C" fn stackmark_slot_offset(
     offset: Out<'_, usize>,
 ) -> c_int {
     make(offset, "offset", || {
-        let cell = given(cell, "cell")?;
+        let cell = cell.given("cell")?;
         let slot = Allocator::slot_offset(DescriptorId::from_index(descriptor), bytes);
         let (offset, size) = slot.ok_or_else(|| {
             Failure::invalid(format_args!("objects of {bytes} bytes are too large for a slot"))

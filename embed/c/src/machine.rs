@@ -108,7 +108,7 @@ extern "C-unwind" fn stackmark_run(
     left: Out<'_, c_int>,
 ) -> c_int {
     make(left, "left", || {
-        let (machine, again) = (own(machine)?, given(again, "again")?);
+        let (machine, again) = (own(machine)?, again.given("again")?);
         if machine.running.get() {
             return Err(Failure::invalid("this machine runs a goroutine already"));
         }

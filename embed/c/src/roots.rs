@@ -120,7 +120,7 @@ extern "C" fn stackmark_weak_map_get(
 ) -> c_int {
     need_inside("stackmark_weak_map_get");
     let map = map.get("stackmark_weak_map_get: map");
-    found(map.and_then(|map| map.0.get(key)), value)
+    found(map.and_then(|map| map.0.get(key)), value, "stackmark_weak_map_get: value")
 }
 
 #[unsafe(no_mangle)]
@@ -131,17 +131,15 @@ extern "C" fn stackmark_weak_map_remove(
 ) -> c_int {
     need_inside("stackmark_weak_map_remove");
     let map = map.get("stackmark_weak_map_remove: map");
-    found(map.and_then(|map| map.0.remove(key)), value)
+    found(map.and_then(|map| map.0.remove(key)), value, "stackmark_weak_map_remove: value")
 }
 
-fn found(word: Option<usize>, value: Out<'_, usize>) -> c_int {
-    match (word, value) {
-        (Some(word), Some(value)) => {
-            value.write(word);
-            1
-        }
-        (word, _) => word.is_some().into(),
+fn found(word: Option<usize>, value: Out<'_, usize>, name: &str) -> c_int {
+    let (Some(word), place) = (word, value.get(name)) else { return 0 };
+    if let Some(place) = place {
+        place.write(word);
     }
+    1
 }
 
 #[unsafe(no_mangle)]

@@ -180,6 +180,26 @@ pub(crate) fn managed(runtime: &Runtime, pc: usize, name: &str) -> Result<(), Fa
     (kind == Some(FrameKind::Managed)).then_some(()).ok_or_else(|| Failure::invalid(text))
 }
 
+/// A goroutine that C passes, and goes on to own or to borrow.
+#[repr(transparent)]
+pub(crate) struct Alive(*const Goroutine);
+
+impl Alive {
+    /// It, for the argument `goroutine`.
+    fn given(&self) -> Result<&'static Goroutine, Failure> {
+        check_place(self.0, "goroutine")?;
+        // SAFETY: the header asks for a goroutine that is owned, or whose runtime lives.
+        Ok(unsafe { &*self.0 })
+    }
+
+    /// As [`Alive::given`]; `None` for NULL. For functions that have no way to fail: the process
+    /// ends with one line.
+    fn get(&self, function: &str) -> Option<&'static Goroutine> {
+        let goroutine = (!self.0.is_null()).then(|| self.given())?;
+        Some(goroutine.unwrap_or_else(|failure| panic!("{function}: {failure}")))
+    }
+}
+
 /// Gives C an owned reference to a goroutine.
 pub(crate) fn give(goroutine: Arc<Goroutine>) -> *const Goroutine {
     // Relaxed: a count, of what the `Arc` orders.
@@ -195,9 +215,7 @@ pub(crate) fn give(goroutine: Arc<Goroutine>) -> *const Goroutine {
 /// # Safety
 /// The pointer is null, or one of a goroutine that is owned, or whose runtime lives.
 pub(crate) unsafe fn owned(goroutine: *const Goroutine) -> Result<Arc<Goroutine>, Failure> {
-    check_place(goroutine, "goroutine")?;
-    // SAFETY: by our contract: the runtime keeps each record as long as it lives.
-    let owners = unsafe { &*goroutine }.owned_outside();
+    let owners = Alive(goroutine).given()?.owned_outside();
     // Relaxed: as in `give`.
     let taken = owners.fetch_update(Relaxed, Relaxed, |owners| owners.checked_sub(1));
     let text = "goroutine: all its owned references were given back";
@@ -230,13 +248,13 @@ extern "C" fn stackmark_goroutine_release(goroutine: *const Goroutine) {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_goroutine_id(goroutine: Option<&Goroutine>) -> u64 {
-    goroutine.map_or(0, Goroutine::id)
+extern "C" fn stackmark_goroutine_id(goroutine: Alive) -> u64 {
+    goroutine.get("stackmark_goroutine_id").map_or(0, Goroutine::id)
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_goroutine_status(goroutine: Option<&Goroutine>) -> c_int {
-    match goroutine.map(Goroutine::status) {
+extern "C" fn stackmark_goroutine_status(goroutine: Alive) -> c_int {
+    match goroutine.get("stackmark_goroutine_status").map(Goroutine::status) {
         Some(Status::Runnable) => RUNNABLE,
         Some(Status::Running) => RUNNING,
         Some(Status::Parked) => PARKED,
@@ -246,20 +264,21 @@ extern "C" fn stackmark_goroutine_status(goroutine: Option<&Goroutine>) -> c_int
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_goroutine_user(goroutine: Option<&Goroutine>) -> usize {
+extern "C" fn stackmark_goroutine_user(goroutine: Alive) -> usize {
+    let goroutine = goroutine.get("stackmark_goroutine_user");
     goroutine.map_or(0, |goroutine| goroutine.user_word().load(Relaxed))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_goroutine_set_user(goroutine: Option<&Goroutine>, word: usize) {
-    if let Some(goroutine) = goroutine {
+extern "C" fn stackmark_goroutine_set_user(goroutine: Alive, word: usize) {
+    if let Some(goroutine) = goroutine.get("stackmark_goroutine_set_user") {
         goroutine.user_word().store(word, Relaxed);
     }
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn stackmark_preempt(goroutine: Option<&Goroutine>) {
-    if let Some(goroutine) = goroutine {
+extern "C" fn stackmark_preempt(goroutine: Alive) {
+    if let Some(goroutine) = goroutine.get("stackmark_preempt") {
         goroutine.request(Request::YIELD);
     }
 }
@@ -295,9 +314,7 @@ extern "C" fn stackmark_ready(
 extern "C" fn stackmark_schedule(runtime: Ref<RuntimeBox>, goroutine: *const Goroutine) -> c_int {
     code((|| {
         let runtime = runtime.given("runtime")?;
-        check_place(goroutine, "goroutine")?;
-        // SAFETY: the header asks for a goroutine.
-        let status = unsafe { &*goroutine }.status();
+        let status = Alive(goroutine).given()?.status();
         if status != Status::Runnable {
             let text = format_args!("goroutine: it is {status:?}, and only a Runnable one is run");
             return Err(Failure::invalid(text));
@@ -312,12 +329,12 @@ extern "C" fn stackmark_schedule(runtime: Ref<RuntimeBox>, goroutine: *const Gor
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_set_transfer(
     runtime: Ref<RuntimeBox>,
-    goroutine: Option<&Goroutine>,
+    goroutine: Alive,
     words: *const usize,
     count: usize,
 ) -> c_int {
     code((|| {
-        let (runtime, goroutine) = (runtime.given("runtime")?, given(goroutine, "goroutine")?);
+        let (runtime, goroutine) = (runtime.given("runtime")?, goroutine.given()?);
         // SAFETY: the header asks for so many words.
         let words = unsafe { slice(words, count, "words")? };
         let words: Vec<Word> = words.iter().map(|word| Word::Reference(*word)).collect();
@@ -329,13 +346,13 @@ extern "C" fn stackmark_set_transfer(
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_take_transfer(
     runtime: Ref<RuntimeBox>,
-    goroutine: Option<&Goroutine>,
+    goroutine: Alive,
     into: *mut usize,
     capacity: usize,
     count: Out<'_, usize>,
 ) -> c_int {
     make(count, "count", || {
-        let (runtime, goroutine) = (runtime.given("runtime")?, given(goroutine, "goroutine")?);
+        let (runtime, goroutine) = (runtime.given("runtime")?, goroutine.given()?);
         let mut words = Vec::new();
         runtime.0.take_transfer(goroutine, &mut words);
         if words.len() > capacity || (into.is_null() && !words.is_empty()) {
@@ -398,13 +415,13 @@ extern "C" fn stackmark_traceback(
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_frames_of(
     runtime: Ref<RuntimeBox>,
-    goroutine: Option<&Goroutine>,
+    goroutine: Alive,
     frames: *mut FrameTable,
     capacity: usize,
     count: Out<'_, usize>,
 ) -> c_int {
     make(count, "count", || {
-        let (runtime, goroutine) = (runtime.given("runtime")?, given(goroutine, "goroutine")?);
+        let (runtime, goroutine) = (runtime.given("runtime")?, goroutine.given()?);
         if capacity != 0 {
             check_array(frames, capacity, size_of::<FrameTable>(), "frames")?;
         }
@@ -419,13 +436,13 @@ extern "C" fn stackmark_frames_of(
 #[unsafe(no_mangle)]
 extern "C" fn stackmark_traceback_of(
     runtime: Ref<RuntimeBox>,
-    goroutine: Option<&Goroutine>,
+    goroutine: Alive,
     buffer: *mut c_char,
     capacity: usize,
     length: Out<'_, usize>,
 ) -> c_int {
     make(length, "length", || {
-        let (runtime, goroutine) = (runtime.given("runtime")?, given(goroutine, "goroutine")?);
+        let (runtime, goroutine) = (runtime.given("runtime")?, goroutine.given()?);
         let text = runtime.0.traceback_of(goroutine);
         let text = text.map_err(|error| Failure::new(WALK, error))?;
         // SAFETY: the header asks for such a buffer.

@@ -361,6 +361,17 @@ static int null_out(void) {
     return stackmark_attach(runtime, NULL);
 }
 
+static int unaligned_out(void) {
+    static uintptr_t places[2];
+    return stackmark_spawn(runtime, 0, (uintptr_t)managed_entry, 0,
+                           (stackmark_goroutine **)((uintptr_t)places + 1));
+}
+
+static int unaligned_goroutine(void) {
+    stackmark_goroutine *goroutine = spawned(nothing);
+    return stackmark_ready(runtime, (stackmark_goroutine *)((uintptr_t)goroutine + 4), 0, 0);
+}
+
 static int released_runtime(void) {
     stackmark_machine *another;
     stackmark_runtime_release(other_runtime);
@@ -844,6 +855,8 @@ static const struct { const char *name; int code; int (*misuse)(void); } codes[]
     CODE(region_given_twice, BAD_CODE), /* before there are goroutines */
     CODE(null_runtime, INVALID),
     CODE(null_out, INVALID),
+    CODE(unaligned_out, INVALID),
+    CODE(unaligned_goroutine, INVALID),
     CODE(released_runtime, INVALID),
     CODE(heap_as_runtime, INVALID),
     CODE(size_zero, INVALID),
