@@ -31,8 +31,8 @@
  *     an alternate stack when it is attached, unless it has one that is large enough. Handlers
  *     without are reported to `warn` when a runtime is made; one that is found later ends the
  *     process with one line and status 2.
- * C8. The child of a fork has no other thread, and calls nothing here: it execs or ends. What would
- *     wait for another thread ends it with one line and status 2.
+ * C8. The child of a fork has no other thread, and calls nothing here: it execs or ends. If it
+ *     does, it ends with one line and status 2. It may give back what it owns.
  *
  * CONVENTIONS
  *

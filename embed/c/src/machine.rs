@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 
 use stackmark::stack::{
-    AttachError, Caller, Entered, Goroutine, Inside, Left, Machine, report_native_overflow,
+    AttachError, Caller, Entered, Goroutine, Inside, Left, Machine, alarm, report_native_overflow,
 };
 
 use crate::abi::{ATTACHED, Failure, INVALID, NO_MEMORY, OUTSIDE, Out, SYSTEM, code, given, make};
@@ -63,6 +63,8 @@ pub(crate) fn need_inside(function: &str) {
 
 /// The machine, if it is the calling thread's. It may be gone, or not be one: it is compared only.
 fn own<'m>(machine: *const MachineBox) -> Result<&'m MachineBox, Failure> {
+    // As where other objects are given.
+    alarm::check();
     given((!machine.is_null()).then_some(()), "machine")?;
     if !std::ptr::eq(MACHINE.get(), machine) {
         return Err(Failure::invalid("machine: it is another thread's, or is detached"));

@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use stackmark::stack::alarm;
 
 use crate::abi::Failure;
 
@@ -89,6 +90,8 @@ fn is_live<T: Kind>(place: *const Place<T>) -> bool {
 impl<T: Kind> Ref<T> {
     /// The object, for the argument `name`.
     pub(crate) fn given(&self, name: &str) -> Result<&'static T, Failure> {
+        // The child of a fork has no thread that would do what it asks for.
+        alarm::check();
         if self.0.is_null() {
             return Err(Failure::invalid(format_args!("{name} is NULL")));
         }

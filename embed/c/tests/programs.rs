@@ -112,6 +112,12 @@ fn misuse_gives_a_code() {
 }
 
 #[test]
+fn the_child_of_a_fork_ends_with_one_line() {
+    let Some(program) = compiled("misuse.c", true) else { return };
+    assert_eq!(ran(Command::new(program).arg("forks")), "all children end\n");
+}
+
+#[test]
 fn misuse_ends_the_process_with_one_line() {
     let Some(program) = compiled("misuse.c", true) else { return };
     let list = ran(Command::new(&program).arg("list"));

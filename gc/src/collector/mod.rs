@@ -38,7 +38,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use stackmark_stack::{CycleDriver, Runtime};
+use stackmark_stack::{CycleDriver, Runtime, alarm};
 
 use self::driver::Driver;
 use self::growth::CollectOnGrowth;
@@ -201,6 +201,8 @@ impl<H: Heap> Drop for Collector<H> {
             && !self.state.runtime.is_inside()
             && !Runtime::has_stopped_world()
         {
+            // In the child of a fork it has no thread to wait for.
+            alarm::check();
             // A thread that panicked has ended the process.
             let _ = thread.join();
         }

@@ -2,6 +2,7 @@
 
 use super::driver::CycleDriver;
 use super::straggler::{Straggler, Waiting};
+use crate::alarm;
 use crate::goroutine::Goroutine;
 use crate::protocol::Status;
 use crate::runtime::{Runtime, Stopping, UnderLock, assert_no_lock};
@@ -31,6 +32,7 @@ fn stop<R>(runtime: &Runtime, f: impl FnOnce(Option<Straggler>) -> R) -> R {
         }
     }
     runtime.assert_outside("a stop of the world");
+    alarm::check();
     let _stopping = Stopping::of(runtime);
     let mut waiting = Waiting::new(runtime);
     let machines = || runtime.registry.machines();

@@ -3,7 +3,7 @@
 use super::monitor::monitor;
 use super::permits::Work;
 use super::threads::{Scheduler, is_worker_thread};
-use crate::ending;
+use crate::{alarm, ending};
 use std::sync::Arc;
 
 /// The running threads of a scheduler.
@@ -58,6 +58,8 @@ impl Threads {
     /// On a scheduler's own thread, which would wait for itself.
     pub fn stop(self) {
         assert!(!is_worker_thread(), "a scheduler's own thread does not wait for its end");
+        // In the child of a fork there is none to wait for.
+        alarm::check();
         let scheduler = &self.scheduler;
         scheduler.permits.stop(&mut scheduler.permits.lock());
         if let Some(runtime) = scheduler.runtime.upgrade() {

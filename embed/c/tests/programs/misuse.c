@@ -3,6 +3,8 @@
 #define _GNU_SOURCE
 #include "managed.h"
 #include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static stackmark_runtime *runtime, *other_runtime;
 static stackmark_heap *heap;
@@ -920,6 +922,87 @@ static const struct { const char *name; int code; int (*misuse)(void); } codes[]
     CODE(lib_call_nowhere, NOT_ATTACHED),
 };
 
+/* ------------------------------------------------------------------ Misuse in a fork's child --- */
+
+static stackmark_goroutine *before_the_fork;
+
+static void child_stops_scheduler(void) {
+    stackmark_scheduler_stop(the_scheduler);
+}
+
+static void child_stops_collector(void) {
+    stackmark_collector_stop(collector);
+}
+
+static void child_collects(void) {
+    stackmark_collect(collector);
+}
+
+static void child_requests(void) {
+    stackmark_request_collection(collector, 0, NULL, NULL);
+}
+
+static void child_schedules(void) {
+    stackmark_schedule(runtime, before_the_fork);
+}
+
+static void child_spawns(void) {
+    spawned(nothing);
+}
+
+static void child_runs(void) {
+    stackmark_goroutine *again;
+    int left;
+    stackmark_run(machine, before_the_fork, &again, &left);
+}
+
+static void child_forgets(void) {
+    stackmark_unregister(runtime, region);
+}
+
+static void child_enters(void) {
+    stackmark_inside_enter(machine);
+    stackmark_allocate_now(allocator, pair, 16, &(uintptr_t){0});
+}
+
+static void child_calls_in(void) {
+    stackmark_call_in(runtime);
+}
+
+static void (*const in_child[])(void) = {
+    child_stops_scheduler, child_stops_collector, child_collects, child_requests, child_schedules,
+    child_spawns,          child_runs,            child_forgets,  child_enters,   child_calls_in,
+};
+
+/* Each ends its child with one line. A child that hangs is killed. */
+static void fork_children(void) {
+    OK(stackmark_scheduler_new(runtime, 1, NULL, NULL, &the_scheduler));
+    OK(stackmark_scheduler_start(the_scheduler));
+    before_the_fork = spawned(nothing);
+    for (size_t i = 0; i < sizeof in_child / sizeof in_child[0]; i++) {
+        int ends_of_pipe[2], status;
+        char text[500] = "";
+        CHECK(pipe(ends_of_pipe) == 0);
+        pid_t child = fork();
+        if (child == 0) {
+            dup2(ends_of_pipe[1], STDERR_FILENO);
+            alarm(60);
+            in_child[i]();
+            _exit(0);
+        }
+        close(ends_of_pipe[1]);
+        CHECK(read(ends_of_pipe[0], text, sizeof text - 1) >= 0);
+        close(ends_of_pipe[0]);
+        CHECK(waitpid(child, &status, 0) == child);
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 2 ||
+            strstr(text, "the child of a fork has called into the runtime") == NULL) {
+            fprintf(stderr, "number %zu: status %x: %s\n", i, (unsigned)status, text);
+            exit(1);
+        }
+    }
+    puts("all children end");
+}
+
 /* ------------------------------------------------------------------------------------- Main --- */
 
 static uintptr_t overflows(void *first, uintptr_t second) {
@@ -948,6 +1031,10 @@ int main(int count, char **arguments) {
         }
         native(nothing); /* all is as it was */
         printf("%zu codes\n", sizeof codes / sizeof codes[0]);
+        return 0;
+    }
+    if (strcmp(what, "forks") == 0) {
+        fork_children();
         return 0;
     }
     if (strcmp(what, "die") == 0)
