@@ -48,11 +48,6 @@ impl Continuation {
         })
     }
 
-    /// Where the frame goes on.
-    pub fn pc(&self) -> usize {
-        self.pc
-    }
-
     /// The frame pointer with which the frame goes on.
     pub fn fp(&self) -> usize {
         self.rbp
