@@ -4,6 +4,8 @@
 //! called after each change, on which the debugger has a breakpoint. The debugger finds both by
 //! name, so a process has one of each.
 
+mod lines;
+
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
@@ -44,6 +46,11 @@ static mut __jit_debug_descriptor: Descriptor = Descriptor {
     relevant_entry: ptr::null_mut(),
     first_entry: ptr::null_mut(),
 };
+
+/// The address of the descriptor, for readers that do not go by its name.
+pub fn debugger_descriptor() -> usize {
+    (&raw const __jit_debug_descriptor) as usize
+}
 
 /// Where debuggers stop to read the descriptor.
 #[unsafe(no_mangle)]
@@ -140,7 +147,8 @@ const STRTAB: u32 = 4;
 const SHSTRTAB: u16 = 5;
 
 /// A relocatable ELF object without the code: `.text` has the code's address in memory and no
-/// bytes, `.eh_frame` is the region's, and `.symtab` names the functions.
+/// bytes, `.eh_frame` is the region's, and `.symtab` names the functions. Where the lines of the
+/// source are known, there are sections of DWARF for them.
 fn object_file(region: &Region) -> Box<[u8]> {
     // The structures below are those of 64-bit files.
     const { assert!(arch::WORD == 8) };
@@ -156,7 +164,9 @@ fn object_file(region: &Region) -> Box<[u8]> {
     }
     let mut eh_frame = region.eh_frame.clone();
     eh_frame.extend([0; 4]);
-    let names = b"\0.text\0.eh_frame\0.symtab\0.strtab\0.shstrtab\0";
+    let names = b"\0.text\0.eh_frame\0.symtab\0.strtab\0.shstrtab\0\
+        .debug_abbrev\0.debug_info\0.debug_line\0";
+    let debug = lines::sections(region);
     let name = |text: &str| {
         // The empty name stands at the start too.
         let at = (1..names.len())
@@ -172,6 +182,7 @@ fn object_file(region: &Region) -> Box<[u8]> {
         (offset, U64::new(LE, bytes.len() as u64))
     };
     let contents = [put(&eh_frame), put(&symtab), put(&strtab), put(names)];
+    let debug: Vec<_> = debug.iter().map(|(name, bytes)| (*name, put(bytes))).collect();
     let section = |text: &str, kind, flags, (sh_offset, sh_size)| elf::SectionHeader64 {
         sh_name: name(text),
         sh_type: U32::new(LE, kind),
@@ -202,7 +213,7 @@ fn object_file(region: &Region) -> Box<[u8]> {
         sh_entsize: U64::new(LE, size_of::<elf::Sym64<LittleEndian>>() as u64),
         ..section(".symtab", elf::SHT_SYMTAB, elf::SectionFlags(0), contents[1])
     };
-    let headers = [
+    let mut headers = vec![
         section("", elf::SHT_NULL, elf::SectionFlags(0), nothing),
         text,
         elf::SectionHeader64 {
@@ -213,7 +224,13 @@ fn object_file(region: &Region) -> Box<[u8]> {
         section(".strtab", elf::SHT_STRTAB, elf::SectionFlags(0), contents[2]),
         section(".shstrtab", elf::SHT_STRTAB, elf::SectionFlags(0), contents[3]),
     ];
-    let first = headers.map(|header| put(bytes_of(&header)).0)[0];
+    headers.extend(
+        debug
+            .into_iter()
+            .map(|(name, place)| section(name, elf::SHT_PROGBITS, elf::SectionFlags(0), place)),
+    );
+    let places: Vec<_> = headers.iter().map(|header| put(bytes_of(header)).0).collect();
+    let first = places[0];
     let header = elf::FileHeader64 {
         e_ident: elf::Ident {
             magic: elf::ELFMAG,

@@ -122,10 +122,13 @@ pub use code::{
 };
 pub use frame::{BarrierRefusal, Frame, FrameKind};
 pub use image::{Image, ImageError};
+// For the words that debuggers read of a runtime.
+#[doc(hidden)]
+pub use jit_debug::debugger_descriptor;
 pub use managed_image::ManagedImageError;
 pub use memory::{LiveMemory, Memory, MemorySnapshot};
 pub use pool::{PooledCache, RuleCachePool};
-pub use region::{Announce, Function, Region, RegionError};
+pub use region::{Announce, Function, Region, RegionError, SourceLines};
 pub use registers::{RegisterSet, Registers};
 pub use return_addresses::ReturnAddresses;
 pub use rule::{ExpressionError, Recovered, Recovery, Unsupported, UnwindRule};

@@ -3,6 +3,7 @@
 mod error;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::arch::{CALL_PUSHES, CALLEE_SAVED, SIGNS_RETURN_ADDRESSES, WORD};
 use crate::cfi::{CfiError, FunctionRows, Section};
@@ -86,6 +87,18 @@ pub struct Function {
     /// It moves its return address, or pops more than that when it returns, as tail calls with
     /// argument areas of different size do. Its frames get no return-address barrier.
     pub moves_return_address: bool,
+    /// Where its code comes from, for debuggers; `None` if that is not known.
+    pub source: Option<SourceLines>,
+}
+
+/// The lines of the source that a function was compiled from, for debuggers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceLines {
+    /// The path of the file.
+    pub file: Arc<str>,
+    /// Where the line changes: offsets from the function's first byte, ascending, and lines from 1
+    /// on. Code before the first offset, and of line 0, has no line.
+    pub lines: Vec<(u32, u32)>,
 }
 
 /// A region as lookups use it.
@@ -201,7 +214,10 @@ fn functions(
     end: usize,
     rows: &[FunctionRows],
 ) -> Result<Vec<Function>, RegionError> {
-    let mut functions = region.functions.clone();
+    // Only debuggers need the lines.
+    let lean =
+        |function: &Function| Function { name: function.name.clone(), source: None, ..*function };
+    let mut functions: Vec<Function> = region.functions.iter().map(lean).collect();
     for function in functions.iter_mut().filter(|function| function.len == 0) {
         let entry = rows.iter().find(|rows| rows.start == function.start as u64);
         function.len = entry.map_or(0, |rows| (rows.end - rows.start) as usize);

@@ -238,6 +238,10 @@ typedef struct stackmark_function {
     uint32_t moves_return_address; /* from call to return the return address does not stay in its
                                       place: its frames get no barrier */
     uint32_t reserved;
+    const char *file;      /* the path of its source, for debuggers; may be NULL */
+    const uint32_t *lines; /* where a line begins: pairs of an offset from the function's first byte,
+                              ascending, and a line from 1 on; NULL if there is no file */
+    size_t line_count;     /* pairs */
 } stackmark_function;
 
 /* A call in managed code. */

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use stackmark::unwind::stack_map::StackMap;
 use stackmark::unwind::stack_map::llvm::{self, LlvmError};
-use stackmark::unwind::{Announce, CodeError, Function, ManagedImage, Region, RegionId, Safepoint};
+use stackmark::unwind::{
+    Announce, CodeError, Function, ManagedImage, Region, RegionId, Safepoint, SourceLines,
+};
 
 use crate::abi::{
     BAD_CODE, Failure, Out, Versioned, code, given, make, put_text, read, slice, structs, text,
@@ -51,6 +53,9 @@ pub(crate) struct FunctionTable {
     pub(crate) length: usize,
     pub(crate) moves_return_address: u32,
     pub(crate) reserved: u32,
+    pub(crate) file: *const c_char,
+    pub(crate) lines: *const [u32; 2],
+    pub(crate) line_count: usize,
 }
 
 // SAFETY: as the trait asks.
@@ -114,13 +119,16 @@ unsafe fn converted(table: &RegionTable) -> Result<Region, Failure> {
             eh_frame_address: table.eh_frame_address,
             functions: functions
                 .iter()
-                .map(|function: &FunctionTable| Function {
-                    name: text(function.name),
-                    start: function.start,
-                    len: function.length,
-                    moves_return_address: function.moves_return_address != 0,
+                .map(|function: &FunctionTable| {
+                    Ok(Function {
+                        name: text(function.name),
+                        start: function.start,
+                        len: function.length,
+                        moves_return_address: function.moves_return_address != 0,
+                        source: source(function)?,
+                    })
                 })
-                .collect(),
+                .collect::<Result<_, Failure>>()?,
             safepoints: safepoints
                 .iter()
                 .map(|safepoint| {
@@ -153,6 +161,19 @@ fn stack_maps(section: &[u8], bias: usize) -> Result<Vec<StackMap>, Failure> {
         Ok(map)
     };
     llvm::stack_maps(section).map_err(failed)?.into_iter().map(moved).collect()
+}
+
+/// # Safety
+/// As for [`converted`].
+unsafe fn source(function: &FunctionTable) -> Result<Option<SourceLines>, Failure> {
+    if function.file.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: by our contract.
+    let (file, lines) =
+        unsafe { (text(function.file), slice(function.lines, function.line_count, "lines")?) };
+    let lines = lines.iter().map(|&[offset, line]| (offset, line)).collect();
+    Ok(Some(SourceLines { file: file.into(), lines }))
 }
 
 #[unsafe(no_mangle)]

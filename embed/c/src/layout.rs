@@ -42,7 +42,7 @@ fn expected() -> Values {
     layout_of!(values, "stackmark_host", HostTable: size user stack_overflow fatal uncaught source
         warn machine_attached machine_detached goroutine_exited at_poll destroyed);
     layout_of!(values, "stackmark_function", FunctionTable: size name start length
-        moves_return_address reserved);
+        moves_return_address reserved file lines line_count);
     layout_of!(values, "stackmark_safepoint", SafepointTable: size return_address slots cfa_offset
         slot_count);
     layout_of!(values, "stackmark_region", RegionTable: size name start length eh_frame

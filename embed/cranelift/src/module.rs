@@ -7,8 +7,9 @@ use cranelift_module::Module as _;
 use gimli::write::{Address, EhFrame, EndianVec, FrameTable};
 use stackmark::stack::MAX_FRAME;
 use stackmark::unwind::stack_map::cranelift;
-use stackmark::unwind::{self, Code, Region};
+use stackmark::unwind::{self, Code, Region, SourceLines};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::barrier::Barrier;
 use crate::compile::{Backends, Compiled, compile};
@@ -26,6 +27,9 @@ use crate::program::{Entries, Placed, Program};
 pub struct Options {
     /// The name of its region, for tracebacks and debuggers.
     pub name: String,
+    /// The path of the file whose lines the code's source locations are, for debuggers; empty if
+    /// they are something else.
+    pub file: String,
     /// Cranelift's: `none`, `speed` or `speed_and_size`.
     pub opt_level: String,
     /// Address space for the module's code, in bytes, at most 2 GiB. What is used takes memory.
@@ -39,6 +43,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             name: "managed".into(),
+            file: String::new(),
             opt_level: "speed".into(),
             code_bytes: 64 << 20,
             checked: cfg!(debug_assertions),
@@ -374,6 +379,7 @@ impl Module {
             max_frame: Some(MAX_FRAME as u32),
             ..Region::default()
         };
+        let file: Arc<str> = std::mem::take(&mut self.options.file).into();
         let mut program = Program::empty();
         for Made { id, of, compiled } in self.compiled {
             let (start, len) = (address(id), compiled.bytes.len());
@@ -381,6 +387,7 @@ impl Module {
                 name: compiled.name.clone(),
                 start,
                 len,
+                source: (!file.is_empty()).then(|| source(&file, &compiled.lines)),
                 ..unwind::Function::default()
             });
             region.safepoints.extend(compiled.safepoints.into_iter().map(|mut safepoint| {
@@ -431,4 +438,10 @@ impl Module {
 fn opcodes(func: &ir::Function) -> impl Iterator<Item = Opcode> + '_ {
     let insts = func.layout.blocks().flat_map(|block| func.layout.block_insts(block));
     insts.map(|inst| func.dfg.insts[inst].opcode())
+}
+
+/// A function's lines, for debuggers. Instructions without a location count to the line before.
+fn source(file: &Arc<str>, lines: &[(u32, u32)]) -> SourceLines {
+    let lines = lines.iter().copied().filter(|(_, line)| *line != 0).collect();
+    SourceLines { file: file.clone(), lines }
 }

@@ -29,7 +29,7 @@ pub(crate) struct Code {
     pub(crate) entry: usize,
     /// The managed function that native code calls back to panic.
     pub(crate) raise: usize,
-    /// The source.
+    /// The source, an absolute path.
     pub(crate) file: String,
     /// The managed functions that C may call, by number.
     pub(crate) exports: Vec<usize>,

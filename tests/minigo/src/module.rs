@@ -38,6 +38,7 @@ pub(crate) struct Emitter {
     thunks: HashMap<FuncId, FuncId>,
     words: HashMap<Vec<bool>, &'static TypeInfo>,
     globals: Vec<(usize, usize)>,
+    file: String,
 }
 
 impl Deref for Emitter {
@@ -59,9 +60,15 @@ fn refused(error: &ModuleError) -> CompileError {
 }
 
 impl Emitter {
-    pub(crate) fn new() -> Compiled<Emitter> {
-        let options =
-            Options { name: "minigo".into(), code_bytes: CODE_BYTES, ..Options::default() };
+    /// `file` is the source, for tracebacks and debuggers.
+    pub(crate) fn new(file: String) -> Compiled<Emitter> {
+        let file = std::path::absolute(&file).map_or(file, |f| f.display().to_string());
+        let options = Options {
+            name: "minigo".into(),
+            file: file.clone(),
+            code_bytes: CODE_BYTES,
+            ..Options::default()
+        };
         Ok(Emitter {
             module: Module::new(options, Some(host::barrier())).map_err(|e| refused(&e))?,
             roles: HashMap::new(),
@@ -70,6 +77,7 @@ impl Emitter {
             thunks: HashMap::new(),
             words: HashMap::new(),
             globals: vec![],
+            file,
         })
     }
 
@@ -131,7 +139,7 @@ impl Emitter {
     }
 
     /// Puts everything in its final place.
-    pub(crate) fn finish(mut self, entries: &Entries, file: String) -> Compiled<Code> {
+    pub(crate) fn finish(mut self, entries: &Entries) -> Compiled<Code> {
         let start = self.static_closure(entries.start);
         let mut method = |(id, signature)| (self.static_closure(id), signature);
         let (error, runtime_error) = (method(entries.error), method(entries.runtime_error));
@@ -147,7 +155,7 @@ impl Emitter {
             start,
             entry,
             raise,
-            file,
+            file: self.file,
             exports,
             calls_c: entries.exports.is_some(),
             own_methods: OwnMethods { error, runtime_error, text: address(entries.text) },

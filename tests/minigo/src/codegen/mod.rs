@@ -87,7 +87,7 @@ const MAX_GLOBAL_BYTES: u64 = 2_000_000_000;
 /// Compiles a program. What runs first is `Code::start`.
 pub(crate) fn compile(program: &Program, c_symbols: Option<&Symbols>) -> Compiled<Code> {
     let types = Types::new();
-    let mut emitter = Emitter::new()?;
+    let mut emitter = Emitter::new(program.file_name())?;
     let panicking = panicking::declare(&mut emitter);
     let mut c = Compiler {
         program,
@@ -124,7 +124,7 @@ pub(crate) fn compile(program: &Program, c_symbols: Option<&Symbols>) -> Compile
     let [error, runtime_error] = c.error_methods();
     let text = c.text_caller()?;
     let entries = Entries { start, goroutine, raise, exports, error, runtime_error, text };
-    c.emitter.finish(&entries, program.file_name())
+    c.emitter.finish(&entries)
 }
 
 impl<'p> Compiler<'p> {

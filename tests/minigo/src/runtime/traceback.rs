@@ -28,7 +28,6 @@ pub(crate) fn set_program(program: Program, roles: &HashMap<FuncId, Role>, file:
         false => roles.get(&f.id).copied().unwrap_or_default(),
     };
     let roles = program.functions().iter().map(role).collect();
-    let file = std::path::absolute(&file).map_or(file, |f| f.display().to_string());
     let _ = FUNCTIONS.set(Functions { program, roles, file });
 }
 
