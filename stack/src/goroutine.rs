@@ -4,7 +4,8 @@ use crate::memory::{STACK_GUARD, StackKind, StackMemory};
 use crate::protocol::sync::{AtomicU64, Condvar, Mutex, MutexGuard};
 use crate::protocol::{Dirty, Held, Request, Requests, Signal, StackScan, Status, StatusWord};
 use stackmark_asm::layout::GoroutineHeader;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::mem::offset_of;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 
 /// A managed thread of execution with a stack of its own.
 ///
@@ -19,6 +20,12 @@ pub struct Goroutine {
     /// The number of its runtime, which owns the record.
     runtime: u64,
     id: AtomicU64,
+    /// The record of the same runtime that was made before this one, for debuggers. Written before
+    /// the record is listed.
+    next_record: AtomicPtr<Goroutine>,
+    /// The system's number of the thread that has run it last, for debuggers. Relaxed: debuggers
+    /// stop the process.
+    thread: AtomicI32,
     pub(crate) status: StatusWord,
     /// The memory of the stack. Locked for short moments only, mostly by the goroutine
     /// itself or by its holder.
@@ -64,6 +71,8 @@ impl Goroutine {
             header: GoroutineHeader::new(),
             runtime,
             id: AtomicU64::new(0),
+            next_record: AtomicPtr::default(),
+            thread: AtomicI32::new(0),
             status: StatusWord::new(Status::Dead),
             memory: Mutex::new(None),
             room: AtomicUsize::new(0),
@@ -86,11 +95,30 @@ impl Goroutine {
         self.id.store(id, Ordering::Relaxed);
         self.fixed.store(kind == StackKind::Fixed, Ordering::Relaxed);
         self.requests.forget();
+        self.thread.store(0, Ordering::Relaxed);
         self.room.store(0, Ordering::Relaxed);
         self.bound.store(0, Ordering::Relaxed);
         self.exception_is_gone();
         self.with_transfer(Vec::clear);
         self.header.language.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
+    /// For debuggers, as are those below: where this is in a record, in bytes.
+    pub(crate) const NEXT_OFFSET: usize = offset_of!(Goroutine, next_record);
+    pub(crate) const ID_OFFSET: usize = offset_of!(Goroutine, id);
+    pub(crate) const STATUS_OFFSET: usize = offset_of!(Goroutine, status);
+    pub(crate) const THREAD_OFFSET: usize = offset_of!(Goroutine, thread);
+
+    /// Sets the record that comes behind this one in the list for debuggers. Called before this one
+    /// is in the list.
+    pub(crate) fn set_next_record(&self, next: *mut Goroutine) {
+        self.next_record.store(next, Ordering::Relaxed);
+    }
+
+    /// Notes for debuggers the thread that the goroutine is on, by the system's number.
+    #[inline]
+    pub(crate) fn set_thread(&self, thread: i32) {
+        self.thread.store(thread, Ordering::Relaxed);
     }
 
     /// The goroutine's number: 1 for the first of a runtime, never reused.

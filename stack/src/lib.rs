@@ -110,6 +110,7 @@ pub mod layout_model;
 mod machine;
 mod memory;
 mod os;
+mod picture;
 mod protocol;
 mod runtime;
 mod scan;
@@ -127,6 +128,7 @@ pub use machine::{
     traceback,
 };
 pub use memory::{MAX_FRAME, MIN_STACK, STACK_GUARD, StackError, StackKind};
+pub use picture::{BarrierRole, FrameScan, Picture, PictureFrame};
 /// For the collector's models.
 #[cfg(stackmark_loom)]
 #[doc(hidden)]
@@ -139,9 +141,10 @@ pub use protocol::{REFUSALS, Refusal, Request, Status};
 #[doc(hidden)]
 pub use runtime::HijackCallbacks;
 pub use runtime::{
-    Activity, BarrierMode, Census, Config, Counters, Detection, ForeignException, Histogram, Host,
-    ModeInForce, NativeException, Observed, Observer, ReturnProtection, RootSink, Runtime,
-    RuntimeError, Schedule, Span, StackBytes, Summary, Word,
+    Activity, BarrierMode, Census, Config, Counters, DebugInfo, Detection, ForeignException,
+    Histogram, Host, ListedRuntime, ModeInForce, NativeException, Observed, Observer,
+    ReturnProtection, RootSink, Runtime, RuntimeError, Schedule, Span, StackBytes, Summary, Word,
+    stackmark_debug_info,
 };
 pub use scan::{FrameAt, POISON, ScanError, Visited};
 pub use stackmark_asm as asm;

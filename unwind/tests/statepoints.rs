@@ -194,7 +194,7 @@ fn region(library: &Library) -> Region {
             name: name.clone(),
             start: range.start,
             len: range.len(),
-            moves_return_address: false,
+            ..Function::default()
         })
         .collect();
     let start = functions.iter().map(|function| function.start).min().unwrap();

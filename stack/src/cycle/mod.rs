@@ -3,6 +3,7 @@
 mod code;
 mod driver;
 mod frames;
+mod pictures;
 mod rounds;
 mod stopped;
 mod straggler;

@@ -93,6 +93,10 @@ pub struct WorldStopped<'r> {
 }
 
 impl WorldStopped<'_> {
+    pub(super) fn runtime(&self) -> &Runtime {
+        self.runtime
+    }
+
     /// The goroutine that was the last to stop. `None` if there was none to wait for.
     pub fn straggler(&self) -> Option<Straggler> {
         self.straggler

@@ -44,6 +44,7 @@ pub(super) fn register(code: &Code) {
         start: base + f * FUNCTION_BYTES,
         len: FUNCTION_BYTES,
         moves_return_address: f == FUNCTIONS - 1,
+        ..Function::default()
     });
     let safepoints = (0..FUNCTIONS).map(|f| {
         let (words, live) = shape(f);

@@ -120,6 +120,7 @@ impl Machine {
         if runtime.world.wants(&entry.gate) {
             goroutine.ask(Request::SAFEPOINT, Signal::Hint);
         }
+        goroutine.set_thread(entry.thread());
         goroutine.rewrite_limit();
         scan::mark_dirty(runtime, &goroutine);
         record.running().set(Some(goroutine));

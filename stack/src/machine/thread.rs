@@ -234,6 +234,7 @@ impl ThreadRecord {
     pub(crate) fn bind(&self, goroutine: Arc<Goroutine>) {
         let record = Arc::as_ptr(&goroutine);
         goroutine.header.machine_word.store(self.word, Ordering::Relaxed);
+        goroutine.set_thread(self.entry.thread());
         self.header.goroutine.store(record as usize, Ordering::Relaxed);
         // Release: pairs with the Acquire of `MachineEntry::current`. The record is visible whole.
         self.entry.current.store(record.cast_mut(), Ordering::Release);

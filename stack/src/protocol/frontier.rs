@@ -54,6 +54,7 @@ use crate::protocol::sync::{LeftOut, left_out};
 use access::{Budget, Frames, Position, RescanStart, ScanCounts, Spacing, StackAccess};
 
 pub(crate) mod access;
+mod unvisited;
 pub(crate) mod young;
 
 /// A slot that a barrier will be placed in.

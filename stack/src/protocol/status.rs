@@ -23,6 +23,7 @@
 use crate::protocol::sync::{
     AtomicU32, LeftOut, Mutex, MutexGuard, Ordering, heavy_fence, left_out, light_fence,
 };
+use std::mem::offset_of;
 
 /// What a goroutine is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,11 @@ pub(crate) struct StatusWord {
 }
 
 impl StatusWord {
+    /// For debuggers, as are the two below: where this is in a status word, in bytes.
+    pub(crate) const WORD_OFFSET: usize = offset_of!(StatusWord, word);
+    pub(crate) const FOREIGN_OFFSET: usize = offset_of!(StatusWord, foreign);
+    pub(crate) const HELD_OFFSET: usize = offset_of!(StatusWord, held);
+
     /// A word with this status, not held.
     pub(crate) fn new(status: Status) -> Self {
         let this = StatusWord {

@@ -4,6 +4,7 @@
 mod census;
 mod config;
 mod cycle_state;
+mod debug_info;
 mod entry_points;
 mod exception;
 mod host;
@@ -21,6 +22,7 @@ mod word;
 
 pub use census::Census;
 pub use config::{BarrierMode, Config, HijackCallbacks, ModeInForce, RuntimeError};
+pub use debug_info::{DebugInfo, ListedRuntime, stackmark_debug_info};
 pub(crate) use entry_points::EntryPoints;
 pub use exception::{ForeignException, NativeException};
 pub use host::{Host, RootSink, Schedule};

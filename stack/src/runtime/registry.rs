@@ -1,5 +1,6 @@
 //! The goroutines and machines of a runtime.
 
+use super::debug_info::Listing;
 use super::machine_entry::MachineEntry;
 use crate::goroutine::Goroutine;
 use crate::memory::{SignalStack, StackError};
@@ -21,6 +22,8 @@ const PORTION: usize = 512;
 pub(crate) struct Registry {
     /// The number of the runtime. Every record has it.
     runtime: u64,
+    /// The records, as debuggers find them. Before `all`, so that it is dropped first.
+    listing: Listing,
     machines: Mutex<Vec<Arc<MachineEntry>>>,
     /// Machines made in advance for threads that call in by themselves.
     spare: SpareList<Spare>,
@@ -41,6 +44,7 @@ impl Registry {
     pub(crate) fn new(runtime: u64) -> Registry {
         Registry {
             runtime,
+            listing: Listing::new(runtime),
             machines: Mutex::default(),
             spare: SpareList::new(),
             attached: AtomicUsize::new(0),
@@ -76,7 +80,10 @@ impl Registry {
             }
         }
         let goroutine = Arc::new(Goroutine::new(self.runtime));
-        self.all.lock().push(goroutine.clone());
+        let mut all = self.all.lock();
+        all.push(goroutine.clone());
+        self.listing.add(&goroutine);
+        drop(all);
         goroutine
     }
 
@@ -130,9 +137,9 @@ impl Registry {
         self.portions().flatten().filter(|g| g.status() != Status::Dead).collect()
     }
 
-    /// Takes all records, at the end of the runtime.
-    pub(crate) fn take_all(&mut self) -> Vec<Arc<Goroutine>> {
-        std::mem::take(self.all.get_mut())
+    /// Every record, at the end of the runtime.
+    pub(crate) fn all(&mut self) -> Vec<Arc<Goroutine>> {
+        self.all.get_mut().clone()
     }
 
     /// The machines, spare ones too.

@@ -294,7 +294,7 @@ pub struct StackBytes {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        for goroutine in self.registry.take_all() {
+        for goroutine in self.registry.all() {
             goroutine.scan_lock().end(stubs());
             if let Some(memory) = goroutine.memory.lock().take() {
                 self.stacks.give(memory);

@@ -5,6 +5,7 @@ mod dirty;
 mod frames;
 mod live;
 mod moving;
+mod pictures;
 mod returning;
 mod visit;
 mod young;
@@ -21,6 +22,7 @@ pub use moving::POISON;
 #[cfg(any(fuzzing, all(test, not(stackmark_loom))))]
 pub(crate) use moving::shrink;
 pub(crate) use moving::{GrowError, grow, memory_to_shrink, move_elsewhere, release};
+pub(crate) use pictures::picture;
 pub(crate) use returning::{come_back, hit, leapfrog, leave_callback, leave_frames};
 pub use visit::Visited;
 pub(crate) use visit::{Extent, check, thaw, visit, visit_frozen};

@@ -57,8 +57,11 @@ pub fn run(options: &Options) -> NotRun {
     if let Err(e) = runtime::host::init(options) {
         return NotRun::system(&*e);
     }
-    let symbols =
-        program.c.as_ref().map(|unit| cgo::library::load(&program, unit, &runtime::host::hooks()));
+    let keep = options.c_library.as_deref();
+    let symbols = program
+        .c
+        .as_ref()
+        .map(|unit| cgo::library::load(&program, unit, &runtime::host::hooks(), keep));
     let symbols = match symbols.transpose() {
         Ok(s) => s,
         Err(e) => return NotRun::program(&e),

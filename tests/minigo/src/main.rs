@@ -47,6 +47,13 @@ struct Arguments {
     /// exit.
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
+    /// Keep the C code's shared object in this file: for debuggers of core files.
+    #[arg(long, value_name = "FILE")]
+    c_library: Option<PathBuf>,
+    /// Draw a stack to this file at exit, as SVG: that of the goroutine that has called runtime.GC
+    /// last, as the collection has left it. If none has, the deepest one at exit.
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
     /// Write a trace of the collections, one track for each thread, to this file: for
     /// chrome://tracing or Perfetto.
     #[arg(long, value_name = "FILE")]
@@ -131,6 +138,8 @@ fn main() -> ExitCode {
         report: a.report,
         stats: a.stats,
         profile: a.profile,
+        picture: a.picture,
+        c_library: a.c_library,
         trace: a.trace,
         progress: a.progress,
         threads: a.threads,

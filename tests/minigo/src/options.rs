@@ -33,6 +33,10 @@ pub struct Options {
     pub stats: Option<PathBuf>,
     /// Sample where the program is, and write a profile to this file at exit.
     pub profile: Option<PathBuf>,
+    /// Keep the C code's shared object in this file.
+    pub c_library: Option<PathBuf>,
+    /// Draw a stack to this file, as SVG.
+    pub picture: Option<PathBuf>,
     /// Write a trace in Chrome's format to this file.
     pub trace: Option<PathBuf>,
     /// Write a line on standard error each second.
@@ -73,6 +77,8 @@ impl Default for Options {
             report: false,
             stats: None,
             profile: None,
+            picture: None,
+            c_library: None,
             trace: None,
             progress: false,
             threads: 1,

@@ -87,7 +87,14 @@ typedef _Bool GoBool;
 ";
 
 /// Compiles and loads the C side of a checked program.
-pub(crate) fn load(program: &Program, unit: &Unit, hooks: &Hooks) -> Compiled<Symbols> {
+///
+/// The shared object is kept in the file `keep`, if it is given.
+pub(crate) fn load(
+    program: &Program,
+    unit: &Unit,
+    hooks: &Hooks,
+    keep: Option<&Path>,
+) -> Compiled<Symbols> {
     let exports = exports(program, unit)?;
     let scratch = Scratch::new(&unit.file)?;
     let prototypes: String =
@@ -139,7 +146,13 @@ pub(crate) fn load(program: &Program, unit: &Unit, hooks: &Hooks) -> Compiled<Sy
     }
     arguments.extend(unit.source.link_flags.iter().cloned());
     compiler::must_run(&unit.file, &arguments)?;
-    let handle = open(&unit.file, &object)?;
+    let handle = match keep {
+        Some(kept) => {
+            std::fs::copy(&object, kept).map_err(|e| io_error(&unit.file, kept, &e))?;
+            load_object(&unit.file, &kept.display().to_string())?
+        }
+        None => open(&unit.file, &object)?,
+    };
     let symbol = |name: &str| symbol(&unit.file, handle, name);
     // SAFETY: the two words are the wrappers' own variables, and no C code of this object runs yet.
     unsafe {
@@ -200,8 +213,15 @@ fn open(file: &str, object: &Path) -> Compiled<*mut c_void> {
     if fd < 0 {
         return Err(failed(format!("memfd_create: {}", std::io::Error::last_os_error())));
     }
-    let path = format!("/proc/self/fd/{fd}");
+    // Not of `self`: a debugger reads the file by this name, too.
+    let path = format!("/proc/{}/fd/{fd}", std::process::id());
     std::fs::write(&path, &bytes).map_err(|e| io_error(file, object, &e))?;
+    load_object(file, &path)
+}
+
+/// Loads a shared object. `file` is the program's.
+fn load_object(file: &str, path: &str) -> Compiled<*mut c_void> {
+    let failed = |message: String| CompileError { place: file.into(), message };
     let path = CString::new(path).expect("a path without zeroes");
     // SAFETY: its constructors are the program's own C code.
     let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };

@@ -1,5 +1,6 @@
 //! Goroutines: their start, their waiting, and the collections that they wait for.
 
+use super::picture;
 use super::world::{fatal, world};
 use crate::runtime::traceback;
 use stackmark::stack::{Caller, Goroutine, Word};
@@ -111,6 +112,9 @@ pub(crate) fn collect() {
     w.scheduler.await_wakeup();
     let publish = move || {
         w.collector.request(move || {
+            if w.options.picture.is_some() {
+                picture::take(&w.runtime, &goroutine);
+            }
             w.runtime.ready(goroutine, Word::Plain(0));
             w.scheduler.wakeup_done();
         });

@@ -5,6 +5,7 @@ mod calls;
 mod frames;
 mod goroutines;
 mod memory;
+mod picture;
 mod world;
 
 pub(crate) use calls::{call_back, call_back_to_panic, call_in, foreign, hooks, may_wait};
@@ -200,6 +201,9 @@ pub(crate) fn end(status: i32, last_words: impl FnOnce()) -> ! {
         }
         if let Some(file) = &w.options.profile {
             wrote(file, profile::write(file));
+        }
+        if let Some(file) = &w.options.picture {
+            wrote(file, picture::write(&w.runtime, file));
         }
         if let (Some(trace), Some(file)) = (&w.trace, &w.options.trace) {
             wrote(file, trace.finish());
