@@ -80,6 +80,9 @@ fn stacks(text: &str) -> BTreeMap<u64, Stack> {
             && line.starts_with('#')
         {
             let (_, frame) = line.split_once(" in ").unwrap_or_else(|| panic!("{line}"));
+            for hidden in ["barrier_pool", "__morestack", "goroutine_entry", "??"] {
+                assert!(!frame.starts_with(hidden), "{hidden} is shown: {text}");
+            }
             stack.frames.push(frame.to_owned());
         }
         assert!(!line.contains("cut off"), "{text}");
