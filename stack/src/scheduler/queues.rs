@@ -101,7 +101,10 @@ impl Queues {
         worker: &WorkerThread,
         shared_first: bool,
     ) -> Option<Arc<Goroutine>> {
-        if !shared_first && let Some(goroutine) = queue.pop() {
+        // An empty queue says so without the fence of an attempt to steal.
+        if (!shared_first || self.injector.is_empty())
+            && let Some(goroutine) = queue.pop()
+        {
             return Some(goroutine);
         }
         self.find_elsewhere(queue, worker)
