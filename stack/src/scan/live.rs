@@ -205,8 +205,7 @@ impl Frames for LiveFrames<'_> {
     // Always: the loop over frames then keeps the walk, and the bounds of the stubs, in registers.
     #[inline(always)]
     fn visit(&mut self) -> Result<Option<usize>, WalkError> {
-        let Some(frame) = self.walker.next_frame()? else { return Ok(None) };
-        check_safepoint(&frame)?;
+        let Some(frame) = next_frame(&mut self.walker)? else { return Ok(None) };
         for slot in frame.slots() {
             // The goroutine may store there through a pointer while a worker reads.
             // The write barrier shades what the load misses. Relaxed: a reference is
@@ -226,8 +225,7 @@ impl Frames for LiveFrames<'_> {
 
     #[cold]
     fn pass(&mut self) -> Result<Option<usize>, WalkError> {
-        let Some(frame) = self.walker.next_frame()? else { return Ok(None) };
-        check_safepoint(&frame)?;
+        let Some(frame) = next_frame(&mut self.walker)? else { return Ok(None) };
         let depth = frame.return_slot.map_or(0, |slot| self.bounds.end - slot);
         self.last = Some(frame);
         Ok(Some(depth))
@@ -254,16 +252,20 @@ impl Frames for LiveFrames<'_> {
     }
 }
 
-/// Whether the frame's roots are known.
+/// The next frame of a walk that looks for roots.
 ///
 /// # Errors
-/// [`WalkError::NoSafepoint`].
-#[inline]
-pub(super) fn check_safepoint(frame: &Frame<'_>) -> Result<(), WalkError> {
+/// Those of [`Walker::next_frame`], and [`WalkError::NoSafepoint`].
+// Always: as `Walker::next_frame`.
+#[inline(always)]
+pub(super) fn next_frame<'s>(
+    walker: &mut Walker<'s, LiveMemory, Stubs>,
+) -> Result<Option<Frame<'s>>, WalkError> {
+    let Some(frame) = walker.next_frame()? else { return Ok(None) };
     if frame.safepoint.is_none() && frame.kind == FrameKind::Managed {
         return Err(WalkError::NoSafepoint { pc: frame.pc });
     }
-    Ok(())
+    Ok(Some(frame))
 }
 
 /// Why no barrier may lie in the frame's return slot.

@@ -5,7 +5,7 @@
 //! and the saved frame pointers of frames whose CFA is computed from theirs. Return addresses and
 //! barriers do not depend on the position, and are copied unchanged.
 
-use super::live::{ScanError, check_safepoint, walker};
+use super::live::{ScanError, next_frame, walker};
 use crate::goroutine::Goroutine;
 use crate::memory::{MIN_STACK, STACK_GUARD, StackError, StackKind, StackMemory};
 use crate::os;
@@ -106,10 +106,7 @@ unsafe fn copy_to(
         if number % FRAMES == 0 {
             between();
         }
-        let next = walk.next_frame().and_then(|frame| {
-            frame.map(|frame| check_safepoint(&frame).map(|()| frame)).transpose()
-        });
-        let frame = match next {
+        let frame = match next_frame(&mut walk) {
             Ok(Some(frame)) => frame,
             Ok(None) => break,
             Err(error) => {
