@@ -91,6 +91,14 @@ impl Unswept {
         }
     }
 
+    /// Adds a block.
+    pub(super) fn push(&mut self, block: usize) {
+        match self.0.last_mut() {
+            Some(last) => last.push(block),
+            None => self.0.push(vec![block]),
+        }
+    }
+
     /// One of the blocks.
     pub(super) fn pop(&mut self) -> Option<usize> {
         loop {

@@ -81,7 +81,7 @@ impl<S: Slots> LocalRuns<S> {
             let Some((block, from, to)) = self.rest(heap, space) else { continue };
             heap.take_back(block, from, to);
             state.take_back((to - from) * heap.cells_of(block).1);
-            heap.space(space as usize).lock().unswept.take_over(&mut vec![block]);
+            heap.space(space as usize).lock().unswept.push(block);
             // The owner is stopped. It sees this when it runs again.
             self.slots.slot(space as usize).set_block(None);
         }
