@@ -4,6 +4,7 @@
 #[path = "../../unwind/tests/support/gdb.rs"]
 mod gdb;
 
+use jit::Embedder;
 use std::ffi::c_void;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -11,17 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use stackmark_stack::asm;
 use stackmark_stack::unwind::{Code, RuleCache};
-use stackmark_stack::{
-    BarrierMode, Caller, Config, Goroutine, Host, Left, Machine, Runtime, sample,
-};
-
-struct Embedder;
-
-impl Host for Embedder {
-    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
-        panic!("stack exceeds {limit} bytes")
-    }
-}
+use stackmark_stack::{BarrierMode, Caller, Config, Left, Machine, Runtime, sample};
 
 static OBJECT: u64 = 7;
 static CODE: OnceLock<Arc<Code>> = OnceLock::new();

@@ -1,23 +1,16 @@
 //! A deep recursion of compiled code: its stack grows by moving, then in place, is scanned and
 //! rescanned with barriers, and gives its memory back.
 
+use jit::Embedder;
 use parking_lot::Mutex;
 use stackmark_stack::unwind::Code;
 use stackmark_stack::{
-    BarrierMode, Caller, Config, CycleDriver, Detection, Goroutine, Host, Left, Machine,
-    ModeInForce, NextCycle, ReturnProtection, RootSink, Runtime, ScanScope, StackKind,
+    BarrierMode, Caller, Config, CycleDriver, Detection, Left, Machine, ModeInForce, NextCycle,
+    ReturnProtection, RootSink, Runtime, ScanScope, StackKind,
 };
 use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-
-struct Embedder;
-
-impl Host for Embedder {
-    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
-        panic!("stack exceeds {limit} bytes")
-    }
-}
 
 /// Counts the roots that are the one object, and others.
 #[derive(Default)]

@@ -2,12 +2,13 @@
 //!
 //! `STACKMARK_PICTURES=DIR` writes them to a directory: the guide shows the live ones.
 
+use jit::{Embedder, Ignoring};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use stackmark_stack::unwind::{Code, FrameKind};
 use stackmark_stack::{
-    BarrierRole, Caller, Config, CycleDriver, FrameScan, Goroutine, Host, Left, Machine, NextCycle,
-    Picture, PictureFrame, RootSink, Runtime, ScanScope, Status,
+    BarrierRole, Caller, Config, CycleDriver, FrameScan, Left, Machine, NextCycle, Picture,
+    PictureFrame, Runtime, ScanScope, Status,
 };
 use std::ffi::c_void;
 use std::path::Path;
@@ -119,20 +120,6 @@ proptest! {
             .collect();
         text_of(&picture.to_svg());
     }
-}
-
-struct Embedder;
-
-impl Host for Embedder {
-    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
-        panic!("stack exceeds {limit} bytes")
-    }
-}
-
-struct Ignoring;
-
-impl RootSink for Ignoring {
-    fn roots(&self, _words: &[usize]) {}
 }
 
 /// What the native function at the bottom of the recursion does.

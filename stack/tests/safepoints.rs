@@ -1,26 +1,11 @@
 //! A region is registered without one of its safepoints: a scan of a stack that stands there is
 //! refused. It would lose the roots of that frame.
 
+use jit::{Embedder, Ignoring};
 use stackmark_stack::unwind::{Code, WalkError};
-use stackmark_stack::{
-    Caller, Config, CycleDriver, Goroutine, Host, Left, Machine, RootSink, Runtime, ScanScope,
-};
+use stackmark_stack::{Caller, Config, CycleDriver, Left, Machine, Runtime, ScanScope};
 use std::ffi::c_void;
 use std::sync::Arc;
-
-struct Embedder;
-
-impl Host for Embedder {
-    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
-        panic!("stack exceeds {limit} bytes")
-    }
-}
-
-struct NoRoots;
-
-impl RootSink for NoRoots {
-    fn roots(&self, _words: &[usize]) {}
-}
 
 unsafe extern "C-unwind" fn yields(_object: *mut c_void, _n: usize) -> usize {
     // SAFETY: used within this function alone, which owns nothing.
@@ -42,7 +27,7 @@ fn scan_without(left_out: usize) -> Option<(usize, Option<WalkError>)> {
     code.register(region).expect("a region");
     let runtime =
         Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
-    let mut cycles = CycleDriver::new(&runtime, Arc::new(NoRoots)).expect("one collector");
+    let mut cycles = CycleDriver::new(&runtime, Arc::new(Ignoring)).expect("one collector");
     let object = 5_u64;
     let mut argument = [3, &raw const object as u64, 0];
     let machine = Machine::attach(&runtime).expect("a fresh thread");

@@ -1,12 +1,13 @@
 //! Many goroutines of compiled code on several threads, parking, yielding and ending, while cycles
 //! scan their stacks.
 
+use jit::Embedder;
 use limits::Watch;
 use parking_lot::{Condvar, Mutex};
 use stackmark_stack::scheduler::Scheduler;
 use stackmark_stack::unwind::Code;
 use stackmark_stack::{
-    BarrierMode, Caller, Config, CycleDriver, Goroutine, Host, Left, Machine, NextCycle, RootSink,
+    BarrierMode, Caller, Config, CycleDriver, Goroutine, Left, Machine, NextCycle, RootSink,
     Runtime, ScanScope, Word,
 };
 use std::ffi::c_void;
@@ -14,14 +15,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, O
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
-
-struct Embedder;
-
-impl Host for Embedder {
-    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
-        panic!("stack exceeds {limit} bytes")
-    }
-}
 
 /// Every root is one of these objects.
 struct Objects(Vec<u64>, AtomicU64);

@@ -12,14 +12,14 @@ mod scanning;
 mod stack_writes;
 mod threads;
 
-use jit::Builder;
 use jit::stackmark_cranelift::{FuncId, INT, InstBuilder, REF, Start, types::I64};
+use jit::{Builder, Embedder, Ignoring};
 use parking_lot::Mutex;
 use stackmark_stack::asm::{ManagedFn, layout::GoroutineHeader};
 use stackmark_stack::unwind::Code;
 use stackmark_stack::{
     BarrierMode, Caller, Config, CycleDriver, FrameAt, Goroutine, Host, Left, Machine, NextCycle,
-    RootSink, Runtime, ScanScope,
+    Runtime, ScanScope,
 };
 use std::ffi::c_void;
 use std::ops::ControlFlow;
@@ -98,15 +98,6 @@ fn guarded(compiler: &mut jit::Compiler, rec: FuncId) -> FuncId {
     })
 }
 
-/// A host that has nothing to add.
-struct Embedder;
-
-impl Host for Embedder {
-    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
-        panic!("stack exceeds {limit} bytes")
-    }
-}
-
 /// A runtime with compiled code.
 pub(crate) struct Setting {
     pub(crate) runtime: Arc<Runtime>,
@@ -123,12 +114,6 @@ pub(crate) fn configs() -> [Config; 3] {
 }
 
 /// Takes roots and does nothing with them.
-struct NoRoots;
-
-impl RootSink for NoRoots {
-    fn roots(&self, _words: &[usize]) {}
-}
-
 /// Bytes of a goroutine's stack, used or not.
 pub(crate) fn stack_size(goroutine: &Goroutine) -> usize {
     let header = header(goroutine);
@@ -156,7 +141,7 @@ impl Setting {
         let entry = compiler.entry(guarded);
         let compiled = compiler.finish(entry, &code);
         let runtime = Runtime::new(config, code, host).expect("the assembly's frames");
-        let cycles = CycleDriver::new(&runtime, Arc::new(NoRoots)).expect("one collector");
+        let cycles = CycleDriver::new(&runtime, Arc::new(Ignoring)).expect("one collector");
         Setting { runtime, compiled, cycles: Mutex::new((cycles, 0)) }
     }
 

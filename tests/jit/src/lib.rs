@@ -11,7 +11,26 @@ use stackmark_cranelift::{
 };
 use stackmark_stack::asm::layout::NativeFn;
 use stackmark_stack::unwind::{Code, Region, RegionId};
+use stackmark_stack::{Goroutine, Host, RootSink};
 use std::collections::HashMap;
+
+/// A host that has nothing to add.
+#[derive(Debug)]
+pub struct Embedder;
+
+impl Host for Embedder {
+    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
+        panic!("stack exceeds {limit} bytes")
+    }
+}
+
+/// A collector that needs no roots.
+#[derive(Debug)]
+pub struct Ignoring;
+
+impl RootSink for Ignoring {
+    fn roots(&self, _words: &[usize]) {}
+}
 
 /// A function under construction.
 pub type Builder<'f> = Function<'f, Apart>;

@@ -3,31 +3,16 @@
 mod own_core;
 
 use inspect::{Core, Error, Process, State, report};
+use jit::{Embedder, Ignoring};
 use own_core::Contents;
 use proptest::prelude::*;
 use stackmark_stack::unwind::Code;
-use stackmark_stack::{
-    BarrierMode, Config, CycleDriver, Goroutine, Host, Left, Machine, RootSink, Runtime, ScanScope,
-};
+use stackmark_stack::{BarrierMode, Config, CycleDriver, Left, Machine, Runtime, ScanScope};
 use std::ffi::c_void;
 use std::sync::{Arc, LazyLock};
 
 /// Recursive calls of each goroutine.
 const DEPTH: [u64; 3] = [0, 5, 60];
-
-struct Embedder;
-
-impl Host for Embedder {
-    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
-        panic!("stack exceeds {limit} bytes")
-    }
-}
-
-struct Ignoring;
-
-impl RootSink for Ignoring {
-    fn roots(&self, _words: &[usize]) {}
-}
 
 unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
     0

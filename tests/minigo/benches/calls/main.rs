@@ -8,25 +8,18 @@
 
 mod peers;
 
+use jit::Embedder;
 use jit::stackmark_cranelift::{INT, InstBuilder, IntCC, Start, Value, types::I64};
 use stackmark_stack::asm::layout::{GoroutineHeader, MachineHeader};
 use stackmark_stack::asm::{self, ManagedFn};
 use stackmark_stack::scheduler::Scheduler;
 use stackmark_stack::unwind::Code;
-use stackmark_stack::{Caller, Config, Goroutine, Host, Left, Machine, Runtime};
+use stackmark_stack::{Caller, Config, Left, Machine, Runtime};
 use std::ffi::c_void;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Instant;
-
-struct Embedder;
-
-impl Host for Embedder {
-    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
-        panic!("stack exceeds {limit} bytes")
-    }
-}
 
 static RUNTIME: OnceLock<Arc<Runtime>> = OnceLock::new();
 static LEAF: AtomicUsize = AtomicUsize::new(0);

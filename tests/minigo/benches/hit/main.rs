@@ -4,11 +4,12 @@
 //! placed in every frame, and all frames return. Then whole programs, with collections going on all
 //! the time: barriers of each kind against none. Medians.
 
+use jit::Embedder;
 use parking_lot::Mutex;
 use stackmark_stack::unwind::Code;
 use stackmark_stack::{
-    BarrierMode, Caller, Config, CycleDriver, Goroutine, Host, Left, Machine, NextCycle, RootSink,
-    Runtime, ScanScope,
+    BarrierMode, Caller, Config, CycleDriver, Left, Machine, NextCycle, RootSink, Runtime,
+    ScanScope,
 };
 use std::error::Error;
 use std::ffi::c_void;
@@ -17,14 +18,6 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-
-struct Embedder;
-
-impl Host for Embedder {
-    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
-        panic!("stack exceeds {limit} bytes")
-    }
-}
 
 /// Takes roots and does nothing with them.
 struct NoCollector;
