@@ -4,15 +4,25 @@
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64"))]
 #[path = "x86_64/mod.rs"]
 mod target;
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64")))]
-compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
+#[cfg(all(target_arch = "aarch64", target_os = "linux", target_pointer_width = "64"))]
+#[path = "aarch64/mod.rs"]
+mod target;
+#[cfg(not(all(
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    target_os = "linux",
+    target_pointer_width = "64",
+    target_endian = "little"
+)))]
+compile_error!(
+    "stackmark supports these targets: x86_64-unknown-linux-gnu, aarch64-unknown-linux-gnu"
+);
 
 pub use target::{
     BARRIER_PAGES, CALL_BYTES, CALLBACK_FRAME_BYTES, Continuation, PREPARED_BYTES, STUBS_PER_PAGE,
-    limit_vectors,
+    authenticate_return, jump_target, limit_vectors, sign_return,
 };
 pub(crate) use target::{
-    HEADER_STUBS, HIJACKED_AT, LANDING_REGISTERS, STUB_BYTES, current, initialise,
+    HEADER_STUBS, HIJACKED_AT, LANDING_REGISTER, LANDS_AT, STUB_BYTES, current, initialise,
     leapfrogged_slot, run, stack_pointer, write_first_frames,
 };
 
@@ -30,6 +40,13 @@ unsafe extern "C-unwind" {
         f: ManagedFn,
         argument: usize,
     ) -> usize;
+    pub(crate) fn stackmark_enter_managed(
+        goroutine: *mut GoroutineHeader,
+        f: ManagedFn,
+        argument: usize,
+    ) -> usize;
+    pub(crate) fn stackmark_call_native(f: NativeFn, a: *mut c_void, b: usize) -> usize;
+    pub(crate) fn stackmark_call_native_all(f: NativeFn, a: *mut c_void, b: usize) -> usize;
     pub(crate) fn stackmark_leave_callback_by(
         f: ContinueFn,
         argument: *mut c_void,
@@ -47,13 +64,22 @@ unsafe extern "C-unwind" {
     pub(crate) fn stackmark_system_call_returned();
     pub(crate) static stackmark_callback_begin: u8;
     pub(crate) static stackmark_callback_end: u8;
+    pub(crate) static stackmark_enter_begin: u8;
+    pub(crate) static stackmark_enter_end: u8;
+    pub(crate) static stackmark_call_native_begin: u8;
+    pub(crate) static stackmark_call_native_end: u8;
+    pub(crate) fn stackmark_enter_returned();
+    pub(crate) fn stackmark_call_native_returned();
+    pub(crate) fn stackmark_call_native_all_returned();
     pub(crate) static stackmark_entry_begin: u8;
     pub(crate) static stackmark_entry_end: u8;
     pub(crate) static stackmark_barrier_pool: u8;
     pub(crate) static stackmark_barrier_pool_end: u8;
 
-    // Landing pads, entered with the words of LANDING_REGISTERS.
-    pub(crate) fn stackmark_barrier_landing();
+    // Landing pads, entered with the exception in LANDING_REGISTER.
+    pub(crate) fn stackmark_enter_landing();
+    pub(crate) fn stackmark_call_native_landing();
+    pub(crate) fn stackmark_call_native_all_landing();
     pub(crate) fn stackmark_callback_landing();
     pub(crate) fn stackmark_entry_landing();
     pub(crate) fn stackmark_catch_landing();

@@ -14,6 +14,8 @@
 //! lands in an instrumented frame on a goroutine stack, that frame counts as the system's until its
 //! next switch.
 //!
+//! Managed code on a native stack switches nothing.
+//!
 //! What is *not* needed: `leave`, `leave_callback_by` and `continue_at` drop native frames whose
 //! redzones are poisoned, but they are functions that do not return, before which the compiler has
 //! the sanitizer clear the stack (`__asan_handle_no_return`).
@@ -69,7 +71,8 @@ pub(crate) unsafe extern "C" fn stackmark_asan_to_goroutine(goroutine: *const Go
     // SAFETY: by the caller's contract the header is alive. The words that the sanitizer writes are
     // this thread's own.
     SYSTEM.with(|system| unsafe {
-        if system.on_goroutine.replace(true) {
+        let is_native = (*goroutine).entered.load(Relaxed) != 0;
+        if is_native || system.on_goroutine.replace(true) {
             return;
         }
         let hi = (*goroutine).stack_hi.load(Relaxed);
@@ -91,7 +94,8 @@ pub(crate) unsafe extern "C" fn stackmark_asan_to_goroutine(goroutine: *const Go
 pub(crate) unsafe extern "C" fn stackmark_asan_to_system(goroutine: *const GoroutineHeader) {
     // SAFETY: as above. The sanitizer writes one word through the first pointer.
     SYSTEM.with(|system| unsafe {
-        if !system.on_goroutine.replace(false) {
+        let is_native = (*goroutine).entered.load(Relaxed) != 0;
+        if is_native || !system.on_goroutine.replace(false) {
             return;
         }
         let save = (*goroutine).fake_stack.as_ptr() as *mut *mut c_void;

@@ -43,14 +43,25 @@ pub const fn is_stub(index: usize) -> bool {
     index < TABLE_WORDS && index % PAGE_WORDS >= arch::HEADER_STUBS
 }
 
-/// The word that a hijacked slot holds: an address in the stub, behind its first byte.
+/// The word that a hijacked slot holds: an address in the stub, behind its first instruction.
 ///
 /// # Panics
 /// If `index` does not name a stub.
 #[inline]
 pub fn hijacked_word(index: usize) -> usize {
+    stub(index) + arch::HIJACKED_AT
+}
+
+/// Where an exception that passes the barrier goes on.
+pub(crate) fn landing_pad(index: usize) -> usize {
+    stub(index) + arch::LANDS_AT
+}
+
+/// The address of a stub.
+#[inline]
+fn stub(index: usize) -> usize {
     assert!(is_stub(index), "{index} is not the index of a stub");
-    pool().start + index * arch::STUB_BYTES + arch::HIJACKED_AT
+    pool().start + index * arch::STUB_BYTES
 }
 
 /// The index of the stub into which `found`, a return address, points; `None` if it is an ordinary
@@ -82,24 +93,27 @@ pub unsafe fn saved(index: usize) -> &'static AtomicUsize {
 #[inline]
 pub fn original(found: usize) -> Option<usize> {
     // Relaxed: the thread that walks holds the goroutine or runs it, and so has seen the placing.
+    // Or it walks its own stack, InForeign, while a holder places: the holder stores the table's
+    // word first, and the address of this load is made of the stub, which processors respect.
     index_of(found).map(|index| stackmark_barrier_table[index].load(Relaxed))
 }
 
-/// The landing pad calls out to it: tells the host and goes on unwinding, on the system stack.
+/// A stub that an exception passes calls out to it: tells the host and goes on unwinding, on the
+/// stack of native code.
 ///
 /// # Safety
-/// Called by the landing pad alone.
+/// Called by `barrier_common` alone.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn stackmark_barrier_resume(
     exception: *mut c_void,
     index: usize,
 ) -> usize {
-    // SAFETY: the landing pad has called out, so the machine runs a goroutine. The host has stored
+    // SAFETY: `barrier_common` has called out, so the machine runs a goroutine. The host has stored
     // the hook as a BarrierFn.
     unsafe {
         let machine = machine::current();
         let goroutine = (*machine).goroutine.load(Relaxed) as *const GoroutineHeader;
-        let slot = arch::leapfrogged_slot(&(*goroutine).sched);
+        let slot = arch::leapfrogged_slot(&*goroutine);
         let hook = (*machine).on_leapfrog.load(Relaxed);
         if hook != 0 {
             let hook: BarrierFn = core::mem::transmute::<usize, BarrierFn>(hook);

@@ -17,6 +17,10 @@ pub const RESULT_WORDS: usize = 16;
 ///
 /// `sp` and `fp` are addresses in the goroutine's stack as it lies *now*: a move of the stack
 /// rewrites them.
+///
+/// On a native stack it is the *anchor*: pc, stack pointer and frame pointer of the managed frame
+/// that has called [`call_native`](crate::call_native), as they are when the call returns. `sp` is
+/// 0 while managed code runs, and while no managed frame has called native code.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Sched {
@@ -77,6 +81,13 @@ pub struct GoroutineHeader {
     /// `goroutine_entry`: until it arrives there, the stack stays where it is, since the system's
     /// unwinder keeps the handler's CFA as an address. Cleared by native code.
     pub exception_crosses: AtomicUsize,
+    /// The address of the youngest [`EntryRecord`]: managed code runs on a native stack. 0 for
+    /// goroutines with stacks of their own, and outside of [`enter_managed`](crate::enter_managed).
+    pub entered: AtomicUsize,
+    /// On a native stack: the lowest address that is watched, `usize::MAX` if none is. A
+    /// [`call_native`](crate::call_native) that returns to a frame with a higher stack pointer
+    /// calls [`MachineHeader::on_watched`] first.
+    pub watch: AtomicUsize,
     /// AddressSanitizer's record of the instrumented frames on this stack, while another stack is
     /// in use.
     #[cfg(stackmark_asan)]
@@ -95,8 +106,8 @@ pub struct MachineHeader {
     /// What a hit calls, on the system stack: a [`HitFn`]. It writes the saved return address over
     /// the slot.
     pub on_hit: AtomicUsize,
-    /// What the pool's landing pad calls, on the system stack, when an exception has passed a
-    /// barrier: a [`BarrierFn`], or 0. The slot holds the saved return address already.
+    /// What a stub calls, on the system stack, when an exception has passed its barrier: a
+    /// [`BarrierFn`], or 0. The slot holds the saved return address already.
     pub on_leapfrog: AtomicUsize,
     /// A word for the host, for example a pointer to the rest of the machine.
     pub host: AtomicUsize,
@@ -106,6 +117,27 @@ pub struct MachineHeader {
     pub run_fp: AtomicUsize,
     /// Its word there in the one other register that the compiler cannot keep elsewhere.
     pub run_saved: AtomicUsize,
+    /// The exception that is on its way to a stub, from the personality of the pool until the stub
+    /// takes it; 0 otherwise.
+    pub passing: AtomicUsize,
+    /// What [`call_native`](crate::call_native) calls on its way back to managed code, by a return
+    /// or an exception, where `watch` asks for it: a [`WatchFn`].
+    pub on_watched: AtomicUsize,
+}
+
+/// What the frame of [`enter_managed`](crate::enter_managed) keeps, at its stack pointer. It is the
+/// way of a walk from the managed frames of one entry to those of the next older one.
+#[repr(C)]
+#[derive(Debug)]
+pub struct EntryRecord {
+    /// The address of the goroutine's header.
+    pub goroutine: usize,
+    /// Where the youngest managed frame of the older entry stands: the `sched` of before. Its `sp`
+    /// is 0 if there is none, or if it called native code otherwise than by
+    /// [`call_native`](crate::call_native).
+    pub anchor: Sched,
+    /// The address of the next older record, or 0.
+    pub previous: usize,
 }
 
 /// What a machine calls when a barrier is leapfrogged: the machine, the address of the hijacked
@@ -115,6 +147,11 @@ pub type BarrierFn = unsafe extern "C" fn(*mut MachineHeader, *mut usize, usize)
 /// What a machine calls when a barrier is hit: the words of a [`BarrierFn`], and the frame pointer
 /// with which the goroutine returns.
 pub type HitFn = unsafe extern "C" fn(*mut MachineHeader, *mut usize, usize, usize);
+
+/// What a machine calls when managed code is about to go on behind a call of native code, and
+/// something that is watched is younger: the machine, and the stack pointer, pc and frame pointer
+/// of the managed frame.
+pub type WatchFn = unsafe extern "C" fn(*mut MachineHeader, usize, usize, usize);
 
 /// A native function as `call_system` calls it: two words in, one word out.
 pub type NativeFn = unsafe extern "C-unwind" fn(*mut c_void, usize) -> usize;
@@ -169,6 +206,10 @@ offsets! {
     G_MACHINE_WORD = GoroutineHeader.machine_word @ 232;
     /// Offset of [`GoroutineHeader::language`].
     G_LANGUAGE = GoroutineHeader.language @ 240;
+    /// Offset of [`GoroutineHeader::entered`].
+    G_ENTERED = GoroutineHeader.entered @ 264;
+    /// Offset of [`GoroutineHeader::watch`].
+    G_WATCH = GoroutineHeader.watch @ 272;
     /// Offset of [`MachineHeader::goroutine`].
     M_GOROUTINE = MachineHeader.goroutine @ 0;
     /// Offset of [`MachineHeader::system_sp`].
@@ -185,10 +226,14 @@ offsets! {
     M_RUN_FP = MachineHeader.run_fp @ 48;
     /// Offset of [`MachineHeader::run_saved`].
     M_RUN_SAVED = MachineHeader.run_saved @ 56;
+    /// Offset of [`MachineHeader::passing`].
+    M_PASSING = MachineHeader.passing @ 64;
+    /// Offset of [`MachineHeader::on_watched`].
+    M_ON_WATCHED = MachineHeader.on_watched @ 72;
 }
 
 impl GoroutineHeader {
-    /// A header with every word 0.
+    /// A header with every word 0, but `watch`, which watches nothing.
     pub const fn new() -> Self {
         GoroutineHeader {
             stack_limit: AtomicUsize::new(0),
@@ -210,6 +255,8 @@ impl GoroutineHeader {
             machine_word: AtomicUsize::new(0),
             language: [const { AtomicUsize::new(0) }; 2],
             exception_crosses: AtomicUsize::new(0),
+            entered: AtomicUsize::new(0),
+            watch: AtomicUsize::new(usize::MAX),
             #[cfg(stackmark_asan)]
             fake_stack: AtomicUsize::new(0),
         }
@@ -228,6 +275,8 @@ impl MachineHeader {
             run_pc: AtomicUsize::new(0),
             run_fp: AtomicUsize::new(0),
             run_saved: AtomicUsize::new(0),
+            passing: AtomicUsize::new(0),
+            on_watched: AtomicUsize::new(0),
         }
     }
 }

@@ -45,15 +45,25 @@ mod asan;
 pub mod barrier;
 pub mod layout;
 mod machine;
+mod native;
 mod pcs;
 mod personality;
 mod switch;
 
-pub use arch::{CALL_BYTES, CALLBACK_FRAME_BYTES, Continuation, PREPARED_BYTES};
+pub use arch::{
+    CALL_BYTES, CALLBACK_FRAME_BYTES, Continuation, PREPARED_BYTES, authenticate_return,
+    jump_target, sign_return,
+};
 pub use barrier::{BARRIER_PAGES, STUBS_PER_PAGE};
 pub use layout::{CaughtFn, ContinueFn, ManagedFn};
 pub use machine::{current, set_current, stack_pointer, stackmark_stack_top};
-pub use pcs::{callback_range, entry_range, native_return_pc, resume_pc, system_call_range};
+pub use native::{
+    call_native, call_native_address, call_native_all, call_native_all_address, enter_managed,
+};
+pub use pcs::{
+    call_native_range, callback_range, enter_range, entry_range, native_return_pc, resume_pc,
+    system_call_range,
+};
 pub use switch::{
     call_system, call_system_address, callback, catch, continue_at, leave, leave_callback_by,
     prepare, run, switch_out_address,

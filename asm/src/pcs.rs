@@ -31,6 +31,17 @@ pub fn entry_range() -> Range<usize> {
     range(&raw const stackmark_entry_begin, &raw const stackmark_entry_end)
 }
 
+/// The pcs of `enter_managed`. A walk of a native stack meets one, with an
+/// [`EntryRecord`](crate::layout::EntryRecord) at the stack pointer.
+pub fn enter_range() -> Range<usize> {
+    range(&raw const stackmark_enter_begin, &raw const stackmark_enter_end)
+}
+
+/// The pcs of both forms of `call_native`.
+pub fn call_native_range() -> Range<usize> {
+    range(&raw const stackmark_call_native_begin, &raw const stackmark_call_native_end)
+}
+
 /// The addresses of all stubs.
 #[inline]
 pub(crate) fn pool() -> Range<usize> {

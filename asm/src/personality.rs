@@ -24,29 +24,26 @@ unsafe extern "C" {
     fn _Unwind_GetIP(context: *mut c_void) -> usize;
 }
 
-/// Enters a landing pad with the exception and a second word.
+/// Enters a landing pad with the exception.
 ///
 /// # Safety
 /// `context` is the one that the unwinder gave to a personality in phase 2.
 unsafe fn land(
     context: *mut c_void,
     exception: *mut c_void,
-    word: usize,
     pad: unsafe extern "C-unwind" fn(),
 ) -> c_int {
-    let [first, second] = arch::LANDING_REGISTERS;
-    // SAFETY: by the caller's contract; the frames of the assembly let these registers be set.
+    // SAFETY: by the caller's contract; the frames of the assembly let the register be set.
     unsafe {
-        _Unwind_SetGR(context, first, exception as usize);
-        _Unwind_SetGR(context, second, word);
+        _Unwind_SetGR(context, arch::LANDING_REGISTER, exception as usize);
         _Unwind_SetIP(context, pad as *const () as usize);
     }
     URC_INSTALL_CONTEXT
 }
 
-/// The pool's: enters the landing pad. `_URC_CONTINUE_UNWIND` in phase 2 aborts when the catching
-/// frame is directly behind the barrier: the stub and that frame have the same CFA, and libgcc
-/// takes the one for the other.
+/// The pool's: goes on in the stub, as a return does, with the exception in the machine.
+/// `_URC_CONTINUE_UNWIND` in phase 2 aborts when the catching frame is directly behind the barrier:
+/// the stub and that frame have the same CFA, and libgcc takes the one for the other.
 ///
 /// # Safety
 /// Called by the unwinder.
@@ -65,8 +62,11 @@ unsafe extern "C" fn stackmark_barrier_personality(
     unsafe {
         let index = barrier::index_of(_Unwind_GetIP(context))
             .expect("the personality of the pool runs for its stubs");
-        land(context, exception, index, arch::stackmark_barrier_landing)
+        // Relaxed: the stub takes it on this thread.
+        (*machine::current()).passing.store(exception as usize, Relaxed);
+        _Unwind_SetIP(context, barrier::landing_pad(index));
     }
+    URC_INSTALL_CONTEXT
 }
 
 /// `callback`'s: enters the landing pad, which puts the goroutine back to its call out and the
@@ -86,7 +86,72 @@ unsafe extern "C" fn stackmark_callback_personality(
         return URC_CONTINUE_UNWIND;
     }
     // SAFETY: the unwinder's context, in phase 2.
-    unsafe { land(context, exception, 0, arch::stackmark_callback_landing) }
+    unsafe { land(context, exception, arch::stackmark_callback_landing) }
+}
+
+/// `enter_managed`'s: enters the landing pad, which restores the anchor of before. Only where
+/// managed code has been called: elsewhere, as when a thread is cancelled asynchronously, the frame
+/// is not what the pad takes it for.
+///
+/// # Safety
+/// Called by the unwinder.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn stackmark_enter_personality(
+    _version: c_int,
+    actions: c_int,
+    _class: u64,
+    exception: *mut c_void,
+    context: *mut c_void,
+) -> c_int {
+    let pads: [(Label, Label); 1] =
+        [(arch::stackmark_enter_returned, arch::stackmark_enter_landing)];
+    // SAFETY: the unwinder's context.
+    unsafe { land_where_called(actions, context, exception, &pads) }
+}
+
+/// That of both forms of `call_native`: enters the landing pad, which clears the anchor and calls
+/// `on_watched` where a return would. Only where native code has been called.
+///
+/// # Safety
+/// Called by the unwinder.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn stackmark_native_personality(
+    _version: c_int,
+    actions: c_int,
+    _class: u64,
+    exception: *mut c_void,
+    context: *mut c_void,
+) -> c_int {
+    let pads: [(Label, Label); 2] = [
+        (arch::stackmark_call_native_returned, arch::stackmark_call_native_landing),
+        (arch::stackmark_call_native_all_returned, arch::stackmark_call_native_all_landing),
+    ];
+    // SAFETY: the unwinder's context.
+    unsafe { land_where_called(actions, context, exception, &pads) }
+}
+
+/// A label of the assembly.
+type Label = unsafe extern "C-unwind" fn();
+
+/// Enters, in phase 2, the landing pad of the call whose return address is the frame's; goes on
+/// where there is none. `pads` has both of each call.
+///
+/// # Safety
+/// `context` is the unwinder's.
+unsafe fn land_where_called(
+    actions: c_int,
+    context: *mut c_void,
+    exception: *mut c_void,
+    pads: &[(Label, Label)],
+) -> c_int {
+    // SAFETY: the unwinder's context; a landing pad in phase 2 alone.
+    unsafe {
+        let ip = _Unwind_GetIP(context);
+        match pads.iter().find(|(returned, _)| *returned as *const () as usize == ip) {
+            Some((_, pad)) if actions & UA_SEARCH_PHASE == 0 => land(context, exception, *pad),
+            _ => URC_CONTINUE_UNWIND,
+        }
+    }
 }
 
 /// `goroutine_entry`'s: catches uncaught exceptions. (Without a handler `panic!` dies of "failed to
@@ -120,7 +185,7 @@ unsafe extern "C" fn stackmark_entry_personality(
     }
     debug_assert_ne!(actions & UA_HANDLER_FRAME, 0);
     // SAFETY: the unwinder's context, in phase 2.
-    unsafe { land(context, exception, 0, arch::stackmark_entry_landing) }
+    unsafe { land(context, exception, arch::stackmark_entry_landing) }
 }
 
 /// `catch`'s: catches every exception, but lets forced unwinding pass (a thread that ends, frames
@@ -143,5 +208,5 @@ unsafe extern "C" fn stackmark_catch_personality(
         return URC_CONTINUE_UNWIND;
     }
     // SAFETY: the unwinder's context, in phase 2.
-    unsafe { land(context, exception, 0, arch::stackmark_catch_landing) }
+    unsafe { land(context, exception, arch::stackmark_catch_landing) }
 }

@@ -5,27 +5,17 @@
 )]
 
 use stackmark_asm::{self as asm, barrier, layout::*};
-use std::arch::global_asm;
 use std::ffi::c_void;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard};
 
-global_asm!(include_str!("x86_64/barrier.s"));
+mod arch;
+
+arch::assembly!("barrier.s");
 
 type Function = unsafe extern "C-unwind" fn(usize) -> usize;
 unsafe extern "C-unwind" {
     fn hijack(f: Function, argument: usize, word: usize, saved: *const AtomicUsize) -> usize;
-}
-unsafe extern "C" {
-    fn fill_and_check(
-        input: *const u64,
-        output: *mut u64,
-        word: usize,
-        saved: *const AtomicUsize,
-        kind: usize,
-        x87: usize,
-    );
-    fn spoil(kind: usize);
 }
 
 static HITS: AtomicUsize = AtomicUsize::new(0);
@@ -37,7 +27,7 @@ unsafe extern "C" fn on_hit(_m: *mut MachineHeader, slot: *mut usize, index: usi
     HITS.fetch_add(1, Relaxed);
     // The stub must not have left results there.
     unsafe {
-        spoil(KIND.load(Relaxed));
+        arch::spoil(KIND.load(Relaxed));
         *slot = barrier::saved(index).load(Relaxed);
     }
 }
@@ -50,6 +40,16 @@ unsafe extern "C" fn on_leapfrog(_m: *mut MachineHeader, slot: *mut usize, index
 
 unsafe extern "C-unwind" fn on_exit(_a: *mut c_void, result: usize) -> usize {
     unsafe { asm::leave(asm::current(), result) }
+}
+
+/// Lets one test run at a time, and keeps these vector registers, or those that there are.
+fn begin(kind: u32) -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    KIND.store(unsafe { barrier::limit_vectors(kind) } as usize, Relaxed);
+    HITS.store(0, Relaxed);
+    LEAPFROGGED.store(0, Relaxed);
+    one
 }
 
 /// Runs `f(argument)` as managed code on a goroutine with a large stack; one test at a time, for
@@ -67,11 +67,7 @@ fn on_goroutine_with(
     f: unsafe extern "C-unwind" fn(usize, usize) -> usize,
     argument: usize,
 ) -> (usize, usize, usize) {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    KIND.store(unsafe { barrier::limit_vectors(kind) } as usize, Relaxed);
-    HITS.store(0, Relaxed);
-    LEAPFROGGED.store(0, Relaxed);
+    let _one = begin(kind);
     let mut stack = vec![0u128; 1 << 16];
     let (mut machine, goroutine) = (MachineHeader::new(), &mut GoroutineHeader::new());
     machine.on_hit.store(on_hit as *const () as usize, Relaxed);
@@ -91,6 +87,32 @@ fn on_goroutine_with(
     (result, HITS.load(Relaxed), LEAPFROGGED.load(Relaxed))
 }
 
+/// The same on this thread's own stack.
+fn on_native_stack_with(
+    kind: u32,
+    f: unsafe extern "C-unwind" fn(usize, usize) -> usize,
+    argument: usize,
+) -> (usize, usize, usize) {
+    type Call = (unsafe extern "C-unwind" fn(usize, usize) -> usize, usize);
+    unsafe extern "C-unwind" fn managed(call: usize) -> usize {
+        let (f, argument) = unsafe { *(call as *const Call) };
+        unsafe { f(0, argument) }
+    }
+    let _one = begin(kind);
+    let (mut machine, goroutine) = (MachineHeader::new(), &mut GoroutineHeader::new());
+    machine.on_hit.store(on_hit as *const () as usize, Relaxed);
+    machine.goroutine.store(&raw const *goroutine as usize, Relaxed);
+    goroutine.stack_hi.store(asm::stack_pointer(), Relaxed);
+    let call: Call = (f, argument);
+    let result = unsafe {
+        asm::set_current(&mut machine);
+        let result = asm::enter_managed(goroutine, managed, &raw const call as usize);
+        asm::set_current(std::ptr::null_mut());
+        result
+    };
+    (result, HITS.load(Relaxed), LEAPFROGGED.load(Relaxed))
+}
+
 /// Calls `f(argument)` from a frame whose return slot is hijacked by stub `index`.
 unsafe fn behind_barrier(index: usize, f: Function, argument: usize) -> usize {
     unsafe { hijack(f, argument, barrier::hijacked_word(index), barrier::saved(index)) }
@@ -98,44 +120,34 @@ unsafe fn behind_barrier(index: usize, f: Function, argument: usize) -> usize {
 
 #[test]
 fn a_hit_keeps_every_register_whatever_the_cpu_has() {
-    const WORDS: usize = (256 + 32 * 64) / 8;
-    unsafe extern "C-unwind" fn managed(_g: usize, x87: usize) -> usize {
+    unsafe extern "C-unwind" fn managed(_g: usize, state: usize) -> usize {
         let kind = KIND.load(Relaxed);
-        let mut input = [0u64; WORDS];
+        let mut input = [0u64; arch::PATTERN_WORDS];
         for (i, word) in input.iter_mut().enumerate() {
             *word = 0x0101_0101_0101_0101u64.wrapping_mul(i as u64 + 3);
         }
-        (input[15], input[16]) = (1.25f64.to_bits(), (-3e300f64).to_bits());
-        // What a register of that number and kind holds.
-        let is_kept = |i: usize| match i {
-            0..15 => true,
-            15..17 => i - 15 < x87,
-            17..25 => kind >= 2,
-            25..32 => false,
-            _ => {
-                let (register, word) = ((i - 32) / 8, (i - 32) % 8);
-                word < [2, 4, 8, 8][kind] && register < [16, 16, 32, 32][kind]
-            }
-        };
-        let bits = |i: usize| if kind == 2 && (17..25).contains(&i) { 0xffff } else { u64::MAX };
-        let mut output = [0u64; WORDS];
+        arch::adjust_patterns(&mut input);
+        let mut output = [0u64; arch::PATTERN_WORDS];
         for index in [1, 511, 513, barrier::TABLE_WORDS - 1] {
             output.fill(0);
             let (word, saved) = (barrier::hijacked_word(index), unsafe { barrier::saved(index) });
-            unsafe { fill_and_check(input.as_ptr(), output.as_mut_ptr(), word, saved, kind, x87) };
-            for i in (0..WORDS).filter(|&i| is_kept(i)) {
+            let (to, from) = (input.as_ptr(), output.as_mut_ptr());
+            unsafe { arch::fill_and_check(to, from, word, saved, kind, state) };
+            for i in 0..arch::PATTERN_WORDS {
+                let bits = arch::kept_bits(i, kind, state);
                 assert_eq!(
-                    output[i],
-                    input[i] & bits(i),
-                    "word {i} through stub {index}, kind {kind}, x87 {x87}"
+                    output[i] & bits,
+                    input[i] & bits,
+                    "word {i} through stub {index}, kind {kind}, state {state}"
                 );
             }
         }
         7
     }
-    for kind in 0..4 {
-        for x87 in 0..3 {
-            assert_eq!(on_goroutine_with(kind, managed, x87), (7, 4, 0));
+    for kind in 0..arch::VECTOR_KINDS {
+        for state in 0..arch::OTHER_STATES {
+            assert_eq!(on_goroutine_with(kind, managed, state), (7, 4, 0));
+            assert_eq!(on_native_stack_with(kind, managed, state), (7, 4, 0));
         }
     }
 }
@@ -146,7 +158,6 @@ fn every_stub_names_itself() {
         let word = barrier::hijacked_word(index);
         assert_eq!(barrier::index_of(word), Some(index));
         assert_eq!(barrier::index_of(word - 1), Some(index), "the pc - 1 of unwinders");
-        assert_eq!(barrier::index_of(word + 5), Some(index), "the stub's own return address");
     }
     assert_eq!(barrier::index_of(barrier::pool().end), None);
     assert_eq!(barrier::index_of(barrier::pool().start - 1), None);

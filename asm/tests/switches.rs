@@ -6,12 +6,13 @@
 )]
 
 use stackmark_asm::{self as asm, layout::*};
-use std::arch::global_asm;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::sync::atomic::Ordering::Relaxed;
 
-global_asm!(include_str!("x86_64/switches.s"));
+mod arch;
+
+arch::assembly!("switches.s");
 
 unsafe extern "C-unwind" {
     fn managed_entry(goroutine: *mut GoroutineHeader, argument: usize) -> usize;
@@ -85,7 +86,7 @@ unsafe extern "C-unwind" fn on_exit(_a: *mut c_void, result: usize) -> usize {
 
 /// What `managed_young(a)` returns: the kept registers, and the callback inside it.
 fn young(a: usize) -> usize {
-    let kept = (1..=6).map(|i| a + i + 20).sum::<usize>();
+    let kept = (1..=arch::KEPT).map(|i| a + i + 20).sum::<usize>();
     kept + if a > 1000 { young(a - 1000) } else { a }
 }
 
@@ -107,7 +108,7 @@ fn calls_out_return_to_where_the_stack_has_moved() {
             asm::run(&mut machine, std::ptr::from_ref(&g).cast_mut())
         };
         let want = (0..3).map(|round| young(argument + round)).sum::<usize>()
-            + (1..=6).map(|i| argument + i + 10).sum::<usize>();
+            + (1..=arch::KEPT).map(|i| argument + i + 10).sum::<usize>();
         assert_eq!(result, want);
         assert_eq!(MOVES.get(), if argument == 1 { 3 } else { 3 + 4 + 4 });
         assert_eq!(machine.goroutine.load(Relaxed), 0);

@@ -7,7 +7,7 @@
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, fence};
 use std::sync::{Arc, Mutex};
 
 use stackmark::heap::{CycleRight, Fresh, Heap, HeapCounts, HeapOwner, Marked, Object};
@@ -77,6 +77,8 @@ impl Cells {
         self.memory[cell].iter().for_each(|word| word.store(0, Relaxed));
         // Release: a thread that resolves a word to the object sees zeros or newer contents.
         self.states[cell].store(if supply.black { 2 } else { 1 }, Release);
+        // A reference that is stored without order is not seen before the state.
+        fence(Release);
         let black = supply.black;
         drop(supply);
         self.allocated.fetch_add(CELL as u64, Relaxed);

@@ -206,6 +206,14 @@ mod tests {
     }
 
     #[test]
+    fn handles_are_spread_over_the_shards() {
+        let handles =
+            Handles::new(WriteBarrier::new(Kind::Insertion, Arc::new(Taken::default())), 1);
+        let _held: Vec<Handle> = (0..20 * SHARDS).map(|_| handles.create(1)).collect();
+        assert!(handles.shards.iter().all(|shard| shard.lock().words.len() == 20));
+    }
+
+    #[test]
     fn stores_are_shaded_while_the_barrier_is_on() {
         let taken = Arc::new(Taken::default());
         let barrier = WriteBarrier::new(Kind::Insertion, taken.clone());

@@ -108,6 +108,10 @@ pub unsafe trait Heap: Send + Sync + 'static {
     /// The object that `word` points to or into. Any word may be passed: an address outside of the
     /// heap, in free memory, or past the last object of its block gives `None`. (The address past
     /// an object is the address of its neighbour. Retaining the neighbour is harmless.)
+    ///
+    /// A thread may have loaded the word without having synchronised with the thread that was
+    /// handed the object. So a heap that hands out an object stores what this call looks at, then
+    /// passes a fence (Release), and looks at addresses that are made of the word.
     fn resolve(&self, word: usize) -> Option<Object>;
 
     /// Whether `word` may refer to an object, as far as the heap knows without touching memory. If

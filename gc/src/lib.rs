@@ -51,8 +51,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64")))]
-compile_error!("stackmark supports these targets: x86_64-unknown-linux-gnu");
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("stackmark supports Linux on 64-bit architectures");
 
 mod assist;
 mod collector;

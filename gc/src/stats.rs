@@ -38,6 +38,21 @@ pub struct CycleStats {
     pub allocated_meanwhile: u64,
     /// Bytes of objects that mutators have traced, since marking was behind allocation.
     pub assisted: u64,
+    /// What threads have asked of the system since the cycle before was recorded.
+    pub threads: ThreadStats,
+}
+
+/// What threads of the process have asked of the system. Each takes microseconds, of the caller
+/// and of the threads that it interrupts or wakes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ThreadStats {
+    /// Fences of all threads, by membarrier(2).
+    pub membarriers: u64,
+    /// How often a thread of the runtime has waited for a notification. Waits for locks do not
+    /// count.
+    pub waits: u64,
+    /// How many threads were woken by a notification.
+    pub wakes: u64,
 }
 
 /// Frames visited, in all cycles.
@@ -113,6 +128,9 @@ pub struct Statistics {
     pub pauses_by_power: Vec<(u64, u64)>,
     /// Holds of single goroutines, in nanoseconds.
     pub holds_ns: Summary,
+    /// How long goroutines that scanned their own stacks ran for it, in nanoseconds of processor
+    /// time. What their holds took beyond that is the system's.
+    pub own_scans_ns: Summary,
     /// Frames.
     pub frames: FrameStats,
     /// Return barriers.
@@ -121,4 +139,6 @@ pub struct Statistics {
     pub stacks: StackStats,
     /// The heap.
     pub heap: HeapCounts,
+    /// Threads, since the collector was made.
+    pub threads: ThreadStats,
 }

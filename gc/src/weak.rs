@@ -259,3 +259,5 @@ impl Drop for WeakMap {
 
 #[cfg(all(test, stackmark_loom))]
 mod models;
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests;

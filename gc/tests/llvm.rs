@@ -4,6 +4,8 @@
 
 #[path = "llvm/images.rs"]
 mod images;
+#[path = "llvm/moving.rs"]
+mod moving;
 #[path = "../../unwind/tests/support/llvm.rs"]
 mod support;
 #[path = "llvm/world.rs"]

@@ -4,8 +4,8 @@
 //! - *A fork.* The child has the memory of all threads, and only the thread that forked. What it
 //!   waits for never comes, so a call into the runtime ends it.
 //! - *A handler without SA_ONSTACK*, which overruns the small stack of the goroutine that it
-//!   interrupts. Looking at all handlers takes microseconds, so it is done once in a while: see
-//!   `look_soon`.
+//!   interrupts. Looking at all handlers takes some 20 microseconds, so it is done once in a while:
+//!   see `look_soon`.
 //!
 //! One word tells of both, so that the way back costs one load.
 
@@ -19,7 +19,8 @@ const LOOK: u32 = 2;
 
 /// The word before the first runtime is made.
 static NOT_PREPARED: AtomicU32 = AtomicU32::new(QUIET);
-/// The word. Relaxed: it is replaced before the first thread is attached.
+/// The word. It is replaced before the first runtime is made, so a thread that has a runtime has
+/// seen that. Relaxed but in `prepare`.
 static WORD: AtomicPtr<AtomicU32> = AtomicPtr::new((&raw const NOT_PREPARED).cast_mut());
 /// The signals whose handlers are known to lack SA_ONSTACK, as bits. Relaxed: a set.
 static KNOWN: AtomicU64 = AtomicU64::new(0);
@@ -41,9 +42,11 @@ pub(crate) fn prepare() -> Vec<i32> {
     KNOWN.fetch_or(found.iter().fold(0, |set, &signal| set | bit(signal)), Ordering::Relaxed);
     let word = os::word_that_a_fork_clears();
     // Only once: a runtime that is made in a child does not bring back the threads of the others.
-    if WORD.load(Ordering::Relaxed) == (&raw const NOT_PREPARED).cast_mut() {
+    // Acquire and Release: a thread that makes a second runtime, and finds the word replaced, must
+    // not read the page as it was, which would mean a fork.
+    if WORD.load(Ordering::Acquire) == (&raw const NOT_PREPARED).cast_mut() {
         word.store(LOOK, Ordering::Relaxed);
-        WORD.store((&raw const *word).cast_mut(), Ordering::Relaxed);
+        WORD.store((&raw const *word).cast_mut(), Ordering::Release);
     }
     found
 }
@@ -57,6 +60,15 @@ pub fn check() {
     }
 }
 
+/// As [`check`], for forks alone: before a thread keeps others waiting, takes a lock of the runtime
+/// or hands work to another thread. It does not look at the handlers, which takes long.
+#[inline(always)]
+pub fn check_fork() {
+    if word().load(Ordering::Relaxed) == FORKED {
+        end_child();
+    }
+}
+
 /// Makes the next [`check`] look at the handlers.
 pub(crate) fn look_soon() {
     // Relaxed: the word publishes nothing. A child's word stays 0.
@@ -65,14 +77,17 @@ pub(crate) fn look_soon() {
 
 #[cold]
 fn act() {
-    if word().load(Ordering::Relaxed) == FORKED {
-        ending::end(format_args!(
-            "the child of a fork has called into the runtime, whose threads it does not have: it \
-             may only call C, exec or exit"
-        ));
-    }
+    check_fork();
     let _ = word().compare_exchange(LOOK, QUIET, Ordering::Relaxed, Ordering::Relaxed);
     check_handlers();
+}
+
+#[cold]
+fn end_child() -> ! {
+    ending::end(format_args!(
+        "the child of a fork has called into the runtime, whose threads it does not have: it may \
+         only call C, exec or exit"
+    ))
 }
 
 /// Ends the process if a handler has been installed that would overrun a goroutine's stack.

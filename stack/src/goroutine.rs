@@ -1,11 +1,28 @@
 //! The record of a goroutine.
 
-use crate::memory::{STACK_GUARD, StackKind, StackMemory};
+use crate::memory::{NATIVE_GUARD, STACK_GUARD, StackKind, StackMemory};
 use crate::protocol::sync::{AtomicU64, Condvar, Mutex, MutexGuard};
-use crate::protocol::{Dirty, Held, Request, Requests, Signal, StackScan, Status, StatusWord};
-use stackmark_asm::layout::GoroutineHeader;
+use crate::protocol::{
+    Dirty, Held, Request, Requests, Signal, StackScan, Status, StatusWord, ask_all,
+};
+use crate::word::{Word, WordKind};
+use stackmark_asm as asm;
+use stackmark_asm::layout::{GoroutineHeader, Sched};
+use stackmark_unwind::Registers;
 use std::mem::offset_of;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+
+/// The registers of managed code that has called out.
+#[inline]
+pub(crate) fn registers(at: &Sched) -> Registers {
+    let Sched { pc, sp, fp } = at;
+    Registers {
+        pc: pc.load(Ordering::Relaxed),
+        sp: sp.load(Ordering::Relaxed),
+        fp: fp.load(Ordering::Relaxed),
+    }
+}
 
 /// A managed thread of execution with a stack of its own.
 ///
@@ -36,6 +53,9 @@ pub struct Goroutine {
     pub(crate) room: AtomicUsize,
     /// The stack does not move. Relaxed: written before the goroutine comes to life.
     fixed: AtomicBool,
+    /// Not 0: the stack is the one of the goroutine's thread: see [`Goroutine::begin_on_thread`].
+    /// Relaxed for the same reason. 32 bits, for debuggers.
+    on_thread: AtomicU32,
     /// `scan_lock`.
     scan: Mutex<StackScan>,
     requests: Requests,
@@ -50,13 +70,27 @@ pub struct Goroutine {
     /// blocked. Written under `scan_lock`, Release. The collector's thread reads it Acquire while
     /// it waits: it then sees the roots delivered.
     pub(crate) scanned_in: AtomicU64,
+    /// On a native stack: the place of the youngest native call that has called managed code
+    /// without going outside, below the stack pointer of its managed caller; `usize::MAX`: none.
+    /// Relaxed: the goroutine writes it while it runs, and its holder reads it.
+    entered_inside: AtomicUsize,
+    /// On a native stack: the address of the oldest native frame, if that is known. Beyond it the
+    /// thread has other things. Relaxed: written before the goroutine comes to life.
+    oldest_frame: AtomicUsize,
     /// Native code has called back since the goroutine's last return from a foreign call. Relaxed:
     /// only the goroutine's own thread uses it.
     pub(crate) called_back: AtomicBool,
+    /// The goroutine's native call does not return to managed code. Relaxed: only the goroutine's
+    /// own thread uses it.
+    ends: AtomicBool,
     /// Whether the goroutine has run since its scan.
     pub(crate) dirty: Dirty,
+    /// What `start_arg` of the header is.
+    argument_kind: WordKind,
+    /// What `resume_value` of the header is.
+    resume_kind: WordKind,
     /// Words that native code keeps for the goroutine. They are roots.
-    transfer: Mutex<Vec<usize>>,
+    transfer: Mutex<Vec<Word>>,
     /// A goroutine that parks inside a callback keeps its OS thread, which waits here.
     pub(crate) woken: Mutex<bool>,
     pub(crate) wake: Condvar,
@@ -77,13 +111,19 @@ impl Goroutine {
             memory: Mutex::new(None),
             room: AtomicUsize::new(0),
             fixed: AtomicBool::new(false),
+            on_thread: AtomicU32::new(0),
             scan: Mutex::new(StackScan::default()),
             requests: Requests::new(),
             every_poll: AtomicBool::new(false),
             bound: AtomicUsize::new(0),
             scanned_in: AtomicU64::new(0),
+            entered_inside: AtomicUsize::new(usize::MAX),
+            oldest_frame: AtomicUsize::new(usize::MAX),
             called_back: AtomicBool::new(false),
+            ends: AtomicBool::new(false),
             dirty: Dirty::default(),
+            argument_kind: WordKind::default(),
+            resume_kind: WordKind::default(),
             transfer: Mutex::new(Vec::new()),
             woken: Mutex::new(false),
             wake: Condvar::new(),
@@ -94,13 +134,35 @@ impl Goroutine {
     pub(crate) fn begin_life(&self, id: u64, kind: StackKind) {
         self.id.store(id, Ordering::Relaxed);
         self.fixed.store(kind == StackKind::Fixed, Ordering::Relaxed);
+        self.on_thread.store(0, Ordering::Relaxed);
+        // The thread of the record's last life may have ended with managed frames on its stack.
+        self.header.entered.store(0, Ordering::Relaxed);
         self.requests.forget();
         self.thread.store(0, Ordering::Relaxed);
         self.room.store(0, Ordering::Relaxed);
         self.bound.store(0, Ordering::Relaxed);
+        self.ends.store(false, Ordering::Relaxed);
         self.exception_is_gone();
         self.with_transfer(Vec::clear);
         self.header.language.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
+    /// The goroutine of a thread that runs managed code on its own stack, at these addresses. It is
+    /// in a callback for life: it keeps its thread. It stands in a foreign call that no code has
+    /// made, below a frame that every walk ends at. `oldest_frame` is the
+    /// address of the thread's oldest native frame, if that is known.
+    pub(crate) fn begin_on_thread(&self, stack: Range<usize>, oldest_frame: Option<usize>) {
+        self.oldest_frame.store(oldest_frame.unwrap_or(usize::MAX), Ordering::Relaxed);
+        let Sched { pc, sp, fp } = &self.header.sched;
+        pc.store(asm::entry_range().start + 1, Ordering::Relaxed);
+        // Nothing is read there.
+        sp.store(stack.end - size_of::<[usize; 2]>(), Ordering::Relaxed);
+        fp.store(0, Ordering::Relaxed);
+        self.header.watch.store(usize::MAX, Ordering::Relaxed);
+        self.entered_inside.store(usize::MAX, Ordering::Relaxed);
+        self.header.callback_depth.store(1, Ordering::Relaxed);
+        self.on_thread.store(1, Ordering::Relaxed);
+        self.set_bounds(stack);
     }
 
     /// For debuggers, as are those below: where this is in a record, in bytes.
@@ -108,6 +170,7 @@ impl Goroutine {
     pub(crate) const ID_OFFSET: usize = offset_of!(Goroutine, id);
     pub(crate) const STATUS_OFFSET: usize = offset_of!(Goroutine, status);
     pub(crate) const THREAD_OFFSET: usize = offset_of!(Goroutine, thread);
+    pub(crate) const ON_THREAD_OFFSET: usize = offset_of!(Goroutine, on_thread);
 
     /// Sets the record that comes behind this one in the list for debuggers. Called before this one
     /// is in the list.
@@ -168,9 +231,29 @@ impl Goroutine {
         self.header.exception_crosses.store(0, Ordering::Relaxed);
     }
 
-    /// Whether native code that the goroutine called out to has called back into managed code.
+    /// Whether native code that the goroutine called out to has called back into managed code. Such
+    /// a goroutine keeps its thread. One on its [thread's own
+    /// stack](crate::Runtime::attach_native_stack) always counts as called back.
     pub fn in_callback(&self) -> bool {
         self.header.callback_depth.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether a thread keeps the goroutine, which is held or stands still with this status. The
+    /// stack does not move then: a signal handler of that thread may walk it at any time.
+    pub(crate) fn has_a_thread(&self, status: Status) -> bool {
+        status == Status::Foreign || self.in_callback()
+    }
+
+    /// Notes that the native call on this thread does not return to managed code: the goroutine
+    /// has come to its end.
+    pub(crate) fn will_not_return(&self) {
+        self.ends.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Goroutine::will_not_return`] was called in this life.
+    #[inline]
+    pub(crate) fn ends(&self) -> bool {
+        self.ends.load(Ordering::Relaxed)
     }
 
     /// Locks `scan_lock`.
@@ -204,7 +287,7 @@ impl Goroutine {
     }
 
     /// The addresses of the stack in use.
-    pub(crate) fn bounds(&self) -> std::ops::Range<usize> {
+    pub(crate) fn bounds(&self) -> Range<usize> {
         self.header.stack_lo.load(Ordering::Relaxed)..self.header.stack_hi.load(Ordering::Relaxed)
     }
 
@@ -212,6 +295,14 @@ impl Goroutine {
     /// the request when it runs.
     pub fn request(&self, what: Request) {
         self.ask(what, Signal::Fenced);
+    }
+
+    /// As [`Goroutine::request`], for several goroutines, with one fence.
+    pub(crate) fn ask_all<'g>(what: Request, goroutines: impl Iterator<Item = &'g Goroutine>) {
+        ask_all(
+            what,
+            goroutines.map(|goroutine| (&goroutine.requests, &goroutine.header.stack_limit)),
+        );
     }
 
     pub(crate) fn ask(&self, what: Request, signal: Signal) {
@@ -235,7 +326,7 @@ impl Goroutine {
     pub(crate) fn rewrite_limit(&self) {
         let lo = self.header.stack_lo.load(Ordering::Relaxed);
         let mut quiet =
-            if self.every_poll.load(Ordering::Relaxed) { usize::MAX } else { lo + STACK_GUARD };
+            if self.every_poll.load(Ordering::Relaxed) { usize::MAX } else { lo + self.guard() };
         if let Some(bound) = self.bound() {
             quiet = quiet.max(self.bounds().end.saturating_sub(bound));
         }
@@ -256,9 +347,49 @@ impl Goroutine {
 
     /// Writes the bounds of `memory` to the header after the stack has changed.
     pub(crate) fn publish_bounds(&self, memory: &StackMemory) {
-        self.header.stack_lo.store(memory.lo, Ordering::Relaxed);
-        self.header.stack_hi.store(memory.hi, Ordering::Relaxed);
+        self.set_bounds(memory.lo..memory.hi);
+    }
+
+    fn set_bounds(&self, stack: Range<usize>) {
+        self.header.stack_lo.store(stack.start, Ordering::Relaxed);
+        self.header.stack_hi.store(stack.end, Ordering::Relaxed);
         self.rewrite_limit();
+    }
+
+    /// Bytes at the low end of the stack that managed code leaves free.
+    pub(crate) fn guard(&self) -> usize {
+        if self.is_on_thread() { NATIVE_GUARD } else { STACK_GUARD }
+    }
+
+    /// Whether it runs on its thread's own stack.
+    #[inline]
+    pub(crate) fn is_on_thread(&self) -> bool {
+        self.on_thread.load(Ordering::Relaxed) != 0
+    }
+
+    /// On a native stack: sets the place of the youngest native call that has called managed code
+    /// without going outside. Its return is watched if a scan comes before.
+    pub(crate) fn set_entered_inside(&self, place: Option<usize>) {
+        self.entered_inside.store(place.unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    /// On a native stack: has native calls ask on their way back where something is younger than
+    /// the frame returned to that has to be settled first. That is a barrier in a frame that was
+    /// left in no way that settles it, or a native call that has called managed code. A scan may
+    /// rest at such a call. The goroutine itself or its holder calls it.
+    pub(crate) fn watch(&self, scan: &StackScan) {
+        if self.is_on_thread() {
+            let (hi, entered) = (self.bounds().end, self.entered_inside.load(Ordering::Relaxed));
+            let entered = (entered != usize::MAX).then(|| hi - entered);
+            let watch = scan.watched(entered).map_or(usize::MAX, |depth| hi - depth);
+            self.header.watch.store(watch, Ordering::Relaxed);
+        }
+    }
+
+    /// On a native stack: where the native frames end that lie next to the anchor with this stack
+    /// pointer.
+    pub(crate) fn native_frames_to(&self, anchor: usize) -> usize {
+        anchor.min(self.oldest_frame.load(Ordering::Relaxed))
     }
 
     /// Whether its stack may move.
@@ -266,8 +397,34 @@ impl Goroutine {
         if self.fixed.load(Ordering::Relaxed) { StackKind::Fixed } else { StackKind::Moving }
     }
 
+    /// The argument that the goroutine's entry function has not got yet, or 0.
+    pub(crate) fn argument(&self) -> Word {
+        // Acquire: pairs with the Release of the store, behind that of the kind.
+        self.argument_kind.of(self.header.start_arg.load(Ordering::Acquire))
+    }
+
+    /// Hands an argument to the entry function. Before the goroutine comes to life.
+    pub(crate) fn set_argument(&self, word: Word) {
+        self.argument_kind.set(word);
+        self.header.start_arg.store(word.bits(), Ordering::Release);
+    }
+
+    /// What the goroutine's call out returns next, where that is known already.
+    pub(crate) fn resume_value(&self) -> Word {
+        // Acquire: as in `argument`.
+        self.resume_kind.of(self.header.resume_value.load(Ordering::Acquire))
+    }
+
+    /// What the goroutine's call out is to return. The goroutine itself stores it while it runs,
+    /// and the thread that makes a parked goroutine ready, before it is in a queue.
+    #[inline]
+    pub(crate) fn set_resume_value(&self, word: Word) {
+        self.resume_kind.set(word);
+        self.header.resume_value.store(word.bits(), Ordering::Release);
+    }
+
     /// Calls `f` with the words of the transfer, under a lock.
-    pub(crate) fn with_transfer<R>(&self, f: impl FnOnce(&mut Vec<usize>) -> R) -> R {
+    pub(crate) fn with_transfer<R>(&self, f: impl FnOnce(&mut Vec<Word>) -> R) -> R {
         f(&mut self.transfer.lock())
     }
 }

@@ -23,7 +23,7 @@ const WORD: usize = 8;
 /// Bytes above the locals of a frame: the saved frame pointer and the return address.
 const RECORD: usize = 2 * WORD;
 /// The part of `call_system` at the young end.
-const CALL_SYSTEM: usize = 7 * WORD;
+const CALL_SYSTEM: usize = asm::PREPARED_BYTES - 2 * WORD;
 /// The smallest invented reference. No stack lies there.
 const REFERENCE: usize = 0x10;
 /// The model stops growing here, so that a run stays short.
@@ -206,7 +206,7 @@ impl Model {
         let sp = self.sp();
         self.write(sp + WORD, self.return_of(self.frames.len()));
         self.write(sp + 2 * WORD, self.fp_value(self.frames.len()));
-        (3..=7).for_each(|i| self.write(sp + i * WORD, 0));
+        (3..=CALL_SYSTEM / WORD).for_each(|i| self.write(sp + i * WORD, 0));
         let sched = &self.goroutine.header.sched;
         sched.pc.store(asm::resume_pc(), Relaxed);
         sched.sp.store(self.hi() - sp - CALL_SYSTEM, Relaxed);
@@ -331,7 +331,9 @@ impl Model {
         let call_out = self.sp() + CALL_SYSTEM;
         self.goroutine.scan_lock().calls_back(call_out);
         self.write(call_out + WORD, self.goroutine.header.sched.pc.load(Relaxed));
-        (2..=5).for_each(|i| self.write(call_out + i * WORD, self.hi()));
+        self.write(call_out + 2 * WORD, self.goroutine.header.sched.fp.load(Relaxed));
+        let rest = 3..=asm::CALLBACK_FRAME_BYTES / WORD;
+        rest.for_each(|i| self.write(call_out + i * WORD, self.hi()));
         self.frames.push(Frame::Callback { call_out });
         self.push(function, words, live, seed);
         self.call_out();
@@ -435,6 +437,7 @@ impl Model {
                 &self.goroutine,
                 &mut self.goroutine.scan_lock(),
                 self.cycle,
+                &|words: &[usize]| self.runtime.roots(words),
             );
             assert!(kept, "the last cycle has scanned it");
             assert_eq!(self.take_collected(), [], "nothing is visited where nothing has run");
@@ -445,8 +448,9 @@ impl Model {
         self.expected = Some(self.references_of_frames(first));
         self.optional.clear();
         let mut scan = self.goroutine.scan_lock();
+        let to = |words: &[usize]| self.runtime.roots(words);
         // SAFETY: the lock is ours, the goroutine stands still.
-        unsafe { scan::begin(&self.runtime, &self.goroutine, &mut scan, self.cycle) }
+        unsafe { scan::begin(&self.runtime, &self.goroutine, &mut scan, self.cycle, &to) }
             .expect("a true stack");
         scan::bound(&self.runtime, &self.goroutine, &scan);
         drop(scan);
@@ -457,7 +461,8 @@ impl Model {
     /// A worker visits a few frames.
     fn visit_frozen(&mut self, budget: Budget) {
         let mut scan = self.goroutine.scan_lock();
-        scan::visit_frozen(&self.runtime, &self.goroutine, &mut scan, self.cycle, budget)
+        let to = |words: &[usize]| self.runtime.roots(words);
+        scan::visit_frozen(&self.runtime, &self.goroutine, &mut scan, self.cycle, budget, &to)
             .expect("a true stack");
     }
 
@@ -533,15 +538,13 @@ pub fn run(bytes: &[u8]) {
                 scan::move_elsewhere(&model.runtime, &model.goroutine).expect("memory");
             },
             6 => {
-                let mut memory = scan::memory_to_shrink(&model.runtime, &model.goroutine);
-                let scan_lock = model.goroutine.scan_lock();
-                // SAFETY: as above, and the lock is ours.
-                unsafe { scan::shrink(&model.runtime, &model.goroutine, &mut memory) }
-                    .expect("a true stack");
-                drop(scan_lock);
-                if let Some(memory) = memory {
-                    scan::release(&model.runtime, memory);
-                }
+                let (runtime, goroutine) = (&model.runtime, &model.goroutine);
+                let shrunk = scan::with_memory_to_shrink(runtime, goroutine, |memory| {
+                    let _scan = goroutine.scan_lock();
+                    // SAFETY: as above, and the lock is ours.
+                    unsafe { scan::shrink(runtime, goroutine, memory) }
+                });
+                shrunk.expect("a true stack");
             }
             7 => model.unwind(by % 6),
             8 => model.visit_frozen(Budget { frames: by as u64 % 8, bytes: by * 64 }),

@@ -45,15 +45,16 @@
 //!
 //! - **C1**: at every safepoint a frame's layout is what its CFI says, and the safepoint's stack
 //!   map has every live reference. From call to return a return address stays in its slot. A
-//!   function that moves its return address is registered as such, and gets no barrier.
+//!   function that moves its return address is registered as such, and gets no barrier. One that
+//!   signs it (arm64 PAC) signs it for its CFA, with key A, and its CFI says so.
 //! - **C2**: at a safepoint a live pointer into the goroutine's own stack is only in a stack-map
 //!   slot. A move rewrites the slots whose value lies within the old stack, and the saved frame
-//!   pointers of frames that compute their CFA from theirs. It rewrites nothing else. Cranelift at
-//!   `opt_level=speed` needs care in two respects. First, take each stack slot's address once, in
-//!   the entry block, and declare it. Second, undo the sharing of `stack_addr` after optimisation,
-//!   also for the slots that references are spilled to: a load that is merged into its user takes
-//!   the address from a register, which may have it across calls.
-//!   (`rematerialise` of `stackmark-cranelift` does that.)
+//!   pointers of frames that compute their CFA from theirs. It signs signed return addresses again,
+//!   and rewrites nothing else. Cranelift at `opt_level=speed` needs care in two respects. First,
+//!   take each stack slot's address once, in the entry block, and declare it. Second, undo the
+//!   sharing of `stack_addr` after optimisation, also for the slots that references are spilled to:
+//!   a load that is merged into its user takes the address from a register, which may have it
+//!   across calls. (`rematerialise` of `stackmark-cranelift` does that.)
 //! - **C3**: a store through a pointer that may point into an older frame goes through the
 //!   collector's write barrier, and so does a bulk store. Stack slots that have references are
 //!   zeroed before the first safepoint that maps them. No address in another goroutine's stack is
@@ -73,7 +74,8 @@
 //! - **C8**: the child of a fork does not call into the runtime, whose other threads it does not
 //!   have. If it does, it ends with one line and status 2.
 //!
-//! Managed code on a [fixed stack](StackKind::Fixed) need not keep C2.
+//! Managed code on a [fixed stack](StackKind::Fixed) need not keep C2. Managed code on a [native
+//! stack](#native-stacks) need not either, and calls native code there, as said below.
 //!
 //! Native code that managed code calls is atomic to a collector until it returns, parks, yields or
 //! enters [`Caller::foreign`]. Its goroutine is not scanned before, so it may keep references in
@@ -97,6 +99,26 @@
 //! out. A native function that writes a result into the goroutine's stack takes
 //! [`stackmark_stack_top`](asm::stackmark_stack_top) before and after the callback,
 //! and adds the difference.
+//!
+//! # Native stacks
+//!
+//! A thread that [`Runtime::attach_native_stack`] has attached runs managed code on its own stack,
+//! native frames between. It has one goroutine, which is InForeign outside of managed code.
+//!
+//! - Native code calls managed code by [`Runtime::call_in`] and [`Caller::callback`], from a
+//!   foreign call or while it runs. Managed code calls native code by
+//!   [`call_native`](asm::call_native_address), also the [`poll`], where C4 and the rules of calls
+//!   out say `call_system`. Code whose stack maps name registers calls
+//!   [`call_native_all`](asm::call_native_all_address).
+//! - Managed frames are scanned and get barriers as those of any goroutine; native frames are
+//!   passed over. So native code keeps references in handles, as it does anywhere, unless
+//!   [`Config::ambiguous_native_roots`] makes roots of the words of native frames that have called
+//!   managed code.
+//! - The stack does not move. Native code may keep the address of a slot in a managed frame, but
+//!   announces its stores there: [`Caller::note_stack_write`].
+//! - An exception may leave any number of managed and native frames, and so does
+//!   [`Caller::unwind_to`]. Native code announces a `longjmp` over managed frames:
+//!   [`Caller::leave_to`], or [`interpose_longjmp`] for every jump of the program.
 
 #[doc(hidden)]
 pub mod alarm;
@@ -105,6 +127,7 @@ mod cycle;
 pub mod ending;
 mod entry;
 mod goroutine;
+pub mod handles;
 #[cfg(any(fuzzing, all(test, not(stackmark_loom))))]
 pub mod layout_model;
 mod machine;
@@ -115,6 +138,7 @@ mod protocol;
 mod runtime;
 mod scan;
 pub mod scheduler;
+mod word;
 
 pub use cycle::{
     AlreadyDriven, CycleDriver, CycleStopped, NextCycle, RootAt, ScanScope, Straggler,
@@ -122,10 +146,13 @@ pub use cycle::{
 };
 pub use entry::poll;
 pub use goroutine::Goroutine;
+/// What [`interpose_longjmp`] expands to calls it.
+#[doc(hidden)]
+pub use machine::announced_longjmp;
 pub use machine::{
-    AttachError, CallInError, Caller, Entered, ForeignCall, Inside, Left, LibCall, Machine,
-    UnwindToError, Watch, YIELD, die_of_panic, full_backtrace, report_native_overflow, sample,
-    traceback,
+    AttachError, CallInError, Caller, DetachError, Entered, ForeignCall, Inside, LeaveToError,
+    Left, LibCall, Machine, UnwindToError, Watch, YIELD, die_of_panic, full_backtrace,
+    report_native_overflow, sample, traceback,
 };
 pub use memory::{MAX_FRAME, MIN_STACK, STACK_GUARD, StackError, StackKind};
 pub use picture::{BarrierRole, FrameScan, Picture, PictureFrame};
@@ -143,9 +170,10 @@ pub use runtime::HijackCallbacks;
 pub use runtime::{
     Activity, BarrierMode, Census, Config, Counters, DebugInfo, Detection, ForeignException,
     Histogram, Host, ListedRuntime, ModeInForce, NativeException, Observed, Observer,
-    ReturnProtection, RootSink, Runtime, RuntimeError, Schedule, Span, StackBytes, Summary, Word,
+    ReturnProtection, RootSink, Runtime, RuntimeError, Schedule, Span, StackBytes, Summary,
     stackmark_debug_info,
 };
-pub use scan::{FrameAt, POISON, ScanError, Visited};
+pub use scan::{FrameAt, POISON, RootSlot, ScanError, Visited};
 pub use stackmark_asm as asm;
 pub use stackmark_unwind as unwind;
+pub use word::Word;

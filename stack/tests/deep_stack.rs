@@ -171,11 +171,7 @@ fn without_barriers_a_rescan_visits_every_frame() {
 #[test]
 fn where_return_addresses_are_protected_a_rescan_visits_every_frame() {
     let _one = ONE.lock();
-    for protection in [
-        ReturnProtection::ShadowStack,
-        ReturnProtection::GuardedControlStack,
-        ReturnProtection::SignedReturns,
-    ] {
+    for protection in [ReturnProtection::ShadowStack, ReturnProtection::GuardedControlStack] {
         for chosen in [BarrierMode::Incremental, BarrierMode::RescanLimit, BarrierMode::EveryFrame]
         {
             let config = Config {

@@ -5,6 +5,8 @@
 //! The processor traps behind each instruction of a goroutine's thread. The calls and returns so
 //! far tell where the thread must return to. A trace from the trap must find just that; in the
 //! assembly libgcc's unwinder must, too.
+// Only this processor traps behind each instruction without a debugger.
+#![cfg(target_arch = "x86_64")]
 
 use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};

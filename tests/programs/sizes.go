@@ -60,7 +60,7 @@ func main() {
 		fmt.Println(unsafe.Sizeof(true), unsafe.Sizeof(int16(0)), unsafe.Sizeof(1.5), unsafe.Sizeof(float32(1)), unsafe.Sizeof('x'), unsafe.Sizeof("x"), unsafe.Sizeof(1))
 		fmt.Println(unsafe.Alignof(n), unsafe.Alignof(n.c), unsafe.Alignof(small{}), unsafe.Alignof(int16(0)), unsafe.Alignof(e), unsafe.Alignof(struct{}{}), unsafe.Alignof([4]int32{}))
 		fmt.Println(unsafe.Offsetof(n.p), unsafe.Offsetof(n.c), unsafe.Offsetof(n.small), unsafe.Offsetof(n.b), unsafe.Offsetof(n.e), unsafe.Offsetof(n.p.b))
-		fmt.Println(unsafe.Offsetof(p.f), unsafe.Offsetof(q.i), unsafe.Offsetof(q.x.c), unsafe.Offsetof((*q).m), unsafe.Offsetof((q.ch)))
+		fmt.Println(unsafe.Offsetof(p.f), unsafe.Offsetof(q.i), unsafe.Offsetof(q.x.c), unsafe.Offsetof((*q).m), unsafe.Offsetof(q.ch))
 		fmt.Println(len(table{}), len(wider{}), unsafe.Sizeof(wider{}), len(a), generic([3]int{}), unsafe.Sizeof(last{}))
 		fmt.Println(word, doubled, shifted, aligned, unsafe.Sizeof(unsafe.Sizeof(n)), uint8(unsafe.Sizeof(n)), float64(unsafe.Sizeof(n))/2)
 	}

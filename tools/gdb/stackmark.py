@@ -34,7 +34,8 @@ WORDS = """
     entry_begin entry_end native_return pool_begin pool_end table stub_bytes runtime_next runtime_id
     runtime_goroutines goroutine_next goroutine_id goroutine_status goroutine_foreign goroutine_held
     goroutine_thread goroutine_stack_hi goroutine_stack_lo goroutine_pc goroutine_sp goroutine_fp
-    goroutine_callbacks goroutine_entry
+    goroutine_callbacks goroutine_entry enter_begin enter_end call_native_begin call_native_end
+    goroutine_on_thread
 """.split()
 
 STATES = {0: "runnable", 1: "running", 2: "foreign", 3: "parked"}
@@ -83,7 +84,7 @@ class Info:
         self.__dict__.update(zip(WORDS, words))
         if self.here != at:
             raise gdb.GdbError("the process has made no runtime yet")
-        ranges = ("system_call", "callback", "pool")
+        ranges = ("system_call", "callback", "enter", "call_native", "pool")
         self.hidden = [(getattr(self, r + "_begin"), getattr(self, r + "_end")) for r in ranges]
 
     def bytes(self, address, length):
@@ -144,6 +145,8 @@ class Goroutine:
         self.high = info.word(record + info.goroutine_stack_hi)
         self.callbacks = info.word(record + info.goroutine_callbacks)
         self.entry = info.word(record + info.goroutine_entry)
+        # Its stack is its thread's own.
+        self.is_thread = info.half(record + info.goroutine_on_thread) != 0
 
     def registers(self):
         """pc, stack pointer and frame pointer with which it goes on."""
@@ -153,7 +156,7 @@ class Goroutine:
 
     def describe(self):
         text = STATES.get(self.state, "state %d" % self.state)
-        if self.callbacks and self.state not in (RUNNING, FOREIGN):
+        if self.callbacks and not self.is_thread and self.state not in (RUNNING, FOREIGN):
             text += " in a callback"
         return text
 
@@ -230,7 +233,7 @@ class Selected:
         thread = self.goroutine.thread()
         if thread is not None:
             thread.switch()
-            if stands_on(self.goroutine):
+            if self.goroutine.is_thread or stands_on(self.goroutine):
                 return gdb.newest_frame()
         frame = gdb.newest_frame()
         names = REGISTERS.get(frame.architecture().name())

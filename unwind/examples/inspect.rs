@@ -255,10 +255,12 @@ fn census(image: &Image, check: bool, census: &mut Census) -> Result<usize, Fail
         differences += if is_debug_frame {
             let mut section = DebugFrame::new(bytes, LittleEndian);
             section.set_address_size(8);
+            section.set_vendor(reference::VENDOR);
             rows(&section, bases, &sections, &mut own, census)?
         } else {
             let mut section = EhFrame::new(bytes, LittleEndian);
             section.set_address_size(8);
+            section.set_vendor(reference::VENDOR);
             rows(&section, bases, &sections, &mut own, census)?
         };
         covered.append(&mut own);

@@ -1,6 +1,7 @@
 //! From the bytes of `.eh_frame` or `.debug_frame` to rows of rules: all rows, or the one for a pc.
 
 mod program;
+mod signing;
 
 use std::ops::{ControlFlow, Range};
 
@@ -8,7 +9,7 @@ use gimli::{
     BaseAddresses, CieOrFde, DebugFrame, EhFrame, LittleEndian, UnwindOffset, UnwindSection,
 };
 
-use crate::arch::ADDRESS_SIZE;
+use crate::arch::{ADDRESS_SIZE, CFI_VENDOR};
 use crate::rule::{CfiRows, PackedRule, UnwindRule};
 use program::Program;
 
@@ -62,6 +63,26 @@ pub enum CfiError {
         /// The first pc that both cover.
         pc: u64,
     },
+    /// Code signs its return addresses with key B (arm64 PAC). Key A alone is known.
+    #[error(
+        "the entry at offset {offset:#x} is that of code that signs its return addresses with \
+         key B"
+    )]
+    KeyB {
+        /// Where the entry with the augmentation lies in the section.
+        offset: usize,
+    },
+    /// A function signs its return address together with its own pc (arm64 PAuth_LR).
+    #[error(
+        "the entry at offset {offset:#x}: the function at {pc:#x} signs its return address with \
+         a pc (PAuth_LR)"
+    )]
+    SignedWithPc {
+        /// Where the entry lies in the section.
+        offset: usize,
+        /// The start of the function.
+        pc: u64,
+    },
     /// The section is 4 GiB and more.
     #[error("{len:#x} bytes of CFI are too many")]
     TooLarge {
@@ -80,9 +101,16 @@ pub(crate) struct FunctionRows {
     pub(crate) end: u64,
     /// Where each row begins, ascending; the first begins at `start`.
     pub(crate) rows: Vec<(u64, PackedRule)>,
+    /// Where the function begins to keep its return address signed, where that ends, and so on.
+    pub(crate) signing: Vec<u64>,
 }
 
 impl FunctionRows {
+    /// Whether the return address is signed at `pc`.
+    pub(crate) fn is_signed(&self, pc: u64) -> bool {
+        self.signing.partition_point(|at| *at <= pc) % 2 == 1
+    }
+
     /// The part that lies in `range`, if any.
     pub(crate) fn clipped(mut self, range: &Range<u64>) -> Option<FunctionRows> {
         let (start, end) = (self.start.max(range.start), self.end.min(range.end));
@@ -95,13 +123,14 @@ impl FunctionRows {
         if let Some(first) = self.rows.first_mut() {
             first.0 = first.0.max(start);
         }
-        Some(FunctionRows { start, end, rows: self.rows })
+        Some(FunctionRows { start, end, ..self })
     }
 
     /// The same function, `by` bytes further up.
     pub(crate) fn moved(mut self, by: u64) -> FunctionRows {
         (self.start, self.end) = (self.start.wrapping_add(by), self.end.wrapping_add(by));
         self.rows.iter_mut().for_each(|row| row.0 = row.0.wrapping_add(by));
+        self.signing.iter_mut().for_each(|at| *at = at.wrapping_add(by));
         self
     }
 }
@@ -143,11 +172,13 @@ macro_rules! with_frame {
             SectionFormat::EhFrame => {
                 let mut $frame = EhFrame::new($section.bytes, LittleEndian);
                 $frame.set_address_size(ADDRESS_SIZE);
+                $frame.set_vendor(CFI_VENDOR);
                 $body
             }
             SectionFormat::DebugFrame => {
                 let mut $frame = DebugFrame::new($section.bytes, LittleEndian);
                 $frame.set_address_size(ADDRESS_SIZE);
+                $frame.set_vendor(CFI_VENDOR);
                 $body
             }
         }
@@ -184,6 +215,17 @@ impl<'a> Section<'a> {
             }
             each(rows(&frame, self.bytes, &self.bases, fde, unpacked), fde.offset())
         }))
+        .map_err(|error| self.named(error))
+    }
+
+    /// The same error, or that of key B where an unknown augmentation is that.
+    fn named(&self, error: CfiError) -> CfiError {
+        let CfiError::Entry { offset, source: gimli::Error::UnknownAugmentation } = error else {
+            return error;
+        };
+        let is_eh_frame = self.format == SectionFormat::EhFrame;
+        signing::of_key_b(self.bytes, is_eh_frame, offset)
+            .map_or(error, |offset| CfiError::KeyB { offset })
     }
 
     /// Rules hold offsets of expressions in 32 bits.
@@ -219,9 +261,10 @@ impl<'a> Section<'a> {
     ) -> Result<FunctionRows, CfiError> {
         self.check_len()?;
         with_frame!(self, frame => {
-            let fde = entry_at(&frame, &self.bases, offset)?;
-            rows(&frame, self.bytes, &self.bases, &fde, unpacked)
+            entry_at(&frame, &self.bases, offset)
+                .and_then(|fde| rows(&frame, self.bytes, &self.bases, &fde, unpacked))
         })
+        .map_err(|error| self.named(error))
     }
 
     /// The rule for `pc` by the entry at `offset`; `None` if that is the entry of other code.
@@ -238,14 +281,22 @@ impl<'a> Section<'a> {
                 return Ok(None);
             }
             let start = fde.initial_address();
-            let row = Program::new(&frame, &self.bases, &fde)
+            let row = Program::new(&frame, self.bytes, &self.bases, &fde)
                 .and_then(|program| program.row_at(pc))
-                .map_err(|source| CfiError::Instructions { offset, pc: start, source })?;
+                .map_err(|source| malformed(offset, start, source))?;
             Ok(Some(match PackedRule::pack(&row, self.bytes) {
                 Ok(rule) => UnwindRule::packed(rule),
                 Err(_) => UnwindRule::row(row, self.bytes),
             }))
         })
+    }
+}
+
+fn malformed(offset: usize, pc: u64, source: gimli::Error) -> CfiError {
+    if signing::is_with_pc(&source) {
+        CfiError::SignedWithPc { offset, pc }
+    } else {
+        CfiError::Instructions { offset, pc, source }
     }
 }
 
@@ -290,7 +341,7 @@ fn visit<'a, S: UnwindSection<Reader<'a>>>(
 
 fn rows<'a, S: UnwindSection<Reader<'a>>>(
     frame: &S,
-    section: &[u8],
+    section: &'a [u8],
     bases: &'a BaseAddresses,
     fde: &Fde<'a>,
     unpacked: &mut CfiRows,
@@ -302,12 +353,15 @@ where
     if end <= start {
         return Err(CfiError::Empty { offset, start, end });
     }
-    let malformed = |source| CfiError::Instructions { offset, pc: start, source };
-    let mut rows: Vec<(u64, PackedRule)> = Vec::new();
-    let program = Program::new(frame, bases, fde).map_err(malformed)?;
-    let add = |at: u64, row: &_| {
+    let malformed = |source| malformed(offset, start, source);
+    let (mut rows, mut signing) = (Vec::<(u64, PackedRule)>::new(), Vec::new());
+    let program = Program::new(frame, section, bases, fde).map_err(malformed)?;
+    let add = |at: u64, row: &_, signed: bool| {
         if at >= end {
             return ControlFlow::Break(());
+        }
+        if signed != (signing.len() % 2 == 1) {
+            signing.push(at);
         }
         let rule = PackedRule::pack(row, section)
             .unwrap_or_else(|why| PackedRule::row(why, unpacked.add(row, section)));
@@ -319,5 +373,5 @@ where
         ControlFlow::Continue(())
     };
     program.rows(add).map_err(malformed)?;
-    Ok(FunctionRows { start, end, rows })
+    Ok(FunctionRows { start, end, rows, signing })
 }

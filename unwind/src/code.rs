@@ -94,6 +94,11 @@ impl Code {
     /// debuggers and to the system's unwinder, as far as the region [wishes](Region::announce). The
     /// code itself must be in place, and stay until [`unregister`](Code::unregister).
     ///
+    /// This library writes no code. On processors whose instruction caches do not follow stores,
+    /// the writer of the code cleans and invalidates them before it hands out an address of it, and
+    /// has all processors fetch anew (arm64 Linux: membarrier(2) with `SYNC_CORE`), as JIT
+    /// compilers do. The same goes for code that takes the place of forgotten code.
+    ///
     /// Beside the work for the region itself it takes O(log n), n being the number of regions.
     ///
     /// # Errors
@@ -137,7 +142,6 @@ impl Code {
                 if next.has_image_code(&range) {
                     next.changed(range.clone());
                 }
-                next.signing += usize::from(region.signs());
                 next.regions.insert(range, region);
             }
             Ok(())
@@ -182,7 +186,6 @@ impl Code {
         self.replace(&mut writer, |next| {
             for (_, announced) in &gone {
                 if let Some(region) = next.regions.remove(announced.start) {
-                    next.signing -= usize::from(region.signs());
                     next.changed(region.range());
                 }
             }
@@ -259,6 +262,7 @@ impl Code {
                 let rule = PackedRule::fixed(cfa_offset as usize).filter(|_| cfa_offset != 0);
                 CompiledRule::Fixed(rule.ok_or(CodeError::FixedRule { start, cfa_offset })?)
             }
+            NativeRule::Anchor { offset } => CompiledRule::Anchor(offset),
             NativeRule::FromImage => {
                 let failed = |source| CodeError::Image { start, source };
                 let (functions, unpacked) = loaded::functions(start..end).map_err(failed)?;

@@ -88,6 +88,13 @@ impl<'s> Frame<'s> {
         self.live().map(move |root| (at(root.base), at(root.derived)))
     }
 
+    /// Whether the word in the return slot is signed for the frame's CFA: see
+    /// [`SafepointRef::return_is_signed`].
+    #[inline]
+    pub fn return_is_signed(&self) -> bool {
+        self.safepoint.is_some_and(|safepoint| safepoint.return_is_signed())
+    }
+
     #[inline]
     fn live(&self) -> RootIter<'s> {
         self.safepoint.map_or(RootIter::empty(), |safepoint| safepoint.roots())

@@ -13,11 +13,13 @@
 //! };
 //! # use gimli::write::{Address, CallFrameInstruction as Cfi, CommonInformationEntry, EhFrame};
 //! # use gimli::write::{EndianVec, FrameDescriptionEntry, FrameTable};
-//! # use gimli::{Encoding, Format, LittleEndian, X86_64};
+//! # use gimli::{Encoding, Format, LittleEndian};
+//! # use stackmark_unwind::{FRAME_POINTER, RETURN_ADDRESS, STACK_POINTER};
 //! # let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: 8 };
-//! # let mut cie = CommonInformationEntry::new(encoding, 1, -8, X86_64::RA);
-//! # cie.add_instruction(Cfi::Cfa(X86_64::RSP, 8));
-//! # cie.add_instruction(Cfi::Offset(X86_64::RA, -8));
+//! # let mut cie = CommonInformationEntry::new(encoding, 1, -8, RETURN_ADDRESS);
+//! # cie.add_instruction(Cfi::Cfa(STACK_POINTER, 16));
+//! # cie.add_instruction(Cfi::Offset(FRAME_POINTER, -16));
+//! # cie.add_instruction(Cfi::Offset(RETURN_ADDRESS, -8));
 //! # let mut table = FrameTable::default();
 //! # let cie = table.add_cie(cie);
 //! # let mut fde = FrameDescriptionEntry::new(Address::Constant(0x1000), 0x40);
@@ -104,7 +106,6 @@ mod rule_table;
 mod safepoint;
 mod safepoint_table;
 mod saved_registers;
-mod signing;
 pub mod stack_map;
 mod sync;
 mod thread_stacks;
@@ -113,9 +114,10 @@ mod unwinder;
 mod walk_error;
 mod walker;
 
-// For the collector's marking, which has no other need of the architecture.
+// For the collector's marking and for the models of stacks, which have no other need of the
+// architecture.
 #[doc(hidden)]
-pub use arch::prefetch;
+pub use arch::{FRAME_POINTER, PC, RETURN_ADDRESS, STACK_POINTER, prefetch};
 pub use cfi::CfiError;
 pub use code::{
     Code, CodeError, FunctionRef, ManagedImage, NativeRule, RegionId, RegisterImageError, Snapshot,
@@ -135,7 +137,6 @@ pub use rule::{ExpressionError, Recovered, Recovery, Unsupported, UnwindRule};
 pub use rule_cache::RuleCache;
 pub use safepoint::Safepoint;
 pub use safepoint_table::SafepointRef;
-pub use signing::signs_return_addresses;
 pub use thread_stacks::ThreadStacks;
 pub use undescribed::{FramePointers, UndescribedFrames};
 pub use unwinder::{CallFrame, Unwinder};

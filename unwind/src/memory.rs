@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arch::{self, WORD};
+use crate::os;
 
 /// Memory that a walk reads, a word at a time.
 pub trait Memory {
@@ -21,6 +22,19 @@ pub trait Memory {
     /// A hint that the word at `address` may soon be read. Any address is allowed.
     #[inline]
     fn prefetch(&self, _address: usize) {}
+
+    /// The eight bytes of code at `address`, or `None` if they cannot be read. A walk asks for them
+    /// where no CFI describes a pc, to know the end of a signal handler by them, or a stub of the
+    /// procedure linkage table.
+    fn read_code(&self, address: usize) -> Option<u64> {
+        let shift = (address % WORD) as u32 * 8;
+        let word = |at: usize| self.read(at).map(|word| word as u64);
+        let low = word(address & !(WORD - 1))? >> shift;
+        match shift {
+            0 => Some(low),
+            _ => Some(low | word((address & !(WORD - 1)).wrapping_add(WORD))? << (64 - shift)),
+        }
+    }
 }
 
 impl<M: Memory + ?Sized> Memory for &M {
@@ -37,6 +51,10 @@ impl<M: Memory + ?Sized> Memory for &M {
     #[inline]
     fn prefetch(&self, address: usize) {
         (**self).prefetch(address);
+    }
+
+    fn read_code(&self, address: usize) -> Option<u64> {
+        (**self).read_code(address)
     }
 }
 
@@ -83,8 +101,10 @@ impl LiveMemory {
         // access is atomic because the stack's own thread may write other words of it at the same
         // time.
         let word = unsafe { AtomicUsize::from_ptr(address as *mut usize) };
-        // Relaxed: the stop of the thread ordered the words of its frames before this walk. Nothing
-        // is published through the stack itself.
+        // Relaxed: the stop of the thread ordered the words of its frames before this walk. One
+        // kind of word may change meanwhile, on the walking thread's own stack: a return address,
+        // to a barrier's stub. What that publishes is found at an address made of the word, by
+        // `ReturnAddresses`, and processors keep such loads in order.
         word.load(Ordering::Relaxed)
     }
 }
@@ -107,6 +127,10 @@ impl Memory for LiveMemory {
     fn prefetch(&self, address: usize) {
         arch::prefetch(address);
     }
+
+    fn read_code(&self, address: usize) -> Option<u64> {
+        os::read_code(address)
+    }
 }
 
 /// Several memories as one, for a trace over several stacks. The first that holds a word answers.
@@ -121,6 +145,10 @@ impl<M: Memory, const N: usize> Memory for [M; N] {
         if let Some(memory) = self.first() {
             memory.prefetch(address);
         }
+    }
+
+    fn read_code(&self, address: usize) -> Option<u64> {
+        self.iter().find_map(|memory| memory.read_code(address))
     }
 }
 

@@ -5,14 +5,13 @@ mod error;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::arch::{CALL_PUSHES, CALLEE_SAVED, SIGNS_RETURN_ADDRESSES, WORD};
+use crate::arch::{CALL_PUSHES, CALLEE_SAVED, FRAME_RECORD, WORD, return_offset};
 use crate::cfi::{CfiError, FunctionRows, Section};
 use crate::image::loaded;
 use crate::rule::{Base, CfiRows, PackedRule, UnwindRule};
 use crate::rule_table::RuleTable;
 use crate::safepoint::Safepoint;
 use crate::safepoint_table::SafepointTable;
-use crate::signing::signs;
 use crate::stack_map::compact::Layout;
 use crate::stack_map::map::{Location, Root, StackMap};
 pub use error::RegionError;
@@ -110,8 +109,6 @@ pub(crate) struct CompiledRegion {
     rules: RuleTable,
     /// Sorted by start.
     functions: Vec<Function>,
-    /// It signs its return addresses.
-    signs: bool,
 }
 
 impl CompiledRegion {
@@ -143,19 +140,16 @@ impl CompiledRegion {
             })?;
             (rows, unpacked)
         };
-        let mut functions = functions(region, end, &rows)?;
+        let functions = functions(region, end, &rows)?;
+        let signing = SignedCode::of(&rows);
         let rules = RuleTable::build(rows, unpacked)?;
-        let signs = SIGNS_RETURN_ADDRESSES && signs(&region.eh_frame, region.eh_frame_address);
-        // A barrier in the return slot would lack the signature.
-        functions.iter_mut().for_each(|function| function.moves_return_address |= signs);
-        let safepoints = safepoints(region, &functions, &rules)?;
+        let safepoints = safepoints(region, &functions, &rules, &signing)?;
         Ok(CompiledRegion {
             name: region.name.clone(),
             range: start..end,
             safepoints: SafepointTable::build(start, len, &safepoints)?,
             rules,
             functions,
-            signs,
         })
     }
 
@@ -187,11 +181,6 @@ impl CompiledRegion {
         !self.rules.is_empty()
     }
 
-    /// Whether a function of it signs its return address.
-    pub(crate) fn signs(&self) -> bool {
-        self.signs
-    }
-
     /// Name, code and `moves_return_address` of the function that holds `pc`.
     pub(crate) fn function(&self, pc: usize) -> Option<(&str, Range<usize>, bool)> {
         let function = holder(&self.functions, pc)?;
@@ -200,6 +189,30 @@ impl CompiledRegion {
             function.start..function.start + function.len,
             function.moves_return_address,
         ))
+    }
+}
+
+/// Where functions keep their return addresses signed.
+struct SignedCode(Vec<FunctionRows>);
+
+impl SignedCode {
+    fn of(rows: &[FunctionRows]) -> SignedCode {
+        let signs = |function: &&FunctionRows| !function.signing.is_empty();
+        let bare = |function: &FunctionRows| FunctionRows {
+            rows: vec![],
+            signing: function.signing.clone(),
+            ..*function
+        };
+        let mut signing: Vec<_> = rows.iter().filter(signs).map(bare).collect();
+        signing.sort_unstable_by_key(|function| function.start);
+        SignedCode(signing)
+    }
+
+    fn holds(&self, pc: usize) -> bool {
+        let pc = pc as u64;
+        let behind = self.0.partition_point(|function| function.start <= pc);
+        let function = behind.checked_sub(1).map(|i| &self.0[i]);
+        function.is_some_and(|function| pc < function.end && function.is_signed(pc))
     }
 }
 
@@ -251,6 +264,7 @@ fn safepoints(
     region: &Region,
     functions: &[Function],
     rules: &RuleTable,
+    signing: &SignedCode,
 ) -> Result<Vec<(StackMap, Layout)>, RegionError> {
     let mut checked = Vec::with_capacity(region.safepoints.len() + region.stack_maps.len());
     for safepoint in &region.safepoints {
@@ -262,11 +276,12 @@ fn safepoints(
             region,
             functions,
             rules,
+            signing,
             StackMap { return_address, cfa_offset: Some(cfa_offset), roots },
         )?);
     }
     for map in &region.stack_maps {
-        checked.push(check(region, functions, rules, map.clone())?);
+        checked.push(check(region, functions, rules, signing, map.clone())?);
     }
     checked.sort_by_key(|(map, _)| map.return_address);
     if let Some(pair) =
@@ -286,6 +301,7 @@ fn check(
     region: &Region,
     functions: &[Function],
     rules: &RuleTable,
+    signing: &SignedCode,
     mut map: StackMap,
 ) -> Result<(StackMap, Layout), RegionError> {
     let return_address = map.return_address;
@@ -326,14 +342,16 @@ fn check(
             && (WORD..1 << 28).contains(&cfa_offset)
             && deepest <= cfa_offset
             && cfa_from_fp.is_none_or(|from_fp| from_fp <= cfa_offset)
-    }) && (saved_fp == 0 || saved_fp >= WORD + CALL_PUSHES)
+    }) && (saved_fp == 0 || saved_fp >= FRAME_RECORD)
         && cfa_from_fp.is_none_or(|from_fp| (1..256 * WORD).contains(&from_fp))
         && by_cfi.is_none_or(|by_cfi| Some(by_cfi) == cfa_offset)
         && !rule.is_oldest();
     if !fits {
         return Err(bad_layout());
     }
-    let mut frame = FrameBounds { cfa_offset, cfa_from_fp, least: deepest.max(CALL_PUSHES) };
+    let return_offset = return_offset(saved_fp) as i64;
+    let least = deepest.max(CALL_PUSHES);
+    let mut frame = FrameBounds { cfa_offset, cfa_from_fp, return_offset, least };
     let mut in_frame = |location| {
         frame.slot(location).map_err(|why| match why {
             BadSlot::NoFramePointer => bad_layout(),
@@ -354,14 +372,19 @@ fn check(
     roots.dedup();
     let least = frame.least;
     (map.cfa_offset, map.roots) = (cfa_offset, roots);
-    let moves_return_address = holder.moves_return_address;
-    Ok((map, Layout { saved_fp, cfa_from_fp, least, moves_return_address }))
+    let (moves, signed) = (holder.moves_return_address, signing.holds(call));
+    if moves && signed {
+        return Err(RegionError::SignedAndMoved { function: function(), return_address });
+    }
+    Ok((map, Layout { saved_fp, cfa_from_fp, least, moves_return_address: moves, signed }))
 }
 
 /// What is known of a frame's size.
 struct FrameBounds {
     cfa_offset: Option<u32>,
     cfa_from_fp: Option<usize>,
+    /// From the CFA to the return slot, in bytes.
+    return_offset: i64,
     /// Where the CFA is not known: it lies at least this far from the stack pointer, or the map is
     /// wrong. Each walk tests that, and so that all slots lie in the frame.
     least: usize,
@@ -375,10 +398,11 @@ enum BadSlot {
 }
 
 impl FrameBounds {
-    /// The slot, which is aligned, in the frame, and below the return address.
+    /// The slot, which is aligned, in the frame, and not that of the return address.
     fn slot(&mut self, location: Location) -> Result<Location, BadSlot> {
-        let above = (WORD + CALL_PUSHES) as i64;
-        let word = WORD as i64;
+        let (word, returns) = (WORD as i64, self.return_offset);
+        // Above the frame's highest slot, that of the return address apart.
+        let above = if returns == -word { 2 * word } else { word };
         let from_fp = self.cfa_from_fp.map(|from_fp| from_fp as i64);
         let Some(cfa_offset) = self.cfa_offset.map(i64::from) else {
             // Bytes from the lower end of the frame, or from the word, up to the CFA.
@@ -387,7 +411,9 @@ impl FrameBounds {
                     i64::from(slot) + above
                 }
                 (Location::Frame(slot), Some(from_fp))
-                    if i64::from(slot) % word == 0 && i64::from(slot) + above <= from_fp =>
+                    if i64::from(slot) % word == 0
+                        && i64::from(slot) + above <= from_fp
+                        && i64::from(slot) - from_fp != returns =>
                 {
                     from_fp - i64::from(slot)
                 }
@@ -409,7 +435,8 @@ impl FrameBounds {
             }
             Location::Register(_) => return Err(BadSlot::Register),
         };
-        if slot % word != 0 || slot < 0 || slot + above > cfa_offset {
+        let is_return_slot = slot - cfa_offset == returns;
+        if slot % word != 0 || slot < 0 || slot + above > cfa_offset || is_return_slot {
             // The error shows the offset unsigned, as it was given.
             let given = matches!(location, Location::Stack(_));
             return Err(BadSlot::At(if given { i64::from(slot as u32) } else { slot }));

@@ -16,7 +16,8 @@ pub struct Registers {
     pub fp: usize,
 }
 
-/// The integer registers of a frame by DWARF number, as far as they are known, and its pc.
+/// The integer registers of a frame by DWARF number, as far as they are known, and its pc. Where
+/// parts of vector registers are callee-saved, these as well.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RegisterSet {
     values: [usize; REGISTERS],
@@ -57,44 +58,45 @@ impl RegisterSet {
     /// `SA_SIGINFO`. The pc is exact. May be called in a signal handler.
     pub fn interrupted(context: &libc::ucontext_t) -> RegisterSet {
         const { assert!(REGISTERS < u64::BITS as usize) };
-        RegisterSet { values: arch::interrupted(context), known: (1 << REGISTERS) - 1 }
+        let (values, known) = arch::interrupted(context);
+        RegisterSet { values, known }
     }
 
     /// The value of a register, if it is known.
     #[inline]
     pub fn get(&self, register: Register) -> Option<usize> {
-        let number = usize::from(register.0);
-        (number < REGISTERS && self.known >> number & 1 != 0).then(|| self.values[number])
+        let column = arch::column(register)?;
+        (self.known >> column & 1 != 0).then(|| self.values[column])
     }
 
-    /// Makes a register known. Registers that are no integer registers are left out.
+    /// Makes a register known. Registers that no walk needs are left out: those that are neither
+    /// integer registers nor callee-saved.
     #[inline]
     pub fn set(&mut self, register: Register, value: usize) {
-        if let Some(place) = self.values.get_mut(usize::from(register.0)) {
-            *place = value;
-            self.known |= 1 << register.0;
+        if let Some(column) = arch::column(register) {
+            self.values[column] = value;
+            self.known |= 1 << column;
         }
     }
 
     /// The pc.
     #[inline]
     pub fn pc(&self) -> usize {
-        self.values[usize::from(PC.0)]
+        self.get(PC).unwrap_or(0)
     }
 
     /// The stack pointer.
     #[inline]
     pub fn sp(&self) -> usize {
-        self.values[usize::from(STACK_POINTER.0)]
+        self.get(STACK_POINTER).unwrap_or(0)
     }
 }
 
 impl core::fmt::Debug for RegisterSet {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let known = (0..REGISTERS as u16).filter_map(|number| {
-            let register = Register(number);
-            Some((arch::register_name(register)?, self.get(register)?))
-        });
+        let known = (0..REGISTERS)
+            .map(arch::register_of)
+            .filter_map(|register| Some((arch::register_name(register)?, self.get(register)?)));
         f.debug_map().entries(known).finish()
     }
 }

@@ -1,6 +1,6 @@
 //! The safepoint table of one region: from a return address to its frame's layout and live slots.
 
-use crate::arch::RETURN_OFFSET;
+use crate::arch::{SIGN_STATE, return_offset};
 use crate::stack_map::Location;
 use crate::stack_map::compact::{Index, Layout, MapRef, Maps, MapsBuilder, RootIter};
 use crate::stack_map::map::{StackMap, StackMapError};
@@ -96,10 +96,17 @@ impl<'s> SafepointRef<'s> {
         self.map.layout().moves_return_address
     }
 
+    /// Whether the frame's return address is signed for its CFA (arm64 PAC, key A): the function
+    /// checks the signature before it returns.
+    #[inline]
+    pub fn return_is_signed(&self) -> bool {
+        SIGN_STATE.is_some() && self.map.layout().signed
+    }
+
     /// Where the return address of such a frame stands, given its CFA.
     #[inline]
     pub(crate) fn return_slot(&self, cfa: usize) -> usize {
-        cfa.wrapping_add_signed(RETURN_OFFSET)
+        cfa.wrapping_add_signed(return_offset(self.saved_fp()))
     }
 
     /// How far below the CFA the frame pointer was saved, in bytes; 0 if it was not.

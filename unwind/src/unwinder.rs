@@ -12,7 +12,8 @@ use std::ops::ControlFlow;
 use gimli::Register;
 
 use crate::arch::{
-    CALLEE_SAVED, FRAME_POINTER, FRAME_RECORD, FRAME_RECORD_RETURN, PC, STACK_POINTER, WORD, opaque,
+    CALLEE_SAVED, FRAME_POINTER, FRAME_RECORD, FRAME_RECORD_RETURN, PC, STACK_POINTER, WORD,
+    opaque, without_signature,
 };
 use crate::code::Snapshot;
 use crate::code::published::Published;
@@ -222,6 +223,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
                         let Some([saved_fp, found]) = self.memory.read_two(record) else {
                             break Some(None);
                         };
+                        let found = without_signature(found);
                         let return_address = self.returns.original(found).unwrap_or(found);
                         let frame = CallFrame {
                             pc: here.wrapping_add(usize::from(!exact)),
@@ -273,6 +275,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
                 if REGISTERS {
                     saved.note(rule, cfa);
                 }
+                let found = without_signature(found);
                 let return_address = self.returns.original(found).unwrap_or(found);
                 let frame = CallFrame {
                     pc: at.wrapping_add(usize::from(!exact)),

@@ -49,6 +49,17 @@ pub enum WalkError {
         /// The frame's pc.
         pc: usize,
     },
+    /// The managed frames that the frame at `pc` was called from, by native code, cannot be found:
+    /// they called that native code otherwise than by the function that notes where they stand.
+    /// Their roots are not known.
+    #[error(
+        "the frame at pc {pc:#x} was entered from native code that older managed code has called \
+         without saying where it stands"
+    )]
+    NoAnchor {
+        /// The frame's pc.
+        pc: usize,
+    },
     /// The walk has gone back and forth between stacks too often.
     #[error("the walk goes in circles at pc {pc:#x}")]
     Circles {

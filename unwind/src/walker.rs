@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use crate::arch::{FRAME_POINTER, FRAME_RECORD, RETURN_OFFSET, STACK_POINTER, WORD, opaque};
+use crate::arch::{
+    CALL_PUSHES, FRAME_POINTER, FRAME_RECORD, STACK_POINTER, WORD, opaque, without_signature,
+};
 use crate::code::Snapshot;
 use crate::code::native::NativeStep;
 use crate::code::published::{Found, Published};
@@ -149,6 +151,7 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
             Found::Region(region) => (FrameKind::Managed, region.rule(at)),
             Found::Native(native) => match native.step(at) {
                 NativeStep::By(rule) => (native.kind, rule),
+                NativeStep::Anchor(offset) => return self.step_to_anchor(native.kind, offset),
                 NativeStep::End => return Ok(self.oldest(native.kind)),
             },
         };
@@ -167,6 +170,28 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
         Ok(Step { kind, cfa, saved_fp, cfa_from_fp, return_slot, oldest: false })
     }
 
+    /// The step of a frame that keeps where its caller stands: see
+    /// [`NativeRule::Anchor`](crate::NativeRule::Anchor).
+    fn step_to_anchor(&self, kind: FrameKind, offset: u32) -> Result<Step, WalkError> {
+        let Registers { pc, sp, .. } = self.registers;
+        if self.is_bad(sp) {
+            return Err(WalkError::StackPointer { pc, sp });
+        }
+        let return_slot = sp.wrapping_add(offset as usize);
+        let word = |i: usize| return_slot.wrapping_add(i * WORD);
+        let cfa = self.read(word(1))?;
+        if cfa == 0 {
+            let previous = self.read(word(3))?;
+            return if previous == 0 {
+                Ok(self.oldest(kind))
+            } else {
+                Err(WalkError::NoAnchor { pc })
+            };
+        }
+        let saved_fp = cfa.wrapping_sub(word(2));
+        Ok(Step { kind, cfa, saved_fp, cfa_from_fp: false, return_slot, oldest: false })
+    }
+
     /// The step of a frame whose rule reads memory.
     fn step_slowly(&self, kind: FrameKind, rule: UnwindRule<'_>) -> Result<Step, WalkError> {
         let Registers { pc, sp, fp } = self.registers;
@@ -179,8 +204,8 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
             return Ok(self.oldest(kind));
         }
         let cfa = recovery.cfa;
-        let return_slot = cfa.wrapping_add_signed(RETURN_OFFSET);
-        if recovery.return_slot() != Some(return_slot)
+        let return_slot = recovery.return_slot().ok_or(WalkError::ReturnAddress { pc })?;
+        if CALL_PUSHES != 0 && return_slot != cfa.wrapping_sub(CALL_PUSHES)
             || recovery.register(STACK_POINTER) != Recovered::Value(cfa)
             || recovery.signal_frame
         {
@@ -241,7 +266,7 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
             self.ended = true;
             return Ok(frame);
         }
-        let found = self.read(return_slot)?;
+        let found = without_signature(self.read(return_slot)?);
         if saved_fp != 0 {
             let slot = cfa.wrapping_sub(saved_fp);
             self.registers.fp = self.read(slot)?;

@@ -3,12 +3,13 @@
 
 #[path = "support/gdb.rs"]
 mod gdb;
+#[path = "support/programs.rs"]
+mod programs;
 #[path = "support/this_thread.rs"]
 mod this_thread;
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use stackmark_unwind::{Code, RegisterSet, RuleCache, Unwinder};
 
@@ -54,7 +55,7 @@ fn libraries(subject: &str) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/backtraces/throws.cpp");
     let library = |n: u32| directory.join(format!("libthrows{n}.so"));
     for n in (1..=5_u32).rev() {
-        let mut compiler = Command::new("g++");
+        let mut compiler = programs::command("g++");
         compiler
             .args(["-O1", "-fPIC", "-shared"])
             .arg(format!("-DN={n}"))

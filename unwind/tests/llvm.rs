@@ -1,5 +1,7 @@
 //! LLVM's stack maps: blobs written by hand, broken blobs, and blobs of code that LLVM compiles and
 //! this test runs.
+// Its programs call by assembly for x86-64.
+#![cfg(target_arch = "x86_64")]
 
 #[path = "support/llvm.rs"]
 mod support;

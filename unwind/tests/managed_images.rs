@@ -1,5 +1,7 @@
 //! Managed code of images, registered by one call: of this program itself, and of shared objects
 //! that are right, stripped, split or wrong in one place.
+// Its programs are in assembly for x86-64.
+#![cfg(target_arch = "x86_64")]
 
 #[path = "support/programs.rs"]
 mod programs;

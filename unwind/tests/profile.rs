@@ -2,7 +2,6 @@
 //! another thread.
 //!
 //! It has a file of its own, because the timer is for the whole process.
-
 mod support;
 
 use std::ffi::c_void;

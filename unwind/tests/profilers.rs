@@ -1,6 +1,8 @@
 //! What profilers need beside walks: a hook for frames without a rule, the bounds of stacks, caches
 //! for handlers, the ends of coroutines.
 
+#[path = "support/arch.rs"]
+mod arch;
 #[path = "support/programs.rs"]
 mod programs;
 #[path = "support/this_thread.rs"]
@@ -8,7 +10,6 @@ mod this_thread;
 
 use std::cell::{Cell, RefCell};
 
-use gimli::X86_64;
 use programs::Directory;
 use stackmark_unwind::{
     CallFrame, Code, FramePointers, LiveMemory, Memory, MemorySnapshot, RegisterSet, RuleCache,
@@ -51,12 +52,21 @@ fn frames_without_a_rule_are_walked_by_their_frame_pointers() {
     // A section of code of its own, without CFI.
     let mut text = String::from(".text\n");
     for i in 0..5 {
-        let next = if i < 4 { format!("call j{}", i + 1) } else { "call *%rdi".into() };
-        text.push_str(&format!(
-            ".globl j{i}\n.type j{i}, @function\nj{i}:\npush %rbp\nmov %rsp, %rbp\n\
-             sub ${}, %rsp\nand $-16, %rsp\n{next}\nleave\nret\n",
-            16 * i * i + 16
-        ));
+        let (next, size) = (i + 1, 16 * i * i + 16);
+        let body = if cfg!(target_arch = "x86_64") {
+            let call = if i < 4 { format!("call j{next}") } else { "call *%rdi".into() };
+            format!(
+                "push %rbp\nmov %rsp, %rbp\nsub ${size}, %rsp\nand $-16, %rsp\n{call}\n\
+                 leave\nret"
+            )
+        } else {
+            let call = if i < 4 { format!("bl j{next}") } else { "blr x0".into() };
+            format!(
+                "stp x29, x30, [sp, #-16]!\nmov x29, sp\nsub sp, sp, #{size}\n{call}\n\
+                 mov sp, x29\nldp x29, x30, [sp], #16\nret"
+            )
+        };
+        text.push_str(&format!(".globl j{i}\n.type j{i}, @function\nj{i}:\n{body}\n"));
     }
     text.push_str(".section .note.GNU-stack,\"\",@progbits\n");
     directory.write("a.s", &text);
@@ -123,8 +133,8 @@ fn a_hook_that_leads_nowhere_or_in_circles_ends_a_walk() {
     // What the hook does not say is not known.
     let partly = |_: &RegisterSet, _: &dyn Memory| {
         let mut caller = RegisterSet::unknown();
-        caller.set(X86_64::RA, 0x2000);
-        caller.set(X86_64::RSP, 0x7010);
+        caller.set(arch::PC, 0x2000);
+        caller.set(arch::SP, 0x7010);
         Some(caller)
     };
     let snapshot = code.snapshot();
@@ -133,7 +143,7 @@ fn a_hook_that_leads_nowhere_or_in_circles_ends_a_walk() {
     let mut walk =
         Unwinder::new(&snapshot, &mut cache, &memory, (), registers).undescribed(&partly);
     assert!(walk.next_frame().unwrap().unwrap().undescribed);
-    assert_eq!((walk.pc(), walk.sp(), walk.register(X86_64::RBP)), (0x2000, 0x7010, None));
+    assert_eq!((walk.pc(), walk.sp(), walk.register(arch::FP)), (0x2000, 0x7010, None));
 }
 
 /// How often the coroutine has checked its walk.
@@ -185,7 +195,11 @@ fn a_return_address_of_zero_is_an_end_and_a_pc_of_zero_is_not() {
     code.refresh_images();
     let here = a_return_address_of_zero_is_an_end_and_a_pc_of_zero_is_not as *const () as usize;
     let memory = MemorySnapshot { start: 0x7000, words: vec![0; 8] };
-    let (frames, end) = walk(&code, &memory, RegisterSet::new(here, 0x7000, 0), None);
+    let mut registers = RegisterSet::new(here, 0x7000, 0);
+    if arch::CALL_PUSHES == 0 {
+        registers.set(arch::RA, 0);
+    }
+    let (frames, end) = walk(&code, &memory, registers, None);
     assert_eq!((frames.len(), end), (1, Ok(())));
     let (frames, end) = walk(&code, &memory, RegisterSet::new(0, 0x7000, 0), None);
     assert_eq!((frames.len(), end), (0, Err(WalkError::NoRule { pc: 0 })));

@@ -6,25 +6,63 @@ mod this_thread;
 
 use std::process::Command;
 
-use gimli::X86_64;
 use gimli::write::CallFrameInstruction as Cfi;
-use stackmark_unwind::{
-    Code, Function, LiveMemory, Region, RegionId, RegisterSet, RuleCache, Unwinder,
-};
+use stackmark_unwind::{Code, Function, Region, RegionId};
+#[cfg(target_arch = "x86_64")]
+use stackmark_unwind::{LiveMemory, RegisterSet, RuleCache, Unwinder};
+use support::arch::{self, FP, RA, SP};
 use support::{eh_frame, frame_record};
 
 /// The frame of the code below, its epilogue included.
 fn frame() -> Vec<(u32, Cfi)> {
     let mut frame = frame_record();
     frame.extend([
-        (LEN as u32 - 1, Cfi::Cfa(X86_64::RSP, 8)),
-        (LEN as u32 - 1, Cfi::SameValue(X86_64::RBP)),
+        (RETURN as u32, Cfi::Cfa(SP, arch::CALL_PUSHES as i32)),
+        (RETURN as u32, Cfi::SameValue(FP)),
     ]);
+    if arch::CALL_PUSHES == 0 {
+        frame.push((RETURN as u32, Cfi::SameValue(RA)));
+    }
     frame
 }
 
-/// `push rbp; mov rbp, rsp; mov rax, imm64; call rax; pop rbp; ret`, twice: `outer` calls `inner`
-/// calls a native function.
+/// A function that calls `target`: `push rbp; mov rbp, rsp; mov rax, imm64; call rax; pop rbp;
+/// ret`.
+#[cfg(target_arch = "x86_64")]
+fn calls(target: usize) -> Vec<u8> {
+    let mut code = vec![0x55, 0x48, 0x89, 0xe5, 0x48, 0xb8];
+    code.extend(target.to_le_bytes());
+    code.extend([0xff, 0xd0, 0x5d, 0xc3]);
+    code
+}
+
+/// Its length, and where in it lie the call's return address and the `ret`.
+#[cfg(target_arch = "x86_64")]
+const LEN: usize = 18;
+#[cfg(target_arch = "x86_64")]
+const CALLED: usize = 16;
+#[cfg(target_arch = "x86_64")]
+const RETURN: usize = 17;
+
+/// The same for arm64: `stp x29, x30, [sp, #-16]!; mov x29, sp; ldr x16, target; blr x16;
+/// ldp x29, x30, [sp], #16; ret; target`.
+#[cfg(target_arch = "aarch64")]
+fn calls(target: usize) -> Vec<u8> {
+    let code: [u32; 6] =
+        [0xa9bf_7bfd, 0x9100_03fd, 0x5800_0090, 0xd63f_0200, 0xa8c1_7bfd, 0xd65f_03c0];
+    let mut code: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
+    code.extend(target.to_le_bytes());
+    code
+}
+
+#[cfg(target_arch = "aarch64")]
+const LEN: usize = 32;
+#[cfg(target_arch = "aarch64")]
+const CALLED: usize = 16;
+#[cfg(target_arch = "aarch64")]
+const RETURN: usize = 20;
+
+/// Two such functions: `outer` calls `inner` calls a native function.
 struct Jit {
     code: Code,
     id: RegionId,
@@ -33,9 +71,22 @@ struct Jit {
 
 const PAGE: usize = 4096;
 const INNER: usize = 0x40;
-const LEN: usize = 18;
 
 type Native = extern "C-unwind" fn();
+
+/// Makes instructions that were written the ones that run.
+///
+/// # Safety
+/// They lie in memory of this process.
+unsafe fn written(_code: std::ops::Range<usize>) {
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        unsafe extern "C" {
+            fn __clear_cache(begin: *mut std::ffi::c_void, end: *mut std::ffi::c_void);
+        }
+        __clear_cache(_code.start as *mut _, _code.end as *mut _);
+    }
+}
 
 impl Jit {
     fn new(callee: Native, name: &str) -> Jit {
@@ -54,12 +105,13 @@ impl Jit {
         assert_ne!(page, libc::MAP_FAILED);
         let start = page as usize;
         for (at, target) in [(0, start + INNER), (INNER, callee as *const () as usize)] {
-            let mut code = vec![0x55, 0x48, 0x89, 0xe5, 0x48, 0xb8];
-            code.extend(target.to_le_bytes());
-            code.extend([0xff, 0xd0, 0x5d, 0xc3]);
+            let code = calls(target);
             assert_eq!(code.len(), LEN);
             // SAFETY: the page is ours, writable, and larger than both functions.
-            unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), (start + at) as *mut u8, LEN) };
+            unsafe {
+                std::ptr::copy_nonoverlapping(code.as_ptr(), (start + at) as *mut u8, LEN);
+                written(start + at..start + at + LEN);
+            }
         }
         let functions = [("outer", 0), ("inner", INNER)];
         let code = Code::new();
@@ -116,7 +168,7 @@ fn a_system_backtrace_crosses_managed_frames_and_goes_on_behind_them() {
     let seen = SEEN.take();
     let managed: Vec<usize> =
         seen.iter().filter(|pc| (jit.start..jit.start + PAGE).contains(pc)).copied().collect();
-    assert_eq!(managed, [jit.start + INNER + 16, jit.start + 16]);
+    assert_eq!(managed, [jit.start + INNER + CALLED, jit.start + CALLED]);
     assert!(seen.len() > depth, "the frames of the test itself are seen too");
     let snapshot = jit.code.snapshot();
     assert_eq!(snapshot.function(managed[0] - 1).unwrap().name, "traced_inner");
@@ -134,6 +186,7 @@ fn a_panic_crosses_managed_frames() {
 }
 
 /// The state of a single-stepped run.
+#[cfg(target_arch = "x86_64")]
 struct Stepping {
     code: *const Code,
     region: std::ops::Range<usize>,
@@ -143,9 +196,11 @@ struct Stepping {
     steps: Vec<(usize, usize, bool)>,
 }
 
+#[cfg(target_arch = "x86_64")]
 static STEPPING: std::sync::atomic::AtomicPtr<Stepping> =
     std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
 
+#[cfg(target_arch = "x86_64")]
 extern "C" fn on_trap(
     _signal: i32,
     _info: *mut libc::siginfo_t,
@@ -180,8 +235,11 @@ extern "C" fn on_trap(
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 extern "C-unwind" fn nothing() {}
 
+// The trap flag is x86-64's.
+#[cfg(target_arch = "x86_64")]
 #[test]
 fn a_signal_at_any_instruction_of_managed_code_finds_its_callers() {
     let jit = Jit::new(nothing, "stepped");
@@ -234,6 +292,10 @@ fn inferior() {
 
 #[test]
 fn gdb_names_managed_frames_and_walks_past_them() {
+    if arch::is_emulated() {
+        eprintln!("skipped: gdb sees the emulator");
+        return;
+    }
     if Command::new("gdb").arg("--version").output().is_err() {
         eprintln!("skipped: gdb is not installed");
         return;

@@ -6,12 +6,13 @@ mod support;
 use gimli::write::{
     Address, CallFrameInstruction as Cfi, EhFrame, EndianVec, FrameDescriptionEntry, FrameTable,
 };
-use gimli::{DW_EH_PE_pcrel, DW_EH_PE_sdata4, LittleEndian, X86_64};
+use gimli::{DW_EH_PE_pcrel, DW_EH_PE_sdata4, LittleEndian};
 use proptest::prelude::*;
 use stackmark_unwind::stack_map::{self, Location, Root, StackMap};
 use stackmark_unwind::{
     Code, CodeError, MemorySnapshot, Region, RegionError, Registers, Safepoint, WalkError, Walker,
 };
+use support::arch::{CALLEE_SAVED, FP};
 use support::{FUNCTION, eh_frame, region};
 
 const START: usize = 0x10_0000;
@@ -153,9 +154,9 @@ fn a_map_that_does_not_fit_into_the_frame_that_the_cfi_finds_is_refused() {
 fn a_frame_that_is_smaller_than_what_its_cfi_saves_in_it_is_refused() {
     let saved = vec![
         (1, Cfi::CfaOffset(16)),
-        (1, Cfi::Offset(X86_64::RBP, -16)),
-        (4, Cfi::CfaRegister(X86_64::RBP)),
-        (8, Cfi::Offset(X86_64::RBX, -56)),
+        (1, Cfi::Offset(FP, -16)),
+        (4, Cfi::CfaRegister(FP)),
+        (8, Cfi::Offset(CALLEE_SAVED[1], -56)),
     ];
     let mut region = with_maps(vec![map(Some(48), vec![])]);
     region.eh_frame = eh_frame([(START, FUNCTION as u32, saved)]);
@@ -183,7 +184,7 @@ fn a_host_closure_gives_what_a_safepoint_would() {
 #[test]
 fn roots_that_walks_of_a_region_cannot_find_are_refused() {
     let in_register =
-        with_maps(vec![map(Some(48), vec![Root::plain(Location::Register(X86_64::RBX))])]);
+        with_maps(vec![map(Some(48), vec![Root::plain(Location::Register(CALLEE_SAVED[1]))])]);
     assert_eq!(
         refusal(in_register),
         RegionError::RegisterRoot { function: "f0".into(), return_address: CALL }

@@ -4,6 +4,8 @@
 //! A program is a chain of functions, each made from a seed: any number of arguments, of which some
 //! are pushed, references, derived pointers, null references, `alloca`s, frames of fixed and of
 //! variable size, aligned frames. The last function calls this test.
+// Its programs are compiled for x86-64.
+#![cfg(target_arch = "x86_64")]
 
 #[path = "support/llvm.rs"]
 mod llvm_program;

@@ -8,10 +8,10 @@ use std::cell::RefCell;
 use std::ffi::c_void;
 use std::hint::black_box;
 
-use gimli::X86_64;
 use stackmark_unwind::{
     CallFrame, Code, LiveMemory, MemorySnapshot, RegisterSet, RuleCache, Unwinder, WalkError,
 };
+use support::arch::{self, FP, PC, SP};
 
 fn frames<const N: usize>(
     code: &Code,
@@ -101,20 +101,33 @@ fn a_pc_that_nothing_describes_is_refused() {
     assert!(frames(&code, &mut fixed, [this_thread::stack()], context).is_ok());
 }
 
+#[cfg(target_arch = "x86_64")]
+const MARKED: [gimli::Register; 4] =
+    [gimli::X86_64::R12, gimli::X86_64::R13, gimli::X86_64::R14, gimli::X86_64::R15];
+#[cfg(target_arch = "aarch64")]
+const MARKED: [gimli::Register; 4] =
+    [gimli::AArch64::X24, gimli::AArch64::X25, gimli::AArch64::X26, gimli::AArch64::V9];
+
 #[test]
 fn callee_saved_registers_are_recovered() {
     let code = Code::new();
     code.refresh_images();
     let mut cache = RuleCache::new();
     let markers = [0x1111, 0x2222, 0x3333, 0x4444_usize];
-    let registers = [X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
+    let registers = MARKED;
     extern "C" fn leaf(data: *mut &mut dyn FnMut()) {
         // Uses all callee-saved registers itself, at any level of optimisation.
         // SAFETY: writes registers that it declares as written.
         unsafe {
+            #[cfg(target_arch = "x86_64")]
             std::arch::asm!(
                 "mov r12, 1", "mov r13, 2", "mov r14, 3", "mov r15, 4",
                 out("r12") _, out("r13") _, out("r14") _, out("r15") _
+            );
+            #[cfg(target_arch = "aarch64")]
+            std::arch::asm!(
+                "mov x24, #1", "mov x25, #2", "mov x26, #3", "fmov d9, x24",
+                out("x24") _, out("x25") _, out("x26") _, out("v9") _
             );
             (*data)();
         }
@@ -130,7 +143,7 @@ fn callee_saved_registers_are_recovered() {
             let found = values == markers.map(Some);
             if found {
                 let slot =
-                    trace.register_slot(X86_64::R13).expect("it was saved by a younger frame");
+                    trace.register_slot(registers[1]).expect("it was saved by a younger frame");
                 assert!(slot < frame.cfa);
             }
             seen |= found;
@@ -140,12 +153,23 @@ fn callee_saved_registers_are_recovered() {
     let mut look: &mut dyn FnMut() = &mut look;
     // SAFETY: calls a C function with its argument, and restores the registers that the compiler
     // may be using.
+    #[cfg(target_arch = "x86_64")]
     unsafe {
         std::arch::asm!(
             "mov r12, 0x1111", "mov r13, 0x2222", "mov r14, 0x3333", "mov r15, 0x4444",
             "call {leaf}",
             leaf = sym leaf, in("rdi") &raw mut look,
             out("r12") _, out("r13") _, out("r14") _, out("r15") _, clobber_abi("C")
+        );
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!(
+            "mov x24, #0x1111", "mov x25, #0x2222", "mov x26, #0x3333", "mov x9, #0x4444",
+            "fmov d9, x9", "bl {leaf}",
+            leaf = sym leaf, in("x0") &raw mut look,
+            out("x24") _, out("x25") _, out("x26") _, clobber_abi("C")
         );
     }
 }
@@ -204,7 +228,11 @@ fn a_trace_goes_through_a_signal_frame_on_another_stack() {
     };
     let mut code = Some(code);
     let mut leaf = || {
-        let memory = [this_thread::stack(), memory[1].clone()];
+        // From below the frames of `raise`.
+        let stack = this_thread::stack().bounds();
+        // SAFETY: the thread's stack goes on below.
+        let stack = unsafe { LiveMemory::new(stack.start - 4096..stack.end) };
+        let memory = [stack, memory[1].clone()];
         let code = code.take().expect("one call");
         HANDLER.set(Some(Handler { code, cache: RuleCache::fixed(1000), memory, seen: None }));
         // SAFETY: the handler is installed.
@@ -230,13 +258,12 @@ fn registers_are_found_alike_step_by_step_and_at_once() {
     use gimli::write::CallFrameInstruction as Cfi;
     const START: usize = 0x40_0000;
     const STACK: usize = 0x7000_0000;
-    let registers = [X86_64::RBP, X86_64::RBX, X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
+    let registers: [_; 6] = std::array::from_fn(|i| arch::CALLEE_SAVED[i]);
     // Function i saves the registers of its bits. Bit 64 stands for a frame pointer.
     let functions = (0..=64_usize).map(|i| {
         let mut instructions = vec![(1, Cfi::CfaOffset(16))];
         if i == 64 {
-            instructions
-                .extend([(1, Cfi::Offset(X86_64::RBP, -16)), (4, Cfi::CfaRegister(X86_64::RBP))]);
+            instructions.extend([(1, Cfi::Offset(FP, -16)), (4, Cfi::CfaRegister(FP))]);
         } else {
             instructions.push((1, Cfi::CfaOffset(64)));
             for (bit, register) in
@@ -319,11 +346,11 @@ fn registers_are_found_alike_step_by_step_and_at_once() {
                     "{frames} frames, {register:?}"
                 );
             }
-            assert_eq!(all.register(X86_64::RBP), one.register(X86_64::RBP));
+            assert_eq!(all.register(FP), one.register(FP));
         }
         if frames > 5 {
             assert_eq!(
-                one.register_slot(X86_64::R15),
+                one.register_slot(registers[5]),
                 Some(STACK + 8 * at(4, 0) - 16 - 40),
                 "saved long ago"
             );
@@ -335,16 +362,18 @@ fn registers_are_found_alike_step_by_step_and_at_once() {
 /// the rules' own evaluation and forgets what they do not say.
 mod registers {
     use super::*;
+    use gimli::Register;
     use gimli::write::CallFrameInstruction as Cfi;
-    use gimli::{Register, X86_64};
     use proptest::prelude::*;
     use stackmark_unwind::{Memory, Recovered, Region, Snapshot};
 
     const CODE: usize = 0x40_0000;
     const STACK: usize = 0x7000_0000;
     const WORDS: usize = 256;
-    const CALLEE_SAVED: [Register; 6] =
-        [X86_64::RBP, X86_64::RBX, X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
+    use arch::{CALLEE_SAVED, RA, REGISTERS, SCRATCH};
+    /// Two of those that calls keep.
+    const A: Register = CALLEE_SAVED[1];
+    const B: Register = CALLEE_SAVED[2];
 
     /// The functions, and which of them are frames of signals.
     fn functions() -> Vec<(bool, Vec<(u32, Cfi)>)> {
@@ -360,23 +389,23 @@ mod registers {
             all
         };
         let signal: Vec<(u32, Cfi)> = (0..16_u16)
-            .filter(|number| Register(*number) != X86_64::RSP)
+            .filter(|number| Register(*number) != SP)
             .map(|number| (0, Cfi::Offset(Register(number), -16 - 8 * i32::from(number))))
             .collect();
         vec![
-            (false, saves(&[])),
-            (false, saves(&[X86_64::RBP])),
-            (false, saves(&[X86_64::R12, X86_64::RBX])),
-            (false, saves(&CALLEE_SAVED)),
-            (false, with(saves(&[X86_64::RBP]), &[Cfi::Cfa(X86_64::RBP, 16)])),
-            (false, with(saves(&[X86_64::RBP]), &[Cfi::Cfa(X86_64::RBP, 40)])),
-            (false, with(saves(&[X86_64::R12]), &[Cfi::Cfa(X86_64::R12, 16)])),
-            (false, with(saves(&[]), &[Cfi::Cfa(X86_64::RBX, 24)])),
-            (false, with(saves(&[]), &[Cfi::Cfa(X86_64::RAX, 24)])),
-            (false, with(saves(&[]), &[Cfi::Undefined(X86_64::RBP)])),
-            (false, with(saves(&[]), &[Cfi::Undefined(X86_64::R12), Cfi::Undefined(X86_64::RBP)])),
-            (false, with(saves(&[]), &[Cfi::Register(X86_64::RBP, X86_64::R12)])),
-            (false, with(saves(&[]), &[Cfi::ValOffset(X86_64::R12, -32)])),
+            (false, with(saves(&[]), &[Cfi::SameValue(FP)])),
+            (false, saves(&[FP])),
+            (false, saves(&[B, A])),
+            (false, saves(&CALLEE_SAVED[..6])),
+            (false, with(saves(&[FP]), &[Cfi::Cfa(FP, 16)])),
+            (false, with(saves(&[FP]), &[Cfi::Cfa(FP, 40)])),
+            (false, with(saves(&[B]), &[Cfi::Cfa(B, 16)])),
+            (false, with(saves(&[]), &[Cfi::Cfa(A, 24)])),
+            (false, with(saves(&[]), &[Cfi::Cfa(SCRATCH, 24)])),
+            (false, with(saves(&[]), &[Cfi::Undefined(FP)])),
+            (false, with(saves(&[]), &[Cfi::Undefined(B), Cfi::Undefined(FP)])),
+            (false, with(saves(&[]), &[Cfi::Register(FP, B)])),
+            (false, with(saves(&[]), &[Cfi::ValOffset(B, -32)])),
             (true, with(signal, &[Cfi::CfaOffset(192)])),
         ]
     }
@@ -417,7 +446,7 @@ mod registers {
     /// A frame of the reference: its exactness, and what is known of its registers.
     struct Known {
         exact: bool,
-        registers: [Option<usize>; 17],
+        registers: [Option<usize>; REGISTERS],
     }
 
     impl Known {
@@ -427,14 +456,14 @@ mod registers {
 
         /// The caller; `None` if the rules do not say who it is.
         fn caller(&self, snapshot: &Snapshot<'_>, memory: &MemorySnapshot) -> Option<Known> {
-            let at = self.get(X86_64::RA)?.wrapping_sub(usize::from(!self.exact));
+            let at = self.get(PC)?.wrapping_sub(usize::from(!self.exact));
             let rule = snapshot.rule(at).unwrap()?;
             let mut set = RegisterSet::unknown();
             for (number, value) in self.registers.iter().enumerate() {
                 value.iter().for_each(|value| set.set(Register(number as u16), *value));
             }
             let recovery = rule.evaluate(&set, memory).ok()?;
-            let mut registers = [None; 17];
+            let mut registers = [None; REGISTERS];
             for (number, value) in registers.iter_mut().enumerate() {
                 let register = Register(number as u16);
                 *value = match recovery.register(register) {
@@ -444,6 +473,11 @@ mod registers {
                     Recovered::At(address) => memory.read(address),
                 };
             }
+            if PC != RA {
+                let return_address = registers[usize::from(RA.0)].map(arch::return_address);
+                registers[usize::from(RA.0)] = return_address;
+                registers[usize::from(PC.0)] = return_address;
+            }
             Some(Known { exact: recovery.signal_frame, registers })
         }
     }
@@ -451,7 +485,7 @@ mod registers {
     fn refused(error: WalkError) -> bool {
         let source = |register| stackmark_unwind::ExpressionError::UnknownRegister(register);
         matches!(error, WalkError::Expression { source: found, .. }
-            if (0..17).any(|number| found == source(Register(number))))
+            if (0..REGISTERS as u16).any(|number| found == source(Register(number))))
     }
 
     #[test]
@@ -468,10 +502,10 @@ mod registers {
             let mut cache = RuleCache::new();
             let steps = if lean {
                 let mut walk = Unwinder::lean(&snapshot, &mut cache, &memory, (), set);
-                [0; 3].map(|_| (walk.next_frame().map(|_| ()), walk.register(X86_64::RBP)))
+                [0; 3].map(|_| (walk.next_frame().map(|_| ()), walk.register(FP)))
             } else {
                 let mut walk = Unwinder::new(&snapshot, &mut cache, &memory, (), set);
-                [0; 3].map(|_| (walk.next_frame().map(|_| ()), walk.register(X86_64::RBP)))
+                [0; 3].map(|_| (walk.next_frame().map(|_| ()), walk.register(FP)))
             };
             assert_eq!(steps[..2], [(Ok(()), None), (Ok(()), None)], "lean: {lean}");
             assert!(refused(steps[2].0.unwrap_err()), "lean: {lean}");
@@ -490,10 +524,13 @@ mod registers {
             let code = code();
             let snapshot = code.snapshot();
             let memory = MemorySnapshot { start: STACK, words };
-            let mut registers = [None; 17];
+            let mut registers = [None; REGISTERS];
             registers[..16].copy_from_slice(&values);
-            registers[usize::from(X86_64::RSP.0)] = Some(STACK + 8 * sp);
-            registers[usize::from(X86_64::RA.0)] = Some(first);
+            for (register, value) in CALLEE_SAVED.iter().zip(values) {
+                registers[usize::from(register.0)] = value;
+            }
+            registers[usize::from(SP.0)] = Some(STACK + 8 * sp);
+            registers[usize::from(PC.0)] = Some(first);
             let mut set = RegisterSet::unknown();
             for (number, value) in registers.iter().enumerate() {
                 value.iter().for_each(|value| set.set(Register(number as u16), *value));
@@ -506,7 +543,7 @@ mod registers {
                 let mut lean_goes = true;
                 let mut known = Known { exact: true, registers };
                 for _ in 0..40 {
-                    let here = (known.get(X86_64::RA), known.get(X86_64::RSP));
+                    let here = (known.get(PC), known.get(SP));
                     let caller = known.caller(&snapshot, &memory);
                     let stepped = full.next_frame();
                     if lean_goes {
@@ -523,7 +560,7 @@ mod registers {
                     prop_assert_eq!((Some(frame.pc), Some(frame.sp)), here);
                     prop_assert!(caller.is_some(), "round {} has a caller", round);
                     known = caller.unwrap();
-                    for number in 0..17 {
+                    for number in 0..REGISTERS as u16 {
                         let register = Register(number);
                         let expected = known.get(register);
                         let found = full.register(register);

@@ -12,6 +12,9 @@ const STACK: usize = 0x7000_0000;
 const CODE: usize = 0x10_0000;
 const ENTRY: usize = 0x20_0000;
 const CALLBACK: usize = 0x30_0000;
+/// Frames that keep an anchor, from this word on.
+const ENTERED: usize = 0x38_0000;
+const ANCHOR: usize = 1;
 const STUBS: std::ops::Range<usize> = 0x40_0000..0x40_0800;
 
 /// Stubs of 8 bytes. A hijacked slot holds stub + 1; the saved addresses are found by index.
@@ -36,6 +39,8 @@ fn code() -> Code {
         NativeRule::Fixed { cfa_offset: 24 },
     )
     .unwrap();
+    let rule = NativeRule::Anchor { offset: 8 * ANCHOR as u32 };
+    code.register_native(ENTERED..ENTERED + 0x40, FrameKind::Callback, rule).unwrap();
     code
 }
 
@@ -134,6 +139,7 @@ fn a_hijacked_slot_yields_the_saved_address_and_takes_no_second_barrier() {
 
 // The frame of an assembly routine that leaves the goroutine's stack: it pushes six callee-saved
 // registers.
+#[cfg(target_arch = "x86_64")]
 std::arch::global_asm!(
     ".globl unwind_test_system_call, unwind_test_system_call_label, unwind_test_system_call_end",
     "unwind_test_system_call:",
@@ -155,6 +161,23 @@ std::arch::global_asm!(
     "nop",
     "unwind_test_system_call_label:",
     "ud2",
+    ".cfi_endproc",
+    "unwind_test_system_call_end:",
+);
+
+// The same for arm64, with the words that matter at the same places.
+#[cfg(target_arch = "aarch64")]
+std::arch::global_asm!(
+    ".globl unwind_test_system_call, unwind_test_system_call_label, unwind_test_system_call_end",
+    "unwind_test_system_call:",
+    ".cfi_startproc",
+    "stp x29, x30, [sp, #-56]!",
+    ".cfi_def_cfa_offset 56",
+    ".cfi_offset x29, -16",
+    ".cfi_offset x30, -8",
+    "nop",
+    "unwind_test_system_call_label:",
+    "brk #1",
     ".cfi_endproc",
     "unwind_test_system_call_end:",
 );
@@ -232,6 +255,78 @@ fn a_walk_crosses_a_system_call_a_callback_and_what_called_out() {
     assert_eq!(snapshot.kind(system_call.end), None);
 }
 
+/// The code, and a stack with frames that keep an anchor. `f0`, entered by native
+/// code, which f1 has called; it was entered by native code that no managed frame has called. Says
+/// at which words the two frames that keep anchors begin.
+fn entered() -> (Code, MemorySnapshot, Registers, [usize; 2]) {
+    let code = code();
+    let at = |word: usize| STACK + word * 8;
+    let records = [6, 30];
+    // Between the anchors lie native frames, with anything in them.
+    let mut words = vec![IN_F0; 40];
+    words[4] = at(35);
+    words[5] = ENTERED + 0x18;
+    let [young, old] = records;
+    words[young + ANCHOR..young + ANCHOR + 4].copy_from_slice(&[IN_F1, at(22), at(28), at(old)]);
+    words[28] = at(36);
+    words[29] = ENTERED + 0x18;
+    words[old + ANCHOR..old + ANCHOR + 4].copy_from_slice(&[IN_F1, 0, IN_F1, 0]);
+    let registers = Registers { pc: IN_F0, sp: STACK, fp: at(4) };
+    (code, MemorySnapshot { start: STACK, words }, registers, records)
+}
+
+#[test]
+fn a_walk_goes_from_a_frame_that_keeps_an_anchor_to_the_anchor() {
+    use FrameKind::{Callback, Managed};
+    let (code, memory, registers, [young, old]) = entered();
+    let frames = walk(&code, &memory, (), registers).unwrap();
+    let expected = [
+        (Managed, IN_F0, young),
+        (Callback, ENTERED + 0x18, 22),
+        (Managed, IN_F1, old),
+        (Callback, ENTERED + 0x18, memory.words.len()),
+    ];
+    assert_eq!(frames, expected);
+    let snapshot = code.snapshot();
+    let mut walker = Walker::new(&snapshot, &memory, (), registers, memory.bounds());
+    let (mut refusals, mut fps) = (Vec::new(), Vec::new());
+    while let Some(frame) = walker.next_frame().unwrap() {
+        refusals.push(frame.barrier_slot().err());
+        fps.push((frame.fp - STACK) / 8);
+    }
+    let kept = Some(BarrierRefusal::Kind(Callback));
+    let no_caller = Some(BarrierRefusal::CallerNotSafepoint);
+    assert_eq!(refusals, [no_caller, kept, no_caller, kept]);
+    assert_eq!(fps, [4, 35, 28, 36]);
+}
+
+#[test]
+fn an_anchor_that_is_missing_or_wrong_is_an_error() {
+    let (code, memory, registers, [young, old]) = entered();
+    let with = |word: usize, value: usize| {
+        let mut memory = memory.clone();
+        memory.words[word] = value;
+        walk(&code, &memory, (), registers)
+    };
+    let pc = ENTERED + 0x18;
+    // Neither is the end of the stack: there is an older frame of the kind.
+    let previous = old + ANCHOR + 3;
+    assert_eq!(with(previous, 1), Err(WalkError::NoAnchor { pc }));
+    assert_eq!(with(young + ANCHOR + 1, 0), Err(WalkError::NoAnchor { pc }));
+    let sp = STACK + 8 * young;
+    let younger = with(young + ANCHOR + 1, STACK);
+    assert_eq!(younger, Err(WalkError::NotIncreasing { pc, sp, cfa: STACK }));
+    let cfa = memory.bounds().end + 8;
+    let beyond = with(young + ANCHOR + 1, cfa);
+    assert_eq!(beyond, Err(WalkError::OutOfBounds { pc, cfa }));
+    assert_eq!(with(young + ANCHOR, 0x77), Err(WalkError::NoRule { pc: 0x77 }));
+    // An anchor that the memory does not hold.
+    let mut cut = memory.clone();
+    cut.words.truncate(old + ANCHOR + 1);
+    let address = cut.bounds().end;
+    assert_eq!(walk(&code, &cut, (), registers), Err(WalkError::Unreadable { pc, address }));
+}
+
 #[test]
 fn frames_that_move_their_return_address_or_stand_at_no_safepoint_take_no_barrier() {
     let code = Code::new();
@@ -297,12 +392,12 @@ fn live_memory_reads_whole_aligned_words_within_its_bounds_only() {
 
 #[test]
 fn cfi_that_leaves_the_return_address_undefined_ends_a_walk() {
-    use gimli::X86_64;
     use gimli::write::CallFrameInstruction as Cfi;
+    use support::arch::RA;
     let code = code();
     let mut oldest = region(0x60_0000, &[&[]]);
     oldest.eh_frame =
-        support::eh_frame([(0x60_0000, FUNCTION as u32, vec![(1, Cfi::Undefined(X86_64::RA))])]);
+        support::eh_frame([(0x60_0000, FUNCTION as u32, vec![(1, Cfi::Undefined(RA))])]);
     code.register(oldest).unwrap();
     let (mut memory, registers) = stack();
     memory.words[21] = 0x60_0020;
@@ -314,9 +409,9 @@ fn cfi_that_leaves_the_return_address_undefined_ends_a_walk() {
 
 mod errors {
     use super::*;
-    use gimli::X86_64;
     use gimli::write::{CallFrameInstruction as Cfi, Expression};
     use stackmark_unwind::{ExpressionError, Function, Region};
+    use support::arch::{FP, SP};
     use support::{eh_frame, frame_record};
 
     const ODD: usize = 0x50_0000;
@@ -327,11 +422,11 @@ mod errors {
     fn odd_code() -> Code {
         let code = code();
         let mut expression = Expression::new();
-        expression.op_breg(X86_64::RSP, 16);
+        expression.op_breg(SP, 16);
         let mut spilled = Expression::new();
-        spilled.op_breg(X86_64::RBP, -8);
+        spilled.op_breg(FP, -8);
         let mut saved_fp = Expression::new();
-        saved_fp.op_breg(X86_64::RBP, 0);
+        saved_fp.op_breg(FP, 0);
         spilled.op_deref();
         code.register(Region {
             name: "odd".into(),
@@ -340,14 +435,11 @@ mod errors {
             eh_frame: eh_frame([
                 (ODD, 0x100, frame_record()),
                 (ODD + 0x100, 0x100, vec![(1, Cfi::CfaExpression(expression))]),
-                (ODD + 0x200, 0x100, vec![(1, Cfi::Offset(X86_64::RBP, -16))]),
+                (ODD + 0x200, 0x100, vec![(1, Cfi::Offset(FP, -8 - support::CFA as i32))]),
                 (
                     ODD + 0x300,
                     0x100,
-                    vec![
-                        (1, Cfi::CfaExpression(spilled)),
-                        (1, Cfi::Expression(X86_64::RBP, saved_fp)),
-                    ],
+                    vec![(1, Cfi::CfaExpression(spilled)), (1, Cfi::Expression(FP, saved_fp))],
                 ),
             ]),
             functions: vec![Function {
@@ -402,7 +494,9 @@ mod errors {
         let mut walker = Walker::new(&snapshot, &memory, (), registers, memory.bounds());
         let realigned = walker.next_frame().unwrap().unwrap();
         assert_eq!((realigned.cfa, realigned.return_slot), (STACK + 14 * 8, Some(STACK + 13 * 8)));
-        assert_eq!((realigned.cfa_from_fp, realigned.return_address), (true, ODD + 0x180));
+        // Where calls push return addresses, GCC's realigned frames have a packed rule.
+        let from_fp = support::arch::CALL_PUSHES != 0;
+        assert_eq!((realigned.cfa_from_fp, realigned.return_address), (from_fp, ODD + 0x180));
         let by_expression = walker.next_frame().unwrap().unwrap();
         assert_eq!((by_expression.fp, by_expression.fp_slot), (0x123, Some(STACK + 7 * 8)));
         assert_eq!((by_expression.cfa, by_expression.return_address), (STACK + 16 * 8, IN_ENTRY));
@@ -513,6 +607,7 @@ mod corrupt {
         prop_oneof![
             3 => prop::sample::select(vec![
                 IN_F0, IN_F1, IN_F1 + 0x20, IN_ENTRY, CALLBACK + 8, CODE + 2, CODE + 0x50,
+                ENTERED + 8, 0,
             ]),
             2 => (0..64_usize).prop_map(|word| STACK + word * 8),
             1 => STUBS,

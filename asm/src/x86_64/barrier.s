@@ -1,6 +1,10 @@
 // Every stub calls barrier_common. The ret of the frame that was left has popped the slot, and the
 // stub's call has filled it again with stub + 6. So the slot still names the stub, and the pool's
 // CFI still finds the saved return address.
+//
+// A stub is its own landing pad, too: the word that the slot held. The unwinder's last instructions
+// have the pad for their caller and look up pc - 1 there, with no register but rsp. The pool's CFI
+// needs no other. The exception comes in the machine.
     .type barrier_common,@function
 barrier_common:
     .cfi_startproc
@@ -8,6 +12,11 @@ barrier_common:
     .cfi_def_cfa_offset 16
     push rcx                                    // G: ... [rax][rcx]
     .cfi_def_cfa_offset 24
+    mov rax, qword ptr [rip + stackmark_machine@GOTTPOFF]
+    mov rax, qword ptr fs:[rax]
+    mov rcx, qword ptr [rax + {m_passing}]
+    test rcx, rcx
+    jne 2f
     push rdx                                    // G: ... [rcx][rdx]
     .cfi_def_cfa_offset 32
     push rsi                                    // G: ... [rdx][rsi]
@@ -28,42 +37,49 @@ barrier_common:
     push rbx                                    // G: ... [r12][rbx]
     .cfi_def_cfa_offset 96
     .cfi_offset rbx, -96
-    mov rax, qword ptr [rip + stackmark_machine@GOTTPOFF]
-    mov rbx, qword ptr fs:[rax]
+    mov rbx, rax                                // rbx = machine
     mov r12, qword ptr [rbx + {m_goroutine}]
     lea r10, [rsp + 88]                         // the slot
     mov r11, qword ptr [r10]                    // stub + 6
     mov rcx, qword ptr [r12 + {g_stack_hi}]
     sub rcx, rsp                                // depth
     mov r9, qword ptr [rbx + {m_system_sp}]
+    cmp qword ptr [r12 + {g_entered}], 0
+    cmovne r9, rsp                              // a native stack is its own system stack
     sub r9, qword ptr [rip + stackmark_vector_size]
     sub r9, 64
     and r9, -64
-    mov qword ptr [r9], r12                     // S: [registers][depth][goroutine]
-    mov qword ptr [r9 + 8], rcx
+    // Before the first store there: on a native stack it is below the stack pointer, where signal
+    // handlers run.
+    .cfi_def_cfa r10, 8
     mov rsp, r9                                 // on the system stack from here
+    mov qword ptr [rsp], r12                    // S: [registers][depth][goroutine]
+    mov qword ptr [rsp + 8], rcx
     stackmark_cfa_by_depth 96
     jmp barrier_on_system
-    .cfi_endproc
-    .size barrier_common, .-barrier_common
 
-// The landing pad of the pool: rax = exception, rdx = index of the stub, rsp = CFA of the frame
-// that was left. It writes the saved return address into the slot and goes on as if the frame
-// returned to had called stackmark_call_system itself.
-    .type barrier_landing,@function
-    .globl stackmark_barrier_landing
-    .hidden stackmark_barrier_landing
-stackmark_barrier_landing:
-barrier_landing:
-    .cfi_startproc
-    .cfi_def_cfa rsp, 0
-    .cfi_undefined rip                          // the slot is dead for two instructions
+// rcx = an exception, rax = machine. The exception's registers are free; those that the frame
+// returned to keeps are as it has left them. Writes the saved return address into the slot, and
+// goes on as if that frame had called stackmark_call_system itself, or stackmark_call_native.
+    .cfi_def_cfa rsp, 24
+    .cfi_restore rbx
+    .cfi_restore r12
+2:  mov qword ptr [rax + {m_passing}], 0
+    mov rsi, rcx
+    mov rdx, qword ptr [rsp + 16]               // the slot: stub + 6
+    lea rcx, [rip + stackmark_barrier_pool]
+    sub rdx, 6
+    sub rdx, rcx
+    shr rdx, 3                                  // rdx = index of the stub
     lea rcx, [rip + stackmark_barrier_table]
-    push qword ptr [rcx + rdx*8]                // G: [slot = saved return address]
+    mov rcx, qword ptr [rcx + rdx*8]
+    mov qword ptr [rsp + 16], rcx               // G: [slot = saved return address][rax][rcx]
+    add rsp, 16
     .cfi_def_cfa_offset 8
-    .cfi_restore rip
     lea rdi, [rip + stackmark_barrier_resume]
-    mov rsi, rax
+    mov rax, qword ptr [rax + {m_goroutine}]
+    cmp qword ptr [rax + {g_entered}], 0
+    jne stackmark_call_native
     jmp stackmark_call_system
     .cfi_endproc
-    .size barrier_landing, .-barrier_landing
+    .size barrier_common, .-barrier_common

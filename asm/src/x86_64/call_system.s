@@ -5,24 +5,7 @@
     .type stackmark_call_system,@function
 stackmark_call_system:
     .cfi_startproc
-    push rbp                                    // G: [return address][rbp]
-    .cfi_def_cfa_offset 16
-    .cfi_offset rbp, -16
-    push rbx                                    // G: ... [rbp][rbx]
-    .cfi_def_cfa_offset 24
-    .cfi_offset rbx, -24
-    push r12                                    // G: ... [rbx][r12]
-    .cfi_def_cfa_offset 32
-    .cfi_offset r12, -32
-    push r13                                    // G: ... [r12][r13]
-    .cfi_def_cfa_offset 40
-    .cfi_offset r13, -40
-    push r14                                    // G: ... [r13][r14]
-    .cfi_def_cfa_offset 48
-    .cfi_offset r14, -48
-    push r15                                    // G: ... [r14][r15]
-    .cfi_def_cfa_offset 56
-    .cfi_offset r15, -56
+    stackmark_push_saved                        // G: [return address][rbp] ... [r15]
     mov rax, qword ptr [rip + stackmark_machine@GOTTPOFF]
     mov rbx, qword ptr fs:[rax]                 // rbx = machine
     mov r12, qword ptr [rbx + {m_goroutine}]    // r12 = goroutine

@@ -5,24 +5,7 @@
     .type stackmark_callback,@function
 stackmark_callback:
     .cfi_startproc
-    push rbp                                    // S: [return address][rbp]
-    .cfi_def_cfa_offset 16
-    .cfi_offset rbp, -16
-    push rbx                                    // S: ... [rbp][rbx]
-    .cfi_def_cfa_offset 24
-    .cfi_offset rbx, -24
-    push r12                                    // S: ... [rbx][r12]
-    .cfi_def_cfa_offset 32
-    .cfi_offset r12, -32
-    push r13                                    // S: ... [r12][r13]
-    .cfi_def_cfa_offset 40
-    .cfi_offset r13, -40
-    push r14                                    // S: ... [r13][r14]
-    .cfi_def_cfa_offset 48
-    .cfi_offset r14, -48
-    push r15                                    // S: ... [r14][r15]
-    .cfi_def_cfa_offset 56
-    .cfi_offset r15, -56
+    stackmark_push_saved                        // S: [return address][rbp] ... [r15]
     mov rax, qword ptr [rip + stackmark_machine@GOTTPOFF]
     mov rbx, qword ptr fs:[rax]
     push qword ptr [rbx + {m_system_sp}]        // S: ... [r15][old system_sp]

@@ -14,11 +14,12 @@ callback_on_goroutine:
 
 // The landing pad of callback, on G: rax = exception. Does what a return does, and goes on
 // unwinding as if the native caller had called _Unwind_Resume itself.
+    stackmark_cfa_of_callback                   // as before the switch to S
+    stackmark_saved_at_cfa
+    nop                                         // pc - 1 of the unwinder's last instructions
     .globl stackmark_callback_landing
     .hidden stackmark_callback_landing
 stackmark_callback_landing:
-    stackmark_cfa_of_callback                   // as before the switch to S
-    stackmark_saved_at_cfa
     stackmark_leave_callback
     stackmark_pop_saved
     mov rdi, rax

@@ -3,9 +3,8 @@
 use core::ffi::c_int;
 use core::mem::offset_of;
 
-/// The DWARF registers in which the unwinder hands the exception and a second word to a landing
-/// pad: rax and rdx.
-pub(crate) const LANDING_REGISTERS: [c_int; 2] = [0, 1];
+/// The DWARF register in which the unwinder hands the exception to a landing pad: rax.
+pub(crate) const LANDING_REGISTER: c_int = 0;
 
 /// Where a managed frame goes on, and with which registers: for
 /// [`continue_at`](crate::continue_at).

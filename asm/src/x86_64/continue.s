@@ -39,7 +39,10 @@ stackmark_continue:
     mov r15, qword ptr [rdi + {c_r15}]
     mov rax, qword ptr [rdi + {c_rax}]
     mov rdx, qword ptr [rdi + {c_rdx}]
+    mov rcx, qword ptr [rdi + {c_pc}]
+    // On a native stack the Continuation is below this stack pointer: it may be overwritten.
     mov rsp, qword ptr [rdi + {c_sp}]           // on the goroutine stack from here
-    jmp qword ptr [rdi + {c_pc}]
+    stackmark_before_switch_in
+    jmp rcx
     .cfi_endproc
     .size stackmark_continue, .-stackmark_continue

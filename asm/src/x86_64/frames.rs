@@ -1,6 +1,7 @@
 //! The sizes of the frames on a goroutine's stack, as the pictures show them.
 
-use crate::layout::Sched;
+use crate::layout::{EntryRecord, GoroutineHeader};
+use core::mem::offset_of;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Bytes of `call_system`'s part with its return address, which lies at its top.
@@ -26,8 +27,20 @@ pub const CALLBACK_FRAME_BYTES: usize = 40;
 /// Bytes of a stack that a goroutine which has not run yet occupies.
 pub const PREPARED_BYTES: usize = CALL_SYSTEM_BYTES + 16;
 
-/// The slot of the barrier that an exception has passed, of a goroutine that the pool's landing pad
-/// has made call out: `call_system` returns through it.
-pub(crate) fn leapfrogged_slot(sched: &Sched) -> *mut usize {
-    (sched.sp.load(Relaxed) + CALL_SYSTEM_RETURN) as *mut usize
+/// The slot of the barrier that an exception has passed, of a goroutine that the stub has made call
+/// out: `call_system` returns through it.
+pub(crate) fn leapfrogged_slot(goroutine: &GoroutineHeader) -> *mut usize {
+    let sp = goroutine.sched.sp.load(Relaxed);
+    let is_native = goroutine.entered.load(Relaxed) != 0;
+    // The anchor is the stack pointer that the frame returned to has behind its call.
+    (if is_native { sp - size_of::<usize>() } else { sp + CALL_SYSTEM_RETURN }) as *mut usize
 }
+
+/// `enter_managed` pushes the words of its record, the last one first.
+const _: () = {
+    assert!(offset_of!(EntryRecord, goroutine) == 0);
+    assert!(offset_of!(EntryRecord, anchor.pc) == 8);
+    assert!(offset_of!(EntryRecord, anchor.sp) == 16);
+    assert!(offset_of!(EntryRecord, anchor.fp) == 24);
+    assert!(offset_of!(EntryRecord, previous) == 32);
+};

@@ -12,6 +12,28 @@
     .cfi_offset r15, -56
     .endm
 
+// Pushes them in that order, at the beginning of a function.
+    .macro stackmark_push_saved
+    push rbp
+    .cfi_def_cfa_offset 16
+    .cfi_offset rbp, -16
+    push rbx
+    .cfi_def_cfa_offset 24
+    .cfi_offset rbx, -24
+    push r12
+    .cfi_def_cfa_offset 32
+    .cfi_offset r12, -32
+    push r13
+    .cfi_def_cfa_offset 40
+    .cfi_offset r13, -40
+    push r14
+    .cfi_def_cfa_offset 48
+    .cfi_offset r14, -48
+    push r15
+    .cfi_def_cfa_offset 56
+    .cfi_offset r15, -56
+    .endm
+
 // Pops them; the return address is left.
     .macro stackmark_pop_saved
     pop r15
@@ -32,6 +54,22 @@
     pop rbp
     .cfi_def_cfa_offset 8
     .cfi_restore rbp
+    .endm
+
+// The end of enter_managed, after a return and when an exception passes. Afterwards the anchor is
+// the one from before, and rsp is at the saved registers. Changes rdi and rcx.
+    .macro stackmark_leave_managed
+    pop rdi                                     // goroutine
+    .cfi_def_cfa_offset 88
+    pop qword ptr [rdi + {g_sched_pc}]
+    .cfi_def_cfa_offset 80
+    pop rcx
+    .cfi_def_cfa_offset 72
+    pop qword ptr [rdi + {g_sched_fp}]
+    .cfi_def_cfa_offset 64
+    pop qword ptr [rdi + {g_entered}]
+    .cfi_def_cfa_offset 56
+    mov qword ptr [rdi + {g_sched_sp}], rcx     // last: now there is an anchor
     .endm
 
 // Where run jumps to, still on S: the registers hold what they hold in the caller of run.

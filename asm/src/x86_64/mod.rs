@@ -73,6 +73,39 @@
 //! frames that were dropped. A frame of `switch_out` goes on by a return: the youngest call that
 //! has not returned is the call of `switch_out`, if the scheduler has its loop inlined round `run`.
 //!
+//! # Native stacks
+//!
+//! Managed code may also run on the thread's own stack, with native frames between. Nothing is
+//! switched then, and nothing moves.
+//!
+//! ```text
+//! enter_managed                            call_native            call_native_all
+//!   +96  ...native caller    <- CFA          +16  ...  <- CFA        +64  ...  <- CFA
+//!   +88  return address                       +8  return address     +56  return address
+//!   +80  rbp                                  +0  rbx  <- rsp        +48  rbp
+//!   +72  rbx                                                         +40  rbx
+//!   +64  r12                                                         +32  r12
+//!   +56  r13                                                         +24  r13
+//!   +48  r14                                                         +16  r14
+//!   +40  r15                                                          +8  r15
+//!   +32  g.entered before                                             +0  (pad)  <- rsp
+//!   +24  g.sched.fp before
+//!   +16  g.sched.sp before
+//!    +8  g.sched.pc before
+//!    +0  goroutine <- rsp = g.entered
+//! ```
+//!
+//! `call_native` makes `g.sched` the *anchor*: pc, CFA and rbp of its managed caller. A walk begins
+//! there. It leaves `enter_managed` to the anchor that the frame keeps, over the native frames
+//! between; the system unwinder leaves it to the native caller. No barrier lies in the return slot
+//! of either. (The idea of such anchors is HotSpot's, `JavaFrameAnchor`.)
+//!
+//! On its way back `call_native` compares the word `g.watch` with its CFA. Thus a barrier can lie
+//! at a call of native code, without a stub.
+//!
+//! A hit runs on the native stack itself, below the frame returned to. An exception that passes a
+//! barrier there goes on as if that frame had called `call_native`.
+//!
 //! # `__morestack`
 //!
 //! gdb stops with "previous frame inner to this frame" where the older frame lies at lower
@@ -88,22 +121,34 @@
 //! return address of the stub at `pc` lies *at* `(pc + (table - pool)) & -8`, at every instruction
 //! of the stub. One FDE says just that, without a relocation, TLS or a run-time call (`pool.s`).
 //!
-//! The FDE is not a `.cfi_signal_frame`: personality routines would look up pc instead of pc - 1,
-//! and panics would abort.
+//! # Landing pads
+//!
+//! In its last instructions the unwinder has dropped its own frame, and the landing pad counts as
+//! its caller. A walk from a signal looks up the byte before the pad. So that byte belongs to the
+//! pad's function and has the CFI that the pad begins with. It is a `nop` where the instruction
+//! before has another CFI. An exception that passes a barrier lands in the stub itself, at the word
+//! that the slot held.
+//!
+//! The FDE of the pool is not a `.cfi_signal_frame`: personality routines would look up pc instead
+//! of pc - 1, and panics would abort.
 
 mod continuation;
 mod frames;
+mod jumps;
 mod registers;
+mod signing;
 mod stubs;
 mod vectors;
 
 pub use continuation::Continuation;
-pub(crate) use continuation::LANDING_REGISTERS;
+pub(crate) use continuation::LANDING_REGISTER;
 pub(crate) use frames::leapfrogged_slot;
 pub use frames::{CALL_BYTES, CALLBACK_FRAME_BYTES, PREPARED_BYTES};
+pub use jumps::jump_target;
 pub(crate) use registers::{current, run, stack_pointer};
+pub use signing::{authenticate_return, sign_return};
 pub use stubs::{BARRIER_PAGES, STUBS_PER_PAGE};
-pub(crate) use stubs::{HEADER_STUBS, HIJACKED_AT, STUB_BYTES};
+pub(crate) use stubs::{HEADER_STUBS, HIJACKED_AT, LANDS_AT, STUB_BYTES};
 pub(crate) use vectors::initialise;
 pub use vectors::limit_vectors;
 
@@ -124,6 +169,8 @@ global_asm!(
     include_str!("callback.s"),
     include_str!("continue.s"),
     include_str!("catch.s"),
+    include_str!("enter_managed.s"),
+    include_str!("call_native.s"),
     include_str!("entry.s"),
     include_str!("barrier.s"),
     include_str!("pool.s"),
@@ -136,9 +183,13 @@ global_asm!(
     g_on_exit = const G_ON_EXIT,
     g_callback_depth = const G_CALLBACK_DEPTH,
     g_on_uncaught = const G_ON_UNCAUGHT,
+    g_entered = const G_ENTERED,
+    g_watch = const G_WATCH,
     m_goroutine = const M_GOROUTINE,
     m_system_sp = const M_SYSTEM_SP,
     m_on_hit = const M_ON_HIT,
+    m_passing = const M_PASSING,
+    m_on_watched = const M_ON_WATCHED,
     m_run_pc = const M_RUN_PC,
     m_run_fp = const M_RUN_FP,
     m_run_saved = const M_RUN_SAVED,

@@ -38,7 +38,7 @@ stackmark_barrier_pool_end:
 // section.
     .section .data.rel.ro.stackmark_personalities,"aw",@progbits
     .p2align 3
-    .irp name, barrier, callback, entry, catch
+    .irp name, barrier, callback, entry, catch, enter, native
     .globl DW.ref.stackmark_\name\()_personality
     .hidden DW.ref.stackmark_\name\()_personality
     .type DW.ref.stackmark_\name\()_personality,@object

@@ -17,3 +17,6 @@ pub(crate) const HEADER_STUBS: usize = 1;
 
 /// Where in its stub a hijacked slot points: behind the `nop`.
 pub(crate) const HIJACKED_AT: usize = 1;
+
+/// Where in its stub an exception lands: where a return goes.
+pub(crate) const LANDS_AT: usize = HIJACKED_AT;

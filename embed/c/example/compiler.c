@@ -500,6 +500,19 @@ static void poll(struct body *body) {
     call_native(body, stackmark_poll);
 }
 
+/* Polls where that is asked for: in a loop, and behind a call, which may be a part of a recursion.
+   What is in rax is kept in `slot` meanwhile. */
+static void poll_if_asked(struct body *body, int slot) {
+    bytes(body, "49 83 bf"); /* cmp qword [r15 + limit], -1 */
+    word32(body, STACKMARK_G_STACK_LIMIT);
+    byte(body, 0xff);
+    size_t go_on = jump(body, DIFFERS);
+    store_slot(body, RAX, slot);
+    poll(body);
+    load_slot(body, RAX, slot);
+    here(body, go_on);
+}
+
 /* ------------------------------------------------------------------------------ Expressions --- */
 
 static void expression(struct body *body, struct node *node);
@@ -666,6 +679,7 @@ static void call_closure(struct body *body, struct node *node) {
     on_memory(body, LOAD, RAX, RDI, offsetof(struct closure, code));
     bytes(body, "ff d0");
     called(body);
+    poll_if_asked(body, first);
     body->slots = first;
 }
 
@@ -829,13 +843,9 @@ static void choice(struct body *body, struct node *node) {
 }
 
 static void repeat(struct body *body, struct node *node) {
+    load_word(body, RAX, NIL);
     size_t start = body->length;
-    bytes(body, "49 83 bf"); /* cmp qword [r15 + limit], -1 */
-    word32(body, STACKMARK_G_STACK_LIMIT);
-    byte(body, 0xff);
-    size_t go_on = jump(body, DIFFERS);
-    poll(body);
-    here(body, go_on);
+    poll_if_asked(body, new_slot(body));
     expression(body, node->parts[0]);
     bytes(body, "48 83 f8 02");
     size_t done = jump(body, EQUALS);

@@ -58,7 +58,8 @@
  * signal handler, nor in the child of a fork.
  *
  * Callbacks. "May throw" says that an exception of C++ may leave a function that the library calls.
- * One must not leave any other, and a `longjmp` must leave none.
+ * One must not leave any other, and a `longjmp` must leave none, but on native stacks: see
+ * stackmark_leave_to().
  *
  * Exceptions. A native function that managed code calls may throw: the exception goes on through
  * managed frames by their CFI, and a landing pad there, or native code further out, catches it.
@@ -204,8 +205,8 @@ typedef struct stackmark_host {
        while the thread ends, when thread-local variables with destructors are gone. NULL:
        nothing. */
     void (*machine_detached)(void *user, uintptr_t word);
-    /* The goroutine's entry has returned `result`, which is no root any more. NATIVE, and no
-       function there may park. NULL: nothing. */
+    /* The goroutine's entry has returned `result`, which is no root any more. NATIVE, but
+       it neither parks nor yields: that ends the process. NULL: nothing. */
     void (*goroutine_exited)(void *user, stackmark_goroutine *goroutine, uintptr_t result);
     /* The goroutine is at a poll, if a debugging option makes every check poll. NATIVE. NULL:
        nothing. */
@@ -341,6 +342,11 @@ size_t stackmark_function_name(const stackmark_runtime *runtime, uintptr_t pc, c
    afterwards, and its stack may have moved. */
 uintptr_t stackmark_call_system_address(void) STACKMARK_NOEXCEPT;
 
+/* The same for managed code on native stacks, which call_native() calls f(first, second) on: see
+   stackmark_attach_native_stack(). The second one is for code whose safepoints name registers. */
+uintptr_t stackmark_call_native_address(void) STACKMARK_NOEXCEPT;
+uintptr_t stackmark_call_native_all_address(void) STACKMARK_NOEXCEPT;
+
 /* The address of `uintptr_t switch_out(uintptr_t value)`: managed code calls it with
    STACKMARK_YIELD to let others run, without a call of native code. It keeps the frame pointer, the
    stack pointer and r15, and no other register: a function that calls it saves those that its own
@@ -433,6 +439,19 @@ int stackmark_attach(stackmark_runtime *runtime, stackmark_machine **out) STACKM
 /* Detaches the calling thread. Errors: INVALID: it is another thread's, or runs a goroutine. */
 int stackmark_detach(stackmark_machine *machine) STACKMARK_NOEXCEPT;
 
+/* Attaches the calling thread, which runs managed code on its own stack from then on: a NATIVE
+   STACK, where native frames lie between managed ones. The thread has one goroutine, in a foreign
+   call outside of managed code. stackmark_call_back() calls managed code, from a foreign call or
+   not. That code calls native code by call_native wherever other managed code calls call_system. It
+   leaves 64 KiB of the stack to native code. Nothing moves. The thread is detached by
+   stackmark_detach_native_stack(), or at its end. Errors: INVALID, ATTACHED, NO_MEMORY, also if the
+   stack has less than 128 KiB. */
+int stackmark_attach_native_stack(stackmark_runtime *runtime) STACKMARK_NOEXCEPT;
+
+/* Detaches the calling thread, whose goroutine ends. Errors: INVALID, also while managed code is on
+   the stack; NOT_ATTACHED; SIGNAL_HANDLER. */
+int stackmark_detach_native_stack(stackmark_runtime *runtime) STACKMARK_NOEXCEPT;
+
 /* Why a goroutine came back. */
 enum {
     STACKMARK_LEFT_EXITED = 0, /* it has ended */
@@ -506,7 +525,8 @@ uintptr_t stackmark_current_stack_top(void) STACKMARK_NOEXCEPT;
    called where stackmark_current() may be NULL.
    It does not return but inside a callback: the native call ends here, and returns to managed code
    what stackmark_ready() was given. So native frames up to managed code own nothing. Inside a
-   callback it returns that value. NATIVE, not in a foreign call. */
+   callback it returns that value. NATIVE, not in a foreign call, and of the host's functions only in
+   at_poll(). */
 uintptr_t stackmark_park(void (*publish)(void *user), void *user);
 
 /* Lets others run: the native call ends here, and returns `value` to managed code when the
@@ -549,7 +569,8 @@ int stackmark_lib_call(uintptr_t function, const uintptr_t *arguments, size_t co
                        stackmark_lib_call_record *call);
 
 /* Calls managed code `f(argument)` on the goroutine's stack, from within a foreign call, or after
-   stackmark_call_in(). The stack may move meanwhile. An exception that leaves `f` leaves this
+   stackmark_call_in(). On a native stack NATIVE code may call it, too. The stack may move
+   meanwhile. An exception that leaves `f` leaves this
    function, too; native C frames below it must then have unwind tables, as by -fexceptions.
    Errors: INVALID, also if no registered code lies at `f`; NOT_ATTACHED, NOT_FOREIGN,
    SIGNAL_HANDLER. `f` is not called then. */
@@ -597,8 +618,17 @@ int stackmark_frames_of(const stackmark_runtime *runtime, stackmark_goroutine *g
    destructors of C++ run, and frames without unwind tables are dropped as by longjmp. `catch (...)`
    there must throw on. Native frames younger than the youngest callback own nothing. NATIVE.
    Returns only with an error, and has changed nothing: INVALID: no registered code lies at `pc`;
-   NO_FRAME, WALK, NOT_ATTACHED. */
+   NO_FRAME, also if native frames of a native stack have no unwind tables; WALK, NOT_ATTACHED. */
 int stackmark_unwind_to(size_t depth, uintptr_t pc, uintptr_t first, uintptr_t second);
+
+/* Announces that native code leaves frames by longjmp() or the like, and goes on in an older native
+   frame of this thread: `frame` is an address in that frame, as __builtin_frame_address(0) there.
+   Called right before the jump. On a native stack managed frames may be among those that are left;
+   else none may be. The goroutine is then in a foreign call if the frame has called managed code
+   from one that is under way there, or from no managed code; one that stackmark_foreign_enter() has
+   begun stays under way in the native frames that managed code has called. Errors: INVALID: no
+   native frame is there; NOT_ATTACHED. Nothing has changed then. */
+int stackmark_leave_to(const void *frame) STACKMARK_NOEXCEPT;
 
 /* Announces that this native function, until it returns, writes references to the words from `from`
    to `to` of the goroutine's own stack, in one frame, without the write barrier. Those outside of
@@ -664,8 +694,9 @@ void stackmark_heap_release(stackmark_heap *heap) STACKMARK_NOEXCEPT;
 int stackmark_descriptor(stackmark_heap *heap, size_t words, const uint32_t *references,
                          size_t count, uint32_t *out) STACKMARK_NOEXCEPT;
 
-/* Makes an allocator, for one thread at a time: each machine has one. Owned:
-   stackmark_allocator_free(). Errors: INVALID, NO_MEMORY. */
+/* Makes an allocator, for one thread at a time: each machine has one. Two that use it at the same
+   time would get one object; a debug build of the library ends the process then, where it sees it.
+   Owned: stackmark_allocator_free(). Errors: INVALID, NO_MEMORY. */
 int stackmark_allocator_new(stackmark_heap *heap, stackmark_allocator **out) STACKMARK_NOEXCEPT;
 void stackmark_allocator_free(stackmark_allocator *allocator) STACKMARK_NOEXCEPT;
 

@@ -105,6 +105,16 @@ extern "C" fn stackmark_call_system_address() -> usize {
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn stackmark_call_native_address() -> usize {
+    asm::call_native_address()
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_call_native_all_address() -> usize {
+    asm::call_native_all_address()
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn stackmark_switch_out_address() -> usize {
     asm::switch_out_address()
 }
@@ -219,6 +229,16 @@ extern "C-unwind" fn stackmark_unwind_to(
         Ok(error) => Failure::new(NO_FRAME, error),
         Err(failure) => failure,
     }))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_leave_to(frame: usize) -> c_int {
+    code((|| {
+        // SAFETY: used within this function.
+        let caller = unsafe { caller()? };
+        // SAFETY: the header asks for the jump, and for frames that own nothing.
+        unsafe { caller.leave_to(frame) }.map_err(Failure::invalid)
+    })())
 }
 
 #[unsafe(no_mangle)]

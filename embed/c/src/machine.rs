@@ -4,10 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 
 use stackmark::stack::{
-    AttachError, Caller, Entered, Goroutine, Inside, Left, Machine, alarm, report_native_overflow,
+    AttachError, Caller, DetachError, Entered, Goroutine, Inside, Left, Machine, alarm,
+    report_native_overflow,
 };
 
-use crate::abi::{ATTACHED, Failure, INVALID, NO_MEMORY, OUTSIDE, Out, SYSTEM, code, given, make};
+use crate::abi::{
+    ATTACHED, Failure, INVALID, NO_MEMORY, NOT_ATTACHED, OUTSIDE, Out, SIGNAL_HANDLER, SYSTEM,
+    code, given, make,
+};
 use crate::numbers::{LEFT_EXITED, LEFT_PARKED, LEFT_YIELDED};
 use crate::object::Ref;
 use crate::runtime::{RuntimeBox, give, owned};
@@ -27,6 +31,17 @@ impl From<AttachError> for Failure {
         let code = match error {
             AttachError::AlreadyAttached => ATTACHED,
             _ => NO_MEMORY,
+        };
+        Failure::new(code, error)
+    }
+}
+
+impl From<DetachError> for Failure {
+    fn from(error: DetachError) -> Failure {
+        let code = match error {
+            DetachError::NotAttached => NOT_ATTACHED,
+            DetachError::SignalHandler => SIGNAL_HANDLER,
+            _ => INVALID,
         };
         Failure::new(code, error)
     }
@@ -99,6 +114,25 @@ extern "C" fn stackmark_detach(machine: *mut MachineBox) -> c_int {
         // SAFETY: made by `stackmark_attach`, and this thread's, so it is given back once.
         drop(unsafe { Box::from_raw(machine) });
         Ok(())
+    })())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_attach_native_stack(runtime: Ref<RuntimeBox>) -> c_int {
+    code((|| {
+        let runtime = &runtime.given("runtime")?.0;
+        // SAFETY: the header says what managed code is for such stacks.
+        unsafe { runtime.attach_native_stack() }.map_err(Failure::from)
+    })())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn stackmark_detach_native_stack(runtime: Ref<RuntimeBox>) -> c_int {
+    code((|| {
+        let runtime = &runtime.given("runtime")?.0;
+        // SAFETY: each function of the header looks for its caller anew. A foreign call that
+        // `stackmark_foreign_enter` has begun is one of native code that managed code has called.
+        unsafe { runtime.detach_native_stack() }.map_err(Failure::from)
     })())
 }
 

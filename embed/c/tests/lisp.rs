@@ -113,6 +113,27 @@ fn a_collection_at_every_poll() {
     }
 }
 
+/// Code polls between the returns of a recursion, where there are no prologues. Here each poll asks
+/// for a collection.
+#[test]
+fn a_recursion_polls_on_its_way_back() {
+    let Some(lisp) = lisp("returns", "") else { return };
+    let file = scratch("returns").join("returns.lisp");
+    let text = "
+        (define at-the-bottom 0)
+        (define (down n)
+          (if (= n 0)
+              (begin (set! at-the-bottom (cycles)) 0)
+              (+ 1 (down (- n 1)))))
+        (define depth (down 40))
+        (display (list depth (< 30 (- (cycles) at-the-bottom))))";
+    fs::write(&file, text).expect("the program is written");
+    let output =
+        Command::new(&lisp).arg(&file).env("LISP_STRESS", "collect").output().expect("it runs");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "(40 #t)", "{error}");
+}
+
 #[test]
 fn under_the_address_and_undefined_behaviour_sanitizers() {
     let Some(lisp) = lisp("sanitized", "-fsanitize=address,undefined -fno-sanitize-recover=all")

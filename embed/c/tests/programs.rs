@@ -25,6 +25,11 @@ fn calls_and_roots_by_the_static_library() {
 }
 
 #[test]
+fn managed_code_alternates_with_c_on_a_threads_own_stack() {
+    holds("native.c", true);
+}
+
+#[test]
 fn exceptions_cross_foreign_calls_and_callbacks_by_the_shared_library() {
     holds("exceptions.cc", true);
 }

@@ -37,20 +37,22 @@ pub(crate) struct Declarations {
 }
 
 impl Declarations {
-    /// No functions, in `code_bytes` bytes of address space.
+    /// No functions, in `code_bytes` bytes of address space. They call native code by the function
+    /// at `call`.
     ///
     /// # Errors
     /// [`ModuleError::Reserve`].
     pub(crate) fn new(
         isa: &OwnedTargetIsa,
         code_bytes: usize,
+        call: usize,
         barrier: Option<Barrier>,
     ) -> Result<Declarations, ModuleError> {
-        const CALL_SYSTEM: &str = "stackmark_call_system";
+        const CALL_SYSTEM: &str = "call_system";
         const SWITCH_OUT: &str = "stackmark_switch_out";
         let mut builder =
             JITBuilder::with_isa(isa.clone(), cranelift_module::default_libcall_names());
-        builder.symbol(CALL_SYSTEM, asm::call_system_address() as *const u8);
+        builder.symbol(CALL_SYSTEM, call as *const u8);
         builder.symbol(SWITCH_OUT, asm::switch_out_address() as *const u8);
         // One range for all code: calls between functions are relative.
         let memory = ArenaMemoryProvider::new_with_size(code_bytes).map_err(|error| {

@@ -1,7 +1,7 @@
 //! A runtime, its heap and its collector, set up for code of this crate.
 
 use stackmark::mark_sweep::{self, HeapError, MarkSweep};
-use stackmark::stack::{self, AttachError, Host, Left, Machine, Runtime, RuntimeError};
+use stackmark::stack::{self, AttachError, Caller, Host, Left, Machine, Runtime, RuntimeError};
 use stackmark::unwind::Code;
 use stackmark::{Collector, Config, StartError};
 use std::any::Any;
@@ -156,6 +156,8 @@ impl Engine {
     ///   call leaves managed code but those of [`Function`](crate::Function), and the pinned
     ///   register stays as it is. A debug build checks some of it: see
     ///   [`Options::checked`](crate::Options::checked).
+    /// - Native code that calls managed code back keeps no address in the goroutine's stack over
+    ///   that.
     pub unsafe fn finish(&self, module: Module) -> Result<Arc<Program>, ModuleError> {
         if module.engine() != Some(self.identity) {
             return Err(ModuleError::OtherEngine);
@@ -200,5 +202,31 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Calls an [exported](Module::export) function of plain parameters and results from native
+    /// code: from within a foreign call, on its goroutine; or on a thread that the runtime has
+    /// never seen: see [`Runtime::call_in`]. Returns its first result, or 0. The words are as for
+    /// [`Program::spawn`].
+    ///
+    /// # Errors
+    /// [`EngineError::OtherEngine`], [`EngineError::Entry`].
+    pub fn call_in(
+        &self,
+        program: &Program,
+        function: FuncId,
+        arguments: &[usize],
+    ) -> Result<usize, EngineError> {
+        if program.engine != Some(self.identity) {
+            return Err(EngineError::OtherEngine);
+        }
+        let mut words = program.plain_words(function, arguments)?;
+        let call = |caller: Caller<'_>| {
+            // SAFETY: `finish` has registered the code with this runtime, and its caller vouches
+            // for it, and for the native code below. The words are plain, as the parameters are.
+            unsafe { program.call_back(caller, function, &mut words) }
+        };
+        self.runtime.call_in(call).map_err(EntryError::CallIn)??;
+        Ok(words.get(arguments.len()).copied().unwrap_or(0))
     }
 }

@@ -200,7 +200,8 @@ pub enum EntryError {
         /// How many it has.
         params: usize,
     },
-    /// [`Engine::run`](crate::Engine::run) takes and returns plain words.
+    /// [`Engine::run`](crate::Engine::run) and [`Engine::call_in`](crate::Engine::call_in) take and
+    /// return plain words.
     #[error("the function takes or returns a reference")]
     References,
     /// There are not as many words as arguments and results.

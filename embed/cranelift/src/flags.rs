@@ -18,13 +18,25 @@ pub const REQUIRED: &[(&str, &str)] = &[
     ("enable_probestack", "false"),
 ];
 
+/// What only some machines have a setting for.
+const SIGNS_RETURNS: &str = "sign_return_address";
+
 /// This machine, with the [required](REQUIRED) settings, for `opt_level`: `none`, `speed` or
 /// `speed_and_size`.
 ///
 /// # Errors
 /// [`ModuleError::Machine`], [`ModuleError::Setting`].
 pub fn isa(opt_level: &str) -> Result<OwnedTargetIsa, ModuleError> {
-    with(&[("opt_level", opt_level)])
+    with(&[("opt_level", opt_level)], false)
+}
+
+/// As [`isa`]; the code signs its return addresses, and checks them before it returns, where the
+/// machine can (arm64 PAC, key A).
+///
+/// # Errors
+/// As [`isa`].
+pub fn isa_that_signs_returns(opt_level: &str) -> Result<OwnedTargetIsa, ModuleError> {
+    with(&[("opt_level", opt_level)], true)
 }
 
 /// As [`isa`], for object files, whose addresses the linker fills in.
@@ -32,11 +44,11 @@ pub fn isa(opt_level: &str) -> Result<OwnedTargetIsa, ModuleError> {
 /// # Errors
 /// As [`isa`].
 pub fn object_isa(opt_level: &str) -> Result<OwnedTargetIsa, ModuleError> {
-    with(&[("opt_level", opt_level), ("is_pic", "true")])
+    with(&[("opt_level", opt_level), ("is_pic", "true")], false)
 }
 
 /// This machine, with the required settings and then these.
-fn with(more: &[(&str, &str)]) -> Result<OwnedTargetIsa, ModuleError> {
+fn with(more: &[(&str, &str)], signs_returns: bool) -> Result<OwnedTargetIsa, ModuleError> {
     let unsupported = |error: &dyn std::fmt::Display| ModuleError::Machine(error.to_string());
     let mut flags = settings::builder();
     for (name, value) in REQUIRED.iter().chain(more) {
@@ -46,8 +58,10 @@ fn with(more: &[(&str, &str)]) -> Result<OwnedTargetIsa, ModuleError> {
             error: error.to_string(),
         })?;
     }
-    cranelift_native::builder()
-        .map_err(|error| unsupported(&error))?
-        .finish(settings::Flags::new(flags))
-        .map_err(|error| unsupported(&error))
+    let mut machine = cranelift_native::builder().map_err(|error| unsupported(&error))?;
+    if signs_returns {
+        // Machines without signatures do not know the setting.
+        let _ = machine.enable(SIGNS_RETURNS);
+    }
+    machine.finish(settings::Flags::new(flags)).map_err(|error| unsupported(&error))
 }

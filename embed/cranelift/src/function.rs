@@ -17,6 +17,7 @@ use crate::identity::{FuncId, Identity};
 use crate::kind::{Kind, Signature};
 
 mod calls;
+mod loops;
 mod objects;
 mod slots;
 mod within;

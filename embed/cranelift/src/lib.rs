@@ -44,7 +44,7 @@ pub use function::{Apart, Function, Start, Within};
 pub use host::DefaultHost;
 pub use identity::FuncId;
 pub use kind::{FLOAT, INT, Kind, REF, Signature};
-pub use module::{Module, Options};
+pub use module::{Module, Options, RunsOn};
 pub use program::{Placed, Program};
 
 /// The code in the crate's README runs.

@@ -5,7 +5,7 @@ use cranelift_codegen::isa::unwind::UnwindInfo;
 use cranelift_frontend::FunctionBuilderContext;
 use cranelift_module::Module as _;
 use gimli::write::{Address, EhFrame, EndianVec, FrameTable};
-use stackmark::stack::MAX_FRAME;
+use stackmark::stack::{MAX_FRAME, asm};
 use stackmark::unwind::stack_map::cranelift;
 use stackmark::unwind::{self, Code, Region, SourceLines};
 use std::collections::{HashMap, HashSet};
@@ -16,7 +16,7 @@ use crate::compile::{Backends, Compiled, compile};
 use crate::declarations::{Declarations, Declared};
 use crate::entry::{self, Entry};
 use crate::error::{CompileError, ModuleError};
-use crate::flags::isa;
+use crate::flags::{isa, isa_that_signs_returns};
 use crate::function::{self, Apart, Function, Start};
 use crate::identity::{FuncId, Identity};
 use crate::kind::{Kind, Signature};
@@ -37,6 +37,36 @@ pub struct Options {
     /// Whether optimised code is checked for references and stack addresses that live across a call
     /// outside of a mapped slot. By default in debug builds.
     pub checked: bool,
+    /// The kind of stack that the module's functions run on.
+    pub runs_on: RunsOn,
+    /// Whether the functions sign their return addresses, and check them before they return, where
+    /// the machine can (arm64 PAC, key A). By default not. A profiler's trace from the very
+    /// instruction that returns from such a function finds a wrong caller: Cranelift's CFI does not
+    /// tell that the frame is gone there, and only the plain form of that instruction is known.
+    pub signs_returns: bool,
+}
+
+/// The kind of stack that the functions of a module run on. By default they run on goroutines'
+/// stacks, and call native code on the system stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunsOn {
+    native: bool,
+}
+
+impl RunsOn {
+    /// The stacks of threads: functions call native code on the stack that they run on.
+    ///
+    /// # Safety
+    /// The module's functions run only on threads that
+    /// [`attach_native_stack`](stackmark::stack::Runtime::attach_native_stack) has attached.
+    pub const unsafe fn native_stacks() -> RunsOn {
+        RunsOn { native: true }
+    }
+
+    /// The function by which functions call native code.
+    fn call(self) -> usize {
+        if self.native { asm::call_native_address() } else { asm::call_system_address() }
+    }
 }
 
 impl Default for Options {
@@ -47,6 +77,8 @@ impl Default for Options {
             opt_level: "speed".into(),
             code_bytes: 64 << 20,
             checked: cfg!(debug_assertions),
+            runs_on: RunsOn::default(),
+            signs_returns: false,
         }
     }
 }
@@ -108,8 +140,10 @@ impl Module {
         if bytes > CALLS_REACH {
             return Err(ModuleError::TooLarge { bytes, limit: CALLS_REACH });
         }
+        let isa = if options.signs_returns { isa_that_signs_returns } else { isa };
         let backends = Backends { optimising: isa(&options.opt_level)?, plain: isa("none")? };
-        let declarations = Declarations::new(&backends.optimising, options.code_bytes, barrier)?;
+        let (bytes, call) = (options.code_bytes, options.runs_on.call());
+        let declarations = Declarations::new(&backends.optimising, bytes, call, barrier)?;
         Ok(Module {
             engine,
             options,

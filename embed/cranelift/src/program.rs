@@ -139,6 +139,25 @@ impl Program {
         if self.exported(id)?.plain { Ok(start) } else { Err(EntryError::References) }
     }
 
+    /// The arguments and room for the results of a function that takes and returns plain words, as
+    /// [`Program::call_back`] takes them.
+    ///
+    /// # Errors
+    /// [`EntryError::NotExported`], [`EntryError::References`].
+    pub(crate) fn plain_words(
+        &self,
+        id: FuncId,
+        arguments: &[usize],
+    ) -> Result<Vec<usize>, EntryError> {
+        let entries = self.exported(id)?;
+        if !entries.plain {
+            return Err(EntryError::References);
+        }
+        let mut words = arguments.to_vec();
+        words.resize(arguments.len() + entries.words - entries.params, 0);
+        Ok(words)
+    }
+
     fn exported(&self, id: FuncId) -> Result<&Entries<usize>, EntryError> {
         self.entries.get(&id).ok_or(EntryError::NotExported)
     }

@@ -1,5 +1,7 @@
-//! The README's program is the example, and as short as it says. The other example runs.
+//! The README's program is the example, and as short as it says. The other examples run.
 
+#[path = "../examples/recursion.rs"]
+mod recursion;
 #[path = "../examples/sort.rs"]
 mod sort;
 
@@ -16,7 +18,13 @@ fn the_readme_shows_the_example() {
 fn the_example_has_sixty_lines_at_most_and_imports_little() {
     assert!(EXAMPLE.lines().count() <= 60, "{} lines", EXAMPLE.lines().count());
     imports_little(EXAMPLE);
-    imports_little(include_str!("../examples/sort.rs"));
+}
+
+#[test]
+fn the_example_with_c_has_about_200_lines_and_imports_little() {
+    let example = include_str!("../examples/sort.rs");
+    assert!(example.lines().count() <= 210, "{} lines", example.lines().count());
+    imports_little(example);
 }
 
 fn imports_little(example: &str) {
@@ -28,5 +36,10 @@ fn imports_little(example: &str) {
 
 #[test]
 fn c_sorts_by_a_comparison_in_managed_code() {
-    sort::run().expect("it sorts");
+    sort::main().expect("it sorts");
+}
+
+#[test]
+fn a_hosts_recursion_alternates_with_managed_code_ten_thousand_times() {
+    recursion::main().expect("it comes back");
 }

@@ -2,7 +2,7 @@
 
 use stackmark::mark_sweep;
 use stackmark::stack::asm::layout::G_RESULTS;
-use stackmark::stack::{self, Machine};
+use stackmark::stack::{self, CallInError, Machine};
 use stackmark::unwind::Code;
 use stackmark_cranelift::cranelift_codegen::ir::{
     Block, BlockArg, BlockCall, ExceptionTableData, ExceptionTableItem, StackSlotData,
@@ -166,6 +166,39 @@ fn what_is_no_function_to_run_is_an_error() {
     let machine = Machine::attach(engine.runtime()).unwrap();
     drop(machine);
     assert_eq!(engine.run(&program, main, 1).unwrap(), 2);
+}
+
+#[test]
+fn what_native_code_cannot_call_is_an_error() {
+    let (engine, other) = (engine(), engine());
+    let Main { mut module, main } = adds(&engine, 1);
+    let identity = module.declare("identity", &[REF], &[REF]).unwrap();
+    module.define(identity, |f| f.return_(&[f.param(0)])).unwrap();
+    module.export(identity).unwrap();
+    let program = finish(&engine, module).unwrap();
+    let error = |function, arguments: &[usize]| match engine.call_in(&program, function, arguments)
+    {
+        Err(EngineError::Entry(error)) => error,
+        result => panic!("{result:?}"),
+    };
+    // On a thread of its own, which is attached until it ends.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let result = other.call_in(&program, main, &[1]);
+            assert!(matches!(result, Err(EngineError::OtherEngine)));
+            assert!(matches!(error(identity, &[0]), EntryError::References));
+            for arguments in [&[] as &[usize], &[1, 2]] {
+                let EntryError::Words { expected: 2, found } = error(main, arguments) else {
+                    panic!("not as many as there are parameters")
+                };
+                assert_eq!(found, arguments.len() + 1);
+            }
+            assert_eq!(engine.call_in(&program, main, &[1]).unwrap(), 2);
+        });
+    });
+    let machine = Machine::attach(engine.runtime()).unwrap();
+    assert!(matches!(error(main, &[1]), EntryError::CallIn(CallInError::Attached)));
+    drop(machine);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::handle::Handle;
 use crate::heap::{BY_COLLECTOR, Heap, Marked};
 use crate::mark::Marker;
 use crate::pace::CycleMeasurement;
-use crate::stats::CycleStats;
+use crate::stats::{CycleStats, ThreadStats};
 use crate::verify::{RootKind, UnmarkedObject, Verifier};
 use crate::weak::Callback;
 
@@ -199,6 +199,7 @@ impl<'a, H: Heap> Cycle<'a, H> {
             bytes_marked: marked.bytes,
             allocated_meanwhile: measured.allocated as u64,
             assisted: self.collector.assists.assisted(),
+            threads: ThreadStats::default(),
         });
         Ok(due)
     }

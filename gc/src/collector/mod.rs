@@ -195,14 +195,14 @@ impl<H: Heap> Collector<H> {
 
 impl<H: Heap> Drop for Collector<H> {
     fn drop(&mut self) {
+        // In the child of a fork it has no thread to wait for.
+        alarm::check_fork();
         self.state.requests.stop();
         let Some(thread) = self.thread.take() else { return };
         if !thread::is_collectors()
             && !self.state.runtime.is_inside()
             && !Runtime::has_stopped_world()
         {
-            // In the child of a fork it has no thread to wait for.
-            alarm::check();
             // A thread that panicked has ended the process.
             let _ = thread.join();
         }

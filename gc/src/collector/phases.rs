@@ -104,3 +104,6 @@ pub(crate) fn close<C: Closing>(steps: &mut C) -> Result<Closed<C>, C::Error> {
     steps.condemn(&marked);
     Ok(Closed { visited, due, marked })
 }
+
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests;

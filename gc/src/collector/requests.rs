@@ -1,7 +1,7 @@
 //! Requests for cycles, and the callbacks that wait for them.
 
-use parking_lot::{Condvar, Mutex};
 use stackmark_stack::alarm;
+use stackmark_stack::sync::{Condvar, Mutex};
 
 use crate::generation::Generation;
 
@@ -31,6 +31,8 @@ impl Requests {
     /// Asks for a cycle that begins after this call. `waiter` is called when it is complete. It is
     /// dropped if the collector ends before.
     pub(super) fn add(&self, generation: Generation, waiter: Option<Waiter>) {
+        // The child of a fork has no thread that runs cycles.
+        alarm::check_fork();
         let mut state = self.state.lock();
         if state.stop {
             return;
@@ -45,7 +47,6 @@ impl Requests {
 
     /// As [`Requests::add`], and waits until the cycle is complete, or the collector has ended.
     pub(super) fn wait(&self, generation: Generation) {
-        alarm::check();
         let (send, receive) = std::sync::mpsc::channel();
         let done = move || {
             // The receiver waits below.
@@ -67,7 +68,7 @@ impl Requests {
     pub(super) fn next(&self) -> Option<(u64, Generation)> {
         let mut state = self.state.lock();
         while state.wanted <= state.complete && !state.stop {
-            self.changed.wait(&mut state);
+            state = self.changed.wait(state);
         }
         if state.stop {
             let waiters = std::mem::take(&mut state.waiters);

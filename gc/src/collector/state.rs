@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use parking_lot::Mutex;
+use stackmark_stack::sync::{ThreadCounts, thread_counts};
 use stackmark_stack::{Histogram, REFUSALS, Runtime};
 
 use super::requests::Requests;
@@ -13,7 +14,7 @@ use crate::global::Globals;
 use crate::handle::Handles;
 use crate::heap::Heap;
 use crate::mark::MarkState;
-use crate::stats::{BarrierStats, CycleStats, FrameStats, StackStats, Statistics};
+use crate::stats::{BarrierStats, CycleStats, FrameStats, StackStats, Statistics, ThreadStats};
 use crate::weak::WeakReferences;
 use crate::write_barrier::{Sink, WriteBarrier};
 
@@ -36,10 +37,14 @@ pub(super) struct CollectorState<H: Heap> {
     pub(super) requests: Requests,
     history: Mutex<History>,
     pauses: Histogram,
+    /// The counts of the process when the collector was made.
+    counts_before: ThreadCounts,
 }
 
 #[derive(Default)]
 struct History {
+    /// The counts of the process at the last cycle's end.
+    counts: ThreadCounts,
     cycles: u64,
     minor: u64,
     detail: VecDeque<CycleStats>,
@@ -55,6 +60,7 @@ impl<H: Heap> CollectorState<H> {
         let sink = Arc::clone(&marking) as Arc<dyn Sink>;
         let barrier = WriteBarrier::new(config.write_barrier, sink);
         let handles = Handles::new(Arc::clone(&barrier), runtime.id());
+        let counts = thread_counts();
         CollectorState {
             heap,
             runtime,
@@ -66,8 +72,9 @@ impl<H: Heap> CollectorState<H> {
             assists: AssistPacer::default(),
             verify: config.verify,
             requests: Requests::default(),
-            history: Mutex::default(),
+            history: Mutex::new(History { counts, ..History::default() }),
             pauses: Histogram::default(),
+            counts_before: counts,
         }
     }
 
@@ -81,10 +88,13 @@ impl<H: Heap> CollectorState<H> {
         self.history.lock().cycles
     }
 
-    /// Adds a cycle to the statistics.
-    pub(super) fn record(&self, cycle: CycleStats) {
+    /// Adds a cycle to the statistics. Sets its [`CycleStats::threads`].
+    pub(super) fn record(&self, mut cycle: CycleStats) {
         self.pauses.record(cycle.world_stop_ns);
         let mut history = self.history.lock();
+        let counts = thread_counts();
+        cycle.threads = thread_stats(counts.since(history.counts));
+        history.counts = counts;
         history.cycles += 1;
         history.minor += u64::from(cycle.minor);
         if history.detail.len() == KEPT_CYCLES {
@@ -102,10 +112,12 @@ impl<H: Heap> CollectorState<H> {
             pauses_ns: self.pauses.summary(),
             pauses_by_power: self.pauses.powers(),
             holds_ns: self.runtime.holds().summary(),
+            own_scans_ns: self.runtime.own_scans().summary(),
             barriers: self.barrier_stats(),
             frames: self.frame_stats(),
             stacks: self.stack_stats(),
             heap: self.heap.counts(),
+            threads: thread_stats(thread_counts().since(self.counts_before)),
         }
     }
 
@@ -154,4 +166,9 @@ impl<H: Heap> CollectorState<H> {
             resident_peak_bytes: stacks.peak as u64,
         }
     }
+}
+
+fn thread_stats(counts: ThreadCounts) -> ThreadStats {
+    let ThreadCounts { membarriers, waits, wakes } = counts;
+    ThreadStats { membarriers, waits, wakes }
 }

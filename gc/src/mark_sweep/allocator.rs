@@ -9,11 +9,11 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use stackmark_stack::Inside;
 
-use super::block::{LARGE, TAIL};
+use super::block::{LARGE, TAIL, publish};
 use super::blocks::Blocks;
 use super::class::{BLOCK, CLASSES, MAX_SMALL, SIZES, class_of};
 use super::descriptor::DescriptorId;
@@ -30,6 +30,40 @@ pub struct Allocator {
     local: Arc<LocalRuns<MappedSlots>>,
     /// One thread at a time.
     not_sync: PhantomData<Cell<()>>,
+    use_of: Use,
+}
+
+/// Tells, in a debug build, when two threads use one allocator at the same time. Safe Rust cannot:
+/// the type is not `Sync`. Other languages and unsafe code can, and would get one object twice.
+#[derive(Default)]
+struct Use {
+    /// Relaxed: that the exchange is atomic suffices. No other data hangs on it.
+    taken: AtomicBool,
+}
+
+impl Use {
+    /// This thread uses the allocator, until the value is dropped.
+    ///
+    /// # Panics
+    /// In a debug build, if another thread does.
+    #[inline(always)]
+    fn begin(&self) -> Using<'_> {
+        let is_taken = cfg!(debug_assertions) && self.taken.swap(true, Relaxed);
+        assert!(!is_taken, "two threads use one allocator at the same time");
+        Using(self)
+    }
+}
+
+/// See [`Use::begin`].
+struct Using<'u>(&'u Use);
+
+impl Drop for Using<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if cfg!(debug_assertions) {
+            self.0.taken.store(false, Relaxed);
+        }
+    }
 }
 
 impl std::fmt::Debug for Allocator {
@@ -47,7 +81,8 @@ impl MarkSweep {
         let slots = MappedSlots::new()
             .map_err(|source| HeapError::Reserve { what: "allocator", source })?;
         let local = LocalRuns::register(slots, &**self);
-        Ok(Allocator { heap: Arc::clone(self), local, not_sync: PhantomData })
+        let (heap, use_of) = (Arc::clone(self), Use::default());
+        Ok(Allocator { heap, local, not_sync: PhantomData, use_of })
     }
 }
 
@@ -84,6 +119,7 @@ impl Allocator {
         descriptor: DescriptorId,
         bytes: usize,
     ) -> Result<NonNull<u8>, AllocationError> {
+        let _using = self.use_of.begin();
         if bytes > MAX_SMALL || descriptor.0 as usize >= MAX_DESCRIPTORS {
             return self.allocate_large(descriptor, bytes);
         }
@@ -151,6 +187,7 @@ impl Allocator {
         let marking = heap.protocol.is_marking();
         head.set_up_large(bytes, marking, id.index(), &record.descriptor);
         head.set_kind(LARGE);
+        publish();
         heap.sweep.large.lock().young.push(first);
         heap.count_allocated(state.take_allocated().wrapping_add(bytes));
         let unreported = state.take_unreported(bytes, marking);
@@ -205,5 +242,22 @@ impl Allocator {
 impl Drop for Allocator {
     fn drop(&mut self) {
         self.local.give_up(&*self.heap);
+    }
+}
+
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests {
+    use crate::mark_sweep::{Descriptor, MarkSweep, Options};
+
+    #[test]
+    #[cfg_attr(not(debug_assertions), ignore = "debug builds look for it")]
+    #[should_panic(expected = "two threads use one allocator at the same time")]
+    fn two_threads_that_use_one_allocator_at_the_same_time_are_told() {
+        let heap = MarkSweep::new(&Options::default()).expect("a heap");
+        let descriptor = heap.register(Descriptor::references()).expect("a descriptor");
+        let allocator = heap.allocator().expect("an allocator");
+        allocator.hand_out(descriptor, 16).expect("memory");
+        let _another_thread = allocator.use_of.begin();
+        let _ = allocator.hand_out(descriptor, 16);
     }
 }

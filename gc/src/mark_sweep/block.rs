@@ -13,6 +13,12 @@
 //! to a cell sees zeros there or what was stored later, never the contents of a dead object. Cells
 //! of the run that are not yet objects are zero and refer to nothing.
 //!
+//! Managed code stores a reference without any order, and another thread may load it before they
+//! synchronise. So a fence follows what makes a cell or a large object known ([`publish`]): no
+//! later store is seen before it. The other thread finds record and bits at addresses made of the
+//! reference, and processors keep such loads in order. It takes the word for an object, then. Else
+//! its write barrier would take it for none, and not shade or remember it.
+//!
 //! # Header fields
 //!
 //! They change only while the block is free (`kind` is `FREE`), and `kind` is stored last, with
@@ -23,7 +29,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, fence,
 };
 
 use super::class::{self, BLOCK, MAX_CELLS};
@@ -69,6 +75,13 @@ const WORDS: usize = MAX_CELLS / 64;
 struct Bits {
     marked: AtomicU64,
     handed_out: AtomicU64,
+}
+
+/// Orders what was said of cells and objects before all that this thread stores afterwards: see the
+/// module. Where processors keep the order of stores, it is the compiler's alone.
+#[inline]
+pub(super) fn publish() {
+    fence(Release);
 }
 
 /// What a sweep found in a block.
@@ -245,6 +258,7 @@ impl Block {
             // `cell`.
             bits.store(bits.load(Relaxed) | mask, Release);
         });
+        publish();
     }
 
     /// Takes back the cells `from..to`, which were handed out but became no objects. The world is

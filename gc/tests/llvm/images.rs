@@ -79,7 +79,7 @@ go.N:
 
 /// The libraries of each version, without and with frame pointers. Derived pointers are kept, not
 /// computed again from their bases.
-fn libraries() -> Vec<(String, Library)> {
+pub(crate) fn libraries() -> Vec<(String, Library)> {
     let mut libraries = Vec::new();
     for tools in Tools::installed() {
         for (kind, options) in [("plain", &[][..]), ("frame-pointers", &["-frame-pointer=all"])] {
@@ -98,7 +98,7 @@ fn libraries() -> Vec<(String, Library)> {
 }
 
 /// The argument, with room for the results, and what it must be afterwards.
-fn argument(n: u64, depth: u64) -> ([u64; 7], [u64; 7]) {
+pub(crate) fn argument(n: u64, depth: u64) -> ([u64; 7], [u64; 7]) {
     let results = [82, n / 2 * 5 + n + 15, 2 * n + 4, 14, 29];
     let mut expected = [n, depth, 0, 0, 0, 0, 0];
     let argument = expected;

@@ -132,7 +132,7 @@ unsafe extern "C-unwind" {
     fn _Unwind_RaiseException(exception: *mut Exception) -> i32;
 }
 
-unsafe extern "C-unwind" fn throw(_: *mut c_void, _: usize) -> usize {
+pub(crate) unsafe extern "C-unwind" fn throw(_: *mut c_void, _: usize) -> usize {
     let class = u64::from_be_bytes(*b"STMKTEST");
     let exception = Box::new(Exception { class, cleanup: None, unwinder: [0; 2] });
     THROWN.set(Box::into_raw(exception));
@@ -141,7 +141,7 @@ unsafe extern "C-unwind" fn throw(_: *mut c_void, _: usize) -> usize {
     panic!("no landing pad catches the exception: {error}");
 }
 
-unsafe extern "C-unwind" fn caught(_: *mut c_void, _: usize) -> usize {
+pub(crate) unsafe extern "C-unwind" fn caught(_: *mut c_void, _: usize) -> usize {
     let exception = THROWN.replace(std::ptr::null_mut());
     assert!(!exception.is_null(), "an exception has landed");
     // SAFETY: made by `throw`, and caught.

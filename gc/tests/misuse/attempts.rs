@@ -14,7 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
@@ -48,9 +48,9 @@ fn quiet() -> Config {
     Config { percent: None, ..Config::default() }
 }
 
-type World = (Arc<Runtime>, Arc<MarkSweep>, Arc<Collector<MarkSweep>>);
+pub(super) type World = (Arc<Runtime>, Arc<MarkSweep>, Arc<Collector<MarkSweep>>);
 
-fn world() -> World {
+pub(super) fn world() -> World {
     let (runtime, heap) = (runtime(), heap());
     let collector = Collector::start(heap.clone(), runtime.clone(), &quiet()).expect("a collector");
     (runtime, heap, Arc::new(collector))
@@ -735,26 +735,22 @@ fn unreachable_object(runtime: &Arc<Runtime>, heap: &Arc<MarkSweep>) -> usize {
 
 /// The host attaches the thread that is being attached.
 fn nested_attach() {
-    struct Nested(Mutex<Weak<Runtime>>, AtomicUsize);
+    struct Nested(Mutex<Weak<Runtime>>);
     impl Host for Nested {
         fn stack_overflow(&self, _goroutine: &Goroutine, _limit: usize) -> ! {
             panic!("no overflow here")
         }
         fn machine_attached(&self) -> usize {
-            if self.1.fetch_add(1, SeqCst) == 0 {
-                let runtime = self.0.lock().unwrap().upgrade().expect("a runtime");
-                let machine = Machine::attach(&runtime).expect("attached");
-                MACHINES.with_borrow_mut(|machines| machines.push(machine));
-            }
+            let runtime = self.0.lock().unwrap().upgrade().expect("a runtime");
+            println!("inner: {:?}", Machine::attach(&runtime).map(drop));
             0
         }
     }
-    let host = Nested(Mutex::default(), AtomicUsize::new(0));
+    let host = Nested(Mutex::default());
     let runtime = runtime_with(stack::Config::default(), Box::new(host));
     *runtime.host::<Nested>().expect("the host").0.lock().unwrap() = Arc::downgrade(&runtime);
-    println!("outer: {:?}", Machine::attach(&runtime).map(drop));
-    let inner = MACHINES.with_borrow_mut(Vec::pop).expect("the inner machine");
-    assert!(matches!(inner.run(trusted::spawn_native(&runtime, || ())), Left::Exited));
+    let outer = Machine::attach(&runtime).expect("attached");
+    assert!(matches!(outer.run(trusted::spawn_native(&runtime, || ())), Left::Exited));
 }
 
 fn collect_at_poll() {

@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 mod attempts;
+mod forks;
 mod trusted;
 
 use limits::Limits;
@@ -81,7 +82,10 @@ fn ends_with(attempt: &str, expected: &str) {
 #[ignore = "a part of the others"]
 fn child() {
     if let Ok(attempt) = std::env::var(ATTEMPT) {
-        attempts::run(&attempt);
+        match attempt.strip_prefix(forks::PREFIX) {
+            Some(attempt) => forks::run(attempt),
+            None => attempts::run(&attempt),
+        }
     }
 }
 
@@ -362,7 +366,7 @@ fn what_runs_under_a_goroutines_lock_asks_for_no_stack() {
 
 #[test]
 fn a_host_that_attaches_a_schedulers_thread_ends_the_process() {
-    ends_with("attach_in_scheduler", "a scheduler's thread cannot be attached");
+    ends_with("attach_in_scheduler", "AlreadyAttached");
 }
 
 #[test]
@@ -383,4 +387,17 @@ fn foreign_calls_nest_over_callbacks_alone() {
     let words = "a foreign call is under way on this goroutine\n\
                  a foreign call is under way on this goroutine\nExited";
     behaves("nested_foreign", words);
+}
+
+#[test]
+fn the_child_of_a_fork_ends_with_one_line_where_it_calls_in() {
+    for attempt in forks::ATTEMPTS {
+        let attempt = format!("{}{attempt}", forks::PREFIX);
+        ends_with(&attempt, "the child of a fork has called into the runtime");
+    }
+}
+
+#[test]
+fn a_child_of_a_fork_that_calls_nothing_ends_well() {
+    behaves(&format!("{}nothing", forks::PREFIX), "the child has ended");
 }

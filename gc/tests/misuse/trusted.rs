@@ -11,6 +11,7 @@ use std::sync::Arc;
 // A frame with a frame pointer that calls `argument[1](argument[0], argument[2], argument[3])`,
 // which is `call_system` and what it is to call, and returns its result. A callback begins before
 // it, with `argument` in the first register.
+#[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
     ".globl misuse_callback",
     "misuse_callback:",
@@ -32,6 +33,37 @@ core::arch::global_asm!(
     "misuse_return:",
     "pop rbp",
     ".cfi_def_cfa rsp, 8",
+    "ret",
+    ".cfi_endproc",
+    ".globl misuse_end",
+    "misuse_end:",
+    "nop"
+);
+
+// The same for arm64.
+#[cfg(target_arch = "aarch64")]
+core::arch::global_asm!(
+    ".globl misuse_callback",
+    "misuse_callback:",
+    ".cfi_startproc",
+    "mov x1, x0",
+    ".globl misuse_entry",
+    "misuse_entry:",
+    "stp x29, x30, [sp, #-16]!",
+    ".cfi_def_cfa_offset 16",
+    ".cfi_offset x29, -16",
+    ".cfi_offset x30, -8",
+    "mov x29, sp",
+    ".cfi_def_cfa_register x29",
+    "ldr x0, [x1]",
+    "ldr x9, [x1, #8]",
+    "ldr x2, [x1, #24]",
+    "ldr x1, [x1, #16]",
+    "blr x9",
+    ".globl misuse_return",
+    "misuse_return:",
+    "ldp x29, x30, [sp], #16",
+    ".cfi_def_cfa sp, 0",
     "ret",
     ".cfi_endproc",
     ".globl misuse_end",
@@ -149,4 +181,22 @@ pub(crate) fn caller() -> Caller<'static> {
 /// Calls `f` with the caller of the running native function.
 pub(crate) fn with_caller<R>(f: impl FnOnce(Caller<'_>) -> R) -> R {
     f(caller())
+}
+
+/// Calls `f` in the child of a fork, and returns its status. It is killed with this process.
+pub(crate) fn in_child(f: impl FnOnce()) -> i32 {
+    // SAFETY: the parent goes on as before. What the child may call is what is tried.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: a system call on the child alone.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
+        // SAFETY: it ends the child, without what the parent does at its end.
+        unsafe { libc::_exit(if result.is_ok() { 0 } else { 101 }) };
+    }
+    let mut status = 0;
+    // SAFETY: the child of this process, and a place for its status.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert!(libc::WIFEXITED(status), "the child has ended with {status:#x}");
+    libc::WEXITSTATUS(status)
 }

@@ -5,6 +5,7 @@ mod driver;
 mod frames;
 mod pictures;
 mod rounds;
+mod slots;
 mod stopped;
 mod straggler;
 

@@ -9,7 +9,7 @@ use crate::protocol::{
     sync::{spin, unlock_fair},
 };
 use crate::runtime::{Activity, BarrierMode, Runtime, assert_no_lock};
-use crate::scan::{self, MayMove, ScanError};
+use crate::scan::{self, MayMove, Root, ScanError, To};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -108,7 +108,7 @@ impl CycleDriver {
         runtime.cycle.begin_round();
         let mut waiting = Vec::new();
         for goroutine in runtime.registry.portions().flatten() {
-            if !runtime.try_scan(&goroutine, Signal::Hint)? {
+            if !runtime.try_scan(&goroutine)? {
                 waiting.push(goroutine);
             }
             between();
@@ -184,8 +184,8 @@ impl Runtime {
 
     fn wait_for_scans(&self, mut waiting: Vec<Arc<Goroutine>>) -> Result<(), ScanError> {
         let mut failed = None;
-        let mut look = |waiting: &mut Vec<Arc<Goroutine>>, signal| {
-            waiting.retain(|goroutine| match self.try_scan(goroutine, signal) {
+        let mut look = |waiting: &mut Vec<Arc<Goroutine>>| {
+            waiting.retain(|goroutine| match self.try_scan(goroutine) {
                 Ok(begun) => !begun,
                 Err(error) => {
                     failed = Some(error);
@@ -194,9 +194,9 @@ impl Runtime {
             });
             waiting.is_empty()
         };
-        if !spin(|| look(&mut waiting, Signal::Hint)) {
+        if !spin(|| look(&mut waiting)) {
             let mut overdue = Overdue::since(Instant::now());
-            while !look(&mut waiting, Signal::Fenced) {
+            while !look(&mut waiting) {
                 self.cycle.wait_for_scanned(LOOK_AGAIN);
                 overdue.report(self, |entry| entry.runs_one_of(&waiting));
             }
@@ -206,7 +206,7 @@ impl Runtime {
 
     /// Begins the goroutine's scan if it stands still; asks the goroutine if it runs. Returns
     /// whether the scan has begun.
-    fn try_scan(&self, goroutine: &Arc<Goroutine>, signal: Signal) -> Result<bool, ScanError> {
+    fn try_scan(&self, goroutine: &Arc<Goroutine>) -> Result<bool, ScanError> {
         if self.cycle.has_scanned(goroutine) {
             // The goroutine has scanned itself. This thread tells the
             // collector of its unvisited frames.
@@ -216,21 +216,16 @@ impl Runtime {
         if goroutine.status() == Status::Dead {
             return Ok(true);
         }
-        let mut memory = scan::memory_to_shrink(self, goroutine);
-        let begun = self.scan_held(goroutine, signal, &mut memory);
-        if let Some(memory) = memory {
-            scan::release(self, memory);
-        }
-        begun
+        scan::with_memory_to_shrink(self, goroutine, |memory| self.scan_held(goroutine, memory))
     }
 
     /// The part of [`Runtime::try_scan`] under the goroutine's `scan_lock`.
     fn scan_held(
         &self,
         goroutine: &Arc<Goroutine>,
-        signal: Signal,
         memory: &mut Option<StackMemory>,
     ) -> Result<bool, ScanError> {
+        let to = |words: &[usize]| self.roots(words);
         match goroutine.hold() {
             Ok(held) if self.cycle.has_scanned(goroutine) => {
                 // The goroutine has scanned itself while this thread waited for the lock.
@@ -239,16 +234,14 @@ impl Runtime {
                 Ok(true)
             }
             Ok(mut held) => {
-                if scan::keep_scan(self, goroutine, &mut held.state) {
+                if scan::keep_scan(self, goroutine, &mut held.state, &to) {
                     return Ok(true);
                 }
                 let _span = self.observed().span(Activity::Scan, goroutine.id());
-                // In either case the stack is a thread's, whose signal
-                // handler may walk it at any time.
-                let stays = held.status == Status::Foreign || goroutine.in_callback();
+                let stays = goroutine.has_a_thread(held.status);
                 let may_move = if stays { MayMove::No } else { MayMove::Into(memory) };
                 // SAFETY: the goroutine is held.
-                unsafe { scan::begin_scan(self, goroutine, &mut held.state, may_move)? };
+                unsafe { scan::begin_scan(self, goroutine, &mut held.state, may_move, &to)? };
                 let complete = held.state.is_complete();
                 drop(held);
                 if !complete {
@@ -258,7 +251,8 @@ impl Runtime {
             }
             Err(Status::Dead) => Ok(true),
             Err(_) => {
-                goroutine.ask(Request::SCAN, signal);
+                // Without a fence: the caller looks again soon.
+                goroutine.ask(Request::SCAN, Signal::Hint);
                 Ok(false)
             }
         }
@@ -281,11 +275,20 @@ impl Runtime {
     /// stacks, which run under locks of goroutines.
     pub fn scan_frozen(&self) -> Result<bool, ScanError> {
         assert_no_lock("Runtime::scan_frozen");
+        self.visit_frozen(&|words: &[usize]| self.roots(words))
+    }
+
+    /// Visits a chunk of frozen frames of one stack. The roots go to `to`. Returns false if there
+    /// was nothing to do.
+    ///
+    /// # Errors
+    /// [`ScanError`].
+    pub(super) fn visit_frozen<R: Root>(&self, to: To<'_, R>) -> Result<bool, ScanError> {
         let Some(goroutine) = self.cycle.begin_visit() else { return Ok(false) };
         let _span = self.observed().span(Activity::Scan, goroutine.id());
         let (cycle, chunk) = (self.cycle.scanning(), self.config.chunk(true));
         let mut scan = goroutine.scan_lock();
-        let visited = scan::visit_frozen(self, &goroutine, &mut scan, cycle, chunk);
+        let visited = scan::visit_frozen(self, &goroutine, &mut scan, cycle, chunk, to);
         let more = !scan.is_complete();
         // The next visit may be of the same stack. Its goroutine does not wait for that one, too.
         unlock_fair(scan);

@@ -6,7 +6,7 @@ use crate::alarm;
 use crate::goroutine::Goroutine;
 use crate::protocol::Status;
 use crate::runtime::{Runtime, Stopping, UnderLock, assert_no_lock};
-use crate::scan::{self, Extent, FrameAt, ScanError, Visited};
+use crate::scan::{self, Extent, FrameAt, Root, ScanError, To, Visited};
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Deref;
@@ -32,7 +32,7 @@ fn stop<R>(runtime: &Runtime, f: impl FnOnce(Option<Straggler>) -> R) -> R {
         }
     }
     runtime.assert_outside("a stop of the world");
-    alarm::check();
+    alarm::check_fork();
     let _stopping = Stopping::of(runtime);
     let mut waiting = Waiting::new(runtime);
     let machines = || runtime.registry.machines();
@@ -93,7 +93,8 @@ pub struct WorldStopped<'r> {
 }
 
 impl WorldStopped<'_> {
-    pub(super) fn runtime(&self) -> &Runtime {
+    /// The runtime.
+    pub fn runtime(&self) -> &Runtime {
         self.runtime
     }
 
@@ -117,7 +118,7 @@ impl WorldStopped<'_> {
         let to = |words: &[usize]| (to.borrow_mut())(words);
         let mut total = Visited::default();
         for goroutine in self.runtime.goroutines() {
-            total.frames += self.visit(&goroutine, Extent::Verify, &to)?.frames;
+            total.frames += self.visit_whole(&goroutine, &to)?.frames;
         }
         Ok(total)
     }
@@ -149,11 +150,20 @@ impl WorldStopped<'_> {
         Ok(None)
     }
 
-    fn visit(
+    /// Visits a whole stack, and checks its barriers. The roots go to `to`.
+    pub(super) fn visit_whole<R: Root>(
+        &self,
+        goroutine: &Goroutine,
+        to: To<'_, R>,
+    ) -> Result<Visited, ScanError> {
+        self.visit(goroutine, Extent::Verify, to)
+    }
+
+    fn visit<R: Root>(
         &self,
         goroutine: &Goroutine,
         extent: Extent,
-        to: &dyn Fn(&[usize]),
+        to: To<'_, R>,
     ) -> Result<Visited, ScanError> {
         let scan = goroutine.scan_lock();
         if goroutine.status() == Status::Dead {
@@ -179,6 +189,13 @@ impl<'r> Deref for CycleStopped<'r> {
 
     fn deref(&self) -> &WorldStopped<'r> {
         &self.world
+    }
+}
+
+impl Drop for CycleStopped<'_> {
+    fn drop(&mut self) {
+        // Before the world goes on.
+        self.world.runtime.cycle.lend_slots(false);
     }
 }
 

@@ -22,8 +22,8 @@ pub(crate) struct Waiting<'r> {
     runtime: &'r Runtime,
     begun: Instant,
     straggler: Option<Straggler>,
-    /// The machine asked last.
-    asked: Option<Arc<MachineEntry>>,
+    /// The machine asked last. Only compared.
+    asked: Option<*const MachineEntry>,
     overdue: Overdue,
 }
 
@@ -42,22 +42,18 @@ impl<'r> Waiting<'r> {
 
 impl Waiter<Arc<MachineEntry>> for Waiting<'_> {
     /// The machine that is asked last is the last to answer.
-    fn ask(&mut self, entry: &Arc<MachineEntry>, signal: Signal) {
-        entry.ask(Request::SAFEPOINT, signal);
+    fn ask(&mut self, entry: &Arc<MachineEntry>) {
+        entry.ask(Request::SAFEPOINT, Signal::Hint);
         let goroutine = entry.current().map(|goroutine| goroutine.id());
         if let Some(goroutine) = goroutine {
             self.straggler = Some(Straggler { goroutine, nanos: 0 });
         }
-        if signal == Signal::Fenced {
-            self.asked = Some(entry.clone());
-        }
+        self.asked = Some(Arc::as_ptr(entry));
     }
 
     fn between_looks(&mut self) {
         let asked = self.asked.take();
-        self.overdue.report(self.runtime, |entry| {
-            asked.as_ref().is_some_and(|asked| std::ptr::eq(&raw const **asked, entry))
-        });
+        self.overdue.report(self.runtime, |entry| asked == Some(&raw const *entry));
     }
 }
 

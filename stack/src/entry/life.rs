@@ -16,6 +16,7 @@ pub(crate) unsafe extern "C-unwind" fn goroutine_exit(
     unsafe {
         let caller = Caller::current();
         caller.assert_back_inside();
+        caller.goroutine().will_not_return();
         caller.runtime().host.goroutine_exited(caller.goroutine(), result);
         caller.end(EXITED)
     }
@@ -32,6 +33,7 @@ pub(crate) unsafe extern "C-unwind" fn goroutine_uncaught(
     // SAFETY: this function does not return, and `goroutine_entry` alone has caught the exception.
     let (caller, exception) = unsafe { (Caller::current(), NativeException::new(exception)) };
     caller.goroutine().exception_is_gone();
+    caller.goroutine().will_not_return();
     let exception = caller.runtime().host.uncaught(caller.goroutine(), exception);
     die_of_panic(caller.runtime(), &exception.to_string())
 }

@@ -24,6 +24,7 @@ impl Runtime {
         let entry_points = EntryPoints {
             on_hit: hit::on_hit as *const () as usize,
             on_leapfrog: hit::on_leapfrog as *const () as usize,
+            on_watched: hit::on_watched as *const () as usize,
             goroutine_exit: life::goroutine_exit as *const () as usize,
             goroutine_uncaught: life::goroutine_uncaught as *const () as usize,
         };

@@ -2,7 +2,7 @@
 
 use crate::goroutine::Goroutine;
 use crate::machine::Caller;
-use crate::memory::{STACK_GUARD, StackError};
+use crate::memory::StackError;
 use crate::protocol::Request;
 use crate::runtime::{Activity, Runtime};
 use crate::scan::{self, GrowError};
@@ -24,7 +24,7 @@ pub unsafe extern "C-unwind" fn poll(needed: *mut c_void, _b: usize) -> usize {
     goroutine.room.store(needed as usize, Ordering::Relaxed);
     let requests = goroutine.take_requests();
     let sp = goroutine.header.sched.sp.load(Ordering::Relaxed);
-    let least = (goroutine.bounds().start + STACK_GUARD).saturating_add(needed as usize);
+    let least = (goroutine.bounds().start + goroutine.guard()).saturating_add(needed as usize);
     if sp < least {
         let _span = runtime.observed().span(Activity::Growth, goroutine.id());
         // SAFETY: the goroutine is at a poll on this thread.

@@ -2,7 +2,9 @@
 
 use super::{RECORD, WORD};
 use crate::memory::MAX_FRAME;
-use stackmark_unwind::{Code, Function, Region, Safepoint};
+use stackmark_unwind::{
+    Code, FRAME_POINTER, Function, RETURN_ADDRESS, Region, STACK_POINTER, Safepoint,
+};
 
 const FUNCTION_BYTES: usize = 64;
 pub(super) const FUNCTIONS: usize = 16;
@@ -18,20 +20,25 @@ pub(super) fn shape(f: usize) -> (usize, impl Iterator<Item = usize>) {
     (words, (0..words).filter(move |i| (i + f).is_multiple_of(1 + f % 3)))
 }
 
-/// `.eh_frame` for frames with a frame pointer: CFA = rbp + 16 from the fifth byte on.
+/// `.eh_frame` for frames with a frame pointer, whose record lies right below the CFA.
 fn eh_frame(start: usize, len: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut record = |body: Vec<u8>| {
         bytes.extend((body.len() as u32).to_le_bytes());
         bytes.extend(body);
     };
-    // CIE: version 1, no augmentation, alignments 1 and -8, return address in 16; CFA = rsp + 8.
-    record(vec![0, 0, 0, 0, 1, 0, 1, 0x78, 16, 0x0c, 7, 8, 0x90, 1, 0, 0, 0, 0, 0, 0]);
+    let [sp, fp, returns] =
+        [STACK_POINTER, FRAME_POINTER, RETURN_ADDRESS].map(|register| register.0 as u8);
+    // CIE: version 1, no augmentation, alignments 1 and -8. The record is stored: CFA = sp + 16,
+    // fp at CFA - 16, the return address at CFA - 8.
+    let mut cie = vec![0, 0, 0, 0, 1, 0, 1, 0x78, returns, 0x0c, sp, 16];
+    cie.extend([0x80 | fp, 2, 0x80 | returns, 1, 0, 0, 0, 0]);
+    record(cie);
     let mut fde = Vec::from(28u32.to_le_bytes());
     fde.extend(start.to_le_bytes());
     fde.extend(len.to_le_bytes());
-    // After 1 byte: CFA + 16, rbp saved; after 3 more: CFA = rbp + 16.
-    fde.extend([0x41, 0x0e, 16, 0x86, 2, 0x43, 0x0d, 6, 0, 0, 0, 0]);
+    // After 4 bytes: CFA = fp + 16.
+    fde.extend([0x44, 0x0d, fp, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     record(fde);
     bytes.extend([0; 4]);
     bytes

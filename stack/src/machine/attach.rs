@@ -13,21 +13,24 @@
 //! runs after it may call in.
 
 use super::caller::Caller;
-use super::error::CallInError;
+use super::error::{AttachError, CallInError};
 use super::thread::{Attachment, ThreadRecord};
 use crate::alarm;
 use crate::memory::{MIN_STACK, NoSignalStack, StackKind, ensure_signal_stack, in_signal_handler};
 use crate::protocol::Status;
-use crate::runtime::Runtime;
+use crate::runtime::{MachineEntry, Runtime};
+use crate::word::Word;
 use stackmark_asm as asm;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Runtime {
     /// Lets native code on any thread call managed code. Calls `f` with a [`Caller`] whose
-    /// goroutine is InForeign, so that [`Caller::callback`] may be called. It is the goroutine that
-    /// has called out to this native code. On a thread that the runtime has never seen it is a
-    /// goroutine made for the thread, which stays attached until it ends.
+    /// goroutine is InForeign, or Running on a native stack, so that [`Caller::callback`] may be
+    /// called. It is the goroutine that has called out to this native code. On a thread that the
+    /// runtime has never seen it is a goroutine made for the thread, which stays attached until it
+    /// ends.
     ///
     /// # Errors
     /// [`CallInError`]; `f` is not called then.
@@ -43,7 +46,7 @@ impl Runtime {
                 unsafe { Caller::current() }
             }
         };
-        caller.check_foreign()?;
+        caller.check_call_in()?;
         Ok(f(caller))
     }
 
@@ -54,16 +57,7 @@ impl Runtime {
             return Err(CallInError::SignalHandler);
         }
         alarm::check();
-        let word = self.host.machine_attached();
-        let refused = |error| {
-            self.host.machine_detached(word);
-            error
-        };
-        if !asm::current().is_null() {
-            // The host has attached the thread in that very call.
-            return Err(refused(CallInError::Attached));
-        }
-        let spare = self.registry.take_spare().map_err(|error| refused(error.into()))?;
+        let spare = self.registry.take_spare()?;
         let mut signal_stack = spare.take_signal_stack();
         let ready = match ensure_signal_stack(&mut signal_stack) {
             Ok(range) => {
@@ -76,20 +70,48 @@ impl Runtime {
             Ok(both) => both,
             Err(error) => {
                 self.registry.give_spare_back(spare, signal_stack);
-                return Err(refused(error));
+                return Err(error);
             }
         };
         self.registry.thread_attached();
         let (entry, goroutine) = (spare.entry(), spare.goroutine());
-        let with = Attachment { entry, word, handlers_run_in, signal_stack, spare: Some(spare) };
+        let with = Attachment { entry, handlers_run_in, signal_stack, spare: Some(spare) };
         // SAFETY: this thread is not attached; it is detached when it ends.
         let record = unsafe { ThreadRecord::attach(self, with) };
         goroutine.header.entry.store(0, Ordering::Relaxed);
-        goroutine.header.start_arg.store(0, Ordering::Relaxed);
+        goroutine.set_argument(Word::Plain(0));
         self.bring_to_life(&goroutine, StackKind::Moving, memory, Status::Foreign);
         // SAFETY: attached just now.
         unsafe { record.as_ref() }.bind(goroutine);
         self.registry.replenish_spares();
         Ok(())
     }
+}
+
+/// Attaches the calling thread with a machine of its own, which runs no goroutine yet.
+///
+/// # Errors
+/// [`AttachError`].
+///
+/// # Panics
+/// In a signal handler, in the host, and if this thread has stopped the world.
+pub(super) fn attach_with_new_machine(
+    runtime: &Arc<Runtime>,
+) -> Result<NonNull<ThreadRecord>, AttachError> {
+    if !asm::current().is_null() {
+        return Err(AttachError::AlreadyAttached);
+    }
+    alarm::check_fork();
+    let mut signal_stack = None;
+    let handlers_run_in = match ensure_signal_stack(&mut signal_stack) {
+        Ok(range) => range,
+        Err(NoSignalStack::Memory(error)) => return Err(AttachError::SignalStack(error)),
+        Err(NoSignalStack::InHandler) => panic!("no thread is attached in a signal handler"),
+    };
+    let entry = Arc::new(MachineEntry::new());
+    runtime.registry.add_machine(entry.clone());
+    runtime.stacks.open_cache();
+    let with = Attachment { entry, handlers_run_in, signal_stack, spare: None };
+    // SAFETY: the thread is not attached. By its end it is detached.
+    Ok(unsafe { ThreadRecord::attach(runtime, with) })
 }

@@ -7,6 +7,7 @@ use crate::goroutine::Goroutine;
 use crate::protocol::Status;
 use crate::runtime::Runtime;
 use crate::scan::{self, FrameAt, ScanError};
+use crate::word::Word;
 use stackmark_asm as asm;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
@@ -76,19 +77,27 @@ impl<'m> Caller<'m> {
     /// call returns that value to managed code, on any machine.
     ///
     /// # Panics
-    /// In a foreign call.
+    /// In a foreign call, and where the goroutine does not go on: in
+    /// [`Host::goroutine_exited`](crate::Host::goroutine_exited) and
+    /// [`Host::uncaught`](crate::Host::uncaught).
     ///
     /// # Safety
-    /// No frame between managed code and here owns anything that must be released: their
-    /// destructors do not run.
+    /// - No frame between managed code and here owns anything that must be released: their
+    ///   destructors do not run.
+    /// - Managed code may go on where it has called: not in
+    ///   [`Host::stack_overflow`](crate::Host::stack_overflow) or
+    ///   [`Host::fatal`](crate::Host::fatal).
     pub unsafe fn park(self, publish: impl FnOnce()) -> usize {
         let goroutine = self.goroutine;
         self.assert_not_foreign();
+        // The last one, which the goroutine has taken, is not a root any more.
+        goroutine.set_resume_value(Word::Plain(0));
         if goroutine.in_callback() {
             goroutine.status.stop(Status::Parked);
             without_unwinding(PUBLISH, publish);
             return self.wait_on_this_thread();
         }
+        self.assert_goes_on();
         self.record.unbind();
         goroutine.status.stop(Status::Parked);
         // From here on another machine may run the goroutine, so nothing of it is touched any more.
@@ -116,20 +125,23 @@ impl<'m> Caller<'m> {
     }
 
     /// Lets other goroutines run: the goroutine goes back to the scheduler as
-    /// [`Left::Yielded`](crate::Left::Yielded). When it runs again, its call returns `value`.
-    /// Inside a callback the goroutine keeps its thread, and this returns `value` at once.
+    /// [`Left::Yielded`](crate::Left::Yielded). When it runs again, its call returns `value`,
+    /// which is a root meanwhile. Inside a callback the goroutine keeps its thread, and this
+    /// returns `value` at once.
     ///
     /// # Panics
-    /// In a foreign call.
+    /// As for [`Caller::park`].
     ///
     /// # Safety
     /// As for [`Caller::park`].
-    pub unsafe fn yield_now(self, value: usize) -> usize {
+    pub unsafe fn yield_now(self, value: impl Into<Word>) -> usize {
+        let value = value.into();
         self.assert_not_foreign();
         if self.goroutine.in_callback() {
-            return value;
+            return value.bits();
         }
-        self.goroutine.header.resume_value.store(value, Ordering::Relaxed);
+        self.assert_goes_on();
+        self.goroutine.set_resume_value(value);
         self.record.unbind();
         self.goroutine.status.stop(Status::Runnable);
         // SAFETY: as in park.
@@ -146,14 +158,49 @@ impl<'m> Caller<'m> {
         );
     }
 
-    /// Checks that the goroutine is InForeign, so that it may be called back.
+    /// # Panics
+    /// If managed code does not go on behind this native call.
     #[inline]
-    pub(crate) fn check_foreign(&self) -> Result<(), CallInError> {
+    fn assert_goes_on(&self) {
+        assert!(
+            !self.goroutine.ends(),
+            "goroutine {} has come to its end: it neither parks nor yields any more",
+            self.goroutine.id()
+        );
+    }
+
+    /// Checks that the goroutine may be called back: it is InForeign, or Running on a native stack.
+    #[inline]
+    pub(crate) fn check_call_in(&self) -> Result<(), CallInError> {
         if self.goroutine.status.is_foreign() {
             return Ok(());
         }
-        let goroutine = self.goroutine.id();
-        Err(CallInError::NotForeign { goroutine, status: Status::Running })
+        self.check_call_in_inside()
+    }
+
+    #[cold]
+    fn check_call_in_inside(&self) -> Result<(), CallInError> {
+        let (goroutine, status) = (self.goroutine.id(), self.goroutine.status());
+        if !self.goroutine.is_on_thread() || status != Status::Running {
+            return Err(CallInError::NotForeign { goroutine, status });
+        }
+        if !self.has_anchor() {
+            return Err(CallInError::NoAnchor { goroutine });
+        }
+        Ok(())
+    }
+
+    /// Whether managed code has called this native code by `call_native`, or by `call_system`.
+    #[inline]
+    pub(super) fn has_anchor(&self) -> bool {
+        self.goroutine.header.sched.sp.load(Ordering::Relaxed) != 0
+    }
+
+    /// On a native stack: a place that belongs to the native call by the youngest managed frame,
+    /// and to no younger frame.
+    #[inline]
+    pub(super) fn place_of_call(&self) -> usize {
+        self.goroutine.header.sched.sp.load(Ordering::Relaxed) - size_of::<usize>()
     }
 
     /// Calls `visit` for each frame of the goroutine, youngest first, until it breaks. Native

@@ -7,10 +7,13 @@
 //! destructors run, and the guards of [`Caller::foreign`] and [`Caller::callback`] keep the
 //! status right. One rule holds at each step: barriers younger than the new stack pointer are
 //! settled before an older frame runs.
+//!
+//! On a native stack one forced unwinding leaves all frames: see `leaving_on_thread`.
 
 use super::caller::Caller;
 use crate::protocol::Status;
 use crate::scan::{self, FrameAt, ScanError, Stubs};
+use crate::word::Word;
 use gimli::Register;
 use stackmark_asm::{self as asm, Continuation};
 use stackmark_unwind::{FrameKind, LiveMemory, RegisterSet, Registers, RuleCache, Unwinder};
@@ -37,6 +40,18 @@ pub enum UnwindToError {
         /// The goroutine's number.
         goroutine: u64,
     },
+    /// The goroutine runs on its thread's own stack, and there a native frame without unwind tables
+    /// is younger than the frame.
+    #[error(
+        "the frame of goroutine {goroutine} at depth {depth:#x} lies beyond native frames that \
+         have no unwind tables"
+    )]
+    NoUnwindTables {
+        /// The goroutine's number.
+        goroutine: u64,
+        /// The depth of the frame's stack pointer.
+        depth: usize,
+    },
     /// The stack cannot be walked.
     #[error(transparent)]
     Walk(#[from] ScanError),
@@ -49,21 +64,29 @@ enum Way {
     Open { continuation: Continuation, call: usize },
     /// A callback, whose frame on the goroutine's stack lies at this address.
     Callback(usize),
+    /// Frames of either kind, on the thread's own stack.
+    OnThread,
 }
+
+/// How many words a landing pad gets.
+const VALUES: usize = 2;
 
 /// A forced unwinding of native frames. Boxed, because it outlives the frames that it began in.
 #[repr(C)]
-struct Forced {
+pub(super) struct Forced {
     /// The first field, so that its address is that of the whole.
     exception: Exception,
-    depth: usize,
-    pc: usize,
-    values: [usize; 2],
+    /// The depth of the stack pointer of the frame to continue in.
+    pub(super) depth: usize,
+    /// Where the frame continues.
+    pub(super) pc: usize,
+    /// What it gets. They are roots until then.
+    pub(super) values: [usize; VALUES],
 }
 
 /// `_Unwind_Exception` of the Itanium C++ ABI.
 #[repr(C, align(16))]
-struct Exception {
+pub(super) struct Exception {
     class: u64,
     cleanup: Option<unsafe extern "C-unwind" fn(c_int, *mut Exception)>,
     private: [usize; 2],
@@ -71,10 +94,10 @@ struct Exception {
 
 /// "STACKMRK": the class of no language, so that no handler takes the exception for its own.
 const CLASS: u64 = u64::from_be_bytes(*b"STACKMRK");
-const URC_NO_REASON: c_int = 0;
-const UA_END_OF_STACK: c_int = 16;
+pub(super) const URC_NO_REASON: c_int = 0;
+pub(super) const UA_END_OF_STACK: c_int = 16;
 
-type Stop = unsafe extern "C-unwind" fn(
+pub(super) type Stop = unsafe extern "C-unwind" fn(
     c_int,
     c_int,
     u64,
@@ -84,8 +107,12 @@ type Stop = unsafe extern "C-unwind" fn(
 ) -> c_int;
 
 unsafe extern "C-unwind" {
-    fn _Unwind_ForcedUnwind(exception: *mut Exception, stop: Stop, argument: *mut c_void) -> c_int;
-    fn _Unwind_GetIP(context: *mut c_void) -> usize;
+    pub(super) fn _Unwind_ForcedUnwind(
+        exception: *mut Exception,
+        stop: Stop,
+        argument: *mut c_void,
+    ) -> c_int;
+    pub(super) fn _Unwind_GetIP(context: *mut c_void) -> usize;
 }
 
 impl Caller<'_> {
@@ -159,33 +186,46 @@ impl Caller<'_> {
         // SAFETY: our contract; the way was found just now.
         unsafe {
             self.go(way, |exception| {
+                self.keep(values);
                 Box::into_raw(Box::new(Forced { exception, depth, pc, values }))
             })
         }
     }
 
+    /// Makes `values` roots until [`Caller::let_go`]: they may be references that nothing else
+    /// keeps alive. The goroutine is Running.
+    fn keep(&self, values: [usize; VALUES]) {
+        // A scan that comes later finds them with the goroutine. After one that has been, the
+        // collector gets them now, while the world does not stop without this thread.
+        if self.runtime().is_scanning() {
+            self.runtime().roots(&values);
+        }
+        self.goroutine().with_transfer(|words| words.extend(values.map(Word::Ambiguous)));
+    }
+
+    /// Ends the last [`Caller::keep`].
+    pub(super) fn let_go(&self) {
+        self.goroutine().with_transfer(|words| words.truncate(words.len().saturating_sub(VALUES)));
+    }
+
     /// Walks with the goroutine InForeign: that takes time in proportion to the frames, and neither
     /// the world nor a scan waits for it. `values` are roots meanwhile.
     fn outside<R>(&self, values: [usize; 2], walk: impl FnOnce(&Self) -> R) -> R {
-        let (runtime, goroutine) = (self.runtime(), self.goroutine());
-        if goroutine.status.is_foreign() {
+        if self.goroutine().status.is_foreign() {
             return walk(self);
         }
-        // The values may be references that nothing else keeps alive. A scan that comes later finds
-        // them with the goroutine. After one that has been, the collector gets them now, while the
-        // world does not stop without this thread.
-        if runtime.is_scanning() {
-            runtime.roots(&values);
-        }
-        goroutine.with_transfer(|words| words.extend(values));
+        self.keep(values);
         let walked = self.foreign(|| walk(self));
-        goroutine.with_transfer(|words| words.truncate(words.len().saturating_sub(values.len())));
+        self.let_go();
         walked
     }
 
     /// Finds what lies between the goroutine's stack pointer and the frame.
     fn way_to(&self, depth: usize, pc: usize, values: [usize; 2]) -> Result<Way, UnwindToError> {
         let (runtime, goroutine) = (self.runtime(), self.goroutine());
+        if goroutine.is_on_thread() {
+            return self.check_way_on_thread(depth).map(|()| Way::OnThread);
+        }
         let bounds = goroutine.bounds();
         let no_frame = || UnwindToError::NoFrame { goroutine: goroutine.id(), depth };
         let target =
@@ -211,16 +251,11 @@ impl Caller<'_> {
                 // Where the images are known, the trace would continue in native frames on the
                 // system stack. Until the callback has been left, older frames do not matter, but
                 // the frame must be there.
-                let mut found = false;
-                self.frames(|frame| {
-                    found = frame.depth == depth && frame.kind == FrameKind::Managed;
-                    if found || frame.depth < depth {
-                        ControlFlow::Break(())
-                    } else {
-                        ControlFlow::Continue(())
-                    }
-                })?;
-                return if found { Ok(Way::Callback(sp)) } else { Err(no_frame()) };
+                return if self.has_managed_frame(depth)? {
+                    Ok(Way::Callback(sp))
+                } else {
+                    Err(no_frame())
+                };
             }
             let frame = trace
                 .next_frame()
@@ -235,6 +270,20 @@ impl Caller<'_> {
         continuation.map(|continuation| Way::Open { continuation, call }).ok_or_else(no_frame)
     }
 
+    /// Whether the goroutine has a managed frame with its stack pointer at `depth`.
+    pub(super) fn has_managed_frame(&self, depth: usize) -> Result<bool, ScanError> {
+        let mut found = false;
+        self.frames(|frame| {
+            found = frame.depth == depth && frame.kind == FrameKind::Managed;
+            if found || frame.depth < depth {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        Ok(found)
+    }
+
     /// Leaves the frames on the `way`. `forced` makes the unwinding of native frames, or returns
     /// the one that is under way.
     ///
@@ -242,7 +291,8 @@ impl Caller<'_> {
     /// As for [`Caller::unwind_to`].
     unsafe fn go(self, way: Way, forced: impl FnOnce(Exception) -> *mut Forced) -> ! {
         let (runtime, goroutine) = (self.runtime(), self.goroutine());
-        if goroutine.status.is_foreign() {
+        let foreign = goroutine.status.is_foreign();
+        if foreign {
             self.record.back_inside(goroutine, Status::Foreign);
         }
         // An exception that was crossing the frames that are left goes no further.
@@ -263,15 +313,29 @@ impl Caller<'_> {
             Way::Callback(frame) => {
                 let depth = hi - (frame + asm::CALLBACK_FRAME_BYTES);
                 scan::leave_callback(runtime, goroutine, depth);
-                let exception =
-                    Exception { class: CLASS, cleanup: Some(was_swallowed), private: [0; 2] };
+                let exception = Exception::new();
                 // SAFETY: the youngest callback's frame, found by a walk; frames
                 // younger than it own nothing.
                 unsafe {
                     asm::leave_callback_by(unwind_native_frames, forced(exception).cast(), frame)
                 }
             }
+            Way::OnThread => {
+                let forced = forced(Exception::new());
+                if foreign {
+                    // The native frames that are left end their foreign calls themselves.
+                    self.record.go_outside(goroutine);
+                }
+                // SAFETY: our contract.
+                unsafe { self.unwind_on_thread(forced) }
+            }
         }
+    }
+}
+
+impl Exception {
+    fn new() -> Exception {
+        Exception { class: CLASS, cleanup: Some(was_swallowed), private: [0; 2] }
     }
 }
 
@@ -327,6 +391,10 @@ unsafe fn go_on(forced: *mut Forced) -> ! {
             .outside(values, |caller| caller.way_to(depth, pc, values))
             .unwrap_or_else(|error| caller.runtime().fatal(&error));
         if let Way::Open { .. } = way {
+            if caller.goroutine().status.is_foreign() {
+                caller.record.back_inside(caller.goroutine(), Status::Foreign);
+            }
+            caller.let_go();
             drop(Box::from_raw(forced));
         }
         caller.go(way, |exception| {

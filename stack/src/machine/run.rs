@@ -1,15 +1,14 @@
 //! Machines, and running a goroutine on one.
 
+use super::attach::attach_with_new_machine;
 use super::error::AttachError;
-use super::thread::{
-    Attachment, EXITED, PARKED, ThreadRecord, YIELDED, give_stack_back, start_running,
-};
+use super::thread::{EXITED, PARKED, ThreadRecord, YIELDED, give_stack_back, start_running};
 use super::watch::Watch;
 use crate::goroutine::Goroutine;
-use crate::memory::{NoSignalStack, ensure_signal_stack};
 use crate::protocol::{Gate, Request, Signal, Status, World, sync::light_fence};
-use crate::runtime::{MachineEntry, Runtime};
+use crate::runtime::Runtime;
 use crate::scan;
+use crate::word::Word;
 use stackmark_asm as asm;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -42,40 +41,18 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Attaches the calling thread. A thread that ends without dropping the value, for
-    /// example by `pthread_exit` in a call out, is detached at its end, and the
-    /// goroutine that called out ends.
+    /// Attaches the calling thread; waits while the world is stopped. A thread that ends without
+    /// dropping the value, for example by `pthread_exit` in a call out, is detached at its end, and
+    /// the goroutine that called out ends.
     ///
     /// # Errors
     /// [`AttachError`].
     ///
     /// # Panics
-    /// In a signal handler.
+    /// In a signal handler, in [`Host::machine_attached`](crate::Host::machine_attached), and if
+    /// this thread has stopped the world.
     pub fn attach(runtime: &Arc<Runtime>) -> Result<Machine, AttachError> {
-        if !asm::current().is_null() {
-            return Err(AttachError::AlreadyAttached);
-        }
-        let word = runtime.host.machine_attached();
-        if !asm::current().is_null() {
-            // The host has attached the thread in that very call.
-            runtime.host.machine_detached(word);
-            return Err(AttachError::AlreadyAttached);
-        }
-        let mut signal_stack = None;
-        let handlers_run_in = match ensure_signal_stack(&mut signal_stack) {
-            Ok(range) => range,
-            Err(NoSignalStack::Memory(error)) => {
-                runtime.host.machine_detached(word);
-                return Err(AttachError::SignalStack(error));
-            }
-            Err(NoSignalStack::InHandler) => panic!("no thread is attached in a signal handler"),
-        };
-        let entry = Arc::new(MachineEntry::new());
-        runtime.registry.add_machine(entry.clone());
-        runtime.stacks.open_cache();
-        let with = Attachment { entry, word, handlers_run_in, signal_stack, spare: None };
-        // SAFETY: the thread is not attached. The `Machine` detaches it on drop, on its thread.
-        let record = unsafe { ThreadRecord::attach(runtime, with) };
+        let record = attach_with_new_machine(runtime)?;
         Ok(Machine { record, _on_its_thread: PhantomData })
     }
 
@@ -129,7 +106,7 @@ impl Machine {
         let left = unsafe { asm::run(record.machine(), header) };
         let goroutine = record.running().take().expect("what was run");
         if left == YIELD {
-            goroutine.header.resume_value.store(0, Ordering::Relaxed);
+            goroutine.set_resume_value(Word::Plain(0));
             goroutine.status.stop(Status::Runnable);
         }
         entry.current.store(std::ptr::null_mut(), Ordering::Release);

@@ -2,12 +2,13 @@
 //! goes outside and comes back.
 
 use super::lib_call::LibCall;
+use super::places::Places;
 use crate::alarm;
 use crate::goroutine::Goroutine;
 use crate::memory::SignalStack;
 use crate::os;
 use crate::protocol::Status;
-use crate::runtime::{MachineEntry, Runtime, SpareMachine, stubs};
+use crate::runtime::{Host, MachineEntry, Runtime, SpareMachine, stubs};
 use crate::scan;
 use stackmark_asm::{
     self as asm,
@@ -39,10 +40,15 @@ pub(crate) struct ThreadRecord {
     system: Range<usize>,
     /// The goroutine that runs here, owned.
     running: Cell<Option<Arc<Goroutine>>>,
-    /// The host's word for this machine: see `Host::machine_attached`.
-    word: usize,
+    /// The host's word for this machine: see `Host::machine_attached`. `None` until the host has
+    /// heard of it.
+    word: Cell<Option<usize>>,
     /// The library call under way.
     pub(crate) lib_call: Cell<LibCall>,
+    /// On a native stack: where the foreign calls under way have begun.
+    pub(crate) foreign_calls: Places,
+    /// On a native stack: the native calls that have called managed code without going outside.
+    pub(crate) entries: Places,
     /// The addresses of the thread's alternate signal stack.
     pub(crate) handlers_run_in: Range<usize>,
     signal_stack: RefCell<Option<SignalStack>>,
@@ -59,15 +65,16 @@ impl std::fmt::Debug for ThreadRecord {
 /// What a thread is attached with.
 pub(crate) struct Attachment {
     pub(crate) entry: Arc<MachineEntry>,
-    /// The host's word for this machine: see `Host::machine_attached`.
-    pub(crate) word: usize,
     pub(crate) handlers_run_in: Range<usize>,
     pub(crate) signal_stack: Option<SignalStack>,
     pub(crate) spare: Option<SpareMachine>,
 }
 
 impl ThreadRecord {
-    /// Attaches the calling thread.
+    /// Attaches the calling thread, and tells the host. Waits while the world is stopped.
+    ///
+    /// # Panics
+    /// If this thread has stopped the world, and in the host: the thread is not attached then.
     ///
     /// # Safety
     /// The thread is not attached. It gives the value to [`ThreadRecord::detach`], or the
@@ -86,8 +93,10 @@ impl ThreadRecord {
             runtime: runtime.clone(),
             system: os::thread_stack(),
             running: Cell::new(None),
-            word: with.word,
+            word: Cell::new(None),
             lib_call: Cell::default(),
+            foreign_calls: Places::default(),
+            entries: Places::default(),
             handlers_run_in: with.handlers_run_in,
             signal_stack: RefCell::new(with.signal_stack),
             spare: Cell::new(with.spare),
@@ -96,11 +105,25 @@ impl ThreadRecord {
         let header = unsafe { &record.as_ref().header };
         header.on_hit.store(runtime.entry_points.on_hit, Ordering::Relaxed);
         header.on_leapfrog.store(runtime.entry_points.on_leapfrog, Ordering::Relaxed);
+        header.on_watched.store(runtime.entry_points.on_watched, Ordering::Relaxed);
         header.host.store(record.as_ptr() as usize, Ordering::Relaxed);
         os::set_thread_end(record.as_ptr().cast(), thread_ends);
         // SAFETY: the record stays in place until the thread is detached. No managed frame is on
         // the thread yet.
         unsafe { asm::set_current(record.as_ptr().cast()) };
+        /// Detaches a thread of which the host does not hear.
+        struct Undo(NonNull<ThreadRecord>);
+        impl Drop for Undo {
+            fn drop(&mut self) {
+                // SAFETY: attached just now, and not given to the caller.
+                unsafe { ThreadRecord::detach(self.0) };
+            }
+        }
+        let undo = Undo(record);
+        // SAFETY: it lives until it is detached.
+        let attached = unsafe { record.as_ref() };
+        attached.word.set(Some(attached.call_host(|host| host.machine_attached())));
+        std::mem::forget(undo);
         record
     }
 
@@ -160,7 +183,21 @@ impl ThreadRecord {
     /// The host's word for this machine: see `Host::machine_attached`.
     #[inline]
     pub(crate) fn word(&self) -> usize {
-        self.word
+        self.word.get().unwrap_or_default()
+    }
+
+    /// Calls `hook` of the host inside: a stop of the world waits for its end, and it waits for the
+    /// end of a stop.
+    fn call_host<R>(&self, hook: impl FnOnce(&dyn Host) -> R) -> R {
+        struct Leave<'r>(&'r ThreadRecord);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                self.0.leave_world();
+            }
+        }
+        self.runtime.enter_world(&self.entry.gate);
+        let _leave = Leave(self);
+        hook(&*self.runtime.host)
     }
 
     #[inline]
@@ -169,23 +206,40 @@ impl ThreadRecord {
         unsafe { (*self.lib_call.as_ptr()).function != 0 }
     }
 
+    /// No library call is under way any more.
+    pub(crate) fn end_lib_call(&self) {
+        self.lib_call.set(LibCall { function: 0, ..self.lib_call.get() });
+    }
+
+    /// Where native code starts when managed code calls out: see [`MachineHeader::system_sp`].
+    pub(crate) fn system_sp(&self) -> usize {
+        self.header.system_sp.load(Ordering::Relaxed)
+    }
+
     /// Whether the thread counts as running.
     #[inline]
     pub(crate) fn is_inside(&self) -> bool {
         self.entry.gate.is_inside()
     }
 
-    /// How often the thread has gone outside while it kept its goroutine.
+    /// How often the thread has gone outside while it kept its goroutine, or native code that runs
+    /// has called managed code.
     #[inline]
     pub(crate) fn times_away(&self) -> u64 {
         self.entry.times_away.load(Ordering::Relaxed)
     }
 
+    /// Ends what `Inside` has proven until now.
+    #[inline]
+    pub(crate) fn break_off(&self) {
+        let times = &self.entry.times_away;
+        times.store(times.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
     /// Goes outside with the goroutine that runs here.
     #[inline]
     pub(crate) fn leave_world(&self) {
-        let times = &self.entry.times_away;
-        times.store(times.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.break_off();
         self.runtime.world.exit(&self.entry.gate);
     }
 
@@ -233,7 +287,7 @@ impl ThreadRecord {
     /// Makes `goroutine`, which is InForeign, the goroutine of this thread.
     pub(crate) fn bind(&self, goroutine: Arc<Goroutine>) {
         let record = Arc::as_ptr(&goroutine);
-        goroutine.header.machine_word.store(self.word, Ordering::Relaxed);
+        goroutine.header.machine_word.store(self.word(), Ordering::Relaxed);
         goroutine.set_thread(self.entry.thread());
         self.header.goroutine.store(record as usize, Ordering::Relaxed);
         // Release: pairs with the Acquire of `MachineEntry::current`. The record is visible whole.
@@ -255,8 +309,7 @@ impl ThreadRecord {
         let runtime = &*self.runtime;
         {
             let settled = goroutine.scan_lock().end(stubs());
-            let counters = runtime.counters();
-            counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
+            runtime.counters().settle(settled);
             goroutine.status.stop(Status::Dead);
         }
         // The thread that waits for its scan sees it dead.
@@ -280,7 +333,9 @@ impl ThreadRecord {
                 // The thread ends within `Machine::inside`.
                 record.leave_world();
             }
-            record.runtime.host.machine_detached(record.word);
+            if let Some(word) = record.word.take() {
+                record.call_host(|host| host.machine_detached(word));
+            }
             // SAFETY: by our contract no managed frame is on this thread.
             unsafe { asm::set_current(std::ptr::null_mut()) };
             os::clear_thread_end();
@@ -340,8 +395,11 @@ pub(crate) fn start_running(runtime: &Runtime, goroutine: &Goroutine, from: Stat
     }
 }
 
-/// Gives back the stack of a goroutine that has ended.
+/// Gives back the stack of a goroutine that has ended, unless it is its thread's own.
 pub(crate) fn give_stack_back(runtime: &Runtime, goroutine: &Goroutine) {
+    if goroutine.is_on_thread() {
+        return;
+    }
     let memory = goroutine.memory.lock().take().expect("a goroutine that has run has a stack");
     scan::release(runtime, memory);
 }

@@ -38,6 +38,8 @@ pub fn full_backtrace(mut visit: impl FnMut(usize) -> ControlFlow<()>) {
             || [
                 asm::system_call_range(),
                 asm::callback_range(),
+                asm::enter_range(),
+                asm::call_native_range(),
                 asm::entry_range(),
                 barrier::pool(),
             ]

@@ -4,7 +4,8 @@
 //! returns wholly free spans to the system; the collector calls it when no cycle runs. Each machine
 //! keeps a few free small stacks, so that starting and ending goroutines rarely takes a lock.
 //! *Medium* stacks, up to the move limit, are mapped one by one. A *reserved* stack is a range of
-//! the maximum size whose pages appear when they are touched. It grows and shrinks in place.
+//! the maximum size, of which the part that has been in use is accessible. It grows and shrinks in
+//! place. The rest takes no memory and no room in core files, and its lowest page is a guard.
 //! What the system does not unmap is kept without its pages, and used again.
 //!
 //! Giving pages back takes the system time in proportion to their number: some 100 ns each. So no
@@ -16,6 +17,7 @@ use crate::os::{self, Mapping};
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -93,18 +95,12 @@ fn order(size: usize) -> usize {
     (size / MIN_STACK).ilog2() as usize
 }
 
-/// A reserved range that no stack is in. Its pages have been given back.
-struct FreeRange {
-    at: usize,
-    /// Whether its first page is a guard.
-    guarded: bool,
-}
-
 /// All stack memory of a runtime.
 pub(crate) struct StackPool {
     small: Mutex<Small>,
     medium: Mutex<BTreeMap<usize, Vec<usize>>>,
-    ranges: Mutex<Vec<FreeRange>>,
+    /// Reserved ranges that no stack is in. Their pages have been given back.
+    ranges: Mutex<Vec<usize>>,
     /// Bytes of a page.
     page: usize,
     range_bytes: usize,
@@ -223,29 +219,42 @@ impl StackPool {
     pub(crate) fn reserve(&self, size: usize) -> Result<StackMemory, StackError> {
         debug_assert!(size <= self.range_bytes - self.page);
         let kept = self.ranges.lock().pop();
-        let FreeRange { at, guarded } = match kept {
-            Some(range) => range,
-            None => FreeRange { at: map(self.range_bytes, Mapping::Reserved)?, guarded: false },
+        let at = match kept {
+            Some(at) => at,
+            None => map(self.range_bytes, Mapping::Reserved)?,
         };
-        // SAFETY: the first page of our own mapping, in which no stack is.
-        if !guarded && let Err(error) = unsafe { os::guard_page(at) } {
+        let hi = at + self.range_bytes;
+        let lo = hi - size;
+        if let Err(error) = self.open(lo..hi) {
             if !unmap(at, self.range_bytes) {
-                // Behind those with a guard.
-                self.ranges.lock().insert(0, FreeRange { at, guarded });
+                self.ranges.lock().push(at);
             }
-            return Err(StackError::out_of_memory(self.range_bytes, &error));
+            return Err(error);
         }
         self.count(size);
-        let hi = at + self.range_bytes;
-        let origin = Origin::Reserved { base: at + self.page, touched: hi - size };
-        Ok(StackMemory { lo: hi - size, hi, origin })
+        let origin = Origin::Reserved { base: at + self.page, touched: lo };
+        Ok(StackMemory { lo, hi, origin })
     }
 
-    /// Grows or shrinks a reserved stack in place to `size` bytes. Takes no time to speak of: a
-    /// stack that shrinks keeps its pages until [`StackPool::give_piece_back`] takes them.
+    /// Makes a part of a reserved range accessible.
     ///
     /// # Errors
-    /// [`StackError::Overflow`] if the range has fewer bytes.
+    /// [`StackError::OutOfMemory`].
+    fn open(&self, part: Range<usize>) -> Result<(), StackError> {
+        let bytes = part.len();
+        let pages = part.start / self.page * self.page..part.end.next_multiple_of(self.page);
+        // SAFETY: the pages lie in a mapping of this pool. Some of them may be in use already.
+        unsafe { os::make_accessible(pages) }
+            .map_err(|error| StackError::out_of_memory(bytes, &error))
+    }
+
+    /// Grows or shrinks a reserved stack in place to `size` bytes. Takes no time that depends on
+    /// the size: a stack that shrinks keeps its pages until [`StackPool::give_piece_back`] takes
+    /// them.
+    ///
+    /// # Errors
+    /// [`StackError::Overflow`] if the range has fewer bytes, [`StackError::OutOfMemory`]. The
+    /// stack is as it was then.
     pub(crate) fn resize(&self, memory: &mut StackMemory, size: usize) -> Result<(), StackError> {
         let Origin::Reserved { base, touched } = &mut memory.origin else {
             unreachable!("only reserved stacks grow in place")
@@ -253,11 +262,13 @@ impl StackPool {
         if size > memory.hi - *base {
             return Err(StackError::Overflow { limit: memory.hi - *base });
         }
-        memory.lo = memory.hi - size;
-        if memory.lo < *touched {
-            self.count(*touched - memory.lo);
-            *touched = memory.lo;
+        let lo = memory.hi - size;
+        if lo < *touched {
+            self.open(lo..*touched)?;
+            self.count(*touched - lo);
+            *touched = lo;
         }
+        memory.lo = lo;
         Ok(())
     }
 
@@ -310,10 +321,10 @@ impl StackPool {
             Origin::Reserved { base, touched } => {
                 give_back(touched, memory.hi);
                 self.resident.fetch_sub(memory.hi - touched, Relaxed);
-                let range = FreeRange { at: base - self.page, guarded: true };
+                let at = base - self.page;
                 let is_kept = self.ranges.lock().len() < KEPT_RANGES;
-                if is_kept || !unmap(range.at, self.range_bytes) {
-                    self.ranges.lock().push(range);
+                if is_kept || !unmap(at, self.range_bytes) {
+                    self.ranges.lock().push(at);
                 }
             }
         }
@@ -411,8 +422,8 @@ impl Drop for StackPool {
         for (&size, kept) in self.medium.get_mut().iter() {
             kept.iter().for_each(|&lo| _ = unmap(lo, size));
         }
-        for range in self.ranges.get_mut().iter() {
-            let _ = unmap(range.at, self.range_bytes);
+        for &at in self.ranges.get_mut().iter() {
+            let _ = unmap(at, self.range_bytes);
         }
     }
 }

@@ -11,6 +11,10 @@ pub const MAX_FRAME: usize = 1024;
 /// frame before its check runs, and a call out or a barrier stub needs more bytes below that.
 pub const STACK_GUARD: usize = MAX_FRAME + asm::CALL_BYTES + 64;
 
+/// Bytes at the low end of a thread's own stack that managed code leaves free: for the native code
+/// that it calls there, and for hits, which visit frames.
+pub(crate) const NATIVE_GUARD: usize = 64 << 10;
+
 // A new stack has room above the guard.
 const _: () = assert!(MIN_STACK > STACK_GUARD + asm::PREPARED_BYTES + 256);
 
@@ -60,8 +64,8 @@ pub(crate) enum Origin {
     Small,
     /// A mapping of its own.
     Medium,
-    /// A reserved range, of which the upper part is in use. `base` is its lowest
-    /// address above the guard page. Pages at `touched` and above have not been given back since
+    /// A reserved range, of which the upper part is in use. `base` is its lowest address above the
+    /// guard page. Pages at `touched` and above are accessible, and have not been given back since
     /// they were in use.
     Reserved { base: usize, touched: usize },
 }

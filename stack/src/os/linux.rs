@@ -3,13 +3,15 @@
 #[cfg(not(any(stackmark_loom, stackmark_tsan)))]
 mod fences;
 mod forks;
+mod jumps;
 mod pages;
 mod signals;
 
 #[cfg(not(any(stackmark_loom, stackmark_tsan)))]
 pub(crate) use fences::{fence_all_threads, prepare_fence_of_all_threads, visit_all_processors};
 pub(crate) use forks::word_that_a_fork_clears;
-pub(crate) use pages::{Mapping, give_pages_back, guard_page, map, page_size, unmap};
+pub(crate) use jumps::next_longjmp;
+pub(crate) use pages::{Mapping, give_pages_back, make_accessible, map, page_size, unmap};
 pub(crate) use signals::{
     AlternateStack, handle_faults, handlers_without_alternate_stack, interrupt, interrupted,
 };
@@ -52,6 +54,15 @@ pub(crate) fn default_thread_stack() -> usize {
         Ok(bytes) if got == 0 && limit.rlim_cur != libc::RLIM_INFINITY => bytes.clamp(LEAST, MOST),
         _ => USUAL,
     }
+}
+
+/// How long the calling thread has run on a processor, in nanoseconds; `None` where the system does
+/// not say.
+pub(crate) fn thread_time() -> Option<u64> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call only writes the time.
+    let got = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    (got == 0).then(|| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
 /// A destructor that is called at the end of a thread with the value of [`set_thread_end`].
@@ -153,8 +164,7 @@ pub(crate) fn exit_now(status: c_int) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// What the system says about shadow stacks of the calling thread and about keys for
-/// signed return addresses.
+/// What the system says about shadow stacks of the calling thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ProtectionFacts {
     /// x86: the features that `ARCH_SHSTK_STATUS` names, if the system knows the call.
@@ -165,8 +175,6 @@ pub(crate) struct ProtectionFacts {
     pub(crate) arm64_hardware: u64,
     /// arm64: what `PR_GET_SHADOW_STACK_STATUS` names.
     pub(crate) arm64_shadow_stack: Option<u64>,
-    /// arm64: what `PR_PAC_GET_ENABLED_KEYS` names.
-    pub(crate) arm64_keys: Option<u64>,
 }
 
 /// Asks the system. Called on the thread that starts the other threads, which inherit its state.
@@ -190,21 +198,18 @@ pub(crate) fn protection_facts() -> ProtectionFacts {
 pub(crate) fn protection_facts() -> ProtectionFacts {
     /// Since Linux 6.13.
     const PR_GET_SHADOW_STACK_STATUS: c_int = 74;
-    const PR_PAC_GET_ENABLED_KEYS: c_int = 61;
     let mut status: u64 = 0;
     // SAFETY: the first call reads the auxiliary vector, the second writes one word to `status` or
-    // fails, the third returns a number.
-    let (arm64_hardware, stacks, keys) = unsafe {
+    // fails.
+    let (arm64_hardware, stacks) = unsafe {
         (
             libc::getauxval(libc::AT_HWCAP),
             libc::prctl(PR_GET_SHADOW_STACK_STATUS, &raw mut status, 0_u64, 0_u64, 0_u64),
-            libc::prctl(PR_PAC_GET_ENABLED_KEYS, 0_u64, 0_u64, 0_u64, 0_u64),
         )
     };
     ProtectionFacts {
         arm64_hardware,
         arm64_shadow_stack: (stacks == 0).then_some(status),
-        arm64_keys: u64::try_from(keys).ok(),
         ..ProtectionFacts::default()
     }
 }

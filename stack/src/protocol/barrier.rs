@@ -19,15 +19,19 @@
 //!    after a removal while the goroutine is not InForeign. A stub removed under a goroutine
 //!    InForeign waits in *limbo* until the goroutine runs managed code or ends.
 //! 5. A slot is named by its depth: stack_hi - address. So a move of the stack changes no barrier.
+//! 6. The table has plain addresses. A slot of a frame that signs its return address holds a signed
+//!    word, whether that is a stub or not, until the goroutine returns through it.
 
 use crate::protocol::sync::{AtomicU64, LeftOut, Mutex, Ordering, left_out};
+use std::collections::VecDeque;
 
-/// The return slots of one stack, by depth.
+/// The return slots of one stack, by depth. A frame that is left by a return with a signed address
+/// has a word in its slot that is `signed` (arm64 PAC).
 pub(crate) trait Slots {
-    /// The word in the slot.
-    fn read(&self, depth: usize) -> usize;
-    /// Replaces the word.
-    fn write(&mut self, depth: usize, word: usize);
+    /// The address in the slot. Of a signed word the signature is checked.
+    fn read(&self, depth: usize, signed: bool) -> usize;
+    /// Replaces the word in the slot by this address, which is signed if the word is to be.
+    fn write(&mut self, depth: usize, address: usize, signed: bool);
 }
 
 /// Saved return addresses and the words that stand for stubs.
@@ -70,6 +74,8 @@ pub(crate) struct Barrier {
     /// The number of the frame that owns the slot, counted from the young end. Older frames are
     /// frozen. Frames that come later have numbers below 1.
     pub(crate) frame: i64,
+    /// The frame signs its return address.
+    pub(crate) signed: bool,
 }
 
 /// What became of barriers.
@@ -100,7 +106,7 @@ pub(crate) struct UnknownHit {
 #[derive(Debug, Default)]
 pub(crate) struct BarrierList {
     /// Oldest first (invariant 1).
-    unhit: Vec<Barrier>,
+    unhit: VecDeque<Barrier>,
     /// Stubs of removed barriers that may not be given back yet (invariant 4).
     limbo: Vec<u32>,
 }
@@ -108,11 +114,11 @@ pub(crate) struct BarrierList {
 impl BarrierList {
     /// The lowest barrier that has not been hit.
     pub(crate) fn lowest(&self) -> Option<Barrier> {
-        self.unhit.last().copied()
+        self.unhit.back().copied()
     }
 
     /// The barriers that have not been hit, oldest first.
-    pub(crate) fn unhit(&self) -> &[Barrier] {
+    pub(crate) fn unhit(&self) -> &VecDeque<Barrier> {
         &self.unhit
     }
 
@@ -123,17 +129,19 @@ impl BarrierList {
             self.unhit.get(at).is_none_or(|b| b.depth != barrier.depth),
             "one barrier per slot"
         );
-        let return_address = slots.read(barrier.depth);
+        let Barrier { depth, stub, signed, .. } = barrier;
+        let return_address = slots.read(depth, signed);
         if left_out(LeftOut::SavedFirst) {
-            slots.write(barrier.depth, table.hijacked_word(barrier.stub));
+            slots.write(depth, table.hijacked_word(stub), signed);
         }
-        table.save(barrier.stub, return_address);
-        slots.write(barrier.depth, table.hijacked_word(barrier.stub));
+        table.save(stub, return_address);
+        slots.write(depth, table.hijacked_word(stub), signed);
         self.unhit.insert(at, barrier);
     }
 
     /// The goroutine returns through `stub` in the slot at `depth`. Puts the return address back
-    /// into the slot. Also returns the barrier.
+    /// into the slot, not signed: the function has checked the signature of the stub, and the stub
+    /// goes on at what the slot holds. Also returns the barrier.
     ///
     /// # Errors
     /// [`UnknownHit`]; leapfrogged barriers are settled even then.
@@ -149,8 +157,8 @@ impl BarrierList {
         let leapfrogged = self.leave(pool, depth).leapfrogged;
         match self.lowest() {
             Some(b) if b.depth == depth && b.stub == stub => {
-                slots.write(depth, table.saved(stub));
-                self.unhit.pop();
+                slots.write(depth, table.saved(stub), false);
+                self.unhit.pop_back();
                 pool.give(stub);
                 self.settle_limbo(pool);
                 Ok((Settled { hit: 1, leapfrogged, removed: 0 }, b))
@@ -163,9 +171,9 @@ impl BarrierList {
     /// through them. Settles their barriers. The slots are dead memory and stay as they are.
     pub(crate) fn leave(&mut self, pool: &StubPool, depth: usize) -> Settled {
         let mut settled = Settled::default();
-        while let Some(b) = self.unhit.last().filter(|b| b.depth > depth) {
+        while let Some(b) = self.unhit.back().filter(|b| b.depth > depth) {
             pool.give(b.stub);
-            self.unhit.pop();
+            self.unhit.pop_back();
             settled.leapfrogged += 1;
         }
         settled
@@ -249,7 +257,7 @@ impl BarrierList {
     /// Adds `more` to the numbers of frames whose barriers are younger than `depth`: the scan that
     /// has placed them counted from elsewhere.
     pub(crate) fn renumber_younger(&mut self, depth: usize, more: i64) {
-        for b in self.unhit.iter_mut().filter(|b| b.depth > depth) {
+        for b in self.unhit.iter_mut().rev().take_while(|b| b.depth > depth) {
             b.frame += more;
         }
     }
@@ -263,8 +271,8 @@ impl BarrierList {
         foreign: bool,
     ) {
         // A slot that no longer holds its stub is left alone, and the stub stays taken.
-        if slots.read(b.depth) == table.hijacked_word(b.stub) {
-            slots.write(b.depth, table.saved(b.stub));
+        if slots.read(b.depth, b.signed) == table.hijacked_word(b.stub) {
+            slots.write(b.depth, table.saved(b.stub), b.signed);
             if foreign && !left_out(LeftOut::Limbo) {
                 self.limbo.push(b.stub);
             } else {

@@ -49,3 +49,18 @@ impl Dirty {
         self.0.store(0, Ordering::Relaxed);
     }
 }
+
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_for_its_cycle_until_it_is_cleared() {
+        let dirty = Dirty::default();
+        assert!(!dirty.is_dirty() && !dirty.is_marked(7));
+        dirty.mark(7);
+        assert!(dirty.is_dirty() && dirty.is_marked(7) && !dirty.is_marked(8));
+        dirty.clear();
+        assert!(!dirty.is_dirty() && !dirty.is_marked(7));
+    }
+}

@@ -15,7 +15,8 @@
 //! 7. *Blocking*: while a scan is incomplete and the goroutine runs managed code, one of two
 //!    things blocks its way to unvisited frames. Either an unhit barrier lies in a frame that this
 //!    scan has visited; the lowest such barrier is the frontier. Or every running frame is younger
-//!    than a foreign call at depth `rest`, whose return passes [`StackScan::protect`].
+//!    than a native call at depth `rest`, whose return passes [`StackScan::protect`]: a foreign
+//!    call, or one that [`StackScan::watched`] names.
 //! 8. *Reading*: a worker visits frozen frames only, and writes no slot. It records the barriers to
 //!    place in `pending`. Their frames are visited and still frozen, because an unhit barrier or
 //!    `rest` blocks the way to them. The owner places them before it gets there.
@@ -52,18 +53,13 @@
 use crate::protocol::barrier::{Barrier, BarrierList, Settled, Slots, StubPool, Table, UnknownHit};
 use crate::protocol::sync::{LeftOut, left_out};
 use access::{Budget, Frames, Position, RescanStart, ScanCounts, Spacing, StackAccess};
+use pending::{Pending, Placement};
 
 pub(crate) mod access;
+mod pending;
 mod unvisited;
+mod watched;
 pub(crate) mod young;
-
-/// A slot that a barrier will be placed in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Placement {
-    depth: usize,
-    /// The number of the frame that owns the slot: see [`Barrier::frame`].
-    frame: i64,
-}
 
 /// What came of the barriers that were to be placed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -116,15 +112,16 @@ pub(crate) struct StackScan {
     barriers: BarrierList,
     epoch: u64,
     unscanned: Option<Unscanned>,
-    /// Rescan barriers that are not placed yet, youngest first.
-    pending: Vec<Placement>,
+    /// Rescan barriers that are not placed yet.
+    pending: Pending,
     /// Where the next frontier will be placed.
     frontier: Option<Placement>,
-    /// Depth of the foreign call that takes the place of the frontier.
+    /// Depth of the native call that takes the place of the frontier.
     rest: Option<usize>,
     /// The number of the oldest frame that the last complete scan found.
     oldest: i64,
-    /// The number of the frame beyond the youngest that a scan has visited.
+    /// The number of the frame beyond the youngest that a scan has visited. Too small where frames
+    /// without barriers were left at once: counts of frames are made of it, and no more.
     youngest: i64,
     /// The least depth that protect, calls_back or thaw was called with since the scan began. No
     /// foreign call at less depth has returned or called back since.
@@ -152,7 +149,7 @@ impl StackScan {
     pub(crate) fn limit(&self) -> Option<(usize, u64)> {
         let lowest = self.barriers.lowest().map(|b| (b.depth, b.frame));
         // Frames of pending barriers are visited and blocked (invariant 8).
-        let pending = self.pending.first().map(|mark| (mark.depth, mark.frame));
+        let pending = self.pending.youngest().map(|mark| (mark.depth, mark.frame));
         lowest.max(pending).map(|(depth, frame)| (depth, self.beyond(frame)))
     }
 
@@ -199,6 +196,7 @@ impl StackScan {
         debug_assert!(self.is_complete(), "one scan at a time");
         let mut settled = self.barriers.leave(access.pool, at.depth);
         let placed = self.place_pending(access, at.depth).barriers;
+        self.pending.begin_again();
         if spacing != Spacing::EveryFrame {
             settled.removed = self.barriers.thin_out(
                 &mut access.slots,
@@ -335,7 +333,7 @@ impl StackScan {
         }
         let removed =
             self.barriers.remove_younger(&mut access.slots, &access.table, access.pool, word);
-        self.pending.retain(|mark| mark.depth < word);
+        self.pending.drop_younger(word);
         // Frames beyond a foreign call at less depth have not changed.
         self.reached = self.reached.min(word);
         let mut counts = self.protect(access, depth, Budget { frames: 1, bytes: 0 }, frames)?;
@@ -344,27 +342,20 @@ impl StackScan {
         Ok(counts)
     }
 
-    /// The goroutine calls back into managed code from a foreign call at `depth`. Frames there
-    /// count as run.
-    pub(crate) fn calls_back(&mut self, depth: usize) {
-        self.reached = self.reached.min(depth);
-    }
-
     /// Whether a rescan can stop behind the callback frame that returns to a foreign call at
     /// `depth`: no frame there has run since its visit.
     pub(crate) fn is_frozen(&self, depth: usize) -> bool {
         self.is_complete() && depth < self.reached
     }
 
-    /// Checks invariants 1, 2 and 7 for a goroutine whose youngest frame is
-    /// at `depth`. For debugging.
+    /// Checks invariants 1, 2 and 7 where the youngest frame is at `depth`. For debugging.
     ///
     /// # Panics
     /// If one of them does not hold.
     pub(crate) fn check(&self, slots: &impl Slots, table: &impl Table, depth: usize) {
         for barrier in self.barriers.unhit().iter().filter(|b| b.depth <= depth) {
             assert_eq!(
-                slots.read(barrier.depth),
+                slots.read(barrier.depth, barrier.signed),
                 table.hijacked_word(barrier.stub),
                 "the slot of {barrier:?}"
             );
@@ -372,12 +363,6 @@ impl StackScan {
         if let Some(unscanned) = self.unscanned {
             assert!(self.is_blocked(&unscanned, depth), "nothing blocks the way to {unscanned:?}");
         }
-    }
-
-    /// Adds a barrier to be placed. An earlier scan may have left older ones, which wait for stubs.
-    fn add_pending(&mut self, mark: Placement) {
-        let at = self.pending.partition_point(|other| other.depth > mark.depth);
-        self.pending.insert(at, mark);
     }
 
     /// Places the pending barriers, youngest first, and the frontier. Drops those younger than
@@ -392,42 +377,28 @@ impl StackScan {
             self.frontier = None;
         }
         let mut placed = Placed::default();
-        let mut kept = 0;
-        for i in 0..self.pending.len() {
-            let mark = self.pending[i];
-            if mark.depth > depth {
-                continue;
-            }
+        self.pending.drop_younger(depth + 1);
+        while let Some(mark) = self.pending.youngest() {
             // The lowest barrier is needed now. Those beyond it can wait until it is hit.
             let lowest = self.barriers.lowest().is_none_or(|b| b.depth < mark.depth);
             let stub = if lowest { access.pool.take() } else { access.pool.take_if_plenty() };
             match stub {
                 Some(stub) => {
-                    self.barriers.place(
-                        &mut access.slots,
-                        &access.table,
-                        Barrier { depth: mark.depth, stub, frame: mark.frame },
-                    );
+                    self.barriers.place(&mut access.slots, &access.table, mark.barrier(stub));
                     placed.barriers += 1;
                 }
                 // Without a younger barrier that blocks, this one cannot wait: it is dropped.
                 None if lowest => placed.short = true,
-                None => {
-                    self.pending[kept] = mark;
-                    kept += 1;
-                }
+                // Neither is there a stub for an older one.
+                None => break,
             }
+            self.pending.pop_youngest();
         }
-        self.pending.truncate(kept);
         if let Some(mark) = self.frontier {
             if self.unscanned.is_none() || mark.depth > depth {
                 self.frontier = None;
             } else if let Some(stub) = access.pool.take() {
-                self.barriers.place(
-                    &mut access.slots,
-                    &access.table,
-                    Barrier { depth: mark.depth, stub, frame: mark.frame },
-                );
+                self.barriers.place(&mut access.slots, &access.table, mark.barrier(stub));
                 self.frontier = None;
                 placed.barriers += 1;
             } else {
@@ -459,16 +430,16 @@ impl StackScan {
                 continue;
             }
             let legal = frames.refusal().is_none();
+            let (frame, signed) = (scan.frames as i64, frames.is_signed());
             if legal && due {
                 // A refusal does not use up the distance: the next older frame is tried.
-                self.add_pending(Placement { depth: slot, frame: scan.frames as i64 });
+                self.pending.add_oldest(Placement { depth: slot, frame, signed });
                 scan.use_up(slot);
             }
             if spent && (legal || frames.may_rest()) {
                 scan.at = frames.position();
                 if legal {
-                    self.frontier =
-                        (!due).then_some(Placement { depth: slot, frame: scan.frames as i64 });
+                    self.frontier = (!due).then_some(Placement { depth: slot, frame, signed });
                 } else {
                     self.frontier = None;
                     self.rest = Some(scan.at.depth);

@@ -19,7 +19,7 @@ pub(crate) use frontier::access::{
 };
 pub(crate) use frontier::young::YoungBound;
 pub use request::Request;
-pub(crate) use request::{Requests, Signal};
+pub(crate) use request::{Requests, Signal, ask_all};
 pub(crate) use spare::{Node, SpareList};
 pub use status::Status;
 pub(crate) use status::{Held, StatusWord};

@@ -7,9 +7,10 @@
 //! 2. A [fenced](Signal::Fenced) asker stores the flag, fences, and stores the word. The goroutine
 //!    rewrites the word, fences, and reads the flags. So either one of the two leaves the word at
 //!    `usize::MAX`, or the goroutine has taken the request.
-//! 3. The fence interrupts every thread of the process. An asker that asks again in a moment sends
-//!    a [hint](Signal::Hint), without the fence: the goroutine may overwrite the word meanwhile.
-//!    Before the asker sleeps, it asks fenced.
+//! 3. The fence interrupts every thread of the process. An asker that asks again, as long as it
+//!    waits, sends a [hint](Signal::Hint) without the fence. The goroutine may miss the flag and
+//!    overwrite the word where both are stored while it rewrites the word. The next hint stores the
+//!    word again.
 
 use crate::protocol::sync::{AtomicU32, LeftOut, Ordering, heavy_fence, left_out, light_fence};
 
@@ -80,24 +81,27 @@ impl Requests {
             Signal::Hint => {
                 if self.0.load(Ordering::Relaxed) & what.0 != what.0 {
                     // Release: pairs with the Acquire of `take`. What the asker wrote before is
-                    // visible to the goroutine that takes the request.
+                    // visible to the goroutine that takes the request. Not so where the flag is set
+                    // already: what the goroutine then misses, the asker asks for again.
                     self.0.fetch_or(what.0, Ordering::Release);
                 }
             }
             Signal::Fenced => {
-                // Release: as above.
-                let asked = self.0.fetch_or(what.0 | what.0 << FENCED_SHIFT, Ordering::Release);
-                if asked >> FENCED_SHIFT & what.0 == what.0 {
-                    // Not taken yet: the earlier asker stores the word, or has stored it.
+                if !self.announce(what) {
                     return;
                 }
-                // Invariant 2: pairs with the fence in `rewrite`.
-                if !left_out(LeftOut::RequestFence) {
-                    heavy_fence();
-                }
+                fence_requests();
             }
         }
         word.store(usize::MAX, Ordering::Relaxed);
+    }
+
+    /// Sets the flags of a fenced request. Followed by the fence, and by a store of the word.
+    /// False: the same was asked before and is not taken yet, and the earlier asker does the rest.
+    fn announce(&self, what: Request) -> bool {
+        // Release: as in `ask`.
+        let asked = self.0.fetch_or(what.0 | what.0 << FENCED_SHIFT, Ordering::Release);
+        asked >> FENCED_SHIFT & what.0 != what.0
     }
 
     /// Whether any request is pending.
@@ -125,5 +129,29 @@ impl Requests {
     }
 }
 
+/// Asks several goroutines for the same, fenced, with one fence for all.
+pub(crate) fn ask_all<'g, W: PollWord + 'g>(
+    what: Request,
+    goroutines: impl Iterator<Item = (&'g Requests, &'g W)>,
+) {
+    let words: Vec<_> =
+        goroutines.filter(|(requests, _)| requests.announce(what)).map(|(_, word)| word).collect();
+    if !words.is_empty() {
+        fence_requests();
+    }
+    for word in words {
+        word.store(usize::MAX, Ordering::Relaxed);
+    }
+}
+
+/// Invariant 2: pairs with the fence in [`Requests::rewrite`].
+fn fence_requests() {
+    if !left_out(LeftOut::RequestFence) {
+        heavy_fence();
+    }
+}
+
 #[cfg(all(test, stackmark_loom))]
 mod models;
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests;

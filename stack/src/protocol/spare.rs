@@ -4,10 +4,10 @@
 //!
 //! 1. A node is either in the list or taken by one thread. Only that thread uses its value. Nodes
 //!    are never freed before the list.
-//! 2. The head packs the first node's address and a tag. Every change of the head counts the tag
-//!    up. So the compare-and-swap that takes a node fails if the head has changed since it was
-//!    read, even back to the same node. When it succeeds, the `next` that was read is the one that
-//!    the node had in the list.
+//! 2. The head packs the first node's address and a tag. Every node that is put in counts the tag
+//!    up. So the compare-and-swap that takes a node fails if a node was put in since the head was
+//!    read, the same one for example. When it succeeds, the node has been in the list all the time,
+//!    and the `next` that was read is the one that it has there.
 
 use crate::protocol::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
 use std::ptr::NonNull;
@@ -82,7 +82,7 @@ impl<T> SpareList<T> {
             let next = unsafe { &(*node.as_ptr()).next }.load(Ordering::Relaxed);
             let swapped = self.head.compare_exchange_weak(
                 head,
-                pack(next, head + 1),
+                pack(next, head),
                 // Relaxed: the head is the one that was read, by an Acquire.
                 Ordering::Relaxed,
                 Ordering::Acquire,
@@ -145,3 +145,5 @@ impl<T> Drop for SpareList<T> {
 
 #[cfg(all(test, stackmark_loom))]
 mod models;
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests;

@@ -173,6 +173,8 @@ impl StatusWord {
         if self.is_foreign() {
             return Ok(Status::Foreign);
         }
+        // Relaxed: the fence above makes it a Release. The goroutine may read this 0 in place of
+        // the last holder's, and must see what that one wrote.
         self.held.store(0, Ordering::Relaxed);
         Err(Status::Running)
     }
@@ -293,3 +295,5 @@ impl<T> Drop for Held<'_, T> {
 
 #[cfg(all(test, stackmark_loom))]
 mod models;
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests;

@@ -6,17 +6,21 @@
 //! fences are operations that ThreadSanitizer understands. Code that never runs under a
 //! model uses the standard types.
 
+mod counts;
+pub use counts::{ThreadCounts, thread_counts};
+
 #[cfg(not(stackmark_loom))]
 mod real {
     #[cfg(not(stackmark_tsan))]
     pub use super::asymmetric::{heavy_fence, light_fence, prepare_fences};
+    use super::counts;
     #[cfg(stackmark_tsan)]
     pub use super::read_modify_write::{fence, heavy_fence, light_fence, prepare_fences};
     use std::sync::OnceLock;
     #[cfg(not(stackmark_tsan))]
     pub use std::sync::atomic::fence;
     pub use std::sync::atomic::{
-        AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+        AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
     };
     use std::time::{Duration, Instant};
 
@@ -90,6 +94,7 @@ mod real {
         }
         /// Gives up the lock until notified. May return without a notification.
         pub fn wait<'a, T>(&self, mut guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+            counts::count_wait();
             self.0.wait(&mut guard);
             guard
         }
@@ -99,16 +104,17 @@ mod real {
             mut guard: MutexGuard<'a, T>,
             timeout: Duration,
         ) -> MutexGuard<'a, T> {
+            counts::count_wait();
             self.0.wait_for(&mut guard, timeout);
             guard
         }
         /// Wakes one waiter.
         pub fn notify_one(&self) {
-            self.0.notify_one();
+            counts::count_wakes(self.0.notify_one().into());
         }
         /// Wakes all waiters.
         pub fn notify_all(&self) {
-            self.0.notify_all();
+            counts::count_wakes(self.0.notify_all());
         }
     }
 }
@@ -150,7 +156,7 @@ mod read_modify_write {
 mod real {
     use super::{LeftOut, left_out};
     pub use loom::sync::atomic::{
-        AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+        AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
     use std::ops::{Deref, DerefMut};
     use std::time::Duration;
@@ -289,6 +295,8 @@ pub enum LeftOut {
     Limbo,
     /// A barrier blocks the goroutine's way to unvisited frames.
     Frontier,
+    /// A native call that comes back to managed code compares what is watched.
+    Watch,
     /// A worker compares its cycle with the scan's.
     Epoch,
     /// Every lock.
@@ -305,6 +313,8 @@ pub enum LeftOut {
     Handshake,
     /// The fence between `inside` and `stopping`.
     WorldFence,
+    /// The heavy fence between the hint that a thread can be woken and the queues.
+    WakeFence,
     /// A buffer of the write barrier is handed over before it leaves the list of buffers.
     HandOver,
     /// A sweeper of all blocks waits for the allocators that sweep a block of their own.
@@ -331,6 +341,10 @@ pub enum LeftOut {
     OffLast,
     /// The end of marking waits for workers that have taken what came late.
     CloseWait,
+    /// A goroutine that runs next is taken by one step.
+    NextExchange,
+    /// The monitor takes a goroutine that runs next, and queues it, under the lock.
+    RouseLock,
 }
 
 /// Whether the running model leaves this out. Never, outside of models.

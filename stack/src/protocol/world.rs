@@ -10,10 +10,11 @@
 //! 2. A machine inside passes [`World::safepoint`] soon after it is asked to. The caller of
 //!    [`World::stop`] or [`World::handshake`] does the asking. The machine waits at the safepoint
 //!    while the world is stopped.
-//! 3. A ragged handshake ends when every machine has been outside or at a safepoint since it began,
+//! 3. A waiter counts itself in `watched` before the same heavy fence. So a machine that goes
+//!    outside sees that it must notify, or the waiter sees it outside: one fence serves both.
+//! 4. A ragged handshake ends when every machine has been outside or at a safepoint since it began,
 //!    each at a moment of its own.
 
-use crate::protocol::request::Signal;
 use crate::protocol::sync::{
     AtomicBool, AtomicU64, AtomicUsize, Condvar, LeftOut, Mutex, Ordering, heavy_fence, left_out,
     light_fence, spin,
@@ -62,7 +63,8 @@ pub(crate) struct World {
     stopping: AtomicUsize,
     /// The number of the last handshake begun.
     handshake: AtomicU64,
-    /// The number of waiters. While it is not 0, a machine that goes outside notifies.
+    /// The number of waiters (invariant 3). While it is not 0, a machine that goes outside
+    /// notifies. Relaxed everywhere: the fences order it.
     watched: AtomicUsize,
     lock: Mutex<()>,
     changed: Condvar,
@@ -70,17 +72,35 @@ pub(crate) struct World {
 
 /// A thread that waits for machines.
 pub(crate) trait Waiter<M> {
-    /// Asks a machine that is inside to pass a safepoint. Called repeatedly, under the lock that
+    /// Asks a machine that is inside to pass a safepoint. Called repeatedly, so a request that is
+    /// lost does not matter. Once the waiter has stopped spinning, it is called under the lock that
     /// machines take to go outside.
-    fn ask(&mut self, machine: &M, signal: Signal);
+    fn ask(&mut self, machine: &M);
 
     /// Called between two looks once the waiter has stopped spinning, under no lock.
     fn between_looks(&mut self) {}
 }
 
-impl<M, F: FnMut(&M, Signal)> Waiter<M> for F {
-    fn ask(&mut self, machine: &M, signal: Signal) {
-        self(machine, signal);
+impl<M, F: FnMut(&M)> Waiter<M> for F {
+    fn ask(&mut self, machine: &M) {
+        self(machine);
+    }
+}
+
+/// A waiter for machines, as long as the value lives.
+struct Watches<'w>(&'w World);
+
+impl<'w> Watches<'w> {
+    /// Followed by a heavy fence: invariant 3.
+    fn new(world: &'w World) -> Self {
+        world.watched.fetch_add(1, Ordering::Relaxed);
+        Watches(world)
+    }
+}
+
+impl Drop for Watches<'_> {
+    fn drop(&mut self) {
+        self.0.watched.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -131,7 +151,7 @@ impl World {
         if self.stopping.load(Ordering::Acquire) != 0 {
             return false;
         }
-        // Invariant 3: the machine was outside just now. Acquire and Release as in `safepoint`.
+        // Invariant 4: the machine was outside just now. Acquire and Release as in `safepoint`.
         let handshake = self.handshake.load(Ordering::Acquire);
         if gate.answered.load(Ordering::Relaxed) != handshake {
             gate.answered.store(handshake, Ordering::Release);
@@ -144,8 +164,7 @@ impl World {
     pub(crate) fn exit(&self, gate: &Gate) {
         // Release: everything that the machine did inside is visible to the stopper.
         gate.inside.store(false, Ordering::Release);
-        // Pairs with the heavy fence in `wait_for`: either the machine sees `watched`, or the
-        // waiter sees the machine outside.
+        // Invariant 3: pairs with the heavy fences in `stop` and `handshake`.
         light_fence();
         if self.watched.load(Ordering::Relaxed) != 0 {
             self.notify();
@@ -183,14 +202,15 @@ impl World {
         }
         // Release: publishes what the caller wrote before to the Acquire loads of the machines.
         let number = self.handshake.fetch_add(1, Ordering::Release) + 1;
+        let _watches = Watches::new(self);
         heavy_fence();
         let mut waiting = list();
-        self.wait_for(waiter, |waiter, signal| {
+        self.wait_for(waiter, |waiter| {
             waiting.retain(|machine| {
                 let gate: &Gate = (**machine).as_ref();
                 let waiting = gate.is_inside() && gate.answered.load(Ordering::Acquire) < number;
                 if waiting {
-                    waiter.ask(machine, signal);
+                    waiter.ask(machine);
                 }
                 waiting
             });
@@ -207,17 +227,18 @@ impl World {
     ) {
         // Relaxed: the fence orders it.
         self.stopping.fetch_add(1, Ordering::Relaxed);
+        let _watches = Watches::new(self);
         // Invariant 1: pairs with the light fence in `try_enter`. It also pairs with the Release of
         // `start`: what an earlier stopper did is visible.
         heavy_fence();
         let mut waiting = list();
-        self.wait_for(waiter, |waiter, signal| {
+        self.wait_for(waiter, |waiter| {
             // A machine that was outside may be inside for a moment, until `try_enter` fails. So no
             // machine leaves the list before all are outside at once.
             waiting.iter_mut().fold(true, |done, machine| {
                 let gate: &Gate = (**machine).as_ref();
                 if gate.is_inside() {
-                    waiter.ask(machine, signal);
+                    waiter.ask(machine);
                 }
                 done && !gate.is_inside()
             })
@@ -238,9 +259,10 @@ impl World {
             || self.handshake.load(Ordering::Relaxed) != gate.answered.load(Ordering::Relaxed)
     }
 
+    /// Waits while the world is stopped, outside.
     #[cold]
-    fn wait_while_stopped(&self) {
-        // Relaxed, both: `try_enter` looks again, and orders.
+    pub(crate) fn wait_while_stopped(&self) {
+        // Relaxed, both: the caller looks again, and that orders.
         if spin(|| self.stopping.load(Ordering::Relaxed) == 0) {
             return;
         }
@@ -250,27 +272,19 @@ impl World {
         }
     }
 
-    /// Waits until `done` returns true. Its second argument says how to ask the machines inside.
-    fn wait_for<M, W: Waiter<M>>(
-        &self,
-        waiter: &mut W,
-        mut done: impl FnMut(&mut W, Signal) -> bool,
-    ) {
-        if spin(|| done(waiter, Signal::Hint)) {
+    /// Waits until `done` returns true. It asks the machines inside. The caller [`Watches`].
+    fn wait_for<M, W: Waiter<M>>(&self, waiter: &mut W, mut done: impl FnMut(&mut W) -> bool) {
+        if spin(|| done(waiter)) {
             return;
         }
-        self.watched.fetch_add(1, Ordering::Relaxed);
-        // Pairs with the light fence in `exit`.
-        heavy_fence();
         loop {
             let guard = self.lock.lock();
-            if done(waiter, Signal::Fenced) {
+            if done(waiter) {
                 break;
             }
             drop(self.changed.wait_for(guard, ASK_AGAIN));
             waiter.between_looks();
         }
-        self.watched.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn notify(&self) {
@@ -290,3 +304,5 @@ pub(super) mod one_machine;
 
 #[cfg(all(test, stackmark_loom))]
 mod models;
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests;

@@ -1,7 +1,8 @@
 //! How a runtime behaves.
 
 use super::return_protection::{Detection, ReturnProtection, in_use};
-use stackmark_unwind::{Code, CodeError};
+use crate::word::Word;
+use stackmark_unwind::CodeError;
 use std::time::Duration;
 
 /// Whether return addresses are hijacked.
@@ -44,12 +45,12 @@ pub struct ModeInForce {
 }
 
 impl ModeInForce {
-    pub(crate) fn new(config: &Config, code: &Code) -> ModeInForce {
+    pub(crate) fn new(config: &Config) -> ModeInForce {
         let chosen = config.barriers;
         let (protection, mode) = match config.protection {
-            Detection::Ask => (in_use(code), BarrierMode::Off),
+            Detection::Ask => (in_use(), BarrierMode::Off),
             Detection::Assume(protection) => (Some(protection), BarrierMode::Off),
-            Detection::Ignore => (in_use(code), chosen),
+            Detection::Ignore => (in_use(), chosen),
         };
         ModeInForce { mode: if protection.is_some() { mode } else { chosen }, chosen, protection }
     }
@@ -73,6 +74,17 @@ pub struct Config {
     /// [`Host::warn`](crate::Host::warn), once, with the traceback of the goroutine that it waits
     /// for. `None`: no report.
     pub report_stop_after: Option<Duration>,
+    /// Native frames of a [native stack](crate#native-stacks) have roots while managed code that
+    /// they have called runs: each of their words is one, if it refers to an object. That is for
+    /// native code that keeps references in plain words over such calls, and for heaps that do not
+    /// move, in which any word may be looked up. It holds for no native frame in a [foreign
+    /// call](crate::Caller::foreign), outside of which native code is atomic to a collector anyhow.
+    /// The idea of such roots is Boehm's and Weiser's (1988).
+    pub ambiguous_native_roots: bool,
+    /// The words `language` of a goroutine's header are references or 0, which a collector that
+    /// moves objects may write. Otherwise they are ambiguous: see
+    /// [`RootSlot`](crate::RootSlot).
+    pub exact_language_words: bool,
     /// For debugging: scan very few frames at a time, in every mode but [`BarrierMode::Off`].
     pub scan_few_frames: bool,
     /// Places barriers in the slots of callbacks, where none may be: for a test of the assertion
@@ -112,6 +124,8 @@ impl Default for Config {
             barriers: BarrierMode::default(),
             protection: Detection::default(),
             report_stop_after: Some(Duration::from_secs(10)),
+            ambiguous_native_roots: false,
+            exact_language_words: false,
             scan_few_frames: false,
             hijack_callbacks: HijackCallbacks::default(),
             move_every_poll: false,
@@ -127,6 +141,11 @@ impl Config {
     /// The largest [`Config::max_stack`]: each stack that grows in place reserves as many bytes of
     /// address space as `max_stack`.
     pub const LARGEST_MAX_STACK: usize = 1 << (usize::BITS - usize::BITS / 3 - 3);
+
+    /// What the words `language` of a goroutine's header are.
+    pub(crate) fn language(&self) -> fn(usize) -> Word {
+        if self.exact_language_words { Word::Reference } else { Word::Ambiguous }
+    }
 
     /// # Errors
     /// [`RuntimeError::MaxStack`].

@@ -37,6 +37,14 @@ pub(crate) struct CycleState {
     /// Young parts are bounded, and a goroutine that becomes dirty scans another one. Relaxed: it
     /// is set under the lock of `dirty`, and a goroutine reads it after it has been in that lock.
     bounds_young: AtomicBool,
+    /// A stopped world has given away places of roots, of which native code may write some.
+    /// Relaxed: it is set before the scan takes the lock that such code takes to read it. It is
+    /// cleared before the world goes on, for which code waits that has seen it.
+    lent: AtomicBool,
+    /// How many scans in stopped worlds have begun, which may write the stacks of goroutines that
+    /// stand at safepoints. Relaxed: the world is stopped when it is written, and a goroutine that
+    /// reads it was stopped there.
+    in_stopped_worlds: AtomicU64,
     /// Where the thread that drives the cycle waits for goroutines to scan themselves.
     scanned: (Mutex<()>, Condvar),
 }
@@ -62,6 +70,8 @@ impl CycleState {
             unscanned: Mutex::default(),
             dirty: Mutex::default(),
             bounds_young: AtomicBool::new(false),
+            lent: AtomicBool::new(false),
+            in_stopped_worlds: AtomicU64::new(0),
             scanned: (Mutex::new(()), Condvar::new()),
         }
     }
@@ -292,6 +302,27 @@ impl CycleState {
         self.bounds_young.load(Ordering::Relaxed)
     }
 
+    /// A scan in a stopped world begins. It may write any stack, by barriers or by the places of
+    /// roots that it gives away.
+    pub(crate) fn begin_scan_in_stopped_world(&self) {
+        self.in_stopped_worlds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many scans in stopped worlds have begun.
+    pub(crate) fn scans_in_stopped_worlds(&self) -> u64 {
+        self.in_stopped_worlds.load(Ordering::Relaxed)
+    }
+
+    /// Whether a stopped world has given away places of roots that native code may write.
+    pub(crate) fn has_lent_slots(&self) -> bool {
+        self.lent.load(Ordering::Relaxed)
+    }
+
+    /// See [`CycleState::has_lent_slots`].
+    pub(crate) fn lend_slots(&self, lent: bool) {
+        self.lent.store(lent, Ordering::Relaxed);
+    }
+
     /// Wakes the thread that waits for goroutines to scan themselves.
     pub(crate) fn notify_scanned(&self) {
         let (lock, changed) = &self.scanned;
@@ -309,3 +340,5 @@ impl CycleState {
 
 #[cfg(all(test, stackmark_loom))]
 mod models;
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests;

@@ -18,6 +18,9 @@
 //!    the thread's registers by CFI crosses both stacks and ends in `entry_begin..entry_end`, with
 //!    its stack pointer within the goroutine's stack. If it does not end there, the thread is just
 //!    taking the goroutine up or laying it down.
+//!
+//!    If the word at `goroutine_on_thread` is not 0, its stack is the thread's own. Then it is on
+//!    that thread always, and the walk ends where the thread began.
 //! 6. All other goroutines stand still, as do those of the last sentence. Their walk begins with
 //!    the registers of `goroutine_pc`, `goroutine_sp` and `goroutine_fp`. The pc counts as a return
 //!    address.
@@ -142,6 +145,16 @@ debug_info! {
     goroutine_callbacks = layout::G_CALLBACK_DEPTH;
     /// The function that it has begun with.
     goroutine_entry = layout::G_ENTRY;
+    /// The frames by which native code enters managed code on a thread's own stack.
+    enter_begin = asm::enter_range().start;
+    /// Their end.
+    enter_end = asm::enter_range().end;
+    /// The frames by which managed code calls native code there.
+    call_native_begin = asm::call_native_range().start;
+    /// Their end.
+    call_native_end = asm::call_native_range().end;
+    /// Not 0: the goroutine's stack is its thread's own; 32 bits.
+    goroutine_on_thread = Goroutine::ON_THREAD_OFFSET;
 }
 
 impl DebugInfo {

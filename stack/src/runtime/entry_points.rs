@@ -8,6 +8,8 @@ pub(crate) struct EntryPoints {
     pub(crate) on_hit: usize,
     /// An exception that has passed a barrier.
     pub(crate) on_leapfrog: usize,
+    /// A native call comes back to managed code, and something that is watched is younger.
+    pub(crate) on_watched: usize,
     /// A goroutine's entry function has returned.
     pub(crate) goroutine_exit: usize,
     /// An exception has left a goroutine's entry function.

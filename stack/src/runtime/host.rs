@@ -45,20 +45,24 @@ pub trait Host: Any + Send + Sync {
         eprintln!("stackmark: {message}");
     }
 
-    /// The calling thread becomes a machine, by [`Machine::attach`](crate::Machine::attach) or by
-    /// [`Runtime::call_in`](crate::Runtime::call_in). The returned word is in `machine_word` of a
-    /// goroutine's header while the goroutine runs on that machine.
+    /// The calling thread has become a machine, by [`Machine::attach`](crate::Machine::attach), by
+    /// [`Runtime::call_in`](crate::Runtime::call_in) or for a [native stack](crate#native-stacks).
+    /// The returned word is in `machine_word` of a goroutine's header while the goroutine runs on
+    /// that machine. The thread counts as running: no world is stopped meanwhile, so a collector
+    /// that looks at all machines in a stopped world sees this one whole or not at all. If this
+    /// panics, the thread is not attached.
     fn machine_attached(&self) -> usize {
         0
     }
 
-    /// The calling thread stops being a machine, or could not become one. `word` is what
-    /// [`Host::machine_attached`] returned for it. No managed frame is on the thread.
+    /// The calling thread stops being a machine. `word` is what [`Host::machine_attached`] returned
+    /// for it. No managed frame is on the thread, which counts as running, as there.
     fn machine_detached(&self, _word: usize) {}
 
     /// The goroutine's entry function has returned `result`. Called on the goroutine's thread,
     /// which counts as running. A host that needs the result keeps it here, and roots it if it is a
-    /// reference: [`Left::Exited`](crate::Left::Exited) does not have it.
+    /// reference: [`Left::Exited`](crate::Left::Exited) does not have it. The goroutine neither
+    /// parks nor yields here.
     fn goroutine_exited(&self, _goroutine: &Goroutine, _result: usize) {}
 
     /// For debugging modes that see every poll: the goroutine of this thread is at a poll.

@@ -18,7 +18,6 @@ mod stats;
 mod stopping;
 mod stubs;
 mod under_lock;
-mod word;
 
 pub use census::Census;
 pub use config::{BarrierMode, Config, HijackCallbacks, ModeInForce, RuntimeError};
@@ -32,7 +31,7 @@ pub(crate) use registry::SpareMachine;
 pub use return_protection::{Detection, ReturnProtection};
 pub use shared::{Runtime, StackBytes};
 pub use stats::{Counters, Histogram, Summary};
+pub(crate) use stats::{OwnScan, count};
 pub(crate) use stopping::Stopping;
 pub(crate) use stubs::{ImageTable, stubs};
-pub(crate) use under_lock::{UnderLock, assert_no_lock};
-pub use word::Word;
+pub(crate) use under_lock::{UnderLock, assert_no_lock, under_lock};

@@ -4,6 +4,7 @@ use super::debug_info::Listing;
 use super::machine_entry::MachineEntry;
 use crate::goroutine::Goroutine;
 use crate::memory::{SignalStack, StackError};
+use crate::protocol::sync::fence;
 use crate::protocol::{Node, SpareList, Status};
 use parking_lot::Mutex;
 use std::cell::Cell;
@@ -75,6 +76,9 @@ impl Registry {
             // handle to a record that ended just now.
             let mut latest = ended.iter().rev().take(RECORDS_TRIED);
             if let Some(back) = latest.position(|g| Arc::strong_count(g) == 2) {
+                // Acquire: the count is a relaxed load. The fence pairs with the Release by which
+                // the last other handle was dropped: its user is done with the record.
+                fence(Ordering::Acquire);
                 let at = ended.len() - 1 - back;
                 return ended.swap_remove(at);
             }
@@ -185,6 +189,9 @@ impl Registry {
         if Arc::strong_count(&record) > 2 {
             let last = std::mem::replace(&mut *record, self.record());
             self.ended.lock().push(last);
+        } else {
+            // Acquire: as in `record`.
+            fence(Ordering::Acquire);
         }
     }
 

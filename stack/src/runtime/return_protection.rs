@@ -1,14 +1,14 @@
-//! Hardware that protects return addresses. Where it is in use, a return through a hijacked address
-//! faults, so no barriers are placed.
+//! Hardware that protects return addresses by a second stack. Where it is in use, a return through
+//! a hijacked address faults, so no barriers are placed. Signed return addresses (arm64 PAC) are no
+//! obstacle: barriers and moves sign them as the function did.
 //!
 //! [`os::protection_facts`] collects what the system says. The functions that judge these facts are
 //! compiled for every target, so that they are tested on every target.
 
 use crate::os;
-use stackmark_unwind::Code;
 use std::fmt;
 
-/// What guards the return addresses of a thread or of its code.
+/// What guards the return addresses of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReturnProtection {
@@ -17,8 +17,6 @@ pub enum ReturnProtection {
     ShadowStack,
     /// arm64 GCS: as [`ReturnProtection::ShadowStack`].
     GuardedControlStack,
-    /// arm64 PAC: the code signs its return addresses, and checks the signature before it returns.
-    SignedReturns,
 }
 
 impl fmt::Display for ReturnProtection {
@@ -26,7 +24,6 @@ impl fmt::Display for ReturnProtection {
         f.write_str(match self {
             ReturnProtection::ShadowStack => "shadow stack",
             ReturnProtection::GuardedControlStack => "guarded control stack",
-            ReturnProtection::SignedReturns => "signed return addresses",
         })
     }
 }
@@ -45,14 +42,11 @@ pub enum Detection {
     Ignore,
 }
 
-/// The protection in use on this thread or in the code that is registered so far. Threads that this
-/// thread starts inherit its protection.
-pub(crate) fn in_use(code: &Code) -> Option<ReturnProtection> {
+/// The protection in use on this thread. Threads that this thread starts inherit its protection.
+pub(crate) fn in_use() -> Option<ReturnProtection> {
     let facts = os::protection_facts();
-    shadow_stack(facts.x86_shadow_stack, facts.thread_status.as_deref()).or_else(|| {
-        let signed = code.snapshot().signs_return_addresses();
-        arm_protection(facts.arm64_hardware, facts.arm64_shadow_stack, facts.arm64_keys, signed)
-    })
+    shadow_stack(facts.x86_shadow_stack, facts.thread_status.as_deref())
+        .or_else(|| guarded_control_stack(facts.arm64_hardware, facts.arm64_shadow_stack))
 }
 
 /// The protection on x86. `status` has the features that `ARCH_SHSTK_STATUS` names. Without them,
@@ -70,30 +64,12 @@ fn shadow_stack(status: Option<u64>, thread: Option<&str>) -> Option<ReturnProte
 }
 
 /// The protection on arm64. `hwcap` is the word of the auxiliary vector. `stacks` has the features
-/// that `PR_GET_SHADOW_STACK_STATUS` names, `keys` the keys that `PR_PAC_GET_ENABLED_KEYS` names.
-/// Linux before 5.13 does not name the keys, and has all of them enabled. `signed` says whether
-/// registered code signs its return addresses.
-fn arm_protection(
-    hwcap: u64,
-    stacks: Option<u64>,
-    keys: Option<u64>,
-    signed: bool,
-) -> Option<ReturnProtection> {
-    const HWCAP_PACA: u64 = 1 << 30;
+/// that `PR_GET_SHADOW_STACK_STATUS` names.
+fn guarded_control_stack(hwcap: u64, stacks: Option<u64>) -> Option<ReturnProtection> {
     const HWCAP_GCS: u64 = 1 << 32;
     const PR_SHADOW_STACK_ENABLE: u64 = 1;
-    /// The two keys for addresses of code.
-    const PR_PAC_APIAKEY_APIBKEY: u64 = 0b11;
-    let stacks = hwcap & HWCAP_GCS != 0 && stacks.unwrap_or(0) & PR_SHADOW_STACK_ENABLE != 0;
-    // Without the hardware, or with its keys disabled, the instructions that sign
-    // and check have no effect.
-    let signs = hwcap & HWCAP_PACA != 0
-        && keys.unwrap_or(PR_PAC_APIAKEY_APIBKEY) & PR_PAC_APIAKEY_APIBKEY != 0;
-    match () {
-        () if stacks => Some(ReturnProtection::GuardedControlStack),
-        () if signs && signed => Some(ReturnProtection::SignedReturns),
-        () => None,
-    }
+    let on = hwcap & HWCAP_GCS != 0 && stacks.unwrap_or(0) & PR_SHADOW_STACK_ENABLE != 0;
+    on.then_some(ReturnProtection::GuardedControlStack)
 }
 
 #[cfg(all(test, not(stackmark_loom)))]
@@ -137,35 +113,17 @@ mod tests {
         );
     }
 
-    const PACA: u64 = 1 << 30;
     const GCS: u64 = 1 << 32;
 
     #[test]
     fn a_guarded_control_stack_is_in_use_where_it_is_there_and_enabled() {
-        assert_eq!(arm_protection(GCS, Some(1), Some(0), false), Some(GuardedControlStack));
-        assert_eq!(
-            arm_protection(GCS | PACA, Some(0b111), Some(0b1111), true),
-            Some(GuardedControlStack)
-        );
+        for stacks in [0b001, 0b111] {
+            assert_eq!(guarded_control_stack(GCS, Some(stacks)), Some(GuardedControlStack));
+        }
         for (hwcap, stacks) in
             [(GCS, Some(0)), (GCS, None), (0, Some(1)), (0, None), (GCS, Some(0b110))]
         {
-            assert_eq!(
-                arm_protection(hwcap, stacks, Some(0), false),
-                None,
-                "{hwcap:#x} {stacks:?}"
-            );
+            assert_eq!(guarded_control_stack(hwcap, stacks), None, "{hwcap:#x} {stacks:?}");
         }
-    }
-
-    #[test]
-    fn signatures_matter_where_the_code_signs_with_a_key_that_is_enabled() {
-        for keys in [Some(0b0001), Some(0b0010), Some(0b1111), None] {
-            assert_eq!(arm_protection(PACA, None, keys, true), Some(SignedReturns), "{keys:?}");
-            assert_eq!(arm_protection(PACA, None, keys, false), None, "the code does not sign");
-            assert_eq!(arm_protection(0, None, keys, true), None, "its instructions do nothing");
-        }
-        // The keys for addresses of data do not count.
-        assert_eq!(arm_protection(PACA, None, Some(0b1100), true), None);
     }
 }

@@ -13,7 +13,7 @@ use crate::alarm;
 use crate::ending::without_unwinding;
 use crate::goroutine::Goroutine;
 use crate::memory::StackPool;
-use crate::protocol::{Request, Signal, World, sync};
+use crate::protocol::{Request, World, sync};
 use stackmark_unwind::Code;
 use std::any::Any;
 use std::convert::Infallible;
@@ -65,7 +65,7 @@ impl Runtime {
         config.check()?;
         claim(&code)?;
         sync::prepare_fences();
-        let mode = ModeInForce::new(&config, &code);
+        let mode = ModeInForce::new(&config);
         if let Some(protection) = mode.protection
             && mode.mode != mode.chosen
         {
@@ -175,7 +175,13 @@ impl Runtime {
     /// # Panics
     /// If there is no scheduler, or the goroutine belongs to another runtime.
     pub fn schedule(&self, goroutine: Arc<Goroutine>) {
+        alarm::check_fork();
         self.assert_own(&goroutine);
+        self.give_to_scheduler(goroutine);
+    }
+
+    /// As [`Runtime::schedule`], for a goroutine of this runtime.
+    pub(super) fn give_to_scheduler(&self, goroutine: Arc<Goroutine>) {
         let scheduler = self.scheduler.get();
         let scheduler = scheduler.expect("a runtime that makes goroutines ready has a scheduler");
         without_unwinding("Schedule::ready", || scheduler.ready(goroutine));
@@ -191,9 +197,9 @@ impl Runtime {
 
     /// Asks the goroutine of every machine to yield at its next poll.
     pub fn preempt_all(&self) {
-        for machine in self.registry.machines() {
-            machine.ask(Request::YIELD, Signal::Fenced);
-        }
+        alarm::check_fork();
+        let machines = self.registry.machines();
+        Goroutine::ask_all(Request::YIELD, machines.iter().filter_map(|entry| entry.current()));
     }
 
     /// Whether a cycle is scanning stacks or marking.
@@ -241,6 +247,13 @@ impl Runtime {
     /// stacks, or waited while they were held.
     pub fn holds(&self) -> &Histogram {
         &self.statistics.holds
+    }
+
+    /// How long goroutines that scanned their own stacks ran for it, in processor time of their
+    /// threads. What their [holds](Runtime::holds) took beyond that is the system's, which ran
+    /// other threads meanwhile.
+    pub fn own_scans(&self) -> &Histogram {
+        &self.statistics.own_scans
     }
 
     /// The longest of [`Runtime::holds`], in nanoseconds, and the most frames of one stack, both

@@ -1,9 +1,11 @@
-//! Counters of this crate, and a histogram of durations. All accesses are
-//! Relaxed: they order nothing.
+//! Counters of this crate, and a histogram of durations. The accesses are Relaxed: they order
+//! nothing. Those of barriers that have gone are an exception: see `Counters::settle`.
 
 use super::observe::Observed;
-use crate::protocol::{REFUSALS, Refusal};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::os;
+use crate::protocol::{REFUSALS, Refusal, Settled};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Instant;
 
 macro_rules! counters {
@@ -58,7 +60,32 @@ counters! {
     kept,
 }
 
+/// Adds to a figure. Often there is nothing to add, and a locked instruction takes as long as many
+/// others.
+#[inline]
+pub(crate) fn count(figure: &AtomicU64, more: u64) {
+    if more != 0 {
+        figure.fetch_add(more, Relaxed);
+    }
+}
+
 impl Counters {
+    /// Counts barriers that have gone. A reader that loads these counters first, Acquire, finds all
+    /// of them among those placed.
+    #[inline]
+    pub(crate) fn settle(&self, settled: Settled) {
+        let Settled { hit, leapfrogged, removed } = settled;
+        for (counter, more) in
+            [(&self.hit, hit), (&self.leapfrogged, leapfrogged), (&self.removed, removed)]
+        {
+            if more != 0 {
+                // Release: the thread that placed the barrier counted it before it let go of the
+                // `scan_lock`, which this thread has had since.
+                counter.fetch_add(more.into(), Release);
+            }
+        }
+    }
+
     pub(crate) fn refuse(&self, why: Refusal) {
         self.refused[why as usize].fetch_add(1, Relaxed);
     }
@@ -71,6 +98,8 @@ pub(crate) struct Statistics {
     pub(crate) observed: Observed,
     /// How long goroutines stood still that would have run otherwise.
     pub(crate) holds: Histogram,
+    /// How long goroutines' own threads ran for those holds in which they scanned themselves.
+    pub(crate) own_scans: Histogram,
     /// The longest hold, in nanoseconds, and the most frames of one stack, since the last
     /// [`Statistics::take_cycle_maxima`].
     longest_hold: AtomicU64,
@@ -85,6 +114,14 @@ impl Statistics {
         self.longest_hold.fetch_max(nanos, Relaxed);
     }
 
+    /// Records that the goroutine of this thread has scanned itself since `begun`.
+    pub(crate) fn record_own_scan(&self, begun: OwnScan) {
+        self.record_hold(begun.at);
+        if let (Some(from), Some(to)) = (begun.ran, os::thread_time()) {
+            self.own_scans.record(to.saturating_sub(from));
+        }
+    }
+
     /// Records that a stack has this many frames.
     pub(crate) fn record_frames(&self, frames: u64) {
         self.deepest_frames.fetch_max(frames, Relaxed);
@@ -93,6 +130,18 @@ impl Statistics {
     /// The longest hold and the most frames of one stack since the last call.
     pub(crate) fn take_cycle_maxima(&self) -> (u64, u64) {
         (self.longest_hold.swap(0, Relaxed), self.deepest_frames.swap(0, Relaxed))
+    }
+}
+
+/// The beginning of a hold in which the goroutine of this thread scans itself.
+pub(crate) struct OwnScan {
+    at: Instant,
+    ran: Option<u64>,
+}
+
+impl OwnScan {
+    pub(crate) fn begin() -> OwnScan {
+        OwnScan { at: Instant::now(), ran: os::thread_time() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which worlds this thread has stopped: what waits for one of them to go on would wait for ever.
 
 use super::shared::Runtime;
+use crate::alarm;
 use crate::protocol::Gate;
 use std::cell::RefCell;
 
@@ -33,15 +34,27 @@ impl Runtime {
         STOPPED.try_with(|stopped| !stopped.borrow().is_empty()).unwrap_or(false)
     }
 
-    /// Goes inside, with a machine of this thread; waits while the world is stopped.
+    /// Goes inside, with a machine of this thread; waits while the world is stopped. The child of a
+    /// fork ends here.
     ///
     /// # Panics
     /// If this thread has stopped it. The machine is outside then.
     #[inline]
     pub(crate) fn enter_world(&self, gate: &Gate) {
+        alarm::check_fork();
         if !self.world.try_enter(gate) {
             self.enter_stopped_world(gate);
         }
+    }
+
+    /// Waits until the world runs again, on a thread that is outside.
+    ///
+    /// # Panics
+    /// If this thread has stopped it.
+    #[cold]
+    pub(crate) fn wait_for_stopped_world(&self) {
+        self.assert_not_stopped_here();
+        self.world.wait_while_stopped();
     }
 
     /// Goes inside after `try_enter` has failed.
@@ -50,12 +63,14 @@ impl Runtime {
     /// As for [`Runtime::enter_world`].
     #[cold]
     pub(crate) fn enter_stopped_world(&self, gate: &Gate) {
+        self.world.exit(gate);
+        self.assert_not_stopped_here();
+        self.world.enter_again(gate);
+    }
+
+    fn assert_not_stopped_here(&self) {
         // A thread that ends has no such list any more, and has not stopped anything.
         let here = STOPPED.try_with(|stopped| stopped.borrow().contains(&self.registry.runtime()));
-        if here == Ok(true) {
-            self.world.exit(gate);
-            panic!("this thread has stopped the world, and waits for it to go on");
-        }
-        self.world.enter_again(gate);
+        assert!(here != Ok(true), "this thread has stopped the world, and waits for it to go on");
     }
 }

@@ -2,8 +2,9 @@
 
 use super::config::RuntimeError;
 use crate::protocol::{StubPool, Table};
-use stackmark_asm::{self as asm, barrier};
+use stackmark_asm::{self as asm, barrier, layout::EntryRecord};
 use stackmark_unwind::{Code, CodeError, FrameKind, NativeRule};
+use std::mem;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
@@ -32,6 +33,12 @@ pub(crate) fn claim(code: &Code) -> Result<(), RuntimeError> {
         asm::callback_range(),
         FrameKind::Callback,
         NativeRule::Fixed { cfa_offset },
+    )?;
+    let anchor = mem::offset_of!(EntryRecord, anchor) as u32;
+    code.register_native(
+        asm::enter_range(),
+        FrameKind::Callback,
+        NativeRule::Anchor { offset: anchor },
     )?;
     Ok(code.register_native(asm::entry_range(), FrameKind::Entry, NativeRule::End)?)
 }

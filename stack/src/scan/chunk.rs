@@ -15,7 +15,7 @@ const FEW_FRAMES: Budget = Budget { frames: 6, bytes: 1 << 10 };
 
 /// The bound of young parts. So many bytes are visited in some microseconds: a goroutine does it at
 /// a poll, and the stopped world for each of the few goroutines that have run since.
-pub(crate) const YOUNG: YoungBound = YoungBound { most: 16 << 10, step: 2 << 10 };
+pub(crate) const YOUNG: YoungBound = YoungBound { most: 32 << 10, step: 4 << 10 };
 /// The same with `Config::scan_few_frames`.
 const LITTLE_YOUNG: YoungBound = YoungBound { most: 2 << 10, step: 256 };
 

@@ -2,14 +2,14 @@
 //! in a cycle.
 
 use super::live::ScanError;
+use super::roots::{Root, To};
 use super::{moving, visit, young};
 use crate::goroutine::Goroutine;
 use crate::memory::StackMemory;
 use crate::protocol::StackScan;
-use crate::runtime::{Activity, Runtime};
+use crate::runtime::{Activity, OwnScan, Runtime};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 /// Marks a goroutine that has become Running: from now on it may change what was scanned. Called on
 /// the thread that runs it.
@@ -49,7 +49,9 @@ unsafe fn catch_up(
     // SAFETY: our contract.
     unsafe {
         if begins {
-            begin_scan(runtime, goroutine, scan, MayMove::No)?;
+            begin_scan(runtime, goroutine, scan, MayMove::No, &|words: &[usize]| {
+                runtime.roots(words)
+            })?;
         } else {
             young::catch_up(runtime, goroutine, scan)?;
         }
@@ -69,13 +71,13 @@ pub(crate) unsafe fn catch_up_at_poll(runtime: &Runtime, goroutine: &Arc<Gorouti
         return;
     }
     let _span = runtime.observed().span(Activity::Scan, goroutine.id());
-    let begun = Instant::now();
+    let begun = OwnScan::begin();
     let mut scan = goroutine.scan_lock();
     // SAFETY: at a poll on this thread, with the lock.
     let begins = unsafe { catch_up(runtime, goroutine, &mut scan) };
     let begins = begins.unwrap_or_else(|error| runtime.fatal(&error));
     drop(scan);
-    runtime.statistics.record_hold(begun);
+    runtime.statistics.record_own_scan(begun);
     if begins {
         // A scan that begins makes the goroutine clean.
         mark_dirty(runtime, goroutine);
@@ -84,9 +86,15 @@ pub(crate) unsafe fn catch_up_at_poll(runtime: &Runtime, goroutine: &Arc<Gorouti
 
 /// Keeps the last scan of a held goroutine if it has not run since and this cycle continues that
 /// scan. Returns whether it is kept: then this cycle has scanned the goroutine.
-pub(crate) fn keep_scan(runtime: &Runtime, goroutine: &Goroutine, scan: &mut StackScan) -> bool {
+/// The roots go to `to`.
+pub(crate) fn keep_scan<R: Root>(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &mut StackScan,
+    to: To<'_, R>,
+) -> bool {
     let kept = !goroutine.dirty.is_dirty()
-        && visit::keep(runtime, goroutine, scan, runtime.cycle.scanning());
+        && visit::keep(runtime, goroutine, scan, runtime.cycle.scanning(), to);
     if kept {
         runtime.cycle.scanned(goroutine);
     }
@@ -97,23 +105,24 @@ pub(crate) fn keep_scan(runtime: &Runtime, goroutine: &Goroutine, scan: &mut Sta
 pub(crate) enum MayMove<'m> {
     /// The stack stays as it is.
     No,
-    /// The stack may shrink, by a move into this memory: see [`moving::memory_to_shrink`].
+    /// The stack may shrink, by a move into this memory: see [`moving::with_memory_to_shrink`].
     Into(&'m mut Option<StackMemory>),
 }
 
 /// Begins a scan: shrinks the stack where that is allowed, visits the youngest frames and blocks
-/// the way to the others.
+/// the way to the others. The roots go to `to`.
 ///
 /// # Errors
 /// [`ScanError`].
 ///
 /// # Safety
 /// As for [`visit::begin`]; with [`MayMove::Into`] also as for [`moving::shrink`].
-pub(crate) unsafe fn begin_scan(
+pub(crate) unsafe fn begin_scan<R: Root>(
     runtime: &Runtime,
     goroutine: &Arc<Goroutine>,
     scan: &mut StackScan,
     may_move: MayMove<'_>,
+    to: To<'_, R>,
 ) -> Result<(), ScanError> {
     let used = goroutine.bounds().end - goroutine.header.sched.sp.load(Ordering::Relaxed);
     runtime.counters().deepest_bytes.fetch_max(used as u64, Ordering::Relaxed);
@@ -122,7 +131,7 @@ pub(crate) unsafe fn begin_scan(
         unsafe { moving::shrink(runtime, goroutine, memory)? };
     }
     // SAFETY: by our contract.
-    let visited = unsafe { visit::begin(runtime, goroutine, scan, runtime.cycle.scanning())? };
+    let visited = unsafe { visit::begin(runtime, goroutine, scan, runtime.cycle.scanning(), to)? };
     runtime.counters().scanned_stopped.fetch_add(visited, Ordering::Relaxed);
     if !scan.is_complete() {
         runtime.cycle.push_unscanned(goroutine.clone());
@@ -144,22 +153,20 @@ pub(crate) unsafe fn scan_own_stack(runtime: &Runtime, goroutine: &Arc<Goroutine
         return;
     }
     let _span = runtime.observed().span(Activity::Scan, goroutine.id());
-    let begun = Instant::now();
-    let mut memory = moving::memory_to_shrink(runtime, goroutine);
-    let mut scan = goroutine.scan_lock();
-    if !runtime.cycle.has_scanned(goroutine) {
-        // SAFETY: at a poll on this thread, with the lock.
-        let result =
-            unsafe { begin_scan(runtime, goroutine, &mut scan, MayMove::Into(&mut memory)) };
-        if let Err(error) = result {
-            runtime.fatal(&error);
+    let begun = OwnScan::begin();
+    moving::with_memory_to_shrink(runtime, goroutine, |memory| {
+        let mut scan = goroutine.scan_lock();
+        if !runtime.cycle.has_scanned(goroutine) {
+            let to = |words: &[usize]| runtime.roots(words);
+            let may_move = MayMove::Into(memory);
+            // SAFETY: at a poll on this thread, with the lock.
+            let result = unsafe { begin_scan(runtime, goroutine, &mut scan, may_move, &to) };
+            if let Err(error) = result {
+                runtime.fatal(&error);
+            }
         }
-    }
-    drop(scan);
-    if let Some(memory) = memory {
-        moving::release(runtime, memory);
-    }
-    runtime.statistics.record_hold(begun);
+    });
+    runtime.statistics.record_own_scan(begun);
     runtime.cycle.notify_scanned();
     mark_dirty(runtime, goroutine);
 }

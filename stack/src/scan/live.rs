@@ -1,9 +1,11 @@
 //! The real stacks, as the protocol of
 //! [`StackScan`](crate::protocol::StackScan) reads and writes them.
 
-use crate::goroutine::Goroutine;
+use super::roots::{Root, RootBuffer, To};
+use crate::goroutine::{Goroutine, registers};
 use crate::protocol::{FramePointer, Frames, Position, Refusal, Slots, StackAccess};
 use crate::runtime::{ImageTable, Runtime, stubs};
+use stackmark_asm::{self as asm, layout::EntryRecord};
 use stackmark_unwind::{
     BarrierRefusal, Frame, FrameKind, LiveMemory, Registers, ReturnAddresses, Snapshot, WalkError,
     Walker,
@@ -29,7 +31,7 @@ pub(crate) struct Stubs;
 impl ReturnAddresses for Stubs {
     #[inline]
     fn original(&self, found: usize) -> Option<usize> {
-        stackmark_asm::barrier::original(found)
+        asm::barrier::original(found)
     }
 }
 
@@ -54,17 +56,27 @@ impl LiveSlots {
         );
         address as *mut usize
     }
+
+    /// The CFA of the frame that has a barrier in this slot: see [`refusal`].
+    fn cfa(&self, depth: usize) -> usize {
+        self.bounds.end - depth + size_of::<usize>()
+    }
 }
 
 impl Slots for LiveSlots {
-    fn read(&self, depth: usize) -> usize {
+    fn read(&self, depth: usize, signed: bool) -> usize {
         // SAFETY: inside the stack, by the check in `at`; by the contract of `new`
         // no other thread writes it.
-        unsafe { self.at(depth).read() }
+        let word = unsafe { self.at(depth).read() };
+        if signed { asm::authenticate_return(word, self.cfa(depth)) } else { word }
     }
-    fn write(&mut self, depth: usize, word: usize) {
+    fn write(&mut self, depth: usize, address: usize, signed: bool) {
+        let word = if signed { asm::sign_return(address, self.cfa(depth)) } else { address };
+        // Release: invariant 2 of the barriers. An unwinder on the goroutine's own thread that
+        // reads a stub here reads the table's word next, at an address made of the stub's.
+        // Processors keep the order of such loads.
         // SAFETY: as above.
-        unsafe { self.at(depth).write(word) }
+        unsafe { AtomicUsize::from_ptr(self.at(depth)) }.store(word, Ordering::Release);
     }
 }
 
@@ -79,16 +91,7 @@ pub(crate) unsafe fn access(bounds: Range<usize>) -> StackAccess<'static, LiveSl
 
 /// The position of the youngest frame of a goroutine that stands still.
 pub(crate) fn youngest(goroutine: &Goroutine, bounds: &Range<usize>) -> Position {
-    let sched = &goroutine.header.sched;
-    let fp = sched.fp.load(Ordering::Relaxed);
-    position(
-        bounds,
-        Registers {
-            pc: sched.pc.load(Ordering::Relaxed),
-            sp: sched.sp.load(Ordering::Relaxed),
-            fp,
-        },
-    )
+    position(bounds, registers(&goroutine.header.sched))
 }
 
 /// The place with these registers in the stack with these bounds.
@@ -134,54 +137,17 @@ unsafe fn walker_from<'s>(
     Walker::new(snapshot, memory, Stubs, registers, bounds)
 }
 
-/// The taker of a scan's roots. It gets many roots in one call.
-pub(crate) type Roots<'r> = &'r dyn Fn(&[usize]);
-
-/// Gathers the roots of a scan for their taker.
-pub(crate) struct RootBuffer<'r> {
-    to: Roots<'r>,
-    words: [usize; 256],
-    count: usize,
-}
-
-impl<'r> RootBuffer<'r> {
-    pub(crate) fn new(to: Roots<'r>) -> Self {
-        RootBuffer { to, words: [0; 256], count: 0 }
-    }
-
-    #[inline]
-    pub(crate) fn push(&mut self, word: usize) {
-        if word != 0 {
-            self.words[self.count] = word;
-            self.count += 1;
-            if self.count == self.words.len() {
-                self.flush();
-            }
-        }
-    }
-
-    fn flush(&mut self) {
-        (self.to)(&self.words[..self.count]);
-        self.count = 0;
-    }
-}
-
-impl Drop for RootBuffer<'_> {
-    fn drop(&mut self) {
-        self.flush();
-    }
-}
-
 /// The frames of a real stack.
-pub(crate) struct LiveFrames<'s> {
+pub(crate) struct LiveFrames<'s, R: Root> {
     runtime: &'s Runtime,
+    goroutine: &'s Goroutine,
     walker: Walker<'s, LiveMemory, Stubs>,
     bounds: Range<usize>,
-    pub(crate) roots: RootBuffer<'s>,
+    pub(crate) roots: RootBuffer<'s, R>,
     last: Option<Frame<'s>>,
 }
 
-impl<'s> LiveFrames<'s> {
+impl<'s, R: Root> LiveFrames<'s, R> {
     /// The frames from `from` on; their roots go to `to`.
     ///
     /// # Safety
@@ -189,34 +155,44 @@ impl<'s> LiveFrames<'s> {
     pub(crate) unsafe fn new(
         runtime: &'s Runtime,
         snapshot: &'s Snapshot<'s>,
-        bounds: Range<usize>,
+        goroutine: &'s Goroutine,
         from: Position,
-        to: Roots<'s>,
+        to: To<'s, R>,
     ) -> Self {
+        let bounds = goroutine.bounds();
         // SAFETY: our contract is the same.
         let walker = unsafe { walker_from(snapshot, bounds.clone(), from) };
-        LiveFrames { runtime, walker, bounds, roots: RootBuffer::new(to), last: None }
+        LiveFrames { runtime, goroutine, walker, bounds, roots: RootBuffer::new(to), last: None }
     }
 }
 
-impl Frames for LiveFrames<'_> {
+impl<R: Root> LiveFrames<'_, R> {
+    /// Takes the words of the native frames between an entry to managed code and the anchor before
+    /// it for roots. The entry's frame has the registers that its native caller keeps.
+    #[cold]
+    fn visit_native_frames(&mut self, entry: &Frame<'_>) {
+        if !asm::enter_range().contains(&(entry.pc - 1)) {
+            return;
+        }
+        let words = entry.sp + size_of::<EntryRecord>()..self.goroutine.native_frames_to(entry.cfa);
+        for at in words.step_by(size_of::<usize>()) {
+            // SAFETY: the walker has checked that both ends lie within the stack, one above the
+            // other. The frames there do not run before the entry has returned.
+            unsafe { R::ambiguous(at, &self.bounds, &mut self.roots) };
+        }
+    }
+}
+
+impl<R: Root> Frames for LiveFrames<'_, R> {
     type Error = WalkError;
 
     // Always: the loop over frames then keeps the walk, and the bounds of the stubs, in registers.
     #[inline(always)]
     fn visit(&mut self) -> Result<Option<usize>, WalkError> {
         let Some(frame) = next_frame(&mut self.walker)? else { return Ok(None) };
-        for slot in frame.slots() {
-            // The goroutine may store there through a pointer while a worker reads.
-            // The write barrier shades what the load misses. Relaxed: a reference is
-            // shaded before it is stored.
-            // SAFETY: the walker has checked that the frame lies within the stack, and registration
-            // that the slots of a safepoint lie within its frame.
-            let word = unsafe { AtomicUsize::from_ptr(slot as *mut usize) }.load(Ordering::Relaxed);
-            // A pointer into the stack itself is no root. Moves rewrite it.
-            if !self.bounds.contains(&word) {
-                self.roots.push(word);
-            }
+        R::of_frame(&frame, &self.bounds, &mut self.roots);
+        if frame.kind == FrameKind::Callback && self.runtime.config.ambiguous_native_roots {
+            self.visit_native_frames(&frame);
         }
         let depth = frame.return_slot.map_or(0, |slot| self.bounds.end - slot);
         self.last = Some(frame);
@@ -241,6 +217,10 @@ impl Frames for LiveFrames<'_> {
             self.runtime.statistics.counters.refuse(why);
         }
         refusal
+    }
+
+    fn is_signed(&self) -> bool {
+        self.last.is_some_and(|frame| frame.return_is_signed())
     }
 
     fn may_rest(&self) -> bool {
@@ -270,13 +250,19 @@ pub(super) fn next_frame<'s>(
 
 /// Why no barrier may lie in the frame's return slot.
 fn refusal(frame: &Frame<'_>) -> Option<Refusal> {
-    Some(match frame.barrier_slot().err()? {
+    let why = match frame.barrier_slot() {
+        // A stub finds its slot by the stack pointer of the frame returned to.
+        Ok(slot) if slot + size_of::<usize>() == frame.cfa => return None,
+        Ok(_) => return Some(Refusal::NoSafepoint),
+        Err(why) => why,
+    };
+    Some(match why {
         BarrierRefusal::Kind(FrameKind::Callback) => Refusal::Callback,
         BarrierRefusal::Kind(FrameKind::SystemCall) => Refusal::SystemCall,
         BarrierRefusal::Kind(FrameKind::Entry) => Refusal::Entry,
         BarrierRefusal::Kind(FrameKind::Stub) | BarrierRefusal::Hijacked => Refusal::Stub,
         BarrierRefusal::CallerNotSafepoint
-            if stackmark_asm::entry_range().contains(&frame.return_address) =>
+            if asm::entry_range().contains(&frame.return_address) =>
         {
             Refusal::Entry
         }

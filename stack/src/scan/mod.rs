@@ -7,6 +7,7 @@ mod live;
 mod moving;
 mod pictures;
 mod returning;
+mod roots;
 mod visit;
 mod young;
 
@@ -19,11 +20,13 @@ pub(crate) use frames::{frame_with, frames};
 pub use live::ScanError;
 pub(crate) use live::Stubs;
 pub use moving::POISON;
-#[cfg(any(fuzzing, all(test, not(stackmark_loom))))]
-pub(crate) use moving::shrink;
-pub(crate) use moving::{GrowError, grow, memory_to_shrink, move_elsewhere, release};
+pub(crate) use moving::{GrowError, grow, move_elsewhere, release, shrink, with_memory_to_shrink};
 pub(crate) use pictures::picture;
-pub(crate) use returning::{come_back, hit, leapfrog, leave_callback, leave_frames};
+pub(crate) use returning::{
+    come_back, hit, leapfrog, leave_callback, leave_entry, leave_frames, watched,
+};
+pub use roots::RootSlot;
+pub(crate) use roots::{Root, To};
 pub use visit::Visited;
 pub(crate) use visit::{Extent, check, thaw, visit, visit_frozen};
 #[cfg(any(fuzzing, all(test, not(stackmark_loom))))]

@@ -3,13 +3,15 @@
 //! A move copies the bytes in use to the same depth of other memory. In the copy it rewrites the
 //! words that point into the old stack: stack-map slots whose value lies within it (contract C2),
 //! and the saved frame pointers of frames whose CFA is computed from theirs. Return addresses and
-//! barriers do not depend on the position, and are copied unchanged.
+//! barriers do not depend on the position, and are copied unchanged: but where a function signs its
+//! return address, the signature is for the frame's CFA, so the word is signed again.
 
 use super::live::{ScanError, next_frame, walker};
 use crate::goroutine::Goroutine;
 use crate::memory::{MIN_STACK, STACK_GUARD, StackError, StackKind, StackMemory};
 use crate::os;
 use crate::runtime::Runtime;
+use stackmark_asm as asm;
 use stackmark_unwind::FrameKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -95,9 +97,10 @@ unsafe fn copy_to(
     // rewrites words in the copy.
     // SAFETY: `address` lies in the part in use of the old stack, so `address
     // + delta` lies in the copy.
-    let rewrite = |address: usize, word: usize| unsafe {
-        *(address.wrapping_add(delta) as *mut usize) = word.wrapping_add(delta);
+    let put = |address: usize, word: usize| unsafe {
+        *(address.wrapping_add(delta) as *mut usize) = word;
     };
+    let rewrite = |address: usize, word: usize| put(address, word.wrapping_add(delta));
     let mut fp = sched.fp.load(Ordering::Relaxed);
     let snapshot = runtime.code.snapshot();
     // SAFETY: the goroutine stands still by our contract.
@@ -123,6 +126,14 @@ unsafe fn copy_to(
                 Some(slot) => rewrite(slot, frame.fp),
                 None => fp = frame.fp.wrapping_add(delta),
             }
+        }
+        if frame.return_is_signed()
+            && let Some(slot) = frame.return_slot
+        {
+            // SAFETY: the walker has read the slot.
+            let word = unsafe { *(slot as *const usize) };
+            let address = asm::authenticate_return(word, frame.cfa);
+            put(slot, asm::sign_return(address, frame.cfa.wrapping_add(delta)));
         }
         for slot in frame.slots() {
             // SAFETY: the walker has checked that the frame lies within the stack, and registration
@@ -155,8 +166,9 @@ unsafe fn switch_to(goroutine: &Goroutine, copied: Copied) -> StackMemory {
 }
 
 /// Moves the stack of this thread's goroutine. It answers handshakes and stops of the world by
-/// `between`: until the copy is complete, all there is to scan is the old stack. Returns the bytes
-/// copied.
+/// `between`: until the copy is complete, all there is to scan is the old stack. If a stopped world
+/// has scanned it meanwhile, which may write it, the copy is made again, at one go. Returns the
+/// bytes copied.
 ///
 /// # Errors
 /// [`ScanError`]: the goroutine keeps its old stack, and `new` goes back to the pool.
@@ -169,9 +181,14 @@ unsafe fn move_own(
     new: StackMemory,
     between: &mut dyn FnMut(),
 ) -> Result<usize, ScanError> {
-    // SAFETY: our contract. The goroutine counts as Running, so no thread holds it: only a holder
-    // would write its slots. Workers only read.
-    let copied = unsafe { copy_to(runtime, goroutine, new, between)? };
+    let scans = runtime.cycle.scans_in_stopped_worlds();
+    // SAFETY: our contract. The goroutine counts as Running, so no thread holds it. Besides a
+    // holder only scans in a stopped world write its slots. Workers only read.
+    let mut copied = unsafe { copy_to(runtime, goroutine, new, between)? };
+    if runtime.cycle.scans_in_stopped_worlds() != scans {
+        // SAFETY: as above.
+        copied = unsafe { copy_to(runtime, goroutine, copied.memory, &mut || {})? };
+    }
     let used = copied.used;
     // Workers read the old stack under the lock.
     let scan_lock = goroutine.scan_lock();
@@ -198,6 +215,9 @@ pub(crate) unsafe fn grow(
 ) -> Result<(), GrowError> {
     let config = &runtime.config;
     let bounds = goroutine.bounds();
+    if goroutine.is_on_thread() {
+        return Err(StackError::Overflow { limit: bounds.end - bounds.start }.into());
+    }
     let used = bounds.end - goroutine.header.sched.sp.load(Ordering::Relaxed);
     let overflow = StackError::Overflow { limit: config.max_stack };
     let wanted =
@@ -260,10 +280,25 @@ fn smaller_size(size: usize) -> usize {
     (size / 2).next_power_of_two()
 }
 
+/// Calls `f`, which takes the goroutine's `scan_lock` and may [`shrink`] its stack, with memory to
+/// move it to. What is left of that goes back to the pool, when `f` has left the lock.
+pub(crate) fn with_memory_to_shrink<R>(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    f: impl FnOnce(&mut Option<StackMemory>) -> R,
+) -> R {
+    let mut memory = memory_to_shrink(runtime, goroutine);
+    let result = f(&mut memory);
+    if let Some(memory) = memory {
+        release(runtime, memory);
+    }
+    result
+}
+
 /// Memory to which [`shrink`] may move the goroutine's stack, taken before its `scan_lock`. `None`
 /// if the stack does not seem too large, if it shrinks in place, or if there is no memory. Called
 /// on any thread. The goroutine may run meanwhile, so this is a guess.
-pub(crate) fn memory_to_shrink(runtime: &Runtime, goroutine: &Goroutine) -> Option<StackMemory> {
+fn memory_to_shrink(runtime: &Runtime, goroutine: &Goroutine) -> Option<StackMemory> {
     let bounds = goroutine.bounds();
     let size = bounds.end.checked_sub(bounds.start)?;
     let used = bounds.end.checked_sub(goroutine.header.sched.sp.load(Ordering::Relaxed))?;
@@ -278,9 +313,9 @@ pub(crate) fn memory_to_shrink(runtime: &Runtime, goroutine: &Goroutine) -> Opti
 }
 
 /// Makes the stack smaller if less than a quarter of it is used or asked for. `memory` comes from
-/// [`memory_to_shrink`]. The caller [releases](release) what is left in it after the lock. Nothing
-/// here depends on the depth: a stack that shrinks in place keeps its pages until
-/// [`Runtime::trim_stacks`], and one that moves has less than half of the move limit in use.
+/// [`with_memory_to_shrink`], which gives back what is left in it. Nothing here depends on the
+/// depth: a stack that shrinks in place keeps its pages until [`Runtime::trim_stacks`], and one
+/// that moves has less than half of the move limit in use.
 ///
 /// # Errors
 /// [`ScanError`].

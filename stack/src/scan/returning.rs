@@ -4,11 +4,10 @@
 use super::live::{self, position, youngest};
 use super::{visit, young};
 use crate::goroutine::Goroutine;
-use crate::protocol::{FramePointer, Position, Settled, StackScan};
-use crate::runtime::{Activity, Runtime, stubs};
+use crate::protocol::{FramePointer, Position, StackScan};
+use crate::runtime::{Activity, Runtime, count, stubs};
 use stackmark_asm as asm;
 use stackmark_unwind::Registers;
-use std::sync::atomic::Ordering;
 
 /// The goroutine of this thread returns through the stub in `slot`, with this frame pointer.
 pub(crate) fn hit(runtime: &Runtime, goroutine: &Goroutine, slot: usize, stub: usize, fp: usize) {
@@ -20,8 +19,7 @@ pub(crate) fn hit(runtime: &Runtime, goroutine: &Goroutine, slot: usize, stub: u
     let mut access = unsafe { live::access(bounds) };
     let settled =
         scan.hit(&mut access, depth, stub as u32).unwrap_or_else(|error| runtime.fatal(&error));
-    runtime.statistics.counters.hit.fetch_add(settled.hit.into(), Ordering::Relaxed);
-    count_leapfrogged(runtime, settled);
+    runtime.counters().settle(settled);
     protect(runtime, goroutine, &mut scan, depth - size_of::<usize>());
     if runtime.cycle.bounds_young() {
         follow_hit(runtime, goroutine, &mut scan, (slot, fp));
@@ -48,7 +46,7 @@ fn follow_hit(
 /// in a call out of the frame that it has come to.
 pub(crate) fn leapfrog(runtime: &Runtime, goroutine: &Goroutine, depth: usize) {
     let at = youngest(goroutine, &goroutine.bounds());
-    // Leaves the barrier in the slot itself, too: the landing pad has restored the slot.
+    // Leaves the barrier in the slot itself, too: the stub has restored the slot.
     leave(runtime, goroutine, Position { depth: depth - size_of::<usize>(), ..at }, at, false);
 }
 
@@ -67,6 +65,20 @@ pub(crate) fn leave_callback(runtime: &Runtime, goroutine: &Goroutine, depth: us
     leave(runtime, goroutine, at, at, true);
 }
 
+/// The goroutine of this thread, on a native stack, has left entries to managed code without a
+/// return. It stands in native code that the managed frame of its anchor has called.
+pub(crate) fn leave_entry(runtime: &Runtime, goroutine: &Goroutine) {
+    let at = youngest(goroutine, &goroutine.bounds());
+    leave(runtime, goroutine, at, at, true);
+}
+
+/// A native call comes back to the managed frame with these registers, on this thread's own stack.
+/// A scan may rest there, or younger barriers may be left of frames that no longer are.
+pub(crate) fn watched(runtime: &Runtime, goroutine: &Goroutine, registers: Registers) {
+    let at = position(&goroutine.bounds(), registers);
+    leave(runtime, goroutine, at, at, true);
+}
+
 /// Leaves the frames younger than `to`. A walk from `from` comes to it. `foreign_call` says that
 /// the frame there is that of a foreign call.
 fn leave(
@@ -78,7 +90,7 @@ fn leave(
 ) {
     let mut scan = goroutine.scan_lock();
     let settled = scan.leave_for(stubs(), to, foreign_call);
-    count_leapfrogged(runtime, settled);
+    runtime.counters().settle(settled);
     protect(runtime, goroutine, &mut scan, to.depth);
     if runtime.cycle.bounds_young() {
         if settled.leapfrogged > 0 {
@@ -98,16 +110,12 @@ pub(crate) fn come_back(runtime: &Runtime, goroutine: &Goroutine, depth: usize) 
     }
 }
 
-fn count_leapfrogged(runtime: &Runtime, settled: Settled) {
-    let counter = &runtime.statistics.counters.leapfrogged;
-    counter.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
-}
-
 fn protect(runtime: &Runtime, goroutine: &Goroutine, scan: &mut StackScan, depth: usize) {
+    let to = |words: &[usize]| runtime.roots(words);
     // SAFETY: the goroutine is on its way out of frames, on this thread.
-    let visited = unsafe { visit::protect(runtime, goroutine, scan, depth) };
+    let visited = unsafe { visit::protect(runtime, goroutine, scan, depth, &to) };
     let visited = visited.unwrap_or_else(|error| runtime.fatal(&error));
-    runtime.statistics.counters.scanned_returning.fetch_add(visited, Ordering::Relaxed);
+    count(&runtime.counters().scanned_returning, visited);
 }
 
 /// The goroutine is about to run the frame at `at`, and has settled a barrier: the next one is to

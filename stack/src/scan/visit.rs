@@ -4,10 +4,11 @@
 //! goroutine, or runs on its thread at a poll or on its way out of frames. A caller that visits
 //! frozen frames needs only the lock.
 
-use super::live::{self, LiveFrames, LiveSlots, RootBuffer, Roots, ScanError, youngest};
+use super::live::{self, LiveFrames, LiveSlots, ScanError, youngest};
+use super::roots::{Root, RootBuffer, To};
 use crate::goroutine::Goroutine;
 use crate::protocol::{Budget, Frames, Position, ScanCounts, Settled, StackScan, Status};
-use crate::runtime::{ImageTable, Runtime};
+use crate::runtime::{ImageTable, Runtime, count};
 use stackmark_unwind::WalkError;
 use std::cell::OnceCell;
 use std::sync::atomic::Ordering;
@@ -33,7 +34,7 @@ pub struct Visited {
 
 /// Begins the scan of a stack, and visits at least the frames that the goroutine runs next. If the
 /// last scan belongs to the same cycle, or to the cycle that this one continues, scans only what
-/// has changed since. The roots go to the runtime's collector. Returns the frames visited.
+/// has changed since. The roots go to `to`. Returns the frames visited.
 ///
 /// # Errors
 /// [`ScanError`]: the stack cannot be walked; roots may be missing.
@@ -41,11 +42,12 @@ pub struct Visited {
 /// # Safety
 /// `scan` is the goroutine's own, under its `scan_lock`; the goroutine is held, or
 /// at a poll on this thread.
-pub(crate) unsafe fn begin(
+pub(crate) unsafe fn begin<R: Root>(
     runtime: &Runtime,
     goroutine: &Goroutine,
     scan: &mut StackScan,
     cycle: u64,
+    to: To<'_, R>,
 ) -> Result<u64, ScanError> {
     let bounds = goroutine.bounds();
     let at = youngest(goroutine, &bounds);
@@ -57,7 +59,7 @@ pub(crate) unsafe fn begin(
     if scan.epoch() == cycle && !scan.is_complete() {
         // What has changed is visited now. The workers end the scan.
         // SAFETY: as ours.
-        return unsafe { catch_up(runtime, goroutine, scan) };
+        return unsafe { catch_up(runtime, goroutine, scan, to) };
     }
     let settled = if scan.epoch() == cycle || short {
         let again = scan.begin_again(&mut access, cycle, at, spacing, foreign);
@@ -69,44 +71,41 @@ pub(crate) unsafe fn begin(
     } else {
         scan.begin(&mut access, cycle, at, spacing, foreign)
     };
-    count_settled(runtime, settled);
-    visit_words(goroutine, &mut RootBuffer::new(&|words| runtime.roots(words)));
+    runtime.counters().settle(settled);
+    R::of_goroutine(goroutine, runtime.config.language(), &mut RootBuffer::new(to));
     // SAFETY: as ours.
-    unsafe { protect(runtime, goroutine, scan, at.depth) }
+    unsafe { protect(runtime, goroutine, scan, at.depth, to) }
 }
 
-fn count_settled(runtime: &Runtime, settled: Settled) {
-    let counters = runtime.counters();
-    counters.leapfrogged.fetch_add(settled.leapfrogged.into(), Ordering::Relaxed);
-    counters.removed.fetch_add(settled.removed.into(), Ordering::Relaxed);
-}
-
-/// Visits the young part of a stack: see [`StackScan::catch_up`]. Returns the frames visited.
+/// Visits the young part of a stack: see [`StackScan::catch_up`]. The roots go to `to`. Returns the
+/// frames visited.
 ///
 /// # Errors
 /// [`ScanError`].
 ///
 /// # Safety
 /// As for [`begin`]. The last scan belongs to the present cycle.
-pub(crate) unsafe fn catch_up(
+pub(crate) unsafe fn catch_up<R: Root>(
     runtime: &Runtime,
     goroutine: &Goroutine,
     scan: &mut StackScan,
+    to: To<'_, R>,
 ) -> Result<u64, ScanError> {
     let bounds = goroutine.bounds();
     let at = youngest(goroutine, &bounds);
     let foreign = goroutine.status() == Status::Foreign;
     let spacing = runtime.config.barriers.spacing();
-    let (snapshot, to) = (runtime.code.snapshot(), |words: &[usize]| runtime.roots(words));
+    let snapshot = runtime.code.snapshot();
     // SAFETY: by our contract no other thread writes slots, and the frames stand still.
     let (mut access, mut frames) = unsafe {
-        (live::access(bounds.clone()), LiveFrames::new(runtime, &snapshot, bounds, at, &to))
+        (live::access(bounds.clone()), LiveFrames::new(runtime, &snapshot, goroutine, at, to))
     };
-    visit_words(goroutine, &mut frames.roots);
+    R::of_goroutine(goroutine, runtime.config.language(), &mut frames.roots);
     let caught = scan
         .catch_up(&mut access, at, spacing, foreign, &mut frames)
         .map_err(|error| ScanError { goroutine: goroutine.id(), error })?;
-    count_settled(runtime, caught.settled);
+    goroutine.watch(scan);
+    runtime.counters().settle(caught.settled);
     runtime.counters().placed.fetch_add(caught.placed, Ordering::Relaxed);
     Ok(caught.frames)
 }
@@ -131,10 +130,11 @@ pub(crate) unsafe fn follow(
     let placed = scan.follow(&mut access, at, runtime.config.young_bound().step, || {
         let snapshot = snapshot.get_or_init(|| runtime.code.snapshot());
         // SAFETY: the frames stand still by our contract.
-        unsafe { LiveFrames::new(runtime, snapshot, bounds, at, &|_| {}) }
+        unsafe { LiveFrames::<usize>::new(runtime, snapshot, goroutine, at, &|_| {}) }
     });
     let placed = placed.map_err(|error| ScanError { goroutine: goroutine.id(), error })?;
-    runtime.counters().placed.fetch_add(placed, Ordering::Relaxed);
+    goroutine.watch(scan);
+    count(&runtime.counters().placed, placed);
     Ok(())
 }
 
@@ -145,65 +145,59 @@ fn is_kept(runtime: &Runtime, scan: &StackScan) -> bool {
 
 /// As [`begin`], for a goroutine that has not run since its last scan. Returns false and does
 /// nothing if the cycle does not continue that scan.
-pub(crate) fn keep(
+pub(crate) fn keep<R: Root>(
     runtime: &Runtime,
     goroutine: &Goroutine,
     scan: &mut StackScan,
     cycle: u64,
+    to: To<'_, R>,
 ) -> bool {
     let kept = is_kept(runtime, scan);
     if kept {
         runtime.statistics.counters.kept.fetch_add(scan.keep(cycle), Ordering::Relaxed);
-        visit_words(goroutine, &mut RootBuffer::new(&|words| runtime.roots(words)));
+        R::of_goroutine(goroutine, runtime.config.language(), &mut RootBuffer::new(to));
     }
     kept
 }
 
-/// Visits the roots of a goroutine that lie in no frame.
-fn visit_words(goroutine: &Goroutine, roots: &mut RootBuffer<'_>) {
-    let own = [&goroutine.header.start_arg, &goroutine.header.resume_value];
-    // The embedder's words too: its native code may read a list of which no frame holds the head.
-    for word in own.into_iter().chain(&goroutine.header.language) {
-        roots.push(word.load(Ordering::Relaxed));
-    }
-    goroutine.with_transfer(|words| words.iter().for_each(|&word| roots.push(word)));
-}
-
 /// The goroutine is about to run the frame whose stack pointer is at `depth`: visits frames and
-/// places barriers so that it may ([`StackScan::protect`]). Returns the frames visited.
+/// places barriers so that it may ([`StackScan::protect`]). The roots go to `to`. Returns the
+/// frames visited.
 ///
 /// # Errors
 /// [`ScanError`].
 ///
 /// # Safety
 /// As for [`begin`], or the goroutine is on its way out of frames, on this thread.
-pub(crate) unsafe fn protect(
+pub(crate) unsafe fn protect<R: Root>(
     runtime: &Runtime,
     goroutine: &Goroutine,
     scan: &mut StackScan,
     depth: usize,
+    to: To<'_, R>,
 ) -> Result<u64, ScanError> {
     let (bounds, snapshot) = (goroutine.bounds(), OnceCell::new());
-    let to = |words: &[usize]| runtime.roots(words);
     // SAFETY: by our contract no other thread writes slots.
     let mut access = unsafe { live::access(bounds.clone()) };
     let counts = scan.protect(&mut access, depth, runtime.config.chunk(false), |at| {
         let snapshot = snapshot.get_or_init(|| runtime.code.snapshot());
         // SAFETY: the frames stand still by our contract.
-        unsafe { LiveFrames::new(runtime, snapshot, bounds.clone(), at, &to) }
+        unsafe { LiveFrames::new(runtime, snapshot, goroutine, at, to) }
     });
-    count(runtime, goroutine, counts)
+    goroutine.watch(scan);
+    count_all(runtime, goroutine, counts)
 }
 
-fn count(
+fn count_all(
     runtime: &Runtime,
     goroutine: &Goroutine,
     counts: Result<ScanCounts, WalkError>,
 ) -> Result<u64, ScanError> {
     let counts = counts.map_err(|error| ScanError { goroutine: goroutine.id(), error })?;
-    runtime.statistics.counters.placed.fetch_add(counts.placed, Ordering::Relaxed);
-    runtime.statistics.counters.removed.fetch_add(counts.removed, Ordering::Relaxed);
-    runtime.statistics.counters.finished_whole.fetch_add(counts.whole, Ordering::Relaxed);
+    count(&runtime.counters().placed, counts.placed);
+    let removed = counts.removed as u32;
+    runtime.statistics.counters.settle(Settled { removed, ..Settled::default() });
+    count(&runtime.counters().finished_whole, counts.whole);
     Ok(counts.frames)
 }
 
@@ -228,28 +222,28 @@ pub(crate) unsafe fn thaw(
     let counts = scan.thaw(&mut access, depth, word, |at| {
         let snapshot = snapshot.get_or_init(|| runtime.code.snapshot());
         // SAFETY: the goroutine stands still by our contract.
-        unsafe { LiveFrames::new(runtime, snapshot, bounds.clone(), at, &to) }
+        unsafe { LiveFrames::new(runtime, snapshot, goroutine, at, &to) }
     });
-    count(runtime, goroutine, counts)
+    goroutine.watch(scan);
+    count_all(runtime, goroutine, counts)
 }
 
-/// Visits a chunk of frozen frames. Returns the frames visited; 0 if this
+/// Visits a chunk of frozen frames. The roots go to `to`. Returns the frames visited; 0 if this
 /// cycle has nothing left to do.
 ///
 /// # Errors
 /// [`ScanError`].
-pub(crate) fn visit_frozen(
+pub(crate) fn visit_frozen<R: Root>(
     runtime: &Runtime,
     goroutine: &Goroutine,
     scan: &mut StackScan,
     cycle: u64,
     budget: Budget,
+    to: To<'_, R>,
 ) -> Result<u64, ScanError> {
     let snapshot = runtime.code.snapshot();
-    let bounds = goroutine.bounds();
-    let to = |words: &[usize]| runtime.roots(words);
     // SAFETY: invariant 8: the frames are frozen, and the lock keeps the stack from moving.
-    let frames = |at| unsafe { LiveFrames::new(runtime, &snapshot, bounds, at, &to) };
+    let frames = |at| unsafe { LiveFrames::new(runtime, &snapshot, goroutine, at, to) };
     scan.visit_frozen(cycle, budget, frames)
         .map_err(|error| ScanError { goroutine: goroutine.id(), error })
 }
@@ -261,19 +255,19 @@ pub(crate) fn visit_frozen(
 ///
 /// # Safety
 /// `scan` is the goroutine's own, under its `scan_lock`; the world is stopped.
-pub(crate) unsafe fn visit(
+pub(crate) unsafe fn visit<R: Root>(
     runtime: &Runtime,
     goroutine: &Goroutine,
     scan: &StackScan,
     extent: Extent,
-    to: Roots<'_>,
+    to: To<'_, R>,
 ) -> Result<Visited, ScanError> {
     let snapshot = runtime.code.snapshot();
     let bounds = goroutine.bounds();
     let from = youngest(goroutine, &bounds);
     // SAFETY: the goroutine stands still by our contract.
-    let mut frames = unsafe { LiveFrames::new(runtime, &snapshot, bounds, from, to) };
-    visit_words(goroutine, &mut frames.roots);
+    let mut frames = unsafe { LiveFrames::new(runtime, &snapshot, goroutine, from, to) };
+    R::of_goroutine(goroutine, runtime.config.language(), &mut frames.roots);
     let last = match extent {
         Extent::Rescan => scan.limit(),
         Extent::Verify => None,

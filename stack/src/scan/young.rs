@@ -31,7 +31,9 @@ pub(super) unsafe fn catch_up(
     scan: &mut StackScan,
 ) -> Result<(), ScanError> {
     // SAFETY: our contract.
-    let visited = unsafe { visit::catch_up(runtime, goroutine, scan)? };
+    let visited = unsafe {
+        visit::catch_up(runtime, goroutine, scan, &|words: &[usize]| runtime.roots(words))?
+    };
     runtime.counters().scanned_stopped.fetch_add(visited, Ordering::Relaxed);
     bound(runtime, goroutine, scan);
     Ok(())

@@ -9,15 +9,18 @@
 //!    (`sleeping`), or with none (`free`). A thread whose permit was retaken counts as `blocked`
 //!    until it comes back.
 //! 2. A thread that queues a goroutine queues it, fences, and looks at the hint `wakeable`. A
-//!    thread that goes to sleep, or that frees a permit, writes the hint, fences, and looks at the
-//!    queues. So one of the two sees the other, and no goroutine waits for ever.
+//!    thread that goes to sleep, or that frees a permit, writes the hint, fences if the hint was 0
+//!    until now, and looks at the queues. So one of the two sees the other, and no goroutine waits
+//!    for ever. A thread need not look for a goroutine of its own: it runs it before it sleeps, or
+//!    hands it over.
 //! 3. A deadlock is reported by a thread that has seen under the lock that all permits are unused,
 //!    no thread is blocked, attached or awaited, and the queues are empty. Where one of these comes
 //!    true last, a thread that sleeps is woken to look again.
 
 use super::state::State;
 use crate::protocol::sync::{
-    AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence, heavy_fence, light_fence,
+    AtomicBool, AtomicUsize, Condvar, LeftOut, Mutex, MutexGuard, Ordering, fence, heavy_fence,
+    left_out, light_fence,
 };
 use std::time::Duration;
 
@@ -152,18 +155,25 @@ impl Permits {
         }
     }
 
-    /// Writes the hint `wakeable` after the state has changed.
+    /// Writes the hint `wakeable` after the state has changed, before this thread looks at the
+    /// queues.
     fn publish_wakeable(&self, state: &State) {
+        let rises = self.hints.wakeable.load(Ordering::Relaxed) == 0 && state.wakeable() > 0;
         self.hints.wakeable.store(state.wakeable(), Ordering::Relaxed);
-        // Invariant 2: pairs with the light fence in `wake_one`.
-        heavy_fence();
+        // Invariant 2: pairs with the light fence in `wake_one`. Where the hint was not 0, a fence
+        // has come since it was: a thread that reads it as 0 did so before that fence, and what it
+        // has queued is visible. The lock of the state orders that fence before this one's looks.
+        if rises && !left_out(LeftOut::WakeFence) {
+            heavy_fence();
+        }
     }
 
     /// Whether no goroutine can become ready any more, if the queues are empty, too.
     fn is_quiescent(&self, work: &impl Work, state: &State) -> bool {
         // Relaxed: the thread that ends the wait has queued the goroutine before. So it has passed
-        // the light fence of invariant 2, and this thread the heavy one. If this thread does not
-        // see the goroutine, the other waits for the lock before it ends the wait.
+        // the light fence of invariant 2, and the heavy one is behind this thread: not all permits
+        // may be reserved, so the hint is not 0. If this thread does not see the goroutine, the
+        // other waits for the lock before it ends the wait.
         state.unused() == self.count
             && state.blocked == 0
             && self.awaited.load(Ordering::Relaxed) == 0
@@ -238,6 +248,16 @@ impl Permits {
         }
     }
 
+    /// Whether a thread runs, or may come back to run, without a permit.
+    pub(super) fn any_blocked(&self) -> bool {
+        self.state.lock().blocked > 0
+    }
+
+    /// Whether there may be a thread to wake.
+    pub(super) fn can_wake(&self) -> bool {
+        self.hints.wakeable.load(Ordering::Relaxed) != 0
+    }
+
     /// Wakes a thread that sleeps. Without one, and with a free permit, wakes a thread that waits
     /// for a permit, or starts a thread.
     #[cold]
@@ -246,7 +266,8 @@ impl Permits {
             // No thread may be woken. The threads that run find the queued goroutines.
         } else if state.sleeping > 0 {
             self.waiters.work.notify_one();
-        } else if state.free > 0 && !state.stopped {
+        } else if !state.stopped {
+            // A permit is free: it may be used, and no thread sleeps with one.
             if state.standby > 0 {
                 self.waiters.permit.notify_one();
             } else if work.start_thread(state).is_ok() {
@@ -256,6 +277,19 @@ impl Permits {
                 state.spawn_failed = true;
             }
         }
+    }
+
+    /// Wakes a thread for goroutines that another thread keeps for itself. `open` moves them to
+    /// where all threads find them. That is done under the lock: no thread looks for a deadlock
+    /// while they are in no queue. (A thread that takes one for itself has a permit.)
+    pub(super) fn rouse(&self, work: &impl Work, open: impl FnOnce()) {
+        if left_out(LeftOut::RouseLock) {
+            open();
+            return self.wake_one(work);
+        }
+        let mut state = self.state.lock();
+        open();
+        self.wake(work, &mut state);
     }
 
     /// Tries again to start a thread, if the last start has failed.
@@ -397,15 +431,20 @@ impl Permits {
         }
     }
 
-    /// Lets the monitor sleep for `delay`, or for `pressed` if that is shorter, a collector has
-    /// reserved permits, and goroutines wait. Returns whether more permits are used than shall be.
+    /// Lets the monitor sleep for `delay`. Not longer than `pressed` if a collector has reserved
+    /// permits and goroutines wait, nor than `asleep` if a thread can be woken while another runs.
+    /// Returns whether more permits are used than shall be.
     pub(super) fn wait_to_look(
         &self,
         work: &impl Work,
         delay: &mut Duration,
         pressed: Duration,
+        asleep: Duration,
     ) -> bool {
         let state = self.state.lock();
+        if state.wakeable() > 0 && state.unused() < self.count {
+            *delay = (*delay).min(asleep);
+        }
         if state.reserved_for_gc > 0 && is_pressed(work, &state) {
             *delay = (*delay).min(pressed);
         }
@@ -420,3 +459,5 @@ fn is_pressed(work: &impl Work, state: &State) -> bool {
 
 #[cfg(all(test, stackmark_loom))]
 mod models;
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests;

@@ -1,10 +1,13 @@
-//! The queues of goroutines that are ready: one for each thread, and a shared one.
+//! The queues of goroutines that are ready: one for each thread, and a shared one. Before its queue
+//! a thread has one goroutine that runs next.
 
+use super::next_slot::NextSlot;
 use super::permits::Permit;
 use crate::goroutine::Goroutine;
 use crate::machine::Watch;
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use parking_lot::RwLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// The queue of a thread.
@@ -17,6 +20,11 @@ pub(super) struct WorkerThread {
     /// Set once the thread is attached.
     watch: OnceLock<Watch>,
     pub(super) permit: Permit,
+    /// The goroutine that runs next here. Other threads take it only while this one is
+    /// [away](WorkerThread::away), or through the monitor.
+    pub(super) next: NextSlot<Goroutine>,
+    /// How many goroutines it has begun to run. Relaxed: the monitor compares it with what it was.
+    pub(super) turns: AtomicUsize,
 }
 
 impl WorkerThread {
@@ -27,6 +35,8 @@ impl WorkerThread {
             stealer: queue.stealer(),
             watch: OnceLock::new(),
             permit: Permit::default(),
+            next: NextSlot::default(),
+            turns: AtomicUsize::new(0),
         }
     }
 
@@ -38,6 +48,56 @@ impl WorkerThread {
     /// See [`Watch::away`].
     pub(super) fn away(&self) -> Option<u64> {
         self.watch.get().and_then(Watch::away)
+    }
+
+    /// What waits for it now.
+    pub(super) fn load(&self) -> Load {
+        let has_queue = !self.stealer.is_empty();
+        Load {
+            turns: self.turns.load(Ordering::Relaxed),
+            has_queue,
+            waits: has_queue || !self.next.is_empty(),
+        }
+    }
+
+    /// Lets the goroutine that was to run next wait in the thread's queue. Called on that thread.
+    pub(super) fn postpone_next(&self, queue: &Queue) {
+        if let Some(goroutine) = self.next.take() {
+            queue.push(goroutine);
+        }
+    }
+
+    /// Whether another thread finds a goroutine here.
+    fn has_work(&self) -> bool {
+        !self.stealer.is_empty() || !self.next.is_empty() && self.away().is_some()
+    }
+
+    fn steal(&self, into: &Queue) -> Steal<Arc<Goroutine>> {
+        if self.away().is_some()
+            && let Some(goroutine) = self.next.take()
+        {
+            return Steal::Success(goroutine);
+        }
+        self.stealer.steal_batch_and_pop(into)
+    }
+}
+
+/// What the monitor sees of a thread at a look.
+#[derive(Clone, Copy)]
+pub(super) struct Load {
+    /// How many goroutines it has begun to run.
+    turns: usize,
+    /// A goroutine is in its queue.
+    has_queue: bool,
+    /// A goroutine is in its queue, or runs next.
+    waits: bool,
+}
+
+impl Load {
+    /// Whether goroutines have waited since the look before, though the thread may have run some.
+    /// Two that hand one another work are never in the queue.
+    pub(super) fn has_waited(self, before: Load) -> bool {
+        self.waits && self.turns == before.turns || self.has_queue && before.has_queue
     }
 }
 
@@ -55,9 +115,18 @@ impl Queues {
         self.injector.push(goroutine);
     }
 
-    /// Moves the goroutines of a thread's queue to the shared queue.
-    pub(super) fn hand_over(&self, queue: &Queue) {
+    /// Moves the goroutines of a thread to the shared queue. Called on that thread.
+    pub(super) fn hand_over(&self, queue: &Queue, worker: &WorkerThread) {
+        self.open_next(worker);
         while let Some(goroutine) = queue.pop() {
+            self.injector.push(goroutine);
+        }
+    }
+
+    /// Moves the goroutine that runs next on a thread to the shared queue. Called on that thread,
+    /// or by the monitor as [`Permits::rouse`](super::permits::Permits::rouse) says.
+    pub(super) fn open_next(&self, worker: &WorkerThread) {
+        if let Some(goroutine) = worker.next.take() {
             self.injector.push(goroutine);
         }
     }
@@ -88,12 +157,17 @@ impl Queues {
 
     /// Whether a goroutine is in a queue.
     pub(super) fn has_work(&self) -> bool {
-        !self.injector.is_empty()
-            || self.workers.read().iter().any(|worker| !worker.stealer.is_empty())
+        !self.injector.is_empty() || self.workers.read().iter().any(|worker| worker.has_work())
     }
 
-    /// A goroutine for this thread: from its own queue, or else from the shared one or another
-    /// thread's. `shared_first`: from its own queue only if the shared one is empty.
+    /// Whether a goroutine waits, for any thread or for the one that runs it next.
+    pub(super) fn any_waits(&self) -> bool {
+        !self.injector.is_empty() || self.workers.read().iter().any(|worker| worker.load().waits)
+    }
+
+    /// A goroutine for this thread: the one that runs next, or else from its own queue, or else
+    /// from the shared one or another thread's. `shared_first`: from its own queue only if the
+    /// shared one is empty, and the one that runs next goes to the end of the own queue.
     #[inline]
     pub(super) fn find(
         &self,
@@ -101,6 +175,11 @@ impl Queues {
         worker: &WorkerThread,
         shared_first: bool,
     ) -> Option<Arc<Goroutine>> {
+        if shared_first {
+            worker.postpone_next(queue);
+        } else if let Some(goroutine) = worker.next.take() {
+            return Some(goroutine);
+        }
         // An empty queue says so without the fence of an attempt to steal.
         if (!shared_first || self.injector.is_empty())
             && let Some(goroutine) = queue.pop()
@@ -119,7 +198,7 @@ impl Queues {
                 let (older, younger) = workers.split_at(next);
                 let others =
                     younger.iter().chain(older).filter(|other| other.number != worker.number);
-                stolen = others.map(|other| other.stealer.steal_batch_and_pop(queue)).collect();
+                stolen = others.map(|other| other.steal(queue)).collect();
             }
             match stolen {
                 Steal::Success(goroutine) => return Some(goroutine),

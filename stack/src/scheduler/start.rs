@@ -22,6 +22,7 @@ impl Scheduler {
     /// If the scheduler was started before, or if the runtime is gone.
     pub fn start(self: &Arc<Self>) -> std::io::Result<Threads> {
         assert!(self.runtime.strong_count() > 0, "the runtime outlives its scheduler's start");
+        alarm::check_fork();
         let running = Threads { scheduler: self.clone() };
         match self.start_threads() {
             Ok(()) => Ok(running),
@@ -59,7 +60,7 @@ impl Threads {
     pub fn stop(self) {
         assert!(!is_worker_thread(), "a scheduler's own thread does not wait for its end");
         // In the child of a fork there is none to wait for.
-        alarm::check();
+        alarm::check_fork();
         let scheduler = &self.scheduler;
         scheduler.permits.stop(&mut scheduler.permits.lock());
         if let Some(runtime) = scheduler.runtime.upgrade() {

@@ -45,3 +45,36 @@ impl State {
         self.free > 0 && self.wakeable() > 0
     }
 }
+
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests {
+    use super::*;
+
+    /// Of four permits, some are unused: threads sleep with them, or no thread has them. The others
+    /// are used, one more or less than the reservation leaves.
+    #[test]
+    fn a_reservation_keeps_so_many_permits_unused() {
+        for (sleeping, free, reserved_for_gc, wakeable, is_crowded, may_take) in [
+            (0, 0, 0, 0, false, false),
+            (1, 0, 0, 1, false, false),
+            (0, 1, 0, 1, false, true),
+            (2, 2, 0, 4, false, true),
+            (0, 0, 1, 0, true, false),
+            (1, 0, 1, 0, false, false),
+            (0, 1, 1, 0, false, false),
+            (1, 1, 1, 1, false, true),
+            (2, 0, 1, 1, false, false),
+            (1, 1, 3, 0, true, false),
+            (1, 2, 3, 0, false, false),
+            (1, 3, 3, 1, false, true),
+        ] {
+            let state = State { sleeping, free, reserved_for_gc, ..State::default() };
+            assert_eq!(state.unused(), sleeping + free);
+            assert_eq!(
+                (state.wakeable(), state.is_crowded(), state.may_take()),
+                (wakeable, is_crowded, may_take),
+                "{state:?}"
+            );
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! The threads that run goroutines: how they find goroutines, sleep, wake one
 //! another, and pass permits on.
 
+use super::backlog::Turns;
 use super::permits::{OwnWork, Permits, Work};
 use super::queues::{Queue, Queues, WorkerThread};
 use super::state::State;
@@ -11,6 +12,7 @@ use crate::os;
 use crate::runtime::{Runtime, Schedule};
 use std::cell::{Cell, RefCell};
 use std::ptr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 /// Every this many turns a thread looks at the shared queue first, so that no goroutine starves
@@ -27,13 +29,14 @@ thread_local! {
 
 struct Local {
     queue: Queue,
+    worker: Arc<WorkerThread>,
+    turns: Turns,
     scheduler: *const Scheduler,
 }
 
 /// Dropped at the end of its thread, also of a thread that ends while it runs a goroutine.
 struct AtEnd {
     scheduler: Arc<Scheduler>,
-    worker: Arc<WorkerThread>,
     /// Boxed here and not in a frame: a thread that ends while it runs a goroutine loses its frames
     /// before LOCAL is reset.
     local: Box<Local>,
@@ -42,9 +45,10 @@ struct AtEnd {
 impl Drop for AtEnd {
     fn drop(&mut self) {
         LOCAL.set(ptr::null());
-        self.scheduler.queues.hand_over(&self.local.queue);
-        self.scheduler.queues.remove(&self.worker);
-        self.scheduler.permits.thread_ends(&*self.scheduler, &self.worker.permit);
+        let Local { queue, worker, .. } = &*self.local;
+        self.scheduler.queues.hand_over(queue, worker);
+        self.scheduler.queues.remove(worker);
+        self.scheduler.permits.thread_ends(&*self.scheduler, &worker.permit);
     }
 }
 
@@ -104,7 +108,7 @@ impl Scheduler {
         scheduler
     }
 
-    fn run_thread(&self, local: &Local, worker: &WorkerThread) {
+    fn run_thread(&self, local: &Local) {
         let Some(runtime) = self.runtime.upgrade() else { return };
         let machine = match Machine::attach(&runtime) {
             Ok(machine) => machine,
@@ -117,38 +121,52 @@ impl Scheduler {
             Err(error) => panic!("a scheduler's thread cannot be attached: {error}"),
         };
         drop(runtime);
-        worker.set_watch(machine.watch());
+        local.worker.set_watch(machine.watch());
         // A goroutine that yields may have run for a whole time slice: 61 of them are too long a
         // wait. So every second one that yields makes way for the shared queue. (Go puts all of
         // them there.)
         let (mut turn, mut makes_way) = (0usize, false);
-        while let Some(goroutine) = self.next(local, worker, turn.is_multiple_of(FAIRNESS)) {
+        while let Some(goroutine) = self.next(local, turn.is_multiple_of(FAIRNESS)) {
             turn = turn.wrapping_add(1);
+            local.turns.begin();
+            // This thread alone changes it.
+            let turns = local.worker.turns.load(Ordering::Relaxed);
+            local.worker.turns.store(turns.wrapping_add(1), Ordering::Relaxed);
             if let Left::Yielded(goroutine) = machine.run(goroutine) {
                 makes_way = !makes_way;
                 if makes_way {
                     turn = 0;
                 }
-                // To the end of the queue. If it is alone there, no thread is woken for it.
-                let alone = local.queue.is_empty();
+                if turn.is_multiple_of(FAIRNESS) {
+                    // What it has made ready runs before it.
+                    local.worker.postpone_next(&local.queue);
+                }
+                // Another one runs now.
+                let waiting = local.queue.len() + usize::from(!local.worker.next.is_empty());
                 local.queue.push(goroutine);
-                if !alone {
+                if local.turns.is_worth_a_wake(waiting) {
                     self.permits.wake_one(self);
                 }
             }
         }
     }
 
+    /// A goroutine was made ready on its thread, which goes on with another one.
+    fn ready_here(&self, local: &Local, goroutine: Arc<Goroutine>) {
+        if local.turns.is_worth_a_wake(local.queue.len() + 1) && self.permits.can_wake() {
+            // Not next: the thread that is woken takes it from the queue.
+            local.queue.push(goroutine);
+            self.permits.wake_one(self);
+        } else if let Some(before) = local.worker.next.put(goroutine) {
+            local.queue.push(before);
+        }
+    }
+
     /// The next goroutine to run; waits until there is one. `None`: the thread ends.
     #[inline]
-    fn next(
-        &self,
-        local: &Local,
-        worker: &WorkerThread,
-        shared_first: bool,
-    ) -> Option<Arc<Goroutine>> {
-        let own = OwnQueue { scheduler: self, queue: &local.queue, worker, shared_first };
-        self.permits.next(self, &worker.permit, &own, &self.on_deadlock)
+    fn next(&self, local: &Local, shared_first: bool) -> Option<Arc<Goroutine>> {
+        let own = OwnQueue { scheduler: self, local, shared_first };
+        self.permits.next(self, &local.worker.permit, &own, &self.on_deadlock)
     }
 
     /// Announces that a goroutine which is about to park will be made ready from outside of
@@ -167,8 +185,7 @@ impl Scheduler {
 /// The queue of one thread, as the permits see it.
 struct OwnQueue<'s> {
     scheduler: &'s Scheduler,
-    queue: &'s Queue,
-    worker: &'s WorkerThread,
+    local: &'s Local,
     shared_first: bool,
 }
 
@@ -177,15 +194,20 @@ impl OwnWork for OwnQueue<'_> {
 
     #[inline]
     fn find(&self) -> Option<Arc<Goroutine>> {
-        self.scheduler.queues.find(self.queue, self.worker, self.shared_first)
+        let Local { queue, worker, turns, .. } = self.local;
+        let found = self.scheduler.queues.find(queue, worker, self.shared_first);
+        if found.is_none() {
+            turns.interrupt();
+        }
+        found
     }
 
     fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.local.queue.is_empty() && self.local.worker.next.is_empty()
     }
 
     fn hand_over(&self) {
-        self.scheduler.queues.hand_over(self.queue);
+        self.scheduler.queues.hand_over(&self.local.queue, &self.local.worker);
     }
 }
 
@@ -214,13 +236,17 @@ impl Work for Scheduler {
         let run = move || {
             // The starting thread holds the lock until all threads are started, or one has failed.
             drop(scheduler.permits.lock());
-            let local = Box::new(Local { queue, scheduler: Arc::as_ptr(&scheduler) });
+            let local = Box::new(Local {
+                queue,
+                worker: its_worker,
+                turns: Turns::new(),
+                scheduler: Arc::as_ptr(&scheduler),
+            });
             let at = &raw const *local;
             LOCAL.set(at);
-            let at_end = AtEnd { scheduler: scheduler.clone(), worker: its_worker.clone(), local };
-            AT_END.set(Some(at_end));
+            AT_END.set(Some(AtEnd { scheduler: scheduler.clone(), local }));
             // SAFETY: the box stays in place until AT_END is emptied, below.
-            scheduler.run_thread(unsafe { &*at }, &its_worker);
+            scheduler.run_thread(unsafe { &*at });
             drop(AT_END.take());
         };
         thread.spawn(|| ending::run_thread(run))?;
@@ -235,10 +261,20 @@ impl Schedule for Scheduler {
         let local = LOCAL.get();
         // SAFETY: the pointer is set only while the box exists: see `AtEnd`.
         match unsafe { local.as_ref() } {
-            Some(local) if ptr::eq(local.scheduler, self) => local.queue.push(goroutine),
-            _ => self.queues.push(goroutine),
+            // In a foreign call the thread does not turn to another goroutine soon. Without its
+            // permit it may not.
+            Some(local)
+                if ptr::eq(local.scheduler, self)
+                    && !local.worker.permit.is_retaken()
+                    && local.worker.away().is_none() =>
+            {
+                self.ready_here(local, goroutine);
+            }
+            _ => {
+                self.queues.push(goroutine);
+                self.permits.wake_one(self);
+            }
         }
-        self.permits.wake_one(self);
     }
 
     fn reserve_processors(&self, processors: usize) {

@@ -12,8 +12,7 @@ mod scanning;
 mod stack_writes;
 mod threads;
 
-use jit::stackmark_cranelift::{FuncId, INT, InstBuilder, REF, Start, types::I64};
-use jit::{Builder, Embedder, Ignoring};
+use jit::{Embedder, Ignoring};
 use parking_lot::Mutex;
 use stackmark_stack::asm::{ManagedFn, layout::GoroutineHeader};
 use stackmark_stack::unwind::Code;
@@ -75,29 +74,6 @@ pub(crate) fn landed_result(values: [u64; 2]) -> u64 {
     values[0] * 1000 + values[1] + 11 + 13 + 17 + 19
 }
 
-/// `guarded(n, object)`: calls `rec(n, object)` with values of its own in callee-saved registers,
-/// and has a landing pad.
-fn guarded(compiler: &mut jit::Compiler, rec: FuncId) -> FuncId {
-    compiler.function("guarded", &[INT, REF], |f, module| {
-        f.enter(Start::Managed);
-        let [n, object] = f.params();
-        let kept: Vec<_> = (1..5).map(|i| f.load_plain(I64, object, i * 8)).collect();
-        let sum =
-            |f: &mut Builder<'_>, first| kept.iter().fold(first, |sum, &k| f.ins().iadd(sum, k));
-        let landing = f.create_block();
-        let called = module.try_call(f, rec, &[n, object], landing);
-        let result = called.expect("the arguments of the signature")[0];
-        let result = sum(f, result);
-        f.return_(&[result]).expect("one result");
-        f.switch_to_block(landing);
-        let values = f.block_params(landing).to_vec();
-        let first = f.ins().imul_imm_s(values[0], 1000);
-        let result = f.ins().iadd(first, values[1]);
-        let result = sum(f, result);
-        f.return_(&[result]).expect("one result");
-    })
-}
-
 /// A runtime with compiled code.
 pub(crate) struct Setting {
     pub(crate) runtime: Arc<Runtime>,
@@ -135,7 +111,7 @@ impl Setting {
         let code = Arc::new(Code::new());
         let mut compiler = jit::Compiler::default();
         let rec = compiler.recursion(bottom, 16, false);
-        let guarded = guarded(&mut compiler, rec);
+        let guarded = compiler.guarded(rec);
         compiler.back("inner", guarded);
         compiler.back("inner_unguarded", rec);
         let entry = compiler.entry(guarded);

@@ -25,8 +25,17 @@ impl Library {
         // Other processes may be loading the last one: it is replaced whole.
         let new = library.with_extension(format!("{}", std::process::id()));
         let compiler = if name.ends_with(".cc") { "g++" } else { "cc" };
-        let mut command = Command::new(compiler);
+        // Where a program plays the processor, the compiler for it has a prefix.
+        let mut command = match std::env::var("STACKMARK_TEST_EMULATED") {
+            Ok(prefix) if compiler == "cc" => Command::new(format!("{prefix}gcc")),
+            Ok(prefix) => Command::new(format!("{prefix}{compiler}")),
+            Err(_) => Command::new(compiler),
+        };
         command.args(["-g", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread"]);
+        // What a source asks for in its first line.
+        let text = std::fs::read_to_string(&source).expect("a source of this directory");
+        let asked = text.lines().next().and_then(|line| line.strip_prefix("// flags: "));
+        command.args(asked.unwrap_or_default().split_whitespace());
         // As minigo's: what a sanitizer needs.
         let flags = |name| std::env::var(name).unwrap_or_default();
         command.args(flags("CGO_CFLAGS").split_whitespace()).arg("-o").arg(&new).arg(source);

@@ -7,12 +7,15 @@ pub use stackmark_cranelift;
 use stackmark_cranelift::cranelift_frontend::FunctionBuilderContext;
 use stackmark_cranelift::types::I64;
 use stackmark_cranelift::{
-    Apart, FuncId, Function, INT, InstBuilder, Kind, Module, Options, Program, REF, Start,
+    Apart, FuncId, Function, INT, InstBuilder, Kind, Module, Options, Program, REF, RunsOn, Start,
 };
 use stackmark_stack::asm::layout::NativeFn;
 use stackmark_stack::unwind::{Code, Region, RegionId};
 use stackmark_stack::{Goroutine, Host, RootSink};
 use std::collections::HashMap;
+
+/// Where this variable is set, all functions sign their return addresses.
+const SIGNED: &str = "STACKMARK_TEST_SIGNED";
 
 /// A host that has nothing to add.
 #[derive(Debug)]
@@ -70,12 +73,33 @@ pub struct Compiler {
 
 impl Default for Compiler {
     fn default() -> Compiler {
-        let options = Options { name: "test".into(), ..Options::default() };
-        Compiler { module: Module::new(options, None).expect("this machine"), functions: vec![] }
+        Compiler::for_stacks(RunsOn::default())
     }
 }
 
 impl Compiler {
+    /// A compiler of functions for stacks of this kind.
+    ///
+    /// # Panics
+    /// On a machine that Cranelift does not know.
+    pub fn for_stacks(runs_on: RunsOn) -> Compiler {
+        Compiler::new(Options { runs_on, ..Options::default() })
+    }
+
+    /// A compiler of functions that sign their return addresses, where the machine can.
+    ///
+    /// # Panics
+    /// On a machine that Cranelift does not know.
+    pub fn signing() -> Compiler {
+        Compiler::new(Options { signs_returns: true, ..Options::default() })
+    }
+
+    fn new(options: Options) -> Compiler {
+        let signs_returns = options.signs_returns || std::env::var_os(SIGNED).is_some();
+        let options = Options { name: "test".into(), signs_returns, ..options };
+        Compiler { module: Module::new(options, None).expect("this machine"), functions: vec![] }
+    }
+
     /// Declares a function that returns a plain word.
     pub fn declare(&mut self, name: &'static str, params: &[Kind]) -> FuncId {
         let id = self.module.declare(name, params, &[INT]).expect("one result");
@@ -177,6 +201,35 @@ impl Compiler {
         rec
     }
 
+    /// Defines `guarded(n, object)`: calls `callee(n, object)` with the four words of the object
+    /// behind the first in callee-saved registers, and has a landing pad. Returns the callee's
+    /// result and the four words; the landing pad, instead of that result, 1000 times the first of
+    /// its values and the second.
+    ///
+    /// # Panics
+    /// If the callee has other parameters.
+    pub fn guarded(&mut self, callee: FuncId) -> FuncId {
+        self.function("guarded", &[INT, REF], |f, module| {
+            f.enter(Start::Managed);
+            let [n, object] = f.params();
+            let kept: Vec<_> = (1..5).map(|i| f.load_plain(I64, object, i * 8)).collect();
+            let sum = |f: &mut Builder<'_>, first| {
+                kept.iter().fold(first, |sum, &kept| f.ins().iadd(sum, kept))
+            };
+            let landing = f.create_block();
+            let called = module.try_call(f, callee, &[n, object], landing);
+            let result = called.expect("the arguments of the signature")[0];
+            let result = sum(f, result);
+            f.return_(&[result]).expect("one result");
+            f.switch_to_block(landing);
+            let values = f.block_params(landing).to_vec();
+            let first = f.ins().imul_imm_s(values[0], 1000);
+            let result = f.ins().iadd(first, values[1]);
+            let result = sum(f, result);
+            f.return_(&[result]).expect("one result");
+        })
+    }
+
     /// Places the functions. The region is not registered.
     ///
     /// # Panics
@@ -223,7 +276,21 @@ pub fn compile_yielding(code: &Code, bottom: NativeFn) -> Compiled {
 }
 
 fn compile_recursion(code: &Code, bottom: NativeFn, pad: u32, yields: bool) -> Compiled {
-    let mut compiler = Compiler::default();
+    compile_recursion_by(Compiler::default(), code, bottom, pad, yields)
+}
+
+/// As [`compile`], by this compiler.
+pub fn compile_by(compiler: Compiler, code: &Code, bottom: NativeFn, pad: u32) -> Compiled {
+    compile_recursion_by(compiler, code, bottom, pad, false)
+}
+
+fn compile_recursion_by(
+    mut compiler: Compiler,
+    code: &Code,
+    bottom: NativeFn,
+    pad: u32,
+    yields: bool,
+) -> Compiled {
     let rec = compiler.recursion(bottom, pad, yields);
     let entry = compiler.entry(rec);
     compiler.back("back", rec);

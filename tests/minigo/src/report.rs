@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use stackmark::stack::Census;
-use stackmark::stats::{ModeInForce, Statistics, Straggler, Summary};
+use stackmark::stats::{ModeInForce, Statistics, Straggler, Summary, ThreadStats};
 use std::fmt::Write as _;
 
 fn times(t: &Summary) -> Value {
@@ -11,6 +11,10 @@ fn times(t: &Summary) -> Value {
 
 fn straggler(s: Option<Straggler>) -> Value {
     s.map_or(Value::Null, |s| json!({ "goroutine": s.goroutine, "ns": s.nanos }))
+}
+
+fn threads(t: &ThreadStats) -> Value {
+    json!({ "membarriers": t.membarriers, "waits": t.waits, "wakes": t.wakes })
 }
 
 /// The statistics as JSON, with a census of the goroutines at the end. All times are in
@@ -34,6 +38,7 @@ pub(crate) fn json(s: &Statistics, census: &Census, handles: usize) -> Value {
             "bytes_marked": c.bytes_marked,
             "allocated_meanwhile": c.allocated_meanwhile,
             "assisted": c.assisted,
+            "threads": threads(&c.threads),
         })
     });
     let refused: Map<String, Value> =
@@ -44,6 +49,7 @@ pub(crate) fn json(s: &Statistics, census: &Census, handles: usize) -> Value {
         "cycles_detail": cycles.collect::<Vec<_>>(),
         "pauses_ns": times(&s.pauses_ns),
         "holds_ns": times(&s.holds_ns),
+        "own_scans_ns": times(&s.own_scans_ns),
         "frames": {
             "scanned_stopped": s.frames.scanned_stopped,
             "scanned_running": s.frames.scanned_running,
@@ -80,6 +86,7 @@ pub(crate) fn json(s: &Statistics, census: &Census, handles: usize) -> Value {
             "live_bytes": s.heap.live_bytes,
             "resident_bytes": s.heap.resident_bytes,
         },
+        "threads": threads(&s.threads),
         "process": {
             "resident_peak_bytes": resident_peak_bytes,
         },
@@ -173,7 +180,13 @@ pub(crate) fn text(s: &Statistics) -> String {
 fn write(out: &mut String, s: &Statistics) -> std::fmt::Result {
     let (frames, barriers, stacks, heap) = (&s.frames, &s.barriers, &s.stacks, &s.heap);
     writeln!(out, "collections      {}, {} of them minor", s.cycles, s.minor_cycles)?;
-    for (what, t) in [("world stops", &s.pauses_ns), ("goroutine holds", &s.holds_ns)] {
+    let times = [
+        ("world stops", &s.pauses_ns),
+        ("goroutine holds", &s.holds_ns),
+        // Holds are time on the clock, these are processor time.
+        ("own scans ran", &s.own_scans_ns),
+    ];
+    for (what, t) in times {
         let (p50, p99, max) = (duration(t.p50), duration(t.p99), duration(t.max));
         writeln!(
             out,
@@ -238,6 +251,12 @@ fn write(out: &mut String, s: &Statistics) -> std::fmt::Result {
         heap.objects_marked,
         heap.objects_swept,
     )?;
+    let t = &s.threads;
+    writeln!(
+        out,
+        "threads          fenced {} times, waited {} times, {} woken",
+        t.membarriers, t.waits, t.wakes
+    )?;
     let most = s.pauses_by_power.iter().map(|(_, n)| *n).max().unwrap_or(0);
     for (i, (below, n)) in s.pauses_by_power.iter().enumerate() {
         let title = if i == 0 { "world stops" } else { "" };
@@ -279,14 +298,16 @@ mod tests {
             "collections",
             "world stops",
             "goroutine holds",
+            "own scans ran",
             "frames",
             "barriers",
             "stacks",
             "heap",
+            "threads",
         ] {
             assert!(text.contains(subject), "{text}");
         }
-        assert_eq!(text.lines().count(), 8 + 1 + LISTED);
+        assert_eq!(text.lines().count(), 10 + 1 + LISTED);
     }
 
     #[test]

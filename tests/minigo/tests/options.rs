@@ -26,6 +26,10 @@ fn statistics_have_every_field() {
         "holds_ns.p50",
         "holds_ns.p99",
         "holds_ns.max",
+        "own_scans_ns.count",
+        "own_scans_ns.p50",
+        "own_scans_ns.p99",
+        "own_scans_ns.max",
         "frames.scanned_stopped",
         "frames.scanned_running",
         "frames.rescanned",
@@ -46,6 +50,9 @@ fn statistics_have_every_field() {
         "heap.objects_marked",
         "heap.objects_swept",
         "heap.live_bytes",
+        "threads.membarriers",
+        "threads.waits",
+        "threads.wakes",
     ] {
         number(&statistics, path);
     }
@@ -61,7 +68,11 @@ fn statistics_have_every_field() {
         for key in ["deepest_frames", "rescanned", "skipped", "world_stop_ns", "longest_hold_ns"] {
             number(cycle, key);
         }
+        for key in ["membarriers", "waits", "wakes"] {
+            number(cycle, &format!("threads.{key}"));
+        }
     }
+    assert!(number(&statistics, "threads.waits") > 0);
     assert!(number(&statistics, "heap.allocated_bytes") > 0);
     assert!(number(&statistics, "heap.objects_marked") > 0);
     assert!(number(&statistics, "stacks.started") >= 2);
@@ -117,6 +128,16 @@ fn print_and_println_write_to_standard_error() {
     let outcome = minigo(&[], &written("printing.go", source));
     outcome.expect(0, "out\n");
     assert_eq!(outcome.stderr, "a 1 true -2\nb3\n\n");
+}
+
+/// Not among the stored programs: Go 1.19's compiler panics at the parentheses.
+#[test]
+fn offsetof_takes_a_field_in_parentheses() {
+    let source = "package main\n\nimport \"unsafe\"\n\nfunc main() {\n\tvar v struct{ a, b int }\n\
+                  \tprintln(unsafe.Offsetof((v.b)))\n}\n";
+    let outcome = minigo(&[], &written("parentheses.go", source));
+    outcome.expect(0, "");
+    assert_eq!(outcome.stderr, "8\n");
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn of_a_thread_in_a_stub_and_in_what_all_stubs_do() {
         "continue",
         "tbreak *(char *)&barrier_common",
         "signal SIGPROF",
-        "tbreak *(char *)&barrier_common + 11",
+        "tbreak *(char *)&barrier_common + 24",
         "signal SIGPROF",
         "tbreak *(char *)&barrier_on_system",
         "signal SIGPROF",

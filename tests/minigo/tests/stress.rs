@@ -3,7 +3,9 @@
 #[macro_use]
 mod runner;
 
-use runner::{ALL_STRESS, Program, Size, VERIFIED, number};
+use runner::{ALL_STRESS, Program, Size, VERIFIED, minigo, number};
+use std::fs;
+use std::path::Path;
 
 fn check(name: &str, options: &[&str]) {
     Program::new(name).check(options, Size::Stress);
@@ -145,6 +147,23 @@ fn minor_collections_leave_frames_alone_and_a_few_are_major() {
     let whole = statistics(&["--generational", "--whole-scans", "--stress", "collect-every-poll"]);
     assert_eq!(number(&whole, "frames.kept"), 0);
     assert!(number(&whole, "minor_cycles") > 0);
+}
+
+/// There are many times more frames than stubs: most barriers wait for one. The limit is processor
+/// time, which grew with the square of the depth.
+#[test]
+fn a_deep_stack_with_a_barrier_in_every_frame_comes_forward() {
+    let source = "package main\n\nimport \"runtime\"\n\ntype node struct{ next *node }\n\n\
+                  func deep(n int, up *node) int {\n\
+                  \tif n == 0 {\n\t\truntime.GC()\n\t\treturn 0\n\t}\n\
+                  \town := &node{up}\n\tdepth := deep(n-1, own)\n\
+                  \tif own.next != up {\n\t\tpanic(\"another object\")\n\t}\n\
+                  \treturn depth + 1\n}\n\n\
+                  func main() {\n\tprintln(deep(300000, nil))\n}\n";
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("deep_every_frame.go");
+    fs::write(&file, source).expect("a directory of this test");
+    let outcome = minigo(&["--stress", "barrier-every-frame"], &file);
+    outcome.expect(0, "").expect_stderr("300000\n");
 }
 
 #[test]

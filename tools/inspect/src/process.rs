@@ -73,6 +73,8 @@ pub struct Goroutine {
     /// The system's number of the thread that it is on; `None` if it is on none.
     pub thread: Option<i32>,
     stack: Range<usize>,
+    /// The stack is the thread's own.
+    is_thread: bool,
     registers: RegisterSet,
 }
 
@@ -100,7 +102,8 @@ pub struct Stack {
 #[derive(Clone, Copy, Debug)]
 struct Info {
     at: usize,
-    hidden: [(usize, usize); 3],
+    /// The last one is the pool.
+    hidden: [(usize, usize); 5],
     entry: (usize, usize),
     native_return: usize,
     table: usize,
@@ -152,6 +155,8 @@ impl Info {
             hidden: [
                 (word!(core, at, system_call_begin)?, word!(core, at, system_call_end)?),
                 (word!(core, at, callback_begin)?, word!(core, at, callback_end)?),
+                (word!(core, at, enter_begin)?, word!(core, at, enter_end)?),
+                (word!(core, at, call_native_begin)?, word!(core, at, call_native_end)?),
                 (word!(core, at, pool_begin)?, word!(core, at, pool_end)?),
             ],
             entry: (word!(core, at, entry_begin)?, word!(core, at, entry_end)?),
@@ -178,7 +183,7 @@ struct Stubs<'p, R>(&'p Core<R>, &'p Info);
 impl<'d, R: ReadRef<'d>> ReturnAddresses for Stubs<'_, R> {
     fn original(&self, found: usize) -> Option<usize> {
         let Stubs(core, info) = self;
-        let (begin, end) = info.hidden[2];
+        let [.., (begin, end)] = info.hidden;
         if !(begin..end).contains(&found) {
             return None;
         }
@@ -273,6 +278,7 @@ impl<'d, R: ReadRef<'d>> Process<R> {
             thread: on_thread.then_some(thread),
             stack: word(word!(core, at, goroutine_stack_lo)?)?
                 ..word(word!(core, at, goroutine_stack_hi)?)?,
+            is_thread: half(word!(core, at, goroutine_on_thread)?)? != 0,
             registers: RegisterSet::new(
                 word(word!(core, at, goroutine_pc)?)?,
                 word(word!(core, at, goroutine_sp)?)?,
@@ -289,7 +295,7 @@ impl<'d, R: ReadRef<'d>> Process<R> {
         if let Some((_, registers)) = thread {
             let (stack, oldest) = self.walk(*registers, true);
             // Else the thread is just taking it up or laying it down, or the walk was cut off.
-            if oldest.is_some_and(|sp| goroutine.stack.contains(&sp)) {
+            if goroutine.is_thread || oldest.is_some_and(|sp| goroutine.stack.contains(&sp)) {
                 return stack;
             }
         }

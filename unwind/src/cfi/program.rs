@@ -4,6 +4,10 @@
 //! leaves the expression in force. `def_cfa_register` ends it, and takes the offset noted last.
 //! (gimli refuses both, so its table of rows is not used.)
 //!
+//! Whether the return address is signed (arm64 PAC) is a part of the state, and not of the row: a
+//! walk takes the signature from every return address that it reads. Compilers say it by an
+//! operation that negates it. Cranelift says it by an expression, which is a constant.
+//!
 //! A run to one pc needs no memory for remembered states, however deep they are nested: what lies
 //! between a `remember_state` and its `restore_state` changes nothing, so it is skipped. A
 //! `remember_state` that is still open at the pc does nothing.
@@ -15,6 +19,7 @@ use gimli::{
     FrameDescriptionEntry, LittleEndian, Register, UnwindExpression, UnwindOffset, UnwindSection,
 };
 
+use crate::arch::SIGN_STATE;
 use crate::rule::{Bytes, Cfa, CfiRow, Saved};
 
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
@@ -30,6 +35,8 @@ pub(super) struct Program<'p, 'a> {
     start: u64,
     code_factor: u64,
     data_factor: i64,
+    /// The section, for expressions.
+    bytes: &'a [u8],
 }
 
 /// A row, and the offset of a CFA by a register, which outlasts an expression.
@@ -37,6 +44,8 @@ pub(super) struct Program<'p, 'a> {
 struct State {
     row: CfiRow,
     offset: i64,
+    /// The return address is signed.
+    signed: bool,
 }
 
 /// What an instruction does beside changing the row.
@@ -52,6 +61,7 @@ impl<'p, 'a> Program<'p, 'a> {
     /// The program of `fde`, its entry's common part already run.
     pub(super) fn new<S: UnwindSection<Reader<'a>>>(
         section: &'p S,
+        bytes: &'a [u8],
         bases: &'p BaseAddresses,
         fde: &FrameDescriptionEntry<Reader<'a>>,
     ) -> gimli::Result<Program<'p, 'a>>
@@ -59,12 +69,14 @@ impl<'p, 'a> Program<'p, 'a> {
         S::Offset: UnwindOffset<usize>,
     {
         let cie = fde.cie();
+        let row = CfiRow::unspecified(fde.is_signal_trampoline());
         let mut program = Program {
             instructions: cie.instructions(section, bases),
-            initial: State { row: CfiRow::unspecified(fde.is_signal_trampoline()), offset: 0 },
+            initial: State { row, offset: 0, signed: false },
             start: 0,
             code_factor: cie.code_alignment_factor(),
             data_factor: cie.data_alignment_factor(),
+            bytes,
         };
         program.initial = program.run_to(u64::MAX, true)?;
         program.instructions = fde.instructions(section, bases);
@@ -126,10 +138,11 @@ impl<'p, 'a> Program<'p, 'a> {
         Ok(false)
     }
 
-    /// Calls `each` for every row, with the pc at which it begins, until it breaks.
+    /// Calls `each` for every row, until it breaks: with the pc at which it begins, and whether the
+    /// return address is signed there.
     pub(super) fn rows(
         &self,
-        mut each: impl FnMut(u64, &CfiRow) -> ControlFlow<()>,
+        mut each: impl FnMut(u64, &CfiRow, bool) -> ControlFlow<()>,
     ) -> gimli::Result<()> {
         let mut state = self.initial.clone();
         let mut remembered: Vec<State> = Vec::new();
@@ -139,7 +152,7 @@ impl<'p, 'a> Program<'p, 'a> {
             match self.step(&mut state, instruction, at, false)? {
                 Effect::Nothing => {}
                 Effect::Goes(next) => {
-                    if each(at, &state.row).is_break() {
+                    if each(at, &state.row, state.signed).is_break() {
                         return Ok(());
                     }
                     at = next;
@@ -153,7 +166,7 @@ impl<'p, 'a> Program<'p, 'a> {
                 }
             }
         }
-        let _ = each(at, &state.row);
+        let _ = each(at, &state.row, state.signed);
         Ok(())
     }
 
@@ -173,7 +186,11 @@ impl<'p, 'a> Program<'p, 'a> {
     ) -> gimli::Result<Effect> {
         use CallFrameInstruction as Cfi;
         let factored = |offset: i64| offset.wrapping_mul(self.data_factor);
-        let State { row, offset } = state;
+        let State { row, offset, signed } = state;
+        if let Some(says) = self.sign_state(&instruction) {
+            *signed = says?;
+            return Ok(Effect::Nothing);
+        }
         let mut set = |register: Register, saved: Saved| row.set(register, saved);
         match instruction {
             Cfi::SetLoc { address } if address < at => {
@@ -235,11 +252,33 @@ impl<'p, 'a> Program<'p, 'a> {
             Cfi::RememberState => return Ok(Effect::Remember),
             Cfi::RestoreState => return Ok(Effect::Restore),
 
+            Cfi::NegateRaState => *signed = !*signed,
+
             // The size of pushed arguments matters to landing pads alone.
             Cfi::ArgsSize { .. } | Cfi::Nop => {}
-            _ => return Err(gimli::Error::CfiInstructionInInvalidContext),
         }
         Ok(Effect::Nothing)
+    }
+
+    /// What an instruction with a rule for the register of the sign state says; `None` for others.
+    fn sign_state(&self, instruction: &CallFrameInstruction<usize>) -> Option<gimli::Result<bool>> {
+        use CallFrameInstruction as Cfi;
+        let register = Some(SIGN_STATE?);
+        match *instruction {
+            Cfi::ValExpression { register: set, expression } if Some(set) == register => {
+                let UnwindExpression { offset, length } = expression;
+                let operations = self.bytes.get(offset..).and_then(|rest| rest.get(..length));
+                Some(match operations {
+                    Some([operation]) if *operation == gimli::DW_OP_lit0.0 => Ok(false),
+                    Some([operation]) if *operation == gimli::DW_OP_lit1.0 => Ok(true),
+                    _ => Err(gimli::Error::CfiInstructionInInvalidContext),
+                })
+            }
+            Cfi::Restore { register: set } if Some(set) == register => {
+                Some(Ok(self.initial.signed))
+            }
+            _ => None,
+        }
     }
 }
 

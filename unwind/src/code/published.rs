@@ -15,8 +15,6 @@ use crate::rule::{PackedRule, UnwindRule};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Published {
     pub(super) regions: RangeMap<CompiledRegion>,
-    /// How many of the regions sign their return addresses.
-    pub(super) signing: usize,
     pub(super) natives: RangeMap<Native>,
     /// Images may lie around natives. The rules of natives come first.
     pub(super) images: Arc<[Arc<Image>]>,
@@ -70,6 +68,8 @@ impl Published {
             }
             Some(found @ Found::Native(native)) => match native.step(pc) {
                 NativeStep::By(rule) => Ok(found.resolve(rule)),
+                // There is one for a walk along the managed frames alone.
+                NativeStep::Anchor(_) => Ok(None),
                 NativeStep::End => Ok(Some(UnwindRule::packed(PackedRule::OLDEST))),
             },
             None => by_image().unwrap_or(Ok(None)),

@@ -40,12 +40,6 @@ impl Snapshot<'_> {
         sizes.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
     }
 
-    /// Whether any registered managed code signs its return addresses (arm64 PAC). Its functions
-    /// get no return-address barriers.
-    pub fn signs_return_addresses(&self) -> bool {
-        self.published().signing > 0
-    }
-
     /// The image that holds `pc`.
     pub fn image(&self, pc: usize) -> Option<&Image> {
         self.published().images.iter().find(|image| image.holds(pc)).map(|image| &**image)

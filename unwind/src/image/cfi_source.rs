@@ -106,12 +106,14 @@ impl CfiSource {
         let mut add = |function: Result<FunctionRows, CfiError>, offset| {
             match function {
                 Ok(function) => each(function.moved(self.bias)),
-                Err(CfiError::Instructions { .. } | CfiError::Empty { .. }) => {
+                Err(
+                    CfiError::Instructions { .. }
+                    | CfiError::SignedWithPc { .. }
+                    | CfiError::Empty { .. },
+                ) => {
                     let Entry { start, end, .. } = self.section().entry(offset)?;
-                    each(
-                        FunctionRows { start, end, rows: vec![(start, PackedRule::NONE)] }
-                            .moved(self.bias),
-                    );
+                    let rows = vec![(start, PackedRule::NONE)];
+                    each(FunctionRows { start, end, rows, signing: vec![] }.moved(self.bias));
                 }
                 Err(error) => return Err(error),
             }

@@ -94,7 +94,12 @@ fn with_index<T>(
     let section = Section::at(&section, section_start as u64);
     let table = parsed.table().ok_or(missing)?;
     let section_start = section_start as u64;
-    f(&Index { table: &table, bases: &bases, section, section_start, address })
+    let index = Index { table: &table, bases: &bases, section, section_start, address };
+    // An entry has more than one byte. Offsets of entries cannot overflow then.
+    if index.len() > header_bytes.len() {
+        return Err(malformed(gimli::Error::OffsetOutOfBounds(index.len() as u64)));
+    }
+    f(&index)
 }
 
 /// The search table of a mapped image, and the section that it is for.

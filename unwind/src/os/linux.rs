@@ -220,6 +220,30 @@ pub(crate) fn context_end() -> Option<usize> {
     None
 }
 
+/// The eight bytes at an address of this process, which need not be mapped. May be called in a
+/// signal handler.
+pub(crate) fn read_code(address: usize) -> Option<u64> {
+    let mut word = 0_u64;
+    let size = size_of_val(&word);
+    let local = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: size };
+    let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: size };
+    // SAFETY: the kernel writes the word or fails; it reads whatever is mapped. Then the same by a
+    // file, for a system without the first call: the descriptor is closed where it was opened.
+    unsafe {
+        let read = libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0);
+        if read == size as isize {
+            return Some(word);
+        }
+        let file = libc::open(c"/proc/self/mem".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        if file < 0 {
+            return None;
+        }
+        let read = libc::pread(file, (&raw mut word).cast(), size, address as libc::off_t);
+        libc::close(file);
+        (read == size as isize).then_some(word)
+    }
+}
+
 /// The path of the running program; `None` if the system does not say.
 pub(crate) fn program_path() -> Option<PathBuf> {
     std::fs::read_link("/proc/self/exe").ok()

@@ -107,6 +107,19 @@ pub enum RegionError {
         /// The return address.
         return_address: usize,
     },
+    /// A function that moves its return address signs it (arm64 PAC). A move of the stack signs it
+    /// again for the frame's CFA, and a function that moves it may have signed it for another word:
+    /// Cranelift's tail calls sign for 0.
+    #[error(
+        "function {function}: its return address is signed at safepoint {return_address:#x}, and \
+         the function moves it"
+    )]
+    SignedAndMoved {
+        /// The function.
+        function: String,
+        /// The return address.
+        return_address: usize,
+    },
     /// The stack maps cannot be written down.
     #[error(transparent)]
     StackMap(#[from] StackMapError),

@@ -1,8 +1,9 @@
 //! The packed unwind rule: how to find a frame's caller, in 64 bits.
 //!
 //! A rule says where the CFA is, where each callee-saved register was saved, and whether the frame
-//! is the oldest one. The return slot is at a fixed distance from the CFA. A row of CFI that says
-//! anything else is kept as a row. Its packed rule holds the row's number and why it is a row.
+//! is the oldest one. The return slot is at a fixed distance from the CFA, or from where the frame
+//! pointer was saved. A row of CFI that says anything else is kept as a row. Its packed rule holds
+//! the row's number and why it is a row.
 //!
 //! ```text
 //! bits  0..2   kind: 0 CFA = sp + offset, 1 CFA = fp + offset, 2 CFA = *(fp + offset),
@@ -10,8 +11,8 @@
 //! bit   2      the frame is the oldest one: it has no return address
 //! bits  3..28  CFA offset in words, signed for kind 2;
 //!              for kind 3 why it is a row, 0 if there is no rule at all
-//! bits 28..64  a slot of 6 bits for each callee-saved register, saved at CFA - slot words;
-//!              for kind 2 at fp - (slot - 1) words; 0 = not saved.
+//! bits 28..64  the slots of callee-saved registers, which the architecture packs: the register
+//!              is saved at CFA - slot words; for kind 2 at fp - (slot - 1) words; 0 = not saved.
 //!              For kind 3 the number of the row
 //! ```
 //!
@@ -23,9 +24,11 @@ use core::fmt;
 use super::expression;
 use super::row::{Bytes, Cfa, CfiRow, Saved};
 use crate::arch::{
-    CALLEE_SAVED, FRAME_POINTER, FRAME_RECORD, RETURN_ADDRESS, RETURN_OFFSET, STACK_POINTER, WORD,
-    register_name,
+    self, CALLEE_SAVED, FP_SLOT_BITS, FRAME_POINTER, FRAME_RECORD, LARGEST_SLOT, PLAIN_SLOTS,
+    RETURN_ADDRESS, SLOTS_BITS, STACK_POINTER, WORD, register_name, return_offset,
 };
+
+pub(crate) use crate::arch::SavedBits;
 
 const KIND_SP: u64 = 0;
 const KIND_FP: u64 = 1;
@@ -37,10 +40,9 @@ const OFFSET_SHIFT: u32 = 3;
 const OFFSET_BITS: u32 = 25;
 const OFFSET_MASK: u64 = (1 << OFFSET_BITS) - 1;
 const SLOTS_SHIFT: u32 = OFFSET_SHIFT + OFFSET_BITS;
-const SLOT_BITS: u32 = 6;
-const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
+const FP_SLOT_MASK: u64 = (1 << FP_SLOT_BITS) - 1;
 
-const _: () = assert!(SLOTS_SHIFT + SLOT_BITS * CALLEE_SAVED.len() as u32 <= u64::BITS);
+const _: () = assert!(SLOTS_SHIFT + SLOTS_BITS <= u64::BITS);
 
 /// Why a row of CFI has no packed rule. A walk interprets such a row each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,12 +55,13 @@ pub enum Unsupported {
     CfaRegister,
     /// The CFA's offset is negative, no multiple of the word, or 256 MiB and more.
     CfaOffset,
-    /// The return address is not where a packed rule has it (CFA-8 on x86-64).
+    /// The return address is not where a packed rule has it: right below the CFA where a call
+    /// pushes it, and else in the word above the saved frame pointer.
     ReturnAddress,
     /// The caller's stack pointer is not the CFA.
     StackPointer,
-    /// A callee-saved register is saved farther than 504 bytes below the CFA, above it, or
-    /// unaligned.
+    /// A callee-saved register is saved too far below the CFA, above it, unaligned, or in an order
+    /// that is not packed.
     SavedFar,
     /// A callee-saved register is saved otherwise than at an offset from the CFA.
     SavedByRule,
@@ -90,7 +93,7 @@ impl fmt::Display for Unsupported {
             Unsupported::CfaOffset => "the offset of its CFA is out of range",
             Unsupported::ReturnAddress => "its return address is at an unusual place",
             Unsupported::StackPointer => "its caller's stack pointer is not its CFA",
-            Unsupported::SavedFar => "it saves a register too far from its CFA",
+            Unsupported::SavedFar => "it saves a register at an unusual distance from its CFA",
             Unsupported::SavedByRule => {
                 "it saves a register otherwise than at an offset from its CFA"
             }
@@ -103,9 +106,6 @@ impl fmt::Display for Unsupported {
 /// A packed rule. Every bit pattern that this module makes has exactly one meaning.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct PackedRule(u64);
-
-/// Six bits for each of [`CALLEE_SAVED`].
-pub(crate) type SavedBits = u64;
 
 /// What a packed rule says of the CFA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,12 +136,13 @@ impl PackedRule {
     /// There is no caller.
     pub(crate) const OLDEST: PackedRule = PackedRule(KIND_SP | OLDEST);
 
-    /// The CFA `cfa_offset` bytes above the stack pointer, no register saved. `None` unless the
+    /// The CFA `cfa_offset` bytes above the stack pointer, the return address right below it, no
+    /// register saved, or the frame pointer alone where a frame record has it. `None` unless the
     /// offset is a multiple of the word and fits.
     pub(crate) fn fixed(cfa_offset: usize) -> Option<PackedRule> {
         let words = (cfa_offset / WORD) as u64;
         (cfa_offset.is_multiple_of(WORD) && words <= OFFSET_MASK)
-            .then_some(PackedRule(KIND_SP | words << OFFSET_SHIFT))
+            .then_some(PackedRule(KIND_SP | words << OFFSET_SHIFT | PLAIN_SLOTS << SLOTS_SHIFT))
     }
 
     /// The row of CFI with this number, and why it is not packed.
@@ -186,11 +187,16 @@ impl PackedRule {
             _ => return Err(Unsupported::StackPointer),
         }
         let mut bits = kind | (words as u64 & OFFSET_MASK) << OFFSET_SHIFT;
+        let saved_fp = match row.saved(FRAME_POINTER) {
+            Saved::Offset(at) => Some(at),
+            _ => None,
+        };
         match row.saved(RETURN_ADDRESS) {
-            Saved::Offset(at) if at == RETURN_OFFSET as i64 => {}
+            Saved::Offset(at) if arch::return_fits(at, saved_fp) => {}
             Saved::Undefined => return Ok(PackedRule(bits | OLDEST)),
             _ => return Err(Unsupported::ReturnAddress),
         }
+        let mut slots = [0; CALLEE_SAVED.len()];
         for (register, rule) in row.specified() {
             if matches!(register, STACK_POINTER | RETURN_ADDRESS) {
                 continue;
@@ -214,11 +220,12 @@ impl PackedRule {
                 }
                 _ => return Err(Unsupported::SavedByRule),
             };
-            if !(1..=SLOT_MASK as i64).contains(&slot) {
+            if !(1..=LARGEST_SLOT).contains(&slot) {
                 return Err(Unsupported::SavedFar);
             }
-            bits |= (slot as u64) << (SLOTS_SHIFT + SLOT_BITS * i as u32);
+            slots[i] = slot as u64;
         }
+        bits |= arch::pack_slots(&slots).ok_or(Unsupported::SavedFar)? << SLOTS_SHIFT;
         Ok(PackedRule(bits))
     }
 
@@ -256,7 +263,7 @@ impl PackedRule {
     #[inline]
     pub(crate) fn is_frame_record(self) -> bool {
         const MASK: u64 =
-            KIND_MASK | OLDEST | OFFSET_MASK << OFFSET_SHIFT | SLOT_MASK << SLOTS_SHIFT;
+            KIND_MASK | OLDEST | OFFSET_MASK << OFFSET_SHIFT | FP_SLOT_MASK << SLOTS_SHIFT;
         const WORDS: u64 = (FRAME_RECORD / WORD) as u64;
         self.0 & MASK == KIND_FP | WORDS << OFFSET_SHIFT | WORDS << SLOTS_SHIFT
     }
@@ -277,7 +284,7 @@ impl PackedRule {
     /// Where the return address of a frame with this CFA stands.
     #[inline]
     pub(crate) fn return_slot(self, cfa: usize) -> usize {
-        cfa.wrapping_add_signed(RETURN_OFFSET)
+        cfa.wrapping_add_signed(return_offset(self.saved_fp()))
     }
 
     /// Whether the frame is the oldest of its stack.
@@ -290,19 +297,24 @@ impl PackedRule {
     /// not saved. In a realigned frame the distance is from the word above the frame pointer's.
     #[inline]
     pub(crate) fn saved(self, index: usize) -> usize {
-        (self.0 >> (SLOTS_SHIFT + SLOT_BITS * index as u32) & SLOT_MASK) as usize * WORD
+        arch::slot(self.slots(), index) * WORD
     }
 
-    /// The slots of all registers. The bits of a register that was not saved are 0.
+    #[inline]
+    fn slots(self) -> u64 {
+        self.0 >> SLOTS_SHIFT
+    }
+
+    /// Which registers were saved. The bits of one that was not are 0.
     #[inline]
     pub(crate) fn saved_bits(self) -> SavedBits {
-        self.0 & SavedBits::MAX << SLOTS_SHIFT
+        arch::saved_bits(self.slots())
     }
 
     /// The place of register `index` of [`CALLEE_SAVED`] in those bits.
     #[inline]
     pub(crate) fn register_bits(index: usize) -> SavedBits {
-        SLOT_MASK << (SLOTS_SHIFT + SLOT_BITS * index as u32)
+        arch::register_bits(index)
     }
 
     /// How far below the CFA the frame pointer was saved, in bytes; 0 if it was not.
@@ -340,7 +352,7 @@ impl fmt::Debug for PackedRule {
         if self.is_oldest() {
             f.write_str(" oldest")
         } else {
-            write!(f, " ra=[cfa{RETURN_OFFSET:+}]")
+            write!(f, " ra=[cfa{:+}]", return_offset(self.saved_fp()))
         }
     }
 }

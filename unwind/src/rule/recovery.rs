@@ -3,7 +3,10 @@
 use gimli::Register;
 
 use super::expression::ExpressionError;
-use crate::arch::{CALL_PUSHES, CALLEE_SAVED, PC, REGISTERS, RETURN_ADDRESS, STACK_POINTER};
+use crate::arch::{
+    CALL_PUSHES, CALLEE_SAVED, PC, REGISTERS, RETURN_ADDRESS, STACK_POINTER, column, register_of,
+    without_signature,
+};
 use crate::memory::Memory;
 use crate::registers::RegisterSet;
 
@@ -36,7 +39,7 @@ pub struct Recovery {
 impl Recovery {
     /// A register of the caller. The return-address register stands for the caller's pc.
     pub fn register(&self, register: Register) -> Recovered {
-        self.registers.get(usize::from(register.0)).copied().unwrap_or(Recovered::Unknown)
+        column(register).map_or(Recovered::Unknown, |column| self.registers[column])
     }
 
     /// Where the return address stands, if it stands in memory.
@@ -47,6 +50,22 @@ impl Recovery {
         }
     }
 
+    /// That of a frame that the kernel has made, whose words lie where `words` says, by column.
+    pub(crate) fn of_signal(words: [Option<usize>; REGISTERS], cfa: usize) -> Recovery {
+        let registers = words.map(|at| at.map_or(Recovered::Unknown, Recovered::At));
+        Recovery { cfa, oldest: false, signal_frame: true, registers }
+    }
+
+    /// That of a frame that keeps all registers, and its return address in this slot or in its
+    /// register.
+    pub(crate) fn of_stub(cfa: usize, return_slot: Option<usize>) -> Recovery {
+        let mut registers = by_convention(cfa);
+        if let Some(slot) = return_slot {
+            set(&mut registers, RETURN_ADDRESS, Recovered::At(slot));
+        }
+        Recovery { cfa, oldest: false, signal_frame: false, registers }
+    }
+
     /// The caller's registers; an error names a word that cannot be read.
     pub(crate) fn caller(
         &self,
@@ -54,8 +73,8 @@ impl Recovery {
         memory: &impl Memory,
     ) -> Result<RegisterSet, ExpressionError> {
         let mut caller = RegisterSet::unknown();
-        for (number, recovered) in self.registers.iter().enumerate() {
-            let register = Register(number as u16);
+        for (column, recovered) in self.registers.iter().enumerate() {
+            let register = register_of(column);
             let value = match *recovered {
                 Recovered::Unknown => None,
                 Recovered::Same => registers.get(register),
@@ -68,7 +87,12 @@ impl Recovery {
                 caller.set(register, value);
             }
         }
-        if let Some(return_address) = caller.get(RETURN_ADDRESS) {
+        // A signal frame may have both: the pc, and what the register held.
+        if let Some(return_address) = caller.get(RETURN_ADDRESS)
+            && (PC == RETURN_ADDRESS || self.register(PC) == Recovered::Unknown)
+        {
+            let return_address = without_signature(return_address);
+            caller.set(RETURN_ADDRESS, return_address);
             caller.set(PC, return_address);
         }
         Ok(caller)
@@ -80,11 +104,22 @@ impl Recovery {
 pub(super) fn by_convention(cfa: usize) -> [Recovered; REGISTERS] {
     let mut registers = [Recovered::Unknown; REGISTERS];
     for register in CALLEE_SAVED {
-        registers[usize::from(register.0)] = Recovered::Same;
+        set(&mut registers, register, Recovered::Same);
     }
     if CALL_PUSHES == 0 {
-        registers[usize::from(RETURN_ADDRESS.0)] = Recovered::Same;
+        set(&mut registers, RETURN_ADDRESS, Recovered::Same);
     }
-    registers[usize::from(STACK_POINTER.0)] = Recovered::Value(cfa);
+    set(&mut registers, STACK_POINTER, Recovered::Value(cfa));
     registers
+}
+
+/// Notes what is known of a register.
+pub(super) fn set(
+    registers: &mut [Recovered; REGISTERS],
+    register: Register,
+    recovered: Recovered,
+) {
+    if let Some(column) = column(register) {
+        registers[column] = recovered;
+    }
 }

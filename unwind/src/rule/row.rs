@@ -6,7 +6,7 @@ use gimli::Register;
 
 use super::expression::{self, ENCODING, ExpressionError};
 use super::recovery::{Recovered, Recovery, by_convention};
-use crate::arch::{REGISTERS, RETURN_ADDRESS, register_name};
+use crate::arch::{REGISTERS, RETURN_ADDRESS, column, register_name, register_of};
 use crate::memory::Memory;
 use crate::registers::RegisterSet;
 
@@ -61,16 +61,16 @@ impl CfiRow {
         CfiRow { cfa: Cfa::Register(Register(0), 0), registers, signal_frame }
     }
 
-    /// Registers that are no integer registers are left out.
+    /// Registers that a register set does not hold are left out.
     pub(crate) fn set(&mut self, register: Register, saved: Saved) {
-        if let Some(place) = self.registers.get_mut(usize::from(register.0)) {
-            *place = saved;
+        if let Some(column) = column(register) {
+            self.registers[column] = saved;
         }
     }
 
     /// What it says of a register.
     pub(crate) fn saved(&self, register: Register) -> Saved {
-        self.registers.get(usize::from(register.0)).copied().unwrap_or(Saved::Unspecified)
+        column(register).map_or(Saved::Unspecified, |column| self.registers[column])
     }
 
     /// What it says of registers of which it says anything.
@@ -78,12 +78,28 @@ impl CfiRow {
         let registers = self.registers.iter().enumerate();
         registers
             .filter(|(_, saved)| **saved != Saved::Unspecified)
-            .map(|(number, saved)| (Register(number as u16), *saved))
+            .map(|(column, saved)| (register_of(column), *saved))
     }
 
     /// Whether it belongs to a frame that a signal has made.
     pub(super) fn is_of_signal(&self) -> bool {
         self.signal_frame
+    }
+
+    /// Whether two rows say the same. The bytes hold the expressions of each.
+    pub(super) fn says_the_same(&self, bytes: &[u8], other: &CfiRow, others: &[u8]) -> bool {
+        let same = |one: Bytes, other: Bytes| one.of(bytes) == other.of(others);
+        let cfa = match (self.cfa, other.cfa) {
+            (Cfa::Expression(one), Cfa::Expression(other)) => same(one, other),
+            (one, other) => one == other,
+        };
+        let mut registers = self.registers.iter().zip(&other.registers);
+        cfa && self.signal_frame == other.signal_frame
+            && registers.all(|(one, other)| match (*one, *other) {
+                (Saved::Expression(one), Saved::Expression(other))
+                | (Saved::ValExpression(one), Saved::ValExpression(other)) => same(one, other),
+                (one, other) => one == other,
+            })
     }
 
     /// The same row with its expressions at other places.
@@ -128,7 +144,7 @@ impl CfiRow {
         };
         let mut recovery = Recovery {
             cfa,
-            oldest: self.registers[usize::from(RETURN_ADDRESS.0)] == Saved::Undefined,
+            oldest: self.saved(RETURN_ADDRESS) == Saved::Undefined,
             signal_frame: self.signal_frame,
             registers: by_convention(cfa),
         };
@@ -188,11 +204,11 @@ impl fmt::Display for InWords<'_> {
                 expression(f, at)?;
             }
         }
-        for (number, saved) in row.registers.iter().enumerate() {
+        for (column, saved) in row.registers.iter().enumerate() {
             if *saved == Saved::Unspecified {
                 continue;
             }
-            write!(f, " {}=", name(Register(number as u16)))?;
+            write!(f, " {}=", name(register_of(column)))?;
             match *saved {
                 Saved::Unspecified => {}
                 Saved::Undefined => f.write_str("undefined")?,

@@ -4,17 +4,17 @@ use std::fmt;
 
 use super::expression::ExpressionError;
 use super::packed::{PackedRule, Shape};
-use super::recovery::{Recovered, Recovery, by_convention};
+use super::recovery::{Recovered, Recovery, by_convention, set};
 use super::row::{CfiRow, InWords};
 use crate::arch::{CALLEE_SAVED, FRAME_POINTER, RETURN_ADDRESS, STACK_POINTER, WORD};
 use crate::memory::Memory;
 use crate::registers::RegisterSet;
 
 /// How the caller of the frame at a pc is found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct UnwindRule<'a>(Inner<'a>);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "signal handlers look rules up, where nothing can be boxed"
@@ -23,6 +23,21 @@ enum Inner<'a> {
     Packed(PackedRule),
     Row(CfiRow, &'a [u8]),
 }
+
+/// Two rules are equal if they say the same, wherever their expressions lie.
+impl PartialEq for UnwindRule<'_> {
+    fn eq(&self, other: &UnwindRule<'_>) -> bool {
+        match (&self.0, &other.0) {
+            (Inner::Packed(one), Inner::Packed(other)) => one == other,
+            (Inner::Row(one, bytes), Inner::Row(other, others)) => {
+                one.says_the_same(bytes, other, others)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Eq for UnwindRule<'_> {}
 
 impl<'a> UnwindRule<'a> {
     pub(crate) fn packed(rule: PackedRule) -> UnwindRule<'a> {
@@ -84,13 +99,13 @@ impl<'a> UnwindRule<'a> {
         let mut recovered = by_convention(cfa);
         for (i, register) in CALLEE_SAVED.into_iter().enumerate() {
             if rule.saved(i) != 0 {
-                recovered[usize::from(register.0)] =
-                    Recovered::At(saved_below.wrapping_sub(rule.saved(i)));
+                let at = saved_below.wrapping_sub(rule.saved(i));
+                set(&mut recovered, register, Recovered::At(at));
             }
         }
         let oldest = rule.is_oldest();
         if !oldest {
-            recovered[usize::from(RETURN_ADDRESS.0)] = Recovered::At(rule.return_slot(cfa));
+            set(&mut recovered, RETURN_ADDRESS, Recovered::At(rule.return_slot(cfa)));
         }
         Ok(Recovery { cfa, oldest, signal_frame: false, registers: recovered })
     }

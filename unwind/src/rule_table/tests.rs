@@ -15,12 +15,14 @@ use object::{Object, ObjectSection};
 use proptest::prelude::*;
 
 use super::RuleTable;
-use crate::arch::{FRAME_POINTER, RETURN_ADDRESS, STACK_POINTER};
-use crate::cfi::{CfiError, Section};
+use crate::arch::{CALL_PUSHES, FRAME_POINTER, RETURN_ADDRESS, STACK_POINTER};
+use crate::cfi::{CfiError, FunctionRows, Section};
 use crate::image;
 use crate::memory::Memory;
 use crate::registers::RegisterSet;
-use crate::rule::{CfiRows, ExpressionError, PackedRule, Recovered, Recovery, UnwindRule};
+use crate::rule::{
+    CfiRows, ExpressionError, PackedRule, Recovered, Recovery, Unsupported, UnwindRule,
+};
 
 #[path = "../../tests/support/reference.rs"]
 mod reference;
@@ -85,6 +87,7 @@ fn compare(bytes: &[u8], address: u64) -> Census {
     let mut census = Census::default();
     let mut section = EhFrame::new(bytes, LittleEndian);
     section.set_address_size(8);
+    section.set_vendor(reference::VENDOR);
     let bases = BaseAddresses::default().set_eh_frame(address);
     let mut entries = section.entries(&bases);
     while let Some(entry) = entries.next().unwrap() {
@@ -144,7 +147,14 @@ fn every_row_of_the_images_of_this_process_is_evaluated_as_gimli_does() {
         let census = compare(section.data().unwrap(), section.address());
         let unpacked: usize = census.unpacked.values().sum();
         println!("{path}: {census:?}");
-        assert!(census.refused == 0 && unpacked * 20 <= census.rows, "{path}: {census:?}");
+        // Where a call pushes nothing, functions that have not saved their return address yet are
+        // walked by rows: in the innermost frame alone. And compilers save registers one by one.
+        let first = census.unpacked.get(&Unsupported::ReturnAddress.to_string()).copied();
+        let few = match CALL_PUSHES {
+            0 => (unpacked - first.unwrap_or(0)) * 8 <= census.rows,
+            _ => unpacked * 20 <= census.rows,
+        };
+        assert!(census.refused == 0 && few, "{path}: {census:?}");
     }
 }
 
@@ -174,9 +184,17 @@ fn the_rules_of_a_range_of_a_loaded_image_are_those_of_its_file() {
         })
         .unwrap();
     expected.sort_by_key(|function| function.start);
-    let found = image::loaded::functions(range).unwrap().0;
+    let (found, rows_of_found) = image::loaded::functions(range).unwrap();
     assert!(found.len() > 10);
-    assert_eq!(found, expected);
+    // Rows have other numbers in other tables.
+    let shown = |functions: &[FunctionRows], rows: &CfiRows| -> Vec<_> {
+        let rule =
+            |(at, rule): &(u64, PackedRule)| (*at, rows.resolve(*rule).map(|r| r.to_string()));
+        let function =
+            |f: &FunctionRows| (f.start, f.end, f.rows.iter().map(rule).collect::<Vec<_>>());
+        functions.iter().map(function).collect()
+    };
+    assert_eq!(shown(&found, &rows_of_found), shown(&expected, &unpacked));
 }
 
 #[test]

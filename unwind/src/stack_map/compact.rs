@@ -33,12 +33,14 @@ pub(crate) struct Layout {
     /// Where the map has no CFA: the CFA lies at least this many bytes above the stack pointer.
     pub(crate) least: usize,
     pub(crate) moves_return_address: bool,
+    /// The return address in the frame is signed.
+    pub(crate) signed: bool,
 }
 
 /// One distinct map: the frame, and the place of its roots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Head {
-    /// CFA offset in words in the low 30 bits, or the least one if it is not known; flags above.
+    /// CFA offset in words in the low 29 bits, or the least one if it is not known; flags above.
     frame: u32,
     roots: u32,
     /// The number of plain roots, or [`ANY`] for roots of any kind.
@@ -50,9 +52,10 @@ struct Head {
 /// The roots are not all plain.
 const ANY: u16 = u16::MAX;
 
+const SIGNED: u32 = 1 << 29;
 const CFA_KNOWN: u32 = 1 << 30;
 const MOVES: u32 = 1 << 31;
-const WORDS_MASK: u32 = CFA_KNOWN - 1;
+const WORDS_MASK: u32 = SIGNED - 1;
 
 /// A safepoint in the index: the frame's size in words in the low byte, the number of its map
 /// above.
@@ -97,9 +100,10 @@ impl MapsBuilder {
         };
         let known = if map.cfa_offset.is_some() { CFA_KNOWN } else { 0 };
         let moves = if layout.moves_return_address { MOVES } else { 0 };
+        let flags = known | moves | if layout.signed { SIGNED } else { 0 };
         let words = |bytes: usize| (bytes / WORD as usize) as u8;
         let head = Head {
-            frame: (map.cfa_offset.unwrap_or(layout.least as u32) / WORD as u32) | known | moves,
+            frame: (map.cfa_offset.unwrap_or(layout.least as u32) / WORD as u32) | flags,
             roots,
             plain,
             saved_fp: words(layout.saved_fp),
@@ -178,6 +182,7 @@ impl<'m> MapRef<'m> {
             cfa_from_fp: (from_fp != 0).then(|| from_fp as usize * WORD as usize),
             least: if self.cfa_is_known() { 0 } else { self.cfa_offset() },
             moves_return_address: head.frame & MOVES != 0,
+            signed: head.frame & SIGNED != 0,
         }
     }
 

@@ -35,7 +35,8 @@ use std::collections::BTreeMap;
 use gimli::write::{CallFrameInstruction, FrameDescriptionEntry};
 
 use crate::arch::{
-    self, CALL_PUSHES, CALLEE_SAVED, CRANELIFT_EPILOGUE, CRANELIFT_RETURN, STACK_POINTER,
+    self, CALL_PUSHES, CALLEE_SAVED, CRANELIFT_EPILOGUE, CRANELIFT_RETURN, RETURN_ADDRESS,
+    STACK_POINTER,
 };
 use crate::safepoint::Safepoint;
 
@@ -89,7 +90,9 @@ pub fn describe_epilogues(entry: &mut FrameDescriptionEntry, code: &[u8]) {
         let ret = (start + CRANELIFT_EPILOGUE.len() - CRANELIFT_RETURN) as u32;
         entry.add_instruction(ret, CallFrameInstruction::RememberState);
         entry.add_instruction(ret, CallFrameInstruction::Cfa(STACK_POINTER, CALL_PUSHES as i32));
-        for saved in CALLEE_SAVED {
+        // A return address that a call pushes stays where it is.
+        let in_register = (CALL_PUSHES == 0).then_some(RETURN_ADDRESS);
+        for saved in CALLEE_SAVED.into_iter().chain(in_register) {
             entry.add_instruction(ret, CallFrameInstruction::SameValue(saved));
         }
         // The code behind it is in the body again.

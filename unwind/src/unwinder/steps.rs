@@ -1,12 +1,15 @@
 //! The steps that are not simple ones over pcs that the cache holds.
 
 use super::{CallFrame, JUMPS, Unwinder};
-use crate::arch::{CALLEE_SAVED, FRAME_POINTER, PC, STACK_POINTER, WORD};
+use crate::arch::{
+    self, CALL_PUSHES, CALLEE_SAVED, FRAME_POINTER, PC, RETURN_ADDRESS, STACK_POINTER, WORD,
+    without_signature,
+};
 use crate::image::ImageError;
 use crate::memory::Memory;
 use crate::registers::RegisterSet;
 use crate::return_addresses::ReturnAddresses;
-use crate::rule::{ExpressionError, PackedRule, Recovered, UnwindRule};
+use crate::rule::{ExpressionError, PackedRule, Recovered, Recovery, UnwindRule};
 use crate::walk_error::WalkError;
 
 impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R, REGISTERS> {
@@ -30,7 +33,12 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
                     return self.step_slowly(UnwindRule::packed(PackedRule::OLDEST));
                 }
                 let rule = match self.unwind_rule() {
-                    Err(WalkError::NoRule { .. }) => return self.step_by_hook(),
+                    Err(WalkError::NoRule { .. }) => {
+                        return match self.signal_frame().or_else(|| self.linkage_stub()) {
+                            Some(recovery) => self.step_by(recovery, self.all_registers()),
+                            None => self.step_by_hook(),
+                        };
+                    }
                     rule => rule?,
                 };
                 match rule.as_packed() {
@@ -63,7 +71,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             self.jump()?;
         }
         let return_slot = rule.return_slot(cfa);
-        let found = self.read(return_slot)?;
+        let found = without_signature(self.read(return_slot)?);
         let (fp, fp_unknown) = match rule.saved_fp() {
             0 => (self.fp, self.fp_unknown),
             below => (self.read(cfa.wrapping_sub(below))?, false),
@@ -118,7 +126,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         if cfa <= sp {
             self.jump()?;
         }
-        let found = caller.pc();
+        let found = without_signature(caller.pc());
         let return_address = self.returns.original(found).unwrap_or(found);
         caller.set(PC, return_address);
         self.saved = [0; CALLEE_SAVED.len()];
@@ -161,10 +169,42 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
     /// A step by a rule that is not one of the two simple forms.
     #[cold]
     fn step_slowly(&mut self, rule: UnwindRule<'t>) -> Result<Option<CallFrame>, WalkError> {
-        let (pc, sp, exact) = (self.pc(), self.sp, self.exact);
-        let failed = |source| WalkError::Expression { pc, source };
+        let failed = |source| WalkError::Expression { pc: self.pc(), source };
         let registers = self.all_registers();
         let recovery = rule.evaluate(&registers, &self.memory).map_err(failed)?;
+        self.step_by(recovery, registers)
+    }
+
+    /// The kernel's frame for a signal, if this is one that no CFI describes.
+    fn signal_frame(&self) -> Option<Recovery> {
+        let code = arch::SIGNAL_RETURN?;
+        if self.memory.read_code(self.pc()) != Some(code) {
+            return None;
+        }
+        let words = arch::signal_frame(self.sp, |address| self.memory.read(address));
+        Some(Recovery::of_signal(words, self.sp))
+    }
+
+    /// A stub of the procedure linkage table that no CFI describes, if the trace begins in one. It
+    /// calls nothing, so no other frame stands there.
+    fn linkage_stub(&self) -> Option<Recovery> {
+        if !self.exact {
+            return None;
+        }
+        let code = |address| self.memory.read_code(address);
+        let (cfa_offset, return_slot) = arch::linkage_stub(self.pc(), code)?;
+        let cfa = self.sp.wrapping_add(cfa_offset);
+        Some(Recovery::of_stub(cfa, return_slot.map(|offset| cfa.wrapping_add_signed(offset))))
+    }
+
+    /// A step to the caller that a rule has found for these registers.
+    fn step_by(
+        &mut self,
+        recovery: Recovery,
+        registers: RegisterSet,
+    ) -> Result<Option<CallFrame>, WalkError> {
+        let (pc, sp, exact) = (self.pc(), self.sp, self.exact);
+        let failed = |source| WalkError::Expression { pc, source };
         let cfa = recovery.cfa;
         let signal_frame = recovery.signal_frame;
         if recovery.oldest {
@@ -185,7 +225,9 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         let (Some(found), Some(caller_sp)) = (caller.get(PC), caller.get(STACK_POINTER)) else {
             return Err(WalkError::ReturnAddress { pc });
         };
-        if caller_sp <= sp {
+        // A function that keeps its return address in the register may need no frame.
+        let is_leaf = CALL_PUSHES == 0 && exact && caller_sp == sp;
+        if caller_sp <= sp && !is_leaf {
             // The caller is on another stack. A signal handler with a stack of its own, or a call
             // between stacks, does that.
             self.jump()?;
@@ -221,6 +263,10 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             if let Some(value) = self.register(register) {
                 registers.set(register, value);
             }
+        }
+        if CALL_PUSHES == 0 && !self.exact {
+            // What the callee has returned by.
+            registers.set(RETURN_ADDRESS, self.pc());
         }
         registers
     }

@@ -5,24 +5,52 @@ use gimli::write::{
     Address, CallFrameInstruction as Cfi, CommonInformationEntry, EhFrame, EndianVec,
     FrameDescriptionEntry, FrameTable,
 };
-use gimli::{Encoding, Format, LittleEndian, Register, X86_64};
+use gimli::{Encoding, Format, LittleEndian, Register};
 use stackmark_unwind::{Function, Region, Safepoint};
 
-/// The CIE that compilers emit: CFA = rsp+8, return address at CFA-8.
+pub(crate) mod arch;
+
+use arch::{CALL_PUSHES, FP, RA, SP};
+
+/// A CIE: the return address at CFA-8. Where a call pushes it, this is what compilers emit. Where a
+/// call does not, every function counts as one that has stored a frame record already: the rules
+/// are packed ones then.
 pub(crate) fn cie() -> CommonInformationEntry {
     let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: 8 };
-    let mut cie = CommonInformationEntry::new(encoding, 1, -8, X86_64::RA);
-    cie.add_instruction(Cfi::Cfa(X86_64::RSP, 8));
-    cie.add_instruction(Cfi::Offset(X86_64::RA, -8));
+    let mut cie = CommonInformationEntry::new(encoding, 1, -8, RA);
+    if CALL_PUSHES == 0 {
+        cie.add_instruction(Cfi::Cfa(SP, 16));
+        cie.add_instruction(Cfi::Offset(FP, -16));
+    } else {
+        cie.add_instruction(Cfi::Cfa(SP, 8));
+    }
+    cie.add_instruction(Cfi::Offset(RA, -8));
     cie
+}
+
+/// The CFA of a function with that CIE and no instructions, in bytes above the stack pointer.
+pub(crate) const CFA: usize = if CALL_PUSHES == 0 { 16 } else { 8 };
+
+/// How the rule of such a function prints whose CFA is that far up.
+pub(crate) fn shown(cfa: usize) -> String {
+    let record = if CALL_PUSHES == 0 { " X29=[cfa-16]" } else { "" };
+    format!("cfa=sp+{cfa}{record} ra=[cfa-8]")
 }
 
 /// `.eh_frame` of functions, given as start, length, and instructions at offsets.
 pub(crate) fn eh_frame(
     functions: impl IntoIterator<Item = (usize, u32, Vec<(u32, Cfi)>)>,
 ) -> Vec<u8> {
+    eh_frame_with(cie(), functions)
+}
+
+/// As [`eh_frame`], with this common entry.
+pub(crate) fn eh_frame_with(
+    cie: CommonInformationEntry,
+    functions: impl IntoIterator<Item = (usize, u32, Vec<(u32, Cfi)>)>,
+) -> Vec<u8> {
     let mut table = FrameTable::default();
-    let cie = table.add_cie(cie());
+    let cie = table.add_cie(cie);
     for (start, len, instructions) in functions {
         let mut fde = FrameDescriptionEntry::new(Address::Constant(start as u64), len);
         for (offset, instruction) in instructions {
@@ -35,17 +63,12 @@ pub(crate) fn eh_frame(
     section.0.into_vec()
 }
 
-/// `push rbp; mov rbp, rsp`, as Cranelift emits it.
+/// A frame record and a frame pointer to it, as Cranelift makes them.
 pub(crate) fn frame_record() -> Vec<(u32, Cfi)> {
-    vec![
-        (1, Cfi::CfaOffset(16)),
-        (1, Cfi::Offset(X86_64::RBP, -16)),
-        (4, Cfi::CfaRegister(X86_64::RBP)),
-    ]
+    vec![(1, Cfi::CfaOffset(16)), (1, Cfi::Offset(FP, -16)), (4, Cfi::CfaRegister(FP))]
 }
 
-/// `sub rsp, size` of a frame that keeps the frame pointer as it is, with one register pushed
-/// first.
+/// A frame of `size` that keeps the frame pointer as it is, with one register pushed first.
 pub(crate) fn plain_frame(pushed: Register, size: i32) -> Vec<(u32, Cfi)> {
     vec![(2, Cfi::CfaOffset(16)), (2, Cfi::Offset(pushed, -16)), (8, Cfi::CfaOffset(size))]
 }

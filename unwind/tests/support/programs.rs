@@ -23,7 +23,7 @@ impl Directory {
 
     /// Runs a tool here. Yields false if the tool is missing.
     pub(crate) fn run(&self, tool: &str, arguments: &[&str]) -> bool {
-        match Command::new(tool).args(arguments).current_dir(&self.0).status() {
+        match command(tool).args(arguments).current_dir(&self.0).status() {
             Ok(status) => {
                 assert!(status.success(), "{tool} {arguments:?}");
                 true
@@ -50,7 +50,7 @@ impl Directory {
     /// not installed.
     pub(crate) fn load_if_built(&self, arguments: &[&str]) -> Option<Loaded> {
         let arguments = [&["-fPIC", "-shared", "-o", "trial.so"], arguments].concat();
-        let mut trial = Command::new("cc");
+        let mut trial = command("cc");
         let output = trial.args(&arguments).current_dir(&self.0).output().ok()?;
         output.status.success().then(|| self.load(&arguments[4..]))?
     }
@@ -61,6 +61,18 @@ impl Directory {
         let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_LAZY) };
         assert!(!handle.is_null(), "{path:?} can be loaded");
         Loaded(handle)
+    }
+}
+
+/// A tool of the system that the tests run on: where a program plays its processor, one that the
+/// environment gives the prefix of.
+pub(crate) fn command(tool: &str) -> Command {
+    match std::env::var("STACKMARK_TEST_EMULATED") {
+        Ok(prefix) if tool == "cc" => Command::new(format!("{prefix}gcc")),
+        Ok(prefix) if matches!(tool, "g++" | "objcopy" | "strip") => {
+            Command::new(format!("{prefix}{tool}"))
+        }
+        _ => Command::new(tool),
     }
 }
 

@@ -5,15 +5,16 @@
 use gimli::{
     BaseAddresses, CallFrameInstruction as Cfi, CfaRule, Encoding, EndianSlice, EvaluationResult,
     Format, FrameDescriptionEntry, LittleEndian, Location, Register, RegisterRule, UnwindContext,
-    UnwindSection, UnwindTableRow, Value, X86_64,
+    UnwindSection, UnwindTableRow, Value,
 };
 
-type Reader<'a> = EndianSlice<'a, LittleEndian>;
+#[path = "arch.rs"]
+mod arch;
 
-/// The integer registers and, as the last, the return address.
-pub(crate) const REGISTERS: usize = 17;
-const CALLEE_SAVED: [Register; 6] =
-    [X86_64::RBX, X86_64::RBP, X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
+use arch::{CALL_PUSHES, CALLEE_SAVED, RA, SP, is_walked};
+pub(crate) use arch::{REGISTERS, VENDOR};
+
+type Reader<'a> = EndianSlice<'a, LittleEndian>;
 
 /// Register values from a seed, aligned to words.
 pub(crate) fn registers(seed: u64) -> [u64; REGISTERS] {
@@ -161,7 +162,7 @@ where
                     (cfa, rules) = stack.pop().ok_or(gimli::Error::PopWithEmptyStack)?;
                 }
                 Cfi::AdvanceLoc { .. } | Cfi::SetLoc { .. } | Cfi::ArgsSize { .. } | Cfi::Nop => {}
-                _ => return Err(gimli::Error::CfiInstructionInInvalidContext),
+                Cfi::NegateRaState => {}
             }
             if let Some(next) = next.filter(|_| is_own) {
                 rows.push((at, next, row(cfa, rules.clone())));
@@ -194,6 +195,9 @@ pub(crate) fn evaluate<'a, S: UnwindSection<Reader<'a>>>(
 where
     S::Offset: gimli::UnwindOffset<usize>,
 {
+    let value = |register: Register| {
+        values.get(usize::from(register.0)).copied().filter(|_| is_walked(register))
+    };
     let expression = |at: gimli::UnwindExpression<usize>, initial: Option<u64>| {
         let encoding = Encoding { format: Format::Dwarf32, version: 4, address_size: 8 };
         let mut evaluation = at.get(section)?.evaluation(encoding);
@@ -206,10 +210,8 @@ where
             result = match result {
                 EvaluationResult::Complete => break,
                 EvaluationResult::RequiresRegister { register, .. } => {
-                    let value = values
-                        .get(usize::from(register.0))
-                        .ok_or(gimli::Error::UnsupportedEvaluation)?;
-                    evaluation.resume_with_register(Value::Generic(*value))?
+                    let value = value(register).ok_or(gimli::Error::UnsupportedEvaluation)?;
+                    evaluation.resume_with_register(Value::Generic(value))?
                 }
                 EvaluationResult::RequiresMemory { address, size: size @ 1..=8, .. } => {
                     let (word, shift) = (address & !7, (address & 7) as u32 * 8);
@@ -229,7 +231,6 @@ where
             _ => Err(gimli::Error::UnsupportedEvaluation),
         }
     };
-    let value = |register: Register| values.get(usize::from(register.0)).copied();
     let rule = |register: Register| row.rules.get(usize::from(register.0)).cloned().flatten();
     let cfa = match row.cfa {
         CfaRule::RegisterAndOffset { register, offset } => {
@@ -237,14 +238,16 @@ where
         }
         CfaRule::Expression(at) => expression(at, None)?,
     };
-    let oldest = matches!(rule(X86_64::RA), Some(RegisterRule::Undefined));
+    let oldest = matches!(rule(RA), Some(RegisterRule::Undefined));
     let mut registers = [State::Unknown; REGISTERS];
     if !oldest {
         for (number, state) in registers.iter_mut().enumerate() {
             let register = Register(number as u16);
             *state = match rule(register) {
+                _ if !is_walked(register) => State::Unknown,
                 None if CALLEE_SAVED.contains(&register) => State::Same,
-                None if register == X86_64::RSP => State::Value(cfa),
+                None if register == RA && CALL_PUSHES == 0 => State::Same,
+                None if register == SP => State::Value(cfa),
                 None => State::Unknown,
                 Some(RegisterRule::Undefined | RegisterRule::Architectural) => State::Unknown,
                 Some(RegisterRule::SameValue) => State::Same,

@@ -38,14 +38,17 @@ pub(crate) fn system_frames() -> Vec<(usize, usize)> {
     frames
 }
 
-/// The numbers of the callee-saved registers.
+/// The numbers of the callee-saved registers that are integer ones.
+#[cfg(target_arch = "x86_64")]
 const CALLEE_SAVED: [u16; 6] = [3, 6, 12, 13, 14, 15];
+#[cfg(target_arch = "aarch64")]
+const CALLEE_SAVED: [u16; 11] = [19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29];
 
 /// A frame as the system's unwinder sees it.
 pub(crate) struct SystemFrame {
     pub(crate) pc: usize,
     /// Numbers and values of the callee-saved registers.
-    pub(crate) registers: [(u16, usize); 6],
+    pub(crate) registers: [(u16, usize); CALLEE_SAVED.len()],
 }
 
 extern "C" fn visit_registers(context: *mut Opaque, data: *mut c_void) -> i32 {

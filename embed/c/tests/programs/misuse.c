@@ -14,10 +14,22 @@ static stackmark_machine *machine;
 static uint64_t region;
 static uint32_t pair;
 
+/* What a goroutine does when its entry has returned. */
+static void (*at_the_end)(void);
+
+static void goroutine_exited(void *user, stackmark_goroutine *goroutine, uintptr_t result) {
+    (void)user;
+    (void)goroutine;
+    (void)result;
+    if (at_the_end != NULL)
+        at_the_end();
+}
+
 static void set_up(void) {
+    stackmark_host host = {.size = sizeof host, .goroutine_exited = goroutine_exited};
     stackmark_collector_config config = {.size = sizeof config, .workers = 1};
     static const uint32_t references[] = {0, 1};
-    OK(stackmark_runtime_new(NULL, NULL, &runtime));
+    OK(stackmark_runtime_new(NULL, &host, &runtime));
     OK(stackmark_runtime_new(NULL, NULL, &other_runtime));
     OK(stackmark_heap_new(NULL, &heap));
     OK(stackmark_collector_start(runtime, heap, &config, &collector));
@@ -67,6 +79,24 @@ static void park_nowhere(void) {
 
 static void yield_nowhere(void) {
     stackmark_yield(0);
+}
+
+static void parks_at_the_end(void) {
+    stackmark_park(NULL, NULL);
+}
+
+static void park_after_the_end(void) {
+    at_the_end = parks_at_the_end;
+    native(nothing);
+}
+
+static void yields_at_the_end(void) {
+    stackmark_yield(0);
+}
+
+static void yield_after_the_end(void) {
+    at_the_end = yields_at_the_end;
+    native(nothing);
 }
 
 static uintptr_t no_function(void *first, uintptr_t second) {
@@ -325,6 +355,8 @@ static const struct { const char *name, *says; void (*misuse)(void); } ends[] = 
     {"park in a foreign call", "a foreign call is under way on this goroutine", park_in_foreign},
     {"park nowhere", "stackmark_park: this thread runs no goroutine", park_nowhere},
     {"yield nowhere", "stackmark_yield: this thread runs no goroutine", yield_nowhere},
+    {"park at the end", "it neither parks nor yields any more", park_after_the_end},
+    {"yield at the end", "it neither parks nor yields any more", yield_after_the_end},
     {"foreign call of nothing", "stackmark_foreign: f is NULL", foreign_of_nothing},
     {"foreign call left twice", "has entered no such call, or has left it", left_twice},
     {"foreign call not entered", "has entered no such call, or has left it", left_unentered},

@@ -21,25 +21,53 @@ pub(crate) fn page_size() -> usize {
 pub(crate) enum Mapping {
     /// Memory that is used soon.
     Memory,
-    /// Addresses whose pages appear when they are touched.
+    /// Addresses that nothing may touch before they are [made accessible](make_accessible), and
+    /// that core files do without.
     Reserved,
 }
 
-/// Maps `bytes` of zeroed memory. Returns its address.
+/// Maps `bytes` of zeroed memory, or of addresses. Returns the first address.
 ///
 /// # Errors
 /// The system's error.
 pub(crate) fn map(bytes: usize, mapping: Mapping) -> io::Result<usize> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    let flags = match mapping {
-        Mapping::Memory => flags,
-        Mapping::Reserved => flags | libc::MAP_NORESERVE,
+    let (flags, protection) = match mapping {
+        Mapping::Memory => (flags, ACCESSIBLE),
+        Mapping::Reserved => (flags | libc::MAP_NORESERVE, libc::PROT_NONE),
     };
     // SAFETY: a fresh anonymous mapping touches no existing memory.
-    let at = unsafe {
-        libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
-    };
-    if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at as usize) }
+    let at = unsafe { libc::mmap(ptr::null_mut(), bytes, protection, flags, -1, 0) };
+    if at == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    if mapping == Mapping::Reserved {
+        // Where the advice is not taken, a debugger writes larger core files.
+        // SAFETY: our own mapping, of which the advice changes no memory.
+        unsafe { libc::madvise(at, bytes, libc::MADV_DONTDUMP) };
+    }
+    Ok(at as usize)
+}
+
+const ACCESSIBLE: i32 = libc::PROT_READ | libc::PROT_WRITE;
+
+/// Makes a part of a reserved mapping memory, whose pages appear when they are touched. What is
+/// accessible already stays as it is.
+///
+/// # Errors
+/// The system's error.
+///
+/// # Safety
+/// The range consists of whole pages of a mapping made by [`map`].
+pub(crate) unsafe fn make_accessible(range: Range<usize>) -> io::Result<()> {
+    let (at, bytes) = (range.start as *mut c_void, range.len());
+    // SAFETY: our contract: nothing else uses these addresses.
+    if unsafe { libc::mprotect(at, bytes, ACCESSIBLE) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above; the advice changes no memory.
+    unsafe { libc::madvise(at, bytes, libc::MADV_DODUMP) };
+    Ok(())
 }
 
 /// Unmaps `bytes` at `at`.
@@ -55,19 +83,6 @@ pub(crate) unsafe fn unmap(at: usize, bytes: usize) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Makes a page a guard: each access to it faults.
-///
-/// # Errors
-/// The system's error.
-///
-/// # Safety
-/// The page is the caller's, and nothing uses it.
-pub(crate) unsafe fn guard_page(at: usize) -> io::Result<()> {
-    // SAFETY: our contract.
-    let result = unsafe { libc::mprotect(at as *mut c_void, page_size(), libc::PROT_NONE) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
 /// Gives the pages wholly inside `range` back to the system. They read as zero afterwards. A
 /// failure only costs memory.
 ///
@@ -79,5 +94,50 @@ pub(crate) unsafe fn give_pages_back(range: Range<usize>) {
     if lo < hi {
         // SAFETY: our contract.
         unsafe { libc::madvise(lo as *mut c_void, hi - lo, libc::MADV_DONTNEED) };
+    }
+}
+
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests {
+    use super::*;
+
+    /// What the system says of the mapping that an address is in: its protection, and its flags.
+    fn mapping_of(address: usize) -> (String, String) {
+        let all = std::fs::read_to_string("/proc/self/smaps").expect("the system's list");
+        let mut found = None;
+        for line in all.lines() {
+            let mut words = line.split_whitespace();
+            let first = words.next().unwrap_or("");
+            let bounds = first.split_once('-').and_then(|(start, end)| {
+                let number = |text| usize::from_str_radix(text, 16).ok();
+                Some(number(start)?..number(end)?)
+            });
+            if let Some(bounds) = bounds {
+                let protection = words.next().unwrap_or("").to_owned();
+                found = bounds.contains(&address).then_some(protection);
+            } else if let (Some(flags), Some(protection)) = (line.strip_prefix("VmFlags:"), &found)
+            {
+                return (protection.clone(), flags.to_owned());
+            }
+        }
+        panic!("no mapping at {address:#x}");
+    }
+
+    #[test]
+    fn what_is_reserved_only_is_not_accessible_and_not_in_core_files() {
+        if crate::os::is_emulated("the emulator does not pass on what is said of core files") {
+            return;
+        }
+        let (page, bytes) = (page_size(), 1 << 30);
+        let at = map(bytes, Mapping::Reserved).expect("addresses");
+        let used = at + bytes - 2 * page..at + bytes;
+        // SAFETY: pages of the mapping.
+        unsafe { make_accessible(used.clone()) }.expect("memory");
+        let (protection, flags) = mapping_of(at);
+        assert!(protection.starts_with("---") && flags.contains(" dd"), "{protection} {flags}");
+        let (protection, flags) = mapping_of(used.start);
+        assert!(protection.starts_with("rw") && !flags.contains(" dd"), "{protection} {flags}");
+        // SAFETY: our own mapping, which nothing uses.
+        unsafe { unmap(at, bytes) }.expect("unmapped");
     }
 }

@@ -40,11 +40,11 @@ struct Stack {
 struct View<'s>(&'s Stack);
 
 impl Slots for View<'_> {
-    fn read(&self, depth: usize) -> usize {
+    fn read(&self, depth: usize, _signed: bool) -> usize {
         // SAFETY: loom checks that no thread writes.
         self.0.slots[depth / WORD].with(|slot| unsafe { *slot })
     }
-    fn write(&mut self, depth: usize, word: usize) {
+    fn write(&mut self, depth: usize, word: usize, _signed: bool) {
         // SAFETY: loom checks that no other thread is there.
         self.0.slots[depth / WORD].with_mut(|slot| unsafe { *slot = word })
     }
@@ -81,7 +81,7 @@ fn place(list: &mut BarrierList, stack: &Stack, pool: &StubPool, frames: &[usize
         list.place(
             &mut View(stack),
             &&stack.table,
-            Barrier { depth: frame * WORD, stub, frame: 0 },
+            Barrier { depth: frame * WORD, stub, frame: 0, signed: false },
         );
     }
 }
@@ -90,13 +90,13 @@ impl Modelled {
     /// The goroutine returns from `frame`, as the ret instruction and the stub do.
     fn return_from(&self, frame: usize) {
         let depth = frame * WORD;
-        let found = View(&self.stack).read(depth);
+        let found = View(&self.stack).read(depth, false);
         let target = if found >= STUB_WORD {
             let stub = (found - STUB_WORD) as u32;
             let mut list = self.scan.lock();
             list.hit(&mut View(&self.stack), &&self.stack.table, &self.pool, depth, stub)
                 .expect("a known barrier");
-            View(&self.stack).read(depth)
+            View(&self.stack).read(depth, false)
         } else {
             found
         };

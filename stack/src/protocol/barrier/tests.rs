@@ -13,11 +13,19 @@ struct Model {
     table: [Cell<usize>; STUBS as usize],
 }
 
+/// A signed word names its slot in the upper half.
+fn signed_word(depth: usize, address: usize) -> usize {
+    depth << 32 | address
+}
+
 impl Slots for &Model {
-    fn read(&self, depth: usize) -> usize {
-        self.slots.borrow()[depth / 8 - 1]
+    fn read(&self, depth: usize, signed: bool) -> usize {
+        let word = self.slots.borrow()[depth / 8 - 1];
+        assert_eq!(word >> 32, if signed { depth } else { 0 }, "the signature at {depth}");
+        word & 0xffff_ffff
     }
-    fn write(&mut self, depth: usize, word: usize) {
+    fn write(&mut self, depth: usize, address: usize, signed: bool) {
+        let word = if signed { signed_word(depth, address) } else { address };
         self.slots.borrow_mut()[depth / 8 - 1] = word;
     }
 }
@@ -59,7 +67,9 @@ proptest! {
     #[test]
     fn every_return_reaches_its_caller_and_no_stub_is_lost(
         steps in prop::collection::vec(step(), 1..60),
+        signing in any::<u64>(),
     ) {
+        let signs = |depth: usize| signing >> (depth / 8 % 64) & 1 != 0;
         let model = Model::default();
         let (mut m, table) = (&model, &model);
         let pool = StubPool::new(0..STUBS);
@@ -70,17 +80,19 @@ proptest! {
             match step {
                 Step::Call(n) => for _ in 0..n {
                     true_returns.push(next);
-                    model.slots.borrow_mut().push(next);
+                    model.slots.borrow_mut().push(0);
+                    let depth = true_returns.len() * 8;
+                    m.write(depth, next, signs(depth));
                     next += 1;
                 },
                 Step::Return(n) => for _ in 0..n {
                     let Some(want) = true_returns.pop() else { break };
                     let depth = (true_returns.len() + 1) * 8;
-                    let found = m.read(depth);
+                    let found = m.read(depth, signs(depth));
                     let target = if found >= 1_000_000 {
                         let stub = (found - 1_000_000) as u32;
                         list.hit(&mut m, &table, &pool, depth, stub).expect("a known barrier");
-                        m.read(depth)
+                        m.read(depth, false)
                     } else { found };
                     prop_assert_eq!(target, want);
                     model.slots.borrow_mut().pop();
@@ -94,11 +106,15 @@ proptest! {
                 Step::Scan { every, foreign } => {
                     let frames = true_returns.len();
                     list.remove_all(&mut m, &table, &pool, frames * 8, foreign);
-                    prop_assert_eq!(&*model.slots.borrow(), &true_returns, "all slots are whole");
+                    for (i, want) in true_returns.iter().enumerate() {
+                        let depth = (i + 1) * 8;
+                        prop_assert_eq!(m.read(depth, signs(depth)), *want, "all slots are whole");
+                    }
                     for frame in (0..frames).rev().step_by(every.into()) {
                         let Some(stub) = pool.take() else { break };
                         let (depth, number) = ((frame + 1) * 8, (frames - frame) as i64);
-                        list.place(&mut m, &table, Barrier { depth, stub, frame: number });
+                        let signed = signs(depth);
+                        list.place(&mut m, &table, Barrier { depth, stub, frame: number, signed });
                     }
                 }
             }
@@ -119,6 +135,7 @@ proptest! {
     fn thinning_out_keeps_the_barriers_that_bound_a_rescan(
         frames in prop::collection::btree_set(1..60usize, 0..STUBS as usize),
         above in 0..20usize,
+        down_to in prop_oneof![Just(0), (0..62usize).prop_map(|frame| frame * 8)],
         foreign in any::<bool>(),
     ) {
         let model = Model::default();
@@ -128,15 +145,19 @@ proptest! {
         let mut list = BarrierList::default();
         for frame in &frames {
             let stub = pool.take().expect("as many as frames");
-            list.place(&mut m, &table, Barrier { depth: frame * 8, stub, frame: *frame as i64 });
+            let barrier =
+                Barrier { depth: frame * 8, stub, frame: *frame as i64, signed: false };
+            list.place(&mut m, &table, barrier);
         }
         let before: Vec<_> = frames.iter().map(|frame| frame * 8).collect();
         let from = before.last().unwrap_or(&0) + above * 8;
-        let removed = list.thin_out(&mut m, &table, &pool, (from, 0), foreign);
+        let removed = list.thin_out(&mut m, &table, &pool, (from, down_to), foreign);
         let kept: Vec<_> = list.unhit().iter().map(|b| b.depth).collect();
         prop_assert_eq!(kept.len() + removed as usize, before.len());
         prop_assert!(kept.iter().all(|depth| before.contains(depth)));
         prop_assert_eq!([kept.first(), kept.last()], [before.first(), before.last()]);
+        let stay = before.iter().filter(|depth| **depth < down_to);
+        prop_assert!(stay.into_iter().all(|depth| kept.contains(depth)), "down to {}", down_to);
         for pair in kept.windows(2) {
             let (next, younger) = (pair[0], pair[1]);
             let between = before.iter().any(|depth| (next + 1..younger).contains(depth));
@@ -148,14 +169,14 @@ proptest! {
         for triple in kept.windows(3) {
             let (next, between, younger) = (triple[0], triple[1], triple[2]);
             prop_assert!(
-                from - next > 2 * (from - younger),
+                between < down_to || from - next > 2 * (from - younger),
                 "{} is not needed between {} and {}", between, younger, next
             );
         }
         for depth in (8..=480).step_by(8) {
             let b = list.unhit().iter().find(|b| b.depth == depth);
             let word = b.map_or(depth / 8, |b| (&table).hijacked_word(b.stub));
-            prop_assert_eq!(m.read(depth), word, "the slot at {}", depth);
+            prop_assert_eq!(m.read(depth, false), word, "the slot at {}", depth);
         }
         let (stubs, available) = (list.stubs(), pool.available());
         prop_assert_eq!(stubs + available, STUBS as usize);
@@ -172,4 +193,46 @@ fn a_stub_that_the_list_does_not_name_is_an_error() {
     let error = list.hit(&mut m, &table, &pool, 16, 3).unwrap_err();
     assert_eq!(error, UnknownHit { stub: 3, depth: 16, lowest: None });
     assert!(error.to_string().contains("stub 3"));
+
+    // The lowest barrier is another one: by its stub, then by its slot.
+    let stub = pool.take().expect("all are free");
+    let lowest = Barrier { depth: 16, stub, frame: 1, signed: false };
+    list.place(&mut m, &table, lowest);
+    let other = (lowest.stub + 1) % STUBS;
+    let error = list.hit(&mut m, &table, &pool, 16, other).unwrap_err();
+    assert_eq!(error, UnknownHit { stub: other, depth: 16, lowest: Some(lowest) });
+    let error = list.hit(&mut m, &table, &pool, 24, lowest.stub).unwrap_err();
+    assert_eq!(error, UnknownHit { stub: lowest.stub, depth: 24, lowest: Some(lowest) });
+    assert_eq!(m.read(16, false), (&table).hijacked_word(lowest.stub), "the slot stays as it is");
+    list.hit(&mut m, &table, &pool, 16, lowest.stub).expect("the lowest one");
+}
+
+#[test]
+fn each_barrier_that_is_left_counts_but_not_the_one_in_the_slot_returned_to() {
+    let model = Model::default();
+    model.slots.borrow_mut().extend(1..=5);
+    let (mut m, table, pool) = (&model, &model, StubPool::new(0..STUBS));
+    let mut list = BarrierList::default();
+    for depth in [8, 16, 24, 32, 40] {
+        let stub = pool.take().expect("there are more than slots");
+        list.place(&mut m, &table, Barrier { depth, stub, frame: 0, signed: false });
+    }
+    assert_eq!(list.leave(&pool, 16), Settled { leapfrogged: 3, ..Settled::default() });
+    assert_eq!(list.unhit().iter().map(|b| b.depth).collect::<Vec<_>>(), [8, 16]);
+    assert_eq!(pool.available(), STUBS as usize - 2);
+}
+
+#[test]
+fn a_pool_keeps_an_eighth_for_barriers_that_cannot_wait_and_counts_what_it_refuses() {
+    let pool = StubPool::new(0..16);
+    assert_eq!((pool.size(), pool.available(), pool.exhausted()), (16, 16, 0));
+    for taken in 0..14 {
+        assert!(pool.take_if_plenty().is_some(), "{taken} are taken");
+    }
+    assert_eq!((pool.size(), pool.available(), pool.exhausted()), (16, 2, 0));
+    assert_eq!(pool.take_if_plenty(), None);
+    assert_eq!(pool.exhausted(), 1);
+    assert!(pool.take().is_some() && pool.take().is_some());
+    assert_eq!(pool.take(), None);
+    assert_eq!((pool.size(), pool.available(), pool.exhausted()), (16, 0, 2));
 }

@@ -40,6 +40,8 @@ pub(crate) trait Frames {
     fn pass(&mut self) -> Result<Option<usize>, Self::Error>;
     /// Why no barrier may lie in the return slot of the last visited frame. `None`: one may.
     fn refusal(&self) -> Option<Refusal>;
+    /// Whether the word in the return slot of the last visited frame is signed.
+    fn is_signed(&self) -> bool;
     /// Whether the last visited frame is that of a callback. The next frame is then a foreign call,
     /// to which the goroutine returns only through
     /// [`StackScan::protect`](super::StackScan::protect).

@@ -61,10 +61,10 @@ fn return_address(frame: usize) -> usize {
 struct View<'m>(&'m Memory);
 
 impl Slots for View<'_> {
-    fn read(&self, depth: usize) -> usize {
+    fn read(&self, depth: usize, _signed: bool) -> usize {
         self.0.slots[depth / WORD - 1].load(Ordering::Acquire)
     }
-    fn write(&mut self, depth: usize, word: usize) {
+    fn write(&mut self, depth: usize, word: usize, _signed: bool) {
         // Release: the saved return address is visible before the stub, as in the real slots.
         self.0.slots[depth / WORD - 1].store(word, Ordering::Release);
     }
@@ -102,6 +102,9 @@ impl Frames for Walk<'_> {
         let callback = self.memory.callback?;
         // The frame that the callback has called returns to no safepoint.
         (callback..=callback + 1).contains(&self.left).then_some(Refusal::Callback)
+    }
+    fn is_signed(&self) -> bool {
+        false
     }
     fn may_rest(&self) -> bool {
         self.memory.callback == Some(self.left)
@@ -183,14 +186,14 @@ impl Goroutine {
     /// The goroutine returns from `frame`, as the ret instruction and the stub do.
     fn return_from(&self, frame: usize) {
         let depth = (frame + 1) * WORD;
-        let found = View(self.memory()).read(depth);
+        let found = View(self.memory()).read(depth, false);
         let target = if found >= STUB_WORD {
             let mut scan = self.scan.lock();
             let memory = self.memory();
             scan.hit(&mut self.access(memory), depth, (found - STUB_WORD) as u32)
                 .expect("a known barrier");
             self.protect(&mut scan, memory, depth - WORD);
-            View(memory).read(depth)
+            View(memory).read(depth, false)
         } else {
             found
         };
@@ -245,6 +248,7 @@ macro_rules! model_and_twin {
     };
 }
 
+mod native;
 mod short;
 mod young;
 

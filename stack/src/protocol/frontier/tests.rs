@@ -5,17 +5,22 @@
 //! sees. So a frame that ran before its visit, or that a rescan leaves out though it has run since
 //! its visit, shows.
 
+mod exact;
+
 use super::access::FramePointer;
+use super::young::YoungBound;
 use super::*;
 use crate::protocol::barrier::Refusal;
 use proptest::prelude::*;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 const WORD: usize = 8;
 const STUBS: u32 = 16;
 const STUB_WORD: usize = 1 << 40;
+/// Where the signature of a word begins.
+const SIGNATURE_SHIFT: u32 = 48;
 /// Bytes of `call_system`, and of `callback`.
 const PART: usize = 4 * WORD;
 const MOST_FRAMES: usize = 120;
@@ -61,14 +66,26 @@ struct Memory {
     frames: RefCell<Vec<Frame>>,
     slots: RefCell<BTreeMap<usize, usize>>,
     table: RefCell<BTreeMap<u32, usize>>,
+    /// How many frames have been visited.
+    visits: Cell<u64>,
+}
+
+/// Whether a frame with its return slot there signs its return address. The signature names the
+/// place.
+fn signs(slot: usize) -> bool {
+    slot / WORD % 3 == 1
 }
 
 impl Slots for &Memory {
-    fn read(&self, depth: usize) -> usize {
-        self.slots.borrow()[&depth]
+    fn read(&self, depth: usize, signed: bool) -> usize {
+        let word = self.slots.borrow()[&depth];
+        let signature = if signed { depth } else { 0 };
+        assert_eq!(word >> SIGNATURE_SHIFT, signature, "the signature of the slot at {depth}");
+        word & ((1 << SIGNATURE_SHIFT) - 1)
     }
-    fn write(&mut self, depth: usize, word: usize) {
-        self.slots.borrow_mut().insert(depth, word);
+    fn write(&mut self, depth: usize, address: usize, signed: bool) {
+        let signature = if signed { depth } else { 0 };
+        self.slots.borrow_mut().insert(depth, address | signature << SIGNATURE_SHIFT);
     }
 }
 
@@ -89,13 +106,25 @@ struct Walk<'m> {
     memory: &'m Memory,
     /// The number of frames left to visit.
     left: usize,
+    visits: Visits,
+}
+
+/// Which frames a walk may visit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Visits {
+    /// Those that were there when the scan began, once.
+    Old,
+    /// Those that the owner visits again.
+    Again,
+    None,
 }
 
 impl<'m> Walk<'m> {
     fn new(memory: &'m Memory, at: Position) -> Walk<'m> {
         let frames = memory.frames.borrow();
         let at = frames.iter().position(|frame| frame.depth == at.depth);
-        Walk { memory, left: at.expect("a position is that of a frame") + 1 }
+        let left = at.expect("a position is that of a frame") + 1;
+        Walk { memory, left, visits: Visits::Old }
     }
 }
 
@@ -106,10 +135,14 @@ impl Frames for Walk<'_> {
         self.left = next;
         let mut frames = self.memory.frames.borrow_mut();
         let frame = &mut frames[next];
-        assert!(frame.old, "a scan visits what was there when it began");
-        frame.visits += 1;
-        assert_eq!(frame.visits, 1, "frame {next} is visited twice");
+        assert!(self.visits != Visits::None, "frame {next} is visited");
+        if self.visits == Visits::Old {
+            assert!(frame.old, "a scan visits what was there when it began");
+            frame.visits += 1;
+            assert_eq!(frame.visits, 1, "frame {next} is visited twice");
+        }
         frame.seen = Some(frame.version);
+        self.memory.visits.set(self.memory.visits.get() + 1);
         Ok(Some(frame.slot))
     }
     fn pass(&mut self) -> Result<Option<usize>, Infallible> {
@@ -124,6 +157,9 @@ impl Frames for Walk<'_> {
             Kind::Foreign => Some(Refusal::SystemCall),
             Kind::Callback => Some(Refusal::Callback),
         }
+    }
+    fn is_signed(&self) -> bool {
+        signs(self.memory.frames.borrow()[self.left].slot)
     }
     fn may_rest(&self) -> bool {
         self.memory.frames.borrow()[self.left].kind == Kind::Callback
@@ -156,13 +192,15 @@ struct Goroutine {
     others: BarrierList,
     budget: Budget,
     spacing: Spacing,
+    bound: YoungBound,
     cycle: u64,
     next_address: usize,
     ran: bool,
     /// The pool was empty at some time since the last whole scan began.
     starved: bool,
-    /// There has been a callback since the last whole scan: a later one may have ended there.
-    ends_at_a_call: bool,
+    /// Every scan since the last whole one has ended at a barrier or at the end, and no frames were
+    /// left at once: the numbers of frames are exact.
+    counts_exactly: bool,
     /// sp(l), d and m of invariant 9.
     begun_at: usize,
     deepest: usize,
@@ -178,11 +216,12 @@ impl Goroutine {
             others: BarrierList::default(),
             budget: Budget { frames: chunk, bytes: usize::MAX },
             spacing,
+            bound: YoungBound { most: 64 * WORD, step: 8 * WORD },
             cycle: 0,
             next_address: 1,
             ran: true,
             starved: false,
-            ends_at_a_call: false,
+            counts_exactly: true,
             begun_at: 0,
             deepest: 0,
             least: 0,
@@ -205,7 +244,7 @@ impl Goroutine {
         let slot = caller.map_or(0, |depth| depth + WORD);
         let returns_to = self.next_address;
         self.next_address += 1;
-        self.memory.slots.borrow_mut().insert(slot, returns_to);
+        (&self.memory).write(slot, returns_to, signs(slot));
         self.memory.frames.borrow_mut().push(Frame {
             kind,
             depth: caller.unwrap_or(0) + bytes,
@@ -240,7 +279,7 @@ impl Goroutine {
             if self.count() > 1 {
                 self.run();
             }
-            self.push(Kind::Managed { legal }, (2 + words) * WORD);
+            self.push(Kind::Managed { legal }, (1 + words) * WORD);
             self.run();
         }
     }
@@ -249,7 +288,7 @@ impl Goroutine {
     fn call_back(&mut self) {
         if self.count() + 3 < MOST_FRAMES {
             self.run();
-            self.ends_at_a_call = true;
+            self.counts_exactly = false;
             self.push(Kind::Foreign, PART);
             self.scan.calls_back(self.youngest().depth);
             self.push(Kind::Callback, PART);
@@ -265,18 +304,16 @@ impl Goroutine {
         }
         self.run();
         let left = self.memory.frames.borrow_mut().pop().expect("it runs");
-        let found = (&self.memory).read(left.slot);
+        let mut found = (&self.memory).read(left.slot, signs(left.slot));
         if found >= STUB_WORD {
             let mut access = access(&self.memory, &self.pool);
             let settled = self.scan.hit(&mut access, left.slot, (found - STUB_WORD) as u32);
             assert_eq!(settled.expect("a known barrier").hit, 1);
             self.protect(left.slot - WORD);
+            self.follow(left.slot - WORD);
+            found = (&self.memory).read(left.slot, false);
         }
-        assert_eq!(
-            (&self.memory).read(left.slot),
-            left.returns_to,
-            "the return reaches its caller"
-        );
+        assert_eq!(found, left.returns_to, "the return reaches its caller");
         if self.youngest().kind == Kind::Callback {
             self.memory.frames.borrow_mut().pop();
             let foreign = self.youngest();
@@ -300,13 +337,20 @@ impl Goroutine {
         drop(frames);
         // Each callback in between is left on its own.
         for call in calls {
-            self.scan.leave_for(&self.pool, position(call), true);
-            self.protect(call);
+            self.leave_for(call, true);
         }
-        self.scan.leave_for(&self.pool, position(depth), false);
-        self.protect(depth);
+        self.leave_for(depth, false);
         self.memory.frames.borrow_mut().truncate(keep);
         self.runs_older();
+    }
+
+    fn leave_for(&mut self, depth: usize, foreign_call: bool) {
+        let settled = self.scan.leave_for(&self.pool, position(depth), foreign_call);
+        self.protect(depth);
+        if settled.leapfrogged > 0 {
+            self.follow(depth);
+            self.counts_exactly = false;
+        }
     }
 
     fn runs_older(&mut self) {
@@ -317,6 +361,8 @@ impl Goroutine {
     /// Protects, and checks that it visits no more than one chunk.
     fn protect(&mut self, depth: usize) {
         let (memory, available) = (&self.memory, self.pool.available());
+        let (visits, stubs) = (memory.visits.get(), self.scan.barriers().stubs());
+        let rests = self.scan.rest.is_some_and(|rest| rest < depth);
         let mut most = 0;
         let counts = self
             .scan
@@ -325,8 +371,76 @@ impl Goroutine {
                 Walk::new(memory, at)
             })
             .unwrap();
+        assert_eq!(counts.frames, memory.visits.get() - visits);
+        assert_eq!(counts.placed, (self.scan.barriers().stubs() - stubs) as u64);
+        assert!(!rests || counts.frames == 0, "a foreign call blocks the way");
         self.check_counts(counts, available, most);
         self.scan.check(&&self.memory, &&self.memory, depth);
+    }
+
+    /// The frame at `depth` is about to run, behind a barrier that has been settled.
+    fn follow(&mut self, depth: usize) {
+        let at = position(depth);
+        let least = self.scan.limit().map_or(0, |(depth, _)| depth);
+        let end = self.scan.unscanned.map_or(0, |unscanned| unscanned.at.depth);
+        let frames: Vec<_> = self.memory.frames.borrow().iter().rev().copied().collect();
+        let wanted = frames
+            .iter()
+            .find(|frame| depth.saturating_sub(frame.slot) >= self.bound.step && frame.is_legal());
+        let wanted = wanted.filter(|frame| frame.slot > least.max(end));
+        let (memory, available) = (&self.memory, self.pool.available());
+        let placed = self.scan.follow(&mut access(memory, &self.pool), at, self.bound.step, || {
+            Walk { visits: Visits::None, ..Walk::new(memory, at) }
+        });
+        if depth.saturating_sub(least) <= 2 * self.bound.step {
+            assert_eq!(placed, Ok(0), "the next barrier is near");
+        } else if available > 0 {
+            let lowest = self.scan.barriers().lowest().map_or(0, |barrier| barrier.depth);
+            assert!(wanted.is_none_or(|frame| frame.slot == lowest), "{wanted:?}, not {lowest}");
+        }
+        self.scan.check(&memory, &memory, depth);
+    }
+
+    /// The goroutine polls, and visits its young part.
+    fn catch_up(&mut self, foreign: bool) {
+        if self.cycle == 0 {
+            return;
+        }
+        let at = position(self.youngest().depth);
+        self.protect(at.depth);
+        let (complete, rescanned) = (self.scan.is_complete(), self.rescanned().len());
+        let (memory, visits) = (&self.memory, self.memory.visits.get());
+        let mut walk = Walk { visits: Visits::Again, ..Walk::new(memory, at) };
+        let mut access = access(memory, &self.pool);
+        let Ok(caught) = self.scan.catch_up(&mut access, at, self.spacing, foreign, &mut walk);
+        self.starved |= self.pool.available() == 0;
+        assert_eq!(caught.frames, memory.visits.get() - visits);
+        assert_eq!(self.scan.is_complete(), complete);
+        self.scan.check(&memory, &memory, at.depth);
+        if complete {
+            assert!(self.starved || caught.frames == rescanned as u64, "the young part, exactly");
+            self.check_thin(at.depth);
+        }
+        // Where it thins barriers out, it counts as a scan: also one that goes on.
+        self.begun_at = at.depth;
+        self.deepest = self.deepest.max(at.depth);
+        self.least = at.depth;
+        let polls_at = self.scan.polls_at(at.depth, self.bound);
+        let young = at.depth - self.scan.limit().map_or(0, |(lowest, _)| lowest);
+        assert!(polls_at > at.depth, "it makes progress before it polls again");
+        assert!(polls_at <= at.depth + self.bound.most.max(young), "it pays in proportion");
+    }
+
+    /// No barrier is left that a rescan from `from` on does not need: there are O(log depth).
+    fn check_thin(&self, from: usize) {
+        if self.spacing == Spacing::EveryFrame {
+            return;
+        }
+        let unhit: Vec<_> = self.scan.barriers().unhit().iter().collect();
+        for three in unhit.windows(3) {
+            let [older, _, younger] = three else { unreachable!() };
+            assert!(from - older.depth > 2 * (from - younger.depth), "{three:?} from {from}");
+        }
     }
 
     fn check_counts(&mut self, counts: ScanCounts, available: usize, most: u64) {
@@ -342,7 +456,7 @@ impl Goroutine {
 
     /// A worker visits frames.
     fn work(&mut self, frames: u64) {
-        let memory = &self.memory;
+        let (memory, visits) = (&self.memory, self.memory.visits.get());
         let budget = Budget { frames, bytes: usize::MAX };
         let mut most = 0;
         let visited = self
@@ -354,6 +468,7 @@ impl Goroutine {
             })
             .unwrap();
         assert!(visited <= most, "{visited} frames in a chunk of {most}");
+        assert_eq!(visited, memory.visits.get() - visits);
         let again = self.scan.visit_frozen(self.cycle + 1, budget, |at| Walk::new(memory, at));
         assert_eq!(again, Ok(0), "another cycle's worker visits nothing");
     }
@@ -386,7 +501,7 @@ impl Goroutine {
             self.scan.begin(&mut access, self.cycle, at, self.spacing, foreign);
             (self.deepest, self.starved) = (0, self.pool.available() == 0);
             let frames = self.memory.frames.borrow();
-            self.ends_at_a_call = frames.iter().any(|frame| frame.kind == Kind::Callback);
+            self.counts_exactly = frames.iter().all(|frame| frame.kind != Kind::Callback);
         } else {
             self.scan.begin_again(&mut access, self.cycle, at, self.spacing, foreign);
         }
@@ -401,15 +516,20 @@ impl Goroutine {
     fn thaw(&mut self, by: usize) {
         let at = by % self.count();
         let frame = self.memory.frames.borrow()[at];
-        if !matches!(frame.kind, Kind::Managed { .. }) || at == 0 {
+        // A frame of the least size has no word besides its return slot.
+        if !matches!(frame.kind, Kind::Managed { .. }) || at == 0 || frame.depth == frame.slot {
             return;
         }
         let (memory, available, depth) =
             (&self.memory, self.pool.available(), self.youngest().depth);
+        let (visits, stubs) = (memory.visits.get(), self.scan.barriers().stubs());
         let counts = self
             .scan
             .thaw(&mut access(memory, &self.pool), depth, frame.depth, |at| Walk::new(memory, at))
             .unwrap();
+        assert_eq!(counts.frames, memory.visits.get() - visits);
+        let after = self.scan.barriers().stubs() as u64 + counts.removed;
+        assert_eq!(counts.placed, after - stubs as u64);
         self.check_counts(counts, available, u64::MAX);
         self.least = self.least.min(frame.depth);
         self.change(at);
@@ -421,9 +541,10 @@ impl Goroutine {
         let mut slots = &memory;
         self.others.leave(&self.pool, 0);
         for depth in 1..=stubs {
-            slots.write(depth, 1);
+            slots.write(depth, 1, false);
             if let Some(stub) = self.pool.take() {
-                self.others.place(&mut slots, &&memory, Barrier { depth, stub, frame: 0 });
+                let barrier = Barrier { depth, stub, frame: 0, signed: false };
+                self.others.place(&mut slots, &&memory, barrier);
             }
         }
         self.starved |= self.pool.available() == 0;
@@ -448,6 +569,11 @@ impl Goroutine {
         if self.scan.is_complete() && self.cycle > 0 {
             self.check_complete();
         }
+        let pending: Vec<_> = self.scan.pending.iter_mut().collect();
+        for two in pending.windows(2) {
+            assert!(two[0].depth > two[1].depth, "youngest first: {two:?}");
+        }
+        drop(pending);
         let lowest = self.scan.barriers().lowest();
         for barrier in self.scan.barriers().unhit() {
             assert!(Some(*barrier) == lowest || barrier.depth < lowest.unwrap().depth);
@@ -470,8 +596,7 @@ impl Goroutine {
             let changed = frame.seen != Some(frame.version);
             assert!(!changed || rescanned.contains(&at), "frame {at} is left out: {rescanned:?}");
         }
-        // Exact where every scan since the last whole one has ended at a barrier or at the end.
-        if let Some((depth, beyond)) = self.scan.limit().filter(|_| !self.ends_at_a_call) {
+        if let Some((depth, beyond)) = self.scan.limit().filter(|_| self.counts_exactly) {
             let older = frames.iter().position(|frame| frame.slot == depth);
             assert_eq!(older, Some(beyond as usize), "the frames beyond the limit");
         }
@@ -529,6 +654,7 @@ enum Step {
     Work(u64),
     Thaw(usize),
     Starve(usize),
+    CatchUp(bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -543,6 +669,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..5u64).prop_map(Step::Work),
         2 => any::<usize>().prop_map(Step::Thaw),
         1 => (0..=STUBS as usize).prop_map(Step::Starve),
+        2 => any::<bool>().prop_map(Step::CatchUp),
     ]
 }
 
@@ -573,6 +700,7 @@ proptest! {
                 Step::Work(frames) => g.work(frames),
                 Step::Thaw(by) => g.thaw(by),
                 Step::Starve(stubs) => g.starve(stubs),
+                Step::CatchUp(foreign) => g.catch_up(foreign),
             }
             g.check();
         }

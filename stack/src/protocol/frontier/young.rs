@@ -24,7 +24,8 @@
 //! often it catches up.
 
 use super::access::{Frames, Position, Spacing, StackAccess};
-use super::{Placement, StackScan, Unscanned};
+use super::pending::Placement;
+use super::{StackScan, Unscanned};
 use crate::protocol::barrier::{Settled, Slots, StubPool, Table};
 use crate::protocol::sync::{LeftOut, left_out};
 
@@ -79,7 +80,7 @@ impl StackScan {
         let mut settled = self.barriers.leave(access.pool, at.depth);
         let mut placed = self.place_pending(access, at.depth).barriers;
         let until = self.barriers.lowest();
-        let (rest, reached) = (self.unscanned.map(|unscanned| unscanned.at.depth), self.reached);
+        let (unscanned, reached) = (self.unscanned, self.reached);
         let mut due = Unscanned { at, from: at.depth, spacing, frames: 0, until, reached };
         let mut marks = Vec::new();
         // The number, in the order of earlier scans, of the last frame that is visited.
@@ -89,23 +90,23 @@ impl StackScan {
             if let Some(until) = until.filter(|until| until.depth == slot) {
                 break until.frame;
             }
-            if frames.may_rest() {
-                let foreign_call = frames.position().depth;
-                if foreign_call < reached {
-                    break self.oldest;
-                }
-                if rest.is_some_and(|rest| foreign_call <= rest) {
-                    break self.unscanned.map_or(0, |unscanned| unscanned.frames as i64);
-                }
+            if frames.may_rest() && frames.position().depth < reached {
+                break self.oldest;
             }
             if slot != 0 && due.is_due(slot) && frames.refusal().is_none() {
-                marks.push(Placement { depth: slot, frame: due.frames as i64 });
+                let (frame, signed) = (due.frames as i64, frames.is_signed());
+                marks.push(Placement { depth: slot, frame, signed });
                 due.use_up(slot);
+            }
+            // Not always at a foreign call: `thaw` visits frames beyond the one that blocks the
+            // way, and may find no stub for a barrier there.
+            if let Some(scan) = unscanned.filter(|scan| frames.position().depth <= scan.at.depth) {
+                break scan.frames as i64;
             }
         };
         let count = due.frames as i64;
-        for mark in marks {
-            self.add_pending(Placement { frame: last - count + mark.frame, ..mark });
+        for mark in marks.into_iter().rev() {
+            self.pending.add_youngest(Placement { frame: last - count + mark.frame, ..mark });
         }
         (self.youngest, self.reached) = (last - count, at.depth);
         placed += self.place_pending(access, at.depth).barriers;
@@ -152,7 +153,8 @@ impl StackScan {
                 break;
             }
             if at.depth - slot >= step && frames.refusal().is_none() {
-                self.add_pending(Placement { depth: slot, frame: self.youngest + passed });
+                let (frame, signed) = (self.youngest + passed, frames.is_signed());
+                self.pending.add_youngest(Placement { depth: slot, frame, signed });
                 return Ok(self.place_pending(access, at.depth).barriers);
             }
         }
@@ -202,7 +204,7 @@ impl StackScan {
     /// Numbers the frames younger than `depth` anew.
     pub(super) fn renumber_younger(&mut self, depth: usize, more: i64) {
         self.barriers.renumber_younger(depth, more);
-        for mark in self.pending.iter_mut().filter(|mark| mark.depth > depth) {
+        for mark in self.pending.iter_mut().take_while(|mark| mark.depth > depth) {
             mark.frame += more;
         }
         self.youngest += more;

@@ -85,6 +85,42 @@ fn loom_no_request_is_lost_when_two_ask_for_the_same() {
     });
 }
 
+/// Two goroutines are asked with one fence.
+fn all_are_asked_while_their_words_are_rewritten() {
+    loom::model(|| {
+        let new = || Arc::new((Requests::new(), AtomicUsize::new(0)));
+        let shared = [new(), new()];
+        let threads = shared.clone().map(|goroutine| {
+            thread::spawn(move || {
+                let (requests, word) = &*goroutine;
+                requests.rewrite(word, 1);
+            })
+        });
+        let all = shared.iter().map(|goroutine| (&goroutine.0, &goroutine.1));
+        ask_all(Request::YIELD, all);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        for goroutine in shared {
+            let word = goroutine.1.load(Ordering::Relaxed);
+            assert_eq!(word, usize::MAX, "the request is not visible");
+            assert!(goroutine.0.take().has(Request::YIELD));
+        }
+    });
+}
+
+#[test]
+fn loom_all_that_are_asked_see_it_though_their_words_are_rewritten() {
+    all_are_asked_while_their_words_are_rewritten();
+}
+
+#[test]
+#[should_panic(expected = "the request is not visible")]
+fn loom_twin_without_a_fence_one_of_all_does_not_see_it() {
+    leave_out(LeftOut::RequestFence);
+    all_are_asked_while_their_words_are_rewritten();
+}
+
 #[test]
 #[should_panic]
 fn loom_twin_without_fences_loses_a_request() {

@@ -53,7 +53,7 @@ fn the_world_stops() {
             machine.heap.with_mut(|heap| unsafe { *heap += 1 });
             machine.world.exit(&machine.gates[0]);
         });
-        m.world.stop(|| vec![&m.gates[0]], &mut |_: &_, _| {});
+        m.world.stop(|| vec![&m.gates[0]], &mut |_: &_| {});
         // SAFETY: as above.
         m.heap.with_mut(|heap| unsafe { *heap += 10 });
         m.world.start();
@@ -82,7 +82,7 @@ fn loom_a_handshake_makes_everyone_see_what_was_written_before() {
             machine.world.exit(&machine.gates[0]);
         });
         m.barrier_on.store(true, Ordering::Relaxed);
-        m.world.handshake(|| vec![&m.gates[0]], &mut |_: &_, _| {});
+        m.world.handshake(|| vec![&m.gates[0]], &mut |_: &_| {});
         // SAFETY: as above.
         m.heap.with_mut(|heap| unsafe { *heap += 10 });
         thread.join().unwrap();
@@ -107,7 +107,7 @@ fn loom_an_answer_on_the_way_in_shows_what_the_machine_did_before() {
             }
         });
         m.barrier_on.store(true, Ordering::Relaxed);
-        m.world.handshake(|| vec![&m.gates[0]], &mut |_: &_, _| {});
+        m.world.handshake(|| vec![&m.gates[0]], &mut |_: &_| {});
         // SAFETY: as above.
         m.heap.with_mut(|heap| unsafe { *heap += 10 });
         thread.join().unwrap();
@@ -123,14 +123,14 @@ fn loom_a_stopper_sees_what_an_earlier_one_did() {
         let done = Arc::new(AtomicBool::new(false));
         let is_done = done.clone();
         let thread = thread::spawn(move || {
-            other.world.stop(|| vec![&other.gates[0]], &mut |_: &_, _| {});
+            other.world.stop(|| vec![&other.gates[0]], &mut |_: &_| {});
             // SAFETY: loom checks that no other thread is there.
             other.heap.with_mut(|heap| unsafe { *heap += 1 });
             other.world.start();
             is_done.store(true, Ordering::Relaxed);
         });
         if done.load(Ordering::Relaxed) {
-            m.world.stop(|| vec![&m.gates[0]], &mut |_: &_, _| {});
+            m.world.stop(|| vec![&m.gates[0]], &mut |_: &_| {});
             // SAFETY: as above.
             m.heap.with(|heap| unsafe { assert_eq!(*heap, 1) });
             m.world.start();
@@ -163,11 +163,11 @@ fn a_cycle_begins_while_a_goroutine_hides_an_object() {
         });
         // The first round: the write barrier is on everywhere.
         m.barrier_on.store(true, Ordering::Relaxed);
-        m.world.handshake(|| vec![&m.gates[0]], &mut |_: &_, _| {});
+        m.world.handshake(|| vec![&m.gates[0]], &mut |_: &_| {});
         // The object with the field is visited, and black from now on.
         let in_field = field.load(Ordering::Relaxed) == OBJECT;
         // The second round: the goroutine's stack is scanned while it stands still.
-        m.world.stop(|| vec![&m.gates[0]], &mut |_: &_, _| {});
+        m.world.stop(|| vec![&m.gates[0]], &mut |_: &_| {});
         // SAFETY: as above.
         let on_stack = root.with(|root| unsafe { *root == OBJECT });
         m.world.start();
@@ -200,12 +200,12 @@ fn loom_two_stoppers_and_a_machine() {
             machine.world.exit(&machine.gates[0]);
         });
         let stops = thread::spawn(move || {
-            other.world.stop(|| vec![&other.gates[0]], &mut |_: &_, _| {});
+            other.world.stop(|| vec![&other.gates[0]], &mut |_: &_| {});
             // SAFETY: loom checks that no machine is there.
             other.heap.with(|heap| unsafe { assert!(*heap <= 1) });
             other.world.start();
         });
-        m.world.stop(|| vec![&m.gates[0]], &mut |_: &_, _| {});
+        m.world.stop(|| vec![&m.gates[0]], &mut |_: &_| {});
         // SAFETY: as above.
         m.heap.with(|heap| unsafe { assert!(*heap <= 1) });
         m.world.start();
@@ -260,7 +260,7 @@ fn loom_a_thread_is_attached_and_detached_while_the_world_stops() {
                 thread.heap.with_mut(|heap| unsafe { *heap += 1 });
             });
         });
-        m.world.stop(|| m.list(), &mut |_: &_, _| {});
+        m.world.stop(|| m.list(), &mut |_: &_| {});
         // SAFETY: as above.
         m.heap.with_mut(|heap| unsafe { *heap += 10 });
         m.world.start();
@@ -285,7 +285,7 @@ fn loom_a_thread_is_attached_while_a_handshake_runs() {
             });
         });
         m.barrier_on.store(true, Ordering::Relaxed);
-        m.world.handshake(|| m.list(), &mut |_: &_, _| {});
+        m.world.handshake(|| m.list(), &mut |_: &_| {});
         // SAFETY: as above.
         m.heap.with_mut(|heap| unsafe { *heap += 10 });
         thread.join().unwrap();

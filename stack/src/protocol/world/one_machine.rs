@@ -27,12 +27,12 @@ impl OneMachine {
 
     /// The collector's handshake.
     pub fn handshake(&self) {
-        self.world.handshake(|| vec![&self.gate], &mut |_: &_, _| {});
+        self.world.handshake(|| vec![&self.gate], &mut |_: &_| {});
     }
 
     /// The collector calls `f` in the stopped world.
     pub fn stopped<R>(&self, f: impl FnOnce() -> R) -> R {
-        self.world.stop(|| vec![&self.gate], &mut |_: &_, _| {});
+        self.world.stop(|| vec![&self.gate], &mut |_: &_| {});
         let result = f();
         self.world.start();
         result

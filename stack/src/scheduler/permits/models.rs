@@ -2,7 +2,9 @@
 //! queues stand behind locks of loom's own, but for their lengths: whether one is empty is seen
 //! without any order, so that only the protocol's own fences count.
 
+use super::super::next_slot::NextSlot;
 use super::*;
+use crate::protocol::sync::leave_out;
 use loom::sync::{Arc, Condvar as Signal, Mutex as Locked};
 use loom::thread;
 
@@ -15,6 +17,10 @@ enum Goroutine {
     Starts,
     /// Is in native code for so long that the monitor sees it.
     GoesAway,
+    /// Makes one more ready that runs next, and wakes no thread.
+    Keeps,
+    /// As [`Goroutine::Keeps`]. Then it goes to native code.
+    KeepsAndGoesAway,
     /// Announces that the collector will make it ready, and parks.
     Awaits,
     /// Tells the thread outside that it has run.
@@ -66,7 +72,23 @@ struct Modelled {
 struct Worker {
     permit: Permit,
     queue: Queue,
+    next: NextSlot<Goroutine>,
     away: AtomicBool,
+}
+
+impl Worker {
+    fn take_next(&self) -> Option<Goroutine> {
+        self.next.take().map(|goroutine| *goroutine)
+    }
+
+    /// The goroutine that runs next, if other threads may take it.
+    fn is_next_open(&self) -> bool {
+        self.away.load(Ordering::Relaxed) && !self.next.is_empty()
+    }
+
+    fn has_work(&self) -> bool {
+        !self.queue.is_empty() || self.is_next_open()
+    }
 }
 
 struct Own<'m> {
@@ -77,13 +99,16 @@ struct Own<'m> {
 impl OwnWork for Own<'_> {
     type Goroutine = Goroutine;
     fn find(&self) -> Option<Goroutine> {
-        let own = self.worker.queue.pop();
+        let own = self.worker.take_next().or_else(|| self.worker.queue.pop());
         own.or_else(|| self.modelled.shared.pop()).or_else(|| self.modelled.steal(self.worker))
     }
     fn is_empty(&self) -> bool {
-        self.worker.queue.is_empty()
+        self.worker.queue.is_empty() && self.worker.next.is_empty()
     }
     fn hand_over(&self) {
+        if let Some(goroutine) = self.worker.take_next() {
+            self.modelled.shared.push(goroutine);
+        }
         while let Some(goroutine) = self.worker.queue.pop() {
             self.modelled.shared.push(goroutine);
         }
@@ -95,7 +120,7 @@ struct Handle(Arc<Modelled>);
 
 impl Work for Handle {
     fn has_work(&self) -> bool {
-        !self.0.shared.is_empty() || self.0.workers().iter().any(|worker| !worker.queue.is_empty())
+        !self.0.shared.is_empty() || self.0.workers().iter().any(|worker| worker.has_work())
     }
     fn count_away(&self) -> usize {
         let away = |worker: &&Arc<Worker>| {
@@ -128,7 +153,10 @@ impl Modelled {
 
     fn steal(&self, own: &Worker) -> Option<Goroutine> {
         let others = self.workers().into_iter().filter(|worker| !std::ptr::eq(&**worker, own));
-        others.into_iter().find_map(|worker| worker.queue.pop())
+        others.into_iter().find_map(|worker| {
+            let next = if worker.is_next_open() { worker.take_next() } else { None };
+            next.or_else(|| worker.queue.pop())
+        })
     }
 }
 
@@ -143,14 +171,18 @@ impl Handle {
             m.permits.stop(&mut m.permits.lock());
         };
         while let Some(goroutine) = m.permits.next(self, &worker.permit, &own, on_deadlock) {
+            if matches!(goroutine, Goroutine::Keeps | Goroutine::KeepsAndGoesAway) {
+                worker.next.put(std::sync::Arc::new(Goroutine::Ends));
+            }
             match goroutine {
+                Goroutine::Keeps => {}
                 Goroutine::Ends | Goroutine::Signals => {}
                 Goroutine::Awaits => m.permits.await_wakeup(),
                 Goroutine::Starts => {
                     worker.queue.push(Goroutine::Ends);
                     m.permits.wake_one(self);
                 }
-                Goroutine::GoesAway => {
+                Goroutine::GoesAway | Goroutine::KeepsAndGoesAway => {
                     worker.away.store(true, Ordering::Relaxed);
                     thread::yield_now();
                     worker.away.store(false, Ordering::Relaxed);
@@ -180,6 +212,17 @@ impl Handle {
                 let is_away = || worker.away.load(Ordering::Relaxed);
                 self.0.permits.retake(self, &worker.permit, is_away);
             }
+        }
+    }
+
+    /// The monitor takes the goroutines that run next, as if they had waited for long.
+    fn rouse(&self) {
+        for worker in self.0.workers() {
+            self.0.permits.rouse(self, || {
+                if let Some(goroutine) = worker.take_next() {
+                    self.0.shared.push(goroutine);
+                }
+            });
         }
     }
 
@@ -280,8 +323,7 @@ fn loom_a_wake_up_that_makes_nothing_ready_ends_in_a_deadlock() {
 
 /// A thread that has called in makes a goroutine ready, once. While it is attached no deadlock is
 /// reported, and nothing but the wake-up can wake the thread that sleeps.
-#[test]
-fn loom_a_thread_outside_wakes_a_thread_that_goes_to_sleep() {
+fn a_thread_outside_wakes_one() {
     for (bound, permits) in [(3, 1), (2, 2)] {
         model(bound, permits, &[Goroutine::Awaits], 0, 2, |m| {
             m.0.attached.store(1, Ordering::Relaxed);
@@ -293,6 +335,66 @@ fn loom_a_thread_outside_wakes_a_thread_that_goes_to_sleep() {
             m.end(0);
         });
     }
+}
+
+#[test]
+fn loom_a_thread_outside_wakes_a_thread_that_goes_to_sleep() {
+    a_thread_outside_wakes_one();
+}
+
+/// Tells whether a thread was started.
+struct Starts(AtomicBool);
+
+impl Work for Starts {
+    fn has_work(&self) -> bool {
+        true
+    }
+    fn count_away(&self) -> usize {
+        0
+    }
+    fn attached_threads(&self) -> usize {
+        0
+    }
+    fn start_thread(&self, _: &mut State) -> std::io::Result<()> {
+        self.0.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Two permits become free, one after the other, while a goroutine is queued. Only the first one
+/// fences. A thread is started for the goroutine, or both that have freed a permit see it.
+fn two_permits_become_free() {
+    loom::model(|| {
+        let permits = Arc::new(Permits::new(2));
+        let queue = Arc::new(Queue::default());
+        let threads = [(); 2].map(|()| {
+            let (permits, queue) = (permits.clone(), queue.clone());
+            thread::spawn(move || {
+                let mut state = permits.lock();
+                state.free += 1;
+                permits.publish_wakeable(&state);
+                !queue.is_empty()
+            })
+        });
+        queue.push(Goroutine::Ends);
+        let starts = Starts(AtomicBool::new(false));
+        permits.wake_one(&starts);
+        let seen = threads.map(|thread| thread.join().unwrap());
+        let started = starts.0.load(Ordering::Relaxed);
+        assert!(started || seen == [true; 2], "a goroutine waits for ever: {seen:?}");
+    });
+}
+
+#[test]
+fn loom_a_goroutine_is_seen_by_all_that_free_permits_or_a_thread_is_started() {
+    two_permits_become_free();
+}
+
+#[test]
+#[should_panic(expected = "a goroutine waits for ever")]
+fn loom_twin_of_permits_that_become_free_without_a_fence() {
+    leave_out(LeftOut::WakeFence);
+    two_permits_become_free();
 }
 
 /// A goroutine goes to native code and another waits. The monitor retakes the permit, and a thread
@@ -318,6 +420,39 @@ fn loom_a_permit_is_retaken_and_the_system_gives_no_thread() {
     });
 }
 
+/// No thread is woken for a goroutine. Its thread runs it, or another one to which the monitor
+/// gives it. No deadlock is found in between.
+fn a_goroutine_is_kept() {
+    for (bound, permits) in [(3, 1), (2, 2)] {
+        model(bound, permits, &[Goroutine::Keeps], 0, 2, |m| {
+            m.rouse();
+            m.end(1);
+        });
+    }
+}
+
+#[test]
+fn loom_a_goroutine_that_no_thread_was_woken_for_runs_before_a_deadlock() {
+    a_goroutine_is_kept();
+}
+
+#[test]
+#[should_panic(expected = "a goroutine can still run")]
+fn loom_twin_a_goroutine_is_on_its_way_while_a_thread_looks_for_a_deadlock() {
+    leave_out(LeftOut::RouseLock);
+    a_goroutine_is_kept();
+}
+
+/// The thread of a goroutine that no thread was woken for loses its permit, and comes back at any
+/// moment.
+#[test]
+fn loom_a_permit_is_retaken_from_a_thread_that_keeps_a_goroutine() {
+    model(3, 1, &[Goroutine::KeepsAndGoesAway], 1, 2, |m| {
+        m.retake();
+        m.end(1);
+    });
+}
+
 /// A collector reserves a permit and gives it back while goroutines are queued.
 #[test]
 fn loom_a_reservation_comes_and_goes_while_goroutines_are_queued() {
@@ -337,6 +472,7 @@ fn loom_every_thread_ends_when_the_scheduler_stops() {
         m.wait_for_one_that_waits();
         m.0.permits.stop(&mut m.0.permits.lock());
         m.0.permits.wait_for_the_end();
+        assert_eq!(m.0.permits.lock().live, 0, "it waits for all");
         m.end(0);
     });
 }

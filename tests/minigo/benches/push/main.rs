@@ -5,9 +5,11 @@
 //! has scanned of their stacks is soon the smaller part. Three figures, each the longest of a run,
 //! and of them the median of the runs: a *stop* of the world; a *hold*, for which one goroutine
 //! stands still while it is scanned; and a *gap*, the time between two readings of the clock in 64
-//! frames, which is what the program feels. The system has gaps of its own: those of the same
-//! program without collections are shown too. With each write barrier, and with generations; in
-//! real Go with the same source, where it is to be had.
+//! frames, which is what the program feels. Four threads want two processors, so the system lets
+//! some wait in the middle of what they do. Its part is to be seen beside ours: *ran* is the
+//! processor time of the longest scan that a goroutine did of itself, the whole of such a hold but
+//! for the system's part; and gaps of the same program without collections are shown. With each
+//! write barrier, and with generations; in real Go with the same source, where it is to be had.
 
 #[path = "../../../peers/src/go.rs"]
 #[allow(dead_code, unused_imports)]
@@ -23,6 +25,8 @@ use std::time::{Duration, Instant};
 struct Run {
     stop: Duration,
     hold: Option<Duration>,
+    /// The most processor time that a goroutine's scan of itself took.
+    ran: Option<Duration>,
     gap: Duration,
     /// Frames that were visited while the world was stopped; ours only.
     rescanned: Option<u64>,
@@ -74,6 +78,7 @@ impl Bench {
         Ok(Run {
             stop: Duration::from_nanos(longest("world_stop_ns")),
             hold: Some(Duration::from_nanos(longest("longest_hold_ns"))),
+            ran: stats["own_scans_ns"]["max"].as_u64().map(Duration::from_nanos),
             gap: gap(&out),
             rescanned: Some(longest("rescanned")),
             whole,
@@ -121,12 +126,15 @@ fn median<T: Ord + Copy>(of: impl Iterator<Item = T>) -> Option<T> {
 fn show(name: &str, key: &str, power: &str, runs: &[Run]) {
     let us = |time: Duration| time.as_secs_f64() * 1e6;
     let of = |what: fn(&Run) -> Duration| median(runs.iter().map(what)).map_or(0.0, us);
-    let hold = median(runs.iter().filter_map(|run| run.hold)).map(us);
+    let maybe = |what: fn(&Run) -> Option<Duration>| median(runs.iter().filter_map(what)).map(us);
+    let (hold, ran) = (maybe(|run| run.hold), maybe(|run| run.ran));
+    let shown = |time: Option<f64>| time.map_or("-".into(), |time| format!("{time:.1}"));
     let rescanned = runs.iter().filter_map(|run| run.rescanned).max();
     let (stop, gap) = (of(|run| run.stop), of(|run| run.gap));
     println!(
-        "{name:<16}{stop:>12.1}{:>12}{gap:>12.1}{:>12}{:>9.2}",
-        hold.map_or("-".into(), |hold| format!("{hold:.1}")),
+        "{name:<16}{stop:>12.1}{:>12}{:>12}{gap:>12.1}{:>12}{:>9.2}",
+        shown(hold),
+        shown(ran),
         rescanned.map_or("-".into(), |frames| frames.to_string()),
         of(|run| run.whole) / 1e6,
     );
@@ -134,6 +142,9 @@ fn show(name: &str, key: &str, power: &str, runs: &[Run]) {
         println!("figure push_stop_{power}{key} {stop:.1} us");
         if let Some(hold) = hold {
             println!("figure push_hold_{power}{key} {hold:.1} us");
+        }
+        if let Some(ran) = ran {
+            println!("figure push_hold_ran_{power}{key} {ran:.1} us");
         }
     }
     let key = if key == "none" { "_none" } else { key };
@@ -149,8 +160,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bench = Bench { directory, depth };
     println!("three recursions of {depth} frames on two threads; the longest of each run");
     println!(
-        "{:<16}{:>12}{:>12}{:>12}{:>12}{:>9}",
-        "", "stop, us", "hold, us", "gap, us", "rescanned", "run, s"
+        "{:<16}{:>12}{:>12}{:>12}{:>12}{:>12}{:>9}",
+        "", "stop, us", "hold, us", "ran, us", "gap, us", "rescanned", "run, s"
     );
     // In turn, so that a busy moment of the machine meets all of them.
     let mut runs = vec![Vec::new(); OURS.len()];

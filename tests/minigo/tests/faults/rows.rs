@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "the soak uses a part")]
 
 use super::injector::{Answer, Call};
-use libc::{EAGAIN, EINTR, EMFILE, ENOMEM, ENOSYS, EPERM};
+use libc::{EAGAIN, EINTR, EINVAL, EMFILE, ENOMEM, ENOSYS, EPERM};
 
 /// How the program ends after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +55,15 @@ pub(crate) const ROWS: &[Row] = rows! {
     munmap SYS_munmap [Fail(ENOMEM)] RightOrLine false
         "stacks are kept and used again; the C library may abort over a thread's stack";
     mprotect SYS_mprotect [Fail(ENOMEM)] RightOrLine false
-        "start-up ends; the heap collects, then ends the program; a thread is started later";
+        "start-up ends; the heap collects, then ends the program, and so does a stack that grows \
+         in place; a thread is started later";
     madvise SYS_madvise [Fail(ENOMEM), Fail(EAGAIN)] Right false
         "memory is given back later; without a page that a fork clears, a handler of fork \
          clears a word";
     mremap SYS_mremap [Fail(ENOMEM)] RightOrLine true
         "the C library's realloc copies, or ends the program";
+    clock_gettime SYS_clock_gettime [Fail(EINVAL)] Right true
+        "processor time is not counted; other clocks are read without a system call";
     brk SYS_brk [Return(0)] Right false
         "the C library maps memory instead";
     read SYS_read [Fail(EINTR)] Right false

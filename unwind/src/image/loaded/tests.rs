@@ -138,6 +138,17 @@ fn a_table_that_reaches_out_of_its_segment_is_not_read() {
     assert_eq!(extents.unwrap_err(), ImageError::NoCfi { address: small.base() });
 }
 
+#[test]
+fn a_table_of_more_entries_than_it_has_bytes_is_an_error() {
+    let mut small = Small::new();
+    // The count has eight bytes.
+    small.byte(TABLE + 2, 0x04);
+    (TABLE + 8..TABLE + 16).for_each(|at| small.byte(at, 0xff));
+    let (extents, rows, _) = small.look_up();
+    assert!(matches!(extents, Err(ImageError::Header { .. })), "{extents:?}");
+    assert_eq!(rows, 0);
+}
+
 proptest! {
     /// Bytes of table and entries are anything, and so are all headers, but that a readable segment
     /// lies within what is mapped.

@@ -40,7 +40,7 @@ impl Runner {
                 .unwrap();
             self.bound = scan.polls_at(at.depth, BOUND);
         }
-        View(memory).write((self.count + 1) * WORD, return_address(self.count));
+        View(memory).write((self.count + 1) * WORD, return_address(self.count), false);
         memory.run(self.count);
         self.count += 1;
         self.measure();
@@ -49,7 +49,7 @@ impl Runner {
     fn pop(&mut self) {
         let (g, depth) = (&self.goroutine, self.count * WORD);
         let memory = g.memory();
-        let found = View(memory).read(depth);
+        let found = View(memory).read(depth, false);
         self.count -= 1;
         if found >= STUB_WORD {
             let (mut scan, at) = (g.scan.lock(), position(self.count));
@@ -59,7 +59,7 @@ impl Runner {
             scan.follow(&mut g.access(memory), at, BOUND.step, || Walk::new(memory, at)).unwrap();
             self.bound = scan.polls_at(at.depth, BOUND);
         }
-        assert_eq!(View(memory).read(depth), return_address(self.count));
+        assert_eq!(View(memory).read(depth, false), return_address(self.count));
         memory.run(self.count - 1);
         self.measure();
     }

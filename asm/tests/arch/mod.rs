@@ -1,0 +1,36 @@
+//! What the tests need of an architecture: managed code in assembly, what a hit must keep, and
+//! signals at each instruction. One file and one folder of assembly for each.
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test uses a part")]
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) use aarch64::*;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_64::*;
+
+/// Takes in files of managed code from the architecture's folder, with operands.
+macro_rules! assembly {
+    ($($file:literal)+ $(, $name:ident = $operand:ident $value:expr)* $(,)?) => {
+        #[cfg(target_arch = "aarch64")]
+        std::arch::global_asm!(
+            include_str!("../src/aarch64/saved.s"),
+            $(include_str!(concat!("aarch64/", $file)),)+
+            $($name = $operand $value),*
+        );
+        #[cfg(target_arch = "x86_64")]
+        std::arch::global_asm!(
+            $(include_str!(concat!("x86_64/", $file)),)+
+            $($name = $operand $value),*
+        );
+    };
+}
+pub(crate) use assembly;
+
+/// Whether a program plays the processor: what a test needs of a real one is not there.
+pub(crate) fn is_emulated() -> bool {
+    std::env::var_os("STACKMARK_TEST_EMULATED").is_some()
+}

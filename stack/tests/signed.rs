@@ -1,0 +1,118 @@
+//! Code that signs its return addresses, and checks them before it returns: its stacks move, have
+//! barriers, and are left by exceptions.
+// Other processors do not sign.
+#![cfg(target_arch = "aarch64")]
+
+use jit::{Compiler, Embedder, Ignoring};
+use parking_lot::Mutex;
+use stackmark_stack::unwind::Code;
+use stackmark_stack::{
+    BarrierMode, Caller, Config, CycleDriver, Left, Machine, NextCycle, Runtime, ScanScope,
+};
+use std::ffi::c_void;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// `paciasp`.
+const SIGN: u32 = 0xd503_233f;
+
+/// Drives the cycles of the test that runs.
+static CYCLES: Mutex<Option<CycleDriver>> = Mutex::new(None);
+/// One test at a time: they share CYCLES and the stubs.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// Whether this processor signs. If not, the tests show little.
+fn processor_signs() -> bool {
+    let signs = std::arch::is_aarch64_feature_detected!("paca");
+    if !signs {
+        eprintln!("skipped: this processor does not sign return addresses");
+    }
+    signs
+}
+
+/// At the bottom of a recursion: so many cycles, each of which removes the barriers of the one
+/// before.
+unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
+    // SAFETY: used within this function alone.
+    let caller = unsafe { Caller::current() };
+    let mut cycles = CYCLES.lock();
+    let cycles = cycles.as_mut().expect("the test's");
+    for number in 1..=3 {
+        caller.foreign(|| {
+            cycles.handshake();
+            assert!(cycles.begin_scanning(number, ScanScope::Whole));
+            cycles.scan_goroutines(|| {}).expect("a stack that can be walked");
+        });
+        caller.foreign(|| {
+            cycles.stop_world(|world| {
+                world.rescan_dirty().expect("a stack that can be walked");
+                world.end_scanning(NextCycle::IsWhole);
+            });
+        });
+    }
+    0
+}
+
+/// Recurses `n` deep in signed code, and checks the sum that comes back.
+fn recurse(config: Config, n: u64, pad: u32) -> Arc<Runtime> {
+    let code = Arc::new(Code::new());
+    let compiled = jit::compile_by(Compiler::signing(), &code, bottom, pad);
+    // SAFETY: the function's code is readable.
+    let begins_with = unsafe { (compiled.address("rec") as *const u32).read() };
+    assert_eq!(begins_with, SIGN, "the code signs");
+    let runtime = Runtime::new(config, code, Box::new(Embedder)).expect("the assembly's frames");
+    let cycles = CycleDriver::new(&runtime, Arc::new(Ignoring)).expect("one collector");
+    *CYCLES.lock() = Some(cycles);
+    let object = Box::new(7_u64);
+    let mut argument = [n, &raw const *object as u64, 0];
+    let machine = Machine::attach(&runtime).expect("a fresh thread");
+    // SAFETY: the entry is compiled code that keeps the contracts.
+    let goroutine =
+        unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
+    assert!(matches!(machine.run(goroutine), Left::Exited));
+    assert_eq!(argument[2], n * (n + 1) / 2 + 7 * n);
+    *CYCLES.lock() = None;
+    drop(machine);
+    runtime
+}
+
+#[test]
+fn signed_stacks_move() {
+    let _one = ONE.lock();
+    if !processor_signs() {
+        return;
+    }
+    let barriers = BarrierMode::Off;
+    let run = recurse(Config { barriers, ..Config::default() }, 20_000, 0);
+    assert!(run.counters().grown.load(Relaxed) >= 8, "{:?}", run.counters());
+    let config = Config { barriers, move_every_poll: true, poison: true, ..Config::default() };
+    let run = recurse(config, 300, 16);
+    assert!(run.counters().moved_bytes.load(Relaxed) > 0, "{:?}", run.counters());
+}
+
+#[test]
+fn signed_stacks_have_barriers_and_move() {
+    let _one = ONE.lock();
+    if !processor_signs() {
+        return;
+    }
+    for move_every_poll in [false, true] {
+        for (n, pad) in [(300, 0), (40, 800), (1000, 16)] {
+            let barriers = BarrierMode::EveryFrame;
+            let config = Config { barriers, move_every_poll, poison: true, ..Config::default() };
+            let run = recurse(config, n, pad);
+            let counters = run.counters();
+            // All frames but the innermost, the entry's and the two that the assembly makes.
+            assert_eq!(counters.hit.load(Relaxed), n + 1, "{counters:?}");
+            assert!(counters.removed.load(Relaxed) > n, "{counters:?}");
+        }
+    }
+}
+
+#[test]
+fn barriers_are_in_force_where_code_signs() {
+    let _one = ONE.lock();
+    let run = recurse(Config::default(), 20_000, 0);
+    assert_eq!(run.mode().protection, None);
+    assert!(run.counters().hit.load(Relaxed) > 4, "{:?}", run.counters());
+}

@@ -1,0 +1,157 @@
+//! What is known of functions that sign their return addresses, by their CFI.
+// Other processors do not sign.
+#![cfg(target_arch = "aarch64")]
+
+mod support;
+
+use gimli::write::{CallFrameInstruction as Cfi, Expression};
+use gimli::{AArch64, DW_OP_lit0, DW_OP_lit1};
+use proptest::prelude::*;
+use stackmark_unwind::{CfiError, Code, CodeError, Region, RegionError, Safepoint};
+use support::{CFA, FUNCTION, eh_frame};
+
+const START: usize = 0x10_0000;
+/// Bytes of an instruction.
+const STEP: usize = 4;
+
+/// A function of this CFI, with a safepoint behind each of its instructions but the last.
+fn region(instructions: Vec<(u32, Cfi)>) -> Region {
+    let safepoint =
+        |return_address| Safepoint { return_address, cfa_offset: CFA as u32, slots: vec![] };
+    Region {
+        eh_frame: eh_frame([(START, FUNCTION as u32, instructions)]),
+        safepoints: (START + STEP..START + FUNCTION).step_by(STEP).map(safepoint).collect(),
+        ..support::region(START, &[&[]])
+    }
+}
+
+fn refused(region: Region) -> RegionError {
+    match Code::new().register(region).unwrap_err() {
+        CodeError::Region { source, .. } => source,
+        other => panic!("{other}"),
+    }
+}
+
+/// As Cranelift says it.
+fn set(signed: bool) -> Cfi {
+    let mut expression = Expression::new();
+    expression.op(if signed { DW_OP_lit1 } else { DW_OP_lit0 });
+    Cfi::ValExpression(AArch64::RA_SIGN_STATE, expression)
+}
+
+#[derive(Clone, Debug)]
+enum Says {
+    Negate,
+    Set(bool),
+    /// What was in force at the matching `Remember`.
+    Remember,
+    Restore,
+}
+
+fn says() -> impl Strategy<Value = Says> {
+    prop_oneof![
+        Just(Says::Negate),
+        any::<bool>().prop_map(Says::Set),
+        Just(Says::Remember),
+        Just(Says::Restore),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_safepoint_knows_whether_the_return_address_is_signed_at_its_call(
+        program in prop::collection::vec((1..6_u32, says()), 0..10),
+    ) {
+        let (mut at, mut signed, mut remembered) = (0, false, Vec::new());
+        let mut expected = vec![false; FUNCTION / STEP];
+        let mut instructions = Vec::new();
+        for (more, says) in program {
+            at += more * STEP as u32;
+            let instruction = match says {
+                Says::Negate => {
+                    signed = !signed;
+                    Cfi::NegateRaState
+                }
+                Says::Set(to) => {
+                    signed = to;
+                    set(to)
+                }
+                Says::Remember => {
+                    remembered.push(signed);
+                    Cfi::RememberState
+                }
+                Says::Restore => match remembered.pop() {
+                    Some(was) => {
+                        signed = was;
+                        Cfi::RestoreState
+                    }
+                    None => continue,
+                },
+            };
+            instructions.push((at, instruction));
+            expected[at as usize / STEP..].fill(signed);
+        }
+        let code = Code::new();
+        code.register(region(instructions)).expect("correct CFI");
+        let snapshot = code.snapshot();
+        for (i, expected) in expected.into_iter().take(FUNCTION / STEP - 1).enumerate() {
+            let safepoint = snapshot.safepoint(START + (i + 1) * STEP).expect("registered");
+            prop_assert_eq!(safepoint.return_is_signed(), expected, "instruction {}", i);
+        }
+    }
+}
+
+#[test]
+fn a_function_that_signs_must_not_move_its_return_address() {
+    let signing = || region(vec![(STEP as u32, Cfi::NegateRaState)]);
+    let mut moves = signing();
+    moves.functions[0].moves_return_address = true;
+    let return_address = START + 2 * STEP;
+    let error = refused(moves);
+    assert_eq!(error, RegionError::SignedAndMoved { function: "f0".into(), return_address });
+    Code::new().register(signing()).expect("it does not move");
+}
+
+#[test]
+fn a_return_address_that_is_signed_with_a_pc_is_refused_by_name() {
+    let mut region = region(vec![(STEP as u32, Cfi::NegateRaState)]);
+    // DW_CFA_advance_loc, and the operation behind it.
+    let at = region.eh_frame.windows(2).position(|two| two == [0x44, 0x2d]).expect("both");
+    region.eh_frame[at + 1] = 0x2c;
+    let error = refused(region);
+    let named = matches!(
+        error,
+        RegionError::Cfi(CfiError::SignedWithPc { pc, .. }) if pc == START as u64
+    );
+    assert!(named, "{error:?}");
+    assert!(error.to_string().contains("PAuth_LR"), "{error}");
+}
+
+#[test]
+fn key_b_is_refused_by_name() {
+    let mut region = region(vec![(STEP as u32, Cfi::NegateRaState)]);
+    // The common entry of code that signs with key B has an augmentation for that, here in place
+    // of the one for signal frames.
+    let mut cie = support::cie();
+    cie.signal_trampoline = true;
+    region.eh_frame = support::eh_frame_with(cie, [(START, FUNCTION as u32, vec![])]);
+    let at = region.eh_frame.windows(3).position(|text| text == b"zS\0").expect("an augmentation");
+    region.eh_frame[at + 1] = b'B';
+    let error = refused(region.clone());
+    assert_eq!(error, RegionError::Cfi(CfiError::KeyB { offset: 0 }));
+    // One that is not known at all is not called so.
+    region.eh_frame[at + 1] = b'?';
+    let error = refused(region);
+    assert!(matches!(error, RegionError::Cfi(CfiError::Entry { .. })), "{error:?}");
+}
+
+#[test]
+fn a_sign_state_that_is_computed_is_refused() {
+    let mut expression = Expression::new();
+    expression.op_constu(2);
+    let error = refused(region(vec![(
+        STEP as u32,
+        Cfi::ValExpression(AArch64::RA_SIGN_STATE, expression),
+    )]));
+    assert!(matches!(error, RegionError::Cfi(CfiError::Instructions { .. })), "{error:?}");
+}

@@ -1,0 +1,94 @@
+//! What the tests of CFI and of walks say of the architecture.
+#![allow(dead_code, reason = "each user takes its part")]
+
+use gimli::{Register, Vendor};
+
+#[cfg(target_arch = "x86_64")]
+mod target {
+    use super::*;
+    use gimli::X86_64;
+
+    pub(crate) const VENDOR: Vendor = Vendor::Default;
+    pub(crate) const SP: Register = X86_64::RSP;
+    pub(crate) const FP: Register = X86_64::RBP;
+    /// The register whose rule finds the return address.
+    pub(crate) const RA: Register = X86_64::RA;
+    pub(crate) const PC: Register = X86_64::RA;
+    /// One that no call keeps.
+    pub(crate) const SCRATCH: Register = X86_64::RAX;
+    /// Those that every call keeps, the frame pointer first.
+    pub(crate) const CALLEE_SAVED: [Register; 6] =
+        [FP, X86_64::RBX, X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
+    /// The numbers of a walk's registers lie below.
+    pub(crate) const REGISTERS: usize = 17;
+    /// Bytes that a call pushes.
+    pub(crate) const CALL_PUSHES: usize = 8;
+
+    /// The return address in a word that may be a signed one.
+    pub(crate) fn return_address(word: usize) -> usize {
+        word
+    }
+
+    /// Whether a walk knows the register.
+    pub(crate) fn is_walked(_register: Register) -> bool {
+        true
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod target {
+    use super::*;
+    use gimli::AArch64;
+
+    pub(crate) const VENDOR: Vendor = Vendor::AArch64;
+    pub(crate) const SP: Register = AArch64::SP;
+    pub(crate) const FP: Register = AArch64::X29;
+    /// The register whose rule finds the return address.
+    pub(crate) const RA: Register = AArch64::X30;
+    pub(crate) const PC: Register = AArch64::PC;
+    /// One that no call keeps.
+    pub(crate) const SCRATCH: Register = AArch64::X0;
+    /// Those that every call keeps, the frame pointer first.
+    pub(crate) const CALLEE_SAVED: [Register; 19] = [
+        FP,
+        AArch64::X19,
+        AArch64::X20,
+        AArch64::X21,
+        AArch64::X22,
+        AArch64::X23,
+        AArch64::X24,
+        AArch64::X25,
+        AArch64::X26,
+        AArch64::X27,
+        AArch64::X28,
+        AArch64::V8,
+        AArch64::V9,
+        AArch64::V10,
+        AArch64::V11,
+        AArch64::V12,
+        AArch64::V13,
+        AArch64::V14,
+        AArch64::V15,
+    ];
+    /// The numbers of a walk's registers lie below.
+    pub(crate) const REGISTERS: usize = 80;
+    /// Bytes that a call pushes.
+    pub(crate) const CALL_PUSHES: usize = 0;
+
+    /// The return address in a word that may be a signed one.
+    pub(crate) fn return_address(word: usize) -> usize {
+        word & 0xffff_ffff_ffff
+    }
+
+    /// Whether a walk knows the register.
+    pub(crate) fn is_walked(register: Register) -> bool {
+        register.0 <= PC.0 || (AArch64::V8.0..=AArch64::V15.0).contains(&register.0)
+    }
+}
+
+pub(crate) use target::*;
+
+/// Whether a program plays the processor: what a test needs of a real one is not there.
+pub(crate) fn is_emulated() -> bool {
+    std::env::var_os("STACKMARK_TEST_EMULATED").is_some()
+}
