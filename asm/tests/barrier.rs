@@ -296,3 +296,102 @@ fn the_system_unwinder_walks_through_stubs_to_the_oldest_frame() {
         "ends at goroutine_entry: {seen:x?}"
     );
 }
+
+unsafe extern "C" {
+    fn _Unwind_GetCFA(context: *mut c_void) -> usize;
+}
+
+/// Return slots that a walk has found hijacked, each with the index of its stub.
+type Slots = Vec<(*mut usize, usize)>;
+
+/// The stub at which a walk stands, and its slot: that is in the frame that returns to it.
+unsafe fn slot_at(context: *mut c_void) -> Option<(*mut usize, usize)> {
+    let index = barrier::index_of(unsafe { _Unwind_GetIP(context) })?;
+    let above = unsafe { _Unwind_GetCFA(context) } as *mut usize;
+    let mut slots = (1..16).map(|words| above.wrapping_sub(words));
+    let slot = slots.find(|slot| unsafe { **slot } == barrier::hijacked_word(index));
+    Some((slot.expect("a slot"), index))
+}
+
+/// Notes the slots, and removes the barriers while the walk stands at their stubs: libgcc then
+/// finds in a slot what it has not looked up.
+extern "C" fn remove(context: *mut c_void, slots: *mut c_void) -> i32 {
+    unsafe {
+        if let Some((slot, index)) = slot_at(context) {
+            *slot = barrier::saved(index).load(Relaxed);
+            (*slots.cast::<Slots>()).push((slot, index));
+        }
+    }
+    0
+}
+
+/// Walks from here to the oldest frame, and removes each barrier when the walk has come to it.
+/// Returns the slots.
+fn remove_barriers_by_a_walk() -> Slots {
+    let mut slots = Slots::new();
+    unsafe { _Unwind_Backtrace(remove, (&raw mut slots).cast()) };
+    slots
+}
+
+#[test]
+fn a_walk_goes_on_where_the_barrier_at_which_it_stands_is_taken_away() {
+    unsafe extern "C-unwind" fn native(_a: *mut c_void, _b: usize) -> usize {
+        let removed = remove_barriers_by_a_walk().len();
+        let mut seen: Vec<usize> = Vec::new();
+        unsafe { _Unwind_Backtrace(record, (&raw mut seen).cast()) };
+        assert!(!seen.iter().any(|&ip| barrier::index_of(ip).is_some()), "no stub is left");
+        removed
+    }
+    unsafe extern "C-unwind" fn rec<const OWN: bool>(depth: usize) -> usize {
+        match depth {
+            0 if OWN => unsafe { native(std::ptr::null_mut(), 0) },
+            0 => unsafe { asm::call_system(native, std::ptr::null_mut(), 0) },
+            _ => unsafe { behind_barrier(40 + depth, rec::<OWN>, depth - 1) },
+        }
+    }
+    unsafe extern "C-unwind" fn managed<const OWN: bool>(_g: usize, depth: usize) -> usize {
+        unsafe { rec::<OWN>(depth) }
+    }
+    assert_eq!(on_goroutine(managed::<false>, 4), (4, 0, 0));
+    assert_eq!(on_native_stack_with(u32::MAX, managed::<true>, 4), (4, 0, 0));
+}
+
+#[test]
+fn a_panic_finds_its_handler_though_barriers_come_and_go_between_its_phases() {
+    /// Runs in phase 2, when the handler has been found.
+    struct Between {
+        slots: Slots,
+        come: bool,
+    }
+    impl Drop for Between {
+        fn drop(&mut self) {
+            if !self.come {
+                assert_eq!(remove_barriers_by_a_walk().len(), DEPTH);
+            }
+            for (slot, index) in self.slots.drain(..) {
+                unsafe { *slot = barrier::hijacked_word(index) };
+            }
+        }
+    }
+    const DEPTH: usize = 3;
+    unsafe extern "C-unwind" fn native(_a: *mut c_void, come: usize) -> usize {
+        let slots = if come != 0 { remove_barriers_by_a_walk() } else { Slots::new() };
+        let _between = Between { slots, come: come != 0 };
+        std::panic::resume_unwind(Box::new(99usize))
+    }
+    static COME: AtomicUsize = AtomicUsize::new(0);
+    unsafe extern "C-unwind" fn rec(depth: usize) -> usize {
+        match depth {
+            0 => unsafe { asm::call_system(native, std::ptr::null_mut(), COME.load(Relaxed)) },
+            _ => unsafe { behind_barrier(50 + depth, rec, depth - 1) },
+        }
+    }
+    unsafe extern "C-unwind" fn managed(_g: usize, _argument: usize) -> usize {
+        let caught = std::panic::catch_unwind(|| unsafe { behind_barrier(50, rec, DEPTH - 1) });
+        *caught.unwrap_err().downcast::<usize>().unwrap()
+    }
+    for (come, leapfrogged) in [(0, 0), (1, DEPTH)] {
+        COME.store(come, Relaxed);
+        assert_eq!(on_goroutine(managed, 0), (99, 0, leapfrogged), "they come: {come}");
+    }
+}

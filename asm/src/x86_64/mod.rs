@@ -115,11 +115,16 @@
 //!
 //! # The barrier pool
 //!
-//! [`BARRIER_PAGES`] pages of 4096 bytes. The first 8 bytes of each page hold `table - pool`, the
-//! others are stubs of 8 bytes. A hijacked slot holds stub + 1, so that the pc - 1 of unwinders
-//! stays inside the stub. The table has one word for every 8 bytes of the pool. Thus the saved
-//! return address of the stub at `pc` lies *at* `(pc + (table - pool)) & -8`, at every instruction
+//! [`BARRIER_PAGES`] pages of 4096 bytes. The first 4 bytes of each page hold `table - pool`, the
+//! next 4 mark a page of the pool, the others are stubs of 8 bytes. A hijacked slot holds stub + 1,
+//! so that the pc - 1 of unwinders stays inside the stub. The table has one word for every 8 bytes
+//! of the pool. Thus the saved return address of the stub at `pc` lies *at*
+//! `(pc + (table - pool)) & -8`, at every instruction
 //! of the stub. One FDE says just that, without a relocation, TLS or a run-time call (`pool.s`).
+//!
+//! A goroutine in native code may be scanned while it unwinds itself. libgcc reads a return slot
+//! once for the row, and again as the row's register. A scan may take the barrier away in between.
+//! So the row looks whether what it is given lies in a page of the pool, and takes the slot if not.
 //!
 //! # Landing pads
 //!

@@ -9,18 +9,28 @@ stackmark_barrier_pool:
     .cfi_startproc
     .cfi_personality 0x9b, DW.ref.stackmark_barrier_personality
     .cfi_def_cfa rsp, 0
-    // The return address lies at (pc + (table - pool)) & -8: see "The barrier pool" in mod.rs.
-    .cfi_escape 0x10, 16, 20                    // DW_CFA_expression, rip, its length
-    .cfi_escape 0x80, 0x00                      // DW_OP_breg16 0: pc
-    .cfi_escape 0x0b, 0x00, 0xf0, 0x1a          // DW_OP_const2s -4096, and: the page
+    // The return address lies at (pc + (table - pool)) & -8. A walk that a scan overtakes takes the
+    // row of a stub, and then finds in the slot what the scan has put back: that is no pc of the
+    // pool, and the slot itself holds it. See "The barrier pool" in mod.rs.
+    .cfi_escape 0x10, 16, 42                    // DW_CFA_expression, rip, its length; [CFA]
+    .cfi_escape 0x80, 0x00                      // DW_OP_breg16 0: pc, read once
+    .cfi_escape 0x12, 0x31, 0x1c                // DW_OP_dup, lit1, minus: as unwinders look it up
+    .cfi_escape 0x0b, 0x00, 0xf0, 0x1a          // DW_OP_const2s -4096, and: [CFA][pc][page]
+    .cfi_escape 0x12, 0x23, 0x04                // DW_OP_dup, plus_uconst 4
+    .cfi_escape 0x94, 0x04                      // DW_OP_deref_size 4: the mark of a page
+    .cfi_escape 0x0c, 0x06, 0x07, 0x0e, 0x16    // DW_OP_const4u
+    .cfi_escape 0x2e, 0x28, 0x0f, 0x00          // DW_OP_ne, bra 1f
     .cfi_escape 0x94, 0x04                      // DW_OP_deref_size 4: table - pool
     .cfi_escape 0x08, 0x20, 0x24                // DW_OP_const1u 32, shl
     .cfi_escape 0x08, 0x20, 0x26                // DW_OP_const1u 32, shra: sign-extended
-    .cfi_escape 0x80, 0x00, 0x22                // DW_OP_breg16 0, plus
+    .cfi_escape 0x22                            // DW_OP_plus
     .cfi_escape 0x09, 0xf8, 0x1a                // DW_OP_const1s -8, and
+    .cfi_escape 0x2f, 0x04, 0x00                // DW_OP_skip 2f
+    .cfi_escape 0x13, 0x13                      // 1: DW_OP_drop, drop
+    .cfi_escape 0x38, 0x1c                      // DW_OP_lit8, minus: CFA - 8; 2:
     .rept {pages}
     .long stackmark_barrier_table - barrier_pool
-    .long 0
+    .byte 0x06, 0x07, 0x0e, 0x16                // no instructions in 64-bit mode
     .rept {stubs_per_page}
     nop
     call barrier_common

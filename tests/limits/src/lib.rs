@@ -9,7 +9,7 @@
 //! second) stands still too: activity counts from one part in twenty on. Output does not count.
 
 use std::fs;
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,8 @@ impl std::fmt::Display for Exceeded {
 impl std::error::Error for Exceeded {}
 
 /// Waits until a child process ends. Kills it, and the processes it started, when a limit is
-/// reached. The caller reads the child's pipes meanwhile, or the child hangs on a full one.
+/// reached, after it has printed what their threads do. The caller reads the child's pipes
+/// meanwhile, or the child hangs on a full one.
 ///
 /// # Errors
 /// The limit that was reached.
@@ -78,6 +79,7 @@ pub fn wait(child: &mut Child, limits: Limits) -> Result<ExitStatus, Exceeded> {
             return Ok(status);
         }
         if let Err(exceeded) = watch.look() {
+            eprintln!("{}", what_threads_do(child.id()));
             for descendant in tree(child.id()).into_iter().rev() {
                 kill(descendant);
             }
@@ -228,6 +230,29 @@ fn tree(process: u32) -> Vec<u32> {
         }
     }
     all
+}
+
+/// What the threads of a process and its descendants do, as the system says, and gdb where it is
+/// installed: a hang that comes once in a thousand runs is not met again with a debugger at hand.
+fn what_threads_do(process: u32) -> String {
+    let mut said = String::new();
+    for process in tree(process) {
+        for thread in numbers_in(&format!("/proc/{process}/task")) {
+            said += &format!("thread {thread} of process {process}:");
+            for about in ["comm", "wchan", "syscall"] {
+                let text = fs::read_to_string(format!("/proc/{process}/task/{thread}/{about}"));
+                said += &format!(" {}", text.as_deref().unwrap_or("?").trim());
+            }
+            said.push('\n');
+        }
+        let mut gdb = Command::new("timeout");
+        gdb.args(["60", "gdb", "-batch", "-p", &process.to_string()]);
+        gdb.args(["-ex", "thread apply all bt 30"]);
+        let seen = gdb.stdin(Stdio::null()).stderr(Stdio::null()).output();
+        let seen = seen.map(|seen| seen.stdout).unwrap_or_default();
+        said += &String::from_utf8_lossy(&seen);
+    }
+    said
 }
 
 /// The names in a directory that are numbers.
