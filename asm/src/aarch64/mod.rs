@@ -105,18 +105,23 @@
 //!
 //! # The barrier pool
 //!
-//! [`BARRIER_PAGES`] pages of 4096 bytes. The first 8 bytes of each page hold `table - pool`, the
-//! others are stubs of 8 bytes, `bti j; bl barrier_common`. A hijacked slot holds stub + 4, so that
-//! the pc - 1 of unwinders stays inside the stub. The stub may change x30: at a return that
-//! register is dead.
+//! [`BARRIER_PAGES`] pages of 4096 bytes. The first 4 bytes of each page hold `table - pool`, the
+//! next 4 mark a page of the pool, the others are stubs of 8 bytes, `bti j; bl barrier_common`. A
+//! hijacked slot holds stub + 4, so that the pc - 1 of unwinders stays inside the stub. The stub
+//! may change x30: at a return that register is dead.
 //!
 //! The table has one word for every 8 bytes of the pool. Thus the saved return address of the stub
-//! at `pc` lies *at* `(pc + (table - pool)) & -8`. There is no DWARF register for the pc, but x30
+//! at `pc` lies at `(pc + (table - pool)) & -8`. There is no DWARF register for the pc, but x30
 //! of the stub's frame is the word that the younger frame returned by, and at the stub's own
 //! instructions it is that as well. One FDE says just that, without a relocation, TLS or a run-time
 //! call (`pool.s`). The word may be signed: a function that signs its return address returns
 //! through a stub whose address is signed for its frame. So the expression clears the upper 16
 //! bits, where the signature lies.
+//!
+//! A goroutine in native code may be scanned while it unwinds itself. libgcc reads a return slot
+//! once for the row, and again as the row's register. A scan may take the barrier away in between.
+//! So the row looks whether what it is given lies in a page of the pool. If not, it is the return
+//! address. That is in no place that the row knows: it gives values.
 //!
 //! ```text
 //! barrier_common, G                        barrier_common, S
