@@ -72,8 +72,6 @@ pub(crate) const ROWS: &[Row] = rows! {
         "is tried again, once there is room; a file of the compiler's is not: no compilation";
     openat SYS_openat [Fail(EMFILE), Fail(EPERM)] RightOrLine false
         "the program cannot be compiled; what the system says of processors is done without";
-    close SYS_close [] Right false
-        "cannot fail: the system closes the descriptor whatever it returns";
     futex SYS_futex [Fail(EINTR), Fail(EAGAIN)] Right false
         "the waiter looks again";
     clone3 SYS_clone3 [Fail(EAGAIN), Fail(ENOSYS)] RightOrLine false
