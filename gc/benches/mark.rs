@@ -144,6 +144,7 @@ fn bandwidth(threads: usize, bytes: usize) -> f64 {
 
 fn main() {
     let quick = std::env::args().any(|argument| argument == "--quick");
+    let machine = quiet::Machine::look();
     let (objects, cycles) = if quick { (50_000, 2) } else { (2_000_000, 5) };
     let read: Vec<f64> =
         [1, 2].map(|threads| bandwidth(threads, if quick { 16 << 20 } else { 512 << 20 })).into();
@@ -184,6 +185,7 @@ fn main() {
         }
         figures.push((format!("mark_{name}_2_vs_1"), speeds[1] / speeds[0], "ratio"));
     }
+    drop(machine);
     for (name, value, unit) in figures {
         println!("figure {name} {value:.3} {unit}");
     }

@@ -123,11 +123,13 @@ pub struct Statistics {
     pub cycles_detail: Vec<CycleStats>,
     /// World stops, in nanoseconds.
     pub pauses_ns: Summary,
-    /// World stops by their length: for each power of two, how many took at least half of it and
-    /// less than it, in nanoseconds, as (power, count).
-    pub pauses_by_power: Vec<(u64, u64)>,
+    /// How many world stops there were of each length, as (nanoseconds, count). The length is at
+    /// most 1/32 too long.
+    pub pauses_by_length: Vec<(u64, u64)>,
     /// Holds of single goroutines, in nanoseconds.
     pub holds_ns: Summary,
+    /// How many holds there were of each length, as for world stops.
+    pub holds_by_length: Vec<(u64, u64)>,
     /// How long goroutines that scanned their own stacks ran for it, in nanoseconds of processor
     /// time. What their holds took beyond that is the system's.
     pub own_scans_ns: Summary,

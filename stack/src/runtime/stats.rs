@@ -201,24 +201,11 @@ impl Histogram {
         self.max.fetch_max(nanos, Relaxed);
     }
 
-    /// The number of durations in `power / 2..power` for each power of two, in nanoseconds, as
-    /// `(power, count)`, shortest first. Powers without durations are left out.
-    pub fn powers(&self) -> Vec<(u64, u64)> {
-        let mut powers: Vec<(u64, u64)> = Vec::new();
-        for (at, count) in self
-            .buckets
-            .iter()
-            .map(|b| b.load(Relaxed))
-            .enumerate()
-            .filter(|(_, count)| *count != 0)
-        {
-            let power = (upper_end(at) + 1).next_power_of_two();
-            match powers.last_mut() {
-                Some((last, n)) if *last == power => *n += count,
-                _ => powers.push((power, count)),
-            }
-        }
-        powers
+    /// How many durations there were of each length, as `(nanoseconds, count)`, shortest first. The
+    /// length is at most 1/32 too long. Lengths without durations are left out.
+    pub fn counts(&self) -> Vec<(u64, u64)> {
+        let counts = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).enumerate();
+        counts.filter(|(_, count)| *count != 0).map(|(at, count)| (upper_end(at), count)).collect()
     }
 
     /// Count, median, 99th percentile, maximum.
@@ -252,11 +239,11 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_counted_by_powers_of_two() {
+    fn durations_are_counted_by_their_length() {
         let h = Histogram::default();
-        assert_eq!(h.powers(), []);
-        [3, 1000, 1023, 1024, 2047, 5_000_000].iter().for_each(|n| h.record(*n));
-        assert_eq!(h.powers(), [(4, 1), (1024, 2), (2048, 2), (8_388_608, 1)]);
+        assert_eq!(h.counts(), []);
+        [3, 1000, 1007, 1008, 5_000_000].iter().for_each(|n| h.record(*n));
+        assert_eq!(h.counts(), [(3, 1), (1007, 2), (1023, 1), (5_111_807, 1)]);
     }
 
     #[test]

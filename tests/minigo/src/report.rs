@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 use stackmark::stack::Census;
 use stackmark::stats::{ModeInForce, Statistics, Straggler, Summary, ThreadStats};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 fn times(t: &Summary) -> Value {
@@ -11,6 +12,15 @@ fn times(t: &Summary) -> Value {
 
 fn straggler(s: Option<Straggler>) -> Value {
     s.map_or(Value::Null, |s| json!({ "goroutine": s.goroutine, "ns": s.nanos }))
+}
+
+/// How many of the durations lie below each power of two, and not below the power before.
+fn powers(by_length: &[(u64, u64)]) -> BTreeMap<u64, u64> {
+    let mut powers = BTreeMap::new();
+    for (length, count) in by_length {
+        *powers.entry((length + 1).next_power_of_two()).or_default() += count;
+    }
+    powers
 }
 
 fn threads(t: &ThreadStats) -> Value {
@@ -48,7 +58,9 @@ pub(crate) fn json(s: &Statistics, census: &Census, handles: usize) -> Value {
         "minor_cycles": s.minor_cycles,
         "cycles_detail": cycles.collect::<Vec<_>>(),
         "pauses_ns": times(&s.pauses_ns),
+        "pauses_by_length": s.pauses_by_length,
         "holds_ns": times(&s.holds_ns),
+        "holds_by_length": s.holds_by_length,
         "own_scans_ns": times(&s.own_scans_ns),
         "frames": {
             "scanned_stopped": s.frames.scanned_stopped,
@@ -257,8 +269,9 @@ fn write(out: &mut String, s: &Statistics) -> std::fmt::Result {
         "threads          fenced {} times, waited {} times, {} woken",
         t.membarriers, t.waits, t.wakes
     )?;
-    let most = s.pauses_by_power.iter().map(|(_, n)| *n).max().unwrap_or(0);
-    for (i, (below, n)) in s.pauses_by_power.iter().enumerate() {
+    let powers = powers(&s.pauses_by_length);
+    let most = powers.values().copied().max().unwrap_or(0);
+    for (i, (below, n)) in powers.iter().enumerate() {
         let title = if i == 0 { "world stops" } else { "" };
         let bar = "#".repeat((n * 40).div_ceil(most) as usize);
         writeln!(out, "{title:<16} {:>10} {n:>7} {bar}", format!("< {}", duration(*below)))?;
@@ -334,7 +347,7 @@ mod tests {
     #[test]
     fn pauses_are_shown_as_a_histogram() {
         let s = Statistics {
-            pauses_by_power: vec![(1 << 14, 3), (1 << 20, 40)],
+            pauses_by_length: vec![(9_000, 1), (16_383, 2), (600_000, 40)],
             ..Statistics::default()
         };
         let text = text(&s);

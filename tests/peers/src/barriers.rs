@@ -15,6 +15,7 @@ pub(crate) fn compare(
     root: &Path,
     directory: &Path,
 ) -> Result<(), Box<dyn Error>> {
+    let machine = quiet::Machine::look();
     println!("hybrid over insertion barrier: medians of {} rounds", runs(arguments));
     println!(
         "{:<16} {:>10} {:>6}   {:>10} {:>6}",
@@ -54,6 +55,7 @@ pub(crate) fn compare(
         figures.push((format!("{}_hybrid_wall", program.name), wall_ratio));
         figures.push((format!("{}_hybrid_pause", program.name), pause_ratio));
     }
+    drop(machine);
     for (name, ratio) in figures.iter().filter(|(_, ratio)| ratio.is_finite()) {
         println!("figure {name} {ratio:.3} ratio");
     }

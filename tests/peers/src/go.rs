@@ -58,10 +58,24 @@ impl Go {
     /// # Errors
     /// With the compiler's messages.
     pub(crate) fn build(&self, file: &Path, program: &Path) -> io::Result<()> {
+        succeed(self.compiler().arg(program).arg(file)).map(drop)
+    }
+
+    /// Compiles the package in a directory, with its C files.
+    ///
+    /// # Errors
+    /// With the compiler's messages.
+    #[allow(dead_code, reason = "a benchmark uses it")]
+    pub(crate) fn build_package(&self, directory: &Path, program: &Path) -> io::Result<()> {
+        succeed(self.compiler().arg(program).current_dir(directory)).map(drop)
+    }
+
+    /// `go build -o`.
+    fn compiler(&self) -> Command {
         let mut command = Command::new(&self.command);
         command.env("GO111MODULE", "off").env("GOFLAGS", "").env("GOTOOLCHAIN", "local");
-        command.args(["build", "-o"]).arg(program).arg(file);
-        succeed(&mut command).map(drop)
+        command.args(["build", "-o"]);
+        command
     }
 }
 

@@ -138,6 +138,7 @@ fn compare(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if arguments.barriers {
         return barriers::compare(arguments, &root, &directory);
     }
+    let machine = quiet::Machine::look();
     let go = match go::Go::find(arguments.go.as_deref(), &directory) {
         Ok(go) => Some(go),
         Err(error) => {
@@ -159,6 +160,7 @@ fn compare(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         let file = sized(program, arguments.quick, &root, &directory)?;
         measure(arguments, program.name, &file, go.as_ref(), &directory, &mut figures)?;
     }
+    drop(machine);
     print!("{figures}");
     Ok(())
 }

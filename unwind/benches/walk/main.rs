@@ -187,6 +187,7 @@ fn main() {
 }
 
 fn run(quick: bool) {
+    let machine = quiet::Machine::look();
     let code = Code::new();
     code.refresh_images();
     code.snapshot().read_images().expect("the CFI of this process");
@@ -259,6 +260,7 @@ fn run(quick: bool) {
         figures.push((format!("walk_managed_{name}_ns"), time, "ns"));
     }
     figures.push(("safepoint_bytes".into(), managed::safepoint_bytes(), "B"));
+    drop(machine);
     for (name, value, unit) in figures {
         println!("figure {name} {value:.3} {unit}");
     }

@@ -68,6 +68,31 @@ fn a_stop_asks_those_inside_until_all_are_outside_at_once() {
     assert!(world.try_enter(&gates[2]));
 }
 
+/// What goes outside has to notify then, which takes a lock.
+#[test]
+fn machines_are_watched_only_while_a_thread_waits_for_them() {
+    let (world, gate) = (World::new(), Gate::new());
+    let watched = || world.watched.load(Ordering::Relaxed);
+    world.enter(&gate);
+    world.handshake(|| vec![&gate], &mut |gate: &&Gate| {
+        assert_eq!(watched(), 1);
+        world.safepoint(gate);
+    });
+    assert_eq!(watched(), 0);
+    world.stop(|| vec![&gate], &mut |gate: &&Gate| {
+        assert_eq!(watched(), 1);
+        world.exit(gate);
+    });
+    assert_eq!(watched(), 0, "it has stopped, and is not waited for");
+    world.start();
+    assert!(world.try_enter(&gate));
+    let gives_up = std::panic::AssertUnwindSafe(|| {
+        world.stop(|| vec![&gate], &mut |_: &&Gate| std::panic::resume_unwind(Box::new(())));
+    });
+    std::panic::catch_unwind(gives_up).expect_err("a waiter that panics");
+    assert_eq!(watched(), 0);
+}
+
 #[test]
 fn the_world_is_stopped_until_each_of_two_stoppers_has_started_it() {
     let (world, gate) = (World::new(), Gate::new());

@@ -292,10 +292,15 @@ fn a_thread_that_comes_back_ends_if_it_gets_no_permit_and_enough_threads_wait() 
 #[test]
 fn a_thread_that_waits_for_a_permit_gets_one_for_a_goroutine() {
     #[derive(Default)]
-    struct Shared(AtomicUsize);
+    struct Shared {
+        goroutines: AtomicUsize,
+        /// How often they were looked for.
+        looks: AtomicUsize,
+    }
     impl Work for Shared {
         fn has_work(&self) -> bool {
-            self.0.load(Ordering::Relaxed) > 0
+            self.looks.fetch_add(1, Ordering::Relaxed);
+            self.goroutines.load(Ordering::Relaxed) > 0
         }
         fn count_away(&self) -> usize {
             0
@@ -319,13 +324,16 @@ fn a_thread_that_waits_for_a_permit_gets_one_for_a_goroutine() {
     limits::wait_until("it waits", || permits.lock().standby == 1);
     assert_eq!(counts(&permits), (0, 0, 1, 0, 2));
     // A goroutine without a permit, then a permit without a goroutine.
-    work.0.store(1, Ordering::Relaxed);
+    work.goroutines.store(1, Ordering::Relaxed);
     permits.waiters.permit.notify_all();
-    work.0.store(0, Ordering::Relaxed);
+    work.goroutines.store(0, Ordering::Relaxed);
     permits.thread_ends(&*work, &Permit::default());
+    let looks = || work.looks.load(Ordering::Relaxed);
+    let before = looks();
     permits.waiters.permit.notify_all();
+    limits::wait_until("it looks", || looks() > before || waits.is_finished());
     assert_eq!(counts(&permits), (1, 0, 1, 0, 1));
-    work.0.store(1, Ordering::Relaxed);
+    work.goroutines.store(1, Ordering::Relaxed);
     permits.wake_one(&*work);
     limits::wait_until("it is woken", || waits.is_finished());
     assert_eq!(waits.join().expect("no panic"), (Some(()), false));

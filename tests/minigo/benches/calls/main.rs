@@ -241,6 +241,7 @@ fn gosched(n: usize) -> f64 {
 
 fn main() {
     let quick = std::env::args().any(|a| a == "--quick" || a == "--test");
+    let machine = quiet::Machine::look();
     // Short rounds, so that some of them are not interrupted.
     let (rounds, n) = if quick { (2, 20_000) } else { (101, 50_000) };
     let code = Arc::new(Code::new());
@@ -284,6 +285,7 @@ fn main() {
     }
     let t = best.expect("at least one round");
     let go = peers::go(rounds, n);
+    drop(machine);
     println!("plain call                            {:8.2} ns", t.plain);
     println!("leaf call (noblock)                   {:8.2} ns", t.leaf);
     println!("foreign call and return               {:8.2} ns", t.foreign);

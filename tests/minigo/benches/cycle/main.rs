@@ -9,7 +9,7 @@
 #[path = "../plot/mod.rs"]
 mod plot;
 
-use plot::{Curve, Plot};
+use plot::{Curve, Plot, exponent};
 use serde_json::Value;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -160,18 +160,9 @@ fn measure(program: &str, size: usize, directory: &Path) -> Result<(f64, f64), B
     Ok((whole, median(&|cycle| nanos(cycle, "world_stop_ns").max(nanos(cycle, "longest_hold_ns")))))
 }
 
-/// The slope of the line that fits the points best, both axes logarithmic.
-fn exponent(points: &[(f64, f64)]) -> f64 {
-    let logs: Vec<(f64, f64)> = points.iter().map(|(x, y)| (x.ln(), y.ln())).collect();
-    let n = logs.len() as f64;
-    let (mx, my) =
-        (logs.iter().map(|p| p.0).sum::<f64>() / n, logs.iter().map(|p| p.1).sum::<f64>() / n);
-    let covariance: f64 = logs.iter().map(|p| (p.0 - mx) * (p.1 - my)).sum();
-    covariance / logs.iter().map(|p| (p.0 - mx).powi(2)).sum::<f64>()
-}
-
 fn main() -> Result<(), Box<dyn Error>> {
     let quick = std::env::args().any(|argument| argument == "--quick");
+    let machine = quiet::Machine::look();
     let directory: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plots");
     std::fs::create_dir_all(&directory)?;
     let mut figures = Vec::new();
@@ -203,6 +194,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         plot::write(&file, &[plot])?;
         println!("wrote {}\n", file.display());
     }
+    drop(machine);
     figures.iter().for_each(|figure| println!("{figure}"));
     Ok(())
 }

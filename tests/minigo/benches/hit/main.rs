@@ -113,6 +113,7 @@ fn run(directory: &Path, what: &str, barriers: &str, quick: bool) -> Result<f64,
 
 fn main() -> Result<(), Box<dyn Error>> {
     let quick = std::env::args().any(|argument| argument == "--quick");
+    let machine = quiet::Machine::look();
     let runs = if quick { 2 } else { 9 };
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hit");
     std::fs::create_dir_all(&directory)?;
@@ -138,6 +139,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             limit / incremental
         ));
     }
+    drop(machine);
     figures.iter().for_each(|figure| println!("{figure}"));
     Ok(())
 }

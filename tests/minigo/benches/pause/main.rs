@@ -160,6 +160,7 @@ const MODES: [(&str, Option<&str>); 4] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     let quick = std::env::args().any(|argument| argument == "--quick");
+    let machine = quiet::Machine::look();
     let depths: &[usize] =
         if quick { &[100, 10_000] } else { &[100, 1_000, 10_000, 100_000, 1_000_000] };
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -212,6 +213,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         plot::write(&file, &[stops, gaps])?;
         println!("plotted in {}", file.display());
     }
+    drop(machine);
     figures(&results, depths);
     Ok(())
 }

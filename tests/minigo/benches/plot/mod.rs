@@ -34,6 +34,17 @@ pub(crate) fn write(file: &Path, plots: &[Plot<'_>]) -> Result<(), Box<dyn Error
     Ok(())
 }
 
+/// The slope of the line that fits the points best, both axes logarithmic.
+#[allow(dead_code, reason = "not every benchmark that draws looks for it")]
+pub(crate) fn exponent(points: &[(f64, f64)]) -> f64 {
+    let logs: Vec<(f64, f64)> = points.iter().map(|(x, y)| (x.ln(), y.ln())).collect();
+    let n = logs.len() as f64;
+    let (mx, my) =
+        (logs.iter().map(|p| p.0).sum::<f64>() / n, logs.iter().map(|p| p.1).sum::<f64>() / n);
+    let covariance: f64 = logs.iter().map(|p| (p.0 - mx) * (p.1 - my)).sum();
+    covariance / logs.iter().map(|p| (p.0 - mx).powi(2)).sum::<f64>()
+}
+
 /// Whole powers of ten around the values.
 fn powers(values: impl Iterator<Item = f64> + Clone) -> Range<f64> {
     let least = values.clone().fold(f64::MAX, f64::min).log10().floor();

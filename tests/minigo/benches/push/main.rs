@@ -153,6 +153,7 @@ fn show(name: &str, key: &str, power: &str, runs: &[Run]) {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let quick = std::env::args().any(|argument| argument == "--quick");
+    let _machine = quiet::Machine::look();
     let (depth, power, count) = if quick { (100_000, "1e5", 1) } else { (5_000_000, "5e6", 5) };
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let directory = target.join("push");

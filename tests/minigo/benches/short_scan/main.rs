@@ -97,6 +97,7 @@ impl Bench {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let quick = std::env::args().any(|argument| argument == "--quick");
+    let _machine = quiet::Machine::look();
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("short_scan");
     std::fs::create_dir_all(&directory)?;
     let (depths, rounds, collections): (&[usize], _, _) =

@@ -86,6 +86,34 @@ fn a_scan_that_finds_no_stub_for_its_frontier_is_finished_at_once_and_counts_it(
 }
 
 #[test]
+fn each_part_of_a_scan_visits_as_many_frames_as_its_budget_allows() {
+    let mut g = goroutine(Spacing::Never, [(true, 4); 20]);
+    g.budget.frames = 3;
+    g.begin(Begin::Major, false);
+    while !g.scan.is_complete() {
+        let memory = &g.memory;
+        let Ok(visited) = g.scan.visit_frozen(g.cycle, g.budget, |at| Walk::new(memory, at));
+        // At the end lies a frame in which no barrier may.
+        assert!(visited == 3 || g.scan.is_complete(), "{visited} frames");
+    }
+}
+
+/// A scan that ends at a foreign call sees few frames. The others are still there.
+#[test]
+fn frames_beyond_a_foreign_call_at_which_a_scan_ends_still_count() {
+    let mut g = goroutine(Spacing::Doubling(D), [(true, 8); 10]);
+    g.call_back();
+    g.call(false, 1);
+    g.begin(Begin::Major, false);
+    let (depth, beyond) = g.scan.limit().expect("a barrier beyond the call");
+    assert!(beyond > 4, "{beyond} frames");
+    let visits = g.memory.visits.get();
+    g.begin(Begin::Again, false);
+    assert!(g.memory.visits.get() - visits < 4, "it ends at the call");
+    assert_eq!(g.scan.limit(), Some((depth, beyond)));
+}
+
+#[test]
 fn barriers_that_wait_for_stubs_are_placed_youngest_first() {
     let mut g = goroutine(Spacing::EveryFrame, [(true, 4); 8]);
     // Two are free, which are kept for the lowest barrier.
