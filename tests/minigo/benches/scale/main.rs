@@ -1,11 +1,11 @@
 //! What grows with what: `cargo bench -p minigo --bench scale [-- --quick]`.
 //!
-//! One program (`scale.go`) in four experiments. Goroutines: 10^2 to 10^6 that wait ten frames deep.
-//! Frames: one goroutine that waits 10^2 to 10^7 frames deep. Threads: the same work on 1 to 16.
-//! Memory: a thousand goroutines that wait at several depths. Of each size: how long it takes to
-//! start them, to collect while they wait, and to wake them and hear from all; the longest stop of
-//! the world or of one goroutine; and the most memory. Real Go runs the same source beside it, in
-//! turn, where it is to be had. Medians of the rounds count, of ratios those of each round.
+//! One program (`scale.go`) in four experiments. Goroutines: 10^2 to 10^6 that wait ten frames
+//! deep. Frames: one goroutine that waits 10^2 to 10^7 frames deep. Threads: the same work on 1 to
+//! 16. Memory: a thousand goroutines that wait at several depths. Of each size: how long it takes
+//! to start them, to collect while they wait, and to wake them and hear from all; the longest stop
+//! of the world or of one goroutine; and the most memory. Real Go runs the same source beside it,
+//! in turn, where it is to be had. Medians of the rounds count, of ratios those of each round.
 //!
 //! Writes `target/plots/scale_{goroutines,frames,threads,memory}.svg`. `exponent` is the slope in a
 //! plot from its second point on: 1 is linear growth, 0 is none.
