@@ -2,7 +2,7 @@
 //! its own with a limit on its address space. It does all its work, or ends with an error that says
 //! what was missing.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 
 use limits::Limits;
@@ -86,7 +86,7 @@ fn a_process_within_limits_works_or_says_what_is_missing() {
         (8u64..64).step_by(4).chain((64..512).step_by(16)).chain([1 << 10, 2 << 10, 4 << 10])
     {
         let test = std::thread::current().name().expect("tests have names").to_owned();
-        let mut command = Command::new(std::env::current_exe().expect("a test"));
+        let mut command = limits::this_program();
         command.args(["--exact", &test, "--nocapture"]).env(LIMIT, (mebibytes << 20).to_string());
         command.env("RUST_BACKTRACE", "0").stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a process");

@@ -12,7 +12,7 @@ use stackmark_stack::{
     AttachError, CallInError, Caller, Config, Goroutine, Host, Left, Machine, Runtime, StackError,
 };
 use std::ffi::{c_char, c_int, c_void};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
@@ -145,7 +145,7 @@ fn alone(test: &str, what: &str) -> Result<String, (Option<i32>, String)> {
     if let Ok(told) = std::env::var(ALONE) {
         return Ok(told);
     }
-    let mut command = Command::new(std::env::current_exe().expect("a test"));
+    let mut command = limits::this_program();
     command
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(ALONE, what)

@@ -724,7 +724,7 @@ fn a_store_without_the_barrier_is_what_verification_reports() {
     if std::env::var_os(CHILD).is_some() {
         return move_between_arrays(false);
     }
-    let child = std::process::Command::new(std::env::current_exe().unwrap())
+    let child = limits::this_program()
         .args([NAME, "--exact", "--nocapture"])
         .env(CHILD, "1")
         .output()

@@ -12,7 +12,7 @@ mod trusted;
 
 use limits::Limits;
 use std::io::Read;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 /// The environment variable that names the attempt of a child.
@@ -29,7 +29,7 @@ struct Ended {
 
 fn run(attempt: &str) -> Ended {
     use std::os::unix::process::ExitStatusExt;
-    let mut child = Command::new(std::env::current_exe().expect("this program"))
+    let mut child = limits::this_program()
         .args(["child", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
         .env(ATTEMPT, attempt)
         .env("RUST_BACKTRACE", "0")

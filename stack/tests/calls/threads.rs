@@ -6,7 +6,6 @@ use crate::{Object, Setting, configs, guarded_result, rec_result};
 use parking_lot::{Condvar, Mutex};
 use stackmark_stack::{CallInError, Caller, Goroutine, Host, Machine, Status, Word, die_of_panic};
 use std::ffi::{c_int, c_void};
-use std::process::Command;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 type Callback = unsafe extern "C-unwind" fn(*mut c_void) -> usize;
@@ -373,7 +372,7 @@ pub(crate) const CHILD: &str = "STACKMARK_TEST_CHILD";
 /// Runs the test `name` again in a process of its own, in which `CHILD` is set to `what`: what it
 /// wrote, and its status.
 pub(crate) fn child(name: &str, what: &str) -> (String, Option<i32>) {
-    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    let mut command = limits::this_program();
     command.args([name, "--exact", "--nocapture"]).env(CHILD, what);
     let output = command.output().expect("this program runs");
     (String::from_utf8_lossy(&output.stderr).into_owned(), output.status.code())

@@ -91,6 +91,25 @@ pub fn wait(child: &mut Child, limits: Limits) -> Result<ExitStatus, Exceeded> {
     }
 }
 
+/// The test program that runs, to be run again for a test in a process of its own. Under an emulator
+/// if it runs under one: `STACKMARK_TEST_EMULATOR` has the emulator's command.
+///
+/// # Panics
+/// If the system does not say which program runs.
+pub fn this_program() -> Command {
+    let program = std::env::current_exe().expect("a program that the system knows");
+    let emulator = std::env::var("STACKMARK_TEST_EMULATOR").unwrap_or_default();
+    let mut words = emulator.split_whitespace();
+    match words.next() {
+        None => Command::new(program),
+        Some(word) => {
+            let mut command = Command::new(word);
+            command.args(words).arg(program);
+            command
+        }
+    }
+}
+
 /// Waits on this thread until `done` says so, within the limits for this process.
 ///
 /// # Panics
