@@ -1,6 +1,8 @@
 //! Programs compiled by LLVM, with statepoints, on a goroutine with a fixed stack. Each is
 //! registered as an image, by one call. They are collected at every safepoint, or all the time
 //! while they run. Every mark is verified.
+// Its programs are compiled for x86-64.
+#![cfg(target_arch = "x86_64")]
 
 #[path = "llvm/images.rs"]
 mod images;
