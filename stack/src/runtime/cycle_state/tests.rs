@@ -53,6 +53,20 @@ fn a_cycle_scans_from_its_beginning_to_its_end_and_may_be_watched_longer() {
     assert_eq!(state(&cycle), (0, 0, false));
 }
 
+/// A stack that is being copied is copied again if a stopped world has scanned meanwhile. Where it
+/// has given places of roots away, they count.
+#[test]
+fn scans_in_stopped_worlds_are_counted_and_their_places_of_roots_are_lent_for_a_time() {
+    let cycle = CycleState::new();
+    for scans in 0..3 {
+        assert_eq!((cycle.scans_in_stopped_worlds(), cycle.has_lent_slots()), (scans, false));
+        cycle.begin_scan_in_stopped_world();
+        cycle.lend_slots(true);
+        assert!(cycle.has_lent_slots());
+        cycle.lend_slots(false);
+    }
+}
+
 #[test]
 fn the_end_of_a_cycle_forgets_goroutines_and_bounds() {
     let (cycle, goroutines) = dirty([Status::Running]);
