@@ -37,17 +37,19 @@ impl Observer for Spans {
             Activity::ForeignCall => span!("foreign call"),
         };
         let entered = span.entered();
-        ENTERED.with_borrow_mut(|open| open.push((activity, entered)));
+        // A thread that ends has no such list any more, and enters no span.
+        let _ = ENTERED.try_with(|open| open.borrow_mut().push((activity, entered)));
     }
 
     fn end(&self, activity: Activity) {
         // Frames that were unwound have not ended their activities.
-        let ended = ENTERED.with_borrow_mut(|open| {
+        let ended = ENTERED.try_with(|open| {
+            let mut open = open.borrow_mut();
             let at = open.iter().rposition(|(open, _)| *open == activity);
             at.map_or(Vec::new(), |at| open.split_off(at))
         });
         // The youngest first. Not under the borrow: dropping runs subscribers.
-        ended.into_iter().rev().for_each(drop);
+        ended.into_iter().flatten().rev().for_each(drop);
     }
 }
 

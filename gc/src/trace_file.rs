@@ -106,17 +106,20 @@ impl TraceFile {
 
 impl Observer for TraceFile {
     fn begin(&self, activity: Activity, goroutine: u64) {
-        OPEN.with_borrow_mut(|open| open.push(Open { activity, goroutine, begun: Instant::now() }));
+        let begun = Open { activity, goroutine, begun: Instant::now() };
+        // A thread that ends has no such list any more.
+        let _ = OPEN.try_with(|open| open.borrow_mut().push(begun));
     }
 
     fn end(&self, activity: Activity) {
         let now = Instant::now();
         // Frames that were unwound have not ended their activities.
-        let ended = OPEN.with_borrow_mut(|open| {
+        let ended = OPEN.try_with(|open| {
+            let mut open = open.borrow_mut();
             let at = open.iter().rposition(|open| open.activity == activity)?;
             open.drain(at..).next()
         });
-        let Some(ended) = ended else { return };
+        let Ok(Some(ended)) = ended else { return };
         let (track, begun) = (self.track(), self.micros(ended.begun));
         let goroutine = match ended.goroutine {
             0 => String::new(),

@@ -344,9 +344,11 @@ impl StackPool {
         }
     }
 
-    /// Gives this thread, which has no cache, a cache of its own.
+    /// Gives this thread, which has no cache, a cache of its own. A thread that has come so far in
+    /// its end that its thread-locals are gone goes on without one.
     pub(crate) fn open_cache(&self) {
-        CACHE.set(Some(Cache { pool: self, free: Default::default() }));
+        let cache = Cache { pool: self, free: Default::default() };
+        let _ = CACHE.try_with(|own| own.replace(Some(cache)));
     }
 
     /// Takes this thread's cache back.

@@ -50,7 +50,8 @@ impl Activity {
 
 /// An observer of activities. Its methods are called on the thread of the activity, also
 /// under locks of the library. They must not wait for goroutines, nor call the library. A panic
-/// there ends the process with status 2. On each thread activities nest.
+/// there ends the process with status 2. On each thread activities nest. The end of a thread with a
+/// goroutine is observed, too, when the thread-locals of the thread are gone.
 pub trait Observer: Send + Sync + 'static {
     /// An activity begins on this thread. `goroutine` is the number of the goroutine that it
     /// concerns, or 0.
