@@ -113,7 +113,9 @@ enum {
     STACKMARK_WALK = 11,          /* a frame without an unwind rule, or a broken stack */
     STACKMARK_IN_USE = 12,        /* the heap or the runtime has a collector already */
     STACKMARK_SYSTEM = 13,        /* the system refuses, for example a thread */
-    STACKMARK_EXCEPTION = 14      /* stackmark_catch_native() has caught an exception */
+    STACKMARK_EXCEPTION = 14,     /* stackmark_catch_native() has caught an exception */
+    STACKMARK_NO_ANCHOR = 15      /* a call of managed code, in native code that managed code on a
+                                     native stack has called without call_native() */
 };
 
 /* The library's version, "MAJOR.MINOR.PATCH". Borrowed for ever. */
@@ -572,13 +574,14 @@ int stackmark_lib_call(uintptr_t function, const uintptr_t *arguments, size_t co
    stackmark_call_in(). On a native stack NATIVE code may call it, too. The stack may move
    meanwhile. An exception that leaves `f` leaves this
    function, too; native C frames below it must then have unwind tables, as by -fexceptions.
-   Errors: INVALID, also if no registered code lies at `f`; NOT_ATTACHED, NOT_FOREIGN,
+   Errors: INVALID, also if no registered code lies at `f`; NOT_ATTACHED, NOT_FOREIGN, NO_ANCHOR,
    SIGNAL_HANDLER. `f` is not called then. */
 int stackmark_call_back(stackmark_managed *f, uintptr_t argument, uintptr_t *result);
 
 /* For native code that does not know whether its thread has ever run a goroutine: from now on
    stackmark_call_back() works. A thread that the runtime has never seen gets a goroutine, which it
-   keeps until it ends. Errors: INVALID, ATTACHED, NOT_FOREIGN, SIGNAL_HANDLER, NO_MEMORY. */
+   keeps until it ends. Errors: INVALID, ATTACHED, NOT_FOREIGN, NO_ANCHOR, SIGNAL_HANDLER,
+   NO_MEMORY. */
 int stackmark_call_in(stackmark_runtime *runtime) STACKMARK_NOEXCEPT;
 
 /* Kinds of frames. */

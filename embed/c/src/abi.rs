@@ -42,6 +42,7 @@ codes! {
     IN_USE = 12, c"there is one already";
     SYSTEM = 13, c"the system refuses";
     EXCEPTION = 14, c"an exception was caught";
+    NO_ANCHOR = 15, c"managed code has called the native code without call_native";
 }
 
 /// Why a function fails: a code, and a text for people.

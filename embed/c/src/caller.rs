@@ -10,8 +10,9 @@ use stackmark::stack::{
 };
 
 use crate::abi::{
-    ATTACHED, Failure, NO_FRAME, NO_MEMORY, NOT_ATTACHED, NOT_FOREIGN, Out, SIGNAL_HANDLER,
-    Versioned, WALK, check, code, given, make, slice, text, without_exceptions, write,
+    ATTACHED, Failure, NO_ANCHOR, NO_FRAME, NO_MEMORY, NOT_ATTACHED, NOT_FOREIGN, Out,
+    SIGNAL_HANDLER, Versioned, WALK, check, code, given, make, slice, text, without_exceptions,
+    write,
 };
 use crate::object::Ref;
 use crate::runtime::{FrameTable, RuntimeBox, managed};
@@ -48,6 +49,7 @@ impl From<CallInError> for Failure {
         let code = match error {
             CallInError::Attached => ATTACHED,
             CallInError::NotForeign { .. } => NOT_FOREIGN,
+            CallInError::NoAnchor { .. } => NO_ANCHOR,
             CallInError::SignalHandler => SIGNAL_HANDLER,
             _ => NO_MEMORY,
         };

@@ -77,7 +77,8 @@ impl<'m> Caller<'m> {
     /// call returns that value to managed code, on any machine.
     ///
     /// # Panics
-    /// In a foreign call, and where the goroutine does not go on: in
+    /// In a foreign call; on a native stack, in native code that managed code has called without
+    /// `call_native`; and where the goroutine does not go on: in
     /// [`Host::goroutine_exited`](crate::Host::goroutine_exited) and
     /// [`Host::uncaught`](crate::Host::uncaught).
     ///
@@ -93,6 +94,10 @@ impl<'m> Caller<'m> {
         // The last one, which the goroutine has taken, is not a root any more.
         goroutine.set_resume_value(Word::Plain(0));
         if goroutine.in_callback() {
+            assert!(
+                self.has_anchor(),
+                "native code that managed code has called without call_native does not park"
+            );
             goroutine.status.stop(Status::Parked);
             without_unwinding(PUBLISH, publish);
             return self.wait_on_this_thread();

@@ -73,9 +73,35 @@ static uintptr_t jumps(void) {
     longjmp(at_target, 1);
 }
 
+/* In the place of call_native(): a plain call. */
+static uintptr_t plain(stackmark_native *f, void *first, uintptr_t second) {
+    return f(first, second);
+}
+
+static uintptr_t is_refused(void *first, uintptr_t second) {
+    struct block block = {stackmark_current(), is_refused};
+    uintptr_t result;
+    (void)first;
+    (void)second;
+    CHECK(stackmark_call_in(runtime) == STACKMARK_NO_ANCHOR);
+    CHECK(stackmark_call_back((stackmark_managed *)(uintptr_t)managed_back, (uintptr_t)&block,
+                              &result) == STACKMARK_NO_ANCHOR);
+    return 7;
+}
+
+static void without_anchor(void) {
+    uintptr_t call_native = managed_call_system, result;
+    struct block block = {stackmark_current(), is_refused};
+    managed_call_system = (uintptr_t)plain;
+    OK(stackmark_call_back((stackmark_managed *)(uintptr_t)managed_back, (uintptr_t)&block, &result));
+    CHECK(result == 1 + 7);
+    managed_call_system = call_native;
+}
+
 static void *thread(void *unused) {
     (void)unused;
     OK(stackmark_attach_native_stack(runtime));
+    without_anchor();
     CHECK(stackmark_attach_native_stack(runtime) == STACKMARK_ATTACHED);
     /* Each level of managed code adds 1. */
     level = 0;
