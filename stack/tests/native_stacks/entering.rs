@@ -164,6 +164,60 @@ fn native_code_without_an_anchor_enters_no_managed_code() {
 }
 
 #[test]
+fn native_code_that_is_called_by_a_plain_call_has_no_anchor() {
+    let setting = &Setting::new(configs()[1].clone());
+    let panics = |f: &dyn Fn()| {
+        let caught = catch_unwind(AssertUnwindSafe(f)).expect_err("it is refused");
+        let text = caught.downcast_ref::<&str>().expect("a message without arguments");
+        assert!(text.contains("without call_native"), "{text}");
+    };
+    let refused = || {
+        let (caller, goroutine) = (caller(), caller().goroutine().id());
+        let error = CallInError::NoAnchor { goroutine };
+        assert_eq!(setting.runtime.call_in(|_| ()), Err(error.clone()));
+        let single = setting.compiled[Stack::Threads as usize].address("single");
+        // SAFETY: managed code for this kind of stack, which is not reached.
+        let called = unsafe {
+            let single = std::mem::transmute::<usize, ManagedFn>(single);
+            caller.callback(single, 0)
+        };
+        assert_eq!(called, Err(error));
+        panics(&|| caller.foreign(|| ()));
+        // SAFETY: it is refused.
+        panics(&|| unsafe { drop(caller.enter_foreign()) });
+        // SAFETY: it is refused, and the goroutine goes on at once.
+        panics(&|| unsafe {
+            caller.park(|| ());
+        });
+        // SAFETY: it is refused, so there are no arguments.
+        panics(&|| unsafe {
+            caller.lib_call(bottom as *const () as usize, &[]);
+        });
+        let error = caller.frames(|_| ControlFlow::Continue(())).expect_err("no anchor");
+        assert!(matches!(error.error, WalkError::StackPointer { sp: 0, .. }), "{error}");
+        assert_eq!(caller.goroutine().status(), Status::Running);
+        2
+    };
+    setting.on(Stack::Threads, || {
+        let first = Cell::new(true);
+        let act = || {
+            if !first.replace(false) {
+                return refused();
+            }
+            caller().foreign(|| setting.scan());
+            setting.call(Stack::Threads, 2, &|| 1)
+        };
+        let plain = || setting.call_to("plain", Stack::Threads, 0, &act, |_| {});
+        assert_eq!(plain(), rec_adds(2) + 1 + 2);
+        // With managed frames below, too.
+        first.set(true);
+        let enters = || caller().foreign(plain);
+        assert_eq!(setting.call(Stack::Threads, 3, &enters), rec_adds(3) + rec_adds(2) + 3);
+    });
+    setting.check_at_end();
+}
+
+#[test]
 fn what_counts_as_running_is_broken_by_managed_code() {
     let setting = Setting::new(Config::default());
     setting.on(Stack::Threads, || {

@@ -3,12 +3,16 @@
 
 mod ambiguous;
 mod debugger;
+mod ending;
 mod entering;
 mod jumps;
 mod leaving;
 #[path = "../calls/native.rs"]
 mod native;
+mod programs;
 
+use jit::stackmark_cranelift::cranelift_codegen::ir::{AbiParam, Signature};
+use jit::stackmark_cranelift::cranelift_codegen::isa::CallConv;
 use jit::stackmark_cranelift::{INT, InstBuilder, RunsOn, Start, types::I64};
 use jit::{Compiled, Compiler, Embedder};
 use parking_lot::Mutex;
@@ -70,6 +74,14 @@ fn configs() -> [Config; 4] {
     [Config::default(), every, moving, few]
 }
 
+/// That of a native function of two words.
+fn native_signature() -> Signature {
+    let mut signature = Signature::new(CallConv::SystemV);
+    signature.params = vec![AbiParam::new(I64); 2];
+    signature.returns = vec![AbiParam::new(I64)];
+    signature
+}
+
 impl Setting {
     fn new(config: Config) -> Setting {
         let code = Arc::new(Code::new());
@@ -91,6 +103,20 @@ impl Setting {
                 let result = f.leaf(bottom, object, n);
                 let read = f.load_plain(I64, object, 0);
                 let result = f.ins().iadd(result, read);
+                f.return_(&[result]).expect("one result");
+            });
+            // Native code that is called by `call_native`, and then by a plain call.
+            compiler.function("plain", &[INT], |f, _| {
+                f.enter(Start::Callback);
+                let argument = f.param(0);
+                let n = f.load_plain(I64, argument, 8);
+                let object = f.load_reference(argument, 16);
+                let first = f.leaf(bottom, object, n);
+                let signature = f.import_signature(native_signature());
+                let bottom = f.int(bottom as *const () as i64);
+                let call = f.ins().call_indirect(signature, bottom, &[object, n]);
+                let second = f.inst_results(call)[0];
+                let result = f.ins().iadd(first, second);
                 f.return_(&[result]).expect("one result");
             });
             compiler.finish(back, &code)
@@ -615,9 +641,34 @@ fn sampled(code: &Arc<Code>) -> Vec<usize> {
     SAMPLE.lock().take().expect("asked for").1
 }
 
+/// The frames of this thread as libgcc finds them, but for barriers' stubs.
+fn unwound_by_libgcc() -> Vec<usize> {
+    unsafe extern "C" {
+        fn _Unwind_Backtrace(
+            each: extern "C" fn(*mut c_void, *mut c_void) -> i32,
+            argument: *mut c_void,
+        ) -> i32;
+        fn _Unwind_GetIP(context: *mut c_void) -> usize;
+    }
+    extern "C" fn each(context: *mut c_void, pcs: *mut c_void) -> i32 {
+        // SAFETY: the unwinder's context, and the list that is passed below.
+        unsafe {
+            let pc = _Unwind_GetIP(context).wrapping_sub(1);
+            if !stackmark_stack::asm::barrier::pool().contains(&pc) {
+                (*pcs.cast::<Vec<usize>>()).push(pc);
+            }
+        }
+        0
+    }
+    let mut pcs = Vec::new();
+    // SAFETY: the function fits its argument, which outlives the call.
+    unsafe { _Unwind_Backtrace(each, (&raw mut pcs).cast()) };
+    pcs
+}
+
 #[test]
 fn tracebacks_and_samples_find_the_same_frames_with_barriers_and_without() {
-    const LEVELS: usize = 100;
+    const LEVELS: usize = 1000;
     /// Managed frames of a level: `back`, and `rec` at 2 to 0.
     const FRAMES: usize = 4;
     let _stubs = ALL_STUBS.lock();
@@ -638,7 +689,7 @@ fn tracebacks_and_samples_find_the_same_frames_with_barriers_and_without() {
             pcs.push(pc);
             ControlFlow::Continue(())
         });
-        [older(pcs), older(sampled(code))]
+        [older(pcs), older(sampled(code)), older(unwound_by_libgcc())]
     };
     fn down(level: usize, call: &dyn Fn(Act<'_>) -> u64, bottom: Act<'_>) -> u64 {
         call(&|| match level {
