@@ -31,14 +31,15 @@ pub(crate) struct Declarations {
     pub(crate) module: Identity,
     declared: HashMap<FuncId, Declared>,
     call_system: cranelift_module::FuncId,
-    switch_out: cranelift_module::FuncId,
+    /// `None` on threads' own stacks, which nothing switches.
+    switch_out: Option<cranelift_module::FuncId>,
     /// The write barrier that functions store references by.
     pub(crate) barrier: Option<Barrier>,
 }
 
 impl Declarations {
     /// No functions, in `code_bytes` bytes of address space. They call native code by the function
-    /// at `call`.
+    /// at `call`. `switches` tells whether their goroutines leave threads.
     ///
     /// # Errors
     /// [`ModuleError::Reserve`].
@@ -46,6 +47,7 @@ impl Declarations {
         isa: &OwnedTargetIsa,
         code_bytes: usize,
         call: usize,
+        switches: bool,
         barrier: Option<Barrier>,
     ) -> Result<Declarations, ModuleError> {
         const CALL_SYSTEM: &str = "call_system";
@@ -66,7 +68,7 @@ impl Declarations {
         };
         let call_system = import(CALL_SYSTEM, words(CallConv::SystemV, 3, 1));
         // The convention that keeps no register but rsp and rbp, and does not know the pinned one.
-        let switch_out = import(SWITCH_OUT, words(CallConv::Winch, 1, 1));
+        let switch_out = switches.then(|| import(SWITCH_OUT, words(CallConv::Winch, 1, 1)));
         let (module, declared) = (Identity::new(), HashMap::new());
         Ok(Declarations { jit, module, declared, call_system, switch_out, barrier })
     }
@@ -157,8 +159,8 @@ impl Declarations {
         self.jit.declare_func_in_func(self.call_system, func)
     }
 
-    pub(crate) fn switch_out(&mut self, func: &mut ir::Function) -> FuncRef {
-        self.jit.declare_func_in_func(self.switch_out, func)
+    pub(crate) fn switch_out(&mut self, func: &mut ir::Function) -> Option<FuncRef> {
+        self.switch_out.map(|switch_out| self.jit.declare_func_in_func(switch_out, func))
     }
 
     pub(crate) fn frontend_config(&self) -> TargetFrontendConfig {

@@ -76,7 +76,7 @@ pub struct Apart;
 /// What a function refers to outside of itself.
 struct Outside {
     call_system: FuncRef,
-    switch_out: FuncRef,
+    switch_out: Option<FuncRef>,
     barrier: Option<Barrier>,
     frontend_config: TargetFrontendConfig,
 }

@@ -142,8 +142,9 @@ impl Module {
         }
         let isa = if options.signs_returns { isa_that_signs_returns } else { isa };
         let backends = Backends { optimising: isa(&options.opt_level)?, plain: isa("none")? };
-        let (bytes, call) = (options.code_bytes, options.runs_on.call());
-        let declarations = Declarations::new(&backends.optimising, bytes, call, barrier)?;
+        let (bytes, on) = (options.code_bytes, options.runs_on);
+        let isa = &backends.optimising;
+        let declarations = Declarations::new(isa, bytes, on.call(), !on.native, barrier)?;
         Ok(Module {
             engine,
             options,

@@ -91,6 +91,17 @@ pub(crate) unsafe extern "C-unwind" fn foreign(goroutine: *mut c_void, function:
     call.result
 }
 
+/// `yield_thread(goroutine, 0)`: lets other threads run. A goroutine on its thread's own stack
+/// keeps its thread.
+///
+/// # Safety
+/// As for [`allocate`].
+pub(crate) unsafe extern "C-unwind" fn yield_thread(_goroutine: *mut c_void, _: usize) -> usize {
+    // SAFETY: by our contract; used within this function.
+    unsafe { Caller::current() }.foreign(std::thread::yield_now);
+    0
+}
+
 /// Why nothing catches what was raised.
 #[derive(Debug, thiserror::Error)]
 #[error("managed code has raised ({word:#x}, {reference:#x}), and no frame has a landing pad")]

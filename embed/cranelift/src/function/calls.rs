@@ -11,6 +11,7 @@ use super::Function;
 use crate::declarations::Callee;
 use crate::error::CompileError;
 use crate::kind::{Kind, ResultPlace, Signature};
+use crate::natives;
 use crate::trace::plain;
 
 impl<M> Function<'_, M> {
@@ -20,16 +21,27 @@ impl<M> Function<'_, M> {
         self.ins().call(callee, &[native, a, b])
     }
 
-    /// Lets other goroutines run, if there is a scheduler.
+    /// Lets other goroutines run, if there is a scheduler. On a thread's own stack it lets other
+    /// threads run.
     pub fn yield_now(&mut self) {
+        if self.outside.switch_out.is_none() {
+            self.native(natives::yield_thread, &[]);
+            return;
+        }
         let value = self.int(YIELD as i64);
         self.switch_out(value);
     }
 
     /// Switches from the goroutine to the code that runs it, with a plain word. Returns the word
     /// with which it is switched back to.
+    ///
+    /// # Panics
+    /// If the module is for [threads' own stacks](crate::RunsOn::native_stacks).
     pub fn switch_out(&mut self, value: Value) -> Value {
         let callee = self.outside.switch_out;
+        let callee = callee.unwrap_or_else(|| {
+            panic!("{}: nothing is switched to from a thread's own stack", self.name())
+        });
         let call = self.ins().call(callee, &[value]);
         self.inst_results(call)[0]
     }
