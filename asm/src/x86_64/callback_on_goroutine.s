@@ -23,7 +23,7 @@ stackmark_callback_landing:
     stackmark_leave_callback
     stackmark_pop_saved
     mov rdi, rax
-    jmp _Unwind_Resume@PLT
+    jmp qword ptr [rip + _Unwind_Resume@GOTPCREL] // not by the PLT, which may have no CFI
     .cfi_endproc
     .globl stackmark_callback_end
     .hidden stackmark_callback_end
