@@ -64,6 +64,10 @@ struct Arguments {
     /// OS threads that run goroutines.
     #[arg(long, value_name = "N", default_value_t = default_threads(), value_parser = positive)]
     threads: usize,
+    /// Each goroutine is a thread, and runs on the thread's own stack, which does not move. Managed
+    /// code calls the runtime's functions there.
+    #[arg(long, conflicts_with = "threads")]
+    native_stacks: bool,
     /// OS threads that mark objects [default: a quarter of the cores, at least one].
     #[arg(long, value_name = "N", value_parser = positive)]
     mark_workers: Option<usize>,
@@ -143,6 +147,7 @@ fn main() -> ExitCode {
         trace: a.trace,
         progress: a.progress,
         threads: a.threads,
+        native_stacks: a.native_stacks,
         mark_workers: a.mark_workers,
         gc_percent: a.gc_percent,
         memory_limit: a.memory_limit,

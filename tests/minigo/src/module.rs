@@ -67,6 +67,7 @@ impl Emitter {
             name: "minigo".into(),
             file: file.clone(),
             code_bytes: CODE_BYTES,
+            runs_on: host::runs_on(),
             ..Options::default()
         };
         Ok(Emitter {

@@ -41,8 +41,10 @@ pub struct Options {
     pub trace: Option<PathBuf>,
     /// Write a line on standard error each second.
     pub progress: bool,
-    /// OS threads that run goroutines.
+    /// OS threads that run goroutines, unless each has its own.
     pub threads: usize,
+    /// Each goroutine is a thread, on whose own stack it runs.
+    pub native_stacks: bool,
     /// OS threads that mark; `None`: the library chooses.
     pub mark_workers: Option<usize>,
     /// How much the heap may grow before the next collection, in percent of what was live.
@@ -82,6 +84,7 @@ impl Default for Options {
             trace: None,
             progress: false,
             threads: 1,
+            native_stacks: false,
             mark_workers: None,
             gc_percent: 100,
             memory_limit: None,

@@ -39,6 +39,11 @@ macro_rules! tests {
             }
 
             #[test]
+            fn on_threads_own_stacks() {
+                check(stringify!($name), &["--native-stacks"]);
+            }
+
+            #[test]
             fn under_stress() {
                 // A stack overflow at every poll of which the stack moves needs a low limit.
                 check(stringify!($name), &["--max-stack", "131072", "--stress", ALL_STRESS]);

@@ -5,6 +5,7 @@ use super::Compiler;
 use super::abi;
 use super::function::FuncGen;
 use crate::code::Role;
+use crate::runtime::host;
 use crate::runtime::typeinfo::TypeInfo;
 use crate::types::{Part, Sig};
 use cranelift_codegen::ir::{self, InstBuilder, Value, types as clif};
@@ -95,13 +96,22 @@ impl Compiler<'_> {
         id
     }
 
-    /// What a goroutine starts with: calls the function object.
+    /// What a goroutine starts with: calls the function object. A goroutine on its thread's own
+    /// stack is given the address of two words, its header and the object.
     pub(crate) fn goroutine_start(&mut self) -> FuncId {
-        let signature = abi::of_parts(&[INT, REF], &[]);
+        let on_thread = host::on_threads();
+        let params: &[Part] = if on_thread { &[INT] } else { &[INT, REF] };
+        let signature = abi::of_parts(params, &[]);
         let id = self.emitter.declare("minigo.goroutine", signature, Role::Start);
         self.define_own(id, |g| {
-            g.b.enter(Start::Goroutine);
-            let object = g.b.param(1);
+            let object = if on_thread {
+                g.b.enter(Start::Callback);
+                let incoming = g.b.param(0);
+                g.b.load(REF, incoming, 8)
+            } else {
+                g.b.enter(Start::Goroutine);
+                g.b.param(1)
+            };
             let code = g.b.load_plain(clif::I64, object, 0);
             g.call_code(code, object, &Sig::default(), &[]);
             g.b.ins().return_(&[]);

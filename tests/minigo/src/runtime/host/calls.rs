@@ -1,9 +1,11 @@
 //! Calls between managed and native code.
 
+use super::threads::Threads;
 use super::world::{fatal, world};
 use crate::cgo::library::Hooks;
 use crate::runtime::{fail, foreign};
 use stackmark::stack::Caller;
+use stackmark_cranelift::RunsOn;
 use std::sync::atomic::Ordering;
 
 /// Calls back a managed function with the address of words of which the first is the current
@@ -59,8 +61,16 @@ pub(crate) fn foreign(wrapper: usize, block: usize) -> Result<(), String> {
 
 /// Calls the managed function at `thunk` from native code, on whatever thread.
 pub(crate) fn call_in(thunk: usize, block: usize) {
+    // The thread may be one of C's own. Frames may be left here without a return.
+    let _awake = world().threads.as_ref().map(Threads::awake);
+    enter(thunk, block);
+}
+
+/// The same, also for what a goroutine starts with.
+pub(super) fn enter(thunk: usize, block: usize) {
     // SAFETY: the address of a managed function that the compiler made for this.
     let f = unsafe { std::mem::transmute::<usize, stackmark_asm::ManagedFn>(thunk) };
+    attach_if_new();
     let called = world().runtime.call_in(|caller| {
         let incoming = [caller.goroutine().address(), block];
         // SAFETY: the function takes the address of these two words; native code keeps no address
@@ -70,6 +80,32 @@ pub(crate) fn call_in(thunk: usize, block: usize) {
     match called {
         Ok(Ok(_)) => {}
         Ok(Err(error)) | Err(error) => fail::die(&format!("fatal error: {error}")),
+    }
+}
+
+/// Whether goroutines are threads, on whose own stacks they run.
+pub(crate) fn on_threads() -> bool {
+    world().threads.is_some()
+}
+
+/// The stacks that the program runs on.
+pub(crate) fn runs_on() -> RunsOn {
+    match on_threads() {
+        // SAFETY: `call_in`, by which threads begin to run managed code, attaches them.
+        true => unsafe { RunsOn::native_stacks() },
+        false => RunsOn::default(),
+    }
+}
+
+/// Attaches the calling thread, if it has no goroutine and is to be one.
+fn attach_if_new() {
+    // SAFETY: used here alone.
+    if !on_threads() || unsafe { Caller::try_current() }.is_some() {
+        return;
+    }
+    // SAFETY: the program is compiled for such stacks.
+    if let Err(error) = unsafe { world().runtime.attach_native_stack() } {
+        fail::die(&format!("fatal error: {error}"));
     }
 }
 

@@ -1,6 +1,9 @@
 //! Goroutines: their start, their waiting, and the collections that they wait for.
 
+use super::calls::enter;
+use super::memory::hold;
 use super::picture;
+use super::threads::Threads;
 use super::world::{fatal, world};
 use crate::runtime::traceback;
 use stackmark::stack::{Caller, Goroutine, Word};
@@ -75,6 +78,9 @@ impl Waiter {
 
     /// Makes it ready; its call returns `value`.
     pub(crate) fn wake(self, value: usize) {
+        if let Some(threads) = &world().threads {
+            threads.wakes();
+        }
         world().runtime.ready(self.0, Word::Plain(value));
     }
 }
@@ -85,13 +91,26 @@ pub(crate) fn park(why: Wait, publish: impl FnOnce()) -> usize {
     unsafe {
         let caller = Caller::current();
         caller.goroutine().user_word().store(why as usize + 1, Ordering::Relaxed);
-        caller.park(publish)
+        caller.park(|| {
+            if let Some(threads) = &world().threads {
+                threads.sleeps();
+            }
+            publish();
+        })
     }
 }
 
 /// A new goroutine that calls a function object.
 pub(crate) fn spawn(object: usize) {
     let w = world();
+    if let Some(threads) = &w.threads {
+        let held = hold(object);
+        let run = move || {
+            let _held = held;
+            enter(w.entry.load(Ordering::Relaxed), object);
+        };
+        return threads.spawn(w.options.max_stack, run).unwrap_or_else(|error| fatal(&error));
+    }
     // SAFETY: the entry is the managed function that the compiler made for this.
     match unsafe { w.runtime.spawn(w.entry.load(Ordering::Relaxed), object) } {
         Ok(g) => w.runtime.schedule(g),
@@ -100,7 +119,8 @@ pub(crate) fn spawn(object: usize) {
 }
 
 pub(crate) fn goroutines() -> usize {
-    world().runtime.live_goroutines()
+    let w = world();
+    w.threads.as_ref().map_or_else(|| w.runtime.live_goroutines(), Threads::goroutines)
 }
 
 /// A whole collection. The native ends here.

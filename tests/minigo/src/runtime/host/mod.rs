@@ -6,9 +6,12 @@ mod frames;
 mod goroutines;
 mod memory;
 mod picture;
+mod threads;
 mod world;
 
-pub(crate) use calls::{call_back, call_back_to_panic, call_in, foreign, hooks, may_wait};
+pub(crate) use calls::{
+    call_back, call_back_to_panic, call_in, foreign, hooks, may_wait, on_threads, runs_on,
+};
 pub(crate) use frames::{
     calling_frame, each_frame, full_backtrace, in_own_image, starting_frame, unwind_to,
 };
@@ -41,6 +44,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use threads::Threads;
 use world::{WORLD, World, world};
 
 struct Embedder;
@@ -112,14 +116,29 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
         collect_every_poll: options.has(Stress::CollectEveryPoll),
     };
     let collector = Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &collector)?;
-    let on_deadlock = Box::new(|| match panic::main_has_exited() {
+    let scheduler = Scheduler::new(&runtime, options.threads, Box::new(|| deadlock()));
+    let threads = options.native_stacks.then(Threads::default);
+    let (entry, raise, options) = (AtomicUsize::new(0), AtomicUsize::new(0), options.clone());
+    let _ = WORLD.set(World {
+        heap,
+        runtime,
+        collector,
+        scheduler,
+        threads,
+        entry,
+        raise,
+        trace,
+        options,
+    });
+    Ok(())
+}
+
+/// Ends the process: every goroutine waits for another one.
+fn deadlock() -> ! {
+    match panic::main_has_exited() {
         true => fail::die("fatal error: no goroutines (main called runtime.Goexit) - deadlock!"),
         false => fail::die("fatal error: all goroutines are asleep - deadlock!"),
-    });
-    let scheduler = Scheduler::new(&runtime, options.threads, on_deadlock);
-    let (entry, raise, options) = (AtomicUsize::new(0), AtomicUsize::new(0), options.clone());
-    let _ = WORLD.set(World { heap, runtime, collector, scheduler, entry, raise, trace, options });
-    Ok(())
+    }
 }
 
 /// Puts compiled code in its final place and makes it known to the runtime.
@@ -138,6 +157,7 @@ pub(crate) fn run(code: Code) -> Result<Infallible, Box<dyn std::error::Error>> 
         // A thread that C has made may call in at any time: that all goroutines wait is no
         // deadlock.
         w.scheduler.await_wakeup();
+        w.threads.iter().for_each(Threads::wakes);
     }
     exports::set_exports(code.exports);
     interface::set_own_methods(&code.own_methods);
@@ -150,11 +170,18 @@ pub(crate) fn run(code: Code) -> Result<Infallible, Box<dyn std::error::Error>> 
         profile::start(w.runtime.code())?;
     }
     spawn(code.start);
-    let threads = w.scheduler.start()?;
+    let threads = match &w.threads {
+        Some(_) => None,
+        None => Some(w.scheduler.start()?),
+    };
     if w.options.progress {
         std::thread::Builder::new().name("progress".into()).spawn(tell_progress)?;
     }
     // The program ends the process.
+    if let Some(threads) = &w.threads {
+        threads.wait_for_deadlock();
+        deadlock();
+    }
     loop {
         std::thread::park();
         let _ = &threads;

@@ -1,5 +1,6 @@
 //! What there is once in a process: the heap, the runtime, the collector, the scheduler.
 
+use super::threads::Threads;
 use crate::options::Options;
 use crate::runtime::output;
 use stackmark::Collector;
@@ -15,6 +16,8 @@ pub(super) struct World {
     pub(super) runtime: Arc<Runtime>,
     pub(super) collector: Collector<MarkSweep>,
     pub(super) scheduler: Arc<Scheduler>,
+    /// Runs goroutines instead of the scheduler, if each has a thread.
+    pub(super) threads: Option<Threads>,
     pub(super) entry: AtomicUsize,
     pub(super) raise: AtomicUsize,
     pub(super) trace: Option<Arc<TraceFile>>,
