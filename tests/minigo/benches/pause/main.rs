@@ -5,11 +5,11 @@
 //! reads the clock, while the main goroutine collects. Two figures for each collection: the longest
 //! *stop* that the collector imposes (the world stopped, or a goroutine held), by its own account;
 //! and the longest *gap* that the deep goroutine sees, which is what a program feels. In each of
-//! our modes; in real Go, with the same source; in Java, and in C with the Boehm collector, where
-//! they are installed. Two threads run at most, on two cores or more: the scheduler's milliseconds
-//! are not the collectors'. The system has gaps of its own, timer interrupts above all: those of
-//! the same program without collections are shown too, and every gap is looked for through the same
-//! 25 milliseconds, or a longer collection.
+//! our modes, and where each goroutine is a thread on its own stack; in real Go, with the same
+//! source; in Java, and in C with the Boehm collector, where they are installed. Two threads run at
+//! most, on two cores or more: the scheduler's milliseconds are not the collectors'. The system has
+//! gaps of its own, timer interrupts above all: those of the same program without collections are
+//! shown too, and every gap is looked for through the same 25 milliseconds, or a longer collection.
 //!
 //! Medians and maxima over the collections; a plot goes to `target/pause.svg`. Goals are on the
 //! medians.
@@ -88,10 +88,15 @@ impl Bench {
     }
 
     /// With these barriers; without collections if there are none named.
-    fn ours(&self, mode: Option<&str>, depth: usize) -> Result<Run, Box<dyn Error>> {
+    fn ours(
+        &self,
+        threads: &[&str],
+        mode: Option<&str>,
+        depth: usize,
+    ) -> Result<Run, Box<dyn Error>> {
         let stats = self.directory.join("stats.json");
         let mut command = Command::new(env!("CARGO_BIN_EXE_minigo"));
-        command.args(["--threads", "2", "--mark-workers", "1", "--gc-percent", "-1", "--barriers"]);
+        command.args(threads).args(["--mark-workers", "1", "--gc-percent", "-1", "--barriers"]);
         command.args([mode.unwrap_or("incremental"), "--stats"]).arg(&stats);
         let out = succeed(command.arg(self.source(depth, mode.is_some())?))?;
         let stats: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(stats)?)?;
@@ -151,11 +156,19 @@ fn succeed(command: &mut Command) -> Result<String, Box<dyn Error>> {
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
-const MODES: [(&str, Option<&str>); 4] = [
-    ("none", None),
-    ("incremental", Some("incremental")),
-    ("rescan limit", Some("rescan-limit")),
-    ("whole", Some("off")),
+/// Goroutines on two threads.
+const TWO_THREADS: &[&str] = &["--threads", "2"];
+/// Each on its thread's own stack.
+const OWN_STACKS: &[&str] = &["--native-stacks"];
+
+const MODES: [(&str, &[&str], Option<&str>); 7] = [
+    ("none", TWO_THREADS, None),
+    ("incremental", TWO_THREADS, Some("incremental")),
+    ("rescan limit", TWO_THREADS, Some("rescan-limit")),
+    ("whole", TWO_THREADS, Some("off")),
+    ("native none", OWN_STACKS, None),
+    ("native", OWN_STACKS, Some("incremental")),
+    ("native whole", OWN_STACKS, Some("off")),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -189,8 +202,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         Err(error) => println!("{name:<14}{depth:>9} skipped: {error}"),
     };
     for &depth in depths {
-        for (name, mode) in MODES {
-            run(name, depth, Ok(bench.ours(mode, depth)?));
+        for (name, threads, mode) in MODES {
+            run(name, depth, Ok(bench.ours(threads, mode, depth)?));
         }
     }
     if !quick {
@@ -244,6 +257,9 @@ fn figures(results: &Results, depths: &[usize]) {
             "incremental",
             "rescan limit",
             "whole",
+            "native none",
+            "native",
+            "native whole",
             "Go",
             "ZGC",
             "Shenandoah",
@@ -265,6 +281,12 @@ fn figures(results: &Results, depths: &[usize]) {
         stop(ours, last),
         stop(ours, first),
     );
+    let flat = |what: &str, of: &dyn Fn(&str, usize) -> Option<f64>| {
+        let name = format!("{what}_native_{}_vs_{}", power(last), power(first));
+        ratio(&name, of("native", last), of("native", first));
+    };
+    flat("gap", &gap);
+    flat("stop", &stop);
     ratio(
         &format!("gap_whole_vs_incremental_{}", power(last)),
         gap("whole", last),

@@ -5,7 +5,8 @@
 //! scans a collection visits the few frames that have run since the last one; without, in the same
 //! generational mode, the whole stack. The time of a collection is the collector's own account,
 //! from its beginning to the end of marking; sweeping is left out of it, and is the same in both.
-//! One thread runs the program, another collects. The two alternate; means and medians are over the
+//! One thread runs the program, another collects. The two alternate, on a goroutine's stack and on
+//! a thread's own; means and medians are over the
 //! minor collections of all rounds, the ratio is that of the medians.
 
 use std::error::Error;
@@ -65,9 +66,7 @@ impl Bench {
     fn run(&self, options: &[&str], into: &mut Collections) -> Result<(), Box<dyn Error>> {
         let stats = self.directory.join("stats.json");
         let mut command = Command::new(env!("CARGO_BIN_EXE_minigo"));
-        command
-            .args(["--threads", "1", "--mark-workers", "1"])
-            .arg(format!("--generational={NURSERY}"));
+        command.args(["--mark-workers", "1"]).arg(format!("--generational={NURSERY}"));
         let out = command.args(options).arg("--stats").arg(&stats).arg(self.source()?).output()?;
         if !out.status.success() {
             return Err(format!(
@@ -103,33 +102,44 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (depths, rounds, collections): (&[usize], _, _) =
         if quick { (&[1000, 100_000], 1, 20) } else { (&[1000, 10_000, 100_000], 5, 100) };
     println!(
-        "{:>9}  {:>24}{:>26}{:>8}  (us for a minor collection: mean, median)",
-        "frames", "short scans", "whole scans", "ratio"
+        "{:<10}{:>9}  {:>24}{:>26}{:>8}  (us for a minor collection: mean, median)",
+        "stack", "frames", "short scans", "whole scans", "ratio"
     );
     for &depth in depths {
         let bench = Bench { directory: directory.clone(), depth, collections };
-        let (mut short, mut whole) = (Collections::default(), Collections::default());
+        let mut measured = STACKS.map(|_| [Collections::default(), Collections::default()]);
         for _ in 0..rounds {
-            bench.run(&[], &mut short)?;
-            bench.run(&["--whole-scans"], &mut whole)?;
+            for ((.., options), [short, whole]) in STACKS.iter().zip(&mut measured) {
+                bench.run(options, short)?;
+                bench.run(&[options, &["--whole-scans"][..]].concat(), whole)?;
+            }
         }
-        let [a, b, c, d] =
-            [short.mean(), short.median(), whole.mean(), whole.median()].map(|ns| ns / 1e3);
-        println!("{depth:>9}  {a:>12.1}{b:>12.1}{c:>14.1}{d:>12.1}{:>8.1}", d / b);
-        if depth == 100_000 {
-            println!("figure minor_short_mean {a:.1} us");
-            println!("figure minor_short_median {b:.1} us");
-            println!("figure minor_whole_mean {c:.1} us");
-            println!("figure minor_whole_median {d:.1} us");
-            println!("figure minor_short_shortest {:.1} us", short.shortest() / 1e3);
-            println!("figure minor_whole_shortest {:.1} us", whole.shortest() / 1e3);
-            println!(
-                "figure short_scan_speedup_shortest {:.1} ratio",
-                whole.shortest() / short.shortest()
-            );
-            println!("figure short_scan_speedup_mean {:.1} ratio", c / a);
-            println!("figure short_scan_speedup {:.1} ratio", d / b);
+        for ((stack, prefix, _), [short, whole]) in STACKS.iter().zip(&measured) {
+            let [a, b, c, d] =
+                [short.mean(), short.median(), whole.mean(), whole.median()].map(|ns| ns / 1e3);
+            println!("{stack:<10}{depth:>9}  {a:>12.1}{b:>12.1}{c:>14.1}{d:>12.1}{:>8.1}", d / b);
+            if depth == 100_000 {
+                figures(prefix, short, whole);
+            }
         }
     }
     Ok(())
+}
+
+/// What a goroutine runs on, how the names of its figures begin, and the options.
+const STACKS: [(&str, &str, &[&str]); 2] =
+    [("goroutine", "", &["--threads", "1"]), ("thread", "native_", &["--native-stacks"])];
+
+fn figures(prefix: &str, short: &Collections, whole: &Collections) {
+    for (name, of) in [("short", short), ("whole", whole)] {
+        println!("figure {prefix}minor_{name}_mean {:.1} us", of.mean() / 1e3);
+        println!("figure {prefix}minor_{name}_median {:.1} us", of.median() / 1e3);
+        println!("figure {prefix}minor_{name}_shortest {:.1} us", of.shortest() / 1e3);
+    }
+    let speedup = |name: &str, of: fn(&Collections) -> f64| {
+        println!("figure {prefix}short_scan_speedup{name} {:.1} ratio", of(whole) / of(short));
+    };
+    speedup("_shortest", Collections::shortest);
+    speedup("_mean", Collections::mean);
+    speedup("", Collections::median);
 }
