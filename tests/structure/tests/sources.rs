@@ -20,6 +20,7 @@ check! { downwards: stack }
 check! { targets: asm unwind stack gc c = "embed/c" cranelift = "embed/cranelift" }
 check! { short_lines: asm unwind stack gc embed tests tools fuzz }
 check! { short_files: asm unwind stack gc c = "embed/c" cranelift = "embed/cranelift" }
+check! { compiled: asm unwind stack gc embed tests tools }
 check! { readmes: asm unwind stack gc cranelift = "embed/cranelift" }
 
 /// The rooms of `stack/src`, files or folders, from the highest layer to the lowest. A room imports
@@ -242,6 +243,42 @@ fn short_files(name: &str) {
         }
     }
     none(&format!("files of more than {LINES} lines"), &findings);
+}
+
+/// Sources in folders of tests that a test compiles or looks at itself, not as its modules.
+const INPUTS_OF_TESTS: &[&str] = &["gc/tests/misuse/refused"];
+
+/// Each source that lies below a folder of tests is a target of its own, by its place, or a source
+/// beside it or above names it: what is not compiled tests nothing.
+#[track_caller]
+fn compiled(directory: &str) {
+    let workspace = workspace();
+    let mut sources: Vec<(PathBuf, String)> = Vec::new();
+    for file in files(directory, &["rs"]) {
+        let text = fs::read_to_string(&file).expect("a source in UTF-8");
+        sources.push((file.strip_prefix(&workspace).expect("within").to_owned(), text));
+    }
+    let mut findings = Vec::new();
+    for (file, _) in &sources {
+        let folder = file.parent().expect("a folder");
+        let name = file.file_stem().and_then(|name| name.to_str()).expect("a name in UTF-8");
+        // `tests` of the workspace holds packages.
+        let tests = file.ancestors().skip(2).find(|above| above.ends_with("tests"));
+        let Some(tests) = tests.filter(|tests| *tests != Path::new("tests")) else { continue };
+        let above = tests.parent().expect("a package or a room");
+        let is_target = folder.parent() == Some(tests) && name == "main";
+        let is_input = INPUTS_OF_TESTS.iter().any(|input| folder == Path::new(input));
+        let module = if name == "mod" { folder.file_name() } else { file.file_stem() };
+        let module = module.and_then(|name| name.to_str()).expect("a name in UTF-8");
+        let declared = [format!("mod {module};"), format!("/{name}.rs\"]")];
+        let names = |(other, text): &(PathBuf, String)| {
+            other != file && other.starts_with(above) && declared.iter().any(|d| text.contains(d))
+        };
+        if !is_target && !is_input && !sources.iter().any(names) {
+            findings.push(format!("  {}", file.display()));
+        }
+    }
+    none("sources that nothing compiles", &findings);
 }
 
 /// A crate's README names every public type.
