@@ -91,8 +91,8 @@ pub fn wait(child: &mut Child, limits: Limits) -> Result<ExitStatus, Exceeded> {
     }
 }
 
-/// The test program that runs, to be run again for a test in a process of its own. Under an emulator
-/// if it runs under one: `STACKMARK_TEST_EMULATOR` has the emulator's command.
+/// The test program that runs, to be run again for a test in a process of its own. Under an
+/// emulator if it runs under one: `STACKMARK_TEST_EMULATOR` has the emulator's command.
 ///
 /// # Panics
 /// If the system does not say which program runs.
