@@ -248,6 +248,21 @@ fn a_permit_is_retaken_while_its_thread_is_away_and_another_thread_gets_it() {
     }
 }
 
+/// The monitor preempts for threads that come back, also where no goroutine is queued.
+#[test]
+fn threads_are_blocked_from_the_retaking_of_their_permits_until_they_come_back() {
+    let (permits, around) = (permits(2, |state| state.live = 2), around(&[], 0));
+    let threads = [Permit::default(), Permit::default()];
+    assert!(!permits.any_blocked());
+    for permit in &threads {
+        assert!(permits.retake(&around, permit, || true) && permits.any_blocked());
+    }
+    for (permit, others) in threads.iter().zip([true, false]) {
+        assert_eq!(permits.regain(&around, permit, &around), Some(()));
+        assert_eq!(permits.any_blocked(), others);
+    }
+}
+
 #[test]
 fn a_thread_that_comes_back_takes_a_free_permit() {
     let (permits, around) = (
