@@ -1,0 +1,164 @@
+//! What barriers save MMTk's collections: `cargo bench --bench nursery
+//! [-- --quick]`.
+//!
+//! A goroutine recurses to a depth, with an object in each frame, and makes garbage at the bottom.
+//! Minor collections of GenImmix visit the whole stack and the young frames alone, by turns. Then
+//! ConcurrentImmix marks under 300,000 frames; in every second of its cycles the first pause visits
+//! the stack whole. A time is that of a pause, from MMTk's request to stop until it resumes.
+//! Figures are medians, and of the pauses of ConcurrentImmix the longest as well.
+
+#[path = "../../tests/vm/mod.rs"]
+mod vm;
+
+use stackmark_mmtk::stack::scheduler::Scheduler;
+use stackmark_mmtk::stack::{BarrierMode, Config};
+use stackmark_mmtk::{Options, Pause, PauseKind};
+use std::process::Command;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use vm::Run;
+use vm::binding::{ALTERNATES, PAUSES};
+use vm::code::{BOTTOM, Work};
+
+/// Bytes of the nursery, and of an object.
+const NURSERY: usize = 1 << 20;
+const OBJECT: usize = 32;
+/// How deep the stack is that ConcurrentImmix marks.
+const DEEP: usize = 300_000;
+/// What the process that runs ConcurrentImmix gets.
+const CONCURRENT: &str = "--concurrent-immix";
+
+fn run(plan: &str, heap: &[(&str, &str)], at_bottom: usize) -> Run {
+    let heap = heap.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    Run {
+        plan: plan.into(),
+        heap,
+        config: Config {
+            barriers: BarrierMode::Incremental,
+            exact_language_words: true,
+            ..Config::default()
+        },
+        options: Options::default(),
+        depth: 0,
+        goroutines: 1,
+        threads: 1,
+        work: Work { at_bottom, on_return: 0, every: 1 << 30, wiggle: 10 },
+    }
+}
+
+/// The pauses at the bottom of a recursion of each depth, one after the other.
+fn pauses(run: &Run, depths: &[usize]) -> Vec<Vec<Pause>> {
+    ALTERNATES.store(true, Relaxed);
+    let (runtime, code) = vm::start(run);
+    let entry = vm::code::compile(&code, run.work).entry;
+    let scheduler = Scheduler::new(&runtime, 1, Box::new(|| panic!("a deadlock")));
+    // This thread has goroutines to come: that is no deadlock.
+    scheduler.await_wakeup();
+    let threads = scheduler.start().expect("threads");
+    let at_bottom = |depth: &usize| {
+        vm::run_goroutines(&runtime, entry, *depth, 1);
+        let [from, to] = BOTTOM.each_ref().map(|pauses| pauses.load(Relaxed));
+        // The first two see what is new of the deep stack.
+        PAUSES.lock().expect("no panic")[from..to].iter().skip(2).copied().collect()
+    };
+    let pauses = depths.iter().map(at_bottom).collect();
+    threads.stop();
+    pauses
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1e3
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    micros(times.get(times.len() / 2).copied().unwrap_or_default())
+}
+
+fn nursery(quick: bool) {
+    let (depths, rounds) =
+        if quick { ([1_000, 10_000, 20_000], 5) } else { ([1_000, 100_000, 1_000_000], 51) };
+    let fixed = format!("Fixed:{NURSERY}");
+    let heap = [("gc_trigger", "FixedHeapSize:2g"), ("nursery", &*fixed), ("threads", "1")];
+    let run = run("GenImmix", &heap, (2 * rounds + 4) * NURSERY / OBJECT);
+    let mut medians = Vec::new();
+    println!("GenImmix, minor collections: medians in us (until the world stood, roots of stacks)");
+    for (depth, pauses) in depths.iter().zip(pauses(&run, &depths)) {
+        let of = |kind, time: fn(&Pause) -> Duration| {
+            let minor = pauses.iter().filter(|pause| pause.nursery && pause.kind == kind);
+            median(minor.map(time).collect())
+        };
+        let [whole, short] = [PauseKind::Whole, PauseKind::Short].map(|kind| {
+            let times: [fn(&Pause) -> Duration; 3] =
+                [|pause| pause.total, |pause| pause.stopping, |pause| pause.roots];
+            times.map(|time| of(kind, time))
+        });
+        let show = |[total, stopping, roots]: [f64; 3]| {
+            format!("{total:>9.1} ({stopping:>6.1}, {roots:>8.1})")
+        };
+        println!(
+            "{depth:>9} frames: whole {}, short {}, {} pauses",
+            show(whole),
+            show(short),
+            pauses.len()
+        );
+        medians.push((whole[0], short[0]));
+    }
+    let [flat, at_1e5, at_1e6] = medians[..] else { unreachable!("three depths") };
+    if !quick {
+        println!("figure mmtk_nursery_whole_1e5 {:.1} us", at_1e5.0);
+        println!("figure mmtk_nursery_short_1e5 {:.1} us", at_1e5.1);
+        println!("figure mmtk_nursery_ratio_1e5 {:.1} ratio", at_1e5.0 / at_1e5.1);
+        println!("figure mmtk_nursery_ratio_1e6 {:.1} ratio", at_1e6.0 / at_1e6.1);
+        println!("figure mmtk_nursery_short_1e6_vs_1e3 {:.2} ratio", at_1e6.1 / flat.1);
+    }
+}
+
+fn concurrent(quick: bool) {
+    let (depth, cycles) = if quick { (20_000, 4) } else { (DEEP, 30) };
+    let heap = [("gc_trigger", "FixedHeapSize:64m"), ("threads", "2")];
+    // A cycle begins after each half of the heap.
+    let run = run("ConcurrentImmix", &heap, cycles * (32 << 20) / OBJECT);
+    let pauses = pauses(&run, &[depth]).remove(0);
+    println!("ConcurrentImmix under {depth} frames: longest and median pause in us");
+    let mut longest = Vec::new();
+    for (name, kind) in [("whole", PauseKind::Whole), ("incremental", PauseKind::InitialMark)] {
+        let cycles = pauses
+            .windows(2)
+            .filter(|pair| pair[0].kind == kind && pair[1].kind == PauseKind::FinalMark);
+        let (first, last): (Vec<_>, Vec<_>) =
+            cycles.map(|pair| (pair[0].total, pair[1].total)).unzip();
+        let all = first.iter().chain(&last).max().copied().unwrap_or_default();
+        let roots = pauses.iter().filter(|pause| pause.kind == kind).map(|pause| pause.roots);
+        println!(
+            "{name:>12}: first {:.1} {:.1}, last {:.1} {:.1}, roots of stacks {:.1}, {} cycles",
+            micros(first.iter().max().copied().unwrap_or_default()),
+            median(first.clone()),
+            micros(last.iter().max().copied().unwrap_or_default()),
+            median(last.clone()),
+            median(roots.collect()),
+            first.len()
+        );
+        longest.push((micros(all), median(first)));
+    }
+    let [whole, incremental] = longest[..] else { unreachable!("two kinds") };
+    if !quick {
+        println!("figure mmtk_concurrent_longest_whole_3e5 {:.1} us", whole.0);
+        println!("figure mmtk_concurrent_longest_3e5 {:.1} us", incremental.0);
+        println!("figure mmtk_concurrent_longest_ratio_3e5 {:.1} ratio", whole.0 / incremental.0);
+        println!("figure mmtk_concurrent_first_ratio_3e5 {:.1} ratio", whole.1 / incremental.1);
+    }
+}
+
+fn main() {
+    let has = |wanted: &str| std::env::args().any(|argument| argument == wanted);
+    let quick = has("--quick") || has("--test");
+    if has(CONCURRENT) {
+        return concurrent(quick);
+    }
+    nursery(quick);
+    // MMTk is a singleton: another plan has another process.
+    let mut other = Command::new(std::env::current_exe().expect("this benchmark"));
+    other.arg(CONCURRENT).args(quick.then_some("--quick"));
+    assert!(other.status().expect("this benchmark").success());
+}

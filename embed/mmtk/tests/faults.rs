@@ -1,0 +1,199 @@
+//! What verification catches: a scan that ignores barriers, slots that are kept over a restart, and
+//! a derived pointer that is written without its reference. Each fault runs in a process of its
+//! own, which verification ends; without the fault the same program runs to its end.
+
+mod vm;
+
+use jit::Compiler;
+use jit::stackmark_cranelift::{INT, InstBuilder, Start, types::I64};
+use stackmark_mmtk::stack::scheduler::Scheduler;
+use stackmark_mmtk::stack::unwind::stack_map::{Location, Root, StackMap};
+use stackmark_mmtk::stack::unwind::{Code, Region};
+use stackmark_mmtk::stack::{BarrierMode, Config};
+use stackmark_mmtk::{Fault, Options};
+use vm::Run;
+use vm::binding::FATAL;
+use vm::code::Work;
+use vm::plans::start_test;
+
+/// What a process that this test starts finds in its environment: the fault, and whether it is
+/// made.
+const FAULT: &str = "STACKMARK_MMTK_FAULT";
+const MADE: &str = "STACKMARK_MMTK_FAULT_IS_MADE";
+
+/// At most so many collections until verification has found a fault.
+const WITHIN: u64 = 100;
+
+fn options(fault: Fault) -> Options {
+    Options { verify: true, fault, ..Options::default() }
+}
+
+fn run(plan: &str, options: Options) -> Run {
+    let heap = [("gc_trigger", "FixedHeapSize:48m"), ("threads", "2"), ("stress_factor", "200000")];
+    Run {
+        plan: plan.into(),
+        heap: heap.map(|(name, value)| (name.into(), value.into())).into(),
+        config: Config {
+            barriers: BarrierMode::Incremental,
+            exact_language_words: true,
+            ..Config::default()
+        },
+        options,
+        depth: 2000,
+        goroutines: 1,
+        threads: 1,
+        work: Work { at_bottom: 20_000, on_return: 10_000, every: 32, wiggle: 50 },
+    }
+}
+
+/// Each fault, the plan that it is made under, and what verification says.
+const FAULTS: [(&str, &str); 3] = [
+    ("ignored_barriers", "verification: "),
+    ("kept_slots", "verification: "),
+    ("derived_alone", "verification: "),
+];
+
+fn child(name: &str, made: bool) {
+    // SAFETY: verification ends the process before managed code runs again.
+    let fault = |fault| if made { fault } else { Fault::default() };
+    match name {
+        "ignored_barriers" => {
+            // SAFETY: as above.
+            let options = options(fault(unsafe { Fault::ignored_barriers() }));
+            vm::run(&run("GenImmix", options));
+        }
+        "kept_slots" => {
+            // SAFETY: as above.
+            let options = options(fault(unsafe { Fault::kept_slots() }));
+            vm::run(&run("SemiSpace", options));
+        }
+        "derived_alone" => {
+            // SAFETY: as above.
+            let options = options(fault(unsafe { Fault::derived_alone() }));
+            derived(&run("SemiSpace", options));
+        }
+        _ => panic!("no fault {name}"),
+    }
+    println!("{}", vm::shown());
+}
+
+/// Runs a program whose frames hold derived pointers, in pairs with their references.
+fn derived(run: &Run) {
+    let (runtime, code) = vm::start(run);
+    let entry = compile_derived(&code, run.work);
+    let scheduler = Scheduler::new(&runtime, 1, Box::new(|| panic!("a deadlock")));
+    // This thread has goroutines to come: that is no deadlock.
+    scheduler.await_wakeup();
+    let threads = scheduler.start().expect("threads");
+    vm::run_goroutines(&runtime, entry, run.depth, 1);
+    threads.stop();
+}
+
+/// `pairs(n)` recurses with an object in each frame, and two pointers into it, and checks all three
+/// on its way back. Cranelift's maps list the three words alike; a front end that knows better says
+/// which is derived from which, as this does.
+fn compile_derived(code: &Code, load: Work) -> usize {
+    let mut compiler = Compiler::default();
+    let work = vm::code::worker(&mut compiler, load.wiggle);
+    let pairs = compiler.declare("pairs", &[INT]);
+    compiler.define(pairs, |f, module| {
+        f.enter(Start::Managed);
+        let n = f.param(0);
+        let zero = f.int(0);
+        let made = vm::code::new_object(f, n, zero);
+        let (_, slot) = f.slot(24, &[true; 3]).expect("a slot");
+        for offset in [0, 8, 16] {
+            let derived = f.ins().iadd_imm_s(made, offset);
+            f.store_plain(derived, slot, offset as i32);
+        }
+        let (last, more, back) = (f.create_block(), f.create_block(), f.create_block());
+        f.ins().brif(n, more, &[], last, &[]);
+        f.switch_to_block(more);
+        let less = f.ins().iadd_imm_s(n, -1);
+        jit::call(f, module, pairs, &[less]);
+        f.ins().jump(back, &[]);
+        f.switch_to_block(last);
+        let count = f.int(load.at_bottom as i64);
+        let object = f.load_reference(slot, 0);
+        jit::call(f, module, work, &[count, object]);
+        f.ins().jump(back, &[]);
+        f.switch_to_block(back);
+        let object = f.load_reference(slot, 0);
+        for offset in [8, 16] {
+            // As from a plain word: what it points to is looked at without a call in between.
+            let derived = f.load_plain(I64, slot, offset);
+            let distance = f.ins().isub(derived, object);
+            let distance = f.ins().iadd_imm_s(distance, -i64::from(offset));
+            vm::code::when(f, distance, |f| {
+                f.leaf(vm::code::wrong, object, n);
+            });
+        }
+        vm::code::check(f, object, n, zero);
+        f.return_(&[n]).expect("one result");
+    });
+    let main = compiler.function("main", &[INT, INT], |f, module| {
+        f.enter(Start::Goroutine);
+        let depth = f.param(1);
+        vm::code::make_old(f);
+        jit::call(f, module, pairs, &[depth]);
+        // The sum that the other program returns.
+        let next = f.ins().iadd_imm_s(depth, 1);
+        let product = f.ins().imul(depth, next);
+        let sum = f.ins().sshr_imm_s(product, 1);
+        f.return_(&[sum]).expect("one result");
+    });
+    let (program, mut region) = compiler.place();
+    let (pairs, main) = (program.address(pairs), program.address(main));
+    pair_up(&mut region, pairs);
+    code.register(region).expect("correct maps");
+    // The code stays.
+    std::mem::forget(program);
+    main
+}
+
+/// Says of the function's slots of three words that two are derived from the first.
+fn pair_up(region: &mut Region, function: usize) {
+    let len = region.functions.iter().find(|f| f.start == function).expect("the function").len;
+    let (mut paired, kept): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut region.safepoints).into_iter().partition(|safepoint| {
+            (function..function + len).contains(&safepoint.return_address)
+                && safepoint.slots.len() >= 3
+        });
+    assert!(!paired.is_empty(), "no call has the three words");
+    region.safepoints = kept;
+    region.stack_maps.extend(paired.drain(..).map(|safepoint| {
+        let slots = &safepoint.slots;
+        // The slot was made first, so it lies lowest; what Cranelift spills comes behind it.
+        let base = slots[0];
+        assert_eq!(slots[..3], [base, base + 8, base + 16], "not the words of one slot");
+        let at = |offset: u32| Location::Stack(offset as i32);
+        let root = |slot: &u32| match slot.wrapping_sub(base) {
+            8 | 16 => Root { base: at(base), derived: at(*slot) },
+            _ => Root::plain(at(*slot)),
+        };
+        StackMap {
+            return_address: safepoint.return_address,
+            cfa_offset: Some(safepoint.cfa_offset),
+            roots: slots.iter().map(root).collect(),
+        }
+    }));
+}
+
+#[test]
+fn verification_finds_what_a_fault_loses() {
+    if let Ok(name) = std::env::var(FAULT) {
+        return child(&name, std::env::var_os(MADE).is_some());
+    }
+    for (name, says) in FAULTS {
+        let test = "verification_finds_what_a_fault_loses";
+        let (status, output) = start_test(test, &[(FAULT, name)]);
+        assert!(status.success(), "{name} is not made: {status}\n{output}");
+        let (status, output) = start_test(test, &[(FAULT, name), (MADE, "1")]);
+        assert_eq!(status.code(), Some(FATAL), "{name}: {status}\n{output}");
+        let line = output.lines().find(|line| line.contains(says));
+        let line = line.unwrap_or_else(|| panic!("{name}:\n{output}"));
+        println!("{name}: {line}");
+        let pause = line.rsplit("in pause ").next().and_then(|pause| pause.parse().ok());
+        assert!(pause.is_some_and(|pause: u64| pause <= WITHIN), "{name}: {line}");
+    }
+}

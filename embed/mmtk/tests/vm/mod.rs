@@ -1,0 +1,138 @@
+//! A small virtual machine on MMTk: its binding, its programs, and how they are run.
+
+#![allow(dead_code, reason = "each test uses a part")]
+
+pub(crate) mod binding;
+pub(crate) mod code;
+#[cfg(test)]
+pub(crate) mod plans;
+
+use binding::{MMTK, MOVED, PAUSES, STACKS, TestVm};
+use code::{WRONG, Work};
+use mmtk::MMTKBuilder;
+use mmtk::memory_manager as mm;
+use mmtk::util::opaque_pointer::VMThread;
+use stackmark_mmtk::stack::scheduler::Scheduler;
+use stackmark_mmtk::stack::unwind::Code;
+use stackmark_mmtk::stack::{Config, Goroutine, Host, Runtime, Word};
+use stackmark_mmtk::{Options, PauseKind, connect, machine};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Condvar, Mutex};
+
+/// What is run, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) plan: String,
+    /// Options of MMTk's.
+    pub(crate) heap: Vec<(String, String)>,
+    pub(crate) config: Config,
+    pub(crate) options: Options,
+    pub(crate) depth: usize,
+    pub(crate) goroutines: usize,
+    pub(crate) threads: usize,
+    pub(crate) work: Work,
+}
+
+#[derive(Default)]
+struct Embedder {
+    ended: (Mutex<Vec<usize>>, Condvar),
+}
+
+// ANCHOR: machines
+impl Host for Embedder {
+    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
+        panic!("stack exceeds {limit} bytes")
+    }
+    fn machine_attached(&self) -> usize {
+        machine::attach::<TestVm>()
+    }
+    fn machine_detached(&self, word: usize) {
+        // SAFETY: the word of this thread's machine.
+        unsafe { machine::detach::<TestVm>(word) };
+    }
+    fn goroutine_exited(&self, _goroutine: &Goroutine, result: usize) {
+        self.ended.0.lock().expect("no panic").push(result);
+        self.ended.1.notify_all();
+    }
+}
+// ANCHOR_END: machines
+
+/// What a run has shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown {
+    pub(crate) collections: usize,
+    pub(crate) short: usize,
+    pub(crate) moved: u64,
+    pub(crate) slots: u64,
+    pub(crate) found_while_marking: u64,
+}
+
+impl std::fmt::Display for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Shown { collections, short, moved, slots, found_while_marking } = self;
+        write!(
+            f,
+            "{collections} collections, {short} of them short, {moved} objects moved, {slots} \
+             slots of stacks, {found_while_marking} roots found while marking"
+        )
+    }
+}
+
+/// Makes MMTk and a runtime, and connects them.
+pub(crate) fn start(run: &Run) -> (Arc<Runtime>, Arc<Code>) {
+    let mut builder = MMTKBuilder::new_no_env_vars();
+    assert!(builder.set_option("plan", &run.plan), "no plan {}", run.plan);
+    for (name, value) in &run.heap {
+        assert!(builder.set_option(name, value), "{name}={value}");
+    }
+    // ANCHOR: connect
+    let mmtk: &'static _ = Box::leak(mm::mmtk_init::<TestVm>(&builder));
+    assert!(MMTK.set(mmtk).is_ok(), "MMTk is a singleton");
+    let code = Arc::new(Code::new());
+    let host = Box::new(Embedder::default());
+    let runtime = Runtime::new(run.config.clone(), code.clone(), host).expect("a runtime");
+    let stacks = connect(&runtime, mmtk, run.options.clone()).expect("the one collector");
+    assert!(STACKS.set(stacks).is_ok());
+    mm::initialize_collection(mmtk, VMThread::UNINITIALIZED);
+    // ANCHOR_END: connect
+    (runtime, code)
+}
+
+/// Runs goroutines to their ends, and checks what they return.
+pub(crate) fn run(run: &Run) -> Shown {
+    let (runtime, code) = start(run);
+    let compiled = code::compile(&code, run.work);
+    let scheduler = Scheduler::new(&runtime, run.threads, Box::new(|| panic!("a deadlock")));
+    // This thread has goroutines to come: that is no deadlock.
+    scheduler.await_wakeup();
+    let threads = scheduler.start().expect("threads");
+    run_goroutines(&runtime, compiled.entry, run.depth, run.goroutines);
+    threads.stop();
+    shown()
+}
+
+/// Runs so many goroutines, by the runtime's scheduler, and checks what they return.
+pub(crate) fn run_goroutines(runtime: &Arc<Runtime>, entry: usize, depth: usize, count: usize) {
+    let (results, ended) = &runtime.host::<Embedder>().expect("the host").ended;
+    for _ in 0..count {
+        // SAFETY: compiled code that keeps the contracts.
+        let goroutine = unsafe { runtime.spawn(entry, Word::Plain(depth)) };
+        runtime.schedule(goroutine.expect("memory"));
+    }
+    let results = results.lock().expect("no panic");
+    let all = ended.wait_while(results, |results| results.len() < count);
+    let results = std::mem::take(&mut *all.expect("no panic"));
+    assert_eq!(WRONG.load(Relaxed), 0, "frames have found something wrong");
+    assert_eq!(results, vec![depth * (depth + 1) / 2; count]);
+}
+
+pub(crate) fn shown() -> Shown {
+    let pauses = PAUSES.lock().expect("no panic");
+    Shown {
+        collections: pauses.len(),
+        short: pauses.iter().filter(|pause| pause.kind == PauseKind::Short).count(),
+        moved: MOVED.load(Relaxed),
+        slots: pauses.iter().map(|pause| pause.slots).sum(),
+        found_while_marking: STACKS.get().expect("made").found_while_marking(),
+    }
+}
