@@ -25,17 +25,12 @@ check! {
     c = "embed/c" cranelift = "embed/cranelift" mmtk = "embed/mmtk"
 }
 check! { short_lines: asm unwind stack gc embed tests tools fuzz }
-<<<<<<< HEAD
-check! { short_files: asm unwind stack gc c = "embed/c" cranelift = "embed/cranelift" }
-check! { compiled: asm unwind stack gc embed tests tools }
-check! { readmes: asm unwind stack gc cranelift = "embed/cranelift" }
-=======
 check! {
     short_files: asm unwind stack gc
     c = "embed/c" cranelift = "embed/cranelift" mmtk = "embed/mmtk"
 }
-check! { readmes: asm unwind stack gc cranelift = "embed/cranelift" mmtk = "embed/mmtk" }
->>>>>>> f3bc731 (Give MMTk's plans the stacks of goroutines as roots)
+check! { compiled: asm unwind stack gc embed tests tools }
+check! { readmes: asm unwind stack gc cranelift = "embed/cranelift" }
 
 /// The rooms of `stack/src`, files or folders, from the highest layer to the lowest. A room imports
 /// from the layers below its own. Rooms of one layer do not import each other.
