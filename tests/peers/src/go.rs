@@ -79,7 +79,11 @@ impl Go {
     }
 }
 
-fn succeed(command: &mut Command) -> io::Result<String> {
+/// Runs a command, and returns what it prints.
+///
+/// # Errors
+/// If it cannot be run, or fails: then with its status and messages.
+pub(crate) fn succeed(command: &mut Command) -> io::Result<String> {
     let out = command.output()?;
     if !out.status.success() {
         let messages = String::from_utf8_lossy(&out.stderr);

@@ -21,6 +21,7 @@ mod java;
 #[path = "../plot/mod.rs"]
 mod plot;
 
+use go::succeed;
 use plot::{Curve, Plot};
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -141,19 +142,6 @@ impl Bench {
         let stops = numbers(&succeed(Command::new("sh").args(["-c", &command]))?, "stop ");
         Ok(Run { gaps: stops.clone(), stops, ..Run::default() })
     }
-}
-
-fn succeed(command: &mut Command) -> Result<String, Box<dyn Error>> {
-    let out = command.output()?;
-    if !out.status.success() {
-        return Err(format!(
-            "{command:?}: {}\n{}",
-            out.status,
-            String::from_utf8_lossy(&out.stderr)
-        )
-        .into());
-    }
-    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
 /// Goroutines on two threads.

@@ -15,6 +15,7 @@
 #[allow(dead_code, unused_imports)]
 mod go;
 
+use go::succeed;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -105,15 +106,6 @@ impl Bench {
 fn gap(out: &str) -> Duration {
     let gaps = out.lines().filter_map(|line| line.strip_prefix("gap ")?.trim().parse().ok());
     Duration::from_nanos(gaps.max().unwrap_or_default())
-}
-
-fn succeed(command: &mut Command) -> Result<String, Box<dyn Error>> {
-    let out = command.output()?;
-    if !out.status.success() {
-        let messages = String::from_utf8_lossy(&out.stderr).into_owned();
-        return Err(format!("{command:?}: {}\n{messages}", out.status).into());
-    }
-    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
 fn median<T: Ord + Copy>(of: impl Iterator<Item = T>) -> Option<T> {

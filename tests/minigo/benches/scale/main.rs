@@ -75,9 +75,9 @@ impl What {
         }
     }
 
-    /// The unit of plots and tables, and how much it is.
-    fn unit(self) -> (&'static str, f64) {
-        if self == Memory { ("MB", 1e6) } else { ("ms", 1e6) }
+    /// The unit of plots and tables.
+    fn unit(self) -> &'static str {
+        if self == Memory { "MB" } else { "ms" }
     }
 }
 
@@ -116,6 +116,9 @@ const EXPERIMENTS: [Experiment; 4] = [
     },
 ];
 
+/// Nanoseconds of a millisecond, and bytes of a megabyte.
+const UNIT: f64 = 1e6;
+
 /// What one run has measured.
 type Measured = BTreeMap<What, f64>;
 
@@ -126,15 +129,10 @@ struct Bench {
 
 impl Bench {
     fn source(&self, size: Size) -> Result<PathBuf, Box<dyn Error>> {
-        let set = |text: String, name: &str, value: usize| {
-            let width = "collections".len();
-            let line = |value: &str| format!("\t{name:<width$} = {value}\n");
-            let before = text.lines().find(|line| line.trim_start().starts_with(name));
-            let before = before.and_then(|line| line.split("= ").nth(1)).unwrap_or_default();
-            text.replace(&line(before), &line(&value.to_string()))
-        };
-        let mut text = set(include_str!("scale.go").to_owned(), "goroutines", size.goroutines);
-        text = set(set(text, "depth", size.depth), "work", size.work);
+        let text = include_str!("scale.go")
+            .replace("goroutines  = 100\n", &format!("goroutines  = {}\n", size.goroutines))
+            .replace("depth       = 10\n", &format!("depth       = {}\n", size.depth))
+            .replace("work        = 0\n", &format!("work        = {}\n", size.work));
         let file = self.directory.join("scale.go");
         std::fs::write(&file, text)?;
         Ok(file)
@@ -238,13 +236,13 @@ fn run(
         for what in What::ALL {
             let ratio = Some(of_point.ratio(what)).filter(|ratio| ratio.is_finite());
             let ratio = ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
-            print!("{:>14.3}{ratio:>8}", of_point.ours(what) / what.unit().1);
+            print!("{:>14.3}{ratio:>8}", of_point.ours(what) / UNIT);
         }
         println!();
         all.push((point as f64, of_point));
     }
     let curves = |of: fn(&Rounds, What) -> f64, what: What| -> Vec<(f64, f64)> {
-        let points = all.iter().map(|(at, rounds)| (*at, of(rounds, what) / what.unit().1));
+        let points = all.iter().map(|(at, rounds)| (*at, of(rounds, what) / UNIT));
         points.filter(|(_, value)| *value > 0.0).collect()
     };
     let (mut drawn, mut figures) = (Vec::new(), Vec::new());
@@ -252,7 +250,7 @@ fn run(
     for &what in experiment.drawn {
         let (ours, go) = (curves(Rounds::ours, what), curves(Rounds::go, what));
         if let Some((at, value)) = ours.last().filter(|_| ours.len() > 1) {
-            let (unit, key) = (what.unit().0, what.name());
+            let (unit, key) = (what.unit(), what.name());
             figures.push(format!("figure scale_{name}_{key}_{at} {value:.3} {unit}"));
             let slope = exponent(&ours[usize::from(ours.len() > 2)..]);
             figures.push(format!("figure scale_{name}_{key}_exponent {slope:.3} slope"));
@@ -269,7 +267,7 @@ fn run(
         .filter(|(_, points)| !points.is_empty())
         .map(|(name, points)| Curve { name, points: points.clone() })
         .collect();
-    let left = experiment.drawn[0].unit().0;
+    let left = experiment.drawn[0].unit();
     let file = directory.join(format!("scale_{name}.svg"));
     plot::write(&file, &[Plot { title: name, below: experiment.axis, left, curves }])?;
     println!("wrote {}\n", file.display());

@@ -18,6 +18,7 @@ mod go;
 mod plot;
 mod trace;
 
+use go::succeed;
 use hdrhistogram::Histogram;
 use plot::{Curve, Plot};
 use std::error::Error;
@@ -56,7 +57,7 @@ impl Bench {
     fn minigo(&self, seconds: u64, options: &[&str]) -> Result<String, Box<dyn Error>> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_minigo"));
         command.args(["--threads", "2", "--mark-workers", "1"]).args(options);
-        succeed(command.arg(self.program(seconds)?.join("tail.go")))
+        Ok(succeed(command.arg(self.program(seconds)?.join("tail.go")))?)
     }
 
     fn ours(&self, seconds: u64) -> Result<Run, Box<dyn Error>> {
@@ -120,15 +121,6 @@ fn histogram(counts: impl Iterator<Item = (u64, u64)>) -> Result<Histogram<u64>,
 fn felt(name: &'static str, key: &'static str, out: &str) -> Result<Run, Box<dyn Error>> {
     let of = |word| histogram(numbers(out, word).map(|numbers| (numbers[0], numbers[1])));
     Ok(Run { name, key, measured: vec![("gap", of("gap")?), ("request", of("request")?)] })
-}
-
-fn succeed(command: &mut Command) -> Result<String, Box<dyn Error>> {
-    let out = command.output()?;
-    if !out.status.success() {
-        let messages = String::from_utf8_lossy(&out.stderr).into_owned();
-        return Err(format!("{command:?}: {}\n{messages}", out.status).into());
-    }
-    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
 /// Which of a histogram are shown, and how they are called in figures.
