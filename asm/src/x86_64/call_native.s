@@ -71,7 +71,7 @@
     call qword ptr [rdi + {m_on_watched}]
 4:  mov rdi, rbx
     stackmark_pop_\kept
-    jmp qword ptr [rip + _Unwind_Resume@GOTPCREL] // not by the PLT, which may have no CFI
+    stackmark_resume_unwinding
     .cfi_endproc
     .size \name, .-\name
     .endm

@@ -23,7 +23,7 @@ stackmark_callback_landing:
     stackmark_leave_callback
     stackmark_pop_saved
     mov rdi, rax
-    jmp qword ptr [rip + _Unwind_Resume@GOTPCREL] // not by the PLT, which may have no CFI
+    stackmark_resume_unwinding
     .cfi_endproc
     .globl stackmark_callback_end
     .hidden stackmark_callback_end

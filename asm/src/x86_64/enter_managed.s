@@ -43,7 +43,7 @@ stackmark_enter_landing:
     stackmark_leave_managed
     stackmark_pop_saved
     mov rdi, rax
-    jmp qword ptr [rip + _Unwind_Resume@GOTPCREL] // not by the PLT, which may have no CFI
+    stackmark_resume_unwinding
     .cfi_endproc
     .size stackmark_enter_managed, .-stackmark_enter_managed
     .globl stackmark_enter_end

@@ -130,3 +130,9 @@
     pop qword ptr [rbx + {m_system_sp}]
     .cfi_def_cfa_offset 56
     .endm
+
+// The end of a landing pad whose frame is gone: rdi = exception. Not by the PLT, which may have no
+// CFI: lld writes none for it.
+    .macro stackmark_resume_unwinding
+    jmp qword ptr [rip + _Unwind_Resume@GOTPCREL]
+    .endm
