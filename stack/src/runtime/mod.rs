@@ -31,7 +31,7 @@ pub(crate) use registry::SpareMachine;
 pub use return_protection::{Detection, ReturnProtection};
 pub use shared::{Runtime, StackBytes};
 pub use stats::{Counters, Histogram, Summary};
-pub(crate) use stats::{OwnScan, count};
+pub(crate) use stats::{OwnScan, count, count_gone};
 pub(crate) use stopping::Stopping;
 pub(crate) use stubs::{ImageTable, stubs};
 pub(crate) use under_lock::{UnderLock, assert_no_lock, under_lock};

@@ -69,21 +69,25 @@ pub(crate) fn count(figure: &AtomicU64, more: u64) {
     }
 }
 
+/// Adds barriers that have gone to one of the counters of [`Counters::settle`].
+#[inline]
+pub(crate) fn count_gone(figure: &AtomicU64, more: u64) {
+    if more != 0 {
+        // Release: the thread that placed the barrier counted it before it let go of the
+        // `scan_lock`, which this thread has had since.
+        figure.fetch_add(more, Release);
+    }
+}
+
 impl Counters {
     /// Counts barriers that have gone. A reader that loads these counters first, Acquire, finds all
     /// of them among those placed.
     #[inline]
     pub(crate) fn settle(&self, settled: Settled) {
         let Settled { hit, leapfrogged, removed } = settled;
-        for (counter, more) in
-            [(&self.hit, hit), (&self.leapfrogged, leapfrogged), (&self.removed, removed)]
-        {
-            if more != 0 {
-                // Release: the thread that placed the barrier counted it before it let go of the
-                // `scan_lock`, which this thread has had since.
-                counter.fetch_add(more.into(), Release);
-            }
-        }
+        count_gone(&self.hit, hit.into());
+        count_gone(&self.leapfrogged, leapfrogged.into());
+        count_gone(&self.removed, removed.into());
     }
 
     pub(crate) fn refuse(&self, why: Refusal) {

@@ -7,8 +7,8 @@
 use super::live::{self, LiveFrames, LiveSlots, ScanError, youngest};
 use super::roots::{Root, RootBuffer, To};
 use crate::goroutine::Goroutine;
-use crate::protocol::{Budget, Frames, Position, ScanCounts, Settled, StackScan, Status};
-use crate::runtime::{ImageTable, Runtime, count};
+use crate::protocol::{Budget, Frames, Position, ScanCounts, StackScan, Status};
+use crate::runtime::{ImageTable, Runtime, count, count_gone};
 use stackmark_unwind::WalkError;
 use std::cell::OnceCell;
 use std::sync::atomic::Ordering;
@@ -195,8 +195,7 @@ fn count_all(
 ) -> Result<u64, ScanError> {
     let counts = counts.map_err(|error| ScanError { goroutine: goroutine.id(), error })?;
     count(&runtime.counters().placed, counts.placed);
-    let removed = counts.removed as u32;
-    runtime.statistics.counters.settle(Settled { removed, ..Settled::default() });
+    count_gone(&runtime.counters().removed, counts.removed);
     count(&runtime.counters().finished_whole, counts.whole);
     Ok(counts.frames)
 }
