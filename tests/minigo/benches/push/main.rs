@@ -1,5 +1,5 @@
 //! How long collections stop a program that pushes frames as fast as it can: `cargo bench -p minigo
-//! --bench push [-- --quick]`.
+//! --bench push [-- --quick] [--frames N]`.
 //!
 //! Three goroutines recurse to a depth and allocate an object in each frame. So what a collection
 //! has scanned of their stacks is soon the smaller part. Three figures, each the longest of a run,
@@ -10,6 +10,10 @@
 //! processor time of the longest scan that a goroutine did of itself, the whole of such a hold but
 //! for the system's part; and gaps of the same program without collections are shown. With each
 //! write barrier, and with generations; in real Go with the same source, where it is to be had.
+//!
+//! Then the other way to leave a deep stack: a goroutine recurses and panics in turn, while another
+//! one allocates. Its frames are left at once, by native code, for which the world must not wait.
+//! Here a *gap* is the other one's.
 
 #[path = "../../../peers/src/go.rs"]
 #[allow(dead_code, unused_imports)]
@@ -25,6 +29,8 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Default)]
 struct Run {
     stop: Duration,
+    /// How long the world took to stop; ours only.
+    to_stop: Option<Duration>,
     hold: Option<Duration>,
     /// The most processor time that a goroutine's scan of itself took.
     ran: Option<Duration>,
@@ -46,20 +52,25 @@ const OURS: [(&str, &str, &[&str]); 5] = [
 
 struct Bench {
     directory: PathBuf,
+    /// What its figures begin with.
+    name: &'static str,
+    program: &'static str,
     depth: usize,
+    rounds: usize,
 }
 
 impl Bench {
     fn source(&self, for_go: bool) -> Result<PathBuf, Box<dyn Error>> {
-        let depth = format!("depth      = {}", self.depth);
-        let mut text = include_str!("push.go").replace("depth      = 1000", &depth);
+        let start = self.program.find("= 1000\n").ok_or("the program has no depth of 1000")?;
+        let (before, after) = (&self.program[..start], &self.program[start + "= 1000".len()..]);
+        let mut text = format!("{before}= {}{after}", self.depth);
         if for_go {
             // Go's frames are larger, and its stacks double: the default limit is too low.
             text = text
                 .replace("\t\"fmt\"\n", "\t\"fmt\"\n\t\"runtime/debug\"\n")
                 .replace("func main() {\n", "func main() {\n\tdebug.SetMaxStack(1 << 32)\n");
         }
-        let file = self.directory.join(if for_go { "push_go.go" } else { "push.go" });
+        let file = self.directory.join(if for_go { "go.go" } else { "ours.go" });
         std::fs::write(&file, text)?;
         Ok(file)
     }
@@ -78,6 +89,7 @@ impl Bench {
         };
         Ok(Run {
             stop: Duration::from_nanos(longest("world_stop_ns")),
+            to_stop: Some(Duration::from_nanos(longest("time_to_stop_ns"))),
             hold: Some(Duration::from_nanos(longest("longest_hold_ns"))),
             ran: stats["own_scans_ns"]["max"].as_u64().map(Duration::from_nanos),
             gap: gap(&out),
@@ -114,73 +126,110 @@ fn median<T: Ord + Copy>(of: impl Iterator<Item = T>) -> Option<T> {
     sorted.get(sorted.len() / 2).copied()
 }
 
-/// Prints the medians of the runs, and figures with this ending.
-fn show(name: &str, key: &str, power: &str, runs: &[Run]) {
-    let us = |time: Duration| time.as_secs_f64() * 1e6;
-    let of = |what: fn(&Run) -> Duration| median(runs.iter().map(what)).map_or(0.0, us);
-    let maybe = |what: fn(&Run) -> Option<Duration>| median(runs.iter().filter_map(what)).map(us);
-    let (hold, ran) = (maybe(|run| run.hold), maybe(|run| run.ran));
-    let shown = |time: Option<f64>| time.map_or("-".into(), |time| format!("{time:.1}"));
-    let rescanned = runs.iter().filter_map(|run| run.rescanned).max();
-    let (stop, gap) = (of(|run| run.stop), of(|run| run.gap));
-    println!(
-        "{name:<16}{stop:>12.1}{:>12}{:>12}{gap:>12.1}{:>12}{:>9.2}",
-        shown(hold),
-        shown(ran),
-        rescanned.map_or("-".into(), |frames| frames.to_string()),
-        of(|run| run.whole) / 1e6,
-    );
-    if key != "none" {
-        println!("figure push_stop_{power}{key} {stop:.1} us");
-        if let Some(hold) = hold {
-            println!("figure push_hold_{power}{key} {hold:.1} us");
+impl Bench {
+    /// Runs all configurations in turn, so that a busy moment of the machine meets all of them.
+    fn run(&self, go: Option<&go::Go>) -> Result<(), Box<dyn Error>> {
+        std::fs::create_dir_all(&self.directory)?;
+        println!(
+            "{:<16}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}{:>9}",
+            "", "to stop, us", "stop, us", "hold, us", "ran, us", "gap, us", "rescanned", "run, s"
+        );
+        let mut runs = vec![Vec::new(); OURS.len()];
+        for _ in 0..self.rounds {
+            for (runs, (_, _, options)) in runs.iter_mut().zip(OURS) {
+                runs.push(self.ours(options)?);
+            }
         }
-        if let Some(ran) = ran {
-            println!("figure push_hold_ran_{power}{key} {ran:.1} us");
+        for (runs, (name, key, _)) in runs.iter().zip(OURS) {
+            self.show(name, key, runs);
         }
+        let Some(go) = go else { return Ok(()) };
+        let program = self.directory.join("program");
+        go.build(&self.source(true)?, &program)?;
+        match (0..self.rounds).map(|_| self.go(&program)).collect::<Result<Vec<_>, _>>() {
+            Ok(runs) => self.show("Go", "_go", &runs),
+            Err(error) => println!("Go is skipped: {error}"),
+        }
+        Ok(())
     }
-    let key = if key == "none" { "_none" } else { key };
-    println!("figure push_gap_{power}{key} {gap:.1} us");
+
+    /// Prints the medians of the runs, and figures with this ending.
+    fn show(&self, name: &str, key: &str, runs: &[Run]) {
+        let us = |time: Duration| time.as_secs_f64() * 1e6;
+        let of = |what: fn(&Run) -> Duration| median(runs.iter().map(what)).map_or(0.0, us);
+        let maybe =
+            |what: fn(&Run) -> Option<Duration>| median(runs.iter().filter_map(what)).map(us);
+        let (to_stop, hold, ran) =
+            (maybe(|run| run.to_stop), maybe(|run| run.hold), maybe(|run| run.ran));
+        let shown = |time: Option<f64>| time.map_or("-".into(), |time| format!("{time:.1}"));
+        let rescanned = runs.iter().filter_map(|run| run.rescanned).max();
+        let (stop, gap) = (of(|run| run.stop), of(|run| run.gap));
+        println!(
+            "{name:<16}{:>12}{stop:>12.1}{:>12}{:>12}{gap:>12.1}{:>12}{:>9.2}",
+            shown(to_stop),
+            shown(hold),
+            shown(ran),
+            rescanned.map_or("-".into(), |frames| frames.to_string()),
+            of(|run| run.whole) / 1e6,
+        );
+        let (own, power) = (self.name, power(self.depth));
+        let figure = |what: &str, key: &str, value: f64| {
+            println!("figure {own}_{what}_{power}{key} {value:.1} us");
+        };
+        if key != "none" {
+            figure("stop", key, stop);
+            for (what, time) in [("to_stop", to_stop), ("hold", hold), ("hold_ran", ran)] {
+                time.into_iter().for_each(|time| figure(what, key, time));
+            }
+        }
+        let key = if key == "none" { "_none" } else { key };
+        figure("gap", key, gap);
+        figure("run", key, of(|run| run.whole));
+    }
+}
+
+/// A number in the names of figures: `5e6`.
+fn power(number: usize) -> String {
+    format!("{:e}", number as f64)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let quick = std::env::args().any(|argument| argument == "--quick");
+    let arguments: Vec<String> = std::env::args().collect();
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let frames = arguments.iter().position(|argument| argument == "--frames");
+    let frames = match frames.map(|at| arguments.get(at + 1)) {
+        Some(number) => Some(number.ok_or("--frames wants a number")?.parse::<usize>()?),
+        None => None,
+    };
     let _machine = quiet::Machine::look();
-    let (depth, power, count) = if quick { (100_000, "1e5", 1) } else { (5_000_000, "5e6", 5) };
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let directory = target.join("push");
-    std::fs::create_dir_all(&directory)?;
-    let bench = Bench { directory, depth };
-    println!("three recursions of {depth} frames on two threads; the longest of each run");
-    println!(
-        "{:<16}{:>12}{:>12}{:>12}{:>12}{:>12}{:>9}",
-        "", "stop, us", "hold, us", "ran, us", "gap, us", "rescanned", "run, s"
-    );
-    // In turn, so that a busy moment of the machine meets all of them.
-    let mut runs = vec![Vec::new(); OURS.len()];
-    for _ in 0..count {
-        for (runs, (_, _, options)) in runs.iter_mut().zip(OURS) {
-            runs.push(bench.ours(options)?);
-        }
-    }
-    for (runs, (name, key, _)) in runs.iter().zip(OURS) {
-        show(name, key, power, runs);
-    }
-    if quick {
-        return Ok(());
-    }
-    match go::Go::find(None, target) {
-        Ok(go) => {
-            println!("Go is {}", go.version);
-            let program = bench.directory.join("push");
-            go.build(&bench.source(true)?, &program)?;
-            let runs: Result<Vec<_>, _> = (0..count).map(|_| bench.go(&program)).collect();
-            match runs {
-                Ok(runs) => show("Go", "_go", power, &runs),
-                Err(error) => println!("Go is skipped: {error}"),
-            }
-        }
+    let rounds = if quick { 1 } else { 5 };
+    let usual = |whole| if quick { 100_000 } else { whole };
+    let push = Bench {
+        directory: target.join("push"),
+        name: "push",
+        program: include_str!("push.go"),
+        depth: frames.unwrap_or(usual(5_000_000)),
+        rounds,
+    };
+    let panics = Bench {
+        directory: target.join("push-panics"),
+        name: "panics",
+        program: include_str!("panics.go"),
+        depth: frames.unwrap_or(usual(1_000_000)),
+        rounds,
+    };
+    let go = if quick {
+        Err(std::io::Error::other("not in a quick run"))
+    } else {
+        go::Go::find(None, target)
+    };
+    match &go {
+        Ok(go) => println!("Go is {}", go.version),
         Err(error) => println!("Go is skipped: {error}"),
     }
-    Ok(())
+    println!("three recursions of {} frames on two threads; the longest of each run", push.depth);
+    push.run(go.as_ref().ok())?;
+    println!("a recursion of {} frames, left by a panic, twelve times", panics.depth);
+    panics.run(go.as_ref().ok())
 }
