@@ -73,6 +73,11 @@ mod remembered_set;
 mod tests;
 
 /// Which references a store shades.
+///
+/// Neither is faster than the other: over programs the hybrid barrier takes 0.95 to 1.07 times as
+/// long (`cargo run --release -p peers -- --barriers`). Stops are short with both, whatever
+/// goroutines push (`cargo bench -p minigo --bench push`). The insertion barrier is the default
+/// because it asks less of native code, which need not shade what passes from stack to stack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
     /// The stored one. Stores are cheap; stacks are visited again.

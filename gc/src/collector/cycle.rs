@@ -183,6 +183,7 @@ impl<'a, H: Heap> Cycle<'a, H> {
         let (longest_hold_ns, deepest_frames) = maxima;
         drop(pause);
         let world_stop = stopping.elapsed();
+        self.stacks.let_go();
         runtime.trim_stacks();
         self.collector.record(CycleStats {
             minor: self.plan.is_minor(),

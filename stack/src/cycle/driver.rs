@@ -1,6 +1,6 @@
 //! The handle by which a collector drives a runtime's cycles.
 
-use crate::runtime::{RootSink, Runtime};
+use crate::runtime::{Listed, RootSink, Runtime};
 use std::sync::Arc;
 
 /// Drives the cycles of one runtime: the collector's handle to all stacks. A runtime has at most
@@ -8,6 +8,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct CycleDriver {
     runtime: Arc<Runtime>,
+    /// Goroutines that the last cycle had in its lists.
+    pub(super) listed: Listed,
 }
 
 /// The runtime has a collector, or has had one.
@@ -25,11 +27,17 @@ impl CycleDriver {
         sink: Arc<dyn RootSink>,
     ) -> Result<CycleDriver, AlreadyDriven> {
         runtime.set_root_sink(sink).map_err(|_| AlreadyDriven)?;
-        Ok(CycleDriver { runtime: runtime.clone() })
+        Ok(CycleDriver { runtime: runtime.clone(), listed: Listed::default() })
     }
 
     /// The runtime.
     pub fn runtime(&self) -> &Arc<Runtime> {
         &self.runtime
+    }
+
+    /// Lets go of the goroutines that the last cycle had in its lists. There may be very many, so a
+    /// collector calls it when the world runs again. Otherwise the next cycle does.
+    pub fn let_go(&mut self) {
+        self.listed = Listed::default();
     }
 }

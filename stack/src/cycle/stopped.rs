@@ -5,7 +5,7 @@ use super::straggler::{Straggler, Waiting};
 use crate::alarm;
 use crate::goroutine::Goroutine;
 use crate::protocol::Status;
-use crate::runtime::{Runtime, Stopping, UnderLock, assert_no_lock};
+use crate::runtime::{Listed, Runtime, Stopping, UnderLock, assert_no_lock};
 use crate::scan::{self, Extent, FrameAt, Root, ScanError, To, Visited};
 use std::cell::RefCell;
 use std::fmt;
@@ -59,9 +59,11 @@ impl CycleDriver {
     /// # Panics
     /// On a thread that counts as running in this runtime.
     pub fn stop_world<R>(&mut self, f: impl FnOnce(&mut CycleStopped<'_>) -> R) -> R {
-        let runtime = &**self.runtime();
-        stop(runtime, |straggler| {
-            f(&mut CycleStopped { world: WorldStopped { runtime, straggler } })
+        self.let_go();
+        let runtime = self.runtime().clone();
+        stop(&runtime, |straggler| {
+            let world = WorldStopped { runtime: &runtime, straggler };
+            f(&mut CycleStopped { world, listed: &mut self.listed })
         })
     }
 }
@@ -182,6 +184,8 @@ impl WorldStopped<'_> {
 #[derive(Debug)]
 pub struct CycleStopped<'r> {
     world: WorldStopped<'r>,
+    /// What the driver lets go when the world goes on.
+    listed: &'r mut Listed,
 }
 
 impl<'r> Deref for CycleStopped<'r> {
@@ -252,6 +256,6 @@ impl CycleStopped<'_> {
             !watch || self.world.runtime.cycle.is_visited(),
             "there are scans that are not complete"
         );
-        self.world.runtime.cycle.end(watch);
+        *self.listed = self.world.runtime.cycle.end(watch);
     }
 }

@@ -49,6 +49,13 @@ pub(crate) struct CycleState {
     scanned: (Mutex<()>, Condvar),
 }
 
+/// What the lists of an ended cycle held.
+#[derive(Debug, Default)]
+pub(crate) struct Listed {
+    _dirty: VecDeque<Arc<Goroutine>>,
+    _unscanned: VecDeque<Arc<Goroutine>>,
+}
+
 /// Stacks with unvisited frames.
 #[derive(Debug, Default)]
 struct Unscanned {
@@ -97,16 +104,19 @@ impl CycleState {
     }
 
     /// The scans of this cycle are done, in a stopped world. `watch` says that the next
-    /// cycle may continue them.
-    pub(crate) fn end(&self, watch: bool) {
+    /// cycle may continue them. Returns what the cycle's lists hold yet, for the world not to wait
+    /// until each of many goroutines is let go.
+    pub(crate) fn end(&self, watch: bool) -> Listed {
         // Relaxed, both: no goroutine runs, and the world's start orders.
         if !watch {
             self.watched.store(0, Ordering::Relaxed);
         }
         self.scanning.store(0, Ordering::Relaxed);
         self.bounds_young.store(false, Ordering::Relaxed);
-        self.dirty.lock().clear();
-        self.unscanned.lock().waiting.clear();
+        Listed {
+            _dirty: std::mem::take(&mut *self.dirty.lock()),
+            _unscanned: std::mem::take(&mut self.unscanned.lock().waiting),
+        }
     }
 
     /// The cycle that scans stacks or marks, or 0.

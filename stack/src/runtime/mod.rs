@@ -21,6 +21,7 @@ mod under_lock;
 
 pub use census::Census;
 pub use config::{BarrierMode, Config, HijackCallbacks, ModeInForce, RuntimeError};
+pub(crate) use cycle_state::Listed;
 pub use debug_info::{DebugInfo, ListedRuntime, stackmark_debug_info};
 pub(crate) use entry_points::EntryPoints;
 pub use exception::{ForeignException, NativeException};

@@ -53,6 +53,22 @@ fn a_cycle_scans_from_its_beginning_to_its_end_and_may_be_watched_longer() {
     assert_eq!(state(&cycle), (0, 0, false));
 }
 
+/// The world would wait until each of them is let go.
+#[test]
+fn the_goroutines_that_an_ended_cycle_has_listed_are_the_callers_to_let_go() {
+    let (cycle, goroutines) = dirty([Status::Parked; 3]);
+    cycle.push_unscanned(goroutines[0].clone());
+    let held = |goroutines: &[Arc<Goroutine>]| -> Vec<usize> {
+        goroutines.iter().map(Arc::strong_count).collect()
+    };
+    assert_eq!(held(&goroutines), [3, 2, 2]);
+    let listed = cycle.end(false);
+    assert_eq!((cycle.dirty_goroutines(), cycle.is_visited()), (0, true));
+    assert_eq!(held(&goroutines), [3, 2, 2]);
+    drop(listed);
+    assert_eq!(held(&goroutines), [1, 1, 1]);
+}
+
 /// A stack that is being copied is copied again if a stopped world has scanned meanwhile. Where it
 /// has given places of roots away, they count.
 #[test]
