@@ -4,7 +4,7 @@ use crate::*;
 use std::path::Path;
 use std::process::Command;
 
-const LEVELS: usize = 20;
+const LEVELS: usize = 1000;
 
 /// gdb stops here.
 #[unsafe(no_mangle)]
@@ -17,8 +17,10 @@ extern "C" fn native_stacks_stop_here() -> u64 {
 fn alternates(setting: &Setting, stack: Stack, level: usize) -> u64 {
     setting.call(stack, 1, &|| match level {
         LEVELS => {
+            // Once without barriers, once with one in every frame.
+            let before = native_stacks_stop_here();
             caller().foreign(|| setting.scan());
-            native_stacks_stop_here()
+            before * native_stacks_stop_here()
         }
         _ if level.is_multiple_of(2) && stack == Stack::Threads => {
             alternates(setting, stack, level + 1)
@@ -64,6 +66,9 @@ fn gdb_shows(test: &str) {
         "run",
         "info goroutines",
         "goroutine 1 bt",
+        "continue",
+        "echo with barriers\\n",
+        "goroutine 1 bt",
         "kill",
     ] {
         command.args(["-ex", each]);
@@ -81,7 +86,10 @@ fn gdb_shows(test: &str) {
     let shown = || format!("{text}\n{}", String::from_utf8_lossy(&output.stderr));
     let listed = text.lines().find(|line| line.starts_with("1 "));
     assert!(listed.is_some_and(|line| line.contains("running")), "{}", shown());
-    let stack: Vec<&str> = text.lines().filter(|line| line.starts_with('#')).collect();
+    let (before, behind) = text.split_once("with barriers\n").expect("it stops twice");
+    let stack = |text| -> Vec<&str> { str::lines(text).filter_map(frame).collect() };
+    let (before, stack) = (stack(before), stack(behind));
+    assert!(from_managed(&before) == from_managed(&stack), "not as without: {}", shown());
     let count = |name: &str| stack.iter().filter(|line| line.contains(name)).count();
     assert_eq!(count(" in back"), LEVELS, "{}", shown());
     assert_eq!(count(" in rec"), 2 * LEVELS, "{}", shown());
@@ -89,4 +97,17 @@ fn gdb_shows(test: &str) {
     for hidden in ["barrier_pool", "stackmark_enter_managed", "stackmark_call_native", "cut off"] {
         assert!(!stack.iter().any(|line| line.contains(hidden)), "{hidden}: {}", shown());
     }
+}
+
+/// The frames from the youngest managed one on. The native function that stops is called from two
+/// places.
+fn from_managed<'s>(stack: &'s [&'s str]) -> &'s [&'s str] {
+    let first = stack.iter().position(|frame| frame.ends_with(" in rec"));
+    &stack[first.expect("a managed frame")..]
+}
+
+/// A frame's pc and function, of the line `#1   0x4f1c60 in back at FILE:LINE`.
+fn frame(line: &str) -> Option<&str> {
+    let frame = line.strip_prefix('#')?.split_once(' ')?.1.trim_start();
+    Some(frame.split_once(" at ").map_or(frame, |(frame, _)| frame))
 }
