@@ -1,5 +1,5 @@
 //! How long a collection stops a program with a deep stack: `cargo bench -p minigo --bench pause
-//! [-- --quick]`.
+//! [-- --quick | --ours]`.
 //!
 //! One goroutine recurses to a depth and then runs a loop that goes a few frames up and down and
 //! reads the clock, while the main goroutine collects. Two figures for each collection: the longest
@@ -160,7 +160,8 @@ const MODES: [(&str, &[&str], Option<&str>); 7] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let quick = std::env::args().any(|argument| argument == "--quick");
+    let given = |name: &str| std::env::args().any(|argument| argument == name);
+    let (quick, ours) = (given("--quick"), given("--ours"));
     let machine = quiet::Machine::look();
     let depths: &[usize] =
         if quick { &[100, 10_000] } else { &[100, 1_000, 10_000, 100_000, 1_000_000] };
@@ -194,7 +195,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             run(name, depth, Ok(bench.ours(threads, mode, depth)?));
         }
     }
-    if !quick {
+    if !quick && !ours {
         match go::Go::find(None, target) {
             Ok(go) => {
                 println!("Go is {}", go.version);
