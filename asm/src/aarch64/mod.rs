@@ -119,7 +119,8 @@
 //! bits, where the signature lies.
 //!
 //! A goroutine in native code may be scanned while it unwinds itself. libgcc reads a return slot
-//! once for the row, and again as the row's register. A scan may take the barrier away in between.
+//! once for the row, and again as the row's register. A scan may take the barrier away in between;
+//! its stub and its word stay until the goroutine runs managed code again.
 //! So the row looks whether what it is given lies in a page of the pool. If not, it is the return
 //! address. That is in no place that the row knows: it gives values.
 //!

@@ -123,7 +123,8 @@
 //! of the stub. One FDE says just that, without a relocation, TLS or a run-time call (`pool.s`).
 //!
 //! A goroutine in native code may be scanned while it unwinds itself. libgcc reads a return slot
-//! once for the row, and again as the row's register. A scan may take the barrier away in between.
+//! once for the row, and again as the row's register. A scan may take the barrier away in between;
+//! its stub and its word stay until the goroutine runs managed code again.
 //! So the row looks whether what it is given lies in a page of the pool, and takes the slot if not.
 //!
 //! # Landing pads
