@@ -354,6 +354,19 @@ mod loom_models {
         });
     }
 
+    /// A lost wake-up would leave the work to the coordinator, which is not there.
+    #[test]
+    fn loom_a_worker_that_is_about_to_park_takes_work_from_outside_by_itself() {
+        model(1, 3, |m| {
+            m.termination.open(true);
+            m.push(0);
+            while m.processed.load(Ordering::Relaxed) == 0 {
+                thread::yield_now();
+            }
+            m.termination.close();
+        });
+    }
+
     #[test]
     fn loom_nothing_is_processed_after_the_close() {
         words_come_late();
