@@ -257,6 +257,7 @@ impl Goroutine {
     }
 
     /// Locks `scan_lock`.
+    #[inline]
     pub(crate) fn scan_lock(&self) -> MutexGuard<'_, StackScan> {
         self.scan.lock()
     }
@@ -287,6 +288,7 @@ impl Goroutine {
     }
 
     /// The addresses of the stack in use.
+    #[inline]
     pub(crate) fn bounds(&self) -> Range<usize> {
         self.header.stack_lo.load(Ordering::Relaxed)..self.header.stack_hi.load(Ordering::Relaxed)
     }
@@ -377,6 +379,7 @@ impl Goroutine {
     /// the frame returned to that has to be settled first. That is a barrier in a frame that was
     /// left in no way that settles it, or a native call that has called managed code. A scan may
     /// rest at such a call. The goroutine itself or its holder calls it.
+    #[inline]
     pub(crate) fn watch(&self, scan: &StackScan) {
         if self.is_on_thread() {
             let (hi, entered) = (self.bounds().end, self.entered_inside.load(Ordering::Relaxed));

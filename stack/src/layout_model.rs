@@ -10,7 +10,7 @@ mod code;
 use crate::goroutine::Goroutine;
 use crate::memory::{MAX_FRAME, STACK_GUARD};
 use crate::protocol::Budget;
-use crate::runtime::{BarrierMode, Config, Host, RootSink, Runtime, stubs};
+use crate::runtime::{BarrierMode, Config, Host, MachineEntry, RootSink, Runtime, stubs};
 use crate::scan::{self, Extent};
 use code::{FUNCTIONS, register, return_address, shape};
 use parking_lot::Mutex;
@@ -73,6 +73,7 @@ enum Frame {
 
 struct Model {
     runtime: Arc<Runtime>,
+    machine: Arc<MachineEntry>,
     collected: Arc<Collected>,
     goroutine: Arc<Goroutine>,
     /// Oldest first.
@@ -133,8 +134,11 @@ impl Model {
         let _ = runtime.set_root_sink(collected.clone());
         // SAFETY: the goroutine never runs.
         let goroutine = unsafe { runtime.spawn(0, 0) }.expect("memory");
+        let machine = Arc::new(MachineEntry::new());
+        runtime.registry.add_machine(machine.clone());
         Model {
             runtime,
+            machine,
             collected,
             goroutine,
             frames: Vec::new(),
@@ -351,7 +355,8 @@ impl Model {
         let slot = self.fp(count) - WORD;
         if let Some(stub) = asm::barrier::index_of(self.read(slot)) {
             let fp = self.fp_value(count);
-            scan::hit(&self.runtime, &self.goroutine, self.hi() - slot, stub, fp);
+            let at = (self.hi() - slot, stub, fp);
+            scan::hit(&self.runtime, &self.machine, &self.goroutine, at);
         }
         assert_eq!(self.read(slot), self.return_of(count), "the return reaches the caller");
         self.frames.pop();

@@ -293,7 +293,7 @@ impl Runtime {
         // The next visit may be of the same stack. Its goroutine does not wait for that one, too.
         unlock_fair(scan);
         self.cycle.end_visit(cycle, more.then_some(goroutine));
-        self.counters().scanned_running.fetch_add(visited?, Ordering::Relaxed);
+        self.statistics.counters.scanned_running.fetch_add(visited?, Ordering::Relaxed);
         Ok(true)
     }
 }

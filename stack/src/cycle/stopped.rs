@@ -224,8 +224,8 @@ impl CycleStopped<'_> {
             total.frames += visited.frames;
             total.skipped += visited.skipped;
         }
-        runtime.counters().rescanned.fetch_add(total.frames, Ordering::Relaxed);
-        runtime.counters().skipped.fetch_add(total.skipped, Ordering::Relaxed);
+        runtime.statistics.counters.rescanned.fetch_add(total.frames, Ordering::Relaxed);
+        runtime.statistics.counters.skipped.fetch_add(total.skipped, Ordering::Relaxed);
         Ok(total)
     }
 

@@ -19,7 +19,7 @@ pub(crate) unsafe extern "C" fn on_hit(
 ) {
     // SAFETY: used within this function alone.
     let caller = unsafe { Caller::current() };
-    hit(caller.runtime(), caller.goroutine(), slot as usize, stub, fp);
+    hit(caller.runtime(), caller.machine(), caller.goroutine(), (slot as usize, stub, fp));
 }
 
 /// An exception has passed a barrier.

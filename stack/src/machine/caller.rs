@@ -5,7 +5,7 @@ use super::thread::{PARKED, ThreadRecord, YIELDED};
 use crate::ending::without_unwinding;
 use crate::goroutine::Goroutine;
 use crate::protocol::Status;
-use crate::runtime::Runtime;
+use crate::runtime::{MachineEntry, Runtime};
 use crate::scan::{self, FrameAt, ScanError};
 use crate::word::Word;
 use stackmark_asm as asm;
@@ -58,6 +58,12 @@ impl<'m> Caller<'m> {
     /// An owned handle to the goroutine, for example for a queue of waiters.
     pub fn handle(&self) -> Arc<Goroutine> {
         self.record.handle()
+    }
+
+    /// The machine, as other threads see it.
+    #[inline]
+    pub(crate) fn machine(&self) -> &'m MachineEntry {
+        &self.record.entry
     }
 
     /// The runtime.

@@ -309,7 +309,7 @@ impl ThreadRecord {
         let runtime = &*self.runtime;
         {
             let settled = goroutine.scan_lock().end(stubs());
-            runtime.counters().settle(settled);
+            runtime.statistics.counters.settle(settled);
             goroutine.status.stop(Status::Dead);
         }
         // The thread that waits for its scan sees it dead.
@@ -349,7 +349,8 @@ impl ThreadRecord {
                     record.runtime.registry.give_spare_back(spare, signal_stack);
                 }
                 None => {
-                    record.runtime.registry.remove_machine(&record.entry);
+                    let runtime = &record.runtime;
+                    runtime.registry.remove_machine(&record.entry, &runtime.statistics.counters);
                     record.runtime.stacks.close_cache();
                 }
             }

@@ -18,11 +18,13 @@
 //!    is given back after a hit has restored the slot, when the goroutine has left the frame, or
 //!    after a removal while the goroutine is not InForeign. A stub removed under a goroutine
 //!    InForeign waits in *limbo* until the goroutine runs managed code or ends.
+//!    A free stub is in the pool, or at hand: a goroutine keeps the last few that it has hit for its
+//!    next barriers, while the pool has plenty ([`BarrierList::take`]).
 //! 5. A slot is named by its depth: stack_hi - address. So a move of the stack changes no barrier.
 //! 6. The table has plain addresses. A slot of a frame that signs its return address holds a signed
 //!    word, whether that is a stub or not, until the goroutine returns through it.
 
-use crate::protocol::sync::{AtomicU64, LeftOut, Mutex, Ordering, left_out};
+use crate::protocol::sync::{AtomicBool, AtomicU64, LeftOut, Mutex, Ordering, left_out};
 use std::collections::VecDeque;
 
 /// The return slots of one stack, by depth. A frame that is left by a return with a signed address
@@ -109,10 +111,44 @@ pub(crate) struct BarrierList {
     unhit: VecDeque<Barrier>,
     /// Stubs of removed barriers that may not be given back yet (invariant 4).
     limbo: Vec<u32>,
+    at_hand: AtHand,
+}
+
+/// Free stubs that a goroutine keeps, so that most hits need not lock the pool.
+#[derive(Debug, Default)]
+struct AtHand {
+    stubs: [u32; 8],
+    count: usize,
+}
+
+impl AtHand {
+    #[inline]
+    fn push(&mut self, stub: u32, pool: &StubPool) {
+        if self.count == self.stubs.len() || pool.is_short() {
+            self.give_back(pool);
+            pool.give(stub);
+        } else {
+            self.stubs[self.count] = stub;
+            self.count += 1;
+        }
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<u32> {
+        self.count = self.count.checked_sub(1)?;
+        Some(self.stubs[self.count])
+    }
+
+    #[cold]
+    fn give_back(&mut self, pool: &StubPool) {
+        pool.give_all(&self.stubs[..self.count]);
+        self.count = 0;
+    }
 }
 
 impl BarrierList {
     /// The lowest barrier that has not been hit.
+    #[inline]
     pub(crate) fn lowest(&self) -> Option<Barrier> {
         self.unhit.back().copied()
     }
@@ -155,31 +191,43 @@ impl BarrierList {
         stub: u32,
     ) -> Result<(Settled, Barrier), UnknownHit> {
         let leapfrogged = self.leave(pool, depth).leapfrogged;
-        match self.lowest() {
+        match self.unhit.pop_back() {
             Some(b) if b.depth == depth && b.stub == stub => {
                 slots.write(depth, table.saved(stub), false);
-                self.unhit.pop_back();
-                pool.give(stub);
-                self.settle_limbo(pool);
+                self.at_hand.push(stub, pool);
+                if !self.limbo.is_empty() {
+                    self.settle_limbo(pool);
+                }
                 Ok((Settled { hit: 1, leapfrogged, removed: 0 }, b))
             }
-            lowest => Err(UnknownHit { stub, depth, lowest }),
+            lowest => {
+                self.unhit.extend(lowest);
+                Err(UnknownHit { stub, depth, lowest })
+            }
         }
+    }
+
+    /// Takes a free stub: one at hand, or one of the pool. `None`, which the pool counts, if there
+    /// is none. A barrier that can `wait` gets none of the last eighth of all stubs in the pool.
+    #[inline]
+    pub(crate) fn take(&mut self, pool: &StubPool, can_wait: bool) -> Option<u32> {
+        self.at_hand.pop().or_else(|| if can_wait { pool.take_if_plenty() } else { pool.take() })
     }
 
     /// The goroutine has left all frames with return slots deeper than `depth` without returning
     /// through them. Settles their barriers. The slots are dead memory and stay as they are.
+    #[inline]
     pub(crate) fn leave(&mut self, pool: &StubPool, depth: usize) -> Settled {
         let mut settled = Settled::default();
         while let Some(b) = self.unhit.back().filter(|b| b.depth > depth) {
-            pool.give(b.stub);
+            self.at_hand.push(b.stub, pool);
             self.unhit.pop_back();
             settled.leapfrogged += 1;
         }
         settled
     }
 
-    /// Removes all barriers and restores their slots. `sp_depth` is the depth of the goroutine's
+    /// Removes all barriers and restores their slots. No stub stays at hand. `sp_depth` is the depth of the goroutine's
     /// stack pointer: deeper barriers were leapfrogged. `foreign` says that the goroutine is
     /// InForeign: its own thread may be walking these frames.
     pub(crate) fn remove_all(
@@ -198,6 +246,15 @@ impl BarrierList {
         if !foreign {
             self.settle_limbo(pool);
         }
+        self.at_hand.give_back(pool);
+        settled
+    }
+
+    /// The goroutine has ended. Settles its barriers. It has no stub any more.
+    pub(crate) fn end(&mut self, pool: &StubPool) -> Settled {
+        let settled = self.leave(pool, 0);
+        self.settle_limbo(pool);
+        self.at_hand.give_back(pool);
         settled
     }
 
@@ -251,7 +308,7 @@ impl BarrierList {
 
     /// The number of stubs that this list has taken from the pool and not given back.
     pub(crate) fn stubs(&self) -> usize {
-        self.unhit.len() + self.limbo.len()
+        self.unhit.len() + self.limbo.len() + self.at_hand.count
     }
 
     /// Adds `more` to the numbers of frames whose barriers are younger than `depth`: the scan that
@@ -296,6 +353,9 @@ pub(crate) struct StubPool {
     size: usize,
     /// The number of stubs that are kept for frontiers and lowest barriers.
     reserve: usize,
+    /// Fewer stubs than the reserve were left, and there are not twice as many yet. Written under
+    /// the lock. Relaxed everywhere: a hint.
+    short: AtomicBool,
     /// How often a taker found no stub. Relaxed everywhere: a statistic.
     exhausted: AtomicU64,
 }
@@ -305,7 +365,13 @@ impl StubPool {
     pub(crate) fn new(stubs: impl IntoIterator<Item = u32>) -> Self {
         let free: Vec<_> = stubs.into_iter().collect();
         let size = free.len();
-        StubPool { free: Mutex::new(free), size, reserve: size / 8, exhausted: AtomicU64::new(0) }
+        StubPool {
+            free: Mutex::new(free),
+            size,
+            reserve: size / 8,
+            short: AtomicBool::new(false),
+            exhausted: AtomicU64::new(0),
+        }
     }
 
     /// Takes a free stub. `None`, which is counted, if there is none.
@@ -325,11 +391,31 @@ impl StubPool {
         if stub.is_none() {
             self.exhausted.fetch_add(1, Ordering::Relaxed);
         }
+        if free.len() < self.reserve {
+            self.short.store(true, Ordering::Relaxed);
+        }
         stub
     }
 
     fn give(&self, stub: u32) {
-        self.free.lock().push(stub);
+        self.give_all(&[stub]);
+    }
+
+    fn give_all(&self, stubs: &[u32]) {
+        if stubs.is_empty() {
+            return;
+        }
+        let mut free = self.free.lock();
+        free.extend_from_slice(stubs);
+        if self.is_short() && free.len() >= 2 * self.reserve {
+            self.short.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether goroutines had better keep no stubs at hand.
+    #[inline]
+    fn is_short(&self) -> bool {
+        self.short.load(Ordering::Relaxed)
     }
 
     /// How many stubs there are, free or not.

@@ -234,7 +234,33 @@ impl StackScan {
     ///
     /// # Errors
     /// The stack cannot be walked.
+    #[inline]
     pub(crate) fn protect<F: Frames, S: Slots, T: Table>(
+        &mut self,
+        access: &mut StackAccess<'_, S, T>,
+        depth: usize,
+        budget: Budget,
+        frames: impl FnMut(Position) -> F,
+    ) -> Result<ScanCounts, F::Error> {
+        if self.is_protected(depth) {
+            return Ok(ScanCounts::default());
+        }
+        self.place_and_visit(access, depth, budget, frames)
+    }
+
+    /// Begins [`StackScan::protect`]. Returns whether that is all: there is nothing to place, and
+    /// invariant 7 is true. So it is behind most hits.
+    #[inline]
+    pub(crate) fn is_protected(&mut self, depth: usize) -> bool {
+        self.reached = self.reached.min(depth);
+        self.rest = self.rest.filter(|rest| *rest < depth);
+        self.pending.is_empty()
+            && self.frontier.is_none()
+            && self.unscanned.as_ref().is_none_or(|scan| self.is_blocked(scan, depth))
+    }
+
+    /// Places barriers and visits frames for [`StackScan::protect`].
+    fn place_and_visit<F: Frames, S: Slots, T: Table>(
         &mut self,
         access: &mut StackAccess<'_, S, T>,
         depth: usize,
@@ -243,8 +269,6 @@ impl StackScan {
     ) -> Result<ScanCounts, F::Error> {
         let mut counts = ScanCounts::default();
         let mut walk: Option<F> = None;
-        self.reached = self.reached.min(depth);
-        self.rest = self.rest.filter(|rest| *rest < depth);
         loop {
             let placed = self.place_pending(access, depth);
             counts.placed += placed.barriers;
@@ -262,6 +286,7 @@ impl StackScan {
 
     /// Whether invariant 7 holds for a goroutine whose youngest frame is at `depth`. Barriers lie
     /// only in visited frames, or at and beyond `until`.
+    #[inline]
     fn is_blocked(&self, unscanned: &Unscanned, depth: usize) -> bool {
         self.barriers.lowest().is_some_and(|b| b.depth > unscanned.at.depth)
             || self.rest.is_some_and(|rest| rest < depth)
@@ -305,8 +330,7 @@ impl StackScan {
 
     /// The goroutine has ended. Settles its barriers and resets the scan.
     pub(crate) fn end(&mut self, pool: &StubPool) -> Settled {
-        let settled = self.barriers.leave(pool, 0);
-        self.barriers.settle_limbo(pool);
+        let settled = self.barriers.end(pool);
         self.pending.clear();
         // Another goroutine may get this record in the same cycle. None of its frames is visited.
         (self.unscanned, self.frontier, self.rest) = (None, None, None);
@@ -381,8 +405,7 @@ impl StackScan {
         while let Some(mark) = self.pending.youngest() {
             // The lowest barrier is needed now. Those beyond it can wait until it is hit.
             let lowest = self.barriers.lowest().is_none_or(|b| b.depth < mark.depth);
-            let stub = if lowest { access.pool.take() } else { access.pool.take_if_plenty() };
-            match stub {
+            match self.barriers.take(access.pool, !lowest) {
                 Some(stub) => {
                     self.barriers.place(&mut access.slots, &access.table, mark.barrier(stub));
                     placed.barriers += 1;
@@ -397,7 +420,7 @@ impl StackScan {
         if let Some(mark) = self.frontier {
             if self.unscanned.is_none() || mark.depth > depth {
                 self.frontier = None;
-            } else if let Some(stub) = access.pool.take() {
+            } else if let Some(stub) = self.barriers.take(access.pool, false) {
                 self.barriers.place(&mut access.slots, &access.table, mark.barrier(stub));
                 self.frontier = None;
                 placed.barriers += 1;

@@ -1,5 +1,6 @@
 //! The part of a machine that other threads see.
 
+use super::stats::{Counters, count_gone};
 use crate::goroutine::Goroutine;
 use crate::os;
 use crate::protocol::{Gate, Request, Signal};
@@ -20,6 +21,10 @@ pub(crate) struct MachineEntry {
     /// The system's number of the last thread that the machine was bound to; 0 before the first
     /// one. Relaxed: for reports only.
     thread: AtomicI32,
+    /// Barriers that goroutines have returned through here. The machine's thread alone writes it.
+    hits: AtomicU64,
+    /// How many of these are among the runtime's counters. Under the lock of the registry.
+    gathered: AtomicU64,
 }
 
 impl AsRef<Gate> for MachineEntry {
@@ -35,7 +40,28 @@ impl MachineEntry {
             current: AtomicPtr::default(),
             times_away: AtomicU64::new(0),
             thread: AtomicI32::new(0),
+            hits: AtomicU64::new(0),
+            gathered: AtomicU64::new(0),
         }
+    }
+
+    /// Counts a barrier that the goroutine of this thread returns through. There is one writer, so
+    /// no locked instruction is needed: on the way of a hit one takes longer than all the rest here.
+    #[inline]
+    pub(crate) fn count_hit(&self) {
+        let hits = self.hits.load(Ordering::Relaxed);
+        // Release: as in `count_gone`. The thread that placed the barrier counted it before.
+        self.hits.store(hits + 1, Ordering::Release);
+    }
+
+    /// Adds what was counted here since the last call to the runtime's counters. The caller has the
+    /// lock of the registry.
+    pub(super) fn gather(&self, counters: &Counters) {
+        // Acquire: pairs with the Release of `count_hit`, for readers of `Counters::settle`.
+        let hits = self.hits.load(Ordering::Acquire);
+        // Relaxed: under the lock.
+        let before = self.gathered.swap(hits, Ordering::Relaxed);
+        count_gone(&counters.hit, hits - before);
     }
 
     /// Binds the machine to the calling thread.

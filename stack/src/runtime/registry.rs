@@ -2,6 +2,7 @@
 
 use super::debug_info::Listing;
 use super::machine_entry::MachineEntry;
+use super::stats::Counters;
 use crate::goroutine::Goroutine;
 use crate::memory::{SignalStack, StackError};
 use crate::protocol::sync::fence;
@@ -161,9 +162,16 @@ impl Registry {
         self.machines.lock().push(entry);
     }
 
-    /// Removes a machine.
-    pub(crate) fn remove_machine(&self, entry: &Arc<MachineEntry>) {
-        self.machines.lock().retain(|machine| !Arc::ptr_eq(machine, entry));
+    /// Removes a machine. What it has counted goes to `counters`.
+    pub(crate) fn remove_machine(&self, entry: &Arc<MachineEntry>, counters: &Counters) {
+        let mut machines = self.machines.lock();
+        machines.retain(|machine| !Arc::ptr_eq(machine, entry));
+        entry.gather(counters);
+    }
+
+    /// Adds what the machines have counted to `counters`.
+    pub(crate) fn gather_counts(&self, counters: &Counters) {
+        self.machines.lock().iter().for_each(|machine| machine.gather(counters));
     }
 
     /// Takes a spare machine, or makes one if there is none.

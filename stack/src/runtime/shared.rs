@@ -238,8 +238,10 @@ impl Runtime {
         &self.statistics.observed
     }
 
-    /// The running totals.
+    /// The running totals. Each thread counts for itself the barriers that its goroutines return
+    /// through: those since the last call are added by this one.
     pub fn counters(&self) -> &Counters {
+        self.registry.gather_counts(&self.statistics.counters);
         &self.statistics.counters
     }
 

@@ -36,6 +36,7 @@ impl Config {
     }
 
     /// How much the goroutine, or a worker, visits at a time.
+    #[inline]
     pub(crate) fn chunk(&self, by_worker: bool) -> Budget {
         match self.barriers {
             BarrierMode::Off => Budget::WHOLE,

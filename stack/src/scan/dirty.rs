@@ -125,14 +125,14 @@ pub(crate) unsafe fn begin_scan<R: Root>(
     to: To<'_, R>,
 ) -> Result<(), ScanError> {
     let used = goroutine.bounds().end - goroutine.header.sched.sp.load(Ordering::Relaxed);
-    runtime.counters().deepest_bytes.fetch_max(used as u64, Ordering::Relaxed);
+    runtime.statistics.counters.deepest_bytes.fetch_max(used as u64, Ordering::Relaxed);
     if let MayMove::Into(memory) = may_move {
         // SAFETY: by our contract.
         unsafe { moving::shrink(runtime, goroutine, memory)? };
     }
     // SAFETY: by our contract.
     let visited = unsafe { visit::begin(runtime, goroutine, scan, runtime.cycle.scanning(), to)? };
-    runtime.counters().scanned_stopped.fetch_add(visited, Ordering::Relaxed);
+    runtime.statistics.counters.scanned_stopped.fetch_add(visited, Ordering::Relaxed);
     if !scan.is_complete() {
         runtime.cycle.push_unscanned(goroutine.clone());
     }

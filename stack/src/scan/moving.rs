@@ -369,7 +369,7 @@ pub(crate) unsafe fn shrink(
             *memory = Some(old);
         }
     }
-    runtime.counters().shrunk.fetch_add(1, Ordering::Relaxed);
+    runtime.statistics.counters.shrunk.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }
 

@@ -4,13 +4,20 @@
 use super::live::{self, position, youngest};
 use super::{visit, young};
 use crate::goroutine::Goroutine;
-use crate::protocol::{FramePointer, Position, StackScan};
-use crate::runtime::{Activity, Runtime, count, stubs};
+use crate::protocol::{FramePointer, Position, Settled, StackScan};
+use crate::runtime::{Activity, MachineEntry, Runtime, count, stubs};
 use stackmark_asm as asm;
 use stackmark_unwind::Registers;
 
-/// The goroutine of this thread returns through the stub in `slot`, with this frame pointer.
-pub(crate) fn hit(runtime: &Runtime, goroutine: &Goroutine, slot: usize, stub: usize, fp: usize) {
+/// The goroutine of this thread, on `machine`, returns through the stub in `slot`, with this frame
+/// pointer.
+#[inline]
+pub(crate) fn hit(
+    runtime: &Runtime,
+    machine: &MachineEntry,
+    goroutine: &Goroutine,
+    (slot, stub, fp): (usize, usize, usize),
+) {
     let _span = runtime.statistics.observed.span(Activity::BarrierHit, goroutine.id());
     let bounds = goroutine.bounds();
     let depth = bounds.end - slot;
@@ -19,8 +26,14 @@ pub(crate) fn hit(runtime: &Runtime, goroutine: &Goroutine, slot: usize, stub: u
     let mut access = unsafe { live::access(bounds) };
     let settled =
         scan.hit(&mut access, depth, stub as u32).unwrap_or_else(|error| runtime.fatal(&error));
-    runtime.counters().settle(settled);
-    protect(runtime, goroutine, &mut scan, depth - size_of::<usize>());
+    machine.count_hit();
+    runtime.statistics.counters.settle(Settled { hit: 0, ..settled });
+    let depth = depth - size_of::<usize>();
+    if scan.is_protected(depth) {
+        goroutine.watch(&scan);
+    } else {
+        protect(runtime, goroutine, &mut scan, depth);
+    }
     if runtime.cycle.bounds_young() {
         follow_hit(runtime, goroutine, &mut scan, (slot, fp));
     }
@@ -90,7 +103,7 @@ fn leave(
 ) {
     let mut scan = goroutine.scan_lock();
     let settled = scan.leave_for(stubs(), to, foreign_call);
-    runtime.counters().settle(settled);
+    runtime.statistics.counters.settle(settled);
     protect(runtime, goroutine, &mut scan, to.depth);
     if runtime.cycle.bounds_young() {
         if settled.leapfrogged > 0 {
@@ -115,7 +128,7 @@ fn protect(runtime: &Runtime, goroutine: &Goroutine, scan: &mut StackScan, depth
     // SAFETY: the goroutine is on its way out of frames, on this thread.
     let visited = unsafe { visit::protect(runtime, goroutine, scan, depth, &to) };
     let visited = visited.unwrap_or_else(|error| runtime.fatal(&error));
-    count(&runtime.counters().scanned_returning, visited);
+    count(&runtime.statistics.counters.scanned_returning, visited);
 }
 
 /// The goroutine is about to run the frame at `at`, and has settled a barrier: the next one is to

@@ -71,7 +71,7 @@ pub(crate) unsafe fn begin<R: Root>(
     } else {
         scan.begin(&mut access, cycle, at, spacing, foreign)
     };
-    runtime.counters().settle(settled);
+    runtime.statistics.counters.settle(settled);
     R::of_goroutine(goroutine, runtime.config.language(), &mut RootBuffer::new(to));
     // SAFETY: as ours.
     unsafe { protect(runtime, goroutine, scan, at.depth, to) }
@@ -105,8 +105,8 @@ pub(crate) unsafe fn catch_up<R: Root>(
         .catch_up(&mut access, at, spacing, foreign, &mut frames)
         .map_err(|error| ScanError { goroutine: goroutine.id(), error })?;
     goroutine.watch(scan);
-    runtime.counters().settle(caught.settled);
-    runtime.counters().placed.fetch_add(caught.placed, Ordering::Relaxed);
+    runtime.statistics.counters.settle(caught.settled);
+    runtime.statistics.counters.placed.fetch_add(caught.placed, Ordering::Relaxed);
     Ok(caught.frames)
 }
 
@@ -134,7 +134,7 @@ pub(crate) unsafe fn follow(
     });
     let placed = placed.map_err(|error| ScanError { goroutine: goroutine.id(), error })?;
     goroutine.watch(scan);
-    count(&runtime.counters().placed, placed);
+    count(&runtime.statistics.counters.placed, placed);
     Ok(())
 }
 
@@ -169,6 +169,7 @@ pub(crate) fn keep<R: Root>(
 ///
 /// # Safety
 /// As for [`begin`], or the goroutine is on its way out of frames, on this thread.
+#[inline]
 pub(crate) unsafe fn protect<R: Root>(
     runtime: &Runtime,
     goroutine: &Goroutine,
@@ -188,15 +189,16 @@ pub(crate) unsafe fn protect<R: Root>(
     count_all(runtime, goroutine, counts)
 }
 
+#[inline]
 fn count_all(
     runtime: &Runtime,
     goroutine: &Goroutine,
     counts: Result<ScanCounts, WalkError>,
 ) -> Result<u64, ScanError> {
     let counts = counts.map_err(|error| ScanError { goroutine: goroutine.id(), error })?;
-    count(&runtime.counters().placed, counts.placed);
-    count_gone(&runtime.counters().removed, counts.removed);
-    count(&runtime.counters().finished_whole, counts.whole);
+    count(&runtime.statistics.counters.placed, counts.placed);
+    count_gone(&runtime.statistics.counters.removed, counts.removed);
+    count(&runtime.statistics.counters.finished_whole, counts.whole);
     Ok(counts.frames)
 }
 

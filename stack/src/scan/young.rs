@@ -34,7 +34,7 @@ pub(super) unsafe fn catch_up(
     let visited = unsafe {
         visit::catch_up(runtime, goroutine, scan, &|words: &[usize]| runtime.roots(words))?
     };
-    runtime.counters().scanned_stopped.fetch_add(visited, Ordering::Relaxed);
+    runtime.statistics.counters.scanned_stopped.fetch_add(visited, Ordering::Relaxed);
     bound(runtime, goroutine, scan);
     Ok(())
 }

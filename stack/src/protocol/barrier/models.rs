@@ -77,7 +77,7 @@ fn modelled(status: Status, frames: usize, barriers: &[usize]) -> Arc<Modelled> 
 
 fn place(list: &mut BarrierList, stack: &Stack, pool: &StubPool, frames: &[usize]) {
     for &frame in frames.iter().rev() {
-        let stub = pool.take().expect("enough stubs");
+        let stub = list.take(pool, false).expect("enough stubs");
         list.place(
             &mut View(stack),
             &&stack.table,
@@ -153,7 +153,7 @@ fn a_return_meets_a_removal() {
         thread.join().unwrap();
         let mut list = m.scan.lock();
         assert_eq!(list.lowest(), None);
-        list.settle_limbo(&m.pool);
+        list.end(&m.pool);
         assert_eq!(m.pool.available(), 4, "every stub came back");
     });
 }

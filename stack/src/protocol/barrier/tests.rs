@@ -2,7 +2,8 @@
 
 use super::*;
 use proptest::prelude::*;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::collections::HashMap;
 
 const STUBS: u32 = 8;
 
@@ -10,7 +11,7 @@ const STUBS: u32 = 8;
 #[derive(Default)]
 struct Model {
     slots: RefCell<Vec<usize>>,
-    table: [Cell<usize>; STUBS as usize],
+    table: RefCell<HashMap<u32, usize>>,
 }
 
 /// A signed word names its slot in the upper half.
@@ -32,10 +33,10 @@ impl Slots for &Model {
 
 impl Table for &Model {
     fn save(&self, stub: u32, return_address: usize) {
-        self.table[stub as usize].set(return_address);
+        self.table.borrow_mut().insert(stub, return_address);
     }
     fn saved(&self, stub: u32) -> usize {
-        self.table[stub as usize].get()
+        self.table.borrow()[&stub]
     }
     fn hijacked_word(&self, stub: u32) -> usize {
         1_000_000 + stub as usize
@@ -111,7 +112,7 @@ proptest! {
                         prop_assert_eq!(m.read(depth, signs(depth)), *want, "all slots are whole");
                     }
                     for frame in (0..frames).rev().step_by(every.into()) {
-                        let Some(stub) = pool.take() else { break };
+                        let Some(stub) = list.take(&pool, false) else { break };
                         let (depth, number) = ((frame + 1) * 8, (frames - frame) as i64);
                         let signed = signs(depth);
                         list.place(&mut m, &table, Barrier { depth, stub, frame: number, signed });
@@ -123,8 +124,7 @@ proptest! {
             let youngest = true_returns.len() * 8;
             prop_assert!(depths.iter().all(|d| *d <= youngest), "none in a frame that was left");
         }
-        list.leave(&pool, 0);
-        list.settle_limbo(&pool);
+        list.end(&pool);
         prop_assert_eq!(pool.available(), STUBS as usize);
     }
 }
@@ -219,7 +219,63 @@ fn each_barrier_that_is_left_counts_but_not_the_one_in_the_slot_returned_to() {
     }
     assert_eq!(list.leave(&pool, 16), Settled { leapfrogged: 3, ..Settled::default() });
     assert_eq!(list.unhit().iter().map(|b| b.depth).collect::<Vec<_>>(), [8, 16]);
-    assert_eq!(pool.available(), STUBS as usize - 2);
+    assert_eq!(list.stubs() + pool.available(), STUBS as usize);
+    assert_eq!(list.end(&pool), Settled { leapfrogged: 2, ..Settled::default() });
+    assert_eq!((list.stubs(), pool.available()), (0, STUBS as usize));
+}
+
+/// A list with `barriers` barriers, one in every slot of 8 bytes, that it has taken from the pool.
+fn placed(model: &Model, pool: &StubPool, barriers: usize) -> BarrierList {
+    model.slots.borrow_mut().extend(1..=barriers);
+    let (mut m, mut list) = (model, BarrierList::default());
+    for at in 1..=barriers {
+        let stub = list.take(pool, false).expect("there are more than slots");
+        let barrier = Barrier { depth: at * 8, stub, frame: 0, signed: false };
+        list.place(&mut m, &model, barrier);
+    }
+    list
+}
+
+#[test]
+fn the_last_stubs_that_were_hit_are_at_hand_for_the_next_barriers() {
+    let (model, pool) = (Model::default(), StubPool::new(0..64));
+    let mut list = placed(&model, &pool, 20);
+    assert_eq!((list.stubs(), pool.available()), (20, 44));
+    let mut last = 0;
+    for at in (1..=20).rev() {
+        last = list.lowest().expect("one is left").stub;
+        list.hit(&mut &model, &&model, &pool, at * 8, last).expect("the lowest one");
+        assert_eq!(list.stubs() + pool.available(), 64);
+        assert!(list.stubs() <= at - 1 + 8, "few are at hand");
+    }
+    let at_hand = list.stubs();
+    assert!(at_hand > 0);
+    assert_eq!(list.take(&pool, true), Some(last), "not the pool's");
+    assert_eq!((list.stubs(), pool.available()), (at_hand - 1, 64 - at_hand));
+    // A whole scan leaves none at hand.
+    list.remove_all(&mut &model, &&model, &pool, 0, false);
+    assert_eq!((list.stubs(), pool.available()), (0, 63));
+    assert_eq!(list.end(&pool), Settled::default());
+}
+
+#[test]
+fn a_pool_that_runs_short_gets_each_stub_back_at_once_until_it_has_plenty() {
+    let (model, pool) = (Model::default(), StubPool::new(0..64));
+    let mut list = placed(&model, &pool, 57);
+    assert!(pool.is_short(), "less than an eighth is left");
+    for (at, available) in (50..=57).rev().zip(7..) {
+        assert!(pool.available() >= available, "{} at {at}", pool.available());
+        let stub = list.lowest().expect("one is left").stub;
+        list.hit(&mut &model, &&model, &pool, at * 8, stub).expect("the lowest one");
+    }
+    // Two eighths are there once these are back, too.
+    assert!(pool.is_short());
+    list.leave(&pool, 47 * 8);
+    assert!(!pool.is_short());
+    list.end(&pool);
+    assert_eq!((list.stubs(), pool.available()), (0, 64));
+    placed(&Model::default(), &pool, 56);
+    assert!(!pool.is_short(), "just an eighth is left");
 }
 
 #[test]

@@ -35,6 +35,11 @@ pub(super) struct Pending {
 }
 
 impl Pending {
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.fresh.is_empty() && self.waiting.is_empty()
+    }
+
     /// The youngest mark.
     pub(super) fn youngest(&self) -> Option<Placement> {
         self.fresh.front().or_else(|| self.waiting.front()).copied()

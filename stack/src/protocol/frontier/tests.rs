@@ -361,7 +361,7 @@ impl Goroutine {
     /// Protects, and checks that it visits no more than one chunk.
     fn protect(&mut self, depth: usize) {
         let (memory, available) = (&self.memory, self.pool.available());
-        let (visits, stubs) = (memory.visits.get(), self.scan.barriers().stubs());
+        let (visits, barriers) = (memory.visits.get(), self.scan.barriers().unhit().len());
         let rests = self.scan.rest.is_some_and(|rest| rest < depth);
         let mut most = 0;
         let counts = self
@@ -372,7 +372,7 @@ impl Goroutine {
             })
             .unwrap();
         assert_eq!(counts.frames, memory.visits.get() - visits);
-        assert_eq!(counts.placed, (self.scan.barriers().stubs() - stubs) as u64);
+        assert_eq!(counts.placed, (self.scan.barriers().unhit().len() - barriers) as u64);
         assert!(!rests || counts.frames == 0, "a foreign call blocks the way");
         self.check_counts(counts, available, most);
         self.scan.check(&&self.memory, &&self.memory, depth);
@@ -522,14 +522,14 @@ impl Goroutine {
         }
         let (memory, available, depth) =
             (&self.memory, self.pool.available(), self.youngest().depth);
-        let (visits, stubs) = (memory.visits.get(), self.scan.barriers().stubs());
+        let (visits, barriers) = (memory.visits.get(), self.scan.barriers().unhit().len());
         let counts = self
             .scan
             .thaw(&mut access(memory, &self.pool), depth, frame.depth, |at| Walk::new(memory, at))
             .unwrap();
         assert_eq!(counts.frames, memory.visits.get() - visits);
-        let after = self.scan.barriers().stubs() as u64 + counts.removed;
-        assert_eq!(counts.placed, after - stubs as u64);
+        let after = self.scan.barriers().unhit().len() as u64 + counts.removed;
+        assert_eq!(counts.placed, after - barriers as u64);
         self.check_counts(counts, available, u64::MAX);
         self.least = self.least.min(frame.depth);
         self.change(at);
@@ -539,7 +539,7 @@ impl Goroutine {
     fn starve(&mut self, stubs: usize) {
         let memory = Memory::default();
         let mut slots = &memory;
-        self.others.leave(&self.pool, 0);
+        self.others.end(&self.pool);
         for depth in 1..=stubs {
             slots.write(depth, 1, false);
             if let Some(stub) = self.pool.take() {
@@ -709,7 +709,7 @@ proptest! {
             g.check();
         }
         g.scan.end(&g.pool);
-        g.others.leave(&g.pool, 0);
+        g.others.end(&g.pool);
         prop_assert_eq!(g.pool.available(), STUBS as usize, "every stub comes back");
         prop_assert!(g.scan.is_complete() && !g.scan.is_frozen(WORD));
         prop_assert_eq!((g.scan.epoch(), g.scan.limit()), (0, None));
