@@ -2,7 +2,9 @@
 
 use crate::arch::{SIGN_STATE, return_offset};
 use crate::stack_map::Location;
-use crate::stack_map::compact::{Index, Layout, MapRef, Maps, MapsBuilder, RootIter};
+use crate::stack_map::compact::{
+    Index, Layout, MapRef, Maps, MapsBuilder, RootIter, SlotIter, address,
+};
 use crate::stack_map::map::{StackMap, StackMapError};
 
 /// The safepoints of one region.
@@ -72,6 +74,21 @@ impl<'s> SafepointRef<'s> {
     #[inline]
     pub fn roots(&self) -> RootIter<'s> {
         self.map.roots()
+    }
+
+    /// The addresses of the live words in a frame that stands here with these pointers. As
+    /// [`Frame::slots`](crate::Frame::slots).
+    #[inline]
+    pub fn slots_at(&self, sp: usize, fp: usize) -> impl Iterator<Item = usize> + use<'s> {
+        SlotIter::of(self.roots(), sp, fp)
+    }
+
+    /// Pairs of addresses in a frame that stands here with these pointers. As
+    /// [`Frame::roots`](crate::Frame::roots).
+    #[inline]
+    pub fn roots_at(&self, sp: usize, fp: usize) -> impl Iterator<Item = (usize, usize)> + use<'s> {
+        let at = move |location| address(location, sp, fp);
+        self.roots().map(move |root| (at(root.base), at(root.derived)))
     }
 
     /// Offsets of the live words from the frame's stack pointer, in bytes. The pointers derived

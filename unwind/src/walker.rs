@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::arch::{
-    CALL_PUSHES, FRAME_POINTER, FRAME_RECORD, STACK_POINTER, WORD, opaque, without_signature,
+    CALL_PUSHES, FRAME_POINTER, FRAME_RECORD, FRAME_RECORD_RETURN, STACK_POINTER, WORD, opaque,
+    without_signature,
 };
 use crate::code::Snapshot;
 use crate::code::native::NativeStep;
@@ -15,6 +16,10 @@ use crate::return_addresses::ReturnAddresses;
 use crate::rule::{PackedRule, Recovered, Shape, UnwindRule};
 use crate::safepoint_table::{SafepointRef, SafepointTable};
 use crate::walk_error::WalkError;
+
+/// The stack is prefetched this many bytes ahead of the CFA: so many frames that the words are there
+/// when the walk is.
+const PREFETCH: usize = 1536;
 
 /// A walk over one stack, from younger frames to older ones. It allocates nothing and takes no
 /// lock.
@@ -124,6 +129,53 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
             None => self.step_by_rule()?,
         };
         self.take(step).map(Some)
+    }
+
+    /// Passes frames at safepoints that keep a frame record, as most managed frames do, and calls
+    /// `each` with the safepoint, stack pointer and frame pointer of each. It is the fastest way
+    /// through a deep stack: the state of the walk stays in machine registers, and no [`Frame`] is
+    /// made. It ends before a frame of another kind, or one that is not as its CFI says: the next
+    /// is [`next_frame`](Walker::next_frame)'s. It also ends before a frame whose return slot lies
+    /// at `end` or above, and behind `most` frames. Returns how many it has passed.
+    #[inline]
+    pub fn pass_safepoints(
+        &mut self,
+        end: usize,
+        most: u64,
+        mut each: impl FnMut(SafepointRef<'s>, usize, usize),
+    ) -> u64 {
+        let Registers { mut pc, mut sp, mut fp } = self.registers;
+        let (mut safepoint, mut fp_slot) = (self.safepoint, self.fp_slot);
+        let mut passed = 0;
+        if self.is_bad(sp) {
+            return 0;
+        }
+        while passed < most
+            && let Some(here) = safepoint
+            // As in `next_frame`: the walk runs from frame pointer to frame pointer.
+            && here.has_frame_record()
+            && opaque(fp).wrapping_add(FRAME_RECORD) == sp.wrapping_add(here.cfa_offset())
+        {
+            let record = opaque(fp);
+            let cfa = record.wrapping_add(FRAME_RECORD);
+            let return_slot = record.wrapping_add(FRAME_RECORD_RETURN);
+            if record < sp || cfa > self.end || return_slot >= end {
+                break;
+            }
+            self.memory.prefetch(cfa.wrapping_add(PREFETCH));
+            let Some([saved_fp, found]) = self.memory.read_two(record) else { break };
+            let found = without_signature(found);
+            let return_address = self.returns.original(found).unwrap_or(found);
+            each(here, sp, fp);
+            passed += 1;
+            if return_address != pc {
+                safepoint = self.look_up(return_address);
+            }
+            (pc, sp, fp, fp_slot) = (return_address, cfa, saved_fp, Some(record));
+        }
+        self.registers = Registers { pc, sp, fp };
+        (self.safepoint, self.fp_slot) = (safepoint, fp_slot);
+        passed
     }
 
     #[cold]

@@ -63,7 +63,7 @@ fn stack() -> (MemorySnapshot, Registers) {
     (MemorySnapshot { start: STACK, words }, Registers { pc: IN_F0, sp: STACK, fp: at(4) })
 }
 
-fn walk<R: ReturnAddresses>(
+fn walk<R: ReturnAddresses + Copy>(
     code: &Code,
     memory: &MemorySnapshot,
     returns: R,
@@ -71,12 +71,75 @@ fn walk<R: ReturnAddresses>(
 ) -> Result<Vec<(FrameKind, usize, usize)>, WalkError> {
     let snapshot = code.snapshot();
     let mut walker = Walker::new(&snapshot, memory, returns, registers, memory.bounds());
-    let mut frames = Vec::new();
-    while let Some(frame) = walker.next_frame()? {
-        frames.push((frame.kind, frame.pc, (frame.cfa - STACK) / 8));
+    let (mut frames, mut live) = (Vec::new(), Vec::new());
+    let result = loop {
+        match walker.next_frame() {
+            Ok(Some(frame)) => {
+                frames.push((frame.kind, frame.pc, (frame.cfa - STACK) / 8));
+                live.push((frame.sp, frame.slots().collect(), frame.roots().collect()));
+            }
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    for most in [1, 2, u64::MAX] {
+        let walker = Walker::new(&snapshot, memory, returns, registers, memory.bounds());
+        assert_eq!(pass(walker, most), (live.clone(), result), "at most {most} in a row");
     }
+    result?;
     assert_eq!(walker.next_frame().map(|frame| frame.is_none()), Ok(true), "the end stays the end");
     Ok(frames)
+}
+
+/// The stack pointer, the slots and the roots of a frame.
+type Live = (usize, Vec<usize>, Vec<(usize, usize)>);
+
+/// The frames of a walk that passes safepoints, at most so many in a row.
+fn pass<R: ReturnAddresses>(
+    mut walker: Walker<'_, &MemorySnapshot, R>,
+    most: u64,
+) -> (Vec<Live>, Result<(), WalkError>) {
+    let mut live = Vec::new();
+    loop {
+        let before = live.len();
+        let passed = walker.pass_safepoints(usize::MAX, most, |safepoint, sp, fp| {
+            live.push((
+                sp,
+                safepoint.slots_at(sp, fp).collect(),
+                safepoint.roots_at(sp, fp).collect(),
+            ));
+        });
+        assert_eq!(passed as usize, live.len() - before);
+        assert!(passed <= most);
+        match walker.next_frame() {
+            Ok(Some(frame)) => {
+                live.push((frame.sp, frame.slots().collect(), frame.roots().collect()));
+            }
+            Ok(None) => return (live, Ok(())),
+            Err(error) => return (live, Err(error)),
+        }
+    }
+}
+
+#[test]
+fn frames_in_a_row_are_passed_up_to_a_return_slot() {
+    let code = code();
+    let (memory, registers) = stack();
+    let snapshot = code.snapshot();
+    let all = pass(Walker::new(&snapshot, &memory, (), registers, memory.bounds()), 0).0;
+    for (end, frames) in [(STACK + 5 * 8, 0), (STACK + 6 * 8, 1), (STACK + 13 * 8, 1)]
+        .into_iter()
+        .chain([(STACK + 14 * 8, 2), (STACK + 21 * 8, 2), (STACK + 22 * 8, 3)])
+    {
+        let mut walker = Walker::new(&snapshot, &memory, (), registers, memory.bounds());
+        let mut seen = Vec::new();
+        let passed = walker.pass_safepoints(end, 9, |_, sp, _| seen.push(sp));
+        assert_eq!((passed, seen.len()), (frames, frames as usize), "up to {end:#x}");
+        assert_eq!(seen, all[..seen.len()].iter().map(|frame| frame.0).collect::<Vec<_>>());
+        let next = walker.next_frame().unwrap().unwrap();
+        assert_eq!(next.sp, all[seen.len()].0, "the walk goes on there");
+        assert_eq!(next.fp_slot.is_some(), frames > 0, "it knows where the frame pointer is");
+    }
 }
 
 #[test]

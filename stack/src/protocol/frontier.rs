@@ -50,13 +50,15 @@
 //! "Generational stack collection and profile-driven pretenuring" (PLDI 1998), and Yuasa, Nakagawa
 //! et al., "Return barrier" (2002).
 
-use crate::protocol::barrier::{Barrier, BarrierList, Settled, Slots, StubPool, Table, UnknownHit};
+use crate::protocol::barrier::{BarrierList, Settled, Slots, StubPool, Table, UnknownHit};
 use crate::protocol::sync::{LeftOut, left_out};
 use access::{Budget, Frames, Position, RescanStart, ScanCounts, Spacing, StackAccess};
 use pending::{Pending, Placement};
+use unscanned::Unscanned;
 
 pub(crate) mod access;
 mod pending;
+mod unscanned;
 mod unvisited;
 mod watched;
 pub(crate) mod young;
@@ -67,43 +69,6 @@ struct Placed {
     barriers: u64,
     /// There was a place for a barrier that cannot wait, and no stub.
     short: bool,
-}
-
-/// A scan that is not complete.
-#[derive(Clone, Copy, Debug)]
-struct Unscanned {
-    at: Position,
-    /// Depth of the stack pointer that the scan began at.
-    from: usize,
-    spacing: Spacing,
-    /// Frames visited so far.
-    frames: u64,
-    /// The owner of this barrier's slot is the last frame to visit: beyond it the barriers of an
-    /// earlier scan still hold. `None`: to the end.
-    until: Option<Barrier>,
-    /// The scan also ends at a foreign call at less depth than this: it has not returned since an
-    /// earlier scan visited it. 0: there is none.
-    reached: usize,
-}
-
-impl Unscanned {
-    fn is_due(&self, slot: usize) -> bool {
-        match self.spacing {
-            Spacing::Doubling(distance) => self.from.saturating_sub(slot) >= distance,
-            Spacing::EveryFrame => true,
-            Spacing::Never => false,
-        }
-    }
-
-    /// Uses up the distances that `slot` has passed. One huge frame may span several doublings, and
-    /// gets one barrier.
-    fn use_up(&mut self, slot: usize) {
-        if let Spacing::Doubling(distance) = &mut self.spacing {
-            while self.from.saturating_sub(slot) >= *distance {
-                *distance *= 2;
-            }
-        }
-    }
 }
 
 /// The state of one goroutine's scan, and its barriers.
@@ -436,7 +401,12 @@ impl StackScan {
     fn advance<F: Frames>(&mut self, frames: &mut F, budget: Budget) -> Result<u64, F::Error> {
         let Some(mut scan) = self.unscanned else { return Ok(0) };
         let (first, top) = (scan.frames, scan.at.depth);
-        while let Some(slot) = frames.visit()? {
+        loop {
+            let stop = scan.next_stop(top, budget);
+            // The frame that spends the budget is not among them.
+            let most = budget.frames.saturating_sub(scan.frames - first + 1);
+            scan.frames += frames.visit_plain(stop, most);
+            let Some(slot) = frames.visit()? else { break };
             scan.frames += 1;
             if scan.until.is_some_and(|b| b.depth == slot) {
                 break;

@@ -186,17 +186,31 @@ impl<R: Root> LiveFrames<'_, R> {
 impl<R: Root> Frames for LiveFrames<'_, R> {
     type Error = WalkError;
 
-    // Always: the loop over frames then keeps the walk, and the bounds of the stubs, in registers.
-    #[inline(always)]
+    #[inline]
     fn visit(&mut self) -> Result<Option<usize>, WalkError> {
         let Some(frame) = next_frame(&mut self.walker)? else { return Ok(None) };
-        R::of_frame(&frame, &self.bounds, &mut self.roots);
+        if let Some(safepoint) = frame.safepoint {
+            // SAFETY: the walker has checked that the frame lies within the stack; it stands still
+            // or is frozen.
+            unsafe {
+                R::of_frame(safepoint, (frame.sp, frame.fp), &self.bounds, &mut self.roots);
+            }
+        }
         if frame.kind == FrameKind::Callback && self.runtime.config.ambiguous_native_roots {
             self.visit_native_frames(&frame);
         }
         let depth = frame.return_slot.map_or(0, |slot| self.bounds.end - slot);
         self.last = Some(frame);
         Ok(Some(depth))
+    }
+
+    #[inline]
+    fn visit_plain(&mut self, beyond: usize, most: u64) -> u64 {
+        let LiveFrames { walker, bounds, roots, .. } = self;
+        walker.pass_safepoints(bounds.end.saturating_sub(beyond), most, |safepoint, sp, fp| {
+            // SAFETY: as in `visit`.
+            unsafe { R::of_frame(safepoint, (sp, fp), bounds, roots) };
+        })
     }
 
     #[cold]

@@ -2,7 +2,7 @@
 
 use crate::goroutine::Goroutine;
 use crate::word::Word;
-use stackmark_unwind::Frame;
+use stackmark_unwind::SafepointRef;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -39,9 +39,17 @@ pub(crate) trait Root: Copy {
     /// Fills a buffer.
     const NONE: Self;
 
-    /// Gives the roots of a frame to `to`. A pointer into the stack itself is none: moves rewrite
-    /// it.
-    fn of_frame(frame: &Frame<'_>, stack: &Range<usize>, to: &mut RootBuffer<'_, Self>);
+    /// Gives the roots of a frame to `to`, which stands at a safepoint with this stack pointer and
+    /// frame pointer. A pointer into the stack itself is none: moves rewrite it.
+    ///
+    /// # Safety
+    /// The frame lies within the stack, and other threads change it by atomic stores alone.
+    unsafe fn of_frame(
+        safepoint: SafepointRef<'_>,
+        pointers: (usize, usize),
+        stack: &Range<usize>,
+        to: &mut RootBuffer<'_, Self>,
+    );
 
     /// Gives a word that may be a reference to `to`. 0 and pointers into the stack are none.
     ///
@@ -75,6 +83,7 @@ impl<'r, R: Root> RootBuffer<'r, R> {
         }
     }
 
+    #[cold]
     fn flush(&mut self) {
         (self.to)(&self.roots[..self.count]);
         self.count = 0;
@@ -102,10 +111,16 @@ unsafe fn load(at: usize) -> usize {
 impl Root for usize {
     const NONE: usize = 0;
 
-    #[inline]
-    fn of_frame(frame: &Frame<'_>, stack: &Range<usize>, to: &mut RootBuffer<'_, usize>) {
-        for slot in frame.slots() {
-            // SAFETY: the walker has checked that the frame lies within the stack, and registration
+    // Always: it is the body of the loop over frames.
+    #[inline(always)]
+    unsafe fn of_frame(
+        safepoint: SafepointRef<'_>,
+        (sp, fp): (usize, usize),
+        stack: &Range<usize>,
+        to: &mut RootBuffer<'_, usize>,
+    ) {
+        for slot in safepoint.slots_at(sp, fp) {
+            // SAFETY: the frame lies within the stack by our contract, and registration has checked
             // that the slots of a safepoint lie within its frame.
             unsafe { usize::ambiguous(slot, stack, to) };
         }
@@ -137,8 +152,14 @@ impl Root for usize {
 impl Root for RootSlot {
     const NONE: RootSlot = RootSlot::Ambiguous(0);
 
-    fn of_frame(frame: &Frame<'_>, stack: &Range<usize>, to: &mut RootBuffer<'_, RootSlot>) {
-        for (base, derived) in frame.roots() {
+    #[inline]
+    unsafe fn of_frame(
+        safepoint: SafepointRef<'_>,
+        (sp, fp): (usize, usize),
+        stack: &Range<usize>,
+        to: &mut RootBuffer<'_, RootSlot>,
+    ) {
+        for (base, derived) in safepoint.roots_at(sp, fp) {
             // SAFETY: as for words.
             let word = unsafe { load(base) };
             if word != 0 && !stack.contains(&word) {

@@ -275,7 +275,10 @@ pub(crate) unsafe fn visit<R: Root>(
     };
     let mut visited = Visited::default();
     let fail = |error| ScanError { goroutine: goroutine.id(), error };
-    while let Some(slot) = frames.visit().map_err(fail)? {
+    let stop = last.map_or(0, |(depth, _)| depth);
+    loop {
+        visited.frames += frames.visit_plain(stop, u64::MAX);
+        let Some(slot) = frames.visit().map_err(fail)? else { break };
         visited.frames += 1;
         if let Some((_, beyond)) = last.filter(|(depth, _)| *depth == slot) {
             visited.skipped = beyond;

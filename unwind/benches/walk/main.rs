@@ -257,7 +257,11 @@ fn run(quick: bool) {
     for (name, time) in
         ["mono", "poly1024"].into_iter().zip(managed::measure(if quick { 21 } else { 101 }))
     {
-        figures.push((format!("walk_managed_{name}_ns"), time, "ns"));
+        let [frame_by_frame, in_a_row, frame_pointers] = time;
+        figures.push((format!("walk_managed_{name}_ns"), frame_by_frame, "ns"));
+        figures.push((format!("walk_managed_row_{name}_ns"), in_a_row, "ns"));
+        let ratio = in_a_row / frame_pointers;
+        figures.push((format!("walk_managed_row_{name}_vs_fp"), ratio, "x"));
     }
     figures.push(("safepoint_bytes".into(), managed::safepoint_bytes(), "B"));
     drop(machine);

@@ -87,8 +87,9 @@ pub(crate) fn safepoint_bytes() -> f64 {
     bytes as f64 / count as f64
 }
 
-/// Nanoseconds a frame, for one function and for many.
-pub(crate) fn measure(rounds: usize) -> [f64; 2] {
+/// Nanoseconds a frame, for one function and for many: frame by frame, in a row, and along the
+/// frame pointers alone.
+pub(crate) fn measure(rounds: usize) -> [[f64; 3]; 2] {
     let code = code();
     [1, FUNCTIONS].map(|functions| {
         let mut state = 1_u64;
@@ -102,27 +103,61 @@ pub(crate) fn measure(rounds: usize) -> [f64; 2] {
             stack[frame * WORDS + WORDS - 1] =
                 if last { ENTRY + 16 } else { CODE + next * FUNCTION + return_offset(0) };
         }
-        let mut times: Vec<f64> = (0..rounds)
-            .map(|_| {
-                let snapshot = code.snapshot();
-                let bounds = base..base + stack.len() * 8;
-                // SAFETY: the vector, which stays in place.
-                let memory = unsafe { LiveMemory::new(bounds.clone()) };
-                let registers =
-                    Registers { pc: CODE + return_offset(0), sp: base, fp: base + (WORDS - 2) * 8 };
-                let begun = Instant::now();
-                let mut walker = Walker::new(&snapshot, &memory, (), registers, bounds);
-                let mut slots = 0;
-                let mut frames = 0;
-                while let Some(frame) = walker.next_frame().expect("a whole stack") {
-                    slots += frame.slots().sum::<usize>();
-                    frames += 1;
+        let bounds = base..base + stack.len() * 8;
+        let registers =
+            Registers { pc: CODE + return_offset(0), sp: base, fp: base + (WORDS - 2) * 8 };
+        let frame_by_frame = || {
+            let snapshot = code.snapshot();
+            // SAFETY: the vector, which stays in place.
+            let memory = unsafe { LiveMemory::new(bounds.clone()) };
+            let mut walker = Walker::new(&snapshot, &memory, (), registers, bounds.clone());
+            let (mut slots, mut frames) = (0, 0);
+            while let Some(frame) = walker.next_frame().expect("a whole stack") {
+                slots += frame.slots().sum::<usize>();
+                frames += 1;
+            }
+            (frames, slots)
+        };
+        let in_a_row = || {
+            let snapshot = code.snapshot();
+            // SAFETY: as above.
+            let memory = unsafe { LiveMemory::new(bounds.clone()) };
+            let mut walker = Walker::new(&snapshot, &memory, (), registers, bounds.clone());
+            let (mut slots, mut frames) = (0, 0);
+            loop {
+                frames += walker.pass_safepoints(usize::MAX, u64::MAX, |safepoint, sp, fp| {
+                    slots += safepoint.slots_at(sp, fp).sum::<usize>();
+                });
+                if walker.next_frame().expect("a whole stack").is_none() {
+                    return (frames as usize, slots);
                 }
+                frames += 1;
+            }
+        };
+        let along_frame_pointers = || {
+            let (mut fp, mut sum) = (registers.fp as *const usize, 0);
+            for _ in 0..FRAMES {
+                // SAFETY: the frames keep a frame pointer each.
+                unsafe {
+                    sum ^= *fp.add(1);
+                    fp = *fp as *const usize;
+                }
+            }
+            // The oldest frame has none.
+            (FRAMES + 1, sum)
+        };
+        let mut times = [const { Vec::new() }; 3];
+        for _ in 0..rounds {
+            let walks: [&dyn Fn() -> (usize, usize); 3] =
+                [&frame_by_frame, &in_a_row, &along_frame_pointers];
+            for (walk, times) in walks.into_iter().zip(&mut times) {
+                let begun = Instant::now();
+                let (frames, sum) = walk();
+                times.push(begun.elapsed().as_nanos() as f64 / FRAMES as f64);
                 assert_eq!(frames, FRAMES + 1);
-                black_box(slots);
-                begun.elapsed().as_nanos() as f64 / FRAMES as f64
-            })
-            .collect();
-        super::median(&mut times)
+                black_box(sum);
+            }
+        }
+        times.map(|mut times| super::median(&mut times))
     })
 }

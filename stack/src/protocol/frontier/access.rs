@@ -33,6 +33,12 @@ pub(crate) trait Frames {
     /// # Errors
     /// The stack cannot be walked.
     fn visit(&mut self) -> Result<Option<usize>, Self::Error>;
+    /// Visits frames in a row as long as each is plain: a managed one, with a return slot deeper than
+    /// `beyond`. Visits at most `most`, and may visit fewer. Returns how many. Before the other
+    /// methods ask about the last visited frame comes [`Frames::visit`].
+    fn visit_plain(&mut self, _beyond: usize, _most: u64) -> u64 {
+        0
+    }
     /// As [`Frames::visit`], but does not visit the roots of the frame.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ mod exact;
 use super::access::FramePointer;
 use super::young::YoungBound;
 use super::*;
-use crate::protocol::barrier::Refusal;
+use crate::protocol::barrier::{Barrier, Refusal};
 use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -144,6 +144,18 @@ impl Frames for Walk<'_> {
         frame.seen = Some(frame.version);
         self.memory.visits.set(self.memory.visits.get() + 1);
         Ok(Some(frame.slot))
+    }
+    fn visit_plain(&mut self, beyond: usize, most: u64) -> u64 {
+        let mut visited = 0;
+        while visited < most && self.left > 0 {
+            let frame = self.memory.frames.borrow()[self.left - 1];
+            if !matches!(frame.kind, Kind::Managed { .. }) || frame.slot <= beyond {
+                break;
+            }
+            let Ok(_) = self.visit();
+            visited += 1;
+        }
+        visited
     }
     fn pass(&mut self) -> Result<Option<usize>, Infallible> {
         let Some(next) = self.left.checked_sub(1) else { return Ok(None) };

@@ -23,9 +23,10 @@
 //! Barriers of earlier scans are thinned out, so a goroutine has O(log depth) barriers however
 //! often it catches up.
 
+use super::StackScan;
 use super::access::{Frames, Position, Spacing, StackAccess};
 use super::pending::Placement;
-use super::{StackScan, Unscanned};
+use super::unscanned::Unscanned;
 use crate::protocol::barrier::{Settled, Slots, StubPool, Table};
 use crate::protocol::sync::{LeftOut, left_out};
 
