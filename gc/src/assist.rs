@@ -53,6 +53,11 @@ impl AssistPacer {
         self.room.store(if goal == usize::MAX { 0 } else { room as u64 }, Relaxed);
     }
 
+    /// Marking is complete: no assists are due until the next cycle begins.
+    pub(crate) fn end(&self) {
+        self.room.store(0, Relaxed);
+    }
+
     /// Bytes that mutators have traced in this cycle; between cycles, in the last one.
     pub(crate) fn assisted(&self) -> u64 {
         self.assisted.load(Relaxed)
@@ -118,6 +123,8 @@ mod tests {
         assert_eq!(pacer.debt(2 << 20, 8 << 20), 2 << 20);
         // Far beyond the goal: the debt is never more than there is.
         assert_eq!(pacer.debt(1 << 30, 9 << 20), 1 << 20);
+        pacer.end();
+        assert_eq!(pacer.debt(1 << 30, 0), 0);
         pacer.begin(10 << 20, 8 << 20, usize::MAX);
         assert_eq!(pacer.debt(1 << 30, 0), 0);
     }

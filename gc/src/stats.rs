@@ -16,7 +16,8 @@ pub struct CycleStats {
     pub rescanned: u64,
     /// Frames of the same stacks that did not have to be visited again.
     pub skipped: u64,
-    /// How long the world was stopped.
+    /// How long the world was stopped: the longer stop of a cycle that stopped it twice, to clear
+    /// many weak references in between.
     pub world_stop_ns: u64,
     /// From the request to stop the world until all machines stood.
     pub time_to_stop_ns: u64,

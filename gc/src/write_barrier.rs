@@ -197,6 +197,11 @@ impl WriteBarrier {
         }
     }
 
+    /// Whether the word refers to an object that is not marked.
+    pub(crate) fn is_unmarked(&self, word: usize) -> bool {
+        self.sink.is_unmarked(word)
+    }
+
     /// Shades a word on behalf of a thread that has no buffer.
     pub(crate) fn shade(&self, word: usize) {
         if self.sink.is_unmarked(word) {

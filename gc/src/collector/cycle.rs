@@ -6,7 +6,7 @@ use stackmark_stack::{
     Activity, CycleDriver, CycleStopped, NextCycle, ScanError, ScanScope, Straggler, Visited,
 };
 
-use super::phases::{self, Closed, Closing, Opening};
+use super::phases::{self, Closed, Closing, Completing, Opening};
 use super::plan::{Plan, Planner, Rescan};
 use super::state::CollectorState;
 use crate::generation::Generation;
@@ -151,23 +151,49 @@ impl<'a, H: Heap> Cycle<'a, H> {
         }
     }
 
+    /// Completes marking in a stopped world, and clears the weak references while the world runs
+    /// again.
+    fn clear_weak(&mut self) -> Result<Cleared, CycleError> {
+        let collector = self.collector;
+        let marker = &mut *self.marker;
+        let pause = collector.runtime.observed().span(Activity::Pause, 0);
+        let stopping = Instant::now();
+        let rescans = self.plan.rescan != Rescan::Never;
+        let (rescanned, held) = self.stacks.stop_world(|world| {
+            let mut end = EndOfMarking { collector, marker, world, rescans };
+            let rescanned = phases::complete(&mut end)?;
+            Ok::<_, CycleError>((rescanned, collector.weak.hold(|| end.drain())))
+        })?;
+        let world_stop = stopping.elapsed();
+        drop(pause);
+        // There is no marking left to help with.
+        collector.assists.end();
+        let due = collector.weak.clear(held, |word| collector.is_marked(word), || marker.drain());
+        // What scans that began meanwhile have left.
+        marker.drain();
+        Ok(Cleared { due, stop: FirstStop { rescanned, nanos: nanos(world_stop) } })
+    }
+
     /// Stops the world, completes the marking and condemns what is unmarked.
     fn terminate(&mut self) -> Result<DueCallbacks, CycleError> {
         let collector = self.collector;
+        let cleared = if collector.weak.is_large() { Some(self.clear_weak()?) } else { None };
         let (marker, planner) = (&mut *self.marker, &mut *self.planner);
         let (number, plan, begun) = (self.number, &self.plan, self.begun);
         let allocated_before = self.allocated_before;
         let runtime = &*collector.runtime;
+        // What has been marked by then is all, and so there is nothing to visit again.
+        let rescans = plan.rescan != Rescan::Never && cleared.is_none();
+        let (due, earlier) = cleared.map(|cleared| (cleared.due, cleared.stop)).unzip();
         let pause = runtime.observed().span(Activity::Pause, 0);
         let stopping = Instant::now();
         let stopped = self.stacks.stop_world(|world| {
             let time_to_stop = stopping.elapsed();
             let straggler = world.straggler();
             let mut ending = Ending {
-                collector,
-                marker,
+                end: EndOfMarking { collector, marker, world, rescans },
+                due,
                 planner,
-                world,
                 number,
                 plan,
                 begun,
@@ -182,15 +208,19 @@ impl<'a, H: Heap> Cycle<'a, H> {
         let (time_to_stop, stopped_last, rescanned, due, marked, measured, maxima) = stopped?;
         let (longest_hold_ns, deepest_frames) = maxima;
         drop(pause);
-        let world_stop = stopping.elapsed();
+        let world_stop = nanos(stopping.elapsed());
         self.stacks.let_go();
         runtime.trim_stacks();
+        let (rescanned, world_stop) = earlier.map_or((rescanned, world_stop), |earlier| {
+            collector.record_stop(earlier.nanos.min(world_stop));
+            (earlier.rescanned, earlier.nanos.max(world_stop))
+        });
         self.collector.record(CycleStats {
             minor: self.plan.is_minor(),
             deepest_frames,
             rescanned: rescanned.frames,
             skipped: rescanned.skipped,
-            world_stop_ns: nanos(world_stop),
+            world_stop_ns: world_stop,
             time_to_stop_ns: nanos(time_to_stop),
             stopped_last,
             answered_last: self.answered_last,
@@ -237,12 +267,55 @@ impl<H: Heap> Opening for Cycle<'_, H> {
     }
 }
 
-/// The end of a cycle, in the stopped world.
-struct Ending<'a, 'w, H: Heap> {
+/// What is left of a stop that completed marking, of which the weak references are cleared.
+struct Cleared {
+    due: DueCallbacks,
+    stop: FirstStop,
+}
+
+/// The first of a cycle's two stops.
+struct FirstStop {
+    rescanned: Visited,
+    nanos: u64,
+}
+
+/// The end of marking, in the stopped world.
+struct EndOfMarking<'a, 'w, H: Heap> {
     collector: &'a CollectorState<H>,
     marker: &'a mut Marker<H>,
-    planner: &'a mut Planner,
     world: &'a mut CycleStopped<'w>,
+    /// Stacks that have run since their scan are visited again.
+    rescans: bool,
+}
+
+impl<H: Heap> Completing for EndOfMarking<'_, '_, H> {
+    type Error = CycleError;
+    type Visited = Visited;
+
+    fn take_buffers(&mut self) {
+        self.collector.barrier.take_buffers();
+    }
+
+    fn finish_stacks(&mut self) -> Result<Visited, CycleError> {
+        if self.rescans {
+            Ok(self.world.rescan_dirty()?)
+        } else {
+            self.world.finish_scans()?;
+            Ok(Visited::default())
+        }
+    }
+
+    fn drain(&mut self) {
+        self.marker.drain();
+    }
+}
+
+/// The end of a cycle, in the stopped world.
+struct Ending<'a, 'w, H: Heap> {
+    end: EndOfMarking<'a, 'w, H>,
+    /// The callbacks that are due, if weak references are cleared already.
+    due: Option<DueCallbacks>,
+    planner: &'a mut Planner,
     number: u64,
     plan: &'a Plan,
     begun: Instant,
@@ -250,36 +323,38 @@ struct Ending<'a, 'w, H: Heap> {
     measured: CycleMeasurement,
 }
 
-impl<H: Heap> Closing for Ending<'_, '_, H> {
+impl<H: Heap> Completing for Ending<'_, '_, H> {
     type Error = CycleError;
     type Visited = Visited;
-    type Due = DueCallbacks;
-    type Marked = Marked;
 
     fn take_buffers(&mut self) {
-        self.collector.barrier.take_buffers();
+        self.end.take_buffers();
     }
 
     fn finish_stacks(&mut self) -> Result<Visited, CycleError> {
-        if self.plan.rescan == Rescan::Never {
-            self.world.finish_scans()?;
-            Ok(Visited::default())
-        } else {
-            Ok(self.world.rescan_dirty()?)
-        }
+        self.end.finish_stacks()
     }
 
     fn drain(&mut self) {
-        self.marker.drain();
+        self.end.drain();
     }
+}
+
+impl<H: Heap> Closing for Ending<'_, '_, H> {
+    type Due = DueCallbacks;
+    type Marked = Marked;
 
     fn process_weak(&mut self) -> DueCallbacks {
-        let collector = self.collector;
-        collector.weak.process(|word| collector.is_marked(word), || self.marker.drain())
+        let (collector, end) = (self.end.collector, &mut self.end);
+        let clear = || {
+            let held = collector.weak.hold(|| end.drain());
+            collector.weak.clear(held, |word| collector.is_marked(word), || end.drain())
+        };
+        self.due.take().unwrap_or_else(clear)
     }
 
     fn verify(&mut self) -> Result<(), CycleError> {
-        let collector = self.collector;
+        let collector = self.end.collector;
         if !collector.verify {
             return Ok(());
         }
@@ -287,10 +362,11 @@ impl<H: Heap> Closing for Ending<'_, '_, H> {
         collector.globals.visit(|words| verifier.roots(RootKind::Global, words));
         collector.handles.visit(|words| verifier.roots(RootKind::Handle, words));
         collector.weak.visit_values(|word| verifier.roots(RootKind::WeakValue, &[word]));
-        self.world.visit_all(&mut |words| verifier.roots(RootKind::Goroutine, words))?;
+        self.end.world.visit_all(&mut |words| verifier.roots(RootKind::Goroutine, words))?;
         if let Err(mut error) = verifier.finish() {
             if error.root.kind == RootKind::Goroutine {
-                error.place = self.world.find_root(error.root.word)?.map(|place| place.to_string());
+                error.place =
+                    self.end.world.find_root(error.root.word)?.map(|place| place.to_string());
             }
             return Err(CycleError::Unmarked { cycle: self.number, error });
         }
@@ -298,19 +374,19 @@ impl<H: Heap> Closing for Ending<'_, '_, H> {
     }
 
     fn turn_off(&mut self) {
-        self.collector.barrier.turn_off(self.plan.remembers_stores);
+        self.end.collector.barrier.turn_off(self.plan.remembers_stores);
     }
 
     fn close_marking(&mut self) -> Marked {
-        self.marker.close()
+        self.end.marker.close()
     }
 
     /// Also decides when the next cycle begins.
     fn condemn(&mut self, marked: &Marked) {
-        let CollectorState { heap, runtime, .. } = self.collector;
+        let CollectorState { heap, runtime, .. } = self.end.collector;
         let allocated = heap.allocated_since_cycle().saturating_sub(self.allocated_before);
         heap.end_cycle(*marked, BY_COLLECTOR);
-        self.world.end_scanning(if self.plan.watches_stacks {
+        self.end.world.end_scanning(if self.plan.watches_stacks {
             NextCycle::MayBeShort
         } else {
             NextCycle::IsWhole

@@ -12,7 +12,8 @@
 //!    follows one that leaves frames. In a minor cycle that is so from step 3 on.
 //! 5. When there is nothing left to trace again, the world stops. The write barrier's buffers are
 //!    taken, stacks that have run since their scan are rescanned up to their watermark, and the
-//!    rest is traced. The write barrier goes off.
+//!    rest is traced. Weak references are cleared, and the write barrier goes off. Many weak
+//!    references are cleared while the world runs: it stops once more before the barrier goes off.
 //! 6. The world runs again; what was not marked is swept.
 //!
 //! What step 5 visits of stacks is bounded, and so is the stop, whatever goroutines do: let dirty

@@ -1,5 +1,5 @@
 //! A collector for models: the shipped order of steps, over a heap whose objects are small numbers
-//! that refer to nothing. The stacks are one word of one goroutine.
+//! that refer to one other at most. The stacks are one word of one goroutine.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use stackmark_stack::OneMachine;
 use stackmark_stack::sync::{AtomicBool, AtomicUsize, Mutex, Ordering::Relaxed};
 
-use super::phases::{self, Closing, Opening};
+use super::phases::{self, Closing, Completing, Opening};
 use crate::handle::{Handle, Handles};
 use crate::weak::{Callback, WeakReferences};
 use crate::write_barrier::{Kind, Sink, WriteBarrier};
@@ -18,6 +18,8 @@ const OBJECTS: usize = 4;
 pub(crate) struct ModelHeap {
     marked: [AtomicBool; OBJECTS],
     freed: [AtomicBool; OBJECTS],
+    /// What each refers to, or 0.
+    references: [AtomicUsize; OBJECTS],
     taken: Mutex<Vec<usize>>,
 }
 
@@ -38,10 +40,27 @@ impl ModelHeap {
         self.freed[word].load(Relaxed)
     }
 
-    /// Marks what the write barrier has handed over.
+    /// Marks what the write barrier has handed over, and what that refers to.
     pub(crate) fn drain(&self) {
         let taken = std::mem::take(&mut *self.taken.lock());
-        taken.into_iter().for_each(|word| self.set_marked(word, true));
+        taken.into_iter().for_each(|word| self.mark(word));
+    }
+
+    fn mark(&self, word: usize) {
+        if !self.is_marked(word) {
+            self.set_marked(word, true);
+            self.mark(self.reference(word));
+        }
+    }
+
+    /// What the object refers to. Relaxed, as the store: plain memory of managed code.
+    pub(crate) fn reference(&self, word: usize) -> usize {
+        self.references[word].load(Relaxed)
+    }
+
+    /// Makes the object refer to another one. The caller shades that, where it must.
+    pub(crate) fn refer(&self, from: usize, to: usize) {
+        self.references[from].store(to, Relaxed);
     }
 }
 
@@ -71,6 +90,7 @@ impl ModelCollector {
         let heap = Arc::new(ModelHeap {
             marked: Default::default(),
             freed: Default::default(),
+            references: Default::default(),
             taken: Mutex::default(),
         });
         let barrier = WriteBarrier::new(kind, heap.clone());
@@ -88,24 +108,37 @@ impl ModelCollector {
 
     /// Opens a cycle. With `major` it clears the marks.
     pub(crate) fn open(&self, major: bool) {
-        phases::open(&mut Steps(self), major, major);
+        phases::open(&mut Steps(self, None), major, major);
     }
 
     /// Scans the stack, and visits the handles.
     pub(crate) fn visit_roots(&self) {
         self.world.stopped(|| self.scan_stack());
-        self.handles.visit(|words| words.iter().for_each(|word| self.heap.set_marked(*word, true)));
+        self.handles.visit(|words| words.iter().for_each(|word| self.heap.mark(*word)));
         self.heap.drain();
     }
 
     fn scan_stack(&self) {
-        self.heap.set_marked(self.stack.load(Relaxed), true);
+        self.heap.mark(self.stack.load(Relaxed));
     }
 
     /// Closes the cycle in the stopped world, and frees what is unmarked. Returns the callbacks
     /// that are due.
     pub(crate) fn close(&self) -> Vec<(Handle, Callback)> {
-        let closed = self.world.stopped(|| phases::close(&mut Steps(self)));
+        let closed = self.world.stopped(|| phases::close(&mut Steps(self, None)));
+        let Ok(closed) = closed;
+        closed.due
+    }
+
+    /// As [`ModelCollector::close`]. Weak references are cleared between two stopped worlds.
+    pub(crate) fn close_in_two_stops(&self) -> Vec<(Handle, Callback)> {
+        let heap = &self.heap;
+        let held = self.world.stopped(|| {
+            let Ok(()) = phases::complete(&mut Steps(self, None));
+            self.weak.hold(|| heap.drain())
+        });
+        let due = self.weak.clear(held, |word| heap.is_marked(word), || heap.drain());
+        let closed = self.world.stopped(|| phases::close(&mut Steps(self, Some(due))));
         let Ok(closed) = closed;
         closed.due
     }
@@ -116,9 +149,17 @@ impl ModelCollector {
         self.visit_roots();
         self.close()
     }
+
+    /// A whole cycle that closes in two stops.
+    pub(crate) fn collect_in_two_stops(&self) -> Vec<(Handle, Callback)> {
+        self.open(true);
+        self.visit_roots();
+        self.close_in_two_stops()
+    }
 }
 
-struct Steps<'m>(&'m ModelCollector);
+/// The steps, and the callbacks that are due if weak references are cleared.
+struct Steps<'m>(&'m ModelCollector, Option<Vec<(Handle, Callback)>>);
 
 impl Opening for Steps<'_> {
     fn clear_marks(&mut self) {
@@ -137,17 +178,15 @@ impl Opening for Steps<'_> {
     fn open_marking(&mut self) {}
 }
 
-impl Closing for Steps<'_> {
+impl Completing for Steps<'_> {
     type Error = Infallible;
     type Visited = ();
-    type Due = Vec<(Handle, Callback)>;
-    type Marked = ();
 
     fn take_buffers(&mut self) {
         self.0.barrier.take_buffers();
     }
     fn finish_stacks(&mut self) -> Result<(), Infallible> {
-        if self.0.kind == Kind::Insertion {
+        if self.0.kind == Kind::Insertion && self.1.is_none() {
             self.0.scan_stack();
         }
         Ok(())
@@ -155,9 +194,17 @@ impl Closing for Steps<'_> {
     fn drain(&mut self) {
         self.0.heap.drain();
     }
+}
+
+impl Closing for Steps<'_> {
+    type Due = Vec<(Handle, Callback)>;
+    type Marked = ();
+
     fn process_weak(&mut self) -> Vec<(Handle, Callback)> {
-        let heap = &self.0.heap;
-        self.0.weak.process(|word| heap.is_marked(word), || heap.drain())
+        let (heap, weak) = (&self.0.heap, &self.0.weak);
+        let clear =
+            || weak.clear(weak.hold(|| heap.drain()), |word| heap.is_marked(word), || heap.drain());
+        self.1.take().unwrap_or_else(clear)
     }
     fn verify(&mut self) -> Result<(), Infallible> {
         Ok(())

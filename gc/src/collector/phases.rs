@@ -9,6 +9,8 @@
 //! 3. The write barrier stays on until the weak references to unmarked objects are cleared. Native
 //!    code, for which the stopped world does not wait, may get a reference out of their table until
 //!    then, and shades it.
+//!    With many of them they are cleared between two stopped worlds: the first completes marking
+//!    ([`complete`]) and takes their table, the second closes the cycle.
 //! 4. Marking is closed before the heap condemns what is unmarked.
 
 use stackmark_stack::sync::{LeftOut, left_out};
@@ -48,23 +50,38 @@ pub(crate) fn open(steps: &mut impl Opening, clears_marks: bool, forgets_remembe
     steps.open_marking();
 }
 
-/// The steps at the end of a cycle, in the stopped world.
-pub(crate) trait Closing {
+/// The steps that complete marking, in a stopped world.
+pub(crate) trait Completing {
     /// Why the cycle cannot be completed.
     type Error;
     /// What the stacks' last scans have visited.
     type Visited;
-    /// Callbacks of objects that have become unreachable.
-    type Due;
-    /// What the cycle has marked.
-    type Marked;
     /// Takes the words that the write barrier has shaded.
     fn take_buffers(&mut self);
     /// Completes the scans of stacks.
     fn finish_stacks(&mut self) -> Result<Self::Visited, Self::Error>;
     /// Traces until nothing is left.
     fn drain(&mut self);
-    /// Clears weak references, tracing what keeps others alive.
+}
+
+/// Completes marking but for weak maps.
+///
+/// # Errors
+/// Those of the steps.
+pub(crate) fn complete<C: Completing>(steps: &mut C) -> Result<C::Visited, C::Error> {
+    steps.take_buffers();
+    let visited = steps.finish_stacks()?;
+    steps.drain();
+    Ok(visited)
+}
+
+/// The steps at the end of a cycle, in the stopped world.
+pub(crate) trait Closing: Completing {
+    /// Callbacks of objects that have become unreachable.
+    type Due;
+    /// What the cycle has marked.
+    type Marked;
+    /// Clears weak references, tracing what keeps others alive, if that has not been done.
     fn process_weak(&mut self) -> Self::Due;
     /// Walks everything again, where that is asked for.
     fn verify(&mut self) -> Result<(), Self::Error>;
@@ -88,9 +105,7 @@ pub(crate) struct Closed<C: Closing> {
 /// # Errors
 /// Those of the steps.
 pub(crate) fn close<C: Closing>(steps: &mut C) -> Result<Closed<C>, C::Error> {
-    steps.take_buffers();
-    let visited = steps.finish_stacks()?;
-    steps.drain();
+    let visited = complete(steps)?;
     let off_early = left_out(LeftOut::OffLast);
     if off_early {
         steps.turn_off();

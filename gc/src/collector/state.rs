@@ -88,6 +88,11 @@ impl<H: Heap> CollectorState<H> {
         self.history.lock().cycles
     }
 
+    /// Adds a stop to the statistics, the shorter one of a cycle that stopped the world twice.
+    pub(super) fn record_stop(&self, nanos: u64) {
+        self.pauses.record(nanos);
+    }
+
     /// Adds a cycle to the statistics. Sets its [`CycleStats::threads`].
     pub(super) fn record(&self, mut cycle: CycleStats) {
         self.pauses.record(cycle.world_stop_ns);

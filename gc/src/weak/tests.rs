@@ -40,6 +40,17 @@ impl Sink for Heap {
     }
 }
 
+impl WeakReferences {
+    /// All at once, as in one stopped world.
+    fn process(
+        &self,
+        marked: impl Fn(usize) -> bool,
+        mut drain: impl FnMut(),
+    ) -> Vec<(Handle, Callback)> {
+        self.clear(self.hold(&mut drain), marked, drain)
+    }
+}
+
 fn weak() -> (Arc<Heap>, Arc<WriteBarrier>, Arc<WeakReferences>) {
     let heap = Arc::new(Heap::default());
     let barrier = WriteBarrier::new(Kind::Insertion, heap.clone());
@@ -204,4 +215,76 @@ fn a_callback_is_due_once() {
         assert_eq!(callbacks.len(), due);
         heap.marked.iter().for_each(|mark| mark.store(false, Relaxed));
     }
+}
+
+#[test]
+fn who_asks_while_entries_are_cleared_gets_no_unmarked_object() {
+    let (heap, barrier, weak) = weak();
+    barrier.turn_on();
+    heap.mark(2);
+    let references = [2, 4, 0].map(|word| weak.create(word));
+    let map = weak.map();
+    map.insert(2, 2);
+    map.insert(4, 4);
+    map.insert(6, 0);
+    heap.shaded();
+    weak.table.lock().is_clearing = true;
+    assert_eq!(references.each_ref().map(WeakReference::get), [Some(2), None, None]);
+    let upgraded = references.each_ref().map(|reference| reference.upgrade().map(|h| h.get()));
+    assert_eq!(upgraded, [Some(2), None, None]);
+    assert_eq!([2, 4, 6].map(|key| map.get(key)), [Some(2), None, Some(0)]);
+    assert_eq!([2, 4, 6].map(|key| map.remove(key)), [Some(2), None, Some(0)]);
+    assert!(heap.shaded().is_empty(), "nothing is marked any more");
+}
+
+#[test]
+fn all_portions_of_references_are_cleared() {
+    for count in [PORTION - 1, PORTION, PORTION + 1, 3 * PORTION] {
+        let (heap, barrier, weak) = weak();
+        barrier.turn_on();
+        heap.mark(2);
+        let references: Vec<_> = (0..count).map(|at| weak.create(2 + at % 4)).collect();
+        weak.process(|word| heap.is_marked(word), || heap.drain());
+        barrier.turn_off(false);
+        for (at, reference) in references.iter().enumerate() {
+            let word = 2 + at % 4;
+            assert_eq!(reference.get(), (word < 4).then_some(word), "reference {at} of {count}");
+        }
+    }
+}
+
+#[test]
+fn a_table_is_large_with_many_entries_of_any_kind() {
+    let large = |fill: &dyn Fn(&Arc<WeakReferences>, usize) -> Box<dyn std::any::Any>| {
+        [MOST_STOPPED, MOST_STOPPED + 1].map(|entries| {
+            let (_, _, weak) = weak();
+            let _filled = fill(&weak, entries);
+            weak.is_large()
+        })
+    };
+    let references = |weak: &Arc<WeakReferences>, count| -> Box<dyn std::any::Any> {
+        Box::new((0..count).map(|_| weak.create(2)).collect::<Vec<_>>())
+    };
+    assert_eq!(large(&references), [false, true]);
+    assert_eq!(
+        large(&|weak, count| {
+            (0..count).for_each(|_| weak.on_unreachable(2, |_| ()));
+            Box::new(())
+        }),
+        [false, true]
+    );
+    assert_eq!(
+        large(&|weak, count| {
+            let map = weak.map();
+            (1..count).for_each(|key| map.insert(key, 2));
+            Box::new(map)
+        }),
+        [false, true]
+    );
+    let (_, _, weak) = weak();
+    assert!(!weak.is_large());
+    weak.count_as_large();
+    assert!(!weak.is_large(), "nothing is to be cleared");
+    let _one = weak.create(2);
+    assert!(weak.is_large());
 }

@@ -339,6 +339,10 @@ pub enum LeftOut {
     ClearFirst,
     /// The write barrier goes off after weak references are cleared.
     OffLast,
+    /// The table of weak references stays locked until the values of weak maps are traced.
+    TableHeld,
+    /// A thread that asks for a weak reference while they are cleared looks at the object's mark.
+    WeakMark,
     /// The end of marking waits for workers that have taken what came late.
     CloseWait,
     /// A goroutine that runs next is taken by one step.

@@ -51,11 +51,9 @@ impl Opening for Steps {
     }
 }
 
-impl Closing for Steps {
+impl Completing for Steps {
     type Error = &'static str;
     type Visited = usize;
-    type Due = usize;
-    type Marked = usize;
 
     fn take_buffers(&mut self) {
         self.take("take_buffers").expect("it cannot fail");
@@ -66,6 +64,12 @@ impl Closing for Steps {
     fn drain(&mut self) {
         self.take("drain").expect("it cannot fail");
     }
+}
+
+impl Closing for Steps {
+    type Due = usize;
+    type Marked = usize;
+
     fn process_weak(&mut self) -> usize {
         self.take("process_weak").expect("it cannot fail")
     }
