@@ -71,7 +71,7 @@
     blr x9
 4:  mov x0, x19
     stackmark_pop_\kept
-    b _Unwind_Resume
+    stackmark_resume_unwinding
     .cfi_endproc
     .size \name, .-\name
     .endm

@@ -23,7 +23,7 @@ stackmark_callback_landing:
     bti j
     stackmark_leave_callback
     stackmark_pop_saved
-    b _Unwind_Resume
+    stackmark_resume_unwinding
     .cfi_endproc
     .globl stackmark_callback_end
     .hidden stackmark_callback_end

@@ -59,7 +59,7 @@ stackmark_enter_landing:
     bti j
     stackmark_leave_managed
     stackmark_pop_saved
-    b _Unwind_Resume
+    stackmark_resume_unwinding
     .cfi_endproc
     .size stackmark_enter_managed, .-stackmark_enter_managed
     .globl stackmark_enter_end

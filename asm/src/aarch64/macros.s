@@ -61,3 +61,11 @@
     .cfi_def_cfa_offset 160
     str x9, [x19, #{m_system_sp}]
     .endm
+
+// The end of a landing pad whose frame is gone: x0 = exception. Not by the PLT, which may have no
+// CFI: lld writes none for it. By x16, from which a jump to a function's `bti c` is allowed.
+    .macro stackmark_resume_unwinding
+    adrp x16, :got:_Unwind_Resume
+    ldr x16, [x16, :got_lo12:_Unwind_Resume]
+    br x16
+    .endm
