@@ -6,11 +6,13 @@ typedef uintptr_t (*callback)(void *);
 
 // Where a jump goes, by either kind of it.
 struct target {
-    jmp_buf buffer;
-    void *built_in[5];
     uintptr_t value;
     void *frame;
+    jmp_buf buffer;
+    void *built_in[5];
 };
+
+_Static_assert(sizeof(struct target) <= 48 * 8, "the tests have as much room");
 
 // Calls f(argument). A jump to the target makes it return 5000 more than the jump's value.
 uintptr_t calls_under_setjmp(struct target *target, callback f, void *argument) {

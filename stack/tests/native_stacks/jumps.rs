@@ -9,17 +9,17 @@ use std::sync::OnceLock;
 #[cfg(not(any(stackmark_asan, stackmark_tsan)))]
 stackmark_stack::interpose_longjmp!();
 
-/// Where a jump goes: see `jumps.c`.
+/// Where a jump goes: see `jumps.c`. The buffers differ between architectures; this is enough.
 #[repr(C, align(16))]
 pub(crate) struct Target {
-    buffers: [u64; 25 + 5],
     value: u64,
     frame: usize,
+    buffers: [u64; 46],
 }
 
 impl Target {
     pub(crate) fn new() -> Box<Target> {
-        Box::new(Target { buffers: [0; 30], value: 0, frame: 0 })
+        Box::new(Target { value: 0, frame: 0, buffers: [0; 46] })
     }
 }
 

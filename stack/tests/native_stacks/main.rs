@@ -911,7 +911,7 @@ fn a_deep_recursion_overflows_before_the_stack_is_used_up() {
 }
 
 #[test]
-fn a_thread_is_attached_once_and_needs_a_stack_of_some_size() {
+fn a_thread_is_attached_once() {
     let setting = Setting::new(Config::default());
     setting.on(Stack::Threads, || {
         let again = attach(&setting.runtime);
@@ -926,6 +926,15 @@ fn a_thread_is_attached_once_and_needs_a_stack_of_some_size() {
         attach(&setting.runtime).expect("not attached any more");
     });
     setting.check_at_end();
+}
+
+#[test]
+fn a_stack_too_small_for_managed_code_is_refused() {
+    if libc::PTHREAD_STACK_MIN >= 128 << 10 {
+        println!("skipped: this system gives no thread so small a stack");
+        return;
+    }
+    let setting = Setting::new(Config::default());
     let small = thread::Builder::new().stack_size(64 << 10);
     let refused = AtomicBool::new(false);
     thread::scope(|scope| {
