@@ -8,6 +8,7 @@
 //! ready to run or waits for a disk. A process that polls (a monitor thread, a progress line each
 //! second) stands still too: activity counts from one part in twenty on. Output does not count.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -91,20 +92,24 @@ pub fn wait(child: &mut Child, limits: Limits) -> Result<ExitStatus, Exceeded> {
     }
 }
 
-/// The test program that runs, to be run again for a test in a process of its own. Under an
-/// emulator if it runs under one: `STACKMARK_TEST_EMULATOR` has the emulator's command.
+/// The test program that runs, to be run again for a test in a process of its own.
 ///
 /// # Panics
 /// If the system does not say which program runs.
 pub fn this_program() -> Command {
-    let program = std::env::current_exe().expect("a program that the system knows");
+    program(std::env::current_exe().expect("a program that the system knows"))
+}
+
+/// A program that was built as the test was: under an emulator if the test runs under one.
+/// `STACKMARK_TEST_EMULATOR` has the emulator's command.
+pub fn program(path: impl AsRef<OsStr>) -> Command {
     let emulator = std::env::var("STACKMARK_TEST_EMULATOR").unwrap_or_default();
     let mut words = emulator.split_whitespace();
     match words.next() {
-        None => Command::new(program),
+        None => Command::new(path),
         Some(word) => {
             let mut command = Command::new(word);
-            command.args(words).arg(program);
+            command.args(words).arg(path);
             command
         }
     }

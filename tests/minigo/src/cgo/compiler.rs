@@ -11,9 +11,10 @@ pub(crate) struct Output {
     pub(crate) messages: String,
 }
 
-/// Runs `cc` with these arguments.
+/// Runs the compiler with these arguments: `cc`, or what the variable `CC` says, as with Go.
 pub(crate) fn run(file: &str, arguments: &[String]) -> Compiled<Output> {
-    let output = Command::new("cc").env("LC_ALL", "C").args(arguments).output();
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
+    let output = Command::new(&compiler).env("LC_ALL", "C").args(arguments).output();
     match output {
         Ok(o) => Ok(Output {
             success: o.status.success(),
@@ -21,7 +22,7 @@ pub(crate) fn run(file: &str, arguments: &[String]) -> Compiled<Output> {
         }),
         Err(e) => Err(CompileError {
             place: file.into(),
-            message: format!("the C compiler cc cannot be run: {e}"),
+            message: format!("the C compiler {compiler} cannot be run: {e}"),
         }),
     }
 }

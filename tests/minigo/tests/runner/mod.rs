@@ -159,9 +159,18 @@ impl Outcome {
 
 /// Runs `minigo OPTIONS FILE`.
 pub(crate) fn minigo(options: &[&str], file: &Path) -> Outcome {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_minigo"));
+    let mut command = command();
     command.args(options).arg(file);
     run(command)
+}
+
+/// The minigo command. Under an emulator it gets the C compiler for what is emulated.
+pub(crate) fn command() -> Command {
+    let mut command = limits::program(env!("CARGO_BIN_EXE_minigo"));
+    if let Ok(prefix) = std::env::var("STACKMARK_TEST_EMULATED") {
+        command.env("CC", format!("{prefix}gcc"));
+    }
+    command
 }
 
 /// Runs a command to its end. If it loops or hangs, kills it and fails.
