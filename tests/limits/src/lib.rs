@@ -23,10 +23,14 @@ const ACTIVE_PART: u32 = 20;
 /// The unit of CPU times in `/proc`: USER_HZ, 100 on all architectures in use.
 const TICK: Duration = Duration::from_millis(10);
 
+/// How much more CPU time a process may use where a program plays the processor.
+const EMULATED: u32 = 10;
+
 /// What a process may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// CPU time of the process and its descendants, all threads together.
+    /// CPU time of the process and its descendants, all threads together. Ten times as much under
+    /// an emulator.
     pub cpu: Duration,
     /// Wall time without progress.
     pub standstill: Duration,
@@ -161,7 +165,10 @@ impl Watch {
         Watch::new(std::process::id(), thread, Limits::default())
     }
 
-    fn new(process: u32, watcher: Option<u32>, limits: Limits) -> Watch {
+    fn new(process: u32, watcher: Option<u32>, mut limits: Limits) -> Watch {
+        if std::env::var_os("STACKMARK_TEST_EMULATOR").is_some() {
+            limits.cpu *= EMULATED;
+        }
         let (now, used) = (Instant::now(), look_at(process, watcher).0);
         Watch {
             process,
