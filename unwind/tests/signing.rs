@@ -4,8 +4,14 @@
 
 mod support;
 
-use gimli::write::{CallFrameInstruction as Cfi, Expression};
-use gimli::{AArch64, DW_OP_lit0, DW_OP_lit1};
+use gimli::write::{
+    Address, CallFrameInstruction as Cfi, EhFrame, EndianVec, Expression, FrameDescriptionEntry,
+    FrameTable,
+};
+use gimli::{
+    AArch64, BaseAddresses, CfaRule, DW_OP_lit0, DW_OP_lit1, LittleEndian, RegisterRule,
+    UnwindContext, UnwindSection,
+};
 use proptest::prelude::*;
 use stackmark_unwind::{CfiError, Code, CodeError, Region, RegionError, Safepoint};
 use support::{CFA, FUNCTION, eh_frame};
@@ -154,4 +160,54 @@ fn a_sign_state_that_is_computed_is_refused() {
         Cfi::ValExpression(AArch64::RA_SIGN_STATE, expression),
     )]));
     assert!(matches!(error, RegionError::Cfi(CfiError::Instructions { .. })), "{error:?}");
+}
+
+/// At each instruction of an epilogue: whether the frame is there, and whether the return address
+/// is signed.
+fn described(epilogue: &[u32]) -> Vec<(bool, bool)> {
+    let end = FUNCTION - 2 * STEP;
+    let begin = end - STEP * epilogue.len();
+    let mut code = vec![0; FUNCTION];
+    for (i, instruction) in epilogue.iter().enumerate() {
+        code[begin + i * STEP..][..STEP].copy_from_slice(&instruction.to_le_bytes());
+    }
+    let mut entry = FrameDescriptionEntry::new(Address::Constant(START as u64), FUNCTION as u32);
+    entry.add_instruction(STEP as u32, set(true));
+    for (_, instruction) in support::frame_record() {
+        entry.add_instruction(3 * STEP as u32, instruction);
+    }
+    stackmark_unwind::stack_map::cranelift::describe_epilogues(&mut entry, &code);
+    let mut table = FrameTable::default();
+    let cie = table.add_cie(support::cie());
+    table.add_fde(cie, entry);
+    let mut written = EhFrame::from(EndianVec::new(LittleEndian));
+    table.write_eh_frame(&mut written).expect("correct CFI");
+    let bytes = written.0.into_vec();
+    let mut section = gimli::EhFrame::new(&bytes, LittleEndian);
+    section.set_vendor(gimli::Vendor::AArch64);
+    let bases = BaseAddresses::default();
+    let row = |at: usize| {
+        let (pc, mut context) = ((START + at) as u64, UnwindContext::new());
+        let cie = gimli::EhFrame::cie_from_offset;
+        let row = section.unwind_info_for_address(&bases, &mut context, pc, cie).expect("a row");
+        let RegisterRule::ValExpression(signed) = row.register(AArch64::RA_SIGN_STATE) else {
+            panic!("no sign state at {at:#x}");
+        };
+        let signed = signed.get(&section).expect("an expression").0.slice()[0] == DW_OP_lit1.0;
+        let by_fp = matches!(row.cfa(), CfaRule::RegisterAndOffset { register, .. }
+            if *register == AArch64::X29);
+        (by_fp, signed)
+    };
+    assert_eq!((row(begin - STEP), row(end)), ((true, true), (true, true)), "the body");
+    (begin..end).step_by(STEP).map(row).collect()
+}
+
+#[test]
+fn epilogues_of_cranelift_that_check_the_return_address_are_described() {
+    const LOAD: u32 = 0xa8c1_7bfd;
+    const CHECK: u32 = 0xd503_23bf;
+    const RETURN: u32 = 0xd65f_03c0;
+    const CHECK_AND_RETURN: u32 = 0xd65f_0bff;
+    assert_eq!(described(&[LOAD, CHECK_AND_RETURN]), [(true, true), (false, true)]);
+    assert_eq!(described(&[LOAD, CHECK, RETURN]), [(true, true), (false, true), (false, false)]);
 }

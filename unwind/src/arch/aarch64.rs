@@ -171,10 +171,16 @@ pub(crate) const fn register_bits(index: usize) -> SavedBits {
     1 << index
 }
 
-/// The end of every Cranelift function that returns: `ldp x29, x30, [sp], #16; ret`.
-pub(crate) const CRANELIFT_EPILOGUE: [u8; 8] = [0xfd, 0x7b, 0xc1, 0xa8, 0xc0, 0x03, 0x5f, 0xd6];
-/// Bytes of its last instruction, before which the frame is gone.
-pub(crate) const CRANELIFT_RETURN: usize = 4;
+/// How Cranelift functions that return end: the code, the bytes at its end before which the frame
+/// is gone, and those before which the return address is not signed any more.
+pub(crate) const CRANELIFT_EPILOGUES: &[(&[u8], usize, usize)] = &[
+    // `ldp x29, x30, [sp], #16; ret`
+    (&[0xfd, 0x7b, 0xc1, 0xa8, 0xc0, 0x03, 0x5f, 0xd6], 4, 4),
+    // `ldp x29, x30, [sp], #16; autiasp; ret`
+    (&[0xfd, 0x7b, 0xc1, 0xa8, 0xbf, 0x23, 0x03, 0xd5, 0xc0, 0x03, 0x5f, 0xd6], 8, 4),
+    // `ldp x29, x30, [sp], #16; retaa`
+    (&[0xfd, 0x7b, 0xc1, 0xa8, 0xff, 0x0b, 0x5f, 0xd6], 4, 0),
+];
 
 /// The register of CFI that says whether the return address is signed.
 pub(crate) const SIGN_STATE: Option<Register> = Some(AArch64::RA_SIGN_STATE);

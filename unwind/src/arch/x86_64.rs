@@ -107,10 +107,12 @@ pub(crate) const fn register_bits(index: usize) -> SavedBits {
     SLOT_MASK << (FP_SLOT_BITS * index as u32)
 }
 
-/// The end of every Cranelift function that returns: `mov rsp, rbp; pop rbp; ret`.
-pub(crate) const CRANELIFT_EPILOGUE: [u8; 5] = [0x48, 0x89, 0xec, 0x5d, 0xc3];
-/// Bytes of its last instruction, before which the frame is gone.
-pub(crate) const CRANELIFT_RETURN: usize = 1;
+/// How Cranelift functions that return end: the code, the bytes at its end before which the frame
+/// is gone, and those before which the return address is not signed any more.
+pub(crate) const CRANELIFT_EPILOGUES: &[(&[u8], usize, usize)] = &[
+    // `mov rsp, rbp; pop rbp; ret`
+    (&[0x48, 0x89, 0xec, 0x5d, 0xc3], 1, 1),
+];
 
 /// The register of CFI that says whether the return address is signed: none is here.
 pub(crate) const SIGN_STATE: Option<Register> = None;

@@ -32,11 +32,11 @@
 
 use std::collections::BTreeMap;
 
-use gimli::write::{CallFrameInstruction, FrameDescriptionEntry};
+use gimli::DW_OP_lit0;
+use gimli::write::{CallFrameInstruction, Expression, FrameDescriptionEntry};
 
 use crate::arch::{
-    self, CALL_PUSHES, CALLEE_SAVED, CRANELIFT_EPILOGUE, CRANELIFT_RETURN, RETURN_ADDRESS,
-    STACK_POINTER,
+    self, CALL_PUSHES, CALLEE_SAVED, CRANELIFT_EPILOGUES, RETURN_ADDRESS, SIGN_STATE, STACK_POINTER,
 };
 use crate::safepoint::Safepoint;
 
@@ -86,26 +86,37 @@ pub fn safepoint(
 /// The system's unwinder and debuggers get it with the entry. Bytes inside of an instruction that
 /// look like an epilogue do no harm: no thread stands there, and no call ends there.
 pub fn describe_epilogues(entry: &mut FrameDescriptionEntry, code: &[u8]) {
-    for start in epilogues(code) {
-        let ret = (start + CRANELIFT_EPILOGUE.len() - CRANELIFT_RETURN) as u32;
-        entry.add_instruction(ret, CallFrameInstruction::RememberState);
-        entry.add_instruction(ret, CallFrameInstruction::Cfa(STACK_POINTER, CALL_PUSHES as i32));
+    for (end, gone, unsigned) in epilogues(code) {
+        let last = |bytes: usize| (end - bytes) as u32;
+        let mut add = |bytes, what| entry.add_instruction(last(bytes), what);
+        add(gone, CallFrameInstruction::RememberState);
+        add(gone, CallFrameInstruction::Cfa(STACK_POINTER, CALL_PUSHES as i32));
         // A return address that a call pushes stays where it is.
         let in_register = (CALL_PUSHES == 0).then_some(RETURN_ADDRESS);
         for saved in CALLEE_SAVED.into_iter().chain(in_register) {
-            entry.add_instruction(ret, CallFrameInstruction::SameValue(saved));
+            add(gone, CallFrameInstruction::SameValue(saved));
+        }
+        if let Some(state) = SIGN_STATE
+            && (1..gone).contains(&unsigned)
+        {
+            // As Cranelift says it.
+            let mut no = Expression::new();
+            no.op(DW_OP_lit0);
+            add(unsigned, CallFrameInstruction::ValExpression(state, no));
         }
         // The code behind it is in the body again.
-        let behind = ret + CRANELIFT_RETURN as u32;
-        if (behind as usize) < code.len() {
-            entry.add_instruction(behind, CallFrameInstruction::RestoreState);
+        if end < code.len() {
+            add(0, CallFrameInstruction::RestoreState);
         }
     }
 }
 
-fn epilogues(code: &[u8]) -> impl Iterator<Item = usize> {
-    code.windows(CRANELIFT_EPILOGUE.len())
-        .enumerate()
-        .filter(|(_, bytes)| *bytes == CRANELIFT_EPILOGUE)
-        .map(|(start, _)| start)
+/// Where the epilogues of a function end, each with the bytes at its end before which the frame is
+/// gone, and the signature.
+fn epilogues(code: &[u8]) -> impl Iterator<Item = (usize, usize, usize)> {
+    (1..=code.len()).filter_map(|end| {
+        let forms = &mut CRANELIFT_EPILOGUES.iter();
+        let (_, gone, unsigned) = forms.find(|(bytes, _, _)| code[..end].ends_with(bytes))?;
+        Some((end, *gone, *unsigned))
+    })
 }
