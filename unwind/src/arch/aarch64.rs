@@ -102,14 +102,15 @@ pub(crate) fn return_fits(at: i64, saved_fp: Option<i64>) -> bool {
 }
 
 // A packed rule's slots. Compilers save registers in the order of their numbers, without gaps:
-// upwards (GCC, Cranelift), or downwards in pairs, where the last of an odd number leaves a gap
-// (LLVM).
+// upwards (GCC), upwards with the vectors below the others (Cranelift), or downwards in pairs,
+// where the last of an odd number leaves a gap (LLVM).
 //
 // bits  0..8   the frame pointer's slot
 // bits  8..16  the slot of the register that is saved first
 // bits 16..34  which registers of `CALLEE_SAVED` are saved, from the second on
 // bit   34     upwards
-// bit   35     a word is left out in front of the last register
+// bit   35     if downwards: a word is left out in front of the last register; if upwards: the
+//              vectors lie below the general registers, in pairs
 
 /// The bits of a packed rule that say where registers are saved, and how many of them, from the
 /// lowest on, say it of the frame pointer.
@@ -124,6 +125,9 @@ const MASK_SHIFT: u32 = 16;
 const MASK: u64 = (1 << (CALLEE_SAVED.len() - 1)) - 1;
 const UPWARDS: u64 = 1 << 34;
 const GAP: u64 = 1 << 35;
+const VECTORS_BELOW: u64 = UPWARDS | GAP;
+/// The general registers of the mask.
+const GENERAL: u64 = (1 << 10) - 1;
 
 /// One bit for each of [`CALLEE_SAVED`].
 pub(crate) type SavedBits = u32;
@@ -136,7 +140,7 @@ pub(crate) fn pack_slots(slots: &[u64; CALLEE_SAVED.len()]) -> Option<u64> {
     }
     let first = slots[1..].iter().copied().find(|slot| *slot != 0).unwrap_or(0);
     let plain = slots[0] | first << FIRST_SHIFT | mask << MASK_SHIFT;
-    let forms = [plain | UPWARDS, plain, plain | UPWARDS | GAP, plain | GAP];
+    let forms = [plain | UPWARDS, plain, plain | VECTORS_BELOW, plain | GAP];
     let fits = |bits: &u64| (0..slots.len()).all(|i| slot(*bits, i) as u64 == slots[i]);
     forms.into_iter().find(fits)
 }
@@ -151,11 +155,19 @@ pub(crate) const fn slot(bits: u64, index: usize) -> usize {
     if mask & bit == 0 {
         return 0;
     }
-    let is_last = mask >> index == 0;
-    let behind = (mask & (bit - 1)).count_ones() as usize + (is_last && bits & GAP != 0) as usize;
     let first = (bits >> FIRST_SHIFT & 0xff) as usize;
+    let behind = (mask & (bit - 1)).count_ones() as usize;
     // What does not fit is found by `pack_slots`.
-    if bits & UPWARDS != 0 { first.wrapping_sub(behind) } else { first + behind }
+    if bits & UPWARDS == 0 {
+        let is_last = mask >> index == 0;
+        first + behind + (is_last && bits & GAP != 0) as usize
+    } else if bits & GAP != 0 && bit > GENERAL {
+        let general = (mask & GENERAL).count_ones() as usize;
+        let vectors = (mask & !GENERAL).count_ones() as usize;
+        first + vectors.next_multiple_of(2) - (behind - general)
+    } else {
+        first.wrapping_sub(behind)
+    }
 }
 
 /// Which registers have slots.
@@ -392,8 +404,11 @@ mod tests {
             slots(4, &[2, 1], &[]),
             slots(100, &[98, 97, 96], &[]),
             slots(20, &[18, 17, 16, 15, 14, 13, 12, 11, 10, 9], &[8, 7, 6, 5, 4, 3, 2, 1]),
-            // Cranelift: upwards, the record at the top.
+            // Cranelift: upwards, the record at the top, vectors below.
             slots(2, &[8, 7, 6, 5, 4], &[]),
+            slots(2, &[4], &[0, 6]),
+            slots(2, &[12, 11, 0, 10, 9, 8, 7, 6, 5, 4], &[20, 19, 18, 17, 16, 15, 14, 13]),
+            slots(2, &[4], &[8, 7, 6]),
         ];
         for layout in layouts {
             let bits = pack_slots(&layout).unwrap_or_else(|| panic!("{layout:?}"));
