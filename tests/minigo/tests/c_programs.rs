@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 const UNDER_SANITIZER: bool = cfg!(any(stackmark_asan, stackmark_tsan));
 
 fn check(name: &str, options: &[&str]) {
-    let size =
-        if UNDER_SANITIZER || options.contains(&"--stress") { Size::Stress } else { Size::Full };
+    let slow = UNDER_SANITIZER || runner::is_emulated();
+    let size = if slow || options.contains(&"--stress") { Size::Stress } else { Size::Full };
     Program::with_c(name).check(options, size);
 }
 
@@ -295,6 +295,19 @@ fn panics_across_callbacks_lose_nothing() {
     let (few, many) = (statistics(Size::Stress), statistics(Size::Full));
     for same in ["stacks.resident_bytes", "barriers.pool_exhausted"] {
         assert_eq!(number(&few, same), number(&many, same), "{same}");
+    }
+}
+
+/// Barriers meet all that can happen to one where panics leave frames of stacks that move.
+#[test]
+fn barriers_are_placed_hit_moved_and_leapfrogged() {
+    let counts = Program::with_c("panic_across_callback")
+        .statistics(&["--threads", "1", "--stress", ALL_STRESS], Size::Stress);
+    let paths = ["barriers.placed", "barriers.hit", "barriers.leapfrogged", "stacks.moved_bytes"];
+    for path in paths {
+        let count = number(&counts, path);
+        println!("{path} {count}");
+        assert!(count > 0, "{path}");
     }
 }
 

@@ -441,6 +441,8 @@ fn base_type(encoding: gimli::DwAte, size: u64, c: &str) -> Option<(&'static str
     Some(match (encoding, size) {
         (dw::DW_ATE_boolean, 1) => ("_Bool", "bool"),
         (dw::DW_ATE_signed_char, 1) if c == "char" => ("char", "int8"),
+        // Some architectures have no sign in it.
+        (dw::DW_ATE_unsigned_char, 1) if c == "char" => ("char", "uint8"),
         (dw::DW_ATE_signed_char, 1) => ("schar", "int8"),
         (dw::DW_ATE_unsigned_char, 1) => ("uchar", "uint8"),
         (dw::DW_ATE_signed, 2) => ("short", "int16"),
