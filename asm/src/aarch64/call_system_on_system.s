@@ -71,8 +71,8 @@ stackmark_system_call_resume:                   // = g.sched.pc, x1 = goroutine,
     .cfi_offset x29, -16
     .cfi_offset x30, -8
     nop                                         // pc - 1 of a walk, after switch_out
-    stackmark_nothing_saved 0
     .p2align 4
+    stackmark_nothing_saved 0
 stackmark_switch_out_resume:                    // = g.sched.pc, x1 = goroutine, x0 = result
     bti j
     ldr x9, [x1, #{g_sched_sp}]
