@@ -109,8 +109,8 @@ fn minor_cycles_clear_young_objects_and_major_ones_the_rest() {
             0,
             "the first cycle makes objects old"
         );
-        // Minor cycles visit handles and values of weak maps too, so stores there between cycles are
-        // not remembered.
+        // Minor cycles visit handles and values of weak maps too, so stores there between cycles
+        // are not remembered.
         let (kept, value, dead) = (world.object(0), world.object(0), world.object(0));
         let other = world.collector.handles().create(kept);
         map.insert(old, value);

@@ -17,8 +17,8 @@ use crate::rule::{PackedRule, Recovered, Shape, UnwindRule};
 use crate::safepoint_table::{SafepointRef, SafepointTable};
 use crate::walk_error::WalkError;
 
-/// The stack is prefetched this many bytes ahead of the CFA: so many frames that the words are there
-/// when the walk is.
+/// The stack is prefetched this many bytes ahead of the CFA, so that the words are there when the
+/// walk is.
 const PREFETCH: usize = 1536;
 
 /// A walk over one stack, from younger frames to older ones. It allocates nothing and takes no

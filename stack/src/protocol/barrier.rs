@@ -18,8 +18,8 @@
 //!    is given back after a hit has restored the slot, when the goroutine has left the frame, or
 //!    after a removal while the goroutine is not InForeign. A stub removed under a goroutine
 //!    InForeign waits in *limbo* until the goroutine runs managed code or ends.
-//!    A free stub is in the pool, or at hand: a goroutine keeps the last few that it has hit for its
-//!    next barriers, while the pool has plenty ([`BarrierList::take`]).
+//!    A free stub is in the pool, or *at hand*: a goroutine keeps the last few that it has hit, for
+//!    its next barriers, while the pool has plenty ([`BarrierList::take`]).
 //! 5. A slot is named by its depth: stack_hi - address. So a move of the stack changes no barrier.
 //! 6. The table has plain addresses. A slot of a frame that signs its return address holds a signed
 //!    word, whether that is a stub or not, until the goroutine returns through it.
@@ -227,9 +227,9 @@ impl BarrierList {
         settled
     }
 
-    /// Removes all barriers and restores their slots. No stub stays at hand. `sp_depth` is the depth of the goroutine's
+    /// Removes all barriers and restores their slots. `sp_depth` is the depth of the goroutine's
     /// stack pointer: deeper barriers were leapfrogged. `foreign` says that the goroutine is
-    /// InForeign: its own thread may be walking these frames.
+    /// InForeign: its own thread may be walking these frames. No stub stays at hand.
     pub(crate) fn remove_all(
         &mut self,
         slots: &mut impl Slots,

@@ -46,7 +46,7 @@ impl MachineEntry {
     }
 
     /// Counts a barrier that the goroutine of this thread returns through. There is one writer, so
-    /// no locked instruction is needed: on the way of a hit one takes longer than all the rest here.
+    /// no locked instruction is needed: one takes longer than all the rest of this.
     #[inline]
     pub(crate) fn count_hit(&self) {
         let hits = self.hits.load(Ordering::Relaxed);

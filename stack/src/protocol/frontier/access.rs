@@ -33,9 +33,9 @@ pub(crate) trait Frames {
     /// # Errors
     /// The stack cannot be walked.
     fn visit(&mut self) -> Result<Option<usize>, Self::Error>;
-    /// Visits frames in a row as long as each is plain: a managed one, with a return slot deeper than
-    /// `beyond`. Visits at most `most`, and may visit fewer. Returns how many. Before the other
-    /// methods ask about the last visited frame comes [`Frames::visit`].
+    /// Visits frames in a row as long as each is *plain*: a managed one, whose return slot is
+    /// deeper than `beyond`. Visits at most `most`, and may visit fewer. Returns how many. The
+    /// methods that ask about the last visited frame mean that of the last [`Frames::visit`].
     fn visit_plain(&mut self, _beyond: usize, _most: u64) -> u64 {
         0
     }
