@@ -9,14 +9,14 @@
 //! does so under the lock, and shades it while marking runs. So either marking sees the reference,
 //! or it is gone.
 //!
-//! With many entries the world runs again meanwhile ([`WeakReferences::is_large`]): it stops once
+//! With many entries the world runs again meanwhile (`WeakReferences::is_large`): it stops once
 //! more before the heap condemns what is unmarked. What goroutines have by then is marked, and so
 //! is all that they can come to without the table. Invariants:
 //!
 //! 1. *Held*: the lock is taken in the stopped world, and kept until the values of live keys are
 //!    traced. A goroutine that got one before could take its only reference to a third object out
 //!    of it, before it is traced. So who asks the table waits that long.
-//! 2. *Looked at*: while entries are cleared ([`Table::is_clearing`]), who asks gets no unmarked
+//! 2. *Looked at*: while entries are cleared (`Table::is_clearing`), who asks gets no unmarked
 //!    object, whether its entry has come up or not.
 //! 3. *Cleared first*: objects whose callbacks are due are marked when no weak reference to them is
 //!    left. No goroutine can come to them before their callbacks are called.

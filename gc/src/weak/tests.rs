@@ -253,9 +253,12 @@ fn all_portions_of_references_are_cleared() {
     }
 }
 
+/// Makes so many entries, and returns what keeps them.
+type Fill = dyn Fn(&Arc<WeakReferences>, usize) -> Box<dyn std::any::Any>;
+
 #[test]
 fn a_table_is_large_with_many_entries_of_any_kind() {
-    let large = |fill: &dyn Fn(&Arc<WeakReferences>, usize) -> Box<dyn std::any::Any>| {
+    let large = |fill: &Fill| {
         [MOST_STOPPED, MOST_STOPPED + 1].map(|entries| {
             let (_, _, weak) = weak();
             let _filled = fill(&weak, entries);
