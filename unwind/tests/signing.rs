@@ -190,7 +190,7 @@ fn described(epilogue: &[u32]) -> Vec<(bool, bool)> {
         let (pc, mut context) = ((START + at) as u64, UnwindContext::new());
         let cie = gimli::EhFrame::cie_from_offset;
         let row = section.unwind_info_for_address(&bases, &mut context, pc, cie).expect("a row");
-        let RegisterRule::ValExpression(signed) = row.register(AArch64::RA_SIGN_STATE) else {
+        let Some(RegisterRule::ValExpression(signed)) = row.register(AArch64::RA_SIGN_STATE) else {
             panic!("no sign state at {at:#x}");
         };
         let signed = signed.get(&section).expect("an expression").0.slice()[0] == DW_OP_lit1.0;
