@@ -185,6 +185,16 @@ impl WeakReferences {
         self.always_large.store(true, Relaxed);
     }
 
+    /// Holds and clears the table in one stopped world: see [`hold`](WeakReferences::hold) and
+    /// [`clear`](WeakReferences::clear).
+    pub(crate) fn process(
+        &self,
+        marked: impl Fn(usize) -> bool,
+        mut drain: impl FnMut(),
+    ) -> Vec<(Handle, Callback)> {
+        self.clear(self.hold(&mut drain), marked, drain)
+    }
+
     /// Locks the table. Marking is complete but for it, and the world is stopped. `drain` traces
     /// what has been shaded.
     pub(crate) fn hold(&self, mut drain: impl FnMut()) -> Held<'_> {

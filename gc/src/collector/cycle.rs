@@ -346,11 +346,8 @@ impl<H: Heap> Closing for Ending<'_, '_, H> {
 
     fn process_weak(&mut self) -> DueCallbacks {
         let (collector, end) = (self.end.collector, &mut self.end);
-        let clear = || {
-            let held = collector.weak.hold(|| end.drain());
-            collector.weak.clear(held, |word| collector.is_marked(word), || end.drain())
-        };
-        self.due.take().unwrap_or_else(clear)
+        let process = || collector.weak.process(|word| collector.is_marked(word), || end.drain());
+        self.due.take().unwrap_or_else(process)
     }
 
     fn verify(&mut self) -> Result<(), CycleError> {

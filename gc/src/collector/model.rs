@@ -202,9 +202,8 @@ impl Closing for Steps<'_> {
 
     fn process_weak(&mut self) -> Vec<(Handle, Callback)> {
         let (heap, weak) = (&self.0.heap, &self.0.weak);
-        let clear =
-            || weak.clear(weak.hold(|| heap.drain()), |word| heap.is_marked(word), || heap.drain());
-        self.1.take().unwrap_or_else(clear)
+        let process = || weak.process(|word| heap.is_marked(word), || heap.drain());
+        self.1.take().unwrap_or_else(process)
     }
     fn verify(&mut self) -> Result<(), Infallible> {
         Ok(())

@@ -40,17 +40,6 @@ impl Sink for Heap {
     }
 }
 
-impl WeakReferences {
-    /// All at once, as in one stopped world.
-    fn process(
-        &self,
-        marked: impl Fn(usize) -> bool,
-        mut drain: impl FnMut(),
-    ) -> Vec<(Handle, Callback)> {
-        self.clear(self.hold(&mut drain), marked, drain)
-    }
-}
-
 fn weak() -> (Arc<Heap>, Arc<WriteBarrier>, Arc<WeakReferences>) {
     let heap = Arc::new(Heap::default());
     let barrier = WriteBarrier::new(Kind::Insertion, heap.clone());
