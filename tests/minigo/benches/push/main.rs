@@ -204,21 +204,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let _machine = quiet::Machine::look();
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let rounds = if quick { 1 } else { 5 };
-    let usual = |whole| if quick { 100_000 } else { whole };
-    let push = Bench {
-        directory: target.join("push"),
-        name: "push",
-        program: include_str!("push.go"),
-        depth: frames.unwrap_or(usual(5_000_000)),
+    let bench = |name, program, whole| Bench {
+        directory: target.join(name),
+        name,
+        program,
+        depth: frames.unwrap_or(if quick { 100_000 } else { whole }),
         rounds,
     };
-    let panics = Bench {
-        directory: target.join("push-panics"),
-        name: "panics",
-        program: include_str!("panics.go"),
-        depth: frames.unwrap_or(usual(1_000_000)),
-        rounds,
-    };
+    let push = bench("push", include_str!("push.go"), 5_000_000);
+    let panics = bench("panics", include_str!("panics.go"), 1_000_000);
     let go = if quick {
         Err(std::io::Error::other("not in a quick run"))
     } else {
