@@ -6,6 +6,7 @@ use crate::protocol::{
     Dirty, Held, Request, Requests, Signal, StackScan, Status, StatusWord, ask_all,
 };
 use crate::word::{Word, WordKind};
+use smallvec::SmallVec;
 use stackmark_asm as asm;
 use stackmark_asm::layout::{GoroutineHeader, Sched};
 use stackmark_unwind::Registers;
@@ -23,6 +24,9 @@ pub(crate) fn registers(at: &Sched) -> Registers {
         fp: fp.load(Ordering::Relaxed),
     }
 }
+
+/// The words of a transfer. Mostly there is one, which needs no memory of its own.
+pub(crate) type Transfer = SmallVec<[Word; 1]>;
 
 /// A managed thread of execution with a stack of its own.
 ///
@@ -90,7 +94,7 @@ pub struct Goroutine {
     /// What `resume_value` of the header is.
     resume_kind: WordKind,
     /// Words that native code keeps for the goroutine. They are roots.
-    transfer: Mutex<Vec<Word>>,
+    transfer: Mutex<Transfer>,
     /// A goroutine that parks inside a callback keeps its OS thread, which waits here.
     pub(crate) woken: Mutex<bool>,
     pub(crate) wake: Condvar,
@@ -124,7 +128,7 @@ impl Goroutine {
             dirty: Dirty::default(),
             argument_kind: WordKind::default(),
             resume_kind: WordKind::default(),
-            transfer: Mutex::new(Vec::new()),
+            transfer: Mutex::new(Transfer::new()),
             woken: Mutex::new(false),
             wake: Condvar::new(),
             owned_outside: AtomicUsize::new(0),
@@ -143,7 +147,7 @@ impl Goroutine {
         self.bound.store(0, Ordering::Relaxed);
         self.ends.store(false, Ordering::Relaxed);
         self.exception_is_gone();
-        self.with_transfer(Vec::clear);
+        self.with_transfer(Transfer::clear);
         self.header.language.iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 
@@ -427,7 +431,7 @@ impl Goroutine {
     }
 
     /// Calls `f` with the words of the transfer, under a lock.
-    pub(crate) fn with_transfer<R>(&self, f: impl FnOnce(&mut Vec<Word>) -> R) -> R {
+    pub(crate) fn with_transfer<R>(&self, f: impl FnOnce(&mut Transfer) -> R) -> R {
         f(&mut self.transfer.lock())
     }
 }

@@ -51,11 +51,10 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
                 caller.runtime().ready(partner, Word::Plain(0));
                 return 0;
             }
-            waiting.push(caller.handle());
             PARKED.fetch_add(1, Relaxed);
             // SAFETY: nothing here owns anything but the lock, which is given up when the goroutine
             // counts as parked.
-            unsafe { caller.park(move || drop(waiting)) }
+            unsafe { caller.park(move |goroutine| waiting.push(goroutine)) }
         }
         2 => caller.foreign(|| {
             thread::yield_now();
@@ -362,5 +361,60 @@ fn goroutines_that_yield_do_not_keep_one_of_the_shared_queue_waiting() {
     }
     running.stop();
     assert!(BEFORE_LATE.load(SeqCst) <= 2, "{} ran before", BEFORE_LATE.load(SeqCst));
+    drop(compiled);
+}
+
+/// Short turns of the next test, and goroutines that wait behind its long one.
+const SHORT: usize = 2_000;
+const BEHIND: usize = 3;
+/// Turns that have ended, those behind the long one among them.
+static ENDED: AtomicUsize = AtomicUsize::new(0);
+/// The goroutines behind the long one, while it has not begun.
+static KEPT_BACK: Mutex<Vec<Arc<Goroutine>>> = Mutex::new(Vec::new());
+
+/// The last of many short turns becomes a long one: it makes goroutines ready and waits for them.
+unsafe extern "C-unwind" fn is_short_or_waits(_object: *mut c_void, _n: usize) -> usize {
+    if ENDED.fetch_add(1, SeqCst) + 1 != SHORT {
+        return 0;
+    }
+    // SAFETY: used within this function alone.
+    let caller = unsafe { Caller::current() };
+    for goroutine in KEPT_BACK.lock().drain(..) {
+        caller.runtime().schedule(goroutine);
+    }
+    let mut watch = Watch::own();
+    while ENDED.load(SeqCst) < SHORT + BEHIND {
+        thread::yield_now();
+        watch.check("goroutines wait behind a long turn");
+    }
+    0
+}
+
+#[test]
+fn another_thread_takes_what_waits_behind_a_turn_that_is_long_after_many_short_ones() {
+    let code = Arc::new(Code::new());
+    let compiled = jit::compile(&code, is_short_or_waits, 16);
+    let runtime =
+        Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
+    let scheduler = Scheduler::new(&runtime, 2, Box::new(|| {}));
+    let object = 5u64;
+    let mut arguments = vec![[0, &raw const object as u64, u64::MAX]; SHORT + BEHIND];
+    for (number, argument) in arguments.iter_mut().enumerate() {
+        // SAFETY: compiled code that keeps the contracts; the argument outlives it.
+        let goroutine = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }
+            .expect("memory");
+        if number < BEHIND {
+            KEPT_BACK.lock().push(goroutine);
+        } else {
+            runtime.schedule(goroutine);
+        }
+    }
+    let running = scheduler.start().expect("threads");
+    let mut watch = Watch::own();
+    while runtime.live_goroutines() > 0 {
+        thread::yield_now();
+        watch.check("a goroutine does not end");
+    }
+    running.stop();
     drop(compiled);
 }

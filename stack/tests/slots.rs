@@ -435,7 +435,7 @@ fn what_a_call_out_will_return_is_what_native_code_says_and_moves() {
             let value = said.unwrap_or(Word::Reference(world.object(9)));
             ACT.set(Some(Box::new(move |caller| {
                 // SAFETY: the frames between own nothing, and managed code goes on.
-                unsafe { if parks { caller.park(|| {}) } else { caller.yield_now(value) } }
+                unsafe { if parks { caller.park(|_| {}) } else { caller.yield_now(value) } }
             })));
             let machine = Machine::attach(&world.runtime).expect("this thread is not attached");
             let mut argument = [0, 0, 0];

@@ -136,7 +136,7 @@ extern "C-unwind" fn stackmark_park(
 ) -> usize {
     // SAFETY: ends with this native function; the header says that its frames own nothing.
     unsafe {
-        the_caller("stackmark_park").park(|| {
+        the_caller("stackmark_park").park(|_| {
             if let Some(publish) = publish {
                 without_exceptions(|| publish(user));
             }

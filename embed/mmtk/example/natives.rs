@@ -252,9 +252,10 @@ pub(crate) unsafe extern "C-unwind" fn receive(channel: *mut c_void, _: usize) -
     if let Some(value) = own.sent.pop_front() {
         return value.get(inside(&caller));
     }
-    own.waiting.push_back(caller.handle());
     // SAFETY: the guard is given up, and nothing else is owned.
-    unsafe { caller.park(move || drop(channels)) }
+    unsafe {
+        caller.park(move |goroutine| channels[channel as usize].waiting.push_back(goroutine))
+    }
 }
 
 pub(crate) unsafe extern "C-unwind" fn print(number: *mut c_void, _: usize) -> usize {

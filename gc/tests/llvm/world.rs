@@ -73,8 +73,7 @@ impl Host for Embedder {
             }
             When::AllTheTime if !polls.is_multiple_of(WAITS) => collector.request(|| {}),
             _ => {
-                let goroutine = caller.handle();
-                let publish = move || {
+                let publish = move |goroutine| {
                     let runtime = Arc::clone(collector.runtime());
                     collector.request(move || runtime.ready(goroutine, Word::Plain(0)));
                 };

@@ -517,7 +517,7 @@ pub(crate) fn run(attempt: &str) {
                 trusted::foreign(|| {
                     trusted::call_back(move || {
                         let own = trusted::with_caller(|caller| caller.handle());
-                        trusted::park(|| {
+                        trusted::park(|_| {
                             its.ready(own.clone(), Word::Plain(0));
                             std::thread::scope(|scope| {
                                 scope.spawn(|| {
@@ -535,21 +535,21 @@ pub(crate) fn run(attempt: &str) {
             let runtime = runtime();
             let left = run_native(&runtime, || {
                 println!("{}", trusted::foreign(|| panic_of(|| trusted::foreign(|| ()))));
-                println!("{}", trusted::foreign(|| panic_of(|| trusted::park(|| ()))));
+                println!("{}", trusted::foreign(|| panic_of(|| trusted::park(|_| ()))));
                 trusted::foreign(|| trusted::call_back(|| trusted::foreign(|| ())));
             });
             println!("{left:?}");
         }
         "publish_panics" => {
             let runtime = runtime();
-            run_native(&runtime, || trusted::park(|| panic!("in a closure")));
+            run_native(&runtime, || trusted::park(|_| panic!("in a closure")));
         }
         "frames_while_parking" => {
             let runtime = runtime();
             let its = runtime.clone();
             let left = run_native(&runtime, move || {
                 let own = trusted::with_caller(|caller| caller.handle());
-                trusted::park(|| {
+                trusted::park(|_| {
                     println!("a goroutine: {}", trusted::has_caller());
                     println!("{}", panic_of(|| this_machine().run(own.clone())));
                     let frames = its.frames(&own, 10).expect("a true stack").expect("it stands");

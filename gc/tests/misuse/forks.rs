@@ -32,7 +32,7 @@ pub(crate) fn run(attempt: &str) {
     let scheduler = Scheduler::new(&runtime, 1, Box::new(|| ()));
     let machine = Machine::attach(&runtime).expect("attached");
     let goroutine = trusted::spawn(&runtime);
-    let parked = trusted::spawn_native(&runtime, || trusted::park(|| ()));
+    let parked = trusted::spawn_native(&runtime, || trusted::park(|_| ()));
     assert!(matches!(machine.run(parked.clone()), Left::Parked));
     let status = match attempt {
         "spawn_in_native" => {

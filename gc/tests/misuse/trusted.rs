@@ -161,7 +161,7 @@ pub(crate) fn foreign<R>(f: impl FnOnce() -> R) -> R {
 }
 
 /// [`Caller::park`] in the running native function, whose frames own nothing.
-pub(crate) fn park(publish: impl FnOnce()) {
+pub(crate) fn park(publish: impl FnOnce(Arc<Goroutine>)) {
     // SAFETY: the attempts' frames own nothing that matters at the end of their process.
     unsafe { Caller::current().park(publish) };
 }

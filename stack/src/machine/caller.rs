@@ -72,11 +72,11 @@ impl<'m> Caller<'m> {
         &self.record.runtime
     }
 
-    /// Parks the goroutine. `publish` makes it visible to its wakers, typically by releasing the
-    /// lock of the queue that it has been put on. The goroutine is Parked when `publish` runs, so
-    /// no waker comes too early. It may run on another machine already, so this thread has no
-    /// goroutine any more, unless it is in a callback. A panic of `publish` ends the process with
-    /// status 2.
+    /// Parks the goroutine. `publish` makes it visible to its wakers, typically by putting it on a
+    /// queue and releasing the queue's lock. It gets the thread's own handle, so that no count of
+    /// handles changes. The goroutine is Parked when `publish` runs, so no waker comes too early.
+    /// It may run on another machine already, so this thread has no goroutine any more, unless it
+    /// is in a callback. A panic of `publish` ends the process with status 2.
     ///
     /// Inside a callback the goroutine keeps its thread: returns the value that the waker gave to
     /// [`Runtime::ready`]. Otherwise it does not return. The native function ends here, and its
@@ -94,7 +94,7 @@ impl<'m> Caller<'m> {
     /// - Managed code may go on where it has called: not in
     ///   [`Host::stack_overflow`](crate::Host::stack_overflow) or
     ///   [`Host::fatal`](crate::Host::fatal).
-    pub unsafe fn park(self, publish: impl FnOnce()) -> usize {
+    pub unsafe fn park(self, publish: impl FnOnce(Arc<Goroutine>)) -> usize {
         let goroutine = self.goroutine;
         self.assert_not_foreign();
         // The last one, which the goroutine has taken, is not a root any more.
@@ -104,15 +104,16 @@ impl<'m> Caller<'m> {
                 self.has_anchor(),
                 "native code that managed code has called without call_native does not park"
             );
+            let handle = self.handle();
             goroutine.status.stop(Status::Parked);
-            without_unwinding(PUBLISH, publish);
+            without_unwinding(PUBLISH, || publish(handle));
             return self.wait_on_this_thread();
         }
         self.assert_goes_on();
-        self.record.unbind();
+        let handle = self.record.unbind();
         goroutine.status.stop(Status::Parked);
         // From here on another machine may run the goroutine, so nothing of it is touched any more.
-        without_unwinding(PUBLISH, publish);
+        without_unwinding(PUBLISH, || publish(handle));
         // SAFETY: the machine runs a goroutine that called out to us. By our
         // contract the frames own nothing.
         unsafe { asm::leave(self.record.machine(), PARKED) }
@@ -153,8 +154,9 @@ impl<'m> Caller<'m> {
         }
         self.assert_goes_on();
         self.goroutine.set_resume_value(value);
-        self.record.unbind();
+        let handle = self.record.unbind();
         self.goroutine.status.stop(Status::Runnable);
+        self.record.running().set(Some(handle));
         // SAFETY: as in park.
         unsafe { asm::leave(self.record.machine(), YIELDED) }
     }

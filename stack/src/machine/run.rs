@@ -104,24 +104,27 @@ impl Machine {
         // SAFETY: this is the thread's machine. The goroutine was Runnable, so its `sched` is that
         // of a stopped goroutine. It is Running now, so no other thread runs it.
         let left = unsafe { asm::run(record.machine(), header) };
-        let goroutine = record.running().take().expect("what was run");
-        if left == YIELD {
+        // None: it has parked, and is its wakers'.
+        let goroutine = record.running().take();
+        if left == YIELD
+            && let Some(goroutine) = &goroutine
+        {
             goroutine.set_resume_value(Word::Plain(0));
             goroutine.status.stop(Status::Runnable);
         }
         entry.current.store(std::ptr::null_mut(), Ordering::Release);
         // What the goroutine's native code has from `Inside` ends here.
         record.leave_world();
-        match left {
-            EXITED => {
+        match (left, goroutine) {
+            (PARKED, None) => Left::Parked,
+            (YIELDED | YIELD, Some(goroutine)) => Left::Yielded(goroutine),
+            (EXITED, Some(goroutine)) => {
                 // Not earlier: a signal handler may have walked the stack until now.
                 give_stack_back(runtime, &goroutine);
                 runtime.registry.has_ended(goroutine);
                 Left::Exited
             }
-            PARKED => Left::Parked,
-            YIELDED | YIELD => Left::Yielded(goroutine),
-            other => unreachable!("left with {other}"),
+            (other, _) => unreachable!("left with {other}"),
         }
     }
 

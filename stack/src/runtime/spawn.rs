@@ -2,7 +2,7 @@
 
 use super::shared::Runtime;
 use crate::alarm;
-use crate::goroutine::Goroutine;
+use crate::goroutine::{Goroutine, Transfer};
 use crate::memory::{MIN_STACK, StackError, StackKind, StackMemory};
 use crate::os;
 use crate::protocol::Status;
@@ -158,22 +158,21 @@ impl Runtime {
         self.shade(words);
     }
 
-    /// Takes the words that [`Runtime::set_transfer`] has left with a goroutine into `into`,
-    /// replacing its contents. The write barrier shades them: the goroutine that takes them may be
+    /// Takes the words that [`Runtime::set_transfer`] has left with a goroutine, and adds them to
+    /// `into`, under a lock. The write barrier shades them: the goroutine that takes them may be
     /// scanned already, and the one that they were left with not yet. Waits as
     /// [`Runtime::set_transfer`] does.
     ///
     /// # Panics
     /// As [`Runtime::set_transfer`].
-    pub fn take_transfer(&self, goroutine: &Goroutine, into: &mut Vec<usize>) {
-        into.clear();
+    pub fn take_transfer(&self, goroutine: &Goroutine, into: &mut impl Extend<usize>) {
         self.with_transfer_of(goroutine, |transfer| {
             into.extend(transfer.drain(..).map(Word::bits));
         });
     }
 
     /// Calls `f` with the words of a goroutine's transfer, which the write barrier shades before.
-    fn with_transfer_of(&self, goroutine: &Goroutine, f: impl FnOnce(&mut Vec<Word>)) {
+    fn with_transfer_of(&self, goroutine: &Goroutine, f: impl FnOnce(&mut Transfer)) {
         self.assert_own(goroutine);
         let mut f = Some(f);
         loop {

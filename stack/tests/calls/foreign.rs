@@ -90,10 +90,8 @@ fn a_goroutine_parked_in_a_callback_does_not_keep_the_other_goroutines_of_its_th
                 let queue = parked.lock();
                 // SAFETY: not used after the park, which gives up the lock.
                 unsafe {
-                    let caller = Caller::current();
                     let mut queue = queue;
-                    queue.push(caller.handle());
-                    caller.park(move || drop(queue))
+                    Caller::current().park(move |goroutine| queue.push(goroutine))
                 }
             });
             assert_eq!(thread(), here, "C code goes on on its own thread");

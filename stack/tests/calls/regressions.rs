@@ -115,9 +115,8 @@ fn a_stack_does_not_shrink_by_anothers_hand_while_its_thread_waits_in_a_callback
         let waits = |_: &Object<'_>| {
             // SAFETY: used here alone.
             let caller = unsafe { Caller::current() };
-            let goroutine = caller.handle();
             std::thread::scope(|scope| {
-                let parked = || {
+                let parked = |goroutine| {
                     scope.spawn(|| {
                         s.scan_from_outside();
                         s.scan_from_outside();

@@ -337,10 +337,9 @@ fn a_parked_goroutine_in_a_callback_keeps_its_thread_and_others_run() {
                     switched.fetch_add(1, Relaxed);
                     s.runtime.ready(partner, Word::Plain(9));
                 } else {
-                    queue.push(caller.handle());
                     let thread = std::thread::current().id();
                     // SAFETY: in a callback park returns here.
-                    let woken = unsafe { caller.park(move || drop(queue)) };
+                    let woken = unsafe { caller.park(move |goroutine| queue.push(goroutine)) };
                     assert_eq!((woken, std::thread::current().id()), (9, thread));
                 }
             }

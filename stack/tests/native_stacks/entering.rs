@@ -187,7 +187,7 @@ fn native_code_that_is_called_by_a_plain_call_has_no_anchor() {
         panics(&|| unsafe { drop(caller.enter_foreign()) });
         // SAFETY: it is refused, and the goroutine goes on at once.
         panics(&|| unsafe {
-            caller.park(|| ());
+            caller.park(|_| ());
         });
         // SAFETY: it is refused, so there are no arguments.
         panics(&|| unsafe {

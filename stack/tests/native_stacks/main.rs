@@ -858,10 +858,9 @@ fn a_goroutine_parks_on_its_thread_and_is_made_ready_there() {
         });
         let result = setting.on(Stack::Threads, move || {
             let parks = || {
-                let caller = caller();
-                let handle = caller.handle();
+                let parked = |goroutine| send.send(goroutine).expect("the other thread waits");
                 // SAFETY: the goroutine keeps its thread.
-                unsafe { caller.park(|| send.send(handle).expect("the other thread waits")) as u64 }
+                unsafe { caller().park(parked) as u64 }
             };
             setting.call(Stack::Threads, 4, &parks)
         });

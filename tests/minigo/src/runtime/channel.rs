@@ -2,12 +2,17 @@
 //! points to, outside of the heap.
 //!
 //! A waiting sender's element, and one handed to a waiting receiver, is in the goroutine's transfer
-//! words, which the collector scans as roots. A channel may be collected while goroutines wait at
-//! it, if there is no reference to it: they wait for ever, as in Go.
+//! words, which the collector scans as roots. An element without references goes from the result
+//! words of one goroutine to those of the other: while a goroutine is parked, no other has a use
+//! for them. (Go copies from stack to stack.) That is not so in `select`, whose last part needs
+//! result words for its own arguments.
+//!
+//! A channel may be collected while goroutines wait at it, if there is no reference to it: they
+//! wait for ever, as in Go.
 
 use super::arguments::{Arguments, natives};
 use super::fail::RuntimeError;
-use super::queue::{Queue, Waiting};
+use super::queue::{Queue, Waiting, Wake};
 use super::typeinfo::TypeInfo;
 use super::{alloc, host, panic};
 use stackmark_asm::layout::G_RESULTS;
@@ -15,7 +20,17 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where, from the goroutine's header, an element that is sent or received lies.
-pub(crate) const ELEMENT_OFFSET: usize = G_RESULTS + 8;
+pub(crate) const ELEMENT_OFFSET: usize = G_RESULTS + 8 * ELEMENT_WORD;
+
+/// The result word in which an element that is sent or received begins.
+const ELEMENT_WORD: usize = 1;
+
+/// What `channel_send` returns: the element is sent, or the channel was closed.
+const SENT: usize = 0;
+const NOT_SENT: usize = 1;
+
+/// What `channel_receive` returns with an element in the result words.
+const RECEIVED: usize = 1;
 
 /// What `channel_receive` returns to a goroutine that was parked; 1 more if an element was handed
 /// to it.
@@ -42,9 +57,8 @@ pub(super) struct Channel {
 
 /// What a send or a receive has come to.
 pub(super) enum Outcome {
-    /// Done. The caller wakes this goroutine once it holds no lock, with the value for a goroutine
-    /// that waits for one channel.
-    Done(Option<Waiting>),
+    /// Done. The caller wakes this goroutine once it holds no lock.
+    Done(Option<Wake>),
     /// The channel is closed.
     Closed,
     /// It has to wait.
@@ -85,6 +99,12 @@ impl Channel {
 
     pub(super) fn words(&self) -> usize {
         self.elem.size.div_ceil(8)
+    }
+
+    /// Whether an element goes directly between a goroutine's result words and those of the one
+    /// that waits.
+    fn goes_directly(&self, waiting: &Waiting) -> bool {
+        !self.elem.has_references() && waiting.select.is_none()
     }
 
     /// The element in the result words, padded with zeroes.
@@ -133,8 +153,17 @@ impl Channel {
             return Outcome::Closed;
         }
         if let Some(receiver) = self.receivers.pop() {
-            receiver.waiter.set_transfer(&element[..self.words()]);
-            return Outcome::Done(Some(receiver));
+            let element = &element[..self.words()];
+            if self.goes_directly(&receiver) {
+                let to = &receiver.waiter.results()[ELEMENT_WORD..];
+                // Relaxed: making the goroutine ready publishes them.
+                to.iter().zip(element).for_each(|(to, word)| {
+                    to.store(*word as u64, Ordering::Relaxed);
+                });
+                return Outcome::Done(Some(Wake { waiting: receiver, plain: RECEIVED }));
+            }
+            receiver.waiter.set_transfer(element);
+            return Outcome::Done(Some(Wake { waiting: receiver, plain: PARKED + 1 }));
         }
         if self.len < self.cap {
             self.put_buffered(element);
@@ -158,17 +187,17 @@ impl Channel {
             self.len -= 1;
             let sender = self.senders.pop();
             if let Some(s) = &sender {
-                let words = s.element();
+                let words = self.element_of(s);
                 self.shade(&words);
                 self.put_buffered(&words);
             }
-            return Outcome::Done(sender);
+            return Outcome::Done(sender.map(|waiting| Wake { waiting, plain: SENT }));
         }
-        if let Some(s) = self.senders.pop() {
-            let words = s.element();
-            // SAFETY: the transfer holds one element; the result words have room for it.
+        if let Some(waiting) = self.senders.pop() {
+            let words = self.element_of(&waiting);
+            // SAFETY: these words hold one element; the result words have room for it.
             unsafe { std::ptr::copy_nonoverlapping(words.as_ptr().cast::<u8>(), to, size) };
-            return Outcome::Done(Some(s));
+            return Outcome::Done(Some(Wake { waiting, plain: SENT }));
         }
         if self.closed {
             // SAFETY: the result words have room for an element.
@@ -176,6 +205,16 @@ impl Channel {
             return Outcome::Closed;
         }
         Outcome::Wait
+    }
+
+    /// The element of a sender that has left its queue.
+    fn element_of(&self, sender: &Waiting) -> host::Words {
+        if !self.goes_directly(sender) {
+            return sender.element();
+        }
+        let words = &sender.waiter.results()[ELEMENT_WORD..][..self.words()];
+        // Relaxed: the sender has stored them before it came into the queue, under the lock.
+        words.iter().map(|word| word.load(Ordering::Relaxed) as usize).collect()
     }
 
     fn put_buffered(&mut self, words: &[usize]) {
@@ -194,7 +233,7 @@ impl Channel {
 
 /// Waits at a nil channel: the goroutine is never woken.
 fn forever(what: host::Wait) -> usize {
-    host::park(what, || {})
+    host::park(what, |_| {})
 }
 
 natives! {
@@ -235,20 +274,23 @@ natives! {
         match c.send(&element) {
             Outcome::Done(receiver) => {
                 c.unlock();
-                if let Some(r) = receiver {
-                    r.wake(PARKED + 1, true);
+                if let Some(receiver) = receiver {
+                    receiver.wake();
                 }
-                0
+                SENT
             }
             Outcome::Closed => {
                 c.unlock();
-                1
+                NOT_SENT
             }
             Outcome::Wait => {
-                let me = Waiting::plain();
-                me.waiter.set_transfer(&element[..c.words()]);
-                c.senders.push(me);
-                host::park(host::Wait::Send, move || c.unlock())
+                if c.elem.has_references() {
+                    host::set_transfer(&element[..c.words()]);
+                }
+                host::park(host::Wait::Send, move |me| {
+                    c.senders.push(Waiting::plain(me));
+                    c.unlock();
+                })
             }
         }
     }
@@ -263,19 +305,19 @@ natives! {
         match c.receive(&a) {
             Outcome::Done(sender) => {
                 c.unlock();
-                if let Some(s) = sender {
-                    s.wake(0, true);
+                if let Some(sender) = sender {
+                    sender.wake();
                 }
-                1
+                RECEIVED
             }
             Outcome::Closed => {
                 c.unlock();
                 0
             }
-            Outcome::Wait => {
-                c.receivers.push(Waiting::plain());
-                host::park(host::Wait::Receive, move || c.unlock())
-            }
+            Outcome::Wait => host::park(host::Wait::Receive, move |me| {
+                c.receivers.push(Waiting::plain(me));
+                c.unlock();
+            }),
         }
     }
 
@@ -315,7 +357,7 @@ natives! {
         }
         for s in senders {
             s.waiter.set_transfer(&[]);
-            s.wake(1, false);
+            s.wake(NOT_SENT, false);
         }
         0
     }

@@ -4,7 +4,8 @@
 //! it leaves the queues of the other channels. To leave a queue takes as long as to find a number
 //! in it, however many wait there: the place becomes empty, and empty places go in bulk.
 
-use super::host;
+use super::host::{self, Words};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ pub(crate) const SELECTED: usize = 1 << 32;
 /// A goroutine that waits for one channel, or with `select` for this and others.
 pub(super) struct Waiting {
     pub(super) waiter: host::Waiter,
-    pub(super) select: Option<Case>,
+    /// Boxed, since most wait for one channel, and a place in a queue is moved in registers then.
+    pub(super) select: Option<Box<Case>>,
 }
 
 /// One case of a select statement.
@@ -31,8 +33,8 @@ pub(super) struct Case {
 }
 
 impl Waiting {
-    pub(super) fn plain() -> Waiting {
-        Waiting { waiter: host::Waiter::current(), select: None }
+    pub(super) fn plain(waiter: host::Waiter) -> Waiting {
+        Waiting { waiter, select: None }
     }
 
     fn is_open(&self) -> bool {
@@ -44,10 +46,10 @@ impl Waiting {
     }
 
     /// The element of a sender.
-    pub(super) fn element(&self) -> Vec<usize> {
+    pub(super) fn element(&self) -> Words {
         let words = self.waiter.take_transfer();
         match &self.select {
-            Some(case) => words[case.element.clone()].to_vec(),
+            Some(case) => Words::from_slice(&words[case.element.clone()]),
             None => words,
         }
     }
@@ -62,6 +64,28 @@ impl Waiting {
     }
 }
 
+/// Most places of a queue whose memory is kept.
+const MOST_SPARE: usize = 256;
+
+thread_local! {
+    /// The memory of a queue that has become empty. At a channel that hands over one element at a
+    /// time, a queue fills and empties with each: it takes no memory for that.
+    static SPARE: Cell<Option<Box<Places<Waiting>>>> = const { Cell::new(None) };
+}
+
+/// A goroutine that has left its queue, to be woken.
+pub(super) struct Wake {
+    pub(super) waiting: Waiting,
+    /// What its call returns if it has waited for one channel.
+    pub(super) plain: usize,
+}
+
+impl Wake {
+    pub(super) fn wake(self) {
+        self.waiting.wake(self.plain, true);
+    }
+}
+
 /// One queue of a channel; null when it is empty, since the channel has no finaliser.
 #[allow(clippy::box_collection, reason = "one word in the channel")]
 #[repr(transparent)]
@@ -71,7 +95,7 @@ pub(super) struct Queue(Option<Box<Places<Waiting>>>);
 impl Queue {
     /// Puts a goroutine at the end. Returns the number of its place.
     pub(super) fn push(&mut self, w: Waiting) -> u64 {
-        self.0.get_or_insert_default().push(w)
+        self.0.get_or_insert_with(|| SPARE.take().unwrap_or_default()).push(w)
     }
 
     /// The first goroutine that is not woken yet.
@@ -101,8 +125,10 @@ impl Queue {
     }
 
     fn drop_if_empty(&mut self) {
-        if self.0.as_ref().is_some_and(|places| places.is_empty()) {
-            self.0 = None;
+        if let Some(places) = self.0.take_if(|places| places.is_empty())
+            && places.list.capacity() <= MOST_SPARE
+        {
+            SPARE.set(Some(places));
         }
     }
 }

@@ -9,7 +9,7 @@
 use super::arguments::{Arguments, natives};
 use super::channel::{Channel, ELEMENT_WORDS, Outcome, locked};
 use super::host;
-use super::queue::{Case, SELECTED, Waiting};
+use super::queue::{Case, SELECTED, Waiting, Wake};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -74,11 +74,7 @@ fn start(count: usize) -> usize {
 
 /// Does the first case that need not wait: its number, and whether an element was handed over. All
 /// channels are locked.
-fn try_all(
-    a: &Arguments<'_>,
-    cases: &Cases<'_>,
-    wake: &mut Option<Waiting>,
-) -> Option<(usize, bool)> {
+fn try_all(a: &Arguments<'_>, cases: &Cases<'_>, wake: &mut Option<Wake>) -> Option<(usize, bool)> {
     let count = cases.0.len();
     let first = start(count.max(1));
     for i in (0..count).map(|i| (first + i) % count).filter(|i| cases.channel(*i) != 0) {
@@ -117,7 +113,7 @@ natives! {
         let channels = cases.channels();
         if channels.is_empty() && a.get(2) == 0 {
             drop(channels);
-            return host::park(host::Wait::Select, || {});
+            return host::park(host::Wait::Select, |_| {});
         }
         for c in &channels {
             // SAFETY: channels of the program.
@@ -133,10 +129,8 @@ natives! {
         let done = try_all(&a, &cases, &mut wake);
         if done.is_some() || a.get(2) != 0 {
             unlock(&channels);
-            if let Some(w) = wake {
-                let (plain_sender, plain_receiver) = (0, super::channel::PARKED + 1);
-                let received = done.is_some_and(|(i, _)| cases.receives(i));
-                w.wake(if received { plain_sender } else { plain_receiver }, true);
+            if let Some(wake) = wake {
+                wake.wake();
             }
             let (case, handed_over) = done.unwrap_or((cases.0.len(), false));
             return 2 * case + usize::from(handed_over);
@@ -154,13 +148,13 @@ natives! {
                 words.extend_from_slice(cases.element(i, c.words()));
             }
             let case = Case { claimed: claimed.clone(), index: i, element: from..words.len() };
-            let me = Waiting { waiter: host::Waiter::current(), select: Some(case) };
+            let me = Waiting { waiter: host::Waiter::current(), select: Some(Box::new(case)) };
             let queue = if cases.receives(i) { &mut c.receivers } else { &mut c.senders };
             *cases.place(i) = queue.push(me) as usize;
         }
-        host::Waiter::current().set_transfer(&words);
+        host::set_transfer(&words);
         drop((words, claimed));
-        host::park(host::Wait::Select, move || {
+        host::park(host::Wait::Select, move |_| {
             unlock(&channels);
             drop(channels);
         })

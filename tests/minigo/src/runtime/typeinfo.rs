@@ -66,6 +66,11 @@ impl TypeInfo {
         }
     }
 
+    /// Whether a value may hold references.
+    pub(crate) fn has_references(&self) -> bool {
+        self.words.contains(&true)
+    }
+
     /// Completes a type that was made before the types that it refers to.
     pub(crate) fn set_shape(&self, shape: Shape) {
         let _ = self.shape.set(shape);

@@ -5,13 +5,16 @@ use super::memory::hold;
 use super::picture;
 use super::threads::Threads;
 use super::world::{fatal, world};
+use crate::runtime::channel::ELEMENT_WORDS;
 use crate::runtime::traceback;
+use smallvec::SmallVec;
 use stackmark::stack::{Caller, Goroutine, Word};
 use stackmark::unwind::FrameKind;
+use stackmark_asm::layout::GoroutineHeader;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a goroutine waits for, for the message of a deadlock.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +53,9 @@ impl Wait {
     }
 }
 
+/// The words of an element: most have few.
+pub(crate) type Words = SmallVec<[usize; ELEMENT_WORDS]>;
+
 /// A goroutine that waits in a queue.
 pub(crate) struct Waiter(Arc<Goroutine>);
 
@@ -61,12 +67,11 @@ impl Waiter {
 
     /// Replaces the words that are roots for the goroutine. Each may be a reference.
     pub(crate) fn set_transfer(&self, words: &[usize]) {
-        let words: Vec<Word> = words.iter().map(|&word| Word::Reference(word)).collect();
-        world().runtime.set_transfer(&self.0, &words);
+        set_transfer_of(&self.0, words);
     }
 
-    pub(crate) fn take_transfer(&self) -> Vec<usize> {
-        let mut words = vec![];
+    pub(crate) fn take_transfer(&self) -> Words {
+        let mut words = Words::new();
         world().runtime.take_transfer(&self.0, &mut words);
         words
     }
@@ -74,6 +79,13 @@ impl Waiter {
     /// Whether both are the same goroutine.
     pub(crate) fn is(&self, other: &Waiter) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The result words of its call, which it finds when it goes on. Plain words alone lie there:
+    /// no root is looked for in them. Who has taken the goroutine from its queue uses them.
+    pub(crate) fn results(&self) -> &[AtomicU64] {
+        // SAFETY: the goroutine's header, at the beginning of its record.
+        unsafe { &(*(self.0.address() as *const GoroutineHeader)).results }
     }
 
     /// Makes it ready; its call returns `value`.
@@ -85,17 +97,29 @@ impl Waiter {
     }
 }
 
+/// Replaces the words that are roots for the current goroutine. Each may be a reference.
+pub(crate) fn set_transfer(words: &[usize]) {
+    // SAFETY: natives run on behalf of a goroutine; the caller is used here alone.
+    set_transfer_of(unsafe { Caller::current() }.goroutine(), words);
+}
+
+fn set_transfer_of(goroutine: &Goroutine, words: &[usize]) {
+    let words: SmallVec<[Word; ELEMENT_WORDS]> =
+        words.iter().map(|&word| Word::Reference(word)).collect();
+    world().runtime.set_transfer(goroutine, &words);
+}
+
 /// Parks the current goroutine; `publish` lets others wake it. The native ends here.
-pub(crate) fn park(why: Wait, publish: impl FnOnce()) -> usize {
+pub(crate) fn park(why: Wait, publish: impl FnOnce(Waiter)) -> usize {
     // SAFETY: the natives that park own nothing at that point, see their code.
     unsafe {
         let caller = Caller::current();
         caller.goroutine().user_word().store(why as usize + 1, Ordering::Relaxed);
-        caller.park(|| {
+        caller.park(|goroutine| {
             if let Some(threads) = &world().threads {
                 threads.sleeps();
             }
-            publish();
+            publish(Waiter(goroutine));
         })
     }
 }
@@ -128,9 +152,8 @@ pub(crate) fn collect() {
     let w = world();
     // SAFETY: natives run on behalf of a goroutine; what this owns moves into the request.
     let caller = unsafe { Caller::current() };
-    let goroutine = caller.handle();
     w.scheduler.await_wakeup();
-    let publish = move || {
+    let publish = move |goroutine: Arc<Goroutine>| {
         w.collector.request(move || {
             if w.options.picture.is_some() {
                 picture::take(&w.runtime, &goroutine);

@@ -16,8 +16,8 @@ pub(crate) use frames::{
     calling_frame, each_frame, full_backtrace, in_own_image, starting_frame, unwind_to,
 };
 pub(crate) use goroutines::{
-    Wait, Waiter, collect, current_header, current_id, goroutines, is_main, park,
-    parked_goroutines, spawn,
+    Wait, Waiter, Words, collect, current_header, current_id, goroutines, is_main, park,
+    parked_goroutines, set_transfer, spawn,
 };
 pub(crate) use memory::{
     Held, allocate_or_collect, barrier, descriptor, hold, reports_stores, shade, shade_lost, store,
