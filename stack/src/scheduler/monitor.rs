@@ -98,7 +98,7 @@ impl Scheduler {
         for worker in self.queues.workers() {
             let load = worker.load();
             if seen.insert(worker.number, load).is_some_and(|before| load.has_waited(before)) {
-                self.permits.rouse(self, || self.queues.open_next(&worker));
+                self.permits.rouse(self, || self.queues.open(&worker));
             }
         }
     }

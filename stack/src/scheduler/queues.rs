@@ -7,7 +7,7 @@ use crate::goroutine::Goroutine;
 use crate::machine::Watch;
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use parking_lot::RwLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// The queue of a thread.
@@ -23,6 +23,10 @@ pub(super) struct WorkerThread {
     /// The goroutine that runs next here. Other threads take it only while this one is
     /// [away](WorkerThread::away), or through the monitor.
     pub(super) next: NextSlot<Goroutine>,
+    /// Whether other threads take goroutines from its queue: else only while it is away. The thread
+    /// itself keeps short turns for itself, and the monitor opens a queue that has waited for long.
+    /// Relaxed: as [`NextSlot::is_empty`]; a thread that opens it passes the fence of a wake then.
+    open: AtomicBool,
     /// How many goroutines it has begun to run. Relaxed: the monitor compares it with what it was.
     pub(super) turns: AtomicUsize,
 }
@@ -36,6 +40,7 @@ impl WorkerThread {
             watch: OnceLock::new(),
             permit: Permit::default(),
             next: NextSlot::default(),
+            open: AtomicBool::new(true),
             turns: AtomicUsize::new(0),
         }
     }
@@ -67,18 +72,30 @@ impl WorkerThread {
         }
     }
 
+    /// Lets other threads take goroutines from the queue, or no more.
+    #[inline]
+    pub(super) fn set_open(&self, open: bool) {
+        if self.open.load(Ordering::Relaxed) != open {
+            self.open.store(open, Ordering::Relaxed);
+        }
+    }
+
     /// Whether another thread finds a goroutine here.
     fn has_work(&self) -> bool {
-        !self.stealer.is_empty() || !self.next.is_empty() && self.away().is_some()
+        let is_open = self.open.load(Ordering::Relaxed) && !self.stealer.is_empty();
+        is_open || (!self.stealer.is_empty() || !self.next.is_empty()) && self.away().is_some()
     }
 
     fn steal(&self, into: &Queue) -> Steal<Arc<Goroutine>> {
-        if self.away().is_some()
-            && let Some(goroutine) = self.next.take()
-        {
+        let is_away = self.away().is_some();
+        if is_away && let Some(goroutine) = self.next.take() {
             return Steal::Success(goroutine);
         }
-        self.stealer.steal_batch_and_pop(into)
+        if is_away || self.open.load(Ordering::Relaxed) {
+            self.stealer.steal_batch_and_pop(into)
+        } else {
+            Steal::Empty
+        }
     }
 }
 
@@ -117,15 +134,17 @@ impl Queues {
 
     /// Moves the goroutines of a thread to the shared queue. Called on that thread.
     pub(super) fn hand_over(&self, queue: &Queue, worker: &WorkerThread) {
-        self.open_next(worker);
+        self.open(worker);
         while let Some(goroutine) = queue.pop() {
             self.injector.push(goroutine);
         }
     }
 
-    /// Moves the goroutine that runs next on a thread to the shared queue. Called on that thread,
-    /// or by the monitor as [`Permits::rouse`](super::permits::Permits::rouse) says.
-    pub(super) fn open_next(&self, worker: &WorkerThread) {
+    /// Lets all threads find the goroutines of this one; the one that runs next moves to the shared
+    /// queue. Called on that thread, or by the monitor as
+    /// [`Permits::rouse`](super::permits::Permits::rouse) says.
+    pub(super) fn open(&self, worker: &WorkerThread) {
+        worker.set_open(true);
         if let Some(goroutine) = worker.next.take() {
             self.injector.push(goroutine);
         }
@@ -206,5 +225,51 @@ impl Queues {
                 Steal::Retry => {}
             }
         }
+    }
+}
+
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests {
+    use super::*;
+
+    /// A thread with goroutines in its queue, and another thread's empty queue.
+    fn two_threads() -> (Arc<WorkerThread>, Queue, Queue) {
+        let (queue, other) = (Queue::new_fifo(), Queue::new_fifo());
+        let worker = Arc::new(WorkerThread::new(1, &queue));
+        (0..4).for_each(|_| queue.push(Arc::new(Goroutine::new(1))));
+        (worker, queue, other)
+    }
+
+    #[test]
+    fn a_thread_keeps_the_goroutines_of_a_closed_queue() {
+        let (worker, queue, other) = two_threads();
+        worker.set_open(false);
+        assert!(!worker.has_work());
+        assert!(worker.steal(&other).is_empty());
+        assert_eq!((queue.len(), other.len()), (4, 0));
+        // What waits there waits for the monitor.
+        let load = worker.load();
+        assert!(load.has_waited(load));
+        worker.set_open(true);
+        assert!(worker.has_work());
+        assert!(worker.steal(&other).is_success());
+        assert!(queue.len() < 4);
+    }
+
+    #[test]
+    fn a_queue_that_is_opened_shares_the_goroutine_that_runs_next() {
+        let (worker, _queue, other) = two_threads();
+        let queues = Queues::default();
+        queues.add(worker.clone());
+        worker.set_open(false);
+        let next = Arc::new(Goroutine::new(1));
+        assert!(worker.next.put(next.clone()).is_none());
+        assert!(!queues.has_work());
+        queues.open(&worker);
+        assert!(queues.has_work());
+        let thief = WorkerThread::new(2, &other);
+        let found: Vec<_> = std::iter::from_fn(|| queues.find(&other, &thief, false)).collect();
+        assert_eq!(found.len(), 5);
+        assert!(found.iter().any(|goroutine| Arc::ptr_eq(goroutine, &next)));
     }
 }

@@ -144,7 +144,9 @@ impl Scheduler {
                 // Another one runs now.
                 let waiting = local.queue.len() + usize::from(!local.worker.next.is_empty());
                 local.queue.push(goroutine);
-                if local.turns.is_worth_a_wake(waiting) {
+                let is_worth_it = local.turns.is_worth_a_wake(waiting);
+                local.worker.set_open(is_worth_it);
+                if is_worth_it {
                     self.permits.wake_one(self);
                 }
             }
@@ -153,7 +155,9 @@ impl Scheduler {
 
     /// A goroutine was made ready on its thread, which goes on with another one.
     fn ready_here(&self, local: &Local, goroutine: Arc<Goroutine>) {
-        if local.turns.is_worth_a_wake(local.queue.len() + 1) && self.permits.can_wake() {
+        let is_worth_it = local.turns.is_worth_a_wake(local.queue.len() + 1);
+        local.worker.set_open(is_worth_it);
+        if is_worth_it && self.permits.can_wake() {
             // Not next: the thread that is woken takes it from the queue.
             local.queue.push(goroutine);
             self.permits.wake_one(self);
