@@ -10,10 +10,14 @@ const MIN_HEADROOM: usize = 1 << 20;
 /// The pace of collections.
 ///
 /// The *goal* is the size that the heap should not exceed. It is what was live after the last
-/// cycle, and on top of that a percentage of what that cycle marked; less if the memory limit asks
-/// for it. What was allocated while the cycle ran counts as live, but most of it is garbage by
-/// then. The percentage leaves it out: otherwise the heap of a program that allocates fast would be
-/// several times as large as needed.
+/// cycle, and on top of that a percentage of what that cycle marked and of the stacks that it
+/// scanned; less if the memory limit asks for it. The stacks count, since a cycle's work is in
+/// proportion to them, too: a million goroutines that wait are scanned no more often than a heap of
+/// their size is marked. (After Go 1.18's pacer.)
+///
+/// What was allocated while the cycle ran counts as live, but most of it is garbage by then. The
+/// percentage leaves it out: otherwise the heap of a program that allocates fast would be several
+/// times as large as needed.
 ///
 /// A cycle begins before the heap has reached its goal, since goroutines allocate while it runs.
 /// How much they will follows from the rate of allocation in the last cycles and from the measured
@@ -28,6 +32,8 @@ pub(crate) struct Pace {
     live: usize,
     /// What the last cycle marked, in bytes.
     marked: usize,
+    /// What was in use of the stacks that it scanned, in bytes.
+    stacks: usize,
     /// Nanoseconds that it takes to mark a byte, smoothed.
     ns_per_byte: f64,
     /// Bytes allocated in a nanosecond of a cycle, smoothed.
@@ -39,6 +45,8 @@ pub(crate) struct Pace {
 pub(crate) struct CycleMeasurement {
     /// Bytes that were marked.
     pub(crate) marked: usize,
+    /// Bytes in use of the stacks that were scanned.
+    pub(crate) stacks: usize,
     /// Bytes that were allocated while it ran: they are live too.
     pub(crate) allocated: usize,
     /// From its beginning to the end of marking.
@@ -55,6 +63,7 @@ impl Pace {
             other_memory: 0,
             live: 0,
             marked: 0,
+            stacks: 0,
             ns_per_byte: 0.0,
             allocation_rate: 0.0,
         }
@@ -64,6 +73,7 @@ impl Pace {
     pub(crate) fn cycle(&mut self, measured: &CycleMeasurement) {
         self.live = measured.marked + measured.allocated;
         self.marked = measured.marked;
+        self.stacks = measured.stacks;
         let time = measured.mark_ns.max(1) as f64;
         let ns_per_byte = time / measured.marked.max(1) as f64;
         self.ns_per_byte = if self.ns_per_byte == 0.0 {
@@ -92,9 +102,8 @@ impl Pace {
             (bytes as u128 * u128::from(percent) / 100).min(usize::MAX as u128 / 2) as usize
         };
         let wanted = self.percent.map_or(usize::MAX, |percent| {
-            self.live
-                .saturating_add(scale(self.marked.min(self.live), percent))
-                .max(scale(MIN_GOAL, percent))
+            let work = self.marked.min(self.live).saturating_add(self.stacks);
+            self.live.saturating_add(scale(work, percent)).max(scale(MIN_GOAL, percent))
         });
         let allowed = self.limit.map_or(usize::MAX, |limit| {
             let least = self.live + self.live / 16 + MIN_HEADROOM;
@@ -125,7 +134,8 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     fn measured(marked: usize, allocated: usize) -> CycleMeasurement {
-        CycleMeasurement { marked: marked * MIB, allocated: allocated * MIB, mark_ns: 1_000_000 }
+        let (marked, allocated) = (marked * MIB, allocated * MIB);
+        CycleMeasurement { marked, allocated, mark_ns: 1_000_000, ..CycleMeasurement::default() }
     }
 
     #[test]
@@ -156,21 +166,13 @@ mod tests {
         pace.cycle(&measured(70, 20));
         assert_eq!(trigger_mib(&pace), 50);
         // The same rate of allocation and speed of marking, twice as much to mark.
-        pace.cycle(&CycleMeasurement {
-            marked: 140 * MIB,
-            allocated: 40 * MIB,
-            mark_ns: 2_000_000,
-        });
+        pace.cycle(&CycleMeasurement { mark_ns: 2_000_000, ..measured(140, 40) });
         assert_eq!(trigger_mib(&pace), 100);
         // The rate falls slowly.
-        pace.cycle(&CycleMeasurement { marked: 140 * MIB, allocated: 0, mark_ns: 2_000_000 });
+        pace.cycle(&CycleMeasurement { mark_ns: 2_000_000, ..measured(140, 0) });
         assert_eq!(trigger_mib(&pace), 110);
         // It rises at once, and cycles do not follow each other without a break.
-        pace.cycle(&CycleMeasurement {
-            marked: 90 * MIB,
-            allocated: 1000 * MIB,
-            mark_ns: 2_000_000,
-        });
+        pace.cycle(&CycleMeasurement { mark_ns: 2_000_000, ..measured(90, 1000) });
         assert_eq!(trigger_mib(&pace), 30);
     }
 
@@ -189,11 +191,7 @@ mod tests {
         let mut pace = Pace::new(Some(100), None);
         pace.cycle(&measured(100, 10));
         let before = pace.trigger();
-        pace.cycle(&CycleMeasurement {
-            marked: 100 * MIB,
-            allocated: 40 * MIB,
-            mark_ns: 4_000_000,
-        });
+        pace.cycle(&CycleMeasurement { mark_ns: 4_000_000, ..measured(100, 40) });
         pace.set_live(110 * MIB, 0);
         assert!(pace.trigger() < before);
     }
@@ -213,9 +211,20 @@ mod tests {
     }
 
     #[test]
+    fn stacks_that_were_scanned_count_as_what_was_marked() {
+        let mut pace = Pace::new(Some(50), None);
+        pace.cycle(&CycleMeasurement { stacks: 200 * MIB, ..measured(20, 0) });
+        assert_eq!(pace.goal(), 130 * MIB);
+        // The goroutines have ended.
+        pace.cycle(&measured(20, 0));
+        assert_eq!(pace.goal(), 30 * MIB);
+    }
+
+    #[test]
     fn huge_percentages_do_not_overflow() {
         let mut pace = Pace::new(Some(u32::MAX), None);
-        pace.cycle(&CycleMeasurement { marked: usize::MAX / 4, allocated: 0, mark_ns: 1 });
+        let marked = usize::MAX / 4;
+        pace.cycle(&CycleMeasurement { marked, stacks: usize::MAX, allocated: 0, mark_ns: 1 });
         assert!(pace.trigger() > usize::MAX / 4);
     }
 }

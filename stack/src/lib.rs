@@ -168,10 +168,10 @@ pub use protocol::{REFUSALS, Refusal, Request, Status};
 #[doc(hidden)]
 pub use runtime::HijackCallbacks;
 pub use runtime::{
-    Activity, BarrierMode, Census, Config, Counters, DebugInfo, Detection, ForeignException,
-    Histogram, Host, ListedRuntime, ModeInForce, NativeException, Observed, Observer,
-    ReturnProtection, RootSink, Runtime, RuntimeError, Schedule, Span, StackBytes, Summary,
-    stackmark_debug_info,
+    Activity, BarrierMode, Census, Config, Counters, CycleFigures, DebugInfo, Detection,
+    ForeignException, Histogram, Host, ListedRuntime, ModeInForce, NativeException, Observed,
+    Observer, ReturnProtection, RootSink, Runtime, RuntimeError, Schedule, Span, StackBytes,
+    Summary, stackmark_debug_info,
 };
 pub use scan::{FrameAt, POISON, RootSlot, ScanError, Visited};
 pub use stackmark_asm as asm;

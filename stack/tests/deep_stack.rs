@@ -120,7 +120,7 @@ fn cycle(caller: Caller<'_>, number: u64) -> (u64, u64, u64) {
             world.end_scanning(NextCycle::IsWhole);
             visited
         });
-        let (_, frames) = runtime.take_cycle_maxima();
+        let frames = runtime.take_cycle_figures().deepest_frames;
         (frames, visited.frames, visited.skipped)
     })
 }

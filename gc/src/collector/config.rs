@@ -12,8 +12,8 @@ pub struct Config {
     /// Threads that mark, the one that runs cycles among them: at most [`Config::MOST_WORKERS`]; 0
     /// counts as 1. The collector uses so many processors at a time.
     pub workers: usize,
-    /// By how many percent of what was live after the last cycle the heap may grow before the next
-    /// one. `None`: growth makes no cycles.
+    /// By how many percent of what the last cycle marked, and of the stacks that it scanned, the
+    /// heap may grow before the next one. `None`: growth makes no cycles.
     pub percent: Option<u32>,
     /// How much memory objects and stacks should use together, in bytes: at least 1. Near it cycles
     /// come more often than `percent` asks for. It is exceeded where more is live. A heap's own

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use stackmark_stack::{
-    Activity, CycleDriver, CycleStopped, NextCycle, ScanError, ScanScope, Straggler, Visited,
+    Activity, CycleDriver, CycleFigures, CycleStopped, NextCycle, ScanError, ScanScope, Straggler,
+    Visited,
 };
 
 use super::phases::{self, Closed, Closing, Completing, Opening};
@@ -71,7 +72,7 @@ impl<'a, H: Heap> Cycle<'a, H> {
         number: u64,
         wanted: Generation,
     ) -> Cycle<'a, H> {
-        collector.runtime.take_cycle_maxima();
+        collector.runtime.take_cycle_figures();
         let begun = Instant::now();
         let live = collector.heap.counts().live_bytes as usize;
         let size = live + collector.heap.allocated_since_cycle();
@@ -199,14 +200,22 @@ impl<'a, H: Heap> Cycle<'a, H> {
                 begun,
                 allocated_before,
                 measured: CycleMeasurement::default(),
+                figures: CycleFigures::default(),
             };
             let Closed { visited: rescanned, due, marked } = phases::close(&mut ending)?;
-            let measured = ending.measured;
-            let maxima = runtime.take_cycle_maxima();
-            Ok::<_, CycleError>((time_to_stop, straggler, rescanned, due, marked, measured, maxima))
+            let (measured, figures) = (ending.measured, ending.figures);
+            Ok::<_, CycleError>((
+                time_to_stop,
+                straggler,
+                rescanned,
+                due,
+                marked,
+                measured,
+                figures,
+            ))
         });
-        let (time_to_stop, stopped_last, rescanned, due, marked, measured, maxima) = stopped?;
-        let (longest_hold_ns, deepest_frames) = maxima;
+        let (time_to_stop, stopped_last, rescanned, due, marked, measured, figures) = stopped?;
+        let CycleFigures { longest_hold_ns, deepest_frames, .. } = figures;
         drop(pause);
         let world_stop = nanos(stopping.elapsed());
         self.stacks.let_go();
@@ -321,6 +330,7 @@ struct Ending<'a, 'w, H: Heap> {
     begun: Instant,
     allocated_before: usize,
     measured: CycleMeasurement,
+    figures: CycleFigures,
 }
 
 impl<H: Heap> Completing for Ending<'_, '_, H> {
@@ -388,8 +398,10 @@ impl<H: Heap> Closing for Ending<'_, '_, H> {
         } else {
             NextCycle::IsWhole
         });
+        self.figures = runtime.take_cycle_figures();
         self.measured = CycleMeasurement {
             marked: marked.bytes as usize,
+            stacks: self.figures.stack_bytes as usize,
             allocated,
             mark_ns: nanos(self.begun.elapsed()),
         };

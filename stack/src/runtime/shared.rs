@@ -6,7 +6,7 @@ use super::entry_points::EntryPoints;
 use super::host::{Host, RootSink, Schedule};
 use super::observe::Observed;
 use super::registry::Registry;
-use super::stats::{Counters, Histogram, Statistics};
+use super::stats::{Counters, CycleFigures, Histogram, Statistics};
 use super::stubs::{claim, stubs};
 use super::under_lock::under_lock;
 use crate::alarm;
@@ -258,10 +258,9 @@ impl Runtime {
         &self.statistics.own_scans
     }
 
-    /// The longest of [`Runtime::holds`], in nanoseconds, and the most frames of one stack, both
-    /// since the last call.
-    pub fn take_cycle_maxima(&self) -> (u64, u64) {
-        self.statistics.take_cycle_maxima()
+    /// What scans and holds have met since the last call.
+    pub fn take_cycle_figures(&self) -> CycleFigures {
+        self.statistics.take_cycle_figures()
     }
 
     /// Bytes of stacks in use or pooled, and their maximum so far. Of a stack that grows in place

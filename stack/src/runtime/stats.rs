@@ -69,6 +69,14 @@ pub(crate) fn count(figure: &AtomicU64, more: u64) {
     }
 }
 
+/// Raises a maximum. Mostly there is nothing to raise, which needs no locked instruction.
+#[inline]
+pub(crate) fn raise(maximum: &AtomicU64, to: u64) {
+    if maximum.load(Relaxed) < to {
+        maximum.fetch_max(to, Relaxed);
+    }
+}
+
 /// Adds barriers that have gone to one of the counters of [`Counters::settle`].
 #[inline]
 pub(crate) fn count_gone(figure: &AtomicU64, more: u64) {
@@ -104,10 +112,22 @@ pub(crate) struct Statistics {
     pub(crate) holds: Histogram,
     /// How long goroutines' own threads ran for those holds in which they scanned themselves.
     pub(crate) own_scans: Histogram,
-    /// The longest hold, in nanoseconds, and the most frames of one stack, since the last
-    /// [`Statistics::take_cycle_maxima`].
+    /// What [`Statistics::take_cycle_figures`] takes.
     longest_hold: AtomicU64,
     deepest_frames: AtomicU64,
+    stack_bytes: AtomicU64,
+}
+
+/// What a cycle has met, or part of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CycleFigures {
+    /// The longest of [`Runtime::holds`](crate::Runtime::holds), in nanoseconds.
+    pub longest_hold_ns: u64,
+    /// The most frames of one stack.
+    pub deepest_frames: u64,
+    /// Bytes in use of all stacks that were scanned, each when its scan began. A scan of a stack
+    /// that goes on from the last one counts as one of the whole stack.
+    pub stack_bytes: u64,
 }
 
 impl Statistics {
@@ -115,7 +135,7 @@ impl Statistics {
     pub(crate) fn record_hold(&self, begun: Instant) {
         let nanos = begun.elapsed().as_nanos() as u64;
         self.holds.record(nanos);
-        self.longest_hold.fetch_max(nanos, Relaxed);
+        raise(&self.longest_hold, nanos);
     }
 
     /// Records that the goroutine of this thread has scanned itself since `begun`.
@@ -128,12 +148,22 @@ impl Statistics {
 
     /// Records that a stack has this many frames.
     pub(crate) fn record_frames(&self, frames: u64) {
-        self.deepest_frames.fetch_max(frames, Relaxed);
+        raise(&self.deepest_frames, frames);
     }
 
-    /// The longest hold and the most frames of one stack since the last call.
-    pub(crate) fn take_cycle_maxima(&self) -> (u64, u64) {
-        (self.longest_hold.swap(0, Relaxed), self.deepest_frames.swap(0, Relaxed))
+    /// Records that a scan begins of a stack with so many bytes in use.
+    pub(crate) fn record_scan(&self, bytes: usize) {
+        self.stack_bytes.fetch_add(bytes as u64, Relaxed);
+        raise(&self.counters.deepest_bytes, bytes as u64);
+    }
+
+    /// The figures since the last call.
+    pub(crate) fn take_cycle_figures(&self) -> CycleFigures {
+        CycleFigures {
+            longest_hold_ns: self.longest_hold.swap(0, Relaxed),
+            deepest_frames: self.deepest_frames.swap(0, Relaxed),
+            stack_bytes: self.stack_bytes.swap(0, Relaxed),
+        }
     }
 }
 

@@ -125,7 +125,9 @@ pub(crate) unsafe fn begin_scan<R: Root>(
     to: To<'_, R>,
 ) -> Result<(), ScanError> {
     let used = goroutine.bounds().end - goroutine.header.sched.sp.load(Ordering::Relaxed);
-    runtime.statistics.counters.deepest_bytes.fetch_max(used as u64, Ordering::Relaxed);
+    if scan.epoch() != runtime.cycle.scanning() {
+        runtime.statistics.record_scan(used);
+    }
     if let MayMove::Into(memory) = may_move {
         // SAFETY: by our contract.
         unsafe { moving::shrink(runtime, goroutine, memory)? };

@@ -10,7 +10,7 @@ use super::live::{ScanError, next_frame, walker};
 use crate::goroutine::Goroutine;
 use crate::memory::{MIN_STACK, STACK_GUARD, StackError, StackKind, StackMemory};
 use crate::os;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, raise};
 use stackmark_asm as asm;
 use stackmark_unwind::FrameKind;
 use std::sync::Arc;
@@ -232,7 +232,7 @@ pub(crate) unsafe fn grow(
         return Err(overflow.into());
     }
     runtime.statistics.counters.grown.fetch_add(1, Ordering::Relaxed);
-    runtime.statistics.counters.deepest_bytes.fetch_max(used as u64, Ordering::Relaxed);
+    raise(&runtime.statistics.counters.deepest_bytes, used as u64);
     let in_place = goroutine.memory.lock().as_ref().is_some_and(StackMemory::grows_in_place);
     if in_place {
         let mut memory = goroutine.memory.lock();
