@@ -9,7 +9,7 @@ use crate::word::{Word, WordKind};
 use smallvec::SmallVec;
 use stackmark_asm as asm;
 use stackmark_asm::layout::{GoroutineHeader, Sched};
-use stackmark_unwind::Registers;
+use stackmark_unwind::{Registers, prefetch};
 use std::mem::offset_of;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
@@ -24,6 +24,11 @@ pub(crate) fn registers(at: &Sched) -> Registers {
         fp: fp.load(Ordering::Relaxed),
     }
 }
+
+/// Bytes that memory is fetched by.
+const LINE: usize = 64;
+/// The most bytes of frames that are prefetched: goroutines that wait mostly have less.
+const PREFETCHED: usize = 512;
 
 /// The words of a transfer. Mostly there is one, which needs no memory of its own.
 pub(crate) type Transfer = SmallVec<[Word; 1]>;
@@ -264,6 +269,20 @@ impl Goroutine {
     #[inline]
     pub(crate) fn scan_lock(&self) -> MutexGuard<'_, StackScan> {
         self.scan.lock()
+    }
+
+    /// Prefetches the record for a scan.
+    pub(crate) fn prefetch(&self) {
+        let at = (&raw const *self) as usize;
+        (0..size_of::<Self>()).step_by(LINE).for_each(|line| prefetch(at + line));
+    }
+
+    /// Prefetches the youngest frames for a scan. The record should be there already.
+    pub(crate) fn prefetch_frames(&self) {
+        let (sp, hi) = (self.header.sched.sp.load(Ordering::Relaxed), self.bounds().end);
+        // A guess, where the goroutine runs: any address may be prefetched.
+        let used = hi.wrapping_sub(sp).min(PREFETCHED);
+        (0..used).step_by(LINE).for_each(|line| prefetch(sp.wrapping_add(line)));
     }
 
     /// Holds the goroutine if it stands still.
