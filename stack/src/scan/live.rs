@@ -1,7 +1,7 @@
 //! The real stacks, as the protocol of
 //! [`StackScan`](crate::protocol::StackScan) reads and writes them.
 
-use super::roots::{Root, RootBuffer, To};
+use super::roots::{Root, RootBuffer};
 use crate::goroutine::{Goroutine, registers};
 use crate::protocol::{FramePointer, Frames, Position, Refusal, Slots, StackAccess};
 use crate::runtime::{ImageTable, Runtime, stubs};
@@ -10,6 +10,7 @@ use stackmark_unwind::{
     BarrierRefusal, Frame, FrameKind, LiveMemory, Registers, ReturnAddresses, Snapshot, WalkError,
     Walker,
 };
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -138,17 +139,17 @@ unsafe fn walker_from<'s>(
 }
 
 /// The frames of a real stack.
-pub(crate) struct LiveFrames<'s, R: Root> {
+pub(crate) struct LiveFrames<'s, 'r, R: Root> {
     runtime: &'s Runtime,
     goroutine: &'s Goroutine,
     walker: Walker<'s, LiveMemory, Stubs>,
     bounds: Range<usize>,
-    pub(crate) roots: RootBuffer<'s, R>,
+    roots: &'s RefCell<RootBuffer<'r, R>>,
     last: Option<Frame<'s>>,
 }
 
-impl<'s, R: Root> LiveFrames<'s, R> {
-    /// The frames from `from` on; their roots go to `to`.
+impl<'s, 'r, R: Root> LiveFrames<'s, 'r, R> {
+    /// The frames from `from` on; their roots go to `roots`.
     ///
     /// # Safety
     /// As for [`walker_from`].
@@ -157,16 +158,16 @@ impl<'s, R: Root> LiveFrames<'s, R> {
         snapshot: &'s Snapshot<'s>,
         goroutine: &'s Goroutine,
         from: Position,
-        to: To<'s, R>,
+        roots: &'s RefCell<RootBuffer<'r, R>>,
     ) -> Self {
         let bounds = goroutine.bounds();
         // SAFETY: our contract is the same.
         let walker = unsafe { walker_from(snapshot, bounds.clone(), from) };
-        LiveFrames { runtime, goroutine, walker, bounds, roots: RootBuffer::new(to), last: None }
+        LiveFrames { runtime, goroutine, walker, bounds, roots, last: None }
     }
 }
 
-impl<R: Root> LiveFrames<'_, R> {
+impl<R: Root> LiveFrames<'_, '_, R> {
     /// Takes the words of the native frames between an entry to managed code and the anchor before
     /// it for roots. The entry's frame has the registers that its native caller keeps.
     #[cold]
@@ -175,26 +176,26 @@ impl<R: Root> LiveFrames<'_, R> {
             return;
         }
         let words = entry.sp + size_of::<EntryRecord>()..self.goroutine.native_frames_to(entry.cfa);
+        let roots = &mut *self.roots.borrow_mut();
         for at in words.step_by(size_of::<usize>()) {
             // SAFETY: the walker has checked that both ends lie within the stack, one above the
             // other. The frames there do not run before the entry has returned.
-            unsafe { R::ambiguous(at, &self.bounds, &mut self.roots) };
+            unsafe { R::ambiguous(at, &self.bounds, roots) };
         }
     }
 }
 
-impl<R: Root> Frames for LiveFrames<'_, R> {
+impl<R: Root> Frames for LiveFrames<'_, '_, R> {
     type Error = WalkError;
 
     #[inline]
     fn visit(&mut self) -> Result<Option<usize>, WalkError> {
         let Some(frame) = next_frame(&mut self.walker)? else { return Ok(None) };
         if let Some(safepoint) = frame.safepoint {
+            let roots = &mut *self.roots.borrow_mut();
             // SAFETY: the walker has checked that the frame lies within the stack; it stands still
             // or is frozen.
-            unsafe {
-                R::of_frame(safepoint, (frame.sp, frame.fp), &self.bounds, &mut self.roots);
-            }
+            unsafe { R::of_frame(safepoint, (frame.sp, frame.fp), &self.bounds, roots) };
         }
         if frame.kind == FrameKind::Callback && self.runtime.config.ambiguous_native_roots {
             self.visit_native_frames(&frame);
@@ -206,7 +207,8 @@ impl<R: Root> Frames for LiveFrames<'_, R> {
 
     #[inline]
     fn visit_plain(&mut self, beyond: usize, most: u64) -> u64 {
-        let LiveFrames { walker, bounds, roots, .. } = self;
+        let LiveFrames { walker, bounds, .. } = self;
+        let roots = &mut *self.roots.borrow_mut();
         walker.pass_safepoints(bounds.end.saturating_sub(beyond), most, |safepoint, sp, fp| {
             // SAFETY: as in `visit`.
             unsafe { R::of_frame(safepoint, (sp, fp), bounds, roots) };

@@ -2,6 +2,7 @@
 
 use crate::goroutine::Goroutine;
 use crate::word::Word;
+use arrayvec::ArrayVec;
 use stackmark_unwind::SafepointRef;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,9 +37,6 @@ pub(crate) type To<'r, R> = &'r dyn Fn(&[R]);
 
 /// A root in the form that a walk's taker wants: a word (`usize`) or a [`RootSlot`].
 pub(crate) trait Root: Copy {
-    /// Fills a buffer.
-    const NONE: Self;
-
     /// Gives the roots of a frame to `to`, which stands at a safepoint with this stack pointer and
     /// frame pointer. A pointer into the stack itself is none: moves rewrite it.
     ///
@@ -62,31 +60,30 @@ pub(crate) trait Root: Copy {
     fn of_goroutine(goroutine: &Goroutine, language: Language, to: &mut RootBuffer<'_, Self>);
 }
 
-/// Gathers the roots of a scan for their taker.
+/// Gathers the roots of a scan for their taker. Large: it is made once for a scan, and not moved.
 pub(crate) struct RootBuffer<'r, R: Root> {
     to: To<'r, R>,
-    roots: [R; 256],
-    count: usize,
+    roots: ArrayVec<R, 256>,
 }
 
 impl<'r, R: Root> RootBuffer<'r, R> {
     pub(crate) fn new(to: To<'r, R>) -> Self {
-        RootBuffer { to, roots: [R::NONE; 256], count: 0 }
+        RootBuffer { to, roots: ArrayVec::new_const() }
     }
 
     #[inline]
     fn push(&mut self, root: R) {
-        self.roots[self.count] = root;
-        self.count += 1;
-        if self.count == self.roots.len() {
+        self.roots.push(root);
+        if self.roots.is_full() {
             self.flush();
         }
     }
 
-    #[cold]
     fn flush(&mut self) {
-        (self.to)(&self.roots[..self.count]);
-        self.count = 0;
+        if !self.roots.is_empty() {
+            (self.to)(&self.roots);
+            self.roots.clear();
+        }
     }
 }
 
@@ -109,8 +106,6 @@ unsafe fn load(at: usize) -> usize {
 }
 
 impl Root for usize {
-    const NONE: usize = 0;
-
     // Always: it is the body of the loop over frames.
     #[inline(always)]
     unsafe fn of_frame(
@@ -150,8 +145,6 @@ impl Root for usize {
 }
 
 impl Root for RootSlot {
-    const NONE: RootSlot = RootSlot::Ambiguous(0);
-
     #[inline]
     unsafe fn of_frame(
         safepoint: SafepointRef<'_>,

@@ -10,7 +10,7 @@ use crate::goroutine::Goroutine;
 use crate::protocol::{Budget, Frames, Position, ScanCounts, StackScan, Status};
 use crate::runtime::{ImageTable, Runtime, count, count_gone};
 use stackmark_unwind::WalkError;
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::sync::atomic::Ordering;
 
 /// How much of a stack a visit covers that changes nothing.
@@ -72,9 +72,10 @@ pub(crate) unsafe fn begin<R: Root>(
         scan.begin(&mut access, cycle, at, spacing, foreign)
     };
     runtime.statistics.counters.settle(settled);
-    R::of_goroutine(goroutine, runtime.config.language(), &mut RootBuffer::new(to));
+    let roots = RefCell::new(RootBuffer::new(to));
+    R::of_goroutine(goroutine, runtime.config.language(), &mut roots.borrow_mut());
     // SAFETY: as ours.
-    unsafe { protect(runtime, goroutine, scan, at.depth, to) }
+    unsafe { protect_with(runtime, goroutine, scan, at.depth, &roots) }
 }
 
 /// Visits the young part of a stack: see [`StackScan::catch_up`]. The roots go to `to`. Returns the
@@ -95,12 +96,12 @@ pub(crate) unsafe fn catch_up<R: Root>(
     let at = youngest(goroutine, &bounds);
     let foreign = goroutine.status() == Status::Foreign;
     let spacing = runtime.config.barriers.spacing();
-    let snapshot = runtime.code.snapshot();
+    let (snapshot, roots) = (runtime.code.snapshot(), RefCell::new(RootBuffer::new(to)));
+    R::of_goroutine(goroutine, runtime.config.language(), &mut roots.borrow_mut());
     // SAFETY: by our contract no other thread writes slots, and the frames stand still.
     let (mut access, mut frames) = unsafe {
-        (live::access(bounds.clone()), LiveFrames::new(runtime, &snapshot, goroutine, at, to))
+        (live::access(bounds.clone()), LiveFrames::new(runtime, &snapshot, goroutine, at, &roots))
     };
-    R::of_goroutine(goroutine, runtime.config.language(), &mut frames.roots);
     let caught = scan
         .catch_up(&mut access, at, spacing, foreign, &mut frames)
         .map_err(|error| ScanError { goroutine: goroutine.id(), error })?;
@@ -125,12 +126,13 @@ pub(crate) unsafe fn follow(
     at: Position,
 ) -> Result<(), ScanError> {
     let (bounds, snapshot) = (goroutine.bounds(), OnceCell::new());
+    let roots = RefCell::new(RootBuffer::<usize>::new(&|_| {}));
     // SAFETY: by our contract no other thread writes slots.
     let mut access = unsafe { live::access(bounds.clone()) };
     let placed = scan.follow(&mut access, at, runtime.config.young_bound().step, || {
         let snapshot = snapshot.get_or_init(|| runtime.code.snapshot());
         // SAFETY: the frames stand still by our contract.
-        unsafe { LiveFrames::<usize>::new(runtime, snapshot, goroutine, at, &|_| {}) }
+        unsafe { LiveFrames::new(runtime, snapshot, goroutine, at, &roots) }
     });
     let placed = placed.map_err(|error| ScanError { goroutine: goroutine.id(), error })?;
     goroutine.watch(scan);
@@ -177,13 +179,32 @@ pub(crate) unsafe fn protect<R: Root>(
     depth: usize,
     to: To<'_, R>,
 ) -> Result<u64, ScanError> {
+    // SAFETY: our contract is the same.
+    unsafe { protect_with(runtime, goroutine, scan, depth, &RefCell::new(RootBuffer::new(to))) }
+}
+
+/// As [`protect`]. The roots go to `roots`.
+///
+/// # Errors
+/// [`ScanError`].
+///
+/// # Safety
+/// As for [`protect`].
+#[inline]
+unsafe fn protect_with<R: Root>(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &mut StackScan,
+    depth: usize,
+    roots: &RefCell<RootBuffer<'_, R>>,
+) -> Result<u64, ScanError> {
     let (bounds, snapshot) = (goroutine.bounds(), OnceCell::new());
     // SAFETY: by our contract no other thread writes slots.
     let mut access = unsafe { live::access(bounds.clone()) };
     let counts = scan.protect(&mut access, depth, runtime.config.chunk(false), |at| {
         let snapshot = snapshot.get_or_init(|| runtime.code.snapshot());
         // SAFETY: the frames stand still by our contract.
-        unsafe { LiveFrames::new(runtime, snapshot, goroutine, at, to) }
+        unsafe { LiveFrames::new(runtime, snapshot, goroutine, at, roots) }
     });
     goroutine.watch(scan);
     count_all(runtime, goroutine, counts)
@@ -217,13 +238,14 @@ pub(crate) unsafe fn thaw(
 ) -> Result<u64, ScanError> {
     let (bounds, snapshot) = (goroutine.bounds(), OnceCell::new());
     let to = |words: &[usize]| runtime.roots(words);
+    let roots = RefCell::new(RootBuffer::new(&to));
     let depth = youngest(goroutine, &bounds).depth;
     // SAFETY: by our contract no other thread writes slots.
     let mut access = unsafe { live::access(bounds.clone()) };
     let counts = scan.thaw(&mut access, depth, word, |at| {
         let snapshot = snapshot.get_or_init(|| runtime.code.snapshot());
         // SAFETY: the goroutine stands still by our contract.
-        unsafe { LiveFrames::new(runtime, snapshot, goroutine, at, &to) }
+        unsafe { LiveFrames::new(runtime, snapshot, goroutine, at, &roots) }
     });
     goroutine.watch(scan);
     count_all(runtime, goroutine, counts)
@@ -242,9 +264,9 @@ pub(crate) fn visit_frozen<R: Root>(
     budget: Budget,
     to: To<'_, R>,
 ) -> Result<u64, ScanError> {
-    let snapshot = runtime.code.snapshot();
+    let (snapshot, roots) = (runtime.code.snapshot(), RefCell::new(RootBuffer::new(to)));
     // SAFETY: invariant 8: the frames are frozen, and the lock keeps the stack from moving.
-    let frames = |at| unsafe { LiveFrames::new(runtime, &snapshot, goroutine, at, to) };
+    let frames = |at| unsafe { LiveFrames::new(runtime, &snapshot, goroutine, at, &roots) };
     scan.visit_frozen(cycle, budget, frames)
         .map_err(|error| ScanError { goroutine: goroutine.id(), error })
 }
@@ -263,12 +285,12 @@ pub(crate) unsafe fn visit<R: Root>(
     extent: Extent,
     to: To<'_, R>,
 ) -> Result<Visited, ScanError> {
-    let snapshot = runtime.code.snapshot();
+    let (snapshot, roots) = (runtime.code.snapshot(), RefCell::new(RootBuffer::new(to)));
+    R::of_goroutine(goroutine, runtime.config.language(), &mut roots.borrow_mut());
     let bounds = goroutine.bounds();
     let from = youngest(goroutine, &bounds);
     // SAFETY: the goroutine stands still by our contract.
-    let mut frames = unsafe { LiveFrames::new(runtime, &snapshot, goroutine, from, to) };
-    R::of_goroutine(goroutine, runtime.config.language(), &mut frames.roots);
+    let mut frames = unsafe { LiveFrames::new(runtime, &snapshot, goroutine, from, &roots) };
     let last = match extent {
         Extent::Rescan => scan.limit(),
         Extent::Verify => None,
