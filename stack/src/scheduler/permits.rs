@@ -8,11 +8,13 @@
 //! 1. Each permit is with a thread that runs or looks for a goroutine, with a thread that sleeps
 //!    (`sleeping`), or with none (`free`). A thread whose permit was retaken counts as `blocked`
 //!    until it comes back.
-//! 2. A thread that queues a goroutine queues it, fences, and looks at the hint `wakeable`. A
-//!    thread that goes to sleep, or that frees a permit, writes the hint, fences if the hint was 0
-//!    until now, and looks at the queues. So one of the two sees the other, and no goroutine waits
-//!    for ever. A thread need not look for a goroutine of its own: it runs it before it sleeps, or
-//!    hands it over.
+//! 2. A thread that queues a goroutine queues it, fences, and looks at the hint `unused`. If it is
+//!    not 0, it wakes a thread under the lock. A thread that goes to sleep, or that frees a permit,
+//!    writes the hint, fences if the hint was 0 until now, and looks at the queues. So one of the
+//!    two sees the other, and no goroutine waits for ever. A reservation leaves that hint as it
+//!    is, and needs no fence: the thread that ends it looks at the queues under the lock, too. A
+//!    thread need not look for a goroutine of its own: it runs it before it sleeps, or hands it
+//!    over.
 //! 3. A deadlock is reported by a thread that has seen under the lock that all permits are unused,
 //!    no thread is blocked, attached or awaited, and the queues are empty. Where one of these comes
 //!    true last, a thread that sleeps is woken to look again.
@@ -103,7 +105,9 @@ struct Waiters {
 /// The parts of the state that threads read without its lock. Written under the lock.
 #[derive(Debug, Default)]
 struct Hints {
-    /// [`State::wakeable`]: whether a thread can be woken. Relaxed: invariant 2 orders it.
+    /// [`State::unused`]: whether a thread may have to be woken. Relaxed: invariant 2 orders it.
+    unused: AtomicUsize,
+    /// [`State::wakeable`]: whether one can be. Relaxed: a guess.
     wakeable: AtomicUsize,
     /// [`State::is_crowded`]. Relaxed: a thread that sees it late runs one more goroutine.
     crowded: AtomicBool,
@@ -155,10 +159,10 @@ impl Permits {
         }
     }
 
-    /// Writes the hint `wakeable` after the state has changed, before this thread looks at the
-    /// queues.
-    fn publish_wakeable(&self, state: &State) {
-        let rises = self.hints.wakeable.load(Ordering::Relaxed) == 0 && state.wakeable() > 0;
+    /// Writes the hints after the state has changed, before this thread looks at the queues.
+    fn publish(&self, state: &State) {
+        let rises = self.hints.unused.load(Ordering::Relaxed) == 0 && state.unused() > 0;
+        self.hints.unused.store(state.unused(), Ordering::Relaxed);
         self.hints.wakeable.store(state.wakeable(), Ordering::Relaxed);
         // Invariant 2: pairs with the light fence in `wake_one`. Where the hint was not 0, a fence
         // has come since it was: a thread that reads it as 0 did so before that fence, and what it
@@ -171,9 +175,8 @@ impl Permits {
     /// Whether no goroutine can become ready any more, if the queues are empty, too.
     fn is_quiescent(&self, work: &impl Work, state: &State) -> bool {
         // Relaxed: the thread that ends the wait has queued the goroutine before. So it has passed
-        // the light fence of invariant 2, and the heavy one is behind this thread: not all permits
-        // may be reserved, so the hint is not 0. If this thread does not see the goroutine, the
-        // other waits for the lock before it ends the wait.
+        // the light fence of invariant 2, and the heavy one is behind this thread. If this thread
+        // does not see the goroutine, the other waits for the lock before it ends the wait.
         state.unused() == self.count
             && state.blocked == 0
             && self.awaited.load(Ordering::Relaxed) == 0
@@ -221,7 +224,7 @@ impl Permits {
             return Some(());
         }
         state.sleeping += 1;
-        self.publish_wakeable(&state);
+        self.publish(&state);
         while !state.stopped && (state.wakeable() == 0 || !work.has_work() && own.is_empty()) {
             if !state.deadlock_reported && self.is_quiescent(work, &state) && !work.has_work() {
                 state.deadlock_reported = true;
@@ -234,16 +237,16 @@ impl Permits {
         }
         state.sleeping -= 1;
         state.deadlock_reported = false;
-        self.hints.wakeable.store(state.wakeable(), Ordering::Relaxed);
+        self.publish(&state);
         (!state.stopped).then_some(())
     }
 
     /// A goroutine was queued: wakes a thread for it, if one can be woken.
     #[inline]
     pub(super) fn wake_one(&self, work: &impl Work) {
-        // Invariant 2: pairs with the heavy fence in `publish_wakeable`.
+        // Invariant 2: pairs with the heavy fence in `publish`.
         light_fence();
-        if self.hints.wakeable.load(Ordering::Relaxed) != 0 {
+        if self.hints.unused.load(Ordering::Relaxed) != 0 {
             self.wake(work, &mut self.state.lock());
         }
     }
@@ -272,7 +275,7 @@ impl Permits {
                 self.waiters.permit.notify_one();
             } else if work.start_thread(state).is_ok() {
                 state.free -= 1;
-                self.hints.wakeable.store(state.wakeable(), Ordering::Relaxed);
+                self.publish(state);
             } else {
                 state.spawn_failed = true;
             }
@@ -316,7 +319,7 @@ impl Permits {
         permit.set_retaken(true);
         state.blocked += 1;
         state.free += 1;
-        self.publish_wakeable(&state);
+        self.publish(&state);
         if work.has_work() {
             self.wake(work, &mut state);
         }
@@ -350,7 +353,7 @@ impl Permits {
             return None;
         }
         state.free -= 1;
-        self.hints.wakeable.store(state.wakeable(), Ordering::Relaxed);
+        self.publish(&state);
         Some(())
     }
 
@@ -363,7 +366,7 @@ impl Permits {
         } else {
             state.free += 1;
         }
-        self.publish_wakeable(&state);
+        self.publish(&state);
         if state.spawn_failed {
             // The next thread would end in the same way: the monitor tries again.
         } else if work.has_work() || state.live == 0 {
@@ -388,11 +391,14 @@ impl Permits {
         let awaited = self.awaited.fetch_sub(1, Ordering::Relaxed);
         assert_ne!(awaited, 0, "await_wakeup comes first");
         // All threads may have gone to sleep, and wait for just this wake-up. The fence pairs with
-        // the heavy fence in `publish_wakeable`.
+        // the heavy fence in `publish`.
         fence(Ordering::SeqCst);
-        if self.hints.wakeable.load(Ordering::Relaxed) != 0 {
-            drop(self.state.lock());
-            self.waiters.work.notify_all();
+        if self.hints.unused.load(Ordering::Relaxed) != 0 {
+            let state = self.state.lock();
+            // Else a thread runs, which looks for a deadlock when it goes to sleep.
+            if state.wakeable() > 0 {
+                self.waiters.work.notify_all();
+            }
         }
     }
 
@@ -420,7 +426,7 @@ impl Permits {
         if before == wanted {
             return;
         }
-        self.publish_wakeable(&state);
+        self.publish(&state);
         self.hints.crowded.store(state.is_crowded(), Ordering::Relaxed);
         if work.has_work() {
             (wanted..before).for_each(|_| self.wake(work, &mut state));

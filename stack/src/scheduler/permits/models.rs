@@ -372,7 +372,7 @@ fn two_permits_become_free() {
             thread::spawn(move || {
                 let mut state = permits.lock();
                 state.free += 1;
-                permits.publish_wakeable(&state);
+                permits.publish(&state);
                 !queue.is_empty()
             })
         });

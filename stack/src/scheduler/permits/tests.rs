@@ -65,7 +65,7 @@ fn permits(count: usize, set: impl FnOnce(&mut State)) -> Permits {
     let permits = Permits::new(count);
     let mut state = permits.lock();
     set(&mut state);
-    permits.publish_wakeable(&state);
+    permits.publish(&state);
     permits.hints.crowded.store(state.is_crowded(), Ordering::Relaxed);
     drop(state);
     permits
@@ -74,6 +74,7 @@ fn permits(count: usize, set: impl FnOnce(&mut State)) -> Permits {
 /// (free, sleeping, standby, blocked, live), after a look at the hints.
 fn counts(permits: &Permits) -> (usize, usize, usize, usize, usize) {
     let state = permits.lock();
+    assert_eq!(permits.hints.unused.load(Ordering::Relaxed), state.unused());
     assert_eq!(permits.hints.wakeable.load(Ordering::Relaxed), state.wakeable());
     (state.free, state.sleeping, state.standby, state.blocked, state.live)
 }
