@@ -13,6 +13,10 @@ const STRETCH: usize = 64;
 /// References that stay in the prefetch queue as long as the stack has grey objects.
 const PREFETCH_DEPTH: usize = 16;
 
+/// The grey object so many places below the top of the stack is prefetched when one is taken: what
+/// was pushed long ago is not in the cache any more.
+const POP_AHEAD: usize = 8;
+
 /// What one thread has to trace, and has traced.
 #[derive(Default)]
 pub(super) struct Tracer {
@@ -46,7 +50,11 @@ impl Tracer {
                 return Some(object);
             }
         }
-        self.stack.pop()
+        let object = self.stack.pop();
+        if let Some(ahead) = self.stack.len().checked_sub(POP_AHEAD) {
+            heap.prefetch(self.stack[ahead].address());
+        }
+        object
     }
 
     /// Traces the piece of an object that begins at `from`. The rest of the object, if any, goes
