@@ -292,3 +292,28 @@ fn a_pool_keeps_an_eighth_for_barriers_that_cannot_wait_and_counts_what_it_refus
     assert_eq!(pool.take(), None);
     assert_eq!((pool.size(), pool.available(), pool.exhausted()), (16, 0, 2));
 }
+
+#[test]
+fn stubs_of_barriers_removed_in_a_foreign_call_come_back_with_the_next_hit() {
+    let (model, pool) = (Model::default(), StubPool::new(0..STUBS));
+    let mut list = placed(&model, &pool, 3);
+    let settled = list.remove_all(&mut &model, &&model, &pool, 24, true);
+    assert_eq!(settled, Settled { removed: 3, ..Settled::default() });
+    let available = pool.available();
+    assert_eq!((list.stubs(), available), (3, STUBS as usize - 3), "a walk may read them");
+    let stub = list.take(&pool, false).expect("there are more");
+    let barrier = Barrier { depth: 8, stub, frame: 0, signed: false };
+    list.place(&mut &model, &&model, barrier);
+    list.hit(&mut &model, &&model, &pool, 8, stub).expect("the only one");
+    // But for the one that was hit, which is at hand.
+    assert_eq!((list.stubs(), pool.available()), (1, STUBS as usize - 1));
+}
+
+#[test]
+fn barriers_are_thinned_out_down_to_a_depth() {
+    let (model, pool) = (Model::default(), StubPool::new(0..STUBS));
+    let mut list = placed(&model, &pool, 8);
+    let removed = list.thin_out(&mut &model, &&model, &pool, (1000, 32), false);
+    assert_eq!(removed, 4);
+    assert_eq!(list.unhit().iter().map(|b| b.depth).collect::<Vec<_>>(), [8, 16, 24, 64]);
+}

@@ -149,7 +149,9 @@ impl Frames for Walk<'_> {
         let mut visited = 0;
         while visited < most && self.left > 0 {
             let frame = self.memory.frames.borrow()[self.left - 1];
-            if !matches!(frame.kind, Kind::Managed { .. }) || frame.slot <= beyond {
+            // As a walk that does not have the rule of each frame at hand.
+            let is_plain = matches!(frame.kind, Kind::Managed { .. }) && frame.slot / WORD % 5 != 2;
+            if !is_plain || frame.slot <= beyond {
                 break;
             }
             let Ok(_) = self.visit();
