@@ -100,6 +100,8 @@ pub struct Goroutine {
     resume_kind: WordKind,
     /// Words that native code keeps for the goroutine. They are roots.
     transfer: Mutex<Transfer>,
+    /// Whether there are any. Written under the lock.
+    has_transfer: AtomicBool,
     /// A goroutine that parks inside a callback keeps its OS thread, which waits here.
     pub(crate) woken: Mutex<bool>,
     pub(crate) wake: Condvar,
@@ -134,6 +136,7 @@ impl Goroutine {
             argument_kind: WordKind::default(),
             resume_kind: WordKind::default(),
             transfer: Mutex::new(Transfer::new()),
+            has_transfer: AtomicBool::new(false),
             woken: Mutex::new(false),
             wake: Condvar::new(),
             owned_outside: AtomicUsize::new(0),
@@ -152,7 +155,10 @@ impl Goroutine {
         self.bound.store(0, Ordering::Relaxed);
         self.ends.store(false, Ordering::Relaxed);
         self.exception_is_gone();
-        self.with_transfer(Transfer::clear);
+        // Relaxed: there is no other handle.
+        if self.has_transfer.load(Ordering::Relaxed) {
+            self.with_transfer(Transfer::clear);
+        }
         self.header.language.iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 
@@ -451,7 +457,10 @@ impl Goroutine {
 
     /// Calls `f` with the words of the transfer, under a lock.
     pub(crate) fn with_transfer<R>(&self, f: impl FnOnce(&mut Transfer) -> R) -> R {
-        f(&mut self.transfer.lock())
+        let mut transfer = self.transfer.lock();
+        let result = f(&mut transfer);
+        self.has_transfer.store(!transfer.is_empty(), Ordering::Relaxed);
+        result
     }
 }
 

@@ -37,8 +37,10 @@ pub(crate) struct Registry {
     ended: Mutex<Vec<Arc<Goroutine>>>,
     /// Goroutines whose stacks have shrunk and may have kept their pages.
     shrunk: Mutex<Vec<Arc<Goroutine>>>,
+    /// The number for the next goroutine. The first has 1, so it tells how many have begun.
     next_id: AtomicU64,
-    live: AtomicUsize,
+    /// How many goroutines have ended.
+    gone: AtomicU64,
 }
 
 impl Registry {
@@ -54,7 +56,7 @@ impl Registry {
             ended: Mutex::default(),
             shrunk: Mutex::default(),
             next_id: AtomicU64::new(1),
-            live: AtomicUsize::new(0),
+            gone: AtomicU64::new(0),
         }
     }
 
@@ -64,7 +66,7 @@ impl Registry {
         self.runtime
     }
 
-    /// The number for the next goroutine.
+    /// The number for the next goroutine, which begins.
     pub(crate) fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
@@ -92,11 +94,6 @@ impl Registry {
         goroutine
     }
 
-    /// Counts a goroutine that has begun.
-    pub(crate) fn count_begun(&self) {
-        self.live.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// A goroutine has ended. Its record may be reused.
     pub(crate) fn has_ended(&self, goroutine: Arc<Goroutine>) {
         self.count_ended();
@@ -105,12 +102,20 @@ impl Registry {
 
     /// Counts a goroutine that has ended. Its record stays with its spare machine.
     pub(crate) fn count_ended(&self) {
-        self.live.fetch_sub(1, Ordering::Relaxed);
+        // Release: with the end, a reader sees the beginning of what the goroutine has started.
+        self.gone.fetch_add(1, Ordering::Release);
+    }
+
+    /// The number of goroutines that have begun.
+    fn begun(&self) -> u64 {
+        self.next_id.load(Ordering::Relaxed) - 1
     }
 
     /// The number of goroutines that have not ended.
     pub(crate) fn live(&self) -> usize {
-        self.live.load(Ordering::Relaxed)
+        // Before the other: what has ended has begun. Acquire: pairs with `count_ended`.
+        let gone = self.gone.load(Ordering::Acquire);
+        (self.begun() - gone) as usize
     }
 
     /// The stack of a goroutine has shrunk in place.
@@ -169,8 +174,9 @@ impl Registry {
         entry.gather(counters);
     }
 
-    /// Adds what the machines have counted to `counters`.
+    /// Adds what the machines have counted to `counters`, and sets what is counted here.
     pub(crate) fn gather_counts(&self, counters: &Counters) {
+        counters.started.store(self.begun(), Ordering::Relaxed);
         self.machines.lock().iter().for_each(|machine| machine.gather(counters));
     }
 

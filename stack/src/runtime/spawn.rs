@@ -115,8 +115,6 @@ impl Runtime {
             self.give_roots(&[g.argument()]);
             self.cycle.scanned(g);
         }
-        self.registry.count_begun();
-        self.statistics.counters.started.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Makes a parked goroutine ready; its call out returns `value`. The write barrier shades a
