@@ -30,13 +30,18 @@ struct Program {
     quick: usize,
 }
 
-const PROGRAMS: [Program; 6] = [
+const PROGRAMS: [Program; 11] = [
     Program { name: "binary_trees", size: 18, quick: 12 },
     Program { name: "lists_kept", size: 1_000_000, quick: 20_000 },
     Program { name: "deep_recursion", size: 1_000_000, quick: 10_000 },
     Program { name: "deep_goroutines", size: 100_000, quick: 1_000 },
     Program { name: "prime_sieve", size: 3_000, quick: 100 },
     Program { name: "nqueens", size: 13, quick: 8 },
+    Program { name: "ping_pong", size: 2_000_000, quick: 1_000 },
+    Program { name: "batches", size: 3_000_000, quick: 1_000 },
+    Program { name: "crowd", size: 1_000_000, quick: 1_000 },
+    Program { name: "descents", size: 5_000_000, quick: 10_000 },
+    Program { name: "recoveries", size: 1_000_000, quick: 10_000 },
 ];
 
 /// Runs the example programs under real Go and under minigo and compares.

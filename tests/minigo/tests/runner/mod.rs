@@ -31,13 +31,12 @@ const OUTPUT_LIMIT: u64 = 64 << 20;
 macro_rules! for_each_program {
     ($tests:ident) => {
         $tests! {
-            arrays, backtrace, bad_formats, binary_trees, blanks, channels, closures,
-            collections, constants, control, deep_goroutines, deep_recursion, deferred_nil,
-            defers, evaluation, f128, float32s, floats, formats, formats_more, globals,
-            goroutines, interfaces, ints, large_frames, linked_list, lists_kept,
-            mandelbrot,
-            maps, method_values, methods, multiple_results, nqueens, panics_move,
-            parked_goroutines, pointers, prime_sieve, printing, recursive_types,
+            arrays, backtrace, bad_formats, batches, binary_trees, blanks, channels, closures,
+            collections, constants, control, crowd, deep_goroutines, deep_recursion, deferred_nil,
+            defers, descents, evaluation, f128, float32s, floats, formats, formats_more, globals,
+            goroutines, interfaces, ints, large_frames, linked_list, lists_kept, mandelbrot, maps,
+            method_values, methods, multiple_results, nqueens, panics_move, parked_goroutines,
+            ping_pong, pointers, prime_sieve, printing, recoveries, recursive_types,
             runtime_errors, select, shifts, sizes, slice_in_loop, slices, stack_arrays,
             stack_shrinks, strings, structs,
         }
