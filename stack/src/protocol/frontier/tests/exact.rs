@@ -87,7 +87,8 @@ fn a_scan_that_finds_no_stub_for_its_frontier_is_finished_at_once_and_counts_it(
 
 #[test]
 fn each_part_of_a_scan_visits_as_many_frames_as_its_budget_allows() {
-    let mut g = goroutine(Spacing::Never, [(true, 4); 20]);
+    // Of several sizes: some are visited in bulk, others one by one.
+    let mut g = goroutine(Spacing::Never, (0..40).map(|at| (true, 2 + at % 4)));
     g.budget.frames = 3;
     g.begin(Begin::Major, false);
     while !g.scan.is_complete() {
