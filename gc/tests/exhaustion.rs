@@ -87,8 +87,7 @@ fn a_process_within_limits_works_or_says_what_is_missing() {
         // SAFETY: as above.
         unsafe { libc::_exit(0) };
     }
-    if std::env::var_os("STACKMARK_TEST_EMULATED").is_some() {
-        println!("skipped: the emulator needs memory of its own");
+    if limits::is_skipped_under_emulation("the emulator needs memory of its own") {
         return;
     }
     let (mut worked, mut ended, mut missing) = (0, 0, Vec::new());

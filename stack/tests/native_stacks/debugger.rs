@@ -51,8 +51,7 @@ fn what_gdb_looks_at_alternates_over_two_stacks() {
 #[test]
 #[cfg_attr(any(stackmark_asan, stackmark_tsan), ignore = "gdb shows the same without a sanitizer")]
 fn gdb_shows_managed_and_native_frames_in_their_order() {
-    if std::env::var_os("STACKMARK_TEST_EMULATED").is_some() {
-        println!("skipped: gdb sees the emulator");
+    if limits::is_skipped_under_emulation("gdb sees the emulator") {
         return;
     }
     gdb_shows("debugger::what_gdb_looks_at_alternates");

@@ -119,6 +119,21 @@ pub fn program(path: impl AsRef<OsStr>) -> Command {
     }
 }
 
+/// Whether a program plays the processor. Everything takes ten times as long then.
+pub fn is_emulated() -> bool {
+    std::env::var_os("STACKMARK_TEST_EMULATOR").is_some()
+}
+
+/// Whether a program plays the processor. It leaves out some of what a system does: then this says
+/// that the test is skipped, and why.
+pub fn is_skipped_under_emulation(why: &str) -> bool {
+    let emulated = is_emulated();
+    if emulated {
+        println!("skipped: {why}");
+    }
+    emulated
+}
+
 /// Waits on this thread until `done` says so, within the limits for this process.
 ///
 /// # Panics
@@ -166,7 +181,7 @@ impl Watch {
     }
 
     fn new(process: u32, watcher: Option<u32>, mut limits: Limits) -> Watch {
-        if std::env::var_os("STACKMARK_TEST_EMULATOR").is_some() {
+        if is_emulated() {
             limits.cpu *= EMULATED;
         }
         let (now, used) = (Instant::now(), look_at(process, watcher).0);

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const UNDER_SANITIZER: bool = cfg!(any(stackmark_asan, stackmark_tsan));
 
 fn check(name: &str, options: &[&str]) {
-    let slow = UNDER_SANITIZER || runner::is_emulated();
+    let slow = UNDER_SANITIZER || limits::is_emulated();
     let size = if slow || options.contains(&"--stress") { Size::Stress } else { Size::Full };
     Program::with_c(name).check(options, size);
 }

@@ -74,7 +74,9 @@ mod tests {
             assert_eq!(word.load(Ordering::Relaxed), 7);
         };
         keeps(plain());
-        if crate::os::is_emulated("the emulator does not clear pages in the child of a fork") {
+        if limits::is_skipped_under_emulation(
+            "the emulator does not clear pages in the child of a fork",
+        ) {
             return;
         }
         let page = page_that_a_fork_clears().expect("Linux since 4.14");

@@ -125,7 +125,9 @@ mod tests {
 
     #[test]
     fn what_is_reserved_only_is_not_accessible_and_not_in_core_files() {
-        if crate::os::is_emulated("the emulator does not pass on what is said of core files") {
+        if limits::is_skipped_under_emulation(
+            "the emulator does not pass on what is said of core files",
+        ) {
             return;
         }
         let (page, bytes) = (page_size(), 1 << 30);

@@ -143,11 +143,8 @@ mod tests {
         if std::env::var_os(ALONE).is_some() {
             return all_three();
         }
-        if os::is_emulated("the emulator starts no programs for its own processor") {
-            return;
-        }
         let name = std::thread::current().name().expect("a test's thread").to_owned();
-        let mut alone = std::process::Command::new(std::env::current_exe().expect("this program"));
+        let mut alone = limits::this_program();
         alone.args([&*name, "--exact", "--nocapture", "--test-threads=1"]).env(ALONE, "1");
         let output = alone.output().expect("this program runs");
         let text = String::from_utf8_lossy(&output.stdout);

@@ -163,18 +163,10 @@ pub(crate) fn minigo(options: &[&str], file: &Path) -> Outcome {
     run(command)
 }
 
-/// The variable that is set where a program plays the processor: how the names of its tools begin.
-const EMULATED: &str = "STACKMARK_TEST_EMULATED";
-
-/// Whether a program plays the processor. Everything takes ten times as long then.
-pub(crate) fn is_emulated() -> bool {
-    std::env::var_os(EMULATED).is_some()
-}
-
 /// The minigo command. Under an emulator it gets the C compiler for what is emulated.
 pub(crate) fn command() -> Command {
     let mut command = limits::program(env!("CARGO_BIN_EXE_minigo"));
-    if let Ok(prefix) = std::env::var(EMULATED) {
+    if let Ok(prefix) = std::env::var("STACKMARK_TEST_EMULATED") {
         command.env("CC", format!("{prefix}gcc"));
     }
     command
