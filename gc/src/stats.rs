@@ -86,6 +86,8 @@ pub struct BarrierStats {
     pub leapfrogged: u64,
     /// Removed by the runtime.
     pub removed: u64,
+    /// Carried along by a stack that moved, once for each move.
+    pub moved: u64,
     /// Not placed: the name of each reason, and how many.
     pub refused: Vec<(&'static str, u64)>,
     /// Not placed because all stubs were in use.

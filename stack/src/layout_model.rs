@@ -545,9 +545,9 @@ pub fn run(bytes: &[u8]) {
             6 => {
                 let (runtime, goroutine) = (&model.runtime, &model.goroutine);
                 let shrunk = scan::with_memory_to_shrink(runtime, goroutine, |memory| {
-                    let _scan = goroutine.scan_lock();
+                    let scan = goroutine.scan_lock();
                     // SAFETY: as above, and the lock is ours.
-                    unsafe { scan::shrink(runtime, goroutine, memory) }
+                    unsafe { scan::shrink(runtime, goroutine, &scan, memory) }
                 });
                 shrunk.expect("a true stack");
             }

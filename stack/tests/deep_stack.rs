@@ -3,6 +3,7 @@
 
 use jit::Embedder;
 use parking_lot::Mutex;
+use stackmark_stack::asm::ManagedFn;
 use stackmark_stack::unwind::Code;
 use stackmark_stack::{
     BarrierMode, Caller, Config, CycleDriver, Detection, Left, Machine, ModeInForce, NextCycle,
@@ -39,12 +40,19 @@ static ONE: Mutex<()> = Mutex::new(());
 unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
     // SAFETY: used within this function alone.
     let caller = unsafe { Caller::current() };
-    AT_BOTTOM.lock().as_mut().expect("the test has set it")(caller);
+    // Taken, so that it may call back: the bottom of that recursion does nothing.
+    let taken = AT_BOTTOM.lock().take();
+    if let Some(mut at_bottom) = taken {
+        at_bottom(caller);
+        *AT_BOTTOM.lock() = Some(at_bottom);
+    }
     0
 }
 
 struct Run {
     runtime: Arc<Runtime>,
+    /// The compiled function for callbacks.
+    back: usize,
     collector: Arc<Counting>,
 }
 
@@ -66,7 +74,7 @@ fn recurse_on(
     let collector = Arc::new(Counting::default());
     let cycles = CycleDriver::new(&runtime, collector.clone()).expect("one collector");
     *CYCLES.lock() = Some(cycles);
-    let run = Run { runtime, collector };
+    let run = Run { runtime, back: compiled.address("back"), collector };
     let object = Box::new(7u64);
     run.collector.object.store(&raw const *object as usize, Relaxed);
     *AT_BOTTOM.lock() = Some(at_bottom(&run));
@@ -230,6 +238,43 @@ fn stacks_move_with_a_barrier_in_every_frame() {
         // All frames but the innermost, the entry's and the two that the assembly makes.
         assert_eq!(count(&counters.hit), n + 1, "{counters:?}");
         assert_eq!(count(&counters.leapfrogged), 0);
+        assert_eq!(run.runtime.pool_exhausted(), 0);
+    }
+}
+
+/// Each function of a callback polls when it is entered, and the stack moves there.
+#[test]
+fn a_move_carries_along_the_barriers_of_all_frames() {
+    let _one = ONE.lock();
+    let config = Config {
+        barriers: BarrierMode::EveryFrame,
+        move_every_poll: true,
+        poison: true,
+        ..Config::default()
+    };
+    const CALLS: u64 = 3;
+    for (n, pad) in [(300, 0), (40, 800)] {
+        let run = recurse(config.clone(), n, pad, |run| {
+            let (back, object) = (run.back, run.collector.object.load(Relaxed) as u64);
+            Box::new(move |caller| {
+                cycle(caller, 1);
+                let counters = caller.runtime().counters();
+                assert_eq!(count(&counters.moved), 0, "none was there yet");
+                let barriers = count(&counters.placed);
+                assert!(barriers > n, "{counters:?}");
+                let mut argument = [caller.goroutine().address() as u64, CALLS, object, 0];
+                // SAFETY: the callee is compiled code of one word in, one word out.
+                caller.foreign(|| unsafe {
+                    let back = std::mem::transmute::<usize, ManagedFn>(back);
+                    caller.callback(back, argument.as_mut_ptr() as usize).expect("no exception");
+                });
+                assert_eq!(argument[3], CALLS * (CALLS + 1) / 2 + 7 * CALLS);
+                // `back`, and `rec` one time more than it is called by itself.
+                assert_eq!(count(&counters.moved), (CALLS + 2) * barriers, "{counters:?}");
+            })
+        });
+        let counters = run.runtime.counters();
+        assert_eq!(count(&counters.hit), n + 1, "{counters:?}");
         assert_eq!(run.runtime.pool_exhausted(), 0);
     }
 }

@@ -141,6 +141,7 @@ impl<H: Heap> CollectorState<H> {
             hit,
             leapfrogged,
             removed,
+            moved: counters.moved.load(Relaxed),
             refused: refused.collect(),
             pool_exhausted: self.runtime.pool_exhausted(),
         }

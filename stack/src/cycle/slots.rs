@@ -116,13 +116,13 @@ fn shrink(
     goroutine: &Arc<Goroutine>,
     memory: &mut Option<StackMemory>,
 ) -> Result<(), ScanError> {
-    let _scan = goroutine.scan_lock();
+    let scan = goroutine.scan_lock();
     let status = goroutine.status();
     if status == Status::Dead || goroutine.has_a_thread(status) {
         return Ok(());
     }
     // SAFETY: the world is stopped, so the goroutine stands still, and the lock is ours.
-    unsafe { scan::shrink(runtime, goroutine, memory) }
+    unsafe { scan::shrink(runtime, goroutine, &scan, memory) }
 }
 
 /// Calls `to` under a lock of the library, where it must not unwind.

@@ -31,6 +31,8 @@ counters! {
     /// whole scan, which places new ones, because they lay too close together, or before
     /// a write to their frames.
     removed,
+    /// Barriers that moves of stacks have carried along, once for each move.
+    moved,
     /// Goroutines started.
     started,
     /// Growths of a stack, by moving or in place.

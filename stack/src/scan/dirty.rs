@@ -130,7 +130,7 @@ pub(crate) unsafe fn begin_scan<R: Root>(
     }
     if let MayMove::Into(memory) = may_move {
         // SAFETY: by our contract.
-        unsafe { moving::shrink(runtime, goroutine, memory)? };
+        unsafe { moving::shrink(runtime, goroutine, scan, memory)? };
     }
     // SAFETY: by our contract.
     let visited = unsafe { visit::begin(runtime, goroutine, scan, runtime.cycle.scanning(), to)? };

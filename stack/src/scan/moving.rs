@@ -10,7 +10,8 @@ use super::live::{ScanError, next_frame, walker};
 use crate::goroutine::Goroutine;
 use crate::memory::{MIN_STACK, STACK_GUARD, StackError, StackKind, StackMemory};
 use crate::os;
-use crate::runtime::{Runtime, raise};
+use crate::protocol::StackScan;
+use crate::runtime::{Runtime, count, raise};
 use stackmark_asm as asm;
 use stackmark_unwind::FrameKind;
 use std::sync::Arc;
@@ -150,17 +151,22 @@ unsafe fn copy_to(
 }
 
 /// Makes the copy the goroutine's stack. Returns the old one, which the caller
-/// [releases](release) when it has left the `scan_lock`.
+/// [releases](release) when it has left the `scan_lock`, whose `scan` this is.
 ///
 /// # Safety
-/// The goroutine has not run, and no thread has written its slots, since [`copy_to`] began. The
-/// caller has its `scan_lock`.
-unsafe fn switch_to(goroutine: &Goroutine, copied: Copied) -> StackMemory {
+/// The goroutine has not run, and no thread has written its slots, since [`copy_to`] began.
+unsafe fn switch_to(
+    runtime: &Runtime,
+    goroutine: &Goroutine,
+    scan: &StackScan,
+    copied: Copied,
+) -> StackMemory {
     let Copied { memory, used, fp } = copied;
     let sched = &goroutine.header.sched;
     sched.sp.store(memory.hi - used, Ordering::Relaxed);
     sched.fp.store(fp, Ordering::Relaxed);
     goroutine.publish_bounds(&memory);
+    count(&runtime.statistics.counters.moved, scan.barriers().unhit().len() as u64);
     let old = goroutine.memory.lock().replace(memory);
     old.expect("a goroutine that stands still has a stack")
 }
@@ -191,10 +197,10 @@ unsafe fn move_own(
     }
     let used = copied.used;
     // Workers read the old stack under the lock.
-    let scan_lock = goroutine.scan_lock();
+    let scan = goroutine.scan_lock();
     // SAFETY: the goroutine is still at its poll.
-    let old = unsafe { switch_to(goroutine, copied) };
-    drop(scan_lock);
+    let old = unsafe { switch_to(runtime, goroutine, &scan, copied) };
+    drop(scan);
     release(runtime, old);
     Ok(used)
 }
@@ -321,11 +327,11 @@ fn memory_to_shrink(runtime: &Runtime, goroutine: &Goroutine) -> Option<StackMem
 /// [`ScanError`].
 ///
 /// # Safety
-/// The goroutine is at a poll on this thread, or held and not InForeign; the caller has its
-/// `scan_lock`.
+/// The goroutine is at a poll on this thread, or held and not InForeign; `scan` is its own.
 pub(crate) unsafe fn shrink(
     runtime: &Runtime,
     goroutine: &Arc<Goroutine>,
+    scan: &StackScan,
     memory: &mut Option<StackMemory>,
 ) -> Result<(), ScanError> {
     let bounds = goroutine.bounds();
@@ -364,7 +370,7 @@ pub(crate) unsafe fn shrink(
             // SAFETY: by our contract; half the stack has room for what is used.
             let old = unsafe {
                 let copied = copy_to(runtime, goroutine, new, &mut || {})?;
-                switch_to(goroutine, copied)
+                switch_to(runtime, goroutine, scan, copied)
             };
             *memory = Some(old);
         }

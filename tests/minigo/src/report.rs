@@ -78,6 +78,7 @@ pub(crate) fn json(s: &Statistics, census: &Census, handles: usize) -> Value {
             "hit": s.barriers.hit,
             "leapfrogged": s.barriers.leapfrogged,
             "removed": s.barriers.removed,
+            "moved": s.barriers.moved,
             "refused": refused,
             "pool_exhausted": s.barriers.pool_exhausted,
         },
@@ -229,13 +230,14 @@ fn write(out: &mut String, s: &Statistics) -> std::fmt::Result {
     let refused: u64 = barriers.refused.iter().map(|(_, n)| n).sum();
     writeln!(
         out,
-        "barriers         {}: {} placed, {} hit, {} leapfrogged, {} removed; {refused} refused, \
-         {} for want of a stub",
+        "barriers         {}: {} placed, {} hit, {} leapfrogged, {} removed, {} moved; {refused} \
+         refused, {} for want of a stub",
         mode(&barriers.mode),
         barriers.placed,
         barriers.hit,
         barriers.leapfrogged,
         barriers.removed,
+        barriers.moved,
         barriers.pool_exhausted,
     )?;
     writeln!(

@@ -303,7 +303,7 @@ fn panics_across_callbacks_lose_nothing() {
 fn barriers_are_placed_hit_moved_and_leapfrogged() {
     let counts = Program::with_c("panic_across_callback")
         .statistics(&["--threads", "1", "--stress", ALL_STRESS], Size::Stress);
-    let paths = ["barriers.placed", "barriers.hit", "barriers.leapfrogged", "stacks.moved_bytes"];
+    let paths = ["barriers.placed", "barriers.hit", "barriers.leapfrogged", "barriers.moved"];
     for path in paths {
         let count = number(&counts, path);
         println!("{path} {count}");

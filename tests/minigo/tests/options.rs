@@ -37,6 +37,7 @@ fn statistics_have_every_field() {
         "barriers.placed",
         "barriers.hit",
         "barriers.leapfrogged",
+        "barriers.moved",
         "barriers.pool_exhausted",
         "stacks.started",
         "stacks.grown",
