@@ -16,6 +16,8 @@ use std::collections::HashMap;
 
 /// Where this variable is set, all functions sign their return addresses.
 const SIGNED: &str = "STACKMARK_TEST_SIGNED";
+/// Of each module. They stay until the process ends, and a program of tests makes hundreds.
+const CODE_BYTES: usize = 4 << 20;
 
 /// A host that has nothing to add.
 #[derive(Debug)]
@@ -96,7 +98,8 @@ impl Compiler {
 
     fn new(options: Options) -> Compiler {
         let signs_returns = options.signs_returns || std::env::var_os(SIGNED).is_some();
-        let options = Options { name: "test".into(), signs_returns, ..options };
+        let options =
+            Options { name: "test".into(), signs_returns, code_bytes: CODE_BYTES, ..options };
         Compiler { module: Module::new(options, None).expect("this machine"), functions: vec![] }
     }
 
