@@ -18,8 +18,8 @@ pub const REQUIRED: &[(&str, &str)] = &[
     ("enable_probestack", "false"),
 ];
 
-/// What only some machines have a setting for.
-const SIGNS_RETURNS: &str = "sign_return_address";
+/// What only some machines have settings for: signed return addresses, and landing pads for jumps.
+const PROTECTS: [&str; 2] = ["sign_return_address", "use_bti"];
 
 /// This machine, with the [required](REQUIRED) settings, for `opt_level`: `none`, `speed` or
 /// `speed_and_size`.
@@ -31,7 +31,8 @@ pub fn isa(opt_level: &str) -> Result<OwnedTargetIsa, ModuleError> {
 }
 
 /// As [`isa`]; the code signs its return addresses, and checks them before it returns, where the
-/// machine can (arm64 PAC, key A).
+/// machine can (arm64 PAC, key A). It also has landing pads for jumps (BTI), and lies on pages that
+/// are guarded.
 ///
 /// # Errors
 /// As [`isa`].
@@ -60,8 +61,10 @@ fn with(more: &[(&str, &str)], signs_returns: bool) -> Result<OwnedTargetIsa, Mo
     }
     let mut machine = cranelift_native::builder().map_err(|error| unsupported(&error))?;
     if signs_returns {
-        // Machines without signatures do not know the setting.
-        let _ = machine.enable(SIGNS_RETURNS);
+        // Machines without signatures do not know the settings.
+        for setting in PROTECTS {
+            let _ = machine.enable(setting);
+        }
     }
     machine.finish(settings::Flags::new(flags)).map_err(|error| unsupported(&error))
 }
