@@ -248,7 +248,8 @@ impl<'a> Section<'a> {
     /// What the entry at `offset` covers.
     pub(crate) fn entry(&self, offset: usize) -> Result<Entry, CfiError> {
         with_frame!(self, frame => {
-            let fde = entry_at(&frame, &self.bases, offset)?;
+            let fde =
+                entry_at(&frame, &self.bases, offset).map_err(|error| self.named(error))?;
             Ok(Entry { start: fde.initial_address(), end: fde.end_address(), offset })
         })
     }
@@ -276,7 +277,8 @@ impl<'a> Section<'a> {
     ) -> Result<Option<UnwindRule<'a>>, CfiError> {
         self.check_len()?;
         with_frame!(self, frame => {
-            let fde = entry_at(&frame, &self.bases, offset)?;
+            let fde =
+                entry_at(&frame, &self.bases, offset).map_err(|error| self.named(error))?;
             if !fde.contains(pc) {
                 return Ok(None);
             }

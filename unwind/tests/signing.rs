@@ -2,7 +2,11 @@
 // Other processors do not sign.
 #![cfg(target_arch = "aarch64")]
 
+#[path = "support/programs.rs"]
+mod programs;
 mod support;
+#[path = "support/this_thread.rs"]
+mod this_thread;
 
 use gimli::write::{
     Address, CallFrameInstruction as Cfi, EhFrame, EndianVec, Expression, FrameDescriptionEntry,
@@ -13,7 +17,11 @@ use gimli::{
     UnwindContext, UnwindSection,
 };
 use proptest::prelude::*;
-use stackmark_unwind::{CfiError, Code, CodeError, Region, RegionError, Safepoint};
+use stackmark_unwind::{
+    CfiError, Code, CodeError, Region, RegionError, RegisterSet, RuleCache, Safepoint, Unwinder,
+    WalkError,
+};
+use std::cell::Cell;
 use support::{CFA, FUNCTION, eh_frame};
 
 const START: usize = 0x10_0000;
@@ -149,6 +157,49 @@ fn key_b_is_refused_by_name() {
     region.eh_frame[at + 1] = b'?';
     let error = refused(region);
     assert!(matches!(error, RegionError::Cfi(CfiError::Entry { .. })), "{error:?}");
+}
+
+/// Where a walk through all images of this process ends, from here on.
+fn walk_to_the_error() -> Option<WalkError> {
+    let (code, mut cache) = (Code::new(), RuleCache::new());
+    code.refresh_images();
+    let (snapshot, memory) = (code.snapshot(), this_thread::stack());
+    let mut trace = Unwinder::new(&snapshot, &mut cache, &memory, (), RegisterSet::capture());
+    loop {
+        match trace.next_frame() {
+            Ok(Some(_)) => {}
+            Ok(None) => return None,
+            Err(error) => return Some(error),
+        }
+    }
+}
+
+thread_local! {
+    static ERROR: Cell<Option<WalkError>> = const { Cell::new(None) };
+}
+
+#[test]
+fn a_walk_through_a_library_of_key_b_says_so() {
+    extern "C" fn walk() {
+        ERROR.set(walk_to_the_error());
+    }
+    let directory = programs::Directory::new("key-b");
+    directory.write("b.c", "void run(void (*f)(void)) { f(); __asm__ volatile(\"\"); }\n");
+    let signs = |key: &str| {
+        let flag = format!("-mbranch-protection={key}");
+        let library = directory.load(&["-O2", &flag, "b.c"])?;
+        // SAFETY: the library's function.
+        let run = unsafe {
+            std::mem::transmute::<usize, extern "C" fn(extern "C" fn())>(library.address("run"))
+        };
+        run(walk);
+        Some(ERROR.take())
+    };
+    let (Some(key_a), Some(key_b)) = (signs("pac-ret"), signs("pac-ret+b-key")) else { return };
+    assert_eq!(key_a, None);
+    let Some(WalkError::Cfi { source: CfiError::KeyB { .. }, .. }) = key_b else {
+        panic!("{key_b:?}")
+    };
 }
 
 #[test]
