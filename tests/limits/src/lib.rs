@@ -7,6 +7,8 @@
 //! A process *stands still* while none of its threads, nor of its descendants' threads, runs, is
 //! ready to run or waits for a disk. A process that polls (a monitor thread, a progress line each
 //! second) stands still too: activity counts from one part in twenty on. Output does not count.
+//! While a process is stopped by a signal it neither makes progress nor stands still, and while the
+//! watching thread is held up nothing is known.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,6 +18,9 @@ use std::time::{Duration, Instant};
 
 /// How often the processes are looked at. A process that ends sooner is never looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// From one look to the next, at most so much time counts as standing still.
+const LOOK_COUNTS: Duration = Duration::from_secs(1);
 
 /// The part of the time that a process must be active to make progress: one in so many.
 const ACTIVE_PART: u32 = 20;
@@ -206,15 +211,17 @@ impl Watch {
         if now - then < LOOK_EVERY {
             return Ok(());
         }
-        let (used, busy) = look_at(self.process, self.watcher);
+        let (used, doing) = look_at(self.process, self.watcher);
         self.last = (now, used);
         let spent = used.saturating_sub(self.before);
         if spent > self.limits.cpu {
             return Err(Exceeded::Cpu(spent));
         }
         self.active += used.saturating_sub(used_before);
-        if busy {
-            self.active += now - then;
+        match doing {
+            Doing::Something => self.active += now - then,
+            Doing::Stopped => self.still_since += now - then,
+            Doing::Nothing => self.still_since += (now - then).saturating_sub(LOOK_COUNTS),
         }
         let still = now - self.still_since;
         if self.active >= self.limits.standstill / ACTIVE_PART {
@@ -238,10 +245,20 @@ impl Watch {
     }
 }
 
-/// The CPU time that a process and its descendants have used, and whether a thread of theirs runs,
-/// is ready to run or waits for a disk. `but_for` is not looked at for the latter.
-fn look_at(process: u32, but_for: Option<u32>) -> (Duration, bool) {
-    let (mut ticks, mut busy) = (0, false);
+/// What the threads of a process and its descendants do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Doing {
+    Nothing,
+    /// One is stopped by a signal, and none does something.
+    Stopped,
+    /// One runs, is ready to run or waits for a disk.
+    Something,
+}
+
+/// The CPU time that a process and its descendants have used, and what they do. `but_for` is not
+/// looked at for the latter.
+fn look_at(process: u32, but_for: Option<u32>) -> (Duration, Doing) {
+    let (mut ticks, mut doing) = (0, Doing::Nothing);
     for process in tree(process) {
         // utime, stime, and those of children that have been waited for.
         if let Some(fields) = stat(&format!("/proc/{process}/stat")) {
@@ -249,11 +266,17 @@ fn look_at(process: u32, but_for: Option<u32>) -> (Duration, bool) {
         }
         for thread in numbers_in(&format!("/proc/{process}/task")) {
             let state = stat(&format!("/proc/{process}/task/{thread}/stat"));
-            let active = state.is_some_and(|fields| matches!(&*fields[0], "R" | "D"));
-            busy |= active && Some(thread) != but_for;
+            let does = match state.as_ref().map(|fields| &*fields[0]) {
+                Some("R" | "D") => Doing::Something,
+                Some("T") => Doing::Stopped,
+                _ => Doing::Nothing,
+            };
+            if Some(thread) != but_for {
+                doing = doing.max(does);
+            }
         }
     }
-    (TICK * ticks as u32, busy)
+    (TICK * ticks as u32, doing)
 }
 
 /// The fields of a `stat` file from the state on: what comes before it may hold spaces.

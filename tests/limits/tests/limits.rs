@@ -71,6 +71,29 @@ fn a_process_that_gets_no_processor_does_not_hang() {
 }
 
 #[test]
+fn a_process_that_is_stopped_does_not_hang() {
+    let child = shell("kill -STOP $$; exec sleep 1000");
+    let limits = Limits { cpu: LONG, standstill: Duration::from_millis(700) };
+    let mut watch = Watch::of(child.id(), limits);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        assert_eq!(watch.look(), Ok(()));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    killed(child);
+}
+
+#[test]
+fn a_watcher_that_is_held_up_takes_nothing_for_a_hang() {
+    let child = shell("exec sleep 1000");
+    let limits = Limits { cpu: LONG, standstill: Duration::from_secs(2) };
+    let mut watch = Watch::of(child.id(), limits);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(watch.look(), Ok(()));
+    killed(child);
+}
+
+#[test]
 fn the_own_process_is_waited_for() {
     static DONE: AtomicBool = AtomicBool::new(false);
     let other = std::thread::spawn(|| {
