@@ -10,8 +10,6 @@ mod types;
 mod vm;
 
 use run::PROGRAMS;
-use stackmark_mmtk::Options;
-use stackmark_mmtk::stack::Config;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -27,16 +25,7 @@ fn main() {
         eprintln!("there is no such program; there are {}", names.join(", "));
         std::process::exit(2);
     }
-    let run = vm::Run {
-        plan,
-        heap: vec![("gc_trigger".into(), "FixedHeapSize:64m".into())],
-        config: Config { exact_language_words: true, ..Config::default() },
-        options: Options::default(),
-        depth: 0,
-        goroutines: 0,
-        threads: 2,
-        work: vm::code::Work { at_bottom: 0, on_return: 0, every: 1, wiggle: 0 },
-    };
+    let run = vm::Run { threads: 2, ..vm::Run::on(&plan, &[("gc_trigger", "FixedHeapSize:64m")]) };
     run::run(&run, &programs, 1, |program, collections| {
         println!("{}: {}; {collections} collections", program.name, program.result());
         let printed = run::printed();

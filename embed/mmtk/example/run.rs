@@ -4,7 +4,6 @@ use crate::compile::compile;
 use crate::natives::{PRINTED, RESULT};
 use crate::vm::{self, Run};
 use stackmark_mmtk::stack::Word;
-use stackmark_mmtk::stack::scheduler::Scheduler;
 
 /// A program, and what it returns.
 #[derive(Clone, Copy, Debug)]
@@ -44,11 +43,7 @@ pub(crate) fn run(
     times: usize,
     mut tell: impl FnMut(&Program, usize),
 ) {
-    let (runtime, code) = vm::start(run);
-    let scheduler = Scheduler::new(&runtime, run.threads, Box::new(|| panic!("a deadlock")));
-    // This thread has goroutines to come: that is no deadlock.
-    scheduler.await_wakeup();
-    let threads = scheduler.start().expect("threads");
+    let (runtime, code, threads) = vm::start(run);
     for program in programs {
         let begin = compile(program.text, &code);
         let begin = begin.unwrap_or_else(|wrong| panic!("{}, {wrong}", program.name));

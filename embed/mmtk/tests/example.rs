@@ -13,11 +13,7 @@ mod types;
 mod vm;
 
 use run::PROGRAMS;
-use stackmark_mmtk::Options;
-use stackmark_mmtk::stack::Config;
 use stackmark_mmtk::stack::unwind::Code;
-use vm::Run;
-use vm::code::Work;
 use vm::plans::{PLANS, Plan, in_a_process, of_this_process, runs};
 
 /// At least so many collections, and the bytes from one to the next.
@@ -28,22 +24,7 @@ const STRESS_FACTOR: usize = 200_000;
 const DEEP: [&str; 4] = ["list", "closures", "sort", "deep"];
 
 fn child(plan: &Plan, stress: bool) {
-    let config = Config {
-        move_every_poll: stress,
-        poison: stress,
-        exact_language_words: true,
-        ..Config::default()
-    };
-    let run = Run {
-        plan: plan.name.into(),
-        heap: plan.heap(STRESS_FACTOR),
-        config,
-        options: Options { verify: true, ..Options::default() },
-        depth: 0,
-        goroutines: 0,
-        threads: 2,
-        work: Work { at_bottom: 0, on_return: 0, every: 1, wiggle: 0 },
-    };
+    let run = plan.run(STRESS_FACTOR, stress);
     let programs: Vec<_> = PROGRAMS
         .iter()
         .filter(|program| !stress || !DEEP.contains(&program.name))
@@ -57,13 +38,8 @@ fn child(plan: &Plan, stress: bool) {
     });
     let shown = vm::shown();
     println!("{}: {} programs, {shown}", plan.name, programs.len());
-    if plan.name == "NoGC" {
-        return;
-    }
     let fewest = if stress || plan.name == "ConcurrentImmix" { 20 } else { COLLECTIONS };
-    assert!(shown.collections >= fewest, "{} collections", shown.collections);
-    assert_eq!(shown.moved > 0, plan.moves, "{} objects moved", shown.moved);
-    assert_eq!(shown.short > 0, plan.short, "{} short collections", shown.short);
+    plan.check(&shown, fewest);
 }
 
 #[test]

@@ -6,10 +6,8 @@ mod vm;
 
 use jit::Compiler;
 use jit::stackmark_cranelift::{INT, InstBuilder, Start, types::I64};
-use stackmark_mmtk::stack::scheduler::Scheduler;
 use stackmark_mmtk::stack::unwind::stack_map::{Location, Root, StackMap};
 use stackmark_mmtk::stack::unwind::{Code, Region};
-use stackmark_mmtk::stack::{BarrierMode, Config};
 use stackmark_mmtk::{Fault, Options};
 use vm::Run;
 use vm::binding::FATAL;
@@ -31,18 +29,10 @@ fn options(fault: Fault) -> Options {
 fn run(plan: &str, options: Options) -> Run {
     let heap = [("gc_trigger", "FixedHeapSize:48m"), ("threads", "2"), ("stress_factor", "200000")];
     Run {
-        plan: plan.into(),
-        heap: heap.map(|(name, value)| (name.into(), value.into())).into(),
-        config: Config {
-            barriers: BarrierMode::Incremental,
-            exact_language_words: true,
-            ..Config::default()
-        },
         options,
         depth: 2000,
-        goroutines: 1,
-        threads: 1,
         work: Work { at_bottom: 20_000, on_return: 10_000, every: 32, wiggle: 50 },
+        ..Run::on(plan, &heap)
     }
 }
 
@@ -79,12 +69,8 @@ fn child(name: &str, made: bool) {
 
 /// Runs a program whose frames hold derived pointers, in pairs with their references.
 fn derived(run: &Run) {
-    let (runtime, code) = vm::start(run);
+    let (runtime, code, threads) = vm::start(run);
     let entry = compile_derived(&code, run.work);
-    let scheduler = Scheduler::new(&runtime, 1, Box::new(|| panic!("a deadlock")));
-    // This thread has goroutines to come: that is no deadlock.
-    scheduler.await_wakeup();
-    let threads = scheduler.start().expect("threads");
     vm::run_goroutines(&runtime, entry, run.depth, 1);
     threads.stop();
 }

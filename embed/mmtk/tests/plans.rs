@@ -3,8 +3,6 @@
 
 mod vm;
 
-use stackmark_mmtk::Options;
-use stackmark_mmtk::stack::{BarrierMode, Config};
 use vm::Run;
 use vm::code::Work;
 use vm::plans::{PLANS, Plan, in_a_process, of_this_process, runs};
@@ -16,41 +14,25 @@ const STRESS_FACTOR: usize = 150_000;
 const FEWER: usize = 10;
 
 fn child(plan: &Plan, stress: bool) {
-    let config = Config {
-        barriers: BarrierMode::Incremental,
-        move_every_poll: stress,
-        poison: stress,
-        exact_language_words: true,
-        ..Config::default()
-    };
     // Two pauses for each half of the heap, if the plan marks beside the program.
     let times = if plan.name == "ConcurrentImmix" { 6 } else { 1 };
     let fewer = if stress { FEWER } else { 1 };
     let run = Run {
-        plan: plan.name.into(),
-        heap: plan.heap(STRESS_FACTOR / fewer),
-        config,
-        options: Options { verify: true, ..Options::default() },
         depth: if stress { 100 } else { 2000 },
         goroutines: 4,
-        threads: 2,
         work: Work {
             at_bottom: times * 300_000 / fewer,
             on_return: 2000 / fewer,
             every: 64,
             wiggle: 50,
         },
+        ..plan.run(STRESS_FACTOR / fewer, stress)
     };
     let shown = vm::run(&run);
     println!("{}: {shown}", plan.name);
-    if plan.name == "NoGC" {
-        return;
-    }
     // Two of its pauses come after each half of its heap, which takes long under stress.
     let fewest = if stress && plan.name == "ConcurrentImmix" { 20 } else { COLLECTIONS };
-    assert!(shown.collections >= fewest, "{} collections", shown.collections);
-    assert_eq!(shown.moved > 0, plan.moves, "{} objects moved", shown.moved);
-    assert_eq!(shown.short > 0, plan.short, "{} short collections", shown.short);
+    plan.check(&shown, fewest);
 }
 
 #[test]

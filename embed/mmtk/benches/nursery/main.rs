@@ -5,15 +5,14 @@
 //! Minor collections of GenImmix visit the whole stack and the young frames alone, by turns. Then
 //! ConcurrentImmix marks under 300,000 frames; in every second of its cycles the first pause visits
 //! the stack whole. A time is that of a pause, from MMTk's request to stop until it resumes.
-//! Figures are medians, and of the pauses of ConcurrentImmix the longest as well.
+//! Figures are medians, and of the pauses of ConcurrentImmix the longest as well. A pause has two
+//! parts: what is done for stacks, which is to stop the world and to visit roots, and the rest, which
+//! is MMTk's own.
 
 #[path = "../../tests/vm/mod.rs"]
 mod vm;
 
-use stackmark_mmtk::stack::scheduler::Scheduler;
-use stackmark_mmtk::stack::{BarrierMode, Config};
-use stackmark_mmtk::{Options, Pause, PauseKind};
-use std::process::Command;
+use stackmark_mmtk::{Pause, PauseKind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use vm::Run;
@@ -29,32 +28,15 @@ const DEEP: usize = 300_000;
 const CONCURRENT: &str = "--concurrent-immix";
 
 fn run(plan: &str, heap: &[(&str, &str)], at_bottom: usize) -> Run {
-    let heap = heap.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    Run {
-        plan: plan.into(),
-        heap,
-        config: Config {
-            barriers: BarrierMode::Incremental,
-            exact_language_words: true,
-            ..Config::default()
-        },
-        options: Options::default(),
-        depth: 0,
-        goroutines: 1,
-        threads: 1,
-        work: Work { at_bottom, on_return: 0, every: 1 << 30, wiggle: 10 },
-    }
+    let work = Work { at_bottom, on_return: 0, every: 1 << 30, wiggle: 10 };
+    Run { work, ..Run::on(plan, heap) }
 }
 
 /// The pauses at the bottom of a recursion of each depth, one after the other.
 fn pauses(run: &Run, depths: &[usize]) -> Vec<Vec<Pause>> {
     ALTERNATES.store(true, Relaxed);
-    let (runtime, code) = vm::start(run);
+    let (runtime, code, threads) = vm::start(run);
     let entry = vm::code::compile(&code, run.work).entry;
-    let scheduler = Scheduler::new(&runtime, 1, Box::new(|| panic!("a deadlock")));
-    // This thread has goroutines to come: that is no deadlock.
-    scheduler.await_wakeup();
-    let threads = scheduler.start().expect("threads");
     let at_bottom = |depth: &usize| {
         vm::run_goroutines(&runtime, entry, *depth, 1);
         let [from, to] = BOTTOM.each_ref().map(|pauses| pauses.load(Relaxed));
@@ -70,6 +52,20 @@ fn micros(time: Duration) -> f64 {
     time.as_nanos() as f64 / 1e3
 }
 
+/// What is done for stacks in a pause: until the world stands, and until roots are visited.
+fn for_stacks(pause: &Pause) -> Duration {
+    pause.stopping + pause.roots
+}
+
+/// The rest of a pause.
+fn rest(pause: &Pause) -> Duration {
+    pause.total.saturating_sub(for_stacks(pause))
+}
+
+fn longest(times: impl Iterator<Item = Duration>) -> f64 {
+    micros(times.max().unwrap_or_default())
+}
+
 fn median(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
     micros(times.get(times.len() / 2).copied().unwrap_or_default())
@@ -82,19 +78,19 @@ fn nursery(quick: bool) {
     let heap = [("gc_trigger", "FixedHeapSize:2g"), ("nursery", &*fixed), ("threads", "1")];
     let run = run("GenImmix", &heap, (2 * rounds + 4) * NURSERY / OBJECT);
     let mut medians = Vec::new();
-    println!("GenImmix, minor collections: medians in us (until the world stood, roots of stacks)");
+    println!("GenImmix, minor collections: medians in us (stop, roots of stacks, rest)");
     for (depth, pauses) in depths.iter().zip(pauses(&run, &depths)) {
         let of = |kind, time: fn(&Pause) -> Duration| {
             let minor = pauses.iter().filter(|pause| pause.nursery && pause.kind == kind);
             median(minor.map(time).collect())
         };
         let [whole, short] = [PauseKind::Whole, PauseKind::Short].map(|kind| {
-            let times: [fn(&Pause) -> Duration; 3] =
-                [|pause| pause.total, |pause| pause.stopping, |pause| pause.roots];
+            let times: [fn(&Pause) -> Duration; 4] =
+                [|pause| pause.total, |pause| pause.stopping, |pause| pause.roots, rest];
             times.map(|time| of(kind, time))
         });
-        let show = |[total, stopping, roots]: [f64; 3]| {
-            format!("{total:>9.1} ({stopping:>6.1}, {roots:>8.1})")
+        let show = |[total, stopping, roots, rest]: [f64; 4]| {
+            format!("{total:>9.1} ({stopping:>6.1}, {roots:>8.1}, {rest:>7.1})")
         };
         println!(
             "{depth:>9} frames: whole {}, short {}, {} pauses",
@@ -102,7 +98,7 @@ fn nursery(quick: bool) {
             show(short),
             pauses.len()
         );
-        medians.push((whole[0], short[0]));
+        medians.push((whole[0], short[0], short[1] + short[2]));
     }
     let [flat, at_1e5, at_1e6] = medians[..] else { unreachable!("three depths") };
     if !quick {
@@ -111,6 +107,7 @@ fn nursery(quick: bool) {
         println!("figure mmtk_nursery_ratio_1e5 {:.1} ratio", at_1e5.0 / at_1e5.1);
         println!("figure mmtk_nursery_ratio_1e6 {:.1} ratio", at_1e6.0 / at_1e6.1);
         println!("figure mmtk_nursery_short_1e6_vs_1e3 {:.2} ratio", at_1e6.1 / flat.1);
+        println!("figure mmtk_nursery_stacks_1e6_vs_1e3 {:.2} ratio", at_1e6.2 / flat.2);
     }
 }
 
@@ -120,33 +117,38 @@ fn concurrent(quick: bool) {
     // A cycle begins after each half of the heap.
     let run = run("ConcurrentImmix", &heap, cycles * (32 << 20) / OBJECT);
     let pauses = pauses(&run, &[depth]).remove(0);
-    println!("ConcurrentImmix under {depth} frames: longest and median pause in us");
-    let mut longest = Vec::new();
+    println!("ConcurrentImmix under {depth} frames: longest and median in us (stacks, rest)");
+    let mut figures = Vec::new();
     for (name, kind) in [("whole", PauseKind::Whole), ("incremental", PauseKind::InitialMark)] {
         let cycles = pauses
             .windows(2)
             .filter(|pair| pair[0].kind == kind && pair[1].kind == PauseKind::FinalMark);
-        let (first, last): (Vec<_>, Vec<_>) =
-            cycles.map(|pair| (pair[0].total, pair[1].total)).unzip();
-        let all = first.iter().chain(&last).max().copied().unwrap_or_default();
-        let roots = pauses.iter().filter(|pause| pause.kind == kind).map(|pause| pause.roots);
-        println!(
-            "{name:>12}: first {:.1} {:.1}, last {:.1} {:.1}, roots of stacks {:.1}, {} cycles",
-            micros(first.iter().max().copied().unwrap_or_default()),
-            median(first.clone()),
-            micros(last.iter().max().copied().unwrap_or_default()),
-            median(last.clone()),
-            median(roots.collect()),
-            first.len()
-        );
-        longest.push((micros(all), median(first)));
+        let (first, last): (Vec<_>, Vec<_>) = cycles.map(|pair| (pair[0], pair[1])).unzip();
+        for (which, pauses) in [("first", &first), ("last", &last)] {
+            let times = [|pause: &Pause| pause.total, for_stacks, rest].map(|time| {
+                let times = || pauses.iter().map(time);
+                format!("{:>9.1} {:>9.1}", longest(times()), median(times().collect()))
+            });
+            let [total, stacks, rest] = times;
+            println!("{name:>12}, {which:>5}: {total} ({stacks}, {rest}), {} pauses", pauses.len());
+        }
+        let both = || first.iter().chain(&last);
+        figures.push([
+            longest(both().map(|pause| pause.total)),
+            longest(both().map(for_stacks)),
+            longest(both().map(rest)),
+            median(first.iter().map(|pause| pause.total).collect()),
+        ]);
     }
-    let [whole, incremental] = longest[..] else { unreachable!("two kinds") };
+    let [whole, incremental] = figures[..] else { unreachable!("two kinds") };
     if !quick {
-        println!("figure mmtk_concurrent_longest_whole_3e5 {:.1} us", whole.0);
-        println!("figure mmtk_concurrent_longest_3e5 {:.1} us", incremental.0);
-        println!("figure mmtk_concurrent_longest_ratio_3e5 {:.1} ratio", whole.0 / incremental.0);
-        println!("figure mmtk_concurrent_first_ratio_3e5 {:.1} ratio", whole.1 / incremental.1);
+        println!("figure mmtk_concurrent_longest_whole_3e5 {:.1} us", whole[0]);
+        println!("figure mmtk_concurrent_longest_3e5 {:.1} us", incremental[0]);
+        println!("figure mmtk_concurrent_longest_ratio_3e5 {:.1} ratio", whole[0] / incremental[0]);
+        println!("figure mmtk_concurrent_first_ratio_3e5 {:.1} ratio", whole[3] / incremental[3]);
+        println!("figure mmtk_concurrent_stacks_ratio_3e5 {:.1} ratio", whole[1] / incremental[1]);
+        println!("figure mmtk_concurrent_rest_whole_3e5 {:.1} us", whole[2]);
+        println!("figure mmtk_concurrent_rest_3e5 {:.1} us", incremental[2]);
     }
 }
 
@@ -158,7 +160,7 @@ fn main() {
     }
     nursery(quick);
     // MMTk is a singleton: another plan has another process.
-    let mut other = Command::new(std::env::current_exe().expect("this benchmark"));
+    let mut other = limits::this_program();
     other.arg(CONCURRENT).args(quick.then_some("--quick"));
     assert!(other.status().expect("this benchmark").success());
 }

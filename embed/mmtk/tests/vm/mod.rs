@@ -12,9 +12,9 @@ use code::{WRONG, Work};
 use mmtk::MMTKBuilder;
 use mmtk::memory_manager as mm;
 use mmtk::util::opaque_pointer::VMThread;
-use stackmark_mmtk::stack::scheduler::Scheduler;
+use stackmark_mmtk::stack::scheduler::{Scheduler, Threads};
 use stackmark_mmtk::stack::unwind::Code;
-use stackmark_mmtk::stack::{Config, Goroutine, Host, Runtime, Word};
+use stackmark_mmtk::stack::{BarrierMode, Config, Goroutine, Host, Runtime, Word};
 use stackmark_mmtk::{Options, PauseKind, connect, machine};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex};
@@ -27,10 +27,31 @@ pub(crate) struct Run {
     pub(crate) heap: Vec<(String, String)>,
     pub(crate) config: Config,
     pub(crate) options: Options,
+    pub(crate) threads: usize,
+    /// For the programs of [`code`].
     pub(crate) depth: usize,
     pub(crate) goroutines: usize,
-    pub(crate) threads: usize,
     pub(crate) work: Work,
+}
+
+impl Run {
+    /// One goroutine on one thread, under a plan with these options, with return barriers.
+    pub(crate) fn on(plan: &str, heap: &[(&str, &str)]) -> Run {
+        Run {
+            plan: plan.into(),
+            heap: heap.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            config: Config {
+                barriers: BarrierMode::Incremental,
+                exact_language_words: true,
+                ..Config::default()
+            },
+            options: Options::default(),
+            threads: 1,
+            depth: 0,
+            goroutines: 1,
+            work: Work { at_bottom: 0, on_return: 0, every: 1, wiggle: 0 },
+        }
+    }
 }
 
 #[derive(Default)]
@@ -78,8 +99,8 @@ impl std::fmt::Display for Shown {
     }
 }
 
-/// Makes MMTk and a runtime, and connects them.
-pub(crate) fn start(run: &Run) -> (Arc<Runtime>, Arc<Code>) {
+/// Makes MMTk and a runtime, connects them, and starts the threads that run goroutines.
+pub(crate) fn start(run: &Run) -> (Arc<Runtime>, Arc<Code>, Threads) {
     let mut builder = MMTKBuilder::new_no_env_vars();
     assert!(builder.set_option("plan", &run.plan), "no plan {}", run.plan);
     for (name, value) in &run.heap {
@@ -95,17 +116,17 @@ pub(crate) fn start(run: &Run) -> (Arc<Runtime>, Arc<Code>) {
     assert!(STACKS.set(stacks).is_ok());
     mm::initialize_collection(mmtk, VMThread::UNINITIALIZED);
     // ANCHOR_END: connect
-    (runtime, code)
+    let scheduler = Scheduler::new(&runtime, run.threads, Box::new(|| panic!("a deadlock")));
+    // The main thread has goroutines to come: that is no deadlock.
+    scheduler.await_wakeup();
+    let threads = scheduler.start().expect("threads");
+    (runtime, code, threads)
 }
 
 /// Runs goroutines to their ends, and checks what they return.
 pub(crate) fn run(run: &Run) -> Shown {
-    let (runtime, code) = start(run);
+    let (runtime, code, threads) = start(run);
     let compiled = code::compile(&code, run.work);
-    let scheduler = Scheduler::new(&runtime, run.threads, Box::new(|| panic!("a deadlock")));
-    // This thread has goroutines to come: that is no deadlock.
-    scheduler.await_wakeup();
-    let threads = scheduler.start().expect("threads");
     run_goroutines(&runtime, compiled.entry, run.depth, run.goroutines);
     threads.stop();
     shown()

@@ -1,8 +1,10 @@
 //! The plans of MMTk's that are tested, and how each is run in a process of its own: MMTk is a
 //! singleton, so a test starts itself.
 
+use super::{Run, Shown};
 use limits::Limits;
-use std::process::{Command, ExitStatus, Stdio};
+use stackmark_mmtk::Options;
+use std::process::{ExitStatus, Stdio};
 
 /// What a process that a test has started finds in its environment.
 pub(crate) const PLAN: &str = "STACKMARK_MMTK_PLAN";
@@ -44,16 +46,32 @@ pub(crate) const PLANS: [Plan; 10] = [
 ];
 
 impl Plan {
-    /// Its options, with a collection after so many bytes where the plan takes that:
-    /// ConcurrentImmix would make it a collection in one pause.
-    pub(crate) fn heap(&self, stress_factor: usize) -> Vec<(String, String)> {
-        let own = self.heap.iter().map(|(name, value)| (name.to_string(), value.to_string()));
-        let mut heap: Vec<_> = own.collect();
-        heap.push(("threads".into(), "2".into()));
+    /// How a test runs it: on two threads and by two workers, verified, with a collection after so
+    /// many bytes where the plan takes that: ConcurrentImmix would make it a collection in one
+    /// pause. Under stress stacks move at every poll, and what is free is poisoned.
+    pub(crate) fn run(&self, bytes: usize, stress: bool) -> Run {
+        let bytes = bytes.to_string();
+        let mut heap = self.heap.to_vec();
+        heap.push(("threads", "2"));
         if !matches!(self.name, "NoGC" | "ConcurrentImmix") {
-            heap.push(("stress_factor".into(), stress_factor.to_string()));
+            heap.push(("stress_factor", &bytes));
         }
-        heap
+        let mut run = Run::on(self.name, &heap);
+        run.threads = 2;
+        run.options = Options { verify: true, ..Options::default() };
+        run.config.move_every_poll = stress;
+        run.config.poison = stress;
+        run
+    }
+
+    /// Fails unless there were so many collections, and each did what is the plan's.
+    pub(crate) fn check(&self, shown: &Shown, collections: usize) {
+        if self.name == "NoGC" {
+            return;
+        }
+        assert!(shown.collections >= collections, "{} collections", shown.collections);
+        assert_eq!(shown.moved > 0, self.moves, "{} objects moved", shown.moved);
+        assert_eq!(shown.short > 0, self.short, "{} short collections", shown.short);
     }
 }
 
@@ -85,7 +103,7 @@ pub(crate) fn in_a_process(test: &str, plan: &Plan, stress: bool) -> String {
 
 /// Runs one test of this program with these variables. Returns what it has written to both outputs.
 pub(crate) fn start_test(test: &str, variables: &[(&str, &str)]) -> (ExitStatus, String) {
-    let mut command = Command::new(std::env::current_exe().expect("this test"));
+    let mut command = limits::this_program();
     command.args(["--exact", test, "--nocapture"]).env_remove(PLAN).env_remove(STRESS);
     command.envs(variables.iter().copied());
     let mut child =
