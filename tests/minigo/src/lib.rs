@@ -24,6 +24,9 @@ pub use options::{
     BarrierKind, BarrierMode, Detection, Generational, Options, ReturnProtection, Stress,
 };
 
+pub use runtime::host::Heap;
+pub use stackmark::stack;
+
 /// Why a program is not run.
 #[derive(Debug)]
 pub struct NotRun {
@@ -50,11 +53,21 @@ impl NotRun {
 
 /// Compiles and runs a program, which ends the process. Returns only if it cannot be run.
 pub fn run(options: &Options) -> NotRun {
+    compile_and_run(options, None)
+}
+
+/// As [`run`], on a heap in the place of the library's. Options that are for that have no effect;
+/// goroutines are no threads.
+pub fn run_on(options: &Options, heap: Box<dyn Heap>) -> NotRun {
+    compile_and_run(&Options { native_stacks: false, ..options.clone() }, Some(heap))
+}
+
+fn compile_and_run(options: &Options, heap: Option<Box<dyn Heap>>) -> NotRun {
     let program = match front::check(&options.file) {
         Ok(p) => p,
         Err(e) => return NotRun::program(&e),
     };
-    if let Err(e) = runtime::host::init(options) {
+    if let Err(e) = runtime::host::init(options, heap) {
         return NotRun::system(&*e);
     }
     let keep = options.c_library.as_deref();

@@ -1,8 +1,8 @@
 //! Allocation in line: the next cell of the thread's allocator, or a call when it has none left.
 
 use super::function::FuncGen;
-use crate::runtime::natives;
 use crate::runtime::typeinfo::TypeInfo;
+use crate::runtime::{host, natives};
 use crate::types::Ty;
 use cranelift_codegen::ir::{InstructionData, Opcode, Value};
 use stackmark::mark_sweep::DescriptorId;
@@ -19,7 +19,8 @@ impl FuncGen<'_, '_> {
         if info.size == 0 || count == 0 {
             return self.address(natives::zero_size_address());
         }
-        let Some(bytes) = info.size.checked_mul(count) else {
+        let bytes = info.size.checked_mul(count).filter(|_| host::allocates_inline());
+        let Some(bytes) = bytes else {
             let count = self.b.int(count as i64);
             return self.allocate_out_of_line(info, count);
         };

@@ -4,7 +4,7 @@ use super::calls::enter;
 use super::memory::hold;
 use super::picture;
 use super::threads::Threads;
-use super::world::{fatal, world};
+use super::world::{Memory, fatal, world};
 use crate::runtime::channel::ELEMENT_WORDS;
 use crate::runtime::traceback;
 use smallvec::SmallVec;
@@ -136,7 +136,7 @@ pub(crate) fn spawn(object: usize) {
         return threads.spawn(w.options.max_stack, run).unwrap_or_else(|error| fatal(&error));
     }
     // SAFETY: the entry is the managed function that the compiler made for this.
-    match unsafe { w.runtime.spawn(w.entry.load(Ordering::Relaxed), object) } {
+    match unsafe { w.runtime.spawn(w.entry.load(Ordering::Relaxed), Word::Reference(object)) } {
         Ok(g) => w.runtime.schedule(g),
         Err(e) => fatal(&e),
     }
@@ -152,9 +152,13 @@ pub(crate) fn collect() {
     let w = world();
     // SAFETY: natives run on behalf of a goroutine; what this owns moves into the request.
     let caller = unsafe { Caller::current() };
+    let collector = match &w.memory {
+        Memory::Own { collector, .. } => collector,
+        Memory::Other(heap) => return heap.collect(&caller),
+    };
     w.scheduler.await_wakeup();
     let publish = move |goroutine: Arc<Goroutine>| {
-        w.collector.request(move || {
+        collector.request(move || {
             if w.options.picture.is_some() {
                 picture::take(&w.runtime, &goroutine);
             }

@@ -4,6 +4,7 @@
 mod calls;
 mod frames;
 mod goroutines;
+mod heap;
 mod memory;
 mod picture;
 mod threads;
@@ -19,9 +20,10 @@ pub(crate) use goroutines::{
     Wait, Waiter, Words, collect, current_header, current_id, goroutines, is_main, park,
     parked_goroutines, set_transfer, spawn,
 };
+pub use heap::Heap;
 pub(crate) use memory::{
-    Held, allocate_or_collect, barrier, descriptor, hold, reports_stores, shade, shade_lost, store,
-    try_allocate,
+    Held, allocate_or_collect, allocates_inline, barrier, descriptor, hold, reports_stores, shade,
+    shade_lost, store, try_allocate,
 };
 
 use crate::code::Code;
@@ -45,7 +47,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use threads::Threads;
-use world::{WORLD, World, world};
+use world::{Memory, WORLD, World, world};
 
 struct Embedder;
 
@@ -60,8 +62,8 @@ impl Host for Embedder {
         memory::machine_attached()
     }
 
-    fn machine_detached(&self, _word: usize) {
-        memory::machine_detached();
+    fn machine_detached(&self, word: usize) {
+        memory::machine_detached(word);
     }
 
     fn source(&self, pc: usize) -> Option<(String, u32)> {
@@ -73,14 +75,13 @@ impl Host for Embedder {
     }
 }
 
-/// Sets up heap and runtime; compiling needs the heap already.
-pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
+/// Sets up heap and runtime; compiling needs the heap already. `other`: instead of the library's.
+pub(crate) fn init(
+    options: &Options,
+    other: Option<Box<dyn Heap>>,
+) -> Result<(), Box<dyn std::error::Error>> {
     fatal_signals::install()?;
     report_native_overflow()?;
-    let poison = options.has(Stress::Poison);
-    let mut heap = stackmark::mark_sweep::Options { poison, ..Default::default() };
-    heap.limit = options.heap_limit.unwrap_or(heap.limit);
-    let heap = MarkSweep::new(&heap)?;
     let barriers = match options.barriers {
         BarrierMode::Off => BarrierMode::Off,
         _ if options.has(Stress::BarrierEveryFrame) => BarrierMode::EveryFrame,
@@ -94,6 +95,7 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
         move_every_poll: options.has(Stress::MoveEveryPoll),
         poison: options.has(Stress::Poison),
         poll_always: options.has(Stress::CollectEveryPoll),
+        exact_language_words: other.is_some(),
         ..Config::default()
     };
     let runtime = Runtime::new(config, Arc::new(unwind::Code::new()), Box::new(Embedder))?;
@@ -105,6 +107,30 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
     if let Some(trace) = &trace {
         runtime.observed().set(Arc::clone(trace) as _);
     }
+    let memory = match other {
+        None => own_memory(options, &runtime)?,
+        Some(heap) => {
+            heap.start(&runtime)?;
+            memory::report_stores_to(&*heap);
+            Memory::Other(heap)
+        }
+    };
+    let scheduler = Scheduler::new(&runtime, options.threads, Box::new(|| deadlock()));
+    let threads = options.native_stacks.then(Threads::default);
+    let (entry, raise, options) = (AtomicUsize::new(0), AtomicUsize::new(0), options.clone());
+    let _ = WORLD.set(World { memory, runtime, scheduler, threads, entry, raise, trace, options });
+    Ok(())
+}
+
+/// The library's heap, and its collector.
+fn own_memory(
+    options: &Options,
+    runtime: &Arc<Runtime>,
+) -> Result<Memory, Box<dyn std::error::Error>> {
+    let poison = options.has(Stress::Poison);
+    let mut heap = stackmark::mark_sweep::Options { poison, ..Default::default() };
+    heap.limit = options.heap_limit.unwrap_or(heap.limit);
+    let heap = MarkSweep::new(&heap)?;
     let defaults = stackmark::Config::default();
     let collector = stackmark::Config {
         workers: options.mark_workers.unwrap_or(defaults.workers),
@@ -115,22 +141,8 @@ pub(crate) fn init(options: &Options) -> Result<(), Box<dyn std::error::Error>> 
         verify: options.has(Stress::Verify),
         collect_every_poll: options.has(Stress::CollectEveryPoll),
     };
-    let collector = Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &collector)?;
-    let scheduler = Scheduler::new(&runtime, options.threads, Box::new(|| deadlock()));
-    let threads = options.native_stacks.then(Threads::default);
-    let (entry, raise, options) = (AtomicUsize::new(0), AtomicUsize::new(0), options.clone());
-    let _ = WORLD.set(World {
-        heap,
-        runtime,
-        collector,
-        scheduler,
-        threads,
-        entry,
-        raise,
-        trace,
-        options,
-    });
-    Ok(())
+    let collector = Collector::start(Arc::clone(&heap), Arc::clone(runtime), &collector)?;
+    Ok(Memory::Own { heap, collector })
 }
 
 /// Ends the process: every goroutine waits for another one.
@@ -164,7 +176,12 @@ pub(crate) fn run(code: Code) -> Result<Infallible, Box<dyn std::error::Error>> 
     for (at, bytes) in code.globals {
         // SAFETY: the compiler allocated whole words that are never freed; managed code accesses
         // them word by word.
-        unsafe { w.collector.add_globals(at..at + bytes) };
+        unsafe {
+            match &w.memory {
+                Memory::Own { collector, .. } => collector.add_globals(at..at + bytes),
+                Memory::Other(heap) => heap.add_globals(at..at + bytes),
+            }
+        }
     }
     if w.options.profile.is_some() {
         profile::start(w.runtime.code())?;
@@ -174,8 +191,8 @@ pub(crate) fn run(code: Code) -> Result<Infallible, Box<dyn std::error::Error>> 
         Some(_) => None,
         None => Some(w.scheduler.start()?),
     };
-    if w.options.progress {
-        std::thread::Builder::new().name("progress".into()).spawn(tell_progress)?;
+    if let (true, Some(collector)) = (w.options.progress, w.collector()) {
+        std::thread::Builder::new().name("progress".into()).spawn(|| tell_progress(collector))?;
     }
     // The program ends the process.
     if let Some(threads) = &w.threads {
@@ -189,11 +206,11 @@ pub(crate) fn run(code: Code) -> Result<Infallible, Box<dyn std::error::Error>> 
 }
 
 /// Writes a line each second, until the process ends.
-fn tell_progress() {
+fn tell_progress(collector: &Collector<MarkSweep>) -> Infallible {
     let begun = Instant::now();
     loop {
         std::thread::sleep(Duration::from_secs(1));
-        let line = report::progress(begun.elapsed(), &world().collector.statistics(), goroutines());
+        let line = report::progress(begun.elapsed(), &collector.statistics(), goroutines());
         output::error(line.as_bytes());
     }
 }
@@ -210,7 +227,16 @@ pub(crate) fn end(status: i32, last_words: impl FnOnce()) -> ! {
     std::mem::forget(ENDING.lock());
     last_words();
     let failed = WORLD.get().is_some_and(|w| {
-        let statistics = w.collector.statistics();
+        let collector = match &w.memory {
+            Memory::Own { collector, .. } => collector,
+            Memory::Other(heap) => {
+                if w.options.report {
+                    output::error(format!("{}\n", heap.report()).as_bytes());
+                }
+                return false;
+            }
+        };
+        let statistics = collector.statistics();
         if w.options.report {
             output::error(report::text(&statistics).as_bytes());
         }
@@ -223,7 +249,7 @@ pub(crate) fn end(status: i32, last_words: impl FnOnce()) -> ! {
         };
         if let Some(file) = &w.options.stats {
             let statistics =
-                report::json(&statistics, &w.runtime.census(), w.collector.handles().live());
+                report::json(&statistics, &w.runtime.census(), collector.handles().live());
             wrote(file, std::fs::write(file, format!("{statistics:#}\n")));
         }
         if let Some(file) = &w.options.profile {

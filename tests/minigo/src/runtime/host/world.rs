@@ -1,5 +1,6 @@
 //! What there is once in a process: the heap, the runtime, the collector, the scheduler.
 
+use super::heap::Heap;
 use super::threads::Threads;
 use crate::options::Options;
 use crate::runtime::output;
@@ -11,10 +12,15 @@ use stackmark::trace_file::TraceFile;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 
+/// What objects are allocated from, and what collects them.
+pub(super) enum Memory {
+    Own { heap: Arc<MarkSweep>, collector: Collector<MarkSweep> },
+    Other(Box<dyn Heap>),
+}
+
 pub(super) struct World {
-    pub(super) heap: Arc<MarkSweep>,
+    pub(super) memory: Memory,
     pub(super) runtime: Arc<Runtime>,
-    pub(super) collector: Collector<MarkSweep>,
     pub(super) scheduler: Arc<Scheduler>,
     /// Runs goroutines instead of the scheduler, if each has a thread.
     pub(super) threads: Option<Threads>,
@@ -22,6 +28,16 @@ pub(super) struct World {
     pub(super) raise: AtomicUsize,
     pub(super) trace: Option<Arc<TraceFile>>,
     pub(super) options: Options,
+}
+
+impl World {
+    /// The library's collector, if it is the one.
+    pub(super) fn collector(&self) -> Option<&Collector<MarkSweep>> {
+        match &self.memory {
+            Memory::Own { collector, .. } => Some(collector),
+            Memory::Other(_) => None,
+        }
+    }
 }
 
 pub(super) static WORLD: OnceLock<World> = OnceLock::new();
