@@ -1,14 +1,14 @@
-//! Programs of LLVM on a heap that moves every object at every safepoint. Their derived pointers
-//! keep their distance from their bases.
+//! Programs of LLVM on a heap that moves every object at every safepoint, or every young one. Their
+//! derived pointers keep their distance from their bases.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::c_void;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use stackmark::stack::{
-    self, BarrierMode, Caller, CycleDriver, Goroutine, Host, Left, Machine, NextCycle, RootSink,
-    RootSlot, Runtime, ScanScope, StackKind, asm,
+    self, BarrierMode, Caller, CycleDriver, CycleStopped, Goroutine, Host, Left, Machine,
+    NextCycle, RootSink, RootSlot, Runtime, ScanScope, StackKind, asm,
 };
 use stackmark::unwind::Code;
 
@@ -21,18 +21,36 @@ const WORDS: usize = 1 << 16;
 /// In the header of an object that has moved; the rest is its new address.
 const MOVED: u64 = 1 << 63;
 
-/// Two spaces. An object is a word with its size, and then its words, each a reference or a number.
+/// Which objects move, and how their places are found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Scans {
+    /// All, by one thread.
+    Whole,
+    /// All, a few frames at a time, by several threads.
+    Chunked,
+    /// As a rule those made since the last time, by short scans.
+    Short,
+}
+
+/// One of so many scans is whole where the others are short.
+const WHOLE_OF_SHORT: u64 = 8;
+
+/// The space that objects are made in. They move to one of the first two.
+const YOUNG: usize = 2;
+
+/// Three spaces. An object is a word with its size, and then its words, each a reference or a number.
 struct Heap {
-    spaces: [Box<[u64]>; 2],
+    spaces: [Box<[u64]>; 3],
+    used: [usize; 3],
+    /// The space of old objects.
     current: usize,
-    used: usize,
     moved: u64,
 }
 
 impl Heap {
     fn new() -> Heap {
         let space = || vec![0; WORDS].into_boxed_slice();
-        Heap { spaces: [space(), space()], current: 0, used: 0, moved: 0 }
+        Heap { spaces: [space(), space(), space()], used: [0; 3], current: 0, moved: 0 }
     }
 
     fn addresses(&self, space: usize) -> Range<usize> {
@@ -40,11 +58,16 @@ impl Heap {
         words.start as usize..words.end as usize
     }
 
-    fn allocate(&mut self, words: usize) -> usize {
-        let space = &mut self.spaces[self.current][self.used..];
+    /// The space that has an object.
+    fn space_of(&self, word: usize) -> Option<usize> {
+        (0..self.spaces.len()).find(|space| self.addresses(*space).contains(&word))
+    }
+
+    fn allocate(&mut self, words: usize, to: usize) -> usize {
+        let space = &mut self.spaces[to][self.used[to]..];
         space[..words + 1].fill(0);
         space[0] = words as u64;
-        self.used += words + 1;
+        self.used[to] += words + 1;
         &raw const space[1] as usize
     }
 
@@ -53,31 +76,39 @@ impl Heap {
         (object - self.addresses(space).start) / size_of::<u64>() - 1
     }
 
-    /// Where an object of the last space is now: it moves if it has not yet.
+    /// Where an object is now: one of another space than the current one moves if it has not yet.
     fn forward(&mut self, word: usize) -> usize {
-        let from = 1 - self.current;
-        if !self.addresses(from).contains(&word) {
+        let Some(from) = self.space_of(word).filter(|from| *from != self.current) else {
             return word;
-        }
+        };
         let at = self.index(from, word);
         let header = self.spaces[from][at];
         if header & MOVED != 0 {
             return (header & !MOVED) as usize;
         }
-        let new = self.allocate(header as usize);
+        let new = self.allocate(header as usize, self.current);
         let to = self.index(self.current, new) + 1;
-        let [old, fresh] = &mut self.spaces;
-        let (old, fresh) = if from == 0 { (old, fresh) } else { (fresh, old) };
-        fresh[to..to + header as usize].copy_from_slice(&old[at + 1..at + 1 + header as usize]);
-        old[at] = MOVED | new as u64;
+        for word in 0..header as usize {
+            self.spaces[self.current][to + word] = self.spaces[from][at + 1 + word];
+        }
+        self.spaces[from][at] = MOVED | new as u64;
         self.moved += 1;
         new
     }
 
-    /// Moves all objects that the roots lead to. The old space has no object afterwards.
-    fn move_all(&mut self, roots: &[RootSlot]) {
-        self.current = 1 - self.current;
-        self.used = 0;
+    /// Moves all objects that the roots lead to, or the young ones of them. Where they were is no
+    /// object afterwards.
+    fn move_objects(&mut self, roots: &[RootSlot], old_ones: bool) {
+        let mut next = self.used[self.current];
+        if old_ones {
+            self.current = 1 - self.current;
+            next = 0;
+        } else {
+            // What was young was promoted before each store, so nothing old refers to it.
+            let young = self.addresses(YOUNG);
+            let old = &self.spaces[self.current][..next];
+            assert!(!old.iter().any(|word| young.contains(&(*word as usize))), "an old reference");
+        }
         let roots = pairs(roots);
         // SAFETY: the places of roots, while the world stands still.
         let read = |at: usize| unsafe { *(at as *const usize) };
@@ -90,8 +121,7 @@ impl Heap {
                 *(derived as *mut usize) = new.wrapping_add(pointer.wrapping_sub(object));
             }
         }
-        let mut next = 0;
-        while next < self.used {
+        while next < self.used[self.current] {
             let end = next + 1 + self.spaces[self.current][next] as usize;
             for at in next + 1..end {
                 let word = self.spaces[self.current][at] as usize;
@@ -99,21 +129,25 @@ impl Heap {
             }
             next = end;
         }
-        self.spaces[1 - self.current].fill(0);
+        let left = if old_ones { [1 - self.current, YOUNG] } else { [YOUNG; 2] };
+        for space in left {
+            self.spaces[space].fill(0);
+            self.used[space] = 0;
+        }
     }
 
-    /// Whether each root refers to an object, or is null, and each derived pointer lies within the
+    /// Whether each root refers to an object of these spaces, and each derived pointer lies within the
     /// object of its base or at its end.
-    fn is_right(&self, roots: &[RootSlot]) -> bool {
-        let here = self.addresses(self.current);
+    fn is_right(&self, roots: &[RootSlot], spaces: &[usize]) -> bool {
         pairs(roots).into_iter().all(|(base, derived)| {
             // SAFETY: as in `move_all`.
             let (object, pointer) =
                 unsafe { (*(base as *const usize), *(derived as *const usize)) };
-            if !here.contains(&object) {
+            let space = self.space_of(object);
+            let Some(space) = space.filter(|space| spaces.contains(space)) else {
                 return false;
-            }
-            let words = self.spaces[self.current][self.index(self.current, object)] as usize;
+            };
+            let words = self.spaces[space][self.index(space, object)] as usize;
             (object..=object + words * size_of::<u64>()).contains(&pointer)
         })
     }
@@ -128,12 +162,24 @@ fn pairs(roots: &[RootSlot]) -> Vec<(usize, usize)> {
     roots.iter().map(pair).collect()
 }
 
+/// What a program has shown.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shown {
+    cycles: u64,
+    moved: u64,
+    /// Roots whose derived pointers differed from their bases, and whose bases moved.
+    derived: u64,
+    /// Of them, those of short scans, and those that one of several threads has visited.
+    derived_in_short: u64,
+    derived_in_chunks: u64,
+}
+
 struct World {
     heap: RefCell<Heap>,
     cycles: RefCell<CycleDriver>,
-    /// The number of cycles, and of roots whose derived pointers differed from their bases.
-    count: Cell<u64>,
-    derived: Cell<u64>,
+    scans: Scans,
+    stores: Cell<u64>,
+    shown: Cell<Shown>,
 }
 
 thread_local! {
@@ -145,44 +191,86 @@ fn with<R>(f: impl FnOnce(&World) -> R) -> R {
     WORLD.with(|world| f(world.get().expect("the program runs on the thread that made its world")))
 }
 
-/// Moves everything. Called on the goroutine's thread, by native code that holds no reference.
+/// Moves objects. Called on the goroutine's thread, by native code that holds no reference.
 fn collect() {
     // SAFETY: used within this function, which native code of this thread's goroutine calls.
     let caller = unsafe { Caller::current() };
-    let collect = |world: &World| {
-        let number = world.count.get() + 1;
-        world.count.set(number);
-        let mut cycles = world.cycles.borrow_mut();
-        assert!(cycles.begin_scanning(number, ScanScope::Whole));
-        cycles.stop_world(|stopped| {
-            let roots = RefCell::new(Vec::new());
-            let to = |slots: &[RootSlot]| roots.borrow_mut().extend_from_slice(slots);
-            stopped.begin_slots(&to).expect("stacks that can be walked");
-            while stopped.visit_slots(&to).expect("stacks that can be walked") {}
-            let roots = roots.into_inner();
-            let mut heap = world.heap.borrow_mut();
-            assert!(heap.is_right(&roots), "before");
-            // SAFETY: the places of roots, while the world stands still.
-            let read = |at: usize| unsafe { *(at as *const usize) };
-            let differs = |&&(base, derived): &&(usize, usize)| read(base) != read(derived);
-            let differing = pairs(&roots).iter().filter(differs).count();
-            world.derived.set(world.derived.get() + differing as u64);
-            heap.move_all(&roots);
-            assert!(heap.is_right(&roots), "after");
-            // The control: a place that is left as it was is noticed.
-            if let Some(&(_, derived)) = pairs(&roots).first() {
-                let now = read(derived);
-                let old = now ^ heap.addresses(0).start ^ heap.addresses(1).start;
-                // SAFETY: as above.
-                let write = |word| unsafe { *(derived as *mut usize) = word };
-                write(old);
-                assert!(!heap.is_right(&roots), "a place that was not written");
-                write(now);
-            }
-            stopped.end_scanning(NextCycle::IsWhole);
-        });
+    caller.foreign(|| with(collect_in));
+}
+
+fn collect_in(world: &World) {
+    let mut shown = world.shown.get();
+    let is_short = world.scans == Scans::Short && !shown.cycles.is_multiple_of(WHOLE_OF_SHORT);
+    let (scope, next) = match world.scans {
+        Scans::Short if is_short => (ScanScope::Short, NextCycle::MayBeShort),
+        Scans::Short => (ScanScope::Whole, NextCycle::MayBeShort),
+        Scans::Whole | Scans::Chunked => (ScanScope::Whole, NextCycle::IsWhole),
     };
-    caller.foreign(|| with(collect));
+    shown.cycles += 1;
+    let mut cycles = world.cycles.borrow_mut();
+    assert!(cycles.begin_scanning(shown.cycles, scope));
+    cycles.stop_world(|stopped| {
+        let (mut roots, in_chunks) = slots(stopped, world.scans);
+        let mut heap = world.heap.borrow_mut();
+        assert!(heap.is_right(&roots, &[heap.current, YOUNG]), "before");
+        let moves = |&&(base, derived): &&(usize, usize)| {
+            // SAFETY: the places of roots, while the world stands still.
+            let (object, pointer) =
+                unsafe { (*(base as *const usize), *(derived as *const usize)) };
+            object != pointer && (!is_short || heap.space_of(object) == Some(YOUNG))
+        };
+        let count = |roots: &[RootSlot]| pairs(roots).iter().filter(moves).count() as u64;
+        shown.derived_in_chunks += count(&in_chunks);
+        roots.extend(in_chunks);
+        let derived = count(&roots);
+        shown.derived += derived;
+        shown.derived_in_short += if is_short { derived } else { 0 };
+        heap.move_objects(&roots, !is_short);
+        // Whatever was visited, all roots of whole stacks are right now.
+        let all = RefCell::new(Vec::new());
+        let taken = stopped.all_slots(&|slots| all.borrow_mut().extend_from_slice(slots));
+        taken.expect("stacks that can be walked");
+        assert!(heap.is_right(&all.into_inner(), &[heap.current]), "after");
+        control(&heap, &roots, is_short);
+        stopped.end_scanning(next);
+    });
+    shown.moved = world.heap.borrow().moved;
+    world.shown.set(shown);
+}
+
+/// The places that one thread has found, and those that several have, a few frames at a time.
+fn slots(stopped: &mut CycleStopped<'_>, scans: Scans) -> (Vec<RootSlot>, Vec<RootSlot>) {
+    let [first, rest] = [(); 2].map(|()| Mutex::new(Vec::new()));
+    let take = |to: &Mutex<Vec<RootSlot>>, slots: &[RootSlot]| {
+        to.lock().expect("no thread panics").extend_from_slice(slots);
+    };
+    stopped.begin_slots(&|slots| take(&first, slots)).expect("stacks that can be walked");
+    let (stopped, workers) = (&*stopped, if scans == Scans::Chunked { 3 } else { 1 });
+    let visit = |to: &Mutex<Vec<RootSlot>>| {
+        while stopped.visit_slots(&|slots| take(to, slots)).expect("stacks that can be walked") {}
+    };
+    match workers {
+        1 => visit(&first),
+        _ => std::thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| visit(&rest));
+            }
+        }),
+    }
+    [first, rest].map(|slots| slots.into_inner().expect("no thread panics")).into()
+}
+
+/// A place that is left as it was is noticed.
+fn control(heap: &Heap, roots: &[RootSlot], is_short: bool) {
+    let Some(&(_, derived)) = pairs(roots).first().filter(|_| !is_short) else { return };
+    // SAFETY: the place of a root, while the world stands still.
+    let now = unsafe { *(derived as *const usize) };
+    let old = now - heap.addresses(heap.current).start + heap.addresses(1 - heap.current).start;
+    // SAFETY: as above.
+    let write = |word| unsafe { *(derived as *mut usize) = word };
+    write(old);
+    assert!(!heap.is_right(roots, &[heap.current]), "a place that was not written");
+    write(now);
 }
 
 struct Embedder;
@@ -207,23 +295,35 @@ impl RootSink for NoWords {
 
 unsafe extern "C-unwind" fn new(words: *mut c_void, _: usize) -> usize {
     collect();
-    with(|world| world.heap.borrow_mut().allocate(words as usize))
+    with(|world| world.heap.borrow_mut().allocate(words as usize, YOUNG))
 }
 
-/// Called before each store, with the place of the store live in the managed frame.
+/// Called before each store, with the place of the store live in the managed frame. A new object is
+/// stored in twice, at its beginning and behind it. Where scans are short it moves the second time
+/// alone, when the place differs from the object.
 unsafe extern "C-unwind" fn before_store(_: *mut c_void, _: usize) -> usize {
-    collect();
+    let moves = with(|world| {
+        let before = world.stores.replace(world.stores.get() + 1);
+        world.scans != Scans::Short || before % 2 == 1
+    });
+    if moves {
+        collect();
+    }
     0
 }
 
 /// The flag of the write barrier: on.
 static ON: u64 = 1;
 
-/// Runs the program. Returns the number of cycles, of objects moved, and of roots that were derived
-/// from others.
-fn run(library: &Library, barriers: BarrierMode, argument: &mut [u64]) -> [u64; 3] {
-    let config =
-        stack::Config { barriers, poll_always: true, poison: true, ..stack::Config::default() };
+/// Runs the program.
+fn run(library: &Library, barriers: BarrierMode, scans: Scans, argument: &mut [u64]) -> Shown {
+    let config = stack::Config {
+        barriers,
+        poll_always: true,
+        poison: true,
+        scan_few_frames: scans == Scans::Chunked,
+        ..stack::Config::default()
+    };
     let code = Arc::new(Code::new());
     let runtime = Runtime::new(config, code, Box::new(Embedder)).expect("a runtime");
     let image = runtime.register_image(library.address("entry")).expect("a correct image");
@@ -245,8 +345,9 @@ fn run(library: &Library, barriers: BarrierMode, argument: &mut [u64]) -> [u64; 
     let world = World {
         heap: RefCell::new(Heap::new()),
         cycles: RefCell::new(cycles),
-        count: Cell::new(0),
-        derived: Cell::new(0),
+        scans,
+        stores: Cell::new(0),
+        shown: Cell::default(),
     };
     WORLD.with(|cell| assert!(cell.set(world).is_ok(), "one program a thread"));
     let machine = Machine::attach(&runtime).expect("a thread of its own");
@@ -260,21 +361,41 @@ fn run(library: &Library, barriers: BarrierMode, argument: &mut [u64]) -> [u64; 
     }
     drop(machine);
     runtime.unregister_image(&image).expect("no frame is left");
-    with(|world| [world.count.get(), world.heap.borrow().moved, world.derived.get()])
+    with(|world| world.shown.get())
+}
+
+/// Runs the programs of all versions of LLVM.
+fn each(barriers: BarrierMode, scans: Scans, check: impl Fn(&Shown)) {
+    for (name, library) in &libraries() {
+        let (mut argument, expected) = argument(4, 20);
+        let shown = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| run(library, barriers, scans, &mut argument));
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        assert_eq!(argument, expected, "{name}, {barriers}, {scans:?}");
+        println!("{name}, {barriers}, {scans:?}: {shown:?}");
+        assert!(shown.cycles > 200 && shown.moved > 200 && shown.derived > 10, "{shown:?}");
+        check(&shown);
+    }
 }
 
 #[test]
 fn images_run_on_a_heap_that_moves_every_object_at_every_safepoint() {
-    for (name, library) in &libraries() {
-        for barriers in [BarrierMode::Incremental, BarrierMode::EveryFrame, BarrierMode::Off] {
-            let (mut argument, expected) = argument(4, 20);
-            let [cycles, moved, derived] = std::thread::scope(|scope| {
-                let thread = scope.spawn(|| run(library, barriers, &mut argument));
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            });
-            assert_eq!(argument, expected, "{name}, {barriers}");
-            assert!(cycles > 200 && moved > 1000, "{name}: {cycles} cycles, {moved} moved");
-            assert!(derived > 10, "{name}: {derived} derived pointers");
-        }
+    for barriers in [BarrierMode::Incremental, BarrierMode::EveryFrame, BarrierMode::Off] {
+        each(barriers, Scans::Whole, |shown| assert!(shown.moved > 1000, "{shown:?}"));
+    }
+}
+
+#[test]
+fn derived_pointers_follow_their_bases_where_several_threads_visit_a_stack() {
+    for barriers in [BarrierMode::Incremental, BarrierMode::EveryFrame] {
+        each(barriers, Scans::Chunked, |shown| assert!(shown.derived_in_chunks > 10, "{shown:?}"));
+    }
+}
+
+#[test]
+fn derived_pointers_follow_young_bases_in_short_scans() {
+    for barriers in [BarrierMode::Incremental, BarrierMode::EveryFrame] {
+        each(barriers, Scans::Short, |shown| assert!(shown.derived_in_short > 10, "{shown:?}"));
     }
 }
