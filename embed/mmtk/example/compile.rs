@@ -37,8 +37,9 @@ pub(crate) fn compile(text: &str, code: &Code) -> Result<usize, Wrong> {
     let begin = module.declare("begin", &[INT, INT], &[INT]).expect("one result");
     build(&mut module, begin, |f, module| {
         f.enter(Start::Goroutine);
-        let result = module.call(f, main, &[]).expect("no argument")[0];
         let zero = f.int(0);
+        f.leaf(natives::keep_one, zero, zero);
+        let result = module.call(f, main, &[]).expect("no argument")[0];
         f.leaf(natives::finish, result, zero);
         f.return_(&[zero]).expect("one result");
         Ok(())

@@ -49,10 +49,6 @@ fn each_program_returns_what_it_says_on_each_plan() {
     }
     let test = "each_program_returns_what_it_says_on_each_plan";
     for plan in &PLANS {
-        if plan.name == "MarkCompact" {
-            println!("MarkCompact is left out: mmtk 0.33 fails where no object is live");
-            continue;
-        }
         for _ in 0..runs() {
             println!("{}", in_a_process(test, plan, false));
             // That takes long: where each plan is run several times, or never.

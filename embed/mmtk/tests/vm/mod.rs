@@ -5,6 +5,8 @@
 pub(crate) mod binding;
 pub(crate) mod code;
 #[cfg(test)]
+pub(crate) mod derived;
+#[cfg(test)]
 pub(crate) mod plans;
 
 use binding::{MMTK, MOVED, PAUSES, STACKS, TestVm};
