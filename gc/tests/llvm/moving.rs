@@ -38,7 +38,8 @@ const WHOLE_OF_SHORT: u64 = 8;
 /// The space that objects are made in. They move to one of the first two.
 const YOUNG: usize = 2;
 
-/// Three spaces. An object is a word with its size, and then its words, each a reference or a number.
+/// Three spaces. An object is a word with its size, and then its words, each a reference or a
+/// number.
 struct Heap {
     spaces: [Box<[u64]>; 3],
     used: [usize; 3],
@@ -136,8 +137,8 @@ impl Heap {
         }
     }
 
-    /// Whether each root refers to an object of these spaces, and each derived pointer lies within the
-    /// object of its base or at its end.
+    /// Whether each root refers to an object of these spaces, and each derived pointer lies within
+    /// the object of its base or at its end.
     fn is_right(&self, roots: &[RootSlot], spaces: &[usize]) -> bool {
         pairs(roots).into_iter().all(|(base, derived)| {
             // SAFETY: as in `move_all`.

@@ -6,8 +6,8 @@
 //! ConcurrentImmix marks under 300,000 frames; in every second of its cycles the first pause visits
 //! the stack whole. A time is that of a pause, from MMTk's request to stop until it resumes.
 //! Figures are medians, and of the pauses of ConcurrentImmix the longest as well. A pause has two
-//! parts: what is done for stacks, which is to stop the world and to visit roots, and the rest, which
-//! is MMTk's own.
+//! parts: what is done for stacks, which is to stop the world and to visit roots, and the rest,
+//! which is MMTk's own.
 
 #[path = "../../tests/vm/mod.rs"]
 mod vm;

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
-/// Why a program does not run on a plan, and why minigo's heap is needed for it.
+/// The plans that programs do not run on, and why.
 pub(crate) const REFUSED: &[(&str, &str)] = &[
     ("SemiSpace", MOVES),
     ("GenCopy", MOVES),
@@ -24,8 +24,8 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ("StickyImmix", REMEMBERS),
 ];
 
-const MOVES: &str = "its objects move, and cannot be pinned: references point into objects, C holds \
-    addresses, maps have addresses as keys";
+const MOVES: &str = "its objects move, and cannot be pinned: references point into objects, C \
+    holds addresses, maps have addresses as keys";
 const REMEMBERS: &str = "it must hear into which object a reference is stored, and channels and \
     maps report the reference alone";
 
