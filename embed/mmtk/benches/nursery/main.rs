@@ -16,7 +16,7 @@ use stackmark_mmtk::{Pause, PauseKind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use vm::Run;
-use vm::binding::{ALTERNATES, PAUSES};
+use vm::binding::{ALTERNATES, PAUSES, STACKS};
 use vm::code::{BOTTOM, Work};
 
 /// Bytes of the nursery, and of an object.
@@ -32,13 +32,15 @@ fn run(plan: &str, heap: &[(&str, &str)], at_bottom: usize) -> Run {
     Run { work, ..Run::on(plan, heap) }
 }
 
-/// The pauses at the bottom of a recursion of each depth, one after the other.
-fn pauses(run: &Run, depths: &[usize]) -> Vec<Vec<Pause>> {
-    ALTERNATES.store(true, Relaxed);
+/// The pauses at the bottom of recursions of these depths, one after the other. Every second one is
+/// whole, if it is said so.
+fn pauses(run: &Run, depths: &[(usize, bool)]) -> Vec<Vec<Pause>> {
     let (runtime, code, threads) = vm::start(run);
     let entry = vm::code::compile(&code, run.work).entry;
-    let at_bottom = |depth: &usize| {
-        vm::run_goroutines(&runtime, entry, *depth, 1);
+    let at_bottom = |&(depth, alternates): &(usize, bool)| {
+        ALTERNATES.store(alternates, Relaxed);
+        STACKS.get().expect("made at the start").set_whole_scans(false);
+        vm::run_goroutines(&runtime, entry, depth, 1);
         let [from, to] = BOTTOM.each_ref().map(|pauses| pauses.load(Relaxed));
         // The first two see what is new of the deep stack.
         PAUSES.lock().expect("no panic")[from..to].iter().skip(2).copied().collect()
@@ -79,26 +81,26 @@ fn nursery(quick: bool) {
     let run = run("GenImmix", &heap, (2 * rounds + 4) * NURSERY / OBJECT);
     let mut medians = Vec::new();
     println!("GenImmix, minor collections: medians in us (stop, roots of stacks, rest)");
-    for (depth, pauses) in depths.iter().zip(pauses(&run, &depths)) {
-        let of = |kind, time: fn(&Pause) -> Duration| {
-            let minor = pauses.iter().filter(|pause| pause.nursery && pause.kind == kind);
-            median(minor.map(time).collect())
-        };
-        let [whole, short] = [PauseKind::Whole, PauseKind::Short].map(|kind| {
-            let times: [fn(&Pause) -> Duration; 4] =
-                [|pause| pause.total, |pause| pause.stopping, |pause| pause.roots, rest];
-            times.map(|time| of(kind, time))
-        });
-        let show = |[total, stopping, roots, rest]: [f64; 4]| {
-            format!("{total:>9.1} ({stopping:>6.1}, {roots:>8.1}, {rest:>7.1})")
-        };
-        println!(
-            "{depth:>9} frames: whole {}, short {}, {} pauses",
-            show(whole),
-            show(short),
-            pauses.len()
-        );
-        medians.push((whole[0], short[0], short[1] + short[2]));
+    let times: [fn(&Pause) -> Duration; 4] =
+        [|pause| pause.total, |pause| pause.stopping, |pause| pause.roots, rest];
+    let of = |pauses: &[Pause], kind| {
+        let minor: Vec<_> =
+            pauses.iter().filter(|pause| pause.nursery && pause.kind == kind).collect();
+        times.map(|time| median(minor.iter().map(|pause| time(pause)).collect()))
+    };
+    let show = |[total, stopping, roots, rest]: [f64; 4]| {
+        format!("{total:>9.1} ({stopping:>6.1}, {roots:>8.1}, {rest:>7.1})")
+    };
+    // Behind a whole scan a short one finds nothing in the caches, so it is measured alone as well.
+    let wanted: Vec<_> = depths.iter().flat_map(|&depth| [(depth, true), (depth, false)]).collect();
+    for (depth, pauses) in depths.iter().zip(pauses(&run, &wanted).chunks_exact(2)) {
+        let [mixed, alone] = pauses else { unreachable!("two") };
+        let (whole, short) = (of(mixed, PauseKind::Whole), of(mixed, PauseKind::Short));
+        let own = of(alone, PauseKind::Short);
+        println!("{depth:>9} frames: whole {}, {} pauses", show(whole), mixed.len());
+        println!("{:>17} short {}", "", show(short));
+        println!("{:>17} short {} without whole ones between", "", show(own));
+        medians.push((whole[0], short[0], own[0], own[1] + own[2]));
     }
     let [flat, at_1e5, at_1e6] = medians[..] else { unreachable!("three depths") };
     if !quick {
@@ -107,16 +109,18 @@ fn nursery(quick: bool) {
         println!("figure mmtk_nursery_ratio_1e5 {:.1} ratio", at_1e5.0 / at_1e5.1);
         println!("figure mmtk_nursery_ratio_1e6 {:.1} ratio", at_1e6.0 / at_1e6.1);
         println!("figure mmtk_nursery_short_1e6_vs_1e3 {:.2} ratio", at_1e6.1 / flat.1);
-        println!("figure mmtk_nursery_stacks_1e6_vs_1e3 {:.2} ratio", at_1e6.2 / flat.2);
+        println!("figure mmtk_nursery_alone_1e6_vs_1e3 {:.2} ratio", at_1e6.2 / flat.2);
+        println!("figure mmtk_nursery_stacks_1e6_vs_1e3 {:.2} ratio", at_1e6.3 / flat.3);
     }
 }
 
 fn concurrent(quick: bool) {
     let (depth, cycles) = if quick { (20_000, 4) } else { (DEEP, 30) };
-    let heap = [("gc_trigger", "FixedHeapSize:64m"), ("threads", "2")];
+    // One worker, so that the parts of a pause add up.
+    let heap = [("gc_trigger", "FixedHeapSize:64m"), ("threads", "1")];
     // A cycle begins after each half of the heap.
     let run = run("ConcurrentImmix", &heap, cycles * (32 << 20) / OBJECT);
-    let pauses = pauses(&run, &[depth]).remove(0);
+    let pauses = pauses(&run, &[(depth, true)]).remove(0);
     println!("ConcurrentImmix under {depth} frames: longest and median in us (stacks, rest)");
     let mut figures = Vec::new();
     for (name, kind) in [("whole", PauseKind::Whole), ("incremental", PauseKind::InitialMark)] {
@@ -135,7 +139,7 @@ fn concurrent(quick: bool) {
         let both = || first.iter().chain(&last);
         figures.push([
             longest(both().map(|pause| pause.total)),
-            longest(both().map(for_stacks)),
+            median(first.iter().map(for_stacks).collect()),
             longest(both().map(rest)),
             median(first.iter().map(|pause| pause.total).collect()),
         ]);
