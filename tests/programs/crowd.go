@@ -7,7 +7,7 @@ import (
 	"runtime"
 )
 
-const size = 20000 // stress: 80
+const size = 2000 // stress: 80
 
 func wait(i int, in, out chan int) {
 	out <- i + <-in
