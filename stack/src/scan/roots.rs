@@ -80,10 +80,8 @@ impl<'r, R: Root> RootBuffer<'r, R> {
     }
 
     fn flush(&mut self) {
-        if !self.roots.is_empty() {
-            (self.to)(&self.roots);
-            self.roots.clear();
-        }
+        (self.to)(&self.roots);
+        self.roots.clear();
     }
 }
 

@@ -70,7 +70,15 @@ const MOST_SPARE: usize = 256;
 thread_local! {
     /// The memory of a queue that has become empty. At a channel that hands over one element at a
     /// time, a queue fills and empties with each: it takes no memory for that.
-    static SPARE: Cell<Option<Box<Places<Waiting>>>> = const { Cell::new(None) };
+    static SPARE: Spare = const { Cell::new(None) };
+}
+
+type Spare = Cell<Option<Box<Places<Waiting>>>>;
+
+/// Calls `f` with this thread's spare memory. `None` at the end of a thread, which may call in once
+/// more when it has no such memory any more.
+fn spare(f: impl FnOnce(&Spare) -> Option<Box<Places<Waiting>>>) -> Option<Box<Places<Waiting>>> {
+    SPARE.try_with(f).ok().flatten()
 }
 
 /// A goroutine that has left its queue, to be woken.
@@ -95,7 +103,7 @@ pub(super) struct Queue(Option<Box<Places<Waiting>>>);
 impl Queue {
     /// Puts a goroutine at the end. Returns the number of its place.
     pub(super) fn push(&mut self, w: Waiting) -> u64 {
-        self.0.get_or_insert_with(|| SPARE.take().unwrap_or_default()).push(w)
+        self.0.get_or_insert_with(|| spare(Cell::take).unwrap_or_default()).push(w)
     }
 
     /// The first goroutine that is not woken yet.
@@ -128,7 +136,7 @@ impl Queue {
         if let Some(places) = self.0.take_if(|places| places.is_empty())
             && places.list.capacity() <= MOST_SPARE
         {
-            SPARE.set(Some(places));
+            spare(|spare| spare.replace(Some(places)));
         }
     }
 }
