@@ -134,13 +134,19 @@ extern "C" fn on_trap(_signal: i32, _info: *mut libc::siginfo_t, context: *mut l
     stepper.step(&interrupted);
 }
 
+/// The goroutine's stack, unless one of its ends alone is a new one's. A size is a power of two.
+fn stack(goroutine: &GoroutineHeader) -> Option<Range<usize>> {
+    let (lo, hi) = (goroutine.stack_lo.load(Relaxed), goroutine.stack_hi.load(Relaxed));
+    hi.checked_sub(lo).is_some_and(usize::is_power_of_two).then_some(lo..hi)
+}
+
 /// The memory that a trace of this thread needs: the stack of the goroutine, its own; the
 /// goroutine's header, which says where the goroutine's stack is; the stubs and their saved return
 /// addresses.
 fn memories(system: Range<usize>, goroutine: &GoroutineHeader) -> [LiveMemory; 5] {
     let at = std::ptr::from_ref(goroutine) as usize;
     let header = at..at + size_of::<GoroutineHeader>();
-    let stack = goroutine.stack_lo.load(Relaxed)..goroutine.stack_hi.load(Relaxed);
+    let stack = stack(goroutine).unwrap_or_default();
     let memories = [stack, system, header, barrier::pool(), barrier::table()];
     // SAFETY: all are mapped; only this thread changes the stacks.
     memories.map(|range| unsafe { LiveMemory::new(range) })
@@ -171,7 +177,10 @@ impl Stepper {
         if let Some(kind) = kind {
             self.kinds[kind] += 1;
         }
-        if self.failure.is_none() && (kind.is_some() || self.steps.is_multiple_of(NATIVE_SHARE)) {
+        // Between the two stores that say where a stack has moved there is none to look at.
+        let has_stack = stack(self.goroutine).is_some();
+        let shares = kind.is_some() || self.steps.is_multiple_of(NATIVE_SHARE);
+        if self.failure.is_none() && has_stack && shares {
             self.compare(context, memory);
             if kind == Some(ASSEMBLY) {
                 self.compare_system_unwinder(pc);
