@@ -27,7 +27,9 @@ fn cycles(name: &str, goroutines: u32, depth: u32, rounds: u32, options: &[&str]
     fs::create_dir_all(&directory).unwrap();
     let (program, stats) = (directory.join("pushes.go"), directory.join("stats.json"));
     fs::write(&program, source).unwrap();
-    let mut with_stats = vec!["--stats", stats.to_str().unwrap(), "--threads", "4"];
+    let stats_file = stats.to_str().unwrap();
+    // Deep stacks count in the pace: with few percent there are cycles enough beside them.
+    let mut with_stats = vec!["--stats", stats_file, "--threads", "4", "--gc-percent", "20"];
     with_stats.extend(options);
     let outcome = minigo(&with_stats, &program);
     outcome.expect_status(0);
