@@ -217,17 +217,21 @@ fn a_mode_chosen_by_hand_is_in_force_whatever_the_system_says() {
     assert!(count(&run.runtime.counters().hit) > 90);
 }
 
-#[test]
-fn stacks_move_with_a_barrier_in_every_frame() {
-    let _one = ONE.lock();
-    let config = Config {
+/// A barrier in every frame, and a move at every poll.
+fn moves_with_barriers() -> Config {
+    Config {
         barriers: BarrierMode::EveryFrame,
         move_every_poll: true,
         poison: true,
         ..Config::default()
-    };
+    }
+}
+
+#[test]
+fn stacks_move_with_a_barrier_in_every_frame() {
+    let _one = ONE.lock();
     for (n, pad) in [(300, 0), (40, 800), (3000, 16)] {
-        let run = recurse(config.clone(), n, pad, |_| {
+        let run = recurse(moves_with_barriers(), n, pad, |_| {
             Box::new(|caller| {
                 for number in 1..=3 {
                     cycle(caller, number);
@@ -246,15 +250,9 @@ fn stacks_move_with_a_barrier_in_every_frame() {
 #[test]
 fn a_move_carries_along_the_barriers_of_all_frames() {
     let _one = ONE.lock();
-    let config = Config {
-        barriers: BarrierMode::EveryFrame,
-        move_every_poll: true,
-        poison: true,
-        ..Config::default()
-    };
     const CALLS: u64 = 3;
     for (n, pad) in [(300, 0), (40, 800)] {
-        let run = recurse(config.clone(), n, pad, |run| {
+        let run = recurse(moves_with_barriers(), n, pad, |run| {
             let (back, object) = (run.back, run.collector.object.load(Relaxed) as u64);
             Box::new(move |caller| {
                 cycle(caller, 1);

@@ -33,8 +33,12 @@ impl Stage {
     }
 
     fn await_run(&self) {
+        self.await_that(|| self.has_run.load(SeqCst));
+    }
+
+    fn await_that(&self, has_come: impl Fn() -> bool) {
         let mut watch = Watch::own();
-        while !self.has_run.load(SeqCst) {
+        while !has_come() {
             thread::yield_now();
             watch.check("a goroutine does not run");
         }
@@ -187,4 +191,23 @@ fn a_goroutine_that_is_made_ready_in_a_foreign_call_runs_elsewhere_meanwhile() {
         });
         0
     });
+}
+
+#[test]
+fn another_thread_takes_what_waits_behind_a_turn_that_is_long_after_many_short_ones() {
+    const SHORT: usize = 2_000;
+    const BEHIND: usize = 3;
+    fn counts(stage: &Stage, _: usize, _: Caller<'_>) -> usize {
+        stage.turns.fetch_add(1, SeqCst);
+        0
+    }
+    fn waits_for_all(stage: &Stage, number: usize, caller: Caller<'_>) -> usize {
+        (1..=BEHIND).for_each(|by| stage.ready(number + by, caller));
+        stage.await_that(|| stage.turns.load(SeqCst) == SHORT + BEHIND);
+        0
+    }
+    let mut parts: Vec<Act> = vec![hands_on; SHORT];
+    parts.push(waits_for_all);
+    parts.extend([counts as Act; BEHIND]);
+    assert_eq!(run(2, &parts).turns.load(SeqCst), SHORT + BEHIND);
 }
