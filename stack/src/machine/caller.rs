@@ -110,7 +110,8 @@ impl<'m> Caller<'m> {
             return self.wait_on_this_thread();
         }
         self.assert_goes_on();
-        let handle = self.record.unbind();
+        self.record.unbind();
+        let handle = self.record.running().take().expect("a goroutine runs");
         goroutine.status.stop(Status::Parked);
         // From here on another machine may run the goroutine, so nothing of it is touched any more.
         without_unwinding(PUBLISH, || publish(handle));
@@ -154,9 +155,8 @@ impl<'m> Caller<'m> {
         }
         self.assert_goes_on();
         self.goroutine.set_resume_value(value);
-        let handle = self.record.unbind();
+        self.record.unbind();
         self.goroutine.status.stop(Status::Runnable);
-        self.record.running().set(Some(handle));
         // SAFETY: as in park.
         unsafe { asm::leave(self.record.machine(), YIELDED) }
     }

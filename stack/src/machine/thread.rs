@@ -297,13 +297,11 @@ impl ThreadRecord {
 
     /// This thread has no goroutine any more. Before the goroutine stops: then another machine may
     /// run it, so neither this thread's signal handlers nor its native code may walk its stack.
-    /// Returns the thread's handle.
     #[inline]
-    pub(crate) fn unbind(&self) -> Arc<Goroutine> {
+    pub(crate) fn unbind(&self) {
         // Relaxed: only this thread and its signal handlers read it. The store of the status that
         // follows is a Release, so a handler that interrupts later sees it.
         self.header.goroutine.store(0, Ordering::Relaxed);
-        self.running.take().expect("a goroutine runs")
     }
 
     /// Ends the goroutine, which is Running: it runs no older frame any more.
