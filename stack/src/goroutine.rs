@@ -1,6 +1,6 @@
 //! The record of a goroutine.
 
-use crate::memory::{NATIVE_GUARD, STACK_GUARD, StackKind, StackMemory};
+use crate::memory::{NATIVE_GUARD, StackKind, StackMemory};
 use crate::protocol::sync::{AtomicU64, Condvar, Mutex, MutexGuard};
 use crate::protocol::{
     Dirty, Held, Request, Requests, Signal, StackScan, Status, StatusWord, ask_all,
@@ -45,6 +45,8 @@ pub struct Goroutine {
     pub(crate) header: GoroutineHeader,
     /// The number of its runtime, which owns the record.
     runtime: u64,
+    /// Bytes at the low end of a stack of the runtime's own that frames leave free.
+    guard: u32,
     id: AtomicU64,
     /// The record of the same runtime that was made before this one, for debuggers. Written before
     /// the record is listed.
@@ -110,11 +112,12 @@ pub struct Goroutine {
 }
 
 impl Goroutine {
-    /// A dead record of the runtime with this number.
-    pub(crate) fn new(runtime: u64) -> Self {
+    /// A dead record of the runtime with this number, of whose stacks `guard` bytes stay free.
+    pub(crate) fn new(runtime: u64, guard: u32) -> Self {
         Goroutine {
             header: GoroutineHeader::new(),
             runtime,
+            guard,
             id: AtomicU64::new(0),
             next_record: AtomicPtr::default(),
             thread: AtomicI32::new(0),
@@ -389,7 +392,7 @@ impl Goroutine {
 
     /// Bytes at the low end of the stack that managed code leaves free.
     pub(crate) fn guard(&self) -> usize {
-        if self.is_on_thread() { NATIVE_GUARD } else { STACK_GUARD }
+        if self.is_on_thread() { NATIVE_GUARD } else { self.guard as usize }
     }
 
     /// Whether it runs on its thread's own stack.

@@ -8,7 +8,7 @@ mod checks;
 mod code;
 
 use crate::goroutine::Goroutine;
-use crate::memory::{MAX_FRAME, STACK_GUARD};
+use crate::memory::MAX_FRAME;
 use crate::protocol::Budget;
 use crate::runtime::{BarrierMode, Config, Host, MachineEntry, RootSink, Runtime, stubs};
 use crate::scan::{self, Extent};
@@ -279,7 +279,9 @@ impl Model {
     }
 
     fn ensure_space(&self, bytes: usize) {
-        if self.sp() + bytes + STACK_GUARD > self.hi() - self.goroutine.bounds().start {
+        if self.sp() + bytes + self.runtime.config().guard()
+            > self.hi() - self.goroutine.bounds().start
+        {
             let (mut answers, hi) = (0, self.hi());
             // SAFETY: the goroutine stands still in its call out.
             unsafe { scan::grow(&self.runtime, &self.goroutine, 0, &mut || answers += 1) }

@@ -59,8 +59,8 @@
 //!   collector's write barrier, and so does a bulk store. Stack slots that have references are
 //!   zeroed before the first safepoint that maps them. No address in another goroutine's stack is
 //!   live across a safepoint.
-//! - **C4**: a function with a frame of more than [`MAX_FRAME`] bytes first asks [`poll`] for the
-//!   room. Native code runs on the system stack only, through `call_system`.
+//! - **C4**: a function with a frame of more than [`Config::max_frame`] bytes first asks [`poll`]
+//!   for the room. Native code runs on the system stack only, through `call_system`.
 //! - **C5**: managed code finds its goroutine by the address of the goroutine's header, which stays
 //!   the same, and not by its thread: after any safepoint it may run on another thread.
 //! - **C6**: a function calls [`poll`] when its stack pointer is below the word `stack_limit` of
@@ -154,7 +154,7 @@ pub use machine::{
     Left, LibCall, Machine, UnwindToError, Watch, YIELD, die_of_panic, full_backtrace,
     report_native_overflow, sample, traceback,
 };
-pub use memory::{MAX_FRAME, MIN_STACK, STACK_GUARD, StackError, StackKind};
+pub use memory::{MAX_FRAME, StackError, StackKind};
 pub use picture::{BarrierRole, FrameScan, Picture, PictureFrame};
 /// For the collector's models.
 #[cfg(stackmark_loom)]

@@ -19,10 +19,11 @@
  *     the heap does. Native code that writes many calls stackmark_note_stack_write() first. A slot
  *     is zeroed before the first safepoint that names it. No address in another goroutine's stack
  *     is kept across a safepoint.
- * C4. Below the word at STACKMARK_G_STACK_LIMIT there are STACKMARK_STACK_GUARD bytes. A function
- *     with a frame of at most STACKMARK_MAX_FRAME bytes makes it before it compares; a larger one
- *     asks stackmark_poll() for the room first. C functions, also those that a compiler puts in by
- *     itself (memcpy, fmod), run by call_system, or in the guard.
+ * C4. Below the word at STACKMARK_G_STACK_LIMIT there is room for a frame of max_frame bytes (see
+ *     stackmark_config), for call_system, and for 64 bytes more. A function with a frame of at most max_frame bytes
+ *     makes it before it compares; a larger one asks stackmark_poll() for the room first. C
+ *     functions, also those that a compiler puts in by itself (memcpy, fmod), run by call_system,
+ *     or in that room.
  * C5. Managed code finds its goroutine by the address that its entry gets, which stays the same. It
  *     does not find it by the thread: after any safepoint it may run on another one.
  * C6. A function calls stackmark_poll() when its stack pointer is below the word at
@@ -174,7 +175,9 @@ typedef struct stackmark_config {
     uint32_t move_every_poll;      /* for debugging: a stack moves at every poll */
     uint32_t poison;               /* for debugging: freed stack memory is overwritten */
     uint32_t poll_always;          /* for debugging: every check of the stack calls poll */
-    uint32_t reserved;
+    uint32_t max_frame;            /* the largest frame that is made before a check, in bytes, 256
+                                      to 4096; 0: STACKMARK_MAX_FRAME. With 384 a new stack has
+                                      1 KiB rather than 2 */
 } stackmark_config;
 
 /* What the library asks of the embedder. A function that is NULL does what its comment says last.
@@ -286,11 +289,9 @@ typedef struct stackmark_region {
                                               once the JIT has relocated it */
 } stackmark_region;
 
-/* A frame with a larger cfa_offset asks stackmark_poll() for the room before it is made. */
+/* The config's max_frame, unless it says otherwise: a frame with a larger cfa_offset asks
+   stackmark_poll() for the room before it is made. */
 #define STACKMARK_MAX_FRAME 1024
-/* Below `stack_limit` a function may use so many bytes: its own frame before the check, and frames
-   that the library makes. */
-#define STACKMARK_STACK_GUARD 1216
 
 /* Registers code, which is in place, and stays there until it is unregistered. `*out` is a number
    for stackmark_unregister(), never 0. Errors: INVALID, BAD_CODE. */
@@ -358,7 +359,7 @@ uintptr_t stackmark_switch_out_address(void) STACKMARK_NOEXCEPT;
 
 /* Makes `needed` bytes of room below the guard, and answers what was asked of the goroutine.
    Managed code calls it through call_system: in a prologue when its stack pointer is below the word
-   at STACKMARK_G_STACK_LIMIT, with 0, or with the size of a larger frame than STACKMARK_MAX_FRAME;
+   at STACKMARK_G_STACK_LIMIT, with 0, or with the size of a larger frame than max_frame;
    in a loop when that word is UINTPTR_MAX. Returns 0. Never called by C. */
 uintptr_t stackmark_poll(void *needed, uintptr_t unused);
 

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use stackmark::mark_sweep::AllocationSlot;
 use stackmark::stack::asm::layout;
-use stackmark::stack::{MAX_FRAME, STACK_GUARD, YIELD};
+use stackmark::stack::{MAX_FRAME, YIELD};
 
 use crate::abi::CODES;
 use crate::caller::{FOREIGN_CALL_WORDS, LibCallTable};
@@ -38,7 +38,7 @@ fn expected() -> Values {
     let mut values = Values::new();
     layout_of!(values, "stackmark_config", ConfigTable: size max_stack move_limit barriers
         ignore_protection report_stop_after_ms scan_few_frames move_every_poll poison poll_always
-        reserved);
+        max_frame);
     layout_of!(values, "stackmark_host", HostTable: size user stack_overflow fatal uncaught source
         warn machine_attached machine_detached goroutine_exited at_poll destroyed);
     layout_of!(values, "stackmark_function", FunctionTable: size name start length
@@ -69,7 +69,6 @@ fn expected() -> Values {
     values.push(("sizeof(stackmark_foreign_call)".into(), foreign_call));
     for (name, value) in [
         ("MAX_FRAME", MAX_FRAME),
-        ("STACK_GUARD", STACK_GUARD),
         ("YIELD", YIELD),
         ("G_STACK_LIMIT", layout::G_STACK_LIMIT),
         ("G_STACK_HI", layout::G_STACK_HI),

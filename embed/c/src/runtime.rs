@@ -48,7 +48,7 @@ pub(crate) struct ConfigTable {
     pub(crate) move_every_poll: u32,
     pub(crate) poison: u32,
     pub(crate) poll_always: u32,
-    pub(crate) reserved: u32,
+    pub(crate) max_frame: u32,
 }
 
 // SAFETY: as the trait asks.
@@ -91,8 +91,9 @@ impl From<StackError> for Failure {
 
 impl From<RuntimeError> for Failure {
     fn from(error: RuntimeError) -> Failure {
-        let code = if let RuntimeError::MaxStack { .. } = error { INVALID } else { SYSTEM };
-        Failure::new(code, error)
+        use RuntimeError::{MaxFrame, MaxStack};
+        let is_invalid = matches!(error, MaxStack { .. } | MaxFrame { .. });
+        Failure::new(if is_invalid { INVALID } else { SYSTEM }, error)
     }
 }
 
@@ -113,6 +114,9 @@ fn config(table: &ConfigTable) -> Result<Config, Failure> {
     };
     if table.max_stack != 0 {
         config.max_stack = table.max_stack;
+    }
+    if table.max_frame != 0 {
+        config.max_frame = table.max_frame as usize;
     }
     if table.move_limit != 0 {
         config.move_limit = table.move_limit;

@@ -88,7 +88,8 @@ impl Engine {
         let collector = Collector::start(heap, runtime.clone(), &settings.collector)?;
         let collector = Arc::new(collector);
         let identity = Identity::new();
-        let engine = Engine { identity, runtime, collector, code: settings.code };
+        let code = Options { max_frame: runtime.config().max_frame, ..settings.code };
+        let engine = Engine { identity, runtime, collector, code };
         engine.engine_host().set_collector(&engine.collector);
         Ok(engine)
     }

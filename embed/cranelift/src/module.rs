@@ -37,6 +37,11 @@ pub struct Options {
     /// Whether optimised code is checked for references and stack addresses that live across a call
     /// outside of a mapped slot. By default in debug builds.
     pub checked: bool,
+    /// The largest frame, in bytes, that a function makes without asking for room: the runtime's
+    /// [`max_frame`](stackmark::stack::Config::max_frame). A function with a larger one gets an
+    /// entry that asks. Modules of an [`Engine`](crate::Engine) have that of its runtime, whatever
+    /// this says.
+    pub max_frame: usize,
     /// The kind of stack that the module's functions run on.
     pub runs_on: RunsOn,
     /// Whether the functions sign their return addresses, and check them before they return, where
@@ -76,6 +81,7 @@ impl Default for Options {
             file: String::new(),
             opt_level: "speed".into(),
             code_bytes: 64 << 20,
+            max_frame: MAX_FRAME,
             checked: cfg!(debug_assertions),
             runs_on: RunsOn::default(),
             signs_returns: false,
@@ -284,14 +290,15 @@ impl Module {
         self.declarations.check_built(id, &func)?;
         // The entry that makes room finds the goroutine in the pinned register.
         let sets_goroutine = opcodes(&func).any(|opcode| opcode == Opcode::SetPinnedReg);
+        let limit = self.options.max_frame;
         let compiled = self.compile(id, func, isolated)?;
-        if compiled.frame as usize <= MAX_FRAME {
+        if compiled.frame as usize <= limit {
             return self.place(Made { id, of: id, compiled });
         }
         let too_large = |Compiled { name, frame, .. }| CompileError::Frame {
             function: name,
             bytes: frame,
-            limit: MAX_FRAME,
+            limit,
         };
         if sets_goroutine {
             return Err(too_large(compiled));
@@ -303,7 +310,7 @@ impl Module {
         let entry = entry::large_frame(&mut self.declarations, id, body, compiled.frame);
         let entry = self.compile(id, entry, None).and_then(|entry| match entry.frame as usize {
             // Its own frame is made before it asks for room.
-            bytes if bytes > MAX_FRAME => Err(too_large(entry)),
+            bytes if bytes > limit => Err(too_large(entry)),
             _ => Ok(entry),
         });
         let entry = entry.inspect_err(|_| self.declarations.forget(body))?;
@@ -411,7 +418,7 @@ impl Module {
         let cie = table.add_cie(cie);
         let mut region = Region {
             name: std::mem::take(&mut self.options.name),
-            max_frame: Some(MAX_FRAME as u32),
+            max_frame: u32::try_from(self.options.max_frame).ok(),
             ..Region::default()
         };
         let file: Arc<str> = std::mem::take(&mut self.options.file).into();

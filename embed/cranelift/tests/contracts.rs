@@ -78,7 +78,12 @@ impl Built {
     }
 
     /// Runs `main`, while a thread collects.
-    fn run(mut self, main: FuncId, argument: usize) -> usize {
+    fn run(self, main: FuncId, argument: usize) -> usize {
+        self.run_program(main, argument).0
+    }
+
+    /// As [`Built::run`]; returns the program, too.
+    fn run_program(mut self, main: FuncId, argument: usize) -> (usize, Arc<Program>) {
         self.module.export(main).expect("exported");
         let program = finish(&self.engine, self.module);
         let done = AtomicBool::new(false);
@@ -90,7 +95,7 @@ impl Built {
             });
             let result = self.engine.run(&program, main, argument);
             done.store(true, Relaxed);
-            result.expect("it runs to its end")
+            (result.expect("it runs to its end"), program.clone())
         })
     }
 
@@ -252,17 +257,17 @@ fn results_beyond_the_registers_arrive() {
     assert!(matches!(error, CompileError::TooManyResults { results: 40 }), "{error}");
 }
 
-#[test]
-fn a_frame_beyond_the_limit_gets_its_room() {
-    let mut b = built(stressed());
+/// Recurses with frames of more than so many bytes, each of which uses both ends of them.
+fn recurse_with_frames_of(settings: Settings, bytes: u32) -> bool {
+    let mut b = built(settings);
     let (build, sum) = (b.build(), b.sum());
     let large = b.module.declare("large", &[INT, REF], &[INT]).unwrap();
     let body: Body<'_> = &|f| {
-        let bytes = 100_000;
         let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3);
         let slot = f.create_sized_stack_slot(slot);
         let (n, list) = (f.param(0), f.param(1));
         let last_word = bytes as i32 - 8;
+        f.ins().stack_store(I64, n, slot, 0);
         f.ins().stack_store(I64, n, slot, last_word);
         let (more, last) = (f.create_block(), f.create_block());
         f.ins().brif(n, more, &[], last, &[]);
@@ -282,7 +287,27 @@ fn a_frame_beyond_the_limit_gets_its_room() {
         let total = f.call(large, &[f.param(0), list])?[0];
         f.return_(&[total])
     });
-    assert_eq!(b.run(main, 20), 210 + 210);
+    let (result, program) = b.run_program(main, 20);
+    assert_eq!(result, 210 + 210);
+    program.functions().iter().any(|function| function.makes_room)
+}
+
+#[test]
+fn a_frame_beyond_the_limit_gets_its_room() {
+    assert!(recurse_with_frames_of(stressed(), 100_000));
+}
+
+#[test]
+fn the_runtimes_limit_says_which_frames_get_their_room() {
+    for max_frame in [256, 384, 1024, 4096] {
+        let mut settings = stressed();
+        settings.stack.max_frame = max_frame;
+        for bytes in (128..2 * max_frame as u32).step_by(max_frame / 8) {
+            let asks = recurse_with_frames_of(settings.clone(), bytes);
+            assert!(asks || (bytes as usize) < max_frame, "{bytes} of {max_frame}");
+            assert!(!asks || bytes as usize > max_frame - 128, "{bytes} of {max_frame}");
+        }
+    }
 }
 
 #[test]

@@ -477,6 +477,24 @@ pub(crate) fn run(attempt: &str) {
                     }
                 }
             }
+            for (max_frame, accepted) in
+                [(0, false), (255, false), (256, true), (4 << 10, true), (usize::MAX, false)]
+            {
+                let config = stack::Config { max_frame, ..Default::default() };
+                let code = Arc::new(Code::new());
+                trusted::register(&code);
+                match Runtime::new(config, code, Box::new(Embedder)) {
+                    Ok(runtime) => {
+                        assert!(accepted, "{max_frame}");
+                        assert!(matches!(run_native(&runtime, || ()), Left::Exited));
+                        MACHINE.take();
+                    }
+                    Err(error) => {
+                        assert!(!accepted, "{error}");
+                        assert!(error.to_string().contains("max_frame"), "{error}");
+                    }
+                }
+            }
             println!("checked");
         }
         "options_collector" => options_collector(),

@@ -1,7 +1,6 @@
 //! Managed code that is forgotten while goroutines run: after its last frame.
 
 use crate::goroutine::Goroutine;
-use crate::memory::MAX_FRAME;
 use crate::protocol::Status;
 use crate::runtime::{Runtime, assert_no_lock};
 use crate::scan::{FrameAt, ScanError, frames};
@@ -36,12 +35,13 @@ pub enum UnregisterError {
 
 impl Runtime {
     /// Registers the managed code of the image that holds `address`. No frame may be larger than
-    /// [`MAX_FRAME`]. See [`Code::register_image`](stackmark_unwind::Code::register_image).
+    /// [`Config::max_frame`](crate::Config::max_frame). See
+    /// [`Code::register_image`](stackmark_unwind::Code::register_image).
     ///
     /// # Errors
     /// [`RegisterImageError`].
     pub fn register_image(&self, address: usize) -> Result<ManagedImage, RegisterImageError> {
-        self.code.register_image(address, Some(MAX_FRAME as u32))
+        self.code.register_image(address, Some(self.config.max_frame as u32))
     }
 
     /// Forgets the managed code of an image, once no goroutine has a frame of it. Stops the world

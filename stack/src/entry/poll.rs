@@ -11,8 +11,8 @@ use std::sync::atomic::Ordering;
 
 /// The poll: managed code calls it by `call_system(poll, needed, 0)` when its stack pointer is
 /// below the poll word. `needed` is 0, or the bytes of a frame larger than
-/// [`MAX_FRAME`](crate::MAX_FRAME) that is about to be made. When the call returns, the stack has
-/// room for the frame, and the requests of before the call are done.
+/// [`Config::max_frame`](crate::Config::max_frame) that is about to be made. When the call returns,
+/// the stack has room for the frame, and the requests of before the call are done.
 ///
 /// # Safety
 /// Called by managed code through `call_system`, at a safepoint.

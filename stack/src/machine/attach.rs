@@ -16,7 +16,7 @@ use super::caller::Caller;
 use super::error::{AttachError, CallInError};
 use super::thread::{Attachment, ThreadRecord};
 use crate::alarm;
-use crate::memory::{MIN_STACK, NoSignalStack, StackKind, ensure_signal_stack, in_signal_handler};
+use crate::memory::{NoSignalStack, StackKind, ensure_signal_stack, in_signal_handler};
 use crate::protocol::Status;
 use crate::runtime::{MachineEntry, Runtime};
 use crate::word::Word;
@@ -61,7 +61,8 @@ impl Runtime {
         let mut signal_stack = spare.take_signal_stack();
         let ready = match ensure_signal_stack(&mut signal_stack) {
             Ok(range) => {
-                self.stacks.take(MIN_STACK).map(|memory| (range, memory)).map_err(CallInError::from)
+                let memory = self.stacks.take(self.config.first_stack());
+                memory.map(|memory| (range, memory)).map_err(CallInError::from)
             }
             Err(NoSignalStack::InHandler) => Err(CallInError::SignalHandler),
             Err(NoSignalStack::Memory(error)) => Err(error.into()),

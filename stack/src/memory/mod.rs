@@ -6,5 +6,5 @@ mod stack_memory;
 
 pub(crate) use pool::StackPool;
 pub(crate) use signal_stack::{NoSignalStack, SignalStack, ensure_signal_stack, in_signal_handler};
-pub use stack_memory::{MAX_FRAME, MIN_STACK, STACK_GUARD, StackError, StackKind};
-pub(crate) use stack_memory::{NATIVE_GUARD, StackMemory};
+pub use stack_memory::{MAX_FRAME, StackError, StackKind};
+pub(crate) use stack_memory::{NATIVE_GUARD, StackMemory, first_stack, stack_guard};

@@ -1,4 +1,4 @@
-//! The pool of stacks: powers of two from 2 KiB, and reserved ranges for large stacks.
+//! The pool of stacks: powers of two from 1 KiB, and reserved ranges for large stacks.
 //!
 //! *Small* stacks, up to 32 KiB, are cut from 256 KiB spans, as Go does. [`StackPool::trim`]
 //! returns wholly free spans to the system; the collector calls it when no cycle runs. Each machine

@@ -2,21 +2,27 @@
 
 use stackmark_asm as asm;
 
-/// Bytes of a new goroutine's stack.
-pub const MIN_STACK: usize = 2 << 10;
-/// The largest frame of managed code, in bytes with its return address, that may be made before a
-/// poll has asked for room (contract C4).
+/// Bytes of the smallest stack.
+pub(crate) const MIN_STACK: usize = 1 << 10;
+/// The default of [`Config::max_frame`](crate::Config::max_frame), in bytes.
 pub const MAX_FRAME: usize = 1024;
-/// Bytes between the low end of a stack and the limit in its poll word. A function may make its
-/// frame before its check runs, and a call out or a barrier stub needs more bytes below that.
-pub const STACK_GUARD: usize = MAX_FRAME + asm::CALL_BYTES + 64;
+
+/// Bytes between the low end of a stack and the limit in its poll word, where frames of at most
+/// `max_frame` bytes are made before their check runs. A call out or a barrier stub needs more
+/// bytes below that.
+pub(crate) const fn stack_guard(max_frame: usize) -> usize {
+    max_frame + asm::CALL_BYTES + 64
+}
+
+/// Bytes of a new goroutine's stack with this guard: it has room for a few frames.
+pub(crate) const fn first_stack(guard: usize) -> usize {
+    let wanted = (guard + asm::PREPARED_BYTES + 256).next_power_of_two();
+    if wanted < MIN_STACK { MIN_STACK } else { wanted }
+}
 
 /// Bytes at the low end of a thread's own stack that managed code leaves free: for the native code
 /// that it calls there, and for hits, which visit frames.
 pub(crate) const NATIVE_GUARD: usize = 64 << 10;
-
-// A new stack has room above the guard.
-const _: () = assert!(MIN_STACK > STACK_GUARD + asm::PREPARED_BYTES + 256);
 
 /// Why there is no stack.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

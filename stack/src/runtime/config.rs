@@ -1,6 +1,7 @@
 //! How a runtime behaves.
 
 use super::return_protection::{Detection, ReturnProtection, in_use};
+use crate::memory::{MAX_FRAME, first_stack, stack_guard};
 use crate::word::Word;
 use stackmark_unwind::CodeError;
 use std::time::Duration;
@@ -62,6 +63,13 @@ pub struct Config {
     /// The largest stack, in bytes: at least [`Config::LEAST_MAX_STACK`], at most
     /// [`Config::LARGEST_MAX_STACK`].
     pub max_stack: usize,
+    /// The largest frame of managed code, in bytes with its return address and what its calls push,
+    /// that may be made before a poll has asked for room (contract C4): at least
+    /// [`Config::LEAST_MAX_FRAME`], at most [`Config::LARGEST_MAX_FRAME`]. So many bytes of each
+    /// stack stay free below its frames. By default [`MAX_FRAME`](crate::MAX_FRAME); a new
+    /// goroutine's stack has 2 KiB then, and 1 KiB where this is at most 384. Go's `StackSmall` has
+    /// the same purpose.
+    pub max_frame: usize,
     /// A stack that outgrows this many bytes moves once more, into a reserved range, and
     /// grows in place from then on. Any value is valid: with 0 the first growth does so,
     /// with `usize::MAX` none does.
@@ -99,6 +107,14 @@ pub struct Config {
     pub poll_always: bool,
 }
 
+// As the field's documentation says.
+const _: () = assert!(first_stack(stack_guard(MAX_FRAME)) == 2 << 10);
+const _: () = assert!(first_stack(stack_guard(384)) == 1 << 10);
+const _: () = assert!(
+    first_stack(stack_guard(Config::LARGEST_MAX_FRAME)) <= Config::LEAST_MAX_STACK,
+    "a new stack is not above the maximum"
+);
+
 /// Whether barriers lie where none may be: off, unless unsafe code says otherwise.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -120,6 +136,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             max_stack: 1_000_000_000,
+            max_frame: MAX_FRAME,
             move_limit: 256 << 10,
             barriers: BarrierMode::default(),
             protection: Detection::default(),
@@ -142,19 +159,38 @@ impl Config {
     /// address space as `max_stack`.
     pub const LARGEST_MAX_STACK: usize = 1 << (usize::BITS - usize::BITS / 3 - 3);
 
+    /// The least [`Config::max_frame`].
+    pub const LEAST_MAX_FRAME: usize = 256;
+    /// The largest [`Config::max_frame`].
+    pub const LARGEST_MAX_FRAME: usize = 4 << 10;
+
+    /// Bytes at the low end of a goroutine's stack that its frames leave free.
+    pub(crate) fn guard(&self) -> usize {
+        stack_guard(self.max_frame)
+    }
+
+    /// Bytes of a new goroutine's moving stack.
+    pub(crate) fn first_stack(&self) -> usize {
+        first_stack(self.guard())
+    }
+
     /// What the words `language` of a goroutine's header are.
     pub(crate) fn language(&self) -> fn(usize) -> Word {
         if self.exact_language_words { Word::Reference } else { Word::Ambiguous }
     }
 
     /// # Errors
-    /// [`RuntimeError::MaxStack`].
+    /// [`RuntimeError::MaxStack`], [`RuntimeError::MaxFrame`].
     pub(crate) fn check(&self) -> Result<(), RuntimeError> {
         let (least, most) = (Config::LEAST_MAX_STACK, Config::LARGEST_MAX_STACK);
-        if (least..=most).contains(&self.max_stack) {
-            return Ok(());
+        if !(least..=most).contains(&self.max_stack) {
+            return Err(RuntimeError::MaxStack { value: self.max_stack, least, most });
         }
-        Err(RuntimeError::MaxStack { value: self.max_stack, least, most })
+        let (least, most) = (Config::LEAST_MAX_FRAME, Config::LARGEST_MAX_FRAME);
+        if !(least..=most).contains(&self.max_frame) {
+            return Err(RuntimeError::MaxFrame { value: self.max_frame, least, most });
+        }
+        Ok(())
     }
 }
 
@@ -170,6 +206,16 @@ pub enum RuntimeError {
         /// See [`Config::LEAST_MAX_STACK`].
         least: usize,
         /// See [`Config::LARGEST_MAX_STACK`].
+        most: usize,
+    },
+    /// [`Config::max_frame`] is out of range.
+    #[error("max_frame is {value}, and must be between {least} and {most} bytes")]
+    MaxFrame {
+        /// The value that was asked for.
+        value: usize,
+        /// See [`Config::LEAST_MAX_FRAME`].
+        least: usize,
+        /// See [`Config::LARGEST_MAX_FRAME`].
         most: usize,
     },
     /// The code belongs to another runtime, or did. A runtime that forgets code looks for frames of

@@ -24,6 +24,8 @@ const PORTION: usize = 512;
 pub(crate) struct Registry {
     /// The number of the runtime. Every record has it.
     runtime: u64,
+    /// See [`Goroutine::new`].
+    guard: u32,
     /// The records, as debuggers find them. Before `all`, so that it is dropped first.
     listing: Listing,
     machines: Mutex<Vec<Arc<MachineEntry>>>,
@@ -44,10 +46,11 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// An empty registry for the runtime with this number.
-    pub(crate) fn new(runtime: u64) -> Registry {
+    /// An empty registry for the runtime with this number, of whose stacks `guard` bytes stay free.
+    pub(crate) fn new(runtime: u64, guard: u32) -> Registry {
         Registry {
             runtime,
+            guard,
             listing: Listing::new(runtime),
             machines: Mutex::default(),
             spare: SpareList::new(),
@@ -86,7 +89,7 @@ impl Registry {
                 return ended.swap_remove(at);
             }
         }
-        let goroutine = Arc::new(Goroutine::new(self.runtime));
+        let goroutine = Arc::new(Goroutine::new(self.runtime, self.guard));
         let mut all = self.all.lock();
         all.push(goroutine.clone());
         self.listing.add(&goroutine);

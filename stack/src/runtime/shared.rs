@@ -88,6 +88,7 @@ impl Runtime {
         }
         Ok(Arc::new(Runtime {
             stacks: StackPool::new(config.max_stack),
+            registry: Registry::new(NEXT.fetch_add(1, Ordering::Relaxed), config.guard() as u32),
             config,
             mode,
             code,
@@ -96,7 +97,6 @@ impl Runtime {
             scheduler: OnceLock::new(),
             sink: OnceLock::new(),
             world: World::new(),
-            registry: Registry::new(NEXT.fetch_add(1, Ordering::Relaxed)),
             cycle: CycleState::new(),
             statistics: Statistics::default(),
         }))

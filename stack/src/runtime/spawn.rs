@@ -3,7 +3,7 @@
 use super::shared::Runtime;
 use crate::alarm;
 use crate::goroutine::{Goroutine, Transfer};
-use crate::memory::{MIN_STACK, StackError, StackKind, StackMemory};
+use crate::memory::{StackError, StackKind, StackMemory};
 use crate::os;
 use crate::protocol::Status;
 use crate::word::Word;
@@ -50,7 +50,7 @@ impl Runtime {
         // Before the locks below: in the child of a fork, a thread that is not there may hold them.
         alarm::check_fork();
         let memory = match kind {
-            StackKind::Moving => self.stacks.take(MIN_STACK)?,
+            StackKind::Moving => self.stacks.take(self.config.first_stack())?,
             StackKind::Fixed => {
                 let largest = self.config.max_stack.next_multiple_of(os::page_size());
                 self.stacks.reserve(FIXED_STACK.min(largest))?

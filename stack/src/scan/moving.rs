@@ -8,7 +8,7 @@
 
 use super::live::{ScanError, next_frame, walker};
 use crate::goroutine::Goroutine;
-use crate::memory::{MIN_STACK, STACK_GUARD, StackError, StackKind, StackMemory};
+use crate::memory::{StackError, StackKind, StackMemory};
 use crate::os;
 use crate::protocol::StackScan;
 use crate::runtime::{Runtime, count, raise};
@@ -227,7 +227,7 @@ pub(crate) unsafe fn grow(
     let used = bounds.end - goroutine.header.sched.sp.load(Ordering::Relaxed);
     let overflow = StackError::Overflow { limit: config.max_stack };
     let wanted =
-        needed.checked_add(used + STACK_GUARD).filter(|&wanted| wanted <= config.max_stack);
+        needed.checked_add(used + goroutine.guard()).filter(|&wanted| wanted <= config.max_stack);
     let Some(wanted) = wanted else { return Err(overflow.into()) };
     let mut size = (bounds.end - bounds.start) * 2;
     while size < wanted {
@@ -267,10 +267,14 @@ pub(crate) unsafe fn grow(
     Ok(())
 }
 
+/// Bytes of a stack that are used or asked for, if frames use `used`.
+fn wanted(goroutine: &Goroutine, used: usize) -> usize {
+    used + goroutine.room.load(Ordering::Relaxed) + goroutine.guard()
+}
+
 /// Whether less than a quarter of a stack of `size` bytes is used or asked for.
-fn is_too_large(goroutine: &Goroutine, size: usize, used: usize) -> bool {
-    let wanted = used + goroutine.room.load(Ordering::Relaxed) + STACK_GUARD;
-    size > MIN_STACK && wanted < size / 4
+fn is_too_large(runtime: &Runtime, goroutine: &Goroutine, size: usize, used: usize) -> bool {
+    size > runtime.config.first_stack() && wanted(goroutine, used) < size / 4
 }
 
 /// Whether a stack of `size` bytes shrinks by a move. Larger ones and fixed ones shrink in place. A
@@ -310,7 +314,7 @@ fn memory_to_shrink(runtime: &Runtime, goroutine: &Goroutine) -> Option<StackMem
     let used = bounds.end.checked_sub(goroutine.header.sched.sp.load(Ordering::Relaxed))?;
     if shrinks_by_a_move(runtime, goroutine, size)
         && used <= size
-        && is_too_large(goroutine, size, used)
+        && is_too_large(runtime, goroutine, size, used)
     {
         runtime.stacks.take(smaller_size(size)).ok()
     } else {
@@ -337,7 +341,7 @@ pub(crate) unsafe fn shrink(
     let bounds = goroutine.bounds();
     let size = bounds.end - bounds.start;
     let used = bounds.end - goroutine.header.sched.sp.load(Ordering::Relaxed);
-    if !is_too_large(goroutine, size, used) {
+    if !is_too_large(runtime, goroutine, size, used) {
         return Ok(());
     }
     let in_place = goroutine.memory.lock().as_ref().map(StackMemory::grows_in_place);
@@ -347,7 +351,7 @@ pub(crate) unsafe fn shrink(
             // A reserved stack shrinks in place.
             let mut stack = goroutine.memory.lock();
             let stack = stack.as_mut().expect("just looked");
-            let wanted = used + goroutine.room.load(Ordering::Relaxed) + STACK_GUARD;
+            let wanted = wanted(goroutine, used);
             let mut smaller = size / 2;
             while wanted < smaller / 4 && smaller > runtime.config.move_limit {
                 smaller /= 2;

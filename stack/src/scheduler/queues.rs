@@ -236,7 +236,7 @@ mod tests {
     fn two_threads() -> (Arc<WorkerThread>, Queue, Queue) {
         let (queue, other) = (Queue::new_fifo(), Queue::new_fifo());
         let worker = Arc::new(WorkerThread::new(1, &queue));
-        (0..4).for_each(|_| queue.push(Arc::new(Goroutine::new(1))));
+        (0..4).for_each(|_| queue.push(Arc::new(Goroutine::new(1, 0))));
         (worker, queue, other)
     }
 
@@ -262,7 +262,7 @@ mod tests {
         let queues = Queues::default();
         queues.add(worker.clone());
         worker.set_open(false);
-        let next = Arc::new(Goroutine::new(1));
+        let next = Arc::new(Goroutine::new(1, 0));
         assert!(worker.next.put(next.clone()).is_none());
         assert!(!queues.has_work());
         queues.open(&worker);

@@ -39,6 +39,8 @@ pub(crate) struct Emitter {
     words: HashMap<Vec<bool>, &'static TypeInfo>,
     globals: Vec<(usize, usize)>,
     file: String,
+    /// The first function that was refused, and why.
+    refused: Option<CompileError>,
 }
 
 impl Deref for Emitter {
@@ -67,6 +69,7 @@ impl Emitter {
             name: "minigo".into(),
             file: file.clone(),
             code_bytes: CODE_BYTES,
+            max_frame: host::MAX_FRAME,
             runs_on: host::runs_on(),
             ..Options::default()
         };
@@ -79,6 +82,7 @@ impl Emitter {
             words: HashMap::new(),
             globals: vec![],
             file,
+            refused: None,
         })
     }
 
@@ -135,12 +139,16 @@ impl Emitter {
     /// is known but the frame's slots: it must use no value that was computed outside of it.
     pub(crate) fn define(&mut self, id: FuncId, func: ir::Function, isolated: Option<Block>) {
         if let Err(error) = self.module.define_function(id, func, isolated) {
-            unreachable!("{error}");
+            let message = error.to_string();
+            self.refused.get_or_insert(CompileError { place: self.file.clone(), message });
         }
     }
 
     /// Puts everything in its final place.
     pub(crate) fn finish(mut self, entries: &Entries) -> Compiled<Code> {
+        if let Some(error) = self.refused {
+            return Err(error);
+        }
         let start = self.static_closure(entries.start);
         let mut method = |(id, signature)| (self.static_closure(id), signature);
         let (error, runtime_error) = (method(entries.error), method(entries.runtime_error));

@@ -33,7 +33,7 @@ tests! {
     complex_numbers, constant_division, constant_overflow, constant_product, constant_squares,
     fmt_unsupported, generics, import_unsupported, missing_return, mixed_types, no_main,
     other_package, recursive_type, result_count, syntax_error, type_error, unclosed,
-    unclosed_string, undefined, unused_import, unused_variable,
+    unclosed_string, undefined, unused_import, unused_variable, wide_function,
 }
 
 #[test]

@@ -456,6 +456,20 @@ static int huge_stacks(void) {
     return max_stack(SIZE_MAX);
 }
 
+static int max_frame(uint32_t bytes) {
+    stackmark_config config = {.size = sizeof config, .max_frame = bytes};
+    stackmark_runtime *another;
+    return stackmark_runtime_new(&config, NULL, &another);
+}
+
+static int tiny_frames(void) {
+    return max_frame(255);
+}
+
+static int huge_frames(void) {
+    return max_frame(UINT32_MAX);
+}
+
 static int unknown_stack(void) {
     stackmark_goroutine *goroutine;
     return stackmark_spawn(runtime, 9, (uintptr_t)managed_entry, 0, &goroutine);
@@ -899,6 +913,8 @@ static const struct { const char *name; int code; int (*misuse)(void); } codes[]
     CODE(unaligned_struct, INVALID),
     CODE(tiny_stacks, INVALID),
     CODE(huge_stacks, INVALID),
+    CODE(tiny_frames, INVALID),
+    CODE(huge_frames, INVALID),
     CODE(unknown_stack, INVALID),
     CODE(no_entry, INVALID),
     CODE(entry_in_c, INVALID),

@@ -23,7 +23,7 @@ struct Modelled {
 
 fn modelled(statuses: &[Status]) -> Arc<Modelled> {
     let stacks = statuses.iter().map(|status| {
-        let goroutine = Arc::new(Goroutine::new(1));
+        let goroutine = Arc::new(Goroutine::new(1, 0));
         if *status != Status::Dead {
             goroutine.status.revive(*status);
         }

@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn goroutine(status: Status) -> Arc<Goroutine> {
-    let goroutine = Arc::new(Goroutine::new(1));
+    let goroutine = Arc::new(Goroutine::new(1, 0));
     if status != Status::Dead {
         goroutine.status.revive(status);
     }

@@ -75,6 +75,10 @@ impl Host for Embedder {
     }
 }
 
+/// The largest frame that a function makes without asking for room, in bytes. A stack of 1 KiB has
+/// room for a few frames besides.
+pub(crate) const MAX_FRAME: usize = 384;
+
 /// Sets up heap and runtime; compiling needs the heap already. `other`: instead of the library's.
 pub(crate) fn init(
     options: &Options,
@@ -89,6 +93,7 @@ pub(crate) fn init(
     };
     let config = Config {
         max_stack: options.max_stack,
+        max_frame: MAX_FRAME,
         barriers,
         protection: options.protection,
         scan_few_frames: options.has(Stress::ScanFewFrames),
