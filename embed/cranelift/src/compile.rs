@@ -8,7 +8,7 @@ use cranelift_codegen::ir::{Block, Function};
 use cranelift_codegen::isa::unwind::UnwindInfo;
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use cranelift_codegen::{
-    Context, Final, FinalizedMachExceptionHandler, MachBufferFinalized, MachSrcLoc,
+    CodegenError, Context, Final, FinalizedMachExceptionHandler, MachBufferFinalized, MachSrcLoc,
 };
 use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget};
 use stackmark::unwind::Safepoint;
@@ -17,6 +17,9 @@ use stackmark::unwind::stack_map::cranelift::{self, FRAME_RECORD};
 use crate::check;
 use crate::error::CompileError;
 use crate::isolation;
+use crate::known;
+use crate::regions;
+use crate::reloads;
 use crate::rematerialise::rematerialise;
 
 /// The machine, for both steps.
@@ -69,9 +72,19 @@ pub(crate) fn optimise(
     checked: bool,
 ) -> Result<(), CompileError> {
     let refused = |error| CompileError::Cranelift { function: name.to_owned(), error };
-    context
-        .optimize(optimising, &mut ControlPlane::default())
-        .map_err(|error| refused(error.to_string()))?;
+    let failed = |error: CodegenError| refused(error.to_string());
+    // What is entered from elsewhere uses no value that was loaded or known before.
+    if isolated.is_none() {
+        reloads::merge(&mut context.func);
+        regions::gather(&mut context.func);
+    }
+    context.optimize(optimising, &mut ControlPlane::default()).map_err(failed)?;
+    if isolated.is_none() && known::follow_known(&mut context.func) {
+        context.compute_cfg();
+        context.compute_domtree();
+        context.eliminate_unreachable_code(optimising).map_err(failed)?;
+    }
+    reloads::drop_unused(&mut context.func);
     rematerialise(&mut context.func);
     if let Some(start) = isolated {
         isolation::isolate(name, &mut context.func, start)?;

@@ -15,6 +15,8 @@ use crate::declarations::{Declarations, Declared};
 use crate::error::CompileError;
 use crate::identity::{FuncId, Identity};
 use crate::kind::{Kind, Signature};
+use crate::phis;
+use crate::regions;
 
 mod calls;
 mod loops;
@@ -141,8 +143,10 @@ impl<'f> Function<'f, Apart> {
             frontend_config: declarations.frontend_config(),
         };
         let Declared { name, signature } = declarations.get(id);
+        let mut builder = FunctionBuilder::new(func, context);
+        regions::tell_apart(&mut builder);
         Function {
-            builder: FunctionBuilder::new(func, context),
+            builder,
             name: name.clone(),
             signature: signature.clone(),
             params: Vec::new(),
@@ -300,6 +304,10 @@ impl<M> Function<'_, M> {
         }
         self.builder.seal_all_blocks();
         self.map_slots()?;
+        phis::remove(self.builder.func).map_err(|error| CompileError::Cranelift {
+            function: self.name.clone(),
+            error: error.to_string(),
+        })?;
         self.builder.finalize(self.outside.frontend_config);
         Ok(())
     }

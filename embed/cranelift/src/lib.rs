@@ -24,11 +24,15 @@ mod host;
 mod identity;
 pub mod isolation;
 mod kind;
+mod known;
 pub mod machine;
 mod module;
 mod natives;
 pub mod object;
+mod phis;
 mod program;
+mod regions;
+mod reloads;
 pub mod rematerialise;
 mod trace;
 
