@@ -8,7 +8,8 @@
 //! before the first.
 
 use cranelift_codegen::ir::{
-    AliasRegion, AliasRegionData, AliasRegionSet, Function, Inst, MemFlags, StackSlot,
+    AliasRegion, AliasRegionData, AliasRegionSet, Function, Inst, InstructionData, MemFlags,
+    StackSlot,
 };
 use cranelift_frontend::FunctionBuilder;
 
@@ -67,7 +68,20 @@ pub(crate) fn gather(func: &mut Function) {
         .map(|(inst, old)| Some((inst, flags.insert(old.with_alias_region(Some(memory))).ok()?)))
         .collect();
     for (inst, flags) in gathered.unwrap_or_default() {
-        *func.dfg.insts[inst].memflags_mut().expect("it accesses memory") = flags;
+        put(&mut func.dfg.insts[inst], flags);
+    }
+}
+
+/// `InstructionData::memflags_mut` of Cranelift 0.135.
+fn put(inst: &mut InstructionData, new: MemFlags) {
+    if let InstructionData::Load { flags, .. }
+    | InstructionData::LoadNoOffset { flags, .. }
+    | InstructionData::Store { flags, .. }
+    | InstructionData::StoreNoOffset { flags, .. }
+    | InstructionData::AtomicCas { flags, .. }
+    | InstructionData::AtomicRmw { flags, .. } = inst
+    {
+        *flags = new;
     }
 }
 
