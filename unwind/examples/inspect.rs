@@ -95,6 +95,8 @@ fn inspect(path: &Path, options: &Options) -> Result<usize, Failure> {
         }
         return Ok(0);
     }
+    // Its entries are read one by one.
+    let single = Image::open(path, 0, &[PathBuf::from("/usr/lib/debug")])?;
     let begun = Instant::now();
     let compiled = image.compile()?;
     let time = begun.elapsed();
@@ -103,7 +105,7 @@ fn inspect(path: &Path, options: &Options) -> Result<usize, Failure> {
         print_table(&file, &image, &functions)?;
     }
     let mut rows = Census::default();
-    let differences = census(&image, options.check, &mut rows)?;
+    let differences = census([&image, &single], options.check, &mut rows)?;
     if options.check && rows.rows == 0 {
         return Err("no CFI was found, so there is nothing to check".into());
     }
@@ -243,15 +245,19 @@ struct Census {
     refused: usize,
 }
 
-/// Goes through the rows of the image's sections, and compares each, if asked to. Yields how many
-/// differ.
-fn census(image: &Image, check: bool, census: &mut Census) -> Result<usize, Failure> {
+/// Goes through the rows of the image's sections, and compares each, if asked to: by the compiled
+/// tables and by its entry alone. Yields how many differ.
+fn census(
+    [image, single]: [&Image; 2],
+    check: bool,
+    census: &mut Census,
+) -> Result<usize, Failure> {
     let mut differences = 0;
     // What the sections before describe: an earlier one counts.
     let mut covered: Vec<Range<u64>> = Vec::new();
     for (bytes, is_debug_frame, bases, bias) in image.cfi_sections() {
         let mut own = Vec::new();
-        let sections = Sections { image, bias: bias as u64, covered: &covered, check };
+        let sections = Sections { image, single, bias: bias as u64, covered: &covered, check };
         differences += if is_debug_frame {
             let mut section = DebugFrame::new(bytes, LittleEndian);
             section.set_address_size(8);
@@ -271,6 +277,7 @@ fn census(image: &Image, check: bool, census: &mut Census) -> Result<usize, Fail
 
 struct Sections<'a> {
     image: &'a Image,
+    single: &'a Image,
     /// An address in memory minus the same one in the section.
     bias: u64,
     covered: &'a [Range<u64>],
@@ -294,7 +301,7 @@ fn rows<'a, S: UnwindSection<Reader<'a>>>(
 where
     S::Offset: gimli::UnwindOffset<usize>,
 {
-    let Sections { image, bias, check, .. } = *sections;
+    let Sections { image, single, bias, check, .. } = *sections;
     let mut differences = 0;
     let mut entries = section.entries(bases);
     while let Some(entry) = entries.next()? {
@@ -334,6 +341,7 @@ where
                 if !check {
                     break;
                 }
+                equal &= single.rule(at as usize).unwrap_or(None) == rule;
                 for seed in [pc, !pc] {
                     let values = reference::registers(seed);
                     let expected = reference::evaluate(section, &row, signal_frame, &values);

@@ -1,6 +1,7 @@
 //! From the bytes of `.eh_frame` or `.debug_frame` to rows of rules: all rows, or the one for a pc.
 
 mod program;
+mod quick;
 mod signing;
 
 use std::ops::{ControlFlow, Range};
@@ -268,9 +269,36 @@ impl<'a> Section<'a> {
         .map_err(|error| self.named(error))
     }
 
+    /// The rule for `pc` by the entry at `offset` of such a section, if that can be said at once:
+    /// the entry is of the form that compilers write. [`rule_at`](Section::rule_at) says the rest.
+    /// Nothing is allocated.
+    #[inline]
+    pub(crate) fn quick_rule_at(
+        bytes: &[u8],
+        format: SectionFormat,
+        bases: &BaseAddresses,
+        offset: usize,
+        pc: u64,
+    ) -> Option<PackedRule> {
+        let is_eh_frame = format == SectionFormat::EhFrame;
+        is_eh_frame.then(|| quick::rule_at(bytes, bases.eh_frame.section, offset, pc))?
+    }
+
     /// The rule for `pc` by the entry at `offset`; `None` if that is the entry of other code.
     /// Nothing is allocated.
     pub(crate) fn rule_at(
+        &self,
+        offset: usize,
+        pc: u64,
+    ) -> Result<Option<UnwindRule<'a>>, CfiError> {
+        match Section::quick_rule_at(self.bytes, self.format, &self.bases, offset, pc) {
+            Some(rule) => Ok(Some(UnwindRule::packed(rule))),
+            None => self.rule_by_program(offset, pc),
+        }
+    }
+
+    /// The same, for entries of any form.
+    pub(crate) fn rule_by_program(
         &self,
         offset: usize,
         pc: u64,

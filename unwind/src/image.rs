@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::cfi::{CfiError, FunctionRows};
-use crate::rule::{CfiRows, UnwindRule};
+use crate::rule::{CfiRows, PackedRule, UnwindRule};
 use crate::rule_table::RuleTable;
 use cfi_source::CfiSource;
 use elf_file::{cfi_sources, parse, read};
@@ -134,6 +134,18 @@ impl Image {
             }
             found => found,
         }
+    }
+
+    /// The rule for a pc, if the CFI has been read and says it at once: a simple rule, by an entry
+    /// of the form that compilers write. Nothing is allocated, and no lock is taken.
+    pub(crate) fn quick_rule(&self, pc: usize) -> Option<PackedRule> {
+        let pc = pc as u64;
+        if let Some(tables) = self.tables.get() {
+            let mut rules = tables.iter().map(|table| table.rule(pc));
+            return rules.find(|rule| rule.simple().is_some());
+        }
+        // A later source counts only where the first says nothing.
+        self.sources.get()?.first()?.quick_rule(pc)
     }
 
     /// The rule for a pc, without allocation and without a lock: an error if the CFI has not been

@@ -76,6 +76,18 @@ impl Published {
         }
     }
 
+    /// The rule for a pc of any code, if it is a simple one that can be said at once. Otherwise
+    /// [`rule`](Published::rule) says what there is. It takes no lock and allocates nothing.
+    pub(crate) fn quick_rule(&self, pc: usize) -> Option<PackedRule> {
+        match self.find(pc) {
+            Some(Found::Region(region)) => {
+                Some(region.rule(pc)).filter(|rule| rule.simple().is_some())
+            }
+            Some(Found::Native(_)) => None,
+            None => self.images.iter().find(|image| image.holds(pc))?.quick_rule(pc),
+        }
+    }
+
     pub(crate) fn find(&self, pc: usize) -> Option<Found<'_>> {
         match self.region(pc) {
             Some(region) => Some(Found::Region(region)),

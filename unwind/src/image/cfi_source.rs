@@ -21,7 +21,7 @@ pub(crate) struct CfiSource {
 enum Index {
     /// The search table of `.eh_frame_hdr`: start and entry, both relative to the address of the
     /// header.
-    Header { address: u64, entries: Vec<(i32, i32)> },
+    Header { address: u64, entries: Vec<(i32, i32)>, pages: Pages },
     /// All entries, by start.
     Sorted(Vec<Entry>),
 }
@@ -38,7 +38,10 @@ impl CfiSource {
     ) -> Result<CfiSource, CfiError> {
         let address = bases.eh_frame_hdr.section;
         let index = match header.and_then(|header| Some((address?, search_table(&header)?))) {
-            Some((address, entries)) => Index::Header { address, entries },
+            Some((address, entries)) => {
+                let pages = Pages::of(&entries);
+                Index::Header { address, entries, pages }
+            }
             None => {
                 let mut entries = Section::new(&bytes, format, bases.clone()).entries()?;
                 // Linkers leave entries of code that they have dropped, at 0.
@@ -60,17 +63,36 @@ impl CfiSource {
         Section::new(&self.bytes, self.format, self.bases.clone())
     }
 
+    /// The rule for a pc in memory, if that can be said at once: see
+    /// [`Section::quick_rule_at`]. Nothing is allocated.
+    pub(super) fn quick_rule(&self, pc: u64) -> Option<PackedRule> {
+        let pc = pc.wrapping_sub(self.bias);
+        let offset = match &self.index {
+            Index::Header { address, entries, pages } => {
+                let relative = i32::try_from(pc.wrapping_sub(*address) as i64).ok()?;
+                let last = pages.behind(entries, relative).checked_sub(1)?;
+                let entry = address.wrapping_add_signed(i64::from(entries.get(last)?.1));
+                entry.checked_sub(self.bases.eh_frame.section?)? as usize
+            }
+            Index::Sorted(entries) => {
+                let i = entries.partition_point(|entry| entry.start <= pc);
+                entries[i.checked_sub(1)?].offset
+            }
+        };
+        Section::quick_rule_at(&self.bytes, self.format, &self.bases, offset, pc)
+    }
+
     /// The rule for a pc in memory. Nothing is allocated.
     pub(super) fn rule(&self, pc: u64) -> Result<Option<UnwindRule<'_>>, ImageError> {
         let address = pc as usize;
         let failed = |source| ImageError::Cfi { address, source };
         let pc = pc.wrapping_sub(self.bias);
         let offset = match &self.index {
-            Index::Header { address: header, entries } => {
+            Index::Header { address: header, entries, pages } => {
                 let Ok(relative) = i32::try_from(pc.wrapping_sub(*header) as i64) else {
                     return Ok(None);
                 };
-                let behind = entries.partition_point(|entry| entry.0 <= relative);
+                let behind = pages.behind(entries, relative);
                 let start = self.bases.eh_frame.section.unwrap_or(0);
                 for (_, entry) in entries[..behind].iter().rev() {
                     let entry = header.wrapping_add_signed(i64::from(*entry));
@@ -128,6 +150,57 @@ impl CfiSource {
                 })
             }
         }
+    }
+}
+
+/// How many entries of a search table begin below each page of code. A search then has a few
+/// entries to look at. Without pages it looks at all.
+#[derive(Debug, Default)]
+struct Pages {
+    first: i32,
+    shift: u32,
+    below: Box<[u32]>,
+}
+
+/// Entries on a page, on average.
+const ENTRIES: usize = 4;
+
+impl Pages {
+    /// Those of a table. A table that does not ascend has none.
+    fn of(entries: &[(i32, i32)]) -> Pages {
+        let (Some((first, _)), Some((last, _))) = (entries.first(), entries.last()) else {
+            return Pages::default();
+        };
+        if entries.len() < 4 * ENTRIES || !entries.is_sorted_by_key(|entry| entry.0) {
+            return Pages::default();
+        }
+        let size = last.wrapping_sub(*first) as u32;
+        let least = size / (entries.len() / ENTRIES) as u32;
+        let shift = u32::BITS - least.leading_zeros();
+        let count = (u64::from(size) >> shift) as usize + 1;
+        let mut below = Vec::with_capacity(count + 1);
+        let mut so_far = 0;
+        for page in 0..=count as u64 {
+            let begins = |entry: &(i32, i32)| u64::from(entry.0.wrapping_sub(*first) as u32);
+            while entries.get(so_far).is_some_and(|entry| begins(entry) < page << shift) {
+                so_far += 1;
+            }
+            below.push(so_far as u32);
+        }
+        Pages { first: *first, shift, below: below.into_boxed_slice() }
+    }
+
+    /// How many entries begin at `relative` or below.
+    #[inline]
+    fn behind(&self, entries: &[(i32, i32)], relative: i32) -> usize {
+        let page = (u64::from(relative.wrapping_sub(self.first) as u32) >> self.shift) as usize;
+        let bounds = match self.below.get(page..) {
+            Some([low, high, ..]) if relative >= self.first => *low as usize..*high as usize,
+            _ => 0..entries.len(),
+        };
+        let low = bounds.start;
+        let on_page = entries.get(bounds).unwrap_or(&[]);
+        low + on_page.partition_point(|entry| entry.0 <= relative)
     }
 }
 

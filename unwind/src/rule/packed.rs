@@ -229,6 +229,46 @@ impl PackedRule {
         Ok(PackedRule(bits))
     }
 
+    /// The CFA `cfa_offset` bytes above its base, the return address at an offset from there, and
+    /// so the registers of [`CALLEE_SAVED`] that are saved, 0 for the others. `None` where
+    /// [`pack`](PackedRule::pack) says why not.
+    #[inline]
+    pub(crate) fn plain(
+        base: Base,
+        cfa_offset: u32,
+        return_at: i32,
+        saved: &[i32; CALLEE_SAVED.len()],
+    ) -> Option<PackedRule> {
+        const { assert!(WORD == 1 << OFFSET_SHIFT) };
+        let saved_fp = (saved[0] != 0).then_some(i64::from(saved[0]));
+        let in_words = |bytes: u32| bytes.is_multiple_of(WORD as u32);
+        if !in_words(cfa_offset)
+            || cfa_offset as usize / WORD >= 1 << OFFSET_BITS
+            || !arch::return_fits(return_at.into(), saved_fp)
+        {
+            return None;
+        }
+        let (mut slots, mut all) = ([0; CALLEE_SAVED.len()], 0);
+        for (slot, at) in slots.iter_mut().zip(saved) {
+            let below = at.wrapping_neg() as u32;
+            all |= below;
+            *slot = u64::from(below) / WORD as u64;
+            if *slot > LARGEST_SLOT as u64 {
+                return None;
+            }
+        }
+        if !in_words(all) {
+            return None;
+        }
+        let kind = match base {
+            Base::StackPointer => KIND_SP,
+            Base::FramePointer => KIND_FP,
+        };
+        // Bytes are words shifted.
+        let bits = kind | u64::from(cfa_offset);
+        Some(PackedRule(bits | arch::pack_slots(&slots)? << SLOTS_SHIFT))
+    }
+
     /// What the rule says.
     #[inline]
     pub(crate) fn shape(self) -> Shape {

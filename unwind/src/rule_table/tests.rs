@@ -101,9 +101,10 @@ fn compare(bytes: &[u8], address: u64) -> Census {
                 let values = reference::registers(pc);
                 let expected = reference::evaluate(&section, row, signal, &values);
                 let whole = table.unwind_rule(pc).expect("a covered pc has a rule");
-                let single =
-                    Section::at(bytes, address).rule_at(fde.offset(), pc).unwrap().unwrap();
-                for rule in [whole, single] {
+                let single = Section::at(bytes, address);
+                let by_program = single.rule_by_program(fde.offset(), pc).unwrap().unwrap();
+                let single = single.rule_at(fde.offset(), pc).unwrap().unwrap();
+                for rule in [whole, single, by_program] {
                     match (&expected, outcome(&rule, &values)) {
                         (Ok(expected), Ok(outcome)) => {
                             assert_eq!(outcome, *expected, "pc {pc:#x}: {row:?} became {rule}")

@@ -28,29 +28,33 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
                     self.ended = true;
                     return Ok(None);
                 }
+                // There the rule depends on whether the pc is a return address.
                 let ends_context = self.at.wrapping_add(1) == self.code.context_end;
                 if !self.exact && ends_context {
                     return self.step_slowly(UnwindRule::packed(PackedRule::OLDEST));
                 }
-                let rule = match self.unwind_rule() {
-                    Err(WalkError::NoRule { .. }) => {
-                        return match self.signal_frame().or_else(|| self.linkage_stub()) {
-                            Some(recovery) => self.step_by(recovery, self.all_registers()),
-                            None => self.step_by_hook(),
-                        };
-                    }
-                    rule => rule?,
-                };
-                match rule.as_packed() {
-                    Some(rule) => {
-                        // There the rule depends on whether the pc is a return address.
-                        if !ends_context {
-                            self.cache.insert(self.at, rule);
+                let rule = match self.code.quick_rule(self.at) {
+                    Some(rule) => rule,
+                    None => match self.unwind_rule() {
+                        Err(WalkError::NoRule { .. }) => {
+                            return match self.signal_frame().or_else(|| self.linkage_stub()) {
+                                Some(recovery) => self.step_by(recovery, self.all_registers()),
+                                None => self.step_by_hook(),
+                            };
                         }
-                        rule
-                    }
-                    None => return self.step_slowly(rule),
+                        rule => {
+                            let rule = rule?;
+                            match rule.as_packed() {
+                                Some(rule) => rule,
+                                None => return self.step_slowly(rule),
+                            }
+                        }
+                    },
+                };
+                if !ends_context {
+                    self.cache.insert(self.at, rule);
                 }
+                rule
             }
         };
         let sp = self.sp;
