@@ -20,6 +20,8 @@ pub use x86_64::{FRAME_POINTER, PC, RETURN_ADDRESS, STACK_POINTER, prefetch};
 
 /// The word, with its origin hidden from the compiler: it assumes nothing about the result. A
 /// computation from it stays behind its branch, where the processor runs ahead by prediction.
+/// Where a loaded word equals a computed one, the computed one is compared through this, and taken
+/// through it again: the compiler would take the loaded one.
 #[inline(always)]
 pub(crate) fn opaque(mut word: usize) -> usize {
     // SAFETY: the assembly has no instruction.

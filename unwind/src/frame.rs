@@ -1,7 +1,7 @@
 //! One frame of a managed stack, and what it is.
 
 use crate::safepoint_table::SafepointRef;
-use crate::stack_map::compact::{RootIter, SlotIter, address};
+use crate::stack_map::roots::{RootIter, SlotIter, address};
 
 /// What a frame is, and so what may be done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

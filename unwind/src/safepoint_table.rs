@@ -2,10 +2,10 @@
 
 use crate::arch::{SIGN_STATE, return_offset};
 use crate::stack_map::Location;
-use crate::stack_map::compact::{
-    Index, Layout, MapRef, Maps, MapsBuilder, RootIter, SlotIter, address,
-};
+use crate::stack_map::compact::{Layout, MapRef, Maps, MapsBuilder};
+use crate::stack_map::index::Index;
 use crate::stack_map::map::{StackMap, StackMapError};
+use crate::stack_map::roots::{RootIter, SlotIter, address};
 
 /// The safepoints of one region.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl SafepointTable {
     }
 
     /// The safepoint at `return_address`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get(&self, return_address: usize) -> Option<SafepointRef<'_>> {
         self.index.get(return_address).map(|row| SafepointRef { map: self.maps.get(row) })
     }

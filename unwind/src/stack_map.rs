@@ -8,13 +8,15 @@
 
 pub(crate) mod compact;
 pub mod cranelift;
+pub(crate) mod index;
 pub mod llvm;
 pub(crate) mod map;
 mod maps;
 pub mod object;
+pub(crate) mod roots;
 mod source;
 
-pub use compact::RootIter;
 pub use map::{Location, Root, StackMap, StackMapError};
 pub use maps::{StackMapRef, StackMaps};
+pub use roots::RootIter;
 pub use source::{StackMapSource, from_source};

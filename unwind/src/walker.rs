@@ -146,36 +146,52 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
     ) -> u64 {
         let Registers { mut pc, mut sp, mut fp } = self.registers;
         let (mut safepoint, mut fp_slot) = (self.safepoint, self.fp_slot);
-        let mut passed = 0;
-        if self.is_bad(sp) {
+        let mut left = most;
+        // The CFA lies behind the return slot, and within the bounds. No size of a frame leads from
+        // there around the address space.
+        const BEHIND: usize = FRAME_RECORD - FRAME_RECORD_RETURN;
+        let last = self.end.saturating_sub(BEHIND).min(end.saturating_sub(1));
+        let last = last.min(isize::MAX as usize);
+        if self.is_bad(sp) || end == 0 || sp > last {
             return 0;
         }
-        while passed < most
-            && let Some(here) = safepoint
-            // As in `next_frame`: the walk runs from frame pointer to frame pointer.
+        while let Some(here) = safepoint
             && here.has_frame_record()
-            && opaque(fp).wrapping_add(FRAME_RECORD) == sp.wrapping_add(here.cfa_offset())
         {
-            let record = opaque(fp);
-            let cfa = record.wrapping_add(FRAME_RECORD);
-            let return_slot = record.wrapping_add(FRAME_RECORD_RETURN);
-            if record < sp || cfa > self.end || return_slot >= end {
+            let size = here.cfa_offset();
+            // As in `next_frame`: the walk runs from frame pointer to frame pointer.
+            let mut record = opaque(fp);
+            let at = pc;
+            // The frames of a recursion, which return to where they stand.
+            let goes_on = loop {
+                let cfa = record.wrapping_add(FRAME_RECORD);
+                let return_slot = record.wrapping_add(FRAME_RECORD_RETURN);
+                if cfa != sp.wrapping_add(size) || return_slot > last || left == 0 {
+                    break false;
+                }
+                self.memory.prefetch(cfa.wrapping_add(PREFETCH));
+                let Some([saved_fp, found]) = self.memory.read_two(record) else { break false };
+                let found = without_signature(found);
+                let return_address = self.returns.original(found).unwrap_or(found);
+                each(here, sp, fp);
+                left -= 1;
+                (pc, sp, fp, fp_slot) = (return_address, cfa, saved_fp, Some(record));
+                if return_address != at {
+                    break true;
+                }
+                // Its size is known. Behind the predicted branch the next frame does not wait for
+                // the word just read.
+                let next = record.wrapping_add(size);
+                record = if saved_fp == opaque(next) { opaque(next) } else { saved_fp };
+            };
+            if !goes_on {
                 break;
             }
-            self.memory.prefetch(cfa.wrapping_add(PREFETCH));
-            let Some([saved_fp, found]) = self.memory.read_two(record) else { break };
-            let found = without_signature(found);
-            let return_address = self.returns.original(found).unwrap_or(found);
-            each(here, sp, fp);
-            passed += 1;
-            if return_address != pc {
-                safepoint = self.look_up(return_address);
-            }
-            (pc, sp, fp, fp_slot) = (return_address, cfa, saved_fp, Some(record));
+            safepoint = self.look_up(pc);
         }
         self.registers = Registers { pc, sp, fp };
         (self.safepoint, self.fp_slot) = (safepoint, fp_slot);
-        passed
+        most - left
     }
 
     #[cold]
@@ -367,7 +383,8 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
         self.memory.read(address).ok_or(unreadable)
     }
 
-    #[inline]
+    // Always: as `next_frame`.
+    #[inline(always)]
     fn look_up(&mut self, return_address: usize) -> Option<SafepointRef<'s>> {
         match self.table {
             Some(table) if table.covers(return_address) => table.get(return_address),

@@ -112,11 +112,11 @@ impl Root for usize {
         stack: &Range<usize>,
         to: &mut RootBuffer<'_, usize>,
     ) {
-        for slot in safepoint.slots_at(sp, fp) {
+        safepoint.slots_at(sp, fp).for_each(|slot| {
             // SAFETY: the frame lies within the stack by our contract, and registration has checked
             // that the slots of a safepoint lie within its frame.
             unsafe { usize::ambiguous(slot, stack, to) };
-        }
+        });
     }
 
     #[inline]
@@ -150,13 +150,13 @@ impl Root for RootSlot {
         stack: &Range<usize>,
         to: &mut RootBuffer<'_, RootSlot>,
     ) {
-        for (base, derived) in safepoint.roots_at(sp, fp) {
+        safepoint.roots_at(sp, fp).for_each(|(base, derived)| {
             // SAFETY: as for words.
             let word = unsafe { load(base) };
             if word != 0 && !stack.contains(&word) {
                 to.push(RootSlot::Reference { base, derived });
             }
-        }
+        });
     }
 
     unsafe fn ambiguous(at: usize, stack: &Range<usize>, to: &mut RootBuffer<'_, RootSlot>) {

@@ -1,7 +1,9 @@
 //! Stack maps by return address, of code anywhere.
 
-use super::compact::{Index, Layout, MapRef, Maps, MapsBuilder, RootIter};
+use super::compact::{Layout, MapRef, Maps, MapsBuilder};
+use super::index::Index;
 use super::map::{Root, StackMap, StackMapError};
+use super::roots::RootIter;
 use super::source::StackMapSource;
 
 /// A gap of this many bytes between safepoints ends an index.
