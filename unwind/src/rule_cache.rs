@@ -4,10 +4,12 @@
 //! to the one that came after it were slower where they were wrong, and no faster where they were
 //! right.)
 
+use std::mem;
 use std::ops::Range;
 
 use crate::code::changes::Changes;
 use crate::rule::PackedRule;
+use crate::saved_registers::{CHECKPOINTS, Checkpoint};
 
 /// Marks a free entry: no code lies at the last address.
 const FREE: usize = usize::MAX;
@@ -19,8 +21,6 @@ const LARGEST_SIZE: usize = 1 << 20;
 const BLOCK_SHIFT: u32 = 8;
 /// Blocks are told apart by as many bits of a hash.
 const BLOCK_BITS: u32 = 12;
-/// The number of frames after which saved registers are searched for.
-pub(crate) const LATELY: usize = 256;
 
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(16))]
@@ -52,8 +52,8 @@ pub struct RuleCache {
     version: u64,
     /// The blocks that have any of the pcs, and maybe others, one bit each.
     blocks: Box<[u64; (1 << BLOCK_BITS) / 64]>,
-    /// Room for a trace's latest frames, before the search for their saved registers.
-    lately: Box<[(PackedRule, usize); LATELY]>,
+    /// Room for a trace's checkpoints.
+    checkpoints: Box<[Checkpoint; CHECKPOINTS]>,
 }
 
 impl Default for RuleCache {
@@ -87,13 +87,15 @@ impl RuleCache {
             code: 0,
             version: 0,
             blocks: Box::new([0; (1 << BLOCK_BITS) / 64]),
-            lately: Box::new([(PackedRule::NONE, 0); LATELY]),
+            checkpoints: Box::new([Checkpoint::default(); CHECKPOINTS]),
         }
     }
 
     /// Bytes of memory that it takes.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.rules.entries) + size_of_val(&*self.lately) + size_of_val(&*self.blocks)
+        size_of_val(&*self.rules.entries)
+            + size_of_val(&*self.checkpoints)
+            + size_of_val(&*self.blocks)
     }
 
     /// How many pcs it holds.
@@ -174,10 +176,16 @@ impl RuleCache {
         }
     }
 
-    /// The rules, and the room for frames.
+    /// The rules, and the room for checkpoints.
     #[inline]
-    pub(crate) fn parts(&mut self) -> (&Rules, &mut [(PackedRule, usize); LATELY]) {
-        (&self.rules, &mut self.lately)
+    pub(crate) fn parts(&mut self) -> (&Rules, &mut [Checkpoint; CHECKPOINTS]) {
+        (&self.rules, &mut self.checkpoints)
+    }
+
+    /// The room for checkpoints.
+    #[inline]
+    pub(crate) fn checkpoints(&self) -> &[Checkpoint; CHECKPOINTS] {
+        &self.checkpoints
     }
 
     /// The rule for a pc, if it has been met.
@@ -237,6 +245,7 @@ impl RuleCache {
             larger.place(entry.at, entry.rule);
         }
         (larger.code, larger.version) = (self.code, self.version);
+        mem::swap(&mut larger.checkpoints, &mut self.checkpoints);
         *self = larger;
     }
 }

@@ -20,8 +20,9 @@ use crate::code::published::Published;
 use crate::memory::Memory;
 use crate::registers::RegisterSet;
 use crate::return_addresses::ReturnAddresses;
+use crate::rule::PackedRule;
 use crate::rule_cache::RuleCache;
-use crate::saved_registers::SavedLately;
+use crate::saved_registers::{Checkpoint, Saved, Slot};
 use crate::undescribed::{Hook, UndescribedFrames};
 use crate::walk_error::WalkError;
 
@@ -79,9 +80,9 @@ pub struct Unwinder<'t, M, R, const REGISTERS: bool> {
     fp: usize,
     /// The frame pointer's value is not known, and `fp` is 0.
     fp_unknown: bool,
-    /// Where each callee-saved register of this frame was saved; 0 if `registers` still holds it.
-    /// All 0 without `REGISTERS`.
-    saved: [usize; CALLEE_SAVED.len()],
+    /// Where each callee-saved register of this frame was saved, or how that is found. A register
+    /// that was not is still in `registers`. Nothing without `REGISTERS`.
+    saved: Saved,
     registers: RegisterSet,
     /// `registers` are those of this very frame.
     fresh: bool,
@@ -137,7 +138,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             sp: registers.sp(),
             fp: registers.get(FRAME_POINTER).unwrap_or(0),
             fp_unknown: registers.get(FRAME_POINTER).is_none(),
-            saved: [0; CALLEE_SAVED.len()],
+            saved: Saved::default(),
             registers,
             fresh: true,
             jumps: 0,
@@ -191,69 +192,85 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         mut each: impl FnMut(CallFrame) -> ControlFlow<B>,
     ) -> Result<Option<B>, WalkError> {
         loop {
-            // All simple steps in a row of pcs that the cache holds.
-            let (mut at, mut sp, mut fp, mut exact) = (self.at, self.sp, self.fp, self.exact);
-            let (cache, lately) = self.cache.parts();
-            let mut saved =
-                SavedLately { slots: &mut self.saved, frames: lately, count: 0, any: 0 };
-            let mut moved = false;
-            let mut last = (at, cache.find(at));
-            let outcome = loop {
+            // All simple steps in a row of pcs that the cache holds. What the loop keeps is little,
+            // so that it stays in machine registers.
+            let (mut at, mut sp, mut fp) = (self.at, self.sp, self.fp);
+            let (first, first_is_exact) = (sp, self.exact);
+            let (cache, checkpoints) = self.cache.parts();
+            let here = Checkpoint { at, sp, fp, any: 0 };
+            let mut mark = if REGISTERS { self.saved.begin(checkpoints, here) } else { usize::MAX };
+            let mut any = 0;
+            let mut last = (at, cache.find(at).unwrap_or(PackedRule::NONE));
+            let outcome = 'walk: loop {
                 // Rare, and so tested by the step that is not simple.
                 if self.fp_unknown {
                     break None;
                 }
                 // A recursion stands at the same pc again.
                 if last.0 != at {
-                    last = (at, cache.find(at));
+                    last = (at, cache.find(at).unwrap_or(PackedRule::NONE));
                 }
-                let Some(rule) = last.1 else { break None };
+                let rule = last.1;
+                if REGISTERS {
+                    if sp >= mark {
+                        let here = Checkpoint { at, sp, fp, any: 0 };
+                        mark = self.saved.leave(checkpoints, any, here);
+                        any = 0;
+                    }
+                    // Also where the trace does not come past this frame.
+                    any |= rule.saved_bits();
+                }
                 if rule.is_frame_record() {
                     // Nothing in here depends on the rule itself. Behind the predicted branch the
                     // walk runs from frame pointer to frame pointer, and the processor finds the
                     // rules meanwhile.
                     let here = at;
-                    let mut walked = false;
-                    let stopped = loop {
-                        let record = opaque(fp);
-                        let cfa = record.wrapping_add(FRAME_RECORD);
-                        if cfa <= sp {
-                            break Some(None);
-                        }
-                        let Some([saved_fp, found]) = self.memory.read_two(record) else {
-                            break Some(None);
+                    let mut record = opaque(fp);
+                    macro_rules! pass_record {
+                        () => {
+                            let cfa = record.wrapping_add(FRAME_RECORD);
+                            if cfa <= sp {
+                                break 'walk None;
+                            }
+                            let Some([saved_fp, found]) = self.memory.read_two(record) else {
+                                break 'walk None;
+                            };
+                            let found = without_signature(found);
+                            let return_address = self.returns.original(found).unwrap_or(found);
+                            let exact = first_is_exact && sp == first;
+                            let frame = CallFrame {
+                                pc: here.wrapping_add(usize::from(!exact)),
+                                exact,
+                                sp,
+                                cfa,
+                                return_slot: Some(record.wrapping_add(FRAME_RECORD_RETURN)),
+                                return_address,
+                                signal_frame: false,
+                                undescribed: false,
+                            };
+                            (at, sp, fp) = (return_address.wrapping_sub(1), cfa, saved_fp);
+                            if let ControlFlow::Break(result) = each(frame) {
+                                break 'walk Some(result);
+                            }
                         };
-                        let found = without_signature(found);
-                        let return_address = self.returns.original(found).unwrap_or(found);
-                        let frame = CallFrame {
-                            pc: here.wrapping_add(usize::from(!exact)),
-                            exact,
-                            sp,
-                            cfa,
-                            return_slot: Some(record.wrapping_add(FRAME_RECORD_RETURN)),
-                            return_address,
-                            signal_frame: false,
-                            undescribed: false,
-                        };
-                        (at, sp, fp, exact) =
-                            (return_address.wrapping_sub(1), cfa, saved_fp, false);
-                        walked = true;
-                        if let ControlFlow::Break(result) = each(frame) {
-                            break Some(Some(result));
-                        }
-                        if at != here {
-                            break None;
-                        }
-                    };
-                    // Of several frames at one pc, the oldest holds the last saved values.
-                    if REGISTERS && walked {
-                        saved.note(rule, sp);
                     }
-                    moved |= walked;
-                    if let Some(outcome) = stopped {
-                        break outcome;
+                    pass_record!();
+                    if at == here {
+                        // The frames of a recursion are of one size, as a rule. Behind the
+                        // predicted branch the next one is found before the word is read.
+                        let mut size = fp.wrapping_sub(record);
+                        while at == here && !(REGISTERS && sp >= mark) {
+                            let next = record.wrapping_add(size);
+                            if fp == opaque(next) {
+                                record = opaque(next);
+                            } else {
+                                size = fp.wrapping_sub(record);
+                                record = fp;
+                            }
+                            pass_record!();
+                        }
                     }
-                    // Outside of the loop above, which would take three times as long with it.
+                    // Once for a recursion, which would take three times as long with it.
                     self.memory.prefetch(sp.wrapping_add(PREFETCH));
                     continue;
                 }
@@ -272,11 +289,9 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
                     };
                     fp = value;
                 }
-                if REGISTERS {
-                    saved.note(rule, cfa);
-                }
                 let found = without_signature(found);
                 let return_address = self.returns.original(found).unwrap_or(found);
+                let exact = first_is_exact && sp == first;
                 let frame = CallFrame {
                     pc: at.wrapping_add(usize::from(!exact)),
                     exact,
@@ -287,14 +302,17 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
                     signal_frame: false,
                     undescribed: false,
                 };
-                (at, sp, exact, moved) = (return_address.wrapping_sub(1), cfa, false, true);
+                (at, sp) = (return_address.wrapping_sub(1), cfa);
                 if let ControlFlow::Break(result) = each(frame) {
                     break Some(result);
                 }
             };
-            saved.settle();
-            (self.at, self.sp, self.fp, self.exact) = (at, sp, fp, exact);
-            self.fresh &= !moved;
+            if REGISTERS {
+                self.saved.note(checkpoints, any);
+            }
+            let stays = sp == first;
+            (self.at, self.sp, self.fp) = (at, sp, fp);
+            (self.exact, self.fresh) = (self.exact && stays, self.fresh && stays);
             if outcome.is_some() {
                 return Ok(outcome);
             }
@@ -329,20 +347,28 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             PC => Some(self.pc()),
             STACK_POINTER => Some(self.sp),
             FRAME_POINTER => (!self.fp_unknown).then_some(self.fp),
-            _ => match self.register_slot(register) {
-                Some(slot) => self.memory.read(slot),
-                None if self.fresh || REGISTERS && CALLEE_SAVED.contains(&register) => {
-                    self.registers.get(register)
+            _ => {
+                let i = CALLEE_SAVED.into_iter().position(|saved| saved == register);
+                match i.map_or(Slot::Kept, |i| self.saved_slots().get(i)) {
+                    Slot::At(at) => self.memory.read(at),
+                    Slot::Kept if self.fresh || REGISTERS && i.is_some() => {
+                        self.registers.get(register)
+                    }
+                    Slot::Kept | Slot::Lost => None,
                 }
-                None => None,
-            },
+            }
         }
     }
 
     /// Where in memory a callee-saved register of that frame was saved. `None` if it is still in
     /// the register, or if its place is not known.
+    ///
+    /// The first question behind a row of frames walks a few of them again.
     pub fn register_slot(&self, register: Register) -> Option<usize> {
         let i = CALLEE_SAVED.into_iter().position(|saved| saved == register)?;
-        (self.saved[i] != 0).then_some(self.saved[i])
+        match self.saved_slots().get(i) {
+            Slot::At(at) => Some(at),
+            Slot::Kept | Slot::Lost => None,
+        }
     }
 }

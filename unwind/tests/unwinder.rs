@@ -513,6 +513,73 @@ mod registers {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        /// Of a stack that is deeper than a walk leaves checkpoints for at first distances.
+        #[test]
+        fn a_walk_that_is_asked_seldom_knows_what_one_knows_that_is_asked_always(
+            rare in prop::collection::btree_map(0..20_000_usize, 0..4_usize, 0..8),
+            asked in prop::collection::btree_set(0..20_000_usize, 1..6),
+            in_row in 1..40_usize,
+        ) {
+            const FRAMES: usize = 20_000;
+            let code = code();
+            let snapshot = code.snapshot();
+            // Frames of eight words. Most save nothing, or the frame pointer.
+            let mut words: Vec<usize> = (0..8 * (FRAMES + 1)).map(|i| i * 8 + 1).collect();
+            let function = |frame: usize| {
+                let usual = frame / in_row % 2;
+                CODE + 0x100 * rare.get(&frame).copied().unwrap_or(usual) + 0x80
+            };
+            for frame in 0..FRAMES {
+                words[8 * frame + 7] = function(frame + 1);
+            }
+            let memory = MemorySnapshot { start: STACK, words };
+            let set = RegisterSet::new(function(0), STACK, STACK);
+            // Where the rule of each of the functions says that registers are saved, from the CFA.
+            let saved = [0, 1, 2, 3].map(|i| {
+                let rule = snapshot.rule(CODE + 0x100 * i + 0x80).unwrap().unwrap();
+                let recovery = rule.evaluate(&RegisterSet::new(0, 0, 0), &memory).unwrap();
+                CALLEE_SAVED.map(|register| match recovery.register(register) {
+                    Recovered::At(at) => Some(recovery.cfa.wrapping_sub(at)),
+                    _ => None,
+                })
+            });
+            let (mut one, mut other) = (RuleCache::new(), RuleCache::new());
+            for _ in 0..2 {
+                let mut always = Unwinder::new(&snapshot, &mut one, &memory, (), set);
+                let mut seldom = Unwinder::new(&snapshot, &mut other, &memory, (), set);
+                let mut passed = 0;
+                for &frames in &asked {
+                    while passed <= frames {
+                        always.next_frame().unwrap();
+                        always.register_slot(A);
+                        passed += 1;
+                    }
+                    let walked = seldom.for_each(|frame| {
+                        match frame.sp == STACK + 64 * frames {
+                            true => std::ops::ControlFlow::Break(()),
+                            false => std::ops::ControlFlow::Continue(()),
+                        }
+                    });
+                    prop_assert_eq!(walked, Ok(Some(())));
+                    for register in CALLEE_SAVED {
+                        let slot = always.register_slot(register);
+                        prop_assert_eq!(seldom.register_slot(register), slot);
+                        prop_assert_eq!(seldom.register(register), always.register(register));
+                        // The frame that has saved it last.
+                        let i = CALLEE_SAVED.iter().position(|saved| *saved == register).unwrap();
+                        let expected = (0..=frames).rev().find_map(|frame| {
+                            let below = saved[(function(frame) - CODE) / 0x100][i]?;
+                            Some(STACK + 64 * (frame + 1) - below)
+                        });
+                        prop_assert_eq!(slot, expected);
+                    }
+                }
+            }
+        }
+    }
+
+    proptest! {
         #![proptest_config(ProptestConfig::with_cases(3000))]
         #[test]
         fn a_walk_knows_of_registers_what_the_rules_say_and_nothing_else(

@@ -2,14 +2,15 @@
 
 use super::{CallFrame, JUMPS, Unwinder};
 use crate::arch::{
-    self, CALL_PUSHES, CALLEE_SAVED, FRAME_POINTER, PC, RETURN_ADDRESS, STACK_POINTER, WORD,
-    without_signature,
+    self, CALL_PUSHES, CALLEE_SAVED, FRAME_POINTER, FRAME_RECORD, PC, RETURN_ADDRESS,
+    STACK_POINTER, WORD, opaque, without_signature,
 };
 use crate::image::ImageError;
 use crate::memory::Memory;
 use crate::registers::RegisterSet;
 use crate::return_addresses::ReturnAddresses;
 use crate::rule::{ExpressionError, PackedRule, Recovered, Recovery, UnwindRule};
+use crate::saved_registers::{Checkpoint, Slots};
 use crate::walk_error::WalkError;
 
 impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R, REGISTERS> {
@@ -81,10 +82,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             below => (self.read(cfa.wrapping_sub(below))?, false),
         };
         if REGISTERS {
-            for (i, saved) in self.saved.iter_mut().enumerate().filter(|(i, _)| rule.saved(*i) != 0)
-            {
-                *saved = cfa.wrapping_sub(rule.saved(i));
-            }
+            self.save(rule, cfa);
         }
         let return_address = self.returns.original(found).unwrap_or(found);
         let frame = CallFrame {
@@ -133,7 +131,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         let found = without_signature(caller.pc());
         let return_address = self.returns.original(found).unwrap_or(found);
         caller.set(PC, return_address);
-        self.saved = [0; CALLEE_SAVED.len()];
+        self.saved.clear();
         self.take(caller, cfa, return_address.wrapping_sub(1), false);
         Ok(Some(CallFrame {
             pc,
@@ -239,13 +237,15 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         let return_address = self.returns.original(found).unwrap_or(found);
         let return_slot = recovery.return_slot();
         if REGISTERS {
+            let mut slots = self.saved_slots();
             for (i, register) in CALLEE_SAVED.into_iter().enumerate() {
                 match recovery.register(register) {
-                    Recovered::At(address) => self.saved[i] = address,
+                    Recovered::At(address) => slots.set(i, address),
                     Recovered::Same => {}
-                    Recovered::Unknown | Recovered::Value(_) => self.saved[i] = 0,
+                    Recovered::Unknown | Recovered::Value(_) => slots.set(i, 0),
                 }
             }
+            self.saved.slots().set(slots);
         }
         let at = if signal_frame { return_address } else { return_address.wrapping_sub(1) };
         self.take(caller, caller_sp, at, signal_frame);
@@ -259,6 +259,69 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             signal_frame,
             undescribed: false,
         }))
+    }
+
+    /// Notes what the frame with this rule and CFA, where the trace stands, has saved.
+    fn save(&mut self, rule: PackedRule, cfa: usize) {
+        if cfa > self.sp {
+            // The trace finds this frame again.
+            let here = Checkpoint { at: self.at, sp: self.sp, fp: self.fp, any: 0 };
+            let (_, checkpoints) = self.cache.parts();
+            self.saved.begin(checkpoints, here);
+            self.saved.note(checkpoints, rule.saved_bits());
+        } else {
+            let mut slots = self.saved_slots();
+            slots.save(rule, cfa);
+            self.saved.slots().set(slots);
+        }
+    }
+
+    /// Where each callee-saved register of the frame was saved at which the trace stands.
+    pub(super) fn saved_slots(&self) -> Slots {
+        if REGISTERS {
+            let again = |from: &_, end, slots: &mut _| self.walk_again(from, end, slots);
+            self.saved.settle(self.cache.checkpoints(), self.sp, again);
+        }
+        self.saved.slots().get()
+    }
+
+    /// Walks from a checkpoint to the frame with the stack pointer `end`, by simple steps, and
+    /// notes where registers are saved. False if it does not come there: memory has changed.
+    fn walk_again(&self, from: &Checkpoint, end: usize, slots: &mut Slots) -> bool {
+        let Checkpoint { mut at, mut sp, mut fp, .. } = *from;
+        while sp < end {
+            let rule = self.cache.find(at).or_else(|| {
+                // A cache that is full forgets what has just been met.
+                self.code.rule(at, self.cache.grows()).ok().flatten()?.as_packed()
+            });
+            let Some((rule, (from_fp, offset))) =
+                rule.and_then(|rule| Some((rule, rule.simple()?)))
+            else {
+                return false;
+            };
+            // Behind the predicted branch the frame does not wait for its rule: see `for_each`.
+            let cfa = if rule.is_frame_record() {
+                opaque(fp).wrapping_add(FRAME_RECORD)
+            } else {
+                if from_fp { fp } else { sp }.wrapping_add(offset)
+            };
+            if cfa <= sp {
+                return false;
+            }
+            slots.save(rule, cfa);
+            let Some(found) = self.memory.read(rule.return_slot(cfa)) else { return false };
+            let saved_fp = rule.saved_fp();
+            if saved_fp != 0 {
+                let Some(value) = self.memory.read(cfa.wrapping_sub(saved_fp)) else {
+                    return false;
+                };
+                fp = value;
+            }
+            let found = without_signature(found);
+            let return_address = self.returns.original(found).unwrap_or(found);
+            (at, sp) = (return_address.wrapping_sub(1), cfa);
+        }
+        sp == end
     }
 
     fn all_registers(&self) -> RegisterSet {
