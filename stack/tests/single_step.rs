@@ -158,7 +158,7 @@ impl Stepper {
         let (sp, pc) = (context.sp(), context.pc());
         let memory = memories(self.system.clone(), self.goroutine);
         let top = memory.read(sp).unwrap_or(0);
-        let side = self.side_of(sp);
+        let side = self.side_of(sp, pc);
         let old_side = std::mem::replace(&mut self.side, side);
         let last = self.last.replace((sp, pc, top));
         if old_side != self.side {
@@ -211,11 +211,13 @@ impl Stepper {
 
     /// The side that this stack pointer belongs to. The scheduler's frames older than `run` are
     /// above where calls out begin that are in no callback.
-    fn side_of(&mut self, sp: usize) -> usize {
+    fn side_of(&mut self, sp: usize, pc: usize) -> usize {
+        // A call out begins on the system stack where the scheduler's frames end.
+        let calls_out = (asm::call_system_address()..asm::native_return_pc()).contains(&pc);
         // SAFETY: the thread's own machine.
         let Some(machine) = (unsafe { asm::current().as_ref() }) else { return SCHEDULER };
         self.run_sp = self.run_sp.max(machine.system_sp.load(Relaxed));
-        let older = self.system.contains(&sp) && sp >= self.run_sp;
+        let older = self.system.contains(&sp) && sp >= self.run_sp && !calls_out;
         match machine.goroutine.load(Relaxed) {
             _ if older => SCHEDULER,
             // A call out by which the goroutine leaves empties the word before it switches.

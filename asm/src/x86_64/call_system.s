@@ -20,15 +20,10 @@ stackmark_call_system:
     mov r13, rsp                                // r13 = this part on G while stack_hi is r14
     mov rcx, r14
     sub rcx, rsp                                // rcx = depth
-    mov rdx, qword ptr [rbx + {m_system_sp}]
-    lea r8, [rdx - 32]
-    and r8, -16
-    mov qword ptr [r8], r12                     // S: [machine][system_sp][depth][goroutine]
-    mov qword ptr [r8 + 8], rcx
-    mov qword ptr [r8 + 16], rdx
-    mov qword ptr [r8 + 24], rbx
-    mov rsp, r8                                 // on the system stack from here
+    .cfi_def_cfa_register r13
+    mov rsp, qword ptr [rbx + {m_system_sp}]    // on the system stack from here, 16-aligned
+    push rcx                                    // S: [depth]
+    push r12                                    // S: [depth][goroutine]
     stackmark_cfa_by_depth 56
-    jmp __morestack
-    .cfi_endproc
+    .cfi_endproc                                // goes on at __morestack, which comes next
     .size stackmark_call_system, .-stackmark_call_system

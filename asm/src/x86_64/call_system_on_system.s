@@ -22,11 +22,9 @@ __morestack:
     .globl stackmark_system_call_returned
     .hidden stackmark_system_call_returned
 stackmark_system_call_returned:                 // the pc of this part while native code runs
-    // Machine and goroutine come from this frame, not from registers: native code may have left
-    // younger calls by longjmp.
-    mov rbx, qword ptr [rsp + 24]
-    mov r12, qword ptr [rsp]
-    mov rcx, qword ptr [rsp + 16]
+    // Native code may have left younger calls by longjmp, with another system_sp. The registers it
+    // keeps even then.
+    lea rcx, [rsp + 16]
     mov qword ptr [rbx + {m_system_sp}], rcx
     .if {announced}
     mov r15, rax
