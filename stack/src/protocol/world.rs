@@ -4,8 +4,8 @@
 //!
 //! Invariants:
 //!
-//! 1. A machine goes inside by: store `inside`, light fence, load `stopping`. A stopper does: store
-//!    `stopping`, heavy fence, load `inside`. So either the machine sees that it must wait, or the
+//! 1. A machine goes inside by: store `inside`, light fence, load `wanted`. A stopper does: add
+//!    itself to `wanted`, heavy fence, load `inside`. So either the machine sees that it must wait, or the
 //!    stopper sees that it must wait for the machine.
 //! 2. A machine inside passes [`World::safepoint`] soon after it is asked to. The caller of
 //!    [`World::stop`] or [`World::handshake`] does the asking. The machine waits at the safepoint
@@ -19,6 +19,7 @@ use crate::protocol::sync::{
     AtomicBool, AtomicU64, AtomicUsize, Condvar, LeftOut, Mutex, Ordering, heavy_fence, left_out,
     light_fence, spin,
 };
+use std::hint::cold_path;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Gate {
     inside: AtomicBool,
-    /// The last handshake that this machine has answered.
+    /// The last handshake that this machine has answered, as `wanted` was without stoppers.
     answered: AtomicU64,
 }
 
@@ -59,10 +60,9 @@ impl Default for Gate {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct World {
-    /// The number of stoppers that want the world to stand still.
-    stopping: AtomicUsize,
-    /// The number of the last handshake begun.
-    handshake: AtomicU64,
+    /// The number of stoppers that want the world to stand still, and from [`HANDSHAKE`] on that of
+    /// the last handshake begun. In one word, so that a machine that goes inside compares once.
+    wanted: AtomicU64,
     /// The number of waiters (invariant 3). While it is not 0, a machine that goes outside
     /// notifies. Relaxed everywhere: the fences order it.
     watched: AtomicUsize,
@@ -104,6 +104,21 @@ impl Drop for Watches<'_> {
     }
 }
 
+/// One handshake in [`World::wanted`].
+const HANDSHAKE: u64 = 1 << 16;
+
+/// The number of stoppers in `wanted`.
+#[inline]
+fn stoppers(wanted: u64) -> u64 {
+    wanted % HANDSHAKE
+}
+
+/// The last handshake in `wanted`, as machines answer it.
+#[inline]
+fn handshake_of(wanted: u64) -> u64 {
+    wanted - stoppers(wanted)
+}
+
 /// How long a waiter sleeps before it asks the machines again. A request can reach a goroutine that
 /// is just leaving the machine, and be lost.
 const ASK_AGAIN: Duration = Duration::from_millis(1);
@@ -112,8 +127,7 @@ impl World {
     /// A world in which machines may run.
     pub(crate) fn new() -> Self {
         World {
-            stopping: AtomicUsize::new(0),
-            handshake: AtomicU64::new(0),
+            wanted: AtomicU64::new(0),
             watched: AtomicUsize::new(0),
             lock: Mutex::new(()),
             changed: Condvar::new(),
@@ -148,13 +162,15 @@ impl World {
         if !left_out(LeftOut::WorldFence) {
             light_fence();
         }
-        if self.stopping.load(Ordering::Acquire) != 0 {
-            return false;
-        }
-        // Invariant 4: the machine was outside just now. Acquire and Release as in `safepoint`.
-        let handshake = self.handshake.load(Ordering::Acquire);
-        if gate.answered.load(Ordering::Relaxed) != handshake {
-            gate.answered.store(handshake, Ordering::Release);
+        // Acquire: pairs with the Release of `start`, and as in `safepoint`.
+        let wanted = self.wanted.load(Ordering::Acquire);
+        if gate.answered.load(Ordering::Relaxed) != wanted {
+            cold_path();
+            if stoppers(wanted) != 0 {
+                return false;
+            }
+            // Invariant 4: the machine was outside just now. Release as in `safepoint`.
+            gate.answered.store(wanted, Ordering::Release);
         }
         true
     }
@@ -167,6 +183,7 @@ impl World {
         // Invariant 3: pairs with the heavy fences in `stop` and `handshake`.
         light_fence();
         if self.watched.load(Ordering::Relaxed) != 0 {
+            cold_path();
             self.notify();
         }
     }
@@ -176,14 +193,13 @@ impl World {
     pub(crate) fn safepoint(&self, gate: &Gate) {
         // Acquire: what the initiator wrote before the handshake (the write barrier's flag) holds
         // from here on.
-        let handshake = self.handshake.load(Ordering::Acquire);
+        let handshake = handshake_of(self.wanted.load(Ordering::Acquire));
         if gate.answered.load(Ordering::Relaxed) != handshake {
             // Release: what the machine did before its answer is visible to the initiator.
             gate.answered.store(handshake, Ordering::Release);
             self.notify();
         }
-        // Relaxed: going outside and inside again orders.
-        if self.stopping.load(Ordering::Relaxed) != 0 {
+        if self.is_stopping() {
             self.exit(gate);
             self.enter(gate);
         }
@@ -201,7 +217,7 @@ impl World {
             return;
         }
         // Release: publishes what the caller wrote before to the Acquire loads of the machines.
-        let number = self.handshake.fetch_add(1, Ordering::Release) + 1;
+        let number = handshake_of(self.wanted.fetch_add(HANDSHAKE, Ordering::Release)) + HANDSHAKE;
         let _watches = Watches::new(self);
         heavy_fence();
         let mut waiting = list();
@@ -226,7 +242,7 @@ impl World {
         waiter: &mut impl Waiter<M>,
     ) {
         // Relaxed: the fence orders it.
-        self.stopping.fetch_add(1, Ordering::Relaxed);
+        self.wanted.fetch_add(1, Ordering::Relaxed);
         let _watches = Watches::new(self);
         // Invariant 1: pairs with the light fence in `try_enter`. It also pairs with the Release of
         // `start`: what an earlier stopper did is visible.
@@ -248,26 +264,30 @@ impl World {
     /// Lets the machines run again.
     pub(crate) fn start(&self) {
         // Release: what the stopper did is visible to machines that go inside.
-        self.stopping.fetch_sub(1, Ordering::Release);
+        self.wanted.fetch_sub(1, Ordering::Release);
         self.notify();
     }
 
     /// Whether the machine has a safepoint to pass.
     pub(crate) fn wants(&self, gate: &Gate) -> bool {
         // Relaxed: the caller has fenced, and the safepoint orders.
-        self.stopping.load(Ordering::Relaxed) != 0
-            || self.handshake.load(Ordering::Relaxed) != gate.answered.load(Ordering::Relaxed)
+        self.wanted.load(Ordering::Relaxed) != gate.answered.load(Ordering::Relaxed)
+    }
+
+    /// Whether a stopper wants the world to stand still. Relaxed: the caller looks again, or goes
+    /// outside and inside, and that orders.
+    fn is_stopping(&self) -> bool {
+        stoppers(self.wanted.load(Ordering::Relaxed)) != 0
     }
 
     /// Waits while the world is stopped, outside.
     #[cold]
     pub(crate) fn wait_while_stopped(&self) {
-        // Relaxed, both: the caller looks again, and that orders.
-        if spin(|| self.stopping.load(Ordering::Relaxed) == 0) {
+        if spin(|| !self.is_stopping()) {
             return;
         }
         let mut guard = self.lock.lock();
-        while self.stopping.load(Ordering::Relaxed) != 0 {
+        while self.is_stopping() {
             guard = self.changed.wait(guard);
         }
     }
