@@ -25,8 +25,9 @@ static WORD: AtomicPtr<AtomicU32> = AtomicPtr::new((&raw const NOT_PREPARED).cas
 /// The signals whose handlers are known to lack SA_ONSTACK, as bits. Relaxed: a set.
 static KNOWN: AtomicU64 = AtomicU64::new(0);
 
+/// The word. It is the same one for the whole life of a thread that is attached.
 #[inline(always)]
-fn word() -> &'static AtomicU32 {
+pub(crate) fn word() -> &'static AtomicU32 {
     // SAFETY: the address of a static word.
     unsafe { &*WORD.load(Ordering::Relaxed) }
 }
@@ -53,9 +54,15 @@ pub(crate) fn prepare() -> Vec<i32> {
 
 /// Ends the process if something has happened that managed code must not see. Called on a thread
 /// that comes from native code, before it waits for anything.
-#[inline(always)]
+#[inline]
 pub fn check() {
-    if word().load(Ordering::Relaxed) != QUIET {
+    check_word(word());
+}
+
+/// As [`check`], by what [`word`] gives.
+#[inline(always)]
+pub(crate) fn check_word(word: &AtomicU32) {
+    if word.load(Ordering::Relaxed) != QUIET {
         act();
     }
 }

@@ -25,6 +25,10 @@ pub(crate) fn registers(at: &Sched) -> Registers {
     }
 }
 
+/// Bits of [`Goroutine::way_back`]: on its thread's own stack; native code has called back.
+const ON_THREAD: u32 = 1;
+const CALLED_BACK: u32 = 2;
+
 /// Bytes that memory is fetched by.
 const LINE: usize = 64;
 /// The most bytes of frames that are prefetched: goroutines that wait mostly have less.
@@ -88,9 +92,9 @@ pub struct Goroutine {
     /// On a native stack: the address of the oldest native frame, if that is known. Beyond it the
     /// thread has other things. Relaxed: written before the goroutine comes to life.
     oldest_frame: AtomicUsize,
-    /// Native code has called back since the goroutine's last return from a foreign call. Relaxed:
-    /// only the goroutine's own thread uses it.
-    pub(crate) called_back: AtomicBool,
+    /// What the goroutine has to do on its way back from a foreign call, besides becoming Running.
+    /// Relaxed: only the goroutine's own thread uses it.
+    way_back: AtomicU32,
     /// The goroutine's native call does not return to managed code. Relaxed: only the goroutine's
     /// own thread uses it.
     ends: AtomicBool,
@@ -133,7 +137,7 @@ impl Goroutine {
             scanned_in: AtomicU64::new(0),
             entered_inside: AtomicUsize::new(usize::MAX),
             oldest_frame: AtomicUsize::new(usize::MAX),
-            called_back: AtomicBool::new(false),
+            way_back: AtomicU32::new(0),
             ends: AtomicBool::new(false),
             dirty: Dirty::default(),
             argument_kind: WordKind::default(),
@@ -150,6 +154,7 @@ impl Goroutine {
         self.id.store(id, Ordering::Relaxed);
         self.fixed.store(kind == StackKind::Fixed, Ordering::Relaxed);
         self.on_thread.store(0, Ordering::Relaxed);
+        self.way_back.store(0, Ordering::Relaxed);
         // The thread of the record's last life may have ended with managed frames on its stack.
         self.header.entered.store(0, Ordering::Relaxed);
         self.requests.forget();
@@ -180,6 +185,7 @@ impl Goroutine {
         self.entered_inside.store(usize::MAX, Ordering::Relaxed);
         self.header.callback_depth.store(1, Ordering::Relaxed);
         self.on_thread.store(1, Ordering::Relaxed);
+        self.way_back.store(ON_THREAD, Ordering::Relaxed);
         self.set_bounds(stack);
     }
 
@@ -399,6 +405,28 @@ impl Goroutine {
     #[inline]
     pub(crate) fn is_on_thread(&self) -> bool {
         self.on_thread.load(Ordering::Relaxed) != 0
+    }
+
+    /// Notes that native code has called back in this foreign call.
+    #[inline]
+    pub(crate) fn has_called_back(&self) {
+        self.way_back.store(self.way_back.load(Ordering::Relaxed) | CALLED_BACK, Ordering::Relaxed);
+    }
+
+    /// Whether the way back from a foreign call is not the shortest: see [`Goroutine::way_back`].
+    #[inline]
+    pub(crate) fn has_a_longer_way_back(&self) -> bool {
+        self.way_back.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether native code has called back since the last call of this, or since the beginning.
+    #[inline]
+    pub(crate) fn take_called_back(&self) -> bool {
+        let way = self.way_back.load(Ordering::Relaxed);
+        if way & CALLED_BACK != 0 {
+            self.way_back.store(way - CALLED_BACK, Ordering::Relaxed);
+        }
+        way & CALLED_BACK != 0
     }
 
     /// On a native stack: sets the place of the youngest native call that has called managed code

@@ -17,6 +17,8 @@ __morestack:
     mov rdi, r15
     mov rsi, rbp
     mov rbp, qword ptr [r12 + {g_sched_fp}]     // the chain of frame pointers
+    mov rcx, qword ptr [rip + stackmark_machine@GOTTPOFF]
+    mov rbx, qword ptr fs:[rcx]                 // rbx = machine again
     .endif
     call rax
     .globl stackmark_system_call_returned

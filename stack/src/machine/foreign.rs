@@ -8,6 +8,7 @@ use crate::protocol::Status;
 use crate::runtime::{Activity, Span};
 use crate::scan;
 use stackmark_asm as asm;
+use std::hint::cold_path;
 use std::sync::atomic::Ordering;
 
 /// A [foreign call](Caller::foreign) that [`Caller::enter_foreign`] has begun. Dropping the value
@@ -26,19 +27,15 @@ struct BackInside<'m>(Caller<'m>);
 impl Drop for BackInside<'_> {
     #[inline]
     fn drop(&mut self) {
-        let (record, goroutine) = (self.0.record, self.0.goroutine());
-        record.back_inside(goroutine, Status::Foreign);
-        if goroutine.is_on_thread() {
-            record.foreign_calls.remove();
-        }
-        // Relaxed: only the goroutine's own thread uses it.
-        let called_back = &goroutine.called_back;
-        if called_back.load(Ordering::Relaxed) {
-            called_back.store(false, Ordering::Relaxed);
-            // The scan may rest at this foreign call, where no barrier can lie.
-            scan::come_back(&record.runtime, goroutine, self.0.depth());
-        }
+        // By value: the address of a local would keep that in memory on every way, and a store
+        // takes more of a foreign call than anything else.
+        end_foreign_out_of_line(self.0);
     }
+}
+
+#[inline(never)]
+fn end_foreign_out_of_line(caller: Caller<'_>) {
+    caller.end_foreign();
 }
 
 type Function = unsafe extern "C-unwind" fn(usize, usize, usize, usize, usize, usize) -> usize;
@@ -52,13 +49,18 @@ impl<'m> Caller<'m> {
     /// If the goroutine is InForeign: foreign calls do not nest but over a callback.
     #[inline]
     pub fn foreign<R>(self, f: impl FnOnce() -> R) -> R {
-        // Two values where they are dropped: a `ForeignCall` would be moved through memory, which
-        // takes 1 of 12 ns.
         // In this frame: those of `f` are younger.
         let place = asm::stack_pointer();
-        let _span = self.begin_foreign(|| place);
-        let _back = BackInside(self);
-        f()
+        self.prepare_foreign(|| place);
+        let (observed, goroutine) = (self.runtime().observed(), self.goroutine());
+        let _span = observed.span_within(Activity::ForeignCall, || goroutine.id());
+        self.record.go_outside(goroutine);
+        let back = BackInside(self);
+        let result = f();
+        // The guard is for unwinding alone. This is inlined.
+        std::mem::forget(back);
+        self.end_foreign();
+        result
     }
 
     /// Begins a [foreign call](Caller::foreign), for native code that cannot give a closure.
@@ -72,26 +74,49 @@ impl<'m> Caller<'m> {
     #[inline]
     pub unsafe fn enter_foreign(self) -> ForeignCall<'m> {
         // A place in no younger native frame: the value may be anywhere.
-        let span = self.begin_foreign(|| self.place_of_call());
+        self.prepare_foreign(|| self.place_of_call());
+        let span = self.runtime().observed().span(Activity::ForeignCall, self.goroutine().id());
+        self.record.go_outside(self.goroutine());
         ForeignCall { _back: BackInside(self), _span: span }
     }
 
-    /// The goroutine becomes InForeign. On a native stack, what is younger than `place` belongs to
-    /// the call.
+    /// The goroutine is about to become InForeign. On a native stack, what is younger than `place`
+    /// belongs to the call.
     #[inline]
-    fn begin_foreign(&self, place: impl FnOnce() -> usize) -> Span {
+    fn prepare_foreign(&self, place: impl FnOnce() -> usize) {
         self.assert_not_foreign();
         if self.goroutine().is_on_thread() {
+            cold_path();
             self.begin_foreign_on_thread(place);
         }
-        let span = self.runtime().observed().span(Activity::ForeignCall, self.goroutine().id());
-        self.record.go_outside(self.goroutine());
-        span
+    }
+
+    /// The goroutine comes back from its foreign call.
+    #[inline(always)]
+    fn end_foreign(self) {
+        let (record, goroutine) = (self.record, self.goroutine());
+        record.back_inside(goroutine, Status::Foreign);
+        if goroutine.has_a_longer_way_back() {
+            cold_path();
+            if goroutine.is_on_thread() {
+                record.foreign_calls.remove();
+            }
+            if goroutine.take_called_back() {
+                self.end_foreign_with_callback();
+            }
+        }
+    }
+
+    /// The same where native code has called back. The scan may rest at this foreign call, where no
+    /// barrier can lie.
+    #[cold]
+    fn end_foreign_with_callback(self) {
+        scan::come_back(self.runtime(), self.goroutine(), self.depth());
     }
 
     /// # Panics
     /// If managed code has called the native code otherwise than by `call_native`.
-    #[inline]
+    #[inline(always)]
     fn begin_foreign_on_thread(&self, place: impl FnOnce() -> usize) {
         assert!(
             self.has_anchor(),
@@ -224,7 +249,7 @@ impl<'m> Caller<'m> {
                     pc == asm::resume_pc() || goroutine.is_on_thread(),
                     "a callback's return slot holds a place in call_system"
                 );
-                goroutine.called_back.store(true, Ordering::Relaxed);
+                goroutine.has_called_back();
                 self.0.record.go_outside(goroutine);
             }
         }

@@ -110,7 +110,7 @@ impl Caller<'_> {
         let outermost = left.entered == 0;
         if outermost || record.foreign_calls.youngest().is_some_and(|place| place < left.anchor.sp)
         {
-            goroutine.called_back.store(true, Ordering::Relaxed);
+            goroutine.has_called_back();
             record.go_outside(goroutine);
         } else {
             record.end_lib_call();

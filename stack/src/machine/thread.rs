@@ -19,7 +19,7 @@ use std::ffi::c_void;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 /// What [`asm::leave`] makes [`asm::run`] return: the goroutine has ended.
@@ -43,6 +43,8 @@ pub(crate) struct ThreadRecord {
     /// The host's word for this machine: see `Host::machine_attached`. `None` until the host has
     /// heard of it.
     word: Cell<Option<usize>>,
+    /// What [`alarm::check`] looks at.
+    alarm: &'static AtomicU32,
     /// The library call under way.
     pub(crate) lib_call: Cell<LibCall>,
     /// On a native stack: where the foreign calls under way have begun.
@@ -94,6 +96,7 @@ impl ThreadRecord {
             system: os::thread_stack(),
             running: Cell::new(None),
             word: Cell::new(None),
+            alarm: alarm::word(),
             lib_call: Cell::default(),
             foreign_calls: Places::default(),
             entries: Places::default(),
@@ -232,15 +235,16 @@ impl ThreadRecord {
     /// Ends what `Inside` has proven until now.
     #[inline]
     pub(crate) fn break_off(&self) {
-        let times = &self.entry.times_away;
-        times.store(times.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.entry.break_off();
     }
 
     /// Goes outside with the goroutine that runs here.
     #[inline]
     pub(crate) fn leave_world(&self) {
-        self.break_off();
-        self.runtime.world.exit(&self.entry.gate);
+        // Loaded before the stores, behind which the compiler would load them again.
+        let (world, entry) = (&self.runtime.world, &*self.entry);
+        entry.break_off();
+        world.exit(&entry.gate);
     }
 
     /// Goes outside with `goroutine`, which becomes InForeign.
@@ -252,14 +256,18 @@ impl ThreadRecord {
 
     /// Makes `goroutine` Running on this thread again. Leaves the poll word, which has the requests
     /// that came meanwhile.
-    #[inline]
+    // Always: a foreign call is so short that a call of this would be a part of it that counts.
+    #[inline(always)]
     pub(crate) fn back_inside(&self, goroutine: &Goroutine, from: Status) {
-        alarm::check();
+        alarm::check_word(self.alarm);
         let runtime = &*self.runtime;
-        let entered = runtime.world.try_enter(&self.entry.gate);
-        let started = entered && goroutine.try_start(from);
-        if !started || !scan::is_dirty(runtime, goroutine) {
-            self.back_inside_slowly(goroutine, from, entered, started);
+        // One test after another: so the frequent way is one without jumps.
+        if !runtime.world.try_enter(&self.entry.gate) {
+            self.back_inside_slowly(goroutine, from, false, false);
+        } else if !goroutine.try_start(from) {
+            self.back_inside_slowly(goroutine, from, true, false);
+        } else if !scan::is_dirty(runtime, goroutine) {
+            self.back_inside_slowly(goroutine, from, true, true);
         }
     }
 

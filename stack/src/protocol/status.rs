@@ -23,6 +23,7 @@
 use crate::protocol::sync::{
     AtomicU32, LeftOut, Mutex, MutexGuard, Ordering, heavy_fence, left_out, light_fence,
 };
+use std::hint::cold_path;
 use std::mem::offset_of;
 
 /// What a goroutine is doing.
@@ -144,7 +145,7 @@ impl StatusWord {
     /// From InForeign to Running; false while the goroutine is held.
     #[inline]
     fn try_return(&self) -> bool {
-        assert_ne!(self.foreign.load(Ordering::Relaxed), 0, "a goroutine returns twice");
+        assert!(self.foreign.load(Ordering::Relaxed) != 0, "a goroutine returns twice");
         self.foreign.store(0, Ordering::Relaxed);
         // Invariant 3: pairs with the fence in try_hold_foreign.
         if !left_out(LeftOut::ForeignFence) {
@@ -154,6 +155,7 @@ impl StatusWord {
         if self.held.load(Ordering::Acquire) == 0 {
             return true;
         }
+        cold_path();
         // Release: as in `stop`; the frames have not changed since.
         self.foreign.store(1, Ordering::Release);
         false

@@ -4,6 +4,7 @@ use crate::goroutine::Goroutine;
 use crate::protocol::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, fence};
 use crate::protocol::{StackScan, Status};
 use std::collections::VecDeque;
+use std::hint::cold_path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -212,7 +213,11 @@ impl CycleState {
     #[inline]
     pub(crate) fn is_dirty(&self, goroutine: &Goroutine) -> bool {
         let cycle = self.watched();
-        cycle == 0 || goroutine.dirty.is_marked(cycle)
+        if cycle == 0 {
+            return true;
+        }
+        cold_path();
+        goroutine.dirty.is_marked(cycle)
     }
 
     /// Marks a goroutine that has become Running: from now on it may change what was scanned.

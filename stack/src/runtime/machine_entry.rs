@@ -54,6 +54,13 @@ impl MachineEntry {
         self.hits.store(hits + 1, Ordering::Release);
     }
 
+    /// Counts one more of [`MachineEntry::times_away`].
+    #[inline]
+    pub(crate) fn break_off(&self) {
+        let times = &self.times_away;
+        times.store(times.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
     /// Adds what was counted here since the last call to the runtime's counters. The caller has the
     /// lock of the registry.
     pub(super) fn gather(&self, counters: &Counters) {

@@ -1,6 +1,7 @@
 //! Observation: which activity each thread is in, from its beginning to its end.
 
 use super::under_lock::under_lock;
+use std::hint::cold_path;
 use std::sync::{Arc, OnceLock};
 
 const OBSERVER: &str = "an observer";
@@ -88,6 +89,24 @@ impl std::fmt::Debug for Span {
     }
 }
 
+/// As [`Span`], where the place of the observer outlives it. It owns nothing, so a function keeps
+/// it in a register: a [`Span`] would be in memory for its destructor.
+#[must_use]
+pub(crate) struct SpanWithin<'o> {
+    /// There if there is an observer.
+    observed: Option<&'o Observed>,
+    activity: Activity,
+}
+
+impl Drop for SpanWithin<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(observed) = self.observed {
+            observed.end(self.activity);
+        }
+    }
+}
+
 impl Observed {
     /// Installs the observer. It does not see the beginning and the end of
     /// activities that have begun before.
@@ -103,23 +122,41 @@ impl Observed {
     pub fn span(&self, activity: Activity, goroutine: u64) -> Span {
         match self.0.get() {
             None => Span { observed: None, activity },
-            Some(observer) => self.begin(&**observer, activity, goroutine),
+            Some(observer) => {
+                begin(&**observer, activity, goroutine);
+                Span { observed: Some(self.clone()), activity }
+            }
         }
     }
 
-    // Both are cold: without an observer a foreign call takes less time than a call of these.
-    #[cold]
-    fn begin(&self, observer: &dyn Observer, activity: Activity, goroutine: u64) -> Span {
-        under_lock(OBSERVER, || observer.begin(activity, goroutine));
-        Span { observed: Some(self.clone()), activity }
+    /// As [`Observed::span`]. Asks for the goroutine's number only if there is an observer.
+    #[inline]
+    pub(crate) fn span_within(
+        &self,
+        activity: Activity,
+        goroutine: impl FnOnce() -> u64,
+    ) -> SpanWithin<'_> {
+        let observed = self.0.get().map(|observer| {
+            cold_path();
+            begin(&**observer, activity, goroutine());
+            self
+        });
+        SpanWithin { observed, activity }
     }
 
+    // Cold, as `begin`.
     #[cold]
     fn end(&self, activity: Activity) {
         if let Some(observer) = self.0.get() {
             under_lock(OBSERVER, || observer.end(activity));
         }
     }
+}
+
+// Without an observer a foreign call takes less time than a call of this.
+#[cold]
+fn begin(observer: &dyn Observer, activity: Activity, goroutine: u64) {
+    under_lock(OBSERVER, || observer.begin(activity, goroutine));
 }
 
 impl Drop for Span {

@@ -16,6 +16,7 @@
 
 use super::counts::count_membarrier;
 use crate::{ending, os};
+use std::hint::cold_path;
 use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
@@ -51,6 +52,7 @@ pub fn light_fence() {
     if LIGHT.load(Ordering::Relaxed) {
         compiler_fence(Ordering::SeqCst);
     } else {
+        cold_path();
         fence(Ordering::SeqCst);
     }
 }
