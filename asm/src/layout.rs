@@ -123,6 +123,10 @@ pub struct MachineHeader {
     /// What [`call_native`](crate::call_native) calls on its way back to managed code, by a return
     /// or an exception, where `watch` asks for it: a [`WatchFn`].
     pub on_watched: AtomicUsize,
+    /// The address of a byte, or 0. While the byte is 0, managed code uses no vector registers but
+    /// the low 128 bits of the first sixteen, and none for masks: a hit keeps those alone, where
+    /// that is shorter. With 0 for the address a hit keeps all that the processor has.
+    pub wide_vectors: AtomicUsize,
 }
 
 /// What the frame of [`enter_managed`](crate::enter_managed) keeps, at its stack pointer. It is the
@@ -230,6 +234,8 @@ offsets! {
     M_PASSING = MachineHeader.passing @ 64;
     /// Offset of [`MachineHeader::on_watched`].
     M_ON_WATCHED = MachineHeader.on_watched @ 72;
+    /// Offset of [`MachineHeader::wide_vectors`].
+    M_WIDE_VECTORS = MachineHeader.wide_vectors @ 80;
 }
 
 impl GoroutineHeader {
@@ -277,6 +283,7 @@ impl MachineHeader {
             run_saved: AtomicUsize::new(0),
             passing: AtomicUsize::new(0),
             on_watched: AtomicUsize::new(0),
+            wide_vectors: AtomicUsize::new(0),
         }
     }
 }

@@ -15,7 +15,7 @@ mod snapshot;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::frame::FrameKind;
@@ -65,6 +65,9 @@ impl Announced {
 pub struct Code {
     published: Rcu<Published>,
     writer: Mutex<Writer>,
+    /// See [`Code::wide_vectors`]. Relaxed: code is called after its registration, and what hands
+    /// its address to another thread orders this, too.
+    wide_vectors: AtomicBool,
 }
 
 /// The state of writers.
@@ -87,7 +90,17 @@ impl Code {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let code = NEXT.fetch_add(1, Ordering::Relaxed);
         let published = Published { code, ..Published::default() };
-        Code { published: Rcu::new(published), writer: Mutex::default() }
+        Code {
+            published: Rcu::new(published),
+            writer: Mutex::default(),
+            wide_vectors: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether a region has ever been registered without [`Region::narrow_vectors`]: set before its
+    /// code can be called.
+    pub fn wide_vectors(&self) -> &AtomicBool {
+        &self.wide_vectors
     }
 
     /// Registers managed code: compiles its CFI, builds its safepoint table, and makes it known to
@@ -133,6 +146,9 @@ impl Code {
             CompiledRegion::compile(region).map_err(failed)
         };
         let compiled = regions.iter().map(compile).collect::<Result<Vec<_>, _>>()?;
+        if regions.iter().any(|region| !region.narrow_vectors) {
+            self.wide_vectors.store(true, Ordering::Relaxed);
+        }
         let has_rules: Vec<bool> = compiled.iter().map(CompiledRegion::has_rules).collect();
         let mut writer = self.lock();
         self.replace(&mut writer, |next| {

@@ -43,6 +43,11 @@ pub struct Region {
     /// The largest `cfa_offset` that a safepoint may have, in bytes. A region with a larger frame
     /// is refused, and so is one with a frame whose size is not known before it is walked.
     pub max_frame: Option<u32>,
+    /// Its functions use no vector registers but the low 128 bits of the first sixteen, and no
+    /// masks: what they return and keep for their callers is not elsewhere. Cranelift's code is so.
+    /// A hit of a return barrier, which keeps registers, then has less to keep, while all regions
+    /// of a [`Code`](crate::Code) are so.
+    pub narrow_vectors: bool,
     /// What else in the process is told of it.
     pub announce: Announce,
 }

@@ -3,7 +3,8 @@
 //   S: +256  vectors                       G: +96  CFA, the stack pointer of the frame returned to
 //      +192  k0 ... k7                        +88  the slot: stub + 6, later the return address
 //       +64  x87 state                         +0  rbx ... rax
-//       +16  whether there is any
+//       +20  kind of the vectors that are kept
+//       +16  whether there is any x87 state
 //        +8  depth
 //        +0  goroutine <- rsp, 64-aligned
 //
@@ -31,10 +32,17 @@ barrier_on_system:
     // results.
     fnstsw ax
     and eax, 0x3800
-    mov qword ptr [rsp + 16], rax
+    mov dword ptr [rsp + 16], eax
     je 2f
     fnsave [rsp + 64]                           // saves the stack and leaves it empty
 2:  mov eax, dword ptr [rip + stackmark_vector_kind]
+    mov rcx, qword ptr [rbx + {m_wide_vectors}]
+    test rcx, rcx
+    je 2f
+    cmp byte ptr [rcx], 0
+    jne 2f
+    xor eax, eax                                // managed code uses no others
+2:  mov dword ptr [rsp + 20], eax               // what the byte says may change meanwhile
     cmp eax, {kind_avx}
     jb 5f
     je 4f
@@ -77,7 +85,7 @@ barrier_on_system:
     mov rdi, r12
     stackmark_announce goroutine
     .endif
-    mov eax, dword ptr [rip + stackmark_vector_kind]
+    mov eax, dword ptr [rsp + 20]
     cmp eax, {kind_avx}
     jb 5f
     je 4f
@@ -97,7 +105,7 @@ barrier_on_system:
 5:  .irp r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
     movaps xmm\r, xmmword ptr [rsp + 256 + 16 * \r]
     .endr
-7:  cmp qword ptr [rsp + 16], 0
+7:  cmp dword ptr [rsp + 16], 0
     je 5f
     frstor [rsp + 64]
 5:  mov rax, qword ptr [rsp]

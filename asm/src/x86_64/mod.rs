@@ -197,6 +197,7 @@ global_asm!(
     m_on_hit = const M_ON_HIT,
     m_passing = const M_PASSING,
     m_on_watched = const M_ON_WATCHED,
+    m_wide_vectors = const M_WIDE_VECTORS,
     m_run_pc = const M_RUN_PC,
     m_run_fp = const M_RUN_FP,
     m_run_saved = const M_RUN_SAVED,

@@ -278,7 +278,9 @@ typedef struct stackmark_region {
     uint32_t max_frame;                    /* a larger cfa_offset is refused, in bytes; 0: none */
     uint32_t hide_from_debugger;           /* gdb is not told */
     uint32_t hide_from_unwinder;           /* the system's unwinder is not: no exception passes */
-    uint32_t reserved;
+    uint32_t narrow_vectors;               /* the code keeps nothing in vectors beyond 128 bits, nor
+                                              in xmm16 and above, and so is called: hits are quicker
+                                              where all code says so */
     uintptr_t eh_frame_address;            /* where .eh_frame lies, if its pointers are relative to
                                               that, as LLVM's are; the system's unwinder is not told
                                               then, since LLVM's JITs do that; 0: absolute */

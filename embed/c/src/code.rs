@@ -33,7 +33,7 @@ pub(crate) struct RegionTable {
     pub(crate) max_frame: u32,
     pub(crate) hide_from_debugger: u32,
     pub(crate) hide_from_unwinder: u32,
-    pub(crate) reserved: u32,
+    pub(crate) narrow_vectors: u32,
     pub(crate) eh_frame_address: usize,
     pub(crate) llvm_stackmaps: *const u8,
     pub(crate) llvm_stackmaps_length: usize,
@@ -144,6 +144,7 @@ unsafe fn converted(table: &RegionTable) -> Result<Region, Failure> {
                 table.llvm_stackmaps_bias,
             )?,
             max_frame: (table.max_frame != 0).then_some(table.max_frame),
+            narrow_vectors: table.narrow_vectors != 0,
             announce: Announce {
                 debugger: table.hide_from_debugger == 0,
                 system_unwinder: table.hide_from_unwinder == 0,

@@ -419,6 +419,8 @@ impl Module {
         let mut region = Region {
             name: std::mem::take(&mut self.options.name),
             max_frame: u32::try_from(self.options.max_frame).ok(),
+            // Cranelift has no types of more than 128 bits.
+            narrow_vectors: true,
             ..Region::default()
         };
         let file: Arc<str> = std::mem::take(&mut self.options.file).into();

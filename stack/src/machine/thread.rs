@@ -109,6 +109,8 @@ impl ThreadRecord {
         header.on_hit.store(runtime.entry_points.on_hit, Ordering::Relaxed);
         header.on_leapfrog.store(runtime.entry_points.on_leapfrog, Ordering::Relaxed);
         header.on_watched.store(runtime.entry_points.on_watched, Ordering::Relaxed);
+        let wide = runtime.code.wide_vectors().as_ptr();
+        header.wide_vectors.store(wide as usize, Ordering::Relaxed);
         header.host.store(record.as_ptr() as usize, Ordering::Relaxed);
         os::set_thread_end(record.as_ptr().cast(), thread_ends);
         // SAFETY: the record stays in place until the thread is detached. No managed frame is on

@@ -18,7 +18,8 @@ pub(crate) fn hit(
     goroutine: &Goroutine,
     (slot, stub, fp): (usize, usize, usize),
 ) {
-    let _span = runtime.statistics.observed.span(Activity::BarrierHit, goroutine.id());
+    let observed = &runtime.statistics.observed;
+    let _span = observed.span_within(Activity::BarrierHit, || goroutine.id());
     let bounds = goroutine.bounds();
     let depth = bounds.end - slot;
     let mut scan = goroutine.scan_lock();
