@@ -311,8 +311,10 @@ pub enum LeftOut {
     ForeignFence,
     /// The handshake before the first stack is scanned.
     Handshake,
-    /// The fence between `inside` and `stopping`.
+    /// The fence between `inside` and `wanted`.
     WorldFence,
+    /// A thread that waits for machines fences before it takes one to be outside.
+    OutsideFence,
     /// The heavy fence between the hint that a thread can be woken and the queues.
     WakeFence,
     /// A buffer of the write barrier is handed over before it leaves the list of buffers.

@@ -5,15 +5,22 @@
 //! Invariants:
 //!
 //! 1. A machine goes inside by: store `inside`, light fence, load `wanted`. A stopper does: add
-//!    itself to `wanted`, heavy fence, load `inside`. So either the machine sees that it must wait, or the
-//!    stopper sees that it must wait for the machine.
+//!    itself to `wanted`, heavy fence, load `inside`. So either the machine sees that it must wait,
+//!    or the stopper sees that it must wait for the machine.
 //! 2. A machine inside passes [`World::safepoint`] soon after it is asked to. The caller of
 //!    [`World::stop`] or [`World::handshake`] does the asking. The machine waits at the safepoint
 //!    while the world is stopped.
 //! 3. A waiter counts itself in `watched` before the same heavy fence. So a machine that goes
-//!    outside sees that it must notify, or the waiter sees it outside: one fence serves both.
+//!    outside sees that it must notify, or the waiter sees it outside: one fence serves both. A
+//!    waiter does not sleep before that fence.
 //! 4. A ragged handshake ends when every machine has been outside or at a safepoint since it began,
 //!    each at a moment of its own.
+//! 5. Handshakes and stops have numbers, in one order: each adds to `wanted`. A machine that has
+//!    *answered* one at a safepoint has read it from `wanted`, and later reads show no older value.
+//!    So an answer needs no fence: whether the waiter sees it or not, it is true. A machine that
+//!    has answered a stop goes outside and stays there. Only that a machine is outside without an
+//!    answer is known by the fence of invariant 1 alone. A waiter makes it when it meets such a
+//!    machine, or has waited for answers for some time.
 
 use crate::protocol::sync::{
     AtomicBool, AtomicU64, AtomicUsize, Condvar, LeftOut, Mutex, Ordering, heavy_fence, left_out,
@@ -27,7 +34,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Gate {
     inside: AtomicBool,
-    /// The last handshake that this machine has answered, as `wanted` was without stoppers.
+    /// The last handshake or stop that this machine has answered, as it is in `wanted`.
     answered: AtomicU64,
 }
 
@@ -35,6 +42,12 @@ impl Gate {
     /// A machine that is outside.
     pub(crate) fn new() -> Self {
         Gate { inside: AtomicBool::new(false), answered: AtomicU64::new(0) }
+    }
+
+    /// Whether the machine has answered the handshake or stop with this number.
+    fn has_answered(&self, number: u64) -> bool {
+        // Acquire: pairs with the Release stores of `answered`.
+        self.answered.load(Ordering::Acquire) >= number
     }
 
     /// Whether the machine is inside.
@@ -60,8 +73,8 @@ impl Default for Gate {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct World {
-    /// The number of stoppers that want the world to stand still, and from [`HANDSHAKE`] on that of
-    /// the last handshake begun. In one word, so that a machine that goes inside compares once.
+    /// The number of stoppers that want the world to stand still, and from [`EVENT`] on that of the
+    /// last handshake or stop begun. In one word, so that a machine that goes inside compares once.
     wanted: AtomicU64,
     /// The number of waiters (invariant 3). While it is not 0, a machine that goes outside
     /// notifies. Relaxed everywhere: the fences order it.
@@ -91,7 +104,7 @@ impl<M, F: FnMut(&M)> Waiter<M> for F {
 struct Watches<'w>(&'w World);
 
 impl<'w> Watches<'w> {
-    /// Followed by a heavy fence: invariant 3.
+    /// Followed by a heavy fence before the waiter sleeps: invariant 3.
     fn new(world: &'w World) -> Self {
         world.watched.fetch_add(1, Ordering::Relaxed);
         Watches(world)
@@ -104,19 +117,31 @@ impl Drop for Watches<'_> {
     }
 }
 
-/// One handshake in [`World::wanted`].
-const HANDSHAKE: u64 = 1 << 16;
+/// One handshake or stop in [`World::wanted`]. Stoppers are threads, fewer than this.
+const EVENT: u64 = 1 << 16;
 
 /// The number of stoppers in `wanted`.
 #[inline]
 fn stoppers(wanted: u64) -> u64 {
-    wanted % HANDSHAKE
+    wanted % EVENT
 }
 
-/// The last handshake in `wanted`, as machines answer it.
+/// The last handshake or stop in `wanted`, as machines answer it.
 #[inline]
-fn handshake_of(wanted: u64) -> u64 {
+fn event_of(wanted: u64) -> u64 {
     wanted - stoppers(wanted)
+}
+
+/// What a waiter finds. The greatest of all machines counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Found {
+    /// Nothing to wait for.
+    Done,
+    /// A machine inside.
+    Inside,
+    /// A machine outside that has not answered. Without a fence it may be about to go inside, and
+    /// not know what is wanted.
+    Outside,
 }
 
 /// How long a waiter sleeps before it asks the machines again. A request can reach a goroutine that
@@ -158,7 +183,7 @@ impl World {
     #[inline]
     pub(crate) fn try_enter(&self, gate: &Gate) -> bool {
         gate.inside.store(true, Ordering::Relaxed);
-        // Invariant 1: pairs with the heavy fences in `stop` and `handshake`.
+        // Invariant 1: pairs with the heavy fence in `wait_for`.
         if !left_out(LeftOut::WorldFence) {
             light_fence();
         }
@@ -180,7 +205,7 @@ impl World {
     pub(crate) fn exit(&self, gate: &Gate) {
         // Release: everything that the machine did inside is visible to the stopper.
         gate.inside.store(false, Ordering::Release);
-        // Invariant 3: pairs with the heavy fences in `stop` and `handshake`.
+        // Invariant 3: pairs with the heavy fence in `wait_for`.
         light_fence();
         if self.watched.load(Ordering::Relaxed) != 0 {
             cold_path();
@@ -193,72 +218,88 @@ impl World {
     pub(crate) fn safepoint(&self, gate: &Gate) {
         // Acquire: what the initiator wrote before the handshake (the write barrier's flag) holds
         // from here on.
-        let handshake = handshake_of(self.wanted.load(Ordering::Acquire));
-        if gate.answered.load(Ordering::Relaxed) != handshake {
+        let wanted = self.wanted.load(Ordering::Acquire);
+        let is_new = gate.answered.load(Ordering::Relaxed) != event_of(wanted);
+        if is_new {
             // Release: what the machine did before its answer is visible to the initiator.
-            gate.answered.store(handshake, Ordering::Release);
-            self.notify();
+            gate.answered.store(event_of(wanted), Ordering::Release);
         }
-        if self.is_stopping() {
+        // By the same load: the answer to a stop is that the machine goes outside.
+        if stoppers(wanted) != 0 {
             self.exit(gate);
             self.enter(gate);
+        } else if is_new {
+            self.notify();
         }
     }
 
     /// Returns when each machine in `list` has been outside or at a safepoint since the call. Has
     /// `waiter` ask each machine that has not been yet. Calls `list` after the handshake has begun:
-    /// a machine that attaches later sees its number.
+    /// a machine that attaches later sees its number. Returns whether it has taken a heavy fence.
     pub(crate) fn handshake<M: Deref<Target: AsRef<Gate>>>(
         &self,
         list: impl FnOnce() -> Vec<M>,
         waiter: &mut impl Waiter<M>,
-    ) {
+    ) -> bool {
         if left_out(LeftOut::Handshake) {
-            return;
+            return false;
         }
         // Release: publishes what the caller wrote before to the Acquire loads of the machines.
-        let number = handshake_of(self.wanted.fetch_add(HANDSHAKE, Ordering::Release)) + HANDSHAKE;
+        let number = event_of(self.wanted.fetch_add(EVENT, Ordering::Release)) + EVENT;
         let _watches = Watches::new(self);
-        heavy_fence();
         let mut waiting = list();
-        self.wait_for(waiter, |waiter| {
+        self.wait_for(waiter, |waiter, fenced| {
+            let mut found = Found::Done;
             waiting.retain(|machine| {
                 let gate: &Gate = (**machine).as_ref();
-                let waiting = gate.is_inside() && gate.answered.load(Ordering::Acquire) < number;
-                if waiting {
+                let here = if gate.has_answered(number) {
+                    Found::Done
+                } else if gate.is_inside() {
                     waiter.ask(machine);
-                }
-                waiting
+                    Found::Inside
+                } else if fenced {
+                    Found::Done
+                } else {
+                    Found::Outside
+                };
+                found = found.max(here);
+                here != Found::Done
             });
-            waiting.is_empty()
-        });
+            found
+        })
     }
 
     /// Returns when all machines in `list` are outside. They stay outside until [`World::start`].
-    /// `list` and `waiter` are as for [`World::handshake`].
+    /// `list`, `waiter` and the result are as for [`World::handshake`].
     pub(crate) fn stop<M: Deref<Target: AsRef<Gate>>>(
         &self,
         list: impl FnOnce() -> Vec<M>,
         waiter: &mut impl Waiter<M>,
-    ) {
-        // Relaxed: the fence orders it.
-        self.wanted.fetch_add(1, Ordering::Relaxed);
+    ) -> bool {
+        // Acquire: pairs with the Release of `start`. What an earlier stopper did is visible, also
+        // where there is no machine to wait for, and so no fence.
+        let number = event_of(self.wanted.fetch_add(EVENT + 1, Ordering::Acquire)) + EVENT;
         let _watches = Watches::new(self);
-        // Invariant 1: pairs with the light fence in `try_enter`. It also pairs with the Release of
-        // `start`: what an earlier stopper did is visible.
-        heavy_fence();
-        let mut waiting = list();
-        self.wait_for(waiter, |waiter| {
+        let waiting = list();
+        self.wait_for(waiter, |waiter, fenced| {
             // A machine that was outside may be inside for a moment, until `try_enter` fails. So no
             // machine leaves the list before all are outside at once.
-            waiting.iter_mut().fold(true, |done, machine| {
+            waiting.iter().fold(Found::Done, |found, machine| {
                 let gate: &Gate = (**machine).as_ref();
-                if gate.is_inside() {
+                // Looked at before `inside`: by then the machine has answered, and an older value
+                // of `inside` is not read any more.
+                let answered = gate.has_answered(number);
+                let inside = gate.is_inside();
+                if inside && !answered {
                     waiter.ask(machine);
                 }
-                done && !gate.is_inside()
+                found.max(match inside {
+                    true => Found::Inside,
+                    false if answered || fenced => Found::Done,
+                    false => Found::Outside,
+                })
             })
-        });
+        })
     }
 
     /// Lets the machines run again.
@@ -292,19 +333,36 @@ impl World {
         }
     }
 
-    /// Waits until `done` returns true. It asks the machines inside. The caller [`Watches`].
-    fn wait_for<M, W: Waiter<M>>(&self, waiter: &mut W, mut done: impl FnMut(&mut W) -> bool) {
-        if spin(|| done(waiter)) {
-            return;
+    /// Waits until `look` finds that it is done. It asks the machines inside, and is told whether
+    /// a heavy fence has come before. The caller [`Watches`], after it has written what it wants.
+    /// Returns whether there was a heavy fence.
+    fn wait_for<M, W: Waiter<M>>(
+        &self,
+        waiter: &mut W,
+        mut look: impl FnMut(&mut W, bool) -> Found,
+    ) -> bool {
+        let mut found = Found::Inside;
+        spin(|| {
+            found = look(waiter, left_out(LeftOut::OutsideFence));
+            found != Found::Inside
+        });
+        if found == Found::Done {
+            return false;
+        }
+        // Invariants 1, 3 and 5: pairs with the light fences in `try_enter` and `exit`.
+        heavy_fence();
+        if found == Found::Outside && spin(|| look(waiter, true) == Found::Done) {
+            return true;
         }
         loop {
             let guard = self.lock.lock();
-            if done(waiter) {
+            if look(waiter, true) == Found::Done {
                 break;
             }
             drop(self.changed.wait_for(guard, ASK_AGAIN));
             waiter.between_looks();
         }
+        true
     }
 
     fn notify(&self) {

@@ -40,6 +40,13 @@ fn loom_twin_of_a_stop_without_fences() {
     the_world_stops();
 }
 
+#[test]
+#[should_panic]
+fn loom_twin_of_a_stop_that_takes_a_machine_to_be_outside() {
+    leave_out(LeftOut::OutsideFence);
+    the_world_stops();
+}
+
 fn the_world_stops() {
     bounded(3, || {
         let m = modelled();
@@ -65,6 +72,17 @@ fn the_world_stops() {
 
 #[test]
 fn loom_a_handshake_makes_everyone_see_what_was_written_before() {
+    everyone_sees_what_was_written_before();
+}
+
+#[test]
+#[should_panic]
+fn loom_twin_of_a_handshake_that_takes_a_machine_to_be_outside() {
+    leave_out(LeftOut::OutsideFence);
+    everyone_sees_what_was_written_before();
+}
+
+fn everyone_sees_what_was_written_before() {
     bounded(3, || {
         let m = modelled();
         let machine = m.clone();
@@ -114,7 +132,7 @@ fn loom_an_answer_on_the_way_in_shows_what_the_machine_did_before() {
     });
 }
 
-/// A stopper sees what an earlier one did, though no machine ran between.
+/// A stopper sees what an earlier one did, though there is no machine.
 #[test]
 fn loom_a_stopper_sees_what_an_earlier_one_did() {
     bounded(3, || {
@@ -123,14 +141,14 @@ fn loom_a_stopper_sees_what_an_earlier_one_did() {
         let done = Arc::new(AtomicBool::new(false));
         let is_done = done.clone();
         let thread = thread::spawn(move || {
-            other.world.stop(|| vec![&other.gates[0]], &mut |_: &_| {});
+            other.world.stop(Vec::<&Gate>::new, &mut |_: &_| {});
             // SAFETY: loom checks that no other thread is there.
             other.heap.with_mut(|heap| unsafe { *heap += 1 });
             other.world.start();
             is_done.store(true, Ordering::Relaxed);
         });
         if done.load(Ordering::Relaxed) {
-            m.world.stop(|| vec![&m.gates[0]], &mut |_: &_| {});
+            m.world.stop(Vec::<&Gate>::new, &mut |_: &_| {});
             // SAFETY: as above.
             m.heap.with(|heap| unsafe { assert_eq!(*heap, 1) });
             m.world.start();

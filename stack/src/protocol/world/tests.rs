@@ -64,8 +64,8 @@ fn a_stop_asks_those_inside_until_all_are_outside_at_once() {
     world.exit(&gates[0]);
     assert!(gates.iter().all(|gate| world.wants(gate)));
     world.start();
-    assert!(!gates.iter().any(|gate| world.wants(gate)));
-    assert!(world.try_enter(&gates[2]));
+    assert!(gates.iter().all(|gate| world.wants(gate)), "each answers on its way in");
+    assert!(world.try_enter(&gates[2]) && !world.wants(&gates[2]));
 }
 
 /// What goes outside has to notify then, which takes a lock.
@@ -96,13 +96,15 @@ fn machines_are_watched_only_while_a_thread_waits_for_them() {
 #[test]
 fn the_world_is_stopped_until_each_of_two_stoppers_has_started_it() {
     let (world, gate) = (World::new(), Gate::new());
-    (0..2).for_each(|_| world.stop(Vec::<&Gate>::new, &mut |_: &_| {}));
+    for _ in 0..2 {
+        world.stop(Vec::<&Gate>::new, &mut |_: &_| {});
+    }
     for stoppers in [2, 1] {
         assert!(world.wants(&gate) && !world.try_enter(&gate), "{stoppers} are left");
         world.exit(&gate);
         world.start();
     }
-    assert!(!world.wants(&gate) && world.try_enter(&gate));
+    assert!(world.try_enter(&gate) && !world.wants(&gate));
 }
 
 #[test]
@@ -116,6 +118,28 @@ fn a_machine_at_a_safepoint_waits_outside_until_the_world_starts() {
     world.start();
     machine.join().expect("no panic");
     assert!(gate.is_inside());
+}
+
+/// The fence takes longer than all the rest where the machines run.
+#[test]
+fn a_waiter_fences_only_for_a_machine_that_is_outside() {
+    let world = World::new();
+    let gates = [inside(&world), inside(&world), Gate::new()];
+    let handshake = |gates: &[Gate]| {
+        world.handshake(|| gates.iter().collect(), &mut |gate: &&Gate| world.safepoint(gate))
+    };
+    let stop = |gates: &[Gate]| {
+        let fenced = world.stop(|| gates.iter().collect(), &mut |gate: &&Gate| {
+            // A safepoint, but for the wait.
+            gate.answered.store(event_of(world.wanted.load(Ordering::Relaxed)), Ordering::Relaxed);
+            world.exit(gate);
+        });
+        world.start();
+        gates[..2].iter().for_each(|gate| world.enter(gate));
+        fenced
+    };
+    assert!(!handshake(&gates[..2]) && handshake(&gates));
+    assert!(!stop(&gates[..2]) && stop(&gates));
 }
 
 #[test]
