@@ -10,11 +10,25 @@
 use stackmark_asm::{self as asm, barrier, layout::*};
 use std::cell::Cell;
 use std::ffi::c_void;
+use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 mod arch;
 
 arch::assembly!("barrier.s");
+
+// Functions without a landing pad, and with one.
+std::arch::global_asm!(
+    ".type without_landing_pad,@function",
+    "without_landing_pad: ret",
+    ".type with_landing_pad,@function",
+    "with_landing_pad: bti c",
+    "ret",
+);
+unsafe extern "C" {
+    safe fn without_landing_pad();
+    safe fn with_landing_pad();
+}
 
 type Function = unsafe extern "C-unwind" fn(usize) -> usize;
 unsafe extern "C-unwind" {
@@ -119,4 +133,48 @@ fn an_exception_passes_signed_stubs() {
         *caught.unwrap_err().downcast::<usize>().unwrap()
     }
     assert_eq!(on_goroutine(managed, 3), [99, 0, 3]);
+}
+
+/// The control of all tests that run where it is not skipped.
+#[test]
+fn a_processor_that_checks_refuses_a_jump_without_a_landing_pad() {
+    static REFUSED_AT: AtomicUsize = AtomicUsize::new(0);
+    /// The two bits that say that the last instruction was a jump.
+    const BTYPE: u64 = 3 << 10;
+    /// Goes on behind the call.
+    extern "C" fn on_refusal(_signal: i32, _info: *mut c_void, context: *mut libc::ucontext_t) {
+        let state = unsafe { &mut (*context).uc_mcontext };
+        REFUSED_AT.store(state.pc as usize, Relaxed);
+        state.pc = state.regs[30];
+        state.pstate &= !BTYPE;
+    }
+    if std::env::var_os("STACKMARK_TEST_GUARDED").is_none() {
+        eprintln!("skipped: built without landing pads");
+        return;
+    }
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = on_refusal as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO;
+    assert_eq!(unsafe { libc::sigaction(libc::SIGILL, &action, std::ptr::null_mut()) }, 0);
+    let is_refused_at = |address: usize| {
+        let function = unsafe { std::mem::transmute::<usize, extern "C" fn()>(address) };
+        black_box(function)();
+        REFUSED_AT.swap(0, Relaxed) == address
+    };
+    assert!(!is_refused_at(with_landing_pad as *const () as usize));
+    assert!(is_refused_at(without_landing_pad as *const () as usize));
+    // Where a return through a stub goes on, which is no place for a jump.
+    assert!(is_refused_at(barrier::hijacked_word(40)));
+}
+
+#[test]
+fn a_return_address_that_is_signed_for_another_frame_is_refused() {
+    let (address, cfa) = (on_hit as *const () as usize, black_box(0x10000));
+    let signed = asm::sign_return(address, cfa);
+    if signed == address {
+        eprintln!("skipped: this processor does not sign return addresses");
+        return;
+    }
+    assert_eq!(asm::authenticate_return(signed, cfa), address);
+    assert_ne!(asm::authenticate_return(signed, cfa + 16), address);
 }

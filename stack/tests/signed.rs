@@ -10,8 +10,9 @@ use stackmark_stack::{
     BarrierMode, Caller, Config, CycleDriver, Left, Machine, NextCycle, Runtime, ScanScope,
 };
 use std::ffi::c_void;
+use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// `paciasp`.
 const SIGN: u32 = 0xd503_233f;
@@ -115,4 +116,38 @@ fn barriers_are_in_force_where_code_signs() {
     let run = recurse(Config::default(), 20_000, 0);
     assert_eq!(run.mode().protection, None);
     assert!(run.counters().hit.load(Relaxed) > 4, "{:?}", run.counters());
+}
+
+/// The control of the tests above: their pages are guarded.
+#[test]
+fn a_jump_to_compiled_code_without_a_landing_pad_is_refused() {
+    static REFUSED_AT: AtomicUsize = AtomicUsize::new(0);
+    /// The two bits that say that the last instruction was a jump.
+    const BTYPE: u64 = 3 << 10;
+    /// Goes on behind the call.
+    extern "C" fn on_refusal(_signal: i32, _info: *mut c_void, context: *mut libc::ucontext_t) {
+        // SAFETY: the context of a handler, which may change it.
+        let state = unsafe { &mut (*context).uc_mcontext };
+        REFUSED_AT.store(state.pc as usize, Relaxed);
+        state.pc = state.regs[30];
+        state.pstate &= !BTYPE;
+    }
+    let _one = ONE.lock();
+    if !std::arch::is_aarch64_feature_detected!("bti") {
+        eprintln!("skipped: this processor does not check jumps");
+        return;
+    }
+    let compiled = jit::compile_by(Compiler::signing(), &Arc::new(Code::new()), bottom, 0);
+    let address = compiled.address("rec") + size_of::<u32>();
+    // SAFETY: a handler of this type; one that is all zeros is right before it is filled.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_refusal as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        assert_eq!(libc::sigaction(libc::SIGILL, &action, std::ptr::null_mut()), 0);
+    }
+    // SAFETY: the processor refuses the jump before the first instruction.
+    let function = unsafe { std::mem::transmute::<usize, extern "C" fn()>(address) };
+    black_box(function)();
+    assert_eq!(REFUSED_AT.load(Relaxed), address);
 }

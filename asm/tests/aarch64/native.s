@@ -5,6 +5,7 @@
     .type managed_kept_by_\name,@function
 managed_kept_by_\name:
     .cfi_startproc
+    bti c
     stp x29, x30, [sp, #-112]!
     .cfi_def_cfa_offset 112
     .cfi_offset x29, -112
@@ -57,6 +58,7 @@ managed_kept_by_\name:
     .type managed_results,@function
 managed_results:
     .cfi_startproc
+    bti c
     stp x29, x30, [sp, #-32]!
     .cfi_def_cfa_offset 32
     .cfi_offset x29, -32
@@ -82,6 +84,7 @@ managed_results:
     .type native_results,@function
 native_results:
     .cfi_startproc
+    bti c
     ldp q0, q1, [x0, #16]
     ldp q2, q3, [x0, #48]
     ldp x0, x1, [x0]

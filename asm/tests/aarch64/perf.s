@@ -35,6 +35,7 @@ perf_nested:
     .type perf_managed,@function
 perf_managed:
     .cfi_startproc
+    bti c
     stp x29, x30, [sp, #-16]!
     .cfi_def_cfa_offset 16
     .cfi_offset x29, -16

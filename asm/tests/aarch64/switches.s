@@ -18,6 +18,7 @@
     .type \name,@function
 \name:
     .cfi_startproc
+    bti c
     keep_registers
     .irp r, 19,20,21,22,23,24,25,26,27,28,29
     add x\r, x0, #\r - 18 + \bias
@@ -48,6 +49,7 @@
     .type managed_entry,@function
 managed_entry:
     .cfi_startproc
+    bti c
     stp x29, x30, [sp, #-16]!
     .cfi_def_cfa_offset 16
     .cfi_offset x29, -16
@@ -66,6 +68,7 @@ managed_entry:
     .type managed_switcher,@function
 managed_switcher:
     .cfi_startproc
+    bti c
     keep_registers
     stp x1, xzr, [sp]
 1:  ldr x0, [sp]
@@ -92,6 +95,7 @@ managed_switcher:
 // The same from a callback: managed_switcher_back(x0 = n)
     .type managed_switcher_back,@function
 managed_switcher_back:
+    bti c
     mov x1, x0
     b managed_switcher
 
