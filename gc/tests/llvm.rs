@@ -1,8 +1,6 @@
 //! Programs compiled by LLVM, with statepoints, on a goroutine with a fixed stack. Each is
 //! registered as an image, by one call. They are collected at every safepoint, or all the time
 //! while they run. Every mark is verified.
-// Its programs are compiled for x86-64.
-#![cfg(target_arch = "x86_64")]
 
 #[path = "llvm/images.rs"]
 mod images;
@@ -15,6 +13,7 @@ mod world;
 
 use std::sync::atomic::Ordering;
 
+use images::{HAS_BARRIERS, PLAIN, WITH_FRAME_POINTERS};
 use stackmark::stack::BarrierMode;
 use stackmark::stats::Statistics;
 use world::{Run, SHADED, When};
@@ -68,7 +67,8 @@ const SMALL: Size = Size { trees: 5, height: 4, depth: 600 };
 
 #[test]
 fn is_collected_at_every_safepoint() {
-    let Some(statistics) = run("every-poll", &[], BarrierMode::Incremental, When::EveryPoll, SMALL)
+    let Some(statistics) =
+        run("every-poll", PLAIN, BarrierMode::Incremental, When::EveryPoll, SMALL)
     else {
         return;
     };
@@ -79,13 +79,13 @@ fn is_collected_at_every_safepoint() {
         deepest > Some(SMALL.depth),
         "at the bottom of the recursion every frame's object is live: {deepest:?}"
     );
-    assert!(statistics.barriers.placed > 0, "{:?}", statistics.barriers);
+    assert_eq!(statistics.barriers.placed > 0, HAS_BARRIERS, "{:?}", statistics.barriers);
 }
 
 #[test]
 fn is_collected_at_every_safepoint_with_a_barrier_in_every_frame() {
     let mode = BarrierMode::EveryFrame;
-    let Some(statistics) = run("every-frame", &[], mode, When::EveryPoll, SMALL) else { return };
+    let Some(statistics) = run("every-frame", PLAIN, mode, When::EveryPoll, SMALL) else { return };
     check(&statistics, SMALL);
     assert!(statistics.barriers.hit > 2000, "{:?}", statistics.barriers);
 }
@@ -94,11 +94,23 @@ fn is_collected_at_every_safepoint_with_a_barrier_in_every_frame() {
 fn is_collected_while_it_runs_with_frame_pointers() {
     let size = Size { trees: 40, height: 9, depth: 5000 };
     let mode = BarrierMode::EveryFrame;
-    let Some(statistics) = run("running", &["-frame-pointer=all"], mode, When::AllTheTime, size)
-    else {
+    let Some(statistics) = run("running", WITH_FRAME_POINTERS, mode, When::AllTheTime, size) else {
         return;
     };
     check(&statistics, size);
     assert!(SHADED.load(Ordering::Relaxed) > 0, "stores are reported while marking runs");
     assert!(statistics.barriers.hit > 0, "{:?}", statistics.barriers);
+}
+
+/// A safepoint says where a return address is only if it is beside a frame pointer. On other
+/// processors it lies right below the CFA.
+#[test]
+#[cfg(target_arch = "aarch64")]
+fn code_without_frame_pointers_is_refused_by_name() {
+    use stackmark::unwind::Code;
+    let program = include_str!("llvm/program.ll").replace("REF", "i64 addrspace(1)*");
+    let Some(library) = support::load("without", &program, &[]) else { return };
+    let registered = Code::new().register_image(library.address("entry"), None);
+    let error = registered.expect_err("no frame pointers");
+    assert!(format!("{error:?}").contains("why: ReturnAddress"), "{error:?}");
 }

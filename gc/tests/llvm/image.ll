@@ -313,4 +313,4 @@ entry:
 
 attributes #0 = { noinline uwtable }
 
-!0 = !{!"rsp"}
+!0 = !{!"$SP"}

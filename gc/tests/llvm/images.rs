@@ -58,6 +58,8 @@ fn program(tools: &Tools) -> String {
         }
         checks += 1;
     }
+    let stack_pointer = if cfg!(target_arch = "x86_64") { "rsp" } else { "sp" };
+    let text = text.replace("$SP", stack_pointer);
     types.iter().fold(text, |text, (word, of)| text.replace(word, of))
 }
 
@@ -77,12 +79,22 @@ go.N:
     .replace(".N", &format!(".{number}"))
 }
 
+pub(crate) const WITH_FRAME_POINTERS: &[&str] = &["-frame-pointer=all"];
+/// Without frame pointers, where the processor's calls push the return address. On others LLVM then
+/// saves it anywhere in the frame.
+pub(crate) const PLAIN: &[&str] =
+    if cfg!(target_arch = "x86_64") { &[] } else { WITH_FRAME_POINTERS };
+
+/// Whether return barriers may lie in all frames. On arm64 LLVM saves other registers above the
+/// return address, and then none may.
+pub(crate) const HAS_BARRIERS: bool = cfg!(target_arch = "x86_64");
+
 /// The libraries of each version, without and with frame pointers. Derived pointers are kept, not
 /// computed again from their bases.
 pub(crate) fn libraries() -> Vec<(String, Library)> {
     let mut libraries = Vec::new();
     for tools in Tools::installed() {
-        for (kind, options) in [("plain", &[][..]), ("frame-pointers", &["-frame-pointer=all"])] {
+        for (kind, options) in [("plain", PLAIN), ("frame-pointers", WITH_FRAME_POINTERS)] {
             let name = format!("{}-{kind}", tools.name());
             let rewrite = Some(&["-spp-rematerialization-threshold=0"][..]);
             let link = ["-lstdc++"];

@@ -151,15 +151,21 @@ fn compile(
             tool("opt", &[options, &pass].concat())?;
             source = written;
         }
+        // For the processor of this test, which a program may play.
+        let target = format!("-mtriple={}-unknown-linux-gnu", std::env::consts::ARCH);
         let to_object = ["-O2", "-relocation-model=pic", "-filetype=obj", "-o", &object, &source];
-        tool("llc", &[options, &to_object].concat())?;
+        tool("llc", &[options, &[&target], &to_object].concat())?;
         // The loader then maps and relocates the section.
         let writable = ["--set-section-flags", ".llvm_stackmaps=alloc,data", &object, &mapped];
         tool("llvm-objcopy", &writable)?;
         linked.push(mapped);
     }
     let linked: Vec<&str> = linked.iter().map(String::as_str).collect();
-    run("cc", &[&["-shared", "-o", "a.so"], &*linked, link].concat())
+    let linker = match std::env::var("STACKMARK_TEST_EMULATED") {
+        Ok(prefix) => format!("{prefix}gcc"),
+        Err(_) => "cc".into(),
+    };
+    run(&linker, &[&["-shared", "-o", "a.so"], &*linked, link].concat())
 }
 
 fn open(directory: PathBuf) -> Library {
