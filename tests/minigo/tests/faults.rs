@@ -3,6 +3,8 @@
 //!
 //! [`ROWS`] says what each failure does. `FAULTS=whole` tries up to 36 places of each call; by
 //! default two are tried, which `FAULTS_SEED` chooses.
+// Its table has the system calls of x86-64.
+#![cfg(target_arch = "x86_64")]
 
 #[path = "faults/compiler.rs"]
 mod compiler;

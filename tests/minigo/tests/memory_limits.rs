@@ -120,6 +120,9 @@ const NO_SIGNAL_STACK: &str = "failed to allocate an alternative stack";
 
 #[test]
 fn with_too_little_address_space_a_program_works_or_says_what_is_missing() {
+    if limits::is_skipped_under_emulation("the emulator needs memory of its own") {
+        return;
+    }
     let program = Program::new("deep_goroutines");
     let (file, expected) = (program.file(Size::Full), program.expected(Size::Full));
     let (mut worked, mut missed) = (0, [0; MISSING.len()]);

@@ -1,6 +1,9 @@
 //! Random mixes of everything, for as long as `SOAK_SECONDS` says (5 if it is not set), from the
 //! seed `SOAK_SEED` on: what a program prints depends on its seed alone, memory stays bounded, and
 //! whatever was taken is given back.
+// Its table has the system calls of x86-64.
+#![cfg(target_arch = "x86_64")]
+
 #[path = "faults/compiler.rs"]
 mod compiler;
 #[path = "faults/injector.rs"]
