@@ -1,7 +1,7 @@
 //! Walks from a callback of a program, compared with the system's unwinder.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 use gimli::Register;
@@ -42,6 +42,8 @@ thread_local! {
     pub(crate) static LOOKS: Cell<usize> = const { Cell::new(0) };
     /// What is walked, for messages.
     pub(crate) static LABEL: Cell<&'static str> = const { Cell::new("") };
+    /// The frames that both walks have found last: their pcs, youngest first.
+    pub(crate) static FRAMES: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Compares walks from here with the system's.
@@ -108,6 +110,7 @@ pub(crate) extern "C" fn look() {
             }
         }
     }
+    FRAMES.set(pcs);
     LOOKS.set(LOOKS.get() + 1);
 }
 
