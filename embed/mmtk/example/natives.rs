@@ -262,9 +262,7 @@ pub(crate) unsafe extern "C-unwind" fn receive(channel: *mut c_void, _: usize) -
         return value.get(inside(&caller));
     }
     // SAFETY: the guard is given up, and nothing else is owned.
-    unsafe {
-        caller.park(move |goroutine| channels[channel as usize].waiting.push_back(goroutine))
-    }
+    unsafe { caller.park(move |goroutine| channels[channel as usize].waiting.push_back(goroutine)) }
 }
 
 pub(crate) unsafe extern "C-unwind" fn print(number: *mut c_void, _: usize) -> usize {
