@@ -26,8 +26,12 @@ fn main() {
         std::process::exit(2);
     }
     let run = vm::Run { threads: 2, ..vm::Run::on(&plan, &[("gc_trigger", "FixedHeapSize:64m")]) };
-    run::run(&run, &programs, 1, |program, collections| {
-        println!("{}: {}; {collections} collections", program.name, program.result());
+    run::run(&run, &programs, 0, |program, ran| {
+        let run::Ran { result, times, collections, moved } = ran;
+        println!(
+            "{}: {result}; runs: {times}, collections: {collections}, objects moved: {moved}",
+            program.name
+        );
         let printed = run::printed();
         if !printed.is_empty() {
             println!("  {printed:?}");

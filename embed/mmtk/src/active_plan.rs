@@ -1,9 +1,34 @@
-//! Bodies for a binding's `ActivePlan`: mutators are machines.
+//! A binding's `ActivePlan`: [`Machines`]. The functions are its methods, for a binding that adds
+//! something to one.
 
 use crate::host::StackHost;
 use crate::machine::MachineState;
 use mmtk::plan::Mutator;
 use mmtk::util::opaque_pointer::{VMMutatorThread, VMThread};
+use mmtk::vm::ActivePlan;
+use std::marker::PhantomData;
+
+/// For `VMBinding::VMActivePlan`: mutators are machines.
+#[derive(Debug)]
+pub struct Machines<VM>(PhantomData<fn() -> VM>);
+
+impl<VM: StackHost> ActivePlan<VM> for Machines<VM> {
+    fn is_mutator(thread: VMThread) -> bool {
+        is_mutator::<VM>(thread)
+    }
+
+    fn mutator(thread: VMMutatorThread) -> &'static mut Mutator<VM> {
+        mutator::<VM>(thread)
+    }
+
+    fn mutators<'a>() -> Box<dyn Iterator<Item = &'a mut Mutator<VM>> + 'a> {
+        mutators::<VM>()
+    }
+
+    fn number_of_mutators() -> usize {
+        number_of_mutators::<VM>()
+    }
+}
 
 /// Whether a thread is a machine.
 pub fn is_mutator<VM: StackHost>(thread: VMThread) -> bool {

@@ -1,4 +1,5 @@
-//! Bodies for a binding's `Collection`.
+//! A binding's `Collection`: [`Pauses`]. The functions are its methods, for a binding that adds
+//! something to one, or implements others.
 
 use crate::active_plan::mutators;
 use crate::host::StackHost;
@@ -8,10 +9,43 @@ use crate::world::Stop;
 use mmtk::memory_manager;
 use mmtk::plan::Mutator;
 use mmtk::util::Address;
+use mmtk::util::alloc::AllocationError;
+use mmtk::util::heap::GCTriggerPolicy;
 use mmtk::util::opaque_pointer::{OpaquePointer, VMMutatorThread, VMThread, VMWorkerThread};
-use mmtk::vm::GCThreadContext;
+use mmtk::vm::{Collection, GCThreadContext};
 use stackmark_stack::{Caller, NextCycle, ScanScope};
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// For `VMBinding::VMCollection`: MMTk's pauses are stops of the runtime's world.
+#[derive(Debug)]
+pub struct Pauses<VM>(PhantomData<fn() -> VM>);
+
+impl<VM: StackHost> Collection<VM> for Pauses<VM> {
+    fn stop_all_mutators<F: FnMut(&'static mut Mutator<VM>)>(_: VMWorkerThread, visit: F) {
+        stop_all_mutators::<VM>(visit);
+    }
+
+    fn resume_mutators(_: VMWorkerThread) {
+        resume_mutators::<VM>();
+    }
+
+    fn block_for_gc(thread: VMMutatorThread) {
+        block_for_gc::<VM>(thread);
+    }
+
+    fn spawn_gc_thread(parent: VMThread, context: GCThreadContext<VM>) {
+        spawn_gc_thread::<VM>(parent, context);
+    }
+
+    fn out_of_memory(_: VMThread, error: AllocationError) {
+        VM::out_of_memory(error);
+    }
+
+    fn create_gc_trigger() -> Box<dyn GCTriggerPolicy<VM>> {
+        VM::trigger()
+    }
+}
 
 /// Stops the world: no managed code runs, and no native code that managed code has called, but for
 /// foreign calls.

@@ -4,6 +4,8 @@ use crate::pause::Pause;
 use crate::slot::FromStack;
 use crate::stacks::{Options, Stacks};
 use mmtk::MMTK;
+use mmtk::util::alloc::AllocationError;
+use mmtk::util::heap::GCTriggerPolicy;
 use mmtk::util::{Address, ObjectReference};
 use mmtk::vm::VMBinding;
 use stackmark_stack::{AlreadyDriven, Runtime};
@@ -26,11 +28,12 @@ pub trait StackHost: VMBinding<VMSlot: FromStack> {
         fatal(&format_args!("{word:#x} is an ambiguous root: `StackHost::ambiguous` is missing"))
     }
 
-    /// The object that a word refers to, while ConcurrentImmix marks and the world runs: a word of
-    /// a stack map, or one that native code hands to a goroutine. The default takes each aligned
-    /// address in a space of MMTk's for that of an object. A binding whose frames hold derived
-    /// pointers looks the object up, or sets [`Options::incremental`](crate::Options::incremental)
-    /// to false. Called under a lock of the library.
+    /// The object that a word refers to, where there is no slot: while ConcurrentImmix marks and the
+    /// world runs, and in verification. The word is one of a stack map, or one that native code
+    /// hands to a goroutine. The default takes each aligned address in a space of MMTk's for that
+    /// of an object. A binding whose frames hold derived pointers looks the object up, or sets
+    /// [`Options::incremental`](crate::Options::incremental) to false. Called under a lock of the
+    /// library.
     fn object_of(word: usize) -> Option<ObjectReference> {
         if !word.is_multiple_of(size_of::<usize>()) {
             return None;
@@ -46,10 +49,28 @@ pub trait StackHost: VMBinding<VMSlot: FromStack> {
         object.is_in_any_space()
     }
 
+    /// Whether a root may have this word although [`StackHost::object_of`] finds no object by it: for
+    /// verification. The default says no.
+    fn is_no_reference(_word: usize) -> bool {
+        false
+    }
+
     /// The slot that holds the referent of a weak reference: for the bodies of
     /// [`reference_glue`](crate::reference_glue). The default ends the process, with one line.
     fn referent(reference: ObjectReference) -> Self::VMSlot {
         fatal(&format_args!("{reference} is a weak reference: `StackHost::referent` is missing"))
+    }
+
+    /// An allocation fails: the heap is full. When this returns, the allocation returns null. Called
+    /// on the thread that allocates. The default ends the process, with one line.
+    fn out_of_memory(error: AllocationError) {
+        Self::fatal(&format_args!("an allocation fails: {error:?}"));
+    }
+
+    /// When to collect, if MMTk's option `gc_trigger` is `Delegated`. The default ends the process,
+    /// with one line.
+    fn trigger() -> Box<dyn GCTriggerPolicy<Self>> {
+        fatal(&"the trigger is delegated: `StackHost::trigger` is missing")
     }
 
     /// A pause ends. Called on a worker of MMTk's, in the stopped world. The default does nothing.

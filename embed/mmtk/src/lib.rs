@@ -1,10 +1,10 @@
 //! MMTk's heaps on Stackmark's stacks.
 //!
 //! A binding of MMTk answers what MMTk asks: stop the threads, find the roots, start the threads.
-//! This crate has the answers for a runtime whose managed code runs on goroutine stacks, as bodies
-//! of one line for the binding's `Collection`, `ActivePlan`, `Scanning` and `ReferenceGlue`:
-//! [`collection`], [`active_plan`], [`scanning`], [`reference_glue`]. The binding keeps what is its
-//! own: the layout of its objects, its globals, its weak references.
+//! This crate has the answers for a runtime whose managed code runs on goroutine stacks: the
+//! binding's `Collection`, `ActivePlan` and `ReferenceGlue` in [`collection`], [`active_plan`] and
+//! [`reference_glue`], and bodies of one line for its `Scanning` in [`scanning`]. The binding keeps
+//! what is its own: the layout of its objects, its globals, its weak references.
 //!
 //! - Mutators are machines, the threads that run goroutines: see [`machine`].
 //! - One thread of this crate owns the stopped world. MMTk's workers use it until MMTk resumes.

@@ -1,10 +1,36 @@
-//! Bodies for a binding's `ReferenceGlue`, for weak references that hold their referent in one
-//! slot: [`StackHost::referent`].
+//! A binding's `ReferenceGlue`, where weak references hold their referent in one slot:
+//! [`OneSlot`]. The functions are its methods, for a binding that adds something to one.
 
 use crate::host::StackHost;
 use crate::slot::FromStack;
 use mmtk::util::ObjectReference;
+use mmtk::util::opaque_pointer::VMWorkerThread;
+use mmtk::vm::ReferenceGlue;
 use mmtk::vm::slot::Slot;
+use std::marker::PhantomData;
+
+/// For `VMBinding::VMReferenceGlue`: the referent is in [`StackHost::referent`]. Queues of
+/// references that have been cleared are the binding's own, so this has none.
+#[derive(Debug)]
+pub struct OneSlot<VM>(PhantomData<fn() -> VM>);
+
+impl<VM: StackHost> ReferenceGlue<VM> for OneSlot<VM> {
+    type FinalizableType = ObjectReference;
+
+    fn get_referent(reference: ObjectReference) -> Option<ObjectReference> {
+        get_referent::<VM>(reference)
+    }
+
+    fn set_referent(reference: ObjectReference, referent: ObjectReference) {
+        set_referent::<VM>(reference, referent);
+    }
+
+    fn clear_referent(reference: ObjectReference) {
+        clear_referent::<VM>(reference);
+    }
+
+    fn enqueue_references(_: &[ObjectReference], _: VMWorkerThread) {}
+}
 
 /// The referent, if it has not been cleared.
 pub fn get_referent<VM: StackHost>(reference: ObjectReference) -> Option<ObjectReference> {

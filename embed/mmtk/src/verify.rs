@@ -5,7 +5,7 @@
 
 use crate::host::StackHost;
 use crate::pause::PauseKind;
-use mmtk::util::{Address, ObjectReference};
+use mmtk::util::ObjectReference;
 use mmtk::vm::ObjectModel;
 use parking_lot::Mutex;
 use stackmark_stack::{CycleStopped, RootSlot};
@@ -33,7 +33,7 @@ pub(crate) fn may_be_handed_over<VM: StackHost>(slot: &RootSlot) {
     // SAFETY: the place of a root in the stopped world.
     let word = unsafe { read(base) };
     // The base of a derived pointer need not be used again.
-    if base == derived && object_at::<VM>(word).is_none() {
+    if base == derived && object_at::<VM>(word).is_none() && !VM::is_no_reference(word) {
         let at = format!("the slot at {base:#x} is handed over");
         VM::fatal(&Wrong { word, what: "refers to no object", at });
     }
@@ -95,7 +95,7 @@ fn look<VM: StackHost>(
             }
         }
         let what = match object_at::<VM>(word) {
-            None => Some("refers to no object"),
+            None => (!VM::is_no_reference(word)).then_some("refers to no object"),
             Some(object) => wrong(object).or_else(|| {
                 let size = VM::VMObjectModel::get_current_size(object);
                 (pointer.wrapping_sub(word) > size).then_some("has lost a pointer derived from it")
@@ -121,12 +121,7 @@ fn plain(slots: &[RootSlot]) -> HashSet<usize> {
 
 /// The object that a word refers to, if it does.
 fn object_at<VM: StackHost>(word: usize) -> Option<ObjectReference> {
-    if !word.is_multiple_of(size_of::<usize>()) {
-        return None;
-    }
-    // SAFETY: an address is only looked at.
-    let object = ObjectReference::from_raw_address(unsafe { Address::from_usize(word) });
-    object.filter(|object| object.is_in_any_space() && VM::is_object(*object))
+    VM::object_of(word).filter(|object| VM::is_object(*object))
 }
 
 /// Reads the word of a root.

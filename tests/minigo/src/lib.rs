@@ -21,7 +21,7 @@ mod types;
 mod walk;
 
 pub use options::{
-    BarrierKind, BarrierMode, Detection, Generational, Options, ReturnProtection, Stress,
+    BarrierKind, BarrierMode, Detection, Generational, Options, ReturnProtection, Stress, threads,
 };
 
 pub use runtime::host::Heap;

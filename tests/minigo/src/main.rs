@@ -2,20 +2,10 @@
 
 use clap::{Parser, ValueEnum};
 use minigo::{
-    BarrierKind, BarrierMode, Detection, Generational, Options, ReturnProtection, Stress,
+    BarrierKind, BarrierMode, Detection, Generational, Options, ReturnProtection, Stress, threads,
 };
 use std::path::PathBuf;
 use std::process::ExitCode;
-
-#[derive(Clone, Copy, ValueEnum)]
-enum StressName {
-    CollectEveryPoll,
-    BarrierEveryFrame,
-    MoveEveryPoll,
-    Poison,
-    Verify,
-    ScanFewFrames,
-}
 
 #[derive(Clone, Copy, ValueEnum)]
 enum WriteBarrier {
@@ -62,14 +52,14 @@ struct Arguments {
     #[arg(long)]
     progress: bool,
     /// OS threads that run goroutines.
-    #[arg(long, value_name = "N", default_value_t = default_threads(), value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = default_threads(), value_parser = threads)]
     threads: usize,
     /// Each goroutine is a thread, and runs on the thread's own stack, which does not move. Managed
     /// code calls the runtime's functions there.
     #[arg(long, conflicts_with = "threads")]
     native_stacks: bool,
     /// OS threads that mark objects [default: a quarter of the cores, at least one].
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = threads)]
     mark_workers: Option<usize>,
     /// How much the heap may grow before the next collection, in percent of what was live;
     /// negative: no collections.
@@ -86,7 +76,7 @@ struct Arguments {
     max_stack: usize,
     /// Debugging modes, separated by commas.
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
-    stress: Vec<StressName>,
+    stress: Vec<Stress>,
     /// Which references a store reports: the new one, or also the overwritten one (hybrid).
     #[arg(long, value_enum, default_value_t = WriteBarrier::Insertion)]
     write_barrier: WriteBarrier,
@@ -120,23 +110,8 @@ fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
-fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(n) if (1..=1024).contains(&n) => Ok(n),
-        _ => Err("a number from 1 to 1024 is needed".into()),
-    }
-}
-
 fn main() -> ExitCode {
     let a = Arguments::parse();
-    let stress = a.stress.iter().map(|s| match s {
-        StressName::CollectEveryPoll => Stress::CollectEveryPoll,
-        StressName::BarrierEveryFrame => Stress::BarrierEveryFrame,
-        StressName::MoveEveryPoll => Stress::MoveEveryPoll,
-        StressName::Poison => Stress::Poison,
-        StressName::Verify => Stress::Verify,
-        StressName::ScanFewFrames => Stress::ScanFewFrames,
-    });
     let options = Options {
         file: a.file,
         report: a.report,
@@ -153,7 +128,7 @@ fn main() -> ExitCode {
         memory_limit: a.memory_limit,
         heap_limit: a.heap_limit,
         max_stack: a.max_stack,
-        stress: stress.collect(),
+        stress: a.stress,
         write_barrier: match a.write_barrier {
             WriteBarrier::Insertion => BarrierKind::Insertion,
             WriteBarrier::Hybrid => BarrierKind::Hybrid,

@@ -1,12 +1,13 @@
 //! What the command line asks for.
 
+use clap::ValueEnum;
 pub use stackmark::Generational;
 pub use stackmark::stack::{BarrierMode, Detection, ReturnProtection};
 pub use stackmark::write_barrier::Kind as BarrierKind;
 use std::path::PathBuf;
 
-/// A debugging mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A debugging mode, by its name on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Stress {
     /// A collection at every poll.
     CollectEveryPoll,
@@ -20,6 +21,17 @@ pub enum Stress {
     Verify,
     /// Stacks are scanned by very few frames at a time.
     ScanFewFrames,
+}
+
+/// How many threads there are, of the command line.
+///
+/// # Errors
+/// It is no number from 1 to 1024.
+pub fn threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if (1..=1024).contains(&n) => Ok(n),
+        _ => Err("a number from 1 to 1024 is needed".into()),
+    }
 }
 
 /// How a program is compiled and run.

@@ -1,19 +1,22 @@
 //! The binding: what MMTk asks of minigo.
 
 use crate::objects::{self, ALIGNMENT, HEADER, InteriorSlot};
+use mmtk::Mutator;
+use mmtk::scheduler::GCWorker;
 use mmtk::util::alloc::AllocationError;
 use mmtk::util::copy::{CopySemantics, GCWorkerCopyContext};
-use mmtk::util::opaque_pointer::{VMMutatorThread, VMThread, VMWorkerThread};
+use mmtk::util::opaque_pointer::VMWorkerThread;
 use mmtk::util::{Address, ObjectReference};
 use mmtk::vm::slot::UnimplementedMemorySlice;
 use mmtk::vm::{
-    ActivePlan, Collection, GCThreadContext, ObjectModel, ObjectTracerContext, ReferenceGlue,
-    RootsWorkFactory, Scanning, SlotVisitor, VMBinding, VMGlobalLogBitSpec,
-    VMLocalForwardingBitsSpec, VMLocalForwardingPointerSpec, VMLocalLOSMarkNurserySpec,
-    VMLocalMarkBitSpec, VMLocalPinningBitSpec,
+    ObjectModel, ObjectTracerContext, RootsWorkFactory, Scanning, SlotVisitor, VMBinding,
+    VMGlobalLogBitSpec, VMLocalForwardingBitsSpec, VMLocalForwardingPointerSpec,
+    VMLocalLOSMarkNurserySpec, VMLocalMarkBitSpec, VMLocalPinningBitSpec,
 };
-use mmtk::{Mutator, scheduler::GCWorker};
-use stackmark_mmtk::{FromStack, Pause, StackHost, Stacks, active_plan, collection, scanning};
+use stackmark_mmtk::active_plan::Machines;
+use stackmark_mmtk::collection::Pauses;
+use stackmark_mmtk::reference_glue::OneSlot;
+use stackmark_mmtk::{FromStack, Pause, StackHost, Stacks, scanning};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -38,6 +41,12 @@ impl StackHost for Minigo {
     fn object_of(word: usize) -> Option<ObjectReference> {
         objects::resolve(word)
     }
+    /// Words that may be references are also numbers, and addresses of constants.
+    fn is_no_reference(word: usize) -> bool {
+        !objects::is_in_heap(word)
+    }
+    /// The allocation returns null then, and the program ends with an error.
+    fn out_of_memory(_: AllocationError) {}
     fn paused(pause: &Pause) {
         PAUSES.fetch_add(1, Relaxed);
         SLOTS.fetch_add(pause.slots as usize, Relaxed);
@@ -47,47 +56,15 @@ impl StackHost for Minigo {
 impl VMBinding for Minigo {
     type VMObjectModel = Minigo;
     type VMScanning = Minigo;
-    type VMCollection = Minigo;
-    type VMActivePlan = Minigo;
-    type VMReferenceGlue = Minigo;
+    type VMCollection = Pauses<Minigo>;
+    type VMActivePlan = Machines<Minigo>;
+    type VMReferenceGlue = OneSlot<Minigo>;
     type VMSlot = InteriorSlot;
     type VMMemorySlice = UnimplementedMemorySlice<InteriorSlot>;
     const ALIGNMENT_VALUE: u8 = 0;
     const MIN_ALIGNMENT: usize = 8;
     const MAX_ALIGNMENT: usize = ALIGNMENT;
     const USE_ALLOCATION_OFFSET: bool = false;
-}
-
-impl ActivePlan<Minigo> for Minigo {
-    fn is_mutator(thread: VMThread) -> bool {
-        active_plan::is_mutator::<Minigo>(thread)
-    }
-    fn mutator(thread: VMMutatorThread) -> &'static mut Mutator<Minigo> {
-        active_plan::mutator::<Minigo>(thread)
-    }
-    fn mutators<'a>() -> Box<dyn Iterator<Item = &'a mut Mutator<Minigo>> + 'a> {
-        active_plan::mutators::<Minigo>()
-    }
-    fn number_of_mutators() -> usize {
-        active_plan::number_of_mutators::<Minigo>()
-    }
-}
-
-impl Collection<Minigo> for Minigo {
-    fn stop_all_mutators<F: FnMut(&'static mut Mutator<Minigo>)>(_: VMWorkerThread, visit: F) {
-        collection::stop_all_mutators::<Minigo>(visit);
-    }
-    fn resume_mutators(_: VMWorkerThread) {
-        collection::resume_mutators::<Minigo>();
-    }
-    fn block_for_gc(thread: VMMutatorThread) {
-        collection::block_for_gc::<Minigo>(thread);
-    }
-    fn spawn_gc_thread(thread: VMThread, context: GCThreadContext<Minigo>) {
-        collection::spawn_gc_thread::<Minigo>(thread, context);
-    }
-    /// The allocation returns null then, and the program ends with an error.
-    fn out_of_memory(_: VMThread, _: AllocationError) {}
 }
 
 impl Scanning<Minigo> for Minigo {
@@ -121,22 +98,9 @@ impl Scanning<Minigo> for Minigo {
         scanning::prepare_for_roots_re_scanning::<Minigo>();
     }
     fn process_weak_refs(_: &mut GCWorker<Minigo>, _: impl ObjectTracerContext<Minigo>) -> bool {
+        scanning::check_roots::<Minigo>();
         false
     }
-}
-
-impl ReferenceGlue<Minigo> for Minigo {
-    type FinalizableType = ObjectReference;
-    fn get_referent(_: ObjectReference) -> Option<ObjectReference> {
-        unreachable!("minigo has no weak references")
-    }
-    fn set_referent(_: ObjectReference, _: ObjectReference) {
-        unreachable!("minigo has no weak references")
-    }
-    fn clear_referent(_: ObjectReference) {
-        unreachable!("minigo has no weak references")
-    }
-    fn enqueue_references(_: &[ObjectReference], _: VMWorkerThread) {}
 }
 
 impl ObjectModel<Minigo> for Minigo {

@@ -7,7 +7,7 @@ use mmtk::memory_manager as mm;
 use mmtk::util::alloc::AllocationOptions;
 use mmtk::util::opaque_pointer::VMThread;
 use mmtk::{AllocationSemantics, MMTKBuilder};
-use stackmark_mmtk::{Options, StackHost, connect, machine};
+use stackmark_mmtk::{Fault, Options, StackHost, connect, machine};
 use std::any::Any;
 use std::error::Error;
 use std::ops::Range;
@@ -38,6 +38,10 @@ pub(crate) struct Heap {
     pub(crate) bytes: usize,
     /// A collection after so many bytes, for tests.
     pub(crate) every: Option<usize>,
+    /// Whether all roots of stacks are looked at in each collection.
+    pub(crate) verify: bool,
+    /// For a test of that: a collection gets the slots of the last one.
+    pub(crate) keeps_slots: bool,
 }
 
 impl Heap {
@@ -69,7 +73,12 @@ impl minigo::Heap for Heap {
             }
         }
         let mmtk: &'static _ = Box::leak(mm::mmtk_init::<Minigo>(&builder));
-        let stacks = connect(runtime, mmtk, Options::default())?;
+        let mut options = Options { verify: self.verify || self.keeps_slots, ..Options::default() };
+        if self.keeps_slots {
+            // SAFETY: verification is on, and ends the process.
+            options.fault = unsafe { Fault::kept_slots() };
+        }
+        let stacks = connect(runtime, mmtk, options)?;
         assert!(STACKS.set(stacks).is_ok(), "a process has one heap");
         mm::initialize_collection(mmtk, VMThread::UNINITIALIZED);
         if !mmtk.get_plan().constraints().collects_garbage {

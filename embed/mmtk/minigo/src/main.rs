@@ -4,19 +4,12 @@ mod binding;
 mod heap;
 mod objects;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use clap::builder::{EnumValueParser, TypedValueParser};
 use heap::{Heap, PLANS, REFUSED};
-use minigo::{BarrierMode, Options, Stress};
+use minigo::{BarrierMode, Options, Stress, threads};
 use std::path::PathBuf;
 use std::process::ExitCode;
-
-#[derive(Clone, Copy, ValueEnum)]
-enum StressName {
-    BarrierEveryFrame,
-    MoveEveryPoll,
-    Poison,
-    ScanFewFrames,
-}
 
 /// Compiles and runs a Go program on a heap of MMTk's.
 #[derive(Parser)]
@@ -44,8 +37,16 @@ struct Arguments {
     #[arg(long, value_name = "BYTES", default_value_t = 1_000_000_000)]
     max_stack: usize,
     /// Debugging modes, separated by commas.
-    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
-    stress: Vec<StressName>,
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_parser = EnumValueParser::<Stress>::new().try_map(on_mmtk),
+        value_delimiter = ','
+    )]
+    stress: Vec<Stress>,
+    /// For tests of verification: a collection gets the slots of the last one.
+    #[arg(long, hide = true)]
+    break_roots: bool,
 }
 
 fn plan(name: &str) -> Result<&'static str, String> {
@@ -57,31 +58,32 @@ fn plan(name: &str) -> Result<&'static str, String> {
     Err(format!("{why}; there are {}", PLANS.join(", ")))
 }
 
-fn threads(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(n) if (1..=1024).contains(&n) => Ok(n),
-        _ => Err("a number from 1 to 1024 is needed".into()),
+/// What a collection does is the heap's own matter, and when there is one.
+fn on_mmtk(mode: Stress) -> Result<Stress, &'static str> {
+    match mode {
+        Stress::CollectEveryPoll => Err("a plan of MMTk's collects after bytes: --collect-every"),
+        mode => Ok(mode),
     }
 }
 
 fn main() -> ExitCode {
     let a = Arguments::parse();
-    let stress = a.stress.iter().map(|s| match s {
-        StressName::BarrierEveryFrame => Stress::BarrierEveryFrame,
-        StressName::MoveEveryPoll => Stress::MoveEveryPoll,
-        StressName::Poison => Stress::Poison,
-        StressName::ScanFewFrames => Stress::ScanFewFrames,
-    });
+    let heap = Heap {
+        plan: a.mmtk,
+        bytes: a.heap_limit,
+        every: a.collect_every,
+        verify: a.stress.contains(&Stress::Verify),
+        keeps_slots: a.break_roots,
+    };
     let options = Options {
         file: a.file,
         report: a.report,
         threads: a.threads,
         max_stack: a.max_stack,
-        stress: stress.collect(),
+        stress: a.stress,
         barriers: BarrierMode::Incremental,
         ..Options::default()
     };
-    let heap = Heap { plan: a.mmtk, bytes: a.heap_limit, every: a.collect_every };
     // A panic has written its message. It comes of the system: a wrong program has an error.
     let Ok(not_run) = std::panic::catch_unwind(|| minigo::run_on(&options, Box::new(heap))) else {
         return ExitCode::from(2);

@@ -107,6 +107,11 @@ pub(crate) fn resolve(word: usize) -> Option<ObjectReference> {
     begins.or_else(|| mm::find_object_from_internal_pointer(address, FURTHEST))
 }
 
+/// Whether a word is an address in the heap.
+pub(crate) fn is_in_heap(word: usize) -> bool {
+    word >= ALIGNMENT && object_at(word - word % ALIGNMENT).is_in_any_space()
+}
+
 /// A word that may refer into an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct InteriorSlot {

@@ -20,14 +20,15 @@ struct Way {
 const LEFT_OUT: &[(&str, &str)] =
     &[("panic_across_callback", "measures memory, which grows up to the heap's limit")];
 
-const OFTEN: &[&str] = &["--collect-every", "20000", "--stress", "move-every-poll,poison"];
-const SMALL_HEAP: &[&str] = &["--heap-limit", "134217728"];
+const OFTEN: &[&str] = &["--collect-every", "20000", "--stress", "move-every-poll,poison,verify"];
+const SMALL_HEAP: &[&str] = &["--heap-limit", "134217728", "--stress", "verify"];
+const HEAP: &[&str] = &["--heap-limit", "268435456", "--stress", "verify"];
 
 const WAYS: &[Way] = &[
     Way { plan: "NoGC", options: &["--heap-limit", "4294967296"], small: true, pauses: 0 },
     Way { plan: "MarkSweep", options: OFTEN, small: true, pauses: 500 },
     Way { plan: "Immix", options: OFTEN, small: true, pauses: 500 },
-    Way { plan: "Immix", options: &["--heap-limit", "268435456"], small: false, pauses: 20 },
+    Way { plan: "Immix", options: HEAP, small: false, pauses: 20 },
     Way { plan: "ConcurrentImmix", options: SMALL_HEAP, small: false, pauses: 20 },
 ];
 
@@ -149,6 +150,49 @@ fn plans_that_move_objects_are_refused_with_the_reason() {
     ] {
         let (status, _, err) = run(&["--mmtk", plan, "x.go"]);
         assert!(status.code() == Some(2) && err.contains(says), "{plan}: {status}\n{err}");
+    }
+}
+
+/// Each frame holds an object that nothing else refers to.
+const HOLDS: &str = "package main
+
+type node struct {
+	next *node
+	n    int
+}
+
+func build(n int) *node {
+	own := &node{nil, n}
+	if n > 0 {
+		own.next = build(n - 1)
+	}
+	return own
+}
+
+func main() {
+	sum := 0
+	for i := 0; i < 200; i++ {
+		for at := build(100 + i); at != nil; at = at.next {
+			sum += at.n
+		}
+	}
+	println(sum)
+}
+";
+
+#[test]
+fn verification_finds_what_kept_slots_lose() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("holds.go");
+    fs::write(&file, HOLDS).expect("a program");
+    for plan in ["MarkSweep", "Immix"] {
+        let file = file.to_str().expect("text");
+        let right = ["--mmtk", plan, "--collect-every", "20000", "--stress", "verify", file];
+        let (status, _, err) = run(&right);
+        assert!(status.success(), "{plan}: {status}\n{err}");
+        let (status, _, err) = run(&[&right[..], &["--break-roots"]].concat());
+        assert!(!status.success(), "{plan}: nothing is found\n{err}");
+        let line = err.lines().find(|line| line.contains("verification: the root "));
+        println!("{plan}: {}", line.unwrap_or_else(|| panic!("{plan}: {status}\n{err}")));
     }
 }
 

@@ -1,21 +1,22 @@
 //! A binding of MMTk: what is this machine's own, and one line for the rest.
 
+use super::trigger;
 use mmtk::util::alloc::AllocationError;
 use mmtk::util::copy::{CopySemantics, GCWorkerCopyContext};
-use mmtk::util::opaque_pointer::{VMMutatorThread, VMThread, VMWorkerThread};
+use mmtk::util::heap::GCTriggerPolicy;
+use mmtk::util::opaque_pointer::VMWorkerThread;
 use mmtk::util::{Address, ObjectReference};
 use mmtk::vm::slot::UnimplementedMemorySlice;
 use mmtk::vm::{
-    ActivePlan, Collection, GCThreadContext, ObjectModel, ObjectTracerContext, ReferenceGlue,
-    RootsWorkFactory, Scanning, SlotVisitor, VMBinding, VMGlobalLogBitSpec,
-    VMLocalForwardingBitsSpec, VMLocalForwardingPointerSpec, VMLocalLOSMarkNurserySpec,
-    VMLocalMarkBitSpec,
+    ObjectModel, ObjectTracerContext, RootsWorkFactory, Scanning, SlotVisitor, VMBinding,
+    VMGlobalLogBitSpec, VMLocalForwardingBitsSpec, VMLocalForwardingPointerSpec,
+    VMLocalLOSMarkNurserySpec, VMLocalMarkBitSpec,
 };
 use mmtk::{MMTK, Mutator, scheduler::GCWorker};
-use stackmark_mmtk::{
-    FromStack, Pause, PauseKind, StackHost, StackSlot, Stacks, active_plan, collection,
-    reference_glue, scanning,
-};
+use stackmark_mmtk::active_plan::Machines;
+use stackmark_mmtk::collection::Pauses;
+use stackmark_mmtk::reference_glue::OneSlot;
+use stackmark_mmtk::{FromStack, Pause, PauseKind, StackHost, StackSlot, Stacks, scanning};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock};
@@ -61,6 +62,13 @@ impl StackHost for TestVm {
         // SAFETY: the word behind a weak reference's header.
         unsafe { StackSlot::plain(reference.to_raw_address().as_usize() + 8) }
     }
+    fn out_of_memory(error: AllocationError) {
+        eprintln!("out of memory: {error:?}");
+        std::process::exit(3);
+    }
+    fn trigger() -> Box<dyn GCTriggerPolicy<TestVm>> {
+        Box::new(trigger::Often)
+    }
     fn paused(pause: &Pause) {
         PAUSES.lock().expect("no panic").push(*pause);
         let stacks = TestVm::stacks();
@@ -79,12 +87,13 @@ impl StackHost for TestVm {
 }
 // ANCHOR_END: host
 
+// ANCHOR: binding
 impl VMBinding for TestVm {
     type VMObjectModel = TestVm;
     type VMScanning = TestVm;
-    type VMCollection = TestVm;
-    type VMActivePlan = TestVm;
-    type VMReferenceGlue = TestVm;
+    type VMCollection = Pauses<TestVm>;
+    type VMActivePlan = Machines<TestVm>;
+    type VMReferenceGlue = OneSlot<TestVm>;
     type VMSlot = StackSlot;
     type VMMemorySlice = UnimplementedMemorySlice<StackSlot>;
     const ALIGNMENT_VALUE: u8 = 0;
@@ -92,42 +101,7 @@ impl VMBinding for TestVm {
     const MAX_ALIGNMENT: usize = 16;
     const USE_ALLOCATION_OFFSET: bool = false;
 }
-
-impl ActivePlan<TestVm> for TestVm {
-    fn is_mutator(thread: VMThread) -> bool {
-        active_plan::is_mutator::<TestVm>(thread)
-    }
-    fn mutator(thread: VMMutatorThread) -> &'static mut Mutator<TestVm> {
-        active_plan::mutator::<TestVm>(thread)
-    }
-    fn mutators<'a>() -> Box<dyn Iterator<Item = &'a mut Mutator<TestVm>> + 'a> {
-        active_plan::mutators::<TestVm>()
-    }
-    fn number_of_mutators() -> usize {
-        active_plan::number_of_mutators::<TestVm>()
-    }
-}
-
-// ANCHOR: collection
-impl Collection<TestVm> for TestVm {
-    fn stop_all_mutators<F: FnMut(&'static mut Mutator<TestVm>)>(_: VMWorkerThread, visit: F) {
-        collection::stop_all_mutators::<TestVm>(visit);
-    }
-    fn resume_mutators(_: VMWorkerThread) {
-        collection::resume_mutators::<TestVm>();
-    }
-    fn block_for_gc(thread: VMMutatorThread) {
-        collection::block_for_gc::<TestVm>(thread);
-    }
-    fn spawn_gc_thread(thread: VMThread, context: GCThreadContext<TestVm>) {
-        collection::spawn_gc_thread::<TestVm>(thread, context);
-    }
-    fn out_of_memory(_: VMThread, error: AllocationError) {
-        eprintln!("out of memory: {error:?}");
-        std::process::exit(3);
-    }
-}
-// ANCHOR_END: collection
+// ANCHOR_END: binding
 
 // ANCHOR: scanning
 impl Scanning<TestVm> for TestVm {
@@ -169,20 +143,6 @@ impl Scanning<TestVm> for TestVm {
     }
 }
 // ANCHOR_END: scanning
-
-impl ReferenceGlue<TestVm> for TestVm {
-    type FinalizableType = ObjectReference;
-    fn get_referent(reference: ObjectReference) -> Option<ObjectReference> {
-        reference_glue::get_referent::<TestVm>(reference)
-    }
-    fn set_referent(reference: ObjectReference, referent: ObjectReference) {
-        reference_glue::set_referent::<TestVm>(reference, referent);
-    }
-    fn clear_referent(reference: ObjectReference) {
-        reference_glue::clear_referent::<TestVm>(reference);
-    }
-    fn enqueue_references(_: &[ObjectReference], _: VMWorkerThread) {}
-}
 
 impl ObjectModel<TestVm> for TestVm {
     const GLOBAL_LOG_BIT_SPEC: VMGlobalLogBitSpec = VMGlobalLogBitSpec::side_first();

@@ -8,6 +8,7 @@ pub(crate) mod code;
 pub(crate) mod derived;
 #[cfg(test)]
 pub(crate) mod plans;
+pub(crate) mod trigger;
 
 use binding::{MMTK, MOVED, PAUSES, STACKS, TestVm};
 use code::{WRONG, Work};
@@ -30,6 +31,8 @@ pub(crate) struct Run {
     pub(crate) config: Config,
     pub(crate) options: Options,
     pub(crate) threads: usize,
+    /// With a delegated trigger, the bytes from one collection to the next.
+    pub(crate) collects_every: usize,
     /// For the programs of [`code`].
     pub(crate) depth: usize,
     pub(crate) goroutines: usize,
@@ -49,6 +52,7 @@ impl Run {
             },
             options: Options::default(),
             threads: 1,
+            collects_every: 0,
             depth: 0,
             goroutines: 1,
             work: Work { at_bottom: 0, on_return: 0, every: 1, wiggle: 0 },
@@ -84,6 +88,8 @@ impl Host for Embedder {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shown {
     pub(crate) collections: usize,
+    /// More than collections, if one has two.
+    pub(crate) pauses: usize,
     pub(crate) short: usize,
     pub(crate) moved: u64,
     pub(crate) slots: u64,
@@ -92,11 +98,11 @@ pub(crate) struct Shown {
 
 impl std::fmt::Display for Shown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Shown { collections, short, moved, slots, found_while_marking } = self;
+        let Shown { collections, pauses, short, moved, slots, found_while_marking } = self;
         write!(
             f,
-            "{collections} collections, {short} of them short, {moved} objects moved, {slots} \
-             slots of stacks, {found_while_marking} roots found while marking"
+            "{collections} collections, {short} of them short, in {pauses} pauses, {moved} objects \
+             moved, {slots} slots of stacks, {found_while_marking} roots found while marking"
         )
     }
 }
@@ -108,6 +114,7 @@ pub(crate) fn start(run: &Run) -> (Arc<Runtime>, Arc<Code>, Threads) {
     for (name, value) in &run.heap {
         assert!(builder.set_option(name, value), "{name}={value}");
     }
+    trigger::EVERY.store(run.collects_every, Relaxed);
     // ANCHOR: connect
     let mmtk: &'static _ = Box::leak(mm::mmtk_init::<TestVm>(&builder));
     assert!(MMTK.set(mmtk).is_ok(), "MMTk is a singleton");
@@ -152,7 +159,8 @@ pub(crate) fn run_goroutines(runtime: &Arc<Runtime>, entry: usize, depth: usize,
 pub(crate) fn shown() -> Shown {
     let pauses = PAUSES.lock().expect("no panic");
     Shown {
-        collections: pauses.len(),
+        collections: pauses.iter().filter(|p| p.kind != PauseKind::InitialMark).count(),
+        pauses: pauses.len(),
         short: pauses.iter().filter(|pause| pause.kind == PauseKind::Short).count(),
         moved: MOVED.load(Relaxed),
         slots: pauses.iter().map(|pause| pause.slots).sum(),

@@ -42,15 +42,14 @@ pub(crate) const PLANS: [Plan; 10] = [
     Plan { short: true, ..plan("GenImmix", true) },
     plan("MarkCompact", true),
     plan("Compressor", true),
-    Plan { heap: &[("gc_trigger", "FixedHeapSize:4m")], ..plan("ConcurrentImmix", false) },
+    Plan { heap: &[("gc_trigger", "Delegated")], ..plan("ConcurrentImmix", false) },
 ];
 
 impl Plan {
     /// How a test runs it: on two threads and by two workers, verified, with a collection after so
-    /// many bytes where the plan takes that: ConcurrentImmix would make it a collection in one
-    /// pause. Under stress stacks move at every poll, and what is free is poisoned.
-    pub(crate) fn run(&self, bytes: usize, stress: bool) -> Run {
-        let bytes = bytes.to_string();
+    /// many bytes. Under stress stacks move at every poll, and what is free is poisoned.
+    pub(crate) fn run(&self, every: usize, stress: bool) -> Run {
+        let bytes = every.to_string();
         let mut heap = self.heap.to_vec();
         heap.push(("threads", "2"));
         if !matches!(self.name, "NoGC" | "ConcurrentImmix") {
@@ -58,6 +57,7 @@ impl Plan {
         }
         let mut run = Run::on(self.name, &heap);
         run.threads = 2;
+        run.collects_every = every;
         run.options = Options { verify: true, ..Options::default() };
         run.config.move_every_poll = stress;
         run.config.poison = stress;
