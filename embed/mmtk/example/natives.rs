@@ -208,8 +208,8 @@ pub(crate) unsafe extern "C-unwind" fn strong(reference: *mut c_void, _: usize) 
     if referent != 0 {
         // SAFETY: within this function.
         let caller = unsafe { Caller::current() };
-        // SAFETY: as above. A collection that marks beside the program must know of the object.
-        unsafe { mutator(&caller) }.barrier.load_weak_reference(object(referent));
+        // A collection that marks beside the program must know of the object.
+        TestVm::stacks().load_weak_reference(inside(&caller), object(referent));
     }
     referent
 }

@@ -66,7 +66,11 @@ pub fn resume_mutators<VM: StackHost>() {
     if stacks.options().verify {
         verify::roots_are_updated::<VM>();
     }
-    VM::paused(&stacks.pause());
+    let pause = stacks.pause();
+    VM::paused(&pause);
+    if pause.kind == PauseKind::InitialMark {
+        stacks.marking.run();
+    }
     stacks.world.resume();
 }
 

@@ -54,9 +54,10 @@ impl<VM: VMBinding> Marking<VM> {
         self.state.lock().sends_by = NonNull::new(mutator);
     }
 
-    /// The first pause begins.
-    pub(crate) fn gather(&self) {
-        self.state.lock().phase = Phase::Gathering(Vec::new());
+    /// The first pause is about to begin, or the last one ends.
+    pub(crate) fn set_gathering(&self, gathering: bool) {
+        self.state.lock().phase =
+            if gathering { Phase::Gathering(Vec::new()) } else { Phase::Idle };
     }
 
     /// What has been found in the first pause.
@@ -67,9 +68,10 @@ impl<VM: VMBinding> Marking<VM> {
         }
     }
 
-    /// MMTk begins to mark while the world runs, or has ended.
-    pub(crate) fn set_running(&self, running: bool) {
-        self.state.lock().phase = if running { Phase::Running } else { Phase::Idle };
+    /// MMTk marks from now on. To be called before it resumes, since its workers visit stacks at
+    /// once, and after it has ended the first pause, since before that it takes no roots this way.
+    pub(crate) fn run(&self) {
+        self.state.lock().phase = Phase::Running;
     }
 
     /// Hands what has been found to MMTk's workers, not at the end, but now.
@@ -78,6 +80,15 @@ impl<VM: VMBinding> Marking<VM> {
         if let (Phase::Running, Some(own)) = (&state.phase, &mut state.sends_by) {
             // SAFETY: see `sends_by`; the world runs, or is about to be stopped for the last pause.
             unsafe { own.as_mut() }.mutator.barrier.flush();
+        }
+    }
+
+    /// Tells MMTk of an object. To be called where the world does not stop.
+    pub(crate) fn tell(&self, object: ObjectReference) {
+        let state = &mut *self.state.lock();
+        if let (Phase::Running, Some(own)) = (&state.phase, &mut state.sends_by) {
+            // SAFETY: see `sends_by`; the world runs.
+            unsafe { own.as_mut() }.mutator.barrier.load_weak_reference(object);
         }
     }
 

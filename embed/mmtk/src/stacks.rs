@@ -10,7 +10,7 @@ use mmtk::util::ObjectReference;
 use mmtk::vm::VMBinding;
 use parking_lot::Mutex;
 use stackmark_stack::handles::Handles;
-use stackmark_stack::{AlreadyDriven, BarrierMode, CycleDriver, Runtime, ScanError};
+use stackmark_stack::{AlreadyDriven, BarrierMode, CycleDriver, Inside, Runtime, ScanError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -88,7 +88,7 @@ impl<VM: VMBinding> Stacks<VM> {
         let marking = Arc::new(Marking::new(object_of));
         let driver = CycleDriver::new(runtime, marking.clone())?;
         let told = marking.clone();
-        let world = World::start(driver, failed, move |marks| told.set_running(marks));
+        let world = World::start(driver, failed, move |marks| told.set_gathering(marks));
         let stacks = Stacks {
             runtime: runtime.clone(),
             mmtk,
@@ -142,6 +142,13 @@ impl<VM: VMBinding> Stacks<VM> {
         self.whole_scans.load(Relaxed)
     }
 
+    /// Keeps an object alive that managed code gets by a weak reference while ConcurrentImmix marks.
+    /// As `Barrier::load_weak_reference`, which does nothing if its mutator was bound while MMTk
+    /// marks. Without effect at other times. Called by native code that managed code has called.
+    pub fn load_weak_reference(&self, _inside: Inside<'_>, object: ObjectReference) {
+        self.marking.tell(object);
+    }
+
     /// How many roots were found while the world ran and ConcurrentImmix marked.
     pub fn found_while_marking(&self) -> u64 {
         self.marking.found()
@@ -160,9 +167,6 @@ impl<VM: VMBinding> Stacks<VM> {
     /// Stops the world for a pause of this kind.
     pub(crate) fn stop(&self, kind: PauseKind, stop: Stop) {
         *self.round.lock() = Round::new(kind);
-        if kind == PauseKind::InitialMark {
-            self.marking.gather();
-        }
         let is_whole = self.world.stop(stop);
         let mut round = self.round.lock();
         if is_whole {

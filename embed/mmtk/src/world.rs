@@ -50,8 +50,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Starts the owner's thread. `before`: what is to be done before the world goes on after a
-    /// first pause, on that thread.
+    /// Starts the owner's thread. `marks` is called on it, with the world in each state: with true
+    /// before a stop that begins to mark, and with false in the stop that ends it.
     ///
     /// # Panics
     /// If the system has no thread.
@@ -90,7 +90,11 @@ impl World {
             };
             match stop {
                 Stop::Cycle { scope, .. } => begin(scope),
-                Stop::Begin => begin(ScanScope::Whole),
+                Stop::Begin => {
+                    // On this thread, as its counterpart: the last pause may be ending only now.
+                    marks(true);
+                    begin(ScanScope::Whole);
+                }
                 Stop::Bare => {}
             }
             driver.stop_world(|stopped| {
@@ -101,10 +105,7 @@ impl World {
                 self.lend(stopped);
                 match stop {
                     Stop::Cycle { next, .. } => stopped.end_scanning(next),
-                    Stop::Begin => {
-                        marks(true);
-                        marking = true;
-                    }
+                    Stop::Begin => marking = true,
                     Stop::Bare if marking => {
                         marks(false);
                         marking = false;

@@ -29,9 +29,13 @@ fn child(plan: &Plan, stress: bool) {
         if program.name == "weak" && plan.name != "NoGC" {
             assert!(printed.iter().any(|alive| *alive < 200), "no weak reference is cleared");
         }
-        println!("{} {}: {ran:?}", plan.name, program.name);
-        times += ran.times;
-        fewest = fewest.min(ran.collections);
+        let run::Ran { result, times: again, collections, moved } = ran;
+        println!(
+            "  {}: {result}; {again} runs, {collections} collections, {moved} objects moved",
+            program.name
+        );
+        times += again;
+        fewest = fewest.min(collections);
     });
     let shown = vm::shown();
     let count = PROGRAMS.len();

@@ -46,12 +46,12 @@ fn child(name: &str, made: bool) {
         "ignored_barriers" => {
             // SAFETY: as above.
             let options = options(fault(unsafe { Fault::ignored_barriers() }));
-            vm::run(&run("GenImmix", options));
+            vm::run(&run("GenImmix", options), 0);
         }
         "kept_slots" => {
             // SAFETY: as above.
             let options = options(fault(unsafe { Fault::kept_slots() }));
-            vm::run(&run("SemiSpace", options));
+            vm::run(&run("SemiSpace", options), 0);
         }
         "derived_alone" => {
             // SAFETY: as above.

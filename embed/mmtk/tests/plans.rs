@@ -15,22 +15,16 @@ const FEWER: usize = 10;
 
 fn child(plan: &Plan, stress: bool) {
     let fewer = if stress { FEWER } else { 1 };
-    // Its collections cannot follow each other as fast as those of others.
-    let times = if stress && plan.name == "ConcurrentImmix" { 4 } else { 1 };
     let run = Run {
         depth: if stress { 100 } else { 2000 },
         goroutines: 4,
-        work: Work {
-            at_bottom: times * 300_000 / fewer,
-            on_return: 2000 / fewer,
-            every: 64,
-            wiggle: 50,
-        },
+        work: Work { at_bottom: 300_000 / fewer, on_return: 2000 / fewer, every: 64, wiggle: 50 },
         ..plan.run(STRESS_FACTOR / fewer, stress)
     };
-    let shown = vm::run(&run);
+    let collections = if plan.name == "NoGC" { 0 } else { COLLECTIONS };
+    let shown = vm::run(&run, collections);
     println!("{}: {shown}", plan.name);
-    plan.check(&shown, COLLECTIONS);
+    plan.check(&shown, collections);
 }
 
 #[test]

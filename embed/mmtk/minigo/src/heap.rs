@@ -173,9 +173,8 @@ impl minigo::Heap for Heap {
     /// found.
     fn shade(&self, caller: &Caller<'_>, word: usize) {
         if let Some(object) = resolve(word) {
-            // SAFETY: used within this function.
-            let mutator = unsafe { machine::mutator::<Minigo>(caller) };
-            mutator.barrier.load_weak_reference(object);
+            let inside = caller.inside().expect("a native stores references when it runs");
+            Minigo::stacks().load_weak_reference(inside, object);
         }
     }
 

@@ -132,13 +132,20 @@ pub(crate) fn start(run: &Run) -> (Arc<Runtime>, Arc<Code>, Threads) {
     (runtime, code, threads)
 }
 
-/// Runs goroutines to their ends, and checks what they return.
-pub(crate) fn run(run: &Run) -> Shown {
+/// Runs goroutines to their ends, and checks what they return; again, until there were so many
+/// collections.
+pub(crate) fn run(run: &Run, collections: usize) -> Shown {
     let (runtime, code, threads) = start(run);
     let compiled = code::compile(&code, run.work);
-    run_goroutines(&runtime, compiled.entry, run.depth, run.goroutines);
+    let shown = loop {
+        run_goroutines(&runtime, compiled.entry, run.depth, run.goroutines);
+        let shown = shown();
+        if shown.collections >= collections {
+            break shown;
+        }
+    };
     threads.stop();
-    shown()
+    shown
 }
 
 /// Runs so many goroutines, by the runtime's scheduler, and checks what they return.
