@@ -28,8 +28,8 @@ pub trait StackHost: VMBinding<VMSlot: FromStack> {
         fatal(&format_args!("{word:#x} is an ambiguous root: `StackHost::ambiguous` is missing"))
     }
 
-    /// The object that a word refers to, where there is no slot: while ConcurrentImmix marks and the
-    /// world runs, and in verification. The word is one of a stack map, or one that native code
+    /// The object that a word refers to, where there is no slot: while ConcurrentImmix marks and
+    /// the world runs, and in verification. The word is one of a stack map, or one that native code
     /// hands to a goroutine. The default takes each aligned address in a space of MMTk's for that
     /// of an object. A binding whose frames hold derived pointers looks the object up, or sets
     /// [`Options::incremental`](crate::Options::incremental) to false. Called under a lock of the
@@ -49,8 +49,8 @@ pub trait StackHost: VMBinding<VMSlot: FromStack> {
         object.is_in_any_space()
     }
 
-    /// Whether a root may have this word although [`StackHost::object_of`] finds no object by it: for
-    /// verification. The default says no.
+    /// Whether a root may have this word although [`StackHost::object_of`] finds no object by it:
+    /// for verification. The default says no.
     fn is_no_reference(_word: usize) -> bool {
         false
     }
@@ -61,8 +61,8 @@ pub trait StackHost: VMBinding<VMSlot: FromStack> {
         fatal(&format_args!("{reference} is a weak reference: `StackHost::referent` is missing"))
     }
 
-    /// An allocation fails: the heap is full. When this returns, the allocation returns null. Called
-    /// on the thread that allocates. The default ends the process, with one line.
+    /// An allocation fails: the heap is full. When this returns, the allocation returns null.
+    /// Called on the thread that allocates. The default ends the process, with one line.
     fn out_of_memory(error: AllocationError) {
         Self::fatal(&format_args!("an allocation fails: {error:?}"));
     }

@@ -142,9 +142,10 @@ impl<VM: VMBinding> Stacks<VM> {
         self.whole_scans.load(Relaxed)
     }
 
-    /// Keeps an object alive that managed code gets by a weak reference while ConcurrentImmix marks.
-    /// As `Barrier::load_weak_reference`, which does nothing if its mutator was bound while MMTk
-    /// marks. Without effect at other times. Called by native code that managed code has called.
+    /// Keeps an object alive that managed code gets by a weak reference while ConcurrentImmix
+    /// marks. As `Barrier::load_weak_reference`, which does nothing if its mutator was bound while
+    /// MMTk marks. Without effect at other times. Called by native code that managed code has
+    /// called.
     pub fn load_weak_reference(&self, _inside: Inside<'_>, object: ObjectReference) {
         self.marking.tell(object);
     }
