@@ -6,11 +6,12 @@
 //! these loads, but none behind a block with two ways in, and there is one behind each poll. Nor
 //! does it drop a load whose result is not used.
 
+use cranelift_codegen::dominator_tree::DominatorTree;
 use cranelift_codegen::flowgraph::ControlFlowGraph;
 use cranelift_codegen::ir::{
     Block, Function, Inst, InstructionData, Opcode, StackSlot, Type, Value,
 };
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use crate::regions::is_spilled;
 
@@ -37,7 +38,8 @@ const DEPTH: usize = 4;
 /// optimiser runs, of a function that is finished.
 pub(crate) fn merge(func: &mut Function) {
     let cfg = ControlFlowGraph::with_function(func);
-    let order = order(func);
+    let dominators = DominatorTree::with_function(func, &cfg);
+    let order: Vec<Block> = dominators.cfg_rpo().copied().collect();
     for _ in 0..DEPTH {
         if !merge_once(func, &cfg, &order) {
             break;
@@ -132,28 +134,6 @@ fn settle(func: &Function, cfg: &ControlFlowGraph, order: &[Block]) -> HashMap<B
     }
     starts
 }
-/// The blocks that code reaches, each behind one that leads to it.
-fn order(func: &Function) -> Vec<Block> {
-    let (mut order, mut seen) = (Vec::new(), HashSet::new());
-    let Some(entry) = func.layout.entry_block() else { return order };
-    seen.insert(entry);
-    let mut way = vec![(entry, func.block_successors(entry).collect::<Vec<_>>())];
-    while let Some((block, left)) = way.last_mut() {
-        match left.pop() {
-            Some(next) if seen.insert(next) => {
-                way.push((next, func.block_successors(next).collect()));
-            }
-            Some(_) => {}
-            None => {
-                order.push(*block);
-                way.pop();
-            }
-        }
-    }
-    order.reverse();
-    order
-}
-
 /// What is known behind an instruction that makes this access.
 fn follow(func: &Function, inst: Inst, access: Option<Access>, known: &mut Known) {
     let opcode = func.dfg.insts[inst].opcode();
