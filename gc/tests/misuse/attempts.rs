@@ -462,38 +462,14 @@ pub(crate) fn run(attempt: &str) {
             {
                 for move_limit in [0, 1, 1 << 20, usize::MAX] {
                     let config = stack::Config { max_stack, move_limit, ..Default::default() };
-                    let code = Arc::new(Code::new());
-                    trusted::register(&code);
-                    match Runtime::new(config, code, Box::new(Embedder)) {
-                        Ok(runtime) => {
-                            assert!(accepted, "{max_stack}");
-                            assert!(matches!(run_native(&runtime, || ()), Left::Exited));
-                            MACHINE.take();
-                        }
-                        Err(error) => {
-                            assert!(!accepted, "{error}");
-                            assert!(error.to_string().contains("max_stack"), "{error}");
-                        }
-                    }
+                    check_options_of_stacks(config, accepted, "max_stack");
                 }
             }
             for (max_frame, accepted) in
                 [(0, false), (255, false), (256, true), (4 << 10, true), (usize::MAX, false)]
             {
                 let config = stack::Config { max_frame, ..Default::default() };
-                let code = Arc::new(Code::new());
-                trusted::register(&code);
-                match Runtime::new(config, code, Box::new(Embedder)) {
-                    Ok(runtime) => {
-                        assert!(accepted, "{max_frame}");
-                        assert!(matches!(run_native(&runtime, || ()), Left::Exited));
-                        MACHINE.take();
-                    }
-                    Err(error) => {
-                        assert!(!accepted, "{error}");
-                        assert!(error.to_string().contains("max_frame"), "{error}");
-                    }
-                }
+                check_options_of_stacks(config, accepted, "max_frame");
             }
             println!("checked");
         }
@@ -834,6 +810,25 @@ fn straggler() {
         runtime.stop_world(|world| println!("{:?}", world.straggler()));
     });
     println!("{}", runtime.host::<Warned>().expect("the host").0.lock().unwrap());
+}
+
+/// A runtime of this configuration runs a goroutine, or is refused with an error that names
+/// `option`.
+fn check_options_of_stacks(config: stack::Config, accepted: bool, option: &str) {
+    let shown = format!("{config:?}");
+    let code = Arc::new(Code::new());
+    trusted::register(&code);
+    match Runtime::new(config, code, Box::new(Embedder)) {
+        Ok(runtime) => {
+            assert!(accepted, "{shown}");
+            assert!(matches!(run_native(&runtime, || ()), Left::Exited));
+            MACHINE.take();
+        }
+        Err(error) => {
+            assert!(!accepted, "{error}");
+            assert!(error.to_string().contains(option), "{error}");
+        }
+    }
 }
 
 fn options_collector() {

@@ -442,32 +442,26 @@ static int unaligned_struct(void) {
     return stackmark_runtime_new((stackmark_config *)(uintptr_t)(bytes + 1), NULL, &another);
 }
 
-static int max_stack(size_t bytes) {
-    stackmark_config config = {.size = sizeof config, .max_stack = bytes};
+static int configured(stackmark_config config) {
     stackmark_runtime *another;
+    config.size = sizeof config;
     return stackmark_runtime_new(&config, NULL, &another);
 }
 
 static int tiny_stacks(void) {
-    return max_stack(1);
+    return configured((stackmark_config){.max_stack = 1});
 }
 
 static int huge_stacks(void) {
-    return max_stack(SIZE_MAX);
-}
-
-static int max_frame(uint32_t bytes) {
-    stackmark_config config = {.size = sizeof config, .max_frame = bytes};
-    stackmark_runtime *another;
-    return stackmark_runtime_new(&config, NULL, &another);
+    return configured((stackmark_config){.max_stack = SIZE_MAX});
 }
 
 static int tiny_frames(void) {
-    return max_frame(255);
+    return configured((stackmark_config){.max_frame = 255});
 }
 
 static int huge_frames(void) {
-    return max_frame(UINT32_MAX);
+    return configured((stackmark_config){.max_frame = UINT32_MAX});
 }
 
 static int unknown_stack(void) {
