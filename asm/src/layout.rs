@@ -123,11 +123,21 @@ pub struct MachineHeader {
     /// What [`call_native`](crate::call_native) calls on its way back to managed code, by a return
     /// or an exception, where `watch` asks for it: a [`WatchFn`].
     pub on_watched: AtomicUsize,
-    /// The address of a byte, or 0. While the byte is 0, managed code uses no vector registers but
-    /// the low 128 bits of the first sixteen, and none for masks: a hit keeps those alone, where
-    /// that is shorter. With 0 for the address a hit keeps all that the processor has.
-    pub wide_vectors: AtomicUsize,
+    /// The address of a byte, or 0. The byte says which vector registers a hit keeps at least:
+    /// [`KEEPS_RESULTS`], [`KEEPS_NARROW`] or [`KEEPS_ALL`]. With 0 for the address a hit keeps all
+    /// that the processor has.
+    pub kept_vectors: AtomicUsize,
 }
+
+/// Managed code returns by the platform's C convention, and nothing in vectors beyond 128 bits: a
+/// hit keeps the vector registers of results, and on x86-64 no x87 state. Where the convention has
+/// the callee keep vector registers, the hook keeps them.
+pub const KEEPS_RESULTS: u8 = 0;
+/// Managed code uses no vector registers but the low 128 bits of the first sixteen, and none for
+/// masks: a hit keeps those.
+pub const KEEPS_NARROW: u8 = 1;
+/// A hit keeps all vector registers.
+pub const KEEPS_ALL: u8 = 2;
 
 /// What the frame of [`enter_managed`](crate::enter_managed) keeps, at its stack pointer. It is the
 /// way of a walk from the managed frames of one entry to those of the next older one.
@@ -234,8 +244,8 @@ offsets! {
     M_PASSING = MachineHeader.passing @ 64;
     /// Offset of [`MachineHeader::on_watched`].
     M_ON_WATCHED = MachineHeader.on_watched @ 72;
-    /// Offset of [`MachineHeader::wide_vectors`].
-    M_WIDE_VECTORS = MachineHeader.wide_vectors @ 80;
+    /// Offset of [`MachineHeader::kept_vectors`].
+    M_KEPT_VECTORS = MachineHeader.kept_vectors @ 80;
 }
 
 impl GoroutineHeader {
@@ -283,7 +293,7 @@ impl MachineHeader {
             run_saved: AtomicUsize::new(0),
             passing: AtomicUsize::new(0),
             on_watched: AtomicUsize::new(0),
-            wide_vectors: AtomicUsize::new(0),
+            kept_vectors: AtomicUsize::new(0),
         }
     }
 }

@@ -154,29 +154,30 @@ fn a_hit_keeps_every_register_whatever_the_cpu_has() {
 
 /// Where the processor has more, and the hook uses it.
 #[test]
-fn a_hit_keeps_the_narrow_vectors_of_code_that_uses_no_others() {
-    unsafe extern "C-unwind" fn managed(_g: usize, wide: usize) -> usize {
+fn a_hit_keeps_what_the_machines_byte_says() {
+    unsafe extern "C-unwind" fn managed(_g: usize, kept: usize) -> usize {
         let kind = KIND.load(Relaxed);
-        let narrow = if wide == 0 { 0 } else { kind };
+        let (byte, vectors) = (kept as u8, if kept as u8 == KEEPS_ALL { kind } else { 0 });
         let mut input: [u64; arch::PATTERN_WORDS] = std::array::from_fn(|i| !(i as u64) << 7);
         arch::adjust_patterns(&mut input);
         let mut output = [0u64; arch::PATTERN_WORDS];
         unsafe {
             let machine = &*asm::current();
-            machine.wide_vectors.store((&raw const wide) as usize, Relaxed);
+            machine.kept_vectors.store((&raw const byte) as usize, Relaxed);
             let (word, saved) = (barrier::hijacked_word(7), barrier::saved(7));
             arch::fill_and_check(input.as_ptr(), output.as_mut_ptr(), word, saved, kind, 0);
         }
         for i in 0..arch::PATTERN_WORDS {
-            let bits = arch::kept_bits(i, narrow, 0);
-            assert_eq!(output[i] & bits, input[i] & bits, "word {i}, wide {wide}");
+            let among_them = byte != KEEPS_RESULTS || arch::is_kept_by_convention(i);
+            let bits = if among_them { arch::kept_bits(i, vectors, 0) } else { 0 };
+            assert_eq!(output[i] & bits, input[i] & bits, "word {i}, kept {byte}");
         }
         8
     }
     for kind in 0..arch::VECTOR_KINDS {
-        for wide in [0, 1] {
-            assert_eq!(on_goroutine_with(kind, managed, wide), (8, 1, 0));
-            assert_eq!(on_native_stack_with(kind, managed, wide), (8, 1, 0));
+        for kept in [KEEPS_RESULTS, KEEPS_NARROW, KEEPS_ALL] {
+            assert_eq!(on_goroutine_with(kind, managed, kept.into()), (8, 1, 0));
+            assert_eq!(on_native_stack_with(kind, managed, kept.into()), (8, 1, 0));
         }
     }
 }

@@ -15,7 +15,7 @@ mod snapshot;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::frame::FrameKind;
@@ -24,7 +24,7 @@ use crate::jit_debug::SymbolFile;
 use crate::managed_image;
 use crate::os::{self, SystemFrames};
 use crate::rcu::{Rcu, Retired};
-use crate::region::{Announce, CompiledRegion, Region};
+use crate::region::{Announce, CompiledRegion, Region, Vectors};
 use crate::rule::PackedRule;
 use crate::rule_table::RuleTable;
 pub use error::{CodeError, RegionId};
@@ -65,9 +65,9 @@ impl Announced {
 pub struct Code {
     published: Rcu<Published>,
     writer: Mutex<Writer>,
-    /// See [`Code::wide_vectors`]. Relaxed: code is called after its registration, and what hands
-    /// its address to another thread orders this, too.
-    wide_vectors: AtomicBool,
+    /// See [`Code::vectors`]. Relaxed: code is called after its registration, and what hands its
+    /// address to another thread orders this, too.
+    vectors: AtomicU8,
 }
 
 /// The state of writers.
@@ -93,14 +93,14 @@ impl Code {
         Code {
             published: Rcu::new(published),
             writer: Mutex::default(),
-            wide_vectors: AtomicBool::new(false),
+            vectors: AtomicU8::new(Vectors::Results as u8),
         }
     }
 
-    /// Whether a region has ever been registered without [`Region::narrow_vectors`]: set before its
-    /// code can be called.
-    pub fn wide_vectors(&self) -> &AtomicBool {
-        &self.wide_vectors
+    /// The greatest of the [`Region::vectors`] that have ever been registered: written before the
+    /// region's code can be called. It never becomes less.
+    pub fn vectors(&self) -> &AtomicU8 {
+        &self.vectors
     }
 
     /// Registers managed code: compiles its CFI, builds its safepoint table, and makes it known to
@@ -146,8 +146,8 @@ impl Code {
             CompiledRegion::compile(region).map_err(failed)
         };
         let compiled = regions.iter().map(compile).collect::<Result<Vec<_>, _>>()?;
-        if regions.iter().any(|region| !region.narrow_vectors) {
-            self.wide_vectors.store(true, Ordering::Relaxed);
+        if let Some(vectors) = regions.iter().map(|region| region.vectors).max() {
+            self.vectors.fetch_max(vectors as u8, Ordering::Relaxed);
         }
         let has_rules: Vec<bool> = compiled.iter().map(CompiledRegion::has_rules).collect();
         let mut writer = self.lock();

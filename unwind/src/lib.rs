@@ -130,7 +130,7 @@ pub use jit_debug::debugger_descriptor;
 pub use managed_image::ManagedImageError;
 pub use memory::{LiveMemory, Memory, MemorySnapshot};
 pub use pool::{PooledCache, RuleCachePool};
-pub use region::{Announce, Function, Region, RegionError, SourceLines};
+pub use region::{Announce, Function, Region, RegionError, SourceLines, Vectors};
 pub use registers::{RegisterSet, Registers};
 pub use return_addresses::ReturnAddresses;
 pub use rule::{ExpressionError, Recovered, Recovery, Unsupported, UnwindRule};

@@ -43,13 +43,28 @@ pub struct Region {
     /// The largest `cfa_offset` that a safepoint may have, in bytes. A region with a larger frame
     /// is refused, and so is one with a frame whose size is not known before it is walked.
     pub max_frame: Option<u32>,
-    /// Its functions use no vector registers but the low 128 bits of the first sixteen, and no
-    /// masks: what they return and keep for their callers is not elsewhere. Cranelift's code is so.
-    /// A hit of a return barrier, which keeps registers, then has less to keep, while all regions
-    /// of a [`Code`](crate::Code) are so.
-    pub narrow_vectors: bool,
+    /// Which vector registers hold something when one of its functions returns. A hit of a return
+    /// barrier keeps the most that any region of the [`Code`](crate::Code) needs.
+    pub vectors: Vectors,
     /// What else in the process is told of it.
     pub announce: Announce,
+}
+
+/// Which vector registers hold something when a function of a region returns: a result, or what the
+/// function keeps for its caller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Vectors {
+    /// Those in which the platform's C convention has results, or which its callees keep, and of
+    /// them 128 bits. No mask registers, and on x86-64 no x87 state. Cranelift's code is so, in
+    /// functions of the convention `SystemV`.
+    Results,
+    /// The low 128 bits of the first sixteen. No mask registers. Cranelift's code is so, whatever
+    /// the convention.
+    Narrow,
+    /// All of them.
+    #[default]
+    All,
 }
 
 /// What is told of a region, beside this library. By default both are; a compiler of single methods

@@ -3,12 +3,13 @@
 //   S: +256  vectors                       G: +96  CFA, the stack pointer of the frame returned to
 //      +192  k0 ... k7                        +88  the slot: stub + 6, later the return address
 //       +64  x87 state                         +0  rbx ... rax
-//       +20  kind of the vectors that are kept
+//       +20  kind of the vectors that are kept; -1: those of results, and no x87 state
 //       +16  whether there is any x87 state
 //        +8  depth
 //        +0  goroutine <- rsp, 64-aligned
 //
-// Any register may carry a result, or may be one that the function's convention keeps. Moves take a
+// Any register may carry a result, or may be one that the function's convention keeps, unless the
+// machine's byte says that the convention is C's, or that vectors are narrow. Moves take a
 // quarter of the time of xsave and xrstor. Every convention keeps mxcsr and the x87 control word,
 // so the hook keeps them, and they are not saved here.
 
@@ -28,25 +29,32 @@
     .cfi_offset rbx, -96
     .cfi_offset r12, -88
 barrier_on_system:
+    mov eax, dword ptr [rip + stackmark_vector_kind]
+    mov rcx, qword ptr [rbx + {m_kept_vectors}]
+    test rcx, rcx
+    je 2f
+    cmp byte ptr [rcx], {keeps_narrow}
+    ja 2f
+    mov eax, 0                                  // and keeps the flags
+    je 2f
+    mov dword ptr [rsp + 16], 0
+    mov dword ptr [rsp + 20], -1
+    movaps xmmword ptr [rsp + 256], xmm0
+    movaps xmmword ptr [rsp + 272], xmm1
+    jmp 7f
+2:  mov dword ptr [rsp + 20], eax               // what the byte says may change meanwhile
     // The top of the x87 stack is 0 while that stack is empty, as it is at a return without x87
     // results.
+    mov ecx, eax
     fnstsw ax
     and eax, 0x3800
     mov dword ptr [rsp + 16], eax
     je 2f
     fnsave [rsp + 64]                           // saves the stack and leaves it empty
-2:  mov eax, dword ptr [rip + stackmark_vector_kind]
-    mov rcx, qword ptr [rbx + {m_wide_vectors}]
-    test rcx, rcx
-    je 2f
-    cmp byte ptr [rcx], 0
-    jne 2f
-    xor eax, eax                                // managed code uses no others
-2:  mov dword ptr [rsp + 20], eax               // what the byte says may change meanwhile
-    cmp eax, {kind_avx}
+2:  cmp ecx, {kind_avx}
     jb 5f
     je 4f
-    cmp eax, {kind_avx512}
+    cmp ecx, {kind_avx512}
     je 3f
     stackmark_each_mask kmovw, 1
     jmp 6f
@@ -86,6 +94,8 @@ barrier_on_system:
     stackmark_announce goroutine
     .endif
     mov eax, dword ptr [rsp + 20]
+    test eax, eax
+    js 8f
     cmp eax, {kind_avx}
     jb 5f
     je 4f
@@ -108,6 +118,9 @@ barrier_on_system:
 7:  cmp dword ptr [rsp + 16], 0
     je 5f
     frstor [rsp + 64]
+    jmp 5f
+8:  movaps xmm0, xmmword ptr [rsp + 256]
+    movaps xmm1, xmmword ptr [rsp + 272]
 5:  mov rax, qword ptr [rsp]
     mov rcx, qword ptr [rax + {g_stack_hi}]
     sub rcx, qword ptr [rsp + 8]

@@ -55,6 +55,12 @@ pub(crate) fn kept_bits(i: usize, kind: usize, _state: usize) -> u64 {
     }
 }
 
+/// Whether the word may hold a result by the platform's C convention, or its callee keeps it. A hit
+/// keeps more.
+pub(crate) fn is_kept_by_convention(_i: usize) -> bool {
+    true
+}
+
 const BREAK: u32 = 0xd420_0000;
 const RETURN: u32 = 0xd65f_03c0;
 

@@ -54,6 +54,12 @@ pub(crate) fn kept_bits(i: usize, kind: usize, x87: usize) -> u64 {
     }
 }
 
+/// Whether the word may hold a result by the platform's C convention, or its callee keeps it.
+pub(crate) fn is_kept_by_convention(i: usize) -> bool {
+    // The general registers, xmm0 and xmm1.
+    matches!(i, 0..15 | 32..34 | 40..42)
+}
+
 /// The trap flag of the processor: a signal after each instruction.
 const TRAP: u64 = 0x100;
 

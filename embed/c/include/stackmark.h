@@ -235,6 +235,14 @@ size_t stackmark_live_goroutines(const stackmark_runtime *runtime) STACKMARK_NOE
 
 /* ------------------------------------------------------------------------------------- Code --- */
 
+/* stackmark_region.vectors: which vector registers hold something when a function returns */
+enum {
+    STACKMARK_VECTORS_ALL = 0,    /* all of them */
+    STACKMARK_VECTORS_NARROW = 1, /* the low 128 bits of the first sixteen; no masks */
+    STACKMARK_VECTORS_RESULTS = 2 /* by the platform's C convention, 128 bits of them; no masks, and
+                                     no x87 state */
+};
+
 /* A function of managed code. */
 typedef struct stackmark_function {
     size_t size;
@@ -278,9 +286,9 @@ typedef struct stackmark_region {
     uint32_t max_frame;                    /* a larger cfa_offset is refused, in bytes; 0: none */
     uint32_t hide_from_debugger;           /* gdb is not told */
     uint32_t hide_from_unwinder;           /* the system's unwinder is not: no exception passes */
-    uint32_t narrow_vectors;               /* the code keeps nothing in vectors beyond 128 bits, nor
-                                              in xmm16 and above, and so is called: hits are quicker
-                                              where all code says so */
+    uint32_t vectors;                      /* which vector registers hold something when a function
+                                              returns, STACKMARK_VECTORS_*: hits are quicker where
+                                              all code says little */
     uintptr_t eh_frame_address;            /* where .eh_frame lies, if its pointers are relative to
                                               that, as LLVM's are; the system's unwinder is not told
                                               then, since LLVM's JITs do that; 0: absolute */

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use stackmark::unwind::stack_map::StackMap;
 use stackmark::unwind::stack_map::llvm::{self, LlvmError};
 use stackmark::unwind::{
-    Announce, CodeError, Function, ManagedImage, Region, RegionId, Safepoint, SourceLines,
+    Announce, CodeError, Function, ManagedImage, Region, RegionId, Safepoint, SourceLines, Vectors,
 };
 
 use crate::abi::{
     BAD_CODE, Failure, Out, Versioned, code, given, make, put_text, read, slice, structs, text,
 };
 use crate::machine::inside;
+use crate::numbers::{VECTORS_ALL, VECTORS_NARROW, VECTORS_RESULTS};
 use crate::object::{Owned, Ref, kind};
 use crate::runtime::RuntimeBox;
 
@@ -33,7 +34,7 @@ pub(crate) struct RegionTable {
     pub(crate) max_frame: u32,
     pub(crate) hide_from_debugger: u32,
     pub(crate) hide_from_unwinder: u32,
-    pub(crate) narrow_vectors: u32,
+    pub(crate) vectors: u32,
     pub(crate) eh_frame_address: usize,
     pub(crate) llvm_stackmaps: *const u8,
     pub(crate) llvm_stackmaps_length: usize,
@@ -144,7 +145,14 @@ unsafe fn converted(table: &RegionTable) -> Result<Region, Failure> {
                 table.llvm_stackmaps_bias,
             )?,
             max_frame: (table.max_frame != 0).then_some(table.max_frame),
-            narrow_vectors: table.narrow_vectors != 0,
+            vectors: match table.vectors {
+                VECTORS_ALL => Vectors::All,
+                VECTORS_NARROW => Vectors::Narrow,
+                VECTORS_RESULTS => Vectors::Results,
+                other => {
+                    return Err(Failure::new(BAD_CODE, format_args!("vectors is {other}")));
+                }
+            },
             announce: Announce {
                 debugger: table.hide_from_debugger == 0,
                 system_unwinder: table.hide_from_unwinder == 0,

@@ -47,7 +47,7 @@ fn expected() -> Values {
         slot_count);
     layout_of!(values, "stackmark_region", RegionTable: size name start length eh_frame
         eh_frame_length functions function_count safepoints safepoint_count max_frame
-        hide_from_debugger hide_from_unwinder narrow_vectors eh_frame_address llvm_stackmaps
+        hide_from_debugger hide_from_unwinder vectors eh_frame_address llvm_stackmaps
         llvm_stackmaps_length llvm_stackmaps_bias);
     layout_of!(values, "stackmark_lib_call_record", LibCallTable: size function arguments result
         error reserved);

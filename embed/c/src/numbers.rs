@@ -18,6 +18,9 @@ numbers! {
     BARRIERS_RESCAN_LIMIT: u32 = 1;
     BARRIERS_EVERY_FRAME: u32 = 2;
     BARRIERS_OFF: u32 = 3;
+    VECTORS_ALL: u32 = 0;
+    VECTORS_NARROW: u32 = 1;
+    VECTORS_RESULTS: u32 = 2;
     STACK_MOVING: u32 = 0;
     STACK_FIXED: u32 = 1;
     RUNNABLE: c_int = 0;

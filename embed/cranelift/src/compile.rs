@@ -6,13 +6,13 @@
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Block, Function};
 use cranelift_codegen::isa::unwind::UnwindInfo;
-use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
+use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetIsa};
 use cranelift_codegen::{
     CodegenError, Context, Final, FinalizedMachExceptionHandler, MachBufferFinalized, MachSrcLoc,
 };
 use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget};
-use stackmark::unwind::Safepoint;
 use stackmark::unwind::stack_map::cranelift::{self, FRAME_RECORD};
+use stackmark::unwind::{Safepoint, Vectors};
 
 use crate::check;
 use crate::error::CompileError;
@@ -42,6 +42,7 @@ pub(crate) struct Compiled {
     /// Return addresses of calls that have a landing pad, and the pads.
     pub(crate) landing_pads: Vec<(u32, u32)>,
     pub(crate) unwind: Option<UnwindInfo>,
+    pub(crate) vectors: Vectors,
     pub(crate) lines: Vec<(u32, u32)>,
 }
 
@@ -155,6 +156,11 @@ pub(crate) fn compile(
         safepoints,
         landing_pads,
         unwind,
+        // Cranelift has no types of more than 128 bits.
+        vectors: match context.func.signature.call_conv {
+            CallConv::SystemV => Vectors::Results,
+            _ => Vectors::Narrow,
+        },
         lines: lines(buffer.get_srclocs_sorted()),
     })
 }

@@ -7,7 +7,7 @@ use cranelift_module::Module as _;
 use gimli::write::{Address, EhFrame, EndianVec, FrameTable};
 use stackmark::stack::{MAX_FRAME, asm};
 use stackmark::unwind::stack_map::cranelift;
-use stackmark::unwind::{self, Code, Region, SourceLines};
+use stackmark::unwind::{self, Code, Region, SourceLines, Vectors};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -419,14 +419,14 @@ impl Module {
         let mut region = Region {
             name: std::mem::take(&mut self.options.name),
             max_frame: u32::try_from(self.options.max_frame).ok(),
-            // Cranelift has no types of more than 128 bits.
-            narrow_vectors: true,
+            vectors: Vectors::Results,
             ..Region::default()
         };
         let file: Arc<str> = std::mem::take(&mut self.options.file).into();
         let mut program = Program::empty();
         for Made { id, of, compiled } in self.compiled {
             let (start, len) = (address(id), compiled.bytes.len());
+            region.vectors = region.vectors.max(compiled.vectors);
             region.functions.push(unwind::Function {
                 name: compiled.name.clone(),
                 start,

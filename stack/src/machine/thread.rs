@@ -12,8 +12,9 @@ use crate::runtime::{Host, MachineEntry, Runtime, SpareMachine, stubs};
 use crate::scan;
 use stackmark_asm::{
     self as asm,
-    layout::{GoroutineHeader, MachineHeader},
+    layout::{GoroutineHeader, KEEPS_ALL, KEEPS_NARROW, KEEPS_RESULTS, MachineHeader},
 };
+use stackmark_unwind::Vectors;
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::ops::Range;
@@ -109,8 +110,12 @@ impl ThreadRecord {
         header.on_hit.store(runtime.entry_points.on_hit, Ordering::Relaxed);
         header.on_leapfrog.store(runtime.entry_points.on_leapfrog, Ordering::Relaxed);
         header.on_watched.store(runtime.entry_points.on_watched, Ordering::Relaxed);
-        let wide = runtime.code.wide_vectors().as_ptr();
-        header.wide_vectors.store(wide as usize, Ordering::Relaxed);
+        const {
+            assert!(Vectors::Results as u8 == KEEPS_RESULTS);
+            assert!(Vectors::Narrow as u8 == KEEPS_NARROW && Vectors::All as u8 == KEEPS_ALL);
+        }
+        let kept = runtime.code.vectors().as_ptr();
+        header.kept_vectors.store(kept as usize, Ordering::Relaxed);
         header.host.store(record.as_ptr() as usize, Ordering::Relaxed);
         os::set_thread_end(record.as_ptr().cast(), thread_ends);
         // SAFETY: the record stays in place until the thread is detached. No managed frame is on

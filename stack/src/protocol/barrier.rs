@@ -117,19 +117,21 @@ pub(crate) struct BarrierList {
 /// Free stubs that a goroutine keeps, so that most hits need not lock the pool.
 #[derive(Debug, Default)]
 struct AtHand {
-    stubs: [u32; 8],
+    stubs: [u32; 16],
     count: usize,
 }
 
 impl AtHand {
     #[inline]
     fn push(&mut self, stub: u32, pool: &StubPool) {
-        if self.count == self.stubs.len() || pool.is_short() {
+        let short = pool.is_short();
+        if self.count == self.stubs.len() || short {
             self.give_back(pool);
-            pool.give(stub);
-        } else {
-            self.stubs[self.count] = stub;
-            self.count += 1;
+        }
+        self.stubs[self.count] = stub;
+        self.count += 1;
+        if short {
+            self.give_back(pool);
         }
     }
 
