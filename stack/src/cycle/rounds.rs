@@ -223,8 +223,14 @@ impl Runtime {
             self.tell_of_frozen();
             return Ok(true);
         }
-        if goroutine.status() == Status::Dead {
-            return Ok(true);
+        match goroutine.status() {
+            Status::Dead => return Ok(true),
+            // The goroutine needs the lock of its scan, which this thread would take.
+            Status::Running => {
+                ask_for_scan(goroutine);
+                return Ok(false);
+            }
+            _ => {}
         }
         scan::with_memory_to_shrink(self, goroutine, |memory| self.scan_held(goroutine, memory))
     }
@@ -261,8 +267,7 @@ impl Runtime {
             }
             Err(Status::Dead) => Ok(true),
             Err(_) => {
-                // Without a fence: the caller looks again soon.
-                goroutine.ask(Request::SCAN, Signal::Hint);
+                ask_for_scan(goroutine);
                 Ok(false)
             }
         }
@@ -306,4 +311,9 @@ impl Runtime {
         self.statistics.counters.scanned_running.fetch_add(visited?, Ordering::Relaxed);
         Ok(true)
     }
+}
+
+/// Asks a goroutine that runs to scan itself. Without a fence: the caller looks again soon.
+fn ask_for_scan(goroutine: &Goroutine) {
+    goroutine.ask(Request::SCAN, Signal::Hint);
 }

@@ -50,10 +50,15 @@ const FENCED_SHIFT: u32 = 8;
 /// The word that managed code compares its stack pointer with. In a model it is a loom atomic, not
 /// the header's word.
 pub(crate) trait PollWord {
+    fn load(&self, order: Ordering) -> usize;
     fn store(&self, word: usize, order: Ordering);
 }
 
 impl PollWord for std::sync::atomic::AtomicUsize {
+    fn load(&self, order: Ordering) -> usize {
+        std::sync::atomic::AtomicUsize::load(self, order)
+    }
+
     fn store(&self, word: usize, order: Ordering) {
         std::sync::atomic::AtomicUsize::store(self, word, order);
     }
@@ -84,6 +89,11 @@ impl Requests {
                     // visible to the goroutine that takes the request. Not so where the flag is set
                     // already: what the goroutine then misses, the asker asks for again.
                     self.0.fetch_or(what.0, Ordering::Release);
+                }
+                // A word that is read too early is as a store that the goroutine overwrites. Asked
+                // again and again, the goroutine keeps the word's cache line.
+                if word.load(Ordering::Relaxed) == usize::MAX {
+                    return;
                 }
             }
             Signal::Fenced => {

@@ -5,6 +5,10 @@ use crate::protocol::sync::{AtomicUsize, leave_out};
 use loom::{cell::UnsafeCell, sync::Arc, thread};
 
 impl PollWord for AtomicUsize {
+    fn load(&self, order: Ordering) -> usize {
+        AtomicUsize::load(self, order)
+    }
+
     fn store(&self, word: usize, order: Ordering) {
         AtomicUsize::store(self, word, order);
     }
