@@ -25,7 +25,7 @@ impl Barrier {
     }
 
     /// The address of the byte that is not 0 while stores must be reported.
-    pub(crate) fn flag(&self) -> usize {
+    pub fn flag(&self) -> usize {
         self.flag
     }
 

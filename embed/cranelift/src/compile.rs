@@ -26,6 +26,8 @@ use crate::rematerialise::rematerialise;
 pub(crate) struct Backends {
     pub(crate) optimising: OwnedTargetIsa,
     pub(crate) plain: OwnedTargetIsa,
+    /// Object files are written by a module that makes the code itself.
+    pub(crate) keeps_functions: bool,
 }
 
 /// The machine code of one function, and what belongs to it. All offsets are from its start.
@@ -44,6 +46,8 @@ pub(crate) struct Compiled {
     pub(crate) unwind: Option<UnwindInfo>,
     pub(crate) vectors: Vectors,
     pub(crate) lines: Vec<(u32, u32)>,
+    /// The optimised function, if [`Backends::keeps_functions`] says so.
+    pub(crate) func: Option<Function>,
 }
 
 impl Compiled {
@@ -126,6 +130,7 @@ pub(crate) fn compile(
     let refused = |error: String| CompileError::Cranelift { function: name.to_owned(), error };
     let mut context = Context::for_function(func);
     optimise(&*backends.optimising, name, &mut context, isolated, checked)?;
+    let optimised = backends.keeps_functions.then(|| context.func.clone());
     if let Err(error) = context.compile(&*backends.plain, &mut ControlPlane::default()) {
         return Err(refused(error.inner.to_string()));
     }
@@ -162,6 +167,7 @@ pub(crate) fn compile(
             _ => Vectors::Narrow,
         },
         lines: lines(buffer.get_srclocs_sorted()),
+        func: optimised,
     })
 }
 

@@ -1,16 +1,41 @@
 //! The functions that a module has declared, and where their code goes.
 
-use cranelift_codegen::ir::{self, FuncRef, UserFuncName};
+use cranelift_codegen::ir::{
+    self, FuncRef, InstBuilder, MemFlagsData, UserFuncName, Value, types::I64,
+};
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetFrontendConfig};
+use cranelift_frontend::FunctionBuilder;
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{Linkage, Module as _};
 use stackmark::stack::asm;
 use std::collections::HashMap;
 
+use crate::addresses::{Addresses, Linkable};
 use crate::barrier::Barrier;
 use crate::error::{CompileError, ModuleError};
 use crate::identity::{FuncId, Identity};
 use crate::kind::{Signature, words};
+
+const CALL_SYSTEM: &str = "stackmark_call_system";
+const SWITCH_OUT: &str = "stackmark_switch_out";
+
+/// Addresses of the process, for one function: constants, or words of the table that is filled when
+/// the linked program begins.
+pub(crate) struct Constants(Option<(ir::GlobalValue, Addresses)>);
+
+impl Constants {
+    /// The address, as a value.
+    pub(crate) fn value(&self, builder: &mut FunctionBuilder<'_>, address: usize) -> Value {
+        let Some((table, addresses)) = &self.0 else {
+            return builder.ins().iconst(I64, address as i64);
+        };
+        let at = addresses.offset(address);
+        let table = builder.ins().symbol_value(I64, *table);
+        // The table is filled before managed code runs.
+        let flags = MemFlagsData::trusted().with_readonly().with_can_move();
+        builder.ins().load(I64, flags, table, at)
+    }
+}
 
 /// A declared function.
 pub(crate) struct Declared {
@@ -25,9 +50,26 @@ pub(crate) struct Callee {
     pub(crate) reference: FuncRef,
 }
 
+/// Where code goes.
+pub(crate) enum Target {
+    /// Into memory.
+    Memory(Box<JITModule>),
+    /// Into an object file.
+    Object(Box<dyn Linkable>, Addresses),
+}
+
+impl Target {
+    pub(crate) fn module(&mut self) -> &mut dyn cranelift_module::Module {
+        match self {
+            Target::Memory(jit) => &mut **jit,
+            Target::Object(module, _) => &mut **module,
+        }
+    }
+}
+
 /// See the module.
 pub(crate) struct Declarations {
-    pub(crate) jit: JITModule,
+    pub(crate) target: Target,
     pub(crate) module: Identity,
     declared: HashMap<FuncId, Declared>,
     call_system: cranelift_module::FuncId,
@@ -50,8 +92,6 @@ impl Declarations {
         switches: bool,
         barrier: Option<Barrier>,
     ) -> Result<Declarations, ModuleError> {
-        const CALL_SYSTEM: &str = "call_system";
-        const SWITCH_OUT: &str = "stackmark_switch_out";
         let mut builder =
             JITBuilder::with_isa(isa.clone(), cranelift_module::default_libcall_names());
         builder.symbol(CALL_SYSTEM, call as *const u8);
@@ -61,22 +101,37 @@ impl Declarations {
             ModuleError::Reserve { bytes: code_bytes, error: error.to_string() }
         })?;
         builder.memory_provider(Box::new(memory));
-        let mut jit = JITModule::new(builder);
+        let jit = JITModule::new(builder);
+        Ok(Declarations::of(Target::Memory(Box::new(jit)), switches, barrier))
+    }
+
+    /// As [`Declarations::new`], for code that is linked with the library, whose functions it finds
+    /// by their names.
+    pub(crate) fn linked(module: Box<dyn Linkable>, barrier: Option<Barrier>) -> Declarations {
+        let mut module = module;
+        let addresses = Addresses::new(&mut *module);
+        Declarations::of(Target::Object(module, addresses), true, barrier)
+    }
+
+    fn of(mut target: Target, switches: bool, barrier: Option<Barrier>) -> Declarations {
         let mut import = |name, signature| {
-            jit.declare_function(name, Linkage::Import, &signature)
+            let module = target.module();
+            module
+                .declare_function(name, Linkage::Import, &signature)
                 .expect("the first declaration of this name")
         };
         let call_system = import(CALL_SYSTEM, words(CallConv::SystemV, 3, 1));
         // The convention that keeps no register but rsp and rbp, and does not know the pinned one.
         let switch_out = switches.then(|| import(SWITCH_OUT, words(CallConv::Winch, 1, 1)));
         let (module, declared) = (Identity::new(), HashMap::new());
-        Ok(Declarations { jit, module, declared, call_system, switch_out, barrier })
+        Declarations { target, module, declared, call_system, switch_out, barrier }
     }
 
     /// Declares a function.
     pub(crate) fn declare(&mut self, name: &str, signature: Signature) -> FuncId {
         let id = self
-            .jit
+            .target
+            .module()
             .declare_anonymous_function(&signature.clif())
             .expect("a function without a name is new");
         let id = FuncId { module: self.module, id };
@@ -138,7 +193,7 @@ impl Declarations {
     /// If the module has not declared it.
     pub(crate) fn reference(&mut self, id: FuncId, func: &mut ir::Function) -> FuncRef {
         self.get(id);
-        self.jit.declare_func_in_func(id.id, func)
+        self.target.module().declare_func_in_func(id.id, func)
     }
 
     /// For calls of a declared function within `func`, with what is known of it.
@@ -156,19 +211,26 @@ impl Declarations {
     }
 
     pub(crate) fn call_system(&mut self, func: &mut ir::Function) -> FuncRef {
-        self.jit.declare_func_in_func(self.call_system, func)
+        self.target.module().declare_func_in_func(self.call_system, func)
     }
 
     pub(crate) fn switch_out(&mut self, func: &mut ir::Function) -> Option<FuncRef> {
-        self.switch_out.map(|switch_out| self.jit.declare_func_in_func(switch_out, func))
+        let switch_out = self.switch_out?;
+        Some(self.target.module().declare_func_in_func(switch_out, func))
     }
 
-    pub(crate) fn frontend_config(&self) -> TargetFrontendConfig {
-        self.jit.isa().frontend_config()
+    pub(crate) fn frontend_config(&mut self) -> TargetFrontendConfig {
+        self.target.module().isa().frontend_config()
     }
 
-    /// The code stays until the process ends.
-    pub(crate) fn keep_code(self) {
-        std::mem::forget(self.jit);
+    /// How code of `func` refers to addresses of the process.
+    pub(crate) fn constants(&mut self, func: &mut ir::Function) -> Constants {
+        match &mut self.target {
+            Target::Memory(_) => Constants(None),
+            Target::Object(module, addresses) => {
+                let table = module.declare_data_in_func(addresses.table(), func);
+                Constants(Some((table, addresses.clone())))
+            }
+        }
     }
 }

@@ -111,6 +111,7 @@ pub(crate) fn large_frame(
     let mut context = FunctionBuilderContext::new();
     let call_system = declarations.call_system(&mut func);
     let body = declarations.reference(body, &mut func);
+    let constants = declarations.constants(&mut func);
     let mut b = FunctionBuilder::new(&mut func, &mut context);
     let [start, cold, go_on] = [(); 3].map(|()| b.create_block());
     b.append_block_params_for_function_params(start);
@@ -132,7 +133,7 @@ pub(crate) fn large_frame(
     b.set_cold_block(cold);
     b.ins().brif(short, cold, &[], go_on, &[]);
     b.switch_to_block(cold);
-    let function = b.ins().iconst(I64, poll as *const () as i64);
+    let function = constants.value(&mut b, poll as *const () as usize);
     let bytes = b.ins().iconst(I64, needed);
     let zero = b.ins().iconst(I64, 0);
     b.ins().call(call_system, &[function, bytes, zero]);

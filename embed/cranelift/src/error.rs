@@ -178,6 +178,10 @@ pub enum ModuleError {
         /// The system's reason.
         error: String,
     },
+    /// The module's code goes into an object file, and not into memory, or the other way round; or
+    /// into another module than is asked for.
+    #[error("the module's code goes elsewhere")]
+    Linked,
     /// The memory for code cannot be protected, or there is no unwind information.
     #[error("the code cannot be finished: {0}")]
     Finish(String),

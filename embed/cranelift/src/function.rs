@@ -11,7 +11,7 @@ use stackmark::stack::poll;
 use std::ops::{Deref, DerefMut};
 
 use crate::barrier::Barrier;
-use crate::declarations::{Declarations, Declared};
+use crate::declarations::{Constants, Declarations, Declared};
 use crate::error::CompileError;
 use crate::identity::{FuncId, Identity};
 use crate::kind::{Kind, Signature};
@@ -80,6 +80,7 @@ struct Outside {
     call_system: FuncRef,
     switch_out: Option<FuncRef>,
     barrier: Option<Barrier>,
+    constants: Constants,
     frontend_config: TargetFrontendConfig,
 }
 
@@ -140,6 +141,7 @@ impl<'f> Function<'f, Apart> {
             call_system: declarations.call_system(func),
             switch_out: declarations.switch_out(func),
             barrier: declarations.barrier,
+            constants: declarations.constants(func),
             frontend_config: declarations.frontend_config(),
         };
         let Declared { name, signature } = declarations.get(id);
@@ -249,6 +251,13 @@ impl<M> Function<'_, M> {
     /// A constant.
     pub fn int(&mut self, value: i64) -> Value {
         self.ins().iconst(I64, value)
+    }
+
+    /// An address of the process that code is compiled for: of a native function, of a static, of
+    /// memory that stays in its place. In a module that is [linked](crate::Module::linked) it is a
+    /// word that the program finds at its begin.
+    pub fn address(&mut self, address: usize) -> Value {
+        self.outside.constants.value(&mut self.builder, address)
     }
 
     /// The goroutine's header.

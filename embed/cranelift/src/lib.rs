@@ -11,6 +11,7 @@
 //!
 //! `examples/cons.rs` is a whole program.
 
+mod addresses;
 mod barrier;
 mod check;
 mod compile;
@@ -25,11 +26,13 @@ mod identity;
 pub mod isolation;
 mod kind;
 mod known;
+pub mod linked;
 pub mod machine;
 mod module;
 mod natives;
 pub mod object;
 mod phis;
+mod place;
 mod program;
 mod regions;
 mod reloads;

@@ -1,26 +1,22 @@
 //! Functions that are compiled, placed and registered together.
 
+use cranelift_codegen::Context;
 use cranelift_codegen::ir::{self, Block, FuncRef, Opcode, Value};
-use cranelift_codegen::isa::unwind::UnwindInfo;
 use cranelift_frontend::FunctionBuilderContext;
 use cranelift_module::Module as _;
-use gimli::write::{Address, EhFrame, EndianVec, FrameTable};
 use stackmark::stack::{MAX_FRAME, asm};
-use stackmark::unwind::stack_map::cranelift;
-use stackmark::unwind::{self, Code, Region, SourceLines, Vectors};
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use crate::barrier::Barrier;
 use crate::compile::{Backends, Compiled, compile};
-use crate::declarations::{Declarations, Declared};
+use crate::declarations::{Declarations, Declared, Target};
 use crate::entry::{self, Entry};
 use crate::error::{CompileError, ModuleError};
 use crate::flags::{isa, isa_that_signs_returns};
 use crate::function::{self, Apart, Function, Start};
 use crate::identity::{FuncId, Identity};
 use crate::kind::{Kind, Signature};
-use crate::program::{Entries, Placed, Program};
+use crate::program::Entries;
 
 /// How a module is compiled.
 #[derive(Clone, Debug)]
@@ -93,27 +89,27 @@ impl Default for Options {
 pub struct Module {
     /// The engine that it was made by.
     engine: Option<Identity>,
-    options: Options,
-    backends: Backends,
-    declarations: Declarations,
-    compiled: Vec<Made>,
+    pub(crate) options: Options,
+    pub(crate) backends: Backends,
+    pub(crate) declarations: Declarations,
+    pub(crate) compiled: Vec<Made>,
     /// Functions with large frames, which have entries.
-    large: HashSet<FuncId>,
+    pub(crate) large: HashSet<FuncId>,
     /// What a goroutine begins with, and what native code calls back, by the function called.
-    entries: HashMap<FuncId, Entries<FuncId>>,
+    pub(crate) entries: HashMap<FuncId, Entries<FuncId>>,
 }
 
 /// How far a call reaches, in bytes: its offset has 32 bits, with a sign.
 const CALLS_REACH: usize = 1 << 31;
 
 /// A function's machine code.
-struct Made {
+pub(crate) struct Made {
     /// Its identity in the module.
-    id: FuncId,
+    pub(crate) id: FuncId,
     /// The declared function that it belongs to. A function with a large frame has another identity
     /// than the entry that goes in its place.
-    of: FuncId,
-    compiled: Compiled,
+    pub(crate) of: FuncId,
+    pub(crate) compiled: Compiled,
 }
 
 impl std::fmt::Debug for Module {
@@ -147,11 +143,21 @@ impl Module {
             return Err(ModuleError::TooLarge { bytes, limit: CALLS_REACH });
         }
         let isa = if options.signs_returns { isa_that_signs_returns } else { isa };
-        let backends = Backends { optimising: isa(&options.opt_level)?, plain: isa("none")? };
+        let (optimising, plain) = (isa(&options.opt_level)?, isa("none")?);
+        let backends = Backends { optimising, plain, keeps_functions: false };
         let (bytes, on) = (options.code_bytes, options.runs_on);
         let isa = &backends.optimising;
         let declarations = Declarations::new(isa, bytes, on.call(), !on.native, barrier)?;
-        Ok(Module {
+        Ok(Module::with(engine, options, backends, declarations))
+    }
+
+    pub(crate) fn with(
+        engine: Option<Identity>,
+        options: Options,
+        backends: Backends,
+        declarations: Declarations,
+    ) -> Module {
+        Module {
             engine,
             options,
             backends,
@@ -159,7 +165,7 @@ impl Module {
             compiled: Vec::new(),
             large: HashSet::new(),
             entries: HashMap::new(),
-        })
+        }
     }
 
     /// Declares a function, to be called and defined. Names are for tracebacks and need not differ.
@@ -359,15 +365,22 @@ impl Module {
     }
 
     /// Puts code into the module.
-    fn place(&mut self, made: Made) -> Result<(), CompileError> {
-        let Compiled { name, bytes, alignment, relocations, .. } = &made.compiled;
-        self.declarations
-            .jit
-            .define_function_bytes(made.id.id, *alignment, bytes, relocations)
-            .map_err(|error| CompileError::Place {
-                function: name.clone(),
-                error: error.to_string(),
-            })?;
+    fn place(&mut self, mut made: Made) -> Result<(), CompileError> {
+        let Compiled { name, bytes, alignment, relocations, func, .. } = &mut made.compiled;
+        let placed = match &mut self.declarations.target {
+            Target::Memory(jit) => {
+                jit.define_function_bytes(made.id.id, *alignment, bytes, relocations)
+            }
+            // It also writes the CFI.
+            Target::Object(module, _) => {
+                let func = func.take().expect("kept for this");
+                module.define_function(made.id.id, &mut Context::for_function(func))
+            }
+        };
+        placed.map_err(|error| CompileError::Place {
+            function: name.clone(),
+            error: error.to_string(),
+        })?;
         self.compiled.push(made);
         Ok(())
     }
@@ -383,109 +396,9 @@ impl Module {
     pub(crate) fn engine(&self) -> Option<Identity> {
         self.engine
     }
-
-    /// Puts everything in its final place, and registers it with `code`. The code stays until the
-    /// process ends.
-    ///
-    /// # Errors
-    /// [`ModuleError`].
-    pub fn finish(self, code: &Code) -> Result<Program, ModuleError> {
-        let (program, region) = self.place_all()?;
-        code.register(region)?;
-        Ok(program)
-    }
-
-    /// As [`Module::finish`], without registering it: that is the caller's.
-    ///
-    /// # Errors
-    /// [`ModuleError`].
-    pub fn place_all(mut self) -> Result<(Program, Region), ModuleError> {
-        let defined: HashSet<FuncId> = self.compiled.iter().map(|made| made.id).collect();
-        if let Some(id) = self.declarations.functions().filter(|id| !defined.contains(id)).min() {
-            return Err(ModuleError::Undefined { function: self.name(id).to_owned() });
-        }
-        self.declarations
-            .jit
-            .finalize_definitions()
-            .map_err(|error| ModuleError::Finish(error.to_string()))?;
-        let jit = &self.declarations.jit;
-        let address = |id: FuncId| jit.get_finalized_function(id.id) as usize;
-        let mut table = FrameTable::default();
-        let cie =
-            self.backends.plain.create_systemv_cie().ok_or_else(|| {
-                ModuleError::Machine("it has no System V unwind information".into())
-            })?;
-        let cie = table.add_cie(cie);
-        let mut region = Region {
-            name: std::mem::take(&mut self.options.name),
-            max_frame: u32::try_from(self.options.max_frame).ok(),
-            vectors: Vectors::Results,
-            ..Region::default()
-        };
-        let file: Arc<str> = std::mem::take(&mut self.options.file).into();
-        let mut program = Program::empty();
-        for Made { id, of, compiled } in self.compiled {
-            let (start, len) = (address(id), compiled.bytes.len());
-            region.vectors = region.vectors.max(compiled.vectors);
-            region.functions.push(unwind::Function {
-                name: compiled.name.clone(),
-                start,
-                len,
-                source: (!file.is_empty()).then(|| source(&file, &compiled.lines)),
-                ..unwind::Function::default()
-            });
-            region.safepoints.extend(compiled.safepoints.into_iter().map(|mut safepoint| {
-                safepoint.return_address += start;
-                safepoint
-            }));
-            if let Some(UnwindInfo::SystemV(info)) = &compiled.unwind {
-                let mut entry = info.to_fde(Address::Constant(start as u64));
-                // SAFETY: the function's code, in its final place, where it stays and is readable.
-                let code = unsafe { std::slice::from_raw_parts(start as *const u8, len) };
-                cranelift::describe_epilogues(&mut entry, code);
-                table.add_fde(cie, entry);
-            }
-            program.landing_pads.extend(
-                compiled
-                    .landing_pads
-                    .iter()
-                    .map(|(at, pad)| (start + *at as usize, start + *pad as usize)),
-            );
-            let (name, lines) = (compiled.name, compiled.lines);
-            let makes_room = id == of && self.large.contains(&id);
-            let placed = Placed { id: of, makes_room, name, start, len, lines };
-            program.functions.push(placed);
-        }
-        let mut eh_frame = EhFrame::from(EndianVec::new(gimli::LittleEndian));
-        table.write_eh_frame(&mut eh_frame).map_err(|e| ModuleError::Finish(e.to_string()))?;
-        region.eh_frame = eh_frame.0.into_vec();
-        region.start = region.functions.iter().map(|f| f.start).min().unwrap_or(0);
-        let end = region.functions.iter().map(|f| f.start + f.len).max().unwrap_or(0);
-        region.len = end - region.start;
-        // Large frames have entries that make room: only the bodies exceed the limit.
-        if !self.large.is_empty() {
-            region.max_frame = None;
-        }
-        program.functions.sort_unstable_by_key(|function| function.start);
-        for id in self.declarations.functions() {
-            program.addresses.insert(id, address(id));
-        }
-        for (id, entries) in &self.entries {
-            program.entries.insert(*id, entries.map(address));
-        }
-        // The code lives as long as the process.
-        self.declarations.keep_code();
-        Ok((program, region))
-    }
 }
 
 fn opcodes(func: &ir::Function) -> impl Iterator<Item = Opcode> + '_ {
     let insts = func.layout.blocks().flat_map(|block| func.layout.block_insts(block));
     insts.map(|inst| func.dfg.insts[inst].opcode())
-}
-
-/// A function's lines, for debuggers. Instructions without a location count to the line before.
-fn source(file: &Arc<str>, lines: &[(u32, u32)]) -> SourceLines {
-    let lines = lines.iter().copied().filter(|(_, line)| *line != 0).collect();
-    SourceLines { file: file.clone(), lines }
 }

@@ -70,10 +70,15 @@ impl ObjectMaps {
     /// the loader relocates it, and aligned to 8 bytes. No code refers to it: `--gc-sections` drops
     /// it unless the data is `used` and the ELF file's OS ABI, its byte 7, is GNU's, 3.
     pub fn section(self) -> MapsSection {
-        let (ids, maps): (Vec<FuncId>, Vec<FunctionMaps>) = self.functions.into_iter().unzip();
-        let (bytes, offsets) = object::write(&maps);
-        MapsSection { bytes, functions: ids.into_iter().zip(offsets).collect() }
+        section(self.functions)
     }
+}
+
+/// The section with the maps of these functions.
+pub(crate) fn section(functions: Vec<(FuncId, FunctionMaps)>) -> MapsSection {
+    let (ids, maps): (Vec<FuncId>, Vec<FunctionMaps>) = functions.into_iter().unzip();
+    let (bytes, offsets) = object::write(&maps);
+    MapsSection { bytes, functions: ids.into_iter().zip(offsets).collect() }
 }
 
 /// The contents of the section of stack maps, for the version of `cranelift-module` that the

@@ -1,10 +1,11 @@
 //! A compiled program, as the runtime sees it.
 
+use serde::{Deserialize, Serialize};
 use stackmark_cranelift::{FuncId, Program};
 use std::collections::HashMap;
 
 /// What a function is to tracebacks and to `recover`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum Role {
     /// The program's own.
     #[default]

@@ -4,15 +4,19 @@
 //! `front` reads and checks a program, `codegen` compiles it, `module` makes the machine code with
 //! its CFI and stack maps (`code`), `runtime` is what compiled code calls.
 
+mod build;
 mod cgo;
 mod code;
 mod codegen;
+mod command;
 mod error;
 mod escape;
 mod exact;
 mod front;
+mod image;
 mod init_order;
 mod module;
+mod object_file;
 mod options;
 mod recursion;
 mod report;
@@ -20,6 +24,8 @@ mod runtime;
 mod types;
 mod walk;
 
+pub use build::{Build, build, run_built};
+pub use command::Runs;
 pub use options::{
     BarrierKind, BarrierMode, Detection, Generational, Options, ReturnProtection, Stress, threads,
 };

@@ -2,10 +2,13 @@
 
 use crate::code::{Code, OwnMethods, Role};
 use crate::error::{CompileError, Compiled};
+use crate::image::{self, Address, Global, Image};
+use crate::object_file::module as object_module;
 use crate::runtime::host;
 use crate::runtime::typeinfo::TypeInfo;
 use crate::types::Layout;
 use cranelift_codegen::ir::{self, Block};
+use stackmark_cranelift::linked::ObjectFunction;
 use stackmark_cranelift::{FuncId, Module, ModuleError, Options, Signature};
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
@@ -29,6 +32,15 @@ pub(crate) struct Entries {
     pub(crate) text: FuncId,
 }
 
+/// Where the machine code goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Into memory, to be run at once.
+    Memory,
+    /// Into an object file.
+    Object,
+}
+
 /// Collects the functions of a program, in a module, to which it derefs.
 pub(crate) struct Emitter {
     module: Module,
@@ -37,7 +49,9 @@ pub(crate) struct Emitter {
     closures: HashMap<FuncId, usize>,
     thunks: HashMap<FuncId, FuncId>,
     words: HashMap<Vec<bool>, &'static TypeInfo>,
-    globals: Vec<(usize, usize)>,
+    globals: Vec<Global>,
+    /// What code may refer to besides.
+    known: HashMap<usize, Address>,
     file: String,
     /// The first function that was refused, and why.
     refused: Option<CompileError>,
@@ -63,7 +77,7 @@ fn refused(error: &ModuleError) -> CompileError {
 
 impl Emitter {
     /// `file` is the source, for tracebacks and debuggers.
-    pub(crate) fn new(file: String) -> Compiled<Emitter> {
+    pub(crate) fn new(file: String, target: Target) -> Compiled<Emitter> {
         let file = std::path::absolute(&file).map_or(file, |f| f.display().to_string());
         let options = Options {
             name: "minigo".into(),
@@ -73,14 +87,20 @@ impl Emitter {
             runs_on: host::runs_on(),
             ..Options::default()
         };
+        let barrier = Some(host::barrier());
+        let module = match target {
+            Target::Memory => Module::new(options, barrier),
+            Target::Object => object_module().and_then(|m| Module::linked(options, barrier, m)),
+        };
         Ok(Emitter {
-            module: Module::new(options, Some(host::barrier())).map_err(|e| refused(&e))?,
+            module: module.map_err(|e| refused(&e))?,
             roles: HashMap::new(),
             strings: HashMap::new(),
             closures: HashMap::new(),
             thunks: HashMap::new(),
             words: HashMap::new(),
             globals: vec![],
+            known: HashMap::new(),
             file,
             refused: None,
         })
@@ -104,9 +124,7 @@ impl Emitter {
     pub(crate) fn global(&mut self, layout: &Layout) -> usize {
         let bytes = (layout.size as usize).next_multiple_of(8).max(8);
         let at = Vec::leak(vec![0u64; bytes / 8]).as_ptr() as usize;
-        if layout.has_refs() {
-            self.globals.push((at, bytes));
-        }
+        self.globals.push(Global { bytes, has_references: layout.has_refs(), at });
         at
     }
 
@@ -116,6 +134,7 @@ impl Emitter {
             let bytes: &'static [u8] = Vec::leak(s.as_bytes().to_vec());
             bytes.as_ptr() as usize
         });
+        self.known.entry(at).or_insert_with(|| Address::Text(s.to_owned()));
         (at, s.len())
     }
 
@@ -133,6 +152,11 @@ impl Emitter {
         self.words.entry(refs.clone()).or_insert_with(|| {
             Box::leak(Box::new(TypeInfo::new("words".into(), 8 * refs.len(), refs, false)))
         })
+    }
+
+    /// Code may refer to this address. It stands for what is said here.
+    pub(crate) fn remember(&mut self, address: usize, what: Address) {
+        self.known.insert(address, what);
     }
 
     /// Compiles a function. What is reached from `isolated` is entered at a moment of which nothing
@@ -170,7 +194,51 @@ impl Emitter {
             own_methods: OwnMethods { error, runtime_error, text: address(entries.text) },
             program,
             roles: self.roles,
-            globals: self.globals,
+            globals: self
+                .globals
+                .iter()
+                .filter(|global| global.has_references)
+                .map(|global| (global.at, global.bytes))
+                .collect(),
         })
+    }
+
+    /// The object file of the program, which has these types.
+    pub(crate) fn finish_object(
+        mut self,
+        entries: &Entries,
+        types: impl Iterator<Item = &'static TypeInfo>,
+    ) -> Compiled<Vec<u8>> {
+        if let Some(error) = self.refused {
+            return Err(error);
+        }
+        let start = self.static_closure(entries.start);
+        let mut method = |(id, signature)| (self.static_closure(id), signature);
+        let (error, runtime_error) = (method(entries.error), method(entries.runtime_error));
+        let (module, code) = self.module.finish_linked().map_err(|e| refused(&e))?;
+        let place = |id: FuncId| code.place(id);
+        let role = |f: &ObjectFunction| match f.placed.makes_room {
+            true => Role::Wrapper,
+            false => self.roles.get(&f.placed.id).copied().unwrap_or_default(),
+        };
+        let mut closures: Vec<(usize, usize)> =
+            self.closures.iter().map(|(id, at)| (*at, place(*id))).collect();
+        closures.sort_by_key(|(_, function)| *function);
+        let image = Image::of(image::Compiled {
+            file: self.file,
+            types: types.chain(self.words.values().copied()).collect(),
+            globals: self.globals,
+            closures,
+            known: self.known,
+            addresses: code.addresses.clone(),
+            functions: code.functions.iter().map(|f| (f.clone(), role(f))).collect(),
+            start,
+            entry: place(entries.goroutine),
+            raise: place(entries.raise),
+            own_methods: OwnMethods { error, runtime_error, text: place(entries.text) },
+        });
+        let failed = |message: String| CompileError { place: "minigo".into(), message };
+        let image = image.map_err(|e| failed(e.to_string()))?;
+        crate::object_file::write(module, code, &image.to_bytes()).map_err(failed)
     }
 }

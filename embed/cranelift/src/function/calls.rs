@@ -16,7 +16,7 @@ use crate::trace::plain;
 
 impl<M> Function<'_, M> {
     pub(super) fn call_system(&mut self, native: NativeFn, a: Value, b: Value) -> Inst {
-        let native = self.int(native as *const () as i64);
+        let native = self.address(native as *const () as usize);
         let callee = self.outside.call_system;
         self.ins().call(callee, &[native, a, b])
     }

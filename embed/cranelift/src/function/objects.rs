@@ -93,7 +93,7 @@ impl<M> Function<'_, M> {
     /// If the module was made without a barrier.
     pub fn if_reported(&mut self, report: impl FnOnce(&mut Self)) {
         let barrier = self.barrier();
-        let flag = self.int(barrier.flag() as i64);
+        let flag = self.address(barrier.flag());
         let on = self.ins().load(types::I8, MemFlagsData::trusted(), flag, 0);
         let (cold, go_on) = (self.create_block(), self.create_block());
         self.set_cold_block(cold);

@@ -26,7 +26,7 @@ impl FuncGen<'_, '_> {
         };
         let descriptor = DescriptorId::from_index(info.descriptor as u32);
         self.b.allocate_inline(descriptor, bytes, |b| {
-            let info = b.int(std::ptr::from_ref(info) as i64);
+            let info = b.address(std::ptr::from_ref(info) as usize);
             let count = b.int(count as i64);
             b.native(natives::allocate, &[info, count])
         })

@@ -231,7 +231,7 @@ impl<'a, 'p> FuncGen<'a, 'p> {
 
     /// A constant address outside of the heap.
     pub(crate) fn address(&mut self, at: usize) -> Value {
-        self.b.int(at as i64)
+        self.b.address(at)
     }
 
     pub(crate) fn iadd_ref(&mut self, base: Value, offset: i64) -> Value {

@@ -12,6 +12,7 @@ use super::function::{FuncGen, Target as Jump, Val};
 use super::statement::clauses_of;
 use crate::code::Role;
 use crate::error::Compiled;
+use crate::image::Address;
 use crate::runtime::interface::{CACHED_CODE, Method, NO_METHOD};
 use crate::runtime::natives;
 use crate::types::{Kind, Sig, Ty};
@@ -356,9 +357,11 @@ impl FuncGen<'_, '_> {
         self.check_nil(ty);
         // The call site's own word: the address of a pair, a type and its method's code. A visible
         // pair never changes.
-        let place =
-            self.address(Box::leak(Box::new(NO_METHOD.as_ptr() as usize)) as *mut usize as usize);
-        let name: &'static String = Box::leak(Box::new(name.to_owned()));
+        let place = Box::leak(Box::new(NO_METHOD.as_ptr() as usize)) as *mut usize as usize;
+        self.c.emitter.remember(place, Address::CallSite);
+        let place = self.address(place);
+        let leaked = Box::leak(Box::new(name.to_owned())) as *mut String as usize;
+        self.c.emitter.remember(leaked, Address::Name(name.to_owned()));
         let code = self.b.declare_var(clif::I64);
         let cached = self.b.load_plain(clif::I64, place, 0);
         let known = self.b.load_plain(clif::I64, cached, 0);
@@ -370,7 +373,7 @@ impl FuncGen<'_, '_> {
         self.b.def_var(code, at);
         self.b.ins().jump(call, &[]);
         self.b.switch_to_block(miss);
-        let name = self.address(std::ptr::from_ref(name) as usize);
+        let name = self.address(leaked);
         let found = self.b.native(natives::find_method, &[ty, name, place]);
         self.b.def_var(code, found);
         self.b.ins().jump(call, &[]);

@@ -35,7 +35,7 @@ use crate::code::Code;
 use crate::error::Compiled;
 use crate::escape::{self, Escapes};
 use crate::front::Program;
-use crate::module::{Emitter, Entries};
+use crate::module::{Emitter, Entries, Target};
 use crate::recursion::Recursion;
 use crate::types::{Kind, Sig, Ty, Types};
 use function::FuncGen;
@@ -86,8 +86,24 @@ const MAX_GLOBAL_BYTES: u64 = 2_000_000_000;
 
 /// Compiles a program. What runs first is `Code::start`.
 pub(crate) fn compile(program: &Program, c_symbols: Option<&Symbols>) -> Compiled<Code> {
+    let (c, entries) = generate(program, c_symbols, Target::Memory)?;
+    c.emitter.finish(&entries)
+}
+
+/// Compiles a program without C code for a linker. Returns the object file.
+pub(crate) fn build(program: &Program) -> Compiled<Vec<u8>> {
+    let (c, entries) = generate(program, None, Target::Object)?;
+    c.emitter.finish_object(&entries, c.types.infos())
+}
+
+/// All code of a program.
+fn generate<'p>(
+    program: &'p Program,
+    c_symbols: Option<&'p Symbols>,
+    target: Target,
+) -> Compiled<(Compiler<'p>, Entries)> {
     let types = Types::new();
-    let mut emitter = Emitter::new(program.file_name())?;
+    let mut emitter = Emitter::new(program.file_name(), target)?;
     let panicking = panicking::declare(&mut emitter);
     let mut c = Compiler {
         program,
@@ -124,7 +140,7 @@ pub(crate) fn compile(program: &Program, c_symbols: Option<&Symbols>) -> Compile
     let [error, runtime_error] = c.error_methods();
     let text = c.text_caller()?;
     let entries = Entries { start, goroutine, raise, exports, error, runtime_error, text };
-    c.emitter.finish(&entries)
+    Ok((c, entries))
 }
 
 impl<'p> Compiler<'p> {

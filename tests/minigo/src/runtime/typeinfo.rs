@@ -80,6 +80,11 @@ impl TypeInfo {
         let _ = self.methods.set(methods);
     }
 
+    /// Its methods, if values of it are converted to interfaces.
+    pub(crate) fn methods(&self) -> &[Method] {
+        self.methods.get().map_or(&[], Vec::as_slice)
+    }
+
     pub(crate) fn method(&self, name: &str) -> Option<&Method> {
         self.methods.get()?.iter().find(|m| m.name == name)
     }

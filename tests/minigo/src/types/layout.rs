@@ -118,6 +118,11 @@ impl Types {
         at
     }
 
+    /// The run-time descriptors that were made.
+    pub(crate) fn infos(&self) -> impl Iterator<Item = &'static TypeInfo> + '_ {
+        self.all.iter().filter_map(|entry| entry.info)
+    }
+
     /// The run-time descriptor of a type; there is one for each type, so that addresses compare as
     /// types do.
     pub(crate) fn info(&mut self, t: Ty) -> &'static TypeInfo {

@@ -2,6 +2,7 @@
 
 use super::heap::Heap;
 use super::world::{Memory, fatal, world};
+use parking_lot::Mutex;
 use stackmark::handle::Handle;
 use stackmark::mark_sweep::{Descriptor, DescriptorError, DescriptorId, MarkSweep};
 use stackmark::stack::Caller;
@@ -38,10 +39,23 @@ fn own_descriptor(heap: &MarkSweep, words: usize, refs: &[bool]) -> usize {
         Err(DescriptorError::TooLong { .. }) => Ok(Descriptor::references()),
         pattern => pattern,
     };
-    match pattern.and_then(|d| heap.register(d)) {
+    let number = match pattern.and_then(|d| heap.register(d)) {
         Ok(id) => id.index() as usize,
         Err(e) => fatal(&e),
+    };
+    let mut known = DESCRIPTORS.lock();
+    if number == known.len() {
+        known.push((words, refs.to_vec()));
     }
+    number
+}
+
+/// What [`descriptor`] was asked for, by the numbers that it has given.
+static DESCRIPTORS: Mutex<Vec<(usize, Vec<bool>)>> = Mutex::new(Vec::new());
+
+/// What has to be registered in this order for the same numbers.
+pub(crate) fn descriptors() -> Vec<(usize, Vec<bool>)> {
+    DESCRIPTORS.lock().clone()
 }
 
 /// Makes what the calling thread has of its own. Returns the address of its allocator's cells, if

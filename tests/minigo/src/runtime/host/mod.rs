@@ -22,8 +22,8 @@ pub(crate) use goroutines::{
 };
 pub use heap::Heap;
 pub(crate) use memory::{
-    Held, allocate_or_collect, allocates_inline, barrier, descriptor, hold, reports_stores, shade,
-    shade_lost, store, try_allocate,
+    Held, allocate_or_collect, allocates_inline, barrier, descriptor, descriptors, hold,
+    reports_stores, shade, shade_lost, store, try_allocate,
 };
 
 use crate::code::Code;
@@ -161,6 +161,14 @@ fn deadlock() -> ! {
 /// Puts compiled code in its final place and makes it known to the runtime.
 pub(crate) fn place(module: Module) -> Result<Program, ModuleError> {
     module.finish(world().runtime.code())
+}
+
+/// Makes the code known to the runtime that was linked with it, and is at this address.
+///
+/// # Errors
+/// The image cannot be registered.
+pub(crate) fn register_image(address: usize) -> Result<(), Box<dyn std::error::Error>> {
+    Ok(world().runtime.register_image(address).map(|_| ())?)
 }
 
 /// Runs a program. It ends the process itself.
