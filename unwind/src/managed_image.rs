@@ -237,7 +237,7 @@ fn of_object(
         if copies.is_another(maps.address, offset, maps.clone())? {
             continue;
         }
-        let object::FunctionMaps { address, moves_return_address, safepoints } = maps;
+        let object::FunctionMaps { address, moves_return_address, has_room, safepoints } = maps;
         let mut push = |pc, frame, what| {
             items.push(Item { section: object::SECTION, offset, pc, frame: Some(frame), what });
         };
@@ -245,7 +245,8 @@ fn of_object(
         for mut safepoint in safepoints {
             safepoint.return_address = safepoint.return_address.wrapping_add(address);
             let pc = safepoint.return_address.wrapping_sub(1);
-            push(pc, u64::from(safepoint.cfa_offset), What::Safepoint(safepoint));
+            let frame = if has_room { 0 } else { safepoint.cfa_offset.into() };
+            push(pc, frame, What::Safepoint(safepoint));
         }
     }
     Ok(())

@@ -100,8 +100,8 @@ impl Module {
         let (mut functions, mut maps) = (Vec::new(), Vec::new());
         for Made { id, of, compiled } in self.compiled {
             let symbol = id.id;
-            let safepoints = compiled.safepoints;
-            maps.push((symbol, FunctionMaps { safepoints, ..FunctionMaps::default() }));
+            let (has_room, safepoints) = (id != of, compiled.safepoints);
+            maps.push((symbol, FunctionMaps { has_room, safepoints, ..FunctionMaps::default() }));
             let makes_room = id == of && self.large.contains(&id);
             let (name, len, lines) = (compiled.name, compiled.bytes.len(), compiled.lines);
             let placed = Placed { id: of, makes_room, name, start: 0, len, lines };

@@ -10,8 +10,9 @@ use super::blocks::Space;
 use super::class::CLASSES;
 use super::descriptor::{Descriptor, DescriptorError, DescriptorId};
 
-const CHUNK: usize = 256;
-const CHUNKS: usize = 64;
+/// A record takes almost a page, and most programs have few.
+const CHUNK: usize = 16;
+const CHUNKS: usize = 1024;
 
 /// How many different descriptors a heap can hold.
 pub(super) const MAX_DESCRIPTORS: usize = CHUNK * CHUNKS;

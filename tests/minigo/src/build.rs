@@ -74,7 +74,9 @@ fn link(build: &Build, object: &[u8]) -> Result<(), Box<dyn Error>> {
 fn linked(build: &Build, runtime: &Path, files: &[&Path]) -> Result<(), Box<dyn Error>> {
     let mut command = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
     command.args(files).arg(runtime).arg("-o").arg(&build.output);
-    command.args(["-Wl,--gc-sections", "-lpthread", "-ldl", "-lm"]);
+    // Cranelift's CFI has absolute addresses. What tracebacks name lies in the image: symbols would
+    // only be read.
+    command.args(["-no-pie", "-s", "-Wl,--gc-sections", "-lpthread", "-ldl", "-lm"]);
     let out = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     if out.status.success() {
         return Ok(());

@@ -18,8 +18,9 @@
 //! pointer (4); the number of its slots (4); the slots' offsets from the stack pointer (4 each).
 //!
 //! Flag 1 says that the function
-//! [moves its return address](crate::Function::moves_return_address). A function without safepoints
-//! may be listed too: it has a name in backtraces then.
+//! [moves its return address](crate::Function::moves_return_address), flag 2 that there is
+//! [room](FunctionMaps::has_room) for its frame. A function without safepoints may be listed too: it
+//! has a name in backtraces then.
 
 use crate::safepoint::Safepoint;
 
@@ -30,6 +31,7 @@ const MAGIC: [u8; 4] = *b"SMM1";
 const HEADER: usize = 16;
 const FUNCTION: usize = 16;
 const MOVES_RETURN_ADDRESS: u32 = 1;
+const HAS_ROOM: u32 = 2;
 
 /// The safepoints of one function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct FunctionMaps {
     pub address: usize,
     /// It moves its return address: see [`Function`](crate::Function::moves_return_address).
     pub moves_return_address: bool,
+    /// What calls it has made room for its frame, which may be larger than the runtime's limit.
+    pub has_room: bool,
     /// Its safepoints. Their return addresses count from the function's start.
     pub safepoints: Vec<Safepoint>,
 }
@@ -89,7 +93,8 @@ pub fn write(functions: &[FunctionMaps]) -> (Vec<u8>, Vec<u32>) {
         relocations.push(u32::from_le_bytes(number(bytes.len())));
         bytes.extend([0; 8]);
         bytes.extend(number(function.safepoints.len()));
-        let flags = if function.moves_return_address { MOVES_RETURN_ADDRESS } else { 0 };
+        let moves = if function.moves_return_address { MOVES_RETURN_ADDRESS } else { 0 };
+        let flags = moves | if function.has_room { HAS_ROOM } else { 0 };
         bytes.extend(flags.to_le_bytes());
     }
     for safepoint in functions.iter().flat_map(|function| &function.safepoints) {
@@ -155,12 +160,13 @@ fn blob_functions(
         })();
         let Some((address, safepoints, flags)) = fields else { return Ok(None) };
         let offset = offset + entry;
-        if flags & !MOVES_RETURN_ADDRESS != 0 {
+        if flags & !(MOVES_RETURN_ADDRESS | HAS_ROOM) != 0 {
             return Err(ObjectMapsError::Flags { offset, flags });
         }
         let mut function = FunctionMaps {
             address,
             moves_return_address: flags & MOVES_RETURN_ADDRESS != 0,
+            has_room: flags & HAS_ROOM != 0,
             safepoints: Vec::new(),
         };
         for _ in 0..safepoints {
@@ -201,10 +207,12 @@ mod tests {
                 cfa_offset,
                 slots,
             });
-        let function = (any::<bool>(), prop::collection::vec(safepoint, 0..6)).prop_map(
-            |(moves_return_address, safepoints)| FunctionMaps {
+        let flags = (any::<bool>(), any::<bool>());
+        let function = (flags, prop::collection::vec(safepoint, 0..6)).prop_map(
+            |((moves_return_address, has_room), safepoints)| FunctionMaps {
                 address: 0,
                 moves_return_address,
+                has_room,
                 safepoints,
             },
         );
@@ -266,6 +274,6 @@ mod tests {
         assert_eq!(broken(4, 24), Err(ObjectMapsError::Length { offset: 0 }));
         assert_eq!(broken(8, 0), Err(ObjectMapsError::Length { offset: 0 }));
         assert_eq!(broken(8, 255), Err(ObjectMapsError::Length { offset: 0 }));
-        assert_eq!(broken(28, 2), Err(ObjectMapsError::Flags { offset: 16, flags: 2 }));
+        assert_eq!(broken(28, 4), Err(ObjectMapsError::Flags { offset: 16, flags: 4 }));
     }
 }
