@@ -7,9 +7,13 @@
 //! longest of the world's stops that its own trace lists. That leaves out how long a single
 //! goroutine stands still while its stack is scanned or copied; ours counts that too.
 //!
+//! Below stands the same program built ahead of time, `minigo build`: a process without a compiler,
+//! as Go's is.
+//!
 //! With `--barriers` it compares minigo's two write barriers instead.
 
 mod barriers;
+mod built;
 mod go;
 mod process;
 
@@ -67,7 +71,7 @@ struct Arguments {
     #[arg(long)]
     barriers: bool,
     /// Runs one program under minigo, in this process. For the command itself.
-    #[arg(long, hide = true, requires = "stats")]
+    #[arg(long, hide = true)]
     program: Option<PathBuf>,
     /// Where that run's statistics go.
     #[arg(long, hide = true)]
@@ -75,6 +79,12 @@ struct Arguments {
     /// With the hybrid write barrier.
     #[arg(long, hide = true)]
     hybrid: bool,
+    /// Builds the program, in this process, into this file. For the command itself.
+    #[arg(long, hide = true, requires = "archive")]
+    build: Option<PathBuf>,
+    /// The runtime's archive for that.
+    #[arg(long, hide = true)]
+    archive: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -105,7 +115,10 @@ impl Measured {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.program {
-        Some(file) => Err(run_here(file, &arguments).into()),
+        Some(file) => match arguments.build.clone().zip(arguments.archive.clone()) {
+            Some((output, archive)) => built::build_here(file, output, archive),
+            None => Err(run_here(file, &arguments).into()),
+        },
         None => compare(&arguments),
     };
     match result {
@@ -153,34 +166,50 @@ fn compare(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     };
     let version = go.as_ref().map_or("none", |go| &go.version);
     println!("Go: {version}; {} threads; medians of {} runs", threads(arguments), runs(arguments));
+    let archive = match built::archive() {
+        Ok(archive) => Some(archive),
+        Err(error) => {
+            println!("skipped: programs built ahead of time: {error}");
+            None
+        }
+    };
     println!(
-        "{:<16} {:>11} {:>10} {:>6}   {:>10} {:>10} {:>6}   {:>10} {:>10} {:>6}",
+        "{:<22} {:>11} {:>10} {:>6}   {:>10} {:>10} {:>6}   {:>10} {:>10} {:>6}",
         "program", "wall", "Go's", "ratio", "peak", "Go's", "ratio", "pause", "Go's", "ratio"
     );
     let mut figures = String::new();
     let empty = directory.join("empty.go");
     std::fs::write(&empty, "package main\n\nfunc main() {}\n")?;
-    measure(arguments, "empty", &empty, go.as_ref(), &directory, &mut figures)?;
+    let peers = Peers { go: go.as_ref(), archive: archive.as_deref(), directory: &directory };
+    measure(arguments, "empty", &empty, &peers, &mut figures)?;
     for program in PROGRAMS.iter().filter(|program| arguments.wants(program.name)) {
         let file = sized(program, arguments.quick, &root, &directory)?;
-        measure(arguments, program.name, &file, go.as_ref(), &directory, &mut figures)?;
+        measure(arguments, program.name, &file, &peers, &mut figures)?;
     }
     drop(machine);
     print!("{figures}");
     Ok(())
 }
 
-/// Runs one program under both and prints its line.
+/// What a program is compared with, and where files go.
+struct Peers<'p> {
+    go: Option<&'p go::Go>,
+    /// The archive that programs built ahead of time are linked with.
+    archive: Option<&'p Path>,
+    directory: &'p Path,
+}
+
+/// Runs one program under all and prints its lines.
 fn measure(
     arguments: &Arguments,
     name: &str,
     file: &Path,
-    go: Option<&go::Go>,
-    directory: &Path,
+    peers: &Peers<'_>,
     figures: &mut String,
 ) -> Result<(), Box<dyn Error>> {
+    let directory = peers.directory;
     let ours = median(arguments, || run_ours(arguments, file, directory, BarrierKind::Insertion))?;
-    let peer = match go {
+    let peer = match peers.go {
         None => None,
         Some(go) => {
             let built = directory.join(name);
@@ -188,12 +217,22 @@ fn measure(
             Some(median(arguments, || run_go(arguments, &built, directory))?)
         }
     };
-    if let Some(peer) = &peer
-        && peer.stdout != ours.stdout
-    {
-        return Err(format!("{name}: our output differs from Go's").into());
+    let built = match peers.archive {
+        None => None,
+        Some(archive) => {
+            let built = built::build(file, archive)?;
+            Some(median(arguments, || run_and_read(arguments, Command::new(&built), directory))?)
+        }
+    };
+    for other in [&peer, &built].into_iter().flatten() {
+        if other.stdout != ours.stdout {
+            return Err(format!("{name}: three implementations print different things").into());
+        }
     }
     row(name, &ours, peer.as_ref(), figures);
+    if let Some(built) = &built {
+        row(&format!("{name}_built"), built, peer.as_ref(), figures);
+    }
     Ok(())
 }
 
@@ -225,14 +264,19 @@ fn run_ours(
     scratch: &Path,
     kind: BarrierKind,
 ) -> Result<(Ran, Duration), Box<dyn Error>> {
-    let stats = scratch.join("stats.json");
     let mut command = Command::new(std::env::current_exe()?);
-    command
-        .args(["--threads", &threads(arguments).to_string(), "--stats"])
-        .arg(&stats)
-        .arg("--program")
-        .arg(file)
-        .args((kind == BarrierKind::Hybrid).then_some("--hybrid"));
+    command.arg("--program").arg(file).args((kind == BarrierKind::Hybrid).then_some("--hybrid"));
+    run_and_read(arguments, command, scratch)
+}
+
+/// Runs a program of ours, and reads its longest pause from its statistics.
+fn run_and_read(
+    arguments: &Arguments,
+    mut command: Command,
+    scratch: &Path,
+) -> Result<(Ran, Duration), Box<dyn Error>> {
+    let stats = scratch.join("stats.json");
+    command.args(["--threads", &threads(arguments).to_string(), "--stats"]).arg(&stats);
     let ran = process::run(&mut command, scratch)?;
     let stats: serde_json::Value = serde_json::from_slice(&std::fs::read(&stats)?)?;
     let longest = |what: &str| {
@@ -282,7 +326,7 @@ fn middle<T: Copy>(values: impl Iterator<Item = T>, compare: impl FnMut(&T, &T) 
 
 /// Prints a line of the table; adds the ratios to `figures`.
 fn row(name: &str, ours: &Measured, peer: Option<&Measured>, figures: &mut String) {
-    let mut line = format!("{name:<16}");
+    let mut line = format!("{name:<22}");
     // Writing to a string does not fail.
     for (column, (what, unit, value)) in ours.columns().into_iter().enumerate() {
         let digits = if unit == "s" { 2 } else { 0 };
