@@ -16,6 +16,8 @@ use std::sync::atomic::Ordering;
 ///
 /// # Safety
 /// Called by managed code through `call_system`, at a safepoint.
+// It has one address in a program, by which code that was compiled elsewhere may know it.
+#[inline(never)]
 pub unsafe extern "C-unwind" fn poll(needed: *mut c_void, _b: usize) -> usize {
     // SAFETY: used within this function alone.
     let caller = unsafe { Caller::current() };

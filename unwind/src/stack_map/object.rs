@@ -19,8 +19,8 @@
 //!
 //! Flag 1 says that the function
 //! [moves its return address](crate::Function::moves_return_address), flag 2 that there is
-//! [room](FunctionMaps::has_room) for its frame. A function without safepoints may be listed too: it
-//! has a name in backtraces then.
+//! [room](FunctionMaps::has_room) for its frame. A function without safepoints may be listed too:
+//! it has a name in backtraces then.
 
 use crate::safepoint::Safepoint;
 

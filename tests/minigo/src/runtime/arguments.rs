@@ -71,6 +71,8 @@ macro_rules! natives {
         /// # Safety
         /// Called by managed code, through `call_system`, with the goroutine's header and what the
         /// compiler passes.
+        // It has one address, by which a program that is built knows it.
+        #[inline(never)]
         pub(crate) unsafe extern "C-unwind" fn $name(
             header: *mut std::ffi::c_void,
             first: usize,
