@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The symbol of the table of addresses: a word for each of
-/// [`ObjectCode::addresses`](crate::linked::ObjectCode::addresses). The embedder defines it, as data
-/// that is writable and aligned to words.
+/// [`ObjectCode::addresses`](crate::linked::ObjectCode::addresses). The embedder defines it, as
+/// data that is writable and aligned to words.
 pub const TABLE: &str = "stackmark_addresses";
 
 /// A module that writes code for a linker: `cranelift-object`'s, with its `unwind_info`.
