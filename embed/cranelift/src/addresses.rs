@@ -20,7 +20,14 @@ impl<T: cranelift_module::Module + Any + Send> Linkable for T {}
 #[derive(Clone, Debug)]
 pub(crate) struct Addresses {
     table: DataId,
-    list: Arc<Mutex<(HashMap<usize, i32>, Vec<usize>)>>,
+    list: Arc<Mutex<List>>,
+}
+
+/// The addresses in the order of the table, and where each stands.
+#[derive(Debug, Default)]
+struct List {
+    addresses: Vec<usize>,
+    offsets: HashMap<usize, i32>,
 }
 
 impl Addresses {
@@ -39,15 +46,15 @@ impl Addresses {
 
     /// Where the address stands in the table, in bytes.
     pub(crate) fn offset(&self, address: usize) -> i32 {
-        let (known, list) = &mut *self.list.lock();
-        *known.entry(address).or_insert_with(|| {
-            list.push(address);
-            8 * (list.len() as i32 - 1)
+        let List { addresses, offsets } = &mut *self.list.lock();
+        *offsets.entry(address).or_insert_with(|| {
+            addresses.push(address);
+            8 * (addresses.len() as i32 - 1)
         })
     }
 
     /// All of them, in the order of the table.
     pub(crate) fn take(&self) -> Vec<usize> {
-        std::mem::take(&mut self.list.lock().1)
+        std::mem::take(&mut self.list.lock().addresses)
     }
 }
