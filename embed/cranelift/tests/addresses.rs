@@ -2,7 +2,7 @@
 //! the stack, do what a model of them does.
 
 use proptest::prelude::*;
-use stackmark::stack;
+use stackmark::{mark_sweep, stack};
 use stackmark_cranelift::cranelift_codegen::ir::{StackSlot, StackSlotData, StackSlotKind};
 use stackmark_cranelift::types::I64;
 use stackmark_cranelift::{
@@ -203,6 +203,8 @@ fn run(steps: &[Step], times: u64, first: u64) -> u64 {
             poison: true,
             ..stack::Config::default()
         },
+        // Hundreds of heaps are made, and an emulator keeps a record of each page of each.
+        heap: mark_sweep::Options { limit: 16 << 20, ..mark_sweep::Options::default() },
         code: Options { code_bytes: 1 << 20, checked: true, ..Options::default() },
         ..Settings::default()
     };
