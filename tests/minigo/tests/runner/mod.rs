@@ -159,6 +159,12 @@ impl Outcome {
 /// Runs `minigo OPTIONS FILE`.
 pub(crate) fn minigo(options: &[&str], file: &Path) -> Outcome {
     let mut command = command();
+    // Each thread's stack takes the most that one may have of the address space, of which emulated
+    // programs have less.
+    let own = options.contains(&"--native-stacks") && !options.contains(&"--max-stack");
+    if own && limits::is_emulated() {
+        command.args(["--max-stack", "8388608"]);
+    }
     command.args(options).arg(file);
     run(command)
 }
