@@ -153,8 +153,13 @@ fn an_object_of_cranelift_is_registered_collected_in_and_forgotten() {
     std::fs::write(directory.join("a.o"), object(64).unwrap()).unwrap();
     // `--gc-sections` must not drop the maps.
     let arguments = ["-shared", "-Wl,--gc-sections", "-o", "a.so", "a.o"];
-    let Ok(status) = Command::new("cc").args(arguments).current_dir(&directory).status() else {
-        eprintln!("skipped: cc is missing");
+    let compiler = match std::env::var("STACKMARK_TEST_EMULATED") {
+        Ok(prefix) => format!("{prefix}gcc"),
+        Err(_) => "cc".to_owned(),
+    };
+    let Ok(status) = Command::new(&compiler).args(arguments).current_dir(&directory).status()
+    else {
+        eprintln!("skipped: {compiler} is missing");
         return;
     };
     assert!(status.success());
