@@ -4,7 +4,7 @@ mod debugger;
 #[macro_use]
 mod runner;
 
-use debugger::gdb;
+use debugger::{gdb, is_missing_with_python};
 use inspect::{Core, Process};
 use object::ReadCache;
 use runner::{Outcome, run};
@@ -28,16 +28,6 @@ fn settle() -> String {
 
 fn program() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/debuggers/program.go")
-}
-
-/// Whether there is no gdb with Python; says so on standard error.
-fn is_missing() -> bool {
-    let python = Command::new("gdb").args(["-batch", "-nx", "-ex", "python print(6 * 7)"]).output();
-    let missing = !python.is_ok_and(|out| String::from_utf8_lossy(&out.stdout).contains("42"));
-    if missing {
-        eprintln!("skipped: gdb with Python is not installed");
-    }
-    missing
 }
 
 /// A stack as a tool has printed it.
@@ -185,7 +175,8 @@ fn gdb_of_core(core: &Path, commands: &[&str]) -> Outcome {
 
 /// All three ways, with these options for minigo.
 fn compare(name: &str, options: &[&str]) {
-    if is_missing() {
+    let cores = "the emulator writes no core files, and gdb cannot ask it for one";
+    if limits::is_skipped_under_emulation(cores) || is_missing_with_python() {
         return;
     }
     let (script, settle, core) = (script(), settle(), file(name));
@@ -193,7 +184,7 @@ fn compare(name: &str, options: &[&str]) {
     let generate = format!("generate-core-file {}", core.display());
     let mut command = gdb(&[
         &breakpoint,
-        "run",
+        "$RUN",
         &script,
         &settle,
         "info goroutines",

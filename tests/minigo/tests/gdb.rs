@@ -14,7 +14,7 @@ const BREAKPOINT: &str = "minigo::runtime::goroutine::num_goroutine";
 /// The backtrace in the native function, with the given options for minigo.
 fn backtrace(options: &[&str]) -> Outcome {
     let at = format!("break {BREAKPOINT}");
-    let mut command = gdb(&[&at, "run", "backtrace -frame-arguments none", "kill"]);
+    let mut command = gdb(&[&at, "$RUN", "backtrace -frame-arguments none", "kill"]);
     command.args(options).arg(Program::new("backtrace").file(Size::Full));
     run(command)
 }
@@ -38,7 +38,9 @@ fn frames(outcome: &Outcome) -> Vec<String> {
 fn check(outcome: &Outcome) -> Vec<String> {
     let frames = frames(outcome);
     let shown = || format!("{}\n{}\n{}", outcome.command, outcome.stdout, outcome.stderr);
-    assert!(outcome.stdout.contains("Breakpoint 1,"), "{BREAKPOINT} was not reached: {}", shown());
+    // Where it begins to run an emulated program, gdb may know no function.
+    let there = outcome.stdout.find("Breakpoint 1,");
+    let there = there.unwrap_or_else(|| panic!("{BREAKPOINT} was not reached: {}", shown()));
     let last = frames.last().unwrap_or_else(|| panic!("no backtrace: {}", shown()));
     assert!(last.contains("goroutine_entry"), "the backtrace ends at {last}: {}", shown());
     let managed = frames.iter().filter(|name| name.contains("main.descend")).count();
@@ -53,7 +55,7 @@ fn check(outcome: &Outcome) -> Vec<String> {
     let first_managed = frames.iter().position(|name| name.contains("main.descend")).unwrap();
     assert!(switch < first_managed, "native frames are younger than managed ones: {}", shown());
     for complaint in ["Backtrace stopped", "corrupt", "??"] {
-        assert!(!outcome.stdout.contains(complaint), "gdb complains: {}", shown());
+        assert!(!outcome.stdout[there..].contains(complaint), "gdb complains: {}", shown());
     }
     frames
 }

@@ -5,11 +5,10 @@ mod debugger;
 #[macro_use]
 mod runner;
 
-use debugger::gdb;
+use debugger::{gdb, is_missing_with_python};
 use runner::run;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Command;
 
 /// How often the program calls `leaf` while it is looked at.
 const EVENTS: usize = 60;
@@ -123,7 +122,10 @@ fn walks(seed: u64, options: &[&str]) -> Vec<Walk> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gdb_instants");
     let script = format!("source {}", directory.join("walks.py").display());
     let mut command = gdb(&["set backtrace past-main on", &script]);
-    command.env("EVENTS", EVENTS.to_string()).env("SEED", seed.to_string());
+    // Instructions at most, from one instant to the next. A step takes an emulator a hundredth of a
+    // second.
+    let leaps = if limits::is_emulated() { "8,20,40,90,150" } else { "8,40,90,400,2000" };
+    command.env("EVENTS", EVENTS.to_string()).env("SEED", seed.to_string()).env("LEAPS", leaps);
     command.args(["--threads", "1", "--gc-percent", "-1"]);
     command.args(options).arg(directory.join("program.go"));
     let outcome = run(command);
@@ -160,9 +162,7 @@ fn is_older_part(found: &[Frame], expected: &[Frame], returning: bool) -> bool {
 /// instant lies between two calls of `leaf`, and every function calls that before it returns: so
 /// the stack is the older part of the stack at one of the two calls.
 fn compare(seed: u64, options: &[&str]) {
-    let python = Command::new("gdb").args(["-batch", "-nx", "-ex", "python print(6 * 7)"]).output();
-    if !python.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("42")) {
-        eprintln!("skipped: gdb with Python is not installed");
+    if is_missing_with_python() {
         return;
     }
     // The last event has no next one.

@@ -9,6 +9,7 @@ import gdb
 
 EVENTS = int(os.environ["EVENTS"])
 SEED = int(os.environ["SEED"])
+LEAPS = [int(most) for most in os.environ["LEAPS"].split(",")]
 
 choose = random.Random(SEED)
 symbols = {}
@@ -36,7 +37,7 @@ def walk():
         # Functions that were inlined have no frame on the stack.
         if frame.type() not in (gdb.INLINE_FRAME, gdb.TAILCALL_FRAME):
             name, offset = symbol(frame.pc())
-            frames.append((name, offset, int(frame.read_register("rsp")) % 2**64))
+            frames.append((name, offset, int(frame.read_register("sp")) % 2**64))
         if older is None:
             return frames, gdb.frame_stop_reason_string(frame.unwind_stop_reason())
         frame = older
@@ -49,7 +50,7 @@ def pc():
 class Run:
     def __init__(self):
         gdb.execute("break main.leaf", to_string=True)
-        gdb.execute("run", to_string=True)
+        gdb.execute(os.environ["RUN"], to_string=True)
         gdb.execute("delete", to_string=True)
         # The entry itself, where no frame has been made yet.
         name, offset = symbol(pc())
@@ -90,7 +91,7 @@ class Run:
         if not stubs or not self.go_to(choose.choice(stubs)):
             return False
         if not thorough:
-            for most in choose.sample([8, 40, 90, 400, 2000], 3):
+            for most in choose.sample(LEAPS, 3):
                 self.go("stepi %d" % choose.randint(1, most))
             return True
         while symbol(pc())[0] in ("barrier_pool", "barrier_common", "__morestack"):
