@@ -14,8 +14,8 @@ pub(crate) const fn stack_guard(max_frame: usize) -> usize {
     max_frame + asm::CALL_BYTES + 64
 }
 
-/// Bytes of a new goroutine's stack with this guard: it has room for a few frames besides what it is
-/// prepared with.
+/// Bytes of a new goroutine's stack with this guard: it has room for a few frames besides what it
+/// is prepared with.
 pub(crate) const fn first_stack(guard: usize) -> usize {
     let wanted = (guard + asm::PREPARED_BYTES + 192).next_power_of_two();
     if wanted < MIN_STACK { MIN_STACK } else { wanted }
