@@ -114,10 +114,13 @@ pub(crate) struct BarrierList {
     at_hand: AtHand,
 }
 
+/// How many free stubs a goroutine keeps at most.
+const AT_HAND: usize = 16;
+
 /// Free stubs that a goroutine keeps, so that most hits need not lock the pool.
 #[derive(Debug, Default)]
 struct AtHand {
-    stubs: [u32; 16],
+    stubs: [u32; AT_HAND],
     count: usize,
 }
 
