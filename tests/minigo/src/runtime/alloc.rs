@@ -3,6 +3,7 @@
 use super::arguments::natives;
 use super::host;
 use super::typeinfo::TypeInfo;
+use std::sync::OnceLock;
 
 /// Bytes of zeroes that may be read as the zero value of any type of at most this size.
 pub(crate) const ZEROES: usize = 64 << 10;
@@ -16,9 +17,11 @@ pub(crate) fn zero_size_address() -> usize {
 
 /// The heap's name for arrays of elements of `size` bytes with references in `words`.
 pub(crate) fn descriptor(size: usize, words: &[bool]) -> usize {
+    /// That of memory without references, which every new string asks for.
+    static PLAIN: OnceLock<usize> = OnceLock::new();
     match words.iter().any(|w| *w) {
         true => host::descriptor(size / 8, words),
-        false => host::descriptor(1, &[false]),
+        false => *PLAIN.get_or_init(|| host::descriptor(1, &[false])),
     }
 }
 
