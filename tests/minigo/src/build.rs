@@ -60,9 +60,8 @@ fn link(build: &Build, object: &[u8]) -> Result<(), Box<dyn Error>> {
         &main,
         format!(
             "extern char {TABLE}[], {FUNCTIONS}[], {IMAGE}[];\n\
-             int minigo_main(int, char **, void *, void *, void *);\n\
-             int main(int c, char **v) {{ return minigo_main(c, v, {TABLE}, {FUNCTIONS}, {IMAGE}); \
-             }}\n"
+             int minigo_main(void *, void *, void *);\n\
+             int main(void) {{ return minigo_main({TABLE}, {FUNCTIONS}, {IMAGE}); }}\n"
         ),
     )?;
     let linked = linked(build, &runtime, &[&main, &object_file]);

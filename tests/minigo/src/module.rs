@@ -168,14 +168,23 @@ impl Emitter {
         }
     }
 
-    /// Puts everything in its final place.
-    pub(crate) fn finish(mut self, entries: &Entries) -> Compiled<Code> {
-        if let Some(error) = self.refused {
+    /// The function objects of what runs first, and of the methods of the runtime's errors with the
+    /// numbers of their types. No others are made after these.
+    ///
+    /// # Errors
+    /// That of the first function that was refused.
+    fn last_closures(&mut self, entries: &Entries) -> Compiled<(usize, [(usize, u32); 2])> {
+        if let Some(error) = self.refused.take() {
             return Err(error);
         }
         let start = self.static_closure(entries.start);
-        let mut method = |(id, signature)| (self.static_closure(id), signature);
-        let (error, runtime_error) = (method(entries.error), method(entries.runtime_error));
+        let method = |(id, signature)| (self.static_closure(id), signature);
+        Ok((start, [entries.error, entries.runtime_error].map(method)))
+    }
+
+    /// Puts everything in its final place.
+    pub(crate) fn finish(mut self, entries: &Entries) -> Compiled<Code> {
+        let (start, [error, runtime_error]) = self.last_closures(entries)?;
         let program = host::place(self.module).map_err(|e| refused(&e))?;
         let address = |id: FuncId| program.address(id);
         for (code, object) in &self.closures {
@@ -209,12 +218,7 @@ impl Emitter {
         entries: &Entries,
         types: impl Iterator<Item = &'static TypeInfo>,
     ) -> Compiled<Vec<u8>> {
-        if let Some(error) = self.refused {
-            return Err(error);
-        }
-        let start = self.static_closure(entries.start);
-        let mut method = |(id, signature)| (self.static_closure(id), signature);
-        let (error, runtime_error) = (method(entries.error), method(entries.runtime_error));
+        let (start, [error, runtime_error]) = self.last_closures(entries)?;
         let (module, code) = self.module.finish_linked().map_err(|e| refused(&e))?;
         let place = |id: FuncId| code.place(id);
         let role = |f: &ObjectFunction| match f.placed.makes_room {

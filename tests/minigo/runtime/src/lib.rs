@@ -1,7 +1,7 @@
 //! What programs that `minigo build` has made are linked with: their runtime, by the one function
 //! that their `main` calls.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::c_int;
 
 /// Runs the program. It ends the process.
 ///
@@ -9,8 +9,6 @@ use std::ffi::{c_char, c_int};
 /// Called once, by the `main` of a program that minigo has built, with its three symbols.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn minigo_main(
-    _count: c_int,
-    _arguments: *const *const c_char,
     addresses: *mut usize,
     functions: *const usize,
     image: *const u8,
