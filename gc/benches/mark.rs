@@ -1,8 +1,9 @@
 //! Marking speed against the machine's memory bandwidth.
 //!
 //! Run it with `cargo bench -p stackmark --bench mark [-- --quick]`. One and two workers mark
-//! graphs of small objects in several shapes, with nothing else running. One and two threads read
-//! as much memory from end to end. The last lines are of the form `figure NAME VALUE UNIT`.
+//! graphs of small objects in several shapes, with nothing else running, on the system's usual
+//! pages and on huge ones. One and two threads read as much memory from end to end. The last lines
+//! are of the form `figure NAME VALUE UNIT`.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -102,13 +103,19 @@ impl Graph<'_> {
     }
 }
 
-/// Marks the graph that `build` makes. Returns the objects, the bytes and the seconds of the
-/// fastest of `cycles` cycles.
-fn mark(workers: usize, cycles: usize, build: impl Fn(&Graph<'_>) -> usize) -> (u64, u64, f64) {
+/// Marks the graph that `build` makes, on huge pages or not. Returns the objects, the bytes and the
+/// seconds of the fastest of `cycles` cycles.
+fn mark(
+    workers: usize,
+    cycles: usize,
+    huge_pages: bool,
+    build: impl Fn(&Graph<'_>) -> usize,
+) -> (u64, u64, f64) {
     let code = Arc::new(Code::new());
     let runtime =
         Runtime::new(stack::Config::default(), code, Box::new(NoGoroutines)).expect("a runtime");
-    let heap = MarkSweep::new(&Options::default()).expect("address space");
+    let heap =
+        MarkSweep::new(&Options { huge_pages, ..Options::default() }).expect("address space");
     let config = Config { workers, percent: None, ..Config::default() };
     let collector = Collector::start(heap.clone(), runtime, &config).expect("threads");
     let allocator = heap.allocator().expect("address space");
@@ -154,8 +161,8 @@ fn main() {
         read[1] / 1e9
     );
     println!(
-        "{:<8} {:>7} {:>14} {:>12} {:>10}",
-        "graph", "workers", "million/s", "MB/s", "of read"
+        "{:<8} {:<6} {:>7} {:>14} {:>12} {:>10}",
+        "graph", "pages", "workers", "million/s", "MB/s", "of read"
     );
     let mut figures = vec![
         ("read_1".to_owned(), read[0] / 1e6, "MB/s"),
@@ -168,22 +175,30 @@ fn main() {
         ("mesh", |graph, objects| graph.mesh(objects)),
         ("leaves", |graph, objects| graph.leaves(objects)),
     ];
-    for (name, build) in graphs {
+    let pages = [("", "usual", false), ("huge_", "huge", true)];
+    for ((name, build), (mark_of, pages, huge)) in
+        pages.iter().flat_map(|pages| graphs.map(|graph| (graph, *pages)))
+    {
         let mut speeds = Vec::new();
         for workers in [1, 2] {
-            let (objects, bytes, seconds) = mark(workers, cycles, |graph| build(graph, objects));
+            let (objects, bytes, seconds) =
+                mark(workers, cycles, huge, |graph| build(graph, objects));
             let (objects, bytes) = (objects as f64 / seconds, bytes as f64 / seconds);
             let share = bytes / read[workers - 1];
             println!(
-                "{name:<8} {workers:>7} {:>14.1} {:>12.0} {share:>10.3}",
+                "{name:<8} {pages:<6} {workers:>7} {:>14.1} {:>12.0} {share:>10.3}",
                 objects / 1e6,
                 bytes / 1e6
             );
-            figures.push((format!("mark_{name}_{workers}_objects"), objects / 1e6, "million/s"));
-            figures.push((format!("mark_{name}_{workers}_bytes"), bytes / 1e6, "MB/s"));
+            figures.push((
+                format!("mark_{mark_of}{name}_{workers}_objects"),
+                objects / 1e6,
+                "million/s",
+            ));
+            figures.push((format!("mark_{mark_of}{name}_{workers}_bytes"), bytes / 1e6, "MB/s"));
             speeds.push(objects);
         }
-        figures.push((format!("mark_{name}_2_vs_1"), speeds[1] / speeds[0], "ratio"));
+        figures.push((format!("mark_{mark_of}{name}_2_vs_1"), speeds[1] / speeds[0], "ratio"));
     }
     drop(machine);
     for (name, value, unit) in figures {

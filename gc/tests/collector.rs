@@ -26,7 +26,8 @@ struct World {
 fn world(percent: Option<u32>) -> World {
     let runtime = Runtime::new(stack::Config::default(), Arc::new(Code::new()), Box::new(Embedder))
         .expect("a runtime");
-    let heap = MarkSweep::new(&Options { limit: 256 << 20, poison: true }).expect("a heap");
+    let heap = MarkSweep::new(&Options { limit: 256 << 20, poison: true, ..Options::default() })
+        .expect("a heap");
     let config = Config { workers: 2, percent, verify: true, ..Config::default() };
     let collector = Collector::start(Arc::clone(&heap), runtime, &config).expect("threads");
     let references = heap.register(Descriptor::references()).expect("a descriptor");

@@ -24,7 +24,7 @@ const LIMIT: &str = "STACKMARK_ADDRESS_SPACE";
 fn work() -> Result<(), Box<dyn std::error::Error>> {
     let runtime =
         Runtime::new(stack::Config::default(), Arc::new(Code::new()), Box::new(Embedder))?;
-    let heap = MarkSweep::new(&Options { limit: 1 << 30, poison: true })?;
+    let heap = MarkSweep::new(&Options { limit: 1 << 30, poison: true, ..Options::default() })?;
     let config = Config { workers: 3, percent: None, verify: true, ..Config::default() };
     let collector = Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &config)?;
     let references = heap.register(Descriptor::references())?;

@@ -32,7 +32,8 @@ struct World {
 fn world(percent: Option<u32>) -> World {
     let runtime = Runtime::new(stack::Config::default(), Arc::new(Code::new()), Box::new(Embedder))
         .expect("a runtime");
-    let heap = MarkSweep::new(&Options { limit: LIMIT, poison: true }).expect("a heap");
+    let heap = MarkSweep::new(&Options { limit: LIMIT, poison: true, ..Options::default() })
+        .expect("a heap");
     let config = Config { workers: 1, percent, verify: true, ..Config::default() };
     let collector = Collector::start(heap.clone(), runtime.clone(), &config).expect("a collector");
     let bytes = heap.register(Descriptor::no_pointers()).expect("a descriptor");

@@ -34,7 +34,8 @@ fn world_with(while_it_runs: bool, generational: Option<Generational>) -> World 
     let code = Arc::new(Code::new());
     let runtime =
         Runtime::new(stack::Config::default(), code, Box::new(Embedder)).expect("a runtime");
-    let heap = MarkSweep::new(&Options { limit: 256 << 20, poison: true }).expect("a heap");
+    let heap = MarkSweep::new(&Options { limit: 256 << 20, poison: true, ..Options::default() })
+        .expect("a heap");
     let config =
         Config { workers: 2, percent: None, verify: true, generational, ..Config::default() };
     let collector = Collector::start(Arc::clone(&heap), runtime, &config).expect("threads");

@@ -688,9 +688,9 @@ void stackmark_die(const stackmark_runtime *runtime, const char *message) STACKM
 
 typedef struct stackmark_heap_options {
     size_t size;
-    size_t limit;    /* the most memory for objects, in bytes; 0: 128 GiB, or what there is */
-    uint32_t poison; /* for debugging: freed objects are overwritten */
-    uint32_t reserved;
+    size_t limit;        /* the most memory for objects, in bytes; 0: 128 GiB, or what there is */
+    uint32_t poison;     /* for debugging: freed objects are overwritten */
+    uint32_t huge_pages; /* pages of 2 MiB: a large heap is marked faster, new memory waits longer */
 } stackmark_heap_options;
 
 /* Makes a heap, owned: stackmark_heap_release(). `options` may be NULL. Errors: INVALID, NO_MEMORY.

@@ -34,7 +34,7 @@ pub(crate) struct HeapOptionsTable {
     pub(crate) size: usize,
     pub(crate) limit: usize,
     pub(crate) poison: u32,
-    pub(crate) reserved: u32,
+    pub(crate) huge_pages: u32,
 }
 
 // SAFETY: as the trait asks.
@@ -79,7 +79,11 @@ extern "C" fn stackmark_heap_new(
     make(out, "out", || {
         // SAFETY: the header asks for such a struct.
         let table = unsafe { read(options, "options")? };
-        let mut options = Options { poison: table.poison != 0, ..Options::default() };
+        let mut options = Options {
+            poison: table.poison != 0,
+            huge_pages: table.huge_pages != 0,
+            ..Options::default()
+        };
         if table.limit != 0 {
             options.limit = table.limit;
         }

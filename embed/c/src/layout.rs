@@ -52,7 +52,7 @@ fn expected() -> Values {
     layout_of!(values, "stackmark_lib_call_record", LibCallTable: size function arguments result
         error reserved);
     layout_of!(values, "stackmark_frame", FrameTable: size pc depth cfa_depth kind reserved);
-    layout_of!(values, "stackmark_heap_options", HeapOptionsTable: size limit poison reserved);
+    layout_of!(values, "stackmark_heap_options", HeapOptionsTable: size limit poison huge_pages);
     layout_of!(values, "stackmark_heap_counts", HeapCountsTable: size allocated_bytes
         objects_marked objects_swept live_bytes resident_bytes);
     layout_of!(values, "stackmark_heap_functions", HeapFunctions: size user resolve mark is_marked

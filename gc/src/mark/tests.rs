@@ -10,7 +10,8 @@ use crate::write_barrier::Sink;
 /// A heap with a list, a wide tree in one large array and garbage; the roots and how many
 /// objects they reach.
 fn graph() -> (Arc<MarkSweep>, Vec<usize>, u64, u64) {
-    let heap = MarkSweep::new(&Options { limit: 256 << 20, poison: true }).expect("a heap");
+    let heap = MarkSweep::new(&Options { limit: 256 << 20, poison: true, ..Options::default() })
+        .expect("a heap");
     let allocator = heap.allocator().expect("an allocator");
     let references = heap.register(Descriptor::references()).expect("a descriptor");
     let new = |bytes| allocator.hand_out(references, bytes).expect("room").as_ptr() as usize;

@@ -12,6 +12,9 @@ use super::reservation::Reservation;
 /// Bytes that are made accessible at a time.
 const STEP: usize = 64 << 20;
 
+/// Bytes of a huge page.
+const HUGE: usize = 2 << 20;
+
 /// What freed cells are filled with under [`Options::poison`](super::Options::poison).
 const POISON: u8 = 0xdb;
 
@@ -29,21 +32,26 @@ pub(super) struct Arena {
 impl Arena {
     /// Reserves `capacity` bytes. If the system refuses that much, reserves a good part of what it
     /// gives, but at least `least` bytes, and leaves some address space to stacks and others.
+    /// Blocks may lie on huge pages if `huge_pages` says so.
     ///
     /// # Errors
     /// When the system refuses `least` bytes.
-    pub(super) fn reserve(capacity: usize, least: usize) -> io::Result<Arena> {
+    pub(super) fn reserve(capacity: usize, least: usize, huge_pages: bool) -> io::Result<Arena> {
+        let alignment = if huge_pages { HUGE } else { BLOCK };
         let mut capacity = capacity.max(BLOCK).next_multiple_of(BLOCK);
         let mut refused = false;
         loop {
-            let made = Reservation::new(capacity + BLOCK).and_then(|heap| {
+            let made = Reservation::new(capacity + alignment).and_then(|heap| {
                 Ok((heap, Reservation::new(capacity / BLOCK * size_of::<Block>())?))
             });
             match made {
                 // This may be nearly all address space that is left. Leave half of it to others.
                 Ok(_) if refused && capacity / 2 >= least.max(BLOCK) => refused = false,
                 Ok((heap, records)) => {
-                    let base = heap.start().next_multiple_of(BLOCK);
+                    let base = heap.start().next_multiple_of(alignment);
+                    if huge_pages {
+                        heap.ask_for_huge_pages();
+                    }
                     return Ok(Arena {
                         heap,
                         records,

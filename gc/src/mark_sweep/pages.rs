@@ -203,7 +203,7 @@ mod tests {
         fn runs_never_overlap_and_everything_comes_back(
             steps in prop::collection::vec((1usize..40, any::<bool>(), 0usize..64), 1..80),
         ) {
-            let arena = Arena::reserve(1024 * BLOCK, BLOCK).expect("address space");
+            let arena = Arena::reserve(1024 * BLOCK, BLOCK, false).expect("address space");
             let pages = Pages::new(512);
             let mut held: Vec<(usize, usize)> = Vec::new();
             for (count, take, pick) in steps {
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn released_memory_reads_as_zero() {
-        let arena = Arena::reserve(64 * BLOCK, BLOCK).expect("address space");
+        let arena = Arena::reserve(64 * BLOCK, BLOCK, false).expect("address space");
         let pages = Pages::new(64);
         let start = pages.take(&arena, 8).expect("room");
         arena.poison(arena.address_of(start), 8 * BLOCK);

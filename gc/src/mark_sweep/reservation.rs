@@ -32,6 +32,12 @@ impl Reservation {
         self.start
     }
 
+    /// Asks for huge pages. A system that has none, or does not take the advice, has small ones.
+    pub(super) fn ask_for_huge_pages(&self) {
+        // SAFETY: the mapping is ours, and the advice changes no memory.
+        unsafe { libc::madvise(self.start as *mut _, self.len, libc::MADV_HUGEPAGE) };
+    }
+
     /// Makes the first `len` bytes accessible.
     ///
     /// # Errors

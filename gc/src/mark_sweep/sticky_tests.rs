@@ -55,7 +55,9 @@ fn word(object: usize) -> &'static AtomicUsize {
 
 impl Tested {
     fn new() -> Tested {
-        let heap = MarkSweep::new(&Options { limit: 256 << 20, poison: true }).expect("a heap");
+        let heap =
+            MarkSweep::new(&Options { limit: 256 << 20, poison: true, ..Options::default() })
+                .expect("a heap");
         assert!(heap.keep_marks(true, BY_COLLECTOR));
         let allocator = heap.allocator().expect("an allocator");
         let descriptor = heap.register(Descriptor::no_pointers()).expect("a descriptor");

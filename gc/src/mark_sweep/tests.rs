@@ -16,7 +16,8 @@ use crate::heap::{BY_COLLECTOR, Heap, Marked, Object};
 use crate::heap_owner::GrowthListener;
 
 fn heap() -> Arc<MarkSweep> {
-    MarkSweep::new(&Options { limit: 256 << 20, poison: true }).expect("a heap")
+    MarkSweep::new(&Options { limit: 256 << 20, poison: true, ..Options::default() })
+        .expect("a heap")
 }
 
 /// Marks from `roots`, as a collector would with the world stopped.
@@ -118,8 +119,41 @@ fn free_cells_and_leftovers_of_a_block_resolve_to_nothing() {
 }
 
 #[test]
+fn a_heap_lies_on_huge_pages_if_asked_to_where_the_system_has_them() {
+    // Where it has none, the option changes nothing.
+    let has_some = std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists();
+    for huge_pages in [false, true] {
+        let options = Options { limit: 64 << 20, huge_pages, ..Options::default() };
+        let heap = MarkSweep::new(&options).expect("a heap");
+        let allocator = heap.allocator().expect("an allocator");
+        let bytes = heap.register(Descriptor::no_pointers()).expect("a descriptor");
+        let object = allocator.hand_out(bytes, 8 << 20).expect("room").as_ptr() as usize;
+        (0..8 << 17).for_each(|word| store(object, word, word));
+        assert!((0..8 << 17).all(|word| load(object, word) == word));
+        assert_eq!(is_advised_huge(object), huge_pages && has_some);
+    }
+}
+
+/// Whether the system was asked for huge pages at `address`.
+fn is_advised_huge(address: usize) -> bool {
+    let maps = std::fs::read_to_string("/proc/self/smaps").expect("this system's list of mappings");
+    let mut is_here = false;
+    for line in maps.lines() {
+        let mut ends = line.split(' ').next().unwrap_or("").split('-');
+        let mut end = || usize::from_str_radix(ends.next()?, 16).ok();
+        if let (Some(lo), Some(hi)) = (end(), end()) {
+            is_here = (lo..hi).contains(&address);
+        } else if let (true, Some(flags)) = (is_here, line.strip_prefix("VmFlags:")) {
+            return flags.split(' ').any(|flag| flag == "hg");
+        }
+    }
+    panic!("{address:#x} lies in no mapping");
+}
+
+#[test]
 fn an_object_that_no_heap_holds_is_refused_with_its_size() {
-    let heap = MarkSweep::new(&Options { limit: 4 << 20, poison: true }).expect("a heap");
+    let heap = MarkSweep::new(&Options { limit: 4 << 20, poison: true, ..Options::default() })
+        .expect("a heap");
     let allocator = heap.allocator().expect("an allocator");
     let bytes = heap.register(Descriptor::no_pointers()).expect("a descriptor");
     for size in [usize::MAX, usize::MAX - 7, usize::MAX / 2, 1 << 40] {
@@ -131,7 +165,8 @@ fn an_object_that_no_heap_holds_is_refused_with_its_size() {
 
 #[test]
 fn objects_that_nobody_refers_to_make_room() {
-    let heap = MarkSweep::new(&Options { limit: 4 << 20, poison: true }).expect("a heap");
+    let heap = MarkSweep::new(&Options { limit: 4 << 20, poison: true, ..Options::default() })
+        .expect("a heap");
     let allocator = heap.allocator().expect("an allocator");
     let bytes = heap.register(Descriptor::no_pointers()).expect("a descriptor");
     for _ in 0..10 {
@@ -452,7 +487,8 @@ impl Drop for StopAll<'_> {
 fn threads_allocate_while_others_mark_and_sweep() {
     const THREADS: usize = 3;
     const LIST: usize = 200;
-    let heap = MarkSweep::new(&Options { limit: 8 << 20, poison: true }).expect("a heap");
+    let heap = MarkSweep::new(&Options { limit: 8 << 20, poison: true, ..Options::default() })
+        .expect("a heap");
     let node = heap.register(Descriptor::pattern(3, [0]).expect("valid")).expect("a descriptor");
     // Each thread publishes the head of a list here whenever it answers the collector. A node's
     // words: next, owner, index.

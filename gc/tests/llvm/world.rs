@@ -176,7 +176,8 @@ impl Run<'_> {
         let image = runtime.register_image(library.address("entry")).expect("a correct image");
         let (sender, queue) = channel();
         runtime.set_scheduler(Arc::new(Queue(Mutex::new(sender))));
-        let heap = MarkSweep::new(&Options { limit: 64 << 20, poison: true }).expect("a heap");
+        let heap = MarkSweep::new(&Options { limit: 64 << 20, poison: true, ..Options::default() })
+            .expect("a heap");
         let config = Config { workers: 1, percent: None, verify: true, ..Config::default() };
         let collector = Arc::new(
             Collector::start(Arc::clone(&heap), Arc::clone(&runtime), &config).expect("threads"),
