@@ -150,11 +150,12 @@ unsafe impl Heap for Cells {
         range: Range<usize>,
         visit: &mut impl FnMut(usize),
         _right: &CycleRight,
-    ) {
+    ) -> usize {
         let words = self.memory[self.cell(object)].iter().enumerate();
         words
             .filter(|(i, _)| range.contains(&(i * 8)))
             .for_each(|(_, word)| visit(word.load(Relaxed)));
+        CELL
     }
 
     fn begin_cycle(&self, right: &CycleRight) {

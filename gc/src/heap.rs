@@ -31,6 +31,16 @@ impl Object {
     }
 }
 
+/// The colour of an object that was just marked (Dijkstra, Lamport, Martin, Scholten and Steffens,
+/// "On-the-fly garbage collection: an exercise in cooperation", CACM 1978).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shade {
+    /// It is to be traced.
+    Grey(Object),
+    /// It holds no references, and has this size in bytes, by [`Heap::size`].
+    Black(usize),
+}
+
 /// What marking has found, as the collector tells the heap at the end of a cycle. Objects that were
 /// allocated while the cycle ran are left out: they were born marked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,8 +125,7 @@ pub unsafe trait Heap: Send + Sync + 'static {
     fn resolve(&self, word: usize) -> Option<Object>;
 
     /// Whether `word` may refer to an object, as far as the heap knows without touching memory. If
-    /// so, prefetches what [`resolve`](Heap::resolve), [`mark`](Heap::mark) and
-    /// [`trace`](Heap::trace) will need.
+    /// so, prefetches what [`resolve`](Heap::resolve) and [`mark`](Heap::mark) will need.
     fn prefetch(&self, word: usize) -> bool {
         word != 0
     }
@@ -124,6 +133,13 @@ pub unsafe trait Heap: Send + Sync + 'static {
     /// Marks `object`. Returns whether it was unmarked. Of several threads that mark it at the same
     /// time, exactly one gets true.
     fn mark(&self, object: Object, right: &CycleRight) -> bool;
+
+    /// Marks the object that `word` points to or into: what [`resolve`](Heap::resolve) and
+    /// [`mark`](Heap::mark) do, one after the other. Returns what has become of it if it was
+    /// unmarked.
+    fn mark_at(&self, word: usize, right: &CycleRight) -> Option<Shade> {
+        self.resolve(word).filter(|object| self.mark(*object, right)).map(Shade::Grey)
+    }
 
     /// Whether `object` is marked, in this cycle or, if marks are kept, in an earlier one.
     fn is_marked(&self, object: Object) -> bool;
@@ -133,7 +149,7 @@ pub unsafe trait Heap: Send + Sync + 'static {
 
     /// Calls `visit` with each word at a byte offset in `range` that may hold a reference. Offsets
     /// beyond the object's size are left out. `visit` gets the words as they are: null, interior
-    /// and foreign ones too.
+    /// and foreign ones too. Returns the object's [`size`](Heap::size).
     ///
     /// Mutators may store meanwhile, so the heap loads each word atomically. The write barrier
     /// takes care of a store that the load misses.
@@ -143,7 +159,7 @@ pub unsafe trait Heap: Send + Sync + 'static {
         range: Range<usize>,
         visit: &mut impl FnMut(usize),
         right: &CycleRight,
-    );
+    ) -> usize;
 
     /// Turns black allocation on. When this returns, no thread hands out a white object any more.
     fn begin_cycle(&self, right: &CycleRight);

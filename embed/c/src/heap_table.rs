@@ -139,7 +139,7 @@ unsafe impl Heap for TableHeap {
         range: Range<usize>,
         visit: &mut impl FnMut(usize),
         _right: &CycleRight,
-    ) {
+    ) -> usize {
         let mut words = [0; BATCH];
         let (mut from, to) = (range.start, range.end);
         while from < to {
@@ -155,6 +155,7 @@ unsafe impl Heap for TableHeap {
                 break;
             }
         }
+        self.size(object)
     }
 
     fn begin_cycle(&self, _right: &CycleRight) {

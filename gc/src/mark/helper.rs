@@ -20,7 +20,7 @@ impl<H: Heap> MarkState<H> {
             && !is_awaited()
             && (tracer.trace_some(self) || self.take_any(&mut tracer))
         {}
-        tracer.mark_prefetched(&*self.heap);
+        tracer.empty_queues(&*self.heap);
         let traced = tracer.counted.bytes;
         tracer.publish(self);
         if !tracer.stack.is_empty() {

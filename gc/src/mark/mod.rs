@@ -7,8 +7,10 @@
 //! not; so a worker moves a part of its stack to the deque only when some thread is idle.
 //!
 //! The references that a worker finds pass through a [`PrefetchQueue`](prefetch::PrefetchQueue)
-//! before they are looked at. Meanwhile the objects come into the cache (Cher, Hosking and Vitek,
-//! "Software prefetching for mark-sweep garbage collection", 2004).
+//! before they are looked at (Cher, Hosking and Vitek, "Software prefetching for mark-sweep garbage
+//! collection", 2004). Meanwhile the bits that say whether their objects are marked come into the
+//! cache. Objects that were unmarked pass through another one, while they come into the cache
+//! themselves. So of many references to one object only the first brings it there.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};

@@ -185,7 +185,7 @@ impl Allocator {
         let mut state = self.local.state.lock();
         let head = heap.arena.block(first);
         let marking = heap.protocol.is_marking();
-        head.set_up_large(bytes, marking, id.index(), &record.descriptor);
+        head.set_up_large(bytes, marking, &record.descriptor);
         head.set_kind(LARGE);
         publish();
         heap.sweep.large.lock().young.push(first);
@@ -211,11 +211,11 @@ impl Allocator {
         // No other thread knows the blocks yet. Zeroing takes long, so it is not done under a lock.
         for index in first..first + count {
             let block = heap.arena.block(index);
-            if block.dirty.swap(true, Relaxed) {
+            if block.dirty().swap(true, Relaxed) {
                 heap.arena.zero(heap.arena.address_of(index), BLOCK);
             }
             if index > first {
-                block.head.store(first as u32, Relaxed);
+                block.head().store(first as u32, Relaxed);
                 block.set_kind(TAIL);
             }
         }

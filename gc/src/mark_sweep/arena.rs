@@ -1,11 +1,11 @@
-//! The address ranges of a heap: one for the blocks, one for their records. They are made
+//! The address ranges of a heap: one for the blocks, two for what is known of them. They are made
 //! accessible from the bottom up as the heap grows.
 
 use std::io;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-use super::block::Block;
+use super::block::{Block, Header, Record};
 use super::class::{BLOCK, BLOCK_SHIFT};
 use super::reservation::Reservation;
 
@@ -21,9 +21,10 @@ const POISON: u8 = 0xdb;
 /// Reserved memory. A part that is accessible stays so until the arena is dropped.
 pub(super) struct Arena {
     heap: Reservation,
+    headers: Reservation,
     records: Reservation,
     base: usize,
-    /// Bytes from `base` that are accessible, and with them the records of their blocks.
+    /// Bytes from `base` that are accessible, and with them what is known of their blocks.
     accessible: AtomicUsize,
     /// Bytes of address space from `base`.
     capacity: usize,
@@ -42,18 +43,21 @@ impl Arena {
         let mut refused = false;
         loop {
             let made = Reservation::new(capacity + alignment).and_then(|heap| {
-                Ok((heap, Reservation::new(capacity / BLOCK * size_of::<Block>())?))
+                let headers = Reservation::new(capacity / BLOCK * size_of::<Header>())?;
+                let records = Reservation::new(capacity / BLOCK * size_of::<Record>())?;
+                Ok((heap, headers, records))
             });
             match made {
                 // This may be nearly all address space that is left. Leave half of it to others.
                 Ok(_) if refused && capacity / 2 >= least.max(BLOCK) => refused = false,
-                Ok((heap, records)) => {
+                Ok((heap, headers, records)) => {
                     let base = heap.start().next_multiple_of(alignment);
                     if huge_pages {
                         heap.ask_for_huge_pages();
                     }
                     return Ok(Arena {
                         heap,
+                        headers,
                         records,
                         base,
                         accessible: AtomicUsize::new(0),
@@ -83,7 +87,8 @@ impl Arena {
         }
         let new = (blocks << BLOCK_SHIFT).next_multiple_of(STEP).min(self.capacity);
         self.heap.make_accessible(self.base - self.heap.start() + new)?;
-        self.records.make_accessible(new / BLOCK * size_of::<Block>())?;
+        self.headers.make_accessible(new / BLOCK * size_of::<Header>())?;
+        self.records.make_accessible(new / BLOCK * size_of::<Record>())?;
         // Release: a thread that sees the new length may touch the memory.
         self.accessible.store(new, Release);
         Ok(())
@@ -102,26 +107,24 @@ impl Arena {
         self.base + (index << BLOCK_SHIFT)
     }
 
-    /// The record of a block.
+    /// What is known of a block.
     #[inline]
-    pub(super) fn block(&self, index: usize) -> &Block {
+    pub(super) fn block(&self, index: usize) -> Block<'_> {
         debug_assert!(index << BLOCK_SHIFT < self.accessible.load(Acquire));
         // SAFETY: indices come from `index_of` or from the free list, which has accessible blocks
-        // only. Their records are accessible too. They are aligned, since the reservation begins at
-        // a page, and all zeros is a valid record.
-        unsafe { &*(self.records.start() as *const Block).add(index) }
+        // only. Their headers are accessible too. They are aligned, since the reservation begins at
+        // a page, and all zeros is a valid header.
+        let header = unsafe { &*(self.headers.start() as *const Header).add(index) };
+        // SAFETY: as above, of records.
+        let record = unsafe { &*(self.records.start() as *const Record).add(index) };
+        Block::new(header, record)
     }
 
-    /// Whether `address` lies in an accessible block. If so, prefetches the block's record and the
-    /// memory at `address`.
+    /// Whether `address` lies in an accessible block. If so, prefetches its mark.
     #[inline]
     pub(super) fn prefetch(&self, address: usize) -> bool {
         let Some(index) = self.index_of(address) else { return false };
-        let record = std::ptr::from_ref(self.block(index)) as usize;
-        // Most bits lie in these two lines; some of small cells lie further on.
-        stackmark_unwind::prefetch(record);
-        stackmark_unwind::prefetch(record.wrapping_add(64));
-        stackmark_unwind::prefetch(address);
+        self.block(index).prefetch_bits(address - self.address_of(index));
         true
     }
 

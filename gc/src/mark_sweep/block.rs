@@ -44,28 +44,40 @@ pub(super) const LARGE: u8 = 2;
 /// Another block of a large object.
 pub(super) const TAIL: u8 = 3;
 
-/// The record of one block. All zeros is a free block that was never used.
-#[repr(C, align(64))]
-pub(super) struct Block {
+/// One block: what is known of it lies aside.
+#[derive(Clone, Copy)]
+pub(super) struct Block<'a> {
+    pub(super) header: &'a Header,
+    record: &'a Record,
+}
+
+/// How a block is cut. All zeros is a free block that was never used.
+///
+/// Marking looks at one header for each reference. They lie side by side, so that those of a large
+/// heap come into the nearest cache together, and say which line of bits to prefetch.
+#[repr(C, align(32))]
+pub(super) struct Header {
     kind: AtomicU8,
-    /// Whether the block's memory may be other than zero.
-    pub(super) dirty: AtomicBool,
+    dirty: AtomicBool,
     cells: AtomicU16,
     cell_size: AtomicU32,
     reciprocal: AtomicU32,
-    /// Index of the descriptor.
-    pub(super) descriptor: AtomicU32,
     /// Words after which the places of references repeat; 0 when there are none.
-    period: AtomicU32,
-    /// In a tail: the number of the object's first block.
-    pub(super) head: AtomicU32,
+    pub(super) period: AtomicU32,
     /// The places within a period of at most 64 words, as bits.
-    places: AtomicU64,
+    pub(super) places: AtomicU64,
     /// The descriptor, if its period is longer. Descriptors live as long as the heap.
-    wide: AtomicPtr<Descriptor>,
+    pub(super) wide: AtomicPtr<Descriptor>,
+}
+
+/// The rest of what is known of a block. All zeros is a free block that was never used.
+#[repr(C, align(64))]
+pub(super) struct Record {
+    bits: [Bits; WORDS],
+    /// In a tail: the number of the object's first block.
+    head: AtomicU32,
     /// Bytes of a large object.
     large_size: AtomicUsize,
-    bits: [Bits; WORDS],
 }
 
 const WORDS: usize = MAX_CELLS / 64;
@@ -93,73 +105,75 @@ pub(super) struct Swept {
     pub(super) freed: u32,
 }
 
-impl Block {
+impl<'a> Block<'a> {
+    pub(super) fn new(header: &'a Header, record: &'a Record) -> Block<'a> {
+        Block { header, record }
+    }
+
+    /// Whether the block's memory may be other than zero.
+    pub(super) fn dirty(&self) -> &'a AtomicBool {
+        &self.header.dirty
+    }
+
+    /// In a tail: the number of the object's first block.
+    pub(super) fn head(&self) -> &'a AtomicU32 {
+        &self.record.head
+    }
+
+    /// Prefetches the bits of the cell that `offset` lies in, if the block is cut into cells.
+    #[inline]
+    pub(super) fn prefetch_bits(&self, offset: usize) {
+        let bits = &self.record.bits[self.cell_number(offset) / 64];
+        stackmark_unwind::prefetch(std::ptr::from_ref(bits) as usize);
+    }
+
     /// What the block holds.
     #[inline]
     pub(super) fn kind(&self) -> u8 {
         // Pairs with the release store of `set_kind`.
-        self.kind.load(Acquire)
+        self.header.kind.load(Acquire)
     }
 
     /// Sets what the block holds, after everything else about it has been set.
     pub(super) fn set_kind(&self, kind: u8) {
         // Publishes the header fields to `kind`.
-        self.kind.store(kind, Release);
+        self.header.kind.store(kind, Release);
     }
 
     /// The number of cells in the block.
     #[inline]
     pub(super) fn cells(&self) -> usize {
-        usize::from(self.cells.load(Relaxed))
+        usize::from(self.header.cells.load(Relaxed))
     }
 
     /// Bytes of a cell.
     #[inline]
     pub(super) fn cell_size(&self) -> usize {
-        self.cell_size.load(Relaxed) as usize
+        self.header.cell_size.load(Relaxed) as usize
     }
 
     /// Cuts a free block into cells of `class`. `set_kind` publishes it.
-    pub(super) fn set_up_small(&self, class: usize, index: u32, descriptor: &Descriptor) {
+    pub(super) fn set_up_small(&self, class: usize, descriptor: &Descriptor) {
         // Relaxed: `set_kind` publishes.
-        self.cells.store(class::cells(class) as u16, Relaxed);
-        self.cell_size.store(class::SIZES[class], Relaxed);
-        self.reciprocal.store(class::reciprocal(class::SIZES[class]), Relaxed);
-        self.set_descriptor(index, descriptor);
+        self.header.cells.store(class::cells(class) as u16, Relaxed);
+        self.header.cell_size.store(class::SIZES[class], Relaxed);
+        self.header.reciprocal.store(class::reciprocal(class::SIZES[class]), Relaxed);
+        self.set_places(descriptor);
         self.clear_bits();
     }
 
     /// Makes a free block the first of a large object of `bytes` bytes. `set_kind` publishes it.
-    pub(super) fn set_up_large(
-        &self,
-        bytes: usize,
-        marked: bool,
-        index: u32,
-        descriptor: &Descriptor,
-    ) {
+    pub(super) fn set_up_large(&self, bytes: usize, marked: bool, descriptor: &Descriptor) {
         // Relaxed: `set_kind` publishes.
-        self.cells.store(1, Relaxed);
-        self.large_size.store(bytes, Relaxed);
-        self.set_descriptor(index, descriptor);
-        self.bits[0].marked.store(u64::from(marked), Relaxed);
-        self.bits[0].handed_out.store(1, Relaxed);
-    }
-
-    /// `descriptor` belongs to the heap's registry, which lives as long as the records do.
-    fn set_descriptor(&self, index: u32, descriptor: &Descriptor) {
-        self.descriptor.store(index, Relaxed);
-        self.period.store(descriptor.period() as u32, Relaxed);
-        self.places.store(descriptor.bits().unwrap_or(0), Relaxed);
-        let wide = if descriptor.bits().is_some() {
-            std::ptr::null_mut()
-        } else {
-            std::ptr::from_ref(descriptor).cast_mut()
-        };
-        self.wide.store(wide, Relaxed);
+        self.header.cells.store(1, Relaxed);
+        self.record.large_size.store(bytes, Relaxed);
+        self.set_places(descriptor);
+        self.record.bits[0].marked.store(u64::from(marked), Relaxed);
+        self.record.bits[0].handed_out.store(1, Relaxed);
     }
 
     fn clear_bits(&self) {
-        for bits in &self.bits {
+        for bits in &self.record.bits {
             bits.marked.store(0, Relaxed);
             bits.handed_out.store(0, Relaxed);
         }
@@ -168,38 +182,39 @@ impl Block {
     /// The number of the cell that `offset` lies in, if there is one and it is handed out.
     #[inline]
     pub(super) fn cell(&self, offset: usize) -> Option<usize> {
-        let cell = ((offset as u64 * u64::from(self.reciprocal.load(Relaxed))) >> 32) as usize;
+        let cell =
+            ((offset as u64 * u64::from(self.header.reciprocal.load(Relaxed))) >> 32) as usize;
         if cell >= self.cells().min(MAX_CELLS) {
             return None;
         }
         // Acquire: pairs with `hand_out`; see the module.
-        let bits = self.bits[cell / 64].handed_out.load(Acquire);
+        let bits = self.record.bits[cell / 64].handed_out.load(Acquire);
         (bits >> (cell % 64) & 1 != 0).then_some(cell)
     }
 
     /// Whether a large object is there.
     #[inline]
     pub(super) fn large_is_handed_out(&self) -> bool {
-        self.bits[0].handed_out.load(Acquire) & 1 != 0
+        self.record.bits[0].handed_out.load(Acquire) & 1 != 0
     }
 
     /// Bytes of the large object.
     #[inline]
     pub(super) fn large_size(&self) -> usize {
-        self.large_size.load(Relaxed)
+        self.record.large_size.load(Relaxed)
     }
 
     /// The number of the cell that `offset` lies in, whether it is handed out or not.
     #[inline]
     pub(super) fn cell_number(&self, offset: usize) -> usize {
-        (((offset as u64 * u64::from(self.reciprocal.load(Relaxed))) >> 32) as usize)
+        (((offset as u64 * u64::from(self.header.reciprocal.load(Relaxed))) >> 32) as usize)
             .min(MAX_CELLS - 1)
     }
 
     /// Marks a cell. Returns whether it was unmarked.
     #[inline]
     pub(super) fn mark(&self, cell: usize) -> bool {
-        let word = &self.bits[cell / 64].marked;
+        let word = &self.record.bits[cell / 64].marked;
         let bit = 1 << (cell % 64);
         // Most words lead to objects that are marked already: look before paying for the exchange.
         // Relaxed suffices for both. The bit only decides which thread traces the object. The loads
@@ -208,17 +223,34 @@ impl Block {
         word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0
     }
 
+    /// Marks the cell that `offset` lies in, if there is one and it is handed out. Returns its
+    /// number if it was unmarked.
+    #[inline]
+    pub(super) fn mark_at(&self, offset: usize) -> Option<usize> {
+        let cell =
+            ((offset as u64 * u64::from(self.header.reciprocal.load(Relaxed))) >> 32) as usize;
+        if cell >= self.cells().min(MAX_CELLS) {
+            return None;
+        }
+        let (bits, bit) = (&self.record.bits[cell / 64], 1 << (cell % 64));
+        // As in `mark`, and what is marked is of no interest, handed out or not. Else Acquire, as
+        // in `cell`.
+        let is_white =
+            bits.marked.load(Relaxed) & bit == 0 && bits.handed_out.load(Acquire) & bit != 0;
+        (is_white && bits.marked.fetch_or(bit, Relaxed) & bit == 0).then_some(cell)
+    }
+
     /// Whether a cell is marked.
     #[inline]
     pub(super) fn is_marked(&self, cell: usize) -> bool {
-        self.bits[cell / 64].marked.load(Relaxed) >> (cell % 64) & 1 != 0
+        self.record.bits[cell / 64].marked.load(Relaxed) >> (cell % 64) & 1 != 0
     }
 
     /// Marks the cells `from..to`. They need no tracing: they are black.
     pub(super) fn blacken(&self, from: usize, to: usize) {
         for_words(from, to, |word, mask| {
             // Relaxed: see `mark`.
-            self.bits[word].marked.fetch_or(mask, Relaxed);
+            self.record.bits[word].marked.fetch_or(mask, Relaxed);
         });
     }
 
@@ -236,7 +268,7 @@ impl Block {
             return None;
         }
         let mut word = from / 64;
-        let mut bits = pick(self.bits[word].handed_out.load(Relaxed)) & (!0 << (from % 64));
+        let mut bits = pick(self.record.bits[word].handed_out.load(Relaxed)) & (!0 << (from % 64));
         loop {
             if bits != 0 {
                 let cell = word * 64 + bits.trailing_zeros() as usize;
@@ -246,14 +278,14 @@ impl Block {
             if word * 64 >= cells {
                 return None;
             }
-            bits = pick(self.bits[word].handed_out.load(Relaxed));
+            bits = pick(self.record.bits[word].handed_out.load(Relaxed));
         }
     }
 
     /// Publishes the cells `from..to`, which hold zeros. For the owner.
     pub(super) fn hand_out(&self, from: usize, to: usize) {
         for_words(from, to, |word, mask| {
-            let bits = &self.bits[word].handed_out;
+            let bits = &self.record.bits[word].handed_out;
             // Only the owner writes, so a load and a store suffice. Release: publishes the zeros to
             // `cell`.
             bits.store(bits.load(Relaxed) | mask, Release);
@@ -265,8 +297,8 @@ impl Block {
     /// stopped.
     pub(super) fn take_back(&self, from: usize, to: usize) {
         for_words(from, to, |word, mask| {
-            self.bits[word].handed_out.fetch_and(!mask, Relaxed);
-            self.bits[word].marked.fetch_and(!mask, Relaxed);
+            self.record.bits[word].handed_out.fetch_and(!mask, Relaxed);
+            self.record.bits[word].marked.fetch_and(!mask, Relaxed);
         });
     }
 
@@ -274,7 +306,7 @@ impl Block {
     /// `freed` with the number of each cell that is freed. For the owner.
     pub(super) fn sweep(&self, keep_marks: bool, mut freed: impl FnMut(usize)) -> Swept {
         let mut swept = Swept::default();
-        for (word, bits) in self.bits[..self.cells().div_ceil(64)].iter().enumerate() {
+        for (word, bits) in self.record.bits[..self.cells().div_ceil(64)].iter().enumerate() {
             // Relaxed, all of it: no thread marks now, and the sweeper owns the block. It goes to
             // another thread, or to markers of the next cycle, through a lock.
             let marked = bits.marked.load(Relaxed);
@@ -293,77 +325,24 @@ impl Block {
         swept
     }
 
-    /// Calls `visit` with the offsets in `from..to`, below `size`, where references may lie in an
-    /// object of this block. All in bytes.
-    #[inline]
-    pub(super) fn places(&self, size: usize, from: usize, to: usize, mut visit: impl FnMut(usize)) {
-        let period = self.period.load(Relaxed) as usize * 8;
-        // Only whole words: a large object may end with a part of one.
-        let to = to.min(size) & !7;
-        if period == 0 || from >= to {
-            return;
-        }
-        if period == 8 {
-            for offset in (from.next_multiple_of(8)..to).step_by(8) {
-                visit(offset);
-            }
-            return;
-        }
-        let wide = self.wide.load(Relaxed);
-        let mut element = from / period * period;
-        if wide.is_null() {
-            let places = self.places.load(Relaxed);
-            while element < to {
-                let mut rest = places;
-                while rest != 0 {
-                    let offset = element + rest.trailing_zeros() as usize * 8;
-                    rest &= rest - 1;
-                    if offset >= to {
-                        return;
-                    }
-                    if offset >= from {
-                        visit(offset);
-                    }
-                }
-                element += period;
-            }
-        } else {
-            // SAFETY: `set_descriptor` stored a descriptor of the heap's registry, which lives as
-            // long as the records.
-            let places = unsafe { &*wide }.places();
-            while element < to {
-                for place in places {
-                    let offset = element + *place as usize * 8;
-                    if offset >= to {
-                        return;
-                    }
-                    if offset >= from {
-                        visit(offset);
-                    }
-                }
-                element += period;
-            }
-        }
-    }
-
     /// Clears the marks of all cells, or of a large object. No thread marks or sweeps meanwhile;
     /// allocators may hand cells out.
     pub(super) fn clear_marks(&self) {
         // Relaxed: markers of the next cycle have synchronised with this thread. A block that is
         // being set up has no marks.
-        self.bits.iter().for_each(|bits| bits.marked.store(0, Relaxed));
+        self.record.bits.iter().for_each(|bits| bits.marked.store(0, Relaxed));
     }
 
     /// Sweeps a large object. Returns whether it lives on. Clears its mark unless marks are kept.
     /// For the owner.
     pub(super) fn sweep_large(&self, keep_marks: bool) -> bool {
         // Relaxed: as in `sweep`.
-        let live = self.bits[0].marked.load(Relaxed) & 1 != 0;
+        let live = self.record.bits[0].marked.load(Relaxed) & 1 != 0;
         if !keep_marks {
-            self.bits[0].marked.store(0, Relaxed);
+            self.record.bits[0].marked.store(0, Relaxed);
         }
         if !live {
-            self.bits[0].handed_out.store(0, Relaxed);
+            self.record.bits[0].handed_out.store(0, Relaxed);
         }
         live
     }
@@ -380,17 +359,20 @@ fn for_words(from: usize, to: usize, mut visit: impl FnMut(usize, u64)) {
     }
 }
 
-const _: () = assert!(BLOCK <= 1 << 16 && size_of::<Block>() == 64 + WORDS * 16);
+const _: () = assert!(BLOCK <= 1 << 16 && size_of::<Header>() == 32);
 
 #[cfg(all(test, not(stackmark_loom)))]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn block(class: usize) -> Box<Block> {
-        // SAFETY: all zeros is a valid block: it consists of atomics and a null pointer.
-        let block: Box<Block> = Box::new(unsafe { std::mem::zeroed() });
-        block.set_up_small(class, 0, Box::leak(Box::new(Descriptor::no_pointers())));
+    pub(in super::super) fn block(class: usize) -> Block<'static> {
+        // SAFETY: all zeros is a valid header: it consists of atomics and a null pointer.
+        let header: Box<Header> = Box::new(unsafe { std::mem::zeroed() });
+        // SAFETY: as above.
+        let record: Box<Record> = Box::new(unsafe { std::mem::zeroed() });
+        let block = Block::new(Box::leak(header), Box::leak(record));
+        block.set_up_small(class, Box::leak(Box::new(Descriptor::no_pointers())));
         block
     }
 
@@ -414,6 +396,8 @@ mod tests {
                 prop_assert_eq!(block.cell(cell * block.cell_size()).is_some(), *handed_out);
                 let last = (cell + 1) * block.cell_size() - 1;
                 prop_assert_eq!(block.cell(last), handed_out.then_some(cell));
+                prop_assert_eq!(block.mark_at(last), handed_out.then_some(cell));
+                prop_assert_eq!((block.mark_at(last), block.is_marked(cell)), (None, *handed_out));
             }
             let from = (start * cells as f64) as usize;
             let next = |from: usize, handed_out: bool| {
@@ -424,27 +408,5 @@ mod tests {
             prop_assert_eq!(block.next_free_run(from), expected);
         }
 
-        #[test]
-        fn places_in_pieces_are_the_places_of_the_whole(
-            period in 1usize..150,
-            seeds in prop::collection::vec(0usize..150, 1..6),
-            size in 0usize..4000,
-            cut in 0usize..4000,
-        ) {
-            let references: Vec<usize> = seeds.iter().map(|seed| seed % period).collect();
-            let descriptor =
-                Descriptor::pattern(period, references.iter().copied()).expect("valid");
-            let block = block(0);
-            block.set_descriptor(0, Box::leak(Box::new(descriptor)));
-            let expected: Vec<usize> = (0..size / 8)
-                .filter(|word| references.contains(&(word % period)))
-                .map(|word| word * 8)
-                .collect();
-            let mut seen = Vec::new();
-            let cut = cut & !7;
-            block.places(size, 0, cut, |offset| seen.push(offset));
-            block.places(size, cut, usize::MAX, |offset| seen.push(offset));
-            prop_assert_eq!(seen, expected);
-        }
     }
 }

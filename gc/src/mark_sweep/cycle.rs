@@ -7,23 +7,28 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::block::{Block, LARGE, SMALL, TAIL};
 use super::heap::{MarkSweep, object_at};
 use super::runs;
-use crate::heap::{CycleRight, Heap, HeapCounts, HeapOwner, Marked, Object};
+use crate::heap::{CycleRight, Heap, HeapCounts, HeapOwner, Marked, Object, Shade};
 
 impl MarkSweep {
     /// An object's block and its number.
     #[inline]
-    fn locate(&self, object: Object) -> (usize, &Block) {
+    fn locate(&self, object: Object) -> (usize, Block<'_>) {
         let index = self.arena.index_of(object.address()).expect("an object of this heap");
         (index, self.arena.block(index))
     }
 
     /// The number of the object's cell in its block. A large object has one.
     #[inline]
-    fn cell(&self, object: Object, index: usize, block: &Block) -> usize {
+    fn cell(&self, object: Object, index: usize, block: Block<'_>) -> usize {
         match block.kind() {
             SMALL => block.cell_number(object.address() - self.arena.address_of(index)),
             _ => 0,
         }
+    }
+
+    #[cold]
+    fn mark_large_at(&self, word: usize, right: &CycleRight) -> Option<Shade> {
+        self.resolve(word).filter(|object| self.mark(*object, right)).map(Shade::Grey)
     }
 
     #[inline]
@@ -54,7 +59,7 @@ unsafe impl Heap for MarkSweep {
             }
             LARGE => self.resolve_large(word, index),
             // Relaxed: `kind` was stored after it. A tail's head lies before it.
-            TAIL => self.resolve_large(word, (block.head.load(Relaxed) as usize).min(index)),
+            TAIL => self.resolve_large(word, (block.head().load(Relaxed) as usize).min(index)),
             _ => None,
         }
     }
@@ -62,6 +67,22 @@ unsafe impl Heap for MarkSweep {
     #[inline]
     fn prefetch(&self, word: usize) -> bool {
         self.arena.prefetch(word)
+    }
+
+    #[inline]
+    fn mark_at(&self, word: usize, right: &CycleRight) -> Option<Shade> {
+        let index = self.arena.index_of(word)?;
+        let block = self.arena.block(index);
+        if block.kind() != SMALL {
+            return self.mark_large_at(word, right);
+        }
+        let start = self.arena.address_of(index);
+        let cell = block.mark_at(word - start)?;
+        let size = block.cell_size();
+        Some(match block.holds_references() {
+            true => Shade::Grey(object_at(start + cell * size)),
+            false => Shade::Black(size),
+        })
     }
 
     #[inline]
@@ -89,7 +110,7 @@ unsafe impl Heap for MarkSweep {
         range: Range<usize>,
         visit: &mut impl FnMut(usize),
         _right: &CycleRight,
-    ) {
+    ) -> usize {
         let (_, block) = self.locate(object);
         let size = if block.kind() == LARGE { block.large_size() } else { block.cell_size() };
         block.places(size, range.start, range.end, |offset| {
@@ -100,6 +121,7 @@ unsafe impl Heap for MarkSweep {
             // acquires.
             visit(word.load(Relaxed));
         });
+        size
     }
 
     fn begin_cycle(&self, _right: &CycleRight) {

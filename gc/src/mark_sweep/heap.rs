@@ -16,7 +16,7 @@ use super::descriptor::{Descriptor, DescriptorError, DescriptorId};
 use super::error::{AllocationError, HeapError};
 use super::mapped_slots::MappedSlots;
 use super::pages::Pages;
-use super::registry::{Registry, descriptor_of};
+use super::registry::Registry;
 use crate::heap::{HeapCounts, HeapOwner, Object};
 
 /// The least address space that a heap is content with, in bytes, if its limit is not smaller.
@@ -166,11 +166,7 @@ impl Blocks for MarkSweep {
     fn fresh(&self, space: usize) -> Result<usize, AllocationError> {
         let index = self.pages.take(&self.arena, 1)?;
         let block = self.arena.block(index);
-        block.set_up_small(
-            space % CLASSES,
-            descriptor_of(space).index(),
-            &self.registry.of(space).descriptor,
-        );
+        block.set_up_small(space % CLASSES, &self.registry.of(space).descriptor);
         block.set_kind(SMALL);
         self.registry.note_used(space);
         Ok(index)
@@ -205,7 +201,7 @@ impl Blocks for MarkSweep {
     fn clear(&self, index: usize, from: usize, to: usize) {
         // A block fresh from the system is zero, and its first run is all of it. Relaxed: only the
         // owner uses the flag.
-        if self.arena.block(index).dirty.swap(true, Relaxed) {
+        if self.arena.block(index).dirty().swap(true, Relaxed) {
             let (start, size) = self.cells_of(index);
             self.arena.zero(start + from * size, (to - from) * size);
         }

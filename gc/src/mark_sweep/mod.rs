@@ -49,6 +49,7 @@ mod heap;
 mod mapped_slots;
 mod ownership;
 mod pages;
+mod places;
 mod registry;
 mod reservation;
 mod runs;

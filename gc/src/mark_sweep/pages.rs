@@ -78,7 +78,7 @@ impl Pages {
         free.used += count;
         // Relaxed: the flag of a free block is guarded by this lock.
         free.dirty -=
-            (start..start + count).filter(|i| arena.block(*i).dirty.load(Relaxed)).count();
+            (start..start + count).filter(|i| arena.block(*i).dirty().load(Relaxed)).count();
         Ok(start)
     }
 
@@ -99,7 +99,7 @@ impl Pages {
         for (start, count) in runs.drain(..) {
             free.used -= count;
             free.dirty +=
-                (start..start + count).filter(|i| arena.block(*i).dirty.load(Relaxed)).count();
+                (start..start + count).filter(|i| arena.block(*i).dirty().load(Relaxed)).count();
             free.merge(start, count);
         }
     }
@@ -135,7 +135,7 @@ impl Pages {
             let end = (start + len).min(below);
             let first = start.max(end.saturating_sub(DISCARD.min(excess)));
             below = first;
-            let is_dirty = |i: &usize| arena.block(*i).dirty.load(Relaxed);
+            let is_dirty = |i: &usize| arena.block(*i).dirty().load(Relaxed);
             let dirty = (first..end).filter(is_dirty).count();
             if dirty == 0 {
                 continue;
@@ -152,7 +152,7 @@ impl Pages {
             let discarded = arena.discard(first, end - first);
             let mut free = self.free.lock();
             if discarded {
-                (first..end).for_each(|i| arena.block(i).dirty.store(false, Relaxed));
+                (first..end).for_each(|i| arena.block(i).dirty().store(false, Relaxed));
                 free.dirty -= dirty;
             }
             free.merge(first, end - first);
@@ -215,7 +215,7 @@ mod tests {
                                 |(s, l): &(usize, usize)| start + count <= *s || s + l <= start;
                             prop_assert!(held.iter().all(apart));
                             for i in start..start + count {
-                                arena.block(i).dirty.store(true, Relaxed);
+                                arena.block(i).dirty().store(true, Relaxed);
                             }
                             held.push((start, count));
                         }
@@ -249,12 +249,12 @@ mod tests {
         let pages = Pages::new(64);
         let start = pages.take(&arena, 8).expect("room");
         arena.poison(arena.address_of(start), 8 * BLOCK);
-        (start..start + 8).for_each(|i| arena.block(i).dirty.store(true, Relaxed));
+        (start..start + 8).for_each(|i| arena.block(i).dirty().store(true, Relaxed));
         pages.give_back(&arena, &mut vec![(start, 8)]);
         pages.release(&arena, 0);
         assert_eq!(pages.bytes(), (0, 0));
         let again = pages.take(&arena, 8).expect("room");
-        assert!(!arena.block(again).dirty.load(Relaxed));
+        assert!(!arena.block(again).dirty().load(Relaxed));
         // SAFETY: the blocks are taken, so they are accessible and this thread's alone.
         let bytes =
             unsafe { std::slice::from_raw_parts(arena.address_of(again) as *const u8, 8 * BLOCK) };
