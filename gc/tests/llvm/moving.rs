@@ -26,7 +26,7 @@ const MOVED: u64 = 1 << 63;
 enum Scans {
     /// All, by one thread.
     Whole,
-    /// All, a few frames at a time, by several threads.
+    /// All, a few frames at a time, by several threads at times.
     Chunked,
     /// As a rule those made since the last time, by short scans.
     Short,
@@ -34,6 +34,10 @@ enum Scans {
 
 /// One of so many scans is whole where the others are short.
 const WHOLE_OF_SHORT: u64 = 8;
+
+/// One of so many scans by chunks is by several threads. Emulators keep memory for each thread that
+/// ever was.
+const OF_SEVERAL_THREADS: u64 = 8;
 
 /// The space that objects are made in. They move to one of the first two.
 const YOUNG: usize = 2;
@@ -211,7 +215,9 @@ fn collect_in(world: &World) {
     let mut cycles = world.cycles.borrow_mut();
     assert!(cycles.begin_scanning(shown.cycles, scope));
     cycles.stop_world(|stopped| {
-        let (mut roots, in_chunks) = slots(stopped, world.scans);
+        let with_others =
+            world.scans == Scans::Chunked && shown.cycles.is_multiple_of(OF_SEVERAL_THREADS);
+        let (mut roots, in_chunks) = slots(stopped, with_others);
         let mut heap = world.heap.borrow_mut();
         assert!(heap.is_right(&roots, &[heap.current, YOUNG]), "before");
         let moves = |&&(base, derived): &&(usize, usize)| {
@@ -240,13 +246,13 @@ fn collect_in(world: &World) {
 }
 
 /// The places that one thread has found, and those that several have, a few frames at a time.
-fn slots(stopped: &mut CycleStopped<'_>, scans: Scans) -> (Vec<RootSlot>, Vec<RootSlot>) {
+fn slots(stopped: &mut CycleStopped<'_>, with_others: bool) -> (Vec<RootSlot>, Vec<RootSlot>) {
     let [first, rest] = [(); 2].map(|()| Mutex::new(Vec::new()));
     let take = |to: &Mutex<Vec<RootSlot>>, slots: &[RootSlot]| {
         to.lock().expect("no thread panics").extend_from_slice(slots);
     };
     stopped.begin_slots(&|slots| take(&first, slots)).expect("stacks that can be walked");
-    let (stopped, workers) = (&*stopped, if scans == Scans::Chunked { 3 } else { 1 });
+    let (stopped, workers) = (&*stopped, if with_others { 3 } else { 1 });
     let visit = |to: &Mutex<Vec<RootSlot>>| {
         while stopped.visit_slots(&|slots| take(to, slots)).expect("stacks that can be walked") {}
     };
