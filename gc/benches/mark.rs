@@ -176,7 +176,7 @@ fn main() {
         ("leaves", |graph, objects| graph.leaves(objects)),
     ];
     let pages = [("", "usual", false), ("huge_", "huge", true)];
-    for ((name, build), (mark_of, pages, huge)) in
+    for ((name, build), (prefix, pages, huge)) in
         pages.iter().flat_map(|pages| graphs.map(|graph| (graph, *pages)))
     {
         let mut speeds = Vec::new();
@@ -191,14 +191,14 @@ fn main() {
                 bytes / 1e6
             );
             figures.push((
-                format!("mark_{mark_of}{name}_{workers}_objects"),
+                format!("mark_{prefix}{name}_{workers}_objects"),
                 objects / 1e6,
                 "million/s",
             ));
-            figures.push((format!("mark_{mark_of}{name}_{workers}_bytes"), bytes / 1e6, "MB/s"));
+            figures.push((format!("mark_{prefix}{name}_{workers}_bytes"), bytes / 1e6, "MB/s"));
             speeds.push(objects);
         }
-        figures.push((format!("mark_{mark_of}{name}_2_vs_1"), speeds[1] / speeds[0], "ratio"));
+        figures.push((format!("mark_{prefix}{name}_2_vs_1"), speeds[1] / speeds[0], "ratio"));
     }
     drop(machine);
     for (name, value, unit) in figures {

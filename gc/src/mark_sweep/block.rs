@@ -152,6 +152,12 @@ impl<'a> Block<'a> {
         self.header.cell_size.load(Relaxed) as usize
     }
 
+    /// Bytes of an object of the block.
+    #[inline]
+    pub(super) fn object_size(&self) -> usize {
+        if self.kind() == LARGE { self.large_size() } else { self.cell_size() }
+    }
+
     /// Cuts a free block into cells of `class`. `set_kind` publishes it.
     pub(super) fn set_up_small(&self, class: usize, descriptor: &Descriptor) {
         // Relaxed: `set_kind` publishes.
@@ -182,11 +188,7 @@ impl<'a> Block<'a> {
     /// The number of the cell that `offset` lies in, if there is one and it is handed out.
     #[inline]
     pub(super) fn cell(&self, offset: usize) -> Option<usize> {
-        let cell =
-            ((offset as u64 * u64::from(self.header.reciprocal.load(Relaxed))) >> 32) as usize;
-        if cell >= self.cells().min(MAX_CELLS) {
-            return None;
-        }
+        let cell = self.cell_at(offset)?;
         // Acquire: pairs with `hand_out`; see the module.
         let bits = self.record.bits[cell / 64].handed_out.load(Acquire);
         (bits >> (cell % 64) & 1 != 0).then_some(cell)
@@ -207,8 +209,19 @@ impl<'a> Block<'a> {
     /// The number of the cell that `offset` lies in, whether it is handed out or not.
     #[inline]
     pub(super) fn cell_number(&self, offset: usize) -> usize {
-        (((offset as u64 * u64::from(self.header.reciprocal.load(Relaxed))) >> 32) as usize)
-            .min(MAX_CELLS - 1)
+        self.quotient(offset).min(MAX_CELLS - 1)
+    }
+
+    /// The number of the cell that `offset` lies in, if there is one.
+    #[inline]
+    fn cell_at(&self, offset: usize) -> Option<usize> {
+        Some(self.quotient(offset)).filter(|cell| *cell < self.cells().min(MAX_CELLS))
+    }
+
+    /// `offset` by the size of a cell. Of a block that is not cut into cells it may be any number.
+    #[inline]
+    fn quotient(&self, offset: usize) -> usize {
+        ((offset as u64 * u64::from(self.header.reciprocal.load(Relaxed))) >> 32) as usize
     }
 
     /// Marks a cell. Returns whether it was unmarked.
@@ -227,11 +240,7 @@ impl<'a> Block<'a> {
     /// number if it was unmarked.
     #[inline]
     pub(super) fn mark_at(&self, offset: usize) -> Option<usize> {
-        let cell =
-            ((offset as u64 * u64::from(self.header.reciprocal.load(Relaxed))) >> 32) as usize;
-        if cell >= self.cells().min(MAX_CELLS) {
-            return None;
-        }
+        let cell = self.cell_at(offset)?;
         let (bits, bit) = (&self.record.bits[cell / 64], 1 << (cell % 64));
         // As in `mark`, and what is marked is of no interest, handed out or not. Else Acquire, as
         // in `cell`.
@@ -407,6 +416,5 @@ pub(super) mod tests {
                 next(from, false).map(|first| (first, next(first, true).unwrap_or(cells)));
             prop_assert_eq!(block.next_free_run(from), expected);
         }
-
     }
 }

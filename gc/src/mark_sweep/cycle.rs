@@ -100,7 +100,7 @@ unsafe impl Heap for MarkSweep {
     #[inline]
     fn size(&self, object: Object) -> usize {
         let (_, block) = self.locate(object);
-        if block.kind() == LARGE { block.large_size() } else { block.cell_size() }
+        block.object_size()
     }
 
     #[inline]
@@ -112,7 +112,7 @@ unsafe impl Heap for MarkSweep {
         _right: &CycleRight,
     ) -> usize {
         let (_, block) = self.locate(object);
-        let size = if block.kind() == LARGE { block.large_size() } else { block.cell_size() };
+        let size = block.object_size();
         block.places(size, range.start, range.end, |offset| {
             // SAFETY: a word of the object, aligned, in memory that stays accessible as long as the
             // heap. Mutators store whole words.

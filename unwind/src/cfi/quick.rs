@@ -369,7 +369,7 @@ impl Cursor<'_> {
 mod tests {
     use object::{Object, ObjectSection};
 
-    use crate::arch::{FRAME_POINTER, RETURN_ADDRESS, STACK_POINTER};
+    use crate::arch::{CALL_PUSHES, FRAME_POINTER, RETURN_ADDRESS, STACK_POINTER};
     use crate::cfi::{Entry, Section};
     use crate::rule::UnwindRule;
 
@@ -381,14 +381,9 @@ mod tests {
         (*state >> 16) as usize
     }
 
-    /// The rule that the whole entry says.
-    fn whole<'a>(bytes: &'a [u8], address: u64, entry: &Entry, pc: u64) -> Option<UnwindRule<'a>> {
-        Section::at(bytes, address).rule_by_program(entry.offset, pc).ok().flatten()
-    }
-
     /// Of entries with wrong bytes, too: a rule that is said at once is the one that the whole
-    /// entry says. Most entries as compilers write them say it at once, where a frame has saved its
-    /// return address.
+    /// entry says. Most entries as compilers write them say it at once. Where calls leave the
+    /// return address in a register, the rows before it is saved do not.
     #[test]
     fn a_quick_rule_is_that_of_the_whole_entry() {
         let file = std::fs::read(std::env::current_exe().unwrap()).unwrap();
@@ -399,17 +394,18 @@ mod tests {
         let check = |bytes: &[u8], entry: &Entry, pc: u64| {
             let quick = super::rule_at(bytes, Some(address), entry.offset, pc);
             if let Some(rule) = quick {
-                let whole = whole(bytes, address, entry, pc);
-                let rule = Some(UnwindRule::packed(rule));
-                assert_eq!(whole, rule, "pc {pc:#x}, entry {:#x}", entry.offset);
+                let whole = Section::at(bytes, address).rule_by_program(entry.offset, pc);
+                let rule = UnwindRule::packed(rule);
+                assert_eq!(whole, Ok(Some(rule)), "pc {pc:#x}, entry {:#x}", entry.offset);
             }
             quick.is_some()
         };
         let (mut quick, mut all) = (0, 0);
         for entry in entries.iter().filter(|entry| entry.start < entry.end) {
             for pc in [entry.start, entry.start + (entry.end - entry.start) / 2, entry.end - 1] {
-                let whole = whole(&bytes, address, entry, pc);
-                if whole.is_some_and(|rule| rule.as_packed().is_some()) {
+                let whole = Section::at(&bytes, address).rule_by_program(entry.offset, pc);
+                let is_saved = matches!(whole, Ok(Some(rule)) if rule.as_packed().is_some());
+                if CALL_PUSHES > 0 || is_saved {
                     (quick, all) = (quick + usize::from(check(&bytes, entry, pc)), all + 1);
                 }
             }
