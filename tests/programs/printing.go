@@ -28,14 +28,13 @@ var operands []interface{}
 
 var kept [][]int
 
+// What garbage is made of.
+var wrong [50]int
+
 // garbage takes the place of what has been freed, whatever its size.
 func garbage() {
 	for i := 0; i < 200; i++ {
-		list := make([]int, 1+i%50)
-		for j := range list {
-			list[j] = -1
-		}
-		kept = append(kept, list)
+		kept = append(kept, append([]int(nil), wrong[:1+i%50]...))
 	}
 	kept = nil
 }
@@ -162,6 +161,9 @@ func once() {
 }
 
 func main() {
+	for i := range wrong {
+		wrong[i] = -1
+	}
 	for i := 0; i < size; i++ {
 		if i < 2 {
 			once()
