@@ -3,7 +3,9 @@
 #[macro_use]
 mod runner;
 
-use runner::{ALL_STRESS, Outcome, Program, Size, command, number, programs, run};
+use runner::{
+    ALL_STRESS, Outcome, Program, Size, command, emulated_options, number, programs, run,
+};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -49,7 +51,7 @@ fn built(name: &str) -> (Program, PathBuf) {
 
 fn run_with(executable: &Path, options: &[&str]) -> Outcome {
     let mut command = limits::program(executable.to_str().unwrap());
-    command.args(options);
+    command.args(emulated_options(options)).args(options);
     run(command)
 }
 

@@ -156,9 +156,17 @@ impl Outcome {
     }
 }
 
+/// The options of every program under an emulator. It takes time for each page of address space
+/// that a heap reserves: a third of what an empty program takes.
+pub(crate) fn emulated_options(options: &[&str]) -> &'static [&'static str] {
+    let own = options.contains(&"--heap-limit");
+    if limits::is_emulated() && !own { &["--heap-limit", "268435456"] } else { &[] }
+}
+
 /// Runs `minigo OPTIONS FILE`.
 pub(crate) fn minigo(options: &[&str], file: &Path) -> Outcome {
     let mut command = command();
+    command.args(emulated_options(options));
     // Each thread's stack takes the most that one may have of the address space, of which emulated
     // programs have less.
     let own = options.contains(&"--native-stacks") && !options.contains(&"--max-stack");
