@@ -34,7 +34,9 @@ var wrong [50]int
 // garbage takes the place of what has been freed, whatever its size.
 func garbage() {
 	for i := 0; i < 200; i++ {
-		kept = append(kept, append([]int(nil), wrong[:1+i%50]...))
+		list := make([]int, 1+i%50)
+		copy(list, wrong[:])
+		kept = append(kept, list)
 	}
 	kept = nil
 }
