@@ -11,9 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The items of `--stress` that do something by themselves.
-const ITEMS: [&str; 4] = ["collect-every-poll", "barrier-every-frame", "move-every-poll", "poison"];
-
 /// The archive, made anew where it is not of this tree.
 fn runtime() -> &'static Path {
     static RUNTIME: OnceLock<PathBuf> = OnceLock::new();
@@ -59,7 +56,7 @@ fn check(name: &str) {
     let (program, executable) = built(name);
     let expected = program.expected(Size::Stress);
     run_with(&executable, &[]).expect(0, &expected);
-    for item in ITEMS {
+    for item in ALL_STRESS.split(',') {
         run_with(&executable, &["--stress", item]).expect(0, &expected);
     }
     run_with(&executable, &["--threads", "2", "--stress", ALL_STRESS]).expect(0, &expected);

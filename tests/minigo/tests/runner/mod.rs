@@ -156,24 +156,26 @@ impl Outcome {
     }
 }
 
-/// The options of every program under an emulator. It takes time for each page of address space
-/// that a heap reserves: a third of what an empty program takes.
-pub(crate) fn emulated_options(options: &[&str]) -> &'static [&'static str] {
-    let own = options.contains(&"--heap-limit");
-    if limits::is_emulated() && !own { &["--heap-limit", "268435456"] } else { &[] }
+/// The options that a program with these gets besides under an emulator, where address space is
+/// dear. A heap that reserves much takes a third of an empty program's time. And of native stacks
+/// each takes the most that one may have.
+pub(crate) fn emulated_options(options: &[&str]) -> Vec<&'static str> {
+    let mut more = Vec::new();
+    if limits::is_emulated() {
+        if !options.contains(&"--heap-limit") {
+            more.extend(["--heap-limit", "268435456"]);
+        }
+        if options.contains(&"--native-stacks") && !options.contains(&"--max-stack") {
+            more.extend(["--max-stack", "8388608"]);
+        }
+    }
+    more
 }
 
 /// Runs `minigo OPTIONS FILE`.
 pub(crate) fn minigo(options: &[&str], file: &Path) -> Outcome {
     let mut command = command();
-    command.args(emulated_options(options));
-    // Each thread's stack takes the most that one may have of the address space, of which emulated
-    // programs have less.
-    let own = options.contains(&"--native-stacks") && !options.contains(&"--max-stack");
-    if own && limits::is_emulated() {
-        command.args(["--max-stack", "8388608"]);
-    }
-    command.args(options).arg(file);
+    command.args(emulated_options(options)).args(options).arg(file);
     run(command)
 }
 
