@@ -7,19 +7,25 @@ mod target;
 #[cfg(all(target_arch = "aarch64", target_os = "linux", target_pointer_width = "64"))]
 #[path = "aarch64/mod.rs"]
 mod target;
+#[cfg(all(target_arch = "x86", target_os = "linux"))]
+#[path = "i686/mod.rs"]
+mod target;
 #[cfg(not(all(
-    any(target_arch = "x86_64", target_arch = "aarch64"),
+    any(
+        all(any(target_arch = "x86_64", target_arch = "aarch64"), target_pointer_width = "64"),
+        target_arch = "x86"
+    ),
     target_os = "linux",
-    target_pointer_width = "64",
     target_endian = "little"
 )))]
 compile_error!(
-    "stackmark supports these targets: x86_64-unknown-linux-gnu, aarch64-unknown-linux-gnu"
+    "stackmark supports these targets: x86_64-unknown-linux-gnu, aarch64-unknown-linux-gnu, \
+     i686-unknown-linux-gnu"
 );
 
 pub use target::{
-    BARRIER_PAGES, CALL_BYTES, CALLBACK_FRAME_BYTES, Continuation, PREPARED_BYTES, STUBS_PER_PAGE,
-    authenticate_return, jump_target, limit_vectors, sign_return,
+    BARRIER_PAGES, CALL_BYTES, CALLBACK_FRAME_BYTES, Continuation, ENTRY_RECORD_AT, PREPARED_BYTES,
+    STUBS_PER_PAGE, authenticate_return, jump_target, limit_vectors, sign_return,
 };
 pub(crate) use target::{
     HEADER_STUBS, HIJACKED_AT, LANDING_REGISTER, LANDS_AT, STUB_BYTES, current, initialise,

@@ -15,12 +15,17 @@ pub const TABLE_WORDS: usize = BARRIER_PAGES * PAGE_WORDS;
 /// Words of the table for each page of the pool.
 const PAGE_WORDS: usize = arch::HEADER_STUBS + STUBS_PER_PAGE;
 
+/// A word of the table, as far from the next one as stubs are from each other.
+#[repr(C, align(8))]
+struct Saved(AtomicUsize);
+const _: () = assert!(size_of::<Saved>() == arch::STUB_BYTES);
+
 /// The saved return addresses. Unwinders of other threads read the words at any time, by plain
 /// loads. The holder of a goroutine writes the word before it writes the slot: see the placing
 /// protocol of the crate that owns barriers.
 #[unsafe(no_mangle)]
-static stackmark_barrier_table: [AtomicUsize; TABLE_WORDS] =
-    [const { AtomicUsize::new(0) }; TABLE_WORDS];
+static stackmark_barrier_table: [Saved; TABLE_WORDS] =
+    [const { Saved(AtomicUsize::new(0)) }; TABLE_WORDS];
 
 unsafe extern "C-unwind" {
     fn _Unwind_Resume(exception: *mut c_void) -> !;
@@ -86,7 +91,7 @@ pub fn index_of(found: usize) -> Option<usize> {
 /// the index back.
 #[inline]
 pub unsafe fn saved(index: usize) -> &'static AtomicUsize {
-    &stackmark_barrier_table[index]
+    &stackmark_barrier_table[index].0
 }
 
 /// The return address that `found` stands for: the saved one if it points into a stub, else `None`.
@@ -95,7 +100,7 @@ pub fn original(found: usize) -> Option<usize> {
     // Relaxed: the thread that walks holds the goroutine or runs it, and so has seen the placing.
     // Or it walks its own stack, InForeign, while a holder places: the holder stores the table's
     // word first, and the address of this load is made of the stub, which processors respect.
-    index_of(found).map(|index| stackmark_barrier_table[index].load(Relaxed))
+    index_of(found).map(|index| stackmark_barrier_table[index].0.load(Relaxed))
 }
 
 /// A stub that an exception passes calls out to it: tells the host and goes on unwinding, on the

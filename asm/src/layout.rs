@@ -179,8 +179,13 @@ pub type ContinueFn = unsafe extern "C-unwind" fn(*mut c_void) -> !;
 /// What [`catch`](crate::catch) calls.
 pub type CaughtFn = unsafe extern "C-unwind" fn(*mut c_void);
 
+/// Bytes of a word.
+const W: usize = size_of::<usize>();
+/// Bytes of [`GoroutineHeader::results`].
+const RESULTS: usize = RESULT_WORDS * size_of::<u64>();
+
 macro_rules! offsets {
-    ($($(#[$doc:meta])* $name:ident = $ty:ident . $($field:ident).+ @ $at:literal;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident = $ty:ident . $($field:ident).+ @ $at:expr;)*) => {$(
         $(#[$doc])*
         pub const $name: usize = $at;
         const _: () = assert!(offset_of!($ty, $($field).+) == $at);
@@ -191,61 +196,61 @@ offsets! {
     /// Offset of [`GoroutineHeader::stack_limit`].
     G_STACK_LIMIT = GoroutineHeader.stack_limit @ 0;
     /// Offset of [`GoroutineHeader::stack_hi`].
-    G_STACK_HI = GoroutineHeader.stack_hi @ 8;
+    G_STACK_HI = GoroutineHeader.stack_hi @ W;
     /// Offset of [`GoroutineHeader::stack_lo`].
-    G_STACK_LO = GoroutineHeader.stack_lo @ 16;
+    G_STACK_LO = GoroutineHeader.stack_lo @ 2 * W;
     /// Offset of [`Sched::pc`] in a goroutine.
-    G_SCHED_PC = GoroutineHeader.sched.pc @ 24;
+    G_SCHED_PC = GoroutineHeader.sched.pc @ 3 * W;
     /// Offset of [`Sched::sp`] in a goroutine.
-    G_SCHED_SP = GoroutineHeader.sched.sp @ 32;
+    G_SCHED_SP = GoroutineHeader.sched.sp @ 4 * W;
     /// Offset of [`Sched::fp`] in a goroutine.
-    G_SCHED_FP = GoroutineHeader.sched.fp @ 40;
+    G_SCHED_FP = GoroutineHeader.sched.fp @ 5 * W;
     /// Offset of [`GoroutineHeader::resume_value`].
-    G_RESUME_VALUE = GoroutineHeader.resume_value @ 48;
+    G_RESUME_VALUE = GoroutineHeader.resume_value @ 6 * W;
     /// Offset of [`GoroutineHeader::entry`].
-    G_ENTRY = GoroutineHeader.entry @ 56;
+    G_ENTRY = GoroutineHeader.entry @ 7 * W;
     /// Offset of [`GoroutineHeader::start_arg`].
-    G_START_ARG = GoroutineHeader.start_arg @ 64;
+    G_START_ARG = GoroutineHeader.start_arg @ 8 * W;
     /// Offset of [`GoroutineHeader::on_exit`].
-    G_ON_EXIT = GoroutineHeader.on_exit @ 72;
+    G_ON_EXIT = GoroutineHeader.on_exit @ 9 * W;
     /// Offset of [`GoroutineHeader::callback_depth`].
-    G_CALLBACK_DEPTH = GoroutineHeader.callback_depth @ 80;
+    G_CALLBACK_DEPTH = GoroutineHeader.callback_depth @ 10 * W;
     /// Offset of [`GoroutineHeader::user`].
-    G_USER = GoroutineHeader.user @ 88;
+    G_USER = GoroutineHeader.user @ 11 * W;
     /// Offset of [`GoroutineHeader::results`].
-    G_RESULTS = GoroutineHeader.results @ 96;
+    G_RESULTS = GoroutineHeader.results @ 12 * W;
     /// Offset of [`GoroutineHeader::on_uncaught`].
-    G_ON_UNCAUGHT = GoroutineHeader.on_uncaught @ 224;
+    G_ON_UNCAUGHT = GoroutineHeader.on_uncaught @ 12 * W + RESULTS;
     /// Offset of [`GoroutineHeader::machine_word`].
-    G_MACHINE_WORD = GoroutineHeader.machine_word @ 232;
+    G_MACHINE_WORD = GoroutineHeader.machine_word @ 13 * W + RESULTS;
     /// Offset of [`GoroutineHeader::language`].
-    G_LANGUAGE = GoroutineHeader.language @ 240;
+    G_LANGUAGE = GoroutineHeader.language @ 14 * W + RESULTS;
     /// Offset of [`GoroutineHeader::entered`].
-    G_ENTERED = GoroutineHeader.entered @ 264;
+    G_ENTERED = GoroutineHeader.entered @ 17 * W + RESULTS;
     /// Offset of [`GoroutineHeader::watch`].
-    G_WATCH = GoroutineHeader.watch @ 272;
+    G_WATCH = GoroutineHeader.watch @ 18 * W + RESULTS;
     /// Offset of [`MachineHeader::goroutine`].
     M_GOROUTINE = MachineHeader.goroutine @ 0;
     /// Offset of [`MachineHeader::system_sp`].
-    M_SYSTEM_SP = MachineHeader.system_sp @ 8;
+    M_SYSTEM_SP = MachineHeader.system_sp @ W;
     /// Offset of [`MachineHeader::on_hit`].
-    M_ON_HIT = MachineHeader.on_hit @ 16;
+    M_ON_HIT = MachineHeader.on_hit @ 2 * W;
     /// Offset of [`MachineHeader::on_leapfrog`].
-    M_ON_LEAPFROG = MachineHeader.on_leapfrog @ 24;
+    M_ON_LEAPFROG = MachineHeader.on_leapfrog @ 3 * W;
     /// Offset of [`MachineHeader::host`].
-    M_HOST = MachineHeader.host @ 32;
+    M_HOST = MachineHeader.host @ 4 * W;
     /// Offset of [`MachineHeader::run_pc`].
-    M_RUN_PC = MachineHeader.run_pc @ 40;
+    M_RUN_PC = MachineHeader.run_pc @ 5 * W;
     /// Offset of [`MachineHeader::run_fp`].
-    M_RUN_FP = MachineHeader.run_fp @ 48;
+    M_RUN_FP = MachineHeader.run_fp @ 6 * W;
     /// Offset of [`MachineHeader::run_saved`].
-    M_RUN_SAVED = MachineHeader.run_saved @ 56;
+    M_RUN_SAVED = MachineHeader.run_saved @ 7 * W;
     /// Offset of [`MachineHeader::passing`].
-    M_PASSING = MachineHeader.passing @ 64;
+    M_PASSING = MachineHeader.passing @ 8 * W;
     /// Offset of [`MachineHeader::on_watched`].
-    M_ON_WATCHED = MachineHeader.on_watched @ 72;
+    M_ON_WATCHED = MachineHeader.on_watched @ 9 * W;
     /// Offset of [`MachineHeader::kept_vectors`].
-    M_KEPT_VECTORS = MachineHeader.kept_vectors @ 80;
+    M_KEPT_VECTORS = MachineHeader.kept_vectors @ 10 * W;
 }
 
 impl GoroutineHeader {

@@ -44,7 +44,11 @@ unsafe extern "C" fn on_leapfrog(_m: *mut MachineHeader, slot: *mut usize, index
     let saved = unsafe { barrier::saved(index) }.load(Relaxed);
     assert_eq!(unsafe { *slot }, saved, "the slot is whole again");
     let anchor = anchor();
-    assert_eq!(anchor[..2], [saved, slot as usize + 8], "as if the frame had called native code");
+    assert_eq!(
+        anchor[..2],
+        [saved, slot as usize + size_of::<usize>()],
+        "as if the frame had called native code"
+    );
 }
 
 unsafe extern "C" fn on_watched(_m: *mut MachineHeader, sp: usize, pc: usize, fp: usize) {
@@ -270,7 +274,7 @@ fn a_thread_that_ends_leaves_every_entry_and_settles_every_barrier() {
 }
 
 /// How far from the stack pointer of the caller the watched address lies.
-const AT_THE_CALL: isize = -8;
+const AT_THE_CALL: isize = -(size_of::<usize>() as isize);
 
 /// Watches the address at this distance from the anchor, then returns or panics.
 unsafe extern "C-unwind" fn watches(distance: *mut c_void, panics: usize) -> usize {

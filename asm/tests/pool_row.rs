@@ -8,10 +8,18 @@ use stackmark_asm::barrier;
 use std::collections::HashMap;
 use std::ffi::c_void;
 
+#[cfg(target_pointer_width = "64")]
+type Header = libc::Elf64_Phdr;
+#[cfg(target_pointer_width = "32")]
+type Header = libc::Elf32_Phdr;
 type Bytes = gimli::EndianSlice<'static, NativeEndian>;
 
-/// DWARF's number of the register that has the return address.
-const RETURN: Register = Register(if cfg!(target_arch = "x86_64") { 16 } else { 30 });
+mod arch;
+
+/// The register that has the return address.
+const RETURN: Register = Register(arch::RETURN);
+/// Bytes of a word.
+const WORD: usize = size_of::<usize>();
 
 /// The program's CFI: its table of functions, and the entries.
 fn cfi() -> (gimli::ParsedEhFrameHdr<Bytes>, EhFrame<Bytes>, BaseAddresses) {
@@ -27,7 +35,7 @@ fn cfi() -> (gimli::ParsedEhFrameHdr<Bytes>, EhFrame<Bytes>, BaseAddresses) {
             let headers = std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into());
             (info.dlpi_addr as usize, headers)
         };
-        let place = |header: &libc::Elf64_Phdr| {
+        let place = |header: &Header| {
             let start = image + header.p_vaddr as usize;
             start..start + header.p_memsz as usize
         };
@@ -51,7 +59,8 @@ fn cfi() -> (gimli::ParsedEhFrameHdr<Bytes>, EhFrame<Bytes>, BaseAddresses) {
     // SAFETY: a loaded segment, which is read only.
     let bytes = |from: usize| unsafe { std::slice::from_raw_parts(from as *const u8, end - from) };
     let bases = BaseAddresses::default().set_eh_frame_hdr(start as u64);
-    let table = EhFrameHdr::new(bytes(start), NativeEndian).parse(&bases, 8).expect("a table");
+    let table =
+        EhFrameHdr::new(bytes(start), NativeEndian).parse(&bases, WORD as u8).expect("a table");
     let gimli::Pointer::Direct(entries) = table.eh_frame_ptr() else { panic!("no direct pointer") };
     let bases = bases.set_eh_frame(entries);
     (table, EhFrame::new(bytes(entries as usize), NativeEndian), bases)
@@ -66,8 +75,8 @@ struct Memory {
 impl Memory {
     fn read(&self, address: usize, size: usize) -> usize {
         match (self.words.get(&address), size) {
-            _ if address == CFA - 8 => self.slot,
-            (Some(word), 8) => *word,
+            _ if address == CFA - WORD => self.slot,
+            (Some(word), WORD) => *word,
             // SAFETY: the pages of the pool stay; the rest is code of this program.
             (None, 4) => unsafe { *(address as *const u32) as usize },
             _ => panic!("{size} bytes at {address:#x} are read"),
@@ -89,7 +98,7 @@ fn evaluate(mut memory: Memory, mut scan: impl FnMut(usize, &mut Memory)) -> (us
     let mut context = UnwindContext::new();
     let row = entry.unwind_info_for_address(&frame, &bases, &mut context, at).expect("a row");
     assert!(matches!(row.cfa(), CfaRule::RegisterAndOffset { offset: 0, .. }));
-    // On x86-64 the row says where the return address lies, on arm64 what it is.
+    // On x86 the row says where the return address lies, on arm64 what it is.
     let (expression, at_a_place) = match row.register(RETURN) {
         Some(RegisterRule::Expression(expression)) => (expression, true),
         Some(RegisterRule::ValExpression(expression)) => (expression, false),
@@ -124,7 +133,7 @@ fn evaluate(mut memory: Memory, mut scan: impl FnMut(usize, &mut Memory)) -> (us
     let Location::Address { address } = result[0].location else { panic!("{result:?}") };
     if at_a_place {
         scan(reads, &mut memory);
-        return (memory.read(address as usize, 8), reads + 1);
+        return (memory.read(address as usize, WORD), reads + 1);
     }
     (address as usize, reads)
 }

@@ -27,6 +27,9 @@ pub const CALLBACK_FRAME_BYTES: usize = 40;
 /// Bytes of a stack that a goroutine which has not run yet occupies.
 pub const PREPARED_BYTES: usize = CALL_SYSTEM_BYTES + 16;
 
+/// Bytes from the stack pointer of `enter_managed`'s frame to its record.
+pub const ENTRY_RECORD_AT: usize = 0;
+
 /// The slot of the barrier that an exception has passed, of a goroutine that the stub has made call
 /// out: `call_system` returns through it.
 pub(crate) fn leapfrogged_slot(goroutine: &GoroutineHeader) -> *mut usize {

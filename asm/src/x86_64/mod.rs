@@ -150,7 +150,7 @@ mod vectors;
 pub use continuation::Continuation;
 pub(crate) use continuation::LANDING_REGISTER;
 pub(crate) use frames::leapfrogged_slot;
-pub use frames::{CALL_BYTES, CALLBACK_FRAME_BYTES, PREPARED_BYTES};
+pub use frames::{CALL_BYTES, CALLBACK_FRAME_BYTES, ENTRY_RECORD_AT, PREPARED_BYTES};
 pub use jumps::jump_target;
 pub(crate) use registers::{current, run, stack_pointer};
 pub use signing::{authenticate_return, sign_return};
@@ -162,6 +162,9 @@ pub use vectors::limit_vectors;
 use crate::layout::*;
 use core::arch::global_asm;
 use core::sync::atomic::Ordering::Relaxed;
+
+/// How many vector registers there are, without AVX-512 and with it.
+const VECTOR_REGISTERS: [usize; 2] = [16, 32];
 
 // One block, in this order: the files from call_system_on_system.s to barrier_on_system.s are
 // `__morestack`.

@@ -43,11 +43,12 @@ fn keep(kind: u32) {
 
 const fn bytes(kind: u32) -> usize {
     const X87_AND_MASKS: usize = 256 - 64;
+    let [narrow, wide] = super::VECTOR_REGISTERS;
     X87_AND_MASKS
         + match kind {
-            KIND_SSE => 16 * 16,
-            KIND_AVX => 16 * 32,
-            _ => 32 * 64,
+            KIND_SSE => narrow * 16,
+            KIND_AVX => narrow * 32,
+            _ => wide * 64,
         }
 }
 

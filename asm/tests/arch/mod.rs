@@ -4,11 +4,15 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+#[cfg(target_arch = "x86")]
+mod i686;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) use aarch64::*;
+#[cfg(target_arch = "x86")]
+pub(crate) use i686::*;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::*;
 
@@ -19,6 +23,11 @@ macro_rules! assembly {
         std::arch::global_asm!(
             include_str!("../src/aarch64/saved.s"),
             $(include_str!(concat!("aarch64/", $file)),)+
+            $($name = $operand $value),*
+        );
+        #[cfg(target_arch = "x86")]
+        std::arch::global_asm!(
+            $(include_str!(concat!("i686/", $file)),)+
             $($name = $operand $value),*
         );
         #[cfg(target_arch = "x86_64")]
@@ -32,5 +41,5 @@ pub(crate) use assembly;
 
 /// Whether a program plays the processor: what a test needs of a real one is not there.
 pub(crate) fn is_emulated() -> bool {
-    std::env::var_os("STACKMARK_TEST_EMULATED").is_some()
+    std::env::var_os("STACKMARK_TEST_EMULATOR").is_some()
 }

@@ -153,7 +153,7 @@ fn an_object_of_cranelift_is_registered_collected_in_and_forgotten() {
     std::fs::write(directory.join("a.o"), object(64).unwrap()).unwrap();
     // `--gc-sections` must not drop the maps.
     let arguments = ["-shared", "-Wl,--gc-sections", "-o", "a.so", "a.o"];
-    let compiler = match std::env::var("STACKMARK_TEST_EMULATED") {
+    let compiler = match std::env::var("STACKMARK_TEST_TOOLS") {
         Ok(prefix) => format!("{prefix}gcc"),
         Err(_) => "cc".to_owned(),
     };

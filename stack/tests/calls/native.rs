@@ -26,7 +26,7 @@ impl Library {
         let new = library.with_extension(format!("{}", std::process::id()));
         let compiler = if name.ends_with(".cc") { "g++" } else { "cc" };
         // Where a program plays the processor, the compiler for it has a prefix.
-        let mut command = match std::env::var("STACKMARK_TEST_EMULATED") {
+        let mut command = match std::env::var("STACKMARK_TEST_TOOLS") {
             Ok(prefix) if compiler == "cc" => Command::new(format!("{prefix}gcc")),
             Ok(prefix) => Command::new(format!("{prefix}{compiler}")),
             Err(_) => Command::new(compiler),

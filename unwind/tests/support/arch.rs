@@ -90,5 +90,5 @@ pub(crate) use target::*;
 
 /// Whether a program plays the processor: what a test needs of a real one is not there.
 pub(crate) fn is_emulated() -> bool {
-    std::env::var_os("STACKMARK_TEST_EMULATED").is_some()
+    std::env::var_os("STACKMARK_TEST_EMULATOR").is_some()
 }

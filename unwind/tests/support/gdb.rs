@@ -37,7 +37,7 @@ pub(crate) fn both(
     subject: &str,
     argument: &str,
 ) -> Option<(Vec<Caller>, Vec<Caller>)> {
-    if std::env::var_os("STACKMARK_TEST_EMULATED").is_some() {
+    if std::env::var_os("STACKMARK_TEST_EMULATOR").is_some() {
         eprintln!("skipped: gdb sees the emulator");
         return None;
     }

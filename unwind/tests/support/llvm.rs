@@ -161,7 +161,7 @@ fn compile(
         linked.push(mapped);
     }
     let linked: Vec<&str> = linked.iter().map(String::as_str).collect();
-    let linker = match std::env::var("STACKMARK_TEST_EMULATED") {
+    let linker = match std::env::var("STACKMARK_TEST_TOOLS") {
         Ok(prefix) => format!("{prefix}gcc"),
         Err(_) => "cc".into(),
     };

@@ -67,7 +67,7 @@ impl Directory {
 /// A tool of the system that the tests run on: where a program plays its processor, one that the
 /// environment gives the prefix of.
 pub(crate) fn command(tool: &str) -> Command {
-    match std::env::var("STACKMARK_TEST_EMULATED") {
+    match std::env::var("STACKMARK_TEST_TOOLS") {
         Ok(prefix) if tool == "cc" => Command::new(format!("{prefix}gcc")),
         Ok(prefix) if matches!(tool, "g++" | "objcopy" | "strip") => {
             Command::new(format!("{prefix}{tool}"))

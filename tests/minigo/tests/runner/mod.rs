@@ -182,7 +182,7 @@ pub(crate) fn minigo(options: &[&str], file: &Path) -> Outcome {
 /// The minigo command. Under an emulator it gets the C compiler for what is emulated.
 pub(crate) fn command() -> Command {
     let mut command = limits::program(env!("CARGO_BIN_EXE_minigo"));
-    if let Ok(prefix) = std::env::var("STACKMARK_TEST_EMULATED") {
+    if let Ok(prefix) = std::env::var("STACKMARK_TEST_TOOLS") {
         command.env("CC", format!("{prefix}gcc"));
     }
     command
