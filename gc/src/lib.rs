@@ -51,8 +51,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
-compile_error!("stackmark supports Linux on 64-bit architectures");
+#[cfg(not(all(target_os = "linux", target_has_atomic = "64")))]
+compile_error!("stackmark supports Linux on architectures with atomics of 64 bits");
 
 mod assist;
 mod collector;

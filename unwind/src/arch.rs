@@ -1,22 +1,40 @@
 //! What differs from architecture to architecture, each in a file of its own. This file is the
 //! door, and alone says which one it is. `README.md` says how to add one.
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "x86")))]
 compile_error!("stackmark-unwind has no file in src/arch for this architecture");
 
+#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+mod pushed;
 #[cfg(target_arch = "aarch64")]
-mod aarch64;
+#[path = "arch/aarch64.rs"]
+mod target;
+#[cfg(target_arch = "x86")]
+#[path = "arch/i686.rs"]
+mod target;
 #[cfg(target_arch = "x86_64")]
-mod x86_64;
+#[path = "arch/x86_64.rs"]
+mod target;
 
-#[cfg(target_arch = "aarch64")]
-pub(crate) use aarch64::*;
-#[cfg(target_arch = "aarch64")]
-pub use aarch64::{FRAME_POINTER, PC, RETURN_ADDRESS, STACK_POINTER, prefetch};
-#[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::*;
-#[cfg(target_arch = "x86_64")]
-pub use x86_64::{FRAME_POINTER, PC, RETURN_ADDRESS, STACK_POINTER, prefetch};
+#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+pub(crate) use pushed::*;
+pub(crate) use target::*;
+pub use target::{FRAME_POINTER, PC, RETURN_ADDRESS, STACK_POINTER, prefetch};
+
+/// The registers at one point in a function.
+pub(crate) struct Captured {
+    pub(crate) pc: usize,
+    pub(crate) sp: usize,
+    /// In the order of [`CALLEE_SAVED`].
+    pub(crate) callee_saved: [usize; CALLEE_SAVED.len()],
+}
+
+/// The registers of the function that this is inlined into.
+#[inline(always)]
+pub(crate) fn capture() -> Captured {
+    let [pc, sp, callee_saved @ ..] = captured();
+    Captured { pc, sp, callee_saved }
+}
 
 /// The word, with its origin hidden from the compiler: it assumes nothing about the result. A
 /// computation from it stays behind its branch, where the processor runs ahead by prediction.

@@ -4,15 +4,17 @@
 //! called after each change, on which the debugger has a breakpoint. The debugger finds both by
 //! name, so a process has one of each.
 
+mod class;
 mod lines;
 
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
 use object::elf;
-use object::endian::{LittleEndian, U16, U32, U64};
+use object::endian::{LittleEndian, U16, U32};
 use object::pod::{Pod, bytes_of};
 
+use self::class::{FileHeader, SectionHeader, Sym, flags, word};
 use crate::arch;
 use crate::region::Region;
 
@@ -150,8 +152,6 @@ const SHSTRTAB: u16 = 5;
 /// bytes, `.eh_frame` is the region's, and `.symtab` names the functions. Where the lines of the
 /// source are known, there are sections of DWARF for them.
 fn object_file(region: &Region) -> Box<[u8]> {
-    // The structures below are those of 64-bit files.
-    const { assert!(arch::WORD == 8) };
     let mut strtab = vec![0];
     let mut symtab = bytes_of(&symbol(0, 0, 0, 0)).to_vec();
     for function in &region.functions {
@@ -159,8 +159,8 @@ fn object_file(region: &Region) -> Box<[u8]> {
         // A zero byte would end the name.
         strtab.extend(function.name.bytes().take_while(|byte| *byte != 0));
         strtab.push(0);
-        let start = function.start.wrapping_sub(region.start) as u64;
-        symtab.extend(bytes_of(&symbol(name, TEXT, start, function.len as u64)));
+        let start = function.start.wrapping_sub(region.start);
+        symtab.extend(bytes_of(&symbol(name, TEXT, start, function.len)));
     }
     let mut eh_frame = region.eh_frame.clone();
     eh_frame.extend([0; 4]);
@@ -174,50 +174,50 @@ fn object_file(region: &Region) -> Box<[u8]> {
         U32::new(LE, at.unwrap_or(0) as u32)
     };
 
-    let mut file = vec![0; size_of::<elf::FileHeader64<LittleEndian>>()];
+    let mut file = vec![0; size_of::<FileHeader>()];
     let mut put = |bytes: &[u8]| {
-        file.resize(file.len().next_multiple_of(8), 0);
-        let offset = U64::new(LE, file.len() as u64);
+        file.resize(file.len().next_multiple_of(arch::WORD), 0);
+        let offset = word(file.len());
         file.extend(bytes);
-        (offset, U64::new(LE, bytes.len() as u64))
+        (offset, word(bytes.len()))
     };
     let contents = [put(&eh_frame), put(&symtab), put(&strtab), put(names)];
     let debug: Vec<_> = debug.iter().map(|(name, bytes)| (*name, put(bytes))).collect();
-    let section = |text: &str, kind, flags, (sh_offset, sh_size)| elf::SectionHeader64 {
+    let section = |text: &str, kind, of, (sh_offset, sh_size)| SectionHeader {
         sh_name: name(text),
         sh_type: U32::new(LE, kind),
-        sh_flags: U64::new(LE, flags),
-        sh_addr: U64::new(LE, 0),
+        sh_flags: flags(of),
+        sh_addr: word(0),
         sh_offset,
         sh_size,
         sh_link: U32::new(LE, 0),
         sh_info: U32::new(LE, 0),
-        sh_addralign: U64::new(LE, 8),
-        sh_entsize: U64::new(LE, 0),
+        sh_addralign: word(arch::WORD),
+        sh_entsize: word(0),
     };
-    let nothing = (U64::new(LE, 0), U64::new(LE, 0));
-    let text = elf::SectionHeader64 {
-        sh_addr: U64::new(LE, region.start as u64),
-        sh_addralign: U64::new(LE, 1),
+    let nothing = (word(0), word(0));
+    let text = SectionHeader {
+        sh_addr: word(region.start),
+        sh_addralign: word(1),
         ..section(
             ".text",
             elf::SHT_NOBITS,
             elf::SHF_ALLOC | elf::SHF_EXECINSTR,
-            (U64::new(LE, 0), U64::new(LE, region.len as u64)),
+            (word(0), word(region.len)),
         )
     };
-    let symtab = elf::SectionHeader64 {
+    let symtab = SectionHeader {
         sh_link: U32::new(LE, STRTAB),
         // The first symbol that is not local.
         sh_info: U32::new(LE, 1),
-        sh_entsize: U64::new(LE, size_of::<elf::Sym64<LittleEndian>>() as u64),
+        sh_entsize: word(size_of::<Sym>()),
         ..section(".symtab", elf::SHT_SYMTAB, elf::SectionFlags(0), contents[1])
     };
     let mut headers = vec![
         section("", elf::SHT_NULL, elf::SectionFlags(0), nothing),
         text,
-        elf::SectionHeader64 {
-            sh_addr: U64::new(LE, region.eh_frame_address as u64),
+        SectionHeader {
+            sh_addr: word(region.eh_frame_address),
             ..section(".eh_frame", elf::SHT_PROGBITS, elf::SHF_ALLOC, contents[0])
         },
         symtab,
@@ -231,7 +231,7 @@ fn object_file(region: &Region) -> Box<[u8]> {
     );
     let places: Vec<_> = headers.iter().map(|header| put(bytes_of(header)).0).collect();
     let first = places[0];
-    let header = elf::FileHeader64 {
+    let header = FileHeader {
         e_ident: elf::Ident {
             magic: elf::ELFMAG,
             class: arch::ELF_CLASS,
@@ -244,14 +244,14 @@ fn object_file(region: &Region) -> Box<[u8]> {
         e_type: U16::new(LE, elf::ET_REL),
         e_machine: U16::new(LE, arch::ELF_MACHINE),
         e_version: U32::new(LE, 1),
-        e_entry: U64::new(LE, 0),
-        e_phoff: U64::new(LE, 0),
+        e_entry: word(0),
+        e_phoff: word(0),
         e_shoff: first,
         e_flags: U32::new(LE, elf::FileFlags(0)),
-        e_ehsize: half::<elf::FileHeader64<LittleEndian>>(),
+        e_ehsize: half::<FileHeader>(),
         e_phentsize: U16::new(LE, 0),
         e_phnum: U16::new(LE, 0),
-        e_shentsize: half::<elf::SectionHeader64<LittleEndian>>(),
+        e_shentsize: half::<SectionHeader>(),
         e_shnum: U16::new(LE, headers.len() as u16),
         e_shstrndx: U16::new(LE, elf::SymbolSection(SHSTRTAB)),
     };
@@ -265,15 +265,15 @@ fn half<T: Pod>() -> U16<LittleEndian> {
     U16::new(LE, size_of::<T>() as u16)
 }
 
-fn symbol(name: u32, section: u16, value: u64, size: u64) -> elf::Sym64<LittleEndian> {
+fn symbol(name: u32, section: u16, value: usize, size: usize) -> Sym {
     let kind = if section == 0 { elf::STT_NOTYPE } else { elf::STT_FUNC };
     let bind = if section == 0 { elf::STB_LOCAL } else { elf::STB_GLOBAL };
-    elf::Sym64 {
+    Sym {
         st_name: U32::new(LE, name),
         st_info: elf::SymbolInfo::new(bind, kind),
         st_other: elf::SymbolOther(0),
         st_shndx: U16::new(LE, elf::SymbolSection(section)),
-        st_value: U64::new(LE, value),
-        st_size: U64::new(LE, size),
+        st_value: word(value),
+        st_size: word(size),
     }
 }

@@ -104,8 +104,9 @@ impl RuleCachePool {
     pub fn take(&self) -> Option<PooledCache<'_>> {
         let here = 0_u8;
         // Threads have their stacks apart, and a thread's handlers run on one or two pages of them.
-        let hash = (&raw const here as usize >> 16).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        self.0.take(hash).map(PooledCache)
+        let page = (&raw const here as u64) >> 16;
+        let hash = page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        self.0.take(hash as usize).map(PooledCache)
     }
 }
 

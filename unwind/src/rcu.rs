@@ -68,7 +68,8 @@ impl<T> Rcu<T> {
     #[inline]
     pub(crate) fn read(&self) -> RcuReader<'_, T> {
         let here = 0_u8;
-        let stripe = (&raw const here as usize >> 13).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let page = (&raw const here as u64) >> 13;
+        let stripe = (page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize;
         // Relaxed: where a reader counts matters to progress alone.
         let turn = self.turn.load(Ordering::Relaxed) & 1;
         let counter = &self.readers[2 * (stripe % STRIPES) + turn].0;

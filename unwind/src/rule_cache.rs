@@ -258,15 +258,18 @@ impl Entry {
     }
 }
 
+/// The golden ratio's part of a word, as Knuth's multiplicative hash takes it.
+const GOLDEN: usize = (0x9e37_79b9_7f4a_7c15_u64 >> (u64::BITS - usize::BITS)) as usize;
+
 /// The bit of a block.
 fn block_bit(block: usize) -> usize {
-    block.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (usize::BITS - BLOCK_BITS)
+    block.wrapping_mul(GOLDEN) >> (usize::BITS - BLOCK_BITS)
 }
 
 impl Rules {
     #[inline]
     fn home(&self, at: usize) -> usize {
-        at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift
+        at.wrapping_mul(GOLDEN) >> self.shift
     }
 
     /// The entry for a pc, if it has been met.

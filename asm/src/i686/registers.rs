@@ -38,17 +38,14 @@ pub(crate) unsafe fn run(machine: *mut MachineHeader, goroutine: *mut GoroutineH
     unsafe {
         asm!(
             "call stackmark_here_ecx",
-            // The other syntax has no distances.
-            ".att_syntax",
             "3: leal 2f-3b(%ecx), %ecx",
-            ".intel_syntax noprefix",
-            "mov dword ptr [eax + {m_run_pc}], ecx",
-            "mov dword ptr [eax + {m_run_fp}], ebp",
-            "mov dword ptr [eax + {m_run_saved}], esi",
-            "mov dword ptr [eax + {m_system_sp}], esp",
-            "mov dword ptr [eax + {m_goroutine}], edx",
-            "mov eax, dword ptr [edx + {g_resume_value}]",
-            "jmp dword ptr [edx + {g_sched_pc}]",
+            "movl %ecx, {m_run_pc}(%eax)",
+            "movl %ebp, {m_run_fp}(%eax)",
+            "movl %esi, {m_run_saved}(%eax)",
+            "movl %esp, {m_system_sp}(%eax)",
+            "movl %edx, {m_goroutine}(%eax)",
+            "movl {g_resume_value}(%edx), %eax",
+            "jmpl *{g_sched_pc}(%edx)",
             "2:",
             g_sched_pc = const G_SCHED_PC,
             g_resume_value = const G_RESUME_VALUE,
@@ -62,6 +59,8 @@ pub(crate) unsafe fn run(machine: *mut MachineHeader, goroutine: *mut GoroutineH
             lateout("ebx") _,
             lateout("edi") _,
             clobber_abi("cdecl"),
+            // The other syntax has no distances between labels.
+            options(att_syntax),
         );
     }
     left

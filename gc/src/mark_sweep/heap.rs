@@ -22,6 +22,9 @@ use crate::heap::{HeapCounts, HeapOwner, Object};
 /// The least address space that a heap is content with, in bytes, if its limit is not smaller.
 const MIN_RESERVATION: usize = 64 << 20;
 
+/// Whether there is much more address space than memory.
+const WIDE: bool = usize::BITS > 32;
+
 /// How a [`MarkSweep`] heap is set up.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -41,13 +44,13 @@ impl Options {
     /// The least [`Options::limit`].
     pub const LEAST_LIMIT: usize = 1;
     /// The largest [`Options::limit`]. A heap for which there is less address space is smaller.
-    pub const LARGEST_LIMIT: usize = 32 << 40;
+    pub const LARGEST_LIMIT: usize = 1 << if WIDE { 45 } else { 31 };
 }
 
 impl Default for Options {
-    /// As much as there is address space for, up to 128 GiB.
+    /// As much as there is address space for, up to 128 GiB, or 1 GiB where addresses have 32 bits.
     fn default() -> Options {
-        Options { limit: 128 << 30, poison: false, huge_pages: false }
+        Options { limit: 1 << if WIDE { 37 } else { 30 }, poison: false, huge_pages: false }
     }
 }
 

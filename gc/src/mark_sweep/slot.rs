@@ -30,7 +30,7 @@ impl AllocationSlot {
     /// Offset of the word that holds the address of the next cell.
     pub const CURSOR: usize = 0;
     /// Offset of the word that holds the address after the last cell.
-    pub const END: usize = 8;
+    pub const END: usize = size_of::<usize>();
 
     /// Takes the next cell of the run, of `size` bytes. For the allocator's thread.
     #[inline]

@@ -214,6 +214,12 @@ pub(crate) fn protection_facts() -> ProtectionFacts {
     }
 }
 
+/// On other processors Linux has no shadow stacks; x86 has them for 64-bit programs alone.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) fn protection_facts() -> ProtectionFacts {
+    ProtectionFacts::default()
+}
+
 #[cfg(all(test, not(stackmark_loom)))]
 mod tests {
     use super::*;

@@ -132,10 +132,15 @@ impl HijackCallbacks {
     }
 }
 
+/// Whether there is much more address space than memory.
+const WIDE: bool = usize::BITS > 32;
+/// As in Go, by the address space that there is.
+const DEFAULT_MAX_STACK: usize = if WIDE { 1_000_000_000 } else { 250_000_000 };
+
 impl Default for Config {
     fn default() -> Self {
         Config {
-            max_stack: 1_000_000_000,
+            max_stack: DEFAULT_MAX_STACK,
             max_frame: MAX_FRAME,
             move_limit: 256 << 10,
             barriers: BarrierMode::default(),
@@ -157,7 +162,7 @@ impl Config {
     pub const LEAST_MAX_STACK: usize = 8 << 10;
     /// The largest [`Config::max_stack`]: each stack that grows in place reserves as many bytes of
     /// address space as `max_stack`.
-    pub const LARGEST_MAX_STACK: usize = 1 << (usize::BITS - usize::BITS / 3 - 3);
+    pub const LARGEST_MAX_STACK: usize = 1 << if WIDE { 40 } else { 28 };
 
     /// The least [`Config::max_frame`].
     pub const LEAST_MAX_FRAME: usize = 256;

@@ -34,7 +34,7 @@ pub(crate) fn claim(code: &Code) -> Result<(), RuntimeError> {
         FrameKind::Callback,
         NativeRule::Fixed { cfa_offset },
     )?;
-    let anchor = mem::offset_of!(EntryRecord, anchor) as u32;
+    let anchor = (asm::ENTRY_RECORD_AT + mem::offset_of!(EntryRecord, anchor)) as u32;
     code.register_native(
         asm::enter_range(),
         FrameKind::Callback,

@@ -175,7 +175,8 @@ impl<R: Root> LiveFrames<'_, '_, R> {
         if !asm::enter_range().contains(&(entry.pc - 1)) {
             return;
         }
-        let words = entry.sp + size_of::<EntryRecord>()..self.goroutine.native_frames_to(entry.cfa);
+        let words = entry.sp + asm::ENTRY_RECORD_AT + size_of::<EntryRecord>()
+            ..self.goroutine.native_frames_to(entry.cfa);
         let roots = &mut *self.roots.borrow_mut();
         for at in words.step_by(size_of::<usize>()) {
             // SAFETY: the walker has checked that both ends lie within the stack, one above the

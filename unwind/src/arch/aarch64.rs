@@ -212,17 +212,10 @@ pub(crate) fn register_name(register: Register) -> Option<&'static str> {
     AArch64::register_name(register)
 }
 
-/// The registers at one point in a function.
-pub(crate) struct Captured {
-    pub(crate) pc: usize,
-    pub(crate) sp: usize,
-    /// In the order of [`CALLEE_SAVED`].
-    pub(crate) callee_saved: [usize; CALLEE_SAVED.len()],
-}
-
-/// The registers of the function that this is inlined into.
+/// The registers of the function that this is inlined into: pc, stack pointer, and the rest in the
+/// order of [`CALLEE_SAVED`].
 #[inline(always)]
-pub(crate) fn capture() -> Captured {
+pub(crate) fn captured() -> [usize; 2 + CALLEE_SAVED.len()] {
     let mut saved = [0_usize; 21];
     // SAFETY: the assembly writes the words of `saved`. It changes x9 only, whose value is not
     // recorded.
@@ -246,8 +239,7 @@ pub(crate) fn capture() -> Captured {
             options(nostack, preserves_flags)
         );
     }
-    let [pc, sp, callee_saved @ ..] = saved;
-    Captured { pc, sp, callee_saved }
+    saved
 }
 
 /// The first record of what a signal has interrupted, if it has the vectors: Linux's

@@ -27,6 +27,9 @@ static PLACES: [u8; NUMBERS] = {
     places
 };
 
+/// All addresses: sums are taken in more bits.
+const ADDRESSES: u64 = u64::MAX >> (u64::BITS - 8 * ADDRESS_SIZE as u32);
+
 /// The rule for `pc` by the entry at `offset` of the `.eh_frame` with these bytes, which lies at
 /// `address`. `None` if the entry covers other code, is unusual, or is wrong.
 pub(super) fn rule_at(
@@ -39,8 +42,8 @@ pub(super) fn rule_at(
     let id = fde.word()?;
     let cie = Cie::at(bytes, id_at.checked_sub(id as usize).filter(|_| id != 0)?)?;
     let base = if cie.is_relative { address?.wrapping_add(fde.at as u64) } else { 0 };
-    let start = base.wrapping_add(cie.pointer(&mut fde)?);
-    let len = cie.pointer(&mut fde)?;
+    let start = base.wrapping_add(cie.pointer(&mut fde)?) & ADDRESSES;
+    let len = cie.pointer(&mut fde)? & ADDRESSES;
     if pc < start || pc >= start.checked_add(len)? {
         return None;
     }
@@ -94,6 +97,7 @@ impl Pointers {
         let pointers = match encoding & 0x0f {
             0x0b => Pointers::Signed4,
             0x03 => Pointers::Unsigned4,
+            0x00 if ADDRESS_SIZE == 4 => Pointers::Unsigned4,
             0x00 | 0x04 | 0x0c if ADDRESS_SIZE == 8 => Pointers::Whole,
             _ => return None,
         };
@@ -128,7 +132,8 @@ impl<'a> Cie<'a> {
         let more = cie.number()? as usize;
         let mut data = Cursor { bytes: cie.bytes.get(..cie.at.checked_add(more)?)?, at: cie.at };
         cie.skip(more)?;
-        let (mut pointers, mut is_relative, mut least_more) = (Pointers::Whole, false, 0);
+        let (mut pointers, mut is_relative) = Pointers::of(0)?;
+        let mut least_more = 0;
         for letter in bytes[text..].iter().take_while(|letter| **letter != 0) {
             match letter {
                 b'R' => {
@@ -143,9 +148,6 @@ impl<'a> Cie<'a> {
                 b'L' => least_more = Pointers::of(data.byte()?)?.0.size(),
                 _ => return None,
             }
-        }
-        if ADDRESS_SIZE != 8 {
-            return None;
         }
         Some(Cie { code_factor, data_factor, is_relative, pointers, least_more, instructions: cie })
     }

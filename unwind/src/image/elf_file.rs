@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use gimli::BaseAddresses;
-use object::read::elf::ProgramHeader;
+use object::read::elf::{ElfFile, FileHeader, ProgramHeader};
 use object::{Object, ObjectSection, ObjectSegment, ReadCache, ReadRef, SectionKind, elf};
 
 use super::cfi_source::CfiSource;
@@ -123,13 +123,19 @@ pub(super) fn cfi_sources<'a, R: ReadRef<'a>>(
 pub(super) fn program_headers<'a, R: ReadRef<'a>>(
     file: &object::File<'a, R>,
 ) -> Vec<(usize, usize, u32)> {
-    let object::File::Elf64(file) = file else { return Vec::new() };
-    let endian = file.endian();
-    let header = |header: &elf::ProgramHeader64<_>| {
-        let (address, size) = (header.p_vaddr(endian), header.p_memsz(endian));
-        (address as usize, size as usize, header.p_type(endian).0)
-    };
-    file.elf_program_headers().iter().map(header).collect()
+    fn of<'a, E: FileHeader, R: ReadRef<'a>>(file: &ElfFile<'a, E, R>) -> Vec<(usize, usize, u32)> {
+        let endian = file.endian();
+        let header = |header: &E::ProgramHeader| {
+            let (address, size) = (header.p_vaddr(endian).into(), header.p_memsz(endian).into());
+            (address as usize, size as usize, header.p_type(endian).0)
+        };
+        file.elf_program_headers().iter().map(header).collect()
+    }
+    match file {
+        object::File::Elf32(file) => of(file),
+        object::File::Elf64(file) => of(file),
+        _ => Vec::new(),
+    }
 }
 
 /// `.eh_frame` of a file without section headers.
@@ -138,20 +144,32 @@ fn by_program_headers<'a, R: ReadRef<'a>>(
     bias: usize,
     address: usize,
 ) -> Result<Option<CfiSource>, ImageError> {
-    let object::File::Elf64(file) = file else { return Ok(None) };
+    match file {
+        object::File::Elf32(file) => by_headers_of(file, bias, address),
+        object::File::Elf64(file) => by_headers_of(file, bias, address),
+        _ => Ok(None),
+    }
+}
+
+fn by_headers_of<'a, E: FileHeader, R: ReadRef<'a>>(
+    file: &ElfFile<'a, E, R>,
+    bias: usize,
+    address: usize,
+) -> Result<Option<CfiSource>, ImageError> {
     let endian = file.endian();
     let headers = file.elf_program_headers();
     let of_table = headers.iter().find(|header| header.p_type(endian) == elf::PT_GNU_EH_FRAME);
     let Some(of_table) = of_table else { return Ok(None) };
     let Ok(table) = of_table.data(endian, file.data()) else { return Ok(None) };
     let rest = |start: u64| {
-        let holds = |header: &&elf::ProgramHeader64<_>| {
+        let holds = |header: &&E::ProgramHeader| {
             header.p_type(endian) == elf::PT_LOAD
-                && start.wrapping_sub(header.p_vaddr(endian)) < header.p_filesz(endian)
+                && start.wrapping_sub(header.p_vaddr(endian).into())
+                    < header.p_filesz(endian).into()
         };
         let header = headers.iter().find(holds)?;
         let bytes = header.data(endian, file.data()).ok()?;
-        bytes.get((start - header.p_vaddr(endian)) as usize..).map(Cow::Borrowed)
+        bytes.get((start - header.p_vaddr(endian).into()) as usize..).map(Cow::Borrowed)
     };
-    search_table::section(table, of_table.p_vaddr(endian), bias as u64, rest, address)
+    search_table::section(table, of_table.p_vaddr(endian).into(), bias as u64, rest, address)
 }

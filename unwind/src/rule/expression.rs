@@ -51,27 +51,30 @@ pub enum ExpressionError {
     Endless,
 }
 
+/// Bits of a word of the stack: DWARF's generic type has the size of an address.
+const BITS: usize = usize::BITS as usize;
+
 /// The stack of an evaluation.
 struct Stack {
-    words: [u64; STACK],
+    words: [usize; STACK],
     len: usize,
     /// Where the current operation lies.
     offset: usize,
 }
 
 impl Stack {
-    fn push(&mut self, word: u64) -> Result<(), ExpressionError> {
+    fn push(&mut self, word: usize) -> Result<(), ExpressionError> {
         *self.words.get_mut(self.len).ok_or(ExpressionError::Stack { offset: self.offset })? = word;
         self.len += 1;
         Ok(())
     }
 
-    fn pop(&mut self) -> Result<u64, ExpressionError> {
+    fn pop(&mut self) -> Result<usize, ExpressionError> {
         self.len = self.len.checked_sub(1).ok_or(ExpressionError::Stack { offset: self.offset })?;
         Ok(self.words[self.len])
     }
 
-    fn pick(&self, depth: usize) -> Result<u64, ExpressionError> {
+    fn pick(&self, depth: usize) -> Result<usize, ExpressionError> {
         let at = self
             .len
             .checked_sub(depth + 1)
@@ -79,23 +82,26 @@ impl Stack {
         Ok(self.words[at])
     }
 
-    fn unary(&mut self, of: impl FnOnce(u64) -> u64) -> Result<(), ExpressionError> {
+    fn unary(&mut self, of: impl FnOnce(usize) -> usize) -> Result<(), ExpressionError> {
         let word = self.pop()?;
         self.push(of(word))
     }
 
     /// `of(second, top)`.
-    fn binary(&mut self, of: impl FnOnce(u64, u64) -> u64) -> Result<(), ExpressionError> {
+    fn binary(&mut self, of: impl FnOnce(usize, usize) -> usize) -> Result<(), ExpressionError> {
         let top = self.pop()?;
         let second = self.pop()?;
         self.push(of(second, top))
     }
 
-    fn compare(&mut self, of: impl FnOnce(i64, i64) -> bool) -> Result<(), ExpressionError> {
-        self.binary(|a, b| u64::from(of(a as i64, b as i64)))
+    fn compare(&mut self, of: impl FnOnce(isize, isize) -> bool) -> Result<(), ExpressionError> {
+        self.binary(|a, b| usize::from(of(a as isize, b as isize)))
     }
 
-    fn divide(&mut self, of: impl FnOnce(u64, u64) -> Option<u64>) -> Result<(), ExpressionError> {
+    fn divide(
+        &mut self,
+        of: impl FnOnce(usize, usize) -> Option<usize>,
+    ) -> Result<(), ExpressionError> {
         let divisor = self.pop()?;
         let word = self.pop()?;
         let result = of(word, divisor).ok_or(ExpressionError::Division { offset: self.offset })?;
@@ -112,25 +118,25 @@ pub(crate) fn evaluate(
 ) -> Result<usize, ExpressionError> {
     let mut stack = Stack { words: [0; STACK], len: 0, offset: 0 };
     if let Some(word) = initial {
-        stack.push(word as u64)?;
+        stack.push(word)?;
     }
     let mut reader = Reader::new(bytes, LittleEndian);
     for _ in 0..STEPS {
         if reader.is_empty() {
-            return Ok(stack.pop()? as usize);
+            return stack.pop();
         }
         let offset = bytes.len() - reader.len();
         stack.offset = offset;
         match Operation::parse(&mut reader, ENCODING).map_err(ExpressionError::Malformed)? {
             Operation::Nop => {}
             Operation::UnsignedConstant { value } | Operation::Address { address: value } => {
-                stack.push(value)?
+                stack.push(value as usize)?
             }
-            Operation::SignedConstant { value } => stack.push(value as u64)?,
+            Operation::SignedConstant { value } => stack.push(value as usize)?,
             Operation::RegisterOffset { register, offset, base_type } if base_type.0 == 0 => {
                 let value =
                     context.get(register).ok_or(ExpressionError::UnknownRegister(register))?;
-                stack.push((value as u64).wrapping_add(offset as u64))?;
+                stack.push(value.wrapping_add(offset as usize))?;
             }
             Operation::Deref { base_type, size, space: false }
                 if base_type.0 == 0 && matches!(size, 1 | 2 | 4 | 8) && size <= ADDRESS_SIZE =>
@@ -151,23 +157,25 @@ pub(crate) fn evaluate(
                 stack.push(third)?;
                 stack.push(second)?;
             }
-            Operation::Abs => stack.unary(|a| (a as i64).wrapping_abs() as u64)?,
-            Operation::Neg => stack.unary(u64::wrapping_neg)?,
+            Operation::Abs => stack.unary(|a| (a as isize).wrapping_abs() as usize)?,
+            Operation::Neg => stack.unary(usize::wrapping_neg)?,
             Operation::Not => stack.unary(|a| !a)?,
-            Operation::PlusConstant { value } => stack.unary(|a| a.wrapping_add(value))?,
+            Operation::PlusConstant { value } => stack.unary(|a| a.wrapping_add(value as usize))?,
             Operation::And => stack.binary(|a, b| a & b)?,
             Operation::Or => stack.binary(|a, b| a | b)?,
             Operation::Xor => stack.binary(|a, b| a ^ b)?,
-            Operation::Plus => stack.binary(u64::wrapping_add)?,
-            Operation::Minus => stack.binary(u64::wrapping_sub)?,
-            Operation::Mul => stack.binary(u64::wrapping_mul)?,
+            Operation::Plus => stack.binary(usize::wrapping_add)?,
+            Operation::Minus => stack.binary(usize::wrapping_sub)?,
+            Operation::Mul => stack.binary(usize::wrapping_mul)?,
             Operation::Div => {
-                stack.divide(|a, b| (b != 0).then(|| (a as i64).wrapping_div(b as i64) as u64))?;
+                stack.divide(|a, b| {
+                    (b != 0).then(|| (a as isize).wrapping_div(b as isize) as usize)
+                })?;
             }
-            Operation::Mod => stack.divide(u64::checked_rem)?,
-            Operation::Shl => stack.binary(|a, b| if b < 64 { a << b } else { 0 })?,
-            Operation::Shr => stack.binary(|a, b| if b < 64 { a >> b } else { 0 })?,
-            Operation::Shra => stack.binary(|a, b| (a as i64 >> b.min(63)) as u64)?,
+            Operation::Mod => stack.divide(usize::checked_rem)?,
+            Operation::Shl => stack.binary(|a, b| if b < BITS { a << b } else { 0 })?,
+            Operation::Shr => stack.binary(|a, b| if b < BITS { a >> b } else { 0 })?,
+            Operation::Shra => stack.binary(|a, b| (a as isize >> b.min(BITS - 1)) as usize)?,
             Operation::Eq => stack.compare(|a, b| a == b)?,
             Operation::Ne => stack.compare(|a, b| a != b)?,
             Operation::Ge => stack.compare(|a, b| a >= b)?,
@@ -199,15 +207,14 @@ fn jump<'a>(
 }
 
 /// Reads `size` bytes, at most a word, which may lie across two words.
-fn read(memory: &impl Memory, address: u64, size: u8) -> Result<u64, ExpressionError> {
-    let address = address as usize;
+fn read(memory: &impl Memory, address: usize, size: u8) -> Result<usize, ExpressionError> {
     let (aligned, shift) = (address & !(WORD - 1), (address & (WORD - 1)) as u32 * 8);
     let word = |at: usize| memory.read(at).ok_or(ExpressionError::Unreadable(at));
-    let mut value = word(aligned)? as u64 >> shift;
+    let mut value = word(aligned)? >> shift;
     if shift + u32::from(size) * 8 > usize::BITS {
-        value |= (word(aligned.wrapping_add(WORD))? as u64) << (usize::BITS - shift);
+        value |= word(aligned.wrapping_add(WORD))? << (usize::BITS - shift);
     }
-    Ok(value & u64::MAX >> (64 - u32::from(size) * 8))
+    Ok(value & usize::MAX >> (usize::BITS - u32::from(size) * 8))
 }
 
 /// The register and the offset of an expression that is their sum, or, if `dereferenced`, the word
