@@ -38,6 +38,8 @@ const KIND_MASK: u64 = 3;
 const OLDEST: u64 = 1 << 2;
 const OFFSET_SHIFT: u32 = 3;
 const OFFSET_BITS: u32 = 25;
+/// From bytes to words in their place: where words have 8 bytes, these are the same bits.
+const BYTES_SHIFT: u32 = OFFSET_SHIFT - WORD.trailing_zeros();
 const OFFSET_MASK: u64 = (1 << OFFSET_BITS) - 1;
 const SLOTS_SHIFT: u32 = OFFSET_SHIFT + OFFSET_BITS;
 const FP_SLOT_MASK: u64 = (1 << FP_SLOT_BITS) - 1;
@@ -239,7 +241,6 @@ impl PackedRule {
         return_at: i32,
         saved: &[i32; CALLEE_SAVED.len()],
     ) -> Option<PackedRule> {
-        const { assert!(WORD == 1 << OFFSET_SHIFT) };
         let saved_fp = (saved[0] != 0).then_some(i64::from(saved[0]));
         let in_words = |bytes: u32| bytes.is_multiple_of(WORD as u32);
         if !in_words(cfa_offset)
@@ -264,8 +265,7 @@ impl PackedRule {
             Base::StackPointer => KIND_SP,
             Base::FramePointer => KIND_FP,
         };
-        // Bytes are words shifted.
-        let bits = kind | u64::from(cfa_offset);
+        let bits = kind | u64::from(cfa_offset) << BYTES_SHIFT;
         Some(PackedRule(bits | arch::pack_slots(&slots)? << SLOTS_SHIFT))
     }
 
@@ -292,10 +292,12 @@ impl PackedRule {
     /// in memory.
     #[inline]
     pub(crate) fn simple(self) -> Option<(bool, usize)> {
-        const { assert!(KIND_SP == 0 && KIND_FP == 1 && WORD == 1 << OFFSET_SHIFT) };
+        const { assert!(KIND_SP == 0 && KIND_FP == 1) };
         let odd = (KIND_MASK & !KIND_FP) | OLDEST;
-        (self.0 & odd == 0)
-            .then_some((self.0 & KIND_FP != 0, (self.0 & OFFSET_MASK << OFFSET_SHIFT) as usize))
+        (self.0 & odd == 0).then_some((
+            self.0 & KIND_FP != 0,
+            (self.0 & OFFSET_MASK << OFFSET_SHIFT) as usize >> BYTES_SHIFT,
+        ))
     }
 
     /// Whether the frame keeps a frame record: the saved frame pointer lies at the frame pointer,
@@ -380,7 +382,7 @@ impl fmt::Debug for PackedRule {
             }
             Shape::Realigned(offset) => {
                 write!(f, "cfa=*(fp{offset:+})")?;
-                "fp+8"
+                if WORD == 8 { "fp+8" } else { "fp+4" }
             }
         };
         for (i, register) in CALLEE_SAVED.into_iter().enumerate() {

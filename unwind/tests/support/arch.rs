@@ -35,6 +35,37 @@ mod target {
     }
 }
 
+#[cfg(target_arch = "x86")]
+mod target {
+    use super::*;
+    use gimli::X86;
+
+    pub(crate) const VENDOR: Vendor = Vendor::Default;
+    pub(crate) const SP: Register = X86::ESP;
+    pub(crate) const FP: Register = X86::EBP;
+    /// The register whose rule finds the return address.
+    pub(crate) const RA: Register = X86::RA;
+    pub(crate) const PC: Register = X86::RA;
+    /// One that no call keeps.
+    pub(crate) const SCRATCH: Register = X86::EAX;
+    /// Those that every call keeps, the frame pointer first.
+    pub(crate) const CALLEE_SAVED: [Register; 4] = [FP, X86::EBX, X86::ESI, X86::EDI];
+    /// The numbers of a walk's registers lie below.
+    pub(crate) const REGISTERS: usize = 9;
+    /// Bytes that a call pushes.
+    pub(crate) const CALL_PUSHES: usize = 4;
+
+    /// The return address in a word that may be a signed one.
+    pub(crate) fn return_address(word: usize) -> usize {
+        word
+    }
+
+    /// Whether a walk knows the register.
+    pub(crate) fn is_walked(_register: Register) -> bool {
+        true
+    }
+}
+
 #[cfg(target_arch = "aarch64")]
 mod target {
     use super::*;
@@ -87,6 +118,9 @@ mod target {
 }
 
 pub(crate) use target::*;
+
+/// Bytes of a word.
+pub(crate) const WORD: usize = size_of::<usize>();
 
 /// Whether a program plays the processor: what a test needs of a real one is not there.
 pub(crate) fn is_emulated() -> bool {
