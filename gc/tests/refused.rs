@@ -2,6 +2,7 @@
 //! `pthread_create` and `mmap` of its own, which refuse when a test says so. Errors say what was
 //! missing, what had been begun is given back, and it works when the system gives again.
 
+use compiler::{Compiled, rec_result};
 use limits::{Limits, wait_until};
 use stackmark::mark_sweep::{Descriptor, MarkSweep};
 use stackmark::{Collector, StartError, heap::Heap};
@@ -91,7 +92,7 @@ unsafe extern "C" fn mmap(
     protection: c_int,
     flags: c_int,
     file: c_int,
-    offset: i64,
+    offset: libc::off_t,
 ) -> *mut c_void {
     if MEMORY.refuses() {
         // SAFETY: this thread's own word.
@@ -99,7 +100,7 @@ unsafe extern "C" fn mmap(
         return libc::MAP_FAILED;
     }
     // SAFETY: the same function.
-    unsafe { mmap64(address, len, protection, flags, file, offset) }
+    unsafe { map(address, len, protection, flags, file, offset) }
 }
 
 /// The standard library's name for it: what a new thread needs is not refused.
@@ -115,9 +116,27 @@ unsafe extern "C" fn mmap64(
     file: c_int,
     offset: i64,
 ) -> *mut c_void {
+    // SAFETY: the same function.
+    unsafe { map(address, len, protection, flags, file, offset) }
+}
+
+/// # Safety
+/// As the C library's `mmap`.
+unsafe fn map(
+    address: *mut c_void,
+    len: usize,
+    protection: c_int,
+    flags: c_int,
+    file: c_int,
+    offset: impl Into<i64>,
+) -> *mut c_void {
+    #[cfg(target_pointer_width = "64")]
+    let (number, offset) = (libc::SYS_mmap, offset.into());
+    // The system takes an offset in units of 4096 bytes there.
+    #[cfg(target_pointer_width = "32")]
+    let (number, offset) = (libc::SYS_mmap2, (offset.into() >> 12) as libc::c_long);
     // SAFETY: the system call that the C library's function is.
-    let at =
-        unsafe { libc::syscall(libc::SYS_mmap, address, len, protection, flags, file, offset) };
+    let at = unsafe { libc::syscall(number, address, len, protection, flags, file, offset) };
     if at != -1 {
         MAPPED.fetch_add(len as i64, Relaxed);
     }
@@ -187,9 +206,9 @@ unsafe extern "C-unwind" fn nothing(_object: *mut c_void, _n: usize) -> usize {
     0
 }
 
-fn runtime(bottom: NativeFn) -> (Arc<Runtime>, jit::Compiled) {
+fn runtime(bottom: NativeFn) -> (Arc<Runtime>, Compiled) {
     let code = Arc::new(Code::new());
-    let compiled = jit::compile(&code, bottom, 16);
+    let compiled = compiler::compile(&code, bottom, 16);
     (
         Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames"),
         compiled,
@@ -197,26 +216,26 @@ fn runtime(bottom: NativeFn) -> (Arc<Runtime>, jit::Compiled) {
 }
 
 /// Recurses `n` deep on this thread.
-fn recurse(runtime: &Arc<Runtime>, compiled: &jit::Compiled, n: u64) {
+fn recurse(runtime: &Arc<Runtime>, compiled: &Compiled, n: usize) {
     recurse_after(runtime, compiled, n, || {});
 }
 
 /// As [`recurse`]; `just_before` it runs is called.
 fn recurse_after(
     runtime: &Arc<Runtime>,
-    compiled: &jit::Compiled,
-    n: u64,
+    compiled: &Compiled,
+    n: usize,
     just_before: impl FnOnce(),
 ) {
-    let object = 7u64;
-    let mut argument = [n, &raw const object as u64, 0];
+    let object = 7_usize;
+    let mut argument = [n, &raw const object as usize, 0];
     let machine = Machine::attach(runtime).expect("a fresh thread");
     // SAFETY: compiled code that keeps the contracts; the argument outlives it.
     let goroutine =
         unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
     just_before();
     assert!(matches!(machine.run(goroutine), Left::Exited));
-    assert_eq!(argument[2], n * (n + 1) / 2 + 7 * n);
+    assert_eq!(argument[2], rec_result(n, object, 0));
 }
 
 fn threads() -> usize {
@@ -260,8 +279,8 @@ alone!(a_scheduler_whose_threads_are_refused_runs_nothing_and_leaves_none, {
     for granted in 0..=4 {
         let (runtime, compiled) = runtime(nothing);
         let scheduler = Scheduler::new(&runtime, 3, Box::new(|| {}));
-        let object = 7u64;
-        let mut argument = [5, &raw const object as u64, u64::MAX];
+        let object = 7_usize;
+        let mut argument = [5, &raw const object as usize, usize::MAX];
         // SAFETY: compiled code that keeps the contracts; the argument outlives it.
         let goroutine = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }
             .expect("memory");
@@ -272,13 +291,17 @@ alone!(a_scheduler_whose_threads_are_refused_runs_nothing_and_leaves_none, {
         if granted == 4 {
             wait_until("it runs", || runtime.live_goroutines() == 0);
             started.expect("all were granted").stop();
-            assert_eq!(argument[2], 15 + 35);
+            assert_eq!(argument[2], rec_result(5, object, 0));
         } else {
             assert_eq!(
                 started.expect_err("a thread was refused").kind(),
                 std::io::ErrorKind::WouldBlock
             );
-            assert_eq!((runtime.live_goroutines(), argument[2]), (1, u64::MAX), "nothing has run");
+            assert_eq!(
+                (runtime.live_goroutines(), argument[2]),
+                (1, usize::MAX),
+                "nothing has run"
+            );
         }
         wait_until("those that were started end", || threads() == before);
         assert_eq!(runtime.census().machines, 0);
@@ -317,8 +340,8 @@ fn a_call_that_lasts(refused: i64, patience: usize) {
     RAN.store(0, SeqCst);
     WAITS.store(true, SeqCst);
     PATIENCE.store(patience, SeqCst);
-    let object = 7u64;
-    let mut arguments = [[10, &raw const object as u64, u64::MAX]; 4];
+    let object = 7_usize;
+    let mut arguments = [[10, &raw const object as usize, usize::MAX]; 4];
     THREADS.set(0, refused);
     for argument in &mut arguments {
         // SAFETY: compiled code that keeps the contracts; the argument outlives it.
@@ -329,7 +352,10 @@ fn a_call_that_lasts(refused: i64, patience: usize) {
     wait_until("all run to their ends", || runtime.live_goroutines() == 0);
     THREADS.lift();
     running.stop();
-    assert!(arguments.iter().all(|[.., result]| *result == 55 + 70), "{arguments:?}");
+    assert!(
+        arguments.iter().all(|[.., result]| *result == rec_result(10, object, 0)),
+        "{arguments:?}"
+    );
     assert_eq!(runtime.census().imbalances(), [""; 0]);
     assert_eq!(runtime.census().machines, 0);
 }

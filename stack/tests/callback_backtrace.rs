@@ -4,7 +4,7 @@
 #[path = "../../unwind/tests/support/gdb.rs"]
 mod gdb;
 
-use jit::Embedder;
+use compiler::{Embedder, rec_result};
 use std::ffi::c_void;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -14,7 +14,7 @@ use stackmark_stack::asm;
 use stackmark_stack::unwind::{Code, RuleCache};
 use stackmark_stack::{BarrierMode, Caller, Config, Left, Machine, Runtime, sample};
 
-static OBJECT: u64 = 7;
+static OBJECT: usize = 7;
 static CODE: OnceLock<Arc<Code>> = OnceLock::new();
 /// The compiled entry for callbacks, for the outer bottom.
 static BACK: AtomicUsize = AtomicUsize::new(0);
@@ -33,7 +33,7 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
                 let back = std::mem::transmute::<usize, asm::ManagedFn>(back);
                 caller.callback(back, argument.as_mut_ptr() as usize).expect("no exception");
             });
-            assert_eq!(argument[3], 40 * 41 / 2 + 40 * 7);
+            assert_eq!(argument[3], rec_result(40, OBJECT, 0));
         }
     }
     0
@@ -67,7 +67,7 @@ fn subject() {
         return;
     }
     let code = Arc::new(Code::new());
-    let compiled = jit::compile(&code, bottom, 16);
+    let compiled = compiler::compile(&code, bottom, 16);
     let config = Config { barriers: BarrierMode::Off, ..Config::default() };
     let runtime =
         Runtime::new(config, code.clone(), Box::new(Embedder)).expect("the assembly's frames");
@@ -83,7 +83,7 @@ fn subject() {
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         assert_eq!(libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()), 0);
     }
-    let mut argument = [30, &raw const OBJECT as u64, 0];
+    let mut argument = [30, &raw const OBJECT as usize, 0];
     // SAFETY: the entry is compiled code that keeps the contracts.
     let goroutine =
         unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");

@@ -1,7 +1,7 @@
 //! A deep recursion of compiled code: its stack grows by moving, then in place, is scanned and
 //! rescanned with barriers, and gives its memory back.
 
-use jit::Embedder;
+use compiler::{DEEP, Embedder, rec_result};
 use parking_lot::Mutex;
 use stackmark_stack::asm::ManagedFn;
 use stackmark_stack::unwind::Code;
@@ -57,35 +57,35 @@ struct Run {
 }
 
 /// Recurses `n` deep on a moving stack and calls `at_bottom` there; checks the sum that comes back.
-fn recurse(config: Config, n: u64, pad: u32, at_bottom: impl FnOnce(&Run) -> AtBottom) -> Run {
+fn recurse(config: Config, n: usize, pad: u32, at_bottom: impl FnOnce(&Run) -> AtBottom) -> Run {
     recurse_on(StackKind::Moving, config, n, pad, at_bottom)
 }
 
 fn recurse_on(
     kind: StackKind,
     config: Config,
-    n: u64,
+    n: usize,
     pad: u32,
     at_bottom: impl FnOnce(&Run) -> AtBottom,
 ) -> Run {
     let code = Arc::new(Code::new());
-    let compiled = jit::compile(&code, bottom, pad);
+    let compiled = compiler::compile(&code, bottom, pad);
     let runtime = Runtime::new(config, code, Box::new(Embedder)).expect("the assembly's frames");
     let collector = Arc::new(Counting::default());
     let cycles = CycleDriver::new(&runtime, collector.clone()).expect("one collector");
     *CYCLES.lock() = Some(cycles);
     let run = Run { runtime, back: compiled.address("back"), collector };
-    let object = Box::new(7u64);
+    let object = Box::new(7_usize);
     run.collector.object.store(&raw const *object as usize, Relaxed);
     *AT_BOTTOM.lock() = Some(at_bottom(&run));
-    let mut argument = [n, &raw const *object as u64, 0];
+    let mut argument = [n, &raw const *object as usize, 0];
     let machine = Machine::attach(&run.runtime).expect("a fresh thread");
     // SAFETY: the entry is compiled code that keeps the contracts.
     let goroutine =
         unsafe { run.runtime.spawn_on(kind, compiled.entry, argument.as_mut_ptr() as usize) }
             .expect("memory");
     assert!(matches!(machine.run(goroutine), Left::Exited));
-    assert_eq!(argument[2], n * (n + 1) / 2 + 7 * n);
+    assert_eq!(argument[2], rec_result(n, *object, 0));
     *AT_BOTTOM.lock() = None;
     *CYCLES.lock() = None;
     drop(compiled);
@@ -97,15 +97,15 @@ fn count(counter: &AtomicU64) -> u64 {
 }
 
 #[test]
-fn a_stack_grows_from_2_kib_to_a_million_frames_and_gives_its_memory_back() {
+fn a_stack_grows_from_2_kib_to_very_many_frames_and_gives_its_memory_back() {
     let _one = ONE.lock();
     let config = Config { poison: true, ..Config::default() };
-    let run = recurse(config, 1_000_000, 0, |_| Box::new(|_| {}));
+    let run = recurse(config, DEEP, 0, |_| Box::new(|_| {}));
     let counters = run.runtime.counters();
     assert!(count(&counters.grown) >= 14, "{counters:?}");
     assert!(count(&counters.largest_move_bytes) <= 256 << 10, "{counters:?}");
     let peak = run.runtime.stack_bytes().peak;
-    assert!(peak >= 64 << 20, "{peak}");
+    assert!(peak >= 8 * DEEP * size_of::<usize>(), "{peak}");
     run.runtime.trim_stacks();
     assert!(run.runtime.stack_bytes().resident < peak / 4);
 }
@@ -136,8 +136,8 @@ fn cycle(caller: Caller<'_>, number: u64) -> (u64, u64, u64) {
 #[test]
 fn a_rescan_visits_only_the_frames_up_to_the_lowest_unhit_barrier() {
     let _one = ONE.lock();
-    const N: u64 = 1_000_000;
-    let run = recurse(Config::default(), N, 0, |run| {
+    const N: u64 = DEEP as u64;
+    let run = recurse(Config::default(), DEEP, 0, |run| {
         let collector = run.collector.clone();
         Box::new(move |caller| {
             for number in 1..=3 {
@@ -240,7 +240,7 @@ fn stacks_move_with_a_barrier_in_every_frame() {
         });
         let counters = run.runtime.counters();
         // All frames but the innermost, the entry's and the two that the assembly makes.
-        assert_eq!(count(&counters.hit), n + 1, "{counters:?}");
+        assert_eq!(count(&counters.hit), n as u64 + 1, "{counters:?}");
         assert_eq!(count(&counters.leapfrogged), 0);
         assert_eq!(run.runtime.pool_exhausted(), 0);
     }
@@ -250,29 +250,29 @@ fn stacks_move_with_a_barrier_in_every_frame() {
 #[test]
 fn a_move_carries_along_the_barriers_of_all_frames() {
     let _one = ONE.lock();
-    const CALLS: u64 = 3;
+    const CALLS: usize = 3;
     for (n, pad) in [(300, 0), (40, 800)] {
         let run = recurse(moves_with_barriers(), n, pad, |run| {
-            let (back, object) = (run.back, run.collector.object.load(Relaxed) as u64);
+            let (back, object) = (run.back, run.collector.object.load(Relaxed));
             Box::new(move |caller| {
                 cycle(caller, 1);
                 let counters = caller.runtime().counters();
                 assert_eq!(count(&counters.moved), 0, "none was there yet");
                 let barriers = count(&counters.placed);
-                assert!(barriers > n, "{counters:?}");
-                let mut argument = [caller.goroutine().address() as u64, CALLS, object, 0];
+                assert!(barriers > n as u64, "{counters:?}");
+                let mut argument = [caller.goroutine().address(), CALLS, object, 0];
                 // SAFETY: the callee is compiled code of one word in, one word out.
                 caller.foreign(|| unsafe {
                     let back = std::mem::transmute::<usize, ManagedFn>(back);
                     caller.callback(back, argument.as_mut_ptr() as usize).expect("no exception");
                 });
-                assert_eq!(argument[3], CALLS * (CALLS + 1) / 2 + 7 * CALLS);
+                assert_eq!(argument[3], rec_result(CALLS, 7, 0));
                 // `back`, and `rec` one time more than it is called by itself.
-                assert_eq!(count(&counters.moved), (CALLS + 2) * barriers, "{counters:?}");
+                assert_eq!(count(&counters.moved), (CALLS as u64 + 2) * barriers, "{counters:?}");
             })
         });
         let counters = run.runtime.counters();
-        assert_eq!(count(&counters.hit), n + 1, "{counters:?}");
+        assert_eq!(count(&counters.hit), n as u64 + 1, "{counters:?}");
         assert_eq!(run.runtime.pool_exhausted(), 0);
     }
 }

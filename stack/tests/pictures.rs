@@ -2,7 +2,7 @@
 //!
 //! `STACKMARK_PICTURES=DIR` writes them to a directory: the guide shows the live ones.
 
-use jit::{Embedder, Ignoring};
+use compiler::{Embedder, Ignoring};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use stackmark_stack::unwind::{Code, FrameKind};
@@ -136,15 +136,15 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
 }
 
 /// Recurses `n` deep and calls `at_bottom` there, with the driver of cycles.
-fn recurse(n: u64, mut at_bottom: impl FnMut(Caller<'_>, &mut CycleDriver) + Send + 'static) {
+fn recurse(n: usize, mut at_bottom: impl FnMut(Caller<'_>, &mut CycleDriver) + Send + 'static) {
     let code = Arc::new(Code::new());
-    let compiled = jit::compile(&code, bottom, 0);
+    let compiled = compiler::compile(&code, bottom, 0);
     let config = Config { scan_few_frames: true, ..Config::default() };
     let runtime = Runtime::new(config, code, Box::new(Embedder)).expect("the assembly's frames");
     let mut cycles = CycleDriver::new(&runtime, Arc::new(Ignoring)).expect("one collector");
     *AT_BOTTOM.lock() = Some(Box::new(move |caller| at_bottom(caller, &mut cycles)));
-    let object = Box::new(7u64);
-    let mut argument = [n, &raw const *object as u64, 0];
+    let object = Box::new(7_usize);
+    let mut argument = [n, &raw const *object as usize, 0];
     let machine = Machine::attach(&runtime).expect("a fresh thread");
     // SAFETY: the entry is compiled code that keeps the contracts.
     let goroutine = unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) };
@@ -182,7 +182,7 @@ fn ascend(picture: &Picture, order: &[FrameScan]) {
 fn a_picture_shows_how_far_a_scan_has_come() {
     let _one = ONE.lock();
     const N: usize = 40;
-    recurse(N as u64, |caller, cycles| {
+    recurse(N, |caller, cycles| {
         let runtime = caller.runtime().clone();
         let goroutine = caller.handle();
         let take = || runtime.picture(&goroutine).expect("a walk").expect("it stands still");

@@ -1,7 +1,7 @@
 //! Which goroutine a thread of the scheduler runs next, and that no goroutine waits for a thread
 //! that does not come.
 
-use jit::{Compiled, Embedder};
+use compiler::{Compiled, Embedder};
 use limits::Watch;
 use stackmark_stack::scheduler::Scheduler;
 use stackmark_stack::unwind::Code;
@@ -48,7 +48,7 @@ impl Stage {
 /// The object of a goroutine. Compiled code reads its first word.
 #[repr(C)]
 struct Part {
-    word: u64,
+    word: usize,
     number: usize,
     act: Act,
     stage: Arc<Stage>,
@@ -66,7 +66,7 @@ unsafe extern "C-unwind" fn acts(object: *mut c_void, _n: usize) -> usize {
 /// makes the others ready.
 fn run(threads: usize, parts: &[Act]) -> Arc<Stage> {
     let code = Arc::new(Code::new());
-    let compiled: Compiled = jit::compile(&code, acts, 16);
+    let compiled: Compiled = compiler::compile(&code, acts, 16);
     let runtime =
         Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
     let scheduler = Scheduler::new(&runtime, threads, Box::new(|| {}));
@@ -76,8 +76,8 @@ fn run(threads: usize, parts: &[Act]) -> Arc<Stage> {
         .enumerate()
         .map(|(number, act)| Part { word: 1, number, act: *act, stage: stage.clone() })
         .collect();
-    let mut arguments: Vec<[u64; 3]> =
-        parts.iter().map(|part| [0, &raw const part.word as u64, 0]).collect();
+    let mut arguments: Vec<[usize; 3]> =
+        parts.iter().map(|part| [0, &raw const part.word as usize, 0]).collect();
     let goroutines = arguments.iter_mut().map(|argument| {
         // SAFETY: compiled code that keeps the contracts; argument and part outlive it.
         unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory")

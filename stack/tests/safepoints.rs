@@ -2,7 +2,7 @@
 //! its own has left. Where a region is registered without one of its safepoints, a scan of a stack
 //! that stands there is refused. It would lose the roots of that frame.
 
-use jit::{Embedder, Ignoring};
+use compiler::{Compiler, Embedder, Ignoring};
 use parking_lot::Mutex;
 use stackmark_stack::unwind::{Code, Region, WalkError};
 use stackmark_stack::{
@@ -25,7 +25,7 @@ impl RootSink for Roots {
 fn scan_when_it_yields(
     region: Region,
     entry: usize,
-    (depth, object): (u64, &u64),
+    (depth, object): (usize, &usize),
     roots: Arc<dyn RootSink>,
 ) -> Result<(), ScanError> {
     let code = Arc::new(Code::new());
@@ -33,7 +33,7 @@ fn scan_when_it_yields(
     let runtime =
         Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
     let mut cycles = CycleDriver::new(&runtime, roots).expect("one collector");
-    let mut argument = [depth, std::ptr::from_ref(object) as u64, 0];
+    let mut argument = [depth, std::ptr::from_ref(object) as usize, 0];
     let machine = Machine::attach(&runtime).expect("a fresh thread");
     // SAFETY: compiled code, which the caller keeps; the argument outlives the goroutine.
     let goroutine =
@@ -57,7 +57,7 @@ unsafe extern "C-unwind" fn yields(_object: *mut c_void, _n: usize) -> usize {
 /// The return address of the safepoint that is left out, and what a scan says of a goroutine that
 /// stands at the bottom of a recursion.
 fn scan_without(left_out: usize) -> Option<(usize, Option<WalkError>)> {
-    let mut compiler = jit::Compiler::default();
+    let mut compiler = Compiler::default();
     let rec = compiler.recursion(yields, 16, false);
     let entry = compiler.entry(rec);
     let (program, mut region) = compiler.place();
@@ -89,8 +89,8 @@ unsafe extern "C-unwind" fn nothing(_object: *mut c_void, _n: usize) -> usize {
 
 #[test]
 fn a_goroutine_that_has_yielded_by_itself_is_scanned() {
-    const DEPTH: u64 = 20;
-    let mut compiler = jit::Compiler::default();
+    const DEPTH: usize = 20;
+    let mut compiler = Compiler::default();
     let rec = compiler.recursion(nothing, 0, true);
     let entry = compiler.entry(rec);
     let (program, region) = compiler.place();
@@ -99,5 +99,5 @@ fn a_goroutine_that_has_yielded_by_itself_is_scanned() {
     scan_when_it_yields(region, program.address(entry), frames, Arc::clone(&roots) as _)
         .expect("a stack that can be walked");
     let found = roots.0.lock().iter().filter(|root| **root == &raw const object as usize).count();
-    assert!(found as u64 > DEPTH, "{found}");
+    assert!(found > DEPTH, "{found}");
 }

@@ -1,7 +1,7 @@
 //! Many goroutines of compiled code on several threads, parking, yielding and ending, while cycles
 //! scan their stacks.
 
-use jit::Embedder;
+use compiler::{Embedder, rec_result};
 use limits::Watch;
 use parking_lot::{Condvar, Mutex};
 use stackmark_stack::scheduler::Scheduler;
@@ -17,14 +17,14 @@ use std::thread;
 use std::time::Duration;
 
 /// Every root is one of these objects.
-struct Objects(Vec<u64>, AtomicU64);
+struct Objects(Vec<usize>, AtomicU64);
 
 impl RootSink for Objects {
     fn roots(&self, words: &[usize]) {
         let range = self.0.as_ptr_range();
         for &word in words {
             // Arguments of goroutines are roots too, in a table of their own.
-            if range.contains(&(word as *const u64)) {
+            if range.contains(&(word as *const usize)) {
                 self.1.fetch_add(1, Relaxed);
             }
         }
@@ -65,13 +65,13 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
 }
 
 /// What a test has: the arguments of its goroutines, where their results appear.
-struct Arguments(Vec<[u64; 3]>);
+struct Arguments(Vec<[usize; 3]>);
 
 fn run(threads: usize, goroutines: usize, config: Config) -> Arc<Runtime> {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock();
     let code = Arc::new(Code::new());
-    let compiled = jit::compile(&code, bottom, 16);
+    let compiled = compiler::compile(&code, bottom, 16);
     let runtime = Runtime::new(config, code, Box::new(Embedder)).expect("the assembly's frames");
     let objects = Arc::new(Objects((0..64).collect(), AtomicU64::new(0)));
     let mut cycles = CycleDriver::new(&runtime, objects.clone()).expect("one collector");
@@ -87,7 +87,7 @@ fn run(threads: usize, goroutines: usize, config: Config) -> Arc<Runtime> {
     );
     let mut arguments = Arguments(
         (0..goroutines)
-            .map(|i| [(i % 90) as u64, &raw const objects.0[i % 64] as u64, u64::MAX])
+            .map(|i| [i % 90, &raw const objects.0[i % 64] as usize, usize::MAX])
             .collect(),
     );
     // All are there before the threads start: from then on "nothing to do" means that all have
@@ -141,8 +141,8 @@ fn run(threads: usize, goroutines: usize, config: Config) -> Arc<Runtime> {
     assert!(collecting.join().expect("no panic") > 0);
     running.stop();
     for (i, [n, object, result]) in arguments.0.iter().enumerate() {
-        let read = (object - objects.0.as_ptr() as u64) / 8;
-        assert_eq!(*result, n * (n + 1) / 2 + read * n, "goroutine {i}");
+        let read = (object - objects.0.as_ptr() as usize) / size_of::<usize>();
+        assert_eq!(*result, rec_result(*n, read, 0), "goroutine {i}");
     }
     drop(compiled);
     runtime
@@ -192,12 +192,12 @@ unsafe extern "C-unwind" fn yields(_object: *mut c_void, _n: usize) -> usize {
 fn goroutines_that_run_while_others_are_rescanned_leave_few_for_the_end_however_many_they_are() {
     const GOROUTINES: usize = 200;
     let code = Arc::new(Code::new());
-    let compiled = jit::compile(&code, yields, 16);
+    let compiled = compiler::compile(&code, yields, 16);
     let runtime =
         Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
     let objects = Arc::new(Objects((0..64).collect(), AtomicU64::new(0)));
     let mut cycles = CycleDriver::new(&runtime, objects.clone()).expect("one collector");
-    let mut arguments = vec![[30, &raw const objects.0[7] as u64, u64::MAX]; GOROUTINES];
+    let mut arguments = vec![[30, &raw const objects.0[7] as usize, usize::MAX]; GOROUTINES];
     let machine = Machine::attach(&runtime).expect("a fresh thread");
     let mut goroutines: Vec<_> = arguments
         .iter_mut()
@@ -263,14 +263,14 @@ unsafe extern "C-unwind" fn meets(_object: *mut c_void, _n: usize) -> usize {
 #[test]
 fn threads_give_their_processors_to_a_collector_and_come_back() {
     let code = Arc::new(Code::new());
-    let compiled = jit::compile(&code, meets, 16);
+    let compiled = compiler::compile(&code, meets, 16);
     let runtime =
         Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
     let scheduler = Scheduler::new(&runtime, 2, Box::new(|| {}));
     // As many as the machine has, so that one thread must sleep.
     runtime.reserve_processors(thread::available_parallelism().map_or(1, usize::from));
-    let object = 5u64;
-    let mut arguments = vec![[0, &raw const object as u64, u64::MAX]; 500];
+    let object = 5_usize;
+    let mut arguments = vec![[0, &raw const object as usize, usize::MAX]; 500];
     TURNS_TO_GO.store(arguments.len() - 2, SeqCst);
     for argument in &mut arguments {
         // SAFETY: compiled code that keeps the contracts; the argument outlives it.
@@ -292,10 +292,10 @@ fn threads_give_their_processors_to_a_collector_and_come_back() {
 }
 
 /// What the goroutines of the next test are: the numbers that their objects hold.
-const FIRST: u64 = 0;
-const LOCAL: u64 = 1;
-const LATE: u64 = 2;
-static ROLES: [u64; 3] = [FIRST, LOCAL, LATE];
+const FIRST: usize = 0;
+const LOCAL: usize = 1;
+const LATE: usize = 2;
+static ROLES: [usize; 3] = [FIRST, LOCAL, LATE];
 static LOCALS: Mutex<Vec<Arc<Goroutine>>> = Mutex::new(Vec::new());
 static FIRST_RUNS: AtomicBool = AtomicBool::new(false);
 static LATE_IS_QUEUED: AtomicBool = AtomicBool::new(false);
@@ -307,7 +307,7 @@ unsafe extern "C-unwind" fn takes_its_role(object: *mut c_void, _n: usize) -> us
     // SAFETY: used within this function alone, which owns nothing when it yields.
     let caller = unsafe { Caller::current() };
     // SAFETY: each goroutine's object is one of `ROLES`.
-    match unsafe { *object.cast::<u64>() } {
+    match unsafe { *object.cast::<usize>() } {
         LATE => {
             BEFORE_LATE.store(YIELDED.load(SeqCst), SeqCst);
             return 0;
@@ -337,12 +337,12 @@ fn await_flag(flag: &AtomicBool) {
 #[test]
 fn goroutines_that_yield_do_not_keep_one_of_the_shared_queue_waiting() {
     let code = Arc::new(Code::new());
-    let compiled = jit::compile(&code, takes_its_role, 16);
+    let compiled = compiler::compile(&code, takes_its_role, 16);
     let runtime =
         Runtime::new(Config::default(), code, Box::new(Embedder)).expect("the assembly's frames");
-    let mut arguments = [FIRST, LATE].map(|role| [0, &raw const ROLES[role as usize] as u64, 0]);
-    let mut locals = vec![[0, &raw const ROLES[LOCAL as usize] as u64, 0]; 50];
-    let mut spawn = |argument: &mut [u64; 3]| {
+    let mut arguments = [FIRST, LATE].map(|role| [0, &raw const ROLES[role] as usize, 0]);
+    let mut locals = vec![[0, &raw const ROLES[LOCAL] as usize, 0]; 50];
+    let mut spawn = |argument: &mut [usize; 3]| {
         // SAFETY: compiled code that keeps the contracts; the argument outlives it.
         unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory")
     };

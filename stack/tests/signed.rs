@@ -3,7 +3,7 @@
 // Other processors do not sign.
 #![cfg(target_arch = "aarch64")]
 
-use jit::{Compiler, Embedder, Ignoring};
+use compiler::{Compiler, Embedder, Ignoring, rec_result};
 use parking_lot::Mutex;
 use stackmark_stack::unwind::Code;
 use stackmark_stack::{
@@ -55,23 +55,23 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
 }
 
 /// Recurses `n` deep in signed code, and checks the sum that comes back.
-fn recurse(config: Config, n: u64, pad: u32) -> Arc<Runtime> {
+fn recurse(config: Config, n: usize, pad: u32) -> Arc<Runtime> {
     let code = Arc::new(Code::new());
-    let compiled = jit::compile_by(Compiler::signing(), &code, bottom, pad);
+    let compiled = compiler::compile_by(Compiler::signing(), &code, bottom, pad);
     // SAFETY: the function's code is readable.
     let begins_with = unsafe { (compiled.address("rec") as *const u32).read() };
     assert_eq!(begins_with, SIGN, "the code signs");
     let runtime = Runtime::new(config, code, Box::new(Embedder)).expect("the assembly's frames");
     let cycles = CycleDriver::new(&runtime, Arc::new(Ignoring)).expect("one collector");
     *CYCLES.lock() = Some(cycles);
-    let object = Box::new(7_u64);
-    let mut argument = [n, &raw const *object as u64, 0];
+    let object = Box::new(7_usize);
+    let mut argument = [n, &raw const *object as usize, 0];
     let machine = Machine::attach(&runtime).expect("a fresh thread");
     // SAFETY: the entry is compiled code that keeps the contracts.
     let goroutine =
         unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) }.expect("memory");
     assert!(matches!(machine.run(goroutine), Left::Exited));
-    assert_eq!(argument[2], n * (n + 1) / 2 + 7 * n);
+    assert_eq!(argument[2], rec_result(n, *object, 0));
     *CYCLES.lock() = None;
     drop(machine);
     runtime
@@ -104,8 +104,8 @@ fn signed_stacks_have_barriers_and_move() {
             let run = recurse(config, n, pad);
             let counters = run.counters();
             // All frames but the innermost, the entry's and the two that the assembly makes.
-            assert_eq!(counters.hit.load(Relaxed), n + 1, "{counters:?}");
-            assert!(counters.removed.load(Relaxed) > n, "{counters:?}");
+            assert_eq!(counters.hit.load(Relaxed), n as u64 + 1, "{counters:?}");
+            assert!(counters.removed.load(Relaxed) > n as u64, "{counters:?}");
         }
     }
 }
@@ -137,7 +137,7 @@ fn a_jump_to_compiled_code_without_a_landing_pad_is_refused() {
         eprintln!("skipped: this processor does not check jumps");
         return;
     }
-    let compiled = jit::compile_by(Compiler::signing(), &Arc::new(Code::new()), bottom, 0);
+    let compiled = compiler::compile_by(Compiler::signing(), &Arc::new(Code::new()), bottom, 0);
     let address = compiled.address("rec") + size_of::<u32>();
     // SAFETY: a handler of this type; one that is all zeros is right before it is filled.
     unsafe {

@@ -5,8 +5,8 @@
 //! The processor traps behind each instruction of a goroutine's thread. The calls and returns so
 //! far tell where the thread must return to. A trace from the trap must find just that; in the
 //! assembly libgcc's unwinder must, too.
-// Only this processor traps behind each instruction without a debugger.
-#![cfg(target_arch = "x86_64")]
+// Only these processors trap behind each instruction without a debugger.
+#![cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 
 use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
+use compiler::rec_result;
 use parking_lot::Mutex;
 use stackmark_stack::asm::{self, barrier, layout::GoroutineHeader};
 use stackmark_stack::unwind::{
@@ -25,7 +26,8 @@ use stackmark_stack::{
 };
 
 /// The flag in `rflags` that makes the processor trap.
-const TRAP: i64 = 1 << 8;
+const TRAP: libc::greg_t = 1 << 8;
+const WORD: usize = size_of::<usize>();
 /// Of native instructions, which are many and all alike, so few are looked at.
 const NATIVE_SHARE: u64 = 61;
 
@@ -282,12 +284,12 @@ impl Stepper {
     ) {
         let pool = barrier::pool();
         let returns = &mut self.returns[self.side];
-        if sp == old_sp.wrapping_sub(8) && (2..=8).contains(&top.wrapping_sub(old_pc)) {
+        if sp == old_sp.wrapping_sub(WORD) && (2..=8).contains(&top.wrapping_sub(old_pc)) {
             // A call of a stub is none of the program's: it stands for the return that led there.
             if !pool.contains(&old_pc) {
                 returns.push(top);
             }
-        } else if sp == old_sp.wrapping_add(8) && pc == old_top && !pool.contains(&pc) {
+        } else if sp == old_sp.wrapping_add(WORD) && pc == old_top && !pool.contains(&pc) {
             let expected = returns.pop();
             if expected != Some(pc) {
                 self.fail(Failure {
@@ -431,7 +433,7 @@ enum Bottom {
 static BACK: AtomicUsize = AtomicUsize::new(0);
 /// Whether the bottom yields.
 static YIELDS: AtomicBool = AtomicBool::new(false);
-static OBJECT: u64 = 7;
+static OBJECT: usize = 7;
 
 unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
     // SAFETY: used within this function alone.
@@ -452,7 +454,7 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
                 let back = std::mem::transmute::<usize, asm::ManagedFn>(back);
                 caller.callback(back, argument.as_mut_ptr() as usize).expect("no exception");
             });
-            assert_eq!(argument[3], 3 * 4 / 2 + 3 * 7);
+            assert_eq!(argument[3], rec_result(3, OBJECT, 0));
         }
     }
     0
@@ -488,14 +490,14 @@ fn run_to_the_end(machine: &Machine, mut goroutine: Arc<Goroutine>) -> u64 {
 }
 
 /// Runs a recursion of `n` calls on a goroutine and steps through all of it.
-fn step_through(config: Config, n: u64, what: Bottom) {
+fn step_through(config: Config, n: usize, what: Bottom) {
     let _one = ONE.lock();
     std::thread::spawn(move || {
         let code = Arc::new(Code::new());
         let compiled = if what == Bottom::Yields {
-            jit::compile_yielding(&code, bottom)
+            compiler::compile_yielding(&code, bottom)
         } else {
-            jit::compile(&code, bottom, 0)
+            compiler::compile(&code, bottom, 0)
         };
         YIELDS.store(what == Bottom::Yields, Relaxed);
         let runtime = Runtime::new(config, code.clone(), Box::new(Embedder));
@@ -503,7 +505,7 @@ fn step_through(config: Config, n: u64, what: Bottom) {
         let cycles = CycleDriver::new(&runtime, Arc::new(NoRoots)).expect("one collector");
         *CYCLES.lock().expect("no test panics with it") = Some(cycles);
         let machine = Machine::attach(&runtime).expect("a fresh thread");
-        let mut argument = [n, &raw const OBJECT as u64, 0];
+        let mut argument = [n, &raw const OBJECT as usize, 0];
         let mut spawn = || {
             let back = if what == Bottom::Callback { compiled.address("back") } else { 0 };
             BACK.store(back, Relaxed);
@@ -570,9 +572,15 @@ fn step_through(config: Config, n: u64, what: Bottom) {
             Some(format!("{}+{:#x}", function.name, failure.pc - function.range.start))
         });
         assert!(failure.is_none(), "in {name:?}: {failure:#x?}");
-        assert_eq!(argument[2], n * (n + 1) / 2 + 7 * n);
+        assert_eq!(argument[2], rec_result(n, OBJECT, 0));
         assert_eq!((yields, switches), if what == Bottom::Yields { (3, 6) } else { (0, 0) });
-        assert!(kinds[0] > 20 * n && kinds[1] > 50 * n && kinds[2] >= n, "{kinds:?}");
+        assert!(
+            {
+                let n = n as u64;
+                kinds[0] > 20 * n && kinds[1] > 50 * n && kinds[2] >= n
+            },
+            "{kinds:?}"
+        );
         drop(alternate);
     })
     .join()

@@ -1,8 +1,7 @@
 //! Places of roots, for collectors that move objects. Objects move under compiled code, and each
 //! frame reads its object on its way back.
 
-use jit::Compiled;
-use jit::stackmark_cranelift::{INT, InstBuilder, REF, Start, types::I64};
+use compiler::{Compiled, Compiler, INT, REF, Start, rec_result};
 use stackmark_stack::asm::layout::GoroutineHeader;
 use stackmark_stack::handles::{Handle, Handles};
 use stackmark_stack::unwind::Code;
@@ -23,7 +22,9 @@ const OBJECTS: usize = 64;
 /// How often `sum` calls `rec`, and how deep that is.
 const SUMS: usize = 60;
 /// What stands where objects were.
-const GONE: u64 = 1 << 40;
+const GONE: usize = 1 << (usize::BITS - 12);
+/// The value of all objects.
+const VALUE: usize = 7;
 
 /// What the native function below the managed frames does, and returns.
 type Act = Box<dyn Fn(Caller<'_>) -> usize>;
@@ -77,7 +78,7 @@ impl RootSink for Words {
 struct World {
     runtime: Arc<Runtime>,
     compiled: Compiled,
-    spaces: [Vec<AtomicU64>; 2],
+    spaces: [Vec<AtomicUsize>; 2],
     /// The space that has the objects.
     current: AtomicUsize,
     cycles: Mutex<(CycleDriver, u64)>,
@@ -87,58 +88,44 @@ struct World {
 impl World {
     fn new(config: Config) -> Arc<World> {
         let code = Arc::new(Code::new());
-        let mut compiler = jit::Compiler::default();
+        let mut compiler = Compiler::default();
         let rec = compiler.recursion(bottom, 0, false);
-        // `work(goroutine, [n, object, result])` calls `rec(n, object)`.
-        let work = compiler.function("work", &[INT, INT], |f, module| {
-            f.enter(Start::Goroutine);
-            let argument = f.param(1);
-            let n = f.load_plain(I64, argument, 0);
-            let object = f.load_reference(argument, 8);
-            let result = jit::call(f, module, rec, &[n, object]);
-            f.store_plain(result, argument, 16);
-            f.return_(&[result]).expect("one result");
-        });
+        // `work(goroutine, [n, object, result])`. The argument is no object.
+        let work = compiler.named_entry("work", INT, rec);
         // `sum(goroutine, object)` adds up `rec(SUMS, object)`, SUMS times.
-        compiler.function("sum", &[INT, REF], |f, module| {
-            f.enter(Start::Goroutine);
+        compiler.function("sum", &[INT, REF], Start::Goroutine, |f| {
             let object = f.param(1);
-            let n = f.int(SUMS as i64);
+            let n = f.int(SUMS);
             let total = f.variable(INT);
             let zero = f.int(0);
-            f.def_var(total, zero);
+            f.set(total, zero);
             f.repeat(n, |f, _| {
-                let sum = jit::call(f, module, rec, &[n, object]);
-                let before = f.use_var(total);
-                let after = f.ins().iadd(before, sum);
-                f.def_var(total, after);
-                Ok(())
-            })
-            .expect("a loop");
-            let total = f.use_var(total);
-            f.return_(&[total]).expect("one result");
+                let sum = f.call(rec, &[n, object]);
+                let after = f.add(total, sum);
+                f.set(total, after);
+            });
+            f.return_(total);
         });
         // `twice(goroutine, object)` is deep once, and calls out once again.
-        compiler.function("twice", &[INT, REF], |f, module| {
-            f.enter(Start::Goroutine);
+        compiler.function("twice", &[INT, REF], Start::Goroutine, |f| {
             let object = f.param(1);
-            let [n, zero] = [SUMS * SUMS, 0].map(|n| f.int(n as i64));
-            let sum = jit::call(f, module, rec, &[n, object]);
-            let nothing = jit::call(f, module, rec, &[zero, object]);
-            let sum = f.ins().iadd(sum, nothing);
-            let value = f.load_plain(I64, object, 0);
-            let same = f.int(7);
-            let sum = f.ins().iadd(sum, value);
-            let sum = f.ins().isub(sum, same);
-            f.return_(&[sum]).expect("one result");
+            let [n, zero] = [SUMS * SUMS, 0].map(|n| f.int(n));
+            let sum = f.call(rec, &[n, object]);
+            let nothing = f.call(rec, &[zero, object]);
+            let sum = f.add(sum, nothing);
+            let value = f.load(object, 0);
+            let same = f.int(VALUE);
+            let sum = f.add(sum, value);
+            let sum = f.subtract(sum, same);
+            f.return_(sum);
         });
         let compiled = compiler.finish(work, &code);
         let host = Box::new(Hearing::default());
         let runtime = Runtime::new(config, code, host).expect("the assembly's frames");
         let words = Arc::new(Words::default());
         let cycles = CycleDriver::new(&runtime, words.clone()).expect("one collector");
-        let space = |value| (0..2 * OBJECTS).map(|_| AtomicU64::new(value)).collect();
-        let spaces = [space(7), space(GONE)];
+        let space = |value| (0..2 * OBJECTS).map(|_| AtomicUsize::new(value)).collect();
+        let spaces = [space(VALUE), space(GONE)];
         let (current, cycles) = (AtomicUsize::new(0), Mutex::new((cycles, 0)));
         Arc::new(World { runtime, compiled, spaces, current, cycles, words })
     }
@@ -197,9 +184,9 @@ impl World {
     }
 
     /// Runs `work` on this thread.
-    fn work(&self, n: u64) {
+    fn work(&self, n: usize) {
         let machine = Machine::attach(&self.runtime).expect("this thread is not attached");
-        let mut argument = [n, self.object(3) as u64, 0];
+        let mut argument = [n, self.object(3), 0];
         let words = Word::Plain(argument.as_mut_ptr() as usize);
         // SAFETY: the entry is compiled code that keeps the contracts, and its argument outlives
         // the run.
@@ -208,7 +195,7 @@ impl World {
         while let Left::Yielded(yielded) = machine.run(goroutine) {
             goroutine = yielded;
         }
-        assert_eq!(argument[2], n * (n + 1) / 2 + 7 * n);
+        assert_eq!(argument[2], rec_result(n, VALUE, 0));
     }
 
     /// A goroutine that will call `sum`. The caller counts as running.
@@ -221,12 +208,12 @@ impl World {
 
     /// Checks that so many goroutines have called `sum`, each rightly.
     fn check_sums(&self, count: usize) {
-        let right = SUMS * (SUMS * (SUMS + 1) / 2 + 7 * SUMS);
+        let right = SUMS * rec_result(SUMS, VALUE, 0);
         assert_eq!(*self.host().results.lock().expect("no panic"), vec![right; count]);
     }
 
     /// Runs `work` on a thread of its own, with `act` below `n` managed frames.
-    fn with_act(self: &Arc<World>, n: u64, act: impl Fn(Caller<'_>) + Send + 'static) {
+    fn with_act(self: &Arc<World>, n: usize, act: impl Fn(Caller<'_>) + Send + 'static) {
         let world = self.clone();
         let thread = thread::spawn(move || {
             ACT.set(Some(Box::new(move |caller| {
@@ -260,14 +247,14 @@ fn in_mode(barriers: BarrierMode) -> Config {
 
 #[test]
 fn objects_move_under_a_deep_stack() {
-    const N: u64 = 5000;
+    const N: usize = 5000;
     for mode in MODES {
         let world = World::new(in_mode(mode));
         let inner = world.clone();
         world.with_act(N, move |caller| {
             for _ in 0..3 {
                 let places = caller.foreign(|| inner.cycle_that_moves());
-                assert!(places as u64 >= N, "{mode}: {places} places");
+                assert!(places >= N, "{mode}: {places} places");
             }
         });
         assert_eq!(world.words.0.load(SeqCst), 0, "{mode}: a cycle of places gives no word");
@@ -276,14 +263,14 @@ fn objects_move_under_a_deep_stack() {
 
 #[test]
 fn a_short_cycle_gives_the_places_of_what_has_run_since() {
-    const N: u64 = 5000;
+    const N: usize = 5000;
     for mode in [BarrierMode::Incremental, BarrierMode::EveryFrame] {
         let world = World::new(in_mode(mode));
         let inner = world.clone();
         world.with_act(N, move |caller| {
             let places = |scope| {
                 caller.foreign(|| {
-                    inner.cycle(scope, NextCycle::MayBeShort, |stopped| all(stopped).len() as u64)
+                    inner.cycle(scope, NextCycle::MayBeShort, |stopped| all(stopped).len())
                 })
             };
             assert!(places(ScanScope::Whole) >= N, "{mode}");
@@ -292,14 +279,14 @@ fn a_short_cycle_gives_the_places_of_what_has_run_since() {
                 assert!(short < N / 50, "{mode}: {short} places");
             }
             // What was left out then is there again, and can be moved.
-            assert!(caller.foreign(|| inner.cycle_that_moves()) as u64 >= N, "{mode}");
+            assert!(caller.foreign(|| inner.cycle_that_moves()) >= N, "{mode}");
         });
     }
 }
 
 #[test]
 fn several_threads_share_the_places_of_one_stack() {
-    const N: u64 = 20_000;
+    const N: usize = 20_000;
     let world = World::new(in_mode(BarrierMode::Incremental));
     let inner = world.clone();
     world.with_act(N, move |caller| {
@@ -308,16 +295,16 @@ fn several_threads_share_the_places_of_one_stack() {
                 let slots = Mutex::new(Vec::new());
                 let to = |more: &[RootSlot]| slots.lock().unwrap().extend_from_slice(more);
                 stopped.begin_slots(&to).expect("a true stack");
-                let left = AtomicU64::new(N - slots.lock().unwrap().len() as u64);
+                let left = AtomicUsize::new(N - slots.lock().unwrap().len());
                 let stopped = &*stopped;
                 thread::scope(|scope| {
                     for _ in 0..4 {
                         scope.spawn(|| {
                             let more = |slots: &[RootSlot]| {
-                                left.fetch_sub(slots.len() as u64, SeqCst);
+                                left.fetch_sub(slots.len(), SeqCst);
                                 to(slots);
                             };
-                            while left.load(SeqCst) as i64 > 0 {
+                            while left.load(SeqCst) as isize > 0 {
                                 stopped.visit_slots(&more).expect("a true stack");
                             }
                         });
@@ -667,7 +654,7 @@ fn stacks_shrink_in_a_stopped_world_when_they_are_asked_to() {
     assert!(shrunk() > 0);
     assert!(matches!(machine.run(goroutine), Left::Exited));
     let n = SUMS * SUMS;
-    assert_eq!(world.host().results.lock().expect("no panic")[1..], [n * (n + 1) / 2 + 7 * n]);
+    assert_eq!(world.host().results.lock().expect("no panic")[1..], [rec_result(n, VALUE, 0)]);
 }
 
 #[test]

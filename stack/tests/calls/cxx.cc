@@ -4,7 +4,7 @@
 #include <stdexcept>
 
 extern "C" {
-std::atomic<uint64_t> destroyed{0};
+std::atomic<uintptr_t> destroyed{0};
 }
 
 namespace {
@@ -13,15 +13,15 @@ struct Counted {
 };
 }
 
-extern "C" uint64_t call_through_destructor(uint64_t (*f)(void *), void *argument) {
+extern "C" uintptr_t call_through_destructor(uintptr_t (*f)(void *), void *argument) {
     Counted counted;
     return f(argument) + 1;
 }
 
-extern "C" uint64_t throw_runtime_error(const char *text) { throw std::runtime_error(text); }
+extern "C" uintptr_t throw_runtime_error(const char *text) { throw std::runtime_error(text); }
 
 // Catches what comes up, says so, and returns.
-extern "C" uint64_t catch_runtime_error(uint64_t (*f)(void *), void *argument) {
+extern "C" uintptr_t catch_runtime_error(uintptr_t (*f)(void *), void *argument) {
     try {
         return f(argument);
     } catch (const std::runtime_error &) {

@@ -8,11 +8,11 @@ use std::ffi::{CStr, c_char, c_void};
 
 /// Runs `f` in a foreign call and makes an exception that leaves it a landing in the youngest
 /// landing pad.
-fn guarded_native(s: &Setting, f: impl FnOnce() -> u64) -> usize {
+fn guarded_native(s: &Setting, f: impl FnOnce() -> usize) -> usize {
     // SAFETY: used here alone.
     let caller = unsafe { Caller::current() };
     match caller.catch_native(|| caller.foreign(f)) {
-        Ok(result) => result as usize,
+        Ok(result) => result,
         Err(exception) => {
             assert_eq!(caller.goroutine().status(), Status::Running);
             let length = exception.to_string().len();
@@ -41,7 +41,7 @@ fn quietly<R>(f: impl FnOnce() -> R) -> R {
 #[test]
 fn a_stack_that_an_uncaught_exception_crosses_does_not_move() {
     /// A destructor that calls back into managed code, so many frames deep.
-    struct CallsBack<'s>(&'s Setting, u64);
+    struct CallsBack<'s>(&'s Setting, usize);
     impl Drop for CallsBack<'_> {
         fn drop(&mut self) {
             // SAFETY: used here alone.
@@ -78,7 +78,7 @@ fn a_rust_panic_becomes_what_the_host_makes_of_it() {
                 guarded_native(&s, || panic!("expected"))
             })
         });
-        assert_eq!(result, landed_result(["expected".len() as u64, 1]));
+        assert_eq!(result, landed_result(["expected".len(), 1]));
         assert!(!std::thread::panicking(), "the panic counts as caught");
         s.check_at_end();
     }
@@ -99,7 +99,7 @@ fn a_rust_panic_crosses_callbacks_and_managed_frames() {
                 })
             })
         });
-        assert_eq!(result, landed_result(["expected too".len() as u64, 1]));
+        assert_eq!(result, landed_result(["expected too".len(), 1]));
         let counters = s.runtime.counters();
         use std::sync::atomic::Ordering::Relaxed;
         let [placed, hit, left] =
@@ -112,7 +112,7 @@ fn a_rust_panic_crosses_callbacks_and_managed_frames() {
 #[test]
 fn a_cxx_exception_is_caught_named_and_deleted() {
     let Some(library) = Library::load("cxx.cc") else { return };
-    type Throw = unsafe extern "C-unwind" fn(*const c_char) -> u64;
+    type Throw = unsafe extern "C-unwind" fn(*const c_char) -> usize;
     // SAFETY: the function's type in cxx.cc.
     let throw = unsafe {
         std::mem::transmute::<*mut c_void, Throw>(library.function("throw_runtime_error"))
@@ -146,11 +146,11 @@ fn a_cxx_exception_is_caught_named_and_deleted() {
 #[test]
 fn a_cxx_exception_thrown_in_a_callback_is_caught_by_the_cxx_code_that_called_out() {
     let Some(library) = Library::load("cxx.cc") else { return };
-    type Throw = unsafe extern "C-unwind" fn(*const c_char) -> u64;
+    type Throw = unsafe extern "C-unwind" fn(*const c_char) -> usize;
     type Catch = unsafe extern "C-unwind" fn(
-        unsafe extern "C-unwind" fn(*mut c_void) -> u64,
+        unsafe extern "C-unwind" fn(*mut c_void) -> usize,
         *mut c_void,
-    ) -> u64;
+    ) -> usize;
     // SAFETY: the functions' types in cxx.cc.
     let (throw, catch) = unsafe {
         let throw = library.function("throw_runtime_error");
@@ -161,13 +161,13 @@ fn a_cxx_exception_thrown_in_a_callback_is_caught_by_the_cxx_code_that_called_ou
         )
     };
     struct Context<'s>(&'s Setting, Throw);
-    unsafe extern "C-unwind" fn back(context: *mut c_void) -> u64 {
+    unsafe extern "C-unwind" fn back(context: *mut c_void) -> usize {
         // SAFETY: the test passes its own.
         let Context(s, throw) = unsafe { &*(context as *const Context<'_>) };
         s.call_back_to("inner_unguarded", 12, &|_| {
             s.scan();
             // SAFETY: it takes a C string.
-            unsafe { throw(c"up".as_ptr()) as usize }
+            unsafe { throw(c"up".as_ptr()) }
         })
     }
     for config in configs() {
@@ -181,7 +181,7 @@ fn a_cxx_exception_thrown_in_a_callback_is_caught_by_the_cxx_code_that_called_ou
             let result = caller.foreign(|| unsafe { catch(back, context as *mut c_void) });
             assert_eq!(caller.goroutine().status(), Status::Running);
             assert!(!caller.goroutine().in_callback());
-            result as usize
+            result
         });
         assert_eq!(result, guarded_result(rec_result(6, 77)));
         s.check_at_end();

@@ -7,7 +7,7 @@ use stackmark_stack::scheduler::{Scheduler, Threads};
 use stackmark_stack::{Caller, LibCall, Status, Word};
 use std::ffi::c_void;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Waits until it is opened.
 #[derive(Default)]
@@ -28,7 +28,7 @@ impl Door {
 }
 
 /// Runs goroutines under a scheduler until all have ended.
-fn scheduled(s: &Setting, threads: usize, goroutines: &[(u64, crate::Act<'_>)]) -> Vec<u64> {
+fn scheduled(s: &Setting, threads: usize, goroutines: &[(usize, crate::Act<'_>)]) -> Vec<usize> {
     let idle = Arc::new(Door::default());
     let at_idle = idle.clone();
     let scheduler = Scheduler::new(&s.runtime, threads, Box::new(move || at_idle.open()));
@@ -36,7 +36,7 @@ fn scheduled(s: &Setting, threads: usize, goroutines: &[(u64, crate::Act<'_>)]) 
     let mut arguments: Vec<_> = objects
         .iter()
         .zip(goroutines)
-        .map(|(object, (n, _))| [*n, &raw const *object as u64, u64::MAX])
+        .map(|(object, (n, _))| [*n, &raw const *object as usize, usize::MAX])
         .collect();
     for argument in &mut arguments {
         // SAFETY: compiled code that keeps the contracts; the argument outlives it.
@@ -68,7 +68,7 @@ fn a_foreign_call_that_lasts_does_not_keep_the_other_goroutines_of_its_thread() 
         // SAFETY: nothing here owns anything; the native function ends here.
         unsafe { Caller::current().yield_now(0) }
     };
-    let mut goroutines: Vec<(u64, crate::Act<'_>)> = vec![(5, &waits)];
+    let mut goroutines: Vec<(usize, crate::Act<'_>)> = vec![(5, &waits)];
     goroutines.extend([(3, &runs as crate::Act<'_>); 10]);
     let results = scheduled(&s, 1, &goroutines);
     assert_eq!(results[0], guarded_result(rec_result(5, 1)));
@@ -84,7 +84,7 @@ fn a_goroutine_parked_in_a_callback_does_not_keep_the_other_goroutines_of_its_th
     let parks = |_: &Object<'_>| {
         // SAFETY: used here alone.
         let caller = unsafe { Caller::current() };
-        let result = caller.foreign(|| {
+        caller.foreign(|| {
             let here = thread();
             let result = s.call_back(2, &|_| {
                 let queue = parked.lock();
@@ -96,8 +96,7 @@ fn a_goroutine_parked_in_a_callback_does_not_keep_the_other_goroutines_of_its_th
             });
             assert_eq!(thread(), here, "C code goes on on its own thread");
             result
-        });
-        result as usize
+        })
     };
     let wakes = |_: &Object<'_>| {
         // SAFETY: used here alone.
@@ -154,7 +153,7 @@ fn a_thread_that_ends_in_a_foreign_call_is_replaced() {
     let runs = |_: &Object<'_>| 2;
     let results = scheduled(&s, 1, &[(5, &ends), (3, &runs), (5, &ends), (3, &runs)]);
     let ran = guarded_result(rec_result(3, 2));
-    assert_eq!(results, [u64::MAX, ran, u64::MAX, ran]);
+    assert_eq!(results, [usize::MAX, ran, usize::MAX, ran]);
     // The last thread is detached a moment after its scheduler has seen its end.
     while s.runtime.live_goroutines() > 0 {
         std::thread::yield_now();
@@ -277,7 +276,7 @@ fn go_8771_results_are_written_to_where_the_stack_is_after_a_callback() {
     // top.
     for config in configs() {
         let s = Setting::new(config);
-        let slot = AtomicU64::new(0);
+        let slot = AtomicUsize::new(0);
         s.run(2, &|_| {
             // SAFETY: used here alone.
             let caller = unsafe { Caller::current() };
@@ -292,7 +291,7 @@ fn go_8771_results_are_written_to_where_the_stack_is_after_a_callback() {
             let now = address.wrapping_add(moved);
             assert_eq!(now, header(caller.goroutine()).sched.sp.load(Relaxed));
             // SAFETY: the word lies in the stack as it is now.
-            slot.store(unsafe { *(now as *const u64) }, Relaxed);
+            slot.store(unsafe { *(now as *const usize) }, Relaxed);
             0
         });
         assert_ne!(slot.load(Relaxed), 0);
@@ -309,7 +308,7 @@ fn go_8696_callbacks_succeed_with_every_amount_of_free_stack() {
         let result = s.run(n, &|_| {
             // SAFETY: used here alone.
             let caller = unsafe { Caller::current() };
-            caller.foreign(|| s.call_back(n % 7, &|_| 1)) as usize
+            caller.foreign(|| s.call_back(n % 7, &|_| 1))
         });
         assert_eq!(result, guarded_result(rec_result(n, guarded_result(rec_result(n % 7, 1)))));
     }

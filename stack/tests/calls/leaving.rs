@@ -6,7 +6,9 @@ use parking_lot::Mutex;
 use stackmark_stack::{Caller, Goroutine, Status, UnwindToError};
 use std::ffi::c_void;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+const WORD: usize = size_of::<usize>();
 
 #[test]
 fn a_landing_pad_gets_its_values_and_its_callee_saved_registers() {
@@ -30,7 +32,7 @@ fn a_landing_pad_gets_its_values_and_its_callee_saved_registers() {
 
 #[test]
 fn the_world_stops_while_a_goroutine_looks_for_the_frame_that_it_leaves_others_for() {
-    const FRAMES: u64 = 200_000;
+    const FRAMES: usize = 200_000;
     let s = Setting::new(configs()[0].clone());
     let (runtime, leaving) = (s.runtime.clone(), Mutex::new(None::<Arc<Goroutine>>));
     let (seen, over) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -94,7 +96,7 @@ fn a_frame_that_does_not_exist_is_an_error_and_nothing_changes() {
         unsafe {
             let caller = Caller::current();
             let (depth, pad) = s.pads(caller)[0];
-            for wrong in [depth + 8, depth - 8, 0, 1 << 40] {
+            for wrong in [depth + WORD, depth - WORD, 0, usize::MAX / 4] {
                 let error = caller.unwind_to(wrong, pad, [0, 0]);
                 assert!(
                     matches!(error, UnwindToError::NoFrame { depth, .. } if depth == wrong),
@@ -116,7 +118,7 @@ fn a_frame_that_does_not_exist_is_an_error_and_nothing_changes() {
 }
 
 /// Counts its own end.
-struct Dropped<'a>(&'a AtomicU64);
+struct Dropped<'a>(&'a AtomicUsize);
 
 impl Drop for Dropped<'_> {
     fn drop(&mut self) {
@@ -126,7 +128,7 @@ impl Drop for Dropped<'_> {
 
 /// Calls back `depth` times, one inside the other, and leaves all of it from the innermost for
 /// landing pad `pad`.
-fn nest(s: &Setting, depth: u64, pad: usize, dropped: &AtomicU64) -> usize {
+fn nest(s: &Setting, depth: usize, pad: usize, dropped: &AtomicUsize) -> usize {
     if depth == 0 {
         s.scan();
         s.leave_to(pad, [3, 4]);
@@ -135,7 +137,7 @@ fn nest(s: &Setting, depth: u64, pad: usize, dropped: &AtomicU64) -> usize {
     let caller = unsafe { Caller::current() };
     let _counted = Dropped(dropped);
     let act = move |_: &Object<'_>| nest(s, depth - 1, pad, dropped);
-    caller.foreign(|| s.call_back(5, &act)) as usize
+    caller.foreign(|| s.call_back(5, &act))
 }
 
 #[test]
@@ -143,14 +145,14 @@ fn callbacks_are_left_and_native_destructors_run() {
     for config in configs() {
         let s = Setting::new(config);
         for depth in 0..4 {
-            let dropped = AtomicU64::new(0);
+            let dropped = AtomicUsize::new(0);
             // The outermost landing pad: every callback is left.
-            let result = s.run(2, &|_| nest(&s, depth, depth as usize, &dropped));
+            let result = s.run(2, &|_| nest(&s, depth, depth, &dropped));
             assert_eq!(result, landed_result([3, 4]), "{depth} callbacks");
             assert_eq!(dropped.load(Relaxed), depth);
         }
         // A landing pad inside of a callback: the frames older than it return as ever.
-        let dropped = AtomicU64::new(0);
+        let dropped = AtomicUsize::new(0);
         let result = s.run(2, &|_| nest(&s, 3, 1, &dropped));
         let returns = |inner| guarded_result(rec_result(5, inner));
         let expected = guarded_result(rec_result(2, returns(landed_result([3, 4]))));
@@ -168,8 +170,8 @@ fn callbacks_are_left_while_a_profiler_knows_the_images() {
         s.runtime.code().refresh_images();
         s.runtime.code().snapshot().read_images().expect("the CFI of this process");
         for depth in 0..4 {
-            let dropped = AtomicU64::new(0);
-            let result = s.run(2, &|_| nest(&s, depth, depth as usize, &dropped));
+            let dropped = AtomicUsize::new(0);
+            let result = s.run(2, &|_| nest(&s, depth, depth, &dropped));
             assert_eq!(
                 (result, dropped.load(Relaxed)),
                 (landed_result([3, 4]), depth),
@@ -186,7 +188,7 @@ fn go_8588_a_hundred_thousand_recoveries_across_a_callback_lose_nothing() {
     let machine = stackmark_stack::Machine::attach(&s.runtime).expect("a fresh thread");
     let stack = AtomicUsize::new(0);
     let round = || {
-        let dropped = AtomicU64::new(0);
+        let dropped = AtomicUsize::new(0);
         let result = s.run_on(&machine, 1, &|_| {
             // The system stack begins where it began the last time.
             stack.store(stackmark_stack::asm::stack_pointer(), Relaxed);
@@ -213,17 +215,17 @@ fn go_8588_a_hundred_thousand_recoveries_across_a_callback_lose_nothing() {
 fn cxx_destructors_run_when_frames_are_left() {
     let Some(library) = Library::load("cxx.cc") else { return };
     type CallThrough = unsafe extern "C-unwind" fn(
-        unsafe extern "C-unwind" fn(*mut c_void) -> u64,
+        unsafe extern "C-unwind" fn(*mut c_void) -> usize,
         *mut c_void,
-    ) -> u64;
+    ) -> usize;
     // SAFETY: the function's type in cxx.cc.
     let (call_through, destroyed) = unsafe {
         let f = library.function("call_through_destructor");
-        let count = library.function("destroyed") as *const AtomicU64;
+        let count = library.function("destroyed") as *const AtomicUsize;
         (std::mem::transmute::<*mut c_void, CallThrough>(f), &*count)
     };
     struct Through<'s>(&'s Setting);
-    unsafe extern "C-unwind" fn back(through: *mut c_void) -> u64 {
+    unsafe extern "C-unwind" fn back(through: *mut c_void) -> usize {
         // SAFETY: the test passes its own.
         let s = unsafe { &*(through as *const Through<'_>) }.0;
         s.call_back(4, &|_| {
@@ -240,7 +242,6 @@ fn cxx_destructors_run_when_frames_are_left() {
             let through = Through(&s);
             // SAFETY: the C++ function calls back with what it is given.
             caller.foreign(|| unsafe { call_through(back, (&raw const through).cast_mut().cast()) })
-                as usize
         });
         assert_eq!(result, landed_result([8, 9]));
         assert_eq!(destroyed.load(Relaxed), before + 1);

@@ -1,6 +1,6 @@
 //! Calls out of managed code and callbacks into it: frames left for a recover, native exceptions,
 //! foreign calls, threads that the runtime has never seen. The managed code is compiled by the
-//! small compiler in `jit`.
+//! small compiler in `tests/compiler`.
 
 mod exceptions;
 mod foreign;
@@ -12,7 +12,7 @@ mod scanning;
 mod stack_writes;
 mod threads;
 
-use jit::{Embedder, Ignoring};
+use compiler::{Compiled, Compiler, Embedder, Ignoring, KEPT};
 use parking_lot::Mutex;
 use stackmark_stack::asm::{ManagedFn, layout::GoroutineHeader};
 use stackmark_stack::unwind::Code;
@@ -33,14 +33,18 @@ pub(crate) type Act<'a> = &'a (dyn Fn(&Object<'_>) -> usize + Sync);
 /// after it.
 #[repr(C)]
 pub(crate) struct Object<'a> {
-    pub(crate) value: u64,
-    pub(crate) kept: [u64; 4],
+    pub(crate) value: usize,
+    pub(crate) kept: [usize; KEPT],
     pub(crate) act: Act<'a>,
 }
 
+/// The words of objects.
+const VALUE: usize = 7;
+const WORDS: [usize; KEPT] = [11, 13, 17, 19];
+
 impl<'a> Object<'a> {
     pub(crate) fn new(act: Act<'a>) -> Object<'a> {
-        Object { value: 7, kept: [11, 13, 17, 19], act }
+        Object { value: VALUE, kept: WORDS, act }
     }
 }
 
@@ -48,9 +52,9 @@ impl<'a> Object<'a> {
 #[repr(C)]
 pub(crate) struct Inner<'a> {
     goroutine: usize,
-    n: u64,
+    n: usize,
     object: *const Object<'a>,
-    result: u64,
+    result: usize,
 }
 
 unsafe extern "C-unwind" fn bottom(object: *mut c_void, _n: usize) -> usize {
@@ -60,24 +64,24 @@ unsafe extern "C-unwind" fn bottom(object: *mut c_void, _n: usize) -> usize {
 }
 
 /// What `rec` returns at depth `n` when the bottom returned `bottom`.
-pub(crate) fn rec_result(n: u64, bottom: u64) -> u64 {
-    n * (n + 1) / 2 + 7 * n + bottom
+pub(crate) fn rec_result(n: usize, bottom: usize) -> usize {
+    compiler::rec_result(n, VALUE, bottom)
 }
 
 /// What `guarded` returns when its call returned `result`.
-pub(crate) fn guarded_result(result: u64) -> u64 {
-    result + 11 + 13 + 17 + 19
+pub(crate) fn guarded_result(result: usize) -> usize {
+    compiler::guarded_result(WORDS, result)
 }
 
 /// What `guarded` returns when its landing pad got these.
-pub(crate) fn landed_result(values: [u64; 2]) -> u64 {
-    values[0] * 1000 + values[1] + 11 + 13 + 17 + 19
+pub(crate) fn landed_result(values: [usize; 2]) -> usize {
+    compiler::landed_result(WORDS, values)
 }
 
 /// A runtime with compiled code.
 pub(crate) struct Setting {
     pub(crate) runtime: Arc<Runtime>,
-    compiled: jit::Compiled,
+    compiled: Compiled,
     /// With the number of the last cycle.
     cycles: Mutex<(CycleDriver, u64)>,
 }
@@ -89,7 +93,6 @@ pub(crate) fn configs() -> [Config; 3] {
     [Config::default(), every, moving]
 }
 
-/// Takes roots and does nothing with them.
 /// Bytes of a goroutine's stack, used or not.
 pub(crate) fn stack_size(goroutine: &Goroutine) -> usize {
     let header = header(goroutine);
@@ -109,7 +112,7 @@ impl Setting {
 
     pub(crate) fn with_host(config: Config, host: Box<dyn Host>) -> Setting {
         let code = Arc::new(Code::new());
-        let mut compiler = jit::Compiler::default();
+        let mut compiler = Compiler::default();
         let rec = compiler.recursion(bottom, 16, false);
         let guarded = compiler.guarded(rec);
         compiler.back("inner", guarded);
@@ -122,14 +125,14 @@ impl Setting {
     }
 
     /// Runs a goroutine that calls `guarded(n, object)`; its result.
-    pub(crate) fn run(&self, n: u64, act: Act<'_>) -> u64 {
+    pub(crate) fn run(&self, n: usize, act: Act<'_>) -> usize {
         let machine = Machine::attach(&self.runtime).expect("this thread is not attached");
         self.run_on(&machine, n, act)
     }
 
-    pub(crate) fn run_on(&self, machine: &Machine, n: u64, act: Act<'_>) -> u64 {
+    pub(crate) fn run_on(&self, machine: &Machine, n: usize, act: Act<'_>) -> usize {
         let object = Object::new(act);
-        let mut argument = [n, &raw const object as u64, u64::MAX];
+        let mut argument = [n, &raw const object as usize, usize::MAX];
         // SAFETY: the entry is compiled code that keeps the contracts, and its argument outlives
         // the run.
         let goroutine =
@@ -145,11 +148,11 @@ impl Setting {
     }
 
     /// Calls `guarded(n, act)` back, from a foreign call.
-    pub(crate) fn call_back(&self, n: u64, act: Act<'_>) -> u64 {
+    pub(crate) fn call_back(&self, n: usize, act: Act<'_>) -> usize {
         self.call_back_to("inner", n, act)
     }
 
-    pub(crate) fn call_back_to(&self, name: &str, n: u64, act: Act<'_>) -> u64 {
+    pub(crate) fn call_back_to(&self, name: &str, n: usize, act: Act<'_>) -> usize {
         let object = Object::new(act);
         // SAFETY: used in this function alone; nothing native holds an address in the stack.
         unsafe {
@@ -158,7 +161,7 @@ impl Setting {
             let argument = Inner { goroutine, n, object: &object, result: 0 };
             caller
                 .callback(self.managed(name), &raw const argument as usize)
-                .expect("in a foreign call") as u64
+                .expect("in a foreign call")
         }
     }
 

@@ -144,7 +144,7 @@ fn call(s: &Setting, function: &str) -> Option<()> {
             s.scan();
             5
         };
-        s.runtime.call_in(|_| s.call_back(2000, &act)).expect("in a foreign call") as usize
+        s.runtime.call_in(|_| s.call_back(2000, &act)).expect("in a foreign call")
     }
     let library = Library::load("stacks.c")?;
     // SAFETY: the functions of stacks.c have this type.

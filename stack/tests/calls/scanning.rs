@@ -5,7 +5,7 @@ use crate::{Setting, rec_result};
 use stackmark_stack::{BarrierMode, Caller, Config, HijackCallbacks};
 
 /// A call back in which a cycle scans, then a return through it and another one.
-fn scan_in_a_callback(s: &Setting) -> u64 {
+fn scan_in_a_callback(s: &Setting) -> usize {
     s.run(3, &|_| {
         // SAFETY: used here alone.
         let caller = unsafe { Caller::current() };
@@ -15,10 +15,9 @@ fn scan_in_a_callback(s: &Setting) -> u64 {
                 // SAFETY: as above.
                 unsafe { Caller::current() }
                     .foreign(|| s.call_back_to("inner_unguarded", 1, &|_| 1))
-                    as usize
             })
         };
-        caller.foreign(|| nested(2) + nested(4)) as usize
+        caller.foreign(|| nested(2) + nested(4))
     })
 }
 
@@ -56,6 +55,6 @@ fn without_the_exclusion_of_callbacks_the_assertion_says_so() {
                 s.scan();
                 0
             })
-        }) as usize
+        })
     });
 }

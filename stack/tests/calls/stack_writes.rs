@@ -4,7 +4,7 @@
 //! twins that leave the announcement out, or announce other words, and lose references.
 
 use crate::{Embedder, Inner, Object, header};
-use jit::stackmark_cranelift::{INT, InstBuilder, REF, Start, types::I64};
+use compiler::{Compiled, Compiler, INT, Start};
 use parking_lot::Mutex;
 use stackmark_stack::asm::ManagedFn;
 use stackmark_stack::unwind::Code;
@@ -67,7 +67,7 @@ impl Found {
 /// A runtime with compiled code, and a cycle in steps.
 struct Steps {
     runtime: Arc<Runtime>,
-    compiled: jit::Compiled,
+    compiled: Compiled,
     found: Arc<Found>,
     /// With the number of the last cycle.
     cycles: Mutex<(CycleDriver, u64)>,
@@ -76,34 +76,32 @@ struct Steps {
 impl Steps {
     fn new(config: Config) -> Steps {
         let code = Arc::new(Code::new());
-        let mut compiler = jit::Compiler::default();
+        let mut compiler = Compiler::default();
         let rec = compiler.recursion(bottom, 16, false);
         compiler.back("inner", rec);
         // `entry(goroutine, [n, act, result, references])`. The result is the sum of the array's
         // references when `rec` has returned.
-        let entry = compiler.function("entry", &[INT, INT], |f, module| {
-            f.enter(Start::Goroutine);
+        let entry = compiler.function("entry", &[INT, INT], Start::Goroutine, |f| {
             let argument = f.param(1);
             let words: Vec<bool> = (0..HEAD + REFERENCES).map(|word| word >= HEAD).collect();
-            let (_, array) = f.slot((words.len() * WORD) as u32, &words).expect("a slot");
+            let array = f.slot((words.len() * WORD) as u32, &words);
             let value = f.int(7);
-            f.store_plain(value, array, 0);
-            let act = f.load_plain(I64, argument, 8);
-            f.store_plain(act, array, 8);
-            let offsets = (HEAD..HEAD + REFERENCES).map(|i| (i * WORD) as i32);
-            for offset in offsets.clone() {
-                let reference = f.load_plain(I64, argument, offset + 8);
-                f.store_unreported(REF, reference, array, offset);
+            f.store(value, array, 0);
+            let act = f.load(argument, 1);
+            f.store(act, array, 1);
+            for word in HEAD..HEAD + REFERENCES {
+                let reference = f.load_reference(argument, word + 1);
+                f.store(reference, array, word);
             }
-            let n = f.load_plain(I64, argument, 0);
-            jit::call(f, module, rec, &[n, array]);
+            let n = f.load(argument, 0);
+            f.call(rec, &[n, array]);
             let mut sum = f.int(0);
-            for offset in offsets {
-                let reference = f.load_reference(array, offset);
-                sum = f.ins().iadd(sum, reference);
+            for word in HEAD..HEAD + REFERENCES {
+                let reference = f.load_reference(array, word);
+                sum = f.add(sum, reference);
             }
-            f.store_plain(sum, argument, 16);
-            f.return_(&[sum]).expect("one result");
+            f.store(sum, argument, 2);
+            f.return_(sum);
         });
         let compiled = compiler.finish(entry, &code);
         let runtime =
@@ -115,10 +113,10 @@ impl Steps {
 
     /// Runs a goroutine with the array in its oldest frame and `act` `n` frames below. Returns the
     /// sum of the array's references at the end.
-    fn run(&self, n: u64, act: Act<'_>) -> usize {
+    fn run(&self, n: usize, act: Act<'_>) -> usize {
         let machine = Machine::attach(&self.runtime).expect("this thread is not attached");
         let mut argument = [0; 3 + REFERENCES];
-        argument[..2].copy_from_slice(&[n as usize, &raw const act as usize]);
+        argument[..2].copy_from_slice(&[n, &raw const act as usize]);
         argument[3..].copy_from_slice(&old());
         // SAFETY: the entry is compiled code that keeps the contracts, and its argument outlives
         // the run.
@@ -130,7 +128,7 @@ impl Steps {
     }
 
     /// Calls `rec` back, with `act` `n` frames below.
-    fn call_back(&self, caller: Caller<'_>, n: u64, act: Act<'_>) {
+    fn call_back(&self, caller: Caller<'_>, n: usize, act: Act<'_>) {
         let object = [7, &raw const act as usize];
         let object = (&raw const object).cast::<Object<'_>>();
         let goroutine = caller.goroutine().address();
@@ -234,7 +232,7 @@ fn few_frames(barriers: BarrierMode) -> Config {
 
 /// Ways to scan, and how many frames lie between the array and the native function: more than a
 /// scan visits at once.
-fn incremental() -> [(Config, u64); 3] {
+fn incremental() -> [(Config, usize); 3] {
     [
         (few_frames(BarrierMode::Incremental), 60),
         (few_frames(BarrierMode::EveryFrame), 60),
@@ -243,7 +241,7 @@ fn incremental() -> [(Config, u64); 3] {
 }
 
 /// The same, and ways that scan the stack at once.
-fn all() -> Vec<(Config, u64)> {
+fn all() -> Vec<(Config, usize)> {
     let whole = |barriers| (Config { barriers, ..Config::default() }, 60);
     let mut all = Vec::from(incremental());
     all.extend([whole(BarrierMode::EveryFrame), whole(BarrierMode::RescanLimit)]);
@@ -252,7 +250,7 @@ fn all() -> Vec<(Config, u64)> {
 
 /// Writes the array before the scan comes to it. Returns how many of the old and of the new
 /// references the cycle has found.
-fn written_before_the_visit(config: Config, n: u64, announced: Announced) -> [usize; 2] {
+fn written_before_the_visit(config: Config, n: usize, announced: Announced) -> [usize; 2] {
     let s = Steps::new(config);
     let end = s.run(n, &|caller, array| {
         caller.foreign(|| s.begin(ScanScope::Whole));
@@ -317,7 +315,7 @@ fn after_an_announcement_the_goroutine_still_visits_older_frames_before_it_runs_
 
 /// Writes the array when the scan is complete. Returns how many of the new references the cycle has
 /// found; and how many barriers the announcement has removed, and the returns have hit.
-fn written_after_the_visit(config: Config, n: u64, announced: Announced) -> (usize, [u64; 2]) {
+fn written_after_the_visit(config: Config, n: usize, announced: Announced) -> (usize, [u64; 2]) {
     let s = Steps::new(config);
     let removed = AtomicU64::new(0);
     let end = s.run(n, &|caller, array| {
@@ -364,7 +362,7 @@ fn without_the_announcement_the_rescan_stops_before_the_array() {
 
 /// Writes the array between two cycles, of which the second has short scans. Returns how many of
 /// the new references the second one has found.
-fn written_between_cycles(config: Config, n: u64, announced: Announced) -> usize {
+fn written_between_cycles(config: Config, n: usize, announced: Announced) -> usize {
     let s = Steps::new(config);
     let cycle = |caller: Caller<'_>, scope| {
         let kept = || s.runtime.counters().kept.load(Relaxed);
@@ -414,7 +412,7 @@ fn without_the_announcement_a_short_scan_leaves_the_array_out() {
 /// new references the cycle has found, and how many barriers the announcement has removed.
 fn written_in_a_callback(
     config: Config,
-    [outer, inner]: [u64; 2],
+    [outer, inner]: [usize; 2],
     complete: bool,
     announced: Announced,
 ) -> ([usize; 2], u64) {

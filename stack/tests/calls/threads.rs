@@ -3,10 +3,11 @@
 
 use crate::native::Library;
 use crate::{Object, Setting, configs, guarded_result, rec_result};
+use compiler::MANY_THREADS;
 use parking_lot::{Condvar, Mutex};
 use stackmark_stack::{CallInError, Caller, Goroutine, Host, Machine, Status, Word, die_of_panic};
 use std::ffi::{c_int, c_void};
-use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::Relaxed};
 
 type Callback = unsafe extern "C-unwind" fn(*mut c_void) -> usize;
 
@@ -44,7 +45,7 @@ fn threads() -> Option<Threads> {
 }
 
 /// Something that C calls on some thread.
-struct Entry<'a>(&'a (dyn Fn() -> u64 + Sync));
+struct Entry<'a>(&'a (dyn Fn() -> usize + Sync));
 
 impl Entry<'_> {
     fn argument(&self) -> *mut c_void {
@@ -55,11 +56,11 @@ impl Entry<'_> {
 unsafe extern "C-unwind" fn enter(entry: *mut c_void) -> usize {
     // SAFETY: the tests pass an Entry that outlives the threads.
     let entry = unsafe { &*(entry as *const Entry<'_>) };
-    (entry.0)() as usize
+    (entry.0)()
 }
 
 /// Calls `guarded(n)` from native code on any thread.
-fn call_in(s: &Setting, n: u64, act: crate::Act<'_>) -> u64 {
+fn call_in(s: &Setting, n: usize, act: crate::Act<'_>) -> usize {
     s.runtime.call_in(|_| s.call_back(n, act)).expect("a thread that may call in")
 }
 
@@ -103,8 +104,8 @@ fn a_thread_unknown_to_the_runtime_calls_in_again_and_again_and_is_detached_at_i
 }
 
 #[test]
-fn a_thousand_threads_call_in_at_once() {
-    const THREADS: usize = 1000;
+fn very_many_threads_call_in_at_once() {
+    const THREADS: usize = MANY_THREADS;
     let Some(c) = threads() else { return };
     let s = Setting::new(configs()[0].clone());
     let arrived = (Mutex::new(0), Condvar::new());
@@ -130,7 +131,7 @@ fn a_thousand_threads_call_in_at_once() {
     let entry = Entry(&body);
     // SAFETY: `enter` is called with its entry.
     let sum = unsafe { (c.on_threads)(THREADS as c_int, enter, entry.argument()) };
-    assert_eq!(sum as u64, THREADS as u64 * guarded_result(rec_result(10, 1)));
+    assert_eq!(sum, THREADS * guarded_result(rec_result(10, 1)));
     s.check_at_end();
 }
 
@@ -139,14 +140,14 @@ fn calls_nest_between_a_thread_of_c_and_managed_code() {
     let Some(c) = threads() else { return };
     for config in configs() {
         let s = Setting::new(config);
-        fn nested(s: &Setting, depth: u64) -> u64 {
+        fn nested(s: &Setting, depth: usize) -> usize {
             call_in(s, 4, &|_: &Object<'_>| {
                 if depth == 0 {
                     s.scan();
                     return 1;
                 }
                 // SAFETY: used here alone.
-                unsafe { Caller::current() }.foreign(|| nested(s, depth - 1)) as usize
+                unsafe { Caller::current() }.foreign(|| nested(s, depth - 1))
             })
         }
         let body = || nested(&s, 5);
@@ -154,7 +155,7 @@ fn calls_nest_between_a_thread_of_c_and_managed_code() {
         // SAFETY: `enter` is called with its entry.
         let sum = unsafe { (c.on_threads)(4, enter, entry.argument()) };
         let expected = (0..6).fold(1, |inner, _| guarded_result(rec_result(4, inner)));
-        assert_eq!(sum as u64, 4 * expected);
+        assert_eq!(sum, 4 * expected);
         s.check_at_end();
     }
 }
@@ -169,7 +170,7 @@ fn go_59294_a_call_in_from_deep_c_recursion() {
         // First at the surface, then deep: nothing about the thread's stack was noted the first
         // time. SAFETY: `enter` is called with its entry.
         let results =
-            unsafe { [0, 1000].map(|depth| (c.from_depth)(depth, enter, inner.argument()) as u64) };
+            unsafe { [0, 1000].map(|depth| (c.from_depth)(depth, enter, inner.argument())) };
         assert_eq!(results, [guarded_result(rec_result(20, 2)); 2]);
         7
     };
@@ -257,7 +258,7 @@ fn another_keys_destructor_calls_in_when_the_thread_ends() {
     unsafe {
         (c.call_at_the_end)(enter, entry.argument());
         (c.on_threads)(5, enter, both.argument());
-        assert_eq!((c.called_at_the_end)() as u64, 5 * guarded_result(rec_result(2, 3)));
+        assert_eq!((c.called_at_the_end)(), 5 * guarded_result(rec_result(2, 3)));
     }
     s.check_at_end();
 }
@@ -270,7 +271,7 @@ fn another_keys_destructor_calls_in_when_the_thread_ends() {
 fn a_call_from_a_signal_handler_is_refused() {
     let Some(c) = threads() else { return };
     let s = Setting::new(configs()[0].clone());
-    let refused = AtomicU64::new(0);
+    let refused = AtomicUsize::new(0);
     let handler = || {
         // SAFETY: a managed function is not reached.
         let error = s.runtime.call_in(|caller| unsafe { caller.callback(s.managed("inner"), 0) });
@@ -349,7 +350,7 @@ fn a_parked_goroutine_in_a_callback_keeps_its_thread_and_others_run() {
     let entry = Entry(&body);
     // SAFETY: `enter` is called with its entry.
     let sum = unsafe { (c.on_threads)(2, enter, entry.argument()) };
-    assert_eq!(sum as u64, 2 * guarded_result(rec_result(3, 1)));
+    assert_eq!(sum, 2 * guarded_result(rec_result(3, 1)));
     assert_eq!(switched.load(Relaxed), 50);
     s.check_at_end();
 }

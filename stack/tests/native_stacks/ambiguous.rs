@@ -4,12 +4,12 @@ use crate::*;
 use std::hint::black_box;
 
 /// What native code keeps in a plain word: the address of no object that managed frames have.
-const KEPT_WORD: usize = 0x5eed_5eed_1000;
+const KEPT_WORD: usize = 0x5eed_5eed_1000_u64 as usize;
 
 /// Native code that keeps the word in its frame over a call of managed code. Out of line, so that
 /// its frame is its own.
 #[inline(never)]
-fn keeps(f: &dyn Fn() -> u64) -> u64 {
+fn keeps(f: &dyn Fn() -> usize) -> usize {
     let word = black_box([KEPT_WORD + 8, KEPT_WORD]);
     let result = f();
     assert_eq!(black_box(&word)[1], KEPT_WORD);
@@ -33,7 +33,7 @@ fn words_of_native_frames_between_managed_ones_are_roots_where_that_is_asked_for
                     0
                 };
                 // Far below, so that workers come to it, too.
-                fn down(setting: &Setting, level: usize, bottom: Act<'_>) -> u64 {
+                fn down(setting: &Setting, level: usize, bottom: Act<'_>) -> usize {
                     setting.call(Stack::Threads, 3, &|| match level {
                         0 => bottom(),
                         _ => down(setting, level - 1, bottom),

@@ -9,12 +9,12 @@ const LEVELS: usize = 1000;
 /// gdb stops here.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn native_stacks_stop_here() -> u64 {
+extern "C" fn native_stacks_stop_here() -> usize {
     std::hint::black_box(1)
 }
 
 #[inline(never)]
-fn alternates(setting: &Setting, stack: Stack, level: usize) -> u64 {
+fn alternates(setting: &Setting, stack: Stack, level: usize) -> usize {
     setting.call(stack, 1, &|| match level {
         LEVELS => {
             // Once without barriers, once with one in every frame.
@@ -33,7 +33,7 @@ fn alternates_on(stack: Stack) {
     let setting = Setting::new(configs()[1].clone());
     setting.on(stack, || {
         let result = alternates(&setting, stack, 1);
-        assert_eq!(result, LEVELS as u64 * rec_adds(1) + 1);
+        assert_eq!(result, LEVELS * rec_adds(1) + 1);
     });
     setting.check_at_end();
 }

@@ -63,12 +63,12 @@ fn a_thread_is_attached_when_its_thread_locals_are_gone() {
                 2
             };
             let act = || caller().foreign(|| setting.call(Stack::Threads, 4, &scans));
-            result.store(setting.call(Stack::Threads, 3, &act) as usize, Relaxed);
+            result.store(setting.call(Stack::Threads, 3, &act), Relaxed);
             // SAFETY: as above.
             unsafe { setting.runtime.detach_native_stack() }.expect("no managed code runs");
         };
         on_ending_thread(early, late);
-        assert_eq!(result.load(Relaxed) as u64, rec_adds(3) + rec_adds(4) + 2);
+        assert_eq!(result.load(Relaxed), rec_adds(3) + rec_adds(4) + 2);
         setting.check_at_end();
     }
 }

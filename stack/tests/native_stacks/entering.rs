@@ -29,7 +29,12 @@ impl Enters {
 #[test]
 fn a_scan_rests_at_calls_of_native_code_that_enter_managed_code_in_either_way() {
     const LEVELS: usize = 300;
-    fn down(level: usize, enters: Enters, call: &dyn Fn(Act<'_>) -> u64, bottom: Act<'_>) -> u64 {
+    fn down(
+        level: usize,
+        enters: Enters,
+        call: &dyn Fn(Act<'_>) -> usize,
+        bottom: Act<'_>,
+    ) -> usize {
         call(&|| {
             let next = || down(level + 1, enters, call, bottom);
             if level == LEVELS { bottom() } else { enters.call(level, next) }
@@ -65,7 +70,7 @@ fn a_scan_rests_at_calls_of_native_code_that_enter_managed_code_in_either_way() 
                     let bottom = || (bottom.borrow_mut())();
                     let result = down(1, enters, &call, &bottom);
                     let adds = if single { 7 } else { rec_adds(3) };
-                    assert_eq!(result, LEVELS as u64 * adds + 1);
+                    assert_eq!(result, LEVELS * adds + 1);
                 });
                 assert_eq!(given < LEVELS, incremental, "{given} of {LEVELS} at once");
                 // Nothing of it is left to be scanned. So it has been on the way.
@@ -99,9 +104,9 @@ fn a_short_scan_visits_what_has_run_though_no_entry_has_room_for_a_barrier() {
             fn down(
                 level: usize,
                 enters: Enters,
-                call: &dyn Fn(Act<'_>) -> u64,
+                call: &dyn Fn(Act<'_>) -> usize,
                 scan: &dyn Fn(ScanScope),
-            ) -> u64 {
+            ) -> usize {
                 call(&|| {
                     let scans = |scope| caller().foreign(|| scan(scope));
                     if level == LEVELS {

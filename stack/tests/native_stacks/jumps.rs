@@ -12,20 +12,20 @@ stackmark_stack::interpose_longjmp!();
 /// Where a jump goes: see `jumps.c`. The buffers differ between architectures; this is enough.
 #[repr(C, align(16))]
 pub(crate) struct Target {
-    value: u64,
+    value: usize,
     frame: usize,
-    buffers: [u64; 46],
+    buffers: [u64; 64],
 }
 
 impl Target {
     pub(crate) fn new() -> Box<Target> {
-        Box::new(Target { value: 0, frame: 0, buffers: [0; 46] })
+        Box::new(Target { value: 0, frame: 0, buffers: [0; 64] })
     }
 }
 
-type Callback = unsafe extern "C-unwind" fn(*mut c_void) -> u64;
-type Calls = unsafe extern "C-unwind" fn(*mut Target, Callback, *mut c_void) -> u64;
-type Jump = unsafe extern "C-unwind" fn(*mut Target, u64) -> !;
+type Callback = unsafe extern "C-unwind" fn(*mut c_void) -> usize;
+type Calls = unsafe extern "C-unwind" fn(*mut Target, Callback, *mut c_void) -> usize;
+type Jump = unsafe extern "C-unwind" fn(*mut Target, usize) -> !;
 
 /// How a target is set and jumped to.
 #[derive(Clone, Copy, Debug)]
@@ -65,17 +65,17 @@ pub(crate) fn ways() -> &'static [Way] {
 
 impl Way {
     /// Calls `f`. A jump to the target makes it return 5000 more than the jump's value.
-    pub(crate) fn under(self, target: *mut Target, mut f: &dyn Fn() -> u64) -> u64 {
-        unsafe extern "C-unwind" fn call(f: *mut c_void) -> u64 {
+    pub(crate) fn under(self, target: *mut Target, mut f: &dyn Fn() -> usize) -> usize {
+        unsafe extern "C-unwind" fn call(f: *mut c_void) -> usize {
             // SAFETY: passed below.
-            unsafe { (*f.cast::<&dyn Fn() -> u64>())() }
+            unsafe { (*f.cast::<&dyn Fn() -> usize>())() }
         }
         // SAFETY: the function calls what it is given.
         unsafe { (self.calls)(target, call, (&raw mut f).cast()) }
     }
 
     /// Jumps.
-    pub(crate) fn jump(self, target: *mut Target, value: u64) -> ! {
+    pub(crate) fn jump(self, target: *mut Target, value: usize) -> ! {
         // SAFETY: the target's frame has not returned, and the frames that are left own nothing
         // that these tests miss.
         unsafe {
@@ -91,7 +91,13 @@ impl Way {
 fn a_jump_leaves_any_number_of_entries() {
     const LEVELS: usize = 30;
     /// The targets so far, and the frame that jumps.
-    fn down(setting: &Setting, way: Way, level: usize, to: usize, targets: &[*mut Target]) -> u64 {
+    fn down(
+        setting: &Setting,
+        way: Way,
+        level: usize,
+        to: usize,
+        targets: &[*mut Target],
+    ) -> usize {
         setting.call(Stack::Threads, 3, &|| {
             let status = caller().goroutine().status();
             assert_eq!(status, Status::Running);
@@ -126,7 +132,7 @@ fn a_jump_leaves_any_number_of_entries() {
             setting.on(Stack::Threads, || {
                 for to in 0..LEVELS {
                     let result = down(&setting, *way, 0, to, &[]);
-                    assert_eq!(result, rec_adds(3) * (to as u64 + 1) + 5077, "to {to}, {way:?}");
+                    assert_eq!(result, rec_adds(3) * (to + 1) + 5077, "to {to}, {way:?}");
                     assert_eq!(caller().goroutine().status(), Status::Foreign);
                 }
             });
@@ -166,7 +172,7 @@ fn a_frontier_that_is_left_by_a_jump_is_placed_again_before_older_frames_run() {
             let setting = Setting::new(config);
             let objects = Mutex::new(Vec::new());
             setting.on(Stack::Threads, || {
-                fn down(level: usize, call: &dyn Fn(Act<'_>) -> u64, at: &dyn Fn(usize) -> bool) {
+                fn down(level: usize, call: &dyn Fn(Act<'_>) -> usize, at: &dyn Fn(usize) -> bool) {
                     call(&|| {
                         if !at(level) {
                             caller().foreign(|| down(level + 1, call, at));
@@ -269,7 +275,7 @@ fn barriers_that_an_untold_jump_leaves_are_settled_when_older_managed_code_goes_
     const LEVELS: usize = 20;
     const TARGET: usize = 10;
     let Some(untold) = ways().last().map(|way| Way { announced: false, ..*way }) else { return };
-    fn down(setting: &Setting, level: usize, way: Way, target: *mut Target) -> u64 {
+    fn down(setting: &Setting, level: usize, way: Way, target: *mut Target) -> usize {
         let call = |act: Act<'_>| match level <= TARGET {
             // One frame, with no room for a barrier, so that nothing is hit there.
             true => setting.call_single(Stack::Threads, act, |_| {}),
@@ -298,7 +304,7 @@ fn barriers_that_an_untold_jump_leaves_are_settled_when_older_managed_code_goes_
     setting.on(Stack::Threads, || {
         let mut target = Target::new();
         let result = down(&setting, 0, untold, &raw mut *target);
-        assert_eq!(result, 7 * (TARGET as u64 + 1) + 5007);
+        assert_eq!(result, 7 * (TARGET + 1) + 5007);
     });
     setting.check_at_end();
 }
@@ -308,7 +314,7 @@ fn a_walk_after_an_untold_jump_is_an_error_where_managed_code_runs_again() {
     const LEVELS: usize = 20;
     const TARGET: usize = 10;
     let Some(untold) = ways().last().map(|way| Way { announced: false, ..*way }) else { return };
-    fn down(setting: &Setting, level: usize, target: *mut Target, at_target: Act<'_>) -> u64 {
+    fn down(setting: &Setting, level: usize, target: *mut Target, at_target: Act<'_>) -> usize {
         let untold = Way { announced: false, ..*ways().last().expect("asked for before") };
         setting.call(Stack::Threads, 3, &|| {
             let next = || down(setting, level + 1, target, at_target);
@@ -330,7 +336,7 @@ fn a_walk_after_an_untold_jump_is_an_error_where_managed_code_runs_again() {
         let at_target = || setting.call(Stack::Threads, 3, &walks);
         let mut target = Target::new();
         let result = down(&setting, 0, &raw mut *target, &at_target);
-        assert_eq!(result, rec_adds(3) * (TARGET as u64 + 2) + 5007 + 1, "{untold:?}");
+        assert_eq!(result, rec_adds(3) * (TARGET + 2) + 5007 + 1, "{untold:?}");
     });
     setting.check_at_end();
 }

@@ -3,7 +3,9 @@
 use crate::native::Library;
 use crate::*;
 use stackmark_stack::UnwindToError;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+
+const WORD: usize = size_of::<usize>();
 
 #[test]
 fn a_landing_pad_gets_its_values_and_its_callee_saved_registers() {
@@ -32,7 +34,7 @@ fn a_landing_pad_gets_its_values_and_its_callee_saved_registers() {
 }
 
 /// Counts its own end.
-struct Dropped<'a>(&'a AtomicU64);
+struct Dropped<'a>(&'a AtomicUsize);
 
 impl Drop for Dropped<'_> {
     fn drop(&mut self) {
@@ -42,7 +44,7 @@ impl Drop for Dropped<'_> {
 
 /// Calls managed code `level` times, one call inside the other, and leaves all of it from the
 /// innermost for landing pad `pad`.
-fn nest(setting: &Setting, level: u64, pad: usize, dropped: &AtomicU64) -> u64 {
+fn nest(setting: &Setting, level: usize, pad: usize, dropped: &AtomicUsize) -> usize {
     setting.call_guarded(Stack::Threads, 3, &|| {
         let _counted = Dropped(dropped);
         if level == 0 {
@@ -55,13 +57,13 @@ fn nest(setting: &Setting, level: u64, pad: usize, dropped: &AtomicU64) -> u64 {
 
 #[test]
 fn entries_are_left_and_native_destructors_run() {
-    const LEVELS: u64 = 20;
+    const LEVELS: usize = 20;
     for config in configs() {
         let setting = Setting::new(config);
         setting.on(Stack::Threads, || {
             for pad in 0..=LEVELS {
-                let dropped = AtomicU64::new(0);
-                let result = nest(&setting, LEVELS, pad as usize, &dropped);
+                let dropped = AtomicUsize::new(0);
+                let result = nest(&setting, LEVELS, pad, &dropped);
                 // The entries older than the pad's return as ever.
                 let returns = |inner, _| guarded_result(rec_adds(3) + inner);
                 assert_eq!(result, (pad..LEVELS).fold(landed_result([3, 4]), returns), "pad {pad}");
@@ -74,7 +76,7 @@ fn entries_are_left_and_native_destructors_run() {
 
 #[test]
 fn the_values_of_a_landing_pad_are_roots_until_it_gets_them() {
-    const VALUE: usize = 0x5eed_5eed_0000;
+    const VALUE: usize = 0x5eed_5eed_0000_u64 as usize;
     /// A cycle in a native frame that is left, where the goroutine is InForeign.
     struct Cycle<'a>(&'a Setting, Cell<usize>);
     impl Drop for Cycle<'_> {
@@ -96,7 +98,7 @@ fn the_values_of_a_landing_pad_are_roots_until_it_gets_them() {
             };
             let outer = || caller().foreign(inner);
             let result = setting.call_guarded(stack, 2, &outer);
-            assert_eq!(result, landed_result([1, VALUE as u64]));
+            assert_eq!(result, landed_result([1, VALUE]));
             setting.scan();
             assert!(!setting.roots.0.lock().contains(&VALUE), "{stack:?}");
         });
@@ -107,12 +109,12 @@ fn the_values_of_a_landing_pad_are_roots_until_it_gets_them() {
 #[test]
 fn a_frame_that_cannot_be_left_for_is_an_error_and_nothing_changes() {
     type Calls = unsafe extern "C-unwind" fn(
-        unsafe extern "C-unwind" fn(*mut c_void) -> u64,
+        unsafe extern "C-unwind" fn(*mut c_void) -> usize,
         *mut c_void,
-    ) -> u64;
-    unsafe extern "C-unwind" fn call(f: *mut c_void) -> u64 {
+    ) -> usize;
+    unsafe extern "C-unwind" fn call(f: *mut c_void) -> usize {
         // SAFETY: the test passes its own.
-        unsafe { (*f.cast::<&dyn Fn() -> u64>())() }
+        unsafe { (*f.cast::<&dyn Fn() -> usize>())() }
     }
     let Some(library) = Library::load("tableless.c") else { return };
     // SAFETY: the function's type.
@@ -124,7 +126,7 @@ fn a_frame_that_cannot_be_left_for_is_an_error_and_nothing_changes() {
         let fails = || {
             let pads = setting.pads(Stack::Threads);
             let [(young, _), (old, pad)] = pads[..] else { panic!("{pads:?}") };
-            for depth in [old + 8, old - 8, 0, 1 << 40] {
+            for depth in [old + WORD, old - WORD, 0, usize::MAX / 4] {
                 // SAFETY: it returns, with an error.
                 let error = unsafe { caller().unwind_to(depth, pad, [0; 2]) };
                 assert!(matches!(error, UnwindToError::NoFrame { .. }), "{error}");
@@ -141,7 +143,7 @@ fn a_frame_that_cannot_be_left_for_is_an_error_and_nothing_changes() {
         };
         let between = || {
             caller().foreign(|| {
-                let mut f: &dyn Fn() -> u64 = &|| setting.call_guarded(Stack::Threads, 1, &fails);
+                let mut f: &dyn Fn() -> usize = &|| setting.call_guarded(Stack::Threads, 1, &fails);
                 // SAFETY: the function calls what it is given.
                 unsafe { calls(call, (&raw mut f).cast()) }
             })
@@ -155,12 +157,12 @@ fn a_frame_that_cannot_be_left_for_is_an_error_and_nothing_changes() {
 #[test]
 fn cxx_code_catches_what_cxx_code_throws_over_entries_and_barriers() {
     const LEVELS: usize = 30;
-    type Callback = unsafe extern "C-unwind" fn(*mut c_void) -> u64;
-    type Catches = unsafe extern "C-unwind" fn(Callback, *mut c_void) -> u64;
-    type Throws = unsafe extern "C-unwind" fn(*const u8) -> u64;
-    unsafe extern "C-unwind" fn call(f: *mut c_void) -> u64 {
+    type Callback = unsafe extern "C-unwind" fn(*mut c_void) -> usize;
+    type Catches = unsafe extern "C-unwind" fn(Callback, *mut c_void) -> usize;
+    type Throws = unsafe extern "C-unwind" fn(*const u8) -> usize;
+    unsafe extern "C-unwind" fn call(f: *mut c_void) -> usize {
         // SAFETY: the test passes its own.
-        unsafe { (*f.cast::<&dyn Fn() -> u64>())() }
+        unsafe { (*f.cast::<&dyn Fn() -> usize>())() }
     }
     let Some(library) = Library::load("cxx.cc") else { return };
     // SAFETY: the functions' types in cxx.cc.
@@ -178,8 +180,8 @@ fn cxx_code_catches_what_cxx_code_throws_over_entries_and_barriers() {
         setting: &Setting,
         level: usize,
         catcher: usize,
-        f: &dyn Fn(bool, Act<'_>) -> u64,
-    ) -> u64 {
+        f: &dyn Fn(bool, Act<'_>) -> usize,
+    ) -> usize {
         setting.call(Stack::Threads, 2, &|| {
             let next = || match level {
                 LEVELS => {
@@ -212,7 +214,7 @@ fn cxx_code_catches_what_cxx_code_throws_over_entries_and_barriers() {
         setting.on(Stack::Threads, || {
             for catcher in 0..LEVELS {
                 let result = down(&setting, 0, catcher, &f);
-                assert_eq!(result, 77 + rec_adds(2) * (catcher as u64 + 1), "caught at {catcher}");
+                assert_eq!(result, 77 + rec_adds(2) * (catcher + 1), "caught at {catcher}");
             }
         });
         assert!(setting.runtime.counters().leapfrogged.load(Relaxed) > 0);

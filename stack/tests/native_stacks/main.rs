@@ -11,10 +11,7 @@ mod leaving;
 mod native;
 mod programs;
 
-use jit::stackmark_cranelift::cranelift_codegen::ir::{AbiParam, Signature};
-use jit::stackmark_cranelift::cranelift_codegen::isa::CallConv;
-use jit::stackmark_cranelift::{INT, InstBuilder, RunsOn, Start, types::I64};
-use jit::{Compiled, Compiler, Embedder};
+use compiler::{Compiled, Compiler, Embedder, INT, KEPT, RunsOn, Start, THREAD_STACK, rec_result};
 use parking_lot::Mutex;
 use stackmark_stack::asm::{ManagedFn, layout::GoroutineHeader};
 use stackmark_stack::unwind::{Code, FrameKind, RuleCache, WalkError};
@@ -74,20 +71,11 @@ fn configs() -> [Config; 4] {
     [Config::default(), every, moving, few]
 }
 
-/// That of a native function of two words.
-fn native_signature() -> Signature {
-    let mut signature = Signature::new(CallConv::SystemV);
-    signature.params = vec![AbiParam::new(I64); 2];
-    signature.returns = vec![AbiParam::new(I64)];
-    signature
-}
-
 impl Setting {
     fn new(config: Config) -> Setting {
         let code = Arc::new(Code::new());
-        // SAFETY: `call` calls the second ones on attached threads only.
-        let kinds = [RunsOn::default(), unsafe { RunsOn::native_stacks() }];
-        let compiled = kinds.map(|runs_on| {
+        // `call` calls the second ones on attached threads only.
+        let compiled = [RunsOn::Goroutines, RunsOn::Threads].map(|runs_on| {
             let mut compiler = Compiler::for_stacks(runs_on);
             let rec = compiler.recursion(bottom, 16, false);
             let guarded = compiler.guarded(rec);
@@ -95,29 +83,24 @@ impl Setting {
             let back = compiler.back("back", rec);
             compiler.back("back_guarded", guarded);
             // One managed frame.
-            compiler.function("single", &[INT], |f, _| {
-                f.enter(Start::Callback);
+            compiler.function("single", &[INT], Start::Callback, |f| {
                 let argument = f.param(0);
-                let n = f.load_plain(I64, argument, 8);
-                let object = f.load_reference(argument, 16);
+                let n = f.load(argument, 1);
+                let object = f.load_reference(argument, 2);
                 let result = f.leaf(bottom, object, n);
-                let read = f.load_plain(I64, object, 0);
-                let result = f.ins().iadd(result, read);
-                f.return_(&[result]).expect("one result");
+                let read = f.load(object, 0);
+                let result = f.add(result, read);
+                f.return_(result);
             });
             // Native code that is called by `call_native`, and then by a plain call.
-            compiler.function("plain", &[INT], |f, _| {
-                f.enter(Start::Callback);
+            compiler.function("plain", &[INT], Start::Callback, |f| {
                 let argument = f.param(0);
-                let n = f.load_plain(I64, argument, 8);
-                let object = f.load_reference(argument, 16);
+                let n = f.load(argument, 1);
+                let object = f.load_reference(argument, 2);
                 let first = f.leaf(bottom, object, n);
-                let signature = f.import_signature(native_signature());
-                let bottom = f.int(bottom as *const () as i64);
-                let call = f.ins().call_indirect(signature, bottom, &[object, n]);
-                let second = f.inst_results(call)[0];
-                let result = f.ins().iadd(first, second);
-                f.return_(&[result]).expect("one result");
+                let second = f.plain_call(bottom, object, n);
+                let result = f.add(first, second);
+                f.return_(result);
             });
             compiler.finish(back, &code)
         });
@@ -129,7 +112,7 @@ impl Setting {
 
     /// Runs `f` on a new thread with that kind of stack.
     fn on<R: Send>(&self, stack: Stack, f: impl FnOnce() -> R + Send) -> R {
-        self.on_bytes(256 << 20, stack, f)
+        self.on_bytes(THREAD_STACK, stack, f)
     }
 
     /// The same with so many bytes of the thread's own stack.
@@ -148,24 +131,24 @@ impl Setting {
     }
 
     /// Calls `rec(n, act)` from native code, in a foreign call or outside of managed code.
-    fn call(&self, stack: Stack, n: u64, act: Act<'_>) -> u64 {
+    fn call(&self, stack: Stack, n: usize, act: Act<'_>) -> usize {
         self.call_with(stack, n, act, |_| {})
     }
 
     /// The same. Calls `tell` with the root that each frame of `rec` has.
-    fn call_with(&self, stack: Stack, n: u64, act: Act<'_>, tell: impl FnOnce(usize)) -> u64 {
+    fn call_with(&self, stack: Stack, n: usize, act: Act<'_>, tell: impl FnOnce(usize)) -> usize {
         self.call_to("back", stack, n, act, tell)
     }
 
     /// Calls `guarded(n, act)`.
-    fn call_guarded(&self, stack: Stack, n: u64, act: Act<'_>) -> u64 {
+    fn call_guarded(&self, stack: Stack, n: usize, act: Act<'_>) -> usize {
         self.call_to("back_guarded", stack, n, act, |_| {})
     }
 
     /// Runs a goroutine that calls `rec(n, act)` by its entry function. Its result.
-    fn run(&self, n: u64, act: Act<'_>) -> u64 {
-        let object = Box::new(Object { value: 7, kept: KEPT, act });
-        let mut argument = [n, Object::address(&object) as u64, u64::MAX];
+    fn run(&self, n: usize, act: Act<'_>) -> usize {
+        let object = Box::new(Object { value: VALUE, kept: WORDS, act });
+        let mut argument = [n, Object::address(&object), usize::MAX];
         let entry = self.compiled[Stack::Goroutines as usize].address("entry");
         // SAFETY: compiled code that keeps the contracts, whose argument outlives the run.
         let goroutine = unsafe { self.runtime.spawn(entry, argument.as_mut_ptr() as usize) };
@@ -175,7 +158,7 @@ impl Setting {
     }
 
     /// Calls managed code of one frame, which calls `act` and adds 7.
-    fn call_single(&self, stack: Stack, act: Act<'_>, tell: impl FnOnce(usize)) -> u64 {
+    fn call_single(&self, stack: Stack, act: Act<'_>, tell: impl FnOnce(usize)) -> usize {
         self.call_to("single", stack, 0, act, tell)
     }
 
@@ -183,19 +166,19 @@ impl Setting {
         &self,
         back: &str,
         stack: Stack,
-        n: u64,
+        n: usize,
         act: Act<'_>,
         tell: impl FnOnce(usize),
-    ) -> u64 {
+    ) -> usize {
         #[repr(C)]
         struct Argument {
             goroutine: usize,
-            n: u64,
+            n: usize,
             object: usize,
-            result: u64,
+            result: usize,
         }
         // On the heap: addresses in the own stack are no roots.
-        let object = Box::new(Object { value: 7, kept: KEPT, act });
+        let object = Box::new(Object { value: VALUE, kept: WORDS, act });
         let object = Object::address(&object);
         tell(object);
         let called = self.runtime.call_in(|caller| {
@@ -209,7 +192,7 @@ impl Setting {
                 caller.callback(back, &raw const argument as usize)
             }
         });
-        called.expect("in a foreign call").expect("in a foreign call") as u64
+        called.expect("in a foreign call").expect("in a foreign call")
     }
 
     /// The frames of this thread's goroutine that have a landing pad, youngest first: depth and
@@ -288,27 +271,29 @@ impl Setting {
     }
 }
 
-type Act<'a> = &'a dyn Fn() -> u64;
+type Act<'a> = &'a dyn Fn() -> usize;
 
 /// What managed code passes down: it reads the first word in every frame.
 #[repr(C)]
 struct Object<'a> {
-    value: u64,
+    value: usize,
     /// `guarded` reads them.
-    kept: [u64; 4],
+    kept: [usize; KEPT],
     act: Act<'a>,
 }
 
-const KEPT: [u64; 4] = [11, 13, 17, 19];
+/// The words of objects.
+const VALUE: usize = 7;
+const WORDS: [usize; KEPT] = [11, 13, 17, 19];
 
 /// What `guarded` returns when its callee returned `result`.
-fn guarded_result(result: u64) -> u64 {
-    result + KEPT.iter().sum::<u64>()
+fn guarded_result(result: usize) -> usize {
+    compiler::guarded_result(WORDS, result)
 }
 
 /// What `guarded` returns when its landing pad got these.
-fn landed_result([first, second]: [u64; 2]) -> u64 {
-    guarded_result(first * 1000 + second)
+fn landed_result(values: [usize; 2]) -> usize {
+    compiler::landed_result(WORDS, values)
 }
 
 impl Object<'_> {
@@ -318,14 +303,14 @@ impl Object<'_> {
 }
 
 /// What `rec` at depth `n` adds to what the function at its bottom returns.
-fn rec_adds(n: u64) -> u64 {
-    n * (n + 1) / 2 + 7 * n
+fn rec_adds(n: usize) -> usize {
+    rec_result(n, VALUE, 0)
 }
 
 unsafe extern "C-unwind" fn bottom(object: *mut c_void, _n: usize) -> usize {
     // SAFETY: managed code passes the object that the test has given it.
     let object = unsafe { &*(object as *const Object<'_>) };
-    (object.act)() as usize
+    (object.act)()
 }
 
 fn caller<'c>() -> Caller<'c> {
@@ -375,7 +360,7 @@ impl Program<'_> {
         stack: Stack,
         seed: u64,
         (calls, deepest, scans): (usize, usize, bool),
-    ) -> (u64, Seen) {
+    ) -> (usize, Seen) {
         setting.on(stack, || {
             let (calls, seen) = (Cell::new(calls), RefCell::default());
             let inside = stack == Stack::Threads;
@@ -386,35 +371,35 @@ impl Program<'_> {
     }
 
     /// A number below `limit` that depends on the seed and on how far the program has come.
-    fn choose(&self, what: u64, limit: u64) -> u64 {
-        let mut x = self.seed ^ (self.calls.get() as u64) << 32 ^ what << 16;
+    fn choose(&self, what: usize, limit: usize) -> usize {
+        let mut x = self.seed ^ (self.calls.get() as u64) << 32 ^ (what as u64) << 16;
         for _ in 0..3 {
             x = (x ^ x >> 31).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         }
-        (x >> 33) % limit
+        (x >> 33) as usize % limit
     }
 
-    fn guarded(&self, f: impl FnOnce() -> u64) -> u64 {
+    fn guarded(&self, f: impl FnOnce() -> usize) -> usize {
         let caught = catch_unwind(AssertUnwindSafe(f));
-        caught.unwrap_or_else(|thrown| 1000 + *thrown.downcast::<u64>().expect("thrown by us"))
+        caught.unwrap_or_else(|thrown| 1000 + *thrown.downcast::<usize>().expect("thrown by us"))
     }
 
     /// Calls managed code so many frames deep, which calls [`Program::act`].
-    fn call(&self, level: usize) -> u64 {
+    fn call(&self, level: usize) -> usize {
         self.calls.set(self.calls.get() - 1);
         let n = self.choose(1, 5);
         self.setting.call(self.stack, n, &|| self.act(level))
     }
 
     /// Native code that managed code has called.
-    fn act(&self, level: usize) -> u64 {
+    fn act(&self, level: usize) -> usize {
         let caller = caller();
         assert_eq!(caller.goroutine().status(), Status::Running);
         if self.scans && self.choose(2, 4) == 0 {
             let found = caller.foreign(|| self.setting.scan());
             self.seen.borrow_mut().push((kinds(), found));
         }
-        let mut sum = level as u64;
+        let mut sum = level;
         for again in 0..1 + self.choose(3, 2) {
             if level == self.deepest || self.calls.get() == 0 {
                 break;
@@ -428,7 +413,7 @@ impl Program<'_> {
             assert_eq!(caller.goroutine().status(), Status::Running);
         }
         if self.choose(9, 12) == 0 {
-            resume_unwind(Box::new(level as u64));
+            resume_unwind(Box::new(level));
         }
         sum
     }
@@ -458,7 +443,7 @@ fn ten_thousand_alternations_are_scanned_and_returned_from() {
     for config in configs() {
         let setting = Setting::new(config);
         setting.on(Stack::Threads, || {
-            fn down(setting: &Setting, level: usize) -> u64 {
+            fn down(setting: &Setting, level: usize) -> usize {
                 let act = || {
                     if level.is_multiple_of(1000) {
                         caller().foreign(|| setting.scan());
@@ -472,7 +457,7 @@ fn ten_thousand_alternations_are_scanned_and_returned_from() {
                 };
                 setting.call(Stack::Threads, 1, &act)
             }
-            assert_eq!(down(&setting, 1), LEVELS as u64 * rec_adds(1) + 1);
+            assert_eq!(down(&setting, 1), LEVELS * rec_adds(1) + 1);
         });
         setting.check_at_end();
     }
@@ -492,7 +477,7 @@ fn frames_are_scanned_before_they_are_returned_to() {
                 goes.recv().expect("the test says so");
                 1
             };
-            fn down(level: usize, call: &dyn Fn(Act<'_>) -> u64, bottom: Act<'_>) -> u64 {
+            fn down(level: usize, call: &dyn Fn(Act<'_>) -> usize, bottom: Act<'_>) -> usize {
                 call(&|| {
                     caller().foreign(|| match level {
                         LEVELS => bottom(),
@@ -519,7 +504,7 @@ fn frames_are_scanned_before_they_are_returned_to() {
                 let given = setting.roots.0.lock().len();
                 assert_eq!(given < LEVELS, incremental, "{given} of {LEVELS} at once");
                 go.send(()).expect("the thread waits");
-                assert_eq!(thread.join().expect("no panic"), LEVELS as u64 * rec_adds(3) + 1);
+                assert_eq!(thread.join().expect("no panic"), LEVELS * rec_adds(3) + 1);
                 // Nothing of it is left to be scanned. So it has been on the way.
                 let given = setting.roots.0.lock();
                 let missing = objects.lock().iter().filter(|at| !given.contains(*at)).count();
@@ -550,7 +535,11 @@ fn a_short_scan_visits_what_has_run_since_the_last_scan() {
             frames.lock().push((setting.visited() - before) as usize);
         };
         setting.on(stack, || {
-            fn down(level: usize, call: &dyn Fn(Act<'_>) -> u64, scan: &dyn Fn(ScanScope)) -> u64 {
+            fn down(
+                level: usize,
+                call: &dyn Fn(Act<'_>) -> usize,
+                scan: &dyn Fn(ScanScope),
+            ) -> usize {
                 call(&|| {
                     let scans = |scope| caller().foreign(|| scan(scope));
                     if level == LEVELS {
@@ -691,7 +680,7 @@ fn tracebacks_and_samples_find_the_same_frames_with_barriers_and_without() {
         });
         [older(pcs), older(sampled(code)), older(unwound_by_libgcc())]
     };
-    fn down(level: usize, call: &dyn Fn(Act<'_>) -> u64, bottom: Act<'_>) -> u64 {
+    fn down(level: usize, call: &dyn Fn(Act<'_>) -> usize, bottom: Act<'_>) -> usize {
         call(&|| match level {
             LEVELS => bottom(),
             _ => caller().foreign(|| down(level + 1, call, bottom)),
@@ -751,13 +740,13 @@ fn a_thread_that_ends_in_a_foreign_call_leaves_nothing_behind() {
 #[test]
 fn a_thread_that_ends_with_managed_frames_leaves_a_record_that_a_goroutine_can_use() {
     type Calls = unsafe extern "C-unwind" fn(
-        unsafe extern "C-unwind" fn(*mut c_void) -> u64,
+        unsafe extern "C-unwind" fn(*mut c_void) -> usize,
         *mut c_void,
-    ) -> u64;
+    ) -> usize;
     unsafe extern "C-unwind" {
         fn pthread_exit(value: *mut c_void) -> !;
     }
-    unsafe extern "C-unwind" fn exit(_argument: *mut c_void) -> u64 {
+    unsafe extern "C-unwind" fn exit(_argument: *mut c_void) -> usize {
         // SAFETY: no frame of this thread is needed any more.
         unsafe { pthread_exit(std::ptr::null_mut()) }
     }
@@ -860,7 +849,7 @@ fn a_goroutine_parks_on_its_thread_and_is_made_ready_there() {
             let parks = || {
                 let parked = |goroutine| send.send(goroutine).expect("the other thread waits");
                 // SAFETY: the goroutine keeps its thread.
-                unsafe { caller().park(parked) as u64 }
+                unsafe { caller().park(parked) }
             };
             setting.call(Stack::Threads, 4, &parks)
         });

@@ -6,7 +6,7 @@ use crate::*;
 /// What leaves frames for an older native one, where nothing jumps.
 struct Jumped {
     target: usize,
-    value: u64,
+    value: usize,
 }
 
 /// A program made from a seed. Native and managed code alternate, scan, and leave frames in every
@@ -24,11 +24,11 @@ struct Program<'s> {
     /// The thread ends when so many calls are left. Nothing is thrown or caught then: Rust's
     /// `catch_unwind` lets no forced unwinding pass.
     ends: Option<usize>,
-    seen: RefCell<(u64, [u32; 3])>,
+    seen: RefCell<(usize, [u32; 3])>,
 }
 
 impl Program<'_> {
-    fn run(setting: &Setting, stack: Stack, seed: u64, calls: usize) -> (u64, (u64, [u32; 3])) {
+    fn run(setting: &Setting, stack: Stack, seed: u64, calls: usize) -> (usize, (usize, [u32; 3])) {
         setting.on(stack, || {
             let program = Program::new(setting, stack, seed, calls);
             let result = program.caught(|| program.call(0));
@@ -50,16 +50,16 @@ impl Program<'_> {
         }
     }
 
-    fn choose(&self, what: u64, limit: u64) -> u64 {
-        let mut x = self.seed ^ (self.calls.get() as u64) << 32 ^ what << 16;
+    fn choose(&self, what: usize, limit: usize) -> usize {
+        let mut x = self.seed ^ (self.calls.get() as u64) << 32 ^ (what as u64) << 16;
         for _ in 0..3 {
             x = (x ^ x >> 31).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         }
-        (x >> 33) % limit
+        (x >> 33) as usize % limit
     }
 
     /// Calls `f`, and catches what is thrown, but for what stands for a jump.
-    fn caught(&self, f: impl FnOnce() -> u64) -> u64 {
+    fn caught(&self, f: impl FnOnce() -> usize) -> usize {
         if self.ends.is_some() {
             return f();
         }
@@ -67,17 +67,17 @@ impl Program<'_> {
         let caught = catch_unwind(AssertUnwindSafe(f));
         self.pads.set(pads);
         self.targets.borrow_mut().truncate(targets);
-        caught.unwrap_or_else(|thrown| match thrown.downcast::<u64>() {
+        caught.unwrap_or_else(|thrown| match thrown.downcast::<usize>() {
             Ok(value) => 1000 + *value,
             Err(other) => resume_unwind(other),
         })
     }
 
     /// Calls `f`, and makes this a target of jumps.
-    fn under(&self, f: &dyn Fn() -> u64) -> u64 {
+    fn under(&self, f: &dyn Fn() -> usize) -> usize {
         let pads = self.pads.replace(0);
         let depth = self.targets.borrow().len();
-        let way = ways()[self.choose(7, ways().len() as u64) as usize];
+        let way = ways()[self.choose(7, ways().len())];
         let mut target = Target::new();
         let target = &raw mut *target;
         self.targets.borrow_mut().push((way, target));
@@ -96,7 +96,7 @@ impl Program<'_> {
         result
     }
 
-    fn call(&self, level: usize) -> u64 {
+    fn call(&self, level: usize) -> usize {
         self.calls.set(self.calls.get() - 1);
         if self.ends == Some(self.calls.get()) {
             // SAFETY: the test's thread may end anywhere.
@@ -110,15 +110,15 @@ impl Program<'_> {
         result
     }
 
-    fn act(&self, level: usize) -> u64 {
+    fn act(&self, level: usize) -> usize {
         assert_eq!(caller().goroutine().status(), Status::Running);
         if self.choose(2, 4) == 0 {
             let found = caller().foreign(|| self.setting.scan());
             let mut seen = self.seen.borrow_mut();
-            let hash = |sum: u64, count: &usize| sum.wrapping_mul(31).wrapping_add(*count as u64);
+            let hash = |sum: usize, count: &usize| sum.wrapping_mul(31).wrapping_add(*count);
             seen.0 = found.iter().fold(seen.0, hash);
         }
-        let mut sum = level as u64;
+        let mut sum = level;
         for again in 0..1 + self.choose(3, 2) {
             if level == self.deepest || self.calls.get() == 0 {
                 break;
@@ -147,18 +147,18 @@ impl Program<'_> {
         match self.choose(9, 16) {
             0 if self.ends.is_none() => {
                 self.note(0);
-                leaves(&|| resume_unwind(Box::new(level as u64)))
+                leaves(&|| resume_unwind(Box::new(level)))
             }
             1 => {
                 self.note(1);
-                let pad = self.choose(10, self.pads.get() as u64) as usize;
+                let pad = self.choose(10, self.pads.get());
                 leaves(&|| self.setting.leave_to_pad(self.stack, pad, [level, pad]))
             }
             2 if targets > 0 => {
                 self.note(2);
-                let target = self.choose(11, targets as u64) as usize;
+                let target = self.choose(11, targets);
                 let (way, at) = self.targets.borrow()[target];
-                let value = level as u64;
+                let value = level;
                 leaves(&|| match self.stack {
                     Stack::Threads => way.jump(at, value),
                     Stack::Goroutines => resume_unwind(Box::new(Jumped { target, value })),

@@ -20,6 +20,7 @@ mod live;
 mod memory;
 mod module;
 mod recursion;
+mod scale;
 
 use stackmark_stack::{Goroutine, Host, RootSink};
 
@@ -30,6 +31,7 @@ pub use module::{Compiled, Compiler, Program};
 pub use recursion::{
     KEPT, compile, compile_by, compile_yielding, guarded_result, landed_result, rec_result,
 };
+pub use scale::{DEEP, MANY_THREADS, THREAD_STACK};
 
 /// A host that has nothing to add.
 #[derive(Debug)]

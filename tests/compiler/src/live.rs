@@ -21,11 +21,7 @@ pub(crate) struct Liveness {
 ///
 /// # Panics
 /// If a value is read where it may not have been written.
-pub(crate) fn liveness(
-    name: &str,
-    body: &Body,
-    in_register: impl Fn(usize) -> bool,
-) -> Liveness {
+pub(crate) fn liveness(name: &str, body: &Body, in_register: impl Fn(usize) -> bool) -> Liveness {
     let mut entering = vec![Set::new(); body.blocks.len()];
     loop {
         let before = entering.clone();

@@ -100,11 +100,6 @@ impl Compiler {
         Compiler { encoder: host(true), signs: true, ..Compiler::default() }
     }
 
-    #[cfg(test)]
-    pub(crate) fn with(encoder: Box<dyn Encoder>) -> Compiler {
-        Compiler { encoder, ..Compiler::default() }
-    }
-
     /// Declares a function that returns a plain word. Its name is for tracebacks.
     ///
     /// # Panics
@@ -121,8 +116,7 @@ impl Compiler {
     /// If the code is wrong.
     pub fn define(&mut self, id: FuncId, start: Start, build: impl FnOnce(&mut Function)) {
         let declared = &mut self.functions[id.0];
-        let mut f =
-            Function::new(self.encoder.machine(), self.runs_on, &declared.params, start);
+        let mut f = Function::new(self.encoder.machine(), self.runs_on, &declared.params, start);
         build(&mut f);
         declared.code = Some(emit(&*self.encoder, declared.name, &f.body));
     }
@@ -245,4 +239,46 @@ fn cie(machine: &Machine) -> CommonInformationEntry {
         cie.add_instruction(CallFrameInstruction::Offset(machine.return_address, -pushed));
     }
     cie
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoder::every;
+    use std::ffi::c_void;
+
+    unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
+        0
+    }
+
+    #[test]
+    fn every_encoder_makes_the_same_functions() {
+        for (name, encoder) in every() {
+            let machine = encoder.machine();
+            let mut compiler = Compiler { encoder, ..Compiler::default() };
+            for yields in [false, true] {
+                let rec = compiler.recursion(bottom, 40, yields);
+                let guarded = compiler.guarded(rec);
+                compiler.entry(guarded);
+                compiler.back("back", guarded);
+            }
+            let (starts, bytes) = compiler.link();
+            assert!(starts.iter().all(|start| start.is_multiple_of(ALIGNMENT)), "{name}");
+            assert!(bytes.len() > *starts.last().expect("functions"), "{name}");
+            for Declared { name: function, code, .. } in &compiler.functions {
+                let code = code.as_ref().expect("defined");
+                assert_eq!(code.frame % machine.alignment, 0, "{name}: {function}");
+                let at = |slot: &u32| slot.is_multiple_of(machine.word) && *slot < code.frame;
+                assert!(code.safepoints.iter().all(|(_, slots)| slots.iter().all(at)), "{name}");
+            }
+            let counts = compiler.functions.iter().map(|function| {
+                let code = function.code();
+                (code.safepoints.len(), code.landing_pads.len(), code.calls.len())
+            });
+            let rec = |yields: usize| (3 + yields, 0, 1);
+            let others = [(2, 1, 1), (2, 0, 1), (2, 0, 1)];
+            let expected = [&[rec(0)][..], &others, &[rec(2)], &others].concat();
+            assert_eq!(counts.collect::<Vec<_>>(), expected, "{name}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use stackmark_stack::asm::layout::NativeFn;
 use stackmark_stack::unwind::Code;
 
 use crate::function::{Function, Start};
-use crate::ir::{FuncId, INT, REF, Value};
+use crate::ir::{FuncId, INT, Kind, REF, Value};
 use crate::module::{Compiled, Compiler};
 
 /// Words of an object that `guarded` reads, behind the first one.
@@ -29,12 +29,12 @@ pub fn landed_result(kept: [usize; KEPT], values: [usize; 2]) -> usize {
 impl Compiler {
     /// Defines `entry(goroutine, [n, object, result])`, which calls `callee(n, object)`.
     pub fn entry(&mut self, callee: FuncId) -> FuncId {
-        self.named_entry("entry", callee)
+        self.named_entry("entry", REF, callee)
     }
 
-    /// The same under another name.
-    pub fn named_entry(&mut self, name: &'static str, callee: FuncId) -> FuncId {
-        self.function(name, &[INT, REF], Start::Goroutine, |f| {
+    /// The same under another name, whose argument is a root or is none.
+    pub fn named_entry(&mut self, name: &'static str, argument: Kind, callee: FuncId) -> FuncId {
+        self.function(name, &[INT, argument], Start::Goroutine, |f| {
             f.poll();
             let argument = f.param(1);
             let n = f.load(argument, 0);

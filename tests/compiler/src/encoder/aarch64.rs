@@ -61,7 +61,7 @@ fn near(out: &mut Emitted, opcode: u32, register: u8, base: u32, offset: i32) {
 /// A load or store with an offset in words.
 fn memory(out: &mut Emitted, opcode: u32, register: Reg, base: Reg, offset: u32) {
     assert!(offset.is_multiple_of(8) && offset < 1 << 15, "offset {offset}");
-    put(out, opcode | offset / 8 << 10 | number(base) << 5 | number(register));
+    put(out, opcode | (offset / 8) << 10 | number(base) << 5 | number(register));
 }
 
 /// An instruction with three registers.

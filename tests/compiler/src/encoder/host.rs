@@ -27,6 +27,19 @@ pub(crate) fn host(signs: bool) -> Box<dyn Encoder> {
     }
 }
 
+/// An encoder for each architecture, and for what else changes what it makes.
+#[cfg(test)]
+pub(crate) fn every() -> [(&'static str, Box<dyn Encoder>); 6] {
+    [
+        ("amd64", Box::new(Amd64)),
+        ("i686", Box::new(I686)),
+        ("arm64", Box::new(Arm64 { signs: false })),
+        ("arm64_signs", Box::new(Arm64 { signs: true })),
+        ("arm", Box::new(Armv7 { state: State::Arm })),
+        ("thumb", Box::new(Armv7 { state: State::Thumb })),
+    ]
+}
+
 /// Has all processors fetch what was written here.
 #[cfg(any(target_arch = "aarch64", target_arch = "arm"))]
 pub(crate) fn code_is_written(start: usize, len: usize) {

@@ -15,6 +15,8 @@ mod x86_64;
 use gimli::Register;
 use gimli::write::CallFrameInstruction;
 
+#[cfg(test)]
+pub(crate) use host::every;
 pub(crate) use host::{code_is_written, guard, host};
 
 /// A register, by what it is for. Several may be one: each architecture says which are not.

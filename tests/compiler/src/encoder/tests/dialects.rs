@@ -73,9 +73,7 @@ pub(super) const ARM64: Dialect = Dialect {
         Reg::Argument(index) | Reg::Landed(index) => ["x0", "x1", "x2", "x3"][index],
         Reg::Result => "x0",
         Reg::Goroutine => "x21",
-        Reg::Kept(index) => {
-            ["x19", "x20", "x22", "x23", "x24", "x25", "x26", "x27", "x28"][index]
-        }
+        Reg::Kept(index) => ["x19", "x20", "x22", "x23", "x24", "x25", "x26", "x27", "x28"][index],
         Reg::StackPointer => "sp",
         Reg::FramePointer => "x29",
     },
@@ -185,13 +183,13 @@ fn x86(dialect: &Dialect, machine: &Machine, asked: &Asked) -> Option<String> {
     Some(match *asked {
         Asked::Prologue(frame) => {
             let bytes = frame.bytes - machine.record;
-            let saved = dialect
-                .saved(machine, &frame, |saved, at| format!("mov [{fp} + {at}], {saved}\n"));
+            let saved =
+                dialect.saved(machine, &frame, |saved, at| format!("mov [{fp} + {at}], {saved}\n"));
             format!("push {fp}\nmov {fp}, {sp}\nsub {sp}, {bytes}\n{saved}")
         }
         Asked::Epilogue(frame) => {
-            let saved = dialect
-                .saved(machine, &frame, |saved, at| format!("mov {saved}, [{fp} + {at}]\n"));
+            let saved =
+                dialect.saved(machine, &frame, |saved, at| format!("mov {saved}, [{fp} + {at}]\n"));
             let leave = match machine.word {
                 8 => format!("mov {sp}, {fp}\npop {fp}"),
                 _ => "leave".into(),
@@ -204,7 +202,9 @@ fn x86(dialect: &Dialect, machine: &Machine, asked: &Asked) -> Option<String> {
             (to, Ok(value)) => format!("mov {to}, {value}"),
             (to, Err(_)) => format!("movabs {to}, {value}"),
         },
-        Asked::Address(to, base, offset) => format!("lea {}, [{} + {offset}]", name(to), name(base)),
+        Asked::Address(to, base, offset) => {
+            format!("lea {}, [{} + {offset}]", name(to), name(base))
+        }
         Asked::Load(to, base, offset) => format!("mov {}, [{} + {offset}]", name(to), name(base)),
         Asked::Store(from, base, offset) => {
             format!("mov [{} + {offset}], {}", name(base), name(from))
@@ -222,13 +222,13 @@ fn arm64(
     Some(match *asked {
         Asked::Prologue(frame) => {
             let bytes = frame.bytes - machine.record;
-            let saved = dialect
-                .saved(machine, &frame, |saved, at| format!("stur {saved}, [x29, #{at}]\n"));
+            let saved =
+                dialect.saved(machine, &frame, |saved, at| format!("stur {saved}, [x29, #{at}]\n"));
             format!("{signs}stp x29, x30, [sp, #-16]!\nmov x29, sp\nsub sp, sp, #{bytes}\n{saved}")
         }
         Asked::Epilogue(frame) => {
-            let saved = dialect
-                .saved(machine, &frame, |saved, at| format!("ldur {saved}, [x29, #{at}]\n"));
+            let saved =
+                dialect.saved(machine, &frame, |saved, at| format!("ldur {saved}, [x29, #{at}]\n"));
             format!("{saved}mov sp, x29\nldp x29, x30, [sp], #16\n{checks}ret")
         }
         Asked::Constant(to, value) => {
