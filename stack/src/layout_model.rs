@@ -19,11 +19,11 @@ use stackmark_unwind::{Code, Registers};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-const WORD: usize = 8;
+const WORD: usize = size_of::<usize>();
 /// Bytes above the locals of a frame: the saved frame pointer and the return address.
 const RECORD: usize = 2 * WORD;
-/// The part of `call_system` at the young end.
-const CALL_SYSTEM: usize = asm::PREPARED_BYTES - 2 * WORD;
+/// The part of `call_system` at the young end. A new goroutine has 16 bytes more.
+const CALL_SYSTEM: usize = asm::PREPARED_BYTES - 16;
 /// The smallest invented reference. No stack lies there.
 const REFERENCE: usize = 0x10;
 /// The model stops growing here, so that a run stays short.

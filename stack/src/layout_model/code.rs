@@ -29,15 +29,17 @@ fn eh_frame(start: usize, len: usize) -> Vec<u8> {
     };
     let [sp, fp, returns] =
         [STACK_POINTER, FRAME_POINTER, RETURN_ADDRESS].map(|register| register.0 as u8);
-    // CIE: version 1, no augmentation, alignments 1 and -8. The record is stored: CFA = sp + 16,
-    // fp at CFA - 16, the return address at CFA - 8.
-    let mut cie = vec![0, 0, 0, 0, 1, 0, 1, 0x78, returns, 0x0c, sp, 16];
+    // CIE: version 1, no augmentation, alignments 1 and minus a word. The record is stored: CFA = sp
+    // + 2 words, fp at its beginning, the return address behind that.
+    let minus_a_word = 0x80 - WORD as u8;
+    let mut cie = vec![0, 0, 0, 0, 1, 0, 1, minus_a_word, returns, 0x0c, sp, RECORD as u8];
     cie.extend([0x80 | fp, 2, 0x80 | returns, 1, 0, 0, 0, 0]);
     record(cie);
-    let mut fde = Vec::from(28u32.to_le_bytes());
+    let cie_bytes = 4 + 20;
+    let mut fde = Vec::from((cie_bytes as u32 + 4).to_le_bytes());
     fde.extend(start.to_le_bytes());
     fde.extend(len.to_le_bytes());
-    // After 4 bytes: CFA = fp + 16.
+    // After 4 bytes: CFA = fp + 2 words.
     fde.extend([0x44, 0x0d, fp, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     record(fde);
     bytes.extend([0; 4]);

@@ -14,16 +14,21 @@ struct Model {
     table: RefCell<HashMap<u32, usize>>,
 }
 
+/// Bits of half a word.
+const HALF: u32 = usize::BITS / 2;
+/// Return addresses are smaller.
+const STUB_WORD: usize = 1 << (HALF - 1);
+
 /// A signed word names its slot in the upper half.
 fn signed_word(depth: usize, address: usize) -> usize {
-    depth << 32 | address
+    depth << HALF | address
 }
 
 impl Slots for &Model {
     fn read(&self, depth: usize, signed: bool) -> usize {
         let word = self.slots.borrow()[depth / 8 - 1];
-        assert_eq!(word >> 32, if signed { depth } else { 0 }, "the signature at {depth}");
-        word & 0xffff_ffff
+        assert_eq!(word >> HALF, if signed { depth } else { 0 }, "the signature at {depth}");
+        word & ((1 << HALF) - 1)
     }
     fn write(&mut self, depth: usize, address: usize, signed: bool) {
         let word = if signed { signed_word(depth, address) } else { address };
@@ -39,7 +44,7 @@ impl Table for &Model {
         self.table.borrow()[&stub]
     }
     fn hijacked_word(&self, stub: u32) -> usize {
-        1_000_000 + stub as usize
+        STUB_WORD + stub as usize
     }
 }
 
@@ -90,8 +95,8 @@ proptest! {
                     let Some(want) = true_returns.pop() else { break };
                     let depth = (true_returns.len() + 1) * 8;
                     let found = m.read(depth, signs(depth));
-                    let target = if found >= 1_000_000 {
-                        let stub = (found - 1_000_000) as u32;
+                    let target = if found >= STUB_WORD {
+                        let stub = (found - STUB_WORD) as u32;
                         list.hit(&mut m, &table, &pool, depth, stub).expect("a known barrier");
                         m.read(depth, false)
                     } else { found };

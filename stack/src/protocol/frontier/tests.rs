@@ -18,9 +18,10 @@ use std::convert::Infallible;
 
 const WORD: usize = 8;
 const STUBS: u32 = 16;
-const STUB_WORD: usize = 1 << 40;
+/// Return addresses are smaller.
+const STUB_WORD: usize = 1 << (SIGNATURE_SHIFT - 1);
 /// Where the signature of a word begins.
-const SIGNATURE_SHIFT: u32 = 48;
+const SIGNATURE_SHIFT: u32 = usize::BITS / 2;
 /// Bytes of `call_system`, and of `callback`.
 const PART: usize = 4 * WORD;
 const MOST_FRAMES: usize = 120;
