@@ -51,8 +51,8 @@ mod personality;
 mod switch;
 
 pub use arch::{
-    CALL_BYTES, CALLBACK_FRAME_BYTES, Continuation, ENTRY_RECORD_AT, PREPARED_BYTES,
-    authenticate_return, jump_target, sign_return,
+    CALL_BYTES, CALLBACK_FRAME_BYTES, CXX_HEADER_BYTES, Continuation, ENTRY_RECORD_AT,
+    PREPARED_BYTES, authenticate_return, jump_target, sign_return,
 };
 pub use barrier::{BARRIER_PAGES, STUBS_PER_PAGE};
 pub use layout::{CaughtFn, ContinueFn, ManagedFn};

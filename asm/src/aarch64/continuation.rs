@@ -6,6 +6,10 @@ use core::mem::offset_of;
 /// The DWARF register in which the unwinder hands the exception to a landing pad: x0.
 pub(crate) const LANDING_REGISTER: c_int = 0;
 
+/// Bytes of the header that a C++ exception has before its `_Unwind_Exception`: libstdc++'s
+/// `__cxa_exception`, whose first word is the type.
+pub const CXX_HEADER_BYTES: usize = 80;
+
 /// Where a managed frame goes on, and with which registers: for
 /// [`continue_at`](crate::continue_at).
 #[repr(C)]

@@ -147,8 +147,8 @@ mod signing;
 mod stubs;
 mod vectors;
 
-pub use continuation::Continuation;
 pub(crate) use continuation::LANDING_REGISTER;
+pub use continuation::{CXX_HEADER_BYTES, Continuation};
 pub(crate) use frames::leapfrogged_slot;
 pub use frames::{CALL_BYTES, CALLBACK_FRAME_BYTES, ENTRY_RECORD_AT, PREPARED_BYTES};
 pub use jumps::jump_target;

@@ -2,6 +2,7 @@
 //! taking them over, naming them, and throwing them on.
 
 use crate::os;
+use stackmark_asm as asm;
 use std::any::Any;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
@@ -102,10 +103,10 @@ impl ForeignException {
     }
 
     /// A function of the library that made the exception. The library need not be visible to the
-    /// program: the exception's second word is the address of one of its functions.
+    /// program: behind the exception's class is the address of one of its functions.
     fn runtime_function(&self, name: &CStr) -> Option<*mut c_void> {
-        // SAFETY: the words of an exception are its class and its cleanup function.
-        let cleanup = unsafe { *(self.0 as *const *const c_void).add(1) };
+        // SAFETY: an exception begins with its class and its cleanup function.
+        let cleanup = unsafe { *(self.0 as *const u64).add(1).cast::<*const c_void>() };
         os::function_of_library(cleanup, name)
     }
 
@@ -114,14 +115,14 @@ impl ForeignException {
         if self.class() & !0xff != CXX_CLASS {
             return None;
         }
-        // libstdc++ and libc++abi have `std::type_info *` as the first of the ten words before the
-        // exception. The Itanium C++ ABI fixes this layout, since any thrower may be linked with
-        // any catcher. A dependent exception has it there too. In `type_info` the name follows the
-        // pointer to the virtual table.
-        const HEADER_WORDS: usize = 10;
+        // libstdc++ and libc++abi have `std::type_info *` first in the header before the exception.
+        // The Itanium C++ ABI fixes this layout, since any thrower may be linked with any catcher.
+        // A dependent exception has it there too. In `type_info` the name follows the pointer to
+        // the virtual table.
         // SAFETY: the class says that the header is there.
         let name = unsafe {
-            let info = *(self.0 as *const *const *const c_char).sub(HEADER_WORDS);
+            let header = self.0.cast::<u8>().sub(asm::CXX_HEADER_BYTES);
+            let info = *header.cast::<*const *const c_char>();
             let name = *info.add(1);
             // `*` marks names that are compared by address.
             name.add(usize::from(*name == b'*' as c_char))

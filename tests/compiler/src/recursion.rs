@@ -11,9 +11,10 @@ use crate::module::{Compiled, Compiler};
 pub const KEPT: usize = 4;
 
 /// What `rec(n, object)` returns, where the first word of the object is `value` and the native
-/// function at the bottom has returned `bottom`.
+/// function at the bottom has returned `bottom`. The sum wraps, as managed code's does.
 pub fn rec_result(n: usize, value: usize, bottom: usize) -> usize {
-    n * (n + 1) / 2 + value * n + bottom
+    let sum = n as u64 * (n as u64 + 1) / 2;
+    (sum as usize).wrapping_add(value * n).wrapping_add(bottom)
 }
 
 /// What `guarded` returns when its call returned `result`, with these words of the object.
