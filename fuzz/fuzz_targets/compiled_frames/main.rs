@@ -1,218 +1,23 @@
-//! Stacks of compiled frames that call, return, poll, move, call back and are scanned, against a
-//! simple model of what they hold.
-//!
-//! The first byte of the input chooses how the runtime behaves, each further one what the innermost
-//! frame does next. Checked are: every word that a frame holds, after everything that it did; every
-//! result, also when it comes through a barrier; that a first scan finds exactly the references of
-//! all frames; that a rescan finds those of the youngest frames and of no others, all that have run
-//! since the scan among them; and that a verifying walk finds all again.
+//! Stacks of compiled frames against a simple model: the programs of `stack/tests/random_frames`,
+//! made from the fuzzer's input.
 
 #![cfg_attr(fuzzing, no_main)]
-mod compiler;
+
+#[path = "../../../stack/tests/random_frames/code.rs"]
+mod code;
+#[path = "../../../stack/tests/random_frames/model.rs"]
 mod model;
+#[path = "../../../stack/tests/random_frames/run.rs"]
+mod run;
 
-use compiler::{Compiled, Natives};
-use model::{Event, Model};
-use parking_lot::Mutex;
-use stackmark_stack::unwind::Code;
-use stackmark_stack::{
-    BarrierMode, Caller, Config, CycleDriver, CycleStopped, Goroutine, Host, Left, Machine,
-    NextCycle, RootSink, Runtime, ScanScope,
-};
-use std::ffi::c_void;
-use std::sync::{Arc, LazyLock};
+/// Frames that may be alive at once.
+const DEEPEST: usize = 600;
 
-/// Everything here runs on one thread; the lock is never waited for, and not held while managed
-/// code runs.
-static RUN: Mutex<Option<Run>> = Mutex::new(None);
-
-/// Drives the cycles of the run.
-static CYCLES: Mutex<Option<CycleDriver>> = Mutex::new(None);
-/// The words of the last scan.
-static FOUND: Mutex<Vec<usize>> = Mutex::new(Vec::new());
-
-static COMPILED: LazyLock<Compiled> = LazyLock::new(|| Compiled::new(NATIVES));
-
-const NATIVES: Natives = Natives { begin, fresh, step, check, leave };
-
-struct Run {
-    model: Model,
-    /// The number of the last cycle begun.
-    cycle: u64,
-    /// Whether it is under way.
-    scanning: bool,
-    /// The references that were there when the cycle began.
-    first: Vec<usize>,
-}
-
-fn with_model<R>(f: impl FnOnce(&mut Model) -> R) -> R {
-    f(&mut RUN.lock().as_mut().expect("a run is under way").model)
-}
-
-unsafe extern "C-unwind" fn begin(_: *mut c_void, layout: usize) -> usize {
-    with_model(|model| model.begin(layout));
-    0
-}
-
-unsafe extern "C-unwind" fn fresh(layout: *mut c_void, index: usize) -> usize {
-    with_model(|model| model.fresh(layout as usize, index))
-}
-
-unsafe extern "C-unwind" fn check(word: *mut c_void, index: usize) -> usize {
-    with_model(|model| model.check(word as usize, index));
-    0
-}
-
-unsafe extern "C-unwind" fn leave(_: *mut c_void, _layout: usize) -> usize {
-    with_model(Model::leave)
-}
-
-unsafe extern "C-unwind" fn step(_: *mut c_void, _layout: usize) -> usize {
-    let (event, action) = with_model(Model::next);
-    // SAFETY: used within this function alone.
-    let caller = unsafe { Caller::current() };
-    match event {
-        Event::None => {}
-        Event::Cycle => cycle(caller),
-        Event::Callback => {
-            let goroutine = caller.goroutine().address();
-            // SAFETY: the entry for callbacks is a function of one word, in the convention of
-            // managed code.
-            let callback: stackmark_stack::asm::ManagedFn =
-                unsafe { std::mem::transmute(COMPILED.callback) };
-            // SAFETY: nothing here points into the goroutine's stack.
-            let result = caller.foreign(|| unsafe { caller.callback(callback, goroutine) });
-            let result = result.expect("a foreign call");
-            with_model(|model| model.callback_returned(result));
-        }
-    }
-    action
-}
-
-/// Takes the words that the last scans have found, without those that are no references of the
-/// model.
-fn found() -> Vec<usize> {
-    let mut words = std::mem::take(&mut *FOUND.lock());
-    words.sort_unstable();
-    words
-}
-
-/// Begins a cycle with a first scan, or ends it with a rescan, as its thread would while the
-/// goroutine is in C.
-fn cycle(caller: Caller<'_>) {
-    let mut cycles = CYCLES.lock();
-    let cycles = cycles.as_mut().expect("a run is under way");
-    let (number, ends) = {
-        let mut run = RUN.lock();
-        let run = run.as_mut().expect("a run is under way");
-        let ends = run.scanning;
-        run.scanning = !ends;
-        run.cycle += u64::from(!ends);
-        (run.cycle, ends)
-    };
-    if !ends {
-        FOUND.lock().clear();
-        caller.foreign(|| {
-            cycles.handshake();
-            assert!(cycles.begin_scanning(number, ScanScope::Whole));
-            cycles.scan_goroutines(|| {}).expect("a stack that can be walked");
-        });
-        // The scan finds now, or later by returns into frames that are not visited yet, what there
-        // is now.
-        let there = with_model(|model| {
-            model.scanned();
-            model.references_of_youngest(model.depth())
-        });
-        RUN.lock().as_mut().expect("a run").first = there;
-        return;
-    }
-    let finish = |world: &mut CycleStopped<'_>| {
-        world.finish_scans().expect("a stack that can be walked");
-        let first = std::mem::take(&mut RUN.lock().as_mut().expect("a run").first);
-        assert_eq!(found(), first, "the first scan");
-        let visited = world.rescan_dirty().expect("a stack that can be walked");
-        let rescanned = found();
-        let all = world
-            .visit_all(&mut |words| FOUND.lock().extend(words))
-            .expect("a stack that can be walked");
-        // Frames beyond a foreign call that has not returned are skipped without being counted.
-        assert!(visited.frames + visited.skipped <= all.frames, "{visited:?} of {all:?}");
-        with_model(|model| {
-            let depth = model.depth();
-            assert_eq!(found(), model.references_of_youngest(depth), "the verifying walk");
-            let enough = (model.touched()..=depth)
-                .find(|&count| model.references_of_youngest(count).len() >= rescanned.len());
-            let count = enough.unwrap_or_else(|| {
-                panic!("{} references in the rescan are too many", rescanned.len())
-            });
-            assert_eq!(
-                rescanned,
-                model.references_of_youngest(count),
-                "the rescan of {depth} frames"
-            );
-            assert!(visited.frames >= model.touched() as u64);
-        });
-        world.end_scanning(NextCycle::IsWhole);
-    };
-    caller.foreign(|| cycles.stop_world(finish));
-}
-
-/// Gathers the words of scans.
-struct Gather;
-
-impl RootSink for Gather {
-    fn roots(&self, words: &[usize]) {
-        FOUND.lock().extend(words);
-    }
-}
-
-struct Embedder;
-
-impl Host for Embedder {
-    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
-        panic!("the stack exceeds {limit} bytes")
-    }
-    fn fatal(&self, error: &dyn std::error::Error) -> ! {
-        panic!("{error}")
-    }
-}
-
-fn config(choice: u8) -> Config {
-    Config {
-        max_stack: 16 << 20,
-        move_limit: if choice & 1 == 0 { 16 << 10 } else { 256 << 10 },
-        barriers: match choice >> 1 & 3 {
-            0 => BarrierMode::Incremental,
-            1 => BarrierMode::RescanLimit,
-            2 => BarrierMode::EveryFrame,
-            _ => BarrierMode::Off,
-        },
-        move_every_poll: choice & 8 != 0,
-        poison: choice & 16 != 0,
-        poll_always: choice & 32 != 0,
-        scan_few_frames: choice & 64 != 0,
-        ..Config::default()
-    }
-}
-
-/// Runs one input.
+/// Runs one input, whose first byte chooses how the runtime behaves.
 fn run(input: &[u8]) {
-    let Some((&choice, input)) = input.split_first() else { return };
-    let code = Arc::new(Code::new());
-    let region = code.register(COMPILED.region()).expect("a correct region");
-    let runtime = Runtime::new(config(choice), code.clone(), Box::new(Embedder))
-        .expect("the frames of the assembly");
-    let cycles = CycleDriver::new(&runtime, Arc::new(Gather)).expect("one collector");
-    *CYCLES.lock() = Some(cycles);
-    *RUN.lock() =
-        Some(Run { model: Model::new(input), cycle: 0, scanning: false, first: Vec::new() });
-    let machine = Machine::attach(&runtime).expect("a thread of its own");
-    // SAFETY: the entry is managed code that keeps the contracts.
-    let goroutine = unsafe { runtime.spawn(COMPILED.entry, 0) }.expect("memory");
-    assert!(matches!(machine.run(goroutine), Left::Exited));
-    assert_eq!(with_model(|model| model.depth()), 0);
-    drop((machine, CYCLES.lock().take(), runtime));
-    code.unregister(region).expect("registered above");
+    if let Some((choice, input)) = input.split_first() {
+        run::Setting::new(*choice).run(input, DEEPEST);
+    }
 }
 
 #[cfg(fuzzing)]
@@ -224,7 +29,5 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
 /// Without coverage: runs the files that are named.
 #[cfg(not(fuzzing))]
 fn main() {
-    for file in std::env::args().skip(1) {
-        run(&std::fs::read(&file).expect("a file with an input"));
-    }
+    stackmark_fuzz::run_files(run);
 }

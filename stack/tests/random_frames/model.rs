@@ -1,15 +1,15 @@
 //! What the frames hold, as plain data, and what the input asks for next.
 
-use crate::compiler::{LAYOUTS, action};
+use crate::code::{LAYOUTS, action};
 
-/// Frames that may be alive at once.
-const DEEPEST: usize = 600;
+/// The words that frames hold are above this.
+const FIRST_WORD: usize = 0x1000;
 
 /// A frame of managed code.
 #[derive(Debug)]
 pub(crate) struct Frame {
     layout: usize,
-    /// The references, then the word in the array.
+    /// The references, then the word in the array, then those in registers.
     held: Vec<usize>,
     /// Whether it has run since the last first scan of the stack.
     touched: bool,
@@ -30,6 +30,8 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) struct Model {
     input: Vec<u8>,
+    /// Frames that may be alive at once.
+    deepest: usize,
     at: usize,
     frames: Vec<Frame>,
     /// Calls still to be made in a row, and of which layout.
@@ -44,9 +46,10 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) fn new(input: &[u8]) -> Model {
+    pub(crate) fn new(input: &[u8], deepest: usize) -> Model {
         Model {
             input: input.to_vec(),
+            deepest,
             at: 0,
             frames: Vec::new(),
             calls: (0, 0),
@@ -65,8 +68,9 @@ impl Model {
 
     /// A word that no other frame holds and that is no address.
     fn word(&mut self) -> usize {
-        self.next_word += 16;
-        0xf000_0000_0000_0000 + self.next_word
+        self.next_word += size_of::<usize>();
+        // Far below all memory that is mapped.
+        FIRST_WORD + self.next_word
     }
 
     /// A frame begins.
@@ -129,7 +133,7 @@ impl Model {
     }
 
     fn choose(&mut self) -> (Event, usize) {
-        let full = self.frames.len() >= DEEPEST;
+        let full = self.frames.len() >= self.deepest;
         if self.calls.0 > 0 && !full {
             self.calls.0 -= 1;
             return (Event::None, action::CALL + self.calls.1);
@@ -153,6 +157,7 @@ impl Model {
                 (Event::None, action::RETURN)
             }
             4 => (Event::Cycle, action::NOTHING),
+            5 if argument & 3 == 3 => (Event::None, action::YIELD),
             5 => (Event::None, action::POLL),
             6 => (Event::None, action::REPLACE),
             7 if !full && self.callbacks < 8 => {
@@ -173,7 +178,7 @@ impl Model {
         let youngest = &self.frames[self.frames.len() - count..];
         let mut words: Vec<usize> = youngest
             .iter()
-            .flat_map(|frame| &frame.held[..frame.held.len() - 1])
+            .flat_map(|frame| &frame.held[..LAYOUTS[frame.layout].references])
             .copied()
             .collect();
         words.sort_unstable();
