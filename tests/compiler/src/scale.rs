@@ -4,7 +4,7 @@
 const WIDE: bool = size_of::<usize>() >= 8;
 
 /// Frames of a deep recursion.
-pub const DEEP: usize = if WIDE { 1_000_000 } else { 200_000 };
+pub const DEEP: usize = 1_000_000;
 
 /// Bytes of the stack of a thread that goes deep.
 pub const THREAD_STACK: usize = if WIDE { 256 << 20 } else { 32 << 20 };
