@@ -71,6 +71,45 @@ core::arch::global_asm!(
     "nop"
 );
 
+// The same for i686, whose arguments lie in memory.
+#[cfg(target_arch = "x86")]
+core::arch::global_asm!(
+    ".globl misuse_callback",
+    "misuse_callback:",
+    ".cfi_startproc",
+    "mov eax, [esp + 4]",
+    "jmp 2f",
+    ".globl misuse_entry",
+    "misuse_entry:",
+    "mov eax, [esp + 8]",
+    "2: push ebp",
+    ".cfi_def_cfa_offset 8",
+    ".cfi_offset ebp, -8",
+    "mov ebp, esp",
+    ".cfi_def_cfa_register ebp",
+    "sub esp, 24",
+    "mov ecx, [eax]",
+    "mov [esp], ecx",
+    "mov ecx, [eax + 8]",
+    "mov [esp + 4], ecx",
+    "mov ecx, [eax + 12]",
+    "mov [esp + 8], ecx",
+    "call [eax + 4]",
+    ".globl misuse_return",
+    "misuse_return:",
+    "mov esp, ebp",
+    "pop ebp",
+    ".cfi_def_cfa esp, 4",
+    "ret",
+    ".cfi_endproc",
+    ".globl misuse_end",
+    "misuse_end:",
+    "nop"
+);
+
+/// Bytes of the frame at its call.
+const FRAME: u32 = if cfg!(target_arch = "x86") { 32 } else { 16 };
+
 unsafe extern "C-unwind" {
     fn misuse_callback(argument: usize) -> usize;
     fn misuse_entry();
@@ -101,7 +140,7 @@ pub(crate) fn register(code: &Code) {
         functions: vec![Function { name, start, len, ..Function::default() }],
         safepoints: vec![Safepoint {
             return_address: misuse_return as *const () as usize,
-            cfa_offset: 16,
+            cfa_offset: FRAME,
             slots: vec![],
         }],
         ..Region::default()
