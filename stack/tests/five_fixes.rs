@@ -51,8 +51,8 @@ impl Setting {
     fn new(config: Config) -> Setting {
         let code = Arc::new(Code::new());
         let mut compiler = Compiler::default();
-        // `grow(n, act)` keeps `n` at the end of its frame, and returns the sum of all `n`, and what
-        // native code has returned to the last one.
+        // `grow(n, act)` keeps `n` at the end of its frame, and returns the sum of all `n`, and
+        // what native code has returned to the last one.
         let grow = compiler.declare("grow", &[INT, INT]);
         compiler.define(grow, Start::Managed, |f| {
             let [n, act] = f.params();

@@ -1,10 +1,11 @@
 //! Stacks of compiled frames that call, return, poll, move, call back and are scanned, against a
 //! simple model of what they hold.
 //!
-//! Each byte of the input chooses what the innermost frame does next. Checked are: every word that a frame holds, after everything that it did; every
-//! result, also when it comes through a barrier; that a first scan finds exactly the references of
-//! all frames; that a rescan finds those of the youngest frames and of no others, all that have run
-//! since the scan among them; and that a verifying walk finds all again.
+//! Each byte of the input chooses what the innermost frame does next. Checked are: every word that
+//! a frame holds, after everything that it did; every result, also when it comes through a barrier;
+//! that a first scan finds exactly the references of all frames; that a rescan finds those of the
+//! youngest frames and of no others, all that have run since the scan among them; and that a
+//! verifying walk finds all again.
 
 use crate::code::{Compiled, Natives};
 use crate::model::{Event, Model};

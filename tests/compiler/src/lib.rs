@@ -2,9 +2,9 @@
 //! architecture.
 //!
 //! A [`Compiler`] is a module. Its functions are made by a [`Function`], which knows nothing of the
-//! architecture: blocks, words, slots, calls. An encoder for each architecture makes the bytes. What
-//! comes out is in memory, with a [`Region`](stackmark_stack::unwind::Region) that has its CFI, its
-//! safepoints and its stack maps.
+//! architecture: blocks, words, slots, calls. An encoder for each architecture makes the bytes.
+//! What comes out is in memory, with a [`Region`](stackmark_stack::unwind::Region) that has its
+//! CFI, its safepoints and its stack maps.
 //!
 //! All values live in the frame, in words that only values share which are never alive together;
 //! but for those that a test wants in [registers that callees keep](Function::kept).

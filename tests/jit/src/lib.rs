@@ -1,8 +1,7 @@
-//! A very small compiler: one recursive function, and what tests add to it.
-//!
-//! `rec(n, object)` recurses `n` deep with `object` in a stack-map slot of every frame, calls out
-//! at the bottom, and returns the sum of what it reads through `object` on the way back.
+//! The functions of [`compiler`] by Cranelift, for what is about Cranelift's code or its speed.
+//! What both crates have has the same names.
 
+pub use compiler::{DEEP, Embedder, Ignoring, landed_result, rec_result};
 pub use stackmark_cranelift;
 use stackmark_cranelift::cranelift_frontend::FunctionBuilderContext;
 use stackmark_cranelift::types::I64;
@@ -10,32 +9,13 @@ use stackmark_cranelift::{
     Apart, FuncId, Function, INT, InstBuilder, Kind, Module, Options, Program, REF, RunsOn, Start,
 };
 use stackmark_stack::asm::layout::NativeFn;
-use stackmark_stack::unwind::{Code, Region, RegionId};
-use stackmark_stack::{Goroutine, Host, RootSink};
+use stackmark_stack::unwind::{Code, Region};
 use std::collections::HashMap;
 
 /// Where this variable is set, all functions sign their return addresses.
 const SIGNED: &str = "STACKMARK_TEST_SIGNED";
 /// Of each module. They stay until the process ends, and a program of tests makes hundreds.
 const CODE_BYTES: usize = 4 << 20;
-
-/// A host that has nothing to add.
-#[derive(Debug)]
-pub struct Embedder;
-
-impl Host for Embedder {
-    fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
-        panic!("stack exceeds {limit} bytes")
-    }
-}
-
-/// A collector that needs no roots.
-#[derive(Debug)]
-pub struct Ignoring;
-
-impl RootSink for Ignoring {
-    fn roots(&self, _words: &[usize]) {}
-}
 
 /// A function under construction.
 pub type Builder<'f> = Function<'f, Apart>;
@@ -47,8 +27,6 @@ pub struct Compiled {
     /// `entry(goroutine, argument)`, where the argument points to `[n, object, result]`.
     pub entry: usize,
     functions: HashMap<&'static str, usize>,
-    /// What they are registered as.
-    pub region: RegionId,
 }
 
 impl Compiled {
@@ -247,10 +225,10 @@ impl Compiler {
     /// If one is declared but not defined.
     pub fn finish(self, entry: FuncId, code: &Code) -> Compiled {
         let (program, region) = self.module.place_all().expect("defined functions");
-        let region = code.register(region).expect("correct maps");
+        code.register(region).expect("correct maps");
         let functions =
             self.functions.into_iter().map(|(name, id)| (name, program.address(id))).collect();
-        Compiled { entry: program.address(entry), functions, region, program }
+        Compiled { entry: program.address(entry), functions, program }
     }
 }
 

@@ -2,8 +2,8 @@
 
 mod own_core;
 
+use compiler::{Embedder, Ignoring};
 use inspect::{Core, Error, Process, State, report};
-use jit::{Embedder, Ignoring};
 use own_core::Contents;
 use proptest::prelude::*;
 use stackmark_stack::unwind::Code;
@@ -12,7 +12,7 @@ use std::ffi::c_void;
 use std::sync::{Arc, LazyLock};
 
 /// Recursive calls of each goroutine.
-const DEPTH: [u64; 3] = [0, 5, 60];
+const DEPTH: [usize; 3] = [0, 5, 60];
 
 unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
     0
@@ -21,16 +21,16 @@ unsafe extern "C-unwind" fn bottom(_object: *mut c_void, _n: usize) -> usize {
 /// Three goroutines that stand still, with a barrier in every frame.
 static CONTENTS: LazyLock<Contents> = LazyLock::new(|| {
     let code = Arc::new(Code::new());
-    let compiled = jit::compile_yielding(&code, bottom);
+    let compiled = compiler::compile_yielding(&code, bottom);
     let config = Config { barriers: BarrierMode::EveryFrame, ..Config::default() };
     let runtime = Runtime::new(config, code, Box::new(Embedder)).expect("the assembly's frames");
     let mut cycles = CycleDriver::new(&runtime, Arc::new(Ignoring)).expect("one collector");
     let machine = Machine::attach(&runtime).expect("a fresh thread");
-    let object = Box::leak(Box::new(7u64));
+    let object = Box::leak(Box::new(7_usize));
     let goroutines: Vec<_> = DEPTH
         .iter()
         .map(|n| {
-            let argument = Box::leak(Box::new([*n, &raw const *object as u64, 0]));
+            let argument = Box::leak(Box::new([*n, &raw const *object as usize, 0]));
             // SAFETY: the entry is compiled code that keeps the contracts.
             let goroutine =
                 unsafe { runtime.spawn(compiled.entry, argument.as_mut_ptr() as usize) };
@@ -64,7 +64,7 @@ fn a_whole_core_has_all_goroutines_and_frames() {
     assert_eq!(states, [State::Runnable; 3], "{text}");
     let stacks: Vec<&str> = text.split("goroutine ").skip(1).collect();
     for (stack, depth) in stacks.iter().zip(DEPTH) {
-        let frames = stack.lines().filter(|line| line.ends_with(" in rec")).count() as u64;
+        let frames = stack.lines().filter(|line| line.ends_with(" in rec")).count();
         assert_eq!(frames, depth + 1, "{text}");
     }
     for complaint in ["cut off", "??", "barrier", "__morestack", "[", "malformed"] {

@@ -169,7 +169,7 @@ impl Emitted {
         }
     }
 
-    /// The frame is gone. What `code` adds is the end of the function, or something else follows it.
+    /// The frame is gone, in the code that `code` adds. Behind that the frame is there again.
     fn frame_is_gone(&mut self, machine: &Machine, frame: &Frame, code: impl FnOnce(&mut Self)) {
         self.cfi(CallFrameInstruction::RememberState);
         let pushed = machine.call_pushes as i32;
