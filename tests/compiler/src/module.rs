@@ -10,7 +10,7 @@ use stackmark_stack::unwind::{self, Code, Region, RegionId, Safepoint, Vectors};
 use std::collections::HashMap;
 
 use crate::emit::{self, emit};
-use crate::encoder::{Encoder, Machine, host};
+use crate::encoder::{Encoder, Machine, Options, host};
 use crate::function::{Function, RunsOn, Start};
 use crate::ir::{FuncId, Kind};
 use crate::memory::CodeMemory;
@@ -22,7 +22,6 @@ const ALIGNMENT: usize = 16;
 #[derive(Debug)]
 pub struct Compiler {
     encoder: Box<dyn Encoder>,
-    signs: bool,
     runs_on: RunsOn,
     functions: Vec<Declared>,
 }
@@ -92,12 +91,21 @@ impl Default for Compiler {
 impl Compiler {
     /// A compiler of functions for stacks of this kind.
     pub fn for_stacks(runs_on: RunsOn) -> Compiler {
-        Compiler { encoder: host(false), signs: false, runs_on, functions: vec![] }
+        Compiler { encoder: host(Options::default()), runs_on, functions: vec![] }
     }
 
     /// A compiler of functions that sign their return addresses, where the machine can.
     pub fn signing() -> Compiler {
-        Compiler { encoder: host(true), signs: true, ..Compiler::default() }
+        Compiler::with(Options { signs: true, ..Options::default() })
+    }
+
+    /// A compiler of functions in Thumb code, where the machine has that.
+    pub fn thumb() -> Compiler {
+        Compiler::with(Options { thumb: true, ..Options::default() })
+    }
+
+    fn with(options: Options) -> Compiler {
+        Compiler { encoder: host(options), ..Compiler::default() }
     }
 
     /// Declares a function that returns a plain word. Its name is for tracebacks.
@@ -191,7 +199,7 @@ impl Compiler {
             }));
         }
         region.eh_frame = self.eh_frame(&region);
-        memory.write(&bytes, self.signs);
+        memory.write(&bytes, self.encoder.has_pads());
         (program, region)
     }
 

@@ -74,6 +74,11 @@ impl Encoder for Arm64 {
         &MACHINE
     }
 
+    // The instruction that signs is one.
+    fn has_pads(&self) -> bool {
+        self.signs
+    }
+
     fn prologue(&self, out: &mut Emitted, frame: &Frame) {
         if self.signs {
             put(out, 0xd503_233f); // paciasp

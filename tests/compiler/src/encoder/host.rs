@@ -11,18 +11,27 @@ const SIGNED: &str = "STACKMARK_TEST_SIGNED";
 /// Where this variable is set, functions are Thumb code, where the machine has it.
 const THUMB: &str = "STACKMARK_TEST_THUMB";
 
-/// The encoder for this machine. Code signs its return addresses if it is asked to, and the machine
-/// can.
+/// What code is like, where the machine has a choice.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Options {
+    /// It signs its return addresses.
+    pub(crate) signs: bool,
+    /// It is Thumb code.
+    pub(crate) thumb: bool,
+}
+
+/// The encoder for this machine.
 ///
 /// # Panics
 /// On a machine that there is none for.
-pub(crate) fn host(signs: bool) -> Box<dyn Encoder> {
-    let asked = |variable| std::env::var_os(variable).is_some();
+pub(crate) fn host(options: Options) -> Box<dyn Encoder> {
+    let asked = |option, variable| option || std::env::var_os(variable).is_some();
     match std::env::consts::ARCH {
         "x86_64" => Box::new(Amd64),
         "x86" => Box::new(I686),
-        "aarch64" => Box::new(Arm64 { signs: signs || asked(SIGNED) }),
-        "arm" => Box::new(Armv7 { state: if asked(THUMB) { State::Thumb } else { State::Arm } }),
+        "aarch64" => Box::new(Arm64 { signs: asked(options.signs, SIGNED) }),
+        "arm" if asked(options.thumb, THUMB) => Box::new(Armv7 { state: State::Thumb }),
+        "arm" => Box::new(Armv7 { state: State::Arm }),
         other => panic!("no encoder for {other}"),
     }
 }

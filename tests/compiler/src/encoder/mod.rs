@@ -17,7 +17,7 @@ use gimli::write::CallFrameInstruction;
 
 #[cfg(test)]
 pub(crate) use host::every;
-pub(crate) use host::{code_is_written, guard, host};
+pub(crate) use host::{Options, code_is_written, guard, host};
 
 /// A register, by what it is for. Several may be one: each architecture says which are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,6 +191,10 @@ impl Emitted {
 pub(crate) trait Encoder: std::fmt::Debug {
     /// What the architecture is like.
     fn machine(&self) -> &'static Machine;
+    /// Whether its code has a landing pad wherever a jump may go, for processors that look at that.
+    fn has_pads(&self) -> bool {
+        false
+    }
     /// Makes a frame.
     fn prologue(&self, out: &mut Emitted, frame: &Frame);
     /// Drops the frame and returns.
