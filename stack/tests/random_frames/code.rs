@@ -181,8 +181,8 @@ impl Compiled {
         let start = Start::GoroutineCallback;
         let callback = compiler.function("callback", &[INT], start, call(functions[1]));
         let (program, mut region): (Program, Region) = compiler.place();
-        // It takes longer than all else of a short program.
-        region.announce = Announce::NONE;
+        // A debugger's takes longer than all else of a short program. Exceptions need the other.
+        region.announce = Announce { debugger: false, system_unwinder: true };
         let [entry, callback] = [entry, callback].map(|id| program.address(id));
         Compiled { entry, callback, region }
     }

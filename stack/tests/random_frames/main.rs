@@ -66,4 +66,10 @@ fn random_programs_hold_what_the_model_holds() {
         let deepest = DEEPEST[usize::from(seed % 50 == 49)];
         setting.run(&bytes.take(len).collect::<Vec<u8>>(), deepest);
     }
+    drop(setting);
+    for (name, count) in ["placed", "hit", "moved", "leapfrogged"].iter().zip(&run::BARRIERS) {
+        let count = count.load(Relaxed);
+        println!("barriers.{name} {count}");
+        assert!(count > 0 || programs < PROGRAMS, "no barrier was {name}");
+    }
 }

@@ -24,6 +24,8 @@ pub(crate) enum Event {
     Cycle,
     /// Calls back into managed code.
     Callback,
+    /// Throws what the youngest native code catches that has called back.
+    Throw,
 }
 
 /// See the module.
@@ -38,8 +40,8 @@ pub(crate) struct Model {
     calls: (usize, usize),
     /// Returns still to be made in a row.
     returns: usize,
-    /// Callbacks under way.
-    callbacks: usize,
+    /// Callbacks under way: how many frames there were before.
+    callbacks: Vec<usize>,
     next_word: usize,
     /// What the last frame returned.
     returned: Option<usize>,
@@ -54,7 +56,7 @@ impl Model {
             frames: Vec::new(),
             calls: (0, 0),
             returns: 0,
-            callbacks: 0,
+            callbacks: Vec::new(),
             next_word: 0,
             returned: None,
         }
@@ -117,7 +119,18 @@ impl Model {
     /// A callback has ended with this result.
     pub(crate) fn callback_returned(&mut self, result: usize) {
         assert_eq!(self.returned.take(), Some(result));
-        self.callbacks -= 1;
+        self.callbacks.pop();
+    }
+
+    /// An exception has left the youngest callback, and all of its frames. Returns the references
+    /// that they held.
+    pub(crate) fn callback_left(&mut self) -> Vec<usize> {
+        let frames = self.callbacks.pop().expect("a callback is under way");
+        let references = self.references_of_youngest(self.frames.len() - frames);
+        self.frames.truncate(frames);
+        self.frames.last_mut().expect("the frame that called out").touched = true;
+        (self.calls, self.returns) = ((0, 0), 0);
+        references
     }
 
     /// What happens next: an event, and then the action of managed code. The oldest frame stays
@@ -160,8 +173,9 @@ impl Model {
             5 if argument & 3 == 3 => (Event::None, action::YIELD),
             5 => (Event::None, action::POLL),
             6 => (Event::None, action::REPLACE),
-            7 if !full && self.callbacks < 8 => {
-                self.callbacks += 1;
+            7 if !self.callbacks.is_empty() && argument % 4 == 3 => (Event::Throw, action::NOTHING),
+            7 if !full && self.callbacks.len() < 8 => {
+                self.callbacks.push(self.frames.len());
                 (Event::Callback, action::NOTHING)
             }
             _ => (Event::None, action::RETURN),

@@ -16,6 +16,8 @@ use stackmark_stack::{
     NextCycle, RootSink, Runtime, ScanScope,
 };
 use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 
 /// Everything here runs on one thread; the lock is never waited for, and not held while managed
@@ -39,7 +41,16 @@ struct Run {
     scanning: bool,
     /// The references that were there when the cycle began.
     first: Vec<usize>,
+    /// Those of frames that exceptions have left since. A scan that had not come to such a frame
+    /// does not find its references.
+    dropped: Vec<usize>,
 }
+
+/// What native code throws over managed frames.
+struct Thrown;
+
+/// Barriers of all runs: placed, hit, moved, leapfrogged.
+pub(crate) static BARRIERS: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
 fn with_model<R>(f: impl FnOnce(&mut Model) -> R) -> R {
     f(&mut RUN.lock().as_mut().expect("a run is under way").model)
@@ -77,10 +88,20 @@ unsafe extern "C-unwind" fn step(_: *mut c_void, _layout: usize) -> usize {
             let callback: stackmark_stack::asm::ManagedFn =
                 unsafe { std::mem::transmute(COMPILED.callback) };
             // SAFETY: nothing here points into the goroutine's stack.
-            let result = caller.foreign(|| unsafe { caller.callback(callback, goroutine) });
-            let result = result.expect("a foreign call");
-            with_model(|model| model.callback_returned(result));
+            let call = || caller.foreign(|| unsafe { caller.callback(callback, goroutine) });
+            match catch_unwind(AssertUnwindSafe(call)) {
+                Ok(result) => {
+                    let result = result.expect("a foreign call");
+                    with_model(|model| model.callback_returned(result));
+                }
+                Err(thrown) if thrown.is::<Thrown>() => {
+                    let dropped = with_model(Model::callback_left);
+                    RUN.lock().as_mut().expect("a run").dropped.extend(dropped);
+                }
+                Err(panic) => resume_unwind(panic),
+            }
         }
+        Event::Throw => resume_unwind(Box::new(Thrown)),
     }
     action
 }
@@ -122,14 +143,22 @@ fn cycle(caller: Caller<'_>) {
         model.scanned();
         model.references_of_youngest(model.depth())
     });
-    RUN.lock().as_mut().expect("a run").first = there;
+    let mut run = RUN.lock();
+    let run = run.as_mut().expect("a run");
+    (run.first, run.dropped) = (there, Vec::new());
 }
 
 /// Ends a cycle.
 fn finish(world: &mut CycleStopped<'_>) {
     world.finish_scans().expect("a stack that can be walked");
-    let first = std::mem::take(&mut RUN.lock().as_mut().expect("a run").first);
-    assert_eq!(found(), first, "the first scan");
+    let (mut first, dropped) = {
+        let mut run = RUN.lock();
+        let run = run.as_mut().expect("a run");
+        (std::mem::take(&mut run.first), std::mem::take(&mut run.dropped))
+    };
+    let there = found();
+    first.retain(|word| !dropped.contains(word) || there.binary_search(word).is_ok());
+    assert_eq!(there, first, "the first scan");
     let visited = world.rescan_dirty().expect("a stack that can be walked");
     let rescanned = found();
     let all = world
@@ -215,8 +244,8 @@ impl Setting {
     /// If something differs from the model. A panic below managed code ends the process.
     pub(crate) fn run(&mut self, input: &[u8], deepest: usize) {
         let model = Model::new(input, deepest);
-        let (cycle, scanning, first) = (self.cycle, false, Vec::new());
-        *RUN.lock() = Some(Run { model, cycle, scanning, first });
+        let cycle = self.cycle;
+        *RUN.lock() = Some(Run { model, cycle, scanning: false, first: vec![], dropped: vec![] });
         let machine = Machine::attach(&self.runtime).expect("a thread of its own");
         // SAFETY: the entry is managed code that keeps the contracts.
         let mut goroutine = unsafe { self.runtime.spawn(COMPILED.entry, 0) }.expect("memory");
@@ -248,6 +277,11 @@ impl Setting {
 impl Drop for Setting {
     fn drop(&mut self) {
         *CYCLES.lock() = None;
+        let counters = self.runtime.counters();
+        let counted = [&counters.placed, &counters.hit, &counters.moved, &counters.leapfrogged];
+        for (sum, count) in BARRIERS.iter().zip(counted) {
+            sum.fetch_add(count.load(Relaxed), Relaxed);
+        }
         self.runtime.unregister(&[self.region]).expect("no frame is left");
     }
 }
