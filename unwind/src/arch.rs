@@ -21,6 +21,16 @@ pub(crate) use pushed::*;
 pub(crate) use target::*;
 pub use target::{FRAME_POINTER, PC, RETURN_ADDRESS, STACK_POINTER, prefetch};
 
+/// The bits of an address. Those of CFI are numbers of 64 bits on every machine, and sums of them
+/// wrap around where the machine's do.
+pub(crate) const ADDRESS_BITS: u64 = usize::MAX as u64;
+
+/// The address so many bytes further up; `None` behind the last one.
+#[inline]
+pub(crate) fn address_behind(address: u64, bytes: u64) -> Option<u64> {
+    address.checked_add(bytes).filter(|behind| *behind <= ADDRESS_BITS)
+}
+
 /// The registers at one point in a function.
 pub(crate) struct Captured {
     pub(crate) pc: usize,

@@ -10,7 +10,7 @@ use gimli::{
     BaseAddresses, CieOrFde, DebugFrame, EhFrame, LittleEndian, UnwindOffset, UnwindSection,
 };
 
-use crate::arch::{ADDRESS_SIZE, CFI_VENDOR};
+use crate::arch::{ADDRESS_BITS, ADDRESS_SIZE, CFI_VENDOR};
 use crate::rule::{CfiRows, PackedRule, UnwindRule};
 use program::Program;
 
@@ -129,9 +129,10 @@ impl FunctionRows {
 
     /// The same function, `by` bytes further up.
     pub(crate) fn moved(mut self, by: u64) -> FunctionRows {
-        (self.start, self.end) = (self.start.wrapping_add(by), self.end.wrapping_add(by));
-        self.rows.iter_mut().for_each(|row| row.0 = row.0.wrapping_add(by));
-        self.signing.iter_mut().for_each(|at| *at = at.wrapping_add(by));
+        let moved = |at: u64| at.wrapping_add(by) & ADDRESS_BITS;
+        (self.start, self.end) = (moved(self.start), moved(self.end));
+        self.rows.iter_mut().for_each(|row| row.0 = moved(row.0));
+        self.signing.iter_mut().for_each(|at| *at = moved(*at));
         self
     }
 }

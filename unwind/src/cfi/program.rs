@@ -19,7 +19,7 @@ use gimli::{
     FrameDescriptionEntry, LittleEndian, Register, UnwindExpression, UnwindOffset, UnwindSection,
 };
 
-use crate::arch::SIGN_STATE;
+use crate::arch::{SIGN_STATE, address_behind};
 use crate::rule::{Bytes, Cfa, CfiRow, Saved};
 
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
@@ -171,7 +171,7 @@ impl<'p, 'a> Program<'p, 'a> {
     }
 
     fn advance(&self, at: u64, delta: u32) -> gimli::Result<u64> {
-        at.checked_add(u64::from(delta).wrapping_mul(self.code_factor))
+        address_behind(at, u64::from(delta).wrapping_mul(self.code_factor))
             .ok_or(gimli::Error::AddressOverflow)
     }
 

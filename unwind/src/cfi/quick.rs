@@ -3,7 +3,10 @@
 //! Whatever is unusual, and whatever is wrong, yields nothing: the entry is read as a whole then,
 //! which says what is wrong. What is found here is what would be found there.
 
-use crate::arch::{ADDRESS_SIZE, CALLEE_SAVED, FRAME_POINTER, RETURN_ADDRESS, STACK_POINTER};
+use crate::arch::{
+    ADDRESS_BITS, ADDRESS_SIZE, CALLEE_SAVED, FRAME_POINTER, RETURN_ADDRESS, STACK_POINTER,
+    address_behind,
+};
 use crate::rule::{Base, PackedRule};
 
 /// Registers with numbers below this are looked for here.
@@ -27,9 +30,6 @@ static PLACES: [u8; NUMBERS] = {
     places
 };
 
-/// All addresses: sums are taken in more bits.
-const ADDRESSES: u64 = u64::MAX >> (u64::BITS - 8 * ADDRESS_SIZE as u32);
-
 /// The rule for `pc` by the entry at `offset` of the `.eh_frame` with these bytes, which lies at
 /// `address`. `None` if the entry covers other code, is unusual, or is wrong.
 pub(super) fn rule_at(
@@ -42,9 +42,9 @@ pub(super) fn rule_at(
     let id = fde.word()?;
     let cie = Cie::at(bytes, id_at.checked_sub(id as usize).filter(|_| id != 0)?)?;
     let base = if cie.is_relative { address?.wrapping_add(fde.at as u64) } else { 0 };
-    let start = base.wrapping_add(cie.pointer(&mut fde)?) & ADDRESSES;
-    let len = cie.pointer(&mut fde)? & ADDRESSES;
-    if pc < start || pc >= start.checked_add(len)? {
+    let start = base.wrapping_add(cie.pointer(&mut fde)?) & ADDRESS_BITS;
+    let len = cie.pointer(&mut fde)? & ADDRESS_BITS;
+    if pc < start || pc >= address_behind(start, len)? {
         return None;
     }
     let more = fde.number()?;
@@ -245,7 +245,7 @@ impl<'a> Cie<'a> {
             if is_common {
                 return None;
             }
-            at = at.checked_add(delta.checked_mul(self.code_factor)?)?;
+            at = address_behind(at, delta.checked_mul(self.code_factor)?)?;
             if at > pc {
                 break;
             }
@@ -371,7 +371,7 @@ impl Cursor<'_> {
 mod tests {
     use object::{Object, ObjectSection};
 
-    use crate::arch::{CALL_PUSHES, FRAME_POINTER, RETURN_ADDRESS, STACK_POINTER};
+    use crate::arch::{CALL_PUSHES, FRAME_POINTER, RETURN_ADDRESS, STACK_POINTER, WORD};
     use crate::cfi::{Entry, Section};
     use crate::rule::UnwindRule;
 
@@ -430,7 +430,12 @@ mod tests {
                     0 => bytes[*at] ^ 1 << (random(&mut state) % 8),
                     1 => random(&mut state) as u8,
                     // An instruction, as often as not.
-                    _ => [0x0a, 0x0b, 0x0e, 0x41, 0x86, 0xc6, 0x80, 0x07][random(&mut state) % 8],
+                    _ => {
+                        let fp = FRAME_POINTER.0 as u8;
+                        let fp = [0x80 | fp, 0xc0 | fp];
+                        let rest = [0x0a, 0x0b, 0x0e, 0x41, 0x80, 0x07];
+                        *fp.iter().chain(&rest).nth(random(&mut state) % 8).expect("eight")
+                    }
                 };
             }
             let len = entry.end.wrapping_sub(entry.start).max(1);
@@ -447,8 +452,8 @@ mod tests {
     /// An entry whose CFA is relative to `register` at first, and then to the stack pointer.
     fn entry(register: [u8; 3]) -> (Vec<u8>, Entry) {
         let [sp, fp, ra] = [STACK_POINTER, FRAME_POINTER, RETURN_ADDRESS].map(|r| r.0 as u8);
-        let mut common = vec![0, 0, 0, 0, 1, b'z', b'R', 0, 1, 0x78, ra, 1, 0x1b];
-        common.extend([0x0c, sp, 16, 0x80 | ra, 1, 0x80 | fp, 2]);
+        let mut common = vec![0, 0, 0, 0, 1, b'z', b'R', 0, 1, 0x80 - WORD as u8, ra, 1, 0x1b];
+        common.extend([0x0c, sp, 2 * WORD as u8, 0x80 | ra, 1, 0x80 | fp, 2]);
         let mut bytes = (common.len() as u32).to_le_bytes().to_vec();
         bytes.extend(common);
         let offset = bytes.len();

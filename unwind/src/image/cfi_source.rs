@@ -3,6 +3,7 @@
 use gimli::BaseAddresses;
 
 use super::error::ImageError;
+use crate::arch::ADDRESS_BITS;
 use crate::cfi::{CfiError, Entry, FunctionRows, Section, SectionFormat};
 use crate::rule::{CfiRows, PackedRule, UnwindRule};
 
@@ -63,15 +64,20 @@ impl CfiSource {
         Section::new(&self.bytes, self.format, self.bases.clone())
     }
 
+    /// The address in the section of an address in memory. Biases may be negative.
+    fn in_section(&self, address: u64) -> u64 {
+        address.wrapping_sub(self.bias) & ADDRESS_BITS
+    }
+
     /// The rule for a pc in memory, if that can be said at once: see
     /// [`Section::quick_rule_at`]. Nothing is allocated.
     pub(super) fn quick_rule(&self, pc: u64) -> Option<PackedRule> {
-        let pc = pc.wrapping_sub(self.bias);
+        let pc = self.in_section(pc);
         let offset = match &self.index {
             Index::Header { address, entries, pages } => {
                 let relative = i32::try_from(pc.wrapping_sub(*address) as i64).ok()?;
                 let last = pages.behind(entries, relative).checked_sub(1)?;
-                let entry = address.wrapping_add_signed(i64::from(entries.get(last)?.1));
+                let entry = from_header(*address, entries.get(last)?.1);
                 entry.checked_sub(self.bases.eh_frame.section?)? as usize
             }
             Index::Sorted(entries) => {
@@ -86,7 +92,7 @@ impl CfiSource {
     pub(super) fn rule(&self, pc: u64) -> Result<Option<UnwindRule<'_>>, ImageError> {
         let address = pc as usize;
         let failed = |source| ImageError::Cfi { address, source };
-        let pc = pc.wrapping_sub(self.bias);
+        let pc = self.in_section(pc);
         let offset = match &self.index {
             Index::Header { address: header, entries, pages } => {
                 let Ok(relative) = i32::try_from(pc.wrapping_sub(*header) as i64) else {
@@ -95,7 +101,7 @@ impl CfiSource {
                 let behind = pages.behind(entries, relative);
                 let start = self.bases.eh_frame.section.unwrap_or(0);
                 for (_, entry) in entries[..behind].iter().rev() {
-                    let entry = header.wrapping_add_signed(i64::from(*entry));
+                    let entry = from_header(*header, *entry);
                     let source = gimli::Error::OffsetOutOfBounds(entry);
                     let malformed = ImageError::Header { address, source };
                     let offset = entry.checked_sub(start).ok_or(malformed)? as usize;
@@ -151,6 +157,11 @@ impl CfiSource {
             }
         }
     }
+}
+
+/// The address of what a search table says lies so far from its header.
+fn from_header(header: u64, relative: i32) -> u64 {
+    header.wrapping_add_signed(i64::from(relative)) & ADDRESS_BITS
 }
 
 /// How many entries of a search table begin below each page of code. A search then has a few
@@ -227,9 +238,10 @@ mod tests {
         Address, CallFrameInstruction as Cfi, CommonInformationEntry, EhFrame, EndianVec,
         FrameDescriptionEntry, FrameTable,
     };
-    use gimli::{Encoding, Format, LittleEndian, X86_64};
+    use gimli::{Encoding, Format, LittleEndian};
 
     use super::*;
+    use crate::arch::{ADDRESS_SIZE, RETURN_ADDRESS, STACK_POINTER, WORD};
 
     const HEADER: u64 = 0x8000;
     const SECTION: u64 = 0x9000;
@@ -249,10 +261,10 @@ mod tests {
             (0x1200, 0),
         ];
         let mut table = FrameTable::default();
-        let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: 8 };
-        let mut cie = CommonInformationEntry::new(encoding, 1, -8, X86_64::RA);
-        cie.add_instruction(Cfi::Cfa(X86_64::RSP, 8));
-        cie.add_instruction(Cfi::Offset(X86_64::RA, -8));
+        let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: ADDRESS_SIZE };
+        let mut cie = CommonInformationEntry::new(encoding, 1, -(WORD as i8), RETURN_ADDRESS);
+        cie.add_instruction(Cfi::Cfa(STACK_POINTER, WORD as i32));
+        cie.add_instruction(Cfi::Offset(RETURN_ADDRESS, -(WORD as i32)));
         let cie = table.add_cie(cie);
         for (start, len) in functions {
             table.add_fde(cie, FrameDescriptionEntry::new(Address::Constant(start), len));
