@@ -69,23 +69,36 @@ impl Layout {
                 }
                 _ => 0,
             };
-            let value = target.wrapping_add_signed(relocation.addend());
+            if relocation.kind() == RelocationKind::None {
+                continue;
+            }
+            let failed = || ImageError::Relocation { image: name.into(), at };
+            let len = usize::from(relocation.size() / 8);
+            let place =
+                usize::try_from(at).ok().and_then(|at| contents.get_mut(at..)?.get_mut(..len));
+            let place = place.filter(|place| place.len() <= size_of::<u64>()).ok_or_else(failed)?;
+            // Files of 32 bits have it where its sum belongs.
+            let addend = match relocation.has_implicit_addend() {
+                true => signed(place),
+                false => relocation.addend(),
+            };
+            let value = target.wrapping_add_signed(addend);
             let value = match relocation.kind() {
-                RelocationKind::None => continue,
                 RelocationKind::Absolute => value,
                 RelocationKind::Relative | RelocationKind::PltRelative => {
                     value.wrapping_sub(here.wrapping_add(at))
                 }
-                _ => return Err(ImageError::Relocation { image: name.into(), at }),
+                _ => return Err(failed()),
             };
-            let (bytes, len) = (value.to_le_bytes(), usize::from(relocation.size() / 8));
-            let place =
-                usize::try_from(at).ok().and_then(|at| contents.get_mut(at..)?.get_mut(..len));
-            match (place, bytes.get(..len)) {
-                (Some(place), Some(bytes)) => place.copy_from_slice(bytes),
-                _ => return Err(ImageError::Relocation { image: name.into(), at }),
-            }
+            place.copy_from_slice(&value.to_le_bytes()[..len]);
         }
         Ok(())
     }
+}
+
+/// The number in at most eight bytes.
+fn signed(bytes: &[u8]) -> i64 {
+    let unsigned = bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
+    let unused = u64::BITS.saturating_sub(8 * bytes.len() as u32);
+    (unsigned.unbounded_shl(unused) as i64).unbounded_shr(unused)
 }
