@@ -114,7 +114,8 @@ struct Index<'t, 'd> {
 
 impl Index<'_, '_> {
     fn len(&self) -> usize {
-        self.table.iter(self.bases).size_hint().0
+        // The number may be larger than any length.
+        self.table.iter(self.bases).size_hint().1.unwrap_or(usize::MAX)
     }
 
     fn malformed(&self, source: gimli::Error) -> ImageError {

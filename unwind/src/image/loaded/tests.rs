@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::arch::ProgramHeader;
+use crate::arch::{ProgramHeader, RETURN_ADDRESS, STACK_POINTER, WORD};
 
 /// Bytes of the small image: code, then the search table, `.eh_frame` and a note.
 const IMAGE: usize = 0x400;
@@ -22,10 +22,10 @@ fn header(kind: u32, flags: u32, place: Range<usize>) -> ProgramHeader {
         p_type: kind,
         p_flags: flags,
         p_offset: 0,
-        p_vaddr: place.start as u64,
+        p_vaddr: place.start as _,
         p_paddr: 0,
-        p_filesz: place.len() as u64,
-        p_memsz: place.len() as u64,
+        p_filesz: place.len() as _,
+        p_memsz: place.len() as _,
         p_align: 8,
     }
 }
@@ -49,9 +49,11 @@ impl Small {
             put(entry + 12, 16);
         }
         put(FRAME, 20);
-        // Version 1, "zR", factors 1 and -8, the return address in 16, pointers relative to
-        // themselves; CFA = rsp + 8.
-        let cie = [1, b'z', b'R', 0, 1, 0x78, 16, 1, 0x1b, 0x0c, 7, 8, 0x90, 1, 0, 0];
+        // Version 1, "zR", factors 1 and minus a word, pointers relative to themselves; the CFA a
+        // word above the stack pointer, the return address below it.
+        let [sp, ra] = [STACK_POINTER, RETURN_ADDRESS].map(|register| register.0 as u8);
+        let (word, factor) = (WORD as u8, 0x80 - WORD as u8);
+        let cie = [1, b'z', b'R', 0, 1, factor, ra, 1, 0x1b, 0x0c, sp, word, 0x80 | ra, 1, 0, 0];
         bytes[FRAME + 8..FRAME + 24].copy_from_slice(&cie);
         let read = libc::PF_R;
         let headers = vec![
@@ -78,7 +80,7 @@ impl Small {
         let base = self.base();
         // SAFETY: zeros are valid: nulls and numbers. The headers stay as long as the image.
         let mut info: libc::dl_phdr_info = unsafe { std::mem::zeroed() };
-        info.dlpi_addr = base as u64;
+        info.dlpi_addr = base as _;
         info.dlpi_phdr = self.headers.as_ptr();
         info.dlpi_phnum = self.headers.len() as u16;
         // SAFETY: readable segments lie in `memory`, or are no places at all; nothing writes there
@@ -114,11 +116,12 @@ fn a_right_image_is_read() {
 
 #[test]
 fn segments_that_cannot_be_read_or_wrap_around_are_not_read() {
+    const FAR: u32 = if WORD == 8 { 40 } else { 20 };
     let change: [fn(&mut ProgramHeader); 4] = [
         |header| header.p_flags = libc::PF_X,
-        |header| header.p_memsz = u64::MAX,
+        |header| header.p_memsz = !0,
         |header| header.p_memsz = 0,
-        |header| header.p_vaddr = header.p_vaddr.wrapping_sub(1 << 40),
+        |header| header.p_vaddr = header.p_vaddr.wrapping_sub(1 << FAR),
     ];
     for (i, change) in change.into_iter().enumerate() {
         let mut small = Small::new();
@@ -133,7 +136,7 @@ fn segments_that_cannot_be_read_or_wrap_around_are_not_read() {
 #[test]
 fn a_table_that_reaches_out_of_its_segment_is_not_read() {
     let mut small = Small::new();
-    small.headers[1].p_memsz = IMAGE as u64;
+    small.headers[1].p_memsz = IMAGE as _;
     let (extents, ..) = small.look_up();
     assert_eq!(extents.unwrap_err(), ImageError::NoCfi { address: small.base() });
 }
@@ -163,8 +166,8 @@ proptest! {
         for (i, field, number) in numbers {
             let header = &mut small.headers[i];
             match field {
-                0 => header.p_vaddr = number,
-                1 => header.p_memsz = number,
+                0 => header.p_vaddr = number as _,
+                1 => header.p_memsz = number as _,
                 2 => header.p_flags = number as u32,
                 _ => header.p_type = [PT_LOAD, PT_NOTE, PT_GNU_EH_FRAME][number as usize % 3],
             }
@@ -177,8 +180,8 @@ proptest! {
             let start = base.wrapping_add(header.p_vaddr as usize);
             let end = start.checked_add(header.p_memsz as usize);
             if end.is_some_and(|end| start < base || end > base + IMAGE) {
-                header.p_vaddr = segment.0 as u64;
-                header.p_memsz = segment.1.min(IMAGE - segment.0) as u64;
+                header.p_vaddr = segment.0 as _;
+                header.p_memsz = segment.1.min(IMAGE - segment.0) as _;
             }
         }
         // Whatever it says, it says so without a crash.
