@@ -27,13 +27,13 @@ pub trait Memory {
     /// where no CFI describes a pc, to know the end of a signal handler by them, or a stub of the
     /// procedure linkage table.
     fn read_code(&self, address: usize) -> Option<u64> {
-        let shift = (address % WORD) as u32 * 8;
-        let word = |at: usize| self.read(at).map(|word| word as u64);
-        let low = word(address & !(WORD - 1))? >> shift;
-        match shift {
-            0 => Some(low),
-            _ => Some(low | word((address & !(WORD - 1)).wrapping_add(WORD))? << (64 - shift)),
+        let before = address % WORD;
+        let mut bits = 0_u128;
+        for at in (0..before + size_of::<u64>()).step_by(WORD) {
+            let word = self.read((address - before).wrapping_add(at))?;
+            bits |= (word as u128) << (8 * at);
         }
+        Some((bits >> (8 * before)) as u64)
     }
 }
 

@@ -234,11 +234,11 @@ pub(crate) fn read_code(address: usize) -> Option<u64> {
         if read == size as isize {
             return Some(word);
         }
-        let file = libc::open(c"/proc/self/mem".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        let file = libc::open64(c"/proc/self/mem".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
         if file < 0 {
             return None;
         }
-        let read = libc::pread(file, (&raw mut word).cast(), size, address as libc::off_t);
+        let read = libc::pread64(file, (&raw mut word).cast(), size, address as libc::off64_t);
         libc::close(file);
         (read == size as isize).then_some(word)
     }
