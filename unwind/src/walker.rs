@@ -147,11 +147,12 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
         let Registers { mut pc, mut sp, mut fp } = self.registers;
         let (mut safepoint, mut fp_slot) = (self.safepoint, self.fp_slot);
         let mut left = most;
-        // The CFA lies behind the return slot, and within the bounds. No size of a frame leads from
-        // there around the address space.
+        // The CFA lies behind the return slot, and within the bounds. From the lower half of 64 bits
+        // no size of a frame leads around the address space. In 32 bits stacks lie at its top.
         const BEHIND: usize = FRAME_RECORD - FRAME_RECORD_RETURN;
+        const MAY_WRAP: bool = usize::BITS == 32;
         let last = self.end.saturating_sub(BEHIND).min(end.saturating_sub(1));
-        let last = last.min(isize::MAX as usize);
+        let last = if MAY_WRAP { last } else { last.min(isize::MAX as usize) };
         if self.is_bad(sp) || end == 0 || sp > last {
             return 0;
         }
@@ -166,7 +167,8 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
             let goes_on = loop {
                 let cfa = record.wrapping_add(FRAME_RECORD);
                 let return_slot = record.wrapping_add(FRAME_RECORD_RETURN);
-                if cfa != sp.wrapping_add(size) || return_slot > last || left == 0 {
+                let is_elsewhere = cfa != sp.wrapping_add(size) || MAY_WRAP && cfa <= sp;
+                if is_elsewhere || return_slot > last || left == 0 {
                     break false;
                 }
                 self.memory.prefetch(cfa.wrapping_add(PREFETCH));
