@@ -12,14 +12,14 @@ use stackmark_unwind::stack_map::{self, Location, Root, StackMap};
 use stackmark_unwind::{
     Code, CodeError, MemorySnapshot, Region, RegionError, Registers, Safepoint, WalkError, Walker,
 };
-use support::arch::{CALLEE_SAVED, FP};
+use support::arch::{CALLEE_SAVED, FP, W, WORD, bytes_of};
 use support::{FUNCTION, eh_frame, region};
 
 const START: usize = 0x10_0000;
 const CALL: usize = START + 0x20;
 const STACK: usize = 0x7000_0000;
 
-/// One function with `maps` instead of a safepoint. Its frame is as Cranelift's, with 32 bytes
+/// One function with `maps` instead of a safepoint. Its frame is as Cranelift's, with four words
 /// below the frame pointer.
 fn with_maps(maps: Vec<StackMap>) -> Region {
     Region { stack_maps: maps, ..region(START, &[&[]]) }
@@ -30,8 +30,16 @@ fn map(cfa_offset: Option<u32>, roots: Vec<Root>) -> StackMap {
 }
 
 fn stack(words: i32) -> Location {
-    Location::Stack(words * 8)
+    Location::Stack(words * W)
 }
+
+fn frame(words: i32) -> Location {
+    Location::Frame(words * W)
+}
+
+/// The size of that frame, in bytes and as maps have it.
+const SIZE: usize = 6 * WORD;
+const KNOWN: Option<u32> = Some(bytes_of(6));
 
 /// The roots and the slots of the one frame, as words of the stack.
 fn walked(region: Region) -> (Vec<(usize, usize)>, Vec<usize>) {
@@ -39,11 +47,11 @@ fn walked(region: Region) -> (Vec<(usize, usize)>, Vec<usize>) {
     code.register(region).unwrap();
     let snapshot = code.snapshot();
     let memory = MemorySnapshot { start: STACK, words: vec![0; 64] };
-    let registers = Registers { pc: CALL, sp: STACK, fp: STACK + 32 };
+    let registers = Registers { pc: CALL, sp: STACK, fp: STACK + 4 * WORD };
     let mut walker = Walker::new(&snapshot, &memory, (), registers, memory.bounds());
     let frame = walker.next_frame().unwrap().unwrap();
-    assert_eq!(frame.cfa, STACK + 48);
-    let word = |address: usize| (address - STACK) / 8;
+    assert_eq!(frame.cfa, STACK + SIZE);
+    let word = |address: usize| (address - STACK) / WORD;
     let roots = frame.roots().map(|(base, derived)| (word(base), word(derived))).collect();
     (roots, frame.slots().map(word).collect())
 }
@@ -59,7 +67,7 @@ fn refusal(region: Region) -> RegionError {
 fn derived_pointers_come_with_their_bases_and_each_word_once() {
     let pairs = [(2, 3), (2, 2), (0, 0), (2, 1), (2, 3)];
     let roots = pairs.map(|(base, derived)| Root { base: stack(base), derived: stack(derived) });
-    let (roots, slots) = walked(with_maps(vec![map(Some(48), roots.to_vec())]));
+    let (roots, slots) = walked(with_maps(vec![map(KNOWN, roots.to_vec())]));
     assert_eq!(roots, [(0, 0), (2, 1), (2, 2), (2, 3)]);
     assert_eq!(slots, [0, 2, 1, 3]);
 }
@@ -82,7 +90,7 @@ fn cfi_that_is_relative_to_its_own_place_gives_rules_and_lengths() {
     table.add_fde(cie, entry);
     let mut section = EhFrame::from(EndianVec::new(LittleEndian));
     table.write_eh_frame(&mut section).unwrap();
-    let maps = vec![map(Some(48), vec![Root::plain(stack(1))])];
+    let maps = vec![map(KNOWN, vec![Root::plain(stack(1))])];
     let mut region = Region { eh_frame: section.0.into_vec(), ..with_maps(maps) };
     region.functions[0].len = 0;
     assert!(matches!(refusal(region.clone()), RegionError::Cfi(_)), "it is not absolute");
@@ -98,25 +106,25 @@ fn cfi_that_is_relative_to_its_own_place_gives_rules_and_lengths() {
 
 #[test]
 fn slots_relative_to_the_frame_pointer_are_those_relative_to_the_stack_pointer() {
-    let (roots, _) = walked(with_maps(vec![map(Some(48), vec![Root::plain(Location::Frame(-8))])]));
+    let (roots, _) = walked(with_maps(vec![map(KNOWN, vec![Root::plain(frame(-1))])]));
     assert_eq!(roots, [(3, 3)]);
-    let mut plain = with_maps(vec![map(Some(48), vec![Root::plain(Location::Frame(-8))])]);
-    plain.eh_frame = eh_frame([(START, FUNCTION as u32, vec![(1, Cfi::CfaOffset(48))])]);
+    let mut plain = with_maps(vec![map(KNOWN, vec![Root::plain(frame(-1))])]);
+    plain.eh_frame = eh_frame([(START, FUNCTION as u32, vec![(1, Cfi::CfaOffset(6 * W))])]);
     let refused = refusal(plain);
     assert!(matches!(refused, RegionError::SafepointLayout { .. }), "no frame pointer: {refused}");
 }
 
 #[test]
 fn the_size_of_a_frame_is_taken_from_its_cfi_where_the_map_has_none() {
-    let frame = Root::plain(Location::Frame(-8));
-    let mut region = with_maps(vec![map(None, vec![Root::plain(stack(1)), frame])]);
+    let mut region =
+        with_maps(vec![map(None, vec![Root::plain(stack(1)), Root::plain(frame(-1))])]);
     // By the frame pointer, at each walk.
     assert_eq!(walked(region.clone()).1, [1, 3]);
-    let limited = Region { max_frame: Some(48), ..region.clone() };
-    let unknown =
-        RegionError::FrameSizeUnknown { function: "f0".into(), return_address: CALL, limit: 48 };
+    let limited = Region { max_frame: KNOWN, ..region.clone() };
+    let (function, limit) = ("f0".into(), bytes_of(6));
+    let unknown = RegionError::FrameSizeUnknown { function, return_address: CALL, limit };
     assert_eq!(refusal(limited), unknown);
-    region.eh_frame = eh_frame([(START, FUNCTION as u32, vec![(1, Cfi::CfaOffset(48))])]);
+    region.eh_frame = eh_frame([(START, FUNCTION as u32, vec![(1, Cfi::CfaOffset(6 * W))])]);
     let refused = refusal(region.clone());
     assert!(matches!(refused, RegionError::SafepointLayout { .. }), "no frame pointer: {refused}");
     region.stack_maps[0].roots.pop();
@@ -142,27 +150,29 @@ fn a_map_that_does_not_fit_into_the_frame_that_the_cfi_finds_is_refused() {
     let refused = |by_table, by_cfi| Err(WalkError::Disagreement { pc: CALL, by_table, by_cfi });
     // The word below the saved frame pointer is the frame's highest.
     for words in [0, 3, 20] {
-        assert_eq!(walk(stack(3), STACK + 32 + words * 8), Ok(48 + words * 8));
-        assert_eq!(walk(Location::Frame(-32), STACK + 32 + words * 8), Ok(48 + words * 8));
+        let fp = STACK + (4 + words) * WORD;
+        assert_eq!(walk(stack(3), fp), Ok(SIZE + words * WORD));
+        assert_eq!(walk(frame(-4), fp), Ok(SIZE + words * WORD));
     }
-    assert_eq!(walk(stack(5), STACK + 32), refused(STACK + 56, STACK + 48));
-    assert_eq!(walk(Location::Frame(-40), STACK + 32), refused(STACK + 56, STACK + 48));
-    assert_eq!(walk(stack(0), STACK - 8), refused(STACK + 16, STACK + 8));
+    let fp = STACK + 4 * WORD;
+    assert_eq!(walk(stack(5), fp), refused(STACK + 7 * WORD, STACK + SIZE));
+    assert_eq!(walk(frame(-5), fp), refused(STACK + 7 * WORD, STACK + SIZE));
+    assert_eq!(walk(stack(0), STACK - WORD), refused(STACK + 2 * WORD, STACK + WORD));
 }
 
 #[test]
 fn a_frame_that_is_smaller_than_what_its_cfi_saves_in_it_is_refused() {
     let saved = vec![
-        (1, Cfi::CfaOffset(16)),
-        (1, Cfi::Offset(FP, -16)),
+        (1, Cfi::CfaOffset(2 * W)),
+        (1, Cfi::Offset(FP, -2 * W)),
         (4, Cfi::CfaRegister(FP)),
-        (8, Cfi::Offset(CALLEE_SAVED[1], -56)),
+        (8, Cfi::Offset(CALLEE_SAVED[1], -7 * W)),
     ];
-    let mut region = with_maps(vec![map(Some(48), vec![])]);
+    let mut region = with_maps(vec![map(KNOWN, vec![])]);
     region.eh_frame = eh_frame([(START, FUNCTION as u32, saved)]);
     let refused = refusal(region.clone());
     assert!(matches!(refused, RegionError::SafepointLayout { .. }), "{refused}");
-    region.stack_maps[0].cfa_offset = Some(56);
+    region.stack_maps[0].cfa_offset = Some(bytes_of(7));
     Code::new().register(region).unwrap();
 }
 
@@ -174,24 +184,26 @@ fn a_host_closure_gives_what_a_safepoint_would() {
         }
         return_address == CALL
     };
-    let from_host =
-        with_maps(stack_map::from_source(&source, [(CALL, Some(48)), (CALL + 8, None)]));
+    let from_host = with_maps(stack_map::from_source(&source, [(CALL, KNOWN), (CALL + 8, None)]));
     let mut given = region(START, &[&[]]);
-    given.safepoints.push(Safepoint { return_address: CALL, cfa_offset: 48, slots: vec![0, 8] });
+    let slots = vec![0, bytes_of(1)];
+    given.safepoints.push(Safepoint { return_address: CALL, cfa_offset: bytes_of(6), slots });
     assert_eq!(walked(from_host), walked(given));
 }
 
 #[test]
 fn roots_that_walks_of_a_region_cannot_find_are_refused() {
     let in_register =
-        with_maps(vec![map(Some(48), vec![Root::plain(Location::Register(CALLEE_SAVED[1]))])]);
+        with_maps(vec![map(KNOWN, vec![Root::plain(Location::Register(CALLEE_SAVED[1]))])]);
     assert_eq!(
         refusal(in_register),
         RegionError::RegisterRoot { function: "f0".into(), return_address: CALL }
     );
-    for (location, slot) in
-        [(stack(-1), u32::MAX as i64 - 7), (stack(5), 40), (Location::Frame(-40), -8)]
-    {
+    for (location, slot) in [
+        (stack(-1), i64::from(-W as u32)),
+        (stack(5), 5 * i64::from(W)),
+        (frame(-5), -i64::from(W)),
+    ] {
         let refused = refusal(with_maps(vec![map(
             Some(48),
             vec![Root { base: stack(0), derived: location }],
@@ -201,8 +213,8 @@ fn roots_that_walks_of_a_region_cannot_find_are_refused() {
             RegionError::Slot { function: "f0".into(), return_address: CALL, slot }
         );
     }
-    let mut twice = region(START, &[&[(0x20, 32, &[])]]);
-    twice.stack_maps = vec![map(Some(48), vec![])];
+    let mut twice = region(START, &[&[(0x20, bytes_of(4), &[])]]);
+    twice.stack_maps = vec![map(KNOWN, vec![])];
     assert_eq!(
         refusal(twice),
         RegionError::SafepointTwice { function: "f0".into(), return_address: CALL }
@@ -224,14 +236,14 @@ proptest! {
             .map(|(i, gap)| {
                 at += gap;
                 let live = (0..32).filter(|slot| (i % distinct) >> slot & 1 != 0);
-                let slots = live.map(|slot| slot * 8).collect();
-                Safepoint { return_address: at, cfa_offset: 272, slots }
+                let slots = live.map(bytes_of).collect();
+                Safepoint { return_address: at, cfa_offset: bytes_of(34), slots }
             })
             .collect();
         let len = at - START;
         let mut region = region(START, &[]);
         region.len = len;
-        region.eh_frame = eh_frame([(START, len as u32, vec![(0, Cfi::CfaOffset(272))])]);
+        region.eh_frame = eh_frame([(START, len as u32, vec![(0, Cfi::CfaOffset(34 * W))])]);
         region.functions.push(stackmark_unwind::Function {
             name: "f".into(),
             start: START,

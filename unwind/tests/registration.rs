@@ -9,14 +9,18 @@ use stackmark_unwind::{
     CfiError, Code, CodeError, FrameKind, Function, ImageError, NativeRule, Region, RegionError,
     Safepoint, SafepointRef,
 };
-use support::arch::{self, FP, SCRATCH, SP};
+use support::arch::{self, FP, SCRATCH, SP, W, WORD, bytes_of};
 use support::{CFA, FUNCTION, eh_frame, region, shown};
 
 const START: usize = 0x10_0000;
 
-/// One function with one safepoint.
+/// One function with one safepoint, and a frame of six words.
 fn one() -> Region {
-    region(START, &[&[(0x20, 32, &[0, 8])]])
+    at(START)
+}
+
+fn at(start: usize) -> Region {
+    region(start, &[&[(0x20, bytes_of(4), &[0, bytes_of(1)])]])
 }
 
 fn slots(safepoint: SafepointRef<'_>) -> Vec<u32> {
@@ -47,17 +51,18 @@ fn with_cfi(instructions: Vec<(u32, Cfi)>) -> impl FnOnce(&mut Region) {
 #[test]
 fn lookups_find_functions_and_safepoints_of_registered_regions_only() {
     let code = Code::new();
-    let first =
-        code.register(region(START, &[&[(0x20, 32, &[0, 8])], &[(FUNCTION, 16, &[])]])).unwrap();
-    let second = code.register(region(START + 2 * FUNCTION, &[&[(0x30, 48, &[40])]])).unwrap();
+    let of_first: &[_] = &[(0x20, bytes_of(4), &[0, bytes_of(1)][..])];
+    let first = code.register(region(START, &[of_first, &[(FUNCTION, bytes_of(2), &[])]])).unwrap();
+    let of_second: &[_] = &[(0x30, bytes_of(6), &[bytes_of(5)][..])];
+    let second = code.register(region(START + 2 * FUNCTION, &[of_second])).unwrap();
     assert_ne!(first, second);
     let snapshot = code.snapshot();
     let safepoint = snapshot.safepoint(START + 0x20).unwrap();
-    assert_eq!((safepoint.cfa_offset(), slots(safepoint)), (48, vec![0, 8]));
+    assert_eq!((safepoint.cfa_offset(), slots(safepoint)), (6 * WORD, vec![0, bytes_of(1)]));
     // A call may be a region's last instruction. Its return address is then the next region's first
     // byte.
-    assert_eq!(snapshot.safepoint(START + 2 * FUNCTION).unwrap().cfa_offset(), 32);
-    assert_eq!(slots(snapshot.safepoint(START + 2 * FUNCTION + 0x30).unwrap()), [40]);
+    assert_eq!(snapshot.safepoint(START + 2 * FUNCTION).unwrap().cfa_offset(), 4 * WORD);
+    assert_eq!(slots(snapshot.safepoint(START + 2 * FUNCTION + 0x30).unwrap()), [bytes_of(5)]);
     assert!(snapshot.safepoint(START + 0x21).is_none());
     assert!(snapshot.safepoint(START).is_none());
     let function = snapshot.function(START + FUNCTION).unwrap();
@@ -105,7 +110,9 @@ fn overlaps_are_refused_by_name() {
 
 #[test]
 fn impossible_ranges_are_refused() {
-    for (start, len) in [(0, 8), (START, 0), (usize::MAX - 4, 8), (START, 1 << 32)] {
+    // 4 GiB, where there is as much.
+    let large = 1_usize.checked_shl(32).unwrap_or(usize::MAX);
+    for (start, len) in [(0, 8), (START, 0), (usize::MAX - 4, 8), (START, large)] {
         assert_eq!(
             refused(|region| (region.start, region.len) = (start, len)),
             RegionError::Range { start, len }
@@ -118,7 +125,7 @@ fn impossible_ranges_are_refused() {
         code.register_native(start..end, FrameKind::Stub, NativeRule::End),
         Err(CodeError::NoRange { start, end })
     );
-    for cfa_offset in [0, 12, 1 << 28, 1 << 31] {
+    for cfa_offset in [0, bytes_of(1) + bytes_of(1) / 2, bytes_of(1 << 25), 1 << 31] {
         let refusal = native(NativeRule::Fixed { cfa_offset });
         assert_eq!(refusal, Err(CodeError::FixedRule { start: START, cfa_offset }));
     }
@@ -153,8 +160,8 @@ fn malformed_cfi_is_refused_with_its_place() {
 /// the next function.
 #[test]
 fn entries_of_no_bytes_say_nothing() {
-    let real = (START, FUNCTION as u32, vec![(1, Cfi::CfaOffset(48))]);
-    let empty = |at: usize| (at, 0, vec![(0, Cfi::CfaOffset(64))]);
+    let real = (START, FUNCTION as u32, vec![(1, Cfi::CfaOffset(6 * W))]);
+    let empty = |at: usize| (at, 0, vec![(0, Cfi::CfaOffset(8 * W))]);
     for order in 0..4 {
         let mut functions = vec![empty(START), empty(START + 8), empty(START + FUNCTION)];
         functions.insert(order, real.clone());
@@ -162,7 +169,7 @@ fn entries_of_no_bytes_say_nothing() {
         let mut region = one();
         region.eh_frame = eh_frame(functions);
         let id = code.register(region).unwrap();
-        assert_eq!(code.snapshot().safepoint(START + 0x20).unwrap().cfa_offset(), 48);
+        assert_eq!(code.snapshot().safepoint(START + 0x20).unwrap().cfa_offset(), 6 * WORD);
         code.unregister(id).unwrap();
     }
     // Alone, and outside of the region.
@@ -181,7 +188,7 @@ fn states_may_be_remembered_in_any_depth() {
         let mut instructions = Vec::new();
         for i in 0..depth {
             instructions.push((1 + i, Cfi::RememberState));
-            instructions.push((1 + i, Cfi::CfaOffset(16 + 8 * i as i32)));
+            instructions.push((1 + i, Cfi::CfaOffset((2 + i as i32) * W)));
         }
         for i in 0..depth {
             instructions.push((0x400 + i, Cfi::RestoreState));
@@ -194,7 +201,7 @@ fn states_may_be_remembered_in_any_depth() {
         let rule = |at: u32| snapshot.rule(START + at as usize).unwrap().unwrap().to_string();
         let deep = |depth: u32| match depth {
             0 => shown(CFA),
-            _ => shown(8 + 8 * depth as usize),
+            _ => shown((1 + depth as usize) * WORD),
         };
         for i in 0..depth {
             assert_eq!(rule(i), deep(i), "of {depth}");
@@ -211,15 +218,15 @@ fn states_may_be_remembered_in_any_depth() {
 #[test]
 fn a_cfa_by_a_register_may_follow_one_by_an_expression() {
     let mut expression = gimli::write::Expression::new();
-    expression.op_breg(SP, 24);
+    expression.op_breg(SP, 3 * i64::from(W));
     let instructions = vec![
-        (4, Cfi::CfaOffset(32)),
+        (4, Cfi::CfaOffset(4 * W)),
         (8, Cfi::CfaExpression(expression.clone())),
         (12, Cfi::CfaRegister(FP)),
         (16, Cfi::CfaExpression(expression)),
-        (20, Cfi::CfaOffset(40)),
+        (20, Cfi::CfaOffset(5 * W)),
         (24, Cfi::CfaRegister(SP)),
-        (28, Cfi::CfaOffset(48)),
+        (28, Cfi::CfaOffset(6 * W)),
     ];
     let mut region = one();
     region.safepoints.clear();
@@ -238,16 +245,17 @@ fn a_cfa_by_a_register_may_follow_one_by_an_expression() {
     assert!(by_expression.starts_with("cfa={"), "{by_expression}");
     let found: Vec<String> = (0..8).map(|i| cfa(4 * i)).collect();
     let by_expression = &*by_expression;
-    let first = format!("cfa=sp+{CFA}");
+    let by = |register: &str, words: usize| format!("cfa={register}+{}", words * WORD);
+    let first = by("sp", CFA / WORD);
     let expected = [
         &*first,
-        "cfa=sp+32",
+        &by("sp", 4),
         by_expression,
-        "cfa=fp+32",
+        &by("fp", 4),
         by_expression,
         by_expression,
-        "cfa=sp+40",
-        "cfa=sp+48",
+        &by("sp", 5),
+        &by("sp", 6),
     ];
     assert_eq!(found, expected);
 }
@@ -288,22 +296,24 @@ fn safepoints_must_agree_with_functions_and_cfi() {
         RegionError::SafepointWithoutCfi { function: function.clone(), return_address }
     );
     // The call's last byte still belongs to the row before.
-    let late = refused(with_cfi(vec![(0x20, Cfi::CfaOffset(48))]));
+    let late = refused(with_cfi(vec![(0x20, Cfi::CfaOffset(6 * W))]));
     assert_eq!(
         late.to_string(),
         format!(
-            "function f0: safepoint 0x100020 has its CFA 48 bytes up, its CFI says {}",
+            "function f0: safepoint 0x100020 has its CFA {} bytes up, its CFI says {}",
+            6 * WORD,
             shown(CFA)
         )
     );
     let far = refused(with_cfi(vec![
-        (1, Cfi::CfaOffset(48)),
-        (1, Cfi::Offset(arch::CALLEE_SAVED[1], -56)),
+        (1, Cfi::CfaOffset(6 * W)),
+        (1, Cfi::Offset(arch::CALLEE_SAVED[1], -7 * W)),
     ]));
     assert!(matches!(far, RegionError::SafepointLayout { .. }), "{far}");
-    let unaligned = refused(|region| region.safepoints[0].cfa_offset = 44);
+    const ODD: u32 = bytes_of(5) + bytes_of(1) / 2;
+    let unaligned = refused(|region| region.safepoints[0].cfa_offset = ODD);
     assert!(
-        matches!(unaligned, RegionError::SafepointLayout { cfa_offset: Some(44), .. }),
+        matches!(unaligned, RegionError::SafepointLayout { cfa_offset: Some(ODD), .. }),
         "{unaligned}"
     );
     let by_scratch = refused(with_cfi(vec![(1, Cfi::CfaRegister(SCRATCH))]));
@@ -314,18 +324,18 @@ fn safepoints_must_agree_with_functions_and_cfi() {
 fn frames_without_a_frame_pointer_are_taken_from_their_cfi() {
     let code = Code::new();
     let mut region = one();
-    with_cfi(vec![(1, Cfi::CfaOffset(48))])(&mut region);
+    with_cfi(vec![(1, Cfi::CfaOffset(6 * W))])(&mut region);
     code.register(region).unwrap();
-    assert_eq!(code.snapshot().safepoint(START + 0x20).unwrap().cfa_offset(), 48);
+    assert_eq!(code.snapshot().safepoint(START + 0x20).unwrap().cfa_offset(), 6 * WORD);
 }
 
 #[test]
 fn the_size_of_pushed_arguments_changes_nothing_for_a_walk() {
     let rules = |arguments: bool| {
         let mut instructions = vec![
-            (1, Cfi::CfaOffset(16)),
-            (1, Cfi::Offset(arch::CALLEE_SAVED[1], -24)),
-            (8, Cfi::CfaOffset(48)),
+            (1, Cfi::CfaOffset(2 * W)),
+            (1, Cfi::Offset(arch::CALLEE_SAVED[1], -3 * W)),
+            (8, Cfi::CfaOffset(6 * W)),
         ];
         if arguments {
             // `DW_CFA_GNU_args_size` is for landing pads. The CFA's offset includes it already.
@@ -343,13 +353,14 @@ fn the_size_of_pushed_arguments_changes_nothing_for_a_walk() {
     };
     let with_arguments = rules(true);
     assert_eq!(with_arguments, rules(false));
-    assert!(with_arguments[0x40].starts_with("cfa=sp+48 "), "{}", with_arguments[0x40]);
-    assert!(with_arguments[0x40].contains("=[cfa-24]"), "{}", with_arguments[0x40]);
+    let rule = &with_arguments[0x40];
+    assert!(rule.starts_with(&format!("cfa=sp+{} ", 6 * WORD)), "{rule}");
+    assert!(rule.contains(&format!("=[cfa-{}]", 3 * WORD)), "{rule}");
 }
 
 #[test]
 fn slots_must_lie_in_the_frame() {
-    for slot in [4, 40, 48, u32::MAX - 7] {
+    for slot in [bytes_of(1) / 2, bytes_of(5), bytes_of(6), u32::MAX - bytes_of(1) + 1] {
         let refusal = refused(|region| region.safepoints[0].slots.push(slot));
         assert_eq!(
             refusal,
@@ -364,11 +375,15 @@ fn slots_must_lie_in_the_frame() {
 
 #[test]
 fn a_frame_over_the_limit_is_refused_by_the_name_of_its_function() {
-    let refusal = refused(|region| region.max_frame = Some(40));
-    assert_eq!(refusal, RegionError::FrameTooLarge { function: "f0".into(), frame: 48, limit: 40 });
+    let (frame, limit) = (bytes_of(6), bytes_of(5));
+    let refusal = refused(|region| region.max_frame = Some(limit));
+    assert_eq!(refusal, RegionError::FrameTooLarge { function: "f0".into(), frame, limit });
     assert_eq!(
         refusal.to_string(),
-        "function f0 has a frame of 48 bytes; 40 are allowed without a check of its own"
+        format!(
+            "function f0 has a frame of {frame} bytes; {limit} are allowed without a check of its \
+             own"
+        )
     );
 }
 
@@ -396,7 +411,7 @@ fn readers_see_whole_versions_while_regions_come_and_go() {
     const ROUNDS: usize = 2000;
     let code = Code::new();
     // This region stays.
-    code.register(region(START, &[&[(0x20, 32, &[0, 8])]])).unwrap();
+    code.register(one()).unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -406,13 +421,13 @@ fn readers_see_whole_versions_while_regions_come_and_go() {
                     let snapshot = code.snapshot();
                     let safepoint =
                         snapshot.safepoint(START + 0x20).expect("the region that stays");
-                    assert_eq!(slots(safepoint), [0, 8]);
+                    assert_eq!(slots(safepoint), [0, bytes_of(1)]);
                     for i in 1..8_u32 {
                         let return_address = START + i as usize * 0x1_0000 + 0x20;
                         let Some(safepoint) = snapshot.safepoint(return_address) else { continue };
                         assert_eq!(
                             (safepoint.cfa_offset(), slots(safepoint)),
-                            (32 + 8 * i as usize, vec![8 * i])
+                            ((4 + i as usize) * WORD, vec![bytes_of(i)])
                         );
                         let function =
                             snapshot.function(return_address - 1).expect("one version has both");
@@ -429,7 +444,8 @@ fn readers_see_whole_versions_while_regions_come_and_go() {
             }
             let start = START + i as usize * 0x1_0000;
             registered.push_back(
-                code.register(region(start, &[&[(0x20, 16 + 8 * i, &[8 * i])]])).unwrap(),
+                code.register(region(start, &[&[(0x20, bytes_of(2 + i), &[bytes_of(i)])]]))
+                    .unwrap(),
             );
         }
         done.store(true, Ordering::Relaxed);
@@ -444,6 +460,8 @@ fn code_and_its_errors_can_cross_threads() {
     send_and_sync::<Safepoint>();
 }
 
+// Cranelift has no code for i686.
+#[cfg(not(target_arch = "x86"))]
 #[test]
 fn epilogues_that_cranelift_leaves_undescribed_are_added() {
     use gimli::write::{Address, EhFrame, EndianVec, FrameDescriptionEntry, FrameTable};
@@ -490,7 +508,7 @@ fn epilogues_that_cranelift_leaves_undescribed_are_added() {
 #[test]
 fn regions_come_and_go_in_bulk_all_of_them_or_none() {
     let code = Code::new();
-    let at = |i: usize| region(START + i * 0x1000, &[&[(0x20, 32, &[0, 8])]]);
+    let at = |i: usize| self::at(START + i * 0x1000);
     let regions: Vec<Region> = (0..300).map(|i| at(i * 7 % 300)).collect();
     let before = code.snapshot();
     let ids = code.register_all(&regions).unwrap();
@@ -498,7 +516,7 @@ fn regions_come_and_go_in_bulk_all_of_them_or_none() {
     assert_eq!(code.snapshot().safepoint_tables().0, 300);
     // The last overlaps one that is there, or one of the same call; or contradicts itself.
     let mut wrong = at(401);
-    wrong.safepoints[0].cfa_offset = 44;
+    wrong.safepoints[0].cfa_offset = bytes_of(5) + 1;
     for last in [at(299), at(400), wrong] {
         let refused = code.register_all(&[at(400), last]);
         assert!(matches!(refused, Err(CodeError::Overlap { .. } | CodeError::Region { .. })));
@@ -522,20 +540,20 @@ fn a_cache_forgets_the_rules_of_code_that_has_gone_and_keeps_the_others() {
     use stackmark_unwind::{MemorySnapshot, RegisterSet, RuleCache, Unwinder, WalkError};
 
     let code = Code::new();
-    let at = |i: usize, span: u32| region(START + i * 0x1000, &[&[(0x20, span, &[])]]);
-    let mut ids = code.register_all(&(0..50).map(|i| at(i, 32)).collect::<Vec<_>>()).unwrap();
+    let at = |i: usize| region(START + i * 0x1000, &[&[(0x20, bytes_of(4), &[])]]);
+    let mut ids = code.register_all(&(0..50).map(at).collect::<Vec<_>>()).unwrap();
     let call = |i: usize| START + i * 0x1000 + 0x20;
     // Frame i of six words, as each function keeps them, called by frame i + 1.
     let stack = 0x7000_0000;
     let words: Vec<usize> = (0..51)
         .flat_map(|i| {
-            let fp = stack + 8 * (6 * (i + 1) + 4);
+            let fp = stack + WORD * (6 * (i + 1) + 4);
             [0, 0, 0, 0, fp, if i < 49 { call(i + 1) } else { 0x10 }]
         })
         .collect();
     let memory = MemorySnapshot { start: stack, words };
     let walk = |cache: &mut RuleCache, snapshot: &stackmark_unwind::Snapshot<'_>| {
-        let set = RegisterSet::new(call(0), stack, stack + 32);
+        let set = RegisterSet::new(call(0), stack, stack + 4 * WORD);
         let mut walk = Unwinder::new(snapshot, cache, &memory, (), set).at_return_address();
         let mut frames = 0;
         loop {
@@ -551,7 +569,7 @@ fn a_cache_forgets_the_rules_of_code_that_has_gone_and_keeps_the_others() {
         assert_eq!(walk(&mut cache, &code.snapshot()), (50, nowhere(0x10)));
         assert_eq!(cache.len(), 50);
         // Nothing is lost by code that comes.
-        let more = code.register_all(&(60..70).map(|i| at(i, 32)).collect::<Vec<_>>()).unwrap();
+        let more = code.register_all(&(60..70).map(at).collect::<Vec<_>>()).unwrap();
         assert_eq!(walk(&mut cache, &code.snapshot()), (50, nowhere(0x10)));
         assert_eq!(cache.len(), 50);
         let old = code.snapshot();
@@ -563,13 +581,14 @@ fn a_cache_forgets_the_rules_of_code_that_has_gone_and_keeps_the_others() {
         assert_eq!(walk(&mut cache, &code.snapshot()), (20, nowhere(call(20))));
         // Other code at the same place: its frames are larger by a word, so that what comes above
         // is no return address.
-        let mut other = at(20, 32);
+        let mut other = at(20);
         other.safepoints.clear();
-        other.eh_frame = eh_frame([(other.start, FUNCTION as u32, vec![(0, Cfi::CfaOffset(56))])]);
+        other.eh_frame =
+            eh_frame([(other.start, FUNCTION as u32, vec![(0, Cfi::CfaOffset(7 * W))])]);
         ids[20] = code.register(other).unwrap();
         assert_eq!(walk(&mut cache, &code.snapshot()), (21, None), "its return address is 0");
         code.unregister(ids[20]).unwrap();
-        ids[20] = code.register(at(20, 32)).unwrap();
+        ids[20] = code.register(at(20)).unwrap();
         code.unregister_all(&more).unwrap();
         assert_eq!(walk(&mut cache, &code.snapshot()), (50, nowhere(0x10)));
     }

@@ -11,7 +11,10 @@ use std::hint::black_box;
 use stackmark_unwind::{
     CallFrame, Code, LiveMemory, MemorySnapshot, RegisterSet, RuleCache, Unwinder, WalkError,
 };
-use support::arch::{self, FP, PC, SP};
+use support::arch::{self, FP, PC, SP, W, WORD};
+
+/// Registers that calls keep, as many as are saved here at one time.
+const KEPT: usize = if arch::CALLEE_SAVED.len() < 6 { arch::CALLEE_SAVED.len() } else { 6 };
 
 fn frames<const N: usize>(
     code: &Code,
@@ -104,6 +107,8 @@ fn a_pc_that_nothing_describes_is_refused() {
 #[cfg(target_arch = "x86_64")]
 const MARKED: [gimli::Register; 4] =
     [gimli::X86_64::R12, gimli::X86_64::R13, gimli::X86_64::R14, gimli::X86_64::R15];
+#[cfg(target_arch = "x86")]
+const MARKED: [gimli::Register; 3] = [gimli::X86::EBX, gimli::X86::ESI, gimli::X86::EDI];
 #[cfg(target_arch = "aarch64")]
 const MARKED: [gimli::Register; 4] =
     [gimli::AArch64::X24, gimli::AArch64::X25, gimli::AArch64::X26, gimli::AArch64::V9];
@@ -113,8 +118,8 @@ fn callee_saved_registers_are_recovered() {
     let code = Code::new();
     code.refresh_images();
     let mut cache = RuleCache::new();
-    let markers = [0x1111, 0x2222, 0x3333, 0x4444_usize];
     let registers = MARKED;
+    let markers: Vec<_> = (1..=registers.len()).map(|i| Some(i * 0x1111)).collect();
     extern "C" fn leaf(data: *mut &mut dyn FnMut()) {
         // Uses all callee-saved registers itself, at any level of optimisation.
         // SAFETY: writes registers that it declares as written.
@@ -140,7 +145,7 @@ fn callee_saved_registers_are_recovered() {
         while let Some(frame) = trace.next_frame().unwrap() {
             let values: Vec<_> =
                 registers.iter().map(|register| trace.register(*register)).collect();
-            let found = values == markers.map(Some);
+            let found = values == markers;
             if found {
                 let slot =
                     trace.register_slot(registers[1]).expect("it was saved by a younger frame");
@@ -163,6 +168,11 @@ fn callee_saved_registers_are_recovered() {
         );
     }
     // SAFETY: as above.
+    #[cfg(target_arch = "x86")]
+    unsafe {
+        stackmark_test_marked(leaf, &raw mut look);
+    }
+    // SAFETY: as above.
     #[cfg(target_arch = "aarch64")]
     unsafe {
         std::arch::asm!(
@@ -172,6 +182,56 @@ fn callee_saved_registers_are_recovered() {
             out("x24") _, out("x25") _, out("x26") _, clobber_abi("C")
         );
     }
+}
+
+// Calls a function with its argument, from a frame with the markers in its registers, by one that
+// uses them. The compiler leaves esi to no inline assembly.
+#[cfg(target_arch = "x86")]
+std::arch::global_asm!(
+    "stackmark_test_marked:",
+    ".cfi_startproc",
+    "push ebx\n .cfi_adjust_cfa_offset 4\n .cfi_rel_offset ebx, 0",
+    "push esi\n .cfi_adjust_cfa_offset 4\n .cfi_rel_offset esi, 0",
+    "push edi\n .cfi_adjust_cfa_offset 4\n .cfi_rel_offset edi, 0",
+    "mov eax, [esp + 16]",
+    "mov ecx, [esp + 20]",
+    "sub esp, 12\n .cfi_adjust_cfa_offset 12",
+    "push ecx\n .cfi_adjust_cfa_offset 4",
+    "mov ebx, 0x1111",
+    "mov esi, 0x2222",
+    "mov edi, 0x3333",
+    "call 2f",
+    "add esp, 16\n .cfi_adjust_cfa_offset -16",
+    "pop edi\n .cfi_adjust_cfa_offset -4\n .cfi_restore edi",
+    "pop esi\n .cfi_adjust_cfa_offset -4\n .cfi_restore esi",
+    "pop ebx\n .cfi_adjust_cfa_offset -4\n .cfi_restore ebx",
+    "ret",
+    ".cfi_endproc",
+    "2:",
+    ".cfi_startproc",
+    "push ebx\n .cfi_adjust_cfa_offset 4\n .cfi_rel_offset ebx, 0",
+    "push esi\n .cfi_adjust_cfa_offset 4\n .cfi_rel_offset esi, 0",
+    "push edi\n .cfi_adjust_cfa_offset 4\n .cfi_rel_offset edi, 0",
+    "mov ebx, 1",
+    "mov esi, 2",
+    "mov edi, 3",
+    "sub esp, 12\n .cfi_adjust_cfa_offset 12",
+    "push [esp + 28]\n .cfi_adjust_cfa_offset 4",
+    "call eax",
+    "add esp, 16\n .cfi_adjust_cfa_offset -16",
+    "pop edi\n .cfi_adjust_cfa_offset -4\n .cfi_restore edi",
+    "pop esi\n .cfi_adjust_cfa_offset -4\n .cfi_restore esi",
+    "pop ebx\n .cfi_adjust_cfa_offset -4\n .cfi_restore ebx",
+    "ret",
+    ".cfi_endproc",
+);
+
+#[cfg(target_arch = "x86")]
+unsafe extern "C" {
+    fn stackmark_test_marked(
+        call: extern "C" fn(*mut &mut dyn FnMut()),
+        data: *mut &mut dyn FnMut(),
+    );
 }
 
 /// A signal handler's traces: from its own frame on, and from the interrupted one on.
@@ -217,14 +277,14 @@ fn a_trace_goes_through_a_signal_frame_on_another_stack() {
         let stack = libc::stack_t {
             ss_sp: start as *mut c_void,
             ss_flags: 0,
-            ss_size: alternate.len() * 8,
+            ss_size: size_of_val(&*alternate),
         };
         assert_eq!(libc::sigaltstack(&raw const stack, std::ptr::null_mut()), 0);
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_signal as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         assert_eq!(libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()), 0);
-        [this_thread::stack(), LiveMemory::new(start..start + alternate.len() * 8)]
+        [this_thread::stack(), LiveMemory::new(start..start + size_of_val(&*alternate))]
     };
     let mut code = Some(code);
     let mut leaf = || {
@@ -258,18 +318,19 @@ fn registers_are_found_alike_step_by_step_and_at_once() {
     use gimli::write::CallFrameInstruction as Cfi;
     const START: usize = 0x40_0000;
     const STACK: usize = 0x7000_0000;
-    let registers: [_; 6] = std::array::from_fn(|i| arch::CALLEE_SAVED[i]);
+    let registers: [_; KEPT] = std::array::from_fn(|i| arch::CALLEE_SAVED[i]);
+    const LAST: usize = KEPT - 1;
     // Function i saves the registers of its bits. Bit 64 stands for a frame pointer.
     let functions = (0..=64_usize).map(|i| {
-        let mut instructions = vec![(1, Cfi::CfaOffset(16))];
+        let mut instructions = vec![(1, Cfi::CfaOffset(2 * W))];
         if i == 64 {
-            instructions.extend([(1, Cfi::Offset(FP, -16)), (4, Cfi::CfaRegister(FP))]);
+            instructions.extend([(1, Cfi::Offset(FP, -2 * W)), (4, Cfi::CfaRegister(FP))]);
         } else {
-            instructions.push((1, Cfi::CfaOffset(64)));
+            instructions.push((1, Cfi::CfaOffset(8 * W)));
             for (bit, register) in
                 registers.into_iter().enumerate().filter(|(bit, _)| i >> bit & 1 != 0)
             {
-                instructions.push((1, Cfi::Offset(register, -16 - 8 * bit as i32)));
+                instructions.push((1, Cfi::Offset(register, -(2 + bit as i32) * W)));
             }
         }
         (START + 0x100 * i, 0x100, instructions)
@@ -291,27 +352,30 @@ fn registers_are_found_alike_step_by_step_and_at_once() {
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
         match state >> 60 {
             0..5 => 64,
-            _ => ((state >> 40) as usize % 64) & !(1 << 5 | 1),
+            _ => ((state >> 40) as usize % 64) & !(1 << LAST | 1),
         }
     };
     const FRAMES: usize = 1500;
     let mut of_frames: Vec<usize> = (0..FRAMES).map(|_| function()).collect();
     // A run longer than the frames that are searched together, and a register saved long before.
     of_frames[600..1100].fill(64);
-    of_frames[3] = 1 << 5 | 1 << 2;
+    of_frames[3] = 1 << LAST | 1 << 2;
     let mut words = vec![0; 8 * (FRAMES + 1)];
     let at = |frame: usize, word: usize| 8 * frame + word;
     for frame in 0..FRAMES {
         let older = (frame + 1..FRAMES).find(|older| of_frames[*older] == 64).unwrap_or(FRAMES);
-        words[at(frame, 6)] = STACK + 8 * at(older, 6);
+        words[at(frame, 6)] = STACK + WORD * at(older, 6);
         words[at(frame, 7)] =
             START + 0x100 * of_frames.get(frame + 1).copied().unwrap_or(64) + 0x80;
     }
     let first = of_frames.iter().position(|function| *function == 64).unwrap();
     let memory = MemorySnapshot { start: STACK, words };
     let context = || {
-        let mut context =
-            RegisterSet::new(START + 0x100 * of_frames[0] + 0x80, STACK, STACK + 8 * at(first, 6));
+        let mut context = RegisterSet::new(
+            START + 0x100 * of_frames[0] + 0x80,
+            STACK,
+            STACK + WORD * at(first, 6),
+        );
         registers[1..].iter().for_each(|register| context.set(*register, 1));
         context
     };
@@ -322,7 +386,7 @@ fn registers_are_found_alike_step_by_step_and_at_once() {
         for frame in 0..frames {
             assert_eq!(
                 one.next_frame().unwrap().unwrap().cfa,
-                STACK + 8 * at(frame + 1, 0),
+                STACK + WORD * at(frame + 1, 0),
                 "frame {frame}"
             );
         }
@@ -350,8 +414,8 @@ fn registers_are_found_alike_step_by_step_and_at_once() {
         }
         if frames > 5 {
             assert_eq!(
-                one.register_slot(registers[5]),
-                Some(STACK + 8 * at(4, 0) - 16 - 40),
+                one.register_slot(registers[LAST]),
+                Some(STACK + WORD * (at(4, 0) - 2 - LAST)),
                 "saved long ago"
             );
         }
@@ -371,6 +435,8 @@ mod registers {
     const STACK: usize = 0x7000_0000;
     const WORDS: usize = 256;
     use arch::{CALLEE_SAVED, RA, REGISTERS, SCRATCH};
+    /// Those with numbers below are general registers.
+    const GENERAL: usize = if REGISTERS < 16 { REGISTERS - 1 } else { 16 };
     /// Two of those that calls keep.
     const A: Register = CALLEE_SAVED[1];
     const B: Register = CALLEE_SAVED[2];
@@ -378,9 +444,10 @@ mod registers {
     /// The functions, and which of them are frames of signals.
     fn functions() -> Vec<(bool, Vec<(u32, Cfi)>)> {
         let saves = |registers: &[Register]| -> Vec<(u32, Cfi)> {
-            let at =
-                |(i, register): (usize, &Register)| (0, Cfi::Offset(*register, -16 - 8 * i as i32));
-            std::iter::once((0, Cfi::CfaOffset(64)))
+            let at = |(i, register): (usize, &Register)| {
+                (0, Cfi::Offset(*register, -(2 + i as i32) * W))
+            };
+            std::iter::once((0, Cfi::CfaOffset(8 * W)))
                 .chain(registers.iter().enumerate().map(at))
                 .collect()
         };
@@ -388,25 +455,25 @@ mod registers {
             all.extend(more.iter().map(|more| (0, more.clone())));
             all
         };
-        let signal: Vec<(u32, Cfi)> = (0..16_u16)
+        let signal: Vec<(u32, Cfi)> = (0..GENERAL as u16)
             .filter(|number| Register(*number) != SP)
-            .map(|number| (0, Cfi::Offset(Register(number), -16 - 8 * i32::from(number))))
+            .map(|number| (0, Cfi::Offset(Register(number), -(2 + i32::from(number)) * W)))
             .collect();
         vec![
             (false, with(saves(&[]), &[Cfi::SameValue(FP)])),
             (false, saves(&[FP])),
             (false, saves(&[B, A])),
-            (false, saves(&CALLEE_SAVED[..6])),
-            (false, with(saves(&[FP]), &[Cfi::Cfa(FP, 16)])),
-            (false, with(saves(&[FP]), &[Cfi::Cfa(FP, 40)])),
-            (false, with(saves(&[B]), &[Cfi::Cfa(B, 16)])),
-            (false, with(saves(&[]), &[Cfi::Cfa(A, 24)])),
-            (false, with(saves(&[]), &[Cfi::Cfa(SCRATCH, 24)])),
+            (false, saves(&CALLEE_SAVED[..KEPT])),
+            (false, with(saves(&[FP]), &[Cfi::Cfa(FP, 2 * W)])),
+            (false, with(saves(&[FP]), &[Cfi::Cfa(FP, 5 * W)])),
+            (false, with(saves(&[B]), &[Cfi::Cfa(B, 2 * W)])),
+            (false, with(saves(&[]), &[Cfi::Cfa(A, 3 * W)])),
+            (false, with(saves(&[]), &[Cfi::Cfa(SCRATCH, 3 * W)])),
             (false, with(saves(&[]), &[Cfi::Undefined(FP)])),
             (false, with(saves(&[]), &[Cfi::Undefined(B), Cfi::Undefined(FP)])),
             (false, with(saves(&[]), &[Cfi::Register(FP, B)])),
-            (false, with(saves(&[]), &[Cfi::ValOffset(B, -32)])),
-            (true, with(signal, &[Cfi::CfaOffset(192)])),
+            (false, with(saves(&[]), &[Cfi::ValOffset(B, -4 * W)])),
+            (true, with(signal, &[Cfi::CfaOffset(24 * W)])),
         ]
     }
 
@@ -438,7 +505,7 @@ mod registers {
         let count = functions().len();
         prop_oneof![
             5 => (0..count).prop_map(|i| CODE + 0x100 * i + 0x80),
-            4 => (0..WORDS).prop_map(|word| STACK + 8 * word),
+            4 => (0..WORDS).prop_map(|word| STACK + WORD * word),
             1 => any::<usize>(),
         ]
     }
@@ -497,7 +564,7 @@ mod registers {
         let mut words = vec![1; 32];
         (words[7], words[15]) = (CODE + 0x80, CODE + 0x100 * 4 + 0x80);
         let memory = MemorySnapshot { start: STACK, words };
-        let set = RegisterSet::new(undefined, STACK, STACK + 80);
+        let set = RegisterSet::new(undefined, STACK, STACK + 10 * WORD);
         for lean in [false, true] {
             let mut cache = RuleCache::new();
             let steps = if lean {
@@ -525,7 +592,7 @@ mod registers {
             let code = code();
             let snapshot = code.snapshot();
             // Frames of eight words. Most save nothing, or the frame pointer.
-            let mut words: Vec<usize> = (0..8 * (FRAMES + 1)).map(|i| i * 8 + 1).collect();
+            let mut words: Vec<usize> = (0..8 * (FRAMES + 1)).map(|i| i * WORD + 1).collect();
             let function = |frame: usize| {
                 let usual = frame / in_row % 2;
                 CODE + 0x100 * rare.get(&frame).copied().unwrap_or(usual) + 0x80
@@ -556,7 +623,7 @@ mod registers {
                         passed += 1;
                     }
                     let walked = seldom.for_each(|frame| {
-                        match frame.sp == STACK + 64 * frames {
+                        match frame.sp == STACK + 8 * WORD * frames {
                             true => std::ops::ControlFlow::Break(()),
                             false => std::ops::ControlFlow::Continue(()),
                         }
@@ -570,7 +637,7 @@ mod registers {
                         let i = CALLEE_SAVED.iter().position(|saved| *saved == register).unwrap();
                         let expected = (0..=frames).rev().find_map(|frame| {
                             let below = saved[(function(frame) - CODE) / 0x100][i]?;
-                            Some(STACK + 64 * (frame + 1) - below)
+                            Some(STACK + 8 * WORD * (frame + 1) - below)
                         });
                         prop_assert_eq!(slot, expected);
                     }
@@ -592,11 +659,11 @@ mod registers {
             let snapshot = code.snapshot();
             let memory = MemorySnapshot { start: STACK, words };
             let mut registers = [None; REGISTERS];
-            registers[..16].copy_from_slice(&values);
+            registers[..GENERAL].copy_from_slice(&values[..GENERAL]);
             for (register, value) in CALLEE_SAVED.iter().zip(values) {
                 registers[usize::from(register.0)] = value;
             }
-            registers[usize::from(SP.0)] = Some(STACK + 8 * sp);
+            registers[usize::from(SP.0)] = Some(STACK + WORD * sp);
             registers[usize::from(PC.0)] = Some(first);
             let mut set = RegisterSet::unknown();
             for (number, value) in registers.iter().enumerate() {

@@ -3,9 +3,10 @@
 mod support;
 
 use stackmark_unwind::{
-    BarrierRefusal, Code, FrameKind, LiveMemory, MemorySnapshot, NativeRule, Registers,
+    BarrierRefusal, Code, FrameKind, LiveMemory, Memory, MemorySnapshot, NativeRule, Registers,
     ReturnAddresses, WalkError, Walker,
 };
+use support::arch::{W, WORD, bytes_of};
 use support::{FUNCTION, region};
 
 const STACK: usize = 0x7000_0000;
@@ -26,20 +27,21 @@ impl ReturnAddresses for Stubs {
     }
 }
 
-/// Two managed functions, `f0` with a frame of 32 bytes and `f1` with one of 48, and the native
+/// Two managed functions, `f0` with a frame of four words and `f1` with one of six, and the native
 /// ranges.
 fn code() -> Code {
     let code = Code::new();
-    code.register(region(CODE, &[&[(0x20, 32, &[0, 8])], &[(0x40, 48, &[16]), (0x60, 48, &[])]]))
-        .unwrap();
+    let f0: &[_] = &[(0x20, bytes_of(4), &[0, bytes_of(1)][..])];
+    let f1: &[_] = &[(0x40, bytes_of(6), &[bytes_of(2)][..]), (0x60, bytes_of(6), &[])];
+    code.register(region(CODE, &[f0, f1])).unwrap();
     code.register_native(ENTRY..ENTRY + 0x40, FrameKind::Entry, NativeRule::End).unwrap();
     code.register_native(
         CALLBACK..CALLBACK + 0x40,
         FrameKind::Callback,
-        NativeRule::Fixed { cfa_offset: 24 },
+        NativeRule::Fixed { cfa_offset: bytes_of(3) },
     )
     .unwrap();
-    let rule = NativeRule::Anchor { offset: 8 * ANCHOR as u32 };
+    let rule = NativeRule::Anchor { offset: bytes_of(ANCHOR as u32) };
     code.register_native(ENTERED..ENTERED + 0x40, FrameKind::Callback, rule).unwrap();
     code
 }
@@ -50,7 +52,11 @@ const IN_ENTRY: usize = ENTRY + 0x10;
 
 /// The entry, with a frame of two words, called f1, which called f1, which called f0.
 fn stack() -> (MemorySnapshot, Registers) {
-    let at = |word: usize| STACK + word * 8;
+    stack_at(STACK)
+}
+
+fn stack_at(start: usize) -> (MemorySnapshot, Registers) {
+    let at = |word: usize| start + word * WORD;
     let mut words = vec![0; 6 + 8 + 8 + 2];
     // f0: 4 words, saved fp, return address.
     words[4] = at(6 + 6);
@@ -60,7 +66,7 @@ fn stack() -> (MemorySnapshot, Registers) {
     words[13] = IN_F1;
     words[20] = 0;
     words[21] = IN_ENTRY;
-    (MemorySnapshot { start: STACK, words }, Registers { pc: IN_F0, sp: STACK, fp: at(4) })
+    (MemorySnapshot { start, words }, Registers { pc: IN_F0, sp: start, fp: at(4) })
 }
 
 fn walk<R: ReturnAddresses + Copy>(
@@ -75,7 +81,7 @@ fn walk<R: ReturnAddresses + Copy>(
     let result = loop {
         match walker.next_frame() {
             Ok(Some(frame)) => {
-                frames.push((frame.kind, frame.pc, (frame.cfa - STACK) / 8));
+                frames.push((frame.kind, frame.pc, (frame.cfa - STACK) / WORD));
                 live.push((frame.sp, frame.slots().collect(), frame.roots().collect()));
             }
             Ok(None) => break Ok(()),
@@ -121,15 +127,28 @@ fn pass<R: ReturnAddresses>(
     }
 }
 
+/// Fails the test on a read outside of the words or of an unaligned address.
+struct Guarded<'a>(&'a MemorySnapshot);
+
+impl Memory for Guarded<'_> {
+    fn read(&self, address: usize) -> Option<usize> {
+        assert!(
+            self.0.bounds().contains(&address) && address.is_multiple_of(WORD),
+            "read at {address:#x}"
+        );
+        self.0.read(address)
+    }
+}
+
 #[test]
 fn frames_in_a_row_are_passed_up_to_a_return_slot() {
     let code = code();
     let (memory, registers) = stack();
     let snapshot = code.snapshot();
     let all = pass(Walker::new(&snapshot, &memory, (), registers, memory.bounds()), 0).0;
-    for (end, frames) in [(STACK + 5 * 8, 0), (STACK + 6 * 8, 1), (STACK + 13 * 8, 1)]
+    for (end, frames) in [(STACK + 5 * WORD, 0), (STACK + 6 * WORD, 1), (STACK + 13 * WORD, 1)]
         .into_iter()
-        .chain([(STACK + 14 * 8, 2), (STACK + 21 * 8, 2), (STACK + 22 * 8, 3)])
+        .chain([(STACK + 14 * WORD, 2), (STACK + 21 * WORD, 2), (STACK + 22 * WORD, 3)])
     {
         let mut walker = Walker::new(&snapshot, &memory, (), registers, memory.bounds());
         let mut seen = Vec::new();
@@ -149,15 +168,24 @@ fn a_walk_goes_through_managed_frames_to_the_entry() {
     let snapshot = code.snapshot();
     let mut walker = Walker::new(&snapshot, &memory, (), registers, memory.bounds());
     let f0 = walker.next_frame().unwrap().unwrap();
-    assert_eq!((f0.kind, f0.pc, f0.sp, f0.cfa), (FrameKind::Managed, IN_F0, STACK, STACK + 48));
+    assert_eq!(
+        (f0.kind, f0.pc, f0.sp, f0.cfa),
+        (FrameKind::Managed, IN_F0, STACK, STACK + 6 * WORD)
+    );
     assert_eq!((f0.fp, f0.fp_slot, f0.cfa_from_fp), (registers.fp, None, true));
-    assert_eq!((f0.return_slot, f0.return_address, f0.hijacked), (Some(STACK + 40), IN_F1, false));
-    assert_eq!(f0.slots().collect::<Vec<_>>(), [STACK, STACK + 8]);
-    assert_eq!(f0.barrier_slot(), Ok(STACK + 40));
+    assert_eq!(
+        (f0.return_slot, f0.return_address, f0.hijacked),
+        (Some(STACK + 5 * WORD), IN_F1, false)
+    );
+    assert_eq!(f0.slots().collect::<Vec<_>>(), [STACK, STACK + WORD]);
+    assert_eq!(f0.barrier_slot(), Ok(STACK + 5 * WORD));
     let f1 = walker.next_frame().unwrap().unwrap();
-    assert_eq!((f1.fp, f1.fp_slot), (STACK + 12 * 8, Some(STACK + 4 * 8)));
-    assert_eq!(f1.slots().collect::<Vec<_>>(), [STACK + 48 + 16]);
-    assert_eq!(walker.registers(), Registers { pc: IN_F1, sp: STACK + 14 * 8, fp: STACK + 20 * 8 });
+    assert_eq!((f1.fp, f1.fp_slot), (STACK + 12 * WORD, Some(STACK + 4 * WORD)));
+    assert_eq!(f1.slots().collect::<Vec<_>>(), [STACK + 6 * WORD + 2 * WORD]);
+    assert_eq!(
+        walker.registers(),
+        Registers { pc: IN_F1, sp: STACK + 14 * WORD, fp: STACK + 20 * WORD }
+    );
     let oldest = walker.next_frame().unwrap().unwrap();
     assert_eq!(oldest.barrier_slot(), Err(BarrierRefusal::CallerNotSafepoint));
     let entry = walker.next_frame().unwrap().unwrap();
@@ -165,6 +193,36 @@ fn a_walk_goes_through_managed_frames_to_the_entry() {
     assert_eq!(entry.slots().count(), 0);
     assert_eq!(entry.barrier_slot(), Err(BarrierRefusal::Kind(FrameKind::Entry)));
     assert!(walker.next_frame().unwrap().is_none());
+}
+
+/// Where stacks of 32-bit programs lie.
+#[test]
+fn a_stack_at_the_top_of_the_address_space_is_walked_and_nothing_is_read_behind_it() {
+    let code = code();
+    let (memory, registers) = stack();
+    let kinds = |frames: Vec<(FrameKind, usize, usize)>| -> Vec<_> {
+        frames.into_iter().map(|frame| (frame.0, frame.1)).collect()
+    };
+    let expected = kinds(walk(&code, &memory, (), registers).unwrap());
+    // Its last word is the last but one of the address space.
+    let start = usize::MAX - WORD * (memory.words.len() + 1) + 1;
+    let (memory, registers) = stack_at(start);
+    assert_eq!(kinds(walk(&code, &memory, (), registers).unwrap()), expected);
+    let snapshot = code.snapshot();
+    let bounds = memory.bounds();
+    let mut walker = Walker::new(&snapshot, &memory, (), registers, bounds.clone());
+    let passed = walker.pass_safepoints(usize::MAX, 9, |_, _, _| {});
+    assert_eq!(passed, if WORD == 4 { 3 } else { 0 });
+    // Frames that end behind it, and so at its bottom.
+    for words in 1..8 {
+        let sp = bounds.end - words * WORD;
+        let fp = sp.wrapping_add(4 * WORD);
+        let registers = Registers { pc: IN_F0, sp, fp };
+        let walker = || Walker::new(&snapshot, Guarded(&memory), (), registers, bounds.clone());
+        let passed = walker().pass_safepoints(usize::MAX, 1, |_, _, _| {});
+        assert_eq!(passed, u64::from(WORD == 4 && words >= 6), "{words} words");
+        assert_eq!(walker().next_frame().is_err(), words < 6, "{words} words");
+    }
 }
 
 #[test]
@@ -228,6 +286,31 @@ std::arch::global_asm!(
     "unwind_test_system_call_end:",
 );
 
+// The same for i686, which has four: two more words are there for them.
+#[cfg(target_arch = "x86")]
+std::arch::global_asm!(
+    ".globl unwind_test_system_call, unwind_test_system_call_label, unwind_test_system_call_end",
+    "unwind_test_system_call:",
+    ".cfi_startproc",
+    "push ebp",
+    ".cfi_def_cfa_offset 8",
+    ".cfi_offset ebp, -8",
+    "push ebx",
+    ".cfi_def_cfa_offset 12",
+    ".cfi_offset ebx, -12",
+    "push esi",
+    ".cfi_def_cfa_offset 16",
+    "push edi",
+    ".cfi_def_cfa_offset 20",
+    "sub esp, 8",
+    ".cfi_def_cfa_offset 28",
+    "nop",
+    "unwind_test_system_call_label:",
+    "ud2",
+    ".cfi_endproc",
+    "unwind_test_system_call_end:",
+);
+
 // The same for arm64, with the words that matter at the same places.
 #[cfg(target_arch = "aarch64")]
 std::arch::global_asm!(
@@ -262,7 +345,7 @@ fn a_walk_crosses_a_system_call_a_callback_and_what_called_out() {
 
     let (older, managed) = stack();
     let older_start = 7 + 6 + 3 + 7;
-    let at = |word: usize| STACK + word * 8;
+    let at = |word: usize| STACK + word * WORD;
     let mut words = vec![0; older_start];
     // The goroutine stands in a system call, made by f0.
     words[5] = at(7 + 4);
@@ -276,7 +359,7 @@ fn a_walk_crosses_a_system_call_a_callback_and_what_called_out() {
     words[16 + 5] = at(older_start + 4);
     words[16 + 6] = IN_F0;
     let move_up =
-        |word: usize| if older.bounds().contains(&word) { word + older_start * 8 } else { word };
+        |word: usize| if older.bounds().contains(&word) { word + older_start * WORD } else { word };
     words.extend(older.words.iter().map(|word| move_up(*word)));
     let memory = MemorySnapshot { start: STACK, words };
 
@@ -285,7 +368,7 @@ fn a_walk_crosses_a_system_call_a_callback_and_what_called_out() {
     let kinds = [SystemCall, Managed, Callback, SystemCall, Managed, Managed, Managed, Entry];
     let frames = walk(&code, &memory, (), registers).unwrap();
     assert_eq!(frames.iter().map(|frame| frame.0).collect::<Vec<_>>(), kinds);
-    assert_eq!(frames[4].2 * 8, older_start * 8 + 48);
+    assert_eq!(frames[4].2, older_start + 6);
     assert_eq!(frames[4].1, managed.pc);
 
     let snapshot = code.snapshot();
@@ -323,7 +406,7 @@ fn a_walk_crosses_a_system_call_a_callback_and_what_called_out() {
 /// at which words the two frames that keep anchors begin.
 fn entered() -> (Code, MemorySnapshot, Registers, [usize; 2]) {
     let code = code();
-    let at = |word: usize| STACK + word * 8;
+    let at = |word: usize| STACK + word * WORD;
     let records = [6, 30];
     // Between the anchors lie native frames, with anything in them.
     let mut words = vec![IN_F0; 40];
@@ -355,7 +438,7 @@ fn a_walk_goes_from_a_frame_that_keeps_an_anchor_to_the_anchor() {
     let (mut refusals, mut fps) = (Vec::new(), Vec::new());
     while let Some(frame) = walker.next_frame().unwrap() {
         refusals.push(frame.barrier_slot().err());
-        fps.push((frame.fp - STACK) / 8);
+        fps.push((frame.fp - STACK) / WORD);
     }
     let kept = Some(BarrierRefusal::Kind(Callback));
     let no_caller = Some(BarrierRefusal::CallerNotSafepoint);
@@ -376,10 +459,10 @@ fn an_anchor_that_is_missing_or_wrong_is_an_error() {
     let previous = old + ANCHOR + 3;
     assert_eq!(with(previous, 1), Err(WalkError::NoAnchor { pc }));
     assert_eq!(with(young + ANCHOR + 1, 0), Err(WalkError::NoAnchor { pc }));
-    let sp = STACK + 8 * young;
+    let sp = STACK + WORD * young;
     let younger = with(young + ANCHOR + 1, STACK);
     assert_eq!(younger, Err(WalkError::NotIncreasing { pc, sp, cfa: STACK }));
-    let cfa = memory.bounds().end + 8;
+    let cfa = memory.bounds().end + WORD;
     let beyond = with(young + ANCHOR + 1, cfa);
     assert_eq!(beyond, Err(WalkError::OutOfBounds { pc, cfa }));
     assert_eq!(with(young + ANCHOR, 0x77), Err(WalkError::NoRule { pc: 0x77 }));
@@ -393,7 +476,7 @@ fn an_anchor_that_is_missing_or_wrong_is_an_error() {
 #[test]
 fn frames_that_move_their_return_address_or_stand_at_no_safepoint_take_no_barrier() {
     let code = Code::new();
-    let mut moving = region(CODE, &[&[(0x20, 32, &[])], &[(0x40, 48, &[])]]);
+    let mut moving = region(CODE, &[&[(0x20, bytes_of(4), &[])], &[(0x40, bytes_of(6), &[])]]);
     moving.functions[0].moves_return_address = true;
     code.register(moving).unwrap();
     let (memory, registers) = stack();
@@ -415,15 +498,15 @@ fn live_memory_is_walked_like_a_snapshot_of_it_a_million_frames_deep() {
     let mut words = vec![0_usize; DEPTH * 6];
     let start = words.as_ptr() as usize;
     for frame in 0..DEPTH {
-        words[frame * 6 + 4] = start + (frame * 6 + 10) * 8;
+        words[frame * 6 + 4] = start + (frame * 6 + 10) * WORD;
         words[frame * 6 + 5] = if frame + 1 < DEPTH { IN_F0 } else { IN_ENTRY };
     }
-    let bounds = start..start + words.len() * 8;
+    let bounds = start..start + words.len() * WORD;
     // SAFETY: `words` lives to the end of the test.
     let live = unsafe { LiveMemory::new(bounds.clone()) };
     assert_eq!(live.bounds(), bounds);
     let memory = MemorySnapshot { start, words };
-    let registers = Registers { pc: IN_F0, sp: start, fp: start + 32 };
+    let registers = Registers { pc: IN_F0, sp: start, fp: start + 4 * WORD };
     let snapshot = code.snapshot();
     let mut by_live = Walker::new(&snapshot, live, (), registers, bounds.clone());
     let mut by_copy = Walker::new(&snapshot, &memory, (), registers, bounds);
@@ -441,16 +524,36 @@ fn live_memory_is_walked_like_a_snapshot_of_it_a_million_frames_deep() {
 
 #[test]
 fn live_memory_reads_whole_aligned_words_within_its_bounds_only() {
-    use stackmark_unwind::Memory;
     let words = [1_usize, 2, 3];
     let start = words.as_ptr() as usize;
     // SAFETY: `words` lives to the end of the test.
-    let memory = unsafe { LiveMemory::new(start + 1..start + 23) };
-    assert_eq!(memory.bounds(), start + 8..start + 16);
-    assert_eq!(memory.read(start + 8), Some(2));
-    for address in [start, start + 9, start + 16, 0, usize::MAX, usize::MAX - 7] {
+    let memory = unsafe { LiveMemory::new(start + 1..start + 3 * WORD - 1) };
+    assert_eq!(memory.bounds(), start + WORD..start + 2 * WORD);
+    assert_eq!(memory.read(start + WORD), Some(2));
+    for address in
+        [start, start + WORD + 1, start + 2 * WORD, 0, usize::MAX, usize::MAX - (WORD - 1)]
+    {
         assert_eq!(memory.read(address), None);
     }
+}
+
+#[test]
+fn eight_bytes_of_code_are_read_of_whatever_words_hold_them() {
+    let bytes: Vec<u8> = (1..=24).collect();
+    let words = bytes.chunks(WORD).map(|word| usize::from_le_bytes(word.try_into().unwrap()));
+    let memory = MemorySnapshot { start: 0x7000, words: words.collect() };
+    for at in 0..=16 {
+        let expected = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+        assert_eq!(memory.read_code(0x7000 + at), Some(expected));
+    }
+    for outside in [0x6fff, 0x7011, 0x7018, 0, usize::MAX] {
+        assert_eq!(memory.read_code(outside), None);
+    }
+    // Those of this process are read from there.
+    let start = bytes.as_ptr() as usize;
+    // SAFETY: nothing is read of it.
+    let live = unsafe { LiveMemory::new(start..start) };
+    assert_eq!(live.read_code(start + 3), Some(u64::from_le_bytes([4, 5, 6, 7, 8, 9, 10, 11])));
 }
 
 #[test]
@@ -485,9 +588,9 @@ mod errors {
     fn odd_code() -> Code {
         let code = code();
         let mut expression = Expression::new();
-        expression.op_breg(SP, 16);
+        expression.op_breg(SP, 2 * i64::from(W));
         let mut spilled = Expression::new();
-        spilled.op_breg(FP, -8);
+        spilled.op_breg(FP, -i64::from(W));
         let mut saved_fp = Expression::new();
         saved_fp.op_breg(FP, 0);
         spilled.op_deref();
@@ -498,7 +601,7 @@ mod errors {
             eh_frame: eh_frame([
                 (ODD, 0x100, frame_record()),
                 (ODD + 0x100, 0x100, vec![(1, Cfi::CfaExpression(expression))]),
-                (ODD + 0x200, 0x100, vec![(1, Cfi::Offset(FP, -8 - support::CFA as i32))]),
+                (ODD + 0x200, 0x100, vec![(1, Cfi::Offset(FP, -W - support::CFA as i32))]),
                 (
                     ODD + 0x300,
                     0x100,
@@ -538,7 +641,7 @@ mod errors {
     #[test]
     fn an_expression_that_cannot_be_evaluated_is_refused_with_the_reason() {
         let (pc, sp) = (ODD + 0x380, STACK);
-        let source = ExpressionError::Unreadable(0x10);
+        let source = ExpressionError::Unreadable(0x18 - WORD);
         assert_eq!(first(Registers { pc, sp, fp: 0x18 }), WalkError::Expression { pc, source });
     }
 
@@ -548,21 +651,27 @@ mod errors {
         let mut memory = MemorySnapshot { start: STACK, words: vec![0; 16] };
         memory.words[2] = IN_ENTRY;
         // The realigned frame keeps its CFA in the word below the saved frame pointer.
-        memory.words[6] = STACK + 14 * 8;
+        memory.words[6] = STACK + 14 * WORD;
         memory.words[7] = 0x123;
         memory.words[13] = ODD + 0x180;
         memory.words[15] = IN_ENTRY;
         let snapshot = code.snapshot();
-        let registers = Registers { pc: ODD + 0x380, sp: STACK + 8, fp: STACK + 7 * 8 };
+        let registers = Registers { pc: ODD + 0x380, sp: STACK + WORD, fp: STACK + 7 * WORD };
         let mut walker = Walker::new(&snapshot, &memory, (), registers, memory.bounds());
         let realigned = walker.next_frame().unwrap().unwrap();
-        assert_eq!((realigned.cfa, realigned.return_slot), (STACK + 14 * 8, Some(STACK + 13 * 8)));
+        assert_eq!(
+            (realigned.cfa, realigned.return_slot),
+            (STACK + 14 * WORD, Some(STACK + 13 * WORD))
+        );
         // Where calls push return addresses, GCC's realigned frames have a packed rule.
         let from_fp = support::arch::CALL_PUSHES != 0;
         assert_eq!((realigned.cfa_from_fp, realigned.return_address), (from_fp, ODD + 0x180));
         let by_expression = walker.next_frame().unwrap().unwrap();
-        assert_eq!((by_expression.fp, by_expression.fp_slot), (0x123, Some(STACK + 7 * 8)));
-        assert_eq!((by_expression.cfa, by_expression.return_address), (STACK + 16 * 8, IN_ENTRY));
+        assert_eq!((by_expression.fp, by_expression.fp_slot), (0x123, Some(STACK + 7 * WORD)));
+        assert_eq!(
+            (by_expression.cfa, by_expression.return_address),
+            (STACK + 16 * WORD, IN_ENTRY)
+        );
         assert_eq!(walker.next_frame().unwrap().unwrap().kind, FrameKind::Entry);
         assert!(walker.next_frame().unwrap().is_none());
     }
@@ -570,10 +679,12 @@ mod errors {
     #[test]
     fn a_stack_pointer_outside_of_the_stack_or_unaligned_is_refused() {
         let (memory, good) = stack();
-        for sp in [STACK - 8, memory.bounds().end + 8, STACK + 4, 0, usize::MAX - 7] {
+        for sp in
+            [STACK - WORD, memory.bounds().end + WORD, STACK + WORD / 2, 0, usize::MAX - (WORD - 1)]
+        {
             for pc in [good.pc, ODD + 0x80] {
                 assert_eq!(
-                    first(Registers { pc, sp, fp: STACK + 32 }),
+                    first(Registers { pc, sp, fp: STACK + 4 * WORD }),
                     WalkError::StackPointer { pc, sp }
                 );
             }
@@ -583,9 +694,9 @@ mod errors {
     #[test]
     fn a_cfa_that_does_not_go_up_is_refused() {
         let pc = ODD + 0x80;
-        let sp = STACK + 64;
-        for fp in [STACK, STACK + 48, usize::MAX - 15] {
-            let cfa = fp.wrapping_add(16);
+        let sp = STACK + 8 * WORD;
+        for fp in [STACK, STACK + 6 * WORD, usize::MAX - (2 * WORD - 1)] {
+            let cfa = fp.wrapping_add(2 * WORD);
             assert_eq!(first(Registers { pc, sp, fp }), WalkError::NotIncreasing { pc, sp, cfa });
         }
     }
@@ -596,24 +707,22 @@ mod errors {
         let end = stack().0.bounds().end;
         assert_eq!(
             first(Registers { pc, sp: STACK, fp: end }),
-            WalkError::OutOfBounds { pc, cfa: end + 16 }
+            WalkError::OutOfBounds { pc, cfa: end + 2 * WORD }
         );
     }
 
     #[test]
     fn an_unaligned_cfa_is_refused() {
         let pc = ODD + 0x80;
-        let cfa = STACK + 36 + 16;
-        assert_eq!(
-            first(Registers { pc, sp: STACK, fp: STACK + 36 }),
-            WalkError::Misaligned { pc, cfa }
-        );
+        let fp = STACK + 4 * WORD + WORD / 2;
+        let cfa = fp + 2 * WORD;
+        assert_eq!(first(Registers { pc, sp: STACK, fp }), WalkError::Misaligned { pc, cfa });
     }
 
     #[test]
     fn a_slot_outside_of_the_stack_is_not_read() {
         let pc = ODD + 0x280;
-        let address = STACK - 8;
+        let address = STACK - WORD;
         assert_eq!(
             first(Registers { pc, sp: STACK, fp: 0 }),
             WalkError::Unreadable { pc, address }
@@ -630,15 +739,15 @@ mod errors {
         let mut walker = Walker::new(&snapshot, &memory, (), registers, bounds);
         walker.next_frame().unwrap();
         let error = walker.next_frame().unwrap_err();
-        assert_eq!(error, WalkError::Unreadable { pc: IN_F1, address: STACK + 13 * 8 });
+        assert_eq!(error, WalkError::Unreadable { pc: IN_F1, address: STACK + 13 * WORD });
     }
 
     #[test]
     fn a_frame_pointer_that_contradicts_the_safepoint_is_refused() {
         let (memory, registers) = stack();
-        for wrong in [registers.fp + 8, registers.fp - 8, 0, usize::MAX - 8] {
+        for wrong in [registers.fp + WORD, registers.fp - WORD, 0, usize::MAX - WORD] {
             let wrong = Registers { fp: wrong, ..registers };
-            let (by_table, by_cfi) = (STACK + 48, wrong.fp.wrapping_add(16));
+            let (by_table, by_cfi) = (STACK + 6 * WORD, wrong.fp.wrapping_add(2 * WORD));
             let code = code();
             let snapshot = code.snapshot();
             let mut walker = Walker::new(&snapshot, &memory, (), wrong, memory.bounds());
@@ -651,20 +760,6 @@ mod errors {
 mod corrupt {
     use super::*;
     use proptest::prelude::*;
-    use stackmark_unwind::Memory;
-
-    /// Fails the test on a read outside of the words or of an unaligned address.
-    struct Guarded<'a>(&'a MemorySnapshot);
-
-    impl Memory for Guarded<'_> {
-        fn read(&self, address: usize) -> Option<usize> {
-            assert!(
-                self.0.bounds().contains(&address) && address.is_multiple_of(8),
-                "read at {address:#x}"
-            );
-            self.0.read(address)
-        }
-    }
 
     fn word() -> impl Strategy<Value = usize> {
         prop_oneof![
@@ -672,7 +767,7 @@ mod corrupt {
                 IN_F0, IN_F1, IN_F1 + 0x20, IN_ENTRY, CALLBACK + 8, CODE + 2, CODE + 0x50,
                 ENTERED + 8, 0,
             ]),
-            2 => (0..64_usize).prop_map(|word| STACK + word * 8),
+            2 => (0..64_usize).prop_map(|word| STACK + word * WORD),
             1 => STUBS,
             1 => any::<usize>(),
         ]
@@ -683,7 +778,7 @@ mod corrupt {
         fn a_walk_over_any_words_ends_and_reads_only_the_stack(
             words in prop::collection::vec(word(), 0..64),
             pc in word(),
-            sp in (0..70_usize).prop_map(|word| STACK - 16 + word * 8),
+            sp in (0..70_usize).prop_map(|word| STACK - 2 * WORD + word * WORD),
             fp in word(),
         ) {
             let code = code();

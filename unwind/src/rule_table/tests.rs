@@ -15,7 +15,7 @@ use object::{Object, ObjectSection};
 use proptest::prelude::*;
 
 use super::RuleTable;
-use crate::arch::{CALL_PUSHES, FRAME_POINTER, RETURN_ADDRESS, STACK_POINTER};
+use crate::arch::{ADDRESS_SIZE, CALL_PUSHES, FRAME_POINTER, RETURN_ADDRESS, STACK_POINTER, WORD};
 use crate::cfi::{CfiError, FunctionRows, Section};
 use crate::image;
 use crate::memory::Memory;
@@ -86,7 +86,7 @@ fn compare(bytes: &[u8], address: u64) -> Census {
 
     let mut census = Census::default();
     let mut section = EhFrame::new(bytes, LittleEndian);
-    section.set_address_size(8);
+    section.set_address_size(ADDRESS_SIZE);
     section.set_vendor(reference::VENDOR);
     let bases = BaseAddresses::default().set_eh_frame(address);
     let mut entries = section.entries(&bases);
@@ -225,13 +225,16 @@ fn overlapping_functions_are_refused() {
     );
 }
 
+/// Bytes of a word, as offsets are counted.
+const W: i32 = WORD as i32;
+
 type Program = (u64, u32, Vec<(u32, Cfi)>);
 
 fn written(functions: &[Program]) -> Vec<u8> {
-    let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: 8 };
-    let mut cie = CommonInformationEntry::new(encoding, 1, -8, RETURN_ADDRESS);
-    cie.add_instruction(Cfi::Cfa(STACK_POINTER, 8));
-    cie.add_instruction(Cfi::Offset(RETURN_ADDRESS, -8));
+    let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: ADDRESS_SIZE };
+    let mut cie = CommonInformationEntry::new(encoding, 1, -(WORD as i8), RETURN_ADDRESS);
+    cie.add_instruction(Cfi::Cfa(STACK_POINTER, W));
+    cie.add_instruction(Cfi::Offset(RETURN_ADDRESS, -W));
     let mut table = FrameTable::default();
     let cie = table.add_cie(cie);
     for (start, len, program) in functions {
@@ -247,17 +250,17 @@ fn written(functions: &[Program]) -> Vec<u8> {
 }
 
 fn register() -> impl Strategy<Value = Register> {
-    (0..17_u16).prop_map(Register)
+    (0..reference::REGISTERS.min(17) as u16).prop_map(Register)
 }
 
 fn offset() -> impl Strategy<Value = i32> {
     // The writer wants multiples of the data alignment factor.
     prop_oneof![8 => -16..0_i32, 1 => -80..4_i32, 1 => -100_000..100_000_i32]
-        .prop_map(|words| words * 8)
+        .prop_map(|words| words * W)
 }
 
 fn expression() -> impl Strategy<Value = Expression> {
-    let offset = || any::<i8>().prop_map(|words| i64::from(words) * 8);
+    let offset = || any::<i8>().prop_map(|words| i64::from(words) * i64::from(W));
     let realigned = (offset(), any::<bool>()).prop_map(|(offset, dereferenced)| {
         let mut expression = Expression::new();
         expression.op_breg(FRAME_POINTER, offset);
@@ -284,7 +287,7 @@ fn expression() -> impl Strategy<Value = Expression> {
     ];
     let any = prop::collection::vec(operation, 1..12).prop_map(|operations| {
         let mut expression = Expression::new();
-        expression.op_breg(STACK_POINTER, 8);
+        expression.op_breg(STACK_POINTER, W.into());
         for (plain, register) in operations {
             match (plain, register) {
                 (Some(operation), _) => expression.op(operation),
@@ -299,12 +302,12 @@ fn expression() -> impl Strategy<Value = Expression> {
 
 fn instruction() -> impl Strategy<Value = Cfi> {
     prop_oneof![
-        4 => (0..64_i32).prop_map(|words| Cfi::CfaOffset(words * 8)),
+        4 => (0..64_i32).prop_map(|words| Cfi::CfaOffset(words * W)),
         1 => any::<u16>().prop_map(|offset| Cfi::CfaOffset(i32::from(offset))),
-        1 => (-100..0_i32).prop_map(|words| Cfi::CfaOffset(words * 8)),
+        1 => (-100..0_i32).prop_map(|words| Cfi::CfaOffset(words * W)),
         3 => prop::sample::select(vec![STACK_POINTER, FRAME_POINTER]).prop_map(Cfi::CfaRegister),
         1 => register().prop_map(Cfi::CfaRegister),
-        1 => (register(), 0..1000_i32).prop_map(|(register, words)| Cfi::Cfa(register, words * 8)),
+        1 => (register(), 0..1000_i32).prop_map(|(register, words)| Cfi::Cfa(register, words * W)),
         6 => (register(), offset()).prop_map(|(register, offset)| Cfi::Offset(register, offset)),
         1 => (register(), offset()).prop_map(|(register, offset)| Cfi::ValOffset(register, offset)),
         1 => register().prop_map(Cfi::Restore),

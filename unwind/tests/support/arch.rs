@@ -121,6 +121,14 @@ pub(crate) use target::*;
 
 /// Bytes of a word.
 pub(crate) const WORD: usize = size_of::<usize>();
+/// As CFI and stack maps count them.
+pub(crate) const W: i32 = WORD as i32;
+/// Bytes of so many words.
+pub(crate) const fn bytes_of(words: u32) -> u32 {
+    words * WORD as u32
+}
+/// The bits of an address, of a word too.
+pub(crate) const ADDRESS_BITS: u64 = usize::MAX as u64;
 
 /// Whether a program plays the processor: what a test needs of a real one is not there.
 pub(crate) fn is_emulated() -> bool {

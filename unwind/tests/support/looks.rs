@@ -31,7 +31,9 @@ impl Everything {
 impl Memory for Everything {
     fn read(&self, address: usize) -> Option<usize> {
         let i = self.0.partition_point(|range| range.start <= address).checked_sub(1)?;
-        let is_mapped = address.is_multiple_of(8) && address + 8 <= self.0[i].end;
+        const WORD: usize = size_of::<usize>();
+        let left = self.0[i].end.checked_sub(address);
+        let is_mapped = address.is_multiple_of(WORD) && left.is_some_and(|left| left >= WORD);
         // SAFETY: mapped and readable, and nothing is unmapped while a test looks.
         is_mapped.then(|| unsafe { std::ptr::read_volatile(address as *const usize) })
     }

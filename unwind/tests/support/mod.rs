@@ -10,31 +10,31 @@ use stackmark_unwind::{Function, Region, Safepoint};
 
 pub(crate) mod arch;
 
-use arch::{CALL_PUSHES, FP, RA, SP};
+use arch::{CALL_PUSHES, FP, RA, SP, W, WORD};
 
-/// A CIE: the return address at CFA-8. Where a call pushes it, this is what compilers emit. Where a
+/// A CIE: the return address a word below the CFA. Where a call pushes it, this is what compilers emit. Where a
 /// call does not, every function counts as one that has stored a frame record already: the rules
 /// are packed ones then.
 pub(crate) fn cie() -> CommonInformationEntry {
-    let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: 8 };
-    let mut cie = CommonInformationEntry::new(encoding, 1, -8, RA);
+    let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: WORD as u8 };
+    let mut cie = CommonInformationEntry::new(encoding, 1, -(WORD as i8), RA);
     if CALL_PUSHES == 0 {
-        cie.add_instruction(Cfi::Cfa(SP, 16));
-        cie.add_instruction(Cfi::Offset(FP, -16));
+        cie.add_instruction(Cfi::Cfa(SP, 2 * W));
+        cie.add_instruction(Cfi::Offset(FP, -2 * W));
     } else {
-        cie.add_instruction(Cfi::Cfa(SP, 8));
+        cie.add_instruction(Cfi::Cfa(SP, W));
     }
-    cie.add_instruction(Cfi::Offset(RA, -8));
+    cie.add_instruction(Cfi::Offset(RA, -W));
     cie
 }
 
 /// The CFA of a function with that CIE and no instructions, in bytes above the stack pointer.
-pub(crate) const CFA: usize = if CALL_PUSHES == 0 { 16 } else { 8 };
+pub(crate) const CFA: usize = if CALL_PUSHES == 0 { 2 * WORD } else { WORD };
 
 /// How the rule of such a function prints whose CFA is that far up.
 pub(crate) fn shown(cfa: usize) -> String {
     let record = if CALL_PUSHES == 0 { " X29=[cfa-16]" } else { "" };
-    format!("cfa=sp+{cfa}{record} ra=[cfa-8]")
+    format!("cfa=sp+{cfa}{record} ra=[cfa-{WORD}]")
 }
 
 /// `.eh_frame` of functions, given as start, length, and instructions at offsets.
@@ -65,12 +65,12 @@ pub(crate) fn eh_frame_with(
 
 /// A frame record and a frame pointer to it, as Cranelift makes them.
 pub(crate) fn frame_record() -> Vec<(u32, Cfi)> {
-    vec![(1, Cfi::CfaOffset(16)), (1, Cfi::Offset(FP, -16)), (4, Cfi::CfaRegister(FP))]
+    vec![(1, Cfi::CfaOffset(2 * W)), (1, Cfi::Offset(FP, -2 * W)), (4, Cfi::CfaRegister(FP))]
 }
 
 /// A frame of `size` that keeps the frame pointer as it is, with one register pushed first.
 pub(crate) fn plain_frame(pushed: Register, size: i32) -> Vec<(u32, Cfi)> {
-    vec![(2, Cfi::CfaOffset(16)), (2, Cfi::Offset(pushed, -16)), (8, Cfi::CfaOffset(size))]
+    vec![(2, Cfi::CfaOffset(2 * W)), (2, Cfi::Offset(pushed, -2 * W)), (8, Cfi::CfaOffset(size))]
 }
 
 /// The length of each function of [`region`].
@@ -99,7 +99,7 @@ pub(crate) fn region(start: usize, frames: &[&[(usize, u32, &[u32])]]) -> Region
             .flat_map(|(i, safepoints)| {
                 safepoints.iter().map(move |(offset, span, slots)| Safepoint {
                     return_address: at(i) + offset,
-                    cfa_offset: span + 16,
+                    cfa_offset: span + 2 * W as u32,
                     slots: slots.to_vec(),
                 })
             })

@@ -11,17 +11,18 @@ use gimli::{
 #[path = "arch.rs"]
 mod arch;
 
-use arch::{CALL_PUSHES, CALLEE_SAVED, RA, SP, is_walked};
+use arch::{ADDRESS_BITS, CALL_PUSHES, CALLEE_SAVED, RA, SP, WORD, is_walked};
 pub(crate) use arch::{REGISTERS, VENDOR};
 
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
 
 /// Register values from a seed, aligned to words.
 pub(crate) fn registers(seed: u64) -> [u64; REGISTERS] {
-    std::array::from_fn(|number| (memory(seed ^ number as u64) >> 20) & !7)
+    let word_of = |number: usize| memory(seed ^ number as u64) >> 20;
+    std::array::from_fn(|number| word_of(number) & ADDRESS_BITS & !(WORD as u64 - 1))
 }
 
-/// A memory that holds something at every address.
+/// A memory that holds something at every address. Words have the lowest of its bits.
 pub(crate) fn memory(address: u64) -> u64 {
     let mut word = address.wrapping_add(0x9e37_79b9_7f4a_7c15);
     word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -199,7 +200,7 @@ where
         values.get(usize::from(register.0)).copied().filter(|_| is_walked(register))
     };
     let expression = |at: gimli::UnwindExpression<usize>, initial: Option<u64>| {
-        let encoding = Encoding { format: Format::Dwarf32, version: 4, address_size: 8 };
+        let encoding = Encoding { format: Format::Dwarf32, version: 4, address_size: WORD as u8 };
         let mut evaluation = at.get(section)?.evaluation(encoding);
         evaluation.set_max_iterations(10_000);
         if let Some(initial) = initial {
@@ -214,10 +215,12 @@ where
                     evaluation.resume_with_register(Value::Generic(value))?
                 }
                 EvaluationResult::RequiresMemory { address, size: size @ 1..=8, .. } => {
-                    let (word, shift) = (address & !7, (address & 7) as u32 * 8);
-                    let high = memory(word.wrapping_add(8)).checked_shl(64 - shift).unwrap_or(0);
-                    let value =
-                        (memory(word) >> shift | high) & u64::MAX >> (64 - 8 * u32::from(size));
+                    let within = address % WORD as u64;
+                    let word = |at: u64| u128::from(memory(at & ADDRESS_BITS) & ADDRESS_BITS);
+                    let low = address - within;
+                    let two = word(low) | word(low.wrapping_add(WORD as u64)) << (8 * WORD);
+                    let value = (two >> (8 * within)) as u64;
+                    let value = value & u64::MAX >> (64 - 8 * u32::from(size));
                     evaluation.resume_with_memory(Value::Generic(value))?
                 }
                 _ => return Err(gimli::Error::UnsupportedEvaluation),
@@ -232,9 +235,10 @@ where
         }
     };
     let rule = |register: Register| row.rules.get(usize::from(register.0)).cloned().flatten();
+    let sum = |base: u64, offset| base.wrapping_add_signed(offset) & ADDRESS_BITS;
     let cfa = match row.cfa {
         CfaRule::RegisterAndOffset { register, offset } => {
-            value(register).ok_or(gimli::Error::UnsupportedEvaluation)?.wrapping_add_signed(offset)
+            sum(value(register).ok_or(gimli::Error::UnsupportedEvaluation)?, offset)
         }
         CfaRule::Expression(at) => expression(at, None)?,
     };
@@ -251,10 +255,8 @@ where
                 None => State::Unknown,
                 Some(RegisterRule::Undefined | RegisterRule::Architectural) => State::Unknown,
                 Some(RegisterRule::SameValue) => State::Same,
-                Some(RegisterRule::Offset(offset)) => State::At(cfa.wrapping_add_signed(offset)),
-                Some(RegisterRule::ValOffset(offset)) => {
-                    State::Value(cfa.wrapping_add_signed(offset))
-                }
+                Some(RegisterRule::Offset(offset)) => State::At(sum(cfa, offset)),
+                Some(RegisterRule::ValOffset(offset)) => State::Value(sum(cfa, offset)),
                 Some(RegisterRule::Register(other)) => {
                     value(other).map_or(State::Unknown, State::Value)
                 }

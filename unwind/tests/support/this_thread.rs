@@ -41,6 +41,8 @@ pub(crate) fn system_frames() -> Vec<(usize, usize)> {
 /// The numbers of the callee-saved registers that are integer ones.
 #[cfg(target_arch = "x86_64")]
 const CALLEE_SAVED: [u16; 6] = [3, 6, 12, 13, 14, 15];
+#[cfg(target_arch = "x86")]
+const CALLEE_SAVED: [u16; 4] = [3, 5, 6, 7];
 #[cfg(target_arch = "aarch64")]
 const CALLEE_SAVED: [u16; 11] = [19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29];
 
