@@ -25,6 +25,9 @@ use reference::{Outcome, State};
 use stackmark_unwind::stack_map::{StackMaps, llvm};
 use stackmark_unwind::{Image, Memory, Recovered, RegisterSet, UnwindRule};
 
+/// Bytes of an address.
+const ADDRESS_SIZE: u8 = size_of::<usize>() as u8;
+
 type Failure = Box<dyn std::error::Error>;
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
 
@@ -260,12 +263,12 @@ fn census(
         let sections = Sections { image, single, bias: bias as u64, covered: &covered, check };
         differences += if is_debug_frame {
             let mut section = DebugFrame::new(bytes, LittleEndian);
-            section.set_address_size(8);
+            section.set_address_size(ADDRESS_SIZE);
             section.set_vendor(reference::VENDOR);
             rows(&section, bases, &sections, &mut own, census)?
         } else {
             let mut section = EhFrame::new(bytes, LittleEndian);
-            section.set_address_size(8);
+            section.set_address_size(ADDRESS_SIZE);
             section.set_vendor(reference::VENDOR);
             rows(&section, bases, &sections, &mut own, census)?
         };

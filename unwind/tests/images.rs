@@ -20,6 +20,8 @@ use stackmark_unwind::{
 /// Where the system has libraries for this architecture.
 #[cfg(target_arch = "x86_64")]
 const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu";
+#[cfg(target_arch = "x86")]
+const LIBRARIES: &str = "/usr/lib32";
 #[cfg(target_arch = "aarch64")]
 const LIBRARIES: &str = "/usr/lib/aarch64-linux-gnu";
 
@@ -130,11 +132,13 @@ fn a_compiled_image_says_what_its_entries_say() {
     assert_eq!(compiled.rule(outside), Ok(None));
 }
 
-/// On x86-64 the stubs of lazily bound calls have a CFA by an expression over the pc: behind the
-/// 11th byte of a stub, one word more is pushed.
-#[cfg(target_arch = "x86_64")]
+/// On x86-64 and i686 the stubs of lazily bound calls have a CFA by an expression over the pc:
+/// behind the 11th byte of a stub, one word more is pushed.
+// The linker describes no stubs.
+#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 #[test]
 fn stubs_of_the_procedure_linkage_table_are_walked_at_every_byte() {
+    use arch::WORD;
     let directory = Directory::new("plt");
     let source =
         "int puts(const char *); int rand(void); int f(void) { return puts(\"\") + rand(); }";
@@ -164,10 +168,10 @@ fn stubs_of_the_procedure_linkage_table_are_walked_at_every_byte() {
         let pc = start + at;
         let rule = image.rule(pc).unwrap().expect("covered");
         let recovery = rule.evaluate(&RegisterSet::new(pc, 0x7000, 0), &stack).unwrap();
-        let expected = 0x7000 + 8 * (pushed + 1);
+        let expected = 0x7000 + WORD * (pushed + 1);
         assert_eq!(
             (recovery.cfa, recovery.return_slot()),
-            (expected, Some(expected - 8)),
+            (expected, Some(expected - WORD)),
             "byte {at}: {rule}"
         );
     }
@@ -217,7 +221,11 @@ fn object_files_are_laid_out_and_relocated() {
         .collect();
     directory.write("a.c", &functions);
     let debug = ["-g", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables"];
-    for flags in [&[][..], &["-ffunction-sections"], &debug, &["-fno-pic", "-mcmodel=large"]] {
+    let far: &[&str] = match cfg!(target_arch = "x86") {
+        true => &["-fno-pic"],
+        false => &["-fno-pic", "-mcmodel=large"],
+    };
+    for flags in [&[][..], &["-ffunction-sections"], &debug, far] {
         let common = ["-O1", "-fPIC", "-c", "-o", "a.o", "a.c"];
         if !directory.run("cc", &[&common, flags].concat()) {
             return;
@@ -247,7 +255,7 @@ fn object_files_are_laid_out_and_relocated() {
 #[test]
 fn images_of_another_process_are_traced_over_its_memory() {
     let path = &Path::new(LIBRARIES).join("libc.so.6");
-    let bias = 0x5555_0000_0000;
+    let bias = if cfg!(target_pointer_width = "64") { 0x5555_0000_0000 } else { 0x5555_0000 };
     let code = Code::new();
     code.add_image(Image::open(path, bias, &[]).unwrap()).unwrap();
     let again = code.add_image(Image::open(path, bias + 0x1000, &[]).unwrap());

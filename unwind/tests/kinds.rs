@@ -52,7 +52,7 @@ fn frames_of_all_kinds_are_walked_however_they_are_compiled() {
         ("without frame pointers", &["-O2", "-fomit-frame-pointer"]),
         ("with frame pointers", &["-O2", "-fno-omit-frame-pointer"]),
         ("small", &["-Os"]),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
         ("protected", &["-O2", "-fcf-protection=full"]),
         #[cfg(target_arch = "aarch64")]
         ("protected", &["-O2", "-mbranch-protection=standard"]),

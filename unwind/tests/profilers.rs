@@ -16,6 +16,8 @@ use stackmark_unwind::{
     RuleCachePool, ThreadStacks, UndescribedFrames, Unwinder, WalkError,
 };
 
+use arch::WORD;
+
 fn walk<M: Memory>(
     code: &Code,
     memory: M,
@@ -59,6 +61,12 @@ fn frames_without_a_rule_are_walked_by_their_frame_pointers() {
                 "push %rbp\nmov %rsp, %rbp\nsub ${size}, %rsp\nand $-16, %rsp\n{call}\n\
                  leave\nret"
             )
+        } else if cfg!(target_arch = "x86") {
+            let call = if i < 4 { format!("call j{next}") } else { "call *8(%ebp)".into() };
+            format!(
+                "push %ebp\nmov %esp, %ebp\nsub ${size}, %esp\nand $-16, %esp\n\
+                 sub $12, %esp\npush 8(%ebp)\n{call}\nleave\nret"
+            )
         } else {
             let call = if i < 4 { format!("bl j{next}") } else { "blr x0".into() };
             format!(
@@ -70,7 +78,7 @@ fn frames_without_a_rule_are_walked_by_their_frame_pointers() {
     }
     text.push_str(".section .note.GNU-stack,\"\",@progbits\n");
     directory.write("a.s", &text);
-    let Some(library) = directory.load(&["a.s"]) else { return };
+    let Some(library) = directory.load(&["-Wl,-Bsymbolic", "a.s"]) else { return };
     extern "C" fn look() {
         let code = Code::new();
         code.refresh_images();
@@ -111,7 +119,8 @@ fn frames_without_a_rule_are_walked_by_their_frame_pointers() {
 #[test]
 fn a_hook_that_leads_nowhere_or_in_circles_ends_a_walk() {
     let code = Code::new();
-    let memory = MemorySnapshot { start: 0x7000, words: vec![0x7000, 0x1234, 0, 0, 0x7008, 0] };
+    let at = |word: usize| 0x7000 + word * WORD;
+    let memory = MemorySnapshot { start: at(0), words: vec![at(0), 0x1234, 0, 0, at(1), 0] };
     let walked = |fp: usize, hook: &dyn UndescribedFrames| {
         walk(&code, &memory, RegisterSet::new(0x1000, 0x7000, fp), Some(hook))
     };
@@ -119,9 +128,9 @@ fn a_hook_that_leads_nowhere_or_in_circles_ends_a_walk() {
     let (frames, end) = walked(0x7000, &FramePointers);
     assert_eq!((frames.len(), end), (1, Err(WalkError::NoRule { pc: 0x1234 })));
     // The oldest frame.
-    let (frames, end) = walked(0x7020, &FramePointers);
+    let (frames, end) = walked(at(4), &FramePointers);
     assert_eq!((frames.len(), end), (1, Ok(())));
-    for fp in [0, 0x6ff8, 0x7004, 0x7028, 0x8000, usize::MAX - 7] {
+    for fp in [0, at(0) - WORD, at(0) + WORD / 2, at(5), 0x8000, usize::MAX - (WORD - 1)] {
         let (frames, end) = walked(fp, &FramePointers);
         assert_eq!((frames.len(), end), (0, Err(WalkError::NoRule { pc: 0x1000 })), "{fp:#x}");
     }
@@ -225,7 +234,7 @@ fn a_threads_stacks_hold_its_frames_and_its_handlers() {
             let sp = start + 512;
             let [own, signal] = with.memory(sp);
             assert_eq!(signal.bounds(), sp..range.end);
-            assert_eq!(own.bounds().end, with.stack().end & !7);
+            assert_eq!(own.bounds().end, with.stack().end & !(WORD - 1));
             assert!(own.read(own.bounds().start).is_some());
             assert_eq!(libc::sigaltstack(&raw const old, std::ptr::null_mut()), 0);
         }

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use gimli::write::CallFrameInstruction as Cfi;
 use stackmark_unwind::{Code, Function, Region, RegionId};
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 use stackmark_unwind::{LiveMemory, RegisterSet, RuleCache, Unwinder};
 use support::arch::{self, FP, RA, SP};
 use support::{eh_frame, frame_record};
@@ -43,6 +43,23 @@ const LEN: usize = 18;
 const CALLED: usize = 16;
 #[cfg(target_arch = "x86_64")]
 const RETURN: usize = 17;
+
+/// The same for i686, with a stack that is aligned at the call: `push ebp; mov ebp, esp; sub esp, 8;
+/// mov eax, imm32; call eax; leave; ret`.
+#[cfg(target_arch = "x86")]
+fn calls(target: usize) -> Vec<u8> {
+    let mut code = vec![0x55, 0x89, 0xe5, 0x83, 0xec, 0x08, 0xb8];
+    code.extend(target.to_le_bytes());
+    code.extend([0xff, 0xd0, 0xc9, 0xc3]);
+    code
+}
+
+#[cfg(target_arch = "x86")]
+const LEN: usize = 15;
+#[cfg(target_arch = "x86")]
+const CALLED: usize = 13;
+#[cfg(target_arch = "x86")]
+const RETURN: usize = 14;
 
 /// The same for arm64: `stp x29, x30, [sp, #-16]!; mov x29, sp; ldr x16, target; blr x16;
 /// ldp x29, x30, [sp], #16; ret; target`.
@@ -186,7 +203,7 @@ fn a_panic_crosses_managed_frames() {
 }
 
 /// The state of a single-stepped run.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 struct Stepping {
     code: *const Code,
     region: std::ops::Range<usize>,
@@ -196,11 +213,11 @@ struct Stepping {
     steps: Vec<(usize, usize, bool)>,
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 static STEPPING: std::sync::atomic::AtomicPtr<Stepping> =
     std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 extern "C" fn on_trap(
     _signal: i32,
     _info: *mut libc::siginfo_t,
@@ -235,11 +252,38 @@ extern "C" fn on_trap(
     }
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 extern "C-unwind" fn nothing() {}
 
-// The trap flag is x86-64's.
-#[cfg(target_arch = "x86_64")]
+/// Sets or clears the trap flag.
+///
+/// # Safety
+/// A handler takes the traps.
+#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+#[inline(always)]
+unsafe fn trap_each_instruction(on: bool) {
+    // SAFETY: as the caller promises; what is pushed is popped.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        if on {
+            std::arch::asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq");
+        } else {
+            std::arch::asm!("pushfq", "and qword ptr [rsp], ~0x100", "popfq");
+        }
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "x86")]
+    unsafe {
+        if on {
+            std::arch::asm!("pushfd", "or dword ptr [esp], 0x100", "popfd");
+        } else {
+            std::arch::asm!("pushfd", "and dword ptr [esp], ~0x100", "popfd");
+        }
+    }
+}
+
+// The processor has no trap flag.
+#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 #[test]
 fn a_signal_at_any_instruction_of_managed_code_finds_its_callers() {
     let jit = Jit::new(nothing, "stepped");
@@ -260,13 +304,14 @@ fn a_signal_at_any_instruction_of_managed_code_finds_its_callers() {
         action.sa_flags = libc::SA_SIGINFO;
         assert_eq!(libc::sigaction(libc::SIGTRAP, &raw const action, std::ptr::null_mut()), 0);
         STEPPING.store(&raw mut stepping, std::sync::atomic::Ordering::Relaxed);
-        std::arch::asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq");
+        trap_each_instruction(true);
         jit.run();
-        std::arch::asm!("pushfq", "and qword ptr [rsp], ~0x100", "popfq");
+        trap_each_instruction(false);
         STEPPING.store(std::ptr::null_mut(), std::sync::atomic::Ordering::Relaxed);
     }
-    // push, mov, mov, call, pop, ret, in both functions.
-    assert_eq!(stepping.steps.len(), 12, "{:x?}", stepping.steps);
+    // push, mov, mov, call, pop, ret, in both functions; on i686 one more, for the alignment.
+    let instructions = if cfg!(target_arch = "x86") { 14 } else { 12 };
+    assert_eq!(stepping.steps.len(), instructions, "{:x?}", stepping.steps);
     for (pc, managed, out) in stepping.steps {
         let expected = 1 + usize::from(pc >= jit.start + INNER);
         assert!(out && managed == expected, "at {:#x}: {managed} frames, {out}", pc - jit.start);

@@ -170,7 +170,7 @@ fn callee_saved_registers_are_recovered() {
     // SAFETY: as above.
     #[cfg(target_arch = "x86")]
     unsafe {
-        stackmark_test_marked(leaf, &raw mut look);
+        stackmark_test_marked(leaf as *const c_void, (&raw mut look).cast());
     }
     // SAFETY: as above.
     #[cfg(target_arch = "aarch64")]
@@ -228,10 +228,7 @@ std::arch::global_asm!(
 
 #[cfg(target_arch = "x86")]
 unsafe extern "C" {
-    fn stackmark_test_marked(
-        call: extern "C" fn(*mut &mut dyn FnMut()),
-        data: *mut &mut dyn FnMut(),
-    );
+    fn stackmark_test_marked(call: *const c_void, data: *mut c_void);
 }
 
 /// A signal handler's traces: from its own frame on, and from the interrupted one on.

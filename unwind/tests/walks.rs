@@ -3,8 +3,8 @@
 //!
 //! Stored programs are of kinds that compilers or people write. Generated ones are chains of
 //! functions in assembler, each a random walk through the directives.
-// Its programs are in assembly for x86-64.
-#![cfg(target_arch = "x86_64")]
+// Its programs are in assembly for x86-64 and i686.
+#![cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 
 #[path = "support/looks.rs"]
 mod looks;
@@ -20,10 +20,58 @@ use looks::{LABEL, LOOKS, look, run};
 use programs::Directory;
 use stackmark_unwind::{Code, RegisterSet, RuleCache, Unwinder, WalkError};
 
+/// What the programs say of the architecture.
+#[cfg(target_arch = "x86_64")]
+mod target {
+    macro_rules! program {
+        ($name:literal) => {
+            include_str!(concat!("walks/", $name))
+        };
+    }
+    pub(super) use program;
+
+    pub(super) const SP: &str = "rsp";
+    pub(super) const FP: &str = "rbp";
+    /// What `g0` is given is in it, from `g0` on.
+    pub(super) const GIVEN: &str = "rdi";
+    pub(super) const TAKES: &str = "";
+    /// Three that no call keeps.
+    pub(super) const SCRATCH: [&str; 3] = ["rax", "rcx", "r11"];
+    pub(super) const SAVED: [&str; 6] = ["rbx", "rbp", "r12", "r13", "r14", "r15"];
+    /// `DW_OP_breg` of the stack pointer.
+    pub(super) const BREG_SP: &str = "0x77";
+}
+
+#[cfg(target_arch = "x86")]
+mod target {
+    macro_rules! program {
+        ($name:literal) => {
+            include_str!(concat!("walks/i686/", $name))
+        };
+    }
+    pub(super) use program;
+
+    pub(super) const SP: &str = "esp";
+    pub(super) const FP: &str = "ebp";
+    /// What `g0` is given is in it, from `g0` on.
+    pub(super) const GIVEN: &str = "ecx";
+    pub(super) const TAKES: &str = "mov 4(%esp), %ecx";
+    /// Three that no call keeps.
+    pub(super) const SCRATCH: [&str; 3] = ["eax", "ecx", "edx"];
+    pub(super) const SAVED: [&str; 4] = ["ebx", "ebp", "esi", "edi"];
+    /// `DW_OP_breg` of the stack pointer.
+    pub(super) const BREG_SP: &str = "0x74";
+}
+
+use target::{BREG_SP, FP, GIVEN, SAVED, SCRATCH, SP, TAKES, program};
+
+/// Bytes of a word.
+const WORD: u64 = size_of::<usize>() as u64;
+
 #[test]
 fn a_register_behind_an_expression_is_walked() {
     let directory = Directory::new("expression");
-    directory.write("a.s", include_str!("walks/register_behind_expression.s"));
+    directory.write("a.s", program!("register_behind_expression.s"));
     let Some(library) = directory.load(&["a.s"]) else { return };
     run("register behind expression", &library, "f", 2);
 }
@@ -31,7 +79,7 @@ fn a_register_behind_an_expression_is_walked() {
 #[test]
 fn states_remembered_in_any_depth_are_walked() {
     let directory = Directory::new("states");
-    directory.write("a.s", include_str!("walks/states.s"));
+    directory.write("a.s", program!("states.s"));
     let Some(library) = directory.load(&["a.s"]) else { return };
     for entry in ["f", "f2", "f3", "f4"] {
         run("states", &library, entry, 1);
@@ -41,7 +89,7 @@ fn states_remembered_in_any_depth_are_walked() {
 #[test]
 fn functions_beside_entries_of_no_bytes_are_walked() {
     let directory = Directory::new("empty");
-    directory.write("a.s", include_str!("walks/empty_entries.s"));
+    directory.write("a.s", program!("empty_entries.s"));
     for linker in ["bfd", "lld", "gold"] {
         let option = format!("-fuse-ld={linker}");
         let Some(library) = directory.load_if_built(&["a.s", &option]) else { continue };
@@ -163,8 +211,6 @@ struct Function<'s> {
     saved: Vec<&'static str>,
 }
 
-const SAVED: [&str; 6] = ["rbx", "rbp", "r12", "r13", "r14", "r15"];
-
 impl Function<'_> {
     fn put(&mut self, line: &str) {
         self.text.push_str(line);
@@ -173,7 +219,7 @@ impl Function<'_> {
 
     fn lower(&mut self, instruction: &str, undo: &str, bytes: u64) {
         let adjust = |up: bool| match self.base {
-            "rsp" => format!("\n.cfi_adjust_cfa_offset {}{bytes}", if up { "-" } else { "" }),
+            SP => format!("\n.cfi_adjust_cfa_offset {}{bytes}", if up { "-" } else { "" }),
             _ => String::new(),
         };
         let (down, up) = (adjust(false), adjust(true));
@@ -185,13 +231,13 @@ impl Function<'_> {
     fn step(&mut self) {
         match self.seed.below(8) {
             0 | 1 => {
-                let register = SAVED[self.seed.below(6) as usize];
+                let register = SAVED[self.seed.below(SAVED.len() as u64) as usize];
                 let Some(depth) = self.depth else { return };
                 if self.saved.contains(&register) || register == self.base {
                     return;
                 }
-                self.lower(&format!("push %{register}"), &format!("pop %{register}"), 8);
-                self.put(&format!(".cfi_offset %{register}, -{}", depth + 8));
+                self.lower(&format!("push %{register}"), &format!("pop %{register}"), WORD);
+                self.put(&format!(".cfi_offset %{register}, -{}", depth + WORD));
                 // Behind the `pop` the register is the caller's again.
                 if let Some(undo) = self.undo.last_mut() {
                     let _ = write!(undo, "\n.cfi_restore %{register}");
@@ -201,35 +247,39 @@ impl Function<'_> {
                 self.saved.push(register);
             }
             2 if self.base != "memory" => {
-                let bytes = 8 * (1 + self.seed.below(80));
-                self.lower(&format!("sub ${bytes}, %rsp"), &format!("add ${bytes}, %rsp"), bytes);
+                let bytes = WORD * (1 + self.seed.below(80));
+                self.lower(&format!("sub ${bytes}, %{SP}"), &format!("add ${bytes}, %{SP}"), bytes);
             }
             3 | 4 => {
                 // A frame pointer, in any register that is saved.
-                if self.base != "rsp" || self.saved.is_empty() {
+                if self.base != SP || self.saved.is_empty() {
                     return;
                 }
                 let base = self.saved[self.seed.below(self.saved.len() as u64) as usize];
-                self.put(&format!("mov %rsp, %{base}\n.cfi_def_cfa_register %{base}"));
-                self.undo.push(format!("mov %{base}, %rsp\n.cfi_def_cfa_register %rsp"));
+                self.put(&format!("mov %{SP}, %{base}\n.cfi_def_cfa_register %{base}"));
+                self.undo.push(format!("mov %{base}, %{SP}\n.cfi_def_cfa_register %{SP}"));
                 self.base = base;
                 if self.seed.one_in(3) {
                     let align = 16 << self.seed.below(4);
-                    self.put(&format!("and $-{align}, %rsp"));
+                    self.put(&format!("and $-{align}, %{SP}"));
                     self.depth = None;
                 }
             }
             5 => {
                 // The CFA in memory, by an expression; behind it the offset noted last counts.
-                let (Some(depth), "rsp") = (self.depth, self.base) else { return };
-                self.put(&format!("lea {depth}(%rsp), %rax\nsub $16, %rsp\nmov %rax, 8(%rsp)"));
+                let (Some(depth), SP) = (self.depth, self.base) else { return };
+                let ([scratch, ..], two) = (SCRATCH, 2 * WORD);
+                self.put(&format!(
+                    "lea {depth}(%{SP}), %{scratch}\nsub ${two}, %{SP}\n\
+                     mov %{scratch}, {WORD}(%{SP})"
+                ));
                 // The row in front of the expression is for the instructions above.
-                self.put(".cfi_escape 0x0f, 3, 0x77, 8, 0x06");
+                self.put(&format!(".cfi_escape 0x0f, 3, {BREG_SP}, {WORD}, 0x06"));
                 if self.seed.one_in(2) {
                     self.put(&format!(".cfi_escape 0x0e, 0x{:x}", depth & 0x7f));
-                    self.undo.push(format!("add $16, %rsp\n.cfi_def_cfa %rsp, {depth}"));
+                    self.undo.push(format!("add ${two}, %{SP}\n.cfi_def_cfa %{SP}, {depth}"));
                 } else {
-                    self.undo.push("add $16, %rsp\n.cfi_def_cfa_register %rsp".into());
+                    self.undo.push(format!("add ${two}, %{SP}\n.cfi_def_cfa_register %{SP}"));
                 }
                 self.base = "memory";
                 self.depth = None;
@@ -241,23 +291,29 @@ impl Function<'_> {
                 }
                 for _ in 0..1 + self.seed.below(7) {
                     self.put(".cfi_remember_state");
-                    let adjust = if self.base == "rsp" { "\n.cfi_adjust_cfa_offset 8" } else { "" };
-                    self.put(&format!("sub $8, %rsp{adjust}"));
-                    self.undo.push("add $8, %rsp\n.cfi_restore_state".into());
-                    self.depth = self.depth.map(|depth| depth + 8);
+                    let adjust = match self.base {
+                        SP => format!("\n.cfi_adjust_cfa_offset {WORD}"),
+                        _ => String::new(),
+                    };
+                    self.put(&format!("sub ${WORD}, %{SP}{adjust}"));
+                    self.undo.push(format!("add ${WORD}, %{SP}\n.cfi_restore_state"));
+                    self.depth = self.depth.map(|depth| depth + WORD);
                 }
             }
             _ => {
+                let [one, two, three] = SCRATCH;
                 let lines = [
-                    ".cfi_undefined %rax",
-                    ".cfi_same_value %rcx",
-                    ".cfi_escape 0x2e, 0x10",
-                    ".cfi_val_offset %rsp, 0",
-                    "jmp 9f\n.cfi_remember_state\n.cfi_def_cfa %r11, 1234\nnop\n\
-                     .cfi_restore_state\n9:",
-                    "nop",
+                    format!(".cfi_undefined %{one}"),
+                    format!(".cfi_same_value %{two}"),
+                    ".cfi_escape 0x2e, 0x10".into(),
+                    format!(".cfi_val_offset %{SP}, 0"),
+                    format!(
+                        "jmp 9f\n.cfi_remember_state\n.cfi_def_cfa %{three}, 1234\nnop\n\
+                         .cfi_restore_state\n9:"
+                    ),
+                    "nop".into(),
                 ];
-                let line = lines[self.seed.below(6) as usize];
+                let line = &lines[self.seed.below(6) as usize];
                 self.put(line);
             }
         }
@@ -270,11 +326,12 @@ fn chain(seed: &mut Seed, functions: usize) -> String {
     for i in 0..functions {
         let (undo, saved) = (Vec::new(), Vec::new());
         let mut function =
-            Function { seed, text: String::new(), undo, depth: Some(8), base: "rsp", saved };
+            Function { seed, text: String::new(), undo, depth: Some(WORD), base: SP, saved };
         for _ in 0..function.seed.below(8) {
             function.step();
         }
         let Function { text: body, undo, .. } = function;
+        let body = if i == 0 { format!("{TAKES}\n{body}") } else { body };
         let _ = writeln!(text, ".globl g{i}\n.type g{i}, @function\ng{i}:\n.cfi_startproc\n{body}");
         let _ = writeln!(text, "call g{}@PLT", i + 1);
         undo.iter().rev().for_each(|undo| {
@@ -282,13 +339,14 @@ fn chain(seed: &mut Seed, functions: usize) -> String {
         });
         let _ = writeln!(text, "ret\n.cfi_endproc\n.size g{i}, .-g{i}");
     }
+    let two = 2 * WORD;
     // Aligned for compiled code, all callee-saved registers in memory.
     let _ = writeln!(
         text,
         ".globl g{functions}\n.type g{functions}, @function\ng{functions}:\n.cfi_startproc\n\
-         push %rbp\n.cfi_def_cfa_offset 16\n.cfi_offset %rbp, -16\n\
-         mov %rsp, %rbp\n.cfi_def_cfa_register %rbp\nand $-16, %rsp\ncall *%rdi\n\
-         leave\n.cfi_def_cfa %rsp, 8\nret\n.cfi_endproc\n\
+         push %{FP}\n.cfi_def_cfa_offset {two}\n.cfi_offset %{FP}, -{two}\n\
+         mov %{SP}, %{FP}\n.cfi_def_cfa_register %{FP}\nand $-16, %{SP}\ncall *%{GIVEN}\n\
+         leave\n.cfi_def_cfa %{SP}, {WORD}\nret\n.cfi_endproc\n\
          .size g{functions}, .-g{functions}\n.section .note.GNU-stack,\"\",@progbits"
     );
     text
