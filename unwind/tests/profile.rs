@@ -75,7 +75,7 @@ fn work(depth: usize) -> usize {
     black_box(text).len() + black_box(below)
 }
 
-fn tick(microseconds: i64) {
+fn tick(microseconds: libc::suseconds_t) {
     let time = libc::timeval { tv_sec: 0, tv_usec: microseconds };
     let timer = libc::itimerval { it_interval: time, it_value: time };
     assert_eq!(
