@@ -15,21 +15,24 @@
 //! # use gimli::write::{EndianVec, FrameDescriptionEntry, FrameTable};
 //! # use gimli::{Encoding, Format, LittleEndian};
 //! # use stackmark_unwind::{FRAME_POINTER, RETURN_ADDRESS, STACK_POINTER};
-//! # let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: 8 };
-//! # let mut cie = CommonInformationEntry::new(encoding, 1, -8, RETURN_ADDRESS);
-//! # cie.add_instruction(Cfi::Cfa(STACK_POINTER, 16));
-//! # cie.add_instruction(Cfi::Offset(FRAME_POINTER, -16));
-//! # cie.add_instruction(Cfi::Offset(RETURN_ADDRESS, -8));
+//! # let word = size_of::<usize>() as i32;
+//! # let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: word as u8 };
+//! # let mut cie = CommonInformationEntry::new(encoding, 1, -word as i8, RETURN_ADDRESS);
+//! # cie.add_instruction(Cfi::Cfa(STACK_POINTER, 2 * word));
+//! # cie.add_instruction(Cfi::Offset(FRAME_POINTER, -2 * word));
+//! # cie.add_instruction(Cfi::Offset(RETURN_ADDRESS, -word));
 //! # let mut table = FrameTable::default();
 //! # let cie = table.add_cie(cie);
 //! # let mut fde = FrameDescriptionEntry::new(Address::Constant(0x1000), 0x40);
-//! # fde.add_instruction(4, Cfi::CfaOffset(32));
+//! # fde.add_instruction(4, Cfi::CfaOffset(4 * word));
 //! # table.add_fde(cie, fde);
 //! # let mut section = EhFrame::from(EndianVec::new(LittleEndian));
 //! # table.write_eh_frame(&mut section).unwrap();
 //! # let eh_frame = section.0.into_vec();
-//! // One function at 0x1000 that calls something at 0x1018. Its frame has 32 bytes and one
-//! // reference.
+//! // One function at 0x1000 that calls something at 0x1018. Its frame has four words, of which the
+//! // second is a reference.
+//! const WORD: usize = size_of::<usize>();
+//! let cfa_offset = 4 * WORD as u32;
 //! let code = Code::new();
 //! code.register(Region {
 //!     name: "example".into(),
@@ -42,7 +45,7 @@
 //!         len: 0x40,
 //!         ..Function::default()
 //!     }],
-//!     safepoints: vec![Safepoint { return_address: 0x101d, cfa_offset: 32, slots: vec![8] }],
+//!     safepoints: vec![Safepoint { return_address: 0x101d, cfa_offset, slots: vec![WORD as u32] }],
 //!     max_frame: None,
 //!     ..Region::default()
 //! })?;
@@ -55,7 +58,7 @@
 //! let mut walker = Walker::new(&snapshot, &stack, (), registers, stack.bounds());
 //! let f = walker.next_frame()?.unwrap();
 //! assert_eq!(snapshot.function(f.pc - 1).unwrap().name, "f");
-//! assert_eq!(f.slots().collect::<Vec<_>>(), [0x7008]);
+//! assert_eq!(f.slots().collect::<Vec<_>>(), [0x7000 + WORD]);
 //! assert_eq!(walker.next_frame()?.unwrap().kind, FrameKind::Entry);
 //! assert!(walker.next_frame()?.is_none());
 //! # Ok::<(), Box<dyn std::error::Error>>(())

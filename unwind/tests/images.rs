@@ -255,7 +255,10 @@ fn object_files_are_laid_out_and_relocated() {
 #[test]
 fn images_of_another_process_are_traced_over_its_memory() {
     let path = &Path::new(LIBRARIES).join("libc.so.6");
-    let bias = if cfg!(target_pointer_width = "64") { 0x5555_0000_0000 } else { 0x5555_0000 };
+    #[cfg(target_pointer_width = "64")]
+    let bias = 0x5555_0000_0000;
+    #[cfg(target_pointer_width = "32")]
+    let bias = 0x5555_0000;
     let code = Code::new();
     code.add_image(Image::open(path, bias, &[]).unwrap()).unwrap();
     let again = code.add_image(Image::open(path, bias + 0x1000, &[]).unwrap());

@@ -205,7 +205,7 @@ fn roots_that_walks_of_a_region_cannot_find_are_refused() {
         (frame(-5), -i64::from(W)),
     ] {
         let refused = refusal(with_maps(vec![map(
-            Some(48),
+            KNOWN,
             vec![Root { base: stack(0), derived: location }],
         )]));
         assert_eq!(

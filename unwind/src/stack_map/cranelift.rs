@@ -27,7 +27,8 @@
 //!     buffer.user_stack_maps(),
 //! );
 //! let layouts = safepoints.iter().map(|s| (s.return_address, s.cfa_offset, s.slots.len()));
-//! assert_eq!(layouts.collect::<Vec<_>>(), [(0x1018, 32, 0), (0x1024, 32, 1)]);
+//! let size = frame_to_fp_offset + cranelift::FRAME_RECORD;
+//! assert_eq!(layouts.collect::<Vec<_>>(), [(0x1018, size, 0), (0x1024, size, 1)]);
 //! ```
 
 use std::collections::BTreeMap;
