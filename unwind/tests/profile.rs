@@ -17,13 +17,12 @@ struct Profiler {
     cache: RuleCache,
     stack: std::ops::Range<usize>,
     depths: Vec<usize>,
+    /// Of traces that did not end: the interrupted pc, and that of the last frame.
+    broken: Vec<(usize, usize)>,
 }
 
 static PROFILER: AtomicPtr<Profiler> = AtomicPtr::new(std::ptr::null_mut());
 static SAMPLES: AtomicUsize = AtomicUsize::new(0);
-static BROKEN: AtomicUsize = AtomicUsize::new(0);
-/// The pcs of the last and of the first frame of a trace that did not end.
-static WHERE: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
 extern "C" fn on_tick(
     _signal: i32,
@@ -55,16 +54,29 @@ extern "C" fn on_tick(
         };
         // Relaxed: read when the timer is off.
         SAMPLES.fetch_add(1, Ordering::Relaxed);
-        if !ended {
-            BROKEN.fetch_add(1, Ordering::Relaxed);
-            WHERE[0].store(context.pc(), Ordering::Relaxed);
-            WHERE[1].store(last, Ordering::Relaxed);
-        } else if state.depths.len() < state.depths.capacity() {
+        if ended && state.depths.len() < state.depths.capacity() {
             state.depths.push(depth);
+        }
+        if !ended && state.broken.len() < state.broken.capacity() {
+            state.broken.push((context.pc(), last));
         }
     }
     // Release: see above.
     PROFILER.store(profiler, Ordering::Release);
+}
+
+/// Whether the CFI at `pc` is known to be wrong: on i686 that of code that is not the program's own
+/// (the C library's assembly pushes without a row; the kernel has none for the code that reads the
+/// clock), and LLVM's for the instruction behind a call that has popped arguments.
+fn is_wrong(code: &Code, pc: usize) -> bool {
+    if cfg!(not(target_arch = "x86")) {
+        return false;
+    }
+    let snapshot = code.snapshot();
+    let name = |pc: usize| snapshot.image(pc).map(|image| image.name().to_owned());
+    let is_own = name(pc) == name(is_wrong as *const () as usize);
+    // SAFETY: code of this program.
+    !is_own || matches!(unsafe { *(pc as *const [u8; 2]) }, [0x81 | 0x83, 0xec])
 }
 
 /// Recurses, and works at all depths: in its own code, the allocator's and the formatter's.
@@ -91,7 +103,7 @@ fn every_sample_of_a_profiler_ends_at_the_threads_own_entry() {
     code.refresh_images();
     code.snapshot().read_images().unwrap();
     let stop = AtomicBool::new(false);
-    let depths = std::thread::scope(|scope| {
+    let (depths, mut broken) = std::thread::scope(|scope| {
         scope.spawn(|| {
             // Relaxed: only the flag matters.
             while !stop.load(Ordering::Relaxed) {
@@ -124,6 +136,7 @@ fn every_sample_of_a_profiler_ends_at_the_threads_own_entry() {
                 cache,
                 stack,
                 depths: Vec::with_capacity(10_000),
+                broken: Vec::with_capacity(10_000),
             };
             // Not on the thread's alternate stack, which Rust makes smaller than a trace in a debug
             // build needs. SAFETY: the handler does only what may be done in one.
@@ -149,17 +162,17 @@ fn every_sample_of_a_profiler_ends_at_the_threads_own_entry() {
             while PROFILER.swap(std::ptr::null_mut(), Ordering::Acquire).is_null() {
                 std::thread::yield_now();
             }
-            profiler.depths
+            (profiler.depths, profiler.broken)
         });
-        let depths = profiled.join().unwrap();
+        let found = profiled.join().unwrap();
         stop.store(true, Ordering::Relaxed);
-        depths
+        found
     });
-    let (samples, broken) = (SAMPLES.load(Ordering::Relaxed), BROKEN.load(Ordering::Relaxed));
-    let [from, to] = [0, 1].map(|i| WHERE[i].load(Ordering::Relaxed));
-    assert_eq!(broken, 0, "of {samples} samples; one from {from:#x} stopped at {to:#x}");
+    let samples = SAMPLES.load(Ordering::Relaxed);
+    broken.retain(|(pc, _)| !is_wrong(&code, *pc));
+    assert!(broken.is_empty(), "of {samples} samples: from and to {broken:x?}");
     assert!(
-        samples > 0 && depths.iter().any(|depth| *depth > 20),
+        depths.len() * 2 > samples && depths.iter().any(|depth| *depth > 20),
         "{samples} samples, depths {depths:?}"
     );
 }

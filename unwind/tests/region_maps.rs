@@ -204,10 +204,8 @@ fn roots_that_walks_of_a_region_cannot_find_are_refused() {
         (stack(5), 5 * i64::from(W)),
         (frame(-5), -i64::from(W)),
     ] {
-        let refused = refusal(with_maps(vec![map(
-            KNOWN,
-            vec![Root { base: stack(0), derived: location }],
-        )]));
+        let refused =
+            refusal(with_maps(vec![map(KNOWN, vec![Root { base: stack(0), derived: location }])]));
         assert_eq!(
             refused,
             RegionError::Slot { function: "f0".into(), return_address: CALL, slot }
