@@ -1,14 +1,17 @@
 //! Managed code of images, registered by one call: of this program itself, and of shared objects
 //! that are right, stripped, split or wrong in one place.
-// Its programs are in assembly for x86-64.
-#![cfg(target_arch = "x86_64")]
+// Its programs are in assembly for x86-64 and i686.
+#![cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 
+#[path = "support/arch.rs"]
+mod arch;
 #[path = "support/programs.rs"]
 mod programs;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arch::{SP, WORD};
 use programs::Directory;
 use stackmark_unwind::stack_map::llvm::LlvmError;
 use stackmark_unwind::stack_map::object::ObjectMapsError;
@@ -16,41 +19,50 @@ use stackmark_unwind::{
     Code, CodeError, ImageError, ManagedImage, ManagedImageError, RegisterImageError,
 };
 
-// Two functions of this program.
-std::arch::global_asm!(
-    ".text",
-    ".globl managed_images_first",
-    ".type managed_images_first, @function",
-    "managed_images_first:",
-    ".cfi_startproc",
-    "sub rsp, 24\n .cfi_adjust_cfa_offset 24",
-    "call managed_images_second",
-    ".Lfirst_return:",
-    "add rsp, 24\n .cfi_adjust_cfa_offset -24",
-    "ret",
-    ".cfi_endproc",
-    ".size managed_images_first, . - managed_images_first",
-    ".globl managed_images_second",
-    ".type managed_images_second, @function",
-    "managed_images_second:",
-    ".cfi_startproc",
-    "sub rsp, 40\n .cfi_adjust_cfa_offset 40",
-    "call managed_images_first",
-    ".Lsecond_return:",
-    "add rsp, 40\n .cfi_adjust_cfa_offset -40",
-    "ret",
-    ".cfi_endproc",
-    ".size managed_images_second, . - managed_images_second",
-    // Each has one safepoint with one slot.
-    ".section .stackmark_maps, \"awR\", @progbits",
-    ".balign 8",
-    ".ascii \"SMM1\"\n .long 80, 2, 0",
-    ".quad managed_images_first\n .long 1, 0",
-    ".quad managed_images_second\n .long 1, 0",
-    ".long .Lfirst_return - managed_images_first, 32, 1, 8",
-    ".long .Lsecond_return - managed_images_second, 48, 1, 16",
-    ".text",
-);
+/// Two functions of this program, and their maps. The assembler's names of the stack pointer and of
+/// eight bytes with an address, and the bytes that a call pushes.
+macro_rules! functions {
+    ($sp:literal, $address:literal, $behind:literal, $pushed:literal) => {
+        std::arch::global_asm!(
+            ".text",
+            ".globl managed_images_first",
+            ".type managed_images_first, @function",
+            "managed_images_first:",
+            ".cfi_startproc",
+            concat!("sub ", $sp, ", 24\n .cfi_adjust_cfa_offset 24"),
+            "call managed_images_second",
+            ".Lfirst_return:",
+            concat!("add ", $sp, ", 24\n .cfi_adjust_cfa_offset -24"),
+            "ret",
+            ".cfi_endproc",
+            ".size managed_images_first, . - managed_images_first",
+            ".globl managed_images_second",
+            ".type managed_images_second, @function",
+            "managed_images_second:",
+            ".cfi_startproc",
+            concat!("sub ", $sp, ", 40\n .cfi_adjust_cfa_offset 40"),
+            "call managed_images_first",
+            ".Lsecond_return:",
+            concat!("add ", $sp, ", 40\n .cfi_adjust_cfa_offset -40"),
+            "ret",
+            ".cfi_endproc",
+            ".size managed_images_second, . - managed_images_second",
+            // Each has one safepoint with one slot.
+            ".section .stackmark_maps, \"awR\", @progbits",
+            ".balign 8",
+            ".ascii \"SMM1\"\n .long 80, 2, 0",
+            concat!($address, " managed_images_first", $behind, "\n .long 1, 0"),
+            concat!($address, " managed_images_second", $behind, "\n .long 1, 0"),
+            concat!(".long .Lfirst_return - managed_images_first, 24 + ", $pushed, ", 1, 8"),
+            concat!(".long .Lsecond_return - managed_images_second, 40 + ", $pushed, ", 1, 16"),
+            ".text",
+        );
+    };
+}
+#[cfg(target_arch = "x86_64")]
+functions!("rsp", ".quad", "", "8");
+#[cfg(target_arch = "x86")]
+functions!("esp", ".long", ", 0", "4");
 
 unsafe extern "C" {
     fn managed_images_first();
@@ -73,13 +85,13 @@ fn the_code_of_the_program_itself_is_registered_and_forgotten_by_one_call_each()
     let this = std::env::current_exe().unwrap();
     assert_eq!(image.name(), this.display().to_string());
     assert_eq!(image.regions().len(), 1, "functions side by side are one region");
-    for (start, name, cfa, slots) in
-        [(first, "managed_images_first", 32, 1), (second, "managed_images_second", 48, 1)]
+    for (start, name, size, slots) in
+        [(first, "managed_images_first", 24, 1), (second, "managed_images_second", 40, 1)]
     {
         assert!(image.holds(start) && image.holds(start + 9));
         assert_eq!(code.snapshot().function(start).unwrap().name, name);
         let (_, cfa_offset, roots) = safepoint(&code, start).unwrap();
-        assert_eq!((cfa_offset, roots), (cfa, slots), "{name}");
+        assert_eq!((cfa_offset, roots), (size + WORD, slots), "{name}");
     }
     assert!(!image.holds(second + 64) && !image.holds(first - 1));
     let twice = code.register_image(second, None).unwrap_err();
@@ -128,14 +140,30 @@ fn build(assembly: &str, others: &[(&str, &str)], options: &[&str]) -> Option<Li
     static LOADED: AtomicUsize = AtomicUsize::new(0);
     // Relaxed: only the numbers' being distinct matters.
     let directory = Directory::new(&format!("managed-{}", LOADED.fetch_add(1, Ordering::Relaxed)));
-    directory.write("a.s", assembly);
-    others.iter().for_each(|(name, text)| directory.write(name, text));
+    directory.write("a.s", &here(assembly));
+    others.iter().for_each(|(name, text)| directory.write(name, &here(text)));
     let names: Vec<&str> = others.iter().map(|(name, _)| *name).collect();
     let loaded = directory.load(&[&["a.s"], &*names, options].concat())?;
     let f = loaded.address("f");
     let files = std::fs::read_dir(&directory.0).unwrap().map(|file| file.unwrap().path());
     let path = files.into_iter().find(|path| path.extension() == Some("so".as_ref())).unwrap();
     Some(Library { _directory: directory, path, f })
+}
+
+/// The text for x86-64 as one for this architecture.
+fn here(text: &str) -> String {
+    if cfg!(target_arch = "x86_64") {
+        return text.into();
+    }
+    let line = |line: &str| {
+        // Eight bytes with an address, which has four.
+        let words = line.trim_start().strip_prefix(".quad ").and_then(|rest| rest.split_once(", "));
+        match words.filter(|(first, _)| first.starts_with(char::is_alphabetic)) {
+            Some((address, rest)) => format!(" .long {address}, 0\n .quad {rest}\n"),
+            None => format!("{}\n", line.replace("%r", "%e")),
+        }
+    };
+    text.lines().map(line).collect()
 }
 
 /// A function `f` with a call in a frame of 24 bytes, and an empty one, `native`, behind it.
@@ -161,6 +189,9 @@ native: .cfi_startproc
  .section .note.GNU-stack, \"\", @progbits
 ";
 
+/// The length of `f`.
+const LEN: usize = if WORD == 8 { 11 } else { 9 };
+
 /// A section of LLVM's, with flags, version, stack size, function and return address.
 fn llvm(flags: &str, version: u8, size: i64, function: &str, offset: &str, values: &str) -> String {
     let count = values.lines().count();
@@ -183,19 +214,20 @@ fn llvm(flags: &str, version: u8, size: i64, function: &str, offset: &str, value
 }
 
 const CONSTANT: &str = ".byte 4, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0\n";
-/// The slot eight bytes above the stack pointer.
-const SLOT: &str = ".byte 3, 0, 8, 0, 7, 0, 0, 0, 8, 0, 0, 0\n";
+/// The slot so many bytes above the stack pointer.
+fn slot(at: u8) -> String {
+    format!(".byte 3, 0, {WORD}, 0, {}, 0, 0, 0, {at}, 0, 0, 0\n", SP.0)
+}
 
 fn statepoint() -> String {
-    [CONSTANT, CONSTANT, CONSTANT, SLOT, SLOT].concat()
+    [CONSTANT, CONSTANT, CONSTANT, &slot(8), &slot(8)].concat()
 }
 
 /// The section of an object that has `f` with two maps: the label behind the call, and the offset
 /// of the slot from the stack pointer.
 fn two_maps(maps: [(&str, u8); 2]) -> String {
     let maps = maps.map(|(label, at)| {
-        let slot = SLOT.replace(", 8, 0, 0, 0\n", &format!(", {at}, 0, 0, 0\n"));
-        let values = [CONSTANT, CONSTANT, CONSTANT, &slot, &slot].concat();
+        let values = [CONSTANT, CONSTANT, CONSTANT, &slot(at), &slot(at)].concat();
         format!(
             " .quad 7\n .long {label} - f\n .short 0, 5\n{values} .balign 8\n .short 0, 0\n \
              .balign 8\n"
@@ -221,7 +253,7 @@ fn right() -> String {
 fn a_library_is_registered_without_what_no_map_names() {
     let Some(library) = f_with(&right()) else { return };
     let image = library.register().unwrap();
-    assert!(image.holds(library.f) && !image.holds(library.f + 0xb), "`native` is not managed");
+    assert!(image.holds(library.f) && !image.holds(library.f + LEN), "`native` is not managed");
     assert_eq!(image.name(), library.path.display().to_string());
 }
 
@@ -254,7 +286,7 @@ fn a_call_in_a_part_of_its_function_that_lies_elsewhere_is_a_safepoint() {
  .text 1
  .type f.cold, @function
 f.cold: .cfi_startproc
- .cfi_def_cfa_offset 32
+ .cfi_adjust_cfa_offset 24
  call *%rax
 .Lcold:
  jmp .Lreturn
@@ -315,8 +347,11 @@ fn what_is_wrong_with_an_image_is_named_with_section_and_offset() {
     );
     check(
         &llvm("aw", 3, 2000, "f", ".Lreturn - f", &values),
-        "image IMAGE, section .llvm_stackmaps, offset 0x28: function f has a frame of 2008 bytes; \
-         1024 bytes are allowed",
+        &format!(
+            "image IMAGE, section .llvm_stackmaps, offset 0x28: function f has a frame of {} \
+             bytes; 1024 bytes are allowed",
+            2000 + WORD
+        ),
     );
     check(
         &llvm("aw", 3, -1, "f", ".Lreturn - f", &values),
