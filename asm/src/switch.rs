@@ -119,9 +119,10 @@ pub fn call_system_address() -> usize {
 /// at once.
 ///
 /// Argument and result travel as by the platform's C convention, but the call keeps only the stack
-/// pointer, the frame pointer and the register that Cranelift pins: the caller spills whatever else
-/// it needs. That is Cranelift's `CallConv::Winch` (with or without a pinned register), or LLVM's
-/// `preserve_none` around a thunk that moves the argument. The call is a safepoint.
+/// pointer, the frame pointer and, on architectures that Cranelift knows, the register that it
+/// pins: the caller spills whatever else it needs. That is Cranelift's `CallConv::Winch` (with or
+/// without a pinned register), or LLVM's `preserve_none` around a thunk that moves the argument.
+/// The call is a safepoint.
 pub fn switch_out_address() -> usize {
     arch::stackmark_switch_out as *const () as usize
 }

@@ -45,7 +45,11 @@
 //!         len: 0x40,
 //!         ..Function::default()
 //!     }],
-//!     safepoints: vec![Safepoint { return_address: 0x101d, cfa_offset, slots: vec![WORD as u32] }],
+//!     safepoints: vec![Safepoint {
+//!         return_address: 0x101d,
+//!         cfa_offset,
+//!         slots: vec![WORD as u32],
+//!     }],
 //!     max_frame: None,
 //!     ..Region::default()
 //! })?;

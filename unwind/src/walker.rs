@@ -147,8 +147,8 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
         let Registers { mut pc, mut sp, mut fp } = self.registers;
         let (mut safepoint, mut fp_slot) = (self.safepoint, self.fp_slot);
         let mut left = most;
-        // The CFA lies behind the return slot, and within the bounds. From the lower half of 64 bits
-        // no size of a frame leads around the address space. In 32 bits stacks lie at its top.
+        // The CFA lies behind the return slot, and within the bounds. From the lower half of 64
+        // bits no size of a frame leads around the address space. In 32 bits stacks lie at its top.
         const BEHIND: usize = FRAME_RECORD - FRAME_RECORD_RETURN;
         const MAY_WRAP: bool = usize::BITS == 32;
         let last = self.end.saturating_sub(BEHIND).min(end.saturating_sub(1));

@@ -44,8 +44,8 @@ const CALLED: usize = 16;
 #[cfg(target_arch = "x86_64")]
 const RETURN: usize = 17;
 
-/// The same for i686, with a stack that is aligned at the call: `push ebp; mov ebp, esp; sub esp, 8;
-/// mov eax, imm32; call eax; leave; ret`.
+/// The same for i686, with a stack that is aligned at the call: `push ebp; mov ebp, esp; sub esp,
+/// 8; mov eax, imm32; call eax; leave; ret`.
 #[cfg(target_arch = "x86")]
 fn calls(target: usize) -> Vec<u8> {
     let mut code = vec![0x55, 0x89, 0xe5, 0x83, 0xec, 0x08, 0xb8];

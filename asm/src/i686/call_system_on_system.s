@@ -40,8 +40,8 @@ stackmark_system_call_resume:                   // = g.sched.pc
     .cfi_def_cfa_offset 0
     .cfi_register eip, ecx
     jmp ecx
-    // No rule says that ebx, esi and edi are lost: such rules cannot be packed, and the caller keeps
-    // nothing in these registers.
+    // No rule says that ebx, esi and edi are lost: such rules cannot be packed, and the caller
+    // keeps nothing in these registers.
     .cfi_def_cfa esp, 8
     .cfi_offset eip, -4
     .cfi_offset ebp, -8

@@ -18,7 +18,7 @@ stackmark_callback:
     mov ecx, dword ptr [edx + {g_sched_sp}]
     mov eax, dword ptr [edx + {g_sched_pc}]
     mov ebp, dword ptr [edx + {g_sched_fp}]     // the chain of frame pointers leads to the caller
-    mov dword ptr [ecx - 4], eax                // G: [sched.pc][pads][goroutine][esp of S][argument]
+    mov dword ptr [ecx - 4], eax                // G: [sched.pc][pads][goroutine][S][argument]
     mov dword ptr [ecx - 20], edx
     mov dword ptr [ecx - 24], esp
     mov dword ptr [ecx - 28], esi

@@ -19,9 +19,9 @@ stackmark_continue:
     .cfi_startproc
     mov ecx, dword ptr [esp + 4]
     stackmark_continuation_at_ecx
-    // The pc waits in the word below the frame's stack pointer, where the return address of its last
-    // call was: no register is left for it. On a native stack the Continuation is below that stack
-    // pointer, and may be overwritten once esp is there.
+    // The pc waits in the word below the frame's stack pointer, where the return address of its
+    // last call was: no register is left for it. On a native stack the Continuation is below that
+    // stack pointer, and may be overwritten once esp is there.
     mov edx, dword ptr [ecx + {c_sp}]
     mov eax, dword ptr [ecx + {c_pc}]
     mov dword ptr [edx - 4], eax

@@ -119,8 +119,8 @@
 //! next 4 mark a page of the pool, the others are stubs of 8 bytes. A hijacked slot holds stub + 1,
 //! so that the pc - 1 of unwinders stays inside the stub. The table has 8 bytes for every 8 bytes
 //! of the pool, of which the first word counts. Thus the saved return address of the stub at `pc`
-//! lies *at* `(pc + (table - pool)) & -8`, at every instruction of the stub. One FDE says just that,
-//! without a relocation, TLS or a run-time call (`pool.s`).
+//! lies *at* `(pc + (table - pool)) & -8`, at every instruction of the stub. One FDE says just
+//! that, without a relocation, TLS or a run-time call (`pool.s`).
 //!
 //! A goroutine in native code may be scanned while it unwinds itself. libgcc reads a return slot
 //! once for the row, and again as the row's register. A scan may take the barrier away in between;
@@ -135,9 +135,9 @@
 //! before has another CFI. An exception that passes a barrier lands in the stub itself, at the word
 //! that the slot held.
 //!
-//! Unwinding goes on by a call of `_Unwind_Resume`, whose argument lies in memory. Where a frame was
-//! called with arguments, its pad puts the exception in their place, drops the frame and jumps. The
-//! frame behind a barrier has not left such a place: there `call_system` is entered with its
+//! Unwinding goes on by a call of `_Unwind_Resume`, whose argument lies in memory. Where a frame
+//! was called with arguments, its pad puts the exception in their place, drops the frame and jumps.
+//! The frame behind a barrier has not left such a place: there `call_system` is entered with its
 //! arguments in registers. So `call_native` may be, and its pad keeps its frame.
 //!
 //! The FDE of the pool is not a `.cfi_signal_frame`: personality routines would look up pc instead
@@ -178,9 +178,6 @@ use core::sync::atomic::Ordering::Relaxed;
 
 #[cfg(any(stackmark_asan, stackmark_tsan))]
 compile_error!("stackmark announces no switches of stacks to sanitizers on i686");
-
-/// How many vector registers there are, without AVX-512 and with it.
-const VECTOR_REGISTERS: [usize; 2] = [8, 8];
 
 // One block, in this order: the files from call_system_on_system.s to barrier_on_system.s are
 // `__morestack`.

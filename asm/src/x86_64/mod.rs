@@ -163,9 +163,6 @@ use crate::layout::*;
 use core::arch::global_asm;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// How many vector registers there are, without AVX-512 and with it.
-const VECTOR_REGISTERS: [usize; 2] = [16, 32];
-
 // One block, in this order: the files from call_system_on_system.s to barrier_on_system.s are
 // `__morestack`.
 global_asm!(

@@ -3,6 +3,9 @@
 use crate::layout::*;
 use core::arch::asm;
 
+/// How many vector registers there are, without AVX-512 and with it.
+pub(super) const VECTOR_REGISTERS: [usize; 2] = [16, 32];
+
 /// See [`crate::stack_pointer`].
 #[inline(always)]
 pub(crate) fn stack_pointer() -> usize {

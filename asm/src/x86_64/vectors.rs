@@ -1,5 +1,6 @@
 //! Which vector registers a hit keeps: what the CPU and the system have.
 
+use super::registers::VECTOR_REGISTERS;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::Once;
 
@@ -43,7 +44,7 @@ fn keep(kind: u32) {
 
 const fn bytes(kind: u32) -> usize {
     const X87_AND_MASKS: usize = 256 - 64;
-    let [narrow, wide] = super::VECTOR_REGISTERS;
+    let [narrow, wide] = VECTOR_REGISTERS;
     X87_AND_MASKS
         + match kind {
             KIND_SSE => narrow * 16,

@@ -1,5 +1,5 @@
-// perf_nested(frames to come, whether with barriers, how long to be busy at the bottom). The stub of
-// the same number hijacks its return slot. It has a frame pointer, as perf wants it.
+// perf_nested(frames to come, whether with barriers, how long to be busy at the bottom). The stub
+// of the same number hijacks its return slot. It has a frame pointer, as perf wants it.
     .type perf_nested,@function
 perf_nested:
     .cfi_startproc

@@ -66,8 +66,8 @@ managed_entry:
     ret
     .cfi_endproc
 
-// managed_switcher(goroutine, n): switches out with n ... 1. Returns the sum of what it goes on with
-// and of the one kept register, ebp; the second is of the stack, too.
+// managed_switcher(goroutine, n): switches out with n ... 1. Returns the sum of what it goes on
+// with, of the one kept register, ebp, and of a word of the stack.
 managed_switcher:
     .cfi_startproc
     keep_registers

@@ -29,8 +29,8 @@ fn eh_frame(start: usize, len: usize) -> Vec<u8> {
     };
     let [sp, fp, returns] =
         [STACK_POINTER, FRAME_POINTER, RETURN_ADDRESS].map(|register| register.0 as u8);
-    // CIE: version 1, no augmentation, alignments 1 and minus a word. The record is stored: CFA = sp
-    // + 2 words, fp at its beginning, the return address behind that.
+    // CIE: version 1, no augmentation, alignments 1 and minus a word. The record is stored: CFA =
+    // sp + 2 words, fp at its beginning, the return address behind that.
     let minus_a_word = 0x80 - WORD as u8;
     let mut cie = vec![0, 0, 0, 0, 1, 0, 1, minus_a_word, returns, 0x0c, sp, RECORD as u8];
     cie.extend([0x80 | fp, 2, 0x80 | returns, 1, 0, 0, 0, 0]);

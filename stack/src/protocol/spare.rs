@@ -29,8 +29,8 @@ pub(crate) struct SpareList<T> {
     all: Mutex<Vec<NonNull<Node<T>>>>,
 }
 
-/// A packed address has 48 bits, or 32 where no address has more. The alignment of a node makes 6 of
-/// them 0, so 42 or 26 are stored. The tag has the other bits of the word: at least 22.
+/// A packed address has 48 bits, or 32 where no address has more. The alignment of a node makes 6
+/// of them 0, so 42 or 26 are stored. The tag has the other bits of the word: at least 22.
 const ADDRESS_BITS: u32 = if usize::BITS > 32 { 48 } else { 32 };
 const ALIGN_BITS: u32 = 6;
 const TAG_BITS: u32 = u64::BITS - (ADDRESS_BITS - ALIGN_BITS);

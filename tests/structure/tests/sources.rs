@@ -55,6 +55,7 @@ const TARGETS: &[&str] = &[
     "asm/src/arch",
     "asm/src/x86_64",
     "asm/src/aarch64",
+    "asm/src/i686",
     "unwind/src/arch",
     "unwind/src/os",
     "stack/src/os",

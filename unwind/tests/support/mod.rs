@@ -12,9 +12,9 @@ pub(crate) mod arch;
 
 use arch::{CALL_PUSHES, FP, RA, SP, W, WORD};
 
-/// A CIE: the return address a word below the CFA. Where a call pushes it, this is what compilers emit. Where a
-/// call does not, every function counts as one that has stored a frame record already: the rules
-/// are packed ones then.
+/// A CIE: the return address a word below the CFA. Where a call pushes it, this is what compilers
+/// emit. Where a call does not, every function counts as one that has stored a frame record
+/// already: the rules are packed ones then.
 pub(crate) fn cie() -> CommonInformationEntry {
     let encoding = Encoding { format: Format::Dwarf32, version: 1, address_size: WORD as u8 };
     let mut cie = CommonInformationEntry::new(encoding, 1, -(WORD as i8), RA);

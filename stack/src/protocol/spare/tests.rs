@@ -19,7 +19,10 @@ fn addresses_that_are_too_long_or_not_aligned_are_not_packed() {
 
 proptest! {
     #[test]
-    fn a_head_gives_its_address_back_whatever_its_tag(node in 0..1u64 << (ADDRESS_BITS - ALIGN_BITS), tag in any::<u32>()) {
+    fn a_head_gives_its_address_back_whatever_its_tag(
+        node in 0..1u64 << (ADDRESS_BITS - ALIGN_BITS),
+        tag in any::<u32>(),
+    ) {
         let (node, tag) = ((node << 6) as usize, u64::from(tag));
         let head = pack(node, tag);
         prop_assert_eq!(address(head), node);
