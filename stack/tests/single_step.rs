@@ -28,8 +28,11 @@ use stackmark_stack::{
 /// The flag in `rflags` that makes the processor trap.
 const TRAP: libc::greg_t = 1 << 8;
 const WORD: usize = size_of::<usize>();
-/// Of native instructions, which are many and all alike, so few are looked at.
-const NATIVE_SHARE: u64 = 61;
+/// Bytes that a return may pop. On i686 the address of a structure to fill goes with it.
+const RETURN_POPS: &[usize] = if WORD == 4 { &[WORD, 2 * WORD] } else { &[WORD] };
+/// Of native instructions, which are many and all alike, so few are looked at. On i686 none: there
+/// CFI is wrong where compilers push arguments or load the pc, and the system's own code has none.
+const NATIVE_SHARE: Option<u64> = if WORD == 4 { None } else { Some(61) };
 
 struct Embedder;
 
@@ -181,7 +184,7 @@ impl Stepper {
         }
         // Between the two stores that say where a stack has moved there is none to look at.
         let has_stack = stack(self.goroutine).is_some();
-        let shares = kind.is_some() || self.steps.is_multiple_of(NATIVE_SHARE);
+        let shares = kind.is_some() || NATIVE_SHARE.is_some_and(|n| self.steps.is_multiple_of(n));
         if self.failure.is_none() && has_stack && shares {
             self.compare(context, memory);
             if kind == Some(ASSEMBLY) {
@@ -286,10 +289,14 @@ impl Stepper {
         let returns = &mut self.returns[self.side];
         if sp == old_sp.wrapping_sub(WORD) && (2..=8).contains(&top.wrapping_sub(old_pc)) {
             // A call of a stub is none of the program's: it stands for the return that led there.
-            if !pool.contains(&old_pc) {
+            // On i686 a call of the next instruction is how compilers load the pc.
+            if !pool.contains(&old_pc) && pc != top {
                 returns.push(top);
             }
-        } else if sp == old_sp.wrapping_add(WORD) && pc == old_top && !pool.contains(&pc) {
+        } else if RETURN_POPS.contains(&sp.wrapping_sub(old_sp))
+            && pc == old_top
+            && !pool.contains(&pc)
+        {
             let expected = returns.pop();
             if expected != Some(pc) {
                 self.fail(Failure {

@@ -28,7 +28,7 @@ pub(crate) const ADDRESS_BITS: u64 = usize::MAX as u64;
 /// The address so many bytes further up; `None` behind the last one.
 #[inline]
 pub(crate) fn address_behind(address: u64, bytes: u64) -> Option<u64> {
-    address.checked_add(bytes).filter(|behind| *behind <= ADDRESS_BITS)
+    address.checked_add(bytes).filter(|behind| *behind & !ADDRESS_BITS == 0)
 }
 
 /// The registers at one point in a function.

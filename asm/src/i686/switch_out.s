@@ -50,17 +50,27 @@ stackmark_switch_out:
     .type stackmark_leave,@function
 stackmark_leave:
     .cfi_startproc
-    mov ecx, dword ptr [esp + 4]                // ecx = machine
-    mov eax, dword ptr [esp + 8]
+    push ebx                                    // S: [return address][ebx]
+    .cfi_def_cfa_offset 8
+    .cfi_offset ebx, -8
+    push edi                                    // S: ... [ebx][edi]
+    .cfi_def_cfa_offset 12
+    .cfi_offset edi, -12
+    mov ecx, dword ptr [esp + 12]               // ecx = machine
+    mov eax, dword ptr [esp + 16]
     mov edx, dword ptr [ecx + {m_run_pc}]
+    mov ebx, dword ptr [ecx + {m_run_fp}]
+    mov edi, dword ptr [ecx + {m_run_saved}]
     mov esp, dword ptr [ecx + {m_system_sp}]    // the stack pointer of run
     .cfi_def_cfa esp, 0
     .cfi_register eip, edx
-    .cfi_escape 0x10, 5, 2, 0x71, {m_run_fp}    // DW_CFA_expression: ebp, at ecx + run_fp
-    .cfi_escape 0x10, 6, 2, 0x71, {m_run_saved} // esi
+    .cfi_register ebp, ebx
+    .cfi_register esi, edi
+    .cfi_undefined ebx
+    .cfi_undefined edi
     mov dword ptr [ecx + {m_goroutine}], 0
-    mov ebp, dword ptr [ecx + {m_run_fp}]
-    mov esi, dword ptr [ecx + {m_run_saved}]
+    mov ebp, ebx
+    mov esi, edi
     jmp edx
     .cfi_endproc
     .size stackmark_leave, .-stackmark_leave
