@@ -81,7 +81,7 @@ pub(crate) struct Natives {
 pub(crate) struct Compiled {
     /// `entry(goroutine, layout)`, for a goroutine to begin with.
     pub(crate) entry: usize,
-    /// `callback(goroutine)`, for native code to call: runs a function of the second layout.
+    /// `callback([goroutine])`, for native code to call: runs a function of the second layout.
     pub(crate) callback: usize,
     region: Region,
 }
@@ -178,8 +178,7 @@ impl Compiled {
             }
         };
         let entry = compiler.function("entry", &[INT, INT], Start::Goroutine, call(functions[0]));
-        let start = Start::GoroutineCallback;
-        let callback = compiler.function("callback", &[INT], start, call(functions[1]));
+        let callback = compiler.function("callback", &[INT], Start::Callback, call(functions[1]));
         let (program, mut region): (Program, Region) = compiler.place();
         // A debugger's takes longer than all else of a short program. Exceptions need the other.
         region.announce = Announce { debugger: false, system_unwinder: true };

@@ -82,13 +82,14 @@ unsafe extern "C-unwind" fn step(_: *mut c_void, _layout: usize) -> usize {
         Event::None => {}
         Event::Cycle => cycle(caller),
         Event::Callback => {
-            let goroutine = caller.goroutine().address();
+            let block = [caller.goroutine().address()];
             // SAFETY: the entry for callbacks is a function of one word, in the convention of
             // managed code.
             let callback: stackmark_stack::asm::ManagedFn =
                 unsafe { std::mem::transmute(COMPILED.callback) };
+            let block = block.as_ptr() as usize;
             // SAFETY: nothing here points into the goroutine's stack.
-            let call = || caller.foreign(|| unsafe { caller.callback(callback, goroutine) });
+            let call = || caller.foreign(|| unsafe { caller.callback(callback, block) });
             match catch_unwind(AssertUnwindSafe(call)) {
                 Ok(result) => {
                     let result = result.expect("a foreign call");

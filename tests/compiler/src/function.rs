@@ -37,8 +37,6 @@ pub enum Start {
     /// By native code that calls back: the first parameter is the address of a word that holds the
     /// goroutine.
     Callback,
-    /// By native code that calls back with the goroutine.
-    GoroutineCallback,
 }
 
 /// A function under construction. What it computes with are [values](Value), which are variables:
@@ -67,7 +65,7 @@ impl Function {
         f.body.params = params.iter().map(|kind| f.value(*kind)).collect();
         match start {
             Start::Managed => {}
-            Start::Goroutine | Start::GoroutineCallback => {
+            Start::Goroutine => {
                 let goroutine = f.param(0);
                 f.push(Op::SetGoroutine(goroutine));
             }
