@@ -55,6 +55,7 @@
 compile_error!("stackmark supports Linux on architectures with atomics of 64 bits");
 
 mod assist;
+mod bytes;
 mod collector;
 mod generation;
 mod global;

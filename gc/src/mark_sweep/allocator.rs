@@ -189,7 +189,8 @@ impl Allocator {
         head.set_kind(LARGE);
         publish();
         heap.sweep.large.lock().young.push(first);
-        heap.count_allocated(state.take_allocated().wrapping_add(bytes));
+        state.hand_out(bytes);
+        heap.count_allocated(state.take_allocated());
         let unreported = state.take_unreported(bytes, marking);
         drop(state);
         self.report_growth(unreported);

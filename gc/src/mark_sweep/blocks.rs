@@ -46,9 +46,9 @@ pub(super) trait Blocks {
     /// Takes back cells that became no objects.
     fn take_back(&self, block: usize, from: usize, to: usize);
 
-    /// Adds to the bytes handed out. The sum wraps: an allocator may have taken back more than it
-    /// handed out.
-    fn count_allocated(&self, bytes: usize);
+    /// Adds to the bytes handed out. `bytes` are below zero when an allocator has taken back more
+    /// than it handed out since it counted last.
+    fn count_allocated(&self, bytes: i64);
 }
 
 /// How many of a block's cells hold objects after a sweep.

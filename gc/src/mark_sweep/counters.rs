@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::block::Swept;
 use super::blocks::Unswept;
+use crate::bytes::in_memory;
 
 // Relaxed, in the whole file: counters. The protocol orders what is counted where it matters.
 
@@ -21,8 +22,9 @@ pub(super) struct Allocated {
 }
 
 impl Allocated {
-    /// Adds bytes. Wraps: runs taken back may be counted before what was handed out of them.
-    pub(super) fn add(&self, bytes: usize) {
+    /// Adds bytes, which are below zero where more was taken back than handed out. The total wraps:
+    /// runs taken back may be counted before what was handed out of them.
+    pub(super) fn add(&self, bytes: i64) {
         self.total.fetch_add(bytes as u64, Relaxed);
     }
 
@@ -38,14 +40,19 @@ impl Allocated {
     pub(super) fn end_cycle(&self) -> usize {
         let total = self.total();
         self.at_end.store(total, Relaxed);
-        total.saturating_sub(self.at_begin.load(Relaxed)) as usize
+        grown(total, self.at_begin.load(Relaxed))
     }
 
     /// The bytes handed out since the last cycle ended.
     pub(super) fn since_cycle(&self) -> usize {
-        let since = self.total().wrapping_sub(self.at_end.load(Relaxed));
-        (since as i64).max(0) as usize
+        grown(self.total(), self.at_end.load(Relaxed))
     }
+}
+
+/// By how many bytes a total has grown, or 0. Totals of a process may be wider than a word, and
+/// wrap: so their difference is taken first.
+fn grown(total: u64, before: u64) -> usize {
+    in_memory((total.wrapping_sub(before) as i64).max(0) as u64)
 }
 
 /// What is left to sweep of large objects, and what sweeping has counted.
@@ -95,5 +102,81 @@ impl SweepState {
     /// Ends a sweep: what has survived is known.
     pub(super) fn complete(&self) {
         self.live.store(self.surviving.load(Relaxed), Relaxed);
+    }
+}
+
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests {
+    use super::*;
+    use crate::mark_sweep::slot::LocalState;
+    use proptest::prelude::*;
+
+    /// What two allocators do, and cycles.
+    #[derive(Clone, Debug)]
+    enum Step {
+        HandOut(usize, usize),
+        /// Takes back what this allocator has handed out last.
+        TakeBack(usize),
+        /// Adds what this allocator has done since.
+        Count(usize),
+        Begin,
+        End,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let bytes = prop_oneof![8 => 1usize..16 << 10, 1 => 1usize..1 << 31];
+        prop_oneof![
+            4 => (0usize..2, bytes).prop_map(|(who, bytes)| Step::HandOut(who, bytes)),
+            2 => (0usize..2).prop_map(Step::TakeBack),
+            3 => (0usize..2).prop_map(Step::Count),
+            1 => Just(Step::Begin),
+            1 => Just(Step::End),
+        ]
+    }
+
+    proptest! {
+        /// A process may hand out more than its words can count.
+        #[test]
+        fn totals_are_those_of_all_allocators_also_beyond_four_gigabytes(
+            before in prop_oneof![0i64..1 << 20, (4i64 << 30) - (1 << 20)..(4i64 << 30) + (1 << 20)],
+            steps in prop::collection::vec(step(), 1..60),
+        ) {
+            let allocated = Allocated::default();
+            allocated.add(before);
+            let mut local: [LocalState; 2] = Default::default();
+            let mut handed_out: [Vec<usize>; 2] = Default::default();
+            let (mut uncounted, mut total) = ([0i128; 2], i128::from(before));
+            let (mut at_begin, mut at_end) = (0, 0);
+            for step in steps {
+                match step {
+                    Step::HandOut(who, bytes) => {
+                        local[who].hand_out(bytes);
+                        handed_out[who].push(bytes);
+                        uncounted[who] += bytes as i128;
+                    }
+                    Step::TakeBack(who) => {
+                        let bytes = handed_out[who].pop().unwrap_or(0);
+                        local[who].take_back(bytes);
+                        uncounted[who] -= bytes as i128;
+                    }
+                    Step::Count(who) => {
+                        allocated.add(local[who].take_allocated());
+                        total += std::mem::take(&mut uncounted[who]);
+                    }
+                    Step::Begin => {
+                        allocated.begin_cycle();
+                        at_begin = total;
+                    }
+                    Step::End => {
+                        let black = (total - at_begin).clamp(0, usize::MAX as i128);
+                        prop_assert_eq!(allocated.end_cycle() as i128, black);
+                        at_end = total;
+                    }
+                }
+                prop_assert_eq!(i128::from(allocated.total()), total);
+                let since = (total - at_end).clamp(0, usize::MAX as i128);
+                prop_assert_eq!(allocated.since_cycle() as i128, since);
+            }
+        }
     }
 }

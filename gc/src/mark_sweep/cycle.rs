@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::block::{Block, LARGE, SMALL, TAIL};
 use super::heap::{MarkSweep, object_at};
 use super::runs;
+use crate::bytes::in_memory;
 use crate::heap::{CycleRight, Heap, HeapCounts, HeapOwner, Marked, Object, Shade};
 
 impl MarkSweep {
@@ -135,7 +136,7 @@ unsafe impl Heap for MarkSweep {
         let black = self.allocated.end_cycle();
         self.objects_marked.fetch_add(marked.objects, Relaxed);
         let minor = self.minor.swap(self.keeps_marks(), Relaxed);
-        self.condemn(marked.bytes as usize + black, minor);
+        self.condemn(in_memory(marked.bytes).saturating_add(black), minor);
     }
 
     fn keep_marks(&self, keep: bool, _right: &CycleRight) -> bool {

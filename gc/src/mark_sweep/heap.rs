@@ -222,7 +222,7 @@ impl Blocks for MarkSweep {
         self.arena.block(index).take_back(from, to);
     }
 
-    fn count_allocated(&self, bytes: usize) {
+    fn count_allocated(&self, bytes: i64) {
         self.allocated.add(bytes);
     }
 }

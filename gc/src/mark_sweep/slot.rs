@@ -94,9 +94,9 @@ pub(super) struct LocalRuns<S> {
 pub(super) struct LocalState {
     /// The spaces of slots that have a block.
     pub(super) active: Vec<u32>,
-    /// Bytes handed out that the heap has not counted yet. Wraps below zero when more was taken
-    /// back than handed out.
-    allocated: usize,
+    /// Bytes handed out less those taken back, of which the heap has not counted yet. Not a
+    /// `usize`: below zero it is added to a counter that is wider than some words.
+    allocated: i64,
     /// Bytes handed out that the heap's owner has not heard of, while marking is on.
     unreported: usize,
 }
@@ -104,16 +104,16 @@ pub(super) struct LocalState {
 impl LocalState {
     /// Counts `bytes` bytes that are handed out.
     pub(super) fn hand_out(&mut self, bytes: usize) {
-        self.allocated = self.allocated.wrapping_add(bytes);
+        self.allocated += bytes as i64;
     }
 
     /// Counts `bytes` bytes that are taken back.
     pub(super) fn take_back(&mut self, bytes: usize) {
-        self.allocated = self.allocated.wrapping_sub(bytes);
+        self.allocated -= bytes as i64;
     }
 
-    /// The bytes handed out less those taken back since the last call, wrapping.
-    pub(super) fn take_allocated(&mut self) -> usize {
+    /// The bytes handed out less those taken back since the last call.
+    pub(super) fn take_allocated(&mut self) -> i64 {
         std::mem::take(&mut self.allocated)
     }
 

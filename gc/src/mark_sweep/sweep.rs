@@ -29,7 +29,7 @@ impl MarkSweep {
         }
         drop(large);
         let before = if minor { self.sweep.live_bytes() } else { 0 };
-        self.sweep.begin(surviving, before + newly_marked);
+        self.sweep.begin(surviving, before.saturating_add(newly_marked));
         self.protocol.begin_sweep();
     }
 

@@ -221,7 +221,7 @@ impl Blocks for Heap {
             self.blocks[block].marked.fetch_and(!(1 << cell), Relaxed);
         });
     }
-    fn count_allocated(&self, _bytes: usize) {}
+    fn count_allocated(&self, _bytes: i64) {}
 }
 
 /// All interleavings with so many preemptions.
