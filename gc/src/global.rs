@@ -6,6 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
+/// Bytes of a word.
+const WORD: usize = size_of::<usize>();
+
 /// The registered ranges.
 #[derive(Debug, Default)]
 pub(crate) struct Globals {
@@ -19,7 +22,7 @@ impl Globals {
     /// As long as the collector lives the words stay mapped. They are accessed by whole words only,
     /// or by one thread at a time.
     pub(crate) unsafe fn add(&self, range: Range<usize>) {
-        let range = range.start.next_multiple_of(8)..range.end & !7;
+        let range = range.start.next_multiple_of(WORD)..range.end & !(WORD - 1);
         if !range.is_empty() {
             self.ranges.lock().push(range);
         }
@@ -29,7 +32,7 @@ impl Globals {
     pub(crate) fn visit(&self, mut visit: impl FnMut(&[usize])) {
         let mut batch = Vec::with_capacity(256);
         for range in self.ranges.lock().iter() {
-            for address in range.clone().step_by(8) {
+            for address in range.clone().step_by(WORD) {
                 // SAFETY: `add`'s caller vouches that the word is mapped; `add` has aligned it.
                 let word = unsafe { AtomicUsize::from_ptr(address as *mut usize) };
                 // Relaxed: a store that this load misses goes through the write barrier.
@@ -56,8 +59,8 @@ mod tests {
         let start = WORDS.as_ptr() as usize;
         // SAFETY: a static.
         unsafe {
-            globals.add(start..start + 599 * 8 + 3);
-            globals.add(start + 1..start + 8);
+            globals.add(start..start + 599 * WORD + 3);
+            globals.add(start + 1..start + WORD);
         }
         let mut seen = Vec::new();
         globals.visit(|words| seen.extend_from_slice(words));

@@ -5,12 +5,16 @@ pub(super) const BLOCK: usize = 16 << 10;
 /// Log2 of [`BLOCK`].
 pub(super) const BLOCK_SHIFT: u32 = BLOCK.trailing_zeros();
 
-/// Cell sizes in bytes. Each is a multiple of 8. From 64 to 3264 bytes the step is at most a
+/// Cell sizes in bytes. Each is a multiple of [`GRAIN`]. From 64 to 3264 bytes the step is at most a
 /// quarter. At most 7 % of a block are left over at its end.
 pub(super) const SIZES: [u32; CLASSES] = [
     8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640,
     768, 896, 1024, 1280, 1536, 1792, 2048, 2304, 2720, 3264, 4096, 5456, 8192,
 ];
+
+/// Bytes between the sizes of the smallest classes, and what each cell is aligned to: a word, or
+/// two where words have 4 bytes.
+const GRAIN: usize = 8;
 
 /// How many size classes there are.
 pub(super) const CLASSES: usize = 34;
@@ -21,17 +25,17 @@ pub(super) const MAX_SMALL: usize = SIZES[CLASSES - 1] as usize;
 /// The most cells that a block can have.
 pub(super) const MAX_CELLS: usize = BLOCK / SIZES[0] as usize;
 
-/// For each number of words, the smallest class that holds them.
-static CLASS_OF_WORDS: [u8; MAX_SMALL / 8 + 1] = {
-    let mut table = [0; MAX_SMALL / 8 + 1];
-    let mut words = 0;
+/// For each number of grains, the smallest class that holds them.
+static CLASS_OF_GRAINS: [u8; MAX_SMALL / GRAIN + 1] = {
+    let mut table = [0; MAX_SMALL / GRAIN + 1];
+    let mut grains = 0;
     let mut class = 0;
-    while words < table.len() {
-        if words * 8 > SIZES[class] as usize {
+    while grains < table.len() {
+        if grains * GRAIN > SIZES[class] as usize {
             class += 1;
         }
-        table[words] = class as u8;
-        words += 1;
+        table[grains] = class as u8;
+        grains += 1;
     }
     table
 };
@@ -39,7 +43,7 @@ static CLASS_OF_WORDS: [u8; MAX_SMALL / 8 + 1] = {
 /// The class of an object of `bytes` bytes, at most [`MAX_SMALL`].
 #[inline]
 pub(super) fn class_of(bytes: usize) -> usize {
-    CLASS_OF_WORDS[bytes.div_ceil(8)] as usize
+    CLASS_OF_GRAINS[bytes.div_ceil(GRAIN)] as usize
 }
 
 /// Cells of a class in one block.
@@ -83,7 +87,7 @@ mod tests {
     #[test]
     fn little_of_a_block_is_wasted() {
         for (class, size) in SIZES.iter().enumerate() {
-            assert!(size % 8 == 0);
+            assert!(*size as usize % GRAIN == 0 && GRAIN % size_of::<usize>() == 0);
             assert!(BLOCK - cells(class) * *size as usize <= BLOCK * 7 / 100);
         }
         for pair in SIZES.windows(2).filter(|pair| pair[0] >= 64) {

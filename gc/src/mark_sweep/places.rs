@@ -6,6 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::block::Block;
 use super::descriptor::Descriptor;
 
+/// Bytes of a word.
+const WORD: usize = size_of::<usize>();
+
 impl Block<'_> {
     /// `descriptor` belongs to the heap's registry, which lives as long as the records do.
     pub(super) fn set_places(&self, descriptor: &Descriptor) {
@@ -35,9 +38,9 @@ impl Block<'_> {
     /// object of this block. All in bytes.
     #[inline]
     pub(super) fn places(&self, size: usize, from: usize, to: usize, mut visit: impl FnMut(usize)) {
-        let period = self.header.period.load(Relaxed) as usize * 8;
+        let period = self.header.period.load(Relaxed) as usize * WORD;
         // Only whole words: a large object may end with a part of one.
-        let to = to.min(size) & !7;
+        let to = to.min(size) & !(WORD - 1);
         if period == 0 || from >= to {
             return;
         }
@@ -54,7 +57,7 @@ impl Block<'_> {
         while element < to {
             let mut rest = places;
             while rest != 0 {
-                let offset = element + rest.trailing_zeros() as usize * 8;
+                let offset = element + rest.trailing_zeros() as usize * WORD;
                 rest &= rest - 1;
                 if offset >= to {
                     return;
@@ -79,7 +82,7 @@ fn wide_places(
     visit: &mut dyn FnMut(usize),
 ) {
     while element < range.end {
-        let offsets = places.iter().map(|place| element + *place as usize * 8);
+        let offsets = places.iter().map(|place| element + *place as usize * WORD);
         offsets.filter(|offset| range.contains(offset)).for_each(&mut *visit);
         element += period;
     }
@@ -104,12 +107,12 @@ mod tests {
                 Descriptor::pattern(period, references.iter().copied()).expect("valid");
             let block = block(0);
             block.set_places(Box::leak(Box::new(descriptor)));
-            let expected: Vec<usize> = (0..size / 8)
+            let expected: Vec<usize> = (0..size / WORD)
                 .filter(|word| references.contains(&(word % period)))
-                .map(|word| word * 8)
+                .map(|word| word * WORD)
                 .collect();
             let mut seen = Vec::new();
-            let cut = cut & !7;
+            let cut = cut & !(WORD - 1);
             block.places(size, 0, cut, |offset| seen.push(offset));
             block.places(size, cut, usize::MAX, |offset| seen.push(offset));
             prop_assert_eq!(seen, expected);
