@@ -71,7 +71,7 @@ impl Pace {
 
     /// Learns from a cycle.
     pub(crate) fn cycle(&mut self, measured: &CycleMeasurement) {
-        self.live = measured.marked + measured.allocated;
+        self.live = measured.marked.saturating_add(measured.allocated);
         self.marked = measured.marked;
         self.stacks = measured.stacks;
         let time = measured.mark_ns.max(1) as f64;
@@ -96,20 +96,22 @@ impl Pace {
         self.marked
     }
 
-    /// The size that the heap should not exceed.
+    /// The size that the heap should not exceed. `usize::MAX`: there is none, and only then.
     pub(crate) fn goal(&self) -> usize {
         let scale = |bytes: usize, percent: u32| {
-            (bytes as u128 * u128::from(percent) / 100).min(usize::MAX as u128 / 2) as usize
+            (bytes as u128 * u128::from(percent) / 100).min(usize::MAX as u128) as usize
         };
-        let wanted = self.percent.map_or(usize::MAX, |percent| {
+        let wanted = self.percent.map(|percent| {
             let work = self.marked.min(self.live).saturating_add(self.stacks);
             self.live.saturating_add(scale(work, percent)).max(scale(MIN_GOAL, percent))
         });
-        let allowed = self.limit.map_or(usize::MAX, |limit| {
-            let least = self.live + self.live / 16 + MIN_HEADROOM;
+        let allowed = self.limit.map(|limit| {
+            let least = self.live.saturating_add(self.live / 16).saturating_add(MIN_HEADROOM);
             limit.saturating_sub(self.other_memory).max(least)
         });
-        wanted.min(allowed)
+        let goal = wanted.into_iter().chain(allowed).min();
+        // Where words are short, what is wanted may be more than there are addresses.
+        goal.map_or(usize::MAX, |goal| goal.min(usize::MAX - 1))
     }
 
     /// The bytes that may be allocated from the end of a cycle until the next one begins.
@@ -130,6 +132,7 @@ impl Pace {
 #[cfg(all(test, not(stackmark_loom)))]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const MIB: usize = 1 << 20;
 
@@ -218,6 +221,64 @@ mod tests {
         // The goroutines have ended.
         pace.cycle(&measured(20, 0));
         assert_eq!(pace.goal(), 30 * MIB);
+    }
+
+    /// Sizes of all magnitudes, many of them near the most that a word can hold.
+    fn size() -> impl Strategy<Value = usize> {
+        prop_oneof![
+            (0..usize::BITS).prop_flat_map(|shift| 0..=usize::MAX >> shift),
+            (0..16 * MIB).prop_map(|less| usize::MAX - less),
+            (0..16 * MIB).prop_map(|less| usize::MAX / 2 - less),
+        ]
+    }
+
+    fn percent() -> impl Strategy<Value = u32> {
+        prop_oneof![0u32..400, any::<u32>()]
+    }
+
+    proptest! {
+        /// The goal is what the same sums are without limits, cut to what a word can hold.
+        #[test]
+        fn sizes_near_the_end_of_addresses_have_a_goal_and_a_trigger(
+            percent in prop::option::of(percent()),
+            limit in prop::option::of(size()),
+            cycles in prop::collection::vec((size(), size(), size(), 0u64..1 << 40), 1..4),
+            swept in prop::option::of(size()),
+            other_memory in size(),
+        ) {
+            let mut pace = Pace::new(percent, limit);
+            let wide = |bytes: usize| bytes as u128;
+            let mut live = 0;
+            for &(marked, allocated, stacks, mark_ns) in &cycles {
+                pace.cycle(&CycleMeasurement { marked, stacks, allocated, mark_ns });
+                live = wide(marked) + wide(allocated);
+            }
+            if let Some(swept) = swept {
+                pace.set_live(swept, other_memory);
+                live = wide(swept);
+            }
+            let live = live.min(wide(usize::MAX));
+            let &(marked, _, stacks, _) = cycles.last().expect("at least one");
+            let wanted = percent.map(|percent| {
+                let scale = |bytes: u128| bytes * u128::from(percent) / 100;
+                let work = (wide(marked).min(live) + wide(stacks)).min(wide(usize::MAX));
+                (live + scale(work)).max(scale(wide(MIN_GOAL)))
+            });
+            let other_memory = if swept.is_some() { other_memory } else { 0 };
+            let allowed = limit.map(|limit| {
+                let least = live + live / 16 + wide(MIN_HEADROOM);
+                wide(limit.saturating_sub(other_memory)).max(least)
+            });
+            let Some(expected) = wanted.into_iter().chain(allowed).min() else {
+                prop_assert_eq!((pace.goal(), pace.trigger()), (usize::MAX, usize::MAX));
+                return Ok(());
+            };
+            let expected = expected.min(wide(usize::MAX - 1));
+            prop_assert_eq!(wide(pace.goal()), expected);
+            let room = expected.saturating_sub(live) as usize;
+            prop_assert!((room / 3..=room.max(1)).contains(&pace.trigger()));
+            prop_assert_ne!(pace.trigger(), 0);
+        }
     }
 
     #[test]

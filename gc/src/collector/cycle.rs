@@ -10,6 +10,7 @@ use stackmark_stack::{
 use super::phases::{self, Closed, Closing, Completing, Opening};
 use super::plan::{Plan, Planner, Rescan};
 use super::state::CollectorState;
+use crate::bytes::in_memory;
 use crate::generation::Generation;
 use crate::handle::Handle;
 use crate::heap::{BY_COLLECTOR, Heap, Marked};
@@ -74,8 +75,8 @@ impl<'a, H: Heap> Cycle<'a, H> {
     ) -> Cycle<'a, H> {
         collector.runtime.take_cycle_figures();
         let begun = Instant::now();
-        let live = collector.heap.counts().live_bytes as usize;
-        let size = live + collector.heap.allocated_since_cycle();
+        let live = in_memory(collector.heap.counts().live_bytes);
+        let size = live.saturating_add(collector.heap.allocated_since_cycle());
         let plan = planner.plan(wanted, live, size);
         Cycle {
             collector,
@@ -266,7 +267,7 @@ impl<H: Heap> Opening for Cycle<'_, H> {
     fn blacken_allocation(&mut self) {
         let CollectorState { heap, assists, .. } = self.collector;
         self.allocated_before = heap.allocated_since_cycle();
-        let size = self.plan.live_before + self.allocated_before;
+        let size = self.plan.live_before.saturating_add(self.allocated_before);
         assists.begin(size, self.plan.expected, self.plan.goal);
         heap.begin_cycle(BY_COLLECTOR);
     }
@@ -400,8 +401,8 @@ impl<H: Heap> Closing for Ending<'_, '_, H> {
         });
         self.figures = runtime.take_cycle_figures();
         self.measured = CycleMeasurement {
-            marked: marked.bytes as usize,
-            stacks: self.figures.stack_bytes as usize,
+            marked: in_memory(marked.bytes),
+            stacks: in_memory(self.figures.stack_bytes),
             allocated,
             mark_ns: nanos(self.begun.elapsed()),
         };

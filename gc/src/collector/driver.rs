@@ -7,6 +7,7 @@ use stackmark_stack::{Activity, CycleDriver};
 use super::cycle::Cycle;
 use super::plan::{Plan, Planner};
 use super::state::CollectorState;
+use crate::bytes::in_memory;
 use crate::heap::{BY_COLLECTOR, Heap};
 use crate::mark::Marker;
 
@@ -54,7 +55,7 @@ impl<H: Heap> Driver<H> {
     }
 
     fn learn_live(&mut self) {
-        let live = self.collector.heap.counts().live_bytes as usize;
+        let live = in_memory(self.collector.heap.counts().live_bytes);
         self.planner.set_live(live, self.collector.runtime.stack_bytes().resident);
     }
 }

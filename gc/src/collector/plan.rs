@@ -104,8 +104,8 @@ impl Planner {
         match plan.generation {
             Generation::All => self.pace.cycle(cycle),
             Generation::Young => {
-                let live = plan.live_before + cycle.marked + cycle.allocated;
-                self.pace.set_live(live, other_memory);
+                let new = cycle.marked.saturating_add(cycle.allocated);
+                self.pace.set_live(plan.live_before.saturating_add(new), other_memory);
             }
         }
     }
