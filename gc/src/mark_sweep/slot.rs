@@ -26,7 +26,7 @@ pub struct AllocationSlot {
 
 impl AllocationSlot {
     /// Bytes from one slot to the next.
-    pub const STRIDE: usize = 32;
+    pub const STRIDE: usize = 4 * size_of::<usize>();
     /// Offset of the word that holds the address of the next cell.
     pub const CURSOR: usize = 0;
     /// Offset of the word that holds the address after the last cell.
