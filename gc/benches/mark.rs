@@ -14,6 +14,9 @@ use stackmark::stack::{self, Goroutine, Host, Inside, Machine, Runtime};
 use stackmark::unwind::Code;
 use stackmark::{Collector, Config};
 
+/// Bytes of a word.
+const WORD: usize = size_of::<usize>();
+
 struct NoGoroutines;
 
 impl Host for NoGoroutines {
@@ -43,12 +46,15 @@ struct Graph<'a> {
 
 impl Graph<'_> {
     fn object(&self, words: usize) -> usize {
-        self.allocator.allocate(&self.inside, self.references, words * 8).expect("room").address()
+        self.allocator
+            .allocate(&self.inside, self.references, words * WORD)
+            .expect("room")
+            .address()
     }
 
     fn link(&self, from: usize, word: usize, to: usize) {
         // SAFETY: `word` lies in the object, which only this thread knows.
-        unsafe { ((from + word * 8) as *mut usize).write(to) }
+        unsafe { ((from + word * WORD) as *mut usize).write(to) }
     }
 
     /// A binary tree, laid out in depth-first order.

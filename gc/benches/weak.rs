@@ -15,6 +15,9 @@ use stackmark::unwind::Code;
 use stackmark::weak::WeakReferences;
 use stackmark::{Collector, Config};
 
+/// Bytes of a word.
+const WORD: usize = size_of::<usize>();
+
 struct NoGoroutines;
 
 impl Host for NoGoroutines {
@@ -40,13 +43,13 @@ fn stops(objects: usize, cycles: usize, fill: Fill) -> [Vec<f64>; 2] {
     let machine = Machine::attach(collector.runtime()).expect("a new thread");
     let weak = collector.weak_references();
     let (table, kept) = machine.inside(|inside| {
-        let table = allocator.allocate(&inside, references, objects / 2 * 8).expect("room");
+        let table = allocator.allocate(&inside, references, objects / 2 * WORD).expect("room");
         let all: Vec<usize> = (0..objects)
             .map(|at| {
                 let leaf = allocator.allocate(&inside, leaves, 16).expect("room").address();
                 if at % 2 == 0 {
                     // SAFETY: within the table, which only this thread knows.
-                    unsafe { ((table.address() + at / 2 * 8) as *mut usize).write(leaf) };
+                    unsafe { ((table.address() + at / 2 * WORD) as *mut usize).write(leaf) };
                 }
                 leaf
             })

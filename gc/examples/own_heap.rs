@@ -16,8 +16,10 @@ use stackmark::{Collector, Config, unwind::Code};
 
 /// Words of a cell. Each may be a reference.
 const WORDS: usize = 4;
+/// Bytes of a word.
+const WORD: usize = size_of::<usize>();
 /// Bytes of a cell.
-const CELL: usize = WORDS * 8;
+const CELL: usize = WORDS * WORD;
 
 /// The heap.
 struct Cells {
@@ -153,7 +155,7 @@ unsafe impl Heap for Cells {
     ) -> usize {
         let words = self.memory[self.cell(object)].iter().enumerate();
         words
-            .filter(|(i, _)| range.contains(&(i * 8)))
+            .filter(|(i, _)| range.contains(&(i * WORD)))
             .for_each(|(_, word)| visit(word.load(Relaxed)));
         CELL
     }

@@ -33,8 +33,8 @@
 //! let machine = Machine::attach(&runtime)?;
 //! // No object goes while the thread is inside.
 //! let kept = machine.inside(|inside| {
-//!     let _garbage = allocator.allocate(&inside, pair, 16)?;
-//!     let kept = allocator.allocate(&inside, pair, 16)?;
+//!     let _garbage = allocator.allocate(&inside, pair, size_of::<[usize; 2]>())?;
+//!     let kept = allocator.allocate(&inside, pair, size_of::<[usize; 2]>())?;
 //!     Ok::<_, AllocationError>(collector.handles().create_fresh(&kept))
 //! })?;
 //!

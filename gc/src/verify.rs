@@ -145,17 +145,20 @@ mod tests {
     use crate::heap::Marked;
     use crate::mark_sweep::{Descriptor, MarkSweep, Options};
 
+    /// Bytes of a word.
+    const WORD: usize = size_of::<usize>();
+
     #[test]
     fn an_unmarked_object_is_found_with_what_refers_to_it() {
         let heap = MarkSweep::new(&Options::default()).expect("a heap");
         let allocator = heap.allocator().expect("an allocator");
         let references = heap.register(Descriptor::references()).expect("a descriptor");
         let objects: Vec<usize> = (0..3)
-            .map(|_| allocator.hand_out(references, 16).expect("room").as_ptr() as usize)
+            .map(|_| allocator.hand_out(references, 2 * WORD).expect("room").as_ptr() as usize)
             .collect();
         for pair in objects.windows(2) {
             // SAFETY: within an object that was just allocated.
-            unsafe { ((pair[0] + 8) as *mut usize).write(pair[1] + 4) };
+            unsafe { ((pair[0] + WORD) as *mut usize).write(pair[1] + 4) };
         }
         heap.begin_cycle(BY_COLLECTOR);
         let named: Vec<Object> =

@@ -41,7 +41,10 @@ impl World {
     fn list(&self, length: usize) -> usize {
         self.machine.inside(|inside| {
             (0..length).fold(0, |next, _| {
-                let node = self.allocator.allocate(&inside, self.references, 16).expect("room");
+                let node = self
+                    .allocator
+                    .allocate(&inside, self.references, 2 * size_of::<usize>())
+                    .expect("room");
                 // SAFETY: within an object that was just allocated.
                 unsafe { node.as_ptr().cast::<usize>().write(next) };
                 node.address()
@@ -60,9 +63,9 @@ fn what_a_handle_or_a_global_refers_to_stays_until_it_does_no_more() {
     let world = world(None);
     let start = GLOBAL.as_ptr() as usize;
     // SAFETY: a static of atomic words.
-    unsafe { world.collector.add_globals(start..start + 32) };
+    unsafe { world.collector.add_globals(start..start + size_of_val(&GLOBAL)) };
     let (held, global, garbage) = (world.list(1000), world.list(1000), world.list(1000));
-    let handle = world.collector.handles().create(held + 8);
+    let handle = world.collector.handles().create(held + size_of::<usize>());
     GLOBAL[3].store(global, SeqCst);
     // When the next cycle begins, what this one found dead is swept.
     let collect = || (0..2).for_each(|_| world.collector.collect());

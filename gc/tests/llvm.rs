@@ -2,6 +2,9 @@
 //! registered as an image, by one call. They are collected at every safepoint, or all the time
 //! while they run. Every mark is verified.
 
+// LLVM has statepoints for processors of 64 bits alone.
+#![cfg(target_pointer_width = "64")]
+
 #[path = "llvm/images.rs"]
 mod images;
 #[path = "llvm/moving.rs"]

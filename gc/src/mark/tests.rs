@@ -7,6 +7,11 @@ use crate::heap::{BY_COLLECTOR, Heap, Marked};
 use crate::mark_sweep::{Descriptor, MarkSweep, Options};
 use crate::write_barrier::Sink;
 
+/// Bytes of a word.
+const WORD: usize = size_of::<usize>();
+/// Bytes of the smallest cell.
+const CELL: usize = 8;
+
 /// A heap with a list, a wide tree in one large array and garbage; the roots and how many
 /// objects they reach.
 fn graph() -> (Arc<MarkSweep>, Vec<usize>, u64, u64) {
@@ -17,21 +22,22 @@ fn graph() -> (Arc<MarkSweep>, Vec<usize>, u64, u64) {
     let new = |bytes| allocator.hand_out(references, bytes).expect("room").as_ptr() as usize;
     let store = |object: usize, word: usize, value: usize| {
         // SAFETY: within an object that was just allocated.
-        unsafe { ((object + word * 8) as *mut usize).write(value) }
+        unsafe { ((object + word * WORD) as *mut usize).write(value) }
     };
     let mut list = 0;
     for _ in 0..50_000 {
-        let node = new(16);
-        new(16);
+        let node = new(2 * WORD);
+        new(2 * WORD);
         store(node, 0, list);
-        store(node, 1, node + 8);
+        store(node, 1, node + WORD);
         list = node;
     }
-    let wide = new(100_000 * 8);
+    let wide = new(100_000 * WORD);
     for i in 0..100_000 {
-        store(wide, i, new(8) + i % 8);
+        store(wide, i, new(CELL) + i % CELL);
     }
-    (heap, vec![list, 12345, wide + 400_000], 150_001, 50_000 * 16 + 100_000 * 8 + 100_000 * 8)
+    let bytes = 50_000 * 2 * WORD + 100_000 * WORD + 100_000 * CELL;
+    (heap, vec![list, 12345, wide + 50_000 * WORD], 150_001, bytes as u64)
 }
 
 #[test]

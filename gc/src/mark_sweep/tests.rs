@@ -16,6 +16,9 @@ use super::{
 use crate::heap::{BY_COLLECTOR, Heap, Marked, Object};
 use crate::heap_owner::GrowthListener;
 
+/// Bytes of a word.
+const WORD: usize = size_of::<usize>();
+
 fn heap() -> Arc<MarkSweep> {
     MarkSweep::new(&Options { limit: 256 << 20, poison: true, ..Options::default() })
         .expect("a heap")
@@ -52,17 +55,17 @@ fn collect(heap: &MarkSweep, roots: &[usize]) -> Marked {
 
 fn store(object: usize, word: usize, value: usize) {
     // SAFETY: the tests store within objects that they have allocated and that are live.
-    unsafe { AtomicUsize::from_ptr((object + word * 8) as *mut usize) }.store(value, Relaxed);
+    unsafe { AtomicUsize::from_ptr((object + word * WORD) as *mut usize) }.store(value, Relaxed);
 }
 
 fn load(object: usize, word: usize) -> usize {
     // SAFETY: as in `store`.
-    unsafe { AtomicUsize::from_ptr((object + word * 8) as *mut usize) }.load(Relaxed)
+    unsafe { AtomicUsize::from_ptr((object + word * WORD) as *mut usize) }.load(Relaxed)
 }
 
 fn new(allocator: &Allocator, descriptor: DescriptorId, bytes: usize) -> usize {
     let object = allocator.hand_out(descriptor, bytes).expect("room").as_ptr() as usize;
-    for word in 0..bytes / 8 {
+    for word in 0..bytes / WORD {
         assert_eq!(load(object, word), 0, "memory is handed out zeroed");
     }
     object
@@ -134,8 +137,9 @@ fn a_heap_lies_on_huge_pages_if_asked_to_where_the_system_has_them() {
         let allocator = heap.allocator().expect("an allocator");
         let bytes = heap.register(Descriptor::no_pointers()).expect("a descriptor");
         let object = allocator.hand_out(bytes, 8 << 20).expect("room").as_ptr() as usize;
-        (0..8 << 17).for_each(|word| store(object, word, word));
-        assert!((0..8 << 17).all(|word| load(object, word) == word));
+        let words = (8 << 20) / WORD;
+        (0..words).for_each(|word| store(object, word, word));
+        assert!((0..words).all(|word| load(object, word) == word));
         assert_eq!(is_advised_huge(object), huge_pages && has_some);
     }
 }
@@ -308,10 +312,10 @@ fn inline_allocation_through_a_slot_is_allocation() {
     assert_eq!(Allocator::slot_offset(DescriptorId::from_index(20_000), 16), None);
     let first = new(&allocator, bytes, 40);
     let slot = allocator.slots_address() + offset;
-    let cursor = load(slot, AllocationSlot::CURSOR / 8);
+    let cursor = load(slot, AllocationSlot::CURSOR / WORD);
     assert_eq!(cursor, first + 40);
-    assert!(cursor + cell <= load(slot, AllocationSlot::END / 8));
-    store(slot, AllocationSlot::CURSOR / 8, cursor + cell);
+    assert!(cursor + cell <= load(slot, AllocationSlot::END / WORD));
+    store(slot, AllocationSlot::CURSOR / WORD, cursor + cell);
     assert_eq!(heap.resolve(cursor).map(Object::address), Some(cursor));
     assert_eq!(new(&allocator, bytes, 40), cursor + cell);
 }
@@ -440,7 +444,7 @@ proptest! {
                     floating.clear();
                 }
                 Flat::Do(Step::New(kind, words)) => {
-                    let object = new(&allocator, kinds[kind], words * 8);
+                    let object = new(&allocator, kinds[kind], words * WORD);
                     let mut contents = vec![0; words];
                     // Words that are no references hold noise that looks like references.
                     for i in (0..words).filter(|i| !places[kind](*i)) {
@@ -456,7 +460,7 @@ proptest! {
                 Flat::Do(Step::Link(from, place, to, inside)) if !model.roots.is_empty() => {
                     let from = model.roots[from % model.roots.len()];
                     let to = model.roots[to % model.roots.len()];
-                    let value = to + inside % (model.objects[&to].1.len() * 8);
+                    let value = to + inside % (model.objects[&to].1.len() * WORD);
                     let (kind, words) = model.objects.get_mut(&from).expect("a root is live");
                     let candidates: Vec<usize> =
                         (0..words.len()).filter(|i| places[*kind](*i)).collect();
@@ -538,7 +542,9 @@ fn threads_allocate_while_others_mark_and_sweep() {
                     }
                     // Nothing slows allocation down here. Without room, the thread waits for the
                     // collector.
-                    let Ok(next) = allocator.hand_out(node, 24 + length % 7 * 8) else { continue };
+                    let Ok(next) = allocator.hand_out(node, (3 + length % 7) * WORD) else {
+                        continue;
+                    };
                     let next = next.as_ptr() as usize;
                     assert_eq!((load(next, 0), load(next, 1), load(next, 2)), (0, 0, 0));
                     if barrier.load(Relaxed) {
