@@ -28,7 +28,7 @@ pub(crate) const ADDRESS_BITS: u64 = usize::MAX as u64;
 /// The address so many bytes further up; `None` behind the last one.
 #[inline]
 pub(crate) fn address_behind(address: u64, bytes: u64) -> Option<u64> {
-    address.checked_add(bytes).filter(|behind| *behind & !ADDRESS_BITS == 0)
+    address.checked_add(bytes).filter(|behind| usize::try_from(*behind).is_ok())
 }
 
 /// The registers at one point in a function.
