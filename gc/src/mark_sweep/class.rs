@@ -5,8 +5,8 @@ pub(super) const BLOCK: usize = 16 << 10;
 /// Log2 of [`BLOCK`].
 pub(super) const BLOCK_SHIFT: u32 = BLOCK.trailing_zeros();
 
-/// Cell sizes in bytes. Each is a multiple of [`GRAIN`]. From 64 to 3264 bytes the step is at most a
-/// quarter. At most 7 % of a block are left over at its end.
+/// Cell sizes in bytes. Each is a multiple of [`GRAIN`]. From 64 to 3264 bytes the step is at most
+/// a quarter. At most 7 % of a block are left over at its end.
 pub(super) const SIZES: [u32; CLASSES] = [
     8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640,
     768, 896, 1024, 1280, 1536, 1792, 2048, 2304, 2720, 3264, 4096, 5456, 8192,
