@@ -134,11 +134,15 @@ mod tests {
         ]
     }
 
+    /// What words of 32 bits count.
+    const WORDS: i64 = 1 << 32;
+    const NEAR: i64 = 1 << 20;
+
     proptest! {
         /// A process may hand out more than its words can count.
         #[test]
         fn totals_are_those_of_all_allocators_also_beyond_four_gigabytes(
-            before in prop_oneof![0..1_i64 << 20, (1 << 32) - (1 << 20)..(1 << 32) + (1 << 20)],
+            before in prop_oneof![0..NEAR, WORDS - NEAR..WORDS + NEAR],
             steps in prop::collection::vec(step(), 1..60),
         ) {
             let allocated = Allocated::default();
