@@ -282,6 +282,35 @@ fn images_of_another_process_are_traced_over_its_memory() {
     );
 }
 
+/// The loader may put an image below the addresses in its file.
+#[test]
+fn an_image_is_read_wherever_it_lies() {
+    let directory = Directory::new("bias");
+    directory.write("a.c", SOURCE);
+    let far = "-Wl,-Ttext-segment=0x40000000";
+    if !directory.run("cc", &["-O1", "-shared", "-fPIC", far, "-o", "a.so", "a.c"]) {
+        return;
+    }
+    let path = directory.0.join("a.so");
+    let pc = symbol(&path, "through") + ENTERED;
+    let open = |bias: usize| Image::open(&path, bias, &[]).unwrap();
+    let (image, expected) = (open(0), open(0).rule(pc).unwrap().unwrap().to_string());
+    for bias in [0x1000, 0_usize.wrapping_sub(0x1000), 0_usize.wrapping_sub(0x3fff_0000)] {
+        let (single, compiled) = (open(bias), open(bias));
+        compiled.compile().unwrap();
+        for moved in [single, compiled] {
+            let pc = pc.wrapping_add(bias);
+            assert!(moved.holds(pc), "{bias:#x}");
+            let rule = moved.rule(pc).unwrap().map(|rule| rule.to_string());
+            assert_eq!(rule.as_ref(), Some(&expected), "{bias:#x}");
+            let (here, there) = (image.functions().unwrap(), moved.functions().unwrap());
+            let place = |place: usize| place.wrapping_add(bias);
+            let here: Vec<_> = here.iter().map(|f| place(f.start)..place(f.end)).collect();
+            assert_eq!(there, here, "{bias:#x}");
+        }
+    }
+}
+
 #[test]
 fn what_is_no_image_is_refused() {
     assert!(matches!(Image::from_elf("empty", &[], 0), Err(ImageError::Elf { .. })));
