@@ -55,7 +55,7 @@ pub enum Unsupported {
     CfaExpression = 1,
     /// The CFA is relative to a register other than the stack and the frame pointer.
     CfaRegister,
-    /// The CFA's offset is negative, no multiple of the word, or 256 MiB and more.
+    /// The CFA's offset is negative, no multiple of the word, or 2^25 words and more.
     CfaOffset,
     /// The return address is not where a packed rule has it: right below the CFA where a call
     /// pushes it, and else in the word above the saved frame pointer.
