@@ -15,6 +15,7 @@ pub(super) const SIZES: [u32; CLASSES] = [
 /// Bytes between the sizes of the smallest classes, and what each cell is aligned to: a word, or
 /// two where words have 4 bytes.
 const GRAIN: usize = 8;
+const _: () = assert!(GRAIN.is_multiple_of(size_of::<usize>()));
 
 /// How many size classes there are.
 pub(super) const CLASSES: usize = 34;
@@ -87,7 +88,7 @@ mod tests {
     #[test]
     fn little_of_a_block_is_wasted() {
         for (class, size) in SIZES.iter().enumerate() {
-            assert!(*size as usize % GRAIN == 0 && GRAIN % size_of::<usize>() == 0);
+            assert!((*size as usize).is_multiple_of(GRAIN));
             assert!(BLOCK - cells(class) * *size as usize <= BLOCK * 7 / 100);
         }
         for pair in SIZES.windows(2).filter(|pair| pair[0] >= 64) {
