@@ -1,6 +1,7 @@
 //! What the tests need of an architecture: managed code in assembly, what a hit must keep, and
 //! signals at each instruction. One file and one folder of assembly for each.
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test uses a part")]
+#![allow(clippy::undocumented_unsafe_blocks, reason = "the tests that use it say what they set")]
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
