@@ -1,13 +1,21 @@
 //! What differs from architecture to architecture, each in a file of its own. This file is the
 //! door, and alone says which one it is. `README.md` says how to add one.
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "x86")))]
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "x86",
+    target_arch = "arm"
+)))]
 compile_error!("stackmark-unwind has no file in src/arch for this architecture");
 
 #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 mod pushed;
 #[cfg(target_arch = "aarch64")]
 #[path = "arch/aarch64.rs"]
+mod target;
+#[cfg(target_arch = "arm")]
+#[path = "arch/armv7.rs"]
 mod target;
 #[cfg(target_arch = "x86")]
 #[path = "arch/i686.rs"]

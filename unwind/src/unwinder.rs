@@ -133,7 +133,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             cache,
             memory,
             returns,
-            at: registers.pc(),
+            at: without_signature(registers.pc()),
             exact: true,
             sp: registers.sp(),
             fp: registers.get(FRAME_POINTER).unwrap_or(0),
@@ -236,7 +236,8 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
                                 break 'walk None;
                             };
                             let found = without_signature(found);
-                            let return_address = self.returns.original(found).unwrap_or(found);
+                            let return_address =
+                                self.returns.original(found).map_or(found, without_signature);
                             let exact = first_is_exact && sp == first;
                             let frame = CallFrame {
                                 pc: here.wrapping_add(usize::from(!exact)),
@@ -290,7 +291,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
                     fp = value;
                 }
                 let found = without_signature(found);
-                let return_address = self.returns.original(found).unwrap_or(found);
+                let return_address = self.returns.original(found).map_or(found, without_signature);
                 let exact = first_is_exact && sp == first;
                 let frame = CallFrame {
                     pc: at.wrapping_add(usize::from(!exact)),

@@ -64,6 +64,7 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
         registers: Registers,
         bounds: Range<usize>,
     ) -> Walker<'s, M, R> {
+        let registers = Registers { pc: without_signature(registers.pc), ..registers };
         let mut walker = Walker {
             code: snapshot.published(),
             memory,
@@ -174,7 +175,7 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
                 self.memory.prefetch(cfa.wrapping_add(PREFETCH));
                 let Some([saved_fp, found]) = self.memory.read_two(record) else { break false };
                 let found = without_signature(found);
-                let return_address = self.returns.original(found).unwrap_or(found);
+                let return_address = self.returns.original(found).map_or(found, without_signature);
                 each(here, sp, fp);
                 left -= 1;
                 (pc, sp, fp, fp_slot) = (return_address, cfa, saved_fp, Some(record));
@@ -342,7 +343,7 @@ impl<'s, M: Memory, R: ReturnAddresses> Walker<'s, M, R> {
             self.registers.fp = self.read(slot)?;
             self.fp_slot = Some(slot);
         }
-        let original = self.returns.original(found);
+        let original = self.returns.original(found).map(without_signature);
         let return_address = original.unwrap_or(found);
         // A recursion returns to the pc at which it stands. The test is predicted well, so that the
         // next frame does not wait for a probe with the word just read.

@@ -80,6 +80,12 @@ pub(crate) const fn register_of(column: usize) -> Register {
     }
 }
 
+/// The words of a register that has two: only the lower halves of vectors are kept.
+#[inline]
+pub(crate) const fn words_of(_register: Register) -> Option<[Register; 2]> {
+    None
+}
+
 /// Bytes that a call pushes: none, it leaves the return address in a register.
 pub(crate) const CALL_PUSHES: usize = 0;
 /// Bytes from the frame pointer to the CFA in a frame that keeps a frame record right below its
@@ -283,9 +289,11 @@ const _: () = {
     assert!(size_of::<libc::ucontext_t>() >= RECORDS_AT + 4096);
 };
 
-/// `mov x8, #139; svc #0`: the system call `rt_sigreturn`. A signal handler returns to it, and no
-/// CFI describes it.
-pub(crate) const SIGNAL_RETURN: Option<u64> = Some(0xd400_0001_d280_1168);
+/// Whether these eight bytes are `mov x8, #139; svc #0`, the system call `rt_sigreturn`. A signal
+/// handler returns to it, and no CFI describes it.
+pub(crate) const fn is_signal_return(code: u64) -> bool {
+    code == 0xd400_0001_d280_1168
+}
 
 /// Where a frame whose code that is, with this stack pointer, has the words of its caller, by
 /// column; `None` if it is not known. `read` reads a word.

@@ -15,6 +15,12 @@ pub(crate) const fn register_of(column: usize) -> Register {
     Register(column as u16)
 }
 
+/// The words of a register that has two: none has.
+#[inline]
+pub(crate) const fn words_of(_register: Register) -> Option<[Register; 2]> {
+    None
+}
+
 /// Bytes that a call pushes: the return address. 0 where a call leaves it in a register.
 pub(crate) const CALL_PUSHES: usize = WORD;
 /// Bytes from the frame pointer to the CFA in a frame that keeps a frame record: the saved frame
@@ -84,8 +90,10 @@ pub(crate) const fn without_signature(word: usize) -> usize {
     word
 }
 
-/// The code to which a signal handler returns, where no CFI describes it.
-pub(crate) const SIGNAL_RETURN: Option<u64> = None;
+/// Whether a signal handler returns to this code, which no CFI describes: there is CFI.
+pub(crate) const fn is_signal_return(_code: u64) -> bool {
+    false
+}
 
 /// Where a frame whose code that is has the words of its caller, by column.
 pub(crate) fn signal_frame(

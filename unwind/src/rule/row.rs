@@ -6,7 +6,7 @@ use gimli::Register;
 
 use super::expression::{self, ENCODING, ExpressionError};
 use super::recovery::{Recovered, Recovery, by_convention};
-use crate::arch::{REGISTERS, RETURN_ADDRESS, column, register_name, register_of};
+use crate::arch::{REGISTERS, RETURN_ADDRESS, WORD, column, register_name, register_of, words_of};
 use crate::memory::Memory;
 use crate::registers::RegisterSet;
 
@@ -66,10 +66,20 @@ impl CfiRow {
         if let Some(column) = column(register) {
             self.registers[column] = saved;
         }
+        for (i, word) in words_of(register).into_iter().flatten().enumerate() {
+            let saved = match saved {
+                Saved::Offset(at) => Saved::Offset(at + (i * WORD) as i64),
+                Saved::Unspecified | Saved::Undefined | Saved::Same => saved,
+                // No compiler says so of a register that has two words.
+                _ => Saved::Undefined,
+            };
+            self.set(word, saved);
+        }
     }
 
     /// What it says of a register.
     pub(crate) fn saved(&self, register: Register) -> Saved {
+        let register = words_of(register).map_or(register, |[first, _]| first);
         column(register).map_or(Saved::Unspecified, |column| self.registers[column])
     }
 

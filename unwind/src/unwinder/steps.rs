@@ -84,7 +84,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         if REGISTERS {
             self.save(rule, cfa);
         }
-        let return_address = self.returns.original(found).unwrap_or(found);
+        let return_address = self.returns.original(found).map_or(found, without_signature);
         let frame = CallFrame {
             pc: self.pc(),
             exact: self.exact,
@@ -129,7 +129,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             self.jump()?;
         }
         let found = without_signature(caller.pc());
-        let return_address = self.returns.original(found).unwrap_or(found);
+        let return_address = self.returns.original(found).map_or(found, without_signature);
         caller.set(PC, return_address);
         self.saved.clear();
         self.take(caller, cfa, return_address.wrapping_sub(1), false);
@@ -179,8 +179,8 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
 
     /// The kernel's frame for a signal, if this is one that no CFI describes.
     fn signal_frame(&self) -> Option<Recovery> {
-        let code = arch::SIGNAL_RETURN?;
-        if self.memory.read_code(self.pc()) != Some(code) {
+        let code = self.memory.read_code(self.pc())?;
+        if !arch::is_signal_return(code) {
             return None;
         }
         let words = arch::signal_frame(self.sp, |address| self.memory.read(address));
@@ -234,7 +234,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
             // between stacks, does that.
             self.jump()?;
         }
-        let return_address = self.returns.original(found).unwrap_or(found);
+        let return_address = self.returns.original(found).map_or(found, without_signature);
         let return_slot = recovery.return_slot();
         if REGISTERS {
             let mut slots = self.saved_slots();
@@ -318,7 +318,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
                 fp = value;
             }
             let found = without_signature(found);
-            let return_address = self.returns.original(found).unwrap_or(found);
+            let return_address = self.returns.original(found).map_or(found, without_signature);
             (at, sp) = (return_address.wrapping_sub(1), cfa);
         }
         sp == end

@@ -66,6 +66,50 @@ mod target {
     }
 }
 
+#[cfg(target_arch = "arm")]
+mod target {
+    use super::*;
+    use gimli::Arm;
+
+    pub(crate) const VENDOR: Vendor = Vendor::Default;
+    pub(crate) const SP: Register = Arm::R13;
+    pub(crate) const FP: Register = Arm::R11;
+    /// The register whose rule finds the return address.
+    pub(crate) const RA: Register = Arm::R14;
+    pub(crate) const PC: Register = Arm::R15;
+    /// One that no call keeps.
+    pub(crate) const SCRATCH: Register = Arm::R0;
+    /// Those that every call keeps, the frame pointer first.
+    pub(crate) const CALLEE_SAVED: [Register; 24] = {
+        let mut all = [FP; 24];
+        let mut i = 0;
+        while i < 7 {
+            all[1 + i] = Register(Arm::R4.0 + i as u16);
+            i += 1;
+        }
+        // The words of d8 to d15.
+        while i < 23 {
+            all[1 + i] = Register(80 - 7 + i as u16);
+            i += 1;
+        }
+        all
+    };
+    /// The numbers of a walk's registers lie below.
+    pub(crate) const REGISTERS: usize = 96;
+    /// Bytes that a call pushes.
+    pub(crate) const CALL_PUSHES: usize = 0;
+
+    /// The return address in a word that may have the bit for Thumb code.
+    pub(crate) fn return_address(word: usize) -> usize {
+        word & !1
+    }
+
+    /// Whether a walk knows the register.
+    pub(crate) fn is_walked(register: Register) -> bool {
+        register.0 <= PC.0 || (80..96).contains(&register.0)
+    }
+}
+
 #[cfg(target_arch = "aarch64")]
 mod target {
     use super::*;
