@@ -1,5 +1,5 @@
 //! The door to the architecture: the one place that chooses its folder, and the list of what the
-//! folder defines.
+//! folder defines. `unwinding` is what the system's unwinder says of frames.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64"))]
 #[path = "x86_64/mod.rs"]
@@ -29,9 +29,11 @@ pub use target::{
     limit_vectors, sign_return,
 };
 pub(crate) use target::{
-    HEADER_STUBS, HIJACKED_AT, LANDING_REGISTER, LANDS_AT, STUB_BYTES, current, initialise,
-    leapfrogged_slot, run, stack_pointer, write_first_frames,
+    HEADER_STUBS, HIJACKED_AT, STUB_BYTES, current, initialise, run, stack_pointer, unwinding,
+    write_first_frames,
 };
+// What the personalities need.
+pub(crate) use target::{LANDING_REGISTER, LANDS_AT, leapfrogged_slot};
 
 use crate::layout::*;
 use core::ffi::c_void;
@@ -82,12 +84,4 @@ unsafe extern "C-unwind" {
     pub(crate) static stackmark_entry_end: u8;
     pub(crate) static stackmark_barrier_pool: u8;
     pub(crate) static stackmark_barrier_pool_end: u8;
-
-    // Landing pads, entered with the exception in LANDING_REGISTER.
-    pub(crate) fn stackmark_enter_landing();
-    pub(crate) fn stackmark_call_native_landing();
-    pub(crate) fn stackmark_call_native_all_landing();
-    pub(crate) fn stackmark_callback_landing();
-    pub(crate) fn stackmark_entry_landing();
-    pub(crate) fn stackmark_catch_landing();
 }

@@ -1,9 +1,6 @@
-//! The pool of barrier stubs, its table of saved return addresses, and what happens when an
-//! exception has passed a stub.
+//! The pool of barrier stubs, and its table of saved return addresses.
 
-use crate::layout::{BarrierFn, GoroutineHeader};
-use crate::{arch, machine, pcs};
-use core::ffi::c_void;
+use crate::{arch, pcs};
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -26,10 +23,6 @@ const _: () = assert!(size_of::<Saved>() == arch::STUB_BYTES);
 #[unsafe(no_mangle)]
 static stackmark_barrier_table: [Saved; TABLE_WORDS] =
     [const { Saved(AtomicUsize::new(0)) }; TABLE_WORDS];
-
-unsafe extern "C-unwind" {
-    fn _Unwind_Resume(exception: *mut c_void) -> !;
-}
 
 /// The addresses of all stubs.
 #[inline]
@@ -57,14 +50,9 @@ pub fn hijacked_word(index: usize) -> usize {
     stub(index) + arch::HIJACKED_AT
 }
 
-/// Where an exception that passes the barrier goes on.
-pub(crate) fn landing_pad(index: usize) -> usize {
-    stub(index) + arch::LANDS_AT
-}
-
 /// The address of a stub.
 #[inline]
-fn stub(index: usize) -> usize {
+pub(crate) fn stub(index: usize) -> usize {
     assert!(is_stub(index), "{index} is not the index of a stub");
     pool().start + index * arch::STUB_BYTES
 }
@@ -101,29 +89,4 @@ pub fn original(found: usize) -> Option<usize> {
     // Or it walks its own stack, InForeign, while a holder places: the holder stores the table's
     // word first, and the address of this load is made of the stub, which processors respect.
     index_of(found).map(|index| stackmark_barrier_table[index].0.load(Relaxed))
-}
-
-/// A stub that an exception passes calls out to it: tells the host and goes on unwinding, on the
-/// stack of native code.
-///
-/// # Safety
-/// Called by `barrier_common` alone.
-#[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn stackmark_barrier_resume(
-    exception: *mut c_void,
-    index: usize,
-) -> usize {
-    // SAFETY: `barrier_common` has called out, so the machine runs a goroutine. The host has stored
-    // the hook as a BarrierFn.
-    unsafe {
-        let machine = machine::current();
-        let goroutine = (*machine).goroutine.load(Relaxed) as *const GoroutineHeader;
-        let slot = arch::leapfrogged_slot(&*goroutine);
-        let hook = (*machine).on_leapfrog.load(Relaxed);
-        if hook != 0 {
-            let hook: BarrierFn = core::mem::transmute::<usize, BarrierFn>(hook);
-            hook(machine, slot, index);
-        }
-        _Unwind_Resume(exception)
-    }
 }

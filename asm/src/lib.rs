@@ -49,6 +49,7 @@ mod native;
 mod pcs;
 mod personality;
 mod switch;
+pub mod unwinding;
 
 pub use arch::{
     CALL_BYTES, CALLBACK_FRAME_BYTES, CXX_HEADER_BYTES, Continuation, ENTRY_RECORD_AT,

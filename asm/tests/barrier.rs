@@ -4,7 +4,7 @@
     reason = "a test is one setting, stated where it is made: its headers and stacks are its own"
 )]
 
-use stackmark_asm::{self as asm, barrier, layout::*};
+use stackmark_asm::{self as asm, barrier, layout::*, unwinding};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
@@ -285,11 +285,10 @@ unsafe extern "C" {
         f: extern "C" fn(*mut c_void, *mut c_void) -> i32,
         argument: *mut c_void,
     ) -> i32;
-    fn _Unwind_GetIP(context: *mut c_void) -> usize;
 }
 
 extern "C" fn record(context: *mut c_void, argument: *mut c_void) -> i32 {
-    unsafe { (*argument.cast::<Vec<usize>>()).push(_Unwind_GetIP(context)) };
+    unsafe { (*argument.cast::<Vec<usize>>()).push(unwinding::context_pc(context)) };
     0
 }
 
@@ -327,17 +326,13 @@ fn the_system_unwinder_walks_through_stubs_to_the_oldest_frame() {
     );
 }
 
-unsafe extern "C" {
-    fn _Unwind_GetCFA(context: *mut c_void) -> usize;
-}
-
 /// Return slots that a walk has found hijacked, each with the index of its stub.
 type Slots = Vec<(*mut usize, usize)>;
 
 /// The stub at which a walk stands, and its slot: that is in the frame that returns to it.
 unsafe fn slot_at(context: *mut c_void) -> Option<(*mut usize, usize)> {
-    let index = barrier::index_of(unsafe { _Unwind_GetIP(context) })?;
-    let above = unsafe { _Unwind_GetCFA(context) } as *mut usize;
+    let index = barrier::index_of(unsafe { unwinding::context_pc(context) })?;
+    let above = unsafe { unwinding::context_sp(context) } as *mut usize;
     let mut slots = (1..16).map(|words| above.wrapping_sub(words));
     let slot = slots.find(|slot| unsafe { **slot } == barrier::hijacked_word(index));
     Some((slot.expect("a slot"), index))

@@ -160,6 +160,8 @@ mod jumps;
 mod registers;
 mod signing;
 mod stubs;
+#[path = "../x86_64/unwinding.rs"]
+pub(crate) mod unwinding;
 mod vectors;
 
 pub(crate) use continuation::LANDING_REGISTER;

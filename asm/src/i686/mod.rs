@@ -157,6 +157,8 @@ mod registers;
 mod signing;
 #[path = "../x86_64/stubs.rs"]
 mod stubs;
+#[path = "../x86_64/unwinding.rs"]
+pub(crate) mod unwinding;
 #[path = "../x86_64/vectors.rs"]
 mod vectors;
 

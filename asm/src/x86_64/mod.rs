@@ -145,6 +145,7 @@ mod jumps;
 mod registers;
 mod signing;
 mod stubs;
+pub(crate) mod unwinding;
 mod vectors;
 
 pub(crate) use continuation::LANDING_REGISTER;
