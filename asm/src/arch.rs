@@ -10,17 +10,21 @@ mod target;
 #[cfg(all(target_arch = "x86", target_os = "linux"))]
 #[path = "i686/mod.rs"]
 mod target;
+#[cfg(all(target_arch = "arm", target_os = "linux"))]
+#[path = "armv7/mod.rs"]
+mod target;
 #[cfg(not(all(
     any(
         all(any(target_arch = "x86_64", target_arch = "aarch64"), target_pointer_width = "64"),
-        target_arch = "x86"
+        target_arch = "x86",
+        target_arch = "arm"
     ),
     target_os = "linux",
     target_endian = "little"
 )))]
 compile_error!(
     "stackmark supports these targets: x86_64-unknown-linux-gnu, aarch64-unknown-linux-gnu, \
-     i686-unknown-linux-gnu"
+     i686-unknown-linux-gnu, armv7-unknown-linux-gnueabihf"
 );
 
 pub use target::{
@@ -32,7 +36,10 @@ pub(crate) use target::{
     HEADER_STUBS, HIJACKED_AT, STUB_BYTES, current, initialise, run, stack_pointer, unwinding,
     write_first_frames,
 };
-// What the personalities need.
+// What the personalities need, whose ABI has two forms.
+#[cfg(target_arch = "arm")]
+pub(crate) use target::CALL_SYSTEM_FP;
+#[cfg(not(target_arch = "arm"))]
 pub(crate) use target::{LANDING_REGISTER, LANDS_AT, leapfrogged_slot};
 
 use crate::layout::*;

@@ -5,6 +5,8 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+#[cfg(target_arch = "arm")]
+mod armv7;
 #[cfg(target_arch = "x86")]
 mod i686;
 #[cfg(target_arch = "x86_64")]
@@ -12,6 +14,8 @@ mod x86_64;
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) use aarch64::*;
+#[cfg(target_arch = "arm")]
+pub(crate) use armv7::*;
 #[cfg(target_arch = "x86")]
 pub(crate) use i686::*;
 #[cfg(target_arch = "x86_64")]
@@ -24,6 +28,12 @@ macro_rules! assembly {
         std::arch::global_asm!(
             include_str!("../src/aarch64/saved.s"),
             $(include_str!(concat!("aarch64/", $file)),)+
+            $($name = $operand $value),*
+        );
+        #[cfg(target_arch = "arm")]
+        std::arch::global_asm!(
+            include_str!("../src/armv7/saved.s"),
+            $(include_str!(concat!("armv7/", $file)),)+
             $($name = $operand $value),*
         );
         #[cfg(target_arch = "x86")]

@@ -56,6 +56,8 @@ const TARGETS: &[&str] = &[
     "asm/src/x86_64",
     "asm/src/aarch64",
     "asm/src/i686",
+    "asm/src/armv7",
+    "asm/src/personality",
     "unwind/src/arch",
     "unwind/src/os",
     "stack/src/os",

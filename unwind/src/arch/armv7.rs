@@ -1,8 +1,8 @@
 //! armv7: 32-bit words, the return address in a register that functions save where they like. Its
 //! lowest bit says that the caller is Thumb code.
 //!
-//! The frame pointer is r11, as in ARM code. GCC's Thumb code may have r7 for it: to this crate that
-//! is a register like others, and what depends on it is no packed rule.
+//! The frame pointer is r11, as in ARM code. GCC's Thumb code may have r7 for it: to this crate
+//! that is a register like others, and what depends on it is no packed rule.
 //!
 //! Half of the floating-point registers are callee-saved, and have two words each. A register set
 //! holds the words, under the numbers that DWARF once gave to s16 up to s31. CFI tells of d8 up to
