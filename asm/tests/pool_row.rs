@@ -17,7 +17,7 @@ type Bytes = gimli::EndianSlice<'static, NativeEndian>;
 mod arch;
 
 /// The register that has the return address.
-const RETURN: Register = Register(arch::RETURN);
+const RETURN: Register = Register(arch::RETURN_REGISTER);
 /// Bytes of a word.
 const WORD: usize = size_of::<usize>();
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
 
 /// DWARF's number of the register that has the return address.
-pub(crate) const RETURN: u16 = 30;
+pub(crate) const RETURN_REGISTER: u16 = 30;
 /// Callee-saved registers in which `managed` of `switches.s` keeps values.
 pub(crate) const KEPT: usize = 19;
 /// Those in which `managed_kept_by` of `native.s` does.

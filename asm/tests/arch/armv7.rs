@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicUsize;
 
 /// DWARF's number of the register that has the return address.
-pub(crate) const RETURN: u16 = 14;
+pub(crate) const RETURN_REGISTER: u16 = 14;
 /// Callee-saved registers in which `managed` of `switches.s` keeps values.
 pub(crate) const KEPT: usize = 16;
 /// Those in which `managed_kept_by` of `native.s` does.

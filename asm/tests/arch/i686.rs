@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
 
 /// DWARF's number of the register that has the return address.
-pub(crate) const RETURN: u16 = 8;
+pub(crate) const RETURN_REGISTER: u16 = 8;
 /// Callee-saved registers in which `managed` of `switches.s` keeps values.
 pub(crate) const KEPT: usize = 4;
 /// Those in which `managed_kept_by` of `native.s` does.
