@@ -63,6 +63,9 @@ fn a_stack_that_an_uncaught_exception_crosses_does_not_move() {
     };
     let s = Setting::new(Config::default());
     s.run(1, &|_| {
+        // The stack grows, so that it has room for few frames, whatever their sizes.
+        // SAFETY: used here alone.
+        unsafe { Caller::current() }.foreign(|| s.call_back(20, &|_| 1));
         let _guard = CallsBack(&s, frames.parse().expect("a number"));
         panic!("nothing catches this")
     });
