@@ -6,6 +6,9 @@
 
 /// The type in which a function that stops a forced unwinding gets the class of the exception.
 pub use crate::arch::unwinding::ClassArgument;
+/// The registers that functions keep, in the frame to which a forced unwinding has come. The stop
+/// function of the unwinding has one from the first frame on.
+pub use crate::arch::unwinding::Kept;
 /// The words at the end of an `_Unwind_Exception` that belong to the unwinder. They begin as 0.
 pub use crate::arch::unwinding::PRIVATE_WORDS;
 /// The class of an exception that begins with these bytes, as languages write it: the first
@@ -19,9 +22,6 @@ pub use crate::arch::unwinding::context_lookup_pc;
 /// The pc of a context's frame: a return address, unless a signal has interrupted the frame. 0
 /// behind the oldest frame.
 pub use crate::arch::unwinding::context_pc;
-/// In the frame of a context, in phase 2 of an unwinding, the word of a register that functions
-/// keep, by DWARF number.
-pub use crate::arch::unwinding::context_register;
 /// In the frame of a context, the stack pointer behind its call.
 pub use crate::arch::unwinding::context_sp;
 /// Whether a walk by `_Unwind_Backtrace` has come to the end of the stack. Where unwinders do not

@@ -98,29 +98,40 @@ pub unsafe fn context_sp(context: *mut c_void) -> usize {
     unsafe { get(context, SP) }
 }
 
-/// In the frame of a context, in phase 2 of an unwinding, the word of a register that functions
-/// keep, by DWARF number.
-///
-/// # Safety
-/// `context` is the unwinder's, in phase 2.
-#[inline(never)]
-pub unsafe fn context_register(context: *mut c_void, number: u16) -> usize {
-    let Some(index) = number.checked_sub(WORDS_OF_D8) else {
-        // SAFETY: our contract.
-        return unsafe { get(context, number.into()) };
-    };
-    let mut words = [0_usize; 16];
-    // SAFETY: the assembly fills `words`. In phase 2 the unwinder keeps the frame's d8 to d15 in
-    // the registers themselves; functions keep them, and this one and its callers up to the
-    // unwinder have no floating-point numbers there.
-    unsafe {
-        core::arch::asm!(
-            "vstm {0}, {{d8-d15}}",
-            in(reg) words.as_mut_ptr(),
-            options(nostack, preserves_flags)
-        );
+/// The registers that functions keep, in the frame to which a forced unwinding has come. The
+/// unwinder keeps d8 to d15 in the registers themselves, and asks the stop function about a frame
+/// when its personality has restored those of its caller. So they are noted a frame before.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kept {
+    doubles: [usize; 16],
+}
+
+impl Kept {
+    /// The stop function lets the unwinding pass the frame.
+    #[inline(always)]
+    pub fn pass(&mut self) {
+        // SAFETY: the assembly fills the words. Functions keep these registers, and neither the one
+        // that this is inlined into nor its callers up to the unwinder have anything in them.
+        unsafe {
+            core::arch::asm!(
+                "vstm {0}, {{d8-d15}}",
+                in(reg) self.doubles.as_mut_ptr(),
+                options(nostack, preserves_flags)
+            );
+        }
     }
-    words[usize::from(index)]
+
+    /// The word of a register, by DWARF number.
+    ///
+    /// # Safety
+    /// `context` is the one that the unwinder gave to the stop function.
+    pub unsafe fn word(&self, context: *mut c_void, number: u16) -> usize {
+        match number.checked_sub(WORDS_OF_D8) {
+            Some(index) => self.doubles[usize::from(index)],
+            // SAFETY: our contract.
+            None => unsafe { get(context, number.into()) },
+        }
+    }
 }
 
 /// Whether a walk has come to the end of the stack: this unwinder calls nothing there.

@@ -54,14 +54,22 @@ pub unsafe fn context_sp(context: *mut c_void) -> usize {
     unsafe { _Unwind_GetCFA(context) }
 }
 
-/// In the frame of a context, in phase 2 of an unwinding, the word of a register that functions
-/// keep, by DWARF number.
-///
-/// # Safety
-/// `context` is the unwinder's, in phase 2.
-pub unsafe fn context_register(context: *mut c_void, number: u16) -> usize {
-    // SAFETY: our contract. The unwinder knows all registers that a function keeps.
-    unsafe { _Unwind_GetGR(context, c_int::from(number)) }
+/// The registers that functions keep, in the frame to which a forced unwinding has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kept;
+
+impl Kept {
+    /// The stop function lets the unwinding pass the frame.
+    pub fn pass(&mut self) {}
+
+    /// The word of a register, by DWARF number.
+    ///
+    /// # Safety
+    /// `context` is the one that the unwinder gave to the stop function.
+    pub unsafe fn word(&self, context: *mut c_void, number: u16) -> usize {
+        // SAFETY: our contract. The unwinder knows all registers that a function keeps.
+        unsafe { _Unwind_GetGR(context, c_int::from(number)) }
+    }
 }
 
 /// Whether a walk has come to the end of the stack.

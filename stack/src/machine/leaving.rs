@@ -15,7 +15,7 @@ use crate::protocol::Status;
 use crate::scan::{self, FrameAt, ScanError, Stubs};
 use crate::word::Word;
 use gimli::Register;
-use stackmark_asm::{self as asm, Continuation};
+use stackmark_asm::{self as asm, Continuation, unwinding};
 use stackmark_unwind::{FrameKind, LiveMemory, RegisterSet, Registers, RuleCache, Unwinder};
 use std::ffi::{c_int, c_void};
 use std::ops::ControlFlow;
@@ -82,14 +82,16 @@ pub(super) struct Forced {
     pub(super) pc: usize,
     /// What it gets. They are roots until then.
     pub(super) values: [usize; VALUES],
+    /// The registers that functions keep.
+    pub(super) kept: unwinding::Kept,
 }
 
-/// `_Unwind_Exception` of the Itanium C++ ABI.
+/// `_Unwind_Exception` of the unwinder's ABI.
 #[repr(C, align(16))]
 pub(super) struct Exception {
-    class: u64,
+    class: [u8; 8],
     cleanup: Option<unsafe extern "C-unwind" fn(c_int, *mut Exception)>,
-    private: [usize; 2],
+    private: [usize; unwinding::PRIVATE_WORDS],
 }
 
 /// "STACKMRK": the class of no language, so that no handler takes the exception for its own.
@@ -100,7 +102,7 @@ pub(super) const UA_END_OF_STACK: c_int = 16;
 pub(super) type Stop = unsafe extern "C-unwind" fn(
     c_int,
     c_int,
-    u64,
+    unwinding::ClassArgument,
     *mut Exception,
     *mut c_void,
     *mut c_void,
@@ -112,7 +114,6 @@ unsafe extern "C-unwind" {
         stop: Stop,
         argument: *mut c_void,
     ) -> c_int;
-    pub(super) fn _Unwind_GetIP(context: *mut c_void) -> usize;
 }
 
 impl Caller<'_> {
@@ -187,7 +188,13 @@ impl Caller<'_> {
         unsafe {
             self.go(way, |exception| {
                 self.keep(values);
-                Box::into_raw(Box::new(Forced { exception, depth, pc, values }))
+                Box::into_raw(Box::new(Forced {
+                    exception,
+                    depth,
+                    pc,
+                    values,
+                    kept: unwinding::Kept::default(),
+                }))
             })
         }
     }
@@ -335,7 +342,11 @@ impl Caller<'_> {
 
 impl Exception {
     fn new() -> Exception {
-        Exception { class: CLASS, cleanup: Some(was_swallowed), private: [0; 2] }
+        Exception {
+            class: unwinding::class_bytes(CLASS),
+            cleanup: Some(was_swallowed),
+            private: [0; unwinding::PRIVATE_WORDS],
+        }
     }
 }
 
@@ -363,13 +374,13 @@ unsafe extern "C-unwind" fn unwind_native_frames(forced: *mut c_void) -> ! {
 unsafe extern "C-unwind" fn stop(
     _version: c_int,
     actions: c_int,
-    _class: u64,
+    _class: unwinding::ClassArgument,
     _exception: *mut Exception,
     context: *mut c_void,
     forced: *mut c_void,
 ) -> c_int {
     // SAFETY: the unwinder's context.
-    let pc = unsafe { _Unwind_GetIP(context) };
+    let pc = unsafe { unwinding::context_pc(context) };
     if pc == asm::native_return_pc() || actions & UA_END_OF_STACK != 0 {
         // SAFETY: the native frames of this call out are done with, or have no unwind tables.
         unsafe { go_on(forced.cast()) }

@@ -6,11 +6,11 @@
 
 use super::caller::Caller;
 use super::leaving::{
-    _Unwind_ForcedUnwind, _Unwind_GetIP, Exception, Forced, UA_END_OF_STACK, URC_NO_REASON,
-    UnwindToError,
+    _Unwind_ForcedUnwind, Exception, Forced, UA_END_OF_STACK, URC_NO_REASON, UnwindToError,
 };
 use crate::protocol::Status;
 use crate::scan;
+use stackmark_asm::unwinding::{ClassArgument, context_pc, context_sp, is_end};
 use stackmark_asm::{self as asm, Continuation, barrier};
 use stackmark_unwind::Registers;
 use std::ffi::{c_int, c_void};
@@ -23,9 +23,6 @@ unsafe extern "C-unwind" {
         visit: unsafe extern "C-unwind" fn(*mut c_void, *mut c_void) -> c_int,
         argument: *mut c_void,
     ) -> c_int;
-    /// In the frame of the context, the stack pointer behind its call.
-    fn _Unwind_GetCFA(context: *mut c_void) -> usize;
-    fn _Unwind_GetGR(context: *mut c_void, register: c_int) -> usize;
 }
 
 /// The system's unwinder has not come to a frame that it has come to before.
@@ -72,7 +69,7 @@ impl Caller<'_> {
 /// `context` is the unwinder's.
 unsafe fn is_at(context: *mut c_void, target: usize) -> bool {
     // SAFETY: our contract.
-    let (pc, sp) = unsafe { (_Unwind_GetIP(context), _Unwind_GetCFA(context)) };
+    let (pc, sp) = unsafe { (context_pc(context), context_sp(context)) };
     sp == target && !barrier::pool().contains(&(pc - 1))
 }
 
@@ -112,8 +109,8 @@ pub(super) fn oldest_frame() -> Option<usize> {
         // SAFETY: our contract.
         unsafe {
             let seen = &mut *seen.cast::<Seen>();
-            seen.sp = seen.sp.max(_Unwind_GetCFA(context));
-            seen.all = _Unwind_GetIP(context) == 0;
+            seen.sp = seen.sp.max(context_sp(context));
+            seen.all = is_end(context);
         }
         URC_NO_REASON
     }
@@ -130,7 +127,7 @@ pub(super) fn oldest_frame() -> Option<usize> {
 unsafe extern "C-unwind" fn stop(
     _version: c_int,
     actions: c_int,
-    _class: u64,
+    _class: ClassArgument,
     _exception: *mut Exception,
     context: *mut c_void,
     forced: *mut c_void,
@@ -141,7 +138,7 @@ unsafe extern "C-unwind" fn stop(
     let (caller, depth) = unsafe { (Caller::current(), (*forced).depth) };
     let (runtime, goroutine) = (caller.runtime(), caller.goroutine());
     // SAFETY: the unwinder's context.
-    let pc = unsafe { _Unwind_GetIP(context) };
+    let pc = unsafe { context_pc(context) };
     if goroutine.status.is_foreign() && asm::call_native_range().contains(&(pc - 1)) {
         // Native code has begun a foreign call that no destructor ends.
         caller.record.foreign_calls.remove();
@@ -152,13 +149,15 @@ unsafe extern "C-unwind" fn stop(
         if actions & UA_END_OF_STACK != 0 {
             runtime.fatal(&Ended { depth });
         }
+        // SAFETY: the box of the unwinding under way, which nothing else uses meanwhile.
+        unsafe { (*forced).kept.pass() };
         return URC_NO_REASON;
     }
     // SAFETY: the box is not used any more. The unwinder knows all registers that a function keeps.
     let continuation = unsafe {
-        let Forced { pc: pad, values, .. } = *Box::from_raw(forced);
-        let register = |number| Some(_Unwind_GetGR(context, c_int::from(number)));
-        Continuation::new(pad, _Unwind_GetCFA(context), values, register)
+        let Forced { pc: pad, values, kept, .. } = *Box::from_raw(forced);
+        let register = |number| Some(kept.word(context, number));
+        Continuation::new(pad, context_sp(context), values, register)
     };
     let continuation = continuation.expect("every register is known");
     caller.let_go();

@@ -5,6 +5,7 @@ use super::caller::Caller;
 use crate::os;
 use crate::runtime::Runtime;
 use parking_lot::Mutex;
+use stackmark_asm::unwinding::{context_lookup_pc, context_pc};
 use stackmark_asm::{self as asm, barrier};
 use std::ffi::{c_int, c_void};
 use std::fmt::Write;
@@ -18,7 +19,6 @@ unsafe extern "C-unwind" {
         visit: unsafe extern "C-unwind" fn(*mut c_void, *mut c_void) -> c_int,
         argument: *mut c_void,
     ) -> c_int;
-    fn _Unwind_GetIPInfo(context: *mut c_void, exact: *mut c_int) -> usize;
 }
 
 /// Calls `visit` for each frame of this thread, on all its stacks, youngest first, until it breaks.
@@ -29,11 +29,11 @@ pub fn full_backtrace(mut visit: impl FnMut(usize) -> ControlFlow<()>) {
     unsafe extern "C-unwind" fn each(context: *mut c_void, visit: *mut c_void) -> c_int {
         const GO_ON: c_int = 0;
         const BREAK: c_int = 5;
-        let mut exact = 0;
         // SAFETY: the unwinder's context, and our own closure.
-        let (pc, visit) =
-            unsafe { (_Unwind_GetIPInfo(context, &mut exact), &mut *(visit as *mut Visit<'_>)) };
-        let at = pc.wrapping_sub(usize::from(exact == 0));
+        let (pc, at, visit) = unsafe {
+            let (pc, at) = (context_pc(context), context_lookup_pc(context));
+            (pc, at, &mut *(visit as *mut Visit<'_>))
+        };
         let ours = pc == asm::native_return_pc()
             || [
                 asm::system_call_range(),

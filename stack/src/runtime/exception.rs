@@ -99,7 +99,7 @@ impl ForeignException {
     /// The exception's class: the number by which its language marks its exceptions.
     pub fn class(&self) -> u64 {
         // SAFETY: an exception begins with its class, and we own it.
-        unsafe { *(self.0 as *const u64) }
+        asm::unwinding::class(unsafe { *self.0.cast() })
     }
 
     /// A function of the library that made the exception. The library need not be visible to the
