@@ -102,6 +102,7 @@ mod jit_debug;
 mod managed_image;
 mod memory;
 mod os;
+mod os_frames;
 mod pool;
 mod rcu;
 mod region;

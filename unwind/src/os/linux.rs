@@ -1,4 +1,4 @@
-//! Linux: the images that the loader has mapped, and the registration of CFI with libgcc.
+//! Linux: the images that the loader has mapped.
 
 use std::borrow::Cow;
 use std::ffi::{CStr, c_void};
@@ -185,9 +185,19 @@ pub(crate) fn context_end() -> Option<usize> {
     use std::mem::MaybeUninit;
     use std::sync::OnceLock;
 
-    use crate::arch::{CALL_PUSHES, RETURN_ADDRESS};
+    use crate::arch::{CALL_PUSHES, RETURN_ADDRESS, without_signature};
     use crate::registers::RegisterSet;
 
+    // Not in the crate `libc` for every architecture.
+    unsafe extern "C" {
+        fn getcontext(context: *mut libc::ucontext_t) -> libc::c_int;
+        fn makecontext(
+            context: *mut libc::ucontext_t,
+            function: extern "C" fn(),
+            arguments: libc::c_int,
+            ...
+        );
+    }
     extern "C" fn never() {}
     static END: OnceLock<Option<usize>> = OnceLock::new();
     *END.get_or_init(|| {
@@ -196,18 +206,18 @@ pub(crate) fn context_end() -> Option<usize> {
         // SAFETY: the context is filled before it is read, and gets a stack that outlives it. It is
         // never switched to.
         let registers = unsafe {
-            if libc::getcontext(context.as_mut_ptr()) != 0 {
+            if getcontext(context.as_mut_ptr()) != 0 {
                 return None;
             }
             let context = context.assume_init_mut();
             context.uc_stack.ss_sp = stack.as_mut_ptr().cast();
             context.uc_stack.ss_size = size_of_val(&stack);
             context.uc_link = std::ptr::null_mut();
-            libc::makecontext(context, never, 0);
+            makecontext(context, never, 0);
             RegisterSet::interrupted(context)
         };
         if CALL_PUSHES == 0 {
-            return registers.get(RETURN_ADDRESS);
+            return registers.get(RETURN_ADDRESS).map(without_signature);
         }
         let offset = registers.sp().checked_sub(stack.as_ptr() as usize)?;
         std::hint::black_box(&stack).get(offset / size_of::<usize>()).copied()
@@ -247,47 +257,4 @@ pub(crate) fn read_code(address: usize) -> Option<u64> {
 /// The path of the running program; `None` if the system does not say.
 pub(crate) fn program_path() -> Option<PathBuf> {
     std::fs::read_link("/proc/self/exe").ok()
-}
-
-unsafe extern "C" {
-    /// Makes the entries of an `.eh_frame` section known to libgcc, up to the zero word that closes
-    /// it.
-    fn __register_frame(begin: *const c_void);
-    /// Undoes [`__register_frame`] for the same address. Aborts if there is nothing to undo.
-    fn __deregister_frame(begin: *const c_void);
-}
-
-/// CFI that the system's unwinder knows for as long as this lives, so that panics and backtraces
-/// cross managed frames.
-#[derive(Debug)]
-pub(crate) struct SystemFrames {
-    /// The section, aligned, and closed by a zero word. Not touched while it is registered.
-    section: Box<[u64]>,
-}
-
-impl SystemFrames {
-    /// Registers a copy of `eh_frame`, which has been read through without error and whose pointers
-    /// are absolute.
-    pub(crate) fn register(eh_frame: &[u8]) -> SystemFrames {
-        let mut section: Vec<u64> = Vec::with_capacity(eh_frame.len() / 8 + 2);
-        section.extend(eh_frame.chunks(8).map(|chunk| {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            u64::from_ne_bytes(word)
-        }));
-        section.push(0);
-        let section = section.into_boxed_slice();
-        // SAFETY: `section` is a well-formed, closed section, and stays in place until `drop` has
-        // deregistered it. It says nothing of code that an image's own CFI describes: such regions
-        // are not registered here.
-        unsafe { __register_frame(section.as_ptr().cast()) };
-        SystemFrames { section }
-    }
-}
-
-impl Drop for SystemFrames {
-    fn drop(&mut self) {
-        // SAFETY: registered by `register`, and only once.
-        unsafe { __deregister_frame(self.section.as_ptr().cast()) };
-    }
 }
