@@ -11,8 +11,10 @@ pub(super) const FUNCTIONS: usize = 16;
 /// The offset of the safepoint's return address in each function.
 const CALL_SITE: usize = 32;
 
-/// The invented code, which is never executed.
-static CODE: [u8; FUNCTIONS * FUNCTION_BYTES] = [0xcc; FUNCTIONS * FUNCTION_BYTES];
+/// The invented code, which is never executed. Instructions begin at even addresses.
+#[repr(align(64))]
+struct Invented([u8; FUNCTIONS * FUNCTION_BYTES]);
+static CODE: Invented = Invented([0xcc; FUNCTIONS * FUNCTION_BYTES]);
 
 /// The number of words of locals of function `f`, and the words that are live at its call.
 pub(super) fn shape(f: usize) -> (usize, impl Iterator<Item = usize>) {
@@ -47,7 +49,7 @@ fn eh_frame(start: usize, len: usize) -> Vec<u8> {
 }
 
 pub(super) fn register(code: &Code) {
-    let base = CODE.as_ptr() as usize;
+    let base = CODE.0.as_ptr() as usize;
     let functions = (0..FUNCTIONS).map(|f| Function {
         name: format!("invented{f}"),
         start: base + f * FUNCTION_BYTES,
@@ -66,8 +68,8 @@ pub(super) fn register(code: &Code) {
     code.register(Region {
         name: "invented".into(),
         start: base,
-        len: CODE.len(),
-        eh_frame: eh_frame(base, CODE.len()),
+        len: CODE.0.len(),
+        eh_frame: eh_frame(base, CODE.0.len()),
         functions: functions.collect(),
         safepoints: safepoints.collect(),
         max_frame: Some(MAX_FRAME as u32),
@@ -77,5 +79,5 @@ pub(super) fn register(code: &Code) {
 }
 
 pub(super) fn return_address(f: usize) -> usize {
-    CODE.as_ptr() as usize + f * FUNCTION_BYTES + CALL_SITE
+    CODE.0.as_ptr() as usize + f * FUNCTION_BYTES + CALL_SITE
 }

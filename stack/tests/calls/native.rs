@@ -32,6 +32,8 @@ impl Library {
             Err(_) => Command::new(compiler),
         };
         command.args(["-g", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread"]);
+        // On armv7 compilers write them for C only if asked.
+        command.arg("-funwind-tables");
         // What a source asks for in its first line.
         let text = std::fs::read_to_string(&source).expect("a source of this directory");
         let asked = text.lines().next().and_then(|line| line.strip_prefix("// flags: "));

@@ -637,12 +637,11 @@ fn unwound_by_libgcc() -> Vec<usize> {
             each: extern "C" fn(*mut c_void, *mut c_void) -> i32,
             argument: *mut c_void,
         ) -> i32;
-        fn _Unwind_GetIP(context: *mut c_void) -> usize;
     }
     extern "C" fn each(context: *mut c_void, pcs: *mut c_void) -> i32 {
         // SAFETY: the unwinder's context, and the list that is passed below.
         unsafe {
-            let pc = _Unwind_GetIP(context).wrapping_sub(1);
+            let pc = stackmark_stack::asm::unwinding::context_pc(context).wrapping_sub(1);
             if !stackmark_stack::asm::barrier::pool().contains(&pc) {
                 (*pcs.cast::<Vec<usize>>()).push(pc);
             }

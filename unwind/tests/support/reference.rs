@@ -11,8 +11,8 @@ use gimli::{
 #[path = "arch.rs"]
 mod arch;
 
-use arch::{ADDRESS_BITS, CALL_PUSHES, CALLEE_SAVED, RA, SP, WORD, is_walked};
-pub(crate) use arch::{REGISTERS, VENDOR};
+use arch::{ADDRESS_BITS, CALL_PUSHES, CALLEE_SAVED, RA, SP, WORD};
+pub(crate) use arch::{REGISTERS, VENDOR, is_walked};
 
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
 
