@@ -87,6 +87,7 @@ unsafe extern "C-unwind" {
     pub(crate) fn stackmark_enter_returned();
     pub(crate) fn stackmark_call_native_returned();
     pub(crate) fn stackmark_call_native_all_returned();
+    pub(crate) fn stackmark_goroutine_entry();
     pub(crate) static stackmark_entry_begin: u8;
     pub(crate) static stackmark_entry_end: u8;
     pub(crate) static stackmark_barrier_pool: u8;

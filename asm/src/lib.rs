@@ -62,8 +62,8 @@ pub use native::{
     call_native, call_native_address, call_native_all, call_native_all_address, enter_managed,
 };
 pub use pcs::{
-    call_native_range, callback_range, enter_range, entry_range, native_return_pc, resume_pc,
-    system_call_range,
+    call_native_range, callback_range, enter_range, entry_pc, entry_range, native_return_pc,
+    resume_pc, system_call_range,
 };
 pub use switch::{
     call_system, call_system_address, callback, catch, continue_at, leave, leave_callback_by,

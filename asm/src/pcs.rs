@@ -31,6 +31,11 @@ pub fn entry_range() -> Range<usize> {
     range(&raw const stackmark_entry_begin, &raw const stackmark_entry_end)
 }
 
+/// The pc of a goroutine that has not run yet, in `goroutine_entry`: behind its first instruction.
+pub fn entry_pc() -> usize {
+    stackmark_goroutine_entry as *const () as usize
+}
+
 /// The pcs of `enter_managed`. A walk of a native stack meets one, with an
 /// [`EntryRecord`](crate::layout::EntryRecord) at the stack pointer.
 pub fn enter_range() -> Range<usize> {

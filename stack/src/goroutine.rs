@@ -177,7 +177,7 @@ impl Goroutine {
     pub(crate) fn begin_on_thread(&self, stack: Range<usize>, oldest_frame: Option<usize>) {
         self.oldest_frame.store(oldest_frame.unwrap_or(usize::MAX), Ordering::Relaxed);
         let Sched { pc, sp, fp } = &self.header.sched;
-        pc.store(asm::entry_range().start + 1, Ordering::Relaxed);
+        pc.store(asm::entry_pc(), Ordering::Relaxed);
         // Nothing is read there.
         sp.store(stack.end - size_of::<[usize; 2]>(), Ordering::Relaxed);
         fp.store(0, Ordering::Relaxed);

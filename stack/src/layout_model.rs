@@ -198,7 +198,7 @@ impl Model {
 
     fn return_of(&self, count: usize) -> usize {
         match self.frames[..count].last() {
-            None => asm::entry_range().start + 1,
+            None => asm::entry_pc(),
             Some(Frame::Managed { function, .. }) => return_address(*function),
             Some(Frame::Callback { .. }) => asm::callback_range().end - 1,
         }
