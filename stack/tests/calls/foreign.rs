@@ -282,14 +282,16 @@ fn go_8771_results_are_written_to_where_the_stack_is_after_a_callback() {
             let caller = unsafe { Caller::current() };
             // SAFETY: a goroutine runs on this thread.
             let top = || unsafe { stackmark_stack::asm::stackmark_stack_top() };
-            // Some word of the goroutine's stack: the saved r15 of the frame that called out.
-            let address = header(caller.goroutine()).sched.sp.load(Relaxed);
+            // Some word of the goroutine's stack: the return address of the frame that called out.
+            let stands = || header(caller.goroutine()).sched.sp.load(Relaxed);
+            let above = stackmark_stack::asm::PREPARED_BYTES - 16 - size_of::<usize>();
+            let address = stands() + above;
             let before = top();
             caller.foreign(|| s.call_back(2000, &|_| 1));
             let moved = top().wrapping_sub(before);
             assert_ne!(moved, 0, "the stack has moved");
             let now = address.wrapping_add(moved);
-            assert_eq!(now, header(caller.goroutine()).sched.sp.load(Relaxed));
+            assert_eq!(now, stands() + above);
             // SAFETY: the word lies in the stack as it is now.
             slot.store(unsafe { *(now as *const usize) }, Relaxed);
             0
