@@ -8,6 +8,8 @@
 use crate::os;
 use std::fmt::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Calls `f`, which must not unwind: `what` is a noun phrase for the line that is written. A panic
 /// ends the process with status 2, without running destructors: other threads still run. The
@@ -40,11 +42,34 @@ pub fn run_thread<R>(run: impl FnOnce() -> R) -> R {
     run()
 }
 
+/// The process and the thread that ends it, by their numbers. 0: none.
+static ENDS: AtomicU64 = AtomicU64::new(0);
+
+/// Has the calling thread end the process. Where another thread does so already, waits for the end:
+/// what stops one thread mostly stops them all, and one of them says it. The thread that ends the
+/// process may call again. Signal-safe.
+#[cold]
+pub fn claim() {
+    let own = u64::from(std::process::id()) << 32 | os::this_thread() as u64;
+    loop {
+        // Relaxed: the word alone matters.
+        let Err(other) = ENDS.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed) else {
+            return;
+        };
+        // The child of a fork does not have its parent's threads.
+        if other == own || other >> 32 != own >> 32 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Ends the process with one line and status 2. No destructors run: other threads still run.
 /// Signal-safe if the arguments' `Display` is: the line is made on the stack, as there may be no
 /// memory, or the allocator's lock may be taken.
 #[cold]
 pub(crate) fn end(why: fmt::Arguments<'_>) -> ! {
+    claim();
     let mut line = Line { text: [0; LONGEST], len: 0 };
     // A line that is too long is cut.
     let _ = writeln!(line, "stackmark: the process ends: {why}");

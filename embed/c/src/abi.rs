@@ -1,5 +1,6 @@
 //! What crosses to C: errors, structs that begin with their size, texts, arrays.
 
+use stackmark::stack::ending;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt::{Display, Write as _};
@@ -144,6 +145,7 @@ pub(crate) fn end_with_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         std::panic::set_hook(Box::new(|info| {
+            ending::claim();
             let text = info.payload_as_str().unwrap_or("a panic without a message");
             let mut line = String::from("stackmark: the process ends: ");
             let _ = write!(line, "{}", text.replace('\n', " "));

@@ -14,7 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
@@ -374,6 +374,36 @@ pub(crate) fn run(attempt: &str) {
             let (runtime, _heap, _collector) = world();
             let scheduler = Scheduler::new(&runtime, 2, Box::new(|| panic!("my deadlock")));
             let _threads = scheduler.start().expect("threads");
+            loop {
+                std::thread::park();
+            }
+        }
+        "fatal_on_many_threads" => {
+            const THREADS: usize = 8;
+            static FAILED: AtomicUsize = AtomicUsize::new(0);
+            struct Waits;
+            impl Host for Waits {
+                fn stack_overflow(&self, _goroutine: &Goroutine, limit: usize) -> ! {
+                    panic!("stack exceeds {limit}")
+                }
+                fn fatal(&self, error: &dyn std::error::Error) -> ! {
+                    eprintln!("it is said: {error}");
+                    while FAILED.load(SeqCst) < THREADS {
+                        std::thread::yield_now();
+                    }
+                    // For those that are about to say it as well.
+                    std::thread::sleep(Duration::from_millis(50));
+                    std::process::exit(2)
+                }
+            }
+            let runtime = runtime_with(stack::Config::default(), Box::new(Waits));
+            for _ in 0..THREADS {
+                let runtime = Arc::clone(&runtime);
+                std::thread::spawn(move || {
+                    FAILED.fetch_add(1, SeqCst);
+                    runtime.fatal(&std::fmt::Error)
+                });
+            }
             loop {
                 std::thread::park();
             }

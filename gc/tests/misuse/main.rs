@@ -263,6 +263,13 @@ fn a_panic_on_a_machines_thread_ends_the_process_with_words() {
 }
 
 #[test]
+fn what_stops_many_threads_is_said_once() {
+    let Ended { status, text, .. } = run("fatal_on_many_threads");
+    assert_eq!(status, Some(2), "{text}");
+    assert_eq!(text.matches("it is said").count(), 1, "{text}");
+}
+
+#[test]
 fn collect_in_done_names_the_rule() {
     ends_with("collect_in_done", "collector");
 }

@@ -18,7 +18,8 @@ pub trait Host: Any + Send + Sync {
 
     /// Ends the process, which cannot go on. An example is a frame without an unwind rule: no root
     /// may be skipped. Called on any thread, under locks of the library: a panic ends the process,
-    /// too, with status 2. The default writes the error to standard error and aborts.
+    /// too, with status 2. Called once: other threads that fail meanwhile wait for the end. The
+    /// default writes the error to standard error and aborts.
     fn fatal(&self, error: &dyn std::error::Error) -> ! {
         eprintln!("stackmark: {error}");
         std::process::abort()

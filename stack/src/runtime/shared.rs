@@ -10,7 +10,7 @@ use super::stats::{Counters, CycleFigures, Histogram, Statistics};
 use super::stubs::{claim, stubs};
 use super::under_lock::under_lock;
 use crate::alarm;
-use crate::ending::without_unwinding;
+use crate::ending::{self, without_unwinding};
 use crate::goroutine::Goroutine;
 use crate::memory::StackPool;
 use crate::protocol::{Request, World, sync};
@@ -230,6 +230,7 @@ impl Runtime {
 
     /// Ends the process by [`Host::fatal`].
     pub fn fatal(&self, error: &dyn std::error::Error) -> ! {
+        ending::claim();
         match without_unwinding("Host::fatal", || -> Infallible { self.host.fatal(error) }) {}
     }
 

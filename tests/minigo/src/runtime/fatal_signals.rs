@@ -2,6 +2,7 @@
 //! aborts, native code accesses memory that is not there.
 
 use super::output;
+use stackmark::stack::ending;
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::ptr;
@@ -78,6 +79,7 @@ unsafe extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, contex
         }
         return;
     }
+    ending::claim();
     let line = LINES.iter().find(|(number, _)| *number == signal);
     output::error(line.map_or("a signal\n", |(_, line)| line).as_bytes());
     // SAFETY: ends the process; a handler may do so.

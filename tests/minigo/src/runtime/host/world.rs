@@ -6,8 +6,8 @@ use crate::options::Options;
 use crate::runtime::output;
 use stackmark::Collector;
 use stackmark::mark_sweep::MarkSweep;
-use stackmark::stack::Runtime;
 use stackmark::stack::scheduler::Scheduler;
+use stackmark::stack::{Runtime, ending};
 use stackmark::trace_file::TraceFile;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
@@ -48,6 +48,7 @@ pub(super) fn world() -> &'static World {
 
 /// Ends the process after an error of the library.
 pub(super) fn fatal(error: &dyn std::error::Error) -> ! {
+    ending::claim();
     output::error(format!("minigo: {error}\n").as_bytes());
     // SAFETY: ends the process.
     unsafe { libc::_exit(2) }
