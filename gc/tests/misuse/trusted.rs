@@ -3,119 +3,11 @@
 
 #![allow(unsafe_code)]
 
+use compiler::{Compiler, FuncId, INT, Program, Start};
 use stackmark::stack::{Caller, Goroutine, Runtime, asm};
-use stackmark::unwind::{Code, Function, Region, Safepoint};
+use stackmark::unwind::{Code, Region};
 use std::ffi::c_void;
-use std::sync::Arc;
-
-// A frame with a frame pointer that calls `argument[1](argument[0], argument[2], argument[3])`,
-// which is `call_system` and what it is to call, and returns its result. A callback begins before
-// it, with `argument` in the first register.
-#[cfg(target_arch = "x86_64")]
-core::arch::global_asm!(
-    ".globl misuse_callback",
-    "misuse_callback:",
-    ".cfi_startproc",
-    "mov rsi, rdi",
-    ".globl misuse_entry",
-    "misuse_entry:",
-    "push rbp",
-    ".cfi_def_cfa_offset 16",
-    ".cfi_offset rbp, -16",
-    "mov rbp, rsp",
-    ".cfi_def_cfa_register rbp",
-    "mov rdi, [rsi]",
-    "mov rax, [rsi + 8]",
-    "mov rdx, [rsi + 24]",
-    "mov rsi, [rsi + 16]",
-    "call rax",
-    ".globl misuse_return",
-    "misuse_return:",
-    "pop rbp",
-    ".cfi_def_cfa rsp, 8",
-    "ret",
-    ".cfi_endproc",
-    ".globl misuse_end",
-    "misuse_end:",
-    "nop"
-);
-
-// The same for arm64.
-#[cfg(target_arch = "aarch64")]
-core::arch::global_asm!(
-    ".globl misuse_callback",
-    "misuse_callback:",
-    ".cfi_startproc",
-    "mov x1, x0",
-    ".globl misuse_entry",
-    "misuse_entry:",
-    "stp x29, x30, [sp, #-16]!",
-    ".cfi_def_cfa_offset 16",
-    ".cfi_offset x29, -16",
-    ".cfi_offset x30, -8",
-    "mov x29, sp",
-    ".cfi_def_cfa_register x29",
-    "ldr x0, [x1]",
-    "ldr x9, [x1, #8]",
-    "ldr x2, [x1, #24]",
-    "ldr x1, [x1, #16]",
-    "blr x9",
-    ".globl misuse_return",
-    "misuse_return:",
-    "ldp x29, x30, [sp], #16",
-    ".cfi_def_cfa sp, 0",
-    "ret",
-    ".cfi_endproc",
-    ".globl misuse_end",
-    "misuse_end:",
-    "nop"
-);
-
-// The same for i686, whose arguments lie in memory.
-#[cfg(target_arch = "x86")]
-core::arch::global_asm!(
-    ".globl misuse_callback",
-    "misuse_callback:",
-    ".cfi_startproc",
-    "mov eax, [esp + 4]",
-    "jmp 2f",
-    ".globl misuse_entry",
-    "misuse_entry:",
-    "mov eax, [esp + 8]",
-    "2: push ebp",
-    ".cfi_def_cfa_offset 8",
-    ".cfi_offset ebp, -8",
-    "mov ebp, esp",
-    ".cfi_def_cfa_register ebp",
-    "sub esp, 24",
-    "mov ecx, [eax]",
-    "mov [esp], ecx",
-    "mov ecx, [eax + 8]",
-    "mov [esp + 4], ecx",
-    "mov ecx, [eax + 12]",
-    "mov [esp + 8], ecx",
-    "call [eax + 4]",
-    ".globl misuse_return",
-    "misuse_return:",
-    "mov esp, ebp",
-    "pop ebp",
-    ".cfi_def_cfa esp, 4",
-    "ret",
-    ".cfi_endproc",
-    ".globl misuse_end",
-    "misuse_end:",
-    "nop"
-);
-
-/// Bytes of the frame at its call.
-const FRAME: u32 = if cfg!(target_arch = "x86") { 32 } else { 16 };
-
-unsafe extern "C-unwind" {
-    fn misuse_callback(argument: usize) -> usize;
-    fn misuse_entry();
-    fn misuse_return();
-    fn misuse_end();
-}
+use std::sync::{Arc, OnceLock};
 
 /// Managed code that does nothing.
 extern "C-unwind" fn nothing(_goroutine: usize, _argument: usize) {}
@@ -129,23 +21,42 @@ unsafe extern "C-unwind" fn trampoline(native: *mut c_void, _b: usize) -> usize 
     0
 }
 
-pub(crate) fn register(code: &Code) {
-    let start = misuse_callback as *const () as usize;
-    let len = misuse_end as *const () as usize - start;
-    let name = String::from("misuse_entry");
-    code.register(Region {
-        name: "misuse".into(),
-        start,
-        len,
-        functions: vec![Function { name, start, len, ..Function::default() }],
-        safepoints: vec![Safepoint {
-            return_address: misuse_return as *const () as usize,
-            cfa_offset: FRAME,
-            slots: vec![],
-        }],
-        ..Region::default()
+struct Managed {
+    program: Program,
+    region: Region,
+    /// Calls the [`Native`] that its argument is.
+    calls: FuncId,
+    /// The same, in a callback. Its argument is two words: the goroutine and the `Native`.
+    calls_back: FuncId,
+    /// Polls.
+    polls: FuncId,
+}
+
+fn managed() -> &'static Managed {
+    static MANAGED: OnceLock<Managed> = OnceLock::new();
+    MANAGED.get_or_init(|| {
+        let mut compiler = Compiler::default();
+        let calls = compiler.function("calls", &[INT, INT], Start::Goroutine, |f| {
+            let [native, zero] = [f.param(1), f.int(0)];
+            let result = f.leaf(trampoline, native, zero);
+            f.return_(result);
+        });
+        let calls_back = compiler.function("calls_back", &[INT], Start::Callback, |f| {
+            let [native, zero] = [f.load(f.param(0), 1), f.int(0)];
+            let result = f.leaf(trampoline, native, zero);
+            f.return_(result);
+        });
+        let polls = compiler.function("polls", &[INT, INT], Start::Goroutine, |f| {
+            f.poll_always();
+            f.return_(f.param(1));
+        });
+        let (program, region) = compiler.place();
+        Managed { program, region, calls, calls_back, polls }
     })
-    .expect("code of this image");
+}
+
+pub(crate) fn register(code: &Code) {
+    code.register(managed().region.clone()).expect("correct maps");
 }
 
 /// A goroutine of managed code that does nothing.
@@ -159,38 +70,35 @@ pub(crate) fn spawn_native(
     runtime: &Runtime,
     native: impl Fn() + Send + Sync + 'static,
 ) -> Arc<Goroutine> {
-    // SAFETY: the function keeps the contracts: one safepoint, no references.
-    unsafe { runtime.spawn(misuse_entry as *const () as usize, call_of(native)) }.expect("memory")
+    spawn_compiled(runtime, managed().calls, leaked(native))
 }
 
-/// The argument of managed code that calls `native`, once.
-fn call_of(native: impl Fn() + Send + Sync + 'static) -> usize {
+fn leaked(native: impl Fn() + Send + Sync + 'static) -> usize {
     let native: Native = Box::new(native);
-    let native: &'static Native = Box::leak(Box::new(native));
-    let words: &'static [usize; 4] = Box::leak(Box::new([
-        trampoline as *const () as usize,
-        asm::call_system_address(),
-        std::ptr::from_ref(native) as usize,
-        0,
-    ]));
-    words.as_ptr() as usize
+    Box::into_raw(Box::new(native)) as usize
+}
+
+fn spawn_compiled(runtime: &Runtime, function: FuncId, argument: usize) -> Arc<Goroutine> {
+    // SAFETY: the compiler's code keeps the contracts.
+    unsafe { runtime.spawn(managed().program.address(function), argument) }.expect("memory")
 }
 
 /// [`Caller::callback`] in the running foreign call, of managed code that calls `native`, once.
 pub(crate) fn call_back(native: impl Fn() + Send + Sync + 'static) {
-    // SAFETY: the function keeps the contracts: one safepoint, no references. Native code here
-    // keeps no address in the goroutine's stack.
-    unsafe { Caller::current().callback(misuse_callback, call_of(native)) }.expect("called back");
+    let caller = caller();
+    let words = [caller.goroutine().address(), leaked(native)];
+    let function = managed().program.address(managed().calls_back);
+    // SAFETY: the compiler's code keeps the contracts, and is a function of one word. Native code
+    // here keeps no address in the goroutine's stack.
+    unsafe {
+        let function = std::mem::transmute::<usize, asm::ManagedFn>(function);
+        caller.callback(function, words.as_ptr() as usize).expect("called back");
+    }
 }
 
 /// A goroutine of managed code that polls, once.
 pub(crate) fn spawn_polling(runtime: &Runtime) -> Arc<Goroutine> {
-    let poll: asm::layout::NativeFn = stackmark::stack::poll;
-    let words: &'static [usize; 4] =
-        Box::leak(Box::new([poll as *const () as usize, asm::call_system_address(), 0, 0]));
-    // SAFETY: as in spawn_native.
-    unsafe { runtime.spawn(misuse_entry as *const () as usize, words.as_ptr() as usize) }
-        .expect("memory")
+    spawn_compiled(runtime, managed().polls, 0)
 }
 
 /// [`Caller::foreign`] in the running native function.
