@@ -26,13 +26,19 @@ struct Descriptor {
 unsafe extern "C" {
     static __jit_debug_descriptor: Descriptor;
     /// libgcc's search for the CFI of a pc.
-    fn _Unwind_Find_FDE(pc: *const c_void, bases: *mut [usize; 3]) -> *const c_void;
+    #[cfg(not(target_arch = "arm"))]
+    #[link_name = "_Unwind_Find_FDE"]
+    fn find(pc: *const c_void, bases: *mut [usize; 3]) -> *const c_void;
+    /// Its search for the table that has a pc, and the number of the table's entries.
+    #[cfg(target_arch = "arm")]
+    #[link_name = "__gnu_Unwind_Find_exidx"]
+    fn find(pc: *const c_void, entries: *mut [usize; 3]) -> *const c_void;
 }
 
 fn is_known_to_system(pc: usize) -> bool {
-    let mut bases = [0; 3];
-    // SAFETY: the search reads the registered sections, which stay while they are registered.
-    !unsafe { _Unwind_Find_FDE(pc as *const c_void, &raw mut bases) }.is_null()
+    let mut more = [0; 3];
+    // SAFETY: the search reads what is registered, which stays while it is.
+    !unsafe { find(pc as *const c_void, &raw mut more) }.is_null()
 }
 
 /// Whether a file that debuggers are shown has `name` in it.

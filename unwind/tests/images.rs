@@ -24,6 +24,8 @@ const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu";
 const LIBRARIES: &str = "/usr/lib32";
 #[cfg(target_arch = "aarch64")]
 const LIBRARIES: &str = "/usr/lib/aarch64-linux-gnu";
+#[cfg(target_arch = "arm")]
+const LIBRARIES: &str = "/usr/arm-linux-gnueabihf/lib";
 
 const SOURCE: &str =
     "int through(int (*f)(void)) { volatile int a[100]; a[3] = f(); return a[3] + 1; }";

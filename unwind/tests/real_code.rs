@@ -79,6 +79,24 @@ const CALLED: usize = 16;
 #[cfg(target_arch = "aarch64")]
 const RETURN: usize = 20;
 
+/// The same for armv7: `push {r11, lr}; mov r11, sp; ldr r12, target; blx r12; pop {r11, lr}; bx lr;
+/// target`.
+#[cfg(target_arch = "arm")]
+fn calls(target: usize) -> Vec<u8> {
+    let code: [u32; 6] =
+        [0xe92d_4800, 0xe1a0_b00d, 0xe59f_c008, 0xe12f_ff3c, 0xe8bd_4800, 0xe12f_ff1e];
+    let mut code: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
+    code.extend(target.to_le_bytes());
+    code
+}
+
+#[cfg(target_arch = "arm")]
+const LEN: usize = 28;
+#[cfg(target_arch = "arm")]
+const CALLED: usize = 16;
+#[cfg(target_arch = "arm")]
+const RETURN: usize = 20;
+
 /// Two such functions: `outer` calls `inner` calls a native function.
 struct Jit {
     code: Code,
@@ -96,7 +114,7 @@ type Native = extern "C-unwind" fn();
 /// # Safety
 /// They lie in memory of this process.
 unsafe fn written(_code: std::ops::Range<usize>) {
-    #[cfg(target_arch = "aarch64")]
+    #[cfg(any(target_arch = "aarch64", target_arch = "arm"))]
     unsafe {
         unsafe extern "C" {
             fn __clear_cache(begin: *mut std::ffi::c_void, end: *mut std::ffi::c_void);

@@ -328,6 +328,26 @@ std::arch::global_asm!(
     "unwind_test_system_call_end:",
 );
 
+// The same for armv7, where assembly has CFI that is loaded if it asks for that.
+#[cfg(target_arch = "arm")]
+std::arch::global_asm!(
+    ".cfi_sections .eh_frame, .debug_frame",
+    ".globl unwind_test_system_call, unwind_test_system_call_label, unwind_test_system_call_end",
+    "unwind_test_system_call:",
+    ".cfi_startproc",
+    "push {{r11, lr}}",
+    ".cfi_def_cfa_offset 8",
+    ".cfi_offset r11, -8",
+    ".cfi_offset lr, -4",
+    "sub sp, sp, #20",
+    ".cfi_def_cfa_offset 28",
+    "nop",
+    "unwind_test_system_call_label:",
+    "udf #0",
+    ".cfi_endproc",
+    "unwind_test_system_call_end:",
+);
+
 unsafe extern "C" {
     fn unwind_test_system_call();
     fn unwind_test_system_call_label();

@@ -13,10 +13,57 @@ unsafe extern "C" {
         visit: extern "C" fn(*mut Opaque, *mut c_void) -> i32,
         data: *mut c_void,
     ) -> i32;
+}
+#[cfg(not(target_arch = "arm"))]
+unsafe extern "C" {
     fn _Unwind_GetIP(context: *mut Opaque) -> usize;
     fn _Unwind_GetCFA(context: *mut Opaque) -> usize;
     fn _Unwind_GetGR(context: *mut Opaque, register: i32) -> usize;
 }
+
+/// What headers define on armv7, by the function of the exception-handling ABI.
+#[cfg(target_arch = "arm")]
+#[allow(non_snake_case, reason = "they are named so elsewhere")]
+mod by_header {
+    use super::{Opaque, c_void};
+
+    unsafe extern "C" {
+        fn _Unwind_VRS_Get(
+            context: *mut Opaque,
+            class: i32,
+            register: u32,
+            representation: i32,
+            word: *mut c_void,
+        ) -> i32;
+    }
+
+    /// # Safety
+    /// The context is the unwinder's.
+    pub(super) unsafe fn _Unwind_GetGR(context: *mut Opaque, register: i32) -> usize {
+        let mut word = 0_usize;
+        // SAFETY: our contract; class 0 is that of the core's registers, as words.
+        unsafe {
+            _Unwind_VRS_Get(context, 0, register as u32, 0, (&raw mut word).cast());
+        }
+        word
+    }
+
+    /// # Safety
+    /// The context is the unwinder's.
+    pub(super) unsafe fn _Unwind_GetIP(context: *mut Opaque) -> usize {
+        // SAFETY: our contract.
+        unsafe { _Unwind_GetGR(context, 15) & !1 }
+    }
+
+    /// # Safety
+    /// The context is the unwinder's.
+    pub(super) unsafe fn _Unwind_GetCFA(context: *mut Opaque) -> usize {
+        // SAFETY: our contract.
+        unsafe { _Unwind_GetGR(context, 13) }
+    }
+}
+#[cfg(target_arch = "arm")]
+use by_header::{_Unwind_GetCFA, _Unwind_GetGR, _Unwind_GetIP};
 
 extern "C" fn visit(context: *mut Opaque, data: *mut c_void) -> i32 {
     // SAFETY: `system_frames` passes a vector, and the unwinder a valid context.
@@ -45,6 +92,8 @@ const CALLEE_SAVED: [u16; 6] = [3, 6, 12, 13, 14, 15];
 const CALLEE_SAVED: [u16; 4] = [3, 5, 6, 7];
 #[cfg(target_arch = "aarch64")]
 const CALLEE_SAVED: [u16; 11] = [19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29];
+#[cfg(target_arch = "arm")]
+const CALLEE_SAVED: [u16; 8] = [4, 5, 6, 7, 8, 9, 10, 11];
 
 /// A frame as the system's unwinder sees it.
 pub(crate) struct SystemFrame {
