@@ -1,7 +1,6 @@
 //! Compares backtraces of real processes with gdb's, frame by frame: of C++ that throws through
 //! five libraries, and of Rust in a signal handler.
-//!
-//! Not on armv7: native code has no CFI there.
+// Native code for armv7 has no CFI.
 #![cfg(not(target_arch = "arm"))]
 
 #[path = "support/gdb.rs"]

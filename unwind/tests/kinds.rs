@@ -1,7 +1,6 @@
 //! One program whose frames are of more than a dozen kinds, compiled in many ways: walks see the
 //! frames and the callee-saved registers that the system's unwinder sees.
-//!
-//! Not on armv7: native code has no CFI there.
+// Native code for armv7 has no CFI.
 #![cfg(not(target_arch = "arm"))]
 
 #[path = "support/looks.rs"]

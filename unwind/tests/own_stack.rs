@@ -1,6 +1,5 @@
 //! Traces of this process, compared with the system's unwinder frame by frame.
-//!
-//! Not on armv7: native code has no CFI there.
+// Native code for armv7 has no CFI.
 #![cfg(not(target_arch = "arm"))]
 
 mod support;

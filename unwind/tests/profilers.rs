@@ -1,7 +1,6 @@
 //! What profilers need beside walks: a hook for frames without a rule, the bounds of stacks, caches
 //! for handlers, the ends of coroutines.
-//!
-//! Not on armv7: native code has no CFI there.
+// Native code for armv7 has no CFI.
 #![cfg(not(target_arch = "arm"))]
 
 #[path = "support/arch.rs"]
