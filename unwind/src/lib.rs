@@ -46,7 +46,7 @@
 //!         ..Function::default()
 //!     }],
 //!     safepoints: vec![Safepoint {
-//!         return_address: 0x101d,
+//!         return_address: 0x101c,
 //!         cfa_offset,
 //!         slots: vec![WORD as u32],
 //!     }],
@@ -58,7 +58,7 @@
 //! // A stack on which f stands in that call, called by the entry.
 //! let stack = MemorySnapshot { start: 0x7000, words: vec![0, 0xabc0, 0, 0x2008] };
 //! let snapshot = code.snapshot();
-//! let registers = Registers { pc: 0x101d, sp: 0x7000, fp: 0 };
+//! let registers = Registers { pc: 0x101c, sp: 0x7000, fp: 0 };
 //! let mut walker = Walker::new(&snapshot, &stack, (), registers, stack.bounds());
 //! let f = walker.next_frame()?.unwrap();
 //! assert_eq!(snapshot.function(f.pc - 1).unwrap().name, "f");

@@ -8,6 +8,7 @@ mod programs;
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use object::{Object, ObjectSection, ObjectSymbol};
 use programs::Directory;
@@ -17,32 +18,64 @@ use stackmark_unwind::{
     Unwinder,
 };
 
-/// Where the system has libraries for this architecture.
+/// Where the system has libraries with CFI for this architecture.
 #[cfg(target_arch = "x86_64")]
 const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu";
 #[cfg(target_arch = "x86")]
 const LIBRARIES: &str = "/usr/lib32";
 #[cfg(target_arch = "aarch64")]
 const LIBRARIES: &str = "/usr/lib/aarch64-linux-gnu";
-#[cfg(target_arch = "arm")]
-const LIBRARIES: &str = "/usr/arm-linux-gnueabihf/lib";
 
 const SOURCE: &str =
     "int through(int (*f)(void)) { volatile int a[100]; a[3] = f(); return a[3] + 1; }";
+
+/// What C says first so that its CFI is loaded. Compilers for armv7 write CFI for debuggers alone,
+/// with `-g`.
+const LOADS_CFI: &str = match cfg!(target_arch = "arm") {
+    true => "__asm__(\".cfi_sections .eh_frame, .debug_frame\");\n",
+    false => "",
+};
+
+/// Functions of different sizes of frames.
+fn functions() -> String {
+    let function = |i: usize| {
+        let size = 8 * i * i;
+        format!(
+            "int f{i}(int (*f)(void)) {{ volatile char a[{size} + 1]; a[0] = f(); \
+             return a[0]; }}\n"
+        )
+    };
+    (0..FUNCTIONS).map(function).collect()
+}
+const FUNCTIONS: usize = 20;
+
+/// The system's library of this name, and a function in it.
+#[cfg(not(target_arch = "arm"))]
+fn library(_directory: &Directory, name: &str) -> Option<(PathBuf, &'static str)> {
+    Some((Path::new(LIBRARIES).join(name), "abort"))
+}
+
+/// The system's libraries have no CFI, so this is one that does.
+#[cfg(target_arch = "arm")]
+fn library(directory: &Directory, name: &str) -> Option<(PathBuf, &'static str)> {
+    directory.write("library.c", &[LOADS_CFI, &functions()].concat());
+    let flags = ["-g", "-O1", "-shared", "-fPIC", "-o", name, "library.c"];
+    directory.run("cc", &flags).then(|| (directory.0.join(name), "f7"))
+}
 
 fn symbol(path: &Path, name: &str) -> usize {
     let bytes = std::fs::read(path).unwrap();
     let file = object::File::parse(&*bytes).unwrap();
     let address =
         file.dynamic_symbols().find(|symbol| symbol.name() == Ok(name)).unwrap().address();
-    address as usize
+    arch::return_address(address as usize)
 }
 
 #[test]
 fn libraries_that_come_and_go_are_noticed() {
     let directory = Directory::new("dlopen");
-    std::fs::write(directory.0.join("a.c"), SOURCE).unwrap();
-    if !directory.run("cc", &["-O1", "-shared", "-fPIC", "-o", "a.so", "a.c"]) {
+    directory.write("a.c", &[LOADS_CFI, SOURCE].concat());
+    if !directory.run("cc", &["-g", "-O1", "-shared", "-fPIC", "-o", "a.so", "a.c"]) {
         return;
     }
     let code = Code::new();
@@ -53,13 +86,15 @@ fn libraries_that_come_and_go_are_noticed() {
     assert!(!library.is_null());
     // SAFETY: a library that is open.
     let through = unsafe { libc::dlsym(library, c"through".as_ptr()) } as usize;
+    let through = arch::return_address(through);
     assert!(code.snapshot().image(through).is_none());
     assert!(code.refresh_images());
     let before = code.snapshot();
     assert!(before.image(through).unwrap().name().ends_with("a.so"));
     let rule = before.rule(through).unwrap().unwrap();
-    let shown = rule.to_string().to_lowercase();
-    assert!(shown.starts_with(&format!("cfa=sp+{}", arch::CALL_PUSHES)), "{shown}");
+    let stack = MemorySnapshot { start: 0x7000, words: vec![] };
+    let recovery = rule.evaluate(&RegisterSet::new(through, 0x7000, 0), &stack).unwrap();
+    assert_eq!(recovery.cfa, 0x7000 + arch::CALL_PUSHES, "{rule}");
     // SAFETY: no code of the library runs, and no reference to it is left.
     assert_eq!(unsafe { libc::dlclose(library) }, 0);
     // Other tests of this process may have loaded something meanwhile, but this library is gone.
@@ -193,8 +228,9 @@ fn rules(image: &Image) -> Vec<(usize, String)> {
 #[test]
 fn files_without_section_headers_are_read_by_their_program_headers() {
     let directory = Directory::new("sections");
-    let whole = &*format!("{LIBRARIES}/libgcc_s.so.1");
-    if !directory.run("llvm-objcopy", &["--strip-sections", whole, "z.so"]) {
+    let Some((whole, _)) = library(&directory, "libgcc_s.so.1") else { return };
+    let path = whole.to_str().unwrap();
+    if !directory.run("llvm-objcopy", &["--strip-sections", path, "z.so"]) {
         return;
     }
     let stripped = std::fs::read(directory.0.join("z.so")).unwrap();
@@ -202,7 +238,7 @@ fn files_without_section_headers_are_read_by_their_program_headers() {
     assert_eq!(sections, 0);
     let stripped = Image::from_elf("z.so", &stripped, 0x1000).unwrap();
     let whole = Image::from_elf("whole", &std::fs::read(whole).unwrap(), 0x1000).unwrap();
-    assert!(whole.functions().unwrap().len() > 100);
+    assert!(whole.functions().unwrap().len() >= FUNCTIONS);
     assert_eq!(rules(&stripped), rules(&whole));
     assert_eq!(stripped.code(), whole.code());
 }
@@ -212,23 +248,15 @@ fn files_without_section_headers_are_read_by_their_program_headers() {
 #[test]
 fn object_files_are_laid_out_and_relocated() {
     let directory = Directory::new("objects");
-    let functions: String = (0..20)
-        .map(|i| {
-            let size = 8 * i * i;
-            format!(
-                "int f{i}(int (*f)(void)) {{ volatile char a[{size} + 1]; a[0] = f(); \
-                 return a[0]; }}\n"
-            )
-        })
-        .collect();
-    directory.write("a.c", &functions);
-    let debug = ["-g", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables"];
-    let far: &[&str] = match cfg!(target_arch = "x86") {
-        true => &["-fno-pic"],
-        false => &["-fno-pic", "-mcmodel=large"],
+    directory.write("a.c", &[LOADS_CFI, &functions()].concat());
+    directory.write("debug.c", &functions());
+    let debug = ["debug.c", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables"];
+    let far: &[&str] = match arch::WORD {
+        4 => &["a.c", "-fno-pic"],
+        _ => &["a.c", "-fno-pic", "-mcmodel=large"],
     };
-    for flags in [&[][..], &["-ffunction-sections"], &debug, far] {
-        let common = ["-O1", "-fPIC", "-c", "-o", "a.o", "a.c"];
+    for flags in [&["a.c"][..], &["a.c", "-ffunction-sections"], &debug, far] {
+        let common = ["-g", "-O1", "-fPIC", "-c", "-o", "a.o"];
         if !directory.run("cc", &[&common, flags].concat()) {
             return;
         }
@@ -237,12 +265,12 @@ fn object_files_are_laid_out_and_relocated() {
         let (object, library) = (open("a.o"), open("a.so"));
         let file = std::fs::read(directory.0.join("a.o")).unwrap();
         let file = object::File::parse(&*file).unwrap();
-        assert_eq!(object.functions().unwrap().len(), 20, "{flags:?}");
-        for i in 0..20 {
+        assert_eq!(object.functions().unwrap().len(), FUNCTIONS, "{flags:?}");
+        for i in 0..FUNCTIONS {
             let name = format!("f{i}");
             let symbol = file.symbols().find(|symbol| symbol.name() == Ok(&name)).unwrap();
             let section = object.section_address(symbol.section_index().unwrap().0).unwrap();
-            let start = section + symbol.address() as usize;
+            let start = section + arch::return_address(symbol.address() as usize);
             assert!(object.holds(start), "{flags:?} {name}");
             let in_library = crate::symbol(&directory.0.join("a.so"), &name);
             for at in 0..symbol.size() as usize {
@@ -256,23 +284,25 @@ fn object_files_are_laid_out_and_relocated() {
 
 #[test]
 fn images_of_another_process_are_traced_over_its_memory() {
-    let path = &Path::new(LIBRARIES).join("libc.so.6");
+    let directory = Directory::new("process");
+    let Some((path, function)) = library(&directory, "libc.so.6") else { return };
+    let path = &path;
     #[cfg(target_pointer_width = "64")]
     let bias = 0x5555_0000_0000;
     #[cfg(target_pointer_width = "32")]
     let bias = 0x5555_0000;
     let code = Code::new();
     code.add_image(Image::open(path, bias, &[]).unwrap()).unwrap();
-    let again = code.add_image(Image::open(path, bias + 0x1000, &[]).unwrap());
+    let again = code.add_image(Image::open(path, bias + 0x100, &[]).unwrap());
     assert!(matches!(again, Err(CodeError::Overlap { .. })), "{again:?}");
-    // A frame of `abort` that has just been called by itself.
-    let abort = bias + symbol(path, "abort");
-    let stack = MemorySnapshot { start: 0x7000, words: vec![abort + 1, 0] };
-    let mut registers = RegisterSet::new(abort, 0x7000, 0);
+    // A frame of a function that has just been called by itself.
+    let called = bias + symbol(path, function);
+    let stack = MemorySnapshot { start: 0x7000, words: vec![called + 2, 0] };
+    let mut registers = RegisterSet::new(called, 0x7000, 0);
     // Where a call pushes nothing, the return address is still in its register.
     let return_slot = (arch::CALL_PUSHES != 0).then_some(0x7000);
     if arch::CALL_PUSHES == 0 {
-        registers.set(arch::RA, abort + 1);
+        registers.set(arch::RA, called + 2);
     }
     let snapshot = code.snapshot();
     let mut cache = RuleCache::new();
@@ -280,7 +310,7 @@ fn images_of_another_process_are_traced_over_its_memory() {
     let frame = trace.next_frame().unwrap().unwrap();
     assert_eq!(
         (frame.pc, frame.return_slot, frame.return_address),
-        (abort, return_slot, abort + 1)
+        (called, return_slot, called + 2)
     );
 }
 
@@ -288,9 +318,9 @@ fn images_of_another_process_are_traced_over_its_memory() {
 #[test]
 fn an_image_is_read_wherever_it_lies() {
     let directory = Directory::new("bias");
-    directory.write("a.c", SOURCE);
+    directory.write("a.c", &[LOADS_CFI, SOURCE].concat());
     let far = "-Wl,-Ttext-segment=0x40000000";
-    if !directory.run("cc", &["-O1", "-shared", "-fPIC", far, "-o", "a.so", "a.c"]) {
+    if !directory.run("cc", &["-g", "-O1", "-shared", "-fPIC", far, "-o", "a.so", "a.c"]) {
         return;
     }
     let path = directory.0.join("a.so");
@@ -320,8 +350,14 @@ fn what_is_no_image_is_refused() {
 }
 
 /// A small library with all sections of CFI that images have.
-fn small() -> Vec<u8> {
-    std::fs::read(Path::new(LIBRARIES).join("libdl.so.2")).unwrap()
+fn small() -> Option<Vec<u8>> {
+    static SMALL: OnceLock<Option<Vec<u8>>> = OnceLock::new();
+    let read = || {
+        let directory = Directory::new("small");
+        let (path, _) = library(&directory, "libdl.so.2")?;
+        Some(std::fs::read(path).unwrap())
+    };
+    SMALL.get_or_init(read).clone()
 }
 
 proptest! {
@@ -333,7 +369,7 @@ proptest! {
         cut in prop::option::of(any::<prop::sample::Index>()),
         bias in any::<usize>(),
     ) {
-        let mut bytes = small();
+        let Some(mut bytes) = small() else { return Ok(()) };
         // `mutations` hit the section of CFI and its table, `targeted` the headers.
         let interesting: Vec<usize> = {
             let file = object::File::parse(&*bytes).unwrap();

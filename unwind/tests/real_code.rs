@@ -79,8 +79,8 @@ const CALLED: usize = 16;
 #[cfg(target_arch = "aarch64")]
 const RETURN: usize = 20;
 
-/// The same for armv7: `push {r11, lr}; mov r11, sp; ldr r12, target; blx r12; pop {r11, lr}; bx lr;
-/// target`.
+/// The same for armv7: `push {r11, lr}; mov r11, sp; ldr r12, target; blx r12; pop {r11, lr};
+/// bx lr; target`.
 #[cfg(target_arch = "arm")]
 fn calls(target: usize) -> Vec<u8> {
     let code: [u32; 6] =

@@ -301,7 +301,8 @@ mod registers {
                     Recovered::At(address) => memory.read(address),
                 };
             }
-            if PC != RA {
+            // A signal frame may have both.
+            if PC != RA && recovery.register(PC) == Recovered::Unknown {
                 let return_address = registers[usize::from(RA.0)].map(arch::return_address);
                 registers[usize::from(RA.0)] = return_address;
                 registers[usize::from(PC.0)] = return_address;
@@ -425,7 +426,7 @@ mod registers {
                 registers[usize::from(register.0)] = value;
             }
             registers[usize::from(SP.0)] = Some(STACK + WORD * sp);
-            registers[usize::from(PC.0)] = Some(first);
+            registers[usize::from(PC.0)] = Some(arch::return_address(first));
             let mut set = RegisterSet::unknown();
             for (number, value) in registers.iter().enumerate() {
                 value.iter().for_each(|value| set.set(Register(number as u16), *value));

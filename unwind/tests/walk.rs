@@ -1,6 +1,8 @@
 //! Walks over stacks that the tests write word by word.
 
 mod support;
+#[path = "support/system_call.rs"]
+mod system_call;
 
 use stackmark_unwind::{
     BarrierRefusal, Code, FrameKind, LiveMemory, Memory, MemorySnapshot, NativeRule, Registers,
@@ -255,111 +257,14 @@ fn a_hijacked_slot_yields_the_saved_address_and_takes_no_second_barrier() {
     assert_eq!(frame.barrier_slot(), Err(BarrierRefusal::Hijacked));
     // Without the table of saved addresses the stub is an unknown pc.
     let lost = walk(&code, &memory, (), registers);
-    assert_eq!(lost, Err(WalkError::NoRule { pc: STUBS.start + 1 }));
-}
-
-// The frame of an assembly routine that leaves the goroutine's stack: it pushes six callee-saved
-// registers.
-#[cfg(target_arch = "x86_64")]
-std::arch::global_asm!(
-    ".globl unwind_test_system_call, unwind_test_system_call_label, unwind_test_system_call_end",
-    "unwind_test_system_call:",
-    ".cfi_startproc",
-    "push rbp",
-    ".cfi_def_cfa_offset 16",
-    ".cfi_offset rbp, -16",
-    "push rbx",
-    ".cfi_def_cfa_offset 24",
-    ".cfi_offset rbx, -24",
-    "push r12",
-    ".cfi_def_cfa_offset 32",
-    "push r13",
-    ".cfi_def_cfa_offset 40",
-    "push r14",
-    ".cfi_def_cfa_offset 48",
-    "push r15",
-    ".cfi_def_cfa_offset 56",
-    "nop",
-    "unwind_test_system_call_label:",
-    "ud2",
-    ".cfi_endproc",
-    "unwind_test_system_call_end:",
-);
-
-// The same for i686, which has four: two more words are there for them.
-#[cfg(target_arch = "x86")]
-std::arch::global_asm!(
-    ".globl unwind_test_system_call, unwind_test_system_call_label, unwind_test_system_call_end",
-    "unwind_test_system_call:",
-    ".cfi_startproc",
-    "push ebp",
-    ".cfi_def_cfa_offset 8",
-    ".cfi_offset ebp, -8",
-    "push ebx",
-    ".cfi_def_cfa_offset 12",
-    ".cfi_offset ebx, -12",
-    "push esi",
-    ".cfi_def_cfa_offset 16",
-    "push edi",
-    ".cfi_def_cfa_offset 20",
-    "sub esp, 8",
-    ".cfi_def_cfa_offset 28",
-    "nop",
-    "unwind_test_system_call_label:",
-    "ud2",
-    ".cfi_endproc",
-    "unwind_test_system_call_end:",
-);
-
-// The same for arm64, with the words that matter at the same places.
-#[cfg(target_arch = "aarch64")]
-std::arch::global_asm!(
-    ".globl unwind_test_system_call, unwind_test_system_call_label, unwind_test_system_call_end",
-    "unwind_test_system_call:",
-    ".cfi_startproc",
-    "stp x29, x30, [sp, #-56]!",
-    ".cfi_def_cfa_offset 56",
-    ".cfi_offset x29, -16",
-    ".cfi_offset x30, -8",
-    "nop",
-    "unwind_test_system_call_label:",
-    "brk #1",
-    ".cfi_endproc",
-    "unwind_test_system_call_end:",
-);
-
-// The same for armv7, where assembly has CFI that is loaded if it asks for that.
-#[cfg(target_arch = "arm")]
-std::arch::global_asm!(
-    ".cfi_sections .eh_frame, .debug_frame",
-    ".globl unwind_test_system_call, unwind_test_system_call_label, unwind_test_system_call_end",
-    "unwind_test_system_call:",
-    ".cfi_startproc",
-    "push {{r11, lr}}",
-    ".cfi_def_cfa_offset 8",
-    ".cfi_offset r11, -8",
-    ".cfi_offset lr, -4",
-    "sub sp, sp, #20",
-    ".cfi_def_cfa_offset 28",
-    "nop",
-    "unwind_test_system_call_label:",
-    "udf #0",
-    ".cfi_endproc",
-    "unwind_test_system_call_end:",
-);
-
-unsafe extern "C" {
-    fn unwind_test_system_call();
-    fn unwind_test_system_call_label();
-    fn unwind_test_system_call_end();
+    let pc = support::arch::return_address(STUBS.start + 1);
+    assert_eq!(lost, Err(WalkError::NoRule { pc }));
 }
 
 #[test]
 fn a_walk_crosses_a_system_call_a_callback_and_what_called_out() {
     let code = code();
-    let system_call = unwind_test_system_call as *const () as usize
-        ..unwind_test_system_call_end as *const () as usize;
-    let label = unwind_test_system_call_label as *const () as usize;
+    let (system_call, label) = system_call::code();
     code.register_native(system_call.clone(), FrameKind::SystemCall, NativeRule::FromImage)
         .unwrap();
 
@@ -485,7 +390,7 @@ fn an_anchor_that_is_missing_or_wrong_is_an_error() {
     let cfa = memory.bounds().end + WORD;
     let beyond = with(young + ANCHOR + 1, cfa);
     assert_eq!(beyond, Err(WalkError::OutOfBounds { pc, cfa }));
-    assert_eq!(with(young + ANCHOR, 0x77), Err(WalkError::NoRule { pc: 0x77 }));
+    assert_eq!(with(young + ANCHOR, 0x78), Err(WalkError::NoRule { pc: 0x78 }));
     // An anchor that the memory does not hold.
     let mut cut = memory.clone();
     cut.words.truncate(old + ANCHOR + 1);
@@ -507,7 +412,7 @@ fn frames_that_move_their_return_address_or_stand_at_no_safepoint_take_no_barrie
         walker.next_frame().unwrap().unwrap().barrier_slot()
     };
     assert_eq!(refusal(IN_F0), Err(BarrierRefusal::ReturnAddressMoves));
-    assert_eq!(refusal(IN_F0 + 1), Err(BarrierRefusal::NotAtSafepoint));
+    assert_eq!(refusal(IN_F0 + 2), Err(BarrierRefusal::NotAtSafepoint));
 }
 
 #[test]
@@ -654,7 +559,7 @@ mod errors {
 
     #[test]
     fn an_unknown_pc_has_no_rule() {
-        for pc in [0, 1, CODE, CODE + 2 * FUNCTION + 1, ODD + 0x401, usize::MAX] {
+        for pc in [0, 1, CODE, CODE + 2 * FUNCTION + 2, ODD + 0x402, usize::MAX] {
             let error = first(Registers { pc, sp: STACK, fp: 0 });
             assert_eq!(error, WalkError::NoRule { pc: support::arch::return_address(pc) });
         }

@@ -4,8 +4,8 @@
 //! The sections lie one behind the other, in the order of the file, from [`FIRST`] on.
 
 use object::{
-    Object, ObjectKind, ObjectSection, ObjectSymbol, ReadRef, RelocationKind, RelocationTarget,
-    SectionFlags, SectionIndex, elf,
+    Architecture, Object, ObjectKind, ObjectSection, ObjectSymbol, ReadRef, RelocationFlags,
+    RelocationKind, RelocationTarget, SectionFlags, SectionIndex, elf,
 };
 
 use super::error::ImageError;
@@ -69,11 +69,20 @@ impl Layout {
                 }
                 _ => 0,
             };
-            if relocation.kind() == RelocationKind::None {
+            let (kind, size) = match relocation.flags() {
+                // The crate `object` has no kind for it.
+                RelocationFlags::Elf { r_type: elf::R_ARM_REL32 }
+                    if file.architecture() == Architecture::Arm =>
+                {
+                    (RelocationKind::Relative, u32::BITS as u8)
+                }
+                _ => (relocation.kind(), relocation.size()),
+            };
+            if kind == RelocationKind::None {
                 continue;
             }
             let failed = || ImageError::Relocation { image: name.into(), at };
-            let len = usize::from(relocation.size() / 8);
+            let len = usize::from(size / 8);
             let place =
                 usize::try_from(at).ok().and_then(|at| contents.get_mut(at..)?.get_mut(..len));
             let place = place.filter(|place| place.len() <= size_of::<u64>()).ok_or_else(failed)?;
@@ -83,7 +92,7 @@ impl Layout {
                 false => relocation.addend(),
             };
             let value = target.wrapping_add_signed(addend);
-            let value = match relocation.kind() {
+            let value = match kind {
                 RelocationKind::Absolute => value,
                 RelocationKind::Relative | RelocationKind::PltRelative => {
                     value.wrapping_sub(here.wrapping_add(at))

@@ -237,20 +237,24 @@ pub(crate) fn read_code(address: usize) -> Option<u64> {
     let size = size_of_val(&word);
     let local = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: size };
     let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: size };
-    // SAFETY: the kernel writes the word or fails; it reads whatever is mapped. Then the same by a
-    // file, for a system without the first call: the descriptor is closed where it was opened.
+    // SAFETY: the kernel writes the word or fails; it reads whatever is mapped. Then the same
+    // through a pipe, for a system without the first call: its ends are closed where they were
+    // opened. `/proc/self/mem` has other addresses where a program plays the processor.
     unsafe {
         let read = libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0);
         if read == size as isize {
             return Some(word);
         }
-        let file = libc::open64(c"/proc/self/mem".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
-        if file < 0 {
+        let mut ends = [0; 2];
+        if libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) != 0 {
             return None;
         }
-        let read = libc::pread64(file, (&raw mut word).cast(), size, address as libc::off64_t);
-        libc::close(file);
-        (read == size as isize).then_some(word)
+        let written = libc::write(ends[1], address as *const c_void, size);
+        let read = libc::read(ends[0], (&raw mut word).cast(), size);
+        for end in ends {
+            libc::close(end);
+        }
+        (written == size as isize && read == written).then_some(word)
     }
 }
 

@@ -17,15 +17,15 @@
 //! ```
 //!
 //! Kind 2 is how GCC describes a frame that it has realigned: the CFA was spilled beside the saved
-//! frame pointer.
+//! frame pointer. Where a call does not push the return address, such a row stays a row.
 
 use core::fmt;
 
 use super::expression;
 use super::row::{Bytes, Cfa, CfiRow, Saved};
 use crate::arch::{
-    self, CALLEE_SAVED, FP_SLOT_BITS, FRAME_POINTER, FRAME_RECORD, LARGEST_SLOT, PLAIN_SLOTS,
-    RETURN_ADDRESS, SLOTS_BITS, STACK_POINTER, WORD, register_name, return_offset,
+    self, CALL_PUSHES, CALLEE_SAVED, FP_SLOT_BITS, FRAME_POINTER, FRAME_RECORD, LARGEST_SLOT,
+    PLAIN_SLOTS, RETURN_ADDRESS, SLOTS_BITS, STACK_POINTER, WORD, register_name, return_offset,
 };
 
 pub(crate) use crate::arch::SavedBits;
@@ -193,8 +193,11 @@ impl PackedRule {
             Saved::Offset(at) => Some(at),
             _ => None,
         };
+        // What a realigned frame saves lies at no fixed distance from its CFA.
+        let fits =
+            |at| (CALL_PUSHES != 0 || kind != KIND_REALIGNED) && arch::return_fits(at, saved_fp);
         match row.saved(RETURN_ADDRESS) {
-            Saved::Offset(at) if arch::return_fits(at, saved_fp) => {}
+            Saved::Offset(at) if fits(at) => {}
             Saved::Undefined => return Ok(PackedRule(bits | OLDEST)),
             _ => return Err(Unsupported::ReturnAddress),
         }

@@ -7,6 +7,7 @@ use gimli::{Register, Vendor};
 mod target {
     use super::*;
     use gimli::X86_64;
+    pub(super) use gimli::X86_64 as Names;
 
     pub(crate) const VENDOR: Vendor = Vendor::Default;
     pub(crate) const SP: Register = X86_64::RSP;
@@ -39,6 +40,7 @@ mod target {
 mod target {
     use super::*;
     use gimli::X86;
+    pub(super) use gimli::X86 as Names;
 
     pub(crate) const VENDOR: Vendor = Vendor::Default;
     pub(crate) const SP: Register = X86::ESP;
@@ -70,6 +72,7 @@ mod target {
 mod target {
     use super::*;
     use gimli::Arm;
+    pub(super) use gimli::Arm as Names;
 
     pub(crate) const VENDOR: Vendor = Vendor::Default;
     pub(crate) const SP: Register = Arm::R13;
@@ -114,6 +117,7 @@ mod target {
 mod target {
     use super::*;
     use gimli::AArch64;
+    pub(super) use gimli::AArch64 as Names;
 
     pub(crate) const VENDOR: Vendor = Vendor::AArch64;
     pub(crate) const SP: Register = AArch64::SP;
@@ -162,6 +166,11 @@ mod target {
 }
 
 pub(crate) use target::*;
+
+/// The name of a register in a rule in words.
+pub(crate) fn name(register: Register) -> &'static str {
+    target::Names::register_name(register).expect("a register of the architecture")
+}
 
 /// Bytes of a word.
 pub(crate) const WORD: usize = size_of::<usize>();

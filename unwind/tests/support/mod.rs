@@ -33,7 +33,10 @@ pub(crate) const CFA: usize = if CALL_PUSHES == 0 { 2 * WORD } else { WORD };
 
 /// How the rule of such a function prints whose CFA is that far up.
 pub(crate) fn shown(cfa: usize) -> String {
-    let record = if CALL_PUSHES == 0 { " X29=[cfa-16]" } else { "" };
+    let record = match CALL_PUSHES {
+        0 => format!(" {}=[cfa-{}]", arch::name(FP), 2 * WORD),
+        _ => String::new(),
+    };
     format!("cfa=sp+{cfa}{record} ra=[cfa-{WORD}]")
 }
 
