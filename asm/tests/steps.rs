@@ -6,7 +6,8 @@
 //! context, no unwinder can walk through.
 //!
 //! Not on armv7: there the system's unwinder knows what a function has pushed at its calls alone.
-#![cfg(not(any(stackmark_asan, stackmark_tsan, target_arch = "arm")))]
+//! Windows' unwinder has a test of its own, `steps_windows.rs`.
+#![cfg(not(any(stackmark_asan, stackmark_tsan, target_arch = "arm", windows)))]
 #![allow(
     clippy::undocumented_unsafe_blocks,
     reason = "a test is one setting, stated where it is made: its headers and stacks are its own"
