@@ -30,6 +30,7 @@ unsafe extern "C-unwind" {
     /// from there on.
     fn lands(pad: *mut c_void, _b: usize) -> usize;
     fn lands_in_entry(goroutine: usize, pad: usize) -> usize;
+    fn managed_continues(native: NativeFn) -> usize;
 
     fn stackmark_call_landing();
     fn stackmark_callback_landing();
@@ -424,6 +425,22 @@ fn every_walk_from_switches_of_a_goroutine_is_whole() {
         sum
     }
     walk_everywhere(on_system_stack, scheduler, 3);
+}
+
+#[test]
+fn every_walk_from_where_a_managed_frame_goes_on_is_whole() {
+    unsafe extern "C-unwind" fn native(place: *mut c_void, _b: usize) -> usize {
+        let [pc, sp] = unsafe { *place.cast::<[usize; 2]>() };
+        let continuation = asm::Continuation::new(pc, sp, [1, 2], |number| Some(number.into()));
+        unsafe { asm::continue_at(&continuation.unwrap()) }
+    }
+    unsafe extern "C-unwind" fn continues(_argument: usize) -> usize {
+        let sum = unsafe { managed_continues(native) };
+        let general = [3, 4, 5, 6, 12, 13, 14, 15];
+        assert_eq!(sum, 1 + 2 + general.iter().sum::<usize>() + (256..276).sum::<usize>());
+        sum
+    }
+    walk_everywhere(on_goroutine, continues, 0);
 }
 
 /// An exception that has been caught.

@@ -25,3 +25,46 @@ lands:
 lands_in_entry:
     mov rcx, rdx
     jmp lands
+
+// managed_continues(rcx = native function): calls it by stackmark_call_system with the address of
+// the pc and the stack pointer to go on with. Returns the sum of what the two registers for
+// exceptions and all callee-saved ones hold there.
+//   +232  r15 ... rbp    +64  xmm6 ... xmm15    +40  sp    +32  pc    +0  shadow space <- rsp
+    .globl managed_continues
+    .seh_proc managed_continues
+managed_continues:
+    .irp register, rbp, rbx, rdi, rsi, r12, r13, r14, r15
+    push \register
+    .seh_pushreg \register
+    .endr
+    sub rsp, 232
+    .seh_stackalloc 232
+    .irp i, 6,7,8,9,10,11,12,13,14,15
+    movaps xmmword ptr [rsp + 64 + 16 * (\i - 6)], xmm\i
+    .seh_savexmm xmm\i, 64 + 16 * (\i - 6)
+    .endr
+    .seh_endprologue
+    lea rax, [rip + 1f]
+    mov qword ptr [rsp + 32], rax
+    mov qword ptr [rsp + 40], rsp
+    lea rdx, [rsp + 32]
+    call stackmark_call_system
+    ud2
+1:  add rax, rdx
+    .irp register, rbp, rbx, rdi, rsi, r12, r13, r14, r15
+    add rax, \register
+    .endr
+    .irp i, 6,7,8,9,10,11,12,13,14,15
+    movq rcx, xmm\i
+    add rax, rcx
+    movhlps xmm0, xmm\i
+    movq rcx, xmm0
+    add rax, rcx
+    movaps xmm\i, xmmword ptr [rsp + 64 + 16 * (\i - 6)]
+    .endr
+    add rsp, 232
+    .irp register, r15, r14, r13, r12, rsi, rdi, rbx, rbp
+    pop \register
+    .endr
+    ret
+    .seh_endproc
