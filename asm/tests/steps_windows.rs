@@ -31,6 +31,10 @@ unsafe extern "C-unwind" {
     fn lands(pad: *mut c_void, _b: usize) -> usize;
     fn lands_in_entry(goroutine: usize, pad: usize) -> usize;
     fn managed_continues(native: NativeFn) -> usize;
+    /// Calls `f(argument)` with a number in every register that functions keep.
+    fn patterned(f: Function, argument: usize) -> usize;
+    /// Where that call returns to.
+    fn patterned_returned();
 
     fn stackmark_call_landing();
     fn stackmark_callback_landing();
@@ -107,11 +111,13 @@ const COMPARED: usize = 6;
 struct Oldest {
     /// In turns.
     frames: [Frame; COMPARED],
+    /// The oldest one of `patterned`.
+    patterned: Frame,
     walked: usize,
 }
 
 impl Oldest {
-    const NONE: Oldest = Oldest { frames: [[0; 30]; COMPARED], walked: 0 };
+    const NONE: Oldest = Oldest { frames: [[0; 30]; COMPARED], patterned: [0; 30], walked: 0 };
 
     /// Walks to the end, which is a frame that returns to 0, or one of no function.
     unsafe fn of(mut context: Context) -> Oldest {
@@ -119,6 +125,9 @@ impl Oldest {
         while context.pc != 0 && oldest.walked < 1000 {
             oldest.frames[oldest.walked % COMPARED] = frame(&context);
             oldest.walked += 1;
+            if context.pc == patterned_returned as *const () as usize {
+                oldest.patterned = frame(&context);
+            }
             let (mut image, mut data, mut establisher) = (0, std::ptr::null_mut(), 0);
             unsafe {
                 let pc = context.pc;
@@ -197,8 +206,10 @@ unsafe extern "system" fn on_step(pointers: *mut Pointers) -> i32 {
         if stepping.ends && asm::entry_range().contains(&found.frame(0)[0]) {
             return CONTINUE_EXECUTION;
         }
-        for younger in 0..stepping.same {
-            let (is, should) = (found.frame(younger), stepping.begun.frame(younger));
+        let frames = (0..stepping.same)
+            .map(|younger| (younger, found.frame(younger), stepping.begun.frame(younger)));
+        let patterned = (usize::MAX, &found.patterned, &stepping.begun.patterned);
+        for (younger, is, should) in frames.chain([patterned]) {
             if is != should && stepping.wrong.len() < stepping.wrong.capacity() {
                 stepping.wrong.push((at, younger, *is, *should));
                 break;
@@ -218,6 +229,7 @@ fn single_steps(stepping: &mut Stepping, f: impl FnOnce()) {
         here.assume_init()
     };
     stepping.begun = unsafe { Oldest::of(here) };
+    assert_ne!(stepping.begun.patterned[0], 0);
     // Without this function, and its caller, which is at the call of this one.
     stepping.same = COMPARED.min(stepping.begun.walked - 1);
     let inside = stepping.inside;
@@ -302,10 +314,19 @@ impl Run<'_> {
         }
         std::hint::black_box(());
     }
+
+    /// Below a frame whose registers are known.
+    fn run_patterned(&mut self) {
+        unsafe extern "C-unwind" fn run(run: usize) -> usize {
+            unsafe { &mut *(run as *mut Run) }.run();
+            0
+        }
+        unsafe { patterned(run, std::ptr::from_mut(self) as usize) };
+    }
 }
 
 unsafe extern "C-unwind" fn managed(_goroutine: usize, run: usize) -> usize {
-    unsafe { &mut *(run as *mut Run) }.run();
+    unsafe { &mut *(run as *mut Run) }.run_patterned();
     0
 }
 
@@ -351,7 +372,7 @@ fn on_native_stack(f: Function, argument: usize, stepping: Option<&mut Stepping>
     machine.goroutine.store(&raw const goroutine as usize, Relaxed);
     goroutine.stack_hi.store(asm::stack_pointer(), Relaxed);
     unsafe { asm::set_current(&mut machine) };
-    arch::on_thread(|| run.run());
+    arch::on_thread(|| run.run_patterned());
     unsafe { asm::set_current(std::ptr::null_mut()) };
     run.result
 }
@@ -395,7 +416,7 @@ fn every_walk_from_calls_callbacks_and_hits_is_whole() {
 /// As native code without a machine.
 fn on_system_stack(f: Function, argument: usize, stepping: Option<&mut Stepping>) -> usize {
     let mut run = Run { f, argument, stepping, result: 0 };
-    run.run();
+    run.run_patterned();
     run.result
 }
 

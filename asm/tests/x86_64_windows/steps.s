@@ -68,3 +68,43 @@ managed_continues:
     .endr
     ret
     .seh_endproc
+
+// patterned(rcx = f, rdx = argument) -> f(argument), with a number in every callee-saved register.
+    .globl patterned
+    .seh_proc patterned
+patterned:
+    .irp register, rbp, rbx, rdi, rsi, r12, r13, r14, r15
+    push \register
+    .seh_pushreg \register
+    .endr
+    sub rsp, 200
+    .seh_stackalloc 200
+    .irp i, 6,7,8,9,10,11,12,13,14,15
+    movaps xmmword ptr [rsp + 32 + 16 * (\i - 6)], xmm\i
+    .seh_savexmm xmm\i, 32 + 16 * (\i - 6)
+    .endr
+    .seh_endprologue
+    .irp i, 6,7,8,9,10,11,12,13,14,15
+    mov eax, 1000 + \i
+    movq xmm\i, rax
+    movlhps xmm\i, xmm\i
+    .endr
+    .set number, 2000
+    .irp register, rbp, rbx, rdi, rsi, r12, r13, r14, r15
+    mov \register, number
+    .set number, number + 1
+    .endr
+    mov rax, rcx
+    mov rcx, rdx
+    call rax
+    .globl patterned_returned
+patterned_returned:
+    .irp i, 6,7,8,9,10,11,12,13,14,15
+    movaps xmm\i, xmmword ptr [rsp + 32 + 16 * (\i - 6)]
+    .endr
+    add rsp, 200
+    .irp register, r15, r14, r13, r12, rsi, rdi, rbx, rbp
+    pop \register
+    .endr
+    ret
+    .seh_endproc
