@@ -71,11 +71,12 @@ mod told {
     /// The caller owns the stub and the record.
     #[inline(always)]
     pub unsafe fn describe_barrier(
-        _index: usize,
-        _returns_to: usize,
-        _sp: usize,
-        _record: *mut BarrierRecord,
+        index: usize,
+        returns_to: usize,
+        sp: usize,
+        record: *mut BarrierRecord,
     ) {
+        let _ = (index, returns_to, sp, record);
     }
 
     /// Tells the system's unwinder that the stack of the goroutine that a machine runs has moved:
@@ -84,7 +85,9 @@ mod told {
     /// # Safety
     /// The machine runs the goroutine, which stands in native code.
     #[inline(always)]
-    pub unsafe fn stack_moved(_machine: &MachineHeader, _goroutine: &GoroutineHeader) {}
+    pub unsafe fn stack_moved(machine: &MachineHeader, goroutine: &GoroutineHeader) {
+        let _ = (machine, goroutine);
+    }
 }
 
 use crate::layout::*;

@@ -29,10 +29,11 @@ hijack:
     ret
     .seh_endproc
 
-// fill_and_check_all(rdi = patterns in, rsi = patterns out, rdx = hijacked word, rcx = where to save
-// the return address, r8 = kind of vectors, r9 = how many x87 registers). A part of it fills every
-// register and returns through its hijacked slot; then all are stored. Offsets of the patterns:
-// integer registers from 0, st0 120, st1 128, masks from 136, vectors from 256, 64 bytes each.
+// fill_and_check_all(rdi = patterns in, rsi = patterns out, rdx = hijacked word, rcx = where to
+// save the return address, r8 = kind of vectors, r9 = how many x87 registers). A part of it fills
+// every register and returns through its hijacked slot; then all are stored. Offsets of the
+// patterns: integer registers from 0, st0 120, st1 128, masks from 136, vectors from 256, 64 bytes
+// each.
 fill_and_check_all:
     push rbx
     push rbp
