@@ -4,6 +4,9 @@
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64"))]
 #[path = "x86_64/mod.rs"]
 mod target;
+#[cfg(all(target_arch = "x86_64", target_os = "windows"))]
+#[path = "x86_64_windows/mod.rs"]
+mod target;
 #[cfg(all(target_arch = "aarch64", target_os = "linux", target_pointer_width = "64"))]
 #[path = "aarch64/mod.rs"]
 mod target;
@@ -13,18 +16,21 @@ mod target;
 #[cfg(all(target_arch = "arm", target_os = "linux"))]
 #[path = "armv7/mod.rs"]
 mod target;
-#[cfg(not(all(
-    any(
-        all(any(target_arch = "x86_64", target_arch = "aarch64"), target_pointer_width = "64"),
-        target_arch = "x86",
-        target_arch = "arm"
+#[cfg(not(any(
+    all(
+        any(
+            all(any(target_arch = "x86_64", target_arch = "aarch64"), target_pointer_width = "64"),
+            target_arch = "x86",
+            target_arch = "arm"
+        ),
+        target_os = "linux",
+        target_endian = "little"
     ),
-    target_os = "linux",
-    target_endian = "little"
+    all(target_arch = "x86_64", target_os = "windows", target_env = "gnu")
 )))]
 compile_error!(
     "stackmark supports these targets: x86_64-unknown-linux-gnu, aarch64-unknown-linux-gnu, \
-     i686-unknown-linux-gnu, armv7-unknown-linux-gnueabihf"
+     i686-unknown-linux-gnu, armv7-unknown-linux-gnueabihf, x86_64-pc-windows-gnu"
 );
 
 pub use target::{
@@ -39,8 +45,50 @@ pub(crate) use target::{
 // What the personalities need, whose ABI has two forms.
 #[cfg(target_arch = "arm")]
 pub(crate) use target::CALL_SYSTEM_FP;
-#[cfg(not(target_arch = "arm"))]
+#[cfg(target_os = "windows")]
+pub(crate) use target::LANDING_REGISTER;
+#[cfg(not(any(target_arch = "arm", target_os = "windows")))]
 pub(crate) use target::{LANDING_REGISTER, LANDS_AT, leapfrogged_slot};
+// What unwinders read that know of nothing else.
+#[cfg(target_os = "windows")]
+pub use target::{BarrierRecord, describe_barrier, stack_moved};
+#[cfg(not(target_os = "windows"))]
+pub use told::{BarrierRecord, describe_barrier, stack_moved};
+
+/// Unwinders that evaluate DWARF find all that they need in the table of saved return addresses and
+/// in the goroutine's header.
+#[cfg(not(target_os = "windows"))]
+mod told {
+    use crate::layout::{GoroutineHeader, MachineHeader};
+
+    /// What the system's unwinder is told of a barrier: nothing here.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub struct BarrierRecord;
+
+    /// Tells the system's unwinder where the barrier of a stub lies: nothing is to be told here.
+    ///
+    /// # Safety
+    /// The caller owns the stub and the record.
+    #[inline(always)]
+    pub unsafe fn describe_barrier(
+        index: usize,
+        returns_to: usize,
+        sp: usize,
+        record: *mut BarrierRecord,
+    ) {
+        let _ = (index, returns_to, sp, record);
+    }
+
+    /// Tells the system's unwinder that the stack of the goroutine that a machine runs has moved:
+    /// nothing is to be told here.
+    ///
+    /// # Safety
+    /// The machine runs the goroutine, which stands in native code.
+    #[inline(always)]
+    pub unsafe fn stack_moved(machine: &MachineHeader, goroutine: &GoroutineHeader) {
+        let _ = (machine, goroutine);
+    }
+}
 
 use crate::layout::*;
 use core::ffi::c_void;

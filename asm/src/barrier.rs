@@ -4,7 +4,9 @@ use crate::{arch, pcs};
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-pub use crate::arch::{BARRIER_PAGES, STUBS_PER_PAGE, limit_vectors};
+pub use crate::arch::{
+    BARRIER_PAGES, BarrierRecord, STUBS_PER_PAGE, describe_barrier, limit_vectors,
+};
 
 /// Words of the table. Not every index names a stub: see [`is_stub`].
 pub const TABLE_WORDS: usize = BARRIER_PAGES * PAGE_WORDS;

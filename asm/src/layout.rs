@@ -127,7 +127,18 @@ pub struct MachineHeader {
     /// [`KEEPS_RESULTS`], [`KEEPS_NARROW`] or [`KEEPS_ALL`]. With 0 for the address a hit keeps all
     /// that the processor has.
     pub kept_vectors: AtomicUsize,
+    /// Where the system keeps a record of the stack that a thread uses: what it says of the system
+    /// stack while a goroutine's is in use, and where [`run`](crate::run) goes on.
+    pub system: [AtomicUsize; SYSTEM_WORDS],
+    /// Where exceptions cannot cross from one stack to the other: what
+    /// [`call_system`](crate::call_system) calls, on the system stack, with an exception that has
+    /// left the native function; a [`ThrownFn`], or 0. If it returns, and without it, the
+    /// exception is thrown again on the goroutine's stack, which needs room for that.
+    pub on_thrown: AtomicUsize,
 }
+
+/// How many words [`MachineHeader::system`] has.
+const SYSTEM_WORDS: usize = 6;
 
 /// Managed code returns by the platform's C convention, and nothing in vectors beyond 128 bits: a
 /// hit keeps the vector registers of results, and on x86-64 no x87 state. Where the convention has
@@ -166,6 +177,10 @@ pub type HitFn = unsafe extern "C" fn(*mut MachineHeader, *mut usize, usize, usi
 /// something that is watched is younger: the machine, and the stack pointer, pc and frame pointer
 /// of the managed frame.
 pub type WatchFn = unsafe extern "C" fn(*mut MachineHeader, usize, usize, usize);
+
+/// What a machine calls when an exception has left native code that managed code has called: the
+/// `_Unwind_Exception`, and the goroutine.
+pub type ThrownFn = unsafe extern "C-unwind" fn(*mut c_void, *mut GoroutineHeader);
 
 /// A native function as `call_system` calls it: two words in, one word out.
 pub type NativeFn = unsafe extern "C-unwind" fn(*mut c_void, usize) -> usize;
@@ -251,6 +266,10 @@ offsets! {
     M_ON_WATCHED = MachineHeader.on_watched @ 9 * W;
     /// Offset of [`MachineHeader::kept_vectors`].
     M_KEPT_VECTORS = MachineHeader.kept_vectors @ 10 * W;
+    /// Offset of [`MachineHeader::system`].
+    M_SYSTEM = MachineHeader.system @ 11 * W;
+    /// Offset of [`MachineHeader::on_thrown`].
+    M_ON_THROWN = MachineHeader.on_thrown @ (11 + SYSTEM_WORDS) * W;
 }
 
 impl GoroutineHeader {
@@ -299,6 +318,8 @@ impl MachineHeader {
             passing: AtomicUsize::new(0),
             on_watched: AtomicUsize::new(0),
             kept_vectors: AtomicUsize::new(0),
+            system: [const { AtomicUsize::new(0) }; SYSTEM_WORDS],
+            on_thrown: AtomicUsize::new(0),
         }
     }
 }

@@ -72,7 +72,7 @@ fn on_goroutine_with(
     let (mut machine, goroutine) = (MachineHeader::new(), &mut GoroutineHeader::new());
     machine.on_hit.store(on_hit as *const () as usize, Relaxed);
     machine.on_leapfrog.store(on_leapfrog as *const () as usize, Relaxed);
-    goroutine.stack_hi.store(stack.as_mut_ptr_range().end as usize, Relaxed);
+    goroutine.stack_hi.store(arch::top_of(&mut stack), Relaxed);
     goroutine.entry.store(f as *const () as usize, Relaxed);
     goroutine.start_arg.store(argument, Relaxed);
     goroutine.on_exit.store(on_exit as *const () as usize, Relaxed);
@@ -104,12 +104,12 @@ fn on_native_stack_with(
     machine.goroutine.store(&raw const *goroutine as usize, Relaxed);
     goroutine.stack_hi.store(asm::stack_pointer(), Relaxed);
     let call: Call = (f, argument);
-    let result = unsafe {
+    let result = arch::on_thread(|| unsafe {
         asm::set_current(&mut machine);
         let result = asm::enter_managed(goroutine, managed, &raw const call as usize);
         asm::set_current(std::ptr::null_mut());
         result
-    };
+    });
     (result, HITS.load(Relaxed), LEAPFROGGED.load(Relaxed))
 }
 

@@ -73,6 +73,7 @@ fn attached<R: Send>(f: impl FnOnce(&GoroutineHeader) -> R + Send) -> R {
         assert_eq!([g.entered.load(Relaxed), g.sched.sp.load(Relaxed)], [0, 0]);
         result
     };
+    let run = || arch::on_thread(run);
     std::thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| resume_unwind(panic))
 }
 
@@ -228,10 +229,14 @@ fn a_return_through_a_barrier_is_a_hit_on_the_same_stack() {
     });
 }
 
+// Windows ends a thread without unwinding its stack.
+#[cfg(unix)]
 unsafe extern "C" {
     fn pthread_exit(value: *mut c_void) -> !;
 }
 
+// As above.
+#[cfg(unix)]
 #[test]
 fn a_thread_that_ends_leaves_every_entry_and_settles_every_barrier() {
     unsafe extern "C-unwind" fn native(_a: *mut c_void, _b: usize) -> usize {

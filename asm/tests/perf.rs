@@ -4,6 +4,8 @@
 //!
 //! The program that perf looks at is a test of this same binary. Where perf is missing, or may not
 //! record, the tests say so and pass.
+// Windows has no perf.
+#![cfg(unix)]
 #![allow(
     clippy::undocumented_unsafe_blocks,
     reason = "a test is one setting, stated where it is made: its headers and stacks are its own"

@@ -70,7 +70,13 @@ unsafe extern "C-unwind" fn native_old(_a: *mut c_void, b: usize) -> usize {
 
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn native_young(_a: *mut c_void, b: usize) -> usize {
-    unsafe { move_stack(goroutine()) };
+    unsafe {
+        move_stack(goroutine());
+        asm::stack_moved(&*asm::current(), goroutine());
+    }
+    // Elsewhere the managed code here has no unwind information of the system's form.
+    #[cfg(target_arch = "x86_64")]
+    assert!(walks_to_the_oldest_frame());
     if b > 1000 {
         // A callback inside a callback.
         return unsafe {
@@ -78,6 +84,25 @@ unsafe extern "C-unwind" fn native_young(_a: *mut c_void, b: usize) -> usize {
         };
     }
     b
+}
+
+/// Whether the system's unwinder comes from here to the goroutine's oldest frame.
+#[cfg(target_arch = "x86_64")]
+fn walks_to_the_oldest_frame() -> bool {
+    unsafe extern "C" {
+        fn _Unwind_Backtrace(
+            f: extern "C" fn(*mut c_void, *mut c_void) -> i32,
+            argument: *mut c_void,
+        ) -> i32;
+    }
+    extern "C" fn look(context: *mut c_void, found: *mut c_void) -> i32 {
+        let pc = unsafe { asm::unwinding::context_pc(context) };
+        unsafe { *found.cast::<bool>() |= asm::entry_range().contains(&pc) };
+        0
+    }
+    let mut found = false;
+    unsafe { _Unwind_Backtrace(look, (&raw mut found).cast()) };
+    found
 }
 
 unsafe extern "C-unwind" fn on_exit(_a: *mut c_void, result: usize) -> usize {

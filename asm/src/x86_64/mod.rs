@@ -169,6 +169,7 @@ use core::sync::atomic::Ordering::Relaxed;
 global_asm!(
     include_str!("machine.s"),
     include_str!("macros.s"),
+    include_str!("vectors.s"),
     include_str!("switch_out.s"),
     include_str!("call_system.s"),
     include_str!("call_system_on_system.s"),

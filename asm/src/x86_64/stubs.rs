@@ -19,4 +19,5 @@ pub(crate) const HEADER_STUBS: usize = 1;
 pub(crate) const HIJACKED_AT: usize = 1;
 
 /// Where in its stub an exception lands: where a return goes.
+#[cfg(not(target_os = "windows"))]
 pub(crate) const LANDS_AT: usize = HIJACKED_AT;

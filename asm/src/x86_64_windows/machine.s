@@ -1,0 +1,20 @@
+// The word that names the machine of an OS thread, and the function that sets it.
+
+// The linker makes the thread-local storage of an image of these sections; _tls_index is the number
+// that the loader has given to it.
+    .section .tls$stackmark,"dw"
+    .p2align 3
+    .globl stackmark_machine
+stackmark_machine:
+    .quad 0
+    .text
+
+// stackmark_set_current(rcx = machine header or null)
+    stackmark_function stackmark_set_current
+    .seh_endprologue
+    mov eax, dword ptr [rip + _tls_index]
+    mov rdx, qword ptr gs:[0x58]
+    mov rdx, qword ptr [rdx + rax * 8]
+    mov qword ptr [rdx + stackmark_machine@SECREL32], rcx
+    ret
+    stackmark_end_part
