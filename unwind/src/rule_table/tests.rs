@@ -18,6 +18,7 @@ use super::RuleTable;
 use crate::arch::{ADDRESS_SIZE, CALL_PUSHES, FRAME_POINTER, RETURN_ADDRESS, STACK_POINTER, WORD};
 use crate::cfi::{CfiError, FunctionRows, Section};
 use crate::image;
+use crate::os_images;
 use crate::memory::Memory;
 use crate::registers::RegisterSet;
 use crate::rule::{
@@ -187,7 +188,7 @@ fn the_rules_of_a_range_of_a_loaded_image_are_those_of_its_file() {
         })
         .unwrap();
     expected.sort_by_key(|function| function.start);
-    let (found, rows_of_found) = image::loaded::functions(range).unwrap();
+    let (found, rows_of_found) = os_images::functions(range).unwrap();
     assert!(found.len() > 10);
     // Rows have other numbers in other tables.
     let shown = |functions: &[FunctionRows], rows: &CfiRows| -> Vec<_> {
@@ -204,10 +205,10 @@ fn the_rules_of_a_range_of_a_loaded_image_are_those_of_its_file() {
 fn an_address_in_no_image_is_named() {
     let address = 0x10;
     assert_eq!(
-        image::loaded::functions(address..0x20).unwrap_err(),
+        os_images::functions(address..0x20).unwrap_err(),
         image::ImageError::NoImage { address }
     );
-    assert!(!image::loaded::holds_any(address..0x20));
+    assert!(!os_images::holds_any(address..0x20));
 }
 
 #[test]
