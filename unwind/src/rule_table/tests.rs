@@ -18,8 +18,8 @@ use super::RuleTable;
 use crate::arch::{ADDRESS_SIZE, CALL_PUSHES, FRAME_POINTER, RETURN_ADDRESS, STACK_POINTER, WORD};
 use crate::cfi::{CfiError, FunctionRows, Section};
 use crate::image;
-use crate::os_images;
 use crate::memory::Memory;
+use crate::os_images;
 use crate::registers::RegisterSet;
 use crate::rule::{
     CfiRows, ExpressionError, PackedRule, Recovered, Recovery, Unsupported, UnwindRule,
@@ -139,7 +139,10 @@ fn own_images() -> Vec<String> {
 }
 
 #[test]
-#[cfg_attr(target_arch = "arm", ignore = "compilers write no CFI there that is loaded")]
+#[cfg_attr(
+    any(target_arch = "arm", windows),
+    ignore = "compilers write no CFI there that is loaded"
+)]
 fn every_row_of_the_images_of_this_process_is_evaluated_as_gimli_does() {
     let images = own_images();
     assert!(images.iter().any(|path| path.contains("libc.so")), "{images:?}");
@@ -162,7 +165,10 @@ fn every_row_of_the_images_of_this_process_is_evaluated_as_gimli_does() {
 }
 
 #[test]
-#[cfg_attr(target_arch = "arm", ignore = "compilers write no CFI there that is loaded")]
+#[cfg_attr(
+    any(target_arch = "arm", windows),
+    ignore = "compilers write no CFI there that is loaded"
+)]
 fn the_rules_of_a_range_of_a_loaded_image_are_those_of_its_file() {
     let path = std::env::current_exe().unwrap();
     let bytes = std::fs::read(path).unwrap();
