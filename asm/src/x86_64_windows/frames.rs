@@ -43,6 +43,10 @@ pub unsafe fn stack_moved(machine: &MachineHeader, goroutine: &GoroutineHeader) 
     let hi = goroutine.stack_hi.load(Relaxed);
     let mut system_sp = machine.system_sp.load(Relaxed);
     for _ in 0..=goroutine.callback_depth.load(Relaxed) {
+        if system_sp == 0 {
+            // The oldest callback is that of a thread that has called in by itself.
+            return;
+        }
         // SAFETY: a part on S begins with the record of its part on G. A callback's part on S,
         // where the next younger calls begin, has at its stack pointer where they began before.
         unsafe {

@@ -1,8 +1,9 @@
 // The word that names the machine of an OS thread, and the function that sets it.
 
 // The linker makes the thread-local storage of an image of these sections; _tls_index is the number
-// that the loader has given to it.
-    .section .tls$stackmark,"dw"
+// that the loader has given to it. It ends with .tls$ZZZ, in the order of bytes: a name in small
+// letters would come behind that.
+    .section .tls$STACKMARK,"dw"
     .p2align 3
     .globl stackmark_machine
 stackmark_machine:
