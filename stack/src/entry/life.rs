@@ -25,12 +25,13 @@ pub(crate) unsafe extern "C-unwind" fn goroutine_exit(
 /// `goroutine_entry` calls it with an exception that has left the managed function.
 ///
 /// # Safety
-/// Called by `goroutine_entry` alone.
+/// Called by `goroutine_entry`, or where an exception is to go on there. Nothing else has the
+/// exception.
 pub(crate) unsafe extern "C-unwind" fn goroutine_uncaught(
     exception: *mut c_void,
     _header: usize,
 ) -> usize {
-    // SAFETY: this function does not return, and `goroutine_entry` alone has caught the exception.
+    // SAFETY: this function does not return; the rest is our contract.
     let (caller, exception) = unsafe { (Caller::current(), NativeException::new(exception)) };
     caller.goroutine().exception_is_gone();
     caller.goroutine().will_not_return();

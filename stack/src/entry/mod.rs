@@ -4,6 +4,7 @@
 mod hit;
 mod life;
 mod poll;
+mod thrown;
 
 pub use poll::poll;
 
@@ -25,6 +26,7 @@ impl Runtime {
             on_hit: hit::on_hit as *const () as usize,
             on_leapfrog: hit::on_leapfrog as *const () as usize,
             on_watched: hit::on_watched as *const () as usize,
+            on_thrown: thrown::on_thrown as *const () as usize,
             goroutine_exit: life::goroutine_exit as *const () as usize,
             goroutine_uncaught: life::goroutine_uncaught as *const () as usize,
         };

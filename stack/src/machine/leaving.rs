@@ -11,6 +11,7 @@
 //! On a native stack one forced unwinding leaves all frames: see `leaving_on_thread`.
 
 use super::caller::Caller;
+use crate::os;
 use crate::protocol::Status;
 use crate::scan::{self, FrameAt, ScanError, Stubs};
 use crate::word::Word;
@@ -272,7 +273,8 @@ impl Caller<'_> {
             }
         };
         // Every walk begins in the frame of `call_system`, which has saved all of these registers.
-        let register = |number| trace.register(Register(number));
+        let further = os::further_registers(Registers { pc: start, sp, fp }, target);
+        let register = |number| trace.register(Register(number)).or_else(|| further(number));
         let continuation = Continuation::new(pc, target, values, register);
         continuation.map(|continuation| Way::Open { continuation, call }).ok_or_else(no_frame)
     }

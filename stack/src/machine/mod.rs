@@ -18,6 +18,7 @@ mod places;
 mod run;
 pub mod sample;
 mod thread;
+mod thrown;
 mod traceback;
 mod watch;
 

@@ -5,6 +5,7 @@
 //! cache must be a [fixed](RuleCache::fixed) one that no other thread uses meanwhile.
 
 use super::thread::ThreadRecord;
+use crate::os::InterruptedContext;
 use crate::scan::Stubs;
 use stackmark_asm::{self as asm, barrier, layout::GoroutineHeader};
 use stackmark_unwind::{CallFrame, Code, LiveMemory, RegisterSet, RuleCache, Unwinder, WalkError};
@@ -27,7 +28,7 @@ use std::sync::atomic::Ordering;
 pub unsafe fn trace_interrupted<B>(
     code: &Code,
     cache: &mut RuleCache,
-    interrupted: &libc::ucontext_t,
+    interrupted: &InterruptedContext,
     each: impl FnMut(CallFrame) -> ControlFlow<B>,
 ) -> Option<Result<Option<B>, WalkError>> {
     let (goroutine, machine) = ThreadRecord::interrupted()?;

@@ -110,6 +110,7 @@ impl ThreadRecord {
         header.on_hit.store(runtime.entry_points.on_hit, Ordering::Relaxed);
         header.on_leapfrog.store(runtime.entry_points.on_leapfrog, Ordering::Relaxed);
         header.on_watched.store(runtime.entry_points.on_watched, Ordering::Relaxed);
+        header.on_thrown.store(runtime.entry_points.on_thrown, Ordering::Relaxed);
         const {
             assert!(Vectors::Results as u8 == KEEPS_RESULTS);
             assert!(Vectors::Narrow as u8 == KEEPS_NARROW && Vectors::All as u8 == KEEPS_ALL);

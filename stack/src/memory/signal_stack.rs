@@ -31,9 +31,17 @@ fn wanted() -> usize {
 }
 
 impl SignalStack {
+    /// One for a thread that attaches later, if the system has such stacks.
+    ///
     /// # Errors
     /// [`StackError::OutOfMemory`].
-    pub(crate) fn new() -> Result<SignalStack, StackError> {
+    pub(crate) fn in_advance() -> Result<Option<SignalStack>, StackError> {
+        AlternateStack::ARE_USED.then(SignalStack::new).transpose()
+    }
+
+    /// # Errors
+    /// [`StackError::OutOfMemory`].
+    fn new() -> Result<SignalStack, StackError> {
         let bytes = wanted();
         let at = os::map(bytes, Mapping::Memory)
             .map_err(|error| StackError::out_of_memory(bytes, &error))?;
@@ -66,13 +74,17 @@ pub(crate) fn in_signal_handler() -> bool {
 }
 
 /// Gives this thread an alternate signal stack that is large enough: its own, or the one in `ours`,
-/// which is made if it is missing. Returns the stack's addresses.
+/// which is made if it is missing. Returns the stack's addresses: none where the system's handlers
+/// run on no stack of their own.
 ///
 /// # Errors
 /// [`NoSignalStack`].
 pub(crate) fn ensure_signal_stack(
     ours: &mut Option<SignalStack>,
 ) -> Result<Range<usize>, NoSignalStack> {
+    if !AlternateStack::ARE_USED {
+        return Ok(0..0);
+    }
     let now = AlternateStack::current();
     if now.is_in_use() {
         return Err(NoSignalStack::InHandler);
@@ -99,6 +111,8 @@ mod tests {
     use super::*;
 
     #[test]
+    // Handlers of exceptions run on the stack that is in use.
+    #[cfg(not(windows))]
     fn a_thread_gets_a_large_enough_alternate_stack_and_gives_it_up() {
         std::thread::spawn(|| {
             // The alternate stack that the standard library gives a thread is too small.

@@ -5,6 +5,7 @@ mod fences;
 mod forks;
 mod jumps;
 mod pages;
+mod records;
 mod signals;
 
 #[cfg(not(any(stackmark_loom, stackmark_tsan)))]
@@ -12,8 +13,10 @@ pub(crate) use fences::{fence_all_threads, prepare_fence_of_all_threads, visit_a
 pub(crate) use forks::word_that_a_fork_clears;
 pub(crate) use jumps::next_longjmp;
 pub(crate) use pages::{Mapping, give_pages_back, make_accessible, map, page_size, unmap};
+pub(crate) use records::{barrier_record, further_registers, prepare_barriers};
 pub(crate) use signals::{
-    AlternateStack, handle_faults, handlers_without_alternate_stack, interrupt, interrupted,
+    AlternateStack, InterruptedContext, handle_faults, handlers_without_alternate_stack, interrupt,
+    interrupted,
 };
 
 use std::ffi::{CStr, c_int, c_void};

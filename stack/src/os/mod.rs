@@ -3,9 +3,13 @@
 
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(windows)]
+mod windows;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
+#[cfg(windows)]
+pub(crate) use windows::*;
 
-#[cfg(not(target_os = "linux"))]
-compile_error!("stackmark-stack supports these systems: Linux");
+#[cfg(not(any(target_os = "linux", windows)))]
+compile_error!("stackmark-stack supports these systems: Linux, Windows");

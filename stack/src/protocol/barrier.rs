@@ -34,6 +34,9 @@ pub(crate) trait Slots {
     fn read(&self, depth: usize, signed: bool) -> usize;
     /// Replaces the word in the slot by this address, which is signed if the word is to be.
     fn write(&mut self, depth: usize, address: usize, signed: bool);
+    /// Tells the system's unwinder of a stub that the slot is about to hold, or holds since the
+    /// stack has moved. The table has its return address.
+    fn describe(&self, _table: &impl Table, _depth: usize, _stub: u32) {}
 }
 
 /// Saved return addresses and the words that stand for stubs.
@@ -176,8 +179,14 @@ impl BarrierList {
             slots.write(depth, table.hijacked_word(stub), signed);
         }
         table.save(stub, return_address);
+        slots.describe(table, depth, stub);
         slots.write(depth, table.hijacked_word(stub), signed);
         self.unhit.insert(at, barrier);
+    }
+
+    /// The stack has moved: the system's unwinder is told anew of each barrier.
+    pub(crate) fn describe(&self, slots: &impl Slots, table: &impl Table) {
+        self.unhit.iter().for_each(|b| slots.describe(table, b.depth, b.stub));
     }
 
     /// The goroutine returns through `stub` in the slot at `depth`. Puts the return address back

@@ -3,6 +3,7 @@
 use super::return_protection::{Detection, ReturnProtection, in_use};
 use crate::memory::{MAX_FRAME, first_stack, stack_guard};
 use crate::word::Word;
+use stackmark_asm as asm;
 use stackmark_unwind::CodeError;
 use std::time::Duration;
 
@@ -67,8 +68,8 @@ pub struct Config {
     /// that may be made before a poll has asked for room (contract C4): at least
     /// [`Config::LEAST_MAX_FRAME`], at most [`Config::LARGEST_MAX_FRAME`]. So many bytes of each
     /// stack stay free below its frames. By default [`MAX_FRAME`](crate::MAX_FRAME); a new
-    /// goroutine's stack has 2 KiB then, and 1 KiB where this is at most 384. Go's `StackSmall` has
-    /// the same purpose.
+    /// goroutine's stack has 2 KiB then, and 1 KiB where this is at most 384 and calls out keep few
+    /// registers (not on Windows). Go's `StackSmall` has the same purpose.
     pub max_frame: usize,
     /// A stack that outgrows this many bytes moves once more, into a reserved range, and
     /// grows in place from then on. Any value is valid: with 0 the first growth does so,
@@ -107,9 +108,11 @@ pub struct Config {
     pub poll_always: bool,
 }
 
+/// Whether the assembly's frames keep more than general registers.
+const KEEPS_MANY: bool = asm::CALL_BYTES > 256;
 // As the field's documentation says.
 const _: () = assert!(first_stack(stack_guard(MAX_FRAME)) == 2 << 10);
-const _: () = assert!(first_stack(stack_guard(384)) == 1 << 10);
+const _: () = assert!(first_stack(stack_guard(384)) == if KEEPS_MANY { 2 << 10 } else { 1 << 10 });
 const _: () = assert!(
     first_stack(stack_guard(Config::LARGEST_MAX_FRAME)) <= Config::LEAST_MAX_STACK,
     "a new stack is not above the maximum"

@@ -10,6 +10,8 @@ pub(crate) struct EntryPoints {
     pub(crate) on_leapfrog: usize,
     /// A native call comes back to managed code, and something that is watched is younger.
     pub(crate) on_watched: usize,
+    /// An exception has left native code, where exceptions do not cross stacks.
+    pub(crate) on_thrown: usize,
     /// A goroutine's entry function has returned.
     pub(crate) goroutine_exit: usize,
     /// An exception has left a goroutine's entry function.

@@ -30,6 +30,17 @@ unsafe extern "C-unwind" {
     fn _Unwind_DeleteException(exception: *mut c_void);
 }
 
+/// Throws an `_Unwind_Exception`, for the first time or again.
+///
+/// # Safety
+/// The exception is not in flight, or has been caught. It is no longer the caller's.
+pub(crate) unsafe extern "C-unwind" fn throw(exception: *mut c_void) -> ! {
+    // SAFETY: our contract. The call returns if there is no handler.
+    unsafe { _Unwind_RaiseException(exception) };
+    eprintln!("stackmark: an exception of native code finds no handler");
+    std::process::abort()
+}
+
 impl NativeException {
     /// Takes over an `_Unwind_Exception`.
     ///
@@ -60,11 +71,8 @@ impl NativeException {
             NativeException::Panic(payload) => std::panic::resume_unwind(payload),
             NativeException::Foreign(exception) => {
                 let exception = ManuallyDrop::new(exception).0;
-                // SAFETY: in flight again, and no longer ours. The call
-                // returns if there is no handler.
-                unsafe { _Unwind_RaiseException(exception) };
-                eprintln!("stackmark: an exception of native code finds no handler");
-                std::process::abort()
+                // SAFETY: no longer ours.
+                unsafe { throw(exception) }
             }
         }
     }

@@ -24,6 +24,7 @@ pub use config::{BarrierMode, Config, HijackCallbacks, ModeInForce, RuntimeError
 pub(crate) use cycle_state::Listed;
 pub use debug_info::{DebugInfo, ListedRuntime, stackmark_debug_info};
 pub(crate) use entry_points::EntryPoints;
+pub(crate) use exception::throw;
 pub use exception::{ForeignException, NativeException};
 pub use host::{Host, RootSink, Schedule};
 pub(crate) use machine_entry::MachineEntry;

@@ -214,10 +214,10 @@ impl Registry {
 
     /// Makes a spare machine and adds it to the machines.
     fn make_spare(&self) -> Result<SpareMachine, StackError> {
-        let signal_stack = SignalStack::new()?;
+        let signal_stack = SignalStack::in_advance()?;
         let entry = Arc::new(MachineEntry::new());
         let goroutine = self.record();
-        let signal_stack = Cell::new(Some(signal_stack));
+        let signal_stack = Cell::new(signal_stack);
         let spare = Spare { entry: entry.clone(), goroutine: Mutex::new(goroutine), signal_stack };
         let node = self.spare.make(spare).ok_or_else(|| StackError::OutOfMemory {
             bytes: size_of::<Node<Spare>>(),

@@ -3,9 +3,10 @@
 
 use super::roots::{Root, RootBuffer};
 use crate::goroutine::{Goroutine, registers};
-use crate::protocol::{FramePointer, Frames, Position, Refusal, Slots, StackAccess};
+use crate::os;
+use crate::protocol::{FramePointer, Frames, Position, Refusal, Slots, StackAccess, Table};
 use crate::runtime::{ImageTable, Runtime, stubs};
-use stackmark_asm::{self as asm, layout::EntryRecord};
+use stackmark_asm::{self as asm, barrier, layout::EntryRecord};
 use stackmark_unwind::{
     BarrierRefusal, Frame, FrameKind, LiveMemory, Registers, ReturnAddresses, Snapshot, WalkError,
     Walker,
@@ -78,6 +79,15 @@ impl Slots for LiveSlots {
         // Processors keep the order of such loads.
         // SAFETY: as above.
         unsafe { AtomicUsize::from_ptr(self.at(depth)) }.store(word, Ordering::Release);
+    }
+    #[inline]
+    fn describe(&self, table: &impl Table, depth: usize, stub: u32) {
+        if let Some(record) = os::barrier_record(&self.bounds, stub as usize) {
+            let (returns_to, sp) = (table.saved(stub), self.cfa(depth));
+            // SAFETY: the barrier's owner has stub and record. The record lies above every stack
+            // that it may be for, and stays.
+            unsafe { barrier::describe_barrier(stub as usize, returns_to, sp, record) };
+        }
     }
 }
 

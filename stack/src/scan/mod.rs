@@ -23,7 +23,7 @@ pub use moving::POISON;
 pub(crate) use moving::{GrowError, grow, move_elsewhere, release, shrink, with_memory_to_shrink};
 pub(crate) use pictures::picture;
 pub(crate) use returning::{
-    come_back, hit, leapfrog, leave_callback, leave_entry, leave_frames, watched,
+    come_back, hit, leapfrog, leave_all, leave_callback, leave_entry, leave_frames, watched,
 };
 pub use roots::RootSlot;
 pub(crate) use roots::{Root, To};

@@ -6,12 +6,12 @@
 //! barriers do not depend on the position, and are copied unchanged: but where a function signs its
 //! return address, the signature is for the frame's CFA, so the word is signed again.
 
-use super::live::{ScanError, next_frame, walker};
+use super::live::{LiveSlots, ScanError, next_frame, walker};
 use crate::goroutine::Goroutine;
 use crate::memory::{StackError, StackKind, StackMemory};
 use crate::os;
 use crate::protocol::StackScan;
-use crate::runtime::{Runtime, count, raise};
+use crate::runtime::{ImageTable, Runtime, count, raise};
 use stackmark_asm as asm;
 use stackmark_unwind::FrameKind;
 use std::sync::Arc;
@@ -150,6 +150,21 @@ unsafe fn copy_to(
     Ok(Copied { memory: new, used, fp })
 }
 
+/// Tells the system's unwinder where the goroutine's frames are now: through barriers, and, if the
+/// goroutine runs on this thread, from native code on.
+fn tell_unwinder(goroutine: &Goroutine, scan: &StackScan) {
+    // SAFETY: the goroutine stands still, and the slots are only named.
+    let slots = unsafe { LiveSlots::new(goroutine.bounds()) };
+    scan.barriers().describe(&slots, &ImageTable);
+    // SAFETY: null, or the machine of this thread.
+    if let Some(machine) = unsafe { asm::current().as_ref() }
+        && machine.goroutine.load(Ordering::Relaxed) == goroutine.address()
+    {
+        // SAFETY: the goroutine stands in the native code that calls us.
+        unsafe { asm::stack_moved(machine, &goroutine.header) };
+    }
+}
+
 /// Makes the copy the goroutine's stack. Returns the old one, which the caller
 /// [releases](release) when it has left the `scan_lock`, whose `scan` this is.
 ///
@@ -166,6 +181,7 @@ unsafe fn switch_to(
     sched.sp.store(memory.hi - used, Ordering::Relaxed);
     sched.fp.store(fp, Ordering::Relaxed);
     goroutine.publish_bounds(&memory);
+    tell_unwinder(goroutine, scan);
     count(&runtime.statistics.counters.moved, scan.barriers().unhit().len() as u64);
     let old = goroutine.memory.lock().replace(memory);
     old.expect("a goroutine that stands still has a stack")

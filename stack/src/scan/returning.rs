@@ -79,6 +79,13 @@ pub(crate) fn leave_callback(runtime: &Runtime, goroutine: &Goroutine, depth: us
     leave(runtime, goroutine, at, at, true);
 }
 
+/// The goroutine of this thread has left all managed frames without a return. Its oldest frame has
+/// its stack pointer at `depth`.
+pub(crate) fn leave_all(runtime: &Runtime, goroutine: &Goroutine, depth: usize) {
+    let at = Position { pc: asm::entry_pc(), depth, fp: FramePointer::Word(0) };
+    leave(runtime, goroutine, at, at, false);
+}
+
 /// The goroutine of this thread, on a native stack, has left entries to managed code without a
 /// return. It stands in native code that the managed frame of its anchor has called.
 pub(crate) fn leave_entry(runtime: &Runtime, goroutine: &Goroutine) {

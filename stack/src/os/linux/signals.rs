@@ -14,6 +14,9 @@ pub(crate) struct AlternateStack {
 }
 
 impl AlternateStack {
+    /// Whether handlers run on such stacks.
+    pub(crate) const ARE_USED: bool = true;
+
     /// An alternate stack in this memory.
     pub(crate) fn new(at: usize, bytes: usize) -> AlternateStack {
         AlternateStack { at, bytes, flags: 0 }
@@ -85,8 +88,11 @@ pub(crate) fn handlers_without_alternate_stack() -> impl Iterator<Item = c_int> 
 /// A signal handler. It gets the signal, its description, and the interrupted context.
 pub(crate) type Handler = unsafe extern "C" fn(i32, *mut c_void, *mut c_void);
 
+/// What a handler gets of the interrupted code.
+pub(crate) use libc::ucontext_t as InterruptedContext;
+
 /// The interrupted context, to which a handler's last argument points.
-pub(crate) fn interrupted(context: *mut c_void) -> *const libc::ucontext_t {
+pub(crate) fn interrupted(context: *mut c_void) -> *const InterruptedContext {
     context.cast()
 }
 
