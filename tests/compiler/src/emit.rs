@@ -19,6 +19,8 @@ pub(crate) struct Code {
     pub(crate) landing_pads: Vec<(u32, u32)>,
     /// Where calls of functions are to be patched.
     pub(crate) calls: Vec<(usize, FuncId)>,
+    /// See [`Encoder::unwind_info`].
+    pub(crate) unwind_info: Option<Vec<u8>>,
 }
 
 /// Where code is made.
@@ -51,7 +53,7 @@ pub(crate) fn emit(encoder: &dyn Encoder, name: &str, body: &Body) -> Code {
     let outgoing = body.blocks.iter().flat_map(|block| &block.ops);
     let outgoing = outgoing.map(|op| if let Op::Call { args, .. } = op { args.len() } else { 0 });
     let outgoing = outgoing.max().unwrap_or(0).saturating_sub(machine.arguments) as u32;
-    let values = outgoing * machine.word;
+    let values = machine.shadow + outgoing * machine.word;
     let mut at = values + live.count * machine.word;
     let (mut slots, mut mapped) = (vec![], vec![]);
     for slot in &body.slots {
@@ -145,7 +147,7 @@ impl Maker<'_> {
                 Reg::Argument(index)
             } else {
                 let above = (index - self.machine.arguments) as u32 * self.machine.word;
-                let at = self.machine.record + above;
+                let at = self.machine.record + self.machine.shadow + above;
                 self.encoder.load(&mut self.out, Reg::A, Reg::FramePointer, at);
                 Reg::A
             };
@@ -244,7 +246,7 @@ impl Maker<'_> {
         for (index, arg) in args.iter().enumerate() {
             if let Some(stacked) = index.checked_sub(registers) {
                 let from = self.read(Reg::A, *arg);
-                let at = stacked as u32 * self.machine.word;
+                let at = self.machine.shadow + stacked as u32 * self.machine.word;
                 self.encoder.store(&mut self.out, from, Reg::StackPointer, at);
             } else {
                 self.read_into(Reg::Argument(index), *arg);
@@ -282,7 +284,14 @@ impl Maker<'_> {
         cfi.retain(|(at, _)| (*at as usize) < bytes.len());
         let pad = |(at, block): &(u32, Block)| (*at, self.starts[block.0] as u32);
         let landing_pads = self.landing_pads.iter().map(pad).collect();
-        let frame = self.frame.bytes;
-        Code { bytes, cfi, frame, safepoints: self.safepoints, landing_pads, calls: self.calls }
+        Code {
+            bytes,
+            cfi,
+            frame: self.frame.bytes,
+            safepoints: self.safepoints,
+            landing_pads,
+            calls: self.calls,
+            unwind_info: self.encoder.unwind_info(&self.frame),
+        }
     }
 }

@@ -6,7 +6,9 @@ use gimli::write::{
 };
 use gimli::{Encoding, Format, LittleEndian};
 use stackmark_stack::MAX_FRAME;
-use stackmark_stack::unwind::{self, Code, Region, RegionId, Safepoint, Vectors};
+use stackmark_stack::unwind::{
+    self, Code, FunctionUnwindInfo, Region, RegionId, Safepoint, Vectors,
+};
 use std::collections::HashMap;
 
 use crate::emit::{self, emit};
@@ -192,6 +194,11 @@ impl Compiler {
                 len: code.bytes.len(),
                 ..unwind::Function::default()
             });
+            region.unwind_info.extend(code.unwind_info.clone().map(|bytes| FunctionUnwindInfo {
+                start,
+                len: code.bytes.len(),
+                bytes,
+            }));
             region.safepoints.extend(code.safepoints.iter().map(|(at, slots)| Safepoint {
                 return_address: start + *at as usize,
                 cfa_offset: code.frame,

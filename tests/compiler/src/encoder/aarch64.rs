@@ -20,6 +20,7 @@ static MACHINE: Machine = Machine {
     call_pushes: 0,
     record: 16,
     arguments: 4,
+    shadow: 0,
     saved: &GENERAL,
     vectors: &VECTORS,
     switch_keeps_goroutine: true,

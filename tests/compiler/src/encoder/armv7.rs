@@ -28,6 +28,7 @@ const fn machine(code_bit: usize) -> Machine {
         call_pushes: 0,
         record: 8,
         arguments: 4,
+        shadow: 0,
         saved: &GENERAL,
         vectors: &VECTORS,
         switch_keeps_goroutine: false,

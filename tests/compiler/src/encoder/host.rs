@@ -27,7 +27,7 @@ pub(crate) struct Options {
 pub(crate) fn host(options: Options) -> Box<dyn Encoder> {
     let asked = |option, variable| option || std::env::var_os(variable).is_some();
     match std::env::consts::ARCH {
-        "x86_64" => Box::new(Amd64),
+        "x86_64" => Box::new(Amd64 { windows: cfg!(windows) }),
         "x86" => Box::new(I686),
         "aarch64" => Box::new(Arm64 { signs: asked(options.signs, SIGNED) }),
         "arm" if asked(options.thumb, THUMB) => Box::new(Armv7 { state: State::Thumb }),
@@ -38,9 +38,10 @@ pub(crate) fn host(options: Options) -> Box<dyn Encoder> {
 
 /// An encoder for each architecture, and for what else changes what it makes.
 #[cfg(test)]
-pub(crate) fn every() -> [(&'static str, Box<dyn Encoder>); 6] {
+pub(crate) fn every() -> [(&'static str, Box<dyn Encoder>); 7] {
     [
-        ("amd64", Box::new(Amd64)),
+        ("amd64", Box::new(Amd64 { windows: false })),
+        ("amd64_windows", Box::new(Amd64 { windows: true })),
         ("i686", Box::new(I686)),
         ("arm64", Box::new(Arm64 { signs: false })),
         ("arm64_signs", Box::new(Arm64 { signs: true })),
@@ -75,13 +76,13 @@ pub(crate) fn code_is_written(_start: usize, _len: usize) {}
 /// The protection of pages whose code has a landing pad wherever a jump may go, beside the usual
 /// one, where the processor looks at it.
 #[cfg(target_arch = "aarch64")]
-pub(crate) fn guard() -> libc::c_int {
-    const PROT_BTI: libc::c_int = 0x10;
+pub(crate) fn guard() -> i32 {
+    const PROT_BTI: i32 = 0x10;
     if std::arch::is_aarch64_feature_detected!("bti") { PROT_BTI } else { 0 }
 }
 
 /// The protection of guarded pages, beside the usual one: this processor looks at none.
 #[cfg(not(target_arch = "aarch64"))]
-pub(crate) fn guard() -> libc::c_int {
+pub(crate) fn guard() -> i32 {
     0
 }

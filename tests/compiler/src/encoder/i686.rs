@@ -14,6 +14,7 @@ static MACHINE: Machine = Machine {
     call_pushes: 4,
     record: 8,
     arguments: 0,
+    shadow: 0,
     saved: &[Saved { dwarf: X86::EBX, number: 3 }, Saved { dwarf: X86::ESI, number: 6 }],
     vectors: &[],
     switch_keeps_goroutine: false,

@@ -88,6 +88,8 @@ pub(crate) struct Machine {
     pub(crate) record: u32,
     /// How many arguments are in registers.
     pub(crate) arguments: usize,
+    /// Bytes below the arguments on the stack that a caller leaves for its callee.
+    pub(crate) shadow: u32,
     /// The general registers that callees keep, without frame pointer and goroutine.
     pub(crate) saved: &'static [Saved],
     /// The vector registers that callees keep, of eight bytes.
@@ -199,6 +201,10 @@ pub(crate) trait Encoder: std::fmt::Debug {
     fn prologue(&self, out: &mut Emitted, frame: &Frame);
     /// Drops the frame and returns.
     fn epilogue(&self, out: &mut Emitted, frame: &Frame);
+    /// What Windows' unwinder reads of a function with this frame, where the code is for that.
+    fn unwind_info(&self, _frame: &Frame) -> Option<Vec<u8>> {
+        None
+    }
     /// `to = value`
     fn constant(&self, out: &mut Emitted, to: Reg, value: usize);
     /// `to = from`

@@ -49,7 +49,15 @@ pub(super) fn condition(test: Test) -> u8 {
 
 /// `sub` of an immediate: opcode, register and immediate, without a prefix.
 pub(super) fn subtract_immediate(out: &mut Emitted, from: u8, value: u32) {
-    let operand = registers(5, from);
+    immediate(out, registers(5, from), value);
+}
+
+/// The same of `add`.
+pub(super) fn add_immediate(out: &mut Emitted, to: u8, value: u32) {
+    immediate(out, registers(0, to), value);
+}
+
+fn immediate(out: &mut Emitted, operand: u8, value: u32) {
     match i8::try_from(value) {
         Ok(byte) => out.put(&[0x83, operand, byte as u8]),
         Err(_) => {

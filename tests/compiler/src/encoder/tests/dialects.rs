@@ -47,6 +47,15 @@ pub(super) const AMD64: Dialect = Dialect {
     call_at: "call",
 };
 
+pub(super) const AMD64_WINDOWS: Dialect = Dialect {
+    register: |reg| match reg {
+        Reg::Argument(index) => ["rcx", "rdx", "r8", "r9"][index],
+        Reg::Kept(index) => ["rbx", "r12", "r13", "r14", "rdi", "rsi"][index],
+        other => (AMD64.register)(other),
+    },
+    ..AMD64
+};
+
 pub(super) const I686: Dialect = Dialect {
     prefix: "i686-linux-gnu-",
     register: |reg| match reg {
@@ -191,6 +200,9 @@ fn x86(dialect: &Dialect, machine: &Machine, asked: &Asked) -> Option<String> {
             let saved =
                 dialect.saved(machine, &frame, |saved, at| format!("mov {saved}, [{fp} + {at}]\n"));
             let leave = match machine.word {
+                8 if machine.shadow > 0 => {
+                    format!("add {sp}, {}\npop {fp}", frame.bytes - machine.record)
+                }
                 8 => format!("mov {sp}, {fp}\npop {fp}"),
                 _ => "leave".into(),
             };

@@ -180,6 +180,7 @@ fn every_encoder_makes_what_an_assembler_makes() {
     for (name, encoder) in every() {
         let dialect = match name {
             "amd64" => &dialects::AMD64,
+            "amd64_windows" => &dialects::AMD64_WINDOWS,
             "i686" => &dialects::I686,
             "arm64" => &dialects::ARM64,
             "arm64_signs" => &dialects::ARM64_SIGNS,
