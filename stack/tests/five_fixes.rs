@@ -1,6 +1,10 @@
 //! Five faults that Go had with moving stacks and C, on compiled code: none is here. Each test runs
 //! in three ways: as usual, with a barrier in every frame, and with a move at every poll too.
 
+#[cfg(windows)]
+#[path = "calls/native.rs"]
+mod native;
+
 use compiler::{Compiled, Compiler, Embedder, INT, Ignoring, Start};
 use limits::Limits;
 use parking_lot::Mutex;
@@ -232,6 +236,77 @@ unsafe extern "C-unwind" fn nested(s: *const Setting, level: usize) -> usize {
     100 + level
 }
 
+/// The same, by a function of a library that fails as those of Windows do.
+#[cfg(windows)]
+mod by_library {
+    use super::*;
+    use crate::native::Library;
+    use stackmark_stack::LibCall;
+
+    /// How often it is nested.
+    const LEVELS: usize = 2;
+
+    type Back = unsafe extern "C-unwind" fn(*mut c_void) -> usize;
+    type CallsBack = unsafe extern "C-unwind" fn(Back, *mut c_void, usize, usize) -> usize;
+
+    struct Context<'a> {
+        s: &'a Setting,
+        calls_back: CallsBack,
+        level: usize,
+    }
+
+    impl Context<'_> {
+        /// Calls the library's function, which calls back: the stack grows, and, at a level above
+        /// 0, the same is called again.
+        fn call(&self, caller: Caller<'_>) -> LibCall {
+            let context = std::ptr::from_ref(self) as usize;
+            let arguments = [back as *const () as usize, context, 100, 333];
+            // SAFETY: it takes these arguments.
+            unsafe { caller.lib_call(self.calls_back as *const () as usize, &arguments) }
+        }
+    }
+
+    unsafe extern "C-unwind" fn back(context: *mut c_void) -> usize {
+        // SAFETY: the test passes its own.
+        let context = unsafe { &*(context as *const Context<'_>) };
+        let before = top();
+        let sum = context.s.call_back(DEPTH * (context.level + 1), &|caller, _| {
+            if context.level > 0 {
+                let inner = Context { level: context.level - 1, ..*context }.call(caller);
+                assert_eq!((inner.result, inner.error), (100, 333));
+            }
+            // SAFETY: it takes a word.
+            let call = unsafe { caller.lib_call(probe as *const () as usize, &[5]) };
+            assert_eq!(call.error, 5);
+            caller.foreign(|| context.s.scan());
+            0
+        });
+        assert!(context.level < LEVELS || top() != before, "the stack has moved");
+        sum
+    }
+
+    #[test]
+    fn libcall_survives_callback_of_a_library() {
+        let Some(library) = Library::load("last_error.c") else { return };
+        // SAFETY: the function's type in last_error.c.
+        let calls_back = unsafe {
+            std::mem::transmute::<*mut c_void, CallsBack>(library.function("calls_back"))
+        };
+        for config in configs() {
+            let s = Setting::new(config);
+            for _ in 0..GOROUTINES {
+                let [result, _] = s.run(&|caller, _| {
+                    let call = Context { s: &s, calls_back, level: LEVELS }.call(caller);
+                    assert_eq!(call.error, 333);
+                    call.result
+                });
+                assert_eq!(result, 100);
+            }
+            s.check_at_end();
+        }
+    }
+}
+
 fn call_nested(caller: Caller<'_>, s: &Setting, level: usize) -> (usize, i32) {
     let arguments = [std::ptr::from_ref(s) as usize, level];
     // SAFETY: it takes these arguments.
@@ -239,9 +314,19 @@ fn call_nested(caller: Caller<'_>, s: &Setting, level: usize) -> (usize, i32) {
     (call.result, call.error)
 }
 
+#[cfg(not(windows))]
 fn set_errno(error: i32) {
     // SAFETY: errno of this thread.
     unsafe { *libc::__errno_location() = error };
+}
+
+#[cfg(windows)]
+fn set_errno(error: i32) {
+    unsafe extern "system" {
+        fn SetLastError(error: u32);
+    }
+    // SAFETY: the last error of this thread.
+    unsafe { SetLastError(error as u32) };
 }
 
 /// The parameters of a system call were on the stack of the goroutine, and its results went there.
