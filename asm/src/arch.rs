@@ -34,9 +34,9 @@ compile_error!(
 );
 
 pub use target::{
-    BARRIER_PAGES, CALL_BYTES, CALLBACK_FRAME_BYTES, CXX_HEADER_BYTES, Continuation,
-    ENTRY_RECORD_AT, PREPARED_BYTES, STUBS_PER_PAGE, authenticate_return, jump_target,
-    limit_vectors, sign_return,
+    BARRIER_PAGES, CALL_BYTES, CALL_SYSTEM_BYTES, CALLBACK_FRAME_BYTES, CXX_HEADER_BYTES,
+    Continuation, ENTRY_RECORD_AT, PREPARED_BYTES, STUBS_PER_PAGE, authenticate_return,
+    jump_target, limit_vectors, sign_return,
 };
 pub(crate) use target::{
     HEADER_STUBS, HIJACKED_AT, STUB_BYTES, current, initialise, run, stack_pointer, unwinding,

@@ -52,8 +52,8 @@ mod switch;
 pub mod unwinding;
 
 pub use arch::{
-    CALL_BYTES, CALLBACK_FRAME_BYTES, CXX_HEADER_BYTES, Continuation, ENTRY_RECORD_AT,
-    PREPARED_BYTES, authenticate_return, jump_target, sign_return, stack_moved,
+    CALL_BYTES, CALL_SYSTEM_BYTES, CALLBACK_FRAME_BYTES, CXX_HEADER_BYTES, Continuation,
+    ENTRY_RECORD_AT, PREPARED_BYTES, authenticate_return, jump_target, sign_return, stack_moved,
 };
 pub use barrier::{BARRIER_PAGES, STUBS_PER_PAGE};
 pub use layout::{CaughtFn, ContinueFn, ManagedFn};

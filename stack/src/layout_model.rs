@@ -22,8 +22,8 @@ use std::sync::atomic::Ordering::Relaxed;
 const WORD: usize = size_of::<usize>();
 /// Bytes above the locals of a frame: the saved frame pointer and the return address.
 const RECORD: usize = 2 * WORD;
-/// The part of `call_system` at the young end. A new goroutine has 16 bytes more.
-const CALL_SYSTEM: usize = asm::PREPARED_BYTES - 16;
+/// The part of `call_system` at the young end. A new goroutine has more.
+const CALL_SYSTEM: usize = asm::CALL_SYSTEM_BYTES;
 /// The smallest invented reference. No stack lies there.
 const REFERENCE: usize = 0x10;
 /// The model stops growing here, so that a run stays short.

@@ -1,5 +1,7 @@
 //! A trace from a signal handler, of compiled code deep in a callback that native code made which
 //! compiled code called, equals gdb's frame by frame.
+// No gdb debugs a process of wine's.
+#![cfg(not(windows))]
 
 #[path = "../../unwind/tests/support/gdb.rs"]
 mod gdb;

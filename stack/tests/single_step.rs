@@ -7,6 +7,8 @@
 //! assembly libgcc's unwinder must, too.
 // Only these processors trap behind each instruction without a debugger.
 #![cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+// The trap would be an exception of Windows, whose handlers run on the goroutine's stack.
+#![cfg(not(windows))]
 
 use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};

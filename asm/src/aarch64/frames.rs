@@ -5,7 +5,7 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Bytes of `call_system`'s part.
-const CALL_SYSTEM_BYTES: usize = 160;
+pub const CALL_SYSTEM_BYTES: usize = 160;
 /// Where that part keeps x20.
 pub(super) const CALL_SYSTEM_X20: usize = 8;
 /// Where that part keeps the return address.

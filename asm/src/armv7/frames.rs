@@ -4,7 +4,7 @@ use crate::layout::EntryRecord;
 use core::mem::offset_of;
 
 /// Bytes of `call_system`'s part.
-const CALL_SYSTEM_BYTES: usize = 104;
+pub const CALL_SYSTEM_BYTES: usize = 104;
 /// Where that part keeps r4.
 pub(super) const CALL_SYSTEM_R4: usize = 4;
 /// Where that part keeps the frame pointer.

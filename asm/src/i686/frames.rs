@@ -5,7 +5,7 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Bytes of `call_system`'s part with its return address, which lies at its top.
-const CALL_SYSTEM_BYTES: usize = 20;
+pub const CALL_SYSTEM_BYTES: usize = 20;
 /// Where that part keeps esi.
 pub(super) const CALL_SYSTEM_ESI: usize = 4;
 /// Where that part keeps the return address.

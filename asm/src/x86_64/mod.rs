@@ -151,7 +151,9 @@ mod vectors;
 pub(crate) use continuation::LANDING_REGISTER;
 pub use continuation::{CXX_HEADER_BYTES, Continuation};
 pub(crate) use frames::leapfrogged_slot;
-pub use frames::{CALL_BYTES, CALLBACK_FRAME_BYTES, ENTRY_RECORD_AT, PREPARED_BYTES};
+pub use frames::{
+    CALL_BYTES, CALL_SYSTEM_BYTES, CALLBACK_FRAME_BYTES, ENTRY_RECORD_AT, PREPARED_BYTES,
+};
 pub use jumps::jump_target;
 pub(crate) use registers::{current, run, stack_pointer};
 pub use signing::{authenticate_return, sign_return};

@@ -6,7 +6,7 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Bytes of `call_system`'s part with its return address, which lies at its top.
-const CALL_SYSTEM_BYTES: usize = 240;
+pub const CALL_SYSTEM_BYTES: usize = 240;
 /// Where that part keeps r12.
 pub(super) const CALL_SYSTEM_R12: usize = CALL_SYSTEM_BYTES - 48;
 /// Where that part keeps the return address.

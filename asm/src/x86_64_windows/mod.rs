@@ -154,7 +154,10 @@ mod vectors;
 
 pub(crate) use continuation::LANDING_REGISTER;
 pub use continuation::{CXX_HEADER_BYTES, Continuation};
-pub use frames::{CALL_BYTES, CALLBACK_FRAME_BYTES, ENTRY_RECORD_AT, PREPARED_BYTES, stack_moved};
+pub use frames::{
+    CALL_BYTES, CALL_SYSTEM_BYTES, CALLBACK_FRAME_BYTES, ENTRY_RECORD_AT, PREPARED_BYTES,
+    stack_moved,
+};
 pub use jumps::jump_target;
 pub use records::{BarrierRecord, describe_barrier};
 pub(crate) use registers::{current, run, stack_pointer};

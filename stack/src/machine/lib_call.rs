@@ -16,6 +16,6 @@ pub struct LibCall {
     pub arguments: [usize; PARAMETERS],
     /// The result, after the function has returned.
     pub result: usize,
-    /// `errno` after the call. It is set to 0 before the call.
+    /// `errno` after the call; on Windows, what GetLastError gives. It is set to 0 before the call.
     pub error: i32,
 }

@@ -106,13 +106,12 @@ pub(crate) fn ensure_signal_stack(
     }
 }
 
-#[cfg(all(test, not(stackmark_loom)))]
+// Handlers of exceptions of Windows run on the stack that is in use.
+#[cfg(all(test, not(stackmark_loom), not(windows)))]
 mod tests {
     use super::*;
 
     #[test]
-    // Handlers of exceptions run on the stack that is in use.
-    #[cfg(not(windows))]
     fn a_thread_gets_a_large_enough_alternate_stack_and_gives_it_up() {
         std::thread::spawn(|| {
             // The alternate stack that the standard library gives a thread is too small.

@@ -205,6 +205,34 @@ fn go_8696_a_callback_grows_the_stack_under_a_call_out() {
     }
 }
 
+/// Functions of the system: one that gives the process's number, one that fails and how.
+#[cfg(not(windows))]
+mod system {
+    pub(super) const PROCESS: *const () = libc::getpid as *const ();
+    pub(super) const CLOSE: *const () = libc::close as *const ();
+    pub(super) const CLOSE_FAILS: (i32, i32) = (-1, libc::EBADF);
+
+    pub(super) fn set_error(error: usize) {
+        // SAFETY: errno of this thread.
+        unsafe { *libc::__errno_location() = error as i32 };
+    }
+}
+
+#[cfg(windows)]
+mod system {
+    use windows_sys::Win32::Foundation::{CloseHandle, ERROR_INVALID_HANDLE, SetLastError};
+    use windows_sys::Win32::System::Threading::GetCurrentProcessId;
+
+    pub(super) const PROCESS: *const () = GetCurrentProcessId as *const ();
+    pub(super) const CLOSE: *const () = CloseHandle as *const ();
+    pub(super) const CLOSE_FAILS: (i32, i32) = (0, ERROR_INVALID_HANDLE as i32);
+
+    pub(super) fn set_error(error: usize) {
+        // SAFETY: the last error of this thread.
+        unsafe { SetLastError(error as u32) };
+    }
+}
+
 /// A "system call" that calls back, and then sets its result and errno.
 unsafe extern "C-unwind" fn calls_back(
     s: *mut c_void,
@@ -218,14 +246,14 @@ unsafe extern "C-unwind" fn calls_back(
         // SAFETY: used here alone.
         let caller = unsafe { Caller::current() };
         let inner = match level {
-            // SAFETY: getpid takes nothing; read fails on a descriptor that is not open.
+            // SAFETY: the first takes nothing; the second fails on what is not open.
             0 => unsafe {
                 assert_eq!(
-                    caller.lib_call(libc::getpid as *const () as usize, &[]).result,
+                    caller.lib_call(system::PROCESS as usize, &[]).result,
                     std::process::id() as usize
                 );
-                let failed = caller.lib_call(libc::close as *const () as usize, &[usize::MAX]);
-                assert_eq!((failed.result as i32, failed.error), (-1, libc::EBADF));
+                let failed = caller.lib_call(system::CLOSE as usize, &[usize::MAX - 1]);
+                assert_eq!((failed.result as i32, failed.error), system::CLOSE_FAILS);
                 failed.result
             },
             // SAFETY: it takes these arguments.
@@ -233,8 +261,7 @@ unsafe extern "C-unwind" fn calls_back(
         };
         std::hint::black_box(inner)
     });
-    // SAFETY: errno of this thread.
-    unsafe { *libc::__errno_location() = error as i32 };
+    system::set_error(error);
     result
 }
 
@@ -284,7 +311,7 @@ fn go_8771_results_are_written_to_where_the_stack_is_after_a_callback() {
             let top = || unsafe { stackmark_stack::asm::stackmark_stack_top() };
             // Some word of the goroutine's stack: the return address of the frame that called out.
             let stands = || header(caller.goroutine()).sched.sp.load(Relaxed);
-            let above = stackmark_stack::asm::PREPARED_BYTES - 16 - size_of::<usize>();
+            let above = stackmark_stack::asm::CALL_SYSTEM_BYTES - size_of::<usize>();
             let address = stands() + above;
             let before = top();
             caller.foreign(|| s.call_back(2000, &|_| 1));

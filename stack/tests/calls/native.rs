@@ -12,7 +12,8 @@ mod compiled {
     pub(crate) struct Library(*mut libc::c_void);
 
     impl Library {
-        /// Compiles `tests/calls/NAME`; `None`, said on standard error, if there is no compiler for it.
+        /// Compiles `tests/calls/NAME`; `None`, said on standard output, if there is no compiler
+        /// for it.
         pub(crate) fn load(name: &str) -> Option<Library> {
             // Tests run side by side, and each source is compiled once.
             static LOADED: Mutex<BTreeMap<String, Option<usize>>> = Mutex::new(BTreeMap::new());

@@ -7,7 +7,9 @@ use compiler::MANY_THREADS;
 use parking_lot::{Condvar, Mutex};
 use stackmark_stack::{CallInError, Caller, Goroutine, Host, Machine, Status, Word, die_of_panic};
 use std::ffi::{c_int, c_void};
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::Relaxed};
+#[cfg(not(windows))]
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 type Callback = unsafe extern "C-unwind" fn(*mut c_void) -> usize;
 
@@ -15,9 +17,12 @@ type Callback = unsafe extern "C-unwind" fn(*mut c_void) -> usize;
 struct Threads {
     on_threads: unsafe extern "C-unwind" fn(c_int, Callback, *mut c_void) -> usize,
     end_thread: Callback,
+    #[cfg(not(windows))]
     wait_for_ever: Callback,
+    #[cfg(not(windows))]
     cancel_when: unsafe extern "C-unwind" fn(Callback, *mut c_void, *const c_int) -> c_int,
     from_depth: unsafe extern "C-unwind" fn(c_int, Callback, *mut c_void) -> usize,
+    #[cfg(not(windows))]
     in_signal_handler: unsafe extern "C-unwind" fn(Callback, *mut c_void) -> usize,
     call_at_the_end: unsafe extern "C-unwind" fn(Callback, *mut c_void),
     mark_for_the_end: Callback,
@@ -28,9 +33,9 @@ struct Threads {
 fn threads() -> Option<Threads> {
     let library = Library::load("threads.c")?;
     macro_rules! functions {
-        ($($name:ident)*) => {
+        ($($(#[$only:meta])* $name:ident)*) => {
             Threads {
-                $($name: {
+                $($(#[$only])* $name: {
                     let function = library.function(stringify!($name));
                     // SAFETY: the function's type in threads.c.
                     unsafe { std::mem::transmute::<*mut c_void, _>(function) }
@@ -39,8 +44,10 @@ fn threads() -> Option<Threads> {
         };
     }
     Some(functions! {
-        on_threads end_thread wait_for_ever cancel_when from_depth in_signal_handler
-        call_at_the_end mark_for_the_end called_at_the_end
+        on_threads end_thread from_depth call_at_the_end mark_for_the_end called_at_the_end
+        #[cfg(not(windows))] wait_for_ever
+        #[cfg(not(windows))] cancel_when
+        #[cfg(not(windows))] in_signal_handler
     })
 }
 
@@ -214,6 +221,8 @@ fn a_thread_that_exits_in_a_call_out_ends_its_goroutine() {
     }
 }
 
+// Threads are not cancelled on Windows.
+#[cfg(not(windows))]
 #[test]
 #[cfg_attr(
     stackmark_tsan,
@@ -263,6 +272,8 @@ fn another_keys_destructor_calls_in_when_the_thread_ends() {
     s.check_at_end();
 }
 
+// Windows has no signals, and handlers of exceptions run on the stack that is in use.
+#[cfg(not(windows))]
 #[test]
 #[cfg_attr(
     stackmark_tsan,

@@ -6,7 +6,8 @@ use stackmark_stack::LeaveToError;
 use std::sync::OnceLock;
 
 // Sanitizers have a `longjmp` of their own, by which they learn of frames that are left.
-#[cfg(not(any(stackmark_asan, stackmark_tsan)))]
+// No program there comes before the C library.
+#[cfg(not(any(stackmark_asan, stackmark_tsan, windows)))]
 stackmark_stack::interpose_longjmp!();
 
 /// Where a jump goes: see `jumps.c`. The buffers differ between architectures; this is enough.

@@ -2,7 +2,11 @@
 //! goroutines with stacks of their own: results, frames and roots are the same.
 
 mod ambiguous;
+// No gdb debugs a process of wine's.
+#[cfg(not(windows))]
 mod debugger;
+// No destructors run there that come behind those of thread-locals.
+#[cfg(not(windows))]
 mod ending;
 mod entering;
 mod jumps;
@@ -14,7 +18,7 @@ mod programs;
 use compiler::{Compiled, Compiler, Embedder, INT, KEPT, RunsOn, Start, THREAD_STACK, rec_result};
 use parking_lot::Mutex;
 use stackmark_stack::asm::{ManagedFn, layout::GoroutineHeader};
-use stackmark_stack::unwind::{Code, FrameKind, RuleCache, WalkError};
+use stackmark_stack::unwind::{CallFrame, Code, FrameKind, RuleCache, WalkError};
 use stackmark_stack::{
     AttachError, BarrierMode, Caller, Config, CycleDriver, DetachError, FrameAt, Goroutine, Left,
     Machine, NextCycle, RootSink, Runtime, ScanScope, Status, Word, full_backtrace, sample,
@@ -27,6 +31,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::thread;
+#[cfg(windows)]
+use windows_sys::Win32::Foundation::{CloseHandle, WAIT_OBJECT_0};
+#[cfg(windows)]
+use windows_sys::Win32::System::Diagnostics::Debug::{
+    AddVectoredExceptionHandler, EXCEPTION_CONTINUE_EXECUTION, EXCEPTION_CONTINUE_SEARCH,
+    EXCEPTION_POINTERS, RaiseException, RemoveVectoredExceptionHandler,
+};
+#[cfg(windows)]
+use windows_sys::Win32::System::Threading::{
+    CreateThread, ExitThread, INFINITE, LPTHREAD_START_ROUTINE, WaitForSingleObject,
+};
 
 /// The pool of stubs is the process's. Tests that count on many of them take it for themselves, and
 /// so do those that use it up.
@@ -597,28 +612,66 @@ fn cycles_of_another_thread_find_every_root_while_threads_alternate() {
 /// What the handler of [`sampled`] traces with, and the frames that it has found.
 static SAMPLE: Mutex<Option<(Arc<Code>, Vec<usize>)>> = Mutex::new(None);
 
+#[cfg(not(windows))]
 extern "C" fn on_signal(
     _signal: i32,
     _info: *mut libc::siginfo_t,
     interrupted: *mut libc::ucontext_t,
 ) {
-    // The signal comes where this thread has no lock.
+    trace(|code, cache, each| {
+        // SAFETY: the handler of a signal that this thread has sent to itself.
+        unsafe { sample::trace_interrupted(code, cache, &*interrupted, each) }
+    });
+}
+
+/// The handler of exceptions: of one that this thread has raised.
+#[cfg(windows)]
+extern "system" fn on_exception(exception: *mut EXCEPTION_POINTERS) -> i32 {
+    // SAFETY: the system's record.
+    let EXCEPTION_POINTERS { ExceptionRecord: record, ContextRecord: interrupted } =
+        unsafe { *exception };
+    // SAFETY: as above.
+    if unsafe { (*record).ExceptionCode } != RAISED {
+        return EXCEPTION_CONTINUE_SEARCH;
+    }
+    trace(|code, cache, each| {
+        // SAFETY: the handler of an exception of this thread.
+        unsafe { sample::trace_interrupted(code, cache, &*interrupted, each) }
+    });
+    EXCEPTION_CONTINUE_EXECUTION
+}
+
+type Each<'a> = &'a mut dyn FnMut(CallFrame) -> ControlFlow<()>;
+type Traced = Option<Result<Option<()>, WalkError>>;
+
+/// Traces from a handler.
+fn trace(by: impl FnOnce(&Code, &mut RuleCache, Each<'_>) -> Traced) {
+    // It comes where this thread has no lock.
     let mut sample = SAMPLE.lock();
     let (code, pcs) = sample.as_mut().expect("asked for");
     let mut cache = RuleCache::fixed(256);
-    // SAFETY: the handler of a signal that this thread has sent to itself.
-    let walked = unsafe {
-        sample::trace_interrupted(code, &mut cache, &*interrupted, |frame| {
-            pcs.push(frame.lookup_pc());
-            ControlFlow::<()>::Continue(())
-        })
-    };
+    let walked = by(code, &mut cache, &mut |frame| {
+        pcs.push(frame.lookup_pc());
+        ControlFlow::Continue(())
+    });
     assert_eq!(walked, Some(Ok(None)));
 }
+
+/// The code of an exception that means nothing.
+#[cfg(windows)]
+const RAISED: i32 = 0x2053_4d4b;
 
 /// The frames of this thread as the library's unwinder finds them from a signal handler.
 fn sampled(code: &Arc<Code>) -> Vec<usize> {
     *SAMPLE.lock() = Some((code.clone(), Vec::new()));
+    #[cfg(windows)]
+    // SAFETY: the handler does what may be done where the exception is raised.
+    unsafe {
+        let handler = AddVectoredExceptionHandler(1, Some(on_exception));
+        RaiseException(RAISED as u32, 0, 0, std::ptr::null());
+        assert_ne!(RemoveVectoredExceptionHandler(handler), 0);
+    }
+    #[cfg(not(windows))]
     // SAFETY: the handler does what may be done where the signal is raised.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
@@ -703,12 +756,64 @@ fn tracebacks_and_samples_find_the_same_frames_with_barriers_and_without() {
     setting.check_at_end();
 }
 
-#[test]
-fn a_thread_that_ends_in_a_foreign_call_leaves_nothing_behind() {
+/// What a thread does that may end by unwinding.
+type Begin = extern "C-unwind" fn(*mut c_void) -> *mut c_void;
+
+/// Runs `begin(argument)` on a thread of the system, until that ends.
+///
+/// # Safety
+/// The function takes the argument.
+#[cfg(not(windows))]
+unsafe fn run_thread(begin: Begin, argument: *mut c_void) {
+    // SAFETY: our contract. The declaration does not know that a thread may end by unwinding.
+    unsafe {
+        let begin = std::mem::transmute::<Begin, extern "C" fn(*mut c_void) -> *mut c_void>(begin);
+        let mut id = std::mem::zeroed();
+        assert_eq!(libc::pthread_create(&mut id, std::ptr::null(), begin, argument), 0);
+        assert_eq!(libc::pthread_join(id, std::ptr::null_mut()), 0);
+    }
+}
+
+/// Ends the calling thread.
+///
+/// # Safety
+/// No frame of the thread is needed any more.
+#[cfg(not(windows))]
+unsafe fn end_thread() -> ! {
     unsafe extern "C-unwind" {
         fn pthread_exit(value: *mut c_void) -> !;
     }
-    type Begin = extern "C" fn(*mut c_void) -> *mut c_void;
+    // SAFETY: our contract.
+    unsafe { pthread_exit(std::ptr::null_mut()) }
+}
+
+/// Runs `begin(argument)` on a thread of the system, until that ends.
+///
+/// # Safety
+/// The function takes the argument.
+#[cfg(windows)]
+unsafe fn run_thread(begin: Begin, argument: *mut c_void) {
+    // SAFETY: our contract. The convention is the system's; its result is not looked at.
+    unsafe {
+        let begin = std::mem::transmute::<Begin, LPTHREAD_START_ROUTINE>(begin);
+        let thread = CreateThread(std::ptr::null(), 0, begin, argument, 0, std::ptr::null_mut());
+        assert_eq!(WaitForSingleObject(thread, INFINITE), WAIT_OBJECT_0);
+        CloseHandle(thread);
+    }
+}
+
+/// Ends the calling thread. Nothing is unwound.
+///
+/// # Safety
+/// No frame of the thread is needed any more.
+#[cfg(windows)]
+unsafe fn end_thread() -> ! {
+    // SAFETY: our contract.
+    unsafe { ExitThread(0) }
+}
+
+#[test]
+fn a_thread_that_ends_in_a_foreign_call_leaves_nothing_behind() {
     extern "C-unwind" fn thread(setting: *mut c_void) -> *mut c_void {
         // SAFETY: the test waits for the thread.
         let setting = unsafe { &*setting.cast::<Setting>() };
@@ -717,7 +822,7 @@ fn a_thread_that_ends_in_a_foreign_call_leaves_nothing_behind() {
             caller().foreign(|| {
                 setting.scan();
                 // SAFETY: no frame of this thread is needed any more.
-                unsafe { pthread_exit(std::ptr::null_mut()) }
+                unsafe { end_thread() }
             })
         };
         let enters = || caller().foreign(|| setting.call(Stack::Threads, 5, &ends));
@@ -726,14 +831,8 @@ fn a_thread_that_ends_in_a_foreign_call_leaves_nothing_behind() {
     }
     for config in configs() {
         let setting = Setting::new(config);
-        // SAFETY: the declaration does not know that a thread may end by unwinding.
-        unsafe {
-            let begin = std::mem::transmute::<*const (), Begin>(thread as *const ());
-            let argument = (&raw const setting).cast_mut().cast();
-            let mut id = std::mem::zeroed();
-            assert_eq!(libc::pthread_create(&mut id, std::ptr::null(), begin, argument), 0);
-            assert_eq!(libc::pthread_join(id, std::ptr::null_mut()), 0);
-        }
+        // SAFETY: the argument is what the function takes.
+        unsafe { run_thread(thread, (&raw const setting).cast_mut().cast()) };
         setting.check_at_end();
     }
 }
@@ -744,14 +843,10 @@ fn a_thread_that_ends_with_managed_frames_leaves_a_record_that_a_goroutine_can_u
         unsafe extern "C-unwind" fn(*mut c_void) -> usize,
         *mut c_void,
     ) -> usize;
-    unsafe extern "C-unwind" {
-        fn pthread_exit(value: *mut c_void) -> !;
-    }
     unsafe extern "C-unwind" fn exit(_argument: *mut c_void) -> usize {
         // SAFETY: no frame of this thread is needed any more.
-        unsafe { pthread_exit(std::ptr::null_mut()) }
+        unsafe { end_thread() }
     }
-    type Begin = extern "C" fn(*mut c_void) -> *mut c_void;
     extern "C-unwind" fn thread(ending: *mut c_void) -> *mut c_void {
         // SAFETY: the test waits for the thread.
         let (setting, calls, foreign, record) =
@@ -776,14 +871,8 @@ fn a_thread_that_ends_with_managed_frames_leaves_a_record_that_a_goroutine_can_u
     for foreign in [false, true] {
         for config in configs() {
             let ending = (Setting::new(config), calls, foreign, AtomicUsize::new(0));
-            // SAFETY: the declaration does not know that a thread may end by unwinding.
-            unsafe {
-                let begin = std::mem::transmute::<*const (), Begin>(thread as *const ());
-                let argument = (&raw const ending).cast_mut().cast();
-                let mut id = std::mem::zeroed();
-                assert_eq!(libc::pthread_create(&mut id, std::ptr::null(), begin, argument), 0);
-                assert_eq!(libc::pthread_join(id, std::ptr::null_mut()), 0);
-            }
+            // SAFETY: the argument is what the function takes.
+            unsafe { run_thread(thread, (&raw const ending).cast_mut().cast()) };
             let setting = &ending.0;
             setting.check_at_end();
             let result = setting.run(5, &|| {
@@ -919,6 +1008,7 @@ fn a_thread_is_attached_once() {
 
 #[test]
 fn a_stack_too_small_for_managed_code_is_refused() {
+    #[cfg(not(windows))]
     if libc::PTHREAD_STACK_MIN >= 128 << 10 {
         println!("skipped: this system gives no thread so small a stack");
         return;

@@ -100,7 +100,7 @@ impl Program<'_> {
         self.calls.set(self.calls.get() - 1);
         if self.ends == Some(self.calls.get()) {
             // SAFETY: the test's thread may end anywhere.
-            unsafe { pthread_exit(std::ptr::null_mut()) }
+            unsafe { end_thread() }
         }
         let pads = self.pads.get();
         self.pads.set(pads + 1);
@@ -194,13 +194,8 @@ fn programs_that_leave_frames_in_every_way_see_the_same_roots_on_either_kind_of_
     assert!(left.iter().all(|count| *count > 50), "{left:?}");
 }
 
-unsafe extern "C-unwind" {
-    fn pthread_exit(value: *mut c_void) -> !;
-}
-
 /// Runs a program of so many calls on a thread that ends when `ends` of them are left.
 fn end_with_thread(setting: &Setting, seed: u64, calls: usize, ends: usize) {
-    type Begin = extern "C" fn(*mut c_void) -> *mut c_void;
     struct Ending<'s> {
         setting: &'s Setting,
         seed: u64,
@@ -218,14 +213,8 @@ fn end_with_thread(setting: &Setting, seed: u64, calls: usize, ends: usize) {
         std::ptr::null_mut()
     }
     let ending = Ending { setting, seed, calls, ends };
-    // SAFETY: the declaration does not know that a thread may end by unwinding.
-    unsafe {
-        let begin = std::mem::transmute::<*const (), Begin>(thread as *const ());
-        let argument = (&raw const ending).cast_mut().cast();
-        let mut id = std::mem::zeroed();
-        assert_eq!(libc::pthread_create(&mut id, std::ptr::null(), begin, argument), 0);
-        assert_eq!(libc::pthread_join(id, std::ptr::null_mut()), 0);
-    }
+    // SAFETY: the argument is what the function takes.
+    unsafe { run_thread(thread, (&raw const ending).cast_mut().cast()) };
 }
 
 #[test]

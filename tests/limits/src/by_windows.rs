@@ -1,4 +1,4 @@
-//! Processes on Windows. What their threads do is not to be seen: time on a processor alone counts as
+//! Processes on Windows. What their threads do is not to be seen: only time on a processor is
 //! progress.
 
 use super::Doing;

@@ -114,9 +114,11 @@ pub fn this_program() -> Command {
 }
 
 /// A program that was built as the test was: under an emulator if the test runs under one.
-/// `STACKMARK_TEST_EMULATOR` has the emulator's command.
+/// `STACKMARK_TEST_EMULATOR` has the emulator's command; a program of Windows needs none to run
+/// others.
 pub fn program(path: impl AsRef<OsStr>) -> Command {
     let emulator = std::env::var("STACKMARK_TEST_EMULATOR").unwrap_or_default();
+    let emulator = if cfg!(windows) { "" } else { &*emulator };
     let mut words = emulator.split_whitespace();
     match words.next() {
         None => Command::new(path),

@@ -1,5 +1,4 @@
-//! What the system's unwinder is told of barriers: nothing. It finds what it needs by itself, and so
-//! do walks.
+//! What the system's unwinder is told of barriers, and asked: nothing.
 
 use stackmark_asm::barrier::BarrierRecord;
 use stackmark_unwind::Registers;

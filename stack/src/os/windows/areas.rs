@@ -7,8 +7,8 @@
 //! the stub. A record is written when its barrier is placed and when the stack moves, by the holder
 //! of the slot.
 
-use super::records::RECORDS;
 use parking_lot::Mutex;
+use stackmark_asm::barrier::{BarrierRecord, TABLE_WORDS};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -17,6 +17,8 @@ use windows_sys::Win32::System::Memory::{
     MEM_COMMIT, MEM_RELEASE, MEM_RESERVE, PAGE_NOACCESS, PAGE_READWRITE, VirtualAlloc, VirtualFree,
 };
 
+/// Bytes of a record for each stub, used or not.
+pub(super) const RECORDS: usize = TABLE_WORDS * size_of::<BarrierRecord>();
 /// Bytes of an area.
 const AREA: usize = 1 << 32;
 /// The first one that is tried: programs and their libraries mostly lie lower, or much higher.

@@ -1,7 +1,7 @@
 //! Exceptions of the processor, where other systems have signals. Their handlers run on the stack
 //! that is in use: there are no others.
 
-use super::thread_stack;
+use super::threads::thread_stack;
 use std::ffi::c_void;
 use std::io;
 use std::sync::OnceLock;

@@ -1,8 +1,8 @@
 //! Where the records of barriers lie, which the system's unwinder reads.
 
-use super::areas;
+use super::areas::{self, RECORDS};
 use parking_lot::Mutex;
-use stackmark_asm::barrier::{BarrierRecord, TABLE_WORDS};
+use stackmark_asm::barrier::BarrierRecord;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,8 +12,6 @@ use windows_sys::Win32::System::Memory::{
     VirtualQuery,
 };
 
-/// Bytes of a record for each stub, used or not.
-pub(super) const RECORDS: usize = TABLE_WORDS * size_of::<BarrierRecord>();
 /// The system hands out addresses in multiples of it.
 const GRANULARITY: usize = 1 << 16;
 /// How far above a stack a record may lie.
