@@ -1,5 +1,7 @@
 //! Compares backtraces of real processes with gdb's, frame by frame: of C++ that throws through
 //! five libraries, and of Rust in a signal handler.
+// It is about signals and libraries of ELF systems. tests/windows.rs has the like of it.
+#![cfg(not(windows))]
 
 #[path = "support/gdb.rs"]
 mod gdb;

@@ -2,6 +2,8 @@
 //! another thread.
 //!
 //! It has a file of its own, because the timer is for the whole process.
+// Windows has no signals: tests/windows.rs stops threads.
+#![cfg(not(windows))]
 mod support;
 
 use std::ffi::c_void;

@@ -1,5 +1,7 @@
 //! What profilers need beside walks: a hook for frames without a rule, the bounds of stacks, caches
 //! for handlers, the ends of coroutines.
+// Windows has no signals: tests/windows.rs stops threads.
+#![cfg(not(windows))]
 
 #[path = "support/arch.rs"]
 mod arch;

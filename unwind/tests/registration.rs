@@ -394,6 +394,12 @@ fn native_rules_come_from_the_image_that_holds_the_code() {
     code.register_native(start..start + 8, FrameKind::SystemCall, NativeRule::FromImage).unwrap();
     assert_eq!(code.snapshot().kind(start), Some(FrameKind::SystemCall));
     // The headers of an image hold no code.
+    // SAFETY: asks where the program lies.
+    #[cfg(windows)]
+    let image_start = unsafe {
+        windows_sys::Win32::System::LibraryLoader::GetModuleHandleW(std::ptr::null()) as usize
+    };
+    #[cfg(not(windows))]
     let image_start = {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let end = maps.find('-').unwrap();

@@ -1,4 +1,6 @@
 //! Traces of this process, compared with the system's unwinder frame by frame.
+// It is about the CFI of the process. tests/windows.rs has the like of it.
+#![cfg(not(windows))]
 
 mod support;
 #[path = "support/this_thread.rs"]
