@@ -1,11 +1,15 @@
-//! Shows what an ELF file's CFI becomes: `inspect [--check] [--pc ADDR] [--table] FILE...`
+//! Shows what an ELF file's CFI becomes, or the UNWIND_INFO of a file in Microsoft's format:
+//! `inspect [--check] [--pc ADDR] [--table] FILE...`
 //!
 //! Without options it prints a summary of each file: functions, rules by form, bytes of CFI and of
 //! compiled tables, LLVM safepoints, code that no CFI covers. `--table` lists all functions. `--pc`
 //! prints the rule for an address of the file. `--check` evaluates every row as gimli does, and
 //! exits with 1 if any differs, or if there is none. Rows that gimli refuses and libgcc takes are
-//! evaluated as libgcc does. An object file is laid out from 0x1000 on.
+//! evaluated as libgcc does. An object file is laid out from 0x1000 on. UNWIND_INFO is compared at
+//! each instruction with what `RtlVirtualUnwind` would do there; rows are those that it becomes.
 
+#[path = "../tests/support/pe_reference.rs"]
+mod pe_reference;
 #[path = "../tests/support/reference.rs"]
 mod reference;
 
@@ -21,6 +25,7 @@ use gimli::{
 use object::{
     Object, ObjectKind, ObjectSection, ObjectSymbol, ObjectSymbolTable, RelocationTarget,
 };
+use pe_reference::Reference;
 use reference::{Outcome, State};
 use stackmark_unwind::stack_map::{StackMaps, llvm};
 use stackmark_unwind::{Image, Memory, Recovered, RegisterSet, UnwindRule};
@@ -108,7 +113,11 @@ fn inspect(path: &Path, options: &Options) -> Result<usize, Failure> {
         print_table(&file, &image, &functions)?;
     }
     let mut rows = Census::default();
-    let differences = census([&image, &single], options.check, &mut rows)?;
+    let is_elf = file.format() == object::BinaryFormat::Elf;
+    let differences = match is_elf {
+        true => census([&image, &single], options.check, &mut rows)?,
+        false => census_of_functions([&image, &single], &bytes, options.check, &mut rows)?,
+    };
     if options.check && rows.rows == 0 {
         return Err("no CFI was found, so there is nothing to check".into());
     }
@@ -274,6 +283,40 @@ fn census(
         };
         covered.append(&mut own);
         covered.sort_by_key(|range| range.start);
+    }
+    Ok(differences)
+}
+
+/// The same for an image with UNWIND_INFO.
+fn census_of_functions(
+    [image, single]: [&Image; 2],
+    bytes: &[u8],
+    check: bool,
+    census: &mut Census,
+) -> Result<usize, Failure> {
+    let reference = Reference::read(bytes)?;
+    let mut differences = 0;
+    for function in &reference.functions {
+        let (mut last, mut is_equal) = (None, true);
+        for at in reference.instructions(function) {
+            let pc = reference.base() + u64::from(at);
+            let rule = image.rule(pc as usize)?.ok_or("an entry of code that is none")?;
+            if last.as_ref() != Some(&rule) {
+                census.rows += 1;
+                census.unpacked += usize::from(rule.is_interpreted());
+                differences += usize::from(!std::mem::replace(&mut is_equal, true));
+                last = Some(rule.clone());
+            }
+            if !check || !is_equal {
+                continue;
+            }
+            is_equal &= single.rule(pc as usize)?.as_ref() == Some(&rule);
+            is_equal &= reference.agrees(*function, at, &rule);
+            if !is_equal {
+                println!("  {pc:#x}: became {rule}");
+            }
+        }
+        differences += usize::from(!is_equal);
     }
     Ok(differences)
 }

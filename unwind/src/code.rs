@@ -19,11 +19,12 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::frame::FrameKind;
-use crate::image::{Image, ImageError, loaded};
+use crate::image::{Image, ImageError};
 use crate::jit_debug::SymbolFile;
 use crate::managed_image;
 use crate::os;
 use crate::os_frames::SystemFrames;
+use crate::os_images;
 use crate::rcu::{Rcu, Retired};
 use crate::region::{Announce, CompiledRegion, Region, Vectors};
 use crate::rule::PackedRule;
@@ -49,13 +50,14 @@ impl Announced {
     fn new(region: &Region, has_rules: bool) -> Announced {
         let Announce { debugger, system_unwinder } = region.announce;
         let jit = (debugger || system_unwinder)
-            && !loaded::holds_any(region.start..region.start + region.len);
+            && !os_images::holds_any(region.start..region.start + region.len);
         Announced {
             start: region.start,
             _debugger: (jit && debugger).then(|| SymbolFile::announce(region)),
             // Without a rule there is nothing to find. The unwinder may not take such a section.
-            _system: (jit && system_unwinder && has_rules && region.eh_frame_address == 0)
-                .then(|| SystemFrames::register(&region.eh_frame)),
+            _system: (jit && system_unwinder && has_rules)
+                .then(|| SystemFrames::register(region))
+                .flatten(),
         }
     }
 }
@@ -282,7 +284,7 @@ impl Code {
             NativeRule::Anchor { offset } => CompiledRule::Anchor(offset),
             NativeRule::FromImage => {
                 let failed = |source| CodeError::Image { start, source };
-                let (functions, unpacked) = loaded::functions(start..end).map_err(failed)?;
+                let (functions, unpacked) = os_images::functions(start..end).map_err(failed)?;
                 if functions.is_empty() {
                     return Err(CodeError::NotCovered { start, end });
                 }
@@ -309,12 +311,12 @@ impl Code {
     pub fn refresh_images(&self) -> bool {
         let mut writer = self.lock();
         let now = self.snapshot().published().generation;
-        if loaded::generation() == now {
+        if os_images::generation() == now {
             return false;
         }
         let changed: Result<(), CodeError> = self.replace(&mut writer, |next| {
             let known = |loaded: &_| next.images.iter().find(|image| image.is(loaded)).cloned();
-            let (images, generation) = loaded::images(known, |name, code, loaded| {
+            let (images, generation) = os_images::images(known, |name, code, loaded| {
                 Arc::new(Image::from_process(name, code, Some(loaded)))
             });
             let others = next.images.iter().filter(|image| !image.is_of_process()).cloned();

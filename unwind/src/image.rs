@@ -5,27 +5,29 @@
 //! the entry for the pc through the search table of `.eh_frame_hdr` and evaluates that entry alone.
 //! [`Image::compile`] makes tables of all entries.
 
-mod cfi_source;
+pub(crate) mod cfi_source;
 pub(crate) mod contents;
-mod debug_file;
-mod elf_file;
-mod error;
-pub(crate) mod loaded;
-mod relocatable;
-mod search_table;
+pub(crate) mod debug_file;
+pub(crate) mod elf_file;
+pub(crate) mod error;
+pub(crate) mod pe_file;
+pub(crate) mod relocatable;
+pub(crate) mod rule_source;
+pub(crate) mod search_table;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::cfi::{CfiError, FunctionRows};
+use crate::os_images::LoadedImage;
 use crate::rule::{CfiRows, PackedRule, UnwindRule};
 use crate::rule_table::RuleTable;
 use cfi_source::CfiSource;
-use elf_file::{cfi_sources, parse, read};
+use elf_file::{cfi_sources, is_pe, parse, read};
 pub use error::ImageError;
-use loaded::LoadedImage;
 use relocatable::Layout;
+use rule_source::RuleSource;
 
 /// An executable or a shared object.
 #[derive(Debug)]
@@ -36,9 +38,9 @@ pub struct Image {
     loaded: Option<LoadedImage>,
     layout: Layout,
     /// The sections of CFI that are in memory, or those of a file that is no image of the process.
-    sources: OnceLock<Vec<CfiSource>>,
+    sources: OnceLock<Vec<RuleSource>>,
     /// Those that only the file and the debug file of an image of the process have.
-    more: OnceLock<Vec<CfiSource>>,
+    more: OnceLock<Vec<RuleSource>>,
     /// One for each executable segment.
     tables: OnceLock<Vec<RuleTable>>,
 }
@@ -62,9 +64,35 @@ impl Image {
         Image::from_files(name, &file, None, bias)
     }
 
+    /// An image from the bytes of a file in Microsoft's format (PE32+), a DLL for example. It lies
+    /// `bias` bytes above the addresses in the file, its image base included. Its table of
+    /// functions (`.pdata`) is used, with their UNWIND_INFO of version 1 or 2, and their code,
+    /// which says where epilogues are. Code without an entry there keeps all registers, and has
+    /// its return address on top of the stack: so the format has it. CFI in such a file is not
+    /// used.
+    ///
+    /// On a system with another convention of calls, the registers that only the format's keeps
+    /// are known where a frame has saved them.
+    ///
+    /// # Errors
+    ///
+    /// The file is malformed or for another architecture.
+    pub fn from_pe(
+        name: impl Into<String>,
+        bytes: &[u8],
+        bias: usize,
+    ) -> Result<Image, ImageError> {
+        let name = name.into();
+        let (code, functions) = pe_file::of_file(&name, bytes, bias)?;
+        let mut image = Image::from_process(name, code, None);
+        let sources: Vec<_> = functions.into_iter().map(RuleSource::Functions).collect();
+        (image.sources, image.more) = (sources.into(), Vec::new().into());
+        Ok(image)
+    }
+
     /// An image from an ELF file and its separate debug file, if there is one. The debug file is
     /// found by build id or `.gnu_debuglink`, below `debug_directories` (usually `/usr/lib/debug`)
-    /// or beside the file.
+    /// or beside the file. A file in Microsoft's format is taken as by [`from_pe`](Image::from_pe).
     ///
     /// # Errors
     ///
@@ -76,6 +104,9 @@ impl Image {
     ) -> Result<Image, ImageError> {
         let name = path.display().to_string();
         let bytes = read(path)?;
+        if is_pe(&bytes) {
+            return Image::from_pe(name, &bytes, bias);
+        }
         let file = parse(&name, &*bytes)?;
         let Some(debug_path) = debug_file::find(&file, path, debug_directories) else {
             return Image::from_files(name, &file, None, bias);
@@ -98,6 +129,7 @@ impl Image {
         if let Some(debug) = debug {
             sources.extend(cfi_sources(&name, debug, &layout, bias, address, false)?);
         }
+        let sources: Vec<_> = sources.into_iter().map(RuleSource::Cfi).collect();
         let mut image = Image::from_process(name, code, None);
         (image.layout, image.sources, image.more) = (layout, sources.into(), Vec::new().into());
         Ok(image)
@@ -188,6 +220,7 @@ impl Image {
             };
             // With CFI in memory, a broken file is as good as none.
             let more = if is_mapped { more.unwrap_or_default() } else { more? };
+            let more = more.into_iter().map(RuleSource::Cfi).collect();
             // Another thread may have been faster. Both have read the same, and neither waits.
             let _ = self.more.set(more);
         }
@@ -206,7 +239,7 @@ impl Image {
         Ok(())
     }
 
-    fn all_sources(&self) -> impl Iterator<Item = &CfiSource> {
+    fn all_sources(&self) -> impl Iterator<Item = &RuleSource> {
         self.sources.get().into_iter().chain(self.more.get()).flatten()
     }
 
@@ -250,12 +283,12 @@ impl Image {
     pub fn cfi_sections(
         &self,
     ) -> impl Iterator<Item = (&[u8], bool, &gimli::BaseAddresses, usize)> {
-        self.all_sources().map(CfiSource::parts)
+        self.all_sources().filter_map(RuleSource::cfi).map(CfiSource::parts)
     }
 
-    /// Bytes of CFI that the image has, search tables not counted.
+    /// Bytes of CFI or of UNWIND_INFO that the image has, search tables not counted.
     pub fn cfi_bytes(&self) -> usize {
-        self.all_sources().map(|source| source.parts().0.len()).sum()
+        self.all_sources().map(RuleSource::bytes).sum()
     }
 
     /// The functions that the CFI describes, by address. Where two sections describe the same

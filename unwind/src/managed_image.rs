@@ -16,7 +16,8 @@ use std::ops::Range;
 use crate::arch::CALL_PUSHES;
 use crate::image::ImageError;
 use crate::image::contents::Contents;
-use crate::image::loaded::{self, Extent};
+use crate::image::rule_source::Extent;
+use crate::os_images;
 use crate::region::{Announce, Function, Region};
 use crate::safepoint::Safepoint;
 use crate::stack_map::llvm::{self, LlvmError};
@@ -158,7 +159,7 @@ pub(crate) fn regions(
         return Err(ManagedImageError::NoMaps { image: image() });
     }
     let pcs: Vec<usize> = items.iter().map(|item| item.pc).collect();
-    let extents = loaded::extents(address, &pcs)?;
+    let extents = os_images::extents(address, &pcs)?;
     let mut functions: BTreeMap<usize, (Range<usize>, Vec<Item>)> = BTreeMap::new();
     for (item, extent) in items.into_iter().zip(extents) {
         let Item { section, offset, pc, frame, .. } = item;

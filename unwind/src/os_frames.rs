@@ -3,10 +3,14 @@
 
 #[cfg(target_arch = "arm")]
 mod by_index;
-#[cfg(not(target_arch = "arm"))]
+#[cfg(not(any(target_arch = "arm", windows)))]
 mod by_section;
+#[cfg(windows)]
+mod by_table;
 
 #[cfg(target_arch = "arm")]
 pub(crate) use by_index::SystemFrames;
-#[cfg(not(target_arch = "arm"))]
+#[cfg(not(any(target_arch = "arm", windows)))]
 pub(crate) use by_section::SystemFrames;
+#[cfg(windows)]
+pub(crate) use by_table::SystemFrames;

@@ -1,13 +1,14 @@
 //! A region of managed code, as registered and, after checks, as compiled.
 
 mod error;
+mod unwind_info;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::arch::{CALL_PUSHES, CALLEE_SAVED, FRAME_RECORD, WORD, return_offset};
 use crate::cfi::{CfiError, FunctionRows, Section};
-use crate::image::loaded;
+use crate::os_images;
 use crate::rule::{Base, CfiRows, PackedRule, UnwindRule};
 use crate::rule_table::RuleTable;
 use crate::safepoint::Safepoint;
@@ -15,6 +16,7 @@ use crate::safepoint_table::SafepointTable;
 use crate::stack_map::compact::Layout;
 use crate::stack_map::map::{Location, Root, StackMap};
 pub use error::RegionError;
+pub use unwind_info::FunctionUnwindInfo;
 
 /// Managed code to register: one JIT module, or one unit of ahead-of-time code.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +34,11 @@ pub struct Region {
     /// that LLVM's JITs load. 0 if all are absolute. The system's unwinder is not told of relative
     /// ones: such a JIT tells it by itself.
     pub eh_frame_address: usize,
+    /// The UNWIND_INFO of its functions, by which Windows walks x86-64 code: Cranelift emits it for
+    /// that target. There the system's unwinder is told of it, and passes none but functions that
+    /// have it. Where `eh_frame` is empty, it also takes the place of CFI, on every system; the
+    /// code is read for it at registration. Other architectures have none.
+    pub unwind_info: Vec<FunctionUnwindInfo>,
     /// Its functions.
     pub functions: Vec<Function>,
     /// Its safepoints, together with `stack_maps`: one for every call.
@@ -74,9 +81,10 @@ pub struct Announce {
     /// Debuggers, by gdb's JIT interface: names of functions, and backtraces. It takes an object
     /// file in memory for each region.
     pub debugger: bool,
-    /// The system's unwinder, by `__register_frame`: native exceptions and panics pass through the
-    /// region's frames. In libgcc 12 and older each such region makes every exception of the
-    /// process slower, and takes time in proportion to their number to forget.
+    /// The system's unwinder, by `__register_frame`, or by `RtlAddFunctionTable` where that is the
+    /// system's way: native exceptions and panics pass through the region's frames. In libgcc 12
+    /// and older each such region makes every exception of the process slower, and takes time in
+    /// proportion to their number to forget.
     pub system_unwinder: bool,
 }
 
@@ -140,8 +148,11 @@ impl CompiledRegion {
             return Err(bad_range);
         }
         let range = start as u64..end as u64;
-        let (rows, unpacked) = if region.eh_frame.is_empty() && loaded::holds_any(start..end) {
-            loaded::functions(start..end)?
+        unwind_info::check(&(start..end), &region.unwind_info)?;
+        let (rows, unpacked) = if region.eh_frame.is_empty() && os_images::holds_any(start..end) {
+            os_images::functions(start..end)?
+        } else if region.eh_frame.is_empty() && !region.unwind_info.is_empty() {
+            unwind_info::rows(&(start..end), &region.unwind_info)
         } else {
             let mut rows = Vec::new();
             let section = match region.eh_frame_address {

@@ -3,6 +3,7 @@
 use gimli::Register;
 
 use crate::arch::{self, CALLEE_SAVED, FRAME_POINTER, PC, REGISTERS, STACK_POINTER};
+use crate::os_context::InterruptedContext;
 
 /// Where a frame stands: the registers that a [`Walker`](crate::Walker) needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +56,9 @@ impl RegisterSet {
     }
 
     /// The registers that a signal interrupted: `context` is the third argument of a handler with
-    /// `SA_SIGINFO`. The pc is exact. May be called in a signal handler.
-    pub fn interrupted(context: &libc::ucontext_t) -> RegisterSet {
+    /// `SA_SIGINFO`. On Windows it is a `CONTEXT`, that of an exception or of a stopped thread,
+    /// with its integer and control registers. The pc is exact. May be called in a signal handler.
+    pub fn interrupted(context: &InterruptedContext) -> RegisterSet {
         const { assert!(REGISTERS < u64::BITS as usize) };
         let (values, known) = arch::interrupted(context);
         RegisterSet { values, known }

@@ -2,6 +2,7 @@
 
 use crate::cfi::CfiError;
 use crate::rule::ExpressionError;
+use crate::unwind_info::UnwindInfoError;
 
 /// Why a walk cannot go on. The walk then stands still: another step gives the same error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +37,14 @@ pub enum WalkError {
         pc: usize,
         /// What is wrong.
         source: CfiError,
+    },
+    /// The image that holds the pc has UNWIND_INFO that cannot be used.
+    #[error("for pc {pc:#x}: {source}")]
+    UnwindInfo {
+        /// The frame's pc.
+        pc: usize,
+        /// What is wrong.
+        source: UnwindInfoError,
     },
     /// The CFI of the image that holds the pc cannot be used, or has not been read yet.
     #[error("the image that holds pc {pc:#x} has no readable CFI")]

@@ -18,6 +18,8 @@ pub(crate) const ELF_CLASS: elf::FileClass = elf::ELFCLASS32;
 pub(crate) const OBJECT_ARCHITECTURE: object::Architecture = object::Architecture::I386;
 /// The program header of its ELF files.
 pub(crate) type ProgramHeader = libc::Elf32_Phdr;
+/// Whether images in Microsoft's format for it have UNWIND_INFO in the form that is read here.
+pub(crate) const HAS_UNWIND_INFO: bool = false;
 /// Whose extensions of CFI its code uses.
 pub(crate) const CFI_VENDOR: Vendor = Vendor::Default;
 

@@ -3,6 +3,8 @@
 use gimli::{Register, Vendor, X86_64};
 use object::elf;
 
+use crate::os_context::InterruptedContext;
+
 /// Bytes of a word, of a stack slot and of a return address.
 pub(crate) const WORD: usize = 8;
 /// Bytes of an address in DWARF.
@@ -17,7 +19,10 @@ pub(crate) const ELF_CLASS: elf::FileClass = elf::ELFCLASS64;
 /// The architecture of its object files.
 pub(crate) const OBJECT_ARCHITECTURE: object::Architecture = object::Architecture::X86_64;
 /// The program header of its ELF files.
+#[cfg(target_os = "linux")]
 pub(crate) type ProgramHeader = libc::Elf64_Phdr;
+/// Whether images in Microsoft's format for it have UNWIND_INFO in the form that is read here.
+pub(crate) const HAS_UNWIND_INFO: bool = true;
 /// Whose extensions of CFI its code uses.
 pub(crate) const CFI_VENDOR: Vendor = Vendor::Default;
 
@@ -34,11 +39,29 @@ pub const RETURN_ADDRESS: Register = X86_64::RA;
 pub(crate) const REGISTERS: usize = PC.0 as usize + 1;
 /// The callee-saved registers, in the order of a packed rule's slots. The frame pointer comes
 /// first.
+#[cfg(not(windows))]
 pub(crate) const CALLEE_SAVED: [Register; 6] =
     [FRAME_POINTER, X86_64::RBX, X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
+/// The same by the convention of Windows. Its functions keep xmm6 to xmm15 as well, which no walk
+/// needs.
+#[cfg(windows)]
+pub(crate) const CALLEE_SAVED: [Register; 8] = [
+    FRAME_POINTER,
+    X86_64::RBX,
+    X86_64::R12,
+    X86_64::R13,
+    X86_64::R14,
+    X86_64::R15,
+    X86_64::RDI,
+    X86_64::RSI,
+];
 
 /// Bits of a packed rule for each register's slot.
+#[cfg(not(windows))]
 pub(crate) const FP_SLOT_BITS: u32 = 6;
+/// Compilers push all of them first: the eighth lies nine words below the CFA.
+#[cfg(windows)]
+pub(crate) const FP_SLOT_BITS: u32 = 4;
 
 /// How Cranelift functions that return end: the code, the bytes at its end before which the frame
 /// is gone, and those before which the return address is not signed any more.
@@ -56,9 +79,10 @@ pub(crate) fn register_name(register: Register) -> Option<&'static str> {
 /// order of [`CALLEE_SAVED`].
 #[inline(always)]
 pub(crate) fn captured() -> [usize; 2 + CALLEE_SAVED.len()] {
-    let mut saved = [0_usize; 8];
-    // SAFETY: the assembly writes the eight words of `saved`. It uses rax and rcx only, whose
-    // values are not recorded.
+    // More than there are by some conventions.
+    let mut saved = [0_usize; 10];
+    // SAFETY: the assembly writes the ten words of `saved`. It uses rax and rcx only, whose values
+    // are not recorded.
     unsafe {
         std::arch::asm!(
             "lea rcx, [rip]",
@@ -70,17 +94,20 @@ pub(crate) fn captured() -> [usize; 2 + CALLEE_SAVED.len()] {
             "mov [rax + 40], r13",
             "mov [rax + 48], r14",
             "mov [rax + 56], r15",
+            "mov [rax + 64], rdi",
+            "mov [rax + 72], rsi",
             in("rax") saved.as_mut_ptr(),
             out("rcx") _,
             options(nostack, preserves_flags)
         );
     }
-    saved
+    std::array::from_fn(|i| saved[i])
 }
 
 /// The registers that a signal interrupted, by column, and which of them are known. The layout of
 /// `ucontext_t` is Linux's.
-pub(crate) fn interrupted(context: &libc::ucontext_t) -> ([usize; REGISTERS], u64) {
+#[cfg(target_os = "linux")]
+pub(crate) fn interrupted(context: &InterruptedContext) -> ([usize; REGISTERS], u64) {
     const ORDER: [i32; REGISTERS] = [
         libc::REG_RAX,
         libc::REG_RDX,
@@ -102,6 +129,31 @@ pub(crate) fn interrupted(context: &libc::ucontext_t) -> ([usize; REGISTERS], u6
     ];
     let values = ORDER.map(|index| context.uc_mcontext.gregs[index as usize] as usize);
     (values, (1 << REGISTERS) - 1)
+}
+
+/// The registers in a `CONTEXT` of Windows, by column, and which of them are known.
+#[cfg(windows)]
+pub(crate) fn interrupted(context: &InterruptedContext) -> ([usize; REGISTERS], u64) {
+    let values = [
+        context.Rax,
+        context.Rdx,
+        context.Rcx,
+        context.Rbx,
+        context.Rsi,
+        context.Rdi,
+        context.Rbp,
+        context.Rsp,
+        context.R8,
+        context.R9,
+        context.R10,
+        context.R11,
+        context.R12,
+        context.R13,
+        context.R14,
+        context.R15,
+        context.Rip,
+    ];
+    (values.map(|value| value as usize), (1 << REGISTERS) - 1)
 }
 
 /// Starts to load the word at `address` into the cache. Any address is allowed.

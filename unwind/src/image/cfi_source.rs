@@ -55,7 +55,7 @@ impl CfiSource {
     }
 
     /// The section, whether it is a `.debug_frame`, its bases and its bias.
-    pub(super) fn parts(&self) -> (&[u8], bool, &BaseAddresses, usize) {
+    pub(crate) fn parts(&self) -> (&[u8], bool, &BaseAddresses, usize) {
         let is_debug = self.format == SectionFormat::DebugFrame;
         (&self.bytes, is_debug, &self.bases, self.bias as usize)
     }
@@ -71,7 +71,7 @@ impl CfiSource {
 
     /// The rule for a pc in memory, if that can be said at once: see
     /// [`Section::quick_rule_at`]. Nothing is allocated.
-    pub(super) fn quick_rule(&self, pc: u64) -> Option<PackedRule> {
+    pub(crate) fn quick_rule(&self, pc: u64) -> Option<PackedRule> {
         let pc = self.in_section(pc);
         let offset = match &self.index {
             Index::Header { address, entries, pages } => {
@@ -89,7 +89,7 @@ impl CfiSource {
     }
 
     /// The rule for a pc in memory. Nothing is allocated.
-    pub(super) fn rule(&self, pc: u64) -> Result<Option<UnwindRule<'_>>, ImageError> {
+    pub(crate) fn rule(&self, pc: u64) -> Result<Option<UnwindRule<'_>>, ImageError> {
         let address = pc as usize;
         let failed = |source| ImageError::Cfi { address, source };
         let pc = self.in_section(pc);
@@ -126,7 +126,7 @@ impl CfiSource {
 
     /// All functions, at their addresses in memory. A function with malformed instructions has no
     /// rows.
-    pub(super) fn functions(
+    pub(crate) fn functions(
         &self,
         unpacked: &mut CfiRows,
         mut each: impl FnMut(FunctionRows),

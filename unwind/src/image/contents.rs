@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use object::{Object, ObjectSection, ObjectSymbol, ReadRef, SectionFlags, SymbolKind, elf};
 
 use super::error::ImageError;
-use super::loaded::LoadedImage;
 use super::{debug_file, elf_file};
 use crate::os::DEBUG_DIRECTORY;
+use crate::os_images::LoadedImage;
 
 /// Sections and symbols of a loaded image.
 #[derive(Debug)]

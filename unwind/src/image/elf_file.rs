@@ -17,18 +17,18 @@ use crate::arch::OBJECT_ARCHITECTURE;
 use crate::cfi::SectionFormat;
 
 /// The bytes of a file.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
     std::fs::read(path).map_err(|error| ImageError::File { path: path.into(), kind: error.kind() })
 }
 
 /// A file of which only what is needed is read.
-pub(super) fn open(path: &Path) -> Result<ReadCache<File>, ImageError> {
+pub(crate) fn open(path: &Path) -> Result<ReadCache<File>, ImageError> {
     let failed = |error: std::io::Error| ImageError::File { path: path.into(), kind: error.kind() };
     File::open(path).map(ReadCache::new).map_err(failed)
 }
 
 /// An ELF file for this architecture.
-pub(super) fn parse<'a, R: ReadRef<'a>>(
+pub(crate) fn parse<'a, R: ReadRef<'a>>(
     name: &str,
     bytes: R,
 ) -> Result<object::File<'a, R>, ImageError> {
@@ -40,8 +40,13 @@ pub(super) fn parse<'a, R: ReadRef<'a>>(
     }
 }
 
+/// Whether a file is not ELF's but begins as one in Microsoft's format.
+pub(crate) fn is_pe(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"MZ")
+}
+
 /// Where the code of a file lies: its executable segments or, in an object file, sections.
-pub(super) fn code<'a>(file: &object::File<'a>, layout: &Layout, bias: usize) -> Vec<Range<usize>> {
+pub(crate) fn code<'a>(file: &object::File<'a>, layout: &Layout, bias: usize) -> Vec<Range<usize>> {
     let segments =
         file.segments().filter(|segment| segment.permissions().executable()).map(|segment| {
             // At most what the file holds: a malformed header may claim any size in memory.
@@ -70,7 +75,7 @@ const RATIO: u64 = 1032;
 
 /// The sections of CFI of a file: `.eh_frame`, unless `debug_only`, then `.debug_frame`. Sections
 /// without contents, as in debug files, do not count. `address` names the image in errors.
-pub(super) fn cfi_sources<'a, R: ReadRef<'a>>(
+pub(crate) fn cfi_sources<'a, R: ReadRef<'a>>(
     name: &str,
     file: &object::File<'a, R>,
     layout: &Layout,
@@ -117,25 +122,6 @@ pub(super) fn cfi_sources<'a, R: ReadRef<'a>>(
         sources.splice(..0, found);
     }
     Ok(sources)
-}
-
-/// The program headers of a file, as address, size in memory and type.
-pub(super) fn program_headers<'a, R: ReadRef<'a>>(
-    file: &object::File<'a, R>,
-) -> Vec<(usize, usize, u32)> {
-    fn of<'a, E: FileHeader, R: ReadRef<'a>>(file: &ElfFile<'a, E, R>) -> Vec<(usize, usize, u32)> {
-        let endian = file.endian();
-        let header = |header: &E::ProgramHeader| {
-            let (address, size) = (header.p_vaddr(endian).into(), header.p_memsz(endian).into());
-            (address as usize, size as usize, header.p_type(endian).0)
-        };
-        file.elf_program_headers().iter().map(header).collect()
-    }
-    match file {
-        object::File::Elf32(file) => of(file),
-        object::File::Elf64(file) => of(file),
-        _ => Vec::new(),
-    }
 }
 
 /// `.eh_frame` of a file without section headers.

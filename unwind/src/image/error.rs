@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::arch::NAME;
 use crate::cfi::CfiError;
+use crate::unwind_info::UnwindInfoError;
 
 /// Why the CFI of an image was not found or cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +38,14 @@ pub enum ImageError {
         /// What is wrong.
         source: CfiError,
     },
+    /// The image's UNWIND_INFO, which takes the place of CFI, cannot be used.
+    #[error("for the code at {address:#x}: {source}")]
+    UnwindInfo {
+        /// The address.
+        address: usize,
+        /// What is wrong.
+        source: UnwindInfoError,
+    },
     /// The CFI has not been read yet, and where it is asked for it cannot be.
     #[error("the CFI of image {image} has not been read yet")]
     NotRead {
@@ -51,13 +60,21 @@ pub enum ImageError {
         /// What the system said.
         kind: std::io::ErrorKind,
     },
-    /// The file is no ELF file, or a malformed one.
+    /// The file is no image, or a malformed one.
     #[error("image {image}: {source}")]
     Elf {
         /// The image's name.
         image: String,
         /// What the reader found.
         source: object::Error,
+    },
+    /// The file is malformed: its headers say that something lies outside of it.
+    #[error("image {image}: its {what} lies outside of it")]
+    Outside {
+        /// The image's name.
+        image: String,
+        /// What it is.
+        what: &'static str,
     },
     /// A compressed section says that it is far larger than its contents can be.
     #[error("image {image} has a compressed section of an impossible size")]

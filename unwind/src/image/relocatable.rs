@@ -15,11 +15,11 @@ const FIRST: u64 = 0x1000;
 
 /// The sections of an object file that are loaded, with their addresses.
 #[derive(Debug, Default)]
-pub(super) struct Layout(Vec<(SectionIndex, u64)>);
+pub(crate) struct Layout(Vec<(SectionIndex, u64)>);
 
 impl Layout {
     /// That of `file`; empty if it is no object file, and so has addresses already.
-    pub(super) fn new<'a, R: ReadRef<'a>>(file: &object::File<'a, R>) -> Layout {
+    pub(crate) fn new<'a, R: ReadRef<'a>>(file: &object::File<'a, R>) -> Layout {
         if file.kind() != ObjectKind::Relocatable {
             return Layout::default();
         }
@@ -37,16 +37,16 @@ impl Layout {
     }
 
     /// Where a section lies: by this layout, or as the file says.
-    pub(super) fn address<'a>(&self, section: &impl ObjectSection<'a>) -> u64 {
+    pub(crate) fn address<'a>(&self, section: &impl ObjectSection<'a>) -> u64 {
         self.of(section.index()).unwrap_or(section.address())
     }
 
-    pub(super) fn of(&self, section: SectionIndex) -> Option<u64> {
+    pub(crate) fn of(&self, section: SectionIndex) -> Option<u64> {
         self.0.iter().find(|placed| placed.0 == section).map(|placed| placed.1)
     }
 
     /// Applies the relocations of `section` to its contents. An undefined symbol is 0.
-    pub(super) fn relocate<'a, R: ReadRef<'a>>(
+    pub(crate) fn relocate<'a, R: ReadRef<'a>>(
         &self,
         name: &str,
         file: &object::File<'a, R>,

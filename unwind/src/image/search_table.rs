@@ -12,7 +12,7 @@ use crate::cfi::SectionFormat;
 /// The section whose search table lies at `at`. `rest` yields the bytes from an address on to the
 /// end of its segment. `None` if there are none at the section's address. `address` names the image
 /// in errors.
-pub(super) fn section<'d>(
+pub(crate) fn section<'d>(
     table: &[u8],
     at: u64,
     bias: u64,

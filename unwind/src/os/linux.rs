@@ -258,6 +258,27 @@ pub(crate) fn read_code(address: usize) -> Option<u64> {
     }
 }
 
+/// Reads bytes of this process, which need not be mapped. Yields how many could be read. May be
+/// called in a signal handler.
+pub(crate) fn read_bytes(address: usize, into: &mut [u8]) -> usize {
+    let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: into.len() };
+    // SAFETY: the kernel writes at most as many bytes as `into` has; it reads whatever is mapped.
+    let read = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
+    if read > 0 {
+        return read.cast_unsigned();
+    }
+    // A system without that call.
+    let words = into.chunks_mut(8).zip((address..).step_by(8));
+    let mut len = 0;
+    for (bytes, address) in words {
+        let Some(word) = read_code(address) else { break };
+        bytes.copy_from_slice(&word.to_le_bytes()[..bytes.len()]);
+        len += bytes.len();
+    }
+    len
+}
+
 /// The path of the running program; `None` if the system does not say.
 pub(crate) fn program_path() -> Option<PathBuf> {
     std::fs::read_link("/proc/self/exe").ok()

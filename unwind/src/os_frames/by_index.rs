@@ -20,6 +20,7 @@ use gimli::{Arm, Register};
 use crate::arch::{PC, RETURN_ADDRESS, STACK_POINTER, words_of};
 use crate::cfi::Section;
 use crate::memory::Memory;
+use crate::region::Region;
 use crate::registers::RegisterSet;
 use crate::rule::Recovered;
 
@@ -45,11 +46,14 @@ pub(crate) struct SystemFrames {
 }
 
 impl SystemFrames {
-    /// Registers a copy of `eh_frame`, which has been read through without error and whose pointers
-    /// are absolute.
-    pub(crate) fn register(eh_frame: &[u8]) -> SystemFrames {
+    /// Registers a copy of the region's CFI, which has been read through without error. `None` if
+    /// its pointers are not absolute, or if it has none.
+    pub(crate) fn register(region: &Region) -> Option<SystemFrames> {
+        if region.eh_frame_address != 0 || region.eh_frame.is_empty() {
+            return None;
+        }
         Table::fill();
-        let section: Arc<[u8]> = eh_frame.into();
+        let section: Arc<[u8]> = region.eh_frame.as_slice().into();
         let entries = Section::absolute(&section).entries().unwrap_or_default();
         let mut functions = FUNCTIONS.write().unwrap_or_else(PoisonError::into_inner);
         let mut starts = Vec::with_capacity(entries.len());
@@ -60,7 +64,7 @@ impl SystemFrames {
             starts.push(entry.start as usize);
         }
         COUNT.store(functions.len(), Relaxed);
-        SystemFrames { starts }
+        Some(SystemFrames { starts })
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::ffi::c_void;
 
+use crate::region::Region;
+
 unsafe extern "C" {
     /// Makes the entries of an `.eh_frame` section known to libgcc, up to the zero word that closes
     /// it.
@@ -19,9 +21,13 @@ pub(crate) struct SystemFrames {
 }
 
 impl SystemFrames {
-    /// Registers a copy of `eh_frame`, which has been read through without error and whose pointers
-    /// are absolute.
-    pub(crate) fn register(eh_frame: &[u8]) -> SystemFrames {
+    /// Registers a copy of the region's CFI, which has been read through without error. `None` if
+    /// its pointers are not absolute, or if it has none.
+    pub(crate) fn register(region: &Region) -> Option<SystemFrames> {
+        let eh_frame = &region.eh_frame;
+        if region.eh_frame_address != 0 || eh_frame.is_empty() {
+            return None;
+        }
         let mut section: Vec<u64> = Vec::with_capacity(eh_frame.len() / 8 + 2);
         section.extend(eh_frame.chunks(8).map(|chunk| {
             let mut word = [0; 8];
@@ -34,7 +40,7 @@ impl SystemFrames {
         // deregistered it. It says nothing of code that an image's own CFI describes: such regions
         // are not registered here.
         unsafe { __register_frame(section.as_ptr().cast()) };
-        SystemFrames { section }
+        Some(SystemFrames { section })
     }
 }
 

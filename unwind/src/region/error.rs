@@ -4,6 +4,7 @@ use crate::cfi::CfiError;
 use crate::image::ImageError;
 use crate::rule::Unsupported;
 use crate::stack_map::map::StackMapError;
+use crate::unwind_info::UnwindInfoError;
 
 /// What is wrong with a region.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -119,6 +120,22 @@ pub enum RegionError {
         function: String,
         /// The return address.
         return_address: usize,
+    },
+    /// The UNWIND_INFO of a function is wrong.
+    #[error("the unwind information of the function at {start:#x}: {source}")]
+    UnwindInfo {
+        /// Where the function begins.
+        start: usize,
+        /// What is wrong. Offsets count from the information itself.
+        source: UnwindInfoError,
+    },
+    /// UNWIND_INFO is that of no code, of code outside of the region, or of some that has another.
+    #[error("unwind information for {len} bytes at {start:#x}, outside of the region or twice")]
+    UnwindInfoRange {
+        /// Where the function begins.
+        start: usize,
+        /// Its length in bytes.
+        len: usize,
     },
     /// The stack maps cannot be written down.
     #[error(transparent)]

@@ -19,6 +19,7 @@ use crate::arch::{ADDRESS_SIZE, CALL_PUSHES, FRAME_POINTER, RETURN_ADDRESS, STAC
 use crate::cfi::{CfiError, FunctionRows, Section};
 use crate::image;
 use crate::memory::Memory;
+use crate::os_images;
 use crate::registers::RegisterSet;
 use crate::rule::{
     CfiRows, ExpressionError, PackedRule, Recovered, Recovery, Unsupported, UnwindRule,
@@ -138,7 +139,10 @@ fn own_images() -> Vec<String> {
 }
 
 #[test]
-#[cfg_attr(target_arch = "arm", ignore = "compilers write no CFI there that is loaded")]
+#[cfg_attr(
+    any(target_arch = "arm", windows),
+    ignore = "compilers write no CFI there that is loaded"
+)]
 fn every_row_of_the_images_of_this_process_is_evaluated_as_gimli_does() {
     let images = own_images();
     assert!(images.iter().any(|path| path.contains("libc.so")), "{images:?}");
@@ -161,7 +165,10 @@ fn every_row_of_the_images_of_this_process_is_evaluated_as_gimli_does() {
 }
 
 #[test]
-#[cfg_attr(target_arch = "arm", ignore = "compilers write no CFI there that is loaded")]
+#[cfg_attr(
+    any(target_arch = "arm", windows),
+    ignore = "compilers write no CFI there that is loaded"
+)]
 fn the_rules_of_a_range_of_a_loaded_image_are_those_of_its_file() {
     let path = std::env::current_exe().unwrap();
     let bytes = std::fs::read(path).unwrap();
@@ -187,7 +194,7 @@ fn the_rules_of_a_range_of_a_loaded_image_are_those_of_its_file() {
         })
         .unwrap();
     expected.sort_by_key(|function| function.start);
-    let (found, rows_of_found) = image::loaded::functions(range).unwrap();
+    let (found, rows_of_found) = os_images::functions(range).unwrap();
     assert!(found.len() > 10);
     // Rows have other numbers in other tables.
     let shown = |functions: &[FunctionRows], rows: &CfiRows| -> Vec<_> {
@@ -204,10 +211,10 @@ fn the_rules_of_a_range_of_a_loaded_image_are_those_of_its_file() {
 fn an_address_in_no_image_is_named() {
     let address = 0x10;
     assert_eq!(
-        image::loaded::functions(address..0x20).unwrap_err(),
+        os_images::functions(address..0x20).unwrap_err(),
         image::ImageError::NoImage { address }
     );
-    assert!(!image::loaded::holds_any(address..0x20));
+    assert!(!os_images::holds_any(address..0x20));
 }
 
 #[test]

@@ -163,6 +163,7 @@ impl<'t, M: Memory, R: ReturnAddresses, const REGISTERS: bool> Unwinder<'t, M, R
         let pc = self.pc();
         let failed = |error| match error {
             ImageError::Cfi { source, .. } => WalkError::Cfi { pc, source },
+            ImageError::UnwindInfo { source, .. } => WalkError::UnwindInfo { pc, source },
             _ => WalkError::Image { pc },
         };
         self.code.rule(self.at, self.cache.grows()).map_err(failed)?.ok_or(WalkError::NoRule { pc })

@@ -18,8 +18,20 @@ mod target {
     /// One that no call keeps.
     pub(crate) const SCRATCH: Register = X86_64::RAX;
     /// Those that every call keeps, the frame pointer first.
+    #[cfg(not(windows))]
     pub(crate) const CALLEE_SAVED: [Register; 6] =
         [FP, X86_64::RBX, X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
+    #[cfg(windows)]
+    pub(crate) const CALLEE_SAVED: [Register; 8] = [
+        FP,
+        X86_64::RBX,
+        X86_64::R12,
+        X86_64::R13,
+        X86_64::R14,
+        X86_64::R15,
+        X86_64::RDI,
+        X86_64::RSI,
+    ];
     /// The numbers of a walk's registers lie below.
     pub(crate) const REGISTERS: usize = 17;
     /// Bytes that a call pushes.

@@ -1,18 +1,20 @@
-//! The images of the running process and their CFI, as the loader has mapped them.
+//! ELF: the images and their CFI, as the loader has mapped them.
 
 use std::borrow::Cow;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use gimli::{BaseAddresses, EhFrameHdr, EndianSlice, LittleEndian};
+use object::read::elf::{ElfFile, FileHeader, ProgramHeader};
 use object::{Object, ReadRef};
 
-use super::cfi_source::CfiSource;
-use super::error::ImageError;
-use super::relocatable::Layout;
-use super::{debug_file, elf_file, search_table};
 use crate::arch::ADDRESS_SIZE;
 use crate::cfi::{CfiError, Entry, FunctionRows, Section};
+use crate::image::cfi_source::CfiSource;
+use crate::image::error::ImageError;
+use crate::image::relocatable::Layout;
+use crate::image::rule_source::{Extent, RuleSource};
+use crate::image::{debug_file, elf_file, search_table};
 use crate::os::{
     self, DEBUG_DIRECTORY, MappedImage, PT_GNU_EH_FRAME, PT_LOAD, PT_NOTE, for_each_image,
 };
@@ -43,14 +45,6 @@ pub(crate) fn holds_any(range: Range<usize>) -> bool {
         found
     });
     found
-}
-
-/// What one entry of an image's CFI covers.
-#[derive(Debug)]
-pub(crate) struct Extent {
-    /// Entries are numbered by ascending addresses.
-    pub(crate) number: usize,
-    pub(crate) code: Range<usize>,
 }
 
 /// The entries that cover `pcs`, in the image that holds `address`; `None` where there is none.
@@ -215,7 +209,7 @@ impl LoadedImage {
     }
 
     /// The image that holds `address`.
-    pub(super) fn at(address: usize) -> Result<LoadedImage, ImageError> {
+    pub(crate) fn at(address: usize) -> Result<LoadedImage, ImageError> {
         let mut found = Err(ImageError::NoImage { address });
         for_each_image(|image| {
             let holds = image.segments(PT_LOAD).any(|segment| segment.contains(&address));
@@ -228,12 +222,12 @@ impl LoadedImage {
     }
 
     /// What the loader has added to the addresses in the image's file.
-    pub(super) fn base(&self) -> usize {
+    pub(crate) fn base(&self) -> usize {
         self.base
     }
 
     /// The path of its file. The program itself has no name of its own.
-    pub(super) fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         match &*self.path {
             "" => os::program_path().unwrap_or_default(),
             path => path.into(),
@@ -241,16 +235,16 @@ impl LoadedImage {
     }
 
     /// Whether `file` is what was loaded.
-    pub(super) fn is_of<'a, R: ReadRef<'a>>(&self, file: &object::File<'a, R>) -> bool {
+    pub(crate) fn is_of<'a, R: ReadRef<'a>>(&self, file: &object::File<'a, R>) -> bool {
         let same_id =
             |id: &[u8]| id.is_empty() || self.notes.windows(id.len()).any(|bytes| bytes == id);
         let id = file.build_id().unwrap_or_default();
-        elf_file::program_headers(file) == self.segments && id.is_none_or(same_id)
+        program_headers(file) == self.segments && id.is_none_or(same_id)
     }
 
     /// A copy of what is in memory. `None` if it does not lie in one segment, or the image has gone
     /// meanwhile.
-    pub(super) fn copy(&self, range: Range<usize>) -> Option<Vec<u8>> {
+    pub(crate) fn copy(&self, range: Range<usize>) -> Option<Vec<u8>> {
         let mut found = None;
         for_each_image(|image| {
             if image.base != self.base || LoadedImage::new(image) != *self {
@@ -263,7 +257,7 @@ impl LoadedImage {
     }
 
     /// Copies the CFI that is in memory. The image may have gone meanwhile.
-    pub(crate) fn mapped_source(&self) -> Result<Option<CfiSource>, ImageError> {
+    pub(crate) fn mapped_source(&self) -> Result<Option<RuleSource>, ImageError> {
         let address = self.base;
         let mut found = Err(ImageError::NoImage { address });
         for_each_image(|image| {
@@ -273,7 +267,7 @@ impl LoadedImage {
             found = copied(image, address);
             true
         });
-        found
+        Ok(found?.map(RuleSource::Cfi))
     }
 
     /// The CFI that only the image's file and its debug file have. None if the file is not there
@@ -290,7 +284,7 @@ impl LoadedImage {
         }
         let Ok(bytes) = elf_file::open(path) else { return Ok(Vec::new()) };
         let file = elf_file::parse(name, &bytes)?;
-        if elf_file::program_headers(&file) != self.segments {
+        if program_headers(&file) != self.segments {
             return Ok(Vec::new());
         }
         let layout = Layout::default();
@@ -302,6 +296,23 @@ impl LoadedImage {
             sources.extend(elf_file::cfi_sources(&name, &file, &layout, base, address, is_mapped)?);
         }
         Ok(sources)
+    }
+}
+
+/// The program headers of a file, as address, size in memory and type.
+fn program_headers<'a, R: ReadRef<'a>>(file: &object::File<'a, R>) -> Vec<(usize, usize, u32)> {
+    fn of<'a, E: FileHeader, R: ReadRef<'a>>(file: &ElfFile<'a, E, R>) -> Vec<(usize, usize, u32)> {
+        let endian = file.endian();
+        let header = |header: &E::ProgramHeader| {
+            let (address, size) = (header.p_vaddr(endian).into(), header.p_memsz(endian).into());
+            (address as usize, size as usize, header.p_type(endian).0)
+        };
+        file.elf_program_headers().iter().map(header).collect()
+    }
+    match file {
+        object::File::Elf32(file) => of(file),
+        object::File::Elf64(file) => of(file),
+        _ => Vec::new(),
     }
 }
 
