@@ -65,14 +65,14 @@ impl Image {
     }
 
     /// An image from the bytes of a file in Microsoft's format (PE32+), a DLL for example. It lies
-    /// `bias` bytes above the addresses in the file, its image base included. Its table of functions
-    /// (`.pdata`) is used, with their UNWIND_INFO of version 1 or 2, and their code, which says
-    /// where epilogues are. Code without an entry there has the rule of a function that keeps
-    /// all registers and its return address on top of the stack, as the format has it. CFI in such
-    /// a file is not.
+    /// `bias` bytes above the addresses in the file, its image base included. Its table of
+    /// functions (`.pdata`) is used, with their UNWIND_INFO of version 1 or 2, and their code,
+    /// which says where epilogues are. Code without an entry there keeps all registers, and has
+    /// its return address on top of the stack: so the format has it. CFI in such a file is not
+    /// used.
     ///
-    /// On a system with another convention of calls, registers count as kept by frames that save
-    /// them, and by the convention of the system.
+    /// On a system with another convention of calls, the registers that only the format's keeps
+    /// are known where a frame has saved them.
     ///
     /// # Errors
     ///

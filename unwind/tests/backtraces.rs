@@ -2,6 +2,8 @@
 //! five libraries, and of Rust in a signal handler.
 // Native code for armv7 has no CFI.
 #![cfg(not(target_arch = "arm"))]
+// It is about signals and libraries of ELF systems. tests/windows.rs has the like of it.
+#![cfg(not(windows))]
 
 #[path = "support/gdb.rs"]
 mod gdb;

@@ -2,6 +2,8 @@
 //! frames and the callee-saved registers that the system's unwinder sees.
 // Native code for armv7 has no CFI.
 #![cfg(not(target_arch = "arm"))]
+// It loads a library that the system's compiler builds, which wine does not run.
+#![cfg(not(windows))]
 
 #[path = "support/looks.rs"]
 mod looks;

@@ -1,5 +1,7 @@
 //! Managed code of images, registered by one call: of this program itself, and of shared objects
 //! that are right, stripped, split or wrong in one place.
+// Managed code of images is read from ELF files.
+#![cfg(not(windows))]
 // Its programs are in assembly for x86-64 and i686.
 #![cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 

@@ -1,6 +1,8 @@
 //! Traces of this process, compared with the system's unwinder frame by frame.
 // Native code for armv7 has no CFI.
 #![cfg(not(target_arch = "arm"))]
+// It is about the CFI of the process. tests/windows.rs has the like of it.
+#![cfg(not(windows))]
 
 mod support;
 #[path = "support/this_thread.rs"]

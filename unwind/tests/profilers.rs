@@ -2,6 +2,8 @@
 //! for handlers, the ends of coroutines.
 // Native code for armv7 has no CFI.
 #![cfg(not(target_arch = "arm"))]
+// Windows has no signals: tests/windows.rs stops threads.
+#![cfg(not(windows))]
 
 #[path = "support/arch.rs"]
 mod arch;

@@ -397,7 +397,13 @@ fn native_rules_come_from_the_image_that_holds_the_code() {
     code.register_native(start..start + 8, FrameKind::SystemCall, NativeRule::FromImage).unwrap();
     assert_eq!(code.snapshot().kind(start), Some(FrameKind::SystemCall));
     // The headers of an image hold no code.
+    // SAFETY: asks where the program lies.
+    #[cfg(windows)]
+    let image_start = unsafe {
+        windows_sys::Win32::System::LibraryLoader::GetModuleHandleW(std::ptr::null()) as usize
+    };
     // SAFETY: zero bytes are a valid structure, which the call fills.
+    #[cfg(not(windows))]
     let image_start = unsafe {
         let mut image: libc::Dl_info = std::mem::zeroed();
         assert_ne!(libc::dladdr(start as *const libc::c_void, &raw mut image), 0);

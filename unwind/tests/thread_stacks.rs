@@ -1,4 +1,6 @@
 //! The stacks of a thread.
+// Windows has no stacks for signals.
+#![cfg(not(windows))]
 
 use stackmark_unwind::{Memory, ThreadStacks};
 

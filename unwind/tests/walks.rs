@@ -3,6 +3,8 @@
 //!
 //! Stored programs are of kinds that compilers or people write. Generated ones are chains of
 //! functions in assembler, each a random walk through the directives.
+// It loads libraries that the system's compiler builds, which wine does not run.
+#![cfg(not(windows))]
 // Its programs are in assembly for x86-64 and i686.
 #![cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 

@@ -102,7 +102,7 @@ pub unsafe fn context_sp(context: *mut c_void) -> usize {
 
 /// The registers that functions keep, in the frame to which a forced unwinding has come.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Kept;
+pub struct Kept(());
 
 impl Kept {
     /// The stop function lets the unwinding pass the frame.

@@ -118,6 +118,8 @@ unsafe fn converted(table: &RegionTable) -> Result<Region, Failure> {
             len: table.length,
             eh_frame: slice(table.eh_frame, table.eh_frame_length, "eh_frame")?.to_vec(),
             eh_frame_address: table.eh_frame_address,
+            // The library for C is not there for Windows.
+            unwind_info: Vec::new(),
             functions: functions
                 .iter()
                 .map(|function: &FunctionTable| {

@@ -293,6 +293,12 @@ impl StackScan {
         Ok(settled)
     }
 
+    /// The stub of the barrier that the goroutine comes to next.
+    #[inline]
+    pub(crate) fn next_stub(&self) -> Option<u32> {
+        self.barriers.lowest().map(|barrier| barrier.stub)
+    }
+
     /// The goroutine has ended. Settles its barriers and resets the scan.
     pub(crate) fn end(&mut self, pool: &StubPool) -> Settled {
         let settled = self.barriers.end(pool);

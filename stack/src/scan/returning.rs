@@ -7,7 +7,7 @@ use crate::goroutine::Goroutine;
 use crate::protocol::{FramePointer, Position, Settled, StackScan};
 use crate::runtime::{Activity, MachineEntry, Runtime, count, stubs};
 use stackmark_asm as asm;
-use stackmark_unwind::Registers;
+use stackmark_unwind::{Registers, prefetch};
 
 /// The goroutine of this thread, on `machine`, returns through the stub in `slot`, with this frame
 /// pointer.
@@ -27,6 +27,12 @@ pub(crate) fn hit(
     let mut access = unsafe { live::access(bounds) };
     let settled =
         scan.hit(&mut access, depth, stub as u32).unwrap_or_else(|error| runtime.fatal(&error));
+    if let Some(next) = scan.next_stub() {
+        // Nothing has used them since they were placed.
+        prefetch(asm::barrier::hijacked_word(next as usize));
+        // SAFETY: the address alone is used.
+        prefetch(std::ptr::from_ref(unsafe { asm::barrier::saved(next as usize) }) as usize);
+    }
     machine.count_hit();
     runtime.statistics.counters.settle(Settled { hit: 0, ..settled });
     let depth = depth - size_of::<usize>();

@@ -65,7 +65,7 @@ pub(super) fn rows(
         piece.bytes.extend(&info.bytes);
         piece.bytes.resize(piece.bytes.len().next_multiple_of(4), 0);
     }
-    let code = vec![0..region.len() as u32];
+    let code = Vec::from([Range { start: 0, end: region.len() as u32 }]);
     let live = CodeSource::Live(os::read_bytes);
     let table = FunctionTable::new(region.start as u64, code, entries, vec![piece], live);
     table.functions(&mut unpacked, |function| functions.push(function));

@@ -198,7 +198,7 @@ impl Undoing {
     }
 
     /// The stack pointer lies so far from a register.
-    pub(super) fn from_register(&mut self, register: u8, offset: i64) {
+    pub(super) fn count_from(&mut self, register: u8, offset: i64) {
         if self.base == Base::Stack {
             self.stack_in_frame = Some(offset - self.at);
         }
@@ -274,7 +274,7 @@ impl Undoing {
                     if matches!(self.base, Base::Frame(known) if known != register) {
                         return Err(wrong_register);
                     }
-                    self.from_register(register, -above);
+                    self.count_from(register, -above);
                 }
                 Action::Save(register, offset) => {
                     let place = match info.frame {

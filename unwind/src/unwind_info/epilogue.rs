@@ -39,7 +39,7 @@ pub(super) fn rest(
                 0xa0 => (long(3)?, 7),
                 _ => return None,
             };
-            left.from_register(register, offset.into());
+            left.count_from(register, offset.into());
             length
         }
         _ => 0,

@@ -85,7 +85,7 @@ impl<'d> Reference<'d> {
 
     /// The address that the file names for the image.
     pub(crate) fn base(&self) -> u64 {
-        self.pe.image_base as u64
+        self.pe.image_base
     }
 
     fn data(&self) -> &ExceptionData<'d> {

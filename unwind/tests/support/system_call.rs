@@ -4,7 +4,7 @@ use std::ops::Range;
 
 // The frame of an assembly routine that leaves the goroutine's stack: it pushes six callee-saved
 // registers.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(windows)))]
 std::arch::global_asm!(
     ".globl unwind_test_system_call, unwind_test_system_call_label, unwind_test_system_call_end",
     "unwind_test_system_call:",
@@ -28,6 +28,32 @@ std::arch::global_asm!(
     "ud2",
     ".cfi_endproc",
     "unwind_test_system_call_end:",
+);
+
+// The same for Windows.
+#[cfg(all(target_arch = "x86_64", windows))]
+std::arch::global_asm!(
+    ".globl unwind_test_system_call, unwind_test_system_call_label, unwind_test_system_call_end",
+    ".seh_proc unwind_test_system_call",
+    "unwind_test_system_call:",
+    "push rbp",
+    ".seh_pushreg rbp",
+    "push rbx",
+    ".seh_pushreg rbx",
+    "push r12",
+    ".seh_pushreg r12",
+    "push r13",
+    ".seh_pushreg r13",
+    "push r14",
+    ".seh_pushreg r14",
+    "push r15",
+    ".seh_pushreg r15",
+    ".seh_endprologue",
+    "nop",
+    "unwind_test_system_call_label:",
+    "ud2",
+    "unwind_test_system_call_end:",
+    ".seh_endproc",
 );
 
 // The same for i686, which has four: two more words are there for them.
