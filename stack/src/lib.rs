@@ -70,7 +70,7 @@
 //!   attached, or gets then. Handlers without `SA_ONSTACK` are reported to [`Host::warn`]
 //!   when the runtime is made. One that is installed later ends the process, with one line and
 //!   status 2, when it is found: on the way back from native code, or by the [`scheduler`]'s
-//!   monitor.
+//!   monitor. Windows has no such stacks: code that faults there needs room for the handlers.
 //! - **C8**: the child of a fork does not call into the runtime, whose other threads it does not
 //!   have. If it does, it ends with one line and status 2.
 //!

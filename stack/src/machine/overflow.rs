@@ -9,9 +9,9 @@ use crate::{alarm, ending, os};
 const REACH: usize = 64 << 10;
 
 /// Makes an overflow of the native stack of an attached thread end the process, with one line and
-/// status 2. For this a handler of SIGSEGV and SIGBUS is installed. Other faults go to the handlers
-/// that were there before. Handlers that are installed later replace it. Called on any thread; a
-/// second call does nothing.
+/// status 2. For this a handler of SIGSEGV and SIGBUS is installed, or one of exceptions. Other
+/// faults go to the handlers that were there before. Handlers that are installed later replace it,
+/// or come first. Called on any thread; a second call does nothing.
 ///
 /// # Errors
 /// The system's error.

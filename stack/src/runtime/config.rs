@@ -62,7 +62,7 @@ impl ModeInForce {
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The largest stack, in bytes: at least [`Config::LEAST_MAX_STACK`], at most
-    /// [`Config::LARGEST_MAX_STACK`].
+    /// [`Config::LARGEST_MAX_STACK`]. On Windows no stack has more than 4 GiB less one MiB.
     pub max_stack: usize,
     /// The largest frame of managed code, in bytes with its return address and what its calls push,
     /// that may be made before a poll has asked for room (contract C4): at least

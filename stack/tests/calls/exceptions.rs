@@ -55,8 +55,14 @@ fn a_stack_that_an_uncaught_exception_crosses_does_not_move() {
         let (text, status) = child(NAME, "1");
         assert!(text.contains("panic: nothing catches this"), "{text}");
         assert_eq!(status, Some(2), "{text}");
-        // More frames need more room, and the handler's CFA is an address in this stack.
         let (text, status) = child(NAME, "3000");
+        if cfg!(windows) {
+            // No handler has an address in this stack: the exception ends on the other one.
+            assert!(text.contains("panic: nothing catches this"), "{text}");
+            assert_eq!(status, Some(2), "{text}");
+            return;
+        }
+        // More frames need more room, and the handler's CFA is an address in this stack.
         assert!(text.contains("would have to move while an exception crosses it"), "{text}");
         assert_ne!(status, Some(0), "{text}");
         return;

@@ -252,7 +252,7 @@ unsafe extern "C-unwind" fn calls_back(
                     caller.lib_call(system::PROCESS as usize, &[]).result,
                     std::process::id() as usize
                 );
-                let failed = caller.lib_call(system::CLOSE as usize, &[usize::MAX - 1]);
+                let failed = caller.lib_call(system::CLOSE as usize, &[0x7fff_fff0]);
                 assert_eq!((failed.result as i32, failed.error), system::CLOSE_FAILS);
                 failed.result
             },

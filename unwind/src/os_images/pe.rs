@@ -15,7 +15,7 @@ use crate::image::pe_file::Headers;
 use crate::image::rule_source::{Extent, RuleSource};
 use crate::os;
 use crate::rule::CfiRows;
-use crate::unwind_info::{CodeSource, FunctionTable};
+use crate::unwind_info::{CodeSource, FunctionTable, Piece};
 
 /// Bytes of headers that are read at once. Sections begin behind them.
 const PAGE: usize = 4096;
@@ -99,17 +99,27 @@ impl LoadedImage {
     }
 
     /// A copy of its table of functions, and of what it says of them.
-    fn function_table(&self) -> Result<Option<FunctionTable>, ImageError> {
+    fn function_table(&self, source: CodeSource) -> Result<Option<FunctionTable>, ImageError> {
         let address = self.base;
-        let live = CodeSource::Live(os::read_bytes);
         let piece = |range: Range<u32>| copy(address + range.start as usize, range.len());
-        let table = self.headers.function_table("", address as u64, self.code(), live, piece);
+        let table = self.headers.function_table("", address as u64, self.code(), source, piece);
         if self.is_there() { table } else { Err(ImageError::NoImage { address }) }
+    }
+
+    /// A copy of its code, for one who reads all of it: a look at each place takes much longer. What
+    /// cannot be read is left out.
+    fn copied_code(&self) -> CodeSource {
+        let piece = |range: Range<u32>| {
+            let bytes = copy(self.base + range.start as usize, range.len())?;
+            Some(Piece { start: range.start, bytes })
+        };
+        CodeSource::Copied(self.code().into_iter().filter_map(piece).collect())
     }
 
     /// Copies what it says of its frames. The image may have gone meanwhile.
     pub(crate) fn mapped_source(&self) -> Result<Option<RuleSource>, ImageError> {
-        Ok(self.function_table()?.map(RuleSource::Functions))
+        let live = CodeSource::Live(os::read_bytes);
+        Ok(self.function_table(live)?.map(RuleSource::Functions))
     }
 
     /// Nothing is in a file alone.
@@ -139,7 +149,8 @@ pub(crate) fn functions(range: Range<usize>) -> Result<(Vec<FunctionRows>, CfiRo
 }
 
 fn all_functions(address: usize, unpacked: &mut CfiRows) -> Result<Vec<FunctionRows>, ImageError> {
-    let table = LoadedImage::at(address)?.function_table()?;
+    let image = LoadedImage::at(address)?;
+    let table = image.function_table(image.copied_code())?;
     let table = table.ok_or(ImageError::NoCfi { address })?;
     let mut functions = Vec::new();
     table.functions(unpacked, |function| functions.push(function));
