@@ -6,6 +6,8 @@
 
 /// The type in which a function that stops a forced unwinding gets the class of the exception.
 pub use crate::arch::unwinding::ClassArgument;
+/// Whether a forced unwinding comes to each frame, also behind one that it has cleaned up.
+pub use crate::arch::unwinding::FORCES_ALL;
 /// The registers that functions keep, in the frame to which a forced unwinding has come. The stop
 /// function of the unwinding has one from the first frame on.
 pub use crate::arch::unwinding::Kept;

@@ -37,6 +37,9 @@ unsafe extern "C" {
 /// The type in which a function that stops a forced unwinding gets the class of the exception.
 pub type ClassArgument = *const c_void;
 
+/// Whether a forced unwinding comes to each frame, also behind one that it has cleaned up.
+pub const FORCES_ALL: bool = true;
+
 /// The words at the end of an `_Unwind_Exception` that belong to the unwinder.
 pub const PRIVATE_WORDS: usize = 19;
 

@@ -53,6 +53,10 @@ const NUMBERS: [usize; 16] = [0, 2, 1, 3, 6, 7, 5, 4, 8, 9, 10, 11, 12, 13, 14, 
 /// The type in which a function that stops a forced unwinding gets the class of the exception.
 pub type ClassArgument = u64;
 
+/// Whether a forced unwinding comes to each frame, also behind one that it has cleaned up. Here
+/// `_Unwind_Resume` does not know of it, and goes to the end of the stack.
+pub const FORCES_ALL: bool = false;
+
 /// The words at the end of an `_Unwind_Exception` that belong to the unwinder.
 pub const PRIVATE_WORDS: usize = 6;
 

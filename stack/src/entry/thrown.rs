@@ -6,9 +6,9 @@ use crate::machine::Caller;
 use stackmark_asm::layout::GoroutineHeader;
 use std::ffi::c_void;
 
-/// An exception has left the native function that managed code has called. Managed frames have no
-/// handlers: it goes on in the native code that has called back the youngest of them, or nothing
-/// catches it.
+/// An exception has left the native function that managed code has called. Either frames are being
+/// left by it. Or it goes on in the native code that has called back the youngest managed frame, or
+/// nothing catches it: managed frames have no handlers.
 ///
 /// # Safety
 /// Called by `call_system` alone.
@@ -19,6 +19,7 @@ pub(crate) unsafe extern "C-unwind" fn on_thrown(
     // SAFETY: not used after the frames here have been left. The exception is in flight, and
     // `call_system` alone has caught it.
     unsafe {
+        Caller::current().goes_on_by(exception);
         Caller::current().throw_beyond_managed(exception);
         goroutine_uncaught(exception, goroutine as usize);
     }

@@ -1,7 +1,8 @@
 //! Catching exceptions of native code at a call out.
 
 use super::caller::Caller;
-use crate::runtime::NativeException;
+use super::leaving::is_of_leaving;
+use crate::runtime::{NativeException, throw};
 use stackmark_asm as asm;
 use std::ffi::c_void;
 
@@ -34,7 +35,12 @@ impl Caller<'_> {
         match call.result {
             Some(result) => Ok(result),
             // SAFETY: the exception has left `f`, and `asm::catch` alone has caught it.
-            None => Err(unsafe { NativeException::new(exception) }),
+            None => unsafe {
+                if is_of_leaving(exception) {
+                    throw(exception)
+                }
+                Err(NativeException::new(exception))
+            },
         }
     }
 }

@@ -13,6 +13,7 @@
 use super::caller::Caller;
 use crate::os;
 use crate::protocol::Status;
+use crate::runtime::throw;
 use crate::scan::{self, FrameAt, ScanError, Stubs};
 use crate::word::Word;
 use gimli::Register;
@@ -42,7 +43,7 @@ pub enum UnwindToError {
         goroutine: u64,
     },
     /// The goroutine runs on its thread's own stack, and there a native frame without unwind tables
-    /// is younger than the frame.
+    /// is younger than the frame. On Windows no frame of such a stack is left for.
     #[error(
         "the frame of goroutine {goroutine} at depth {depth:#x} lies beyond native frames that \
          have no unwind tables"
@@ -364,6 +365,10 @@ const CACHED_PCS: usize = 64;
 unsafe extern "C-unwind" fn unwind_native_frames(forced: *mut c_void) -> ! {
     // SAFETY: the exception is the box's first field, and stays there.
     unsafe {
+        if !unwinding::FORCES_ALL {
+            // An exception that nothing catches before the call out: see `goes_on_by`.
+            throw(forced)
+        }
         _Unwind_ForcedUnwind(forced.cast(), stop, forced);
         go_on(forced.cast())
     }
@@ -414,6 +419,33 @@ unsafe fn go_on(forced: *mut Forced) -> ! {
             (*forced).exception = exception;
             forced
         })
+    }
+}
+
+/// Whether an exception is one of frames being left, where those are not left by force.
+///
+/// # Safety
+/// An `_Unwind_Exception` lies there.
+pub(super) unsafe fn is_of_leaving(exception: *mut c_void) -> bool {
+    // SAFETY: our contract: it begins with its class.
+    !unwinding::FORCES_ALL
+        && unsafe { *exception.cast::<[u8; 8]>() } == unwinding::class_bytes(CLASS)
+}
+
+impl Caller<'_> {
+    /// Goes on with frames that are being left, if that is what an exception is for. It has left
+    /// the native frames of a call out.
+    ///
+    /// # Safety
+    /// The exception is in flight and caught. Native code that managed code has called is done
+    /// with: its frames own nothing.
+    pub(crate) unsafe fn goes_on_by(self, exception: *mut c_void) {
+        // SAFETY: our contract. An exception of the class is the first field of a `Forced`.
+        unsafe {
+            if is_of_leaving(exception) {
+                go_on(exception.cast())
+            }
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::leaving::{
 };
 use crate::protocol::Status;
 use crate::scan;
-use stackmark_asm::unwinding::{ClassArgument, context_pc, context_sp, is_end};
+use stackmark_asm::unwinding::{ClassArgument, FORCES_ALL, context_pc, context_sp, is_end};
 use stackmark_asm::{self as asm, Continuation, barrier};
 use stackmark_unwind::Registers;
 use std::ffi::{c_int, c_void};
@@ -42,7 +42,7 @@ impl Caller<'_> {
         if !self.has_managed_frame(depth)? {
             return Err(UnwindToError::NoFrame { goroutine, depth });
         }
-        if !comes_to(self.goroutine().bounds().end - depth) {
+        if !FORCES_ALL || !comes_to(self.goroutine().bounds().end - depth) {
             return Err(UnwindToError::NoUnwindTables { goroutine, depth });
         }
         Ok(())
