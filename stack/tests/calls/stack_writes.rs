@@ -466,7 +466,9 @@ fn an_announcement_in_a_callback_reaches_the_frames_beyond_it() {
 #[test]
 fn an_announcement_reaches_frames_that_only_a_foreign_call_keeps_from_running() {
     let config = Config { barriers: BarrierMode::RescanLimit, ..Config::default() };
-    let write = |announced| written_in_a_callback(config.clone(), [1, 1], true, announced);
+    // So few that no barrier is due: the assembly's frames are large on Windows.
+    let frames = if cfg!(windows) { [0, 0] } else { [1, 1] };
+    let write = |announced| written_in_a_callback(config.clone(), frames, true, announced);
     assert_eq!(write(Announced::Array), ([REFERENCES; 2], 0));
     for announced in [Announced::Nothing, Announced::Empty, Announced::Elsewhere] {
         assert_eq!(write(announced), ([REFERENCES, 0], 0), "{announced:?}");

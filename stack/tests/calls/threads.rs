@@ -419,7 +419,8 @@ fn go_8588_an_unrecovered_panic_on_any_thread_prints_its_traceback_and_ends_with
             if what == "both" {
                 let through = at("from_depth(...)");
                 assert!(outer < through, "{text}");
-                assert!(lines[through + 1].contains("threads.c:"), "{text}");
+                let source = if cfg!(windows) { "threads_windows.c:" } else { "threads.c:" };
+                assert!(lines[through + 1].contains(source), "{text}");
             }
         }
         return;
