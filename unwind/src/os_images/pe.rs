@@ -106,8 +106,8 @@ impl LoadedImage {
         if self.is_there() { table } else { Err(ImageError::NoImage { address }) }
     }
 
-    /// A copy of its code, for one who reads all of it: a look at each place takes much longer. What
-    /// cannot be read is left out.
+    /// A copy of its code, for one who reads all of it: a look at each place takes much longer.
+    /// What cannot be read is left out.
     fn copied_code(&self) -> CodeSource {
         let piece = |range: Range<u32>| {
             let bytes = copy(self.base + range.start as usize, range.len())?;
