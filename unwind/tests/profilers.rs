@@ -11,39 +11,17 @@ mod arch;
 mod programs;
 #[path = "support/this_thread.rs"]
 mod this_thread;
+#[path = "support/walk.rs"]
+mod walk;
 
 use std::cell::{Cell, RefCell};
 
 use programs::Directory;
 use stackmark_unwind::{
-    CallFrame, Code, FramePointers, LiveMemory, Memory, MemorySnapshot, RegisterSet, RuleCache,
-    RuleCachePool, ThreadStacks, UndescribedFrames, Unwinder, WalkError,
+    Code, FramePointers, LiveMemory, Memory, MemorySnapshot, RegisterSet, RuleCachePool,
+    ThreadStacks, UndescribedFrames, Unwinder, WalkError,
 };
-
-fn walk<M: Memory>(
-    code: &Code,
-    memory: M,
-    context: RegisterSet,
-    hook: Option<&dyn UndescribedFrames>,
-) -> (Vec<CallFrame>, Result<(), WalkError>) {
-    let snapshot = code.snapshot();
-    let mut cache = RuleCache::new();
-    let mut walk = Unwinder::new(&snapshot, &mut cache, memory, (), context);
-    if let Some(hook) = hook {
-        walk = walk.undescribed(hook);
-    }
-    let mut frames = Vec::new();
-    loop {
-        match walk.next_frame() {
-            Ok(Some(frame)) => frames.push(frame),
-            Ok(None) => return (frames, Ok(())),
-            Err(error) => {
-                assert_eq!(walk.next_frame(), Err(error), "it stands still");
-                return (frames, Err(error));
-            }
-        }
-    }
-}
+use walk::walk;
 
 thread_local! {
     static LOOKS: Cell<usize> = const { Cell::new(0) };

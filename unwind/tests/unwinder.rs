@@ -1,37 +1,18 @@
 //! Traces of stacks that are made up, with all registers.
 
 mod support;
+#[path = "support/walk.rs"]
+mod walk;
 
 use stackmark_unwind::{
-    CallFrame, Code, FramePointers, Memory, MemorySnapshot, RegisterSet, RuleCache,
-    UndescribedFrames, Unwinder, WalkError,
+    Code, FramePointers, Memory, MemorySnapshot, RegisterSet, RuleCache, UndescribedFrames,
+    Unwinder, WalkError,
 };
 use support::arch::{self, FP, PC, SP, W, WORD};
+use walk::walk;
 
 /// Registers that calls keep, as many as are saved here at one time.
 const KEPT: usize = if arch::CALLEE_SAVED.len() < 6 { arch::CALLEE_SAVED.len() } else { 6 };
-
-fn walk(
-    code: &Code,
-    memory: &MemorySnapshot,
-    context: RegisterSet,
-    hook: &dyn UndescribedFrames,
-) -> (Vec<CallFrame>, Result<(), WalkError>) {
-    let snapshot = code.snapshot();
-    let mut cache = RuleCache::new();
-    let mut walk = Unwinder::new(&snapshot, &mut cache, memory, (), context).undescribed(hook);
-    let mut frames = Vec::new();
-    loop {
-        match walk.next_frame() {
-            Ok(Some(frame)) => frames.push(frame),
-            Ok(None) => return (frames, Ok(())),
-            Err(error) => {
-                assert_eq!(walk.next_frame(), Err(error), "it stands still");
-                return (frames, Err(error));
-            }
-        }
-    }
-}
 
 #[test]
 fn a_hook_that_leads_nowhere_or_in_circles_ends_a_walk() {
@@ -39,7 +20,7 @@ fn a_hook_that_leads_nowhere_or_in_circles_ends_a_walk() {
     let at = |word: usize| 0x7000 + word * WORD;
     let memory = MemorySnapshot { start: at(0), words: vec![at(0), 0x1234, 0, 0, at(1), 0] };
     let walked = |fp: usize, hook: &dyn UndescribedFrames| {
-        walk(&code, &memory, RegisterSet::new(0x1000, 0x7000, fp), hook)
+        walk(&code, &memory, RegisterSet::new(0x1000, 0x7000, fp), Some(hook))
     };
     // A record that is its own caller's: below that frame's stack pointer.
     let (frames, end) = walked(0x7000, &FramePointers);

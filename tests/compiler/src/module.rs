@@ -98,12 +98,7 @@ impl Compiler {
 
     /// A compiler of functions that sign their return addresses, where the machine can.
     pub fn signing() -> Compiler {
-        Compiler::with(Options { signs: true, ..Options::default() })
-    }
-
-    /// A compiler of functions in Thumb code, where the machine has that.
-    pub fn thumb() -> Compiler {
-        Compiler::with(Options { thumb: true, ..Options::default() })
+        Compiler::with(Options { signs: true })
     }
 
     fn with(options: Options) -> Compiler {

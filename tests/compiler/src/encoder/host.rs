@@ -16,8 +16,6 @@ const THUMB: &str = "STACKMARK_TEST_THUMB";
 pub(crate) struct Options {
     /// It signs its return addresses.
     pub(crate) signs: bool,
-    /// It is Thumb code.
-    pub(crate) thumb: bool,
 }
 
 /// The encoder for this machine.
@@ -25,12 +23,12 @@ pub(crate) struct Options {
 /// # Panics
 /// On a machine that there is none for.
 pub(crate) fn host(options: Options) -> Box<dyn Encoder> {
-    let asked = |option, variable| option || std::env::var_os(variable).is_some();
+    let asked = |variable| std::env::var_os(variable).is_some();
     match std::env::consts::ARCH {
         "x86_64" => Box::new(Amd64 { windows: cfg!(windows) }),
         "x86" => Box::new(I686),
-        "aarch64" => Box::new(Arm64 { signs: asked(options.signs, SIGNED) }),
-        "arm" if asked(options.thumb, THUMB) => Box::new(Armv7 { state: State::Thumb }),
+        "aarch64" => Box::new(Arm64 { signs: options.signs || asked(SIGNED) }),
+        "arm" if asked(THUMB) => Box::new(Armv7 { state: State::Thumb }),
         "arm" => Box::new(Armv7 { state: State::Arm }),
         other => panic!("no encoder for {other}"),
     }
