@@ -51,8 +51,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#[cfg(not(all(target_os = "linux", target_has_atomic = "64")))]
-compile_error!("stackmark supports Linux on architectures with atomics of 64 bits");
+// The systems are those of stackmark-stack.
+#[cfg(not(target_has_atomic = "64"))]
+compile_error!("stackmark supports architectures with atomics of 64 bits");
 
 mod assist;
 mod bytes;

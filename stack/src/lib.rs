@@ -135,6 +135,9 @@ mod memory;
 mod os;
 mod picture;
 mod protocol;
+/// For the heap that comes with the collector, and not a part of the public interface.
+#[doc(hidden)]
+pub mod reservation;
 mod runtime;
 mod scan;
 pub mod scheduler;

@@ -2,12 +2,14 @@
 //! accessible from the bottom up as the heap grows.
 
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
+use stackmark_stack::reservation::Reservation;
+
 use super::block::{Block, Header, Record};
 use super::class::{BLOCK, BLOCK_SHIFT};
-use super::reservation::Reservation;
 
 /// Bytes that are made accessible at a time.
 const STEP: usize = 64 << 20;
@@ -18,13 +20,15 @@ const HUGE: usize = 2 << 20;
 /// What freed cells are filled with under [`Options::poison`](super::Options::poison).
 const POISON: u8 = 0xdb;
 
-/// Reserved memory. A part that is accessible stays so until the arena is dropped.
+/// Reserved memory. A part that is accessible stays so until the arena is dropped, but for blocks
+/// that are [discarded](Arena::discard), until they are [taken again](Arena::take_again).
 pub(super) struct Arena {
     heap: Reservation,
     headers: Reservation,
     records: Reservation,
     base: usize,
-    /// Bytes from `base` that are accessible, and with them what is known of their blocks.
+    /// Bytes from `base` that have been made accessible, and with them what is known of their
+    /// blocks.
     accessible: AtomicUsize,
     /// Bytes of address space from `base`.
     capacity: usize,
@@ -86,12 +90,20 @@ impl Arena {
             return Ok(());
         }
         let new = (blocks << BLOCK_SHIFT).next_multiple_of(STEP).min(self.capacity);
-        self.heap.make_accessible(self.base - self.heap.start() + new)?;
-        self.headers.make_accessible(new / BLOCK * size_of::<Header>())?;
-        self.records.make_accessible(new / BLOCK * size_of::<Record>())?;
+        // Not from the bottom on: discarded blocks stay so.
+        let (first, end) = (old / BLOCK, new / BLOCK);
+        self.heap.make_accessible(self.bytes(first..end))?;
+        self.headers.make_accessible(first * size_of::<Header>()..end * size_of::<Header>())?;
+        self.records.make_accessible(first * size_of::<Record>()..end * size_of::<Record>())?;
         // Release: a thread that sees the new length may touch the memory.
         self.accessible.store(new, Release);
         Ok(())
+    }
+
+    /// What blocks are of the range of the heap, in bytes.
+    fn bytes(&self, blocks: Range<usize>) -> Range<usize> {
+        let offset = self.base - self.heap.start();
+        offset + (blocks.start << BLOCK_SHIFT)..offset + (blocks.end << BLOCK_SHIFT)
     }
 
     /// The number of the accessible block that `address` lies in.
@@ -147,16 +159,20 @@ impl Arena {
         unsafe { std::ptr::write_bytes(address as *mut u8, POISON, len) }
     }
 
-    /// Gives the memory of free blocks back to the system; then they read as zero. Returns false if
-    /// the system refuses.
+    /// Gives the memory of free blocks back to the system. Nothing touches them before they are
+    /// [taken again](Arena::take_again); then they read as zero. Returns false if the system
+    /// refuses.
     pub(super) fn discard(&self, first: usize, blocks: usize) -> bool {
-        // SAFETY: accessible memory of blocks that hold no object and that the caller owns.
-        unsafe {
-            libc::madvise(
-                self.address_of(first) as *mut _,
-                blocks << BLOCK_SHIFT,
-                libc::MADV_DONTNEED,
-            ) == 0
-        }
+        // SAFETY: accessible memory of blocks that hold no object and that the caller owns. The
+        // free list takes them again before it hands them out.
+        unsafe { self.heap.give_back(self.bytes(first..first + blocks)) }
+    }
+
+    /// Makes free blocks accessible, of which any may be discarded.
+    ///
+    /// # Errors
+    /// When the system refuses memory. Then some may be discarded still.
+    pub(super) fn take_again(&self, first: usize, blocks: usize) -> io::Result<()> {
+        self.heap.take_again(self.bytes(first..first + blocks))
     }
 }

@@ -1,8 +1,9 @@
 //! The slots of an allocator in mapped memory.
 
+use stackmark_stack::reservation::Reservation;
+
 use super::class::CLASSES;
 use super::registry::MAX_DESCRIPTORS;
-use super::reservation::Reservation;
 use super::slot::{AllocationSlot, Slots};
 
 /// How many slots an allocator has.
@@ -17,7 +18,7 @@ impl MappedSlots {
     /// When the system refuses address space.
     pub(super) fn new() -> std::io::Result<MappedSlots> {
         let slots = Reservation::new(SLOTS * AllocationSlot::STRIDE)?;
-        slots.make_accessible(SLOTS * AllocationSlot::STRIDE)?;
+        slots.make_accessible(0..SLOTS * AllocationSlot::STRIDE)?;
         Ok(MappedSlots(slots))
     }
 

@@ -51,7 +51,6 @@ mod ownership;
 mod pages;
 mod places;
 mod registry;
-mod reservation;
 mod runs;
 mod slot;
 #[cfg(all(test, not(stackmark_loom)))]

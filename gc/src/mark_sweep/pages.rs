@@ -59,6 +59,11 @@ impl Pages {
         };
         let start = match run {
             Some((start, len)) => {
+                // Relaxed: as below. A free block that holds no memory may be discarded.
+                let is_clean = |i| !arena.block(i).dirty().load(Relaxed);
+                if (start..start + count).any(is_clean) && arena.take_again(start, count).is_err() {
+                    return Err(self.out_of_memory(count, &free));
+                }
                 free.remove(start, len);
                 if len > count {
                     free.insert(start + count, len - count);

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use parking_lot::Mutex;
 use proptest::prelude::*;
+use stackmark_stack::reservation::Reservation;
 
 use super::class::BLOCK;
-use super::reservation::Reservation;
 use super::{
     AllocationError, AllocationSlot, Allocator, Descriptor, DescriptorId, MarkSweep, Options,
 };

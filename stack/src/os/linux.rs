@@ -12,7 +12,10 @@ mod signals;
 pub(crate) use fences::{fence_all_threads, prepare_fence_of_all_threads, visit_all_processors};
 pub(crate) use forks::word_that_a_fork_clears;
 pub(crate) use jumps::next_longjmp;
-pub(crate) use pages::{Mapping, give_pages_back, make_accessible, map, page_size, unmap};
+pub(crate) use pages::{
+    Mapping, ask_for_huge_pages, discard, give_pages_back, make_accessible, map, page_size,
+    reserve, take_again, unmap, unmap as release,
+};
 pub(crate) use records::{barrier_record, further_registers, prepare_barriers};
 pub(crate) use signals::{
     AlternateStack, InterruptedContext, handle_faults, handlers_without_alternate_stack, interrupt,

@@ -17,7 +17,10 @@ pub(crate) use faults::{
 #[cfg(not(any(stackmark_loom, stackmark_tsan)))]
 pub(crate) use fences::{fence_all_threads, prepare_fence_of_all_threads, visit_all_processors};
 pub(crate) use images::{function_of_library, next_longjmp};
-pub(crate) use pages::{Mapping, give_pages_back, make_accessible, map, page_size, unmap};
+pub(crate) use pages::{
+    Mapping, ask_for_huge_pages, discard, give_pages_back, make_accessible, map, page_size,
+    release, reserve, take_again, unmap,
+};
 pub(crate) use records::{barrier_record, prepare_barriers};
 pub(crate) use registers::further_registers;
 pub(crate) use threads::{

@@ -46,7 +46,7 @@ const STACK_LAYERS: &[&[&str]] = &[
     &["picture"],
     &["protocol", "word"],
     &["alarm"],
-    &["ending"],
+    &["ending", "reservation"],
     &["os"],
 ];
 

@@ -49,6 +49,14 @@ pub(crate) fn map(bytes: usize, mapping: Mapping) -> io::Result<usize> {
     Ok(at as usize)
 }
 
+/// Reserves `bytes` of addresses for a heap, whole pages. Returns the first one.
+///
+/// # Errors
+/// The system's error.
+pub(crate) fn reserve(bytes: usize) -> io::Result<usize> {
+    map(bytes, Mapping::Reserved)
+}
+
 const ACCESSIBLE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
 /// Makes a part of a reserved mapping memory, whose pages appear when they are touched. What is
@@ -58,7 +66,7 @@ const ACCESSIBLE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 /// The system's error.
 ///
 /// # Safety
-/// The range consists of whole pages of a mapping made by [`map`].
+/// The range consists of whole pages of a mapping made by [`map`] or [`reserve`].
 pub(crate) unsafe fn make_accessible(range: Range<usize>) -> io::Result<()> {
     let (at, bytes) = (range.start as *mut c_void, range.len());
     // SAFETY: our contract: nothing else uses these addresses.
@@ -76,7 +84,7 @@ pub(crate) unsafe fn make_accessible(range: Range<usize>) -> io::Result<()> {
 /// The system's error; the mapping is still there then.
 ///
 /// # Safety
-/// The range is a mapping made by [`map`], and nothing uses it any more.
+/// The range is a mapping made by [`map`] or [`reserve`], and nothing uses it any more.
 pub(crate) unsafe fn unmap(at: usize, bytes: usize) -> io::Result<()> {
     // SAFETY: our contract.
     let result = unsafe { libc::munmap(at as *mut c_void, bytes) };
@@ -93,8 +101,36 @@ pub(crate) unsafe fn give_pages_back(range: Range<usize>) {
     let (lo, hi) = (range.start.next_multiple_of(page), range.end / page * page);
     if lo < hi {
         // SAFETY: our contract.
-        unsafe { libc::madvise(lo as *mut c_void, hi - lo, libc::MADV_DONTNEED) };
+        unsafe { discard(lo..hi) };
     }
+}
+
+/// Gives pages of a heap back to the system. They read as zero once they are [taken
+/// again](take_again). Returns false if the system refuses.
+///
+/// # Safety
+/// The range lies in a mapping made by [`map`] or [`reserve`], and its contents are dead.
+pub(crate) unsafe fn discard(range: Range<usize>) -> bool {
+    let at = range.start as *mut c_void;
+    // SAFETY: our contract.
+    unsafe { libc::madvise(at, range.len(), libc::MADV_DONTNEED) == 0 }
+}
+
+/// Makes pages that may have been [discarded](discard) accessible again: here they are.
+///
+/// # Errors
+/// None; elsewhere the system's error.
+///
+/// # Safety
+/// The range consists of whole pages of a mapping made by [`reserve`], which have been accessible.
+pub(crate) unsafe fn take_again(_range: Range<usize>) -> io::Result<()> {
+    Ok(())
+}
+
+/// Asks for huge pages in a reserved mapping. Nothing else changes.
+pub(crate) fn ask_for_huge_pages(range: Range<usize>) {
+    // SAFETY: the advice changes no memory.
+    unsafe { libc::madvise(range.start as *mut c_void, range.len(), libc::MADV_HUGEPAGE) };
 }
 
 #[cfg(all(test, not(stackmark_loom)))]

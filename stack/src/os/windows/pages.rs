@@ -3,9 +3,11 @@
 use super::areas;
 use std::io;
 use std::ops::Range;
+use std::ptr;
 use std::sync::OnceLock;
 use windows_sys::Win32::System::Memory::{
-    MEM_COMMIT, MEM_DECOMMIT, PAGE_READWRITE, VirtualAlloc, VirtualFree,
+    MEM_COMMIT, MEM_DECOMMIT, MEM_RELEASE, MEM_RESERVE, PAGE_NOACCESS, PAGE_READWRITE,
+    VirtualAlloc, VirtualFree,
 };
 use windows_sys::Win32::System::SystemInformation::{GetSystemInfo, SYSTEM_INFO};
 
@@ -29,7 +31,7 @@ pub(crate) enum Mapping {
     Reserved,
 }
 
-/// Maps `bytes` of zeroed memory, or of addresses. Returns the first address.
+/// Maps `bytes` of zeroed memory, or of addresses, for a stack. Returns the first address.
 ///
 /// # Errors
 /// The system's error.
@@ -43,6 +45,17 @@ pub(crate) fn map(bytes: usize, mapping: Mapping) -> io::Result<usize> {
     Ok(at)
 }
 
+/// Reserves `bytes` of addresses for a heap. Returns the first one. No area has them: a heap may be
+/// larger, and has no barriers.
+///
+/// # Errors
+/// The system's error.
+pub(crate) fn reserve(bytes: usize) -> io::Result<usize> {
+    // SAFETY: the system chooses addresses that nobody has.
+    let at = unsafe { VirtualAlloc(ptr::null(), bytes, MEM_RESERVE, PAGE_NOACCESS) };
+    if at.is_null() { Err(io::Error::last_os_error()) } else { Ok(at as usize) }
+}
+
 /// Makes a part of a reserved mapping memory, whose pages appear when they are touched. What is
 /// accessible already stays as it is.
 ///
@@ -50,7 +63,7 @@ pub(crate) fn map(bytes: usize, mapping: Mapping) -> io::Result<usize> {
 /// The system's error.
 ///
 /// # Safety
-/// The range consists of whole pages of a mapping made by [`map`].
+/// The range consists of whole pages of a mapping made by [`map`] or [`reserve`].
 pub(crate) unsafe fn make_accessible(range: Range<usize>) -> io::Result<()> {
     let at = range.start as *const _;
     // SAFETY: our contract: nothing else uses these addresses.
@@ -81,6 +94,19 @@ pub(crate) unsafe fn unmap(at: usize, bytes: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Ends a mapping made by [`reserve`]. The system knows how long it is.
+///
+/// # Errors
+/// The system's error; the mapping is still there then.
+///
+/// # Safety
+/// `at` is its first address, and nothing uses it any more.
+pub(crate) unsafe fn release(at: usize, _bytes: usize) -> io::Result<()> {
+    // SAFETY: our contract.
+    let done = unsafe { VirtualFree(at as *mut _, 0, MEM_RELEASE) };
+    if done == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Gives the pages wholly inside `range` back to the system. They read as zero afterwards. A
 /// failure only costs memory.
 ///
@@ -100,6 +126,35 @@ pub(crate) unsafe fn give_pages_back(range: Range<usize>) {
         }
     }
 }
+
+/// Gives pages of a heap back to the system. They are not accessible before they are [taken
+/// again](take_again), and read as zero then. Returns false if the system refuses.
+///
+/// The system promises memory when it commits pages, and may have none. So the pages wait for who
+/// takes them, and learns of it by an error. With MEM_RESET they would stay accessible and keep
+/// that promise: other programs could not have the memory.
+///
+/// # Safety
+/// The range consists of whole pages of a mapping made by [`reserve`], and its contents are dead.
+pub(crate) unsafe fn discard(range: Range<usize>) -> bool {
+    // SAFETY: our contract.
+    unsafe { decommit(&range) }.is_ok()
+}
+
+/// Makes pages that may have been [discarded](discard) accessible again. Others stay as they are.
+///
+/// # Errors
+/// The system's error.
+///
+/// # Safety
+/// The range consists of whole pages of a mapping made by [`reserve`], which have been accessible.
+pub(crate) unsafe fn take_again(range: Range<usize>) -> io::Result<()> {
+    // SAFETY: our contract.
+    unsafe { make_accessible(range) }
+}
+
+/// Huge pages would be locked in memory, and need a privilege: there are none.
+pub(crate) fn ask_for_huge_pages(_range: Range<usize>) {}
 
 #[cfg(all(test, not(stackmark_loom)))]
 mod tests {
