@@ -5,7 +5,7 @@
 
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Block, Function};
-use cranelift_codegen::isa::unwind::UnwindInfo;
+use cranelift_codegen::isa::unwind::{UnwindInfo, UnwindInfoKind};
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetIsa};
 use cranelift_codegen::{
     CodegenError, Context, Final, FinalizedMachExceptionHandler, MachBufferFinalized, MachSrcLoc,
@@ -15,12 +15,14 @@ use stackmark::unwind::stack_map::cranelift::{self, FRAME_RECORD};
 use stackmark::unwind::{Safepoint, Vectors};
 
 use crate::check;
+use crate::convention::is_of_windows;
 use crate::error::CompileError;
 use crate::isolation;
 use crate::known;
 use crate::regions;
 use crate::reloads;
 use crate::rematerialise::rematerialise;
+use crate::unwind_info;
 
 /// The machine, for both steps.
 pub(crate) struct Backends {
@@ -44,6 +46,8 @@ pub(crate) struct Compiled {
     /// Return addresses of calls that have a landing pad, and the pads.
     pub(crate) landing_pads: Vec<(u32, u32)>,
     pub(crate) unwind: Option<UnwindInfo>,
+    /// What Windows has instead, if the machine's system is that.
+    pub(crate) unwind_info: Option<Vec<u8>>,
     pub(crate) vectors: Vectors,
     pub(crate) lines: Vec<(u32, u32)>,
     /// The optimised function, if [`Backends::keeps_functions`] says so.
@@ -145,9 +149,15 @@ pub(crate) fn compile(
             }
         }
     }
-    let unwind = code
-        .create_unwind_info(&*backends.plain)
-        .map_err(|error| refused(format!("no unwind information: {error}")))?;
+    let plain = &*backends.plain;
+    let unwind = code.create_unwind_info_of_kind(plain, UnwindInfoKind::SystemV);
+    let unwind = unwind.map_err(|error| refused(format!("no unwind information: {error}")))?;
+    let unwind_info = match &unwind {
+        Some(UnwindInfo::SystemV(cfi)) if is_of_windows(plain.default_call_conv()) => {
+            Some(unwind_info::of(plain, cfi).map_err(refused)?)
+        }
+        _ => None,
+    };
     Ok(Compiled {
         name: name.to_owned(),
         bytes: buffer.data().to_vec(),
@@ -161,6 +171,7 @@ pub(crate) fn compile(
         safepoints,
         landing_pads,
         unwind,
+        unwind_info,
         // Cranelift has no types of more than 128 bits.
         vectors: match context.func.signature.call_conv {
             CallConv::SystemV => Vectors::Results,

@@ -3,7 +3,7 @@
 use cranelift_codegen::ir::{
     self, FuncRef, InstBuilder, MemFlagsData, UserFuncName, Value, types::I64,
 };
-use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetFrontendConfig};
+use cranelift_codegen::isa::{OwnedTargetIsa, TargetFrontendConfig};
 use cranelift_frontend::FunctionBuilder;
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{Linkage, Module as _};
@@ -12,9 +12,10 @@ use std::collections::HashMap;
 
 use crate::addresses::{Addresses, Linkable};
 use crate::barrier::Barrier;
+use crate::convention;
 use crate::error::{CompileError, ModuleError};
 use crate::identity::{FuncId, Identity};
-use crate::kind::{Signature, words};
+use crate::kind::Signature;
 
 const CALL_SYSTEM: &str = "stackmark_call_system";
 const SWITCH_OUT: &str = "stackmark_switch_out";
@@ -114,15 +115,15 @@ impl Declarations {
     }
 
     fn of(mut target: Target, switches: bool, barrier: Option<Barrier>) -> Declarations {
+        let native = target.module().isa().default_call_conv();
         let mut import = |name, signature| {
             let module = target.module();
             module
                 .declare_function(name, Linkage::Import, &signature)
                 .expect("the first declaration of this name")
         };
-        let call_system = import(CALL_SYSTEM, words(CallConv::SystemV, 3, 1));
-        // The convention that keeps no register but rsp and rbp, and does not know the pinned one.
-        let switch_out = switches.then(|| import(SWITCH_OUT, words(CallConv::Winch, 1, 1)));
+        let call_system = import(CALL_SYSTEM, convention::call_system(native));
+        let switch_out = switches.then(|| import(SWITCH_OUT, convention::switch_out(native)));
         let (module, declared) = (Identity::new(), HashMap::new());
         Declarations { target, module, declared, call_system, switch_out, barrier }
     }

@@ -11,6 +11,7 @@ use stackmark::stack::poll;
 use std::ops::{Deref, DerefMut};
 
 use crate::barrier::Barrier;
+use crate::convention;
 use crate::declarations::{Constants, Declarations, Declared};
 use crate::error::CompileError;
 use crate::identity::{FuncId, Identity};
@@ -173,10 +174,18 @@ impl<M> Function<'_, M> {
     /// # Panics
     /// If the first parameter is not as `start` says.
     pub fn enter(&mut self, start: Start) {
+        let places = match start {
+            Start::Managed => (0..self.signature.params().len()).collect(),
+            Start::Goroutine | Start::Callback => {
+                let native = self.outside.frontend_config.default_call_conv;
+                convention::enter(native, &mut self.builder.func.signature)
+            }
+        };
         let entry = self.create_block();
         self.append_block_params_for_function_params(entry);
         self.switch_to_block(entry);
-        self.params = self.block_params(entry).to_vec();
+        let params = self.block_params(entry);
+        self.params = places.into_iter().map(|place: usize| params[place]).collect();
         match start {
             Start::Managed => {}
             Start::Goroutine => {

@@ -4,6 +4,7 @@ use cranelift_codegen::ir::{AbiParam, ArgumentExtension, Signature as ClifSignat
 use cranelift_codegen::isa::CallConv;
 use stackmark::stack::asm::layout::RESULT_WORDS;
 
+use crate::convention::MANAGED;
 use crate::error::CompileError;
 
 /// What a value is to the collector.
@@ -123,7 +124,7 @@ impl Signature {
 
     /// As Cranelift sees it.
     pub fn clif(&self) -> ClifSignature {
-        let mut clif = ClifSignature::new(CallConv::SystemV);
+        let mut clif = ClifSignature::new(MANAGED);
         clif.params.extend(self.params.iter().copied().map(Kind::abi));
         clif.returns.extend(self.in_registers().map(Kind::abi));
         clif

@@ -15,6 +15,7 @@ mod addresses;
 mod barrier;
 mod check;
 mod compile;
+mod convention;
 mod declarations;
 mod engine;
 mod entry;
@@ -38,6 +39,7 @@ mod regions;
 mod reloads;
 pub mod rematerialise;
 mod trace;
+mod unwind_info;
 
 pub use barrier::Barrier;
 pub use cranelift_codegen;

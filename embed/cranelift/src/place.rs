@@ -3,7 +3,7 @@
 use cranelift_codegen::isa::unwind::UnwindInfo;
 use gimli::write::{Address, EhFrame, EndianVec, FrameTable};
 use stackmark::unwind::stack_map::cranelift;
-use stackmark::unwind::{self, Code, Region, SourceLines, Vectors};
+use stackmark::unwind::{self, Code, FunctionUnwindInfo, Region, SourceLines, Vectors};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -82,6 +82,9 @@ impl Module {
                 cranelift::describe_epilogues(&mut entry, code);
                 table.add_fde(cie, entry);
             }
+            let info = compiled.unwind_info;
+            let info = info.map(|bytes| FunctionUnwindInfo { start, len, bytes });
+            region.unwind_info.extend(info);
             program.landing_pads.extend(
                 compiled
                     .landing_pads
