@@ -126,6 +126,13 @@ pub enum CompileError {
         /// What Cranelift says.
         error: String,
     },
+    /// The object file is for Windows, whose programs hold no managed code: stack maps are read from
+    /// ELF files.
+    #[error("function {function}: no stack maps are read from a file for Windows")]
+    NoImages {
+        /// The function.
+        function: String,
+    },
     /// The function is defined already, or the memory for code is full.
     #[error("function {function} cannot be placed: {error}")]
     Place {
@@ -182,6 +189,10 @@ pub enum ModuleError {
     /// into another module than is asked for.
     #[error("the module's code goes elsewhere")]
     Linked,
+    /// The module's code goes into an object file for Windows, whose programs hold no managed code:
+    /// stack maps are read from ELF files.
+    #[error("no stack maps are read from a file for Windows")]
+    NoImages,
     /// The memory for code cannot be protected, or there is no unwind information.
     #[error("the code cannot be finished: {0}")]
     Finish(String),

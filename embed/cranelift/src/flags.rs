@@ -1,9 +1,11 @@
 //! The settings of Cranelift under which its code keeps the contracts.
 
-use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 
+use crate::convention::is_of_windows;
 use crate::error::ModuleError;
+use crate::module::Options;
 
 /// What managed code needs of Cranelift, whatever else an embedder sets.
 pub const REQUIRED: &[(&str, &str)] = &[
@@ -14,7 +16,8 @@ pub const REQUIRED: &[(&str, &str)] = &[
     ("unwind_info", "true"),
     // Addresses of the library are constants.
     ("is_pic", "false"),
-    // The prologue's check makes sure of the room.
+    // The prologue's check makes sure of the room. Modules for threads' own stacks have probes on
+    // Windows nevertheless.
     ("enable_probestack", "false"),
 ];
 
@@ -27,7 +30,7 @@ const PROTECTS: [&str; 2] = ["sign_return_address", "use_bti"];
 /// # Errors
 /// [`ModuleError::Machine`], [`ModuleError::Setting`].
 pub fn isa(opt_level: &str) -> Result<OwnedTargetIsa, ModuleError> {
-    with(&[("opt_level", opt_level)], false)
+    with(&[("opt_level", opt_level)], false, false)
 }
 
 /// As [`isa`]; the code signs its return addresses, and checks them before it returns, where the
@@ -37,7 +40,7 @@ pub fn isa(opt_level: &str) -> Result<OwnedTargetIsa, ModuleError> {
 /// # Errors
 /// As [`isa`].
 pub fn isa_that_signs_returns(opt_level: &str) -> Result<OwnedTargetIsa, ModuleError> {
-    with(&[("opt_level", opt_level)], true)
+    with(&[("opt_level", opt_level)], true, false)
 }
 
 /// As [`isa`], for object files, whose addresses the linker fills in.
@@ -45,21 +48,44 @@ pub fn isa_that_signs_returns(opt_level: &str) -> Result<OwnedTargetIsa, ModuleE
 /// # Errors
 /// As [`isa`].
 pub fn object_isa(opt_level: &str) -> Result<OwnedTargetIsa, ModuleError> {
-    with(&[("opt_level", opt_level), ("is_pic", "true")], false)
+    with(&[("opt_level", opt_level), ("is_pic", "true")], false, false)
 }
 
-/// This machine, with the required settings and then these.
-fn with(more: &[(&str, &str)], signs_returns: bool) -> Result<OwnedTargetIsa, ModuleError> {
+/// For a module with these options, of which it takes another level.
+///
+/// # Errors
+/// As [`isa`].
+pub(crate) fn for_module(
+    options: &Options,
+    opt_level: &str,
+) -> Result<OwnedTargetIsa, ModuleError> {
+    let on_threads = options.runs_on.is_native();
+    with(&[("opt_level", opt_level)], options.signs_returns, on_threads)
+}
+
+/// What lets Windows commit a thread's stack below a large frame, page by page. Goroutines' stacks
+/// are committed before they are used.
+const PROBES: [(&str, &str); 2] =
+    [("enable_probestack", "true"), ("probestack_strategy", "inline")];
+
+/// This machine, with the required settings and then these, for goroutines' stacks or threads'.
+fn with(
+    more: &[(&str, &str)],
+    signs_returns: bool,
+    on_threads: bool,
+) -> Result<OwnedTargetIsa, ModuleError> {
     let unsupported = |error: &dyn std::fmt::Display| ModuleError::Machine(error.to_string());
+    let mut machine = cranelift_native::builder().map_err(|error| unsupported(&error))?;
+    let probes = on_threads && is_of_windows(CallConv::triple_default(machine.triple()));
+    let probes: &[_] = if probes { &PROBES } else { &[] };
     let mut flags = settings::builder();
-    for (name, value) in REQUIRED.iter().chain(more) {
+    for (name, value) in REQUIRED.iter().chain(more).chain(probes) {
         flags.set(name, value).map_err(|error| ModuleError::Setting {
             name: (*name).into(),
             value: (*value).into(),
             error: error.to_string(),
         })?;
     }
-    let mut machine = cranelift_native::builder().map_err(|error| unsupported(&error))?;
     if signs_returns {
         // Machines without signatures do not know the settings.
         for setting in PROTECTS {

@@ -14,6 +14,7 @@ use std::any::Any;
 
 use crate::barrier::Barrier;
 use crate::compile::Backends;
+use crate::convention::is_of_windows;
 use crate::declarations::{Declarations, Target};
 use crate::error::ModuleError;
 use crate::flags::object_isa;
@@ -69,7 +70,7 @@ impl Module {
     /// it follows the level, the checks and the largest frame.
     ///
     /// # Errors
-    /// [`ModuleError::Machine`], [`ModuleError::Setting`].
+    /// [`ModuleError::Machine`], [`ModuleError::Setting`], [`ModuleError::NoImages`].
     ///
     /// # Panics
     /// If `module` knows symbols of the library already.
@@ -78,6 +79,9 @@ impl Module {
         barrier: Option<Barrier>,
         module: impl Linkable,
     ) -> Result<Module, ModuleError> {
+        if is_of_windows(module.isa().default_call_conv()) {
+            return Err(ModuleError::NoImages);
+        }
         let options = Options { runs_on: RunsOn::default(), ..options };
         let (optimising, plain) = (object_isa(&options.opt_level)?, object_isa("none")?);
         let backends = Backends { optimising, plain, keeps_functions: true };

@@ -12,7 +12,7 @@ use crate::compile::{Backends, Compiled, compile};
 use crate::declarations::{Declarations, Declared, Target};
 use crate::entry::{self, Entry};
 use crate::error::{CompileError, ModuleError};
-use crate::flags::{isa, isa_that_signs_returns};
+use crate::flags;
 use crate::function::{self, Apart, Function, Start};
 use crate::identity::{FuncId, Identity};
 use crate::kind::{Kind, Signature};
@@ -62,6 +62,11 @@ impl RunsOn {
     /// [`attach_native_stack`](stackmark::stack::Runtime::attach_native_stack) has attached.
     pub const unsafe fn native_stacks() -> RunsOn {
         RunsOn { native: true }
+    }
+
+    /// Whether they are the stacks of threads.
+    pub(crate) fn is_native(self) -> bool {
+        self.native
     }
 
     /// The function by which functions call native code.
@@ -142,7 +147,7 @@ impl Module {
         if bytes > CALLS_REACH {
             return Err(ModuleError::TooLarge { bytes, limit: CALLS_REACH });
         }
-        let isa = if options.signs_returns { isa_that_signs_returns } else { isa };
+        let isa = |level: &str| flags::for_module(&options, level);
         let (optimising, plain) = (isa(&options.opt_level)?, isa("none")?);
         let backends = Backends { optimising, plain, keeps_functions: false };
         let (bytes, on) = (options.code_bytes, options.runs_on);

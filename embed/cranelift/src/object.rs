@@ -18,6 +18,7 @@ use stackmark::stack::MAX_FRAME;
 use stackmark::unwind::stack_map::object::{self, FunctionMaps};
 
 use crate::compile::{optimise, safepoints};
+use crate::convention::is_of_windows;
 use crate::error::CompileError;
 
 /// The maps of the functions of one object file.
@@ -40,7 +41,7 @@ impl ObjectMaps {
     /// # Errors
     /// [`CompileError::Cranelift`], [`CompileError::Held`]; [`CompileError::Place`] if the module
     /// refuses the code; [`CompileError::Frame`] for a frame of more than [`MAX_FRAME`] bytes: the
-    /// object file is of no use then.
+    /// object file is of no use then; [`CompileError::NoImages`] for Windows.
     pub fn define_function(
         &mut self,
         module: &mut impl Module,
@@ -49,6 +50,9 @@ impl ObjectMaps {
         context: &mut Context,
     ) -> Result<(), CompileError> {
         let name = module.declarations().get_function_decl(id).linkage_name(id).into_owned();
+        if is_of_windows(module.isa().default_call_conv()) {
+            return Err(CompileError::NoImages { function: name });
+        }
         if module.isa().flags().opt_level() != OptLevel::None {
             let error = "the module's own machine optimises again".into();
             return Err(CompileError::Cranelift { function: name, error });

@@ -1,4 +1,6 @@
 //! Functions whose code goes into an object file: what code refers to, and what is told of it.
+// Stack maps of images are read from ELF files.
+#![cfg(not(windows))]
 
 use cranelift_module::default_libcall_names;
 use cranelift_object::{ObjectBuilder, ObjectModule};

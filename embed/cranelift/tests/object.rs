@@ -1,5 +1,7 @@
 //! Code of cranelift-object, linked into a shared object, registered by one call, and run on a
 //! goroutine that is collected and moved in it.
+// Stack maps of images are read from ELF files.
+#![cfg(not(windows))]
 
 use std::ffi::{CString, c_void};
 use std::process::Command;
