@@ -408,18 +408,36 @@ unsafe extern "C-unwind" fn add(a: *mut c_void, b: usize) -> usize {
 }
 
 extern "C" fn fails(a: usize, b: usize, c: usize) -> usize {
-    // SAFETY: a call of the C library that fails.
-    let closed = unsafe { close(-1) };
-    assert_eq!(closed, -1);
+    system::fail();
     a * 100 + b * 10 + c
 }
 
-unsafe extern "C" {
-    fn close(fd: i32) -> i32;
+/// A function of the system that fails, and how.
+#[cfg(not(windows))]
+mod system {
+    pub(super) const ERROR: usize = libc::EBADF as usize;
+
+    pub(super) fn fail() {
+        // SAFETY: it fails on what is not open.
+        assert_eq!(unsafe { libc::close(-1) }, -1);
+    }
 }
 
-/// EBADF of Linux.
-const BAD_FD: usize = 9;
+#[cfg(windows)]
+mod system {
+    /// ERROR_INVALID_HANDLE.
+    pub(super) const ERROR: usize = 6;
+
+    #[link(name = "kernel32")]
+    unsafe extern "system" {
+        fn CloseHandle(handle: usize) -> i32;
+    }
+
+    pub(super) fn fail() {
+        // SAFETY: it fails on what is not open.
+        assert_eq!(unsafe { CloseHandle(0x7fff_fff0) }, 0);
+    }
+}
 
 #[test]
 fn leaf_and_foreign_functions_are_called_with_their_errors() {
@@ -438,7 +456,7 @@ fn leaf_and_foreign_functions_are_called_with_their_errors() {
         let total = f.ins().iadd(total, scaled);
         f.return_(&[total])
     });
-    assert_eq!(b.run(main, 3), (8 * 100 + 5 * 10 + 3) + 6 + BAD_FD * 100_000);
+    assert_eq!(b.run(main, 3), (8 * 100 + 5 * 10 + 3) + 6 + system::ERROR * 100_000);
 }
 
 /// A host that knows what native code calls back.
