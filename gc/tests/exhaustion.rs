@@ -2,6 +2,9 @@
 //! its own with a limit on its address space. It does all its work, or ends with an error that says
 //! what was missing.
 
+// Wine does not limit the memory of a process.
+#![cfg(not(windows))]
+
 use std::process::Stdio;
 use std::sync::Arc;
 

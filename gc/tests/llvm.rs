@@ -4,6 +4,8 @@
 
 // LLVM has statepoints for processors of 64 bits alone.
 #![cfg(target_pointer_width = "64")]
+// It builds shared objects with LLVM's tools, which wine does not run.
+#![cfg(not(windows))]
 
 #[path = "llvm/images.rs"]
 mod images;

@@ -1,9 +1,18 @@
-//! What happens when the system refuses threads and memory, call by call: this program has
-//! `pthread_create` and `mmap` of its own, which refuse when a test says so. Errors say what was
-//! missing, what had been begun is given back, and it works when the system gives again.
+//! What happens when the system refuses threads and memory, call by call: this program puts
+//! functions of its own in front of the system's, which refuse when a test says so. Errors say what
+//! was missing, what had been begun is given back, and it works when the system gives again.
+
+#[cfg(not(windows))]
+#[path = "refused/linux.rs"]
+mod system;
+#[cfg(windows)]
+#[path = "refused/windows.rs"]
+mod system;
 
 use compiler::{Compiled, rec_result};
 use limits::{Limits, wait_until};
+#[cfg(windows)]
+use stackmark::mark_sweep::AllocationError;
 use stackmark::mark_sweep::{Descriptor, MarkSweep};
 use stackmark::{Collector, StartError, heap::Heap};
 use stackmark_stack::asm::layout::NativeFn;
@@ -12,10 +21,10 @@ use stackmark_stack::unwind::Code;
 use stackmark_stack::{
     AttachError, CallInError, Caller, Config, Goroutine, Host, Left, Machine, Runtime, StackError,
 };
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::c_void;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::SeqCst};
 
 /// How many calls are granted before one is refused, and how many are refused then.
 struct Refusal {
@@ -26,7 +35,7 @@ struct Refusal {
 static THREADS: Refusal = Refusal { granted: AtomicI64::new(i64::MAX), refused: AtomicI64::new(0) };
 static MEMORY: Refusal = Refusal { granted: AtomicI64::new(i64::MAX), refused: AtomicI64::new(0) };
 static ATTEMPTS: AtomicUsize = AtomicUsize::new(0);
-/// Bytes that this program's own calls of `mmap` have mapped, less those unmapped.
+/// What the program's own code has mapped less what it has unmapped: bytes, or on Windows ranges.
 static MAPPED: AtomicI64 = AtomicI64::new(0);
 
 impl Refusal {
@@ -46,115 +55,6 @@ impl Refusal {
     }
 }
 
-/// The C library's function that ours stands in front of.
-fn real(name: &std::ffi::CStr) -> *mut c_void {
-    // SAFETY: looks a name up.
-    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr().cast::<c_char>()) };
-    assert!(!found.is_null(), "{name:?}");
-    found
-}
-
-type Start = extern "C" fn(*mut c_void) -> *mut c_void;
-type Create = unsafe extern "C" fn(
-    *mut libc::pthread_t,
-    *const libc::pthread_attr_t,
-    Start,
-    *mut c_void,
-) -> c_int;
-
-/// # Safety
-/// As the C library's.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn pthread_create(
-    thread: *mut libc::pthread_t,
-    attributes: *const libc::pthread_attr_t,
-    start: Start,
-    argument: *mut c_void,
-) -> c_int {
-    ATTEMPTS.fetch_add(1, SeqCst);
-    if THREADS.refuses() {
-        return libc::EAGAIN;
-    }
-    // SAFETY: the function of that name, with its arguments.
-    unsafe {
-        std::mem::transmute::<*mut c_void, Create>(real(c"pthread_create"))(
-            thread, attributes, start, argument,
-        )
-    }
-}
-
-/// # Safety
-/// As the C library's.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn mmap(
-    address: *mut c_void,
-    len: usize,
-    protection: c_int,
-    flags: c_int,
-    file: c_int,
-    offset: libc::off_t,
-) -> *mut c_void {
-    if MEMORY.refuses() {
-        // SAFETY: this thread's own word.
-        unsafe { *libc::__errno_location() = libc::ENOMEM };
-        return libc::MAP_FAILED;
-    }
-    // SAFETY: the same function.
-    unsafe { map(address, len, protection, flags, file, offset) }
-}
-
-/// The standard library's name for it: what a new thread needs is not refused.
-///
-/// # Safety
-/// As the C library's.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn mmap64(
-    address: *mut c_void,
-    len: usize,
-    protection: c_int,
-    flags: c_int,
-    file: c_int,
-    offset: i64,
-) -> *mut c_void {
-    // SAFETY: the same function.
-    unsafe { map(address, len, protection, flags, file, offset) }
-}
-
-/// # Safety
-/// As the C library's `mmap`.
-unsafe fn map(
-    address: *mut c_void,
-    len: usize,
-    protection: c_int,
-    flags: c_int,
-    file: c_int,
-    offset: impl Into<i64>,
-) -> *mut c_void {
-    #[cfg(target_pointer_width = "64")]
-    let (number, offset) = (libc::SYS_mmap, offset.into());
-    // The system takes an offset in units of 4096 bytes there.
-    #[cfg(target_pointer_width = "32")]
-    let (number, offset) = (libc::SYS_mmap2, (offset.into() >> 12) as libc::c_long);
-    // SAFETY: the system call that the C library's function is.
-    let at = unsafe { libc::syscall(number, address, len, protection, flags, file, offset) };
-    if at != -1 {
-        MAPPED.fetch_add(len as i64, Relaxed);
-    }
-    at as *mut c_void
-}
-
-/// # Safety
-/// As the C library's.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn munmap(address: *mut c_void, len: usize) -> c_int {
-    // SAFETY: the system call that the C library's function is.
-    let unmapped = unsafe { libc::syscall(libc::SYS_munmap, address, len) };
-    if unmapped == 0 {
-        MAPPED.fetch_sub(len as i64, Relaxed);
-    }
-    unmapped as c_int
-}
-
 const ALONE: &str = "STACKMARK_ALONE";
 
 /// Runs a test in a process of its own: no other test makes threads or maps memory there. In such a
@@ -162,6 +62,7 @@ const ALONE: &str = "STACKMARK_ALONE";
 /// what it wrote to standard error.
 fn alone(test: &str, what: &str) -> Result<String, (Option<i32>, String)> {
     if let Ok(told) = std::env::var(ALONE) {
+        system::stand_in_front();
         return Ok(told);
     }
     let mut command = limits::this_program();
@@ -238,15 +139,11 @@ fn recurse_after(
     assert_eq!(argument[2], rec_result(n, object, 0));
 }
 
-fn threads() -> usize {
-    std::fs::read_dir("/proc/self/task").expect("of Linux").count()
-}
-
 alone!(a_collector_whose_threads_are_refused_leaves_nothing_and_starts_later, {
     let (runtime, compiled) = runtime(nothing);
     let heap = MarkSweep::new(&Default::default()).expect("address space");
     let config = stackmark::Config { workers: 3, ..Default::default() };
-    let before = threads();
+    let before = system::threads();
     // Two workers and the thread that runs cycles, which is the third.
     for granted in 0..3 {
         THREADS.set(granted, 1);
@@ -254,8 +151,8 @@ alone!(a_collector_whose_threads_are_refused_leaves_nothing_and_starts_later, {
             .expect_err("a thread was refused");
         THREADS.lift();
         let StartError::Thread(error) = error else { panic!("{error}") };
-        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}");
-        wait_until("those that were started end", || threads() == before);
+        assert_eq!(error.kind(), system::NO_THREAD, "{error}");
+        wait_until("those that were started end", || system::threads() == before);
     }
     let collector = Collector::start(heap.clone(), runtime.clone(), &config).expect("threads");
     let kind = heap.register(Descriptor::no_pointers()).expect("a descriptor");
@@ -274,7 +171,7 @@ alone!(a_collector_whose_threads_are_refused_leaves_nothing_and_starts_later, {
 });
 
 alone!(a_scheduler_whose_threads_are_refused_runs_nothing_and_leaves_none, {
-    let before = threads();
+    let before = system::threads();
     // A monitor and three threads.
     for granted in 0..=4 {
         let (runtime, compiled) = runtime(nothing);
@@ -293,17 +190,14 @@ alone!(a_scheduler_whose_threads_are_refused_runs_nothing_and_leaves_none, {
             started.expect("all were granted").stop();
             assert_eq!(argument[2], rec_result(5, object, 0));
         } else {
-            assert_eq!(
-                started.expect_err("a thread was refused").kind(),
-                std::io::ErrorKind::WouldBlock
-            );
+            assert_eq!(started.expect_err("a thread was refused").kind(), system::NO_THREAD);
             assert_eq!(
                 (runtime.live_goroutines(), argument[2]),
                 (1, usize::MAX),
                 "nothing has run"
             );
         }
-        wait_until("those that were started end", || threads() == before);
+        wait_until("those that were started end", || system::threads() == before);
         assert_eq!(runtime.census().machines, 0);
         assert_eq!(runtime.census().imbalances(), [""; 0]);
     }
@@ -406,11 +300,17 @@ alone!(errors_for_want_of_memory_are_typed_and_lose_nothing, {
         drop(Machine::attach(&runtime_of_thread).expect("memory again"));
         refused
     });
-    let refused = attached.join().expect("no panic").expect_err("memory was refused");
-    assert!(
-        matches!(refused, AttachError::SignalStack(StackError::OutOfMemory { .. })),
-        "{refused}"
-    );
+    let refused = attached.join().expect("no panic");
+    // There a thread has no signal stack, and takes no memory.
+    if cfg!(windows) {
+        refused.expect("nothing was refused");
+    } else {
+        let refused = refused.expect_err("memory was refused");
+        assert!(
+            matches!(refused, AttachError::SignalStack(StackError::OutOfMemory { .. })),
+            "{refused}"
+        );
+    }
     assert_eq!(
         (runtime.census().imbalances(), runtime.census().machines),
         (vec![], runtime.census().for_threads)
@@ -431,6 +331,42 @@ alone!(errors_for_want_of_memory_are_typed_and_lose_nothing, {
     recurse(&runtime, &compiled, 2000);
     call_in(None);
     assert_eq!(runtime.census().imbalances(), [""; 0]);
+});
+
+// Where the system commits memory, a heap asks again for what it has given back.
+#[cfg(windows)]
+alone!(a_heap_that_has_given_memory_back_and_gets_none_has_an_error, {
+    const BYTES: usize = 8 << 20;
+    let (runtime, _compiled) = runtime(nothing);
+    let heap = MarkSweep::new(&Default::default()).expect("address space");
+    let collector =
+        Collector::start(heap.clone(), runtime.clone(), &Default::default()).expect("threads");
+    let kind = heap.register(Descriptor::no_pointers()).expect("a descriptor");
+    let allocator = heap.allocator().expect("address space");
+    let machine = Machine::attach(&runtime).expect("a new thread");
+    // Whether there was room for an object of zeros, which is filled then and dropped.
+    let allocate = || {
+        machine.inside(|inside| {
+            let object = allocator.allocate(&inside, kind, BYTES)?;
+            // SAFETY: a new object of so many bytes.
+            let words =
+                unsafe { std::slice::from_raw_parts_mut(object.as_ptr().cast::<u64>(), BYTES / 8) };
+            assert!(words.iter().all(|word| *word == 0));
+            words.fill(7);
+            Ok::<_, AllocationError>(())
+        })
+    };
+    let is_resident = || heap.counts().resident_bytes >= BYTES as u64;
+    allocate().expect("memory");
+    wait_until("the memory is given back", || {
+        collector.collect();
+        !is_resident()
+    });
+    MEMORY.set(0, i64::MAX);
+    let refused = allocate();
+    MEMORY.lift();
+    assert!(matches!(refused, Err(AllocationError::OutOfMemory { .. })), "{refused:?}");
+    allocate().expect("memory again");
 });
 
 /// A stack that cannot grow: the host is told what was wanted, which ends the process.

@@ -7,12 +7,13 @@
 #![deny(unsafe_code)]
 
 mod attempts;
+#[cfg(unix)]
 mod forks;
 mod trusted;
 
 use limits::Limits;
 use std::io::Read;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 /// The environment variable that names the attempt of a child.
@@ -23,12 +24,12 @@ const LIMITS: Limits = Limits { cpu: Duration::from_secs(60), standstill: Durati
 /// How a child ended, and what it wrote.
 struct Ended {
     status: Option<i32>,
+    /// Or an exception of Windows.
     signal: Option<i32>,
     text: String,
 }
 
 fn run(attempt: &str) -> Ended {
-    use std::os::unix::process::ExitStatusExt;
     let mut child = limits::this_program()
         .args(["child", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
         .env(ATTEMPT, attempt)
@@ -51,11 +52,29 @@ fn run(attempt: &str) -> Ended {
     // `None`: it loops or hangs.
     let status = limits::wait(&mut child, LIMITS).ok();
     let text = readers.map(|reader| reader.join().expect("a reader")).concat();
-    Ended {
-        status: status.and_then(|status| status.code()),
-        signal: status.and_then(|status| status.signal()),
-        text,
-    }
+    Ended { status: status.and_then(code), signal: status.and_then(signal), text }
+}
+
+#[cfg(unix)]
+fn code(status: ExitStatus) -> Option<i32> {
+    status.code()
+}
+
+#[cfg(unix)]
+fn signal(status: ExitStatus) -> Option<i32> {
+    use std::os::unix::process::ExitStatusExt;
+    status.signal()
+}
+
+#[cfg(windows)]
+fn code(status: ExitStatus) -> Option<i32> {
+    status.code().filter(|code| *code >= 0)
+}
+
+/// The status of a process that an exception ends is its code, whose highest bit is set.
+#[cfg(windows)]
+fn signal(status: ExitStatus) -> Option<i32> {
+    status.code().filter(|code| *code < 0)
 }
 
 /// The attempt ends well, and says `expected`.
@@ -82,10 +101,11 @@ fn ends_with(attempt: &str, expected: &str) {
 #[ignore = "a part of the others"]
 fn child() {
     if let Ok(attempt) = std::env::var(ATTEMPT) {
-        match attempt.strip_prefix(forks::PREFIX) {
-            Some(attempt) => forks::run(attempt),
-            None => attempts::run(&attempt),
+        #[cfg(unix)]
+        if let Some(attempt) = attempt.strip_prefix(forks::PREFIX) {
+            return forks::run(attempt);
         }
+        attempts::run(&attempt);
     }
 }
 
@@ -300,9 +320,17 @@ fn a_thread_does_not_wait_for_the_world_that_it_has_stopped() {
     behaves("run_in_own_stopped_world", "collected");
 }
 
+// No thread interrupts another one there.
+#[cfg(not(windows))]
 #[test]
 fn a_world_that_does_not_stop_is_reported_with_a_traceback() {
     behaves("straggler", "straggle");
+}
+
+#[cfg(windows)]
+#[test]
+fn a_world_that_does_not_stop_is_reported_without_a_traceback() {
+    behaves("straggler", "its thread does not answer");
 }
 
 #[test]
@@ -402,6 +430,8 @@ fn foreign_calls_nest_over_callbacks_alone() {
     behaves("nested_foreign", words);
 }
 
+// There are no forks.
+#[cfg(unix)]
 #[test]
 fn the_child_of_a_fork_ends_with_one_line_where_it_calls_in() {
     if limits::is_skipped_under_emulation(
@@ -415,6 +445,8 @@ fn the_child_of_a_fork_ends_with_one_line_where_it_calls_in() {
     }
 }
 
+// There are no forks.
+#[cfg(unix)]
 #[test]
 fn a_child_of_a_fork_that_calls_nothing_ends_well() {
     behaves(&format!("{}nothing", forks::PREFIX), "the child has ended");

@@ -131,6 +131,7 @@ pub(crate) fn with_caller<R>(f: impl FnOnce(Caller<'_>) -> R) -> R {
 }
 
 /// Calls `f` in the child of a fork, and returns its status. It is killed with this process.
+#[cfg(unix)]
 pub(crate) fn in_child(f: impl FnOnce()) -> i32 {
     // SAFETY: the parent goes on as before. What the child may call is what is tried.
     let child = unsafe { libc::fork() };
