@@ -101,4 +101,4 @@ offsets! {
 }
 
 /// Unwinders read them so.
-const _: () = assert!(C_PC == 0 && C_SP == 0x18 && C_VECTORS % 16 == 0);
+const _: () = assert!(C_PC == 0 && C_SP == 0x18 && C_VECTORS.is_multiple_of(16));

@@ -60,6 +60,8 @@ pub enum UnwindToError {
 }
 
 /// What lies between a goroutine's stack pointer and the frame to continue in.
+// One value at a time, on the stack: a box would be no smaller.
+#[allow(clippy::large_enum_variant)]
 enum Way {
     /// Only managed frames. These are the registers of the frame to continue in, and the return
     /// address of the call at which it stands.

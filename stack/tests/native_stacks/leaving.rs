@@ -2,9 +2,12 @@
 
 use crate::native::Library;
 use crate::*;
+#[cfg(not(windows))]
 use stackmark_stack::UnwindToError;
+#[cfg(not(windows))]
 use std::sync::atomic::AtomicUsize;
 
+#[cfg(not(windows))]
 const WORD: usize = size_of::<usize>();
 
 // On Windows no frame of a native stack is left for.
@@ -36,8 +39,10 @@ fn a_landing_pad_gets_its_values_and_its_callee_saved_registers() {
 }
 
 /// Counts its own end.
+#[cfg(not(windows))]
 struct Dropped<'a>(&'a AtomicUsize);
 
+#[cfg(not(windows))]
 impl Drop for Dropped<'_> {
     fn drop(&mut self) {
         self.0.fetch_add(1, Relaxed);
@@ -46,6 +51,7 @@ impl Drop for Dropped<'_> {
 
 /// Calls managed code `level` times, one call inside the other, and leaves all of it from the
 /// innermost for landing pad `pad`.
+#[cfg(not(windows))]
 fn nest(setting: &Setting, level: usize, pad: usize, dropped: &AtomicUsize) -> usize {
     setting.call_guarded(Stack::Threads, 3, &|| {
         let _counted = Dropped(dropped);

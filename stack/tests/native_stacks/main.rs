@@ -302,11 +302,13 @@ const VALUE: usize = 7;
 const WORDS: [usize; KEPT] = [11, 13, 17, 19];
 
 /// What `guarded` returns when its callee returned `result`.
+#[cfg(not(windows))]
 fn guarded_result(result: usize) -> usize {
     compiler::guarded_result(WORDS, result)
 }
 
 /// What `guarded` returns when its landing pad got these.
+#[cfg(not(windows))]
 fn landed_result(values: [usize; 2]) -> usize {
     compiler::landed_result(WORDS, values)
 }
