@@ -81,8 +81,8 @@ pub(crate) fn exit_now(status: i32) -> ! {
 /// What the system says about shadow stacks of the calling thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ProtectionFacts {
-    /// The process's policy: its lowest bit says whether its threads have shadow stacks. A system
-    /// that does not know the policy has none.
+    /// Bit 0: whether the process's policy gives its threads shadow stacks. A system that does not
+    /// know the policy has none.
     pub(crate) x86_shadow_stack: Option<u64>,
     /// Nothing.
     pub(crate) thread_status: Option<String>,
@@ -104,6 +104,43 @@ pub(crate) fn protection_facts() -> ProtectionFacts {
             size_of_val(&policy),
         )
     };
-    let x86_shadow_stack = (known != 0).then_some(u64::from(policy));
+    facts_of((known != 0).then_some(policy))
+}
+
+/// What the flags of the policy say. The flag is set in all modes in which a return may fault: for
+/// images that are built for it, in the compatible one, and for all code, in the strict one. The
+/// other flags audit, or are about what is set by a context.
+fn facts_of(policy: Option<u32>) -> ProtectionFacts {
+    const ENABLE_USER_SHADOW_STACK: u32 = 1;
+    let x86_shadow_stack = policy.map(|flags| u64::from(flags & ENABLE_USER_SHADOW_STACK));
     ProtectionFacts { x86_shadow_stack, ..ProtectionFacts::default() }
+}
+
+#[cfg(all(test, not(stackmark_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shadow_stack_is_what_the_policy_enables() {
+        const AUDIT: u32 = 1 << 1;
+        const VALIDATE_CONTEXT: u32 = 1 << 2;
+        const STRICT: u32 = 1 << 4;
+        let found = |policy| facts_of(policy).x86_shadow_stack;
+        for (policy, enabled) in [
+            (0, 0),
+            (1, 1),
+            (1 | VALIDATE_CONTEXT, 1),
+            (1 | STRICT, 1),
+            (AUDIT, 0),
+            (AUDIT | VALIDATE_CONTEXT, 0),
+        ] {
+            assert_eq!(found(Some(policy)), Some(enabled), "{policy:#b}");
+        }
+        assert_eq!(found(None), None);
+    }
+
+    #[test]
+    fn the_policy_of_this_process_is_known_or_not_of_this_system() {
+        assert!(matches!(protection_facts().x86_shadow_stack, None | Some(0 | 1)));
+    }
 }
