@@ -237,7 +237,8 @@ impl Code {
     /// # Errors
     ///
     /// The image has no such section, or a broken one; the error names section and offset. Or its
-    /// code is registered already, or contradicts its maps. Nothing is registered then.
+    /// code is registered already, or contradicts its maps. Or it is one of Windows
+    /// ([`ImageError::MapsOfFormat`](crate::ImageError::MapsOfFormat)). Nothing is registered then.
     pub fn register_image(
         &self,
         address: usize,

@@ -28,7 +28,8 @@ pub struct Region {
     /// Its length in bytes, less than 4 GiB.
     pub len: usize,
     /// `.eh_frame` bytes with absolute pcs, as `gimli::write` emits for absolute addresses. Empty
-    /// for code of a loaded image: the image's own CFI is used then.
+    /// for code of a loaded image: the image's own CFI is used then. Walks of this library need no
+    /// more on any system; that of Windows does not know it, and needs `unwind_info`.
     pub eh_frame: Vec<u8>,
     /// Where that section lies in memory, if its pointers are relative to themselves, as in objects
     /// that LLVM's JITs load. 0 if all are absolute. The system's unwinder is not told of relative
@@ -36,7 +37,8 @@ pub struct Region {
     pub eh_frame_address: usize,
     /// The UNWIND_INFO of its functions, by which Windows walks x86-64 code: Cranelift emits it for
     /// that target. There the system's unwinder is told of it, and passes none but functions that
-    /// have it. Where `eh_frame` is empty, it also takes the place of CFI, on every system; the
+    /// have it: an exception, a panic or a debugger's backtrace that comes to another one goes
+    /// astray. Where `eh_frame` is empty, it also takes the place of CFI, on every system; the
     /// code is read for it at registration. Other architectures have none.
     pub unwind_info: Vec<FunctionUnwindInfo>,
     /// Its functions.

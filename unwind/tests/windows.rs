@@ -10,10 +10,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use gimli::{Register, X86_64};
+use gimli::write::{
+    Address, CallFrameInstruction, CommonInformationEntry, EhFrame, EndianVec,
+    FrameDescriptionEntry, FrameTable,
+};
+use gimli::{Encoding, Format, LittleEndian, Register, X86_64};
 use stackmark_unwind::{
-    Announce, Code, Function, FunctionUnwindInfo, Image, LiveMemory, Region, RegisterSet,
-    RuleCache, ThreadStacks, Unwinder,
+    Announce, Code, Function, FunctionUnwindInfo, Image, ImageError, LiveMemory, ManagedImageError,
+    Region, RegisterImageError, RegisterSet, RuleCache, ThreadStacks, Unwinder,
 };
 use windows_sys::Win32::Foundation::FreeLibrary;
 use windows_sys::Win32::System::Diagnostics::Debug::{
@@ -435,17 +439,81 @@ fn the_system_walks_managed_code() {
     let caught = catch_unwind(AssertUnwindSafe(|| call(panics))).unwrap_err();
     assert_eq!(caught.downcast_ref(), Some(&true), "the backtrace crosses it");
 
-    let entry = |pc: usize| {
-        let mut base = 0;
-        // SAFETY: looks the address up.
-        unsafe { RtlLookupFunctionEntry(pc as u64, &raw mut base, ptr::null_mut()) }
-    };
-    assert!(!entry(range.start + 5).is_null() && !entry(range.start + 69).is_null());
+    assert!(system_knows(range.start + 5) && system_knows(range.start + 69));
     code.unregister(id).unwrap();
-    assert!(entry(range.start + 5).is_null());
+    assert!(!system_knows(range.start + 5));
     let (region, _) = managed();
     let start = region.start;
     let silent = Region { announce: Announce::NONE, ..region };
     code.register(silent).unwrap();
-    assert!(entry(start + 5).is_null());
+    assert!(!system_knows(start + 5));
+}
+
+/// Whether the system's unwinder has information for the pc.
+fn system_knows(pc: usize) -> bool {
+    let mut base = 0;
+    // SAFETY: looks the address up.
+    !unsafe { RtlLookupFunctionEntry(pc as u64, &raw mut base, ptr::null_mut()) }.is_null()
+}
+
+/// What the prologue does, as CFI.
+fn cfi(starts: [usize; 2]) -> Vec<u8> {
+    let encoding = Encoding { address_size: 8, format: Format::Dwarf32, version: 1 };
+    let mut common = CommonInformationEntry::new(encoding, 1, -8, X86_64::RA);
+    common.add_instruction(CallFrameInstruction::Cfa(X86_64::RSP, 8));
+    common.add_instruction(CallFrameInstruction::Offset(X86_64::RA, -8));
+    let mut table = FrameTable::default();
+    let common = table.add_cie(common);
+    for start in starts {
+        let mut function = FrameDescriptionEntry::new(Address::Constant(start as u64), 16);
+        function.add_instruction(1, CallFrameInstruction::CfaOffset(16));
+        function.add_instruction(1, CallFrameInstruction::Offset(X86_64::RBP, -16));
+        function.add_instruction(4, CallFrameInstruction::CfaRegister(X86_64::RBP));
+        table.add_fde(common, function);
+    }
+    let mut section = EhFrame::from(EndianVec::new(LittleEndian));
+    table.write_eh_frame(&mut section).unwrap();
+    section.0.into_vec()
+}
+
+#[test]
+fn code_with_cfi_alone_is_walked_by_the_library_and_unknown_to_the_system() {
+    static CODE: std::sync::OnceLock<Code> = std::sync::OnceLock::new();
+    static FRAMES: std::sync::Mutex<Vec<Frame>> = std::sync::Mutex::new(Vec::new());
+    let code = CODE.get_or_init(Code::new);
+    let (region, call) = managed();
+    let start = region.start;
+    let eh_frame = cfi([start, start + 64]);
+    code.register(Region { eh_frame, unwind_info: Vec::new(), ..region }).unwrap();
+    extern "C-unwind" fn look() {
+        let code = CODE.get().unwrap();
+        code.refresh_images();
+        let registers = RegisterSet::capture();
+        let stacks = ThreadStacks::current().unwrap();
+        // SAFETY: this thread's own stack, from this frame on.
+        let memory = unsafe { stacks.memory(registers.sp()) };
+        *FRAMES.lock().unwrap() = by_library(code, registers, &memory);
+    }
+    call(look);
+    let through = std::mem::take(&mut *FRAMES.lock().unwrap());
+    look();
+    let beside = std::mem::take(&mut *FRAMES.lock().unwrap());
+    let at = through.iter().position(|frame| frame.pc == start + 64 + 10).expect("its frame");
+    // This test's function, at another place, and all older frames.
+    assert_eq!(through[at + 2..], beside[at + 1..]);
+    assert!(through.len() > at + 3);
+    assert!(!system_knows(start + 5) && !system_knows(start + 69));
+}
+
+#[test]
+fn managed_code_of_an_image_is_an_error_that_names_the_format() {
+    let code = Code::new();
+    let error = code.register_image(deep as *const () as usize, None).unwrap_err();
+    let RegisterImageError::Image(ManagedImageError::Image(error)) = error else {
+        panic!("{error}");
+    };
+    assert!(matches!(&error, ImageError::MapsOfFormat { image } if image.ends_with(".exe")));
+    assert!(
+        error.to_string().ends_with("is in Microsoft's format, of which no stack maps are read")
+    );
 }

@@ -28,6 +28,9 @@ impl Contents {
         let path = loaded.file();
         let name = path.display().to_string();
         let bytes = elf_file::open(&path)?;
+        if (&bytes).read_bytes_at(0, 2).is_ok_and(elf_file::is_pe) {
+            return Err(ImageError::MapsOfFormat { image: name });
+        }
         let file = elf_file::parse(&name, &bytes)?;
         if !loaded.is_of(&file) {
             return Err(ImageError::Changed { image: name });

@@ -105,6 +105,13 @@ pub enum ImageError {
         /// The section's name.
         section: String,
     },
+    /// The file is in Microsoft's format. Code of such an image is walked, but stack maps are read
+    /// from ELF's alone: an embedder registers its managed code as a [`Region`](crate::Region).
+    #[error("image {image} is in Microsoft's format, of which no stack maps are read")]
+    MapsOfFormat {
+        /// The image's name.
+        image: String,
+    },
     /// The file is for another machine.
     #[error("image {image} is not for {}", NAME)]
     Machine {
