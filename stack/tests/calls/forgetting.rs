@@ -1,6 +1,7 @@
 //! Code that is forgotten, and what else looks at the frames of a goroutine that stands still.
 
-use crate::{Embedder, Setting};
+use crate::Setting;
+use compiler::Embedder;
 use stackmark_stack::unwind::{Code, Function, Region};
 use stackmark_stack::{Caller, Config, Machine, Runtime, RuntimeError, Status, UnregisterError};
 use std::sync::Arc;

@@ -12,8 +12,8 @@ mod compiled {
     pub(crate) struct Library(*mut libc::c_void);
 
     impl Library {
-        /// Compiles `tests/calls/NAME`; `None`, said on standard output, if there is no compiler
-        /// for it.
+        /// Compiles the source of this name here; `None`, said on standard output, if there is no
+        /// compiler for it.
         pub(crate) fn load(name: &str) -> Option<Library> {
             // Tests run side by side, and each source is compiled once.
             static LOADED: Mutex<BTreeMap<String, Option<usize>>> = Mutex::new(BTreeMap::new());
@@ -23,7 +23,10 @@ mod compiled {
         }
 
         fn compile(name: &str) -> Option<usize> {
-            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/calls").join(name);
+            // Another crate's tests may be these, too.
+            let mut above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+            let root = above.find(|root| root.join("stack/tests").is_dir());
+            let source = root.expect("the workspace").join("stack/tests/calls").join(name);
             let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("calls_{name}.so"));
             // Other processes may be loading the last one: it is replaced whole.
             let new = library.with_extension(format!("{}", std::process::id()));
@@ -90,8 +93,8 @@ mod compiled {
     pub(crate) struct Library(HMODULE);
 
     impl Library {
-        /// Loads what was made of `tests/calls/NAME`; `None`, said on standard output, if nothing
-        /// was.
+        /// Loads what was made of the source of this name here; `None`, said on standard output, if
+        /// nothing was.
         pub(crate) fn load(name: &str) -> Option<Library> {
             let directory = std::env::var_os("STACKMARK_TEST_LIBRARIES");
             let path = Path::new(&directory?).join(name).with_extension("dll");

@@ -3,8 +3,8 @@
 //! The oldest frame holds an array of references, far from the native function. Each test has
 //! twins that leave the announcement out, or announce other words, and lose references.
 
-use crate::{Embedder, Inner, Object, header};
-use compiler::{Compiled, Compiler, INT, Start};
+use crate::{Inner, Object, header};
+use compiler::{Compiled, Compiler, Embedder, INT, Start};
 use parking_lot::Mutex;
 use stackmark_stack::asm::ManagedFn;
 use stackmark_stack::unwind::Code;

@@ -1,7 +1,9 @@
 //! The functions of [`compiler`] by Cranelift, for what is about Cranelift's code or its speed.
 //! What both crates have has the same names.
 
-pub use compiler::{DEEP, Embedder, Ignoring, landed_result, rec_result};
+pub use compiler::{
+    DEEP, Embedder, Ignoring, KEPT, MANY_THREADS, guarded_result, landed_result, rec_result,
+};
 pub use stackmark_cranelift;
 use stackmark_cranelift::cranelift_frontend::FunctionBuilderContext;
 use stackmark_cranelift::types::I64;
