@@ -60,6 +60,28 @@ fn adds(engine: &Engine, number: i64) -> Main {
     })
 }
 
+// Other systems' programs hold managed code.
+#[cfg(windows)]
+#[test]
+fn code_for_a_linker_is_refused() {
+    use cranelift_object::{ObjectBuilder, ObjectModule};
+    use stackmark_cranelift::cranelift_codegen::Context;
+    use stackmark_cranelift::{flags, object::ObjectMaps};
+    let isa = flags::object_isa("none").unwrap();
+    let module = || {
+        let names = cranelift_module::default_libcall_names();
+        ObjectModule::new(ObjectBuilder::new(isa.clone(), "code", names).unwrap())
+    };
+    let error = Module::linked(Options::default(), None, module()).unwrap_err();
+    assert!(matches!(error, ModuleError::NoImages), "{error}");
+    let mut module = module();
+    let signature = Signature::new(&[INT], &[INT]).unwrap().clif();
+    let id = cranelift_module::Module::declare_anonymous_function(&mut module, &signature);
+    let (mut maps, mut context) = (ObjectMaps::new(), Context::new());
+    let error = maps.define_function(&mut module, &*isa, id.unwrap(), &mut context).unwrap_err();
+    assert!(matches!(error, CompileError::NoImages { .. }), "{error}");
+}
+
 #[test]
 fn a_module_of_another_engine_is_refused() {
     let (a, b) = (engine(), engine());
