@@ -126,8 +126,8 @@ pub enum CompileError {
         /// What Cranelift says.
         error: String,
     },
-    /// The object file is for Windows, whose programs hold no managed code: stack maps are read from
-    /// ELF files.
+    /// The object file is for Windows, whose programs hold no managed code: stack maps are read
+    /// from ELF files.
     #[error("function {function}: no stack maps are read from a file for Windows")]
     NoImages {
         /// The function.

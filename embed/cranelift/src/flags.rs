@@ -64,7 +64,8 @@ pub(crate) fn for_module(
 }
 
 /// What lets Windows commit a thread's stack below a large frame, page by page. Goroutines' stacks
-/// are committed before they are used.
+/// are committed before they are used. A walk that begins at a probe, as a debugger's may, does not
+/// find the caller.
 const PROBES: [(&str, &str); 2] =
     [("enable_probestack", "true"), ("probestack_strategy", "inline")];
 

@@ -28,7 +28,8 @@ pub struct Options {
     pub file: String,
     /// Cranelift's: `none`, `speed` or `speed_and_size`.
     pub opt_level: String,
-    /// Address space for the module's code, in bytes, at most 2 GiB. What is used takes memory.
+    /// Address space for the module's code, in bytes, at most 2 GiB. What is used takes memory; on
+    /// Windows all of it counts as used.
     pub code_bytes: usize,
     /// Whether optimised code is checked for references and stack addresses that live across a call
     /// outside of a mapped slot. By default in debug builds.

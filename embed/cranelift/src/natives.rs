@@ -73,7 +73,7 @@ pub(crate) unsafe extern "C-unwind" fn store_hybrid(goroutine: *mut c_void, valu
 }
 
 /// `foreign(goroutine, function, count, arguments...)`: calls a C function as a foreign call.
-/// Leaves errno in the first result word.
+/// Leaves errno, on Windows the last error, in the first result word.
 ///
 /// # Safety
 /// As for [`allocate`]; the C function takes such arguments.

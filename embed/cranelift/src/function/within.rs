@@ -47,7 +47,8 @@ impl<'f> Function<'f, Within<'f>> {
     }
 
     /// Calls the C function at `address`, which may wait, call back and take long, with up to six
-    /// integers or addresses outside of the heap, as a foreign call. Returns its result and errno.
+    /// integers or addresses outside of the heap, as a foreign call. Returns its result and errno,
+    /// on Windows the last error.
     ///
     /// # Panics
     /// With more than six arguments.
