@@ -63,8 +63,8 @@ impl Reservation {
         unsafe { os::make_accessible(pages) }
     }
 
-    /// Gives these bytes, counted from the start, back to the system. They may not be accessible any
-    /// more, and read as zero after [`Reservation::take_again`]. Returns false if the system
+    /// Gives these bytes, counted from the start, back to the system. They may not be accessible
+    /// any more, and read as zero after [`Reservation::take_again`]. Returns false if the system
     /// refuses, or they are not whole pages: then they are as before.
     ///
     /// # Panics
