@@ -14,8 +14,10 @@ mod epilogue;
 mod error;
 mod function_table;
 mod instructions;
+mod of_cfi;
 mod registers;
 
 pub(crate) use codes::FunctionEntry;
 pub use error::UnwindInfoError;
 pub(crate) use function_table::{CodeSource, FunctionTable, Piece};
+pub(crate) use of_cfi::of_cfi;

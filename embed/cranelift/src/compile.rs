@@ -11,7 +11,8 @@ use cranelift_codegen::{
     CodegenError, Context, Final, FinalizedMachExceptionHandler, MachBufferFinalized, MachSrcLoc,
 };
 use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget};
-use stackmark::unwind::stack_map::cranelift::{self, FRAME_RECORD};
+use gimli::write::Address;
+use stackmark::unwind::stack_map::cranelift::{self, FRAME_RECORD, unwind_info};
 use stackmark::unwind::{Safepoint, Vectors};
 
 use crate::check;
@@ -22,7 +23,6 @@ use crate::known;
 use crate::regions;
 use crate::reloads;
 use crate::rematerialise::rematerialise;
-use crate::unwind_info;
 
 /// The machine, for both steps.
 pub(crate) struct Backends {
@@ -154,7 +154,9 @@ pub(crate) fn compile(
     let unwind = unwind.map_err(|error| refused(format!("no unwind information: {error}")))?;
     let unwind_info = match &unwind {
         Some(UnwindInfo::SystemV(cfi)) if is_of_windows(plain.default_call_conv()) => {
-            Some(unwind_info::of(plain, cfi).map_err(refused)?)
+            let entry = cfi.to_fde(Address::Constant(0));
+            let info = plain.create_systemv_cie().and_then(|cie| unwind_info(cie, entry));
+            Some(info.ok_or_else(|| refused("no unwind information for Windows".to_owned()))?)
         }
         _ => None,
     };

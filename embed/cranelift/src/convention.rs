@@ -12,8 +12,6 @@
 use cranelift_codegen::ir::{AbiParam, Signature, types::I64};
 use cranelift_codegen::isa::CallConv;
 
-use crate::kind::words;
-
 /// Between managed functions.
 pub(crate) const MANAGED: CallConv = CallConv::SystemV;
 
@@ -57,4 +55,12 @@ pub(crate) fn enter(native: CallConv, signature: &mut Signature) -> Vec<usize> {
         signature.params[place] = *param;
     }
     places[..own.len()].to_vec()
+}
+
+/// A signature of Cranelift's with so many words.
+fn words(convention: CallConv, params: usize, results: usize) -> Signature {
+    let mut clif = Signature::new(convention);
+    clif.params.extend(vec![AbiParam::new(I64); params]);
+    clif.returns.extend(vec![AbiParam::new(I64); results]);
+    clif
 }

@@ -5,7 +5,6 @@ use cranelift_codegen::settings::{self, Configurable};
 
 use crate::convention::is_of_windows;
 use crate::error::ModuleError;
-use crate::module::Options;
 
 /// What managed code needs of Cranelift, whatever else an embedder sets.
 pub const REQUIRED: &[(&str, &str)] = &[
@@ -51,16 +50,16 @@ pub fn object_isa(opt_level: &str) -> Result<OwnedTargetIsa, ModuleError> {
     with(&[("opt_level", opt_level), ("is_pic", "true")], false, false)
 }
 
-/// For a module with these options, of which it takes another level.
+/// For a module whose code signs its return addresses, or runs on the stacks of threads.
 ///
 /// # Errors
 /// As [`isa`].
 pub(crate) fn for_module(
-    options: &Options,
     opt_level: &str,
+    signs_returns: bool,
+    on_threads: bool,
 ) -> Result<OwnedTargetIsa, ModuleError> {
-    let on_threads = options.runs_on.is_native();
-    with(&[("opt_level", opt_level)], options.signs_returns, on_threads)
+    with(&[("opt_level", opt_level)], signs_returns, on_threads)
 }
 
 /// What lets Windows commit a thread's stack below a large frame, page by page. Goroutines' stacks

@@ -1,7 +1,6 @@
 //! What values are to the collector, and how functions pass them.
 
 use cranelift_codegen::ir::{AbiParam, ArgumentExtension, Signature as ClifSignature, Type, types};
-use cranelift_codegen::isa::CallConv;
 use stackmark::stack::asm::layout::RESULT_WORDS;
 
 use crate::convention::MANAGED;
@@ -134,12 +133,4 @@ impl Signature {
 /// Whether this parameter or result of Cranelift's is a reference of a [`Signature`].
 pub(crate) fn is_reference(param: &AbiParam) -> bool {
     param.value_type == types::I64 && param.extension == ArgumentExtension::Uext
-}
-
-/// A signature of Cranelift's with so many words.
-pub(crate) fn words(convention: CallConv, params: usize, results: usize) -> ClifSignature {
-    let mut clif = ClifSignature::new(convention);
-    clif.params.extend(vec![AbiParam::new(types::I64); params]);
-    clif.returns.extend(vec![AbiParam::new(types::I64); results]);
-    clif
 }

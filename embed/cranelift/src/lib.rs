@@ -39,7 +39,6 @@ mod regions;
 mod reloads;
 pub mod rematerialise;
 mod trace;
-mod unwind_info;
 
 pub use barrier::Barrier;
 pub use cranelift_codegen;

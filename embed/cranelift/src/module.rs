@@ -65,11 +65,6 @@ impl RunsOn {
         RunsOn { native: true }
     }
 
-    /// Whether they are the stacks of threads.
-    pub(crate) fn is_native(self) -> bool {
-        self.native
-    }
-
     /// The function by which functions call native code.
     fn call(self) -> usize {
         if self.native { asm::call_native_address() } else { asm::call_system_address() }
@@ -148,7 +143,8 @@ impl Module {
         if bytes > CALLS_REACH {
             return Err(ModuleError::TooLarge { bytes, limit: CALLS_REACH });
         }
-        let isa = |level: &str| flags::for_module(&options, level);
+        let (signs, native) = (options.signs_returns, options.runs_on.native);
+        let isa = |level: &str| flags::for_module(level, signs, native);
         let (optimising, plain) = (isa(&options.opt_level)?, isa("none")?);
         let backends = Backends { optimising, plain, keeps_functions: false };
         let (bytes, on) = (options.code_bytes, options.runs_on);

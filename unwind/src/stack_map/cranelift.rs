@@ -34,12 +34,15 @@
 use std::collections::BTreeMap;
 
 use gimli::DW_OP_lit0;
-use gimli::write::{CallFrameInstruction, Expression, FrameDescriptionEntry};
+use gimli::write::{
+    CallFrameInstruction, CommonInformationEntry, Expression, FrameDescriptionEntry,
+};
 
 use crate::arch::{
     self, CALL_PUSHES, CALLEE_SAVED, CRANELIFT_EPILOGUES, RETURN_ADDRESS, SIGN_STATE, STACK_POINTER,
 };
 use crate::safepoint::Safepoint;
+use crate::unwind_info::of_cfi;
 
 /// What lies between the frame pointer and the CFA: the saved frame pointer and the return address.
 pub const FRAME_RECORD: u32 = arch::FRAME_RECORD as u32;
@@ -110,6 +113,22 @@ pub fn describe_epilogues(entry: &mut FrameDescriptionEntry, code: &[u8]) {
             add(0, CallFrameInstruction::RestoreState);
         }
     }
+}
+
+/// The UNWIND_INFO of a function, for
+/// [`FunctionUnwindInfo::bytes`](crate::FunctionUnwindInfo::bytes), made of its CFI as Cranelift
+/// emits it: before [`describe_epilogues`]. `None` if the CFI is of another kind, the prologue is
+/// longer than 255 bytes, a register is saved more than 240 bytes below the frame record, or a
+/// vector register is: Cranelift has such frames by the convention of Windows.
+///
+/// Cranelift's own UNWIND_INFO finds the callers, and other registers at wrong places. Their
+/// offsets count in words, and it writes sixteenths of bytes; and it loses the distance of the
+/// frame pointer from the frame's base.
+pub fn unwind_info(
+    common: CommonInformationEntry,
+    function: FrameDescriptionEntry,
+) -> Option<Vec<u8>> {
+    of_cfi(common, function)
 }
 
 /// Where the epilogues of a function end, each with the bytes at its end before which the frame is
