@@ -5,6 +5,7 @@ use crate::front;
 use crate::image::Image;
 use crate::object_file::{FUNCTIONS, IMAGE};
 use crate::options::Options;
+use crate::os::{self, Missing};
 use crate::runtime::host;
 use crate::{NotRun, error::CompileError};
 use stackmark_cranelift::linked::TABLE;
@@ -32,6 +33,7 @@ pub struct Build {
 /// # Errors
 /// The program is wrong or has C code; the system or the linker refuses.
 pub fn build(build: &Build) -> Result<(), NotRun> {
+    os::has(Missing::Executables).map_err(|error| NotRun::system(&error))?;
     let program = front::check(&build.file).map_err(|error| NotRun::program(&error))?;
     if program.c.is_some() {
         let place = build.file.display().to_string();

@@ -2,7 +2,7 @@
 //! runtime through which the library is tested.
 //!
 //! `front` reads and checks a program, `codegen` compiles it, `module` makes the machine code with
-//! its CFI and stack maps (`code`), `runtime` is what compiled code calls.
+//! its CFI and stack maps (`code`), `runtime` is what compiled code calls, `os` is the system.
 
 mod build;
 mod cgo;
@@ -18,6 +18,7 @@ mod init_order;
 mod module;
 mod object_file;
 mod options;
+mod os;
 mod recursion;
 mod report;
 mod runtime;
@@ -55,6 +56,15 @@ impl NotRun {
     pub fn report(&self) {
         runtime::output::error(format!("{}\n", self.message).as_bytes());
     }
+}
+
+/// Calls `f`, which is to [`run`] or [`build`] a program, where the stack has room for deep
+/// sources. The first thread of a process has that room on some systems only.
+///
+/// # Panics
+/// As `f` does; and if the system gives no thread.
+pub fn on_large_stack<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    os::on_large_stack(f)
 }
 
 /// Compiles and runs a program, which ends the process. Returns only if it cannot be run.

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         }
     };
     // A panic has written its message. It comes of the system: a wrong program has an error.
+    let run = || minigo::on_large_stack(run);
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
         Err(_) => ExitCode::from(2),
         Ok(None) => ExitCode::SUCCESS,

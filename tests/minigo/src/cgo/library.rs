@@ -12,11 +12,11 @@ use super::source::c_name;
 use super::{Scratch, Unit, include_directory, io_error, preamble};
 use crate::error::{CompileError, Compiled};
 use crate::front::Program;
+use crate::os;
 use go_parser::ast::Decl;
 use go_types::typ::{BasicType, Type};
 use go_types::{ObjKey, TypeKey};
 use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_void};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -146,14 +146,21 @@ pub(crate) fn load(
     }
     arguments.extend(unit.source.link_flags.iter().cloned());
     compiler::must_run(&unit.file, &arguments)?;
-    let handle = match keep {
+    let library = match keep {
         Some(kept) => {
             std::fs::copy(&object, kept).map_err(|e| io_error(&unit.file, kept, &e))?;
-            load_object(&unit.file, &kept.display().to_string())?
+            os::load_library(&kept.display().to_string())
         }
-        None => open(&unit.file, &object)?,
+        None => {
+            let bytes = std::fs::read(&object).map_err(|e| io_error(&unit.file, &object, &e))?;
+            os::load_from_memory(&bytes)
+        }
     };
-    let symbol = |name: &str| symbol(&unit.file, handle, name);
+    let failed = |message: String| CompileError { place: unit.file.clone(), message };
+    let library = library.map_err(failed)?;
+    let symbol = |name: &str| {
+        os::address_in(library, name).ok_or_else(|| failed(format!("the C code has no {name}")))
+    };
     // SAFETY: the two words are the wrappers' own variables, and no C code of this object runs yet.
     unsafe {
         *(symbol("_minigo_stack_top")? as *mut usize) = hooks.stack_top;
@@ -201,46 +208,6 @@ fn native_files(unit: &Unit) -> Compiled<Vec<PathBuf>> {
         .collect();
     files.sort();
     Ok(files)
-}
-
-/// Loads the object from memory: nothing is left behind, and debuggers and tracebacks still find
-/// its symbols.
-fn open(file: &str, object: &Path) -> Compiled<*mut c_void> {
-    let failed = |message: String| CompileError { place: file.into(), message };
-    let bytes = std::fs::read(object).map_err(|e| io_error(file, object, &e))?;
-    // SAFETY: a plain call; the descriptor stays open as long as the process lives.
-    let fd = unsafe { libc::memfd_create(c"minigo".as_ptr(), 0) };
-    if fd < 0 {
-        return Err(failed(format!("memfd_create: {}", std::io::Error::last_os_error())));
-    }
-    // Not of `self`: a debugger reads the file by this name, too.
-    let path = format!("/proc/{}/fd/{fd}", std::process::id());
-    std::fs::write(&path, &bytes).map_err(|e| io_error(file, object, &e))?;
-    load_object(file, &path)
-}
-
-/// Loads a shared object. `file` is the program's.
-fn load_object(file: &str, path: &str) -> Compiled<*mut c_void> {
-    let failed = |message: String| CompileError { place: file.into(), message };
-    let path = CString::new(path).expect("a path without zeroes");
-    // SAFETY: its constructors are the program's own C code.
-    let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
-    if handle.is_null() {
-        // SAFETY: dlopen has failed: the text is there.
-        let text = unsafe { CStr::from_ptr(libc::dlerror()) }.to_string_lossy().into_owned();
-        return Err(failed(text));
-    }
-    Ok(handle)
-}
-
-fn symbol(file: &str, handle: *mut c_void, name: &str) -> Compiled<usize> {
-    let c = CString::new(name).expect("a name without zeroes");
-    // SAFETY: the object stays loaded.
-    let at = unsafe { libc::dlsym(handle, c.as_ptr()) } as usize;
-    match at {
-        0 => Err(CompileError { place: file.into(), message: format!("the C code has no {name}") }),
-        at => Ok(at),
-    }
 }
 
 /// `void _minigo_KIND_f(void *block)`. Its own names are none that a C program may use.

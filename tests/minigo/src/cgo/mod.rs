@@ -13,6 +13,7 @@ mod sections;
 pub(crate) mod source;
 
 use crate::error::{CompileError, Compiled};
+use crate::os::{self, Missing};
 use crate::walk::{Node, children};
 use declarations::{Descriptions, Function, Kind, c_spelling, function_declarations, go_name};
 use go_parser::ast::{CallExpr, Decl, Expr, Spec, Stmt};
@@ -54,6 +55,10 @@ const HELPER_TYPES: [&str; 2] = ["char", "int"];
 pub(crate) fn read(path: &Path, text: &str) -> Compiled<Option<(Unit, String)>> {
     let file = path.display().to_string();
     let Some(mut source) = source::read(&file, text)? else { return Ok(None) };
+    os::has(Missing::C).map_err(|missing| CompileError {
+        place: format!("{file}:{}", source.import_line),
+        message: missing.to_string(),
+    })?;
     source.compile_flags.splice(0..0, compiler::flags("CGO_CFLAGS"));
     source.link_flags.splice(0..0, compiler::flags("CGO_LDFLAGS"));
     let mut places = BTreeMap::new();

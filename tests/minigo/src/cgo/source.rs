@@ -53,6 +53,8 @@ pub(crate) struct Export {
 pub(crate) struct Source {
     /// The text with another import in the place of `"C"`, and with `C.name` as identifiers.
     pub(crate) text: Vec<char>,
+    /// The line that imports it.
+    pub(crate) import_line: usize,
     /// The C text above the import, and the line it begins on.
     pub(crate) preamble: String,
     pub(crate) preamble_line: usize,
@@ -293,6 +295,7 @@ impl Scanner<'_> {
             return Err(CompileError { place, message: "\"C\" is imported twice".into() });
         }
         self.found = Some(from);
+        self.out.import_line = line;
         let above = match self.in_group {
             true => std::mem::take(&mut self.comments),
             false => self.import.take().unwrap_or_default(),

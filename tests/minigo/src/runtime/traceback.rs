@@ -2,6 +2,7 @@
 
 use super::host;
 use crate::code::Role;
+use crate::os;
 use stackmark_cranelift::{FuncId, Placed, Program};
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -110,7 +111,7 @@ impl Lines {
                 symbol.filename().map(|f| (f.display().to_string(), symbol.lineno().unwrap_or(0)));
             found.push((name, source));
         });
-        if host::in_own_image(at) {
+        if os::in_own_image(at) {
             return;
         }
         if found.is_empty() {

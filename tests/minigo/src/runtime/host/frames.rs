@@ -72,15 +72,3 @@ pub(crate) unsafe fn unwind_to(depth: usize, pc: usize, value: usize) -> ! {
 pub(crate) fn full_backtrace(visit: impl FnMut(usize) -> ControlFlow<()>) {
     stackmark::stack::full_backtrace(visit);
 }
-
-/// Whether an address is in this program's own code, not in a C library.
-pub(crate) fn in_own_image(at: usize) -> bool {
-    let base = |at: usize| {
-        // SAFETY: plain data, filled in by the call.
-        let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
-        // SAFETY: any address may be asked for.
-        let found = unsafe { libc::dladdr(at as *const _, &mut info) };
-        (found != 0).then_some(info.dli_fbase)
-    };
-    base(at).is_some_and(|b| base(in_own_image as *const () as usize) == Some(b))
-}

@@ -13,9 +13,7 @@ mod world;
 pub(crate) use calls::{
     call_back, call_back_to_panic, call_in, foreign, hooks, may_wait, on_threads, runs_on,
 };
-pub(crate) use frames::{
-    calling_frame, each_frame, full_backtrace, in_own_image, starting_frame, unwind_to,
-};
+pub(crate) use frames::{calling_frame, each_frame, full_backtrace, starting_frame, unwind_to};
 pub(crate) use goroutines::{
     Wait, Waiter, Words, collect, current_header, current_id, goroutines, is_main, park,
     parked_goroutines, set_transfer, spawn,
@@ -28,10 +26,9 @@ pub(crate) use memory::{
 
 use crate::code::Code;
 use crate::options::{Options, Stress};
+use crate::os::{self, profile};
 use crate::report;
-use crate::runtime::{
-    fail, fatal_signals, foreign as exports, interface, output, panic, profile, traceback,
-};
+use crate::runtime::{fail, foreign as exports, interface, output, panic, traceback};
 use parking_lot::Mutex;
 use stackmark::Collector;
 use stackmark::mark_sweep::MarkSweep;
@@ -84,7 +81,7 @@ pub(crate) fn init(
     options: &Options,
     other: Option<Box<dyn Heap>>,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    fatal_signals::install()?;
+    os::handle_faults()?;
     report_native_overflow()?;
     let barriers = match options.barriers {
         BarrierMode::Off => BarrierMode::Off,
@@ -276,6 +273,5 @@ pub(crate) fn end(status: i32, last_words: impl FnOnce()) -> ! {
         }
         failed
     });
-    // SAFETY: ends the process.
-    unsafe { libc::_exit(if failed && status == 0 { 1 } else { status }) }
+    os::exit_now(if failed && status == 0 { 1 } else { status })
 }

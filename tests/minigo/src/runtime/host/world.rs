@@ -3,6 +3,7 @@
 use super::heap::Heap;
 use super::threads::Threads;
 use crate::options::Options;
+use crate::os::exit_now;
 use crate::runtime::output;
 use stackmark::Collector;
 use stackmark::mark_sweep::MarkSweep;
@@ -50,6 +51,5 @@ pub(super) fn world() -> &'static World {
 pub(super) fn fatal(error: &dyn std::error::Error) -> ! {
     ending::claim();
     output::error(format!("minigo: {error}\n").as_bytes());
-    // SAFETY: ends the process.
-    unsafe { libc::_exit(2) }
+    exit_now(2)
 }

@@ -6,6 +6,7 @@
 //! writes to memory that was set aside. Everything else happens in the thread that sends the
 //! signals, and at exit.
 
+use super::image_of;
 use parking_lot::Mutex;
 use stackmark::stack::asm;
 use stackmark::stack::sample;
@@ -305,12 +306,7 @@ impl<'c> Names<'c> {
         }
         let Some(image) = snapshot.image(pc) else { return format!("{pc:#x}") };
         let map = self.images.entry(image.name().into()).or_insert_with(|| symbols(image.name()));
-        // SAFETY: plain data, filled in by the call.
-        let (found, info) = unsafe {
-            let mut info: libc::Dl_info = std::mem::zeroed();
-            (libc::dladdr(pc as *const libc::c_void, &raw mut info), info)
-        };
-        let offset = if found == 0 { pc } else { pc - info.dli_fbase as usize };
+        let offset = pc - image_of(pc).unwrap_or(0);
         let symbol = map.as_ref().and_then(|map| map.before(offset as u64));
         let file = Path::new(image.name())
             .file_name()

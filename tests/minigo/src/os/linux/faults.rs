@@ -1,7 +1,7 @@
 //! Signals that end a process: one line and status 2, as in Go. A C function or the C library
 //! aborts, native code accesses memory that is not there.
 
-use super::output;
+use super::{exit_now, write_error};
 use stackmark::stack::ending;
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -28,7 +28,7 @@ static BEFORE: OnceLock<Vec<(c_int, libc::sigaction)>> = OnceLock::new();
 ///
 /// # Errors
 /// The system's error.
-pub(crate) fn install() -> io::Result<()> {
+pub(crate) fn handle_faults() -> io::Result<()> {
     if cfg!(any(stackmark_asan, stackmark_tsan)) {
         return Ok(());
     }
@@ -81,7 +81,6 @@ unsafe extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, contex
     }
     ending::claim();
     let line = LINES.iter().find(|(number, _)| *number == signal);
-    output::error(line.map_or("a signal\n", |(_, line)| line).as_bytes());
-    // SAFETY: ends the process; a handler may do so.
-    unsafe { libc::_exit(2) }
+    write_error(line.map_or("a signal\n", |(_, line)| line).as_bytes());
+    exit_now(2)
 }
