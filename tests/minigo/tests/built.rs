@@ -1,5 +1,8 @@
 //! Programs that are built ahead of time print what real Go prints: by default, and under each item
 //! of stress. Cargo makes the runtime's archive here.
+// Executables are not built on Windows.
+#![cfg(not(windows))]
+
 #[macro_use]
 mod runner;
 

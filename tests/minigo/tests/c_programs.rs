@@ -1,6 +1,9 @@
 //! Programs with C code: calls out, callbacks in, threads of C's own, panics through all of them.
 //! They print what real Go with cgo prints, by default and while the collector, the barriers and
 //! the moves do their worst.
+// C code is not supported on Windows.
+#![cfg(not(windows))]
+
 #[macro_use]
 mod runner;
 

@@ -1,5 +1,8 @@
 //! All goroutines with whole stacks, by name and line: in gdb, by `tools/gdb/stackmark.py`, of the
 //! live program and of its core file, and in the core file by `inspect`.
+// No gdb debugs a process of wine's, and core files are of Linux.
+#![cfg(not(windows))]
+
 mod debugger;
 #[macro_use]
 mod runner;

@@ -1,5 +1,8 @@
 //! A debugger sees through it all: from a native function, across the switch of stacks and barrier
 //! stubs, by name through the managed frames to the goroutine's oldest frame.
+// No gdb debugs a process of wine's.
+#![cfg(not(windows))]
+
 mod debugger;
 #[macro_use]
 mod runner;

@@ -1,6 +1,9 @@
 //! gdb at random instants of a program with a barrier in every frame, within stubs and in the
 //! function that handles a hit, too: it shows the stack that the program has at the same place
 //! without barriers, whole.
+// No gdb debugs a process of wine's.
+#![cfg(not(windows))]
+
 mod debugger;
 #[macro_use]
 mod runner;

@@ -1,6 +1,9 @@
 //! How the time for a program grows with what it does. Four times as much may take four times the
 //! CPU time, and somewhat more for caches; where it takes sixteen times, something is quadratic.
 //! One thread runs the goroutines: how often two of them wake each other is chance.
+// The time of the processor that a child has used comes from wait4.
+#![cfg(not(windows))]
+
 #[macro_use]
 mod runner;
 

@@ -3,11 +3,9 @@
 #[macro_use]
 mod runner;
 
-use runner::{Program, Size, minigo, number, run};
+use runner::{Program, Size, minigo, number};
 use std::fs;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 fn written(name: &str, source: &str) -> PathBuf {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -106,20 +104,26 @@ fn near_the_soft_limit_collections_come_more_often() {
     assert!(tight > 2 * wide, "{tight} and {wide}");
 }
 
-/// What is missing first: address space for code, for objects, for threads, for stacks; or anything
-/// that the program's own parts allocate.
-const MISSING: [&str; 5] = [
-    "cannot reserve address space",
-    "cannot start a thread for",
-    "no memory for a stack of",
-    "out of memory",
-    // The standard library's words, and what it says of a new thread's signal stack.
-    "memory allocation of",
-];
-const NO_SIGNAL_STACK: &str = "failed to allocate an alternative stack";
-
+// There is no limit of a process's address space on Windows.
+#[cfg(not(windows))]
 #[test]
 fn with_too_little_address_space_a_program_works_or_says_what_is_missing() {
+    use runner::run;
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    use std::process::Command;
+
+    // What is missing first: address space for code, for objects, for threads, for stacks; or
+    // anything that the program's own parts allocate.
+    const MISSING: [&str; 5] = [
+        "cannot reserve address space",
+        "cannot start a thread for",
+        "no memory for a stack of",
+        "out of memory",
+        // The standard library's words, and what it says of a new thread's signal stack.
+        "memory allocation of",
+    ];
+    const NO_SIGNAL_STACK: &str = "failed to allocate an alternative stack";
+
     if limits::is_skipped_under_emulation("the emulator needs memory of its own") {
         return;
     }

@@ -13,6 +13,7 @@ const TOO_MANY_THREADS: [(&str, u64); 2] =
 
 /// A program with threads of C's own, whose stacks have 256 KiB. The recursion of its full size
 /// does not fit there.
+#[cfg(not(windows))]
 const SMALL_THREADS: &str = "callback_gc";
 
 fn full_size(name: &str) -> Size {
@@ -82,6 +83,8 @@ macro_rules! tests {
 
 for_each_program!(tests);
 
+// C code is not supported on Windows.
+#[cfg(not(windows))]
 macro_rules! c_tests {
     ($($name:ident),* $(,)?) => {
         mod with_c {
@@ -100,8 +103,11 @@ macro_rules! c_tests {
     };
 }
 
+#[cfg(not(windows))]
 for_each_c_program!(c_tests);
 
+// C code is not supported on Windows.
+#[cfg(not(windows))]
 #[test]
 fn programs_with_c_that_fail_end_with_go_s_message() {
     for name in ["callback_panics", "external_thread_panic", "goexit_on_foreign_thread"] {
@@ -136,6 +142,8 @@ fn a_trace_goes_on_where_threads_end() {
     assert!(trace.contains("\"name\":\"cycle\""), "{trace}");
 }
 
+// C code is not supported on Windows.
+#[cfg(not(windows))]
 #[test]
 fn a_recursion_that_a_thread_of_c_has_no_room_for_is_an_overflow_of_the_stack() {
     let file = Program::with_c(SMALL_THREADS).file(Size::Full);
@@ -145,6 +153,8 @@ fn a_recursion_that_a_thread_of_c_has_no_room_for_is_an_overflow_of_the_stack() 
         .expect_stderr("fatal error: stack overflow\n");
 }
 
+// The system gives any stack here.
+#[cfg(not(windows))]
 #[test]
 fn a_goroutine_for_which_there_is_no_thread_ends_the_program_with_a_line() {
     let promises = std::fs::read_to_string("/proc/sys/vm/overcommit_memory");

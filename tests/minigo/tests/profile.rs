@@ -1,6 +1,9 @@
 //! A profiler may interrupt a program anywhere: every sample runs to the oldest frame of its
 //! goroutine or of its thread. Stress programs are sampled for as long as `PROFILE_SECONDS` says, 5
 //! if it is not set.
+// There are no signals, by which threads are sampled.
+#![cfg(not(windows))]
+
 #[macro_use]
 mod runner;
 

@@ -1,5 +1,8 @@
 //! Signals every millisecond, in every thread, do not disturb goroutines on stacks smaller than a
 //! signal frame.
+// There are no signals.
+#![cfg(not(windows))]
+
 #[macro_use]
 mod runner;
 

@@ -3,6 +3,8 @@
 //! whatever was taken is given back.
 // Its table has the system calls of x86-64.
 #![cfg(target_arch = "x86_64")]
+// C code is not supported on Windows.
+#![cfg(not(windows))]
 
 #[path = "faults/compiler.rs"]
 mod compiler;

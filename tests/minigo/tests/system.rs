@@ -1,5 +1,8 @@
 //! What the system does to a program after its start: it refuses calls, runs out of mappings, runs
 //! handlers, forks. A program ends right, or with one clear line and status 2, and never hangs.
+// C code is not supported on Windows.
+#![cfg(not(windows))]
+
 #[macro_use]
 mod runner;
 

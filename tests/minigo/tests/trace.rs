@@ -63,5 +63,5 @@ fn a_trace_that_cannot_be_written_is_an_error() {
         &["--trace", "/nonexistent/trace.json"],
         &Program::new("nqueens").file(Size::Stress),
     );
-    outcome.expect_status(2).expect_stderr("/nonexistent/trace.json: No such file or directory");
+    outcome.expect_status(2).expect_stderr("/nonexistent/trace.json: ");
 }
