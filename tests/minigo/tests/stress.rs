@@ -173,3 +173,15 @@ fn barriers_in_every_frame_are_more_than_a_few() {
     assert!(number(&every, "barriers.placed") > 5 * number(&doubling, "barriers.placed"));
     assert!(number(&every, "barriers.hit") > 0);
 }
+
+/// Barriers meet all that can happen to one where panics leave frames of stacks that move.
+#[test]
+fn barriers_are_placed_hit_moved_and_leapfrogged() {
+    let counts = Program::new("panics_move")
+        .statistics(&["--threads", "1", "--stress", ALL_STRESS], Size::Stress);
+    for path in ["barriers.placed", "barriers.hit", "barriers.leapfrogged", "barriers.moved"] {
+        let count = number(&counts, path);
+        println!("{path} {count}");
+        assert!(count > 0, "{path}");
+    }
+}
