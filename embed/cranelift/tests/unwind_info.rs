@@ -236,7 +236,7 @@ fn every_instruction_has_its_callers() {
     let result = run(&engine, module, main, 4, |program, call| {
         let cache = RuleCache::new();
         let mut stepping = Stepping {
-            program: &**program,
+            program,
             engine: &engine,
             cache,
             callers: Vec::new(),
