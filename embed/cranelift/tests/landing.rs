@@ -8,6 +8,7 @@ use stackmark_stack::{
 };
 use std::ffi::c_void;
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 /// What `guarded` reads.
@@ -72,6 +73,11 @@ fn a_landing_pad_gets_its_values_and_its_callee_saved_registers() {
             let goroutine = unsafe { runtime.spawn(entry, argument.as_mut_ptr() as usize) };
             assert!(matches!(machine.run(goroutine.expect("memory")), Left::Exited));
             assert_eq!(argument[2], landed_result(KEPT, [5, 6]));
+            let counters = runtime.counters();
+            let [placed, left] =
+                [&counters.placed, &counters.leapfrogged].map(|count| count.load(Relaxed));
+            println!("{left} of {placed} barriers were in frames that were left");
+            assert!(left > 0, "{counters:?}");
             drop(machine);
             *LEAVING.lock().expect("no panic") = None;
         }
