@@ -2,6 +2,7 @@
 //! back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
@@ -59,11 +60,12 @@ impl Pages {
         };
         let start = match run {
             Some((start, len)) => {
-                // Relaxed: as below. A free block that holds no memory may be discarded.
-                let is_clean = |i| !arena.block(i).dirty().load(Relaxed);
-                if (start..start + count).any(is_clean) && arena.take_again(start, count).is_err() {
+                let dirty = dirty(arena, start..start + count);
+                // A free block that holds no memory may be discarded.
+                if dirty < count && arena.take_again(start, count).is_err() {
                     return Err(self.out_of_memory(count, &free));
                 }
+                free.dirty -= dirty;
                 free.remove(start, len);
                 if len > count {
                     free.insert(start + count, len - count);
@@ -81,9 +83,6 @@ impl Pages {
             }
         };
         free.used += count;
-        // Relaxed: the flag of a free block is guarded by this lock.
-        free.dirty -=
-            (start..start + count).filter(|i| arena.block(*i).dirty().load(Relaxed)).count();
         Ok(start)
     }
 
@@ -103,8 +102,7 @@ impl Pages {
         let mut free = self.free.lock();
         for (start, count) in runs.drain(..) {
             free.used -= count;
-            free.dirty +=
-                (start..start + count).filter(|i| arena.block(*i).dirty().load(Relaxed)).count();
+            free.dirty += dirty(arena, start..start + count);
             free.merge(start, count);
         }
     }
@@ -140,8 +138,7 @@ impl Pages {
             let end = (start + len).min(below);
             let first = start.max(end.saturating_sub(DISCARD.min(excess)));
             below = first;
-            let is_dirty = |i: &usize| arena.block(*i).dirty().load(Relaxed);
-            let dirty = (first..end).filter(is_dirty).count();
+            let dirty = dirty(arena, first..end);
             if dirty == 0 {
                 continue;
             }
@@ -166,6 +163,12 @@ impl Pages {
             }
         }
     }
+}
+
+/// How many of these blocks may hold other than zeros. The lock of the list of free ones is held.
+fn dirty(arena: &Arena, blocks: Range<usize>) -> usize {
+    // Relaxed: the flag of a free block is guarded by that lock.
+    blocks.filter(|block| arena.block(*block).dirty().load(Relaxed)).count()
 }
 
 impl Free {
