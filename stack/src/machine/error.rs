@@ -13,9 +13,6 @@ pub enum AttachError {
     /// There is no memory for the thread's alternate signal stack.
     #[error("signal handlers: {0}")]
     SignalStack(#[source] StackError),
-    /// There is no memory near the thread's own stack for what the system is told of barriers.
-    #[error("barriers: {0}")]
-    Barriers(#[source] StackError),
     /// The thread's own stack is too small for managed code, or the system does not say where it
     /// lies.
     #[error("managed code needs a stack of {least} bytes, and this thread's has {bytes}")]

@@ -12,7 +12,7 @@ use super::attach::attach_with_new_machine;
 use super::error::{AttachError, DetachError};
 use super::leaving_on_thread::oldest_frame;
 use super::thread::ThreadRecord;
-use crate::memory::{NATIVE_GUARD, StackError, in_signal_handler};
+use crate::memory::{NATIVE_GUARD, in_signal_handler};
 use crate::os;
 use crate::runtime::Runtime;
 use std::ptr::NonNull;
@@ -52,8 +52,7 @@ impl Runtime {
         if bytes < LEAST_STACK {
             return Err(AttachError::SmallStack { bytes, least: LEAST_STACK });
         }
-        os::prepare_barriers(&stack)
-            .map_err(|error| AttachError::Barriers(StackError::out_of_memory(bytes, &error)))?;
+        os::prepare_barriers(&stack);
         let record = attach_with_new_machine(self)?;
         let goroutine = self.registry.record();
         let asked = self.config.ambiguous_native_roots;

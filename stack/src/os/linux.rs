@@ -16,7 +16,9 @@ pub(crate) use pages::{
     Mapping, ask_for_huge_pages, discard, give_pages_back, make_accessible, map, page_size,
     reserve, take_again, unmap, unmap as release,
 };
-pub(crate) use records::{barrier_record, further_registers, prepare_barriers};
+pub(crate) use records::{
+    barrier_record, further_registers, has_barrier_records, prepare_barriers,
+};
 pub(crate) use signals::{
     AlternateStack, InterruptedContext, handle_faults, handlers_without_alternate_stack, interrupt,
     interrupted,

@@ -21,7 +21,7 @@ pub(crate) use pages::{
     Mapping, ask_for_huge_pages, discard, give_pages_back, make_accessible, map, page_size,
     release, reserve, take_again, unmap,
 };
-pub(crate) use records::{barrier_record, prepare_barriers};
+pub(crate) use records::{barrier_record, has_barrier_records, prepare_barriers};
 pub(crate) use registers::further_registers;
 pub(crate) use threads::{
     clear_thread_end, default_thread_stack, set_thread_end, this_thread, thread_stack, thread_time,

@@ -64,10 +64,14 @@ pub enum Refusal {
     NoSafepoint = 3,
     /// The slot already holds a stub.
     Stub = 4,
+    /// The stack is a thread's own, and no memory near it is free for what the system's unwinder
+    /// is told of its barriers.
+    NoRecord = 5,
 }
 
 /// The names of the refusals, in the order of `Counters::refused`.
-pub const REFUSALS: [&str; 5] = ["callback", "system_call", "entry", "no_safepoint", "stub"];
+pub const REFUSALS: [&str; 6] =
+    ["callback", "system_call", "entry", "no_safepoint", "stub", "no_record"];
 
 /// A placed barrier that has not been hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

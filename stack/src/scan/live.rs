@@ -236,9 +236,12 @@ impl<R: Root> Frames for LiveFrames<'_, '_, R> {
 
     #[inline]
     fn refusal(&self) -> Option<Refusal> {
-        let refusal = self.last.as_ref().and_then(refusal);
+        let mut refusal = self.last.as_ref().and_then(refusal);
         if refusal == Some(Refusal::Callback) && self.runtime.config.hijack_callbacks.is_on() {
-            return None;
+            refusal = None;
+        }
+        if refusal.is_none() && !os::has_barrier_records(&self.bounds) {
+            refusal = Some(Refusal::NoRecord);
         }
         if let Some(why) = refusal {
             self.runtime.statistics.counters.refuse(why);

@@ -14,6 +14,8 @@ mod leaving;
 #[path = "../calls/native.rs"]
 mod native;
 mod programs;
+#[cfg(windows)]
+mod unrecorded;
 
 use compiler::{Compiled, Compiler, Embedder, INT, KEPT, RunsOn, Start, THREAD_STACK, rec_result};
 use parking_lot::Mutex;

@@ -2,15 +2,16 @@
 
 use stackmark_asm::barrier::BarrierRecord;
 use stackmark_unwind::Registers;
-use std::io;
 use std::ops::Range;
 
-/// Sees to it that barriers may lie in a thread's own stack, at these addresses.
-///
-/// # Errors
-/// None here.
-pub(crate) fn prepare_barriers(_stack: &Range<usize>) -> io::Result<()> {
-    Ok(())
+/// Looks for room for the records of barriers in a thread's own stack, at these addresses.
+pub(crate) fn prepare_barriers(_stack: &Range<usize>) {}
+
+/// Whether the system's unwinder can be told of barriers in the stack at these addresses, if it has
+/// to be.
+#[inline(always)]
+pub(crate) fn has_barrier_records(_stack: &Range<usize>) -> bool {
+    true
 }
 
 /// The record of a stub for a barrier in the stack at these addresses: there is none.

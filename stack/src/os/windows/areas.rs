@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use stackmark_asm::barrier::{BarrierRecord, TABLE_WORDS};
 use std::collections::BTreeMap;
 use std::io;
+use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use windows_sys::Win32::Foundation::ERROR_NOT_ENOUGH_MEMORY;
 use windows_sys::Win32::System::Memory::{
@@ -86,6 +87,28 @@ pub(super) fn give(at: usize, bytes: usize) {
         (at, bytes) = (below, len + bytes);
     }
     ranges.insert(at, bytes);
+}
+
+/// Reserves `bytes` of addresses for a heap, where areas lie too. The system would choose them
+/// directly above the stacks of threads that it makes next: no records for those could lie there.
+///
+/// # Errors
+/// The system's error.
+pub(super) fn reserve_apart(bytes: usize) -> io::Result<usize> {
+    let mut free = FREE.lock();
+    while free.next < MOST.saturating_sub(bytes.div_ceil(AREA)) {
+        let at = free.next * AREA;
+        free.next += 1;
+        // SAFETY: the system gives addresses that nobody has, or fails.
+        let reserved = unsafe { VirtualAlloc(at as *const _, bytes, MEM_RESERVE, PAGE_NOACCESS) };
+        if !reserved.is_null() {
+            free.next += bytes.div_ceil(AREA) - 1;
+            return Ok(at);
+        }
+    }
+    // SAFETY: the system chooses addresses that nobody has.
+    let at = unsafe { VirtualAlloc(ptr::null(), bytes, MEM_RESERVE, PAGE_NOACCESS) };
+    if at.is_null() { Err(io::Error::last_os_error()) } else { Ok(at as usize) }
 }
 
 /// Reserves an area from number `next` on. Yields what is free in it.

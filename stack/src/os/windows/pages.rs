@@ -3,11 +3,9 @@
 use super::areas;
 use std::io;
 use std::ops::Range;
-use std::ptr;
 use std::sync::OnceLock;
 use windows_sys::Win32::System::Memory::{
-    MEM_COMMIT, MEM_DECOMMIT, MEM_RELEASE, MEM_RESERVE, PAGE_NOACCESS, PAGE_READWRITE,
-    VirtualAlloc, VirtualFree,
+    MEM_COMMIT, MEM_DECOMMIT, MEM_RELEASE, PAGE_READWRITE, VirtualAlloc, VirtualFree,
 };
 use windows_sys::Win32::System::SystemInformation::{GetSystemInfo, SYSTEM_INFO};
 
@@ -51,9 +49,7 @@ pub(crate) fn map(bytes: usize, mapping: Mapping) -> io::Result<usize> {
 /// # Errors
 /// The system's error.
 pub(crate) fn reserve(bytes: usize) -> io::Result<usize> {
-    // SAFETY: the system chooses addresses that nobody has.
-    let at = unsafe { VirtualAlloc(ptr::null(), bytes, MEM_RESERVE, PAGE_NOACCESS) };
-    if at.is_null() { Err(io::Error::last_os_error()) } else { Ok(at as usize) }
+    areas::reserve_apart(bytes)
 }
 
 /// Makes a part of a reserved mapping memory, whose pages appear when they are touched. What is

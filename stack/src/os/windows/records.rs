@@ -3,10 +3,8 @@
 use super::areas::{self, RECORDS};
 use parking_lot::Mutex;
 use stackmark_asm::barrier::BarrierRecord;
-use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use windows_sys::Win32::Foundation::ERROR_NOT_ENOUGH_MEMORY;
 use windows_sys::Win32::System::Memory::{
     MEM_COMMIT, MEM_FREE, MEM_RESERVE, MEMORY_BASIC_INFORMATION, PAGE_READWRITE, VirtualAlloc,
     VirtualQuery,
@@ -29,21 +27,30 @@ fn for_thread(stack: &Range<usize>) -> Option<usize> {
     all.take_while(|at| *at != 0).find(|at| serves(*at))
 }
 
-/// Sees to it that barriers may lie in a thread's own stack, at these addresses.
-///
-/// # Errors
-/// The system has no memory near above the stack.
-pub(crate) fn prepare_barriers(stack: &Range<usize>) -> io::Result<()> {
+/// Looks for room for the records of barriers in a thread's own stack, at these addresses. Where
+/// none is found the stack has no barriers.
+pub(crate) fn prepare_barriers(stack: &Range<usize>) {
     static GROWS: Mutex<()> = Mutex::new(());
     let _grows = GROWS.lock();
-    if for_thread(stack).is_some() {
-        return Ok(());
+    let free = FOR_THREADS.iter().find(|at| at.load(Ordering::Relaxed) == 0);
+    if for_thread(stack).is_none()
+        && let Some(free) = free
+        && let Some(at) = memory_above(stack)
+    {
+        free.store(at, Ordering::Release);
     }
-    let none = || io::Error::from_raw_os_error(ERROR_NOT_ENOUGH_MEMORY as i32);
-    let free = FOR_THREADS.iter().find(|at| at.load(Ordering::Relaxed) == 0).ok_or_else(none)?;
-    let at = memory_above(stack).ok_or_else(none)?;
-    free.store(at, Ordering::Release);
-    Ok(())
+}
+
+/// Whether barriers in the stack at these addresses have records. A stack that has them keeps them.
+#[inline]
+pub(crate) fn has_barrier_records(stack: &Range<usize>) -> bool {
+    records(stack).is_some()
+}
+
+/// Where the records of all stubs begin for the stack at these addresses.
+#[inline]
+fn records(stack: &Range<usize>) -> Option<usize> {
+    areas::records(stack.start).or_else(|| for_thread(stack))
 }
 
 /// New memory for records that serves a stack at these addresses, as far above it as it may be:
@@ -51,7 +58,7 @@ pub(crate) fn prepare_barriers(stack: &Range<usize>) -> io::Result<()> {
 fn memory_above(stack: &Range<usize>) -> Option<usize> {
     let mut at = stack.end.checked_next_multiple_of(GRANULARITY)?;
     let last = stack.start.checked_add(REACH)? - RECORDS;
-    let mut farthest = None;
+    let mut places = Vec::new();
     while at < last {
         let mut found = MEMORY_BASIC_INFORMATION::default();
         let size = size_of_val(&found);
@@ -62,23 +69,23 @@ fn memory_above(stack: &Range<usize>) -> Option<usize> {
         let end = found.BaseAddress as usize + found.RegionSize;
         if found.State == MEM_FREE {
             let place = (end.min(last) / GRANULARITY * GRANULARITY).checked_sub(RECORDS);
-            farthest = place.filter(|place| *place >= at).or(farthest);
+            places.extend(place.filter(|place| *place >= at));
         }
         at = end.checked_next_multiple_of(GRANULARITY)?;
     }
     let (kind, protection) = (MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
-    // SAFETY: the system gives memory that nobody has, or fails.
-    let start = unsafe { VirtualAlloc(farthest? as *const _, RECORDS, kind, protection) };
-    (!start.is_null()).then_some(start as usize)
+    places.into_iter().rev().find(|place| {
+        // SAFETY: the system gives memory that nobody has, or fails.
+        !unsafe { VirtualAlloc(*place as *const _, RECORDS, kind, protection) }.is_null()
+    })
 }
 
 /// The record of a stub for a barrier in the stack at these addresses.
 ///
 /// # Panics
-/// If the stack is neither from [`map`](super::map) nor [prepared](prepare_barriers).
+/// If the stack [has none](has_barrier_records).
 #[inline]
 pub(crate) fn barrier_record(stack: &Range<usize>, stub: usize) -> Option<*mut BarrierRecord> {
-    let records = areas::records(stack.start).or_else(|| for_thread(stack));
-    let records = records.expect("a stack that may have barriers");
+    let records = records(stack).expect("a stack that may have barriers");
     Some((records as *mut BarrierRecord).wrapping_add(stub))
 }
