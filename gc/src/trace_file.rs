@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use stackmark_stack::{Activity, Observer};
+use stackmark_stack::{Activity, Observer, thread_ends};
 
 /// An [`Observer`] that writes a trace file. Installed with `runtime.observed().set(trace)`.
 pub struct TraceFile {
@@ -93,8 +93,9 @@ impl TraceFile {
         if TRACK.get() == 0 {
             // Relaxed: only unique.
             TRACK.set(NEXT.fetch_add(1, Relaxed));
-            let thread = std::thread::current();
-            let name = thread.name().unwrap_or("a thread of the program").replace(['"', '\\'], "'");
+            let known = (!thread_ends()).then(std::thread::current);
+            let name = known.as_ref().and_then(|thread| thread.name());
+            let name = name.unwrap_or("a thread of the program").replace(['"', '\\'], "'");
             self.write(&format!(
                 r#"{{"ph":"M","pid":1,"tid":{},"name":"thread_name","args":{{"name":"{name}"}}}}"#,
                 TRACK.get()

@@ -155,7 +155,7 @@ pub use machine::announced_longjmp;
 pub use machine::{
     AttachError, CallInError, Caller, DetachError, Entered, ForeignCall, Inside, LeaveToError,
     Left, LibCall, Machine, UnwindToError, Watch, YIELD, die_of_panic, full_backtrace,
-    report_native_overflow, sample, traceback,
+    report_native_overflow, sample, thread_ends, traceback,
 };
 pub use memory::{MAX_FRAME, StackError, StackKind};
 pub use picture::{BarrierRole, FrameScan, Picture, PictureFrame};

@@ -33,6 +33,7 @@ pub use lib_call::LibCall;
 pub use overflow::report_native_overflow;
 pub use run::{Left, Machine, YIELD};
 pub(crate) use thread::EXITED;
+pub use thread::thread_ends;
 pub(crate) use traceback::write_lines;
 pub use traceback::{die_of_panic, full_backtrace, traceback};
 pub use watch::Watch;

@@ -23,6 +23,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
+thread_local! {
+    // Without a destructor, so that it can be read when others have run.
+    static ENDS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the calling thread ends: the library's own destructor has begun. An
+/// [`Observer`](crate::Observer) may be called then, when the thread-locals of the thread are gone
+/// and [`std::thread::current`] may panic.
+pub fn thread_ends() -> bool {
+    ENDS.get()
+}
+
 /// What [`asm::leave`] makes [`asm::run`] return: the goroutine has ended.
 pub(crate) const EXITED: usize = 0;
 /// See [`EXITED`]: the goroutine has parked.
@@ -83,7 +95,8 @@ impl ThreadRecord {
     /// The thread is not attached. It gives the value to [`ThreadRecord::detach`], or the
     /// destructor at the thread's end does.
     pub(crate) unsafe fn attach(runtime: &Arc<Runtime>, with: Attachment) -> NonNull<ThreadRecord> {
-        unsafe extern "C" fn thread_ends(record: *mut c_void) {
+        unsafe extern "C" fn at_end(record: *mut c_void) {
+            ENDS.set(true);
             // SAFETY: the value is the record of this thread, which is attached. It will not run
             // managed code with it again. If another destructor calls in, the thread is attached
             // again, and this function is called again.
@@ -118,7 +131,7 @@ impl ThreadRecord {
         let kept = runtime.code.vectors().as_ptr();
         header.kept_vectors.store(kept as usize, Ordering::Relaxed);
         header.host.store(record.as_ptr() as usize, Ordering::Relaxed);
-        os::set_thread_end(record.as_ptr().cast(), thread_ends);
+        os::set_thread_end(record.as_ptr().cast(), at_end);
         // SAFETY: the record stays in place until the thread is detached. No managed frame is on
         // the thread yet.
         unsafe { asm::set_current(record.as_ptr().cast()) };
