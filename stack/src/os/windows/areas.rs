@@ -5,7 +5,7 @@
 //! an area has a record for each stub of the process, since a stub is in one slot at a time. The
 //! rest is handed out. The place of a record follows from an address of the stack and the number of
 //! the stub. A record is written when its barrier is placed and when the stack moves, by the holder
-//! of the slot.
+//! of the slot. Heaps lie between the areas.
 
 use parking_lot::Mutex;
 use stackmark_asm::barrier::{BarrierRecord, TABLE_WORDS};
