@@ -3,9 +3,7 @@
 use super::*;
 use stackmark_stack::REFUSALS;
 use std::ops::Range;
-use windows_sys::Win32::System::Memory::{
-    MEM_FREE, MEM_RESERVE, MEMORY_BASIC_INFORMATION, PAGE_NOACCESS, VirtualAlloc, VirtualQuery,
-};
+use windows_sys::Win32::System::Memory::{MEM_RESERVE, PAGE_NOACCESS, VirtualAlloc};
 use windows_sys::Win32::System::Threading::GetCurrentThreadStackLimits;
 
 /// Set in the process of the test's own: what one thread has found would serve others.
@@ -14,15 +12,14 @@ const INNER: &str = "STACKMARK_TEST_UNRECORDED";
 const GRANULARITY: usize = 1 << 16;
 
 /// Takes all of these addresses that are free, for good.
-fn take(free: Range<usize>) {
+fn take(range: Range<usize>) {
     let (kind, protection) = (MEM_RESERVE, PAGE_NOACCESS);
     // SAFETY: addresses that nobody has, or the call fails.
-    let at = unsafe { VirtualAlloc(free.start as *const _, free.len(), kind, protection) };
-    // Wine does not tell of all that is not its own.
-    if at.is_null() && free.len() > GRANULARITY {
-        let middle = (free.start + free.len() / 2) / GRANULARITY * GRANULARITY;
-        take(free.start..middle);
-        take(middle..free.end);
+    let at = unsafe { VirtualAlloc(range.start as *const _, range.len(), kind, protection) };
+    if at.is_null() && range.len() > GRANULARITY {
+        let middle = (range.start + range.len() / 2) / GRANULARITY * GRANULARITY;
+        take(range.start..middle);
+        take(middle..range.end);
     }
 }
 
@@ -31,20 +28,7 @@ fn take_addresses_above_this_stack() {
     let (mut low, mut high) = (0, 0);
     // SAFETY: the system writes two words.
     unsafe { GetCurrentThreadStackLimits(&raw mut low, &raw mut high) };
-    let mut at = high.next_multiple_of(GRANULARITY);
-    while at < low + (1 << 32) {
-        let mut found = MEMORY_BASIC_INFORMATION::default();
-        // SAFETY: the system writes the structure, or says that there is no such address.
-        if unsafe { VirtualQuery(at as *const _, &raw mut found, size_of_val(&found)) } == 0 {
-            break;
-        }
-        let end = found.BaseAddress as usize + found.RegionSize;
-        let end_of_free = end / GRANULARITY * GRANULARITY;
-        if found.State == MEM_FREE && at < end_of_free {
-            take(at..end_of_free.min(low + (2 << 32)));
-        }
-        at = end.next_multiple_of(GRANULARITY);
-    }
+    take(high.next_multiple_of(GRANULARITY)..low.next_multiple_of(GRANULARITY) + (1 << 32));
 }
 
 #[test]

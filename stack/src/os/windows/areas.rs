@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 use stackmark_asm::barrier::{BarrierRecord, TABLE_WORDS};
 use std::collections::BTreeMap;
 use std::io;
-use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use windows_sys::Win32::Foundation::ERROR_NOT_ENOUGH_MEMORY;
 use windows_sys::Win32::System::Memory::{
@@ -95,20 +94,15 @@ pub(super) fn give(at: usize, bytes: usize) {
 /// # Errors
 /// The system's error.
 pub(super) fn reserve_apart(bytes: usize) -> io::Result<usize> {
-    let mut free = FREE.lock();
-    while free.next < MOST.saturating_sub(bytes.div_ceil(AREA)) {
-        let at = free.next * AREA;
-        free.next += 1;
+    let beyond = MOST.saturating_sub(bytes.div_ceil(AREA));
+    // Null in the end: the system chooses.
+    let mut places = (FIRST..beyond).map(|number| number * AREA).chain([0]);
+    let reserved = places.find_map(|at| {
         // SAFETY: the system gives addresses that nobody has, or fails.
-        let reserved = unsafe { VirtualAlloc(at as *const _, bytes, MEM_RESERVE, PAGE_NOACCESS) };
-        if !reserved.is_null() {
-            free.next += bytes.div_ceil(AREA) - 1;
-            return Ok(at);
-        }
-    }
-    // SAFETY: the system chooses addresses that nobody has.
-    let at = unsafe { VirtualAlloc(ptr::null(), bytes, MEM_RESERVE, PAGE_NOACCESS) };
-    if at.is_null() { Err(io::Error::last_os_error()) } else { Ok(at as usize) }
+        let at = unsafe { VirtualAlloc(at as *const _, bytes, MEM_RESERVE, PAGE_NOACCESS) };
+        (!at.is_null()).then_some(at as usize)
+    });
+    reserved.ok_or_else(io::Error::last_os_error)
 }
 
 /// Reserves an area from number `next` on. Yields what is free in it.
